@@ -1,0 +1,9 @@
+//! The stock applications, written against the public [`App`](crate::App) trait like anybody's.
+
+mod echo;
+mod relay;
+mod verbatim;
+
+pub use echo::Echo;
+pub use relay::Relay;
+pub use verbatim::Verbatim;

@@ -1,0 +1,529 @@
+//! Every number that an operator can set, in one struct.
+//!
+//! A field exists once, in the table below: its name, its default and its documentation. The command line, the
+//! environment, the README's table and the printed limits all come from [`Config::FIELDS`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// An upper bound that may be absent.
+///
+/// ```
+/// use lobbyd::Limit;
+/// assert!(Limit::at_most(10).has_room(9));
+/// assert!(!Limit::at_most(0).has_room(0), "0 means none");
+/// assert!(Limit::UNLIMITED.has_room(usize::MAX - 1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit(u32);
+
+impl Limit {
+    /// No bound at all.
+    pub const UNLIMITED: Limit = Limit(u32::MAX);
+
+    /// At most `n`; 0 means none.
+    pub const fn at_most(n: u32) -> Limit {
+        Limit(n)
+    }
+
+    /// The bound, or `None` when there is none.
+    pub const fn bound(self) -> Option<u32> {
+        if self.0 == u32::MAX { None } else { Some(self.0) }
+    }
+
+    /// Whether one more fits when there are `taken` already.
+    pub const fn has_room(self, taken: usize) -> bool {
+        match self.bound() {
+            Some(bound) => taken < bound as usize,
+            None => true,
+        }
+    }
+}
+
+/// What happens when a user who holds a seat connects again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DuplicateLogin {
+    /// The newer connection takes the seat over; the older one is closed with 4004.
+    Replace,
+    /// The newer connection is refused with 4002 `user_limit`.
+    Reject,
+    /// Both stay, up to `max_per_user` seats.
+    Allow,
+}
+
+/// One field of [`Config`], as text: for command lines, documentation and tests.
+pub struct Field {
+    /// Its name, in snake_case.
+    pub name: &'static str,
+    /// Its default, written as it would be set.
+    pub default: &'static str,
+    /// What it means; the first line stands alone.
+    pub doc: &'static str,
+    /// Sets the field from text.
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The field's present value as text, such that `set` takes it back.
+    pub show: fn(&Config) -> String,
+}
+
+impl Field {
+    /// The command-line flag without its dashes: `max-connections`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The environment variable: `LOBBYD_MAX_CONNECTIONS`.
+    pub fn variable(&self) -> String {
+        format!("LOBBYD_{}", self.name.to_uppercase())
+    }
+}
+
+macro_rules! config {
+    ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
+        /// All limits, timeouts and budgets. `0` means none, `unlimited` means unlimited, `off` means off.
+        ///
+        /// ```
+        /// use lobbyd::{Config, Limit};
+        ///
+        /// let config = Config { max_per_lobby: Limit::at_most(64), ..Config::default() };
+        /// assert!(config.check().is_ok());
+        /// ```
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $( $(#[doc = $doc])* pub $name: $kind, )*
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config {
+                    $( $name: <$kind as Value>::parse($default).expect("the table's defaults are written correctly"), )*
+                }
+            }
+        }
+
+        impl Config {
+            /// Every field, in the order of the documentation.
+            pub const FIELDS: &'static [Field] = &[ $( Field {
+                name: stringify!($name),
+                default: $default,
+                doc: concat!($( $doc, "\n", )*),
+                set: |config, text| {
+                    config.$name = <$kind as Value>::parse(text)?;
+                    Ok(())
+                },
+                show: |config| config.$name.show(),
+            }, )* ];
+        }
+    };
+}
+
+config! {
+    /// Address to accept WebSocket connections on; port 0 takes a free one.
+    listen: SocketAddr = "127.0.0.1:9001";
+
+    /// Seats in the whole server; the next connection is closed with 4002 `server_full`.
+    max_connections: Limit = "500";
+    /// Seats in one lobby; the next connection is closed with 4002 `lobby_full`.
+    max_per_lobby: Limit = "10";
+    /// Lobbies that exist at once; a connection to one more is closed with 4002 `lobby_limit`.
+    max_lobbies: Limit = "10000";
+    /// What a second connection of a user does: `replace`, `reject` (4002 `user_limit`) or `allow`.
+    duplicate_login: DuplicateLogin = "replace";
+    /// Seats of one user when duplicate logins are allowed; the next is closed with 4002 `user_limit`.
+    max_per_user: Limit = "1";
+    /// Sockets that hold no seat yet; further ones are answered with HTTP status 503.
+    max_pending: u32 = "256";
+    /// Room for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
+    max_closing: u32 = "256";
+
+    /// Time for the request head to arrive; then HTTP status 408.
+    handshake_timeout: Duration = "5s";
+    /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
+    auth_timeout: Duration = "10s";
+    /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
+    max_header_bytes: Bytes = "8KiB";
+    /// Header lines of a request; more is answered with HTTP status 431.
+    max_headers: u32 = "64";
+
+    /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
+    max_message_bytes: Bytes = "64KiB";
+    /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
+    max_outbound_bytes: Bytes = "256KiB";
+    /// Malformed messages before the connection is closed with 4005 `bad_message`.
+    max_strikes: u32 = "32";
+    /// Members up to which a lobby's presence is listed; above it only their number is told.
+    presence_max: u32 = "500";
+
+    /// Silence after which a connection is pinged (RFC 6455 ping).
+    ping_interval: Duration = "20s";
+    /// Time for any sign of life after a ping; then the connection is closed with 4201 `stale`.
+    pong_timeout: Duration = "10s";
+    /// Period at which every member's page is sent a `health_ping`; `off` leaves it to the application.
+    health_interval: Switch<Duration> = "off";
+    /// Time for the answer to such a `health_ping`.
+    health_timeout: Duration = "2s";
+    /// Unanswered `health_ping`s kept per connection; a further one ends the oldest as unanswered.
+    max_health_pings: u32 = "8";
+    /// Time for the peer to answer a close frame.
+    close_timeout: Duration = "2s";
+    /// Time to read and drop what a peer still sends after the last byte to it, so that no reset eats the close frame.
+    linger_timeout: Duration = "1s";
+    /// Time to say goodbye to everybody at the end; what is left then is cut off.
+    drain_deadline: Duration = "30s";
+
+    /// Connections accepted in one turn of the loop; the rest wait for the next.
+    accept_per_turn: u32 = "64";
+    /// Sockets read in one turn of the loop; the rest wait for the next.
+    events_per_turn: u32 = "1024";
+    /// The receive buffer shared by all connections: what one of them may be read in one turn.
+    receive_buffer_bytes: Bytes = "64KiB";
+    /// Commands from other threads that may wait; a further one is returned to its sender.
+    max_commands: u32 = "1024";
+    /// Resolution of all timeouts.
+    wheel_granule: Duration = "10ms";
+    /// Period of the statistics line in the log.
+    stats_interval: Switch<Duration> = "60s";
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Bytes(pub usize);
+
+impl Bytes {
+    /// `n` times 1024 bytes.
+    pub const fn kib(n: usize) -> Bytes {
+        Bytes(n * 1024)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            n if n != 0 && n % (1 << 20) == 0 => write!(f, "{}MiB", n >> 20),
+            n if n != 0 && n % (1 << 10) == 0 => write!(f, "{}KiB", n >> 10),
+            n => write!(f, "{n}"),
+        }
+    }
+}
+
+/// Something that can be switched off.
+pub type Switch<T> = Option<T>;
+
+/// What the operator set does not hold together. Displayed as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The field at fault.
+    pub field: &'static str,
+    /// The value it has.
+    pub value: String,
+    /// What it must be instead, and why.
+    pub rule: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: {}", self.field, self.value, self.rule)
+    }
+}
+
+impl Config {
+    /// Checks that the values can work together. Returns all problems at once.
+    pub fn check(&self) -> Result<(), Vec<Problem>> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, field: &'static str, rule: String| {
+            if !holds {
+                problems.push(Problem { field, value: self.value_of(field), rule });
+            }
+        };
+
+        for (field, span) in [
+            ("handshake_timeout", self.handshake_timeout),
+            ("auth_timeout", self.auth_timeout),
+            ("ping_interval", self.ping_interval),
+            ("pong_timeout", self.pong_timeout),
+            ("close_timeout", self.close_timeout),
+            ("linger_timeout", self.linger_timeout),
+            ("health_timeout", self.health_timeout),
+            ("drain_deadline", self.drain_deadline),
+        ] {
+            let granule = self.wheel_granule;
+            require(
+                span >= granule,
+                field,
+                format!("must be at least wheel_granule ({granule:?}), the resolution of all timeouts"),
+            );
+            let day = Duration::from_secs(86_400);
+            require(span <= day, field, "must be at most 24h".into());
+        }
+        require(
+            (Duration::from_millis(1)..=Duration::from_secs(1)).contains(&self.wheel_granule),
+            "wheel_granule",
+            "must be from 1ms to 1s".into(),
+        );
+        require(
+            self.pong_timeout < self.ping_interval,
+            "pong_timeout",
+            format!(
+                "must be shorter than ping_interval ({:?}), or a ping goes out while the last one still waits",
+                self.ping_interval
+            ),
+        );
+        if let Some(interval) = self.health_interval {
+            require(
+                interval >= self.health_timeout,
+                "health_interval",
+                format!("must be at least health_timeout ({:?}), or checks of one page overlap", self.health_timeout),
+            );
+        }
+        require(self.stats_interval != Some(Duration::ZERO), "stats_interval", "must be above 0, or off".into());
+        for (field, count) in [
+            ("max_pending", self.max_pending),
+            ("max_closing", self.max_closing),
+            ("max_headers", self.max_headers),
+            ("accept_per_turn", self.accept_per_turn),
+            ("events_per_turn", self.events_per_turn),
+            ("max_commands", self.max_commands),
+            ("max_health_pings", self.max_health_pings),
+        ] {
+            require(
+                (1..=1 << 20).contains(&count),
+                field,
+                "must be from 1 to 1048576: with none nobody could be served".into(),
+            );
+        }
+        require(self.max_headers <= 256, "max_headers", "must be at most 256".into());
+        require(
+            (256..=1 << 20).contains(&self.max_header_bytes.0),
+            "max_header_bytes",
+            "must be from 256 to 1MiB; a browser's request takes some 600".into(),
+        );
+        require(
+            (125..=1 << 30).contains(&self.max_message_bytes.0),
+            "max_message_bytes",
+            "must be from 125, the longest control frame, to 1GiB".into(),
+        );
+        require(
+            (1 << 10..=1 << 30).contains(&self.receive_buffer_bytes.0),
+            "receive_buffer_bytes",
+            "must be from 1KiB to 1GiB".into(),
+        );
+        let largest = self.largest_frame();
+        require(
+            self.max_outbound_bytes.0 >= largest,
+            "max_outbound_bytes",
+            format!(
+                "must be at least {largest}, which is what the largest single frame takes: a message of \
+                 max_message_bytes ({}), or the presence of a full lobby (max_per_lobby {}, presence_max {})",
+                self.max_message_bytes,
+                self.max_per_lobby.show(),
+                self.presence_max
+            ),
+        );
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// The largest frame the server itself can be made to send, with its bookkeeping.
+    fn largest_frame(&self) -> usize {
+        let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
+        let presence = listed * PRESENCE_BYTES_PER_MEMBER;
+        let message = self.max_message_bytes.0 + ENVELOPE_BYTES;
+        message.max(presence) + ENVELOPE_BYTES
+    }
+
+    /// Bytes of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
+    ///
+    /// `None` when a limit that matters is `unlimited`. The kernel's own buffers are not included; on Linux each
+    /// socket may take up to `tcp_rmem[2] + tcp_wmem[2]` more.
+    pub fn worst_case_memory(&self) -> Option<u64> {
+        let seats = u64::from(self.max_connections.bound()?);
+        let sockets =
+            seats + u64::from(self.max_pending) + u64::from(self.max_closing) + u64::from(self.accept_per_turn);
+        // A message under way is held twice: the frame being received and the fragments before it; growing a buffer
+        // can take up to twice what is in it.
+        let inbound = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
+        let fixed = (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
+        Some(sockets * (inbound + outbound + CONNECTION_BYTES) + fixed)
+    }
+
+    fn value_of(&self, name: &str) -> String {
+        let field = Config::FIELDS.iter().find(|field| field.name == name).expect("check() names fields of the table");
+        (field.show)(self)
+    }
+}
+
+/// A member in a `presence_state`: a user id of 128 bytes of which each may need a backslash, the seat and the keys.
+const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
+/// What an envelope adds to its payload: names, numbers and a user id, the frame header and the outbox's bookkeeping.
+const ENVELOPE_BYTES: usize = 1024;
+/// Slab entry, seat, user, lobby, map entries and timer of one connection.
+const CONNECTION_BYTES: u64 = 2048;
+
+/// How a field is written as text.
+trait Value: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+    fn show(&self) -> String;
+}
+
+impl Value for u32 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not a whole number"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Limit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "unlimited" => Ok(Limit::UNLIMITED),
+            _ => match text.parse() {
+                Ok(u32::MAX) | Err(_) => Err(format!("`{text}` is neither a whole number nor `unlimited`")),
+                Ok(n) => Ok(Limit(n)),
+            },
+        }
+    }
+
+    fn show(&self) -> String {
+        self.bound().map_or_else(|| "unlimited".into(), |n| n.to_string())
+    }
+}
+
+impl Value for Bytes {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (digits, unit) = match text.strip_suffix("KiB") {
+            Some(digits) => (digits, 1 << 10),
+            None => match text.strip_suffix("MiB") {
+                Some(digits) => (digits, 1 << 20),
+                None => (text, 1),
+            },
+        };
+        let count: Option<usize> = digits.trim_end().parse().ok();
+        count
+            .and_then(|n| n.checked_mul(unit))
+            .map(Bytes)
+            .ok_or_else(|| format!("`{text}` is not a size such as 65536, 64KiB or 16MiB"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(unit_at);
+        let count: Option<u64> = digits.parse().ok();
+        let millis_per_unit = match unit {
+            "ms" => Some(1),
+            "s" => Some(1000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        count
+            .zip(millis_per_unit)
+            .and_then(|(count, unit)| count.checked_mul(unit))
+            .map(Duration::from_millis)
+            .ok_or_else(|| format!("`{text}` is not a duration such as 500ms, 20s, 5m or 1h"))
+    }
+
+    fn show(&self) -> String {
+        match self.as_millis() {
+            n if n != 0 && n % 3_600_000 == 0 => format!("{}h", n / 3_600_000),
+            n if n != 0 && n % 60_000 == 0 && n > 60_000 => format!("{}m", n / 60_000),
+            n if n % 1000 == 0 => format!("{}s", n / 1000),
+            n => format!("{n}ms"),
+        }
+    }
+}
+
+impl<T: Value> Value for Switch<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(None) } else { T::parse(text).map(Some).map_err(|error| format!("{error}, or `off`")) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".into(), Value::show)
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001 or [::1]:9001"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for DuplicateLogin {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "replace" => Ok(DuplicateLogin::Replace),
+            "reject" => Ok(DuplicateLogin::Reject),
+            "allow" => Ok(DuplicateLogin::Allow),
+            _ => Err(format!("`{text}` is none of replace, reject, allow")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            DuplicateLogin::Replace => "replace".into(),
+            DuplicateLogin::Reject => "reject".into(),
+            DuplicateLogin::Allow => "allow".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_shown_as_it_is_written() {
+        for field in Config::FIELDS {
+            assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
+        }
+    }
+
+    #[track_caller]
+    fn check_text<T: Value + fmt::Debug>(text: &str, shown: Result<&str, ()>) {
+        assert_eq!(T::parse(text).map(|value| value.show()).map_err(|_| ()), shown.map(String::from), "{text}");
+    }
+
+    #[test]
+    fn values_are_read_and_shown() {
+        check_text::<Duration>("1500ms", Ok("1500ms"));
+        check_text::<Duration>("120s", Ok("2m"));
+        check_text::<Duration>("20", Err(()));
+        check_text::<Duration>("-1s", Err(()));
+        check_text::<Duration>("18446744073709551615h", Err(()));
+        check_text::<Bytes>("64KiB", Ok("64KiB"));
+        check_text::<Bytes>("1000", Ok("1000"));
+        check_text::<Bytes>("17592186044416MiB", Err(()));
+        check_text::<Limit>("0", Ok("0"));
+        check_text::<Limit>("unlimited", Ok("unlimited"));
+        check_text::<Limit>("-1", Err(()));
+        check_text::<Switch<Duration>>("off", Ok("off"));
+        check_text::<DuplicateLogin>("both", Err(()));
+    }
+
+    #[test]
+    fn all_problems_are_named_at_once() {
+        let config = Config {
+            pong_timeout: Duration::from_secs(40),
+            max_outbound_bytes: Bytes(1000),
+            max_pending: 0,
+            ..Config::default()
+        };
+        let problems = config.check().expect_err("three fields are wrong");
+        let named: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(named, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
+        assert!(problems[0].to_string().starts_with("pong_timeout = 40s: must be shorter than ping_interval (20s)"));
+    }
+}

@@ -1,0 +1,363 @@
+//! What a game writes: an [`App`], which is told what happened and acts through [`Context`].
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::stats::Stats;
+use crate::close::{CloseReason, LeaveReason, Reject};
+use crate::id::{ConnId, SeatId};
+use crate::lobby::directory::{LobbyKey, SeatKey};
+use crate::lobby::protocol;
+use crate::random::Random;
+use crate::time::Time;
+use crate::wire::frame::Frame;
+use crate::wire::handshake::{Request, Subprotocols};
+
+/// An application that lives in the engine: it is called for everything that happens, on one thread, one call at a time.
+///
+/// No call runs inside another: what a call brings about (a member that leaves because it was closed, say) is told in
+/// a later call of the same turn. Given the same seed and the same inputs, the same calls follow, bit for bit, as long
+/// as the application reads no clock and draws no randomness but [`Context::now`] and [`Context::random`].
+///
+/// ```
+/// use lobbyd::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
+///
+/// /// Tells everybody in the lobby, the sender too, what was said, in capitals.
+/// struct Shout;
+///
+/// impl App for Shout {
+///     const SPEECH: Speech = Speech::Opaque;
+///
+///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+///         Authorization::token_is_user(request)
+///     }
+///
+///     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+///         if let Message::Text(text) = message {
+///             let frame = Frame::text(&text.to_uppercase());
+///             cx.broadcast_to_lobby(from.lobby(), lobbyd::Exclude::None, &frame);
+///         }
+///     }
+/// }
+/// ```
+pub trait App {
+    /// Whether the engine speaks the JSON protocol with the members, or says nothing of its own.
+    const SPEECH: Speech;
+
+    /// Which lobby a request is for. By default `/ws/{lobby_code}`.
+    fn route(&self, request: &Request<'_>) -> Route {
+        match request.path().strip_prefix("/ws/") {
+            Some(code) => Route::Lobby(code.to_owned()),
+            None => Route::NotFound,
+        }
+    }
+
+    /// Whether the client may come in, and as whom. Limits are checked afterwards.
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization;
+
+    /// `who` has a seat. With [`Speech::Json`] it has been sent its `welcome`.
+    fn on_join(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
+
+    /// A newer connection of the same user has taken over `who`'s seat; the other members notice nothing.
+    ///
+    /// The newer connection knows nothing yet: a game sends it the state of things.
+    fn on_rejoin(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
+
+    /// With [`Speech::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
+    fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _what: Utterance<'_>) -> bool {
+        true
+    }
+
+    /// `from` said something that the engine does not answer itself.
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>);
+
+    /// `who` has no seat any more. Each `on_join` is followed by exactly one `on_leave`.
+    fn on_leave(&mut self, _cx: &mut Context<'_>, _who: &Member, _why: LeaveReason) {}
+
+    /// A health check of `who` has ended: answered after `latency`, or not in time (`None`).
+    fn on_health(&mut self, _cx: &mut Context<'_>, _who: &Member, _latency: Option<Duration>) {}
+
+    /// Another thread has sent `command`, through `Handle::send`.
+    fn on_command(&mut self, _cx: &mut Context<'_>, _command: &[u8]) {}
+
+    /// The server is about to say goodbye to everybody. Whatever is left at `deadline` is cut off.
+    fn on_drain(&mut self, _cx: &mut Context<'_>, _deadline: Time) {}
+}
+
+/// What a member wants to say by means of the engine: see [`App::allows`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Utterance<'a> {
+    /// `data`, as JSON, to everybody else.
+    Broadcast {
+        /// JSON text.
+        data: &'a str,
+    },
+    /// `data`, as JSON, to one user in the same lobby.
+    Direct {
+        /// The receiver.
+        to: &'a str,
+        /// JSON text.
+        data: &'a str,
+    },
+}
+
+/// Who speaks the JSON protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// The engine welcomes members, tells them who is there, answers the reserved types and says goodbye.
+    Json,
+    /// The engine says nothing; every message is the application's.
+    Opaque,
+}
+
+impl Speech {
+    pub(super) fn subprotocols(self) -> Subprotocols {
+        match self {
+            Speech::Json => Subprotocols::Only(protocol::SUBPROTOCOL),
+            Speech::Opaque => Subprotocols::Any,
+        }
+    }
+}
+
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// To the lobby of this code. A code that is not valid is refused with 4007.
+    Lobby(String),
+    /// Nowhere: HTTP status 404.
+    NotFound,
+}
+
+/// The answer to [`App::authorize`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// Let in as this user.
+    Allow {
+        /// 1 to 128 bytes without control characters; anything else is refused with 4001.
+        user: String,
+    },
+    /// Refused; the client reads the reason's code.
+    Refuse(CloseReason),
+    /// Not decided: `Handle::authorized` will answer, or the connection ends with 4101 after `auth_timeout`.
+    Pending {
+        /// Whom the client claims to be, if that is known: its seat is held for it meanwhile.
+        user: Option<String>,
+    },
+}
+
+impl Authorization {
+    /// Let in as `user`.
+    pub fn allow(user: impl Into<String>) -> Authorization {
+        Authorization::Allow { user: user.into() }
+    }
+
+    /// For trying out: whoever has a token is let in under it as a name; without one, 4001 `unauthorized`.
+    pub fn token_is_user(request: &Request<'_>) -> Authorization {
+        match request.token() {
+            Some(token) => Authorization::allow(token),
+            None => Authorization::Refuse(CloseReason::Unauthorized),
+        }
+    }
+}
+
+/// What a member said.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Message<'a> {
+    /// A text message, with [`Speech::Opaque`].
+    Text(&'a str),
+    /// A JSON object whose `type` is not one of the protocol's, with [`Speech::Json`].
+    Json {
+        /// Its `type`.
+        kind: &'a str,
+        /// The whole object, as the member wrote it.
+        text: &'a str,
+    },
+    /// A binary message.
+    Binary(&'a [u8]),
+}
+
+/// Somebody who holds a seat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub(super) conn: ConnId,
+    pub(super) user: Arc<str>,
+    pub(super) lobby: Arc<str>,
+    pub(super) seat: SeatId,
+    pub(super) seat_key: SeatKey,
+    pub(super) lobby_key: LobbyKey,
+}
+
+impl Member {
+    /// The connection that is in the seat.
+    pub fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    /// The user's id.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The lobby's code.
+    pub fn lobby(&self) -> &str {
+        &self.lobby
+    }
+
+    /// The seat's name: the `conn` field of the protocol.
+    pub fn seat(&self) -> SeatId {
+        self.seat
+    }
+}
+
+/// Who does not get a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exclude<'a> {
+    /// Everybody gets it.
+    None,
+    /// Not this connection.
+    Conn(ConnId),
+    /// Not this user, on any of its connections.
+    User(&'a str),
+    /// None of these users.
+    Users(&'a [&'a str]),
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Receivers for whom it was queued.
+    pub queued: usize,
+    /// Receivers who were closed with 4102 instead, because too much was queued for them already.
+    pub dropped: usize,
+    /// Members who were left out on purpose.
+    pub excluded: usize,
+}
+
+/// How an application acts. What it asks for happens at once and in order, to the members as they are at that moment.
+pub struct Context<'a> {
+    pub(super) core: &'a mut Core,
+}
+
+impl Context<'_> {
+    /// The time of this turn: it does not move while the application runs.
+    pub fn now(&self) -> Time {
+        self.core.now()
+    }
+
+    /// Milliseconds since the Unix epoch, by the same clock: the start's wall time and [`now`](Self::now).
+    pub fn unix_millis(&self) -> u64 {
+        self.core.unix_micros() / 1000
+    }
+
+    /// The seeded generator. The only randomness an application may use if its sessions are to be repeatable.
+    pub fn random(&mut self) -> &mut Random {
+        self.core.random()
+    }
+
+    /// Whether somebody could join the lobby now; the reason why not otherwise.
+    ///
+    /// # Errors
+    ///
+    /// `ServerFull`, `LobbyFull`, `LobbyLimit` or `UserLimit`.
+    pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
+        self.core.directory().admits(lobby, None)
+    }
+
+    /// Sends `frame` to the members of the lobby, in the order in which they joined. A lobby that does not exist has none.
+    pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
+        match self.core.directory().find_lobby(lobby) {
+            Some(lobby) => self.core.broadcast(lobby, exclude, frame),
+            None => Sent::default(),
+        }
+    }
+
+    /// Sends `frame` to everybody in the lobby of `from` but its own connection, without looking the lobby up.
+    pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
+        if self.core.is_seated(from) {
+            self.core.broadcast(from.lobby_key, Exclude::Conn(from.conn), frame)
+        } else {
+            self.broadcast_to_lobby(&from.lobby, Exclude::Conn(from.conn), frame)
+        }
+    }
+
+    /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
+    pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
+        match self.core.directory().find_lobby(&from.lobby) {
+            Some(lobby) => self.core.broadcast_message(lobby, from, data).1,
+            None => Sent::default(),
+        }
+    }
+
+    /// Sends `frame` to all connections of `user`. Nothing is queued when the user is not connected.
+    pub fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
+        self.core.send_to_user(user, frame)
+    }
+
+    /// Sends `frame` to one connection. Whether it was queued: not if the connection has no seat, or was closed as too slow.
+    pub fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
+        self.core.send_to_conn(conn, frame)
+    }
+
+    /// With [`Speech::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
+    pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
+        self.core.set_rejection(reject, message.into());
+    }
+
+    /// Asks the page of each of the user's connections whether it is alive. [`App::on_health`] gets each answer.
+    ///
+    /// Returns how many were asked: 0 when the user is not connected.
+    pub fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
+        self.core.ping_user(user, timeout)
+    }
+
+    /// Hands in the answer to a health check that reached the application by a way of its own.
+    ///
+    /// Returns the latency if `nonce` is that of a check under way on `conn`; [`App::on_health`] is told too.
+    pub fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
+        self.core.record_pong(conn, nonce)
+    }
+
+    /// Takes something that reached the application by a way of its own as a sign of life of `conn`.
+    pub fn update_last_message(&mut self, conn: ConnId) {
+        self.core.update_last_message(conn);
+    }
+
+    /// Whether the user has a connection with a seat.
+    pub fn is_user_connected(&self, user: &str) -> bool {
+        !self.core.directory().seats_of(user).is_empty()
+    }
+
+    /// The lobby's members, in the order in which they joined; a user with two seats stands there twice.
+    pub fn lobby_users(&self, lobby: &str) -> impl Iterator<Item = &str> {
+        let directory = self.core.directory();
+        let members = directory.find_lobby(lobby).map_or(&[][..], |lobby| directory.members(lobby));
+        members.iter().map(|&seat| &**directory.user_of(seat))
+    }
+
+    /// Counters and the present state.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Bytes that wait to be written to `conn`.
+    pub fn queued_bytes(&self, conn: ConnId) -> usize {
+        self.core.queued_bytes(conn)
+    }
+
+    /// Ends a connection: what is queued is still delivered, then goodbye and a close frame. Its seat is free at once.
+    pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.core.close(conn, reason);
+    }
+
+    /// Ends all connections of a user. Returns how many.
+    pub fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
+        self.core.close_user(user, reason)
+    }
+
+    /// Ends all connections in a lobby. Returns how many.
+    pub fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
+        self.core.close_lobby(lobby, reason)
+    }
+}

@@ -1,0 +1,97 @@
+//! What an application asks for through its [`Context`](super::app::Context), by users and connections.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use super::app::Sent;
+use super::core::Core;
+use crate::close::{CloseReason, Reject};
+use crate::id::ConnId;
+use crate::lobby::directory::{Directory, SeatKey};
+use crate::wire::frame::Frame;
+
+impl Core {
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
+        let mut sent = Sent::default();
+        for seat in self.directory.seats_of(user).to_vec() {
+            self.introduce(self.directory.seat(seat).lobby);
+            let queued = self.send(self.directory.seat(seat).conn.index(), frame.clone());
+            sent.queued += usize::from(queued);
+            sent.dropped += usize::from(!queued);
+        }
+        sent
+    }
+
+    pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
+        let Some(lobby) = self.slot(conn).and_then(|slot| slot.member()).map(|member| member.lobby_key) else {
+            return false;
+        };
+        self.introduce(lobby);
+        self.slots[conn.index()].member().is_some() && self.send(conn.index(), frame.clone())
+    }
+
+    pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
+        let conns: Vec<ConnId> = self.conns_of(self.directory.seats_of(user));
+        for conn in &conns {
+            self.begin_check(conn.index(), timeout);
+            self.rearm(conn.index());
+        }
+        conns.len()
+    }
+
+    pub(super) fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
+        self.slot(conn)?;
+        self.update_last_message(conn);
+        self.answer_check(conn.index(), nonce)
+    }
+
+    pub(super) fn update_last_message(&mut self, conn: ConnId) {
+        let now = self.now;
+        if let Some(slot) = self.slot(conn) {
+            slot.health.heard(now);
+        }
+    }
+
+    pub(super) fn queued_bytes(&self, conn: ConnId) -> usize {
+        let slot = self.slots.get(conn.index()).filter(|slot| slot.id == conn);
+        slot.map_or(0, |slot| slot.wire.outbox().bytes())
+    }
+
+    pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
+        if self.slot(conn).is_some() {
+            self.end(conn.index(), reason);
+        }
+    }
+
+    pub(super) fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
+        self.close_all(self.conns_of(self.directory.seats_of(user)), reason)
+    }
+
+    pub(super) fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
+        match self.directory.find_lobby(lobby) {
+            Some(lobby) => self.close_all(self.conns_of(self.directory.members(lobby)), reason),
+            None => 0,
+        }
+    }
+
+    fn close_all(&mut self, conns: Vec<ConnId>, reason: CloseReason) -> usize {
+        conns.iter().for_each(|conn| self.end(conn.index(), reason));
+        conns.len()
+    }
+
+    fn conns_of(&self, seats: &[SeatKey]) -> Vec<ConnId> {
+        seats.iter().map(|&seat| self.directory.seat(seat).conn).collect()
+    }
+
+    pub(super) fn set_rejection(&mut self, reject: Reject, message: Cow<'static, str>) {
+        self.rejection = Some((reject, message));
+    }
+
+    pub(super) fn take_rejection(&mut self) -> Option<(Reject, Cow<'static, str>)> {
+        self.rejection.take()
+    }
+}

@@ -1,0 +1,476 @@
+//! Everything the engine owns but the application: connections, directory, timers, and what has still to happen.
+//!
+//! Every change goes through here. What the application must be told of a change is put into `happenings` and told
+//! after the call that brought it about, so that no callback runs inside another.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::{debug, info};
+use slab::Slab;
+
+use super::app::{Member, Sent, Speech};
+use super::ending::Drain;
+use super::slot::{Slot, Standing};
+use super::stats::{Counters, Stats};
+use super::wheel::TimerWheel;
+use super::{Full, Start};
+use crate::close::{CloseReason, LeaveReason, Reject};
+use crate::config::{Config, Limit};
+use crate::id::ConnId;
+use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation, SeatKey};
+use crate::random::Random;
+use crate::time::Time;
+use crate::wire::frame::Frame;
+use crate::wire::http::Refusal;
+use crate::wire::outbox::Flow;
+
+/// What the application has still to be told.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    Joined(Member),
+    Rejoined(Member),
+    Left(Member, LeaveReason),
+    Health(Member, Option<Duration>),
+}
+
+pub(crate) struct Core {
+    pub(super) config: Config,
+    pub(super) speech: Speech,
+    pub(super) now: Time,
+    /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
+    start_unix: u64,
+    random: Random,
+    pub(super) slots: Slab<Slot>,
+    pub(super) directory: Directory,
+    pub(super) wheel: TimerWheel,
+    pub(super) counters: Counters,
+    pub(super) happenings: VecDeque<Happening>,
+    /// Lobbies whose members have something to be told at the end of the turn.
+    pub(super) unsettled: Vec<LobbyKey>,
+    /// Connections with something to write, in the order in which they got it.
+    dirty: VecDeque<ConnId>,
+    /// Connections whose socket the driver has still to drop.
+    pub(super) gone: VecDeque<ConnId>,
+    /// Connections that are saying goodbye, oldest first.
+    pub(super) closing: BTreeMap<u64, ConnId>,
+    pub(super) closing_ever: u64,
+    pub(super) pending: usize,
+    pub(super) draining: Option<Drain>,
+    pub(super) cut: u64,
+    pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
+    /// Where JSON is written before it becomes a frame.
+    pub(super) text: String,
+    /// Where the receivers of a frame stand while it is sent: sending may end connections, and so change the lobby.
+    audience: Vec<SeatKey>,
+}
+
+impl Core {
+    pub(super) fn new(config: Config, speech: Speech, start: Start) -> Core {
+        Core {
+            directory: Directory::new(&config),
+            wheel: TimerWheel::new(config.wheel_granule),
+            config,
+            speech,
+            now: Time::ZERO,
+            start_unix: start.unix_micros,
+            random: Random::new(start.seed),
+            slots: Slab::new(),
+            counters: Counters::default(),
+            happenings: VecDeque::new(),
+            unsettled: Vec::new(),
+            dirty: VecDeque::new(),
+            gone: VecDeque::new(),
+            closing: BTreeMap::new(),
+            closing_ever: 0,
+            pending: 0,
+            draining: None,
+            cut: 0,
+            rejection: None,
+            text: String::new(),
+            audience: Vec::new(),
+        }
+    }
+
+    // ---- time ----
+
+    /// Time never goes back, whatever the driver's clock does.
+    pub(super) fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.now
+    }
+
+    pub(super) fn unix_micros(&self) -> u64 {
+        self.start_unix + self.now.as_micros()
+    }
+
+    pub(super) fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        let drain = self.draining.as_ref().filter(|drain| drain.left > 0).map(|drain| drain.deadline);
+        self.wheel.next().into_iter().chain(drain).min()
+    }
+
+    /// The keys of connections whose timers have fired.
+    pub(super) fn expire(&mut self, due: &mut Vec<usize>) {
+        self.wheel.expire(self.now, due);
+    }
+
+    pub(super) fn rearm(&mut self, key: usize) {
+        self.wheel.arm(key, self.slots[key].deadline(&self.config));
+    }
+
+    // ---- sockets come and go ----
+
+    pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
+        let turned_away = self.pending >= self.config.max_pending as usize || self.draining.is_some();
+        if !self.max_sockets().has_room(self.slots.len() - self.gone.len()) {
+            match self.closing.first_key_value() {
+                Some((_, &oldest)) => self.release(oldest.index()),
+                None => {
+                    self.counters.shed += 1;
+                    return Err(Full);
+                }
+            }
+        }
+        self.counters.accepted += 1;
+        let generation = self.counters.accepted as u32;
+        let index = self.slots.vacant_key();
+        let id = ConnId { index: index as u32, generation };
+        self.slots.insert(Slot::new(id, peer, self.now));
+        self.pending += 1;
+        debug!("conn={id} peer={peer} accepted");
+        if turned_away {
+            // Those over the bound of pending sockets count as closing, so that the bound holds.
+            self.record_end(index, CloseReason::HttpRefused);
+            self.set_closing(index);
+            self.refuse_http(index, &Refusal::new(503, "the server is busy; try again in a moment"));
+        } else {
+            self.slots[index].step_deadline = self.now + self.config.handshake_timeout;
+            self.rearm(index);
+        }
+        Ok(id)
+    }
+
+    /// All sockets there may be at once.
+    fn max_sockets(&self) -> Limit {
+        match self.config.max_connections.bound() {
+            None => Limit::UNLIMITED,
+            Some(seats) => {
+                Limit::at_most(seats.saturating_add(self.config.max_pending).saturating_add(self.config.max_closing))
+            }
+        }
+    }
+
+    /// The slot of a connection that is not gone.
+    pub(super) fn slot(&mut self, id: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.index()).filter(|slot| slot.id == id && !slot.is_gone())
+    }
+
+    /// The connection was lost: nothing more can be written to it or read from it.
+    pub(super) fn lost(&mut self, key: usize, reason: CloseReason) {
+        if self.record_end(key, reason) {
+            self.vacate(key, reason);
+        }
+        self.release(key);
+    }
+
+    /// Gives the connection up at once: the driver is told to drop its socket.
+    pub(super) fn release(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        match std::mem::replace(&mut slot.standing, Standing::Gone) {
+            Standing::Pending(waiting) => {
+                self.pending -= 1;
+                debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
+            }
+            Standing::Closing(order) => {
+                self.closing.remove(&order);
+            }
+            Standing::Seated(_) => unreachable!("vacate() has freed the seat"),
+            Standing::Gone => return,
+        }
+        let outbox = slot.wire.outbox_mut();
+        self.counters.frames_dropped += outbox.drop_unbegun() as u64;
+        outbox.clear();
+        self.wheel.disarm(key);
+        self.gone.push_back(slot.id);
+    }
+
+    pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
+        let id = self.gone.pop_front()?;
+        self.slots.remove(id.index());
+        if let Some(drain) = self.draining.as_mut().filter(|drain| id.generation <= drain.youngest) {
+            drain.left -= 1;
+        }
+        Some(id)
+    }
+
+    // ---- seats ----
+
+    /// Puts a connection that was accepted as a WebSocket into a seat.
+    pub(super) fn seat(
+        &mut self,
+        key: usize,
+        reservation: Option<Reservation>,
+        code: &str,
+        user: &str,
+    ) -> Result<(), CloseReason> {
+        let (id, unix) = (self.slots[key].id, self.unix_micros());
+        let Joined { seat, took_over, gave_up } = match reservation {
+            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
+            None => self.directory.join(code, user, id, unix)?,
+        };
+        if let Some(old) = gave_up {
+            let member = self.slots[old.index()].member().expect("a seat's connection is seated").clone();
+            self.left(member, LeaveReason::Replaced);
+        }
+        if let Some(old) = took_over.or(gave_up) {
+            // Its seat is not its own any more: it ends without leaving.
+            self.record_end(old.index(), CloseReason::Replaced);
+            self.set_closing(old.index());
+            self.say_goodbye(old.index(), CloseReason::Replaced);
+        }
+        let lobby_key = self.directory.seat(seat).lobby;
+        let member = Member {
+            conn: id,
+            user: self.directory.user_of(seat).clone(),
+            lobby: self.directory.lobby_ref(lobby_key).code.clone(),
+            seat: self.directory.seat(seat).id,
+            seat_key: seat,
+            lobby_key,
+        };
+        info!(
+            "conn={id} peer={} joined user={user:?} lobby={code}{}",
+            self.slots[key].peer,
+            taken_over_word(took_over)
+        );
+        self.pending -= 1;
+        let slot = &mut self.slots[key];
+        slot.standing = Standing::Seated(member.clone());
+        if let Some(interval) = self.config.health_interval {
+            slot.health.schedule_check(self.now + interval);
+        }
+        self.rearm(key);
+        // Before the welcome, which may already end a connection whose outbox is too small.
+        if took_over.is_some() {
+            self.counters.taken_over += 1;
+            self.happenings.push_back(Happening::Rejoined(member.clone()));
+        } else {
+            self.counters.joined += 1;
+            self.happenings.push_back(Happening::Joined(member.clone()));
+        }
+        if self.speech == Speech::Json {
+            self.welcome(&member);
+        } else {
+            // Nobody is told, so everybody counts as told.
+            self.settle_silently(lobby_key);
+        }
+        Ok(())
+    }
+
+    /// Whether `member` is still in the seat it describes.
+    pub(super) fn is_seated(&self, member: &Member) -> bool {
+        self.slots.get(member.conn.index()).and_then(Slot::member).is_some_and(|seated| seated.conn == member.conn)
+    }
+
+    /// A member's seat is free; the others, and the application, have to be told.
+    pub(super) fn left(&mut self, member: Member, why: LeaveReason) {
+        self.counters.left += 1;
+        if self.directory.get_lobby(member.lobby_key).is_some() {
+            if self.speech == Speech::Json && self.draining.is_none() {
+                self.unsettled.push(member.lobby_key);
+            } else {
+                self.settle_silently(member.lobby_key);
+            }
+        }
+        self.happenings.push_back(Happening::Left(member, why));
+    }
+
+    pub(super) fn settle_silently(&mut self, lobby: LobbyKey) {
+        let Core { directory, .. } = self;
+        if directory.lobby_ref(lobby).presence.is_settled() {
+            return;
+        }
+        let count = directory.members(lobby).len();
+        directory.lobby_mut(lobby).presence.settle(count, usize::MAX);
+        for index in (0..count).rev() {
+            let seat = directory.members(lobby)[index];
+            // Fresh seats are at the end: members stand in join order.
+            if std::mem::replace(&mut directory.seat_mut(seat).introduced, true) {
+                break;
+            }
+        }
+    }
+
+    // ---- writing ----
+
+    pub(super) fn mark_dirty(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        if !slot.dirty && !slot.blocked {
+            slot.dirty = true;
+            self.dirty.push_back(slot.id);
+        }
+    }
+
+    pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
+        while let Some(id) = self.dirty.pop_front() {
+            if let Some(slot) = self.slot(id) {
+                slot.dirty = false;
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    pub(super) fn writable(&mut self, id: ConnId) {
+        if let Some(slot) = self.slot(id)
+            && slot.blocked
+        {
+            slot.blocked = false;
+            self.mark_dirty(id.index());
+        }
+    }
+
+    /// The socket took `bytes` bytes.
+    pub(super) fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
+        self.counters.bytes_out += bytes as u64;
+        let slot = &mut self.slots[key];
+        match flow {
+            Flow::Blocked => slot.blocked = true,
+            Flow::Drained if slot.wire.is_finishing() && !slot.shut_down => {
+                slot.shut_down = true;
+                self.set_step(key, self.config.linger_timeout);
+                return Flow::Finished;
+            }
+            Flow::Drained | Flow::Finished => {}
+        }
+        flow
+    }
+
+    /// Queues a frame for a member. A member that has not read what was queued before is ended instead.
+    pub(super) fn send(&mut self, key: usize, frame: Frame) -> bool {
+        let queued = self.queue(key, frame);
+        if !queued {
+            self.end(key, CloseReason::SlowConsumer);
+        }
+        queued
+    }
+
+    pub(super) fn queue(&mut self, key: usize, frame: Frame) -> bool {
+        let slot = &mut self.slots[key];
+        if slot.wire.outbox().cost() + frame.as_bytes().len() > self.config.max_outbound_bytes.0 {
+            return false;
+        }
+        slot.wire.send(frame);
+        self.counters.frames_out += 1;
+        self.mark_dirty(key);
+        true
+    }
+
+    /// Sends a frame to the members of a lobby for whom `includes` holds. Returns how many got it, and how many could
+    /// not take it and were ended.
+    pub(super) fn send_to_members(
+        &mut self,
+        lobby: LobbyKey,
+        frame: &Frame,
+        mut includes: impl FnMut(&Directory, SeatKey) -> bool,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        let mut slow = Vec::new();
+        let mut audience = std::mem::take(&mut self.audience);
+        audience.clear();
+        audience.extend_from_slice(self.directory.members(lobby));
+        for &seat in &audience {
+            if !includes(&self.directory, seat) {
+                sent.excluded += 1;
+                continue;
+            }
+            let key = self.directory.seat(seat).conn.index();
+            if self.queue(key, frame.clone()) {
+                sent.queued += 1;
+            } else {
+                sent.dropped += 1;
+                slow.push(key);
+            }
+        }
+        self.audience = audience;
+        // Afterwards, so that everybody who was in the lobby at the call gets the frame.
+        for key in slow {
+            self.end(key, CloseReason::SlowConsumer);
+        }
+        sent
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let taken = self.directory.members_count();
+        let max_connections = self.config.max_connections.bound();
+        let capacity_percent = match max_connections {
+            None => 0.0,
+            Some(0) => 100.0,
+            Some(max) => (taken as f64 / f64::from(max) * 1000.0).round() / 10.0,
+        };
+        Stats {
+            total_connections: taken,
+            max_connections,
+            capacity_percent,
+            active_lobbies: self.directory.lobbies_count(),
+            pending: self.pending,
+            closing: self.closing.len(),
+            counters: self.counters.clone(),
+        }
+    }
+
+    /// Asserts every invariant. Costs a walk over everything.
+    pub(super) fn check(&self) {
+        self.directory.check();
+        self.wheel.check();
+        let (mut pending, mut seated, mut closing, mut gone) = (0, 0, 0, 0);
+        for (key, slot) in &self.slots {
+            assert_eq!(slot.id.index(), key);
+            slot.wire.outbox().check();
+            assert_eq!(self.wheel.is_armed(key), !slot.is_gone(), "every connection has one timer: {slot:?}");
+            match &slot.standing {
+                Standing::Pending(_) => pending += 1,
+                Standing::Seated(member) => {
+                    seated += 1;
+                    assert!(slot.ended.is_none() && slot.wire.is_open(), "a member's connection is open");
+                    assert_eq!(member.conn, slot.id);
+                    let seat = self.directory.seat(member.seat_key);
+                    assert_eq!((seat.conn, seat.id, seat.lobby), (slot.id, member.seat, member.lobby_key));
+                    assert_eq!(*self.directory.user_of(member.seat_key), member.user);
+                    assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
+                    assert!(slot.strikes <= self.config.max_strikes);
+                }
+                Standing::Closing(order) => {
+                    closing += 1;
+                    assert!(slot.ended.is_some(), "what is closing has a reason");
+                    assert_eq!(self.closing.get(order), Some(&slot.id));
+                }
+                Standing::Gone => gone += 1,
+            }
+            let waits = !slot.wire.outbox().is_empty() && !slot.is_gone();
+            assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
+        }
+        assert_eq!((pending, closing, gone), (self.pending, self.closing.len(), self.gone.len()));
+        assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
+        assert!(self.pending <= self.config.max_pending as usize, "max_pending");
+        assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
+        let counters = &self.counters;
+        assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
+        let ended = self.slots.iter().filter(|(_, slot)| slot.ended.is_some()).count() as u64;
+        let over = counters.accepted - self.slots.len() as u64;
+        assert_eq!(counters.closed_in_all(), over + ended, "every connection ends once");
+    }
+}
+
+/// Said in the log.
+fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
+    if took_over.is_some() { " (took over)" } else { "" }
+}

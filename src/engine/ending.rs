@@ -1,0 +1,187 @@
+//! How connections end: why is noted once, the seat is given back, goodbye is said; and how the whole server does.
+
+use std::time::Duration;
+
+use log::{debug, info};
+
+use super::app::Speech;
+use super::core::Core;
+use super::slot::Standing;
+use crate::close::CloseReason;
+use crate::time::Time;
+use crate::wire::http::Refusal;
+
+/// The server is saying goodbye.
+pub(super) struct Drain {
+    pub(super) deadline: Time,
+    /// The youngest connection that is waited for. Later ones are only told to come back another time.
+    pub(super) youngest: u32,
+    /// How many of those are left.
+    pub(super) left: usize,
+}
+
+impl Core {
+    /// Notes why a connection ends. False when it is ending already: the first reason stands.
+    pub(super) fn record_end(&mut self, key: usize, reason: CloseReason) -> bool {
+        let slot = &mut self.slots[key];
+        if slot.ended.is_some() {
+            return false;
+        }
+        slot.ended = Some(reason);
+        self.counters.count_close(reason);
+        self.counters.health_checks_failed += slot.health.end_checks() as u64;
+        match slot.member() {
+            Some(member) => info!(
+                "conn={} peer={} closed: {reason}: {} user={:?} lobby={}",
+                slot.id,
+                slot.peer,
+                reason.explain(),
+                member.user(),
+                member.lobby()
+            ),
+            None => debug!("conn={} peer={} closed: {reason}: {}", slot.id, slot.peer, reason.explain()),
+        }
+        true
+    }
+
+    /// Gives back the seat, or the promise of one.
+    pub(super) fn vacate(&mut self, key: usize, reason: CloseReason) {
+        match &mut self.slots[key].standing {
+            Standing::Pending(waiting) => {
+                if let Some(reservation) = waiting.take().and_then(|waiting| waiting.reservation) {
+                    self.directory.cancel(reservation);
+                }
+            }
+            Standing::Seated(member) => {
+                let member = member.clone();
+                let why = reason.leave_reason();
+                self.directory.leave(member.seat_key, why);
+                self.set_closing(key);
+                self.left(member, why);
+            }
+            Standing::Closing(_) | Standing::Gone => {}
+        }
+    }
+
+    pub(super) fn set_closing(&mut self, key: usize) {
+        self.closing_ever += 1;
+        self.closing.insert(self.closing_ever, self.slots[key].id);
+        let before = std::mem::replace(&mut self.slots[key].standing, Standing::Closing(self.closing_ever));
+        if let Standing::Pending(waiting) = before {
+            debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
+            self.pending -= 1;
+        }
+    }
+
+    /// Ends a connection in good order: its seat is free now; goodbye and a close frame follow what is queued.
+    pub(super) fn end(&mut self, key: usize, reason: CloseReason) {
+        if self.record_end(key, reason) {
+            self.vacate(key, reason);
+            self.say_goodbye(key, reason);
+        }
+    }
+
+    /// Answers a request with an HTTP status, and ends the connection.
+    pub(super) fn end_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
+        if self.record_end(key, reason) {
+            self.vacate(key, reason);
+            self.refuse_http(key, refusal);
+        }
+    }
+
+    pub(super) fn refuse_http(&mut self, key: usize, refusal: &Refusal) {
+        debug!("conn={} answered {}: {}", self.slots[key].id, refusal.status(), refusal.sentence());
+        self.slots[key].wire.refuse(refusal);
+        self.set_step(key, self.config.close_timeout);
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn say_goodbye(&mut self, key: usize, reason: CloseReason) {
+        let slot = &mut self.slots[key];
+        if !slot.wire.is_open() {
+            let refusal = match reason {
+                CloseReason::ServerShutdown => Refusal::new(503, "the server is shutting down"),
+                _ => Refusal::new(400, reason.explain()),
+            };
+            return self.refuse_http(key, &refusal);
+        }
+        if reason == CloseReason::SlowConsumer {
+            // What it did not read in time it will not miss; the reason must reach it.
+            self.counters.frames_dropped += slot.wire.outbox_mut().drop_unbegun() as u64;
+        }
+        if self.speech == Speech::Json {
+            self.send_goodbye(key, reason);
+        }
+        let wire = &mut self.slots[key].wire;
+        wire.close(reason.code(), reason.word());
+        let is_fault = matches!(reason, CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig);
+        if is_fault {
+            // What the peer sends cannot be understood any more, its close frame neither.
+            wire.finish();
+        }
+        self.set_step(key, self.config.close_timeout);
+        self.mark_dirty(key);
+    }
+
+    /// The peer's close frame has come, first or as the answer to ours; the answer is queued where one is due.
+    pub(super) fn peer_closed(&mut self, key: usize) {
+        if self.record_end(key, CloseReason::PeerClosed) {
+            self.vacate(key, CloseReason::PeerClosed);
+        }
+        self.set_step(key, self.config.close_timeout);
+        self.mark_dirty(key);
+    }
+
+    pub(super) fn set_step(&mut self, key: usize, span: Duration) {
+        self.slots[key].step_deadline = self.now + span;
+        self.rearm(key);
+    }
+
+    // ---- the end of it all ----
+
+    /// Says goodbye to everybody; nobody is let in any more. Returns by when it must be over, the first time.
+    pub(super) fn begin_drain(&mut self) -> Option<Time> {
+        if self.draining.is_some() {
+            return None;
+        }
+        let deadline = self.now + self.config.drain_deadline;
+        let left = self.slots.len();
+        self.draining = Some(Drain { deadline, youngest: self.counters.accepted as u32, left });
+        info!("draining {left} connections, until {deadline}");
+        Some(deadline)
+    }
+
+    pub(super) fn end_everybody(&mut self) {
+        let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| slot.ended.is_none()).map(|(key, _)| key).collect();
+        for key in keys {
+            if self.slots[key].wire.is_deciding() {
+                self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
+            }
+            self.end(key, CloseReason::ServerShutdown);
+        }
+    }
+
+    /// Cuts off what is left when the time for saying goodbye is over.
+    pub(super) fn enforce_drain(&mut self) {
+        if self.is_drained() {
+            return;
+        }
+        if self.draining.as_ref().is_some_and(|drain| self.now >= drain.deadline) {
+            let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| !slot.is_gone()).map(|(key, _)| key).collect();
+            self.cut += keys.len() as u64;
+            keys.into_iter().for_each(|key| self.lost(key, CloseReason::ServerShutdown));
+        }
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+
+    pub(super) fn is_drained(&self) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.left == 0)
+    }
+
+    pub(super) fn cut(&self) -> u64 {
+        self.cut
+    }
+}

@@ -1,0 +1,111 @@
+//! What a connection's timer does: pings, health checks, and the end of what takes too long.
+
+use std::time::Duration;
+
+use super::app::Speech;
+use super::core::{Core, Happening};
+use super::slot::Standing;
+use crate::close::CloseReason;
+use crate::wire::frame::Frame;
+use crate::wire::http::Refusal;
+
+impl Core {
+    /// A connection's timer has fired. What it waits for may have moved on since the timer was set.
+    pub(super) fn timer(&mut self, key: usize) {
+        let Some(slot) = self.slots.get(key) else { return };
+        match (&slot.standing, slot.ended) {
+            (Standing::Gone, _) => return,
+            (Standing::Seated(_), _) => self.keep_alive(key),
+            (_, _) if self.now < slot.step_deadline => {}
+            (_, Some(_)) if slot.wire.is_closing() => {
+                // The peer's close frame did not come in time.
+                self.slots[key].wire.finish();
+                self.set_step(key, self.config.linger_timeout);
+                self.mark_dirty(key);
+            }
+            (_, Some(_)) => return self.release(key),
+            (_, None) if slot.wire.is_deciding() => self.end_late(key),
+            (_, None) => {
+                let refusal = Refusal::new(408, "the request head took too long");
+                self.end_with_http(key, CloseReason::HandshakeTimeout, &refusal);
+            }
+        }
+        self.rearm(key);
+    }
+
+    /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
+    fn end_late(&mut self, key: usize) {
+        self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
+        self.end(key, CloseReason::AuthTimeout);
+    }
+
+    fn keep_alive(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let member = slot.member().expect("only members are kept alive").clone();
+        let late = slot.health.expire_checks(self.now);
+        self.counters.health_checks_failed += late as u64;
+        self.happenings.extend((0..late).map(|_| Happening::Health(member.clone(), None)));
+        if self.now >= slot.health.next_check()
+            && let Some(interval) = self.config.health_interval
+        {
+            // From the time it was due, so that checks do not drift; from now after a long pause.
+            let next = (slot.health.next_check() + interval).max(self.now);
+            slot.health.schedule_check(next);
+            self.begin_check(key, self.config.health_timeout);
+        }
+        let slot = &mut self.slots[key];
+        if slot.ended.is_some()
+            || self.now < slot.health.path_deadline(self.config.ping_interval, self.config.pong_timeout)
+        {
+            return;
+        }
+        if slot.health.is_pinged() {
+            self.end(key, CloseReason::Stale);
+        } else {
+            slot.health.pinged(self.now);
+            self.counters.pings += 1;
+            self.send(key, Frame::ping(b""));
+        }
+    }
+
+    /// Begins a health check of a member's page.
+    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) {
+        let stamp = self.unix_micros() / 1000;
+        let slot = &mut self.slots[key];
+        let member = slot.member().expect("only members are checked").clone();
+        let nonce = slot.health.begin_check(self.now, timeout, stamp);
+        let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
+        self.counters.health_checks += 1;
+        self.counters.health_checks_failed += displaced as u64;
+        self.happenings.extend((0..displaced).map(|_| Happening::Health(member.clone(), None)));
+        let frame = match self.speech {
+            Speech::Json => self.health_ping(nonce),
+            Speech::Opaque => Frame::ping(&nonce.to_be_bytes()),
+        };
+        self.send(key, frame);
+    }
+
+    /// An RFC 6455 pong. Of an opaque application's members it answers health checks too.
+    pub(super) fn ponged(&mut self, key: usize, payload: &[u8]) {
+        if let (Speech::Opaque, Ok(nonce)) = (self.speech, payload.try_into()) {
+            self.answer_check(key, u64::from_be_bytes(nonce));
+        }
+    }
+
+    pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
+        let slot = &mut self.slots[key];
+        let member = slot.member()?.clone();
+        let latency = slot.health.answer(self.now, nonce)?;
+        self.happenings.push_back(Happening::Health(member, Some(latency)));
+        Some(latency)
+    }
+
+    /// The peer pinged; its pong is queued. Pongs count against the bound like everything else.
+    pub(super) fn pinged(&mut self, key: usize) {
+        if self.slots[key].wire.outbox().cost() > self.config.max_outbound_bytes.0 {
+            self.end(key, CloseReason::SlowConsumer);
+        } else {
+            self.mark_dirty(key);
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! The deterministic state machine: bytes and time go in; bytes and "drop this socket" come out.
+//!
+//! It opens no socket, reads no clock, spawns nothing and locks nothing. A driver turns its crank: it calls any number
+//! of `handle_*` methods for what happened, and then drains every `poll_*` method before it sleeps.
+
+pub(crate) mod app;
+mod commands;
+mod core;
+mod ending;
+mod health;
+mod keepalive;
+mod slot;
+mod speech;
+pub(crate) mod stats;
+pub(crate) mod wheel;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+
+use log::debug;
+
+use self::app::{App, Authorization, Context, Message, Route, Speech};
+use self::core::{Core, Happening};
+use self::slot::{Standing, Waiting};
+use self::stats::Stats;
+use crate::close::CloseReason;
+use crate::config::Config;
+use crate::id::ConnId;
+use crate::lobby::{is_lobby_code, is_user_id};
+use crate::time::Time;
+use crate::wire::connection::Event;
+use crate::wire::handshake::{self, Upgrade};
+use crate::wire::http::Refusal;
+use crate::wire::outbox::Flow;
+
+/// What an engine starts from besides its configuration. The same start and the same inputs give the same outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Start {
+    /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
+    pub unix_micros: u64,
+    /// Where all randomness comes from.
+    pub seed: u64,
+}
+
+/// Every socket there may be is in use. The driver drops the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("every socket that the limits allow is in use")
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// A whole lobby server without I/O, and the application in it.
+///
+/// Methods come in four kinds: getters; `handle_*`, what happened; commands, given by the application through
+/// [`Context`]; and `poll_*`, what the driver must do now.
+///
+/// ```
+/// use lobbyd::apps::Echo;
+/// use lobbyd::{Config, Engine, Start, Time};
+///
+/// let mut engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Echo);
+/// let peer = "127.0.0.1:4000".parse().unwrap();
+/// let conn = engine.handle_accept(Time::ZERO, peer).unwrap();
+/// engine.handle_bytes(Time::ZERO, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
+///
+/// let mut answer = Vec::new();
+/// while let Some(conn) = engine.poll_writable() {
+///     engine.write_to(conn, &mut answer).unwrap();
+/// }
+/// assert!(answer.starts_with(b"HTTP/1.1 426 Upgrade Required\r\n"));
+/// ```
+pub struct Engine<A> {
+    app: A,
+    core: Core,
+}
+
+impl<A: App> Engine<A> {
+    /// An engine without connections, at [`Time::ZERO`].
+    ///
+    /// `config` should have passed [`Config::check`].
+    pub fn new(config: Config, start: Start, app: A) -> Engine<A> {
+        Engine { app, core: Core::new(config, A::SPEECH, start) }
+    }
+
+    /// The application.
+    pub fn app(&self) -> &A {
+        &self.app
+    }
+
+    /// The application, to look at and to change between turns. What is to reach members goes through [`Engine::act`].
+    pub fn app_mut(&mut self) -> &mut A {
+        &mut self.app
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.core.config
+    }
+
+    /// Lets the application's owner act between turns, as the application does in a callback.
+    pub fn act<R>(&mut self, now: Time, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
+        self.core.advance(now);
+        let result = act(&mut self.app, &mut Context { core: &mut self.core });
+        self.tell();
+        result
+    }
+
+    // ---- what happened ----
+
+    /// A socket was accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`]: the driver drops the socket without an answer.
+    pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<ConnId, Full> {
+        self.core.advance(now);
+        self.core.accept(peer)
+    }
+
+    /// Bytes were received.
+    pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        self.core.advance(now);
+        let now = self.core.now();
+        let Some(slot) = self.core.slot(conn) else { return };
+        slot.health.heard(now);
+        self.core.counters.bytes_in += bytes.len() as u64;
+        self.feed(conn, bytes);
+    }
+
+    /// The peer's end is gone: reading gave the end of the stream, or an error.
+    pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
+        self.core.advance(now);
+        if self.core.slot(conn).is_some() {
+            self.core.lost(conn.index(), CloseReason::Hangup);
+            self.tell();
+        }
+    }
+
+    /// A socket that was [`Blocked`](Flow::Blocked) takes bytes again.
+    pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
+        self.core.advance(now);
+        self.core.writable(conn);
+    }
+
+    /// Time has passed; [`poll_timeout`](Self::poll_timeout) says when to call this.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.core.advance(now);
+        let mut due = Vec::new();
+        self.core.expire(&mut due);
+        for key in due {
+            self.core.timer(key);
+            self.tell();
+        }
+        self.core.enforce_drain();
+        self.tell();
+    }
+
+    /// The answer to an authorization that was [`Pending`](Authorization::Pending). Too late, or for a connection that
+    /// waits for none, it means nothing.
+    pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
+        self.core.advance(now);
+        let Some(slot) = self.core.slot(conn).filter(|slot| slot.ended.is_none() && slot.wire.is_deciding()) else {
+            return;
+        };
+        // Still pending is no answer.
+        if matches!(answer, Authorization::Pending { .. }) {
+            return;
+        }
+        let Standing::Pending(waiting) = &mut slot.standing else { return };
+        let Waiting { code, reservation } = waiting.take().expect("a held request waits for its authorization");
+        let max_message_bytes = self.core.config.max_message_bytes.0;
+        let key = conn.index();
+        let early = self.core.slots[key].wire.accept_held(max_message_bytes);
+        let outcome = match answer {
+            Authorization::Allow { user } if is_user_id(&user) => self.core.seat(key, reservation, &code, &user),
+            refused => {
+                if let Some(reservation) = reservation {
+                    self.core.directory.cancel(reservation);
+                }
+                Err(refusal_of(refused))
+            }
+        };
+        if let Err(reason) = outcome {
+            self.core.end(key, reason);
+        }
+        self.tell();
+        self.feed(conn, &early);
+    }
+
+    /// A connection was closed for want of a descriptor before it could be accepted.
+    pub(crate) fn note_shed(&mut self) {
+        self.core.counters.shed += 1;
+    }
+
+    /// A command from outside, for [`App::on_command`].
+    pub fn handle_command(&mut self, now: Time, command: &[u8]) {
+        self.core.advance(now);
+        self.app.on_command(&mut Context { core: &mut self.core }, command);
+        self.tell();
+    }
+
+    /// Say goodbye to everybody and let nobody in; [`is_drained`](Self::is_drained) tells when it is over.
+    pub fn handle_drain(&mut self, now: Time) {
+        self.core.advance(now);
+        if let Some(deadline) = self.core.begin_drain() {
+            self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
+            self.tell();
+            self.core.end_everybody();
+            self.tell();
+        }
+    }
+
+    // ---- what the driver must do ----
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) next; `None` when nothing waits for time to pass.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.core.poll_timeout()
+    }
+
+    /// The next connection with something to write, for [`write_to`](Self::write_to).
+    pub fn poll_writable(&mut self) -> Option<ConnId> {
+        self.core.introduce_all();
+        self.tell();
+        // What the application said to that may have changed lobbies again.
+        while !self.core.unsettled.is_empty() {
+            self.core.introduce_all();
+            self.tell();
+        }
+        self.core.poll_writable()
+    }
+
+    /// Writes what is queued for `conn` to its socket.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket. The connection has ended then, and [`poll_closed`](Self::poll_closed) will name it.
+    pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
+        let Some(slot) = self.core.slot(conn) else { return Ok(Flow::Drained) };
+        match slot.wire.outbox_mut().write_to(socket) {
+            Ok((bytes, flow)) => Ok(self.core.written(conn.index(), bytes, flow)),
+            Err(error) => {
+                debug!("conn={conn} cannot be written to: {error}");
+                self.core.lost(conn.index(), CloseReason::WriteFailed);
+                self.tell();
+                Err(error)
+            }
+        }
+    }
+
+    /// The next connection whose socket must be dropped. Its id means nothing from now on.
+    pub fn poll_closed(&mut self) -> Option<ConnId> {
+        self.core.poll_closed()
+    }
+
+    // ---- getters ----
+
+    /// Counters and the present state.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// Whether everybody has gone after [`handle_drain`](Self::handle_drain).
+    pub fn is_drained(&self) -> bool {
+        self.core.is_drained()
+    }
+
+    /// Connections that were cut off because saying goodbye took too long.
+    pub fn cut(&self) -> u64 {
+        self.core.cut()
+    }
+
+    /// Asserts every invariant of every owner of a fact. For tests: it walks over everything.
+    ///
+    /// # Panics
+    ///
+    /// When an invariant does not hold.
+    pub fn check(&self) {
+        self.core.check();
+    }
+
+    // ---- inside ----
+
+    /// Takes received bytes apart and acts on each event.
+    fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
+        let mut input = bytes;
+        let max_header_bytes = self.core.config.max_header_bytes.0;
+        while let Some(slot) = self.core.slot(conn)
+            && let Some(event) = slot.wire.poll(&mut input, max_header_bytes)
+        {
+            let key = conn.index();
+            match event {
+                Event::Head(head) => self.on_head(conn, &head),
+                Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
+                Event::Text(text) => self.on_text(key, &text),
+                Event::Binary(bytes) => self.on_app_message(key, Message::Binary(&bytes)),
+                Event::Ping => self.core.pinged(key),
+                Event::Pong(payload) => self.core.ponged(key, &payload),
+                Event::Close => self.core.peer_closed(key),
+                Event::Fault(reason) => self.core.end(key, reason),
+            }
+            self.tell();
+        }
+    }
+
+    fn on_head(&mut self, conn: ConnId, head: &[u8]) {
+        let Engine { app, core } = self;
+        let key = conn.index();
+        let peer = core.slots[key].peer;
+        let max_headers = core.config.max_headers;
+        let decided = handshake::read(head, max_headers, conn, peer, A::SPEECH.subprotocols(), |request, upgrade| {
+            let Route::Lobby(code) = app.route(request) else {
+                return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+            };
+            let upgrade = upgrade?;
+            if !is_lobby_code(&code) {
+                core.decide(key, upgrade, Err(CloseReason::BadLobbyCode));
+                return Ok(());
+            }
+            match app.authorize(&mut Context { core }, request) {
+                Authorization::Pending { user } => core.wait_for_authorization(key, upgrade, &code, user.as_deref()),
+                Authorization::Allow { user } if is_user_id(&user) => core.decide(key, upgrade, Ok((&code, &user))),
+                refused => core.decide(key, upgrade, Err(refusal_of(refused))),
+            }
+            Ok(())
+        });
+        if let Err(refusal) | Ok(Err(refusal)) = decided {
+            self.core.end_with_http(key, CloseReason::HttpRefused, &refusal);
+        }
+    }
+
+    fn on_text(&mut self, key: usize, text: &str) {
+        match A::SPEECH {
+            Speech::Opaque => self.on_app_message(key, Message::Text(text)),
+            Speech::Json => {
+                let Some(member) = self.core.slots[key].member().cloned() else { return };
+                self.core.counters.messages_in += 1;
+                self.on_request(&member, text);
+            }
+        }
+    }
+
+    fn on_app_message(&mut self, key: usize, message: Message<'_>) {
+        let Engine { app, core } = self;
+        let Some(member) = core.slots[key].member().cloned() else { return };
+        core.counters.messages_in += 1;
+        app.on_message(&mut Context { core }, &member, message);
+        // Only a JSON message can be answered with an error.
+        core.take_rejection();
+    }
+
+    /// Tells the application what has happened, until it has nothing to answer to it.
+    fn tell(&mut self) {
+        let Engine { app, core } = self;
+        while let Some(happening) = core.happenings.pop_front() {
+            let cx = &mut Context { core };
+            match happening {
+                Happening::Joined(member) => app.on_join(cx, &member),
+                Happening::Rejoined(member) => app.on_rejoin(cx, &member),
+                Happening::Left(member, why) => app.on_leave(cx, &member, why),
+                Happening::Health(member, latency) => app.on_health(cx, &member, latency),
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
+    /// refused upgrade.
+    fn decide(&mut self, key: usize, upgrade: Upgrade, decision: Result<(&str, &str), CloseReason>) {
+        // The application may have ended the connection while it was asked.
+        if self.slots[key].ended.is_some() {
+            return;
+        }
+        self.slots[key].wire.accept(&upgrade, self.config.max_message_bytes.0);
+        let outcome = decision.and_then(|(code, user)| self.seat(key, None, code, user));
+        match outcome {
+            Ok(()) => self.mark_dirty(key),
+            Err(reason) => self.end(key, reason),
+        }
+    }
+
+    fn wait_for_authorization(&mut self, key: usize, upgrade: Upgrade, code: &str, user: Option<&str>) {
+        if self.slots[key].ended.is_some() {
+            return;
+        }
+        // Without a name no seat can be held: whoever it turns out to be may have one already.
+        let reserved = user.map(|user| self.directory.reserve(code, user, self.unix_micros())).transpose();
+        match reserved {
+            Ok(reservation) => {
+                let deadline = self.now() + self.config.auth_timeout;
+                let slot = &mut self.slots[key];
+                slot.wire.hold(upgrade);
+                slot.standing = Standing::Pending(Some(Waiting { code: code.into(), reservation }));
+                slot.step_deadline = deadline;
+            }
+            Err(reason) => self.decide(key, upgrade, Err(reason)),
+        }
+    }
+}
+
+/// What a client reads that was not allowed in.
+fn refusal_of(answer: Authorization) -> CloseReason {
+    match answer {
+        Authorization::Refuse(reason) => reason,
+        // An id that breaks the rules is no id.
+        Authorization::Allow { .. } | Authorization::Pending { .. } => CloseReason::Unauthorized,
+    }
+}

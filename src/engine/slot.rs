@@ -1,0 +1,99 @@
+//! One connection as the engine holds it.
+
+use std::net::SocketAddr;
+
+use super::app::Member;
+use super::health::Health;
+use crate::close::CloseReason;
+use crate::config::Config;
+use crate::id::ConnId;
+use crate::lobby::directory::Reservation;
+use crate::time::Time;
+use crate::wire::connection::Connection;
+
+/// What a connection counts as.
+///
+/// ```text
+/// Pending --seat()--> Seated --end()--> Closing --release()--> Gone
+///    +-------------------------------------release()------------^
+/// ```
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// Holds no seat; perhaps it waits for the application to say whether it gets one.
+    Pending(Option<Waiting>),
+    Seated(Member),
+    /// Had a seat; says goodbye. The number orders those that do by age.
+    Closing(u64),
+    /// The driver has still to drop the socket.
+    Gone,
+}
+
+/// A connection that is being authorized.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// The lobby it asked for.
+    pub(crate) code: Box<str>,
+    /// The seat held for it, if it is known whom it claims to be.
+    pub(crate) reservation: Option<Reservation>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: ConnId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) wire: Connection,
+    pub(crate) standing: Standing,
+    /// Why the connection ends. Set once.
+    pub(crate) ended: Option<CloseReason>,
+    /// When the present step must be over: the handshake, authorization, the close handshake, lingering.
+    pub(crate) step_deadline: Time,
+    pub(crate) health: Health,
+    pub(crate) strikes: u32,
+    /// Whether it stands in the list of those with something to write.
+    pub(crate) dirty: bool,
+    /// Whether the socket took less than it was given, and has not said that it takes more.
+    pub(crate) blocked: bool,
+    /// Whether the driver was told to shut down the write side.
+    pub(crate) shut_down: bool,
+}
+
+impl Slot {
+    pub(crate) fn new(id: ConnId, peer: SocketAddr, now: Time) -> Slot {
+        Slot {
+            id,
+            peer,
+            wire: Connection::new(),
+            standing: Standing::Pending(None),
+            ended: None,
+            step_deadline: Time::NEVER,
+            health: Health::new(now),
+            strikes: 0,
+            dirty: false,
+            blocked: false,
+            shut_down: false,
+        }
+    }
+
+    pub(crate) fn member(&self) -> Option<&Member> {
+        match &self.standing {
+            Standing::Seated(member) => Some(member),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self.standing, Standing::Gone)
+    }
+
+    /// When this connection must be looked at next, unless something happens before.
+    pub(crate) fn deadline(&self, config: &Config) -> Time {
+        match &self.standing {
+            Standing::Gone => Time::NEVER,
+            Standing::Seated(_) => {
+                let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
+                path.min(self.health.check_deadline())
+            }
+            Standing::Pending(_) | Standing::Closing(_) => self.step_deadline,
+        }
+    }
+}

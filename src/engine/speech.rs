@@ -1,0 +1,279 @@
+//! What the engine itself says to members when it speaks the JSON protocol, and what it answers.
+
+use super::app::{App, Context, Member, Message, Sent, Utterance};
+use super::core::Core;
+use super::{Engine, app::Exclude};
+use crate::close::{CloseReason, Reject};
+use crate::id::SeatId;
+use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
+use crate::lobby::presence::Telling;
+use crate::lobby::protocol::{self, Envelope, Request, Welcome, WelcomeLimits, WelcomePing};
+use crate::wire::frame::Frame;
+
+impl<A: App> Engine<A> {
+    /// A member sent a text message.
+    pub(super) fn on_request(&mut self, member: &Member, text: &str) {
+        let key = member.conn.index();
+        let Envelope { request, reference } = match protocol::read(text) {
+            Ok(envelope) => envelope,
+            Err(malformed) => return self.core.malformed(key, malformed.reference, malformed.why),
+        };
+        let outcome = match request {
+            Request::Broadcast { data } => {
+                if !self.allows(member, Utterance::Broadcast { data }) {
+                    return self.core.reject(key, reference, Reject::NotAllowed, "you may not broadcast here");
+                }
+                let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, data);
+                reference.map(|reference| {
+                    protocol::write_broadcast_ack(&mut self.core.text, reference, seq, sent.queued, sent.dropped);
+                })
+            }
+            Request::Direct { to, data } => {
+                if !self.allows(member, Utterance::Direct { to: &to, data }) {
+                    return self.core.reject(key, reference, Reject::NotAllowed, "you may not write to others here");
+                }
+                if !self.core.direct(member, &to, data) {
+                    return self.core.reject(key, reference, Reject::UserNotFound, "no such user in this lobby");
+                }
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+            }
+            Request::Presence => {
+                self.core.tell_presence(key, member.lobby_key);
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+            }
+            Request::Ping => {
+                let server_time = self.core.unix_micros() / 1000;
+                protocol::write_pong(&mut self.core.text, reference, server_time);
+                Some(())
+            }
+            Request::HealthPong { timestamp } => {
+                self.core.answer_check(key, timestamp);
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+            }
+            Request::Leave => {
+                if let Some(reference) = reference {
+                    protocol::write_ack(&mut self.core.text, reference);
+                    self.core.reply(key);
+                }
+                return self.core.end(key, CloseReason::Left);
+            }
+            Request::App { kind } => {
+                let Engine { app, core } = self;
+                app.on_message(&mut Context { core }, member, Message::Json { kind: &kind, text });
+                if let Some((reject, message)) = core.take_rejection() {
+                    return core.reject(key, reference, reject, &message);
+                }
+                reference.map(|reference| protocol::write_ack(&mut core.text, reference))
+            }
+        };
+        if outcome.is_some() {
+            self.core.reply(key);
+        }
+    }
+
+    fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
+        let Engine { app, core } = self;
+        app.allows(&mut Context { core }, member, what)
+    }
+}
+
+impl Core {
+    /// Sends what stands in `text` to a member, unless it has ended meanwhile.
+    fn reply(&mut self, key: usize) {
+        if self.slots[key].member().is_some() {
+            let frame = Frame::text(&self.text);
+            self.send(key, frame);
+        }
+    }
+
+    fn reject(&mut self, key: usize, reference: Option<&str>, reject: Reject, message: &str) {
+        self.counters.count_reject(reject);
+        protocol::write_error(&mut self.text, reference, reject, message);
+        self.reply(key);
+    }
+
+    fn malformed(&mut self, key: usize, reference: Option<&str>, why: &str) {
+        let slot = &mut self.slots[key];
+        if slot.strikes == self.config.max_strikes {
+            return self.end(key, CloseReason::BadMessage);
+        }
+        slot.strikes += 1;
+        self.reject(key, reference, Reject::BadMessage, why);
+    }
+
+    pub(super) fn broadcast(&mut self, lobby: LobbyKey, exclude: Exclude<'_>, frame: &Frame) -> Sent {
+        self.introduce(lobby);
+        // Introducing may have ended the last member, as too slow.
+        if self.directory.get_lobby(lobby).is_none() {
+            return Sent::default();
+        }
+        match exclude {
+            Exclude::None => self.send_to_members(lobby, frame, |_, _| true),
+            Exclude::Conn(conn) => {
+                self.send_to_members(lobby, frame, |directory, seat| directory.seat(seat).conn != conn)
+            }
+            Exclude::User(user) => {
+                self.send_to_members(lobby, frame, |directory, seat| **directory.user_of(seat) != *user)
+            }
+            Exclude::Users(users) => {
+                self.send_to_members(lobby, frame, |directory, seat| !users.contains(&&**directory.user_of(seat)))
+            }
+        }
+    }
+
+    /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
+    pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
+        self.introduce(lobby);
+        let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
+        let lobby_ref = self.directory.lobby_mut(lobby);
+        lobby_ref.seq += 1;
+        let seq = lobby_ref.seq;
+        protocol::write_message(&mut self.text, &from.user, seq, data);
+        let frame = Frame::text(&self.text);
+        (seq, self.send_to_members(lobby, &frame, |directory, seat| directory.seat(seat).conn != from.conn))
+    }
+
+    /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
+    fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
+        self.introduce(from.lobby_key);
+        let seats: Vec<SeatKey> = self.directory.seats_of(to).to_vec();
+        protocol::write_direct(&mut self.text, &from.user, data);
+        let frame = Frame::text(&self.text);
+        let mut found = false;
+        for seat in seats {
+            if self.directory.seat(seat).lobby == from.lobby_key {
+                found = true;
+                self.send(self.directory.seat(seat).conn.index(), frame.clone());
+            }
+        }
+        found
+    }
+
+    pub(super) fn health_ping(&mut self, nonce: u64) -> Frame {
+        protocol::write_health_ping(&mut self.text, nonce);
+        Frame::text(&self.text)
+    }
+
+    /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
+    pub(super) fn send_goodbye(&mut self, key: usize, reason: CloseReason) {
+        // Spread over a few seconds, so that those who come back do not come all at once.
+        let spread = u64::from(self.slots[key].id.generation).wrapping_mul(997) % 4000;
+        let retry_after_ms = (reason == CloseReason::ServerShutdown).then_some(1000 + spread);
+        protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
+        let frame = Frame::text(&self.text);
+        self.slots[key].wire.send(frame);
+        self.counters.frames_out += 1;
+    }
+
+    /// The first words to a member: who it is and where. Who else is there follows when the lobby is introduced.
+    pub(super) fn welcome(&mut self, member: &Member) {
+        let is_fresh = !self.directory.seat(member.seat_key).introduced;
+        if is_fresh {
+            self.unsettled.push(member.lobby_key);
+        } else {
+            // Took over a seat that the others know: it must not miss what they are about to be told.
+            self.introduce(member.lobby_key);
+        }
+        let lobby = self.directory.lobby_ref(member.lobby_key);
+        let welcome = Welcome {
+            protocol: 1,
+            conn: member.seat.to_string(),
+            user: &member.user,
+            lobby: &member.lobby,
+            epoch: lobby.epoch,
+            seq: lobby.seq,
+            resumed: false,
+            recovered: false,
+            server_time: self.unix_micros() / 1000,
+            limits: WelcomeLimits { max_message_bytes: self.config.max_message_bytes.0, messages_per_second: None },
+            ping: WelcomePing {
+                interval_ms: self.config.ping_interval.as_millis() as u64,
+                timeout_ms: self.config.pong_timeout.as_millis() as u64,
+            },
+        };
+        let mut text = String::new();
+        welcome.write(&mut text);
+        self.send(member.conn.index(), Frame::text(&text));
+        if !is_fresh && self.slots[member.conn.index()].member().is_some() {
+            self.tell_presence(member.conn.index(), member.lobby_key);
+        }
+    }
+
+    /// Tells one member who is in its lobby.
+    fn tell_presence(&mut self, key: usize, lobby: LobbyKey) {
+        // Who is told the state must have been told all before, and nothing in it twice.
+        self.introduce(lobby);
+        if self.slots[key].member().is_some() {
+            let frame = self.presence_state(lobby);
+            self.send(key, frame);
+        }
+    }
+
+    fn presence_state(&mut self, lobby: LobbyKey) -> Frame {
+        let Core { directory, text, .. } = self;
+        let members = directory.members(lobby);
+        let there = directory.lobby_ref(lobby);
+        let listed = !there.presence.is_counted();
+        let users = listed.then(|| members.iter().map(|&seat| named(directory, seat)));
+        protocol::write_presence_state(text, there.seq, members.len(), users);
+        Frame::text(text)
+    }
+
+    /// Tells every lobby that has changed in this turn.
+    pub(super) fn introduce_all(&mut self) {
+        // Telling may end members, and so change lobbies again.
+        while let Some(lobby) = self.unsettled.pop() {
+            if self.directory.get_lobby(lobby).is_some() {
+                self.introduce(lobby);
+            }
+        }
+    }
+
+    /// Tells a lobby's members who came and who left since they were last told, and tells those who came who is there.
+    ///
+    /// Called before anybody speaks, so that nobody hears from a member it does not know.
+    pub(super) fn introduce(&mut self, lobby: LobbyKey) {
+        let Some(there) = self.directory.get_lobby(lobby) else { return };
+        if there.presence.is_settled() {
+            return;
+        }
+        if self.is_draining() {
+            return self.settle_silently(lobby);
+        }
+        let count = self.directory.members(lobby).len();
+        let presence_max = self.config.presence_max as usize;
+        let (departures, telling) = self.directory.lobby_mut(lobby).presence.settle(count, presence_max);
+        // Members stand in join order, so those who came are the last.
+        let fresh_from = self.directory.members(lobby).partition_point(|&seat| self.directory.seat(seat).introduced);
+        let fresh: Vec<SeatKey> = self.directory.members(lobby)[fresh_from..].to_vec();
+        let mut diff = None;
+        if fresh_from > 0 && telling == Telling::Diff {
+            let there = self.directory.lobby_mut(lobby);
+            there.seq += 1;
+            let seq = there.seq;
+            let joins = fresh.iter().map(|&seat| named(&self.directory, seat));
+            protocol::write_presence_diff(&mut self.text, seq, joins, &departures);
+            diff = Some(Frame::text(&self.text));
+        }
+        let state = (telling == Telling::State || !fresh.is_empty()).then(|| self.presence_state(lobby));
+        for &seat in &fresh {
+            self.directory.seat_mut(seat).introduced = true;
+        }
+        if let Some(diff) = diff {
+            let first_fresh = fresh.first().map(|&seat| self.directory.seat(seat).id);
+            self.send_to_members(lobby, &diff, |directory, seat| {
+                first_fresh.is_none_or(|first| directory.seat(seat).id < first)
+            });
+        }
+        if let Some(state) = state
+            && self.directory.get_lobby(lobby).is_some()
+        {
+            let to_all = telling == Telling::State;
+            self.send_to_members(lobby, &state, |_, seat| to_all || fresh.contains(&seat));
+        }
+    }
+}
+
+fn named(directory: &Directory, seat: SeatKey) -> (&str, SeatId) {
+    (directory.user_of(seat), directory.seat(seat).id)
+}

@@ -1,0 +1,52 @@
+//! lobbyd: a single-threaded, deterministic WebSocket lobby server, as a crate.
+//!
+//! A game implements [`App`] and hands it to a driver: [`net::Server`] for real sockets, or an [`Engine`] of its own.
+//!
+//! ```
+//! use lobbyd::apps::Relay;
+//! use lobbyd::net::Server;
+//! use lobbyd::Config;
+//! use std::time::Duration;
+//!
+//! # fn main() -> Result<(), lobbyd::net::Error> {
+//! let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+//! let mut server = Server::bind(config, Relay)?;
+//! for _frame in 0..3 {
+//!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers, callbacks; then the game's own frame
+//! }
+//! assert_eq!(server.engine().stats().total_connections, 0);
+//! # Ok(())
+//! # }
+//! ```
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs, unreachable_pub)]
+
+mod close;
+mod config;
+mod id;
+mod random;
+mod time;
+
+mod engine;
+mod lobby;
+mod wire;
+
+pub mod apps;
+pub mod net;
+pub mod sim;
+
+pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
+pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Problem, Switch};
+pub use engine::app::{App, Authorization, Context, Exclude, Member, Message, Route, Sent, Speech, Utterance};
+pub use engine::stats::{Counters, Stats};
+pub use engine::wheel::TimerWheel;
+pub use engine::{Engine, Full, Start};
+pub use id::{ConnId, SeatId};
+pub use lobby::{is_lobby_code, is_user_id};
+pub use random::Random;
+pub use time::Time;
+pub use wire::frame::Frame;
+pub use wire::handshake::{Request, Subprotocols};
+pub use wire::http::Refusal;
+pub use wire::outbox::Flow;

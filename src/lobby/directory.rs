@@ -1,0 +1,400 @@
+//! Who sits where: users, lobbies and the seats between them, with every limit.
+//!
+//! A seat is taken and given back here and nowhere else:
+//!
+//! ```text
+//! free --reserve()--> reserved --join_reserved()--> joined --leave()--> free
+//!  |                      +------cancel()-------> free
+//!  +------------------join()------------------------^
+//! ```
+//!
+//! `reserved + joined <= limit` holds at every instant, per lobby, per user and for the server. Knows connections only
+//! by their names. Hash maps are looked up, never walked; members are walked in the order in which they joined.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use slab::Slab;
+
+use super::presence::{Departure, Presence};
+use crate::close::{CloseReason, LeaveReason};
+use crate::config::{Config, DuplicateLogin, Limit};
+use crate::id::{ConnId, SeatId};
+
+pub(crate) type SeatKey = usize;
+pub(crate) type LobbyKey = usize;
+type UserKey = usize;
+
+#[derive(Debug)]
+pub(crate) struct Lobby {
+    pub(crate) code: Arc<str>,
+    /// New whenever a lobby comes into being, also under a name that existed before.
+    pub(crate) epoch: u64,
+    /// Counts what everybody in the lobby was told, without gaps.
+    pub(crate) seq: u64,
+    pub(crate) presence: Presence,
+    /// Joined seats, in the order in which they joined.
+    members: Vec<SeatKey>,
+    /// Seats promised to connections that are being authorized.
+    reserved: usize,
+    /// Connections being authorized, also those that will take over a seat and need none.
+    awaited: usize,
+}
+
+#[derive(Debug)]
+struct User {
+    name: Arc<str>,
+    /// Joined seats, oldest first.
+    seats: Vec<SeatKey>,
+    reserved: usize,
+    awaited: usize,
+}
+
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: SeatId,
+    pub(crate) conn: ConnId,
+    pub(crate) lobby: LobbyKey,
+    /// Whether the other members have been told.
+    pub(crate) introduced: bool,
+    user: UserKey,
+}
+
+/// A seat promised to a connection that is being authorized. Must be given back to the directory.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    lobby: LobbyKey,
+    user: UserKey,
+    /// Whether it counts in the lobby and for the user; otherwise it takes over the user's own seat there.
+    in_lobby: bool,
+    /// Whether it counts for the server; otherwise the user's own seat elsewhere will be given up for it.
+    in_server: bool,
+}
+
+/// A connection has its seat.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) seat: SeatKey,
+    /// The connection that held this very seat before.
+    pub(crate) took_over: Option<ConnId>,
+    /// The seat in another lobby that had to be given up, and its connection.
+    pub(crate) gave_up: Option<ConnId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Directory {
+    max_connections: Limit,
+    max_per_lobby: Limit,
+    max_lobbies: Limit,
+    max_per_user: Limit,
+    duplicate_login: DuplicateLogin,
+    users: Slab<User>,
+    user_keys: HashMap<Arc<str>, UserKey>,
+    lobbies: Slab<Lobby>,
+    lobby_keys: HashMap<Arc<str>, LobbyKey>,
+    seats: Slab<Seat>,
+    reserved: usize,
+    seats_ever: u64,
+    last_epoch: u64,
+}
+
+impl Directory {
+    pub(crate) fn new(config: &Config) -> Directory {
+        Directory {
+            max_connections: config.max_connections,
+            max_per_lobby: config.max_per_lobby,
+            max_lobbies: config.max_lobbies,
+            max_per_user: config.max_per_user,
+            duplicate_login: config.duplicate_login,
+            users: Slab::new(),
+            user_keys: HashMap::new(),
+            lobbies: Slab::new(),
+            lobby_keys: HashMap::new(),
+            seats: Slab::new(),
+            reserved: 0,
+            seats_ever: 0,
+            last_epoch: 0,
+        }
+    }
+
+    /// Whether `user` would get a seat in the lobby `code`, and if not, why.
+    pub(crate) fn admits(&self, code: &str, user: Option<&str>) -> Result<(), CloseReason> {
+        let lobby = self.lobby_keys.get(code).copied();
+        let user = user.and_then(|user| self.user_keys.get(user).copied());
+        match self.own_seat(user) {
+            Some(own) if Some(self.seats[own].lobby) == lobby => Ok(()),
+            own => self.has_room(lobby, user, own),
+        }
+    }
+
+    /// The seat that a new connection of `user` would take over or give up.
+    fn own_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
+        match self.duplicate_login {
+            DuplicateLogin::Replace => self.users[user?].seats.first().copied(),
+            DuplicateLogin::Reject | DuplicateLogin::Allow => None,
+        }
+    }
+
+    /// Whether there is room for one more seat; `own` will be given up for it and does not count against it.
+    fn has_room(
+        &self,
+        lobby: Option<LobbyKey>,
+        user: Option<UserKey>,
+        own: Option<SeatKey>,
+    ) -> Result<(), CloseReason> {
+        if !self.max_connections.has_room(self.taken() - usize::from(own.is_some())) {
+            return Err(CloseReason::ServerFull);
+        }
+        match lobby {
+            Some(lobby) => {
+                if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
+                    return Err(CloseReason::LobbyFull);
+                }
+            }
+            None => {
+                if !self.max_per_lobby.has_room(0) {
+                    return Err(CloseReason::LobbyFull);
+                }
+                let leaves_empty = own.is_some_and(|own| self.lobbies[self.seats[own].lobby].would_end());
+                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(leaves_empty)) {
+                    return Err(CloseReason::LobbyLimit);
+                }
+            }
+        }
+        let held = user.map_or(0, |user| self.users[user].seats.len() + self.users[user].reserved);
+        let allowed = match self.duplicate_login {
+            DuplicateLogin::Replace => true,
+            DuplicateLogin::Reject => held == 0,
+            DuplicateLogin::Allow => self.max_per_user.has_room(held),
+        };
+        if allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
+    }
+
+    /// Promises a seat to a connection that is being authorized as `user`. `now` in microseconds since the Unix epoch.
+    pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
+        self.admits(code, Some(user))?;
+        let user = self.user(user);
+        let lobby = self.lobby(code, now);
+        let own = self.own_seat(Some(user));
+        let in_lobby = own.is_none_or(|own| self.seats[own].lobby != lobby);
+        let in_server = own.is_none();
+        self.users[user].awaited += 1;
+        self.lobbies[lobby].awaited += 1;
+        self.users[user].reserved += usize::from(in_lobby);
+        self.lobbies[lobby].reserved += usize::from(in_lobby);
+        self.reserved += usize::from(in_server);
+        Ok(Reservation { lobby, user, in_lobby, in_server })
+    }
+
+    /// Takes a promised seat back.
+    pub(crate) fn cancel(&mut self, reservation: Reservation) {
+        let Reservation { lobby, user, .. } = reservation;
+        self.take_back(reservation);
+        self.forget_if_empty(lobby, user);
+    }
+
+    fn take_back(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
+        self.users[user].awaited -= 1;
+        self.lobbies[lobby].awaited -= 1;
+        self.users[user].reserved -= usize::from(in_lobby);
+        self.lobbies[lobby].reserved -= usize::from(in_lobby);
+        self.reserved -= usize::from(in_server);
+    }
+
+    /// Gives `conn` a seat in the lobby `code` for `user`. `now` in microseconds since the Unix epoch.
+    pub(crate) fn join(&mut self, code: &str, user: &str, conn: ConnId, now: u64) -> Result<Joined, CloseReason> {
+        self.admits(code, Some(user))?;
+        let user = self.user(user);
+        let own = self.own_seat(Some(user));
+        if let Some(own) = own
+            && *self.lobbies[self.seats[own].lobby].code == *code
+        {
+            let took_over = std::mem::replace(&mut self.seats[own].conn, conn);
+            return Ok(Joined { seat: own, took_over: Some(took_over), gave_up: None });
+        }
+        // The user must outlive its old seat: keep it while that one goes.
+        self.users[user].awaited += 1;
+        let gave_up = own.map(|own| {
+            let conn = self.seats[own].conn;
+            self.leave(own, LeaveReason::Replaced);
+            conn
+        });
+        self.users[user].awaited -= 1;
+        let lobby = self.lobby(code, now);
+        self.seats_ever += 1;
+        let id = SeatId(self.seats_ever);
+        let seat = self.seats.insert(Seat { id, conn, lobby, introduced: false, user });
+        self.users[user].seats.push(seat);
+        self.lobbies[lobby].members.push(seat);
+        self.lobbies[lobby].presence.joined();
+        Ok(Joined { seat, took_over: None, gave_up })
+    }
+
+    /// Turns a promise into a seat, perhaps under another name or in another lobby than was promised.
+    pub(crate) fn join_reserved(
+        &mut self,
+        reservation: Reservation,
+        code: &str,
+        user: &str,
+        conn: ConnId,
+        now: u64,
+    ) -> Result<Joined, CloseReason> {
+        let Reservation { lobby, user: promised, .. } = reservation;
+        self.take_back(reservation);
+        let joined = self.join(code, user, conn, now);
+        self.forget_if_empty(lobby, promised);
+        joined
+    }
+
+    /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
+    pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason) {
+        let Seat { id, lobby, user, introduced, .. } = self.seats.remove(seat);
+        let name = Arc::clone(&self.users[user].name);
+        self.users[user].seats.retain(|&other| other != seat);
+        self.lobbies[lobby].members.retain(|&other| other != seat);
+        self.lobbies[lobby].presence.left(introduced, Departure { user: name, seat: id, reason });
+        self.forget_if_empty(lobby, user);
+    }
+
+    fn user(&mut self, name: &str) -> UserKey {
+        if let Some(&user) = self.user_keys.get(name) {
+            return user;
+        }
+        let name: Arc<str> = name.into();
+        let user = self.users.insert(User { name: Arc::clone(&name), seats: Vec::new(), reserved: 0, awaited: 0 });
+        self.user_keys.insert(name, user);
+        user
+    }
+
+    fn lobby(&mut self, code: &str, now: u64) -> LobbyKey {
+        if let Some(&lobby) = self.lobby_keys.get(code) {
+            return lobby;
+        }
+        let code: Arc<str> = code.into();
+        // The time makes an epoch new after a restart too, the maximum within a microsecond.
+        self.last_epoch = now.max(self.last_epoch + 1);
+        let lobby = self.lobbies.insert(Lobby {
+            code: Arc::clone(&code),
+            epoch: self.last_epoch,
+            seq: 0,
+            presence: Presence::default(),
+            members: Vec::new(),
+            reserved: 0,
+            awaited: 0,
+        });
+        self.lobby_keys.insert(code, lobby);
+        lobby
+    }
+
+    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey) {
+        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.awaited == 0) {
+            let lobby = self.lobbies.remove(lobby);
+            self.lobby_keys.remove(&lobby.code);
+        }
+        if self.users.get(user).is_some_and(|user| user.seats.is_empty() && user.awaited == 0) {
+            let user = self.users.remove(user);
+            self.user_keys.remove(&user.name);
+        }
+    }
+
+    /// Seats that are taken, also by connections that are still being authorized.
+    pub(crate) fn taken(&self) -> usize {
+        self.seats.len() + self.reserved
+    }
+
+    /// Members of all lobbies together.
+    pub(crate) fn members_count(&self) -> usize {
+        self.seats.len()
+    }
+
+    pub(crate) fn lobbies_count(&self) -> usize {
+        self.lobbies.len()
+    }
+
+    pub(crate) fn seat(&self, seat: SeatKey) -> &Seat {
+        &self.seats[seat]
+    }
+
+    pub(crate) fn seat_mut(&mut self, seat: SeatKey) -> &mut Seat {
+        &mut self.seats[seat]
+    }
+
+    pub(crate) fn user_of(&self, seat: SeatKey) -> &Arc<str> {
+        &self.users[self.seats[seat].user].name
+    }
+
+    pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {
+        self.lobby_keys.get(code).copied()
+    }
+
+    pub(crate) fn get_lobby(&self, lobby: LobbyKey) -> Option<&Lobby> {
+        self.lobbies.get(lobby)
+    }
+
+    pub(crate) fn lobby_ref(&self, lobby: LobbyKey) -> &Lobby {
+        &self.lobbies[lobby]
+    }
+
+    pub(crate) fn lobby_mut(&mut self, lobby: LobbyKey) -> &mut Lobby {
+        &mut self.lobbies[lobby]
+    }
+
+    /// A lobby's seats, in the order in which they were taken.
+    pub(crate) fn members(&self, lobby: LobbyKey) -> &[SeatKey] {
+        &self.lobbies[lobby].members
+    }
+
+    /// A user's seats, oldest first.
+    pub(crate) fn seats_of(&self, user: &str) -> &[SeatKey] {
+        self.user_keys.get(user).map_or(&[], |&user| &self.users[user].seats)
+    }
+
+    /// Asserts every invariant, by counting everything again.
+    pub(crate) fn check(&self) {
+        assert!(self.max_connections.bound().is_none_or(|bound| self.taken() <= bound as usize), "server limit");
+        assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
+        assert_eq!(self.users.len(), self.user_keys.len());
+        assert_eq!(self.lobbies.len(), self.lobby_keys.len());
+        for (key, lobby) in &self.lobbies {
+            assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
+            assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
+            assert!(!lobby.members.is_empty() || lobby.awaited > 0, "an empty lobby is gone");
+            assert!(lobby.members.iter().all(|&seat| self.seats[seat].lobby == key), "members sit in their lobby");
+            let fresh = lobby.members.iter().filter(|&&seat| !self.seats[seat].introduced).count();
+            assert_eq!(lobby.presence.fresh(), fresh, "presence counts those who are not introduced");
+        }
+        for (key, user) in &self.users {
+            assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
+            assert!(!user.seats.is_empty() || user.awaited > 0, "a user without a seat is forgotten");
+            assert!(user.seats.iter().all(|&seat| self.seats[seat].user == key), "seats belong to their user");
+            let held = user.seats.len();
+            match self.duplicate_login {
+                DuplicateLogin::Replace => assert!(held <= 1, "one seat for each user"),
+                DuplicateLogin::Reject => assert!(held + user.reserved <= 1, "one seat for each user"),
+                DuplicateLogin::Allow => {
+                    let bound = self.max_per_user.bound();
+                    assert!(bound.is_none_or(|bound| held + user.reserved <= bound as usize), "user limit");
+                }
+            }
+        }
+        let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
+        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
+        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.len())), self.seats.len());
+        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
+        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved)), reserved);
+        assert!(self.reserved <= reserved, "what is reserved for the server is reserved in a lobby");
+    }
+}
+
+impl Lobby {
+    /// Seats that are taken, also by connections that are still being authorized.
+    fn taken(&self) -> usize {
+        self.members.len() + self.reserved
+    }
+
+    /// Whether the lobby ends when one member leaves.
+    fn would_end(&self) -> bool {
+        self.members.len() == 1 && self.awaited == 0
+    }
+}

@@ -1,0 +1,392 @@
+//! The JSON a client and the server say to each other: one object per text frame, named by its `type`.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde::de::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::presence::Departure;
+use crate::close::{CloseReason, LeaveReason, Reconnect, Reject};
+use crate::id::SeatId;
+
+/// The subprotocol that names all this.
+pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";
+
+/// The longest `ref`, in bytes.
+const MAX_REF_BYTES: usize = 64;
+
+/// What a client asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Request<'a> {
+    Broadcast {
+        data: &'a str,
+    },
+    Direct {
+        to: Cow<'a, str>,
+        data: &'a str,
+    },
+    Presence,
+    Ping,
+    HealthPong {
+        timestamp: u64,
+    },
+    Leave,
+    /// The application's own.
+    App {
+        kind: Cow<'a, str>,
+    },
+}
+
+/// A request and the `ref` its answer carries, as it stood in the message.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) request: Request<'a>,
+    pub(crate) reference: Option<&'a str>,
+}
+
+/// Why a message is malformed, and the `ref` to answer with if it had a proper one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Malformed<'a> {
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) why: &'static str,
+}
+
+/// The reserved fields, unjudged: what they must be depends on `type`, and an application may use them as it likes.
+#[derive(serde::Deserialize)]
+struct Fields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Present<'a>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Present<'a>,
+    #[serde(borrow, default)]
+    data: Present<'a>,
+    #[serde(borrow, default)]
+    to: Present<'a>,
+    #[serde(borrow, default)]
+    timestamp: Present<'a>,
+}
+
+/// A field's JSON, if the field is there. Unlike `Option<&RawValue>` it tells `null` from absence.
+#[derive(Default)]
+struct Present<'a>(Option<&'a str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Present<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|raw| Present(Some(raw.get())))
+    }
+}
+
+impl<'a> Present<'a> {
+    fn as_string(&self) -> Option<Cow<'a, str>> {
+        // Text without a backslash is borrowed as it stands; the rest must be decoded.
+        let inner = self.0?.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            serde_json::from_str(self.0?).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(inner))
+        }
+    }
+}
+
+/// Reads one text message.
+pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
+    let malformed = |why| Malformed { reference: None, why };
+    // serde would take an array for a struct too.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(malformed("send one JSON object per message"));
+    }
+    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
+        _ => malformed("the message is not valid JSON"),
+    })?;
+    let reference = match fields.reference.0 {
+        None => None,
+        Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
+        Some(_) => return Err(malformed("ref must be an integer or a string of at most 64 bytes")),
+    };
+    let malformed = |why| Malformed { reference, why };
+    let kind =
+        fields.kind.as_string().filter(|kind| !kind.is_empty()).ok_or(malformed("type must be a non-empty string"))?;
+    let data = fields.data.0.ok_or(malformed("data is missing"));
+    let request = match &*kind {
+        "broadcast" => Request::Broadcast { data: data? },
+        "direct" => {
+            let to = fields.to.as_string().ok_or(malformed("to must be a string"))?;
+            Request::Direct { to, data: data? }
+        }
+        "presence" => Request::Presence,
+        "ping" => Request::Ping,
+        "health_pong" => {
+            let timestamp = fields.timestamp.0.and_then(|raw| raw.parse().ok());
+            Request::HealthPong { timestamp: timestamp.ok_or(malformed("timestamp must be that of a health_ping"))? }
+        }
+        "leave" => Request::Leave,
+        _ => Request::App { kind },
+    };
+    Ok(Envelope { request, reference })
+}
+
+fn is_reference(field: &Present<'_>, raw: &str) -> bool {
+    let digits = raw.strip_prefix('-').unwrap_or(raw);
+    let is_integer = digits.len() <= 20 && digits.bytes().all(|c| c.is_ascii_digit());
+    is_integer || field.as_string().is_some_and(|text| text.len() <= MAX_REF_BYTES)
+}
+
+/// The first message on every connection.
+#[derive(Serialize)]
+#[serde(tag = "type", rename = "welcome")]
+pub(crate) struct Welcome<'a> {
+    pub(crate) protocol: u32,
+    pub(crate) conn: String,
+    pub(crate) user: &'a str,
+    pub(crate) lobby: &'a str,
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+    pub(crate) resumed: bool,
+    pub(crate) recovered: bool,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) server_time: u64,
+    pub(crate) limits: WelcomeLimits,
+    pub(crate) ping: WelcomePing,
+}
+
+#[derive(Serialize)]
+pub(crate) struct WelcomeLimits {
+    pub(crate) max_message_bytes: usize,
+    /// `None`, written as `null`: unlimited.
+    pub(crate) messages_per_second: Option<u32>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct WelcomePing {
+    pub(crate) interval_ms: u64,
+    pub(crate) timeout_ms: u64,
+}
+
+impl Welcome<'_> {
+    pub(crate) fn write(&self, out: &mut String) {
+        *out = serde_json::to_string(self).expect("strings and numbers can always be written");
+    }
+}
+
+/// A JSON object under way: written by hand, because it is the hot path and `data` must go through untouched.
+struct Object<'a>(&'a mut String);
+
+impl Object<'_> {
+    fn of_type<'a>(out: &'a mut String, kind: &str) -> Object<'a> {
+        out.clear();
+        out.push_str("{\"type\":\"");
+        out.push_str(kind);
+        out.push('"');
+        Object(out)
+    }
+
+    fn raw(self, key: &str, json: &str) -> Self {
+        self.0.extend([",\"", key, "\":", json]);
+        self
+    }
+
+    fn number(self, key: &str, value: u64) -> Self {
+        write!(self.0, ",\"{key}\":{value}").expect("a string takes every byte");
+        self
+    }
+
+    fn string(self, key: &str, value: &str) -> Self {
+        let mut object = self.raw(key, "");
+        object.push_string(value);
+        object
+    }
+
+    fn reference(self, reference: Option<&str>) -> Self {
+        match reference {
+            Some(json) => self.raw("ref", json),
+            None => self,
+        }
+    }
+
+    fn push_string(&mut self, value: &str) {
+        // Names rarely hold anything that JSON must escape.
+        if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
+            self.0.extend(["\"", value, "\""]);
+        } else {
+            self.0.push_str(&serde_json::to_string(value).expect("a string can always be written"));
+        }
+    }
+
+    fn end(self) {
+        self.0.push('}');
+    }
+}
+
+pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) {
+    Object::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
+}
+
+pub(crate) fn write_direct(out: &mut String, from: &str, data: &str) {
+    Object::of_type(out, "direct").string("from", from).raw("data", data).end();
+}
+
+pub(crate) fn write_ack(out: &mut String, reference: &str) {
+    Object::of_type(out, "ack").raw("ref", reference).end();
+}
+
+pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
+    Object::of_type(out, "ack")
+        .raw("ref", reference)
+        .number("seq", seq)
+        .number("delivered", delivered as u64)
+        .number("dropped", dropped as u64)
+        .end();
+}
+
+pub(crate) fn write_error(out: &mut String, reference: Option<&str>, reject: Reject, message: &str) {
+    Object::of_type(out, "error").reference(reference).string("code", reject.word()).string("message", message).end();
+}
+
+pub(crate) fn write_pong(out: &mut String, reference: Option<&str>, server_time: u64) {
+    Object::of_type(out, "pong").reference(reference).number("server_time", server_time).end();
+}
+
+pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
+    Object::of_type(out, "health_ping").number("timestamp", timestamp).end();
+}
+
+pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
+    let reconnect = if reason.reconnect() == Reconnect::No { "false" } else { "true" };
+    let object = Object::of_type(out, "goodbye")
+        .number("code", u64::from(reason.code()))
+        .string("reason", reason.word())
+        .raw("reconnect", reconnect);
+    match retry_after_ms {
+        Some(wait) => object.number("retry_after_ms", wait).end(),
+        None => object.end(),
+    }
+}
+
+/// Who is there, or how many when the lobby is too large to be listed.
+pub(crate) fn write_presence_state<'a>(
+    out: &mut String,
+    seq: u64,
+    count: usize,
+    users: Option<impl Iterator<Item = (&'a str, SeatId)>>,
+) {
+    let mut object = Object::of_type(out, "presence_state").number("seq", seq);
+    match users {
+        None => object = object.number("count", count as u64),
+        Some(users) => object.members("users", users.map(|(user, seat)| (user, seat, None))),
+    }
+    object.end();
+}
+
+pub(crate) fn write_presence_diff<'a>(
+    out: &mut String,
+    seq: u64,
+    joins: impl Iterator<Item = (&'a str, SeatId)>,
+    leaves: &'a [Departure],
+) {
+    let mut object = Object::of_type(out, "presence_diff").number("seq", seq);
+    object.members("joins", joins.map(|(user, seat)| (user, seat, None)));
+    object.members("leaves", leaves.iter().map(|gone| (&*gone.user, gone.seat, Some(gone.reason))));
+    object.end();
+}
+
+impl Object<'_> {
+    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Option<LeaveReason>)>) {
+        self.0.extend([",\"", key, "\":["]);
+        for (index, (user, seat, reason)) in members.enumerate() {
+            self.0.push_str(if index == 0 { "{\"user\":" } else { ",{\"user\":" });
+            self.push_string(user);
+            write!(self.0, ",\"conn\":\"{seat}\"").expect("a string takes every byte");
+            if let Some(reason) = reason {
+                self.0.extend([",\"reason\":\"", reason.word(), "\""]);
+            }
+            self.0.push('}');
+        }
+        self.0.push(']');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: Request<'_>, reference: Option<&str>) {
+        assert_eq!(read(text), Ok(Envelope { request: expected, reference }), "{text}");
+    }
+
+    #[track_caller]
+    fn check_malformed(text: &str, why: &str, reference: Option<&str>) {
+        let malformed = read(text).expect_err(text);
+        assert!(malformed.why.contains(why), "{text}: {}", malformed.why);
+        assert_eq!(malformed.reference, reference, "{text}");
+    }
+
+    #[test]
+    fn requests_are_read_in_any_order_of_keys() {
+        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, Request::Broadcast { data: r#"{"a":[1]}"# }, None);
+        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, Request::Broadcast { data: "null" }, Some("7"));
+        check(r#"{"type":"broadc\u0061st","data":1}"#, Request::Broadcast { data: "1" }, None);
+        let to = Cow::Borrowed("zoë");
+        check(
+            r#"{"type":"direct","to":"zo\u00eb","data":"x","ref":"a"}"#,
+            Request::Direct { to, data: r#""x""# },
+            Some(r#""a""#),
+        );
+        check(r#"{"type":"presence"}"#, Request::Presence, None);
+        check(r#"{"type":"ping","ref":-1}"#, Request::Ping, Some("-1"));
+        check(r#"{"type":"health_pong","timestamp":17}"#, Request::HealthPong { timestamp: 17 }, None);
+        check(r#"{"type":"leave"}"#, Request::Leave, None);
+    }
+
+    #[test]
+    fn an_application_may_use_the_reserved_fields_as_it_likes() {
+        let kind = || Request::App { kind: Cow::Borrowed("move") };
+        check(r#"{"type":"move","to":5,"timestamp":"x"}"#, kind(), None);
+        check(r#"{"type":"move","type2":1,"x":1,"x":2}"#, kind(), None);
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        for text in ["", "[]", "1", "null", r#""x""#, r#"["broadcast",1,2]"#] {
+            check_malformed(text, "one JSON object", None);
+        }
+        check_malformed("{", "not valid JSON", None);
+        check_malformed(r#"{"type":"ping"} x"#, "not valid JSON", None);
+        check_malformed(&format!("{{\"data\":{}", "[".repeat(10_000)), "not valid JSON", None);
+        check_malformed(r#"{"type":"ping","type":"ping"}"#, "twice", None);
+        check_malformed("{}", "type must be", None);
+        check_malformed(r#"{"type":7,"ref":1}"#, "type must be", Some("1"));
+        check_malformed(r#"{"type":"broadcast","ref":1}"#, "data is missing", Some("1"));
+        check_malformed(r#"{"type":"direct","data":1}"#, "to must be", None);
+        check_malformed(r#"{"type":"health_pong","timestamp":"x"}"#, "timestamp", None);
+        for reference in
+            ["1.5", "1e3", "true", "null", "[1]", &format!("{:?}", "x".repeat(65)), "123456789012345678901"]
+        {
+            check_malformed(&format!(r#"{{"type":"ping","ref":{reference}}}"#), "ref must be", None);
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_json_whatever_the_names_are() {
+        let mut out = String::new();
+        let name = "a\"b\\c\u{2028}d";
+        write_message(&mut out, name, 3, "{\"x\": 1}");
+        let value: serde_json::Value = serde_json::from_str(&out).expect(&out);
+        assert_eq!(value, serde_json::json!({"type": "message", "from": name, "seq": 3, "data": {"x": 1}}));
+
+        let gone = Departure { user: "bob".into(), seat: SeatId(2), reason: LeaveReason::Slow };
+        write_presence_diff(&mut out, 9, [("ann", SeatId(1)), (name, SeatId(3))].into_iter(), &[gone]);
+        let value: serde_json::Value = serde_json::from_str(&out).expect(&out);
+        assert_eq!(value["joins"][1], serde_json::json!({"user": name, "conn": "s3"}));
+        assert_eq!(value["leaves"][0], serde_json::json!({"user": "bob", "conn": "s2", "reason": "slow"}));
+
+        write_goodbye(&mut out, CloseReason::ServerShutdown, Some(250));
+        assert_eq!(
+            out,
+            r#"{"type":"goodbye","code":1001,"reason":"server_shutdown","reconnect":true,"retry_after_ms":250}"#
+        );
+    }
+}

@@ -1,0 +1,409 @@
+//! The mio driver: sockets, the clock and the loop. The only place that does I/O.
+//!
+//! One turn: wait; read the clock once; accept; read each ready socket once; expire timers; write what is queued, one
+//! vectored write for each connection; drop what has ended.
+
+mod clock;
+mod handle;
+mod listener;
+#[cfg(all(feature = "bin", unix))]
+mod signal;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use log::{debug, info};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+
+use self::clock::Clock;
+use self::handle::Command;
+pub use self::handle::{Busy, Handle};
+use self::listener::{Accepted, Listener};
+use crate::config::{Config, Problem};
+use crate::engine::Engine;
+use crate::engine::app::App;
+use crate::id::ConnId;
+use crate::time::Time;
+use crate::wire::outbox::Flow;
+
+const LISTENER: Token = Token(usize::MAX);
+const WAKER: Token = Token(usize::MAX - 1);
+#[cfg(all(feature = "bin", unix))]
+const SIGNALS: Token = Token(usize::MAX - 2);
+
+/// How long to wait before accepting again when the system is short of something.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Events taken from one wait. More of them than sockets are read in a turn would only wait here instead of there.
+const EVENTS: usize = 1024;
+
+/// A lobby server on a real socket: an [`Engine`], and the sockets of its connections under the same keys.
+///
+/// See the [crate's first page](crate) for an example.
+pub struct Server<A> {
+    engine: Engine<A>,
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    listener: Listener,
+    /// By [`ConnId::index`].
+    sockets: Vec<Option<Socket>>,
+    /// Sockets that have, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
+    ready: VecDeque<ConnId>,
+    /// Shared by all connections; nothing stays in it between two reads.
+    buffer: Box<[u8]>,
+    /// When to accept next, if there may be something to accept.
+    accept_at: Option<Time>,
+    stats_at: Time,
+    handle: Handle,
+    #[cfg(all(feature = "bin", unix))]
+    signals: Option<signal::Signals>,
+    stopping: Stopping,
+}
+
+struct Socket {
+    id: ConnId,
+    stream: TcpStream,
+    /// Whether it stands in `ready`.
+    is_ready: bool,
+    /// Whether the peer's end was reported closed: read on to the end, there is no second event.
+    read_closed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    Draining,
+    AtOnce,
+}
+
+/// Whether the server goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Call [`Server::turn`] again.
+    Running,
+    /// It was stopped, and everybody has gone.
+    Stopped {
+        /// Connections that were cut off because the drain deadline passed, or because of a second request to stop.
+        cut: u64,
+    },
+}
+
+/// Why a server could not start, or not go on.
+#[derive(Debug)]
+pub enum Error {
+    /// The configuration contradicts itself.
+    Config(Vec<Problem>),
+    /// The address cannot be listened on.
+    Listen(SocketAddr, io::Error),
+    /// Waiting for events failed.
+    Poll(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Config(problems) => {
+                f.write_str("invalid configuration")?;
+                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+            }
+            Error::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
+                write!(f, "cannot listen on {address}: address in use; is another lobbyd running?")
+            }
+            Error::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Error::Poll(error) => write!(f, "cannot wait for events: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Config(_) => None,
+            Error::Listen(_, error) | Error::Poll(error) => Some(error),
+        }
+    }
+}
+
+impl<A: App> Server<A> {
+    /// A server that listens on `config.listen`, with a seed of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with all problems, or [`Error::Listen`].
+    pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
+        Server::bind_seeded(config, app, os_seed())
+    }
+
+    /// The same, with a seed from outside: what [`Context::random`](crate::Context::random) draws follows from it.
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Server::bind).
+    pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
+        config.check().map_err(Error::Config)?;
+        let mut listener = Listener::bind(config.listen).map_err(|error| Error::Listen(config.listen, error))?;
+        let poll = Poll::new().map_err(Error::Poll)?;
+        listener.register(poll.registry(), LISTENER).map_err(Error::Poll)?;
+        let handle = Handle::new(poll.registry(), WAKER, config.max_commands).map_err(Error::Poll)?;
+        let (clock, start) = Clock::start(seed);
+        info!("seed={seed}");
+        Ok(Server {
+            buffer: vec![0; config.receive_buffer_bytes.0].into(),
+            stats_at: Time::ZERO + config.stats_interval.unwrap_or(Duration::MAX),
+            engine: Engine::new(config, start, app),
+            clock,
+            poll,
+            events: Events::with_capacity(EVENTS),
+            listener,
+            sockets: Vec::new(),
+            ready: VecDeque::new(),
+            accept_at: None,
+            handle,
+            #[cfg(all(feature = "bin", unix))]
+            signals: None,
+            stopping: Stopping::No,
+        })
+    }
+
+    /// Stops in good order on SIGTERM and SIGINT, and at once on a second one.
+    ///
+    /// # Errors
+    ///
+    /// When the signals' pipe cannot be set up.
+    #[cfg(all(feature = "bin", unix))]
+    pub fn stop_on_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(signal::Signals::listen(self.poll.registry(), SIGNALS)?);
+        Ok(())
+    }
+
+    /// The address it listens on.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// For other threads: to stop the server, and to send the application commands.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The engine, and with it the application and the statistics.
+    pub fn engine(&self) -> &Engine<A> {
+        &self.engine
+    }
+
+    /// The engine, to act between turns. Use [`act`](Self::act) for what must reach members.
+    pub fn engine_mut(&mut self) -> &mut Engine<A> {
+        &mut self.engine
+    }
+
+    /// Lets the application's owner act between turns: what it sends goes out in the next turn.
+    pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut crate::Context<'_>) -> R) -> R {
+        self.engine.act(self.clock.now(), act)
+    }
+
+    /// Runs until it is stopped. Returns how many connections were cut off at the end.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`].
+    pub fn run(&mut self) -> Result<u64, Error> {
+        loop {
+            if let Status::Stopped { cut } = self.turn(None)? {
+                return Ok(cut);
+            }
+        }
+    }
+
+    /// One turn of the loop, for a program that has a loop of its own. Waits at most `max_wait` for something to happen.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`].
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
+        self.write_all();
+        let wait = self.wait(max_wait);
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
+            Err(error) => return Err(Error::Poll(error)),
+        }
+        let now = self.clock.now();
+        self.sort_events(now);
+        if self.accept_at.is_some_and(|at| at <= now) {
+            self.accept(now);
+        }
+        self.read_ready(now);
+        self.engine.handle_timeout(now);
+        self.write_all();
+        if now >= self.stats_at {
+            self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
+            info!("{}", self.engine.stats().line());
+        }
+        Ok(self.status())
+    }
+
+    fn wait(&self, max_wait: Option<Duration>) -> Option<Duration> {
+        if !self.ready.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
+        let next = [self.engine.poll_timeout(), self.accept_at, stats_at].into_iter().flatten().min();
+        let wait = next.map(|next| next - self.clock.now());
+        wait.into_iter().chain(max_wait).min()
+    }
+
+    fn sort_events(&mut self, now: Time) {
+        let mut woken = false;
+        for event in &self.events {
+            match event.token() {
+                LISTENER => self.accept_at = Some(now),
+                WAKER => woken = true,
+                #[cfg(all(feature = "bin", unix))]
+                SIGNALS => {
+                    let signals = self.signals.as_mut().map_or(0, signal::Signals::take);
+                    (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                }
+                Token(index) => {
+                    let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { continue };
+                    if event.is_writable() {
+                        self.engine.handle_writable(now, socket.id);
+                    }
+                    socket.read_closed |= event.is_read_closed() || event.is_error();
+                    if (event.is_readable() || socket.read_closed) && !socket.is_ready {
+                        socket.is_ready = true;
+                        self.ready.push_back(socket.id);
+                    }
+                }
+            }
+        }
+        if woken {
+            for command in self.handle.take() {
+                match command {
+                    Command::Stop => self.stopping = self.stopping.next(),
+                    Command::App(command) => self.engine.handle_command(now, &command),
+                    Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
+                }
+            }
+        }
+        if self.stopping == Stopping::Draining {
+            self.engine.handle_drain(now);
+        }
+    }
+
+    fn accept(&mut self, now: Time) {
+        // The budget may end before the backlog: then go on in the next turn, there is no second event.
+        self.accept_at = Some(now);
+        for _ in 0..self.engine.config().accept_per_turn {
+            match self.listener.accept() {
+                Accepted::Connection(stream, peer) => self.adopt(now, stream, peer),
+                Accepted::Shed => self.engine.note_shed(),
+                Accepted::Aborted => {}
+                Accepted::Empty => {
+                    self.accept_at = None;
+                    return;
+                }
+                Accepted::Later => {
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Time, mut stream: TcpStream, peer: SocketAddr) {
+        let Ok(id) = self.engine.handle_accept(now, peer) else { return };
+        let token = Token(id.index());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
+            debug!("conn={id} peer={peer} cannot be polled: {error}");
+            return self.engine.handle_hangup(now, id);
+        }
+        if id.index() >= self.sockets.len() {
+            self.sockets.resize_with(id.index() + 1, || None);
+        }
+        self.sockets[id.index()] = Some(Socket { id, stream, is_ready: false, read_closed: false });
+    }
+
+    /// Reads each ready socket once, so that none is ahead of the others; what is left over waits for the next turn.
+    fn read_ready(&mut self, now: Time) {
+        let budget = self.ready.len().min(self.engine.config().events_per_turn as usize);
+        for _ in 0..budget {
+            let id = self.ready.pop_front().expect("the budget is at most what is there");
+            let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { continue };
+            if socket.id != id {
+                continue;
+            }
+            socket.is_ready = false;
+            let more = match socket.stream.read(&mut self.buffer) {
+                Ok(0) => {
+                    self.engine.handle_hangup(now, id);
+                    false
+                }
+                Ok(n) => {
+                    // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
+                    let more = n == self.buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
+                    self.engine.handle_bytes(now, id, &self.buffer[..n]);
+                    more
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Err(error) => {
+                    debug!("conn={id} cannot be read: {error}");
+                    self.engine.handle_hangup(now, id);
+                    false
+                }
+            };
+            if more {
+                socket.is_ready = true;
+                self.ready.push_back(id);
+            }
+        }
+    }
+
+    fn write_all(&mut self) {
+        while let Some(id) = self.engine.poll_writable() {
+            let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { continue };
+            // An error has ended the connection, which poll_closed() says.
+            if let Ok(Flow::Finished) = self.engine.write_to(id, &mut socket.stream) {
+                let _ = socket.stream.shutdown(Shutdown::Write);
+            }
+        }
+        while let Some(id) = self.engine.poll_closed() {
+            if let Some(socket) = self.sockets.get_mut(id.index()) {
+                *socket = None;
+            }
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        match self.stopping {
+            Stopping::No => Status::Running,
+            Stopping::Draining if !self.engine.is_drained() => Status::Running,
+            Stopping::Draining => Status::Stopped { cut: self.engine.cut() },
+            Stopping::AtOnce => Status::Stopped { cut: self.sockets.iter().flatten().count() as u64 },
+        }
+    }
+}
+
+impl Stopping {
+    fn next(self) -> Stopping {
+        match self {
+            Stopping::No => Stopping::Draining,
+            Stopping::Draining | Stopping::AtOnce => Stopping::AtOnce,
+        }
+    }
+}
+
+/// A seed from the operating system, by way of the keys it gives to hash maps.
+fn os_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

@@ -1,0 +1,232 @@
+//! The client's end of a connection: requests and masked frames out, answers and frames in.
+//!
+//! Written apart from the server's side, so that the two check each other. It holds no state but unread bytes, and
+//! draws no randomness: the mask is passed in.
+
+use std::fmt;
+
+/// An opcode (RFC 6455 section 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opcode(pub u8);
+
+impl Opcode {
+    /// Goes on with the message before.
+    pub const CONTINUATION: Opcode = Opcode(0);
+    /// A text message.
+    pub const TEXT: Opcode = Opcode(1);
+    /// A binary message.
+    pub const BINARY: Opcode = Opcode(2);
+    /// The close frame.
+    pub const CLOSE: Opcode = Opcode(8);
+    /// A ping.
+    pub const PING: Opcode = Opcode(9);
+    /// A pong.
+    pub const PONG: Opcode = Opcode(10);
+}
+
+/// An upgrade request for `target`, such as `/ws/chess?token=ann`, with further complete header `lines`.
+///
+/// ```
+/// let request = lobbyd::sim::wire::upgrade_request("/ws/chess?token=ann", &["Origin: http://localhost"]);
+/// assert!(request.starts_with(b"GET /ws/chess?token=ann HTTP/1.1\r\n"));
+/// assert!(request.ends_with(b"Origin: http://localhost\r\n\r\n"));
+/// ```
+pub fn upgrade_request(target: &str, lines: &[&str]) -> Vec<u8> {
+    let mut request = format!(
+        "GET {target} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    for line in lines {
+        request.push_str(line);
+        request.push_str("\r\n");
+    }
+    request.push_str("\r\n");
+    request.into_bytes()
+}
+
+/// A frame as a client sends it: masked with `mask` (RFC 6455 section 5.3).
+pub fn frame(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
+    let mut bytes = vec![opcode.0 | if is_final { 0x80 } else { 0 }];
+    match payload.len() {
+        n @ 0..126 => bytes.push(0x80 | n as u8),
+        n @ 126..65_536 => {
+            bytes.push(0x80 | 126);
+            bytes.extend_from_slice(&(n as u16).to_be_bytes());
+        }
+        n => {
+            bytes.push(0x80 | 127);
+            bytes.extend_from_slice(&(n as u64).to_be_bytes());
+        }
+    }
+    bytes.extend_from_slice(&mask);
+    bytes.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, key)| byte ^ key));
+    bytes
+}
+
+/// A text message in one frame.
+pub fn text(text: &str) -> Vec<u8> {
+    frame(Opcode::TEXT, true, text.as_bytes(), [1, 2, 3, 4])
+}
+
+/// A close frame.
+pub fn close(code: u16, reason: &str) -> Vec<u8> {
+    frame(Opcode::CLOSE, true, &[&code.to_be_bytes(), reason.as_bytes()].concat(), [1, 2, 3, 4])
+}
+
+/// Something the server sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// The answer to the request: its status and its whole head. When it is not 101, the body follows as [`Body`](Self::Body).
+    Answer(u16, String),
+    /// What followed an answer other than 101.
+    Body(String),
+    /// A text message.
+    Text(String),
+    /// A binary message.
+    Binary(Vec<u8>),
+    /// A ping.
+    Ping(Vec<u8>),
+    /// A pong.
+    Pong(Vec<u8>),
+    /// A close frame: its code (1005 when it has none) and reason.
+    Close(u16, String),
+}
+
+/// The server broke a protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation(pub String);
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the server broke the protocol: {}", self.0)
+    }
+}
+
+impl std::error::Error for Violation {}
+
+/// Reads what a server sends, however it is cut into pieces, and finds every breach of RFC 6455 in it.
+///
+/// ```
+/// use lobbyd::sim::wire::{Reader, Received};
+///
+/// let mut reader = Reader::default();
+/// reader.push(b"HTTP/1.1 101 Switching Protocols\r\n\r\n\x81\x02h");
+/// assert!(matches!(reader.next(), Ok(Some(Received::Answer(101, _)))));
+/// assert_eq!(reader.next(), Ok(None));
+/// reader.push(b"i");
+/// assert_eq!(reader.next(), Ok(Some(Received::Text("hi".into()))));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Reader {
+    unread: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Head,
+    Body,
+    Frames,
+    Closed,
+}
+
+impl Reader {
+    /// More bytes have arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.unread.extend_from_slice(bytes);
+    }
+
+    /// Bytes that are not yet part of anything complete.
+    pub fn unread(&self) -> usize {
+        self.unread.len()
+    }
+
+    /// The next complete thing that was sent; `None` when more bytes are needed.
+    ///
+    /// # Errors
+    ///
+    /// When the server broke the protocol: a masked, fragmented or reserved frame, anything after a close frame, a
+    /// length not in its shortest form, text that is not UTF-8.
+    #[expect(clippy::should_implement_trait, reason = "it fails, and more may come after None")]
+    pub fn next(&mut self) -> Result<Option<Received>, Violation> {
+        match self.state {
+            State::Head => self.next_head(),
+            State::Body => Ok((!self.unread.is_empty()).then(|| {
+                let body = String::from_utf8_lossy(&self.unread).into_owned();
+                self.unread.clear();
+                Received::Body(body)
+            })),
+            State::Frames => self.next_frame(),
+            State::Closed if self.unread.is_empty() => Ok(None),
+            State::Closed => Err(violation("bytes after the close frame")),
+        }
+    }
+
+    fn next_head(&mut self) -> Result<Option<Received>, Violation> {
+        let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
+        let head =
+            String::from_utf8(self.unread.drain(..end + 4).collect()).map_err(|_| violation("head not UTF-8"))?;
+        let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
+        let status = status.ok_or_else(|| violation("no status line"))?;
+        self.state = if status == 101 { State::Frames } else { State::Body };
+        Ok(Some(Received::Answer(status, head)))
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Received>, Violation> {
+        let bytes = &self.unread;
+        let &[first, second, ..] = &bytes[..] else { return Ok(None) };
+        if first & 0xf0 != 0x80 {
+            return Err(violation("a fragment, or a reserved bit"));
+        }
+        let (start, length) = match second {
+            n @ 0..126 => (2, u64::from(n)),
+            126 => match bytes.get(2..4) {
+                Some(field) => (4, u64::from(u16::from_be_bytes(field.try_into().expect("two bytes")))),
+                None => return Ok(None),
+            },
+            127 => match bytes.get(2..10) {
+                Some(field) => (10, u64::from_be_bytes(field.try_into().expect("eight bytes"))),
+                None => return Ok(None),
+            },
+            _ => return Err(violation("a masked frame")),
+        };
+        let shortest = match length {
+            0..126 => 2,
+            126..65_536 => 4,
+            _ => 10,
+        };
+        if start != shortest {
+            return Err(violation("a length not in its shortest form"));
+        }
+        let end = start as u64 + length;
+        if (bytes.len() as u64) < end {
+            return Ok(None);
+        }
+        let payload: Vec<u8> = self.unread.drain(..end as usize).skip(start).collect();
+        let opcode = Opcode(first & 0x0f);
+        if opcode.0 >= 8 && payload.len() > 125 {
+            return Err(violation("a control frame of more than 125 bytes"));
+        }
+        let utf8 = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|_| violation("text that is not UTF-8"));
+        Ok(Some(match opcode {
+            Opcode::TEXT => Received::Text(utf8(payload)?),
+            Opcode::BINARY => Received::Binary(payload),
+            Opcode::PING => Received::Ping(payload),
+            Opcode::PONG => Received::Pong(payload),
+            Opcode::CLOSE => {
+                self.state = State::Closed;
+                match payload.split_first_chunk() {
+                    Some((code, reason)) => Received::Close(u16::from_be_bytes(*code), utf8(reason.to_vec())?),
+                    None if payload.is_empty() => Received::Close(1005, String::new()),
+                    None => return Err(violation("a close frame of one byte")),
+                }
+            }
+            other => return Err(violation(&format!("opcode {}", other.0))),
+        }))
+    }
+}
+
+fn violation(what: &str) -> Violation {
+    Violation(what.to_owned())
+}

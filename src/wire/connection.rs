@@ -1,0 +1,219 @@
+//! One connection's protocol state: bytes in, events out; and an outbox for the way back.
+//!
+//! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes both in as data.
+//!
+//! ```text
+//! Head --request complete--> Deciding --accept--> Open --close()--> Closing --peer's close--> Finishing
+//!  |                            |                   |                  |                          |
+//!  +--------refuse--------------+-------------------+---finish()-------+-------> Finishing        |
+//!                                                                                (flushes, understands nothing)
+//! ```
+
+use std::borrow::Cow;
+use std::mem;
+
+use bytes::Bytes;
+use tungstenite::Utf8Bytes;
+
+use super::frame::Frame;
+use super::handshake::Upgrade;
+use super::http::{self, Refusal};
+use super::outbox::Outbox;
+use super::websocket::{Received, WebSocket};
+use crate::close::CloseReason;
+
+/// What came of the bytes that were received.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::hold`] must follow.
+    Head(Cow<'a, [u8]>),
+    /// What arrived instead of a request head gets this answer.
+    BadHead(Refusal),
+    Text(Utf8Bytes),
+    Binary(Bytes),
+    Ping,
+    Pong(Bytes),
+    /// The peer sent a close frame, either first or as the answer to ours.
+    Close,
+    /// The peer broke the protocol.
+    Fault(CloseReason),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Collecting the request head: what came of it before this receive.
+    Head(Vec<u8>),
+    /// The head is read; the answer is not decided. Keeps what the client sends meanwhile.
+    Deciding {
+        upgrade: Upgrade,
+        early: Vec<u8>,
+    },
+    Open(WebSocket),
+    /// Our close frame is queued, the peer's is awaited.
+    Closing(WebSocket),
+    /// Nothing more is understood: flush, shut down, drop what comes.
+    Finishing,
+}
+
+#[derive(Debug)]
+pub(crate) struct Connection {
+    phase: Phase,
+    outbox: Outbox,
+}
+
+impl Connection {
+    pub(crate) fn new() -> Connection {
+        Connection { phase: Phase::Head(Vec::new()), outbox: Outbox::default() }
+    }
+
+    /// Takes from `input` up to the next event. `None` when `input` is used up.
+    pub(crate) fn poll<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a>> {
+        match &mut self.phase {
+            Phase::Head(_) => self.poll_head(input, max_header_bytes),
+            Phase::Deciding { early, .. } => {
+                early.extend_from_slice(mem::take(input));
+                let too_much = early.len() > max_header_bytes;
+                too_much.then(|| Event::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
+            }
+            Phase::Open(websocket) => websocket.receive(input, &mut self.outbox).map(|received| match received {
+                Received::Text(text) => Event::Text(text),
+                Received::Binary(bytes) => Event::Binary(bytes),
+                Received::Ping => Event::Ping,
+                Received::Pong(payload) => Event::Pong(payload),
+                Received::Close => {
+                    self.phase = Phase::Finishing;
+                    Event::Close
+                }
+                Received::Fault(reason) => Event::Fault(reason),
+            }),
+            Phase::Closing(websocket) => loop {
+                // Of what a peer sent before it saw our close frame only its own close frame matters.
+                match websocket.receive(input, &mut self.outbox)? {
+                    Received::Close | Received::Fault(_) => {
+                        self.phase = Phase::Finishing;
+                        return Some(Event::Close);
+                    }
+                    Received::Text(_) | Received::Binary(_) | Received::Ping | Received::Pong(_) => {}
+                }
+            },
+            Phase::Finishing => {
+                *input = &[];
+                None
+            }
+        }
+    }
+
+    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a>> {
+        let Phase::Head(held) = &mut self.phase else { unreachable!("poll() has looked") };
+        if input.is_empty() {
+            return None;
+        }
+        let before = held.len();
+        // The usual request comes in one piece and is read where it lies.
+        let found = if before == 0 {
+            http::head_end(input, 0)
+        } else {
+            held.extend_from_slice(input);
+            http::head_end(held, before)
+        };
+        match found {
+            Err(refusal) => Some(Event::BadHead(refusal)),
+            Ok(end) if end.unwrap_or(before + input.len()) > max_header_bytes => Some(Event::BadHead(Refusal::new(
+                431,
+                format!("the request head is longer than {max_header_bytes} bytes"),
+            ))),
+            Ok(None) => {
+                if before == 0 {
+                    held.extend_from_slice(input);
+                }
+                *input = &[];
+                None
+            }
+            Ok(Some(end)) => {
+                let (head, rest) = if before == 0 {
+                    let (head, rest) = input.split_at(end);
+                    (Cow::Borrowed(head), rest)
+                } else {
+                    held.truncate(end);
+                    (Cow::Owned(mem::take(held)), &input[end - before..])
+                };
+                *input = rest;
+                Some(Event::Head(head))
+            }
+        }
+    }
+
+    /// Answers the request with an upgrade: from now on this is a WebSocket.
+    pub(crate) fn accept(&mut self, upgrade: &Upgrade, max_message_bytes: usize) {
+        self.outbox.push(upgrade.response());
+        self.phase = Phase::Open(WebSocket::new(max_message_bytes));
+    }
+
+    /// Keeps what it takes to accept later.
+    pub(crate) fn hold(&mut self, upgrade: Upgrade) {
+        self.phase = Phase::Deciding { upgrade, early: Vec::new() };
+    }
+
+    /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
+    pub(crate) fn accept_held(&mut self, max_message_bytes: usize) -> Vec<u8> {
+        match mem::replace(&mut self.phase, Phase::Finishing) {
+            Phase::Deciding { upgrade, early } => {
+                self.accept(&upgrade, max_message_bytes);
+                early
+            }
+            phase => unreachable!("only a held request can be accepted later, this is {phase:?}"),
+        }
+    }
+
+    /// Answers the request with an HTTP status; nothing follows.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal) {
+        self.outbox.push(refusal.response());
+        self.phase = Phase::Finishing;
+    }
+
+    /// Queues a frame.
+    pub(crate) fn send(&mut self, frame: Frame) {
+        self.outbox.push(frame.into_bytes());
+    }
+
+    /// Queues a close frame and waits for the peer's.
+    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
+        match mem::replace(&mut self.phase, Phase::Finishing) {
+            Phase::Open(mut websocket) => {
+                websocket.close(code, reason, &mut self.outbox);
+                self.phase = Phase::Closing(websocket);
+            }
+            phase => unreachable!("only an open WebSocket can be closed, this is {phase:?}"),
+        }
+    }
+
+    /// Waits for nothing any more: what is queued is flushed, what comes is dropped.
+    pub(crate) fn finish(&mut self) {
+        self.phase = Phase::Finishing;
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open(_))
+    }
+
+    pub(crate) fn is_deciding(&self) -> bool {
+        matches!(self.phase, Phase::Deciding { .. })
+    }
+
+    /// Whether the peer's close frame is awaited.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing(_))
+    }
+
+    pub(crate) fn is_finishing(&self) -> bool {
+        matches!(self.phase, Phase::Finishing)
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+}

@@ -1,0 +1,85 @@
+//! A complete frame from server to client, encoded once and shared by everyone who gets it.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+/// A complete WebSocket frame as a server sends it (RFC 6455 section 5.2).
+///
+/// Frames from a server carry no mask, so the same bytes are right for every receiver. Cloning shares them.
+///
+/// ```
+/// use lobbyd::Frame;
+///
+/// let frame = Frame::text("hi");
+/// assert_eq!(frame.as_bytes(), b"\x81\x02hi");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame(Bytes);
+
+impl Frame {
+    /// A text message in one frame.
+    pub fn text(text: &str) -> Frame {
+        Frame::encode(OpCode::Data(Data::Text), text.as_bytes())
+    }
+
+    /// A binary message in one frame.
+    pub fn binary(bytes: &[u8]) -> Frame {
+        Frame::encode(OpCode::Data(Data::Binary), bytes)
+    }
+
+    /// A text message with `value` as JSON.
+    ///
+    /// # Errors
+    ///
+    /// When `value` cannot be written as JSON. Nothing has been sent then, and nobody is disconnected for it.
+    pub fn json(value: &impl serde::Serialize) -> Result<Frame, serde_json::Error> {
+        serde_json::to_string(value).map(|text| Frame::text(&text))
+    }
+
+    /// A ping with up to 125 bytes of payload.
+    pub(crate) fn ping(payload: &[u8]) -> Frame {
+        assert!(payload.len() <= 125, "a control frame carries at most 125 bytes (RFC 6455 section 5.5)");
+        Frame::encode(OpCode::Control(Control::Ping), payload)
+    }
+
+    fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
+        let header = FrameHeader { opcode, ..FrameHeader::default() };
+        let length = payload.len() as u64;
+        let mut buffer = BytesMut::with_capacity(header.len(length) + payload.len()).writer();
+        header.format(length, &mut buffer).expect("a growable buffer takes every byte");
+        let mut buffer = buffer.into_inner();
+        buffer.extend_from_slice(payload);
+        Frame(buffer.freeze())
+    }
+
+    /// The frame as it goes over the wire, header included.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn into_bytes(self) -> Bytes {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Frame;
+
+    /// The three length forms of RFC 6455 section 5.2, at their borders.
+    #[test]
+    fn length_is_encoded_in_the_shortest_form() {
+        #[track_caller]
+        fn check(length: usize, header: &[u8]) {
+            let frame = Frame::binary(&vec![7; length]);
+            assert_eq!(&frame.as_bytes()[..header.len()], header);
+            assert_eq!(frame.as_bytes().len(), header.len() + length);
+        }
+        check(0, &[0x82, 0]);
+        check(125, &[0x82, 125]);
+        check(126, &[0x82, 126, 0, 126]);
+        check(65_535, &[0x82, 126, 0xff, 0xff]);
+        check(65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+}

@@ -1,0 +1,338 @@
+//! The opening handshake (RFC 6455 section 4.2): a request head in, the facts that decide about it out.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use httparse::Header;
+use tungstenite::handshake::derive_accept_key;
+
+use super::http::{Refusal, percent_decode};
+use crate::id::ConnId;
+
+/// The prefix of a subprotocol that carries a token, for browsers, which cannot set `Authorization`.
+const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
+/// More header lines than any `max_headers`; the parser needs a place for each.
+const HEADERS: usize = 256;
+
+/// Which subprotocols a server takes part in (RFC 6455 section 1.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subprotocols {
+    /// This one, when it is offered. An offer of only others is refused.
+    Only(&'static str),
+    /// Whatever is offered first: the payload is opaque to the server.
+    Any,
+}
+
+/// A client's request to connect, before anything is decided.
+///
+/// Its `Debug` form and everything the server logs of it leave out the token.
+pub struct Request<'a> {
+    pub(crate) conn: ConnId,
+    pub(crate) peer: SocketAddr,
+    path: Cow<'a, str>,
+    query: &'a str,
+    token: Option<Cow<'a, str>>,
+    headers: &'a [Header<'a>],
+}
+
+impl Request<'_> {
+    /// The connection that asks.
+    pub fn conn(&self) -> ConnId {
+        self.conn
+    }
+
+    /// The address it comes from.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The path, with percent-encoding undone; it starts with `/`.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The token from `Authorization: Bearer`, from the bearer subprotocol or from `?token=`, looked for in that order.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// The first parameter `name` of the query, decoded.
+    pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
+        query_value(self.query, name).expect("read() has decoded the whole query once")
+    }
+
+    /// The first header line `name` (in any case) whose value is UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        header_values(self.headers, name).find_map(|value| str::from_utf8(value).ok())
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("conn", &self.conn)
+            .field("peer", &self.peer)
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the answer to a proper upgrade request consists of.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    accept_key: String,
+    subprotocol: Option<String>,
+}
+
+impl Upgrade {
+    /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2).
+    pub(super) fn response(&self) -> Bytes {
+        let protocol = match &self.subprotocol {
+            Some(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
+            None => String::new(),
+        };
+        Bytes::from(format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
+            self.accept_key
+        ))
+    }
+}
+
+/// Reads a complete request head and passes it on as a [`Request`] and what it takes to grant it.
+///
+/// The upgrade may be refused while the request is well-formed, so that a page that does not exist is "not found" even
+/// to somebody who asks for no upgrade.
+pub(crate) fn read<R>(
+    head: &[u8],
+    max_headers: u32,
+    conn: ConnId,
+    peer: SocketAddr,
+    subprotocols: Subprotocols,
+    decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
+) -> Result<R, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
+    let places = headers.len().min(max_headers as usize);
+    let mut parsed = httparse::Request::new(&mut headers[..places]);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Refusal::new(431, format!("the request has more than {max_headers} header lines")));
+        }
+        Err(httparse::Error::Version) => return Err(Refusal::new(505, "use HTTP/1.1")),
+        Ok(httparse::Status::Partial) | Err(_) => {
+            return Err(Refusal::new(400, "the request is not well-formed HTTP/1.1"));
+        }
+    }
+    let (method, target) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
+    let http_1_1 = parsed.version == Some(1);
+    let headers: &[Header<'_>] = parsed.headers;
+
+    if method != "GET" {
+        return Err(Refusal::new(405, "only GET is understood here"));
+    }
+    if !http_1_1 {
+        return Err(Refusal::new(505, "use HTTP/1.1"));
+    }
+    if header_values(headers, "host").count() != 1 {
+        return Err(Refusal::new(400, "send exactly one Host header (RFC 9112 section 3.2)"));
+    }
+    if header_values(headers, "content-length").chain(header_values(headers, "transfer-encoding")).next().is_some() {
+        return Err(Refusal::new(400, "a request with a body is not understood here"));
+    }
+    if !target.starts_with('/') {
+        return Err(Refusal::new(400, "ask for a path that starts with /, not for a whole URL"));
+    }
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let path = percent_decode(path, false)
+        .ok_or_else(|| Refusal::new(400, "the path is not properly percent-encoded UTF-8"))?;
+    let query_token = query_value(query, "token")
+        .map_err(|()| Refusal::new(400, "the query is not properly percent-encoded UTF-8"))?;
+
+    let token =
+        header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
+    let request = Request { conn, peer, path, query, token, headers };
+    Ok(decide(&request, upgrade(headers, subprotocols)))
+}
+
+/// Whether the headers ask for an upgrade as RFC 6455 section 4.2.1 wants it.
+fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade, Refusal> {
+    if !has_token(headers, "upgrade", "websocket") || !has_token(headers, "connection", "upgrade") {
+        return Err(Refusal::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
+    }
+    let mut versions = header_values(headers, "sec-websocket-version");
+    if versions.next().is_none_or(|version| version.trim_ascii() != b"13") || versions.next().is_some() {
+        return Err(Refusal::new(426, "send Sec-WebSocket-Version: 13, once"));
+    }
+    let mut keys = header_values(headers, "sec-websocket-key");
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) => key.trim_ascii(),
+        _ => return Err(Refusal::new(400, "send exactly one Sec-WebSocket-Key")),
+    };
+    if BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+        Ok(Upgrade { accept_key: derive_accept_key(key), subprotocol: choose(headers, subprotocols)? })
+    } else {
+        Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
+    }
+}
+
+/// Picks the subprotocol to name in the answer. A browser that offered one fails a connection on which none is named.
+fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
+    let mut offers = list(headers, "sec-websocket-protocol").peekable();
+    if offers.peek().is_none() {
+        return Ok(None);
+    }
+    let mut names = offers.filter(|offer| !offer.starts_with(BEARER_PREFIX));
+    let chosen = match subprotocols {
+        Subprotocols::Only(supported) => names.find(|&name| name == supported),
+        Subprotocols::Any => names.next(),
+    };
+    match (chosen, subprotocols) {
+        (Some(name), _) => Ok(Some(name.to_owned())),
+        (None, Subprotocols::Only(supported)) => {
+            Err(Refusal::new(400, format!("offer the subprotocol {supported}, or none at all")))
+        }
+        (None, Subprotocols::Any) => {
+            Err(Refusal::new(400, "offer a subprotocol beside the bearer token, or none at all"))
+        }
+    }
+}
+
+fn header_token<'a>(headers: &'a [Header<'a>]) -> Option<&'a str> {
+    let value = str::from_utf8(header_values(headers, "authorization").next()?).ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
+}
+
+fn subprotocol_token(headers: &[Header<'_>]) -> Option<String> {
+    let encoded = list(headers, "sec-websocket-protocol").find_map(|offer| offer.strip_prefix(BEARER_PREFIX))?;
+    let token = BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
+    String::from_utf8(token).ok().filter(|token| !token.is_empty())
+}
+
+/// The first non-empty value of `name` in a query. Fails when any part of the query cannot be decoded.
+fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, ()> {
+    let mut found = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let key = percent_decode(key, true).ok_or(())?;
+        let value = percent_decode(value, true).ok_or(())?;
+        if found.is_none() && key == name && !value.is_empty() {
+            found = Some(value);
+        }
+    }
+    Ok(found)
+}
+
+fn header_values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
+/// The elements of a comma-separated header, of all its lines (RFC 9110 section 5.6.1).
+fn list<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
+    header_values(headers, name)
+        .filter_map(|value| str::from_utf8(value).ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|element| !element.is_empty())
+}
+
+fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
+    list(headers, name).any(|element| element.eq_ignore_ascii_case(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &[&str] = &[
+        "GET /ws/chess?token=ann HTTP/1.1",
+        "Host: a:1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+    ];
+
+    /// What a request leads to: the status, and for 101 the subprotocol and the token.
+    fn answer(lines: &[&str], subprotocols: Subprotocols) -> (u16, String) {
+        let head = lines.join("\r\n") + "\r\n\r\n";
+        let conn = ConnId { index: 0, generation: 0 };
+        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let decided = read(head.as_bytes(), 16, conn, peer, subprotocols, |request, upgrade| {
+            upgrade.map(|upgrade| {
+                let response = String::from_utf8(upgrade.response().to_vec()).expect("ASCII");
+                assert!(
+                    response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
+                    "RFC 6455 section 1.3"
+                );
+                (101, format!("{:?} {:?}", upgrade.subprotocol, request.token()))
+            })
+        });
+        match decided.and_then(|inner| inner) {
+            Ok(answer) => answer,
+            Err(refusal) => (refusal.status(), refusal.sentence().to_owned()),
+        }
+    }
+
+    #[track_caller]
+    fn check_with(change: impl FnOnce(&mut Vec<&'static str>), expected: (u16, &str)) {
+        let mut lines = GOOD.to_vec();
+        change(&mut lines);
+        let (status, said) = answer(&lines, Subprotocols::Only("lobby.v1.json"));
+        assert_eq!(status, expected.0, "{said}");
+        assert!(said.contains(expected.1), "{said}");
+    }
+
+    #[test]
+    fn a_proper_request_is_upgraded() {
+        check_with(|_| {}, (101, r#"None Some("ann")"#));
+        check_with(|l| l[2] = "upgrade:   WebSocket  ", (101, ""));
+        check_with(|l| l[3] = "connection: keep-alive, UPGRADE", (101, ""));
+        check_with(|l| l.insert(3, "Connection: keep-alive"), (101, ""));
+        check_with(|l| l[0] = "GET /ws/a%2Db?x=1&token=a%26b+c&token=z HTTP/1.1", (101, r#"Some("a&b c")"#));
+    }
+
+    #[test]
+    fn an_improper_request_is_told_what_to_do() {
+        check_with(|l| l[0] = "POST /ws/a HTTP/1.1", (405, "GET"));
+        check_with(|l| l[0] = "GET /ws/a HTTP/1.0", (505, "HTTP/1.1"));
+        check_with(|l| l[0] = "GET http://a/ws/a HTTP/1.1", (400, "path"));
+        check_with(|l| l[0] = "GET /ws/%zz HTTP/1.1", (400, "percent-encoded"));
+        check_with(|l| l[0] = "GET /ws/%00 HTTP/1.1", (400, "percent-encoded"));
+        check_with(|l| l[0] = "GET /ws/a?token=%ff HTTP/1.1", (400, "query"));
+        check_with(|l| l[1] = "X: y", (400, "Host"));
+        check_with(|l| l.push("Host: b"), (400, "Host"));
+        check_with(|l| l[2] = "X: y", (426, "WebSocket endpoint"));
+        check_with(|l| l[3] = "Connection: close", (426, "WebSocket endpoint"));
+        check_with(|l| l[4] = "Sec-WebSocket-Key: short", (400, "16 bytes"));
+        check_with(|l| l.push("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), (400, "exactly one"));
+        check_with(|l| l[5] = "Sec-WebSocket-Version: 8", (426, "13"));
+        check_with(|l| l.push("Sec-WebSocket-Version: 13"), (426, "once"));
+        check_with(|l| l.push("Content-Length: 0"), (400, "body"));
+        check_with(|l| l.push("Transfer-Encoding: chunked"), (400, "body"));
+        check_with(|l| l.extend(["A: b"; 20]), (431, "16 header lines"));
+        check_with(|l| l.push("no colon"), (400, "well-formed"));
+    }
+
+    #[test]
+    fn tokens_are_looked_for_in_their_order() {
+        let bearer = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.Ym9i";
+        check_with(|l| l.push(bearer), (101, r#"Some("lobby.v1.json") Some("bob")"#));
+        check_with(|l| l.extend([bearer, "Authorization: bearer cid"]), (101, r#"Some("cid")"#));
+        check_with(|l| l.push("Authorization: Basic x"), (101, r#"Some("ann")"#));
+    }
+
+    #[test]
+    fn subprotocols_are_named_only_when_supported() {
+        check_with(|l| l.push("Sec-WebSocket-Protocol: chat"), (400, "lobby.v1.json"));
+        check_with(|l| l.push("Sec-WebSocket-Protocol: base64url.bearer.lobby.Ym9i"), (400, "lobby.v1.json"));
+        check_with(|l| l.push("Sec-WebSocket-Protocol: chat, lobby.v1.json"), (101, r#"Some("lobby.v1.json")"#));
+        let mut lines = GOOD.to_vec();
+        lines.push("Sec-WebSocket-Protocol: base64url.bearer.lobby.Ym9i, chat");
+        assert_eq!(answer(&lines, Subprotocols::Any), (101, r#"Some("chat") Some("bob")"#.into()));
+    }
+}

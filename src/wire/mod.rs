@@ -1,0 +1,10 @@
+//! One connection: bytes on one side, messages and frames on the other.
+//!
+//! The only place that knows HTTP and RFC 6455. It knows no lobby, no user and no clock.
+
+pub(crate) mod connection;
+pub(crate) mod frame;
+pub(crate) mod handshake;
+pub(crate) mod http;
+pub(crate) mod outbox;
+pub(crate) mod websocket;

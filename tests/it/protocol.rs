@@ -1,0 +1,28 @@
+//! The JSON protocol, as its documentation says it.
+
+use lobbyd::Config;
+
+use crate::scenario::check;
+
+#[test]
+fn members_learn_who_is_there_and_hear_each_other() {
+    check(
+        Config::default(),
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome protocol=1 user=ann lobby=chess seq=0 resumed=false, presence_state seq=0 users=ann
+        bob > connect chess
+        bob < upgrade, welcome user=bob, presence_state seq=1 users=ann,bob
+        ann < presence_diff seq=1 +bob
+        bob > {"type":"move","to":"e4"}
+        ann < message from=bob seq=2 data={"type":"move","to":"e4"}
+        bob < nothing
+        ann > {"type":"broadcast","data":[1],"ref":7}
+        bob < message from=ann seq=3 data=[1]
+        ann < ack ref=7 seq=3 delivered=1 dropped=0
+        bob > close 1000
+        bob < close 1000 , eof
+        ann < presence_diff seq=4 -bob:left
+        "#,
+    );
+}

@@ -1,0 +1,288 @@
+//! Lobby scenarios as scripts that read like the protocol's documentation.
+//!
+//! ```text
+//! ann > connect chess          connects to /ws/chess?token=ann
+//! ann < welcome, presence_state
+//! bob > connect chess
+//! bob < welcome user=bob, presence_state users=ann,bob
+//! ann < presence_diff +bob
+//! bob > {"type":"move","to":"e4"}
+//! ann < message from=bob seq=2 data={"type":"move","to":"e4"}
+//! advance 31s
+//! ann < ping, goodbye, close 4201 stale, eof
+//! ```
+//!
+//! Every line that is sent must be received, in order: what a client got and no line says fails the script. The engine's
+//! invariants are checked after every line.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use lobbyd::sim::wire::{self, Opcode, Reader, Received};
+use lobbyd::{App, Config, ConnId, Engine, Flow, Start, Time};
+use serde_json::Value;
+
+/// Drives one engine with named clients.
+pub struct World<A> {
+    pub engine: Engine<A>,
+    pub now: Time,
+    clients: BTreeMap<String, Client>,
+}
+
+#[derive(Default)]
+struct Client {
+    conn: Option<ConnId>,
+    reader: Reader,
+    got: VecDeque<String>,
+    /// Whether the server has shut down its side, or dropped the socket.
+    ended: bool,
+    /// Bytes the client's socket takes before it blocks.
+    window: Option<usize>,
+}
+
+/// Runs a script against the stock relay.
+#[track_caller]
+pub fn check(config: Config, script: &str) {
+    World::new(config, lobbyd::apps::Relay).run(script);
+}
+
+/// The start of every test: wall time 1 000 000 s, seed 1.
+pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
+
+impl<A: App> World<A> {
+    pub fn new(config: Config, app: A) -> World<A> {
+        config.check().expect("the scenario's configuration");
+        World { engine: Engine::new(config, START, app), now: Time::ZERO, clients: BTreeMap::new() }
+    }
+
+    #[track_caller]
+    pub fn run(&mut self, script: &str) {
+        for line in script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            self.line(line);
+            self.engine.check();
+        }
+        for (name, client) in &self.clients {
+            assert!(client.got.is_empty(), "{name} got what no line says: {:?}", client.got);
+        }
+    }
+
+    #[track_caller]
+    fn line(&mut self, line: &str) {
+        if let Some(span) = line.strip_prefix("advance ") {
+            return self.advance(duration(span));
+        }
+        if line == "drain" {
+            self.engine.handle_drain(self.now);
+            return self.settle();
+        }
+        if let Some((name, action)) = line.split_once(" > ") {
+            self.act(name, action);
+            return self.settle();
+        }
+        let (name, expected) = line.split_once(" < ").unwrap_or_else(|| panic!("not a line of a script: {line}"));
+        let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"));
+        if expected == "nothing" {
+            assert!(client.got.is_empty(), "{name} got {:?}", client.got);
+            return;
+        }
+        for item in expected.split(", ") {
+            let got = client.got.pop_front().unwrap_or_else(|| panic!("{line}\n  {name} got nothing, expected {item}"));
+            assert!(matches(&got, item), "{line}\n  {name} got      {got}\n  expected {item}");
+        }
+    }
+
+    #[track_caller]
+    fn act(&mut self, name: &str, action: &str) {
+        let (verb, rest) = action.split_once(' ').unwrap_or((action, ""));
+        match verb {
+            // The name up to a `:` is the user, so that `ann:2` is ann's second connection.
+            "connect" => {
+                let user = name.split(':').next().expect("split gives one");
+                let bytes = wire::upgrade_request(&format!("/ws/{rest}?token={user}"), &[]);
+                self.open(name);
+                self.send(name, &bytes);
+            }
+            "open" => self.open(name),
+            "get" => {
+                let (target, lines) = rest.split_once(' ').unwrap_or((rest, ""));
+                let lines: Vec<&str> = lines.split(" | ").filter(|line| !line.is_empty()).collect();
+                let bytes = wire::upgrade_request(target, &lines);
+                self.open(name);
+                self.send(name, &bytes);
+            }
+            "raw" => self.send(name, rest.replace("\\r", "\r").replace("\\n", "\n").as_bytes()),
+            "binary" => self.send(name, &wire::frame(Opcode::BINARY, true, rest.as_bytes(), [9, 8, 7, 6])),
+            "text" => self.send(name, &wire::text(rest)),
+            "ping" => self.send(name, &wire::frame(Opcode::PING, true, rest.as_bytes(), [1; 4])),
+            "pong" => self.send(name, &wire::frame(Opcode::PONG, true, rest.as_bytes(), [1; 4])),
+            "close" => self.send(name, &wire::close(rest.parse().unwrap_or(1000), "")),
+            "hangup" => self.hangup(name),
+            // The socket takes so many bytes more, and then blocks.
+            "window" => self.client(name).window = Some(rest.parse().expect("a number of bytes")),
+            "read" => {
+                self.client(name).window = None;
+                let conn = self.conn(name);
+                self.engine.handle_writable(self.now, conn);
+            }
+            _ => {
+                assert!(action.starts_with('{') || action.starts_with('['), "no such action: {action}");
+                self.send(name, &wire::text(action));
+            }
+        }
+    }
+
+    fn client(&mut self, name: &str) -> &mut Client {
+        self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"))
+    }
+
+    #[track_caller]
+    pub fn conn(&self, name: &str) -> ConnId {
+        self.clients[name].conn.unwrap_or_else(|| panic!("{name} is not connected"))
+    }
+
+    /// Opens a connection without sending anything. A name can be used again when its connection is over.
+    #[track_caller]
+    pub fn open(&mut self, name: &str) {
+        let peer = ([127, 0, 0, 1], 4000).into();
+        let conn = self.engine.handle_accept(self.now, peer);
+        let client = Client { conn: conn.ok(), ended: conn.is_err(), ..Client::default() };
+        let client = Client { got: if conn.is_err() { ["full".into()].into() } else { VecDeque::new() }, ..client };
+        let before = self.clients.insert(name.to_owned(), client);
+        assert!(before.is_none_or(|client| client.conn.is_none()), "{name} is connected already");
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, name: &str, bytes: &[u8]) {
+        if let Some(conn) = self.clients[name].conn {
+            self.engine.handle_bytes(self.now, conn, bytes);
+        }
+    }
+
+    pub fn hangup(&mut self, name: &str) {
+        let conn = self.conn(name);
+        self.client(name).ended = true;
+        self.engine.handle_hangup(self.now, conn);
+    }
+
+    /// Lets time pass, stopping at every timer on the way.
+    pub fn advance(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some(next) = self.engine.poll_timeout().filter(|&next| next <= end) {
+            self.now = next;
+            self.engine.handle_timeout(next);
+            self.settle();
+            self.engine.check();
+        }
+        self.now = end;
+        self.engine.handle_timeout(end);
+        self.settle();
+    }
+
+    /// Does what a driver does at the end of a turn.
+    pub fn settle(&mut self) {
+        while let Some(conn) = self.engine.poll_writable() {
+            let client =
+                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
+            let mut socket = Socket { window: client.window, bytes: Vec::new() };
+            let flow = self.engine.write_to(conn, &mut socket).expect("this socket does not fail");
+            client.window = socket.window;
+            client.reader.push(&socket.bytes);
+            while let Some(received) = client.reader.next().expect("the server keeps to the protocol") {
+                client.got.push_back(describe(received));
+            }
+            if flow == Flow::Finished {
+                client.got.push_back("eof".into());
+                client.ended = true;
+            }
+        }
+        while let Some(conn) = self.engine.poll_closed() {
+            let client =
+                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
+            client.conn = None;
+            if !std::mem::replace(&mut client.ended, true) {
+                client.got.push_back("cut".into());
+            }
+        }
+    }
+}
+
+/// Takes bytes until its window is used up.
+struct Socket {
+    window: Option<usize>,
+    bytes: Vec<u8>,
+}
+
+impl std::io::Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.window.map_or(bytes.len(), |window| window.min(bytes.len()));
+        if n == 0 {
+            return Err(std::io::ErrorKind::WouldBlock.into());
+        }
+        self.window = self.window.map(|window| window - n);
+        self.bytes.extend_from_slice(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What was received, as a script says it. JSON stays JSON; the upgrade itself is not worth a word.
+fn describe(received: Received) -> String {
+    match received {
+        Received::Answer(101, head) => match head.split_once("Sec-WebSocket-Protocol: ") {
+            Some((_, rest)) => format!("upgrade {}", rest.lines().next().expect("split gives one")),
+            None => "upgrade".into(),
+        },
+        Received::Answer(status, _) => format!("http {status}"),
+        Received::Body(body) => format!("body {}", body.trim_end()),
+        Received::Text(text) => text,
+        Received::Binary(bytes) => format!("binary {}", String::from_utf8_lossy(&bytes)),
+        Received::Ping(payload) => format!("ping {}", String::from_utf8_lossy(&payload)).trim_end().into(),
+        Received::Pong(payload) => format!("pong {}", String::from_utf8_lossy(&payload)).trim_end().into(),
+        Received::Close(code, reason) => format!("close {code} {reason}"),
+    }
+}
+
+/// Whether what was got is what an item of a script says: `type key=value …`, where values may be left out.
+fn matches(got: &str, item: &str) -> bool {
+    let Ok(Value::Object(object)) = serde_json::from_str::<Value>(got) else {
+        return got == item || (item == "body" && got.starts_with("body "));
+    };
+    let mut words = item.split(' ');
+    object.get("type").and_then(Value::as_str) == words.next()
+        && words.all(|word| match (word.split_at(1), word.split_once('=')) {
+            (("+", user), _) => lists(&object["joins"], user),
+            (("-", user), _) => {
+                let (user, reason) = user.split_once(':').unwrap_or((user, ""));
+                let leaves = object["leaves"].as_array().expect("an array");
+                leaves.iter().any(|gone| gone["user"] == user && (reason.is_empty() || gone["reason"] == reason))
+            }
+            (_, Some(("users", names))) => {
+                let users: Vec<&str> = object["users"]
+                    .as_array()
+                    .map_or(Vec::new(), |users| users.iter().filter_map(|user| user["user"].as_str()).collect());
+                users.join(",") == names
+            }
+            (_, Some((key, value))) => {
+                let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()));
+                object.get(key) == Some(&value)
+            }
+            (_, None) => false,
+        })
+}
+
+fn lists(joins: &Value, user: &str) -> bool {
+    joins.as_array().expect("an array").iter().any(|join| join["user"] == user)
+}
+
+fn duration(text: &str) -> Duration {
+    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
+    let count = digits.parse().expect("a number");
+    match unit {
+        "ms" => Duration::from_millis(count),
+        "s" => Duration::from_secs(count),
+        _ => panic!("no such unit: {unit}"),
+    }
+}

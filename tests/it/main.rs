@@ -2,4 +2,6 @@
 
 mod scenario;
 
+mod net;
 mod protocol;
+mod tidy;

@@ -50,3 +50,8 @@ pub use wire::frame::Frame;
 pub use wire::handshake::{Request, Subprotocols};
 pub use wire::http::Refusal;
 pub use wire::outbox::Flow;
+
+/// The README's examples, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -97,3 +97,15 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Slot;
+
+    /// Every idle connection pays for this, so growth should be a decision.
+    #[test]
+    fn a_slot_stays_small() {
+        println!("{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 640, "{}", size_of::<Slot>());
+    }
+}

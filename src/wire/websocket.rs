@@ -14,9 +14,9 @@ use tungstenite::{Error, Message, Utf8Bytes};
 use super::outbox::Outbox;
 use crate::close::CloseReason;
 
-/// Not tungstenite's 128 KiB: this buffer is per connection and zeroed before every read. The loop's shared receive
-/// buffer does the reading; this one only holds what is under way.
-const READ_BUFFER: usize = 512;
+/// Not tungstenite's 128 KiB: this buffer is allocated for every connection and zeroed before every read. The loop's shared
+/// receive buffer does the reading; this one only holds what is under way.
+const READ_BUFFER: usize = 128;
 
 /// What a peer did.
 #[derive(Debug, PartialEq, Eq)]

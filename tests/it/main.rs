@@ -2,6 +2,7 @@
 
 mod scenario;
 
+mod documents;
 mod net;
 mod protocol;
 mod tidy;

@@ -1,0 +1,69 @@
+//! The README says what the code does.
+//!
+//! The tables between its markers are written by these tests: `LOBBYD_BLESS=1 cargo test documents` brings them up to date.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lobbyd::{CloseReason, Config, Reconnect};
+
+fn readme() -> (PathBuf, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let text = fs::read_to_string(&path).expect("there is a README");
+    (path, text)
+}
+
+/// Compares what stands between a marker and the next `<!-- end -->` with what should.
+#[track_caller]
+fn check(marker: &str, expected: &str) {
+    let (path, text) = readme();
+    let start = text.find(marker).expect("the marker is there");
+    let start = start + text[start..].find('\n').expect("the marker has a line of its own") + 1;
+    let end = start + text[start..].find("<!-- end -->").expect("the table ends");
+    if std::env::var_os("LOBBYD_BLESS").is_some() {
+        fs::write(path, [&text[..start], expected, &text[end..]].concat()).expect("the README can be written");
+    } else {
+        assert_eq!(&text[start..end], expected, "run LOBBYD_BLESS=1 cargo test documents");
+    }
+}
+
+/// One test, because both tables are in one file.
+#[test]
+fn tables_of_the_readme_are_those_of_the_code() {
+    let flags = Config::FIELDS.iter().map(|field| {
+        let doc = field.doc.trim().replace('\n', " ").replace('|', "\\|");
+        format!("| `--{}` | `{}` | {} |\n", field.flag(), field.default, doc.trim_end_matches('.'))
+    });
+    check("<!-- flags", &flags.collect::<String>());
+
+    let closes = CloseReason::ALL.iter().filter(|reason| reason.code() != 0).map(|reason| {
+        let again = match reason.reconnect() {
+            Reconnect::No => "not unchanged",
+            Reconnect::Backoff => "after a growing wait",
+            Reconnect::AtOnce => "at once",
+        };
+        format!("| {} | `{}` | {} | {again} |\n", reason.code(), reason.word(), reason.explain())
+    });
+    check("<!-- closes", &closes.collect::<String>());
+}
+
+#[test]
+fn every_variable_is_named_after_its_flag() {
+    for field in Config::FIELDS {
+        assert_eq!(field.variable(), format!("LOBBYD_{}", field.flag().to_uppercase().replace('-', "_")));
+        let first = field.doc.trim().chars().next().expect("every field is documented");
+        assert!(first.is_uppercase() && field.doc.trim().ends_with('.'), "{} has a sentence", field.name);
+    }
+}
+
+/// The Rust in the README is the Rust that embeds.
+#[test]
+fn what_the_readme_names_exists() {
+    let (_, text) = readme();
+    for path in ["examples/embed.rs", "tests/autobahn/run", "tests/clients/run", "benches/load/run.sh", "CHANGELOG.md"]
+    {
+        let exists = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
+        assert!(exists, "{path}");
+        assert!(text.contains(path) || path == "CHANGELOG.md", "the README names {path}");
+    }
+}

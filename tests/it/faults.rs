@@ -715,6 +715,53 @@ fn a_lobby_needs_a_proper_code_and_room() {
     );
 }
 
+/// The reference implementation added everything up for each connection that came.
+#[test]
+fn totals_agree_with_a_count_of_everything() {
+    for (seed, logins) in
+        (0..15).zip([DuplicateLogin::Replace, DuplicateLogin::Allow, DuplicateLogin::Reject].iter().cycle())
+    {
+        let mut random = Random::new(seed);
+        let config = Config {
+            max_connections: Limit::at_most(7),
+            max_lobbies: Limit::at_most(3),
+            max_per_user: Limit::at_most(2),
+            duplicate_login: *logins,
+            ..lobby_of(3)
+        };
+        let mut world = World::new(config, Witness::<true>::default());
+        for step in 0..150 {
+            let name = format!("user{}:{}", random.below(5), random.below(3));
+            let user = name.split(':').next().expect("split gives one");
+            let action = random.below(4);
+            match (world.is_open(&name), action) {
+                (false, _) => {
+                    let auth = if random.percent(30) { "&auth=later" } else { "" };
+                    let lobby = random.below(4);
+                    world.act(&name, &format!("get /ws/lobby{lobby}?token={user}{auth}"));
+                }
+                (true, 0) => world.hangup(&name),
+                (true, 1) => world.act(&name, r#"{"type":"broadcast","data":1}"#),
+                (true, 2) => world.act(&name, "close 1000"),
+                (true, _) => {
+                    let conn = world.conn(&name);
+                    world.engine.handle_authorized(world.now, conn, Authorization::allow(user));
+                }
+            }
+            if random.percent(60) {
+                world.settle();
+            }
+            // Counts everything again, and compares.
+            world.engine.check();
+            let stats = world.engine.stats();
+            let counted =
+                world.app(|_, cx| (0..4).map(|n| cx.lobby_users(&format!("lobby{n}")).count()).sum::<usize>());
+            assert_eq!(stats.total_connections, counted, "seed {seed} step {step}");
+        }
+        assert!(world.engine.stats().counters.joined > 10);
+    }
+}
+
 /// The reference implementation divided by the limit, also when it was 0.
 #[test]
 fn capacity_is_a_number_whatever_the_limit_is() {

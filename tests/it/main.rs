@@ -4,4 +4,5 @@ mod scenario;
 mod witness;
 
 mod faults;
+mod limits;
 mod protocol;

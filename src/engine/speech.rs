@@ -170,9 +170,6 @@ impl Core {
         let is_fresh = !self.directory.seat(member.seat_key).introduced;
         if is_fresh {
             self.unsettled.push(member.lobby_key);
-        } else {
-            // Took over a seat that the others know: it must not miss what they are about to be told.
-            self.introduce(member.lobby_key);
         }
         let lobby = self.directory.lobby_ref(member.lobby_key);
         let welcome = Welcome {

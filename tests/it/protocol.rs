@@ -26,3 +26,22 @@ fn members_learn_who_is_there_and_hear_each_other() {
         "#,
     );
 }
+
+/// What the lobby has still to be told when a seat is taken over goes to the older connection, not before the welcome.
+#[test]
+fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
+    check(
+        Config::default(),
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        turn begins
+        bob > connect chess
+        ann:2 > connect chess
+        turn ends
+        bob < upgrade, welcome seq=0, presence_state seq=1 users=ann,bob
+        ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
+        ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
+        "#,
+    );
+}

@@ -76,3 +76,23 @@ fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
         assert_eq!(world.engine.stats().counters.closed(CloseReason::SlowConsumer), 1);
     }
 }
+
+/// Frames mean nothing to a peer that has not read that there is a WebSocket.
+#[test]
+fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
+    let mut world = World::new(
+        small_outbox(),
+        Witness::<true>::reacting(|cx, who, event| {
+            if event == "join ann" {
+                let ann = who.expect("ann").conn();
+                while cx.send_to_conn(ann, &Frame::binary(&[0; 1000])) {}
+            }
+        }),
+    );
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, goodbye code=4102, close 4102 slow_consumer
+        "#,
+    );
+}

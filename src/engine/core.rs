@@ -223,6 +223,13 @@ impl Core {
         user: &str,
     ) -> Result<(), CloseReason> {
         let (id, unix) = (self.slots[key].id, self.unix_micros());
+        if let Some(own) = self.directory.seat_to_take_over(code, user)
+            && self.directory.seat(own).introduced
+        {
+            // What the lobby has still to be told goes to the older connection: the newer one hears its welcome first,
+            // and then who is there.
+            self.introduce(self.directory.seat(own).lobby);
+        }
         let Joined { seat, took_over, gave_up } = match reservation {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
             None => self.directory.join(code, user, id, unix)?,

@@ -14,17 +14,18 @@ mod speech;
 pub(crate) mod stats;
 pub(crate) mod wheel;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use log::debug;
 
-use self::app::{App, Authorization, Context, Message, Route, Speech};
+use self::app::{App, Authorization, Context, Member, Message, Route, Speech};
 use self::core::{Core, Happening};
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
-use crate::close::CloseReason;
+use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::id::ConnId;
 use crate::lobby::{is_lobby_code, is_user_id};
@@ -346,12 +347,19 @@ impl<A: App> Engine<A> {
     }
 
     fn on_app_message(&mut self, key: usize, message: Message<'_>) {
-        let Engine { app, core } = self;
-        let Some(member) = core.slots[key].member().cloned() else { return };
-        core.counters.messages_in += 1;
-        app.on_message(&mut Context { core }, &member, message);
+        let Some(member) = self.core.slots[key].member().cloned() else { return };
+        self.core.counters.messages_in += 1;
         // Only a JSON message can be answered with an error.
+        let _ = self.hand_over(&member, message);
+    }
+
+    /// Gives a message to the application. Returns how it refused it, if it did.
+    fn hand_over(&mut self, from: &Member, message: Message<'_>) -> Option<(Reject, Cow<'static, str>)> {
+        let Engine { app, core } = self;
+        // What was refused in another callback was no message.
         core.take_rejection();
+        app.on_message(&mut Context { core }, from, message);
+        core.take_rejection()
     }
 
     /// Tells the application what has happened, until it has nothing to answer to it.

@@ -58,12 +58,10 @@ impl<A: App> Engine<A> {
                 return self.core.end(key, CloseReason::Left);
             }
             Request::App { kind } => {
-                let Engine { app, core } = self;
-                app.on_message(&mut Context { core }, member, Message::Json { kind: &kind, text });
-                if let Some((reject, message)) = core.take_rejection() {
-                    return core.reject(key, reference, reject, &message);
+                if let Some((reject, message)) = self.hand_over(member, Message::Json { kind: &kind, text }) {
+                    return self.core.reject(key, reference, reject, &message);
                 }
-                reference.map(|reference| protocol::write_ack(&mut core.text, reference))
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
             }
         };
         if outcome.is_some() {
@@ -170,9 +168,6 @@ impl Core {
         let is_fresh = !self.directory.seat(member.seat_key).introduced;
         if is_fresh {
             self.unsettled.push(member.lobby_key);
-        } else {
-            // Took over a seat that the others know: it must not miss what they are about to be told.
-            self.introduce(member.lobby_key);
         }
         let lobby = self.directory.lobby_ref(member.lobby_key);
         let welcome = Welcome {

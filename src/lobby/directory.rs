@@ -136,6 +136,12 @@ impl Directory {
         }
     }
 
+    /// The seat in the lobby `code` that a new connection of `user` would take over.
+    pub(crate) fn seat_to_take_over(&self, code: &str, user: &str) -> Option<SeatKey> {
+        let own = self.own_seat(self.user_keys.get(user).copied())?;
+        (*self.lobbies[self.seats[own].lobby].code == *code).then_some(own)
+    }
+
     /// Whether there is room for one more seat; `own` will be given up for it and does not count against it.
     fn has_room(
         &self,
@@ -174,6 +180,10 @@ impl Directory {
     /// Promises a seat to a connection that is being authorized as `user`. `now` in microseconds since the Unix epoch.
     pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
         self.admits(code, Some(user))?;
+        // The lobby that the user would leave empty stays until it joins: the new one cannot have its place yet.
+        if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
+            return Err(CloseReason::LobbyLimit);
+        }
         let user = self.user(user);
         let lobby = self.lobby(code, now);
         let own = self.own_seat(Some(user));
@@ -205,11 +215,10 @@ impl Directory {
     /// Gives `conn` a seat in the lobby `code` for `user`. `now` in microseconds since the Unix epoch.
     pub(crate) fn join(&mut self, code: &str, user: &str, conn: ConnId, now: u64) -> Result<Joined, CloseReason> {
         self.admits(code, Some(user))?;
+        let to_take_over = self.seat_to_take_over(code, user);
         let user = self.user(user);
         let own = self.own_seat(Some(user));
-        if let Some(own) = own
-            && *self.lobbies[self.seats[own].lobby].code == *code
-        {
+        if let Some(own) = to_take_over {
             let took_over = std::mem::replace(&mut self.seats[own].conn, conn);
             return Ok(Joined { seat: own, took_over: Some(took_over), gave_up: None });
         }

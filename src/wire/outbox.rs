@@ -30,9 +30,18 @@ pub(crate) struct Outbox {
     written: usize,
     /// Bytes of all queued frames that have not been written.
     bytes: usize,
+    /// Whether the first in line is the answer to the request, without which the peer understands no frame.
+    answer_first: bool,
 }
 
 impl Outbox {
+    /// Queues the answer to the request; nothing has been queued before it.
+    pub(crate) fn push_answer(&mut self, answer: Bytes) {
+        debug_assert!(self.is_empty(), "the answer to the request comes first");
+        self.answer_first = true;
+        self.push(answer);
+    }
+
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
@@ -54,9 +63,9 @@ impl Outbox {
 
     /// Drops every frame of which no byte has been written. Returns how many.
     ///
-    /// A frame that has begun must be completed, or the peer reads nonsense.
+    /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
     pub(crate) fn drop_unbegun(&mut self) -> usize {
-        let begun = usize::from(self.written > 0);
+        let begun = usize::from(self.written > 0 || self.answer_first);
         let dropped = self.frames.len() - begun.min(self.frames.len());
         self.frames.truncate(begun);
         self.bytes = self.frames.front().map_or(0, |frame| frame.len() - self.written);
@@ -114,6 +123,7 @@ impl Outbox {
             }
             n -= rest;
             self.written = 0;
+            self.answer_first = false;
             self.frames.pop_front();
         }
     }

@@ -3,6 +3,9 @@
 mod scenario;
 
 mod documents;
+mod faults;
+mod limits;
 mod net;
 mod protocol;
 mod tidy;
+mod witness;

@@ -12,14 +12,18 @@
 //! ann < ping, goodbye, close 4201 stale, eof
 //! ```
 //!
-//! Every line that is sent must be received, in order: what a client got and no line says fails the script. The engine's
-//! invariants are checked after every line.
+//! Everything that is sent must be said by a line, in order: what a client got and no line says fails the script. Each
+//! action is a turn of its own, unless it stands between `turn begins` and `turn ends`. The engine's invariants are
+//! checked after every line.
+//!
+//! In what is expected, `key=value` must be so, `!key` must be absent, and a `presence_diff` lists everybody who came
+//! (`+user`) and left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Config, ConnId, Engine, Flow, Start, Time};
+use lobbyd::{App, Config, ConnId, Context, Engine, Flow, Start, Time};
 use serde_json::Value;
 
 /// Drives one engine with named clients.
@@ -27,6 +31,8 @@ pub struct World<A> {
     pub engine: Engine<A>,
     pub now: Time,
     clients: BTreeMap<String, Client>,
+    /// Whether what is said has still to be written, because the turn goes on.
+    in_turn: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +44,8 @@ struct Client {
     ended: bool,
     /// Bytes the client's socket takes before it blocks.
     window: Option<usize>,
+    /// Whether writing to the client's socket fails.
+    broken: bool,
 }
 
 /// Runs a script against the stock relay.
@@ -52,18 +60,26 @@ pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 impl<A: App> World<A> {
     pub fn new(config: Config, app: A) -> World<A> {
         config.check().expect("the scenario's configuration");
-        World { engine: Engine::new(config, START, app), now: Time::ZERO, clients: BTreeMap::new() }
+        World { engine: Engine::new(config, START, app), now: Time::ZERO, clients: BTreeMap::new(), in_turn: false }
     }
 
+    /// Runs a script, after which nobody may have got anything that no line says.
     #[track_caller]
     pub fn run(&mut self, script: &str) {
+        self.steps(script);
+        for (name, client) in &self.clients {
+            assert!(client.got.is_empty(), "{name} got what no line says: {:?}", client.got);
+        }
+    }
+
+    /// The same, but what was got may be asked for later.
+    #[track_caller]
+    pub fn steps(&mut self, script: &str) {
         for line in script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
             self.line(line);
             self.engine.check();
         }
-        for (name, client) in &self.clients {
-            assert!(client.got.is_empty(), "{name} got what no line says: {:?}", client.got);
-        }
+        assert!(!self.in_turn, "a turn that begins must end");
     }
 
     #[track_caller]
@@ -71,14 +87,22 @@ impl<A: App> World<A> {
         if let Some(span) = line.strip_prefix("advance ") {
             return self.advance(duration(span));
         }
-        if line == "drain" {
-            self.engine.handle_drain(self.now);
-            return self.settle();
+        match line {
+            "turn begins" => self.in_turn = true,
+            "turn ends" => self.in_turn = false,
+            "drain" => self.engine.handle_drain(self.now),
+            _ => match line.split_once(" > ") {
+                Some((name, action)) => self.act(name, action),
+                None => return self.expect(line),
+            },
         }
-        if let Some((name, action)) = line.split_once(" > ") {
-            self.act(name, action);
-            return self.settle();
+        if !self.in_turn {
+            self.settle();
         }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, line: &str) {
         let (name, expected) = line.split_once(" < ").unwrap_or_else(|| panic!("not a line of a script: {line}"));
         let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"));
         if expected == "nothing" {
@@ -91,8 +115,9 @@ impl<A: App> World<A> {
         }
     }
 
+    /// Does what the line `name > action` says, and ends no turn.
     #[track_caller]
-    fn act(&mut self, name: &str, action: &str) {
+    pub fn act(&mut self, name: &str, action: &str) {
         let (verb, rest) = action.split_once(' ').unwrap_or((action, ""));
         match verb {
             // The name up to a `:` is the user, so that `ann:2` is ann's second connection.
@@ -117,6 +142,8 @@ impl<A: App> World<A> {
             "pong" => self.send(name, &wire::frame(Opcode::PONG, true, rest.as_bytes(), [1; 4])),
             "close" => self.send(name, &wire::close(rest.parse().unwrap_or(1000), "")),
             "hangup" => self.hangup(name),
+            // Whatever is written to the socket from now on fails.
+            "break" => self.client(name).broken = true,
             // The socket takes so many bytes more, and then blocks.
             "window" => self.client(name).window = Some(rest.parse().expect("a number of bytes")),
             "read" => {
@@ -131,6 +158,21 @@ impl<A: App> World<A> {
         }
     }
 
+    /// Lets the application act, as `Server::act` does.
+    pub fn app<R>(&mut self, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
+        let result = self.engine.act(self.now, act);
+        if !self.in_turn {
+            self.settle();
+        }
+        self.engine.check();
+        result
+    }
+
+    /// Everything the client got and no line has asked for yet.
+    pub fn take(&mut self, name: &str) -> Vec<String> {
+        self.client(name).got.drain(..).collect()
+    }
+
     fn client(&mut self, name: &str) -> &mut Client {
         self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"))
     }
@@ -138,6 +180,14 @@ impl<A: App> World<A> {
     #[track_caller]
     pub fn conn(&self, name: &str) -> ConnId {
         self.clients[name].conn.unwrap_or_else(|| panic!("{name} is not connected"))
+    }
+
+    pub fn knows(&self, name: &str) -> bool {
+        self.clients.contains_key(name)
+    }
+
+    pub fn is_open(&self, name: &str) -> bool {
+        self.clients.get(name).is_some_and(|client| client.conn.is_some())
     }
 
     /// Opens a connection without sending anything. A name can be used again when its connection is over.
@@ -183,8 +233,11 @@ impl<A: App> World<A> {
         while let Some(conn) = self.engine.poll_writable() {
             let client =
                 self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
-            let mut socket = Socket { window: client.window, bytes: Vec::new() };
-            let flow = self.engine.write_to(conn, &mut socket).expect("this socket does not fail");
+            let mut socket = Socket { window: client.window, broken: client.broken, bytes: Vec::new() };
+            let Ok(flow) = self.engine.write_to(conn, &mut socket) else {
+                assert!(client.broken, "only a broken socket fails");
+                continue;
+            };
             client.window = socket.window;
             client.reader.push(&socket.bytes);
             while let Some(received) = client.reader.next().expect("the server keeps to the protocol") {
@@ -209,11 +262,15 @@ impl<A: App> World<A> {
 /// Takes bytes until its window is used up.
 struct Socket {
     window: Option<usize>,
+    broken: bool,
     bytes: Vec<u8>,
 }
 
 impl std::io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.broken {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
         let n = self.window.map_or(bytes.len(), |window| window.min(bytes.len()));
         if n == 0 {
             return Err(std::io::ErrorKind::WouldBlock.into());
@@ -251,8 +308,13 @@ fn matches(got: &str, item: &str) -> bool {
         return got == item || (item == "body" && got.starts_with("body "));
     };
     let mut words = item.split(' ');
-    object.get("type").and_then(Value::as_str) == words.next()
+    let count = |sign| item.split(' ').filter(|word| word.starts_with(sign)).count();
+    let length = |key| object.get(key).and_then(Value::as_array).map_or(0, Vec::len);
+    let is_diff = object["type"] == "presence_diff";
+    (!is_diff || (count('+'), count('-')) == (length("joins"), length("leaves")))
+        && object.get("type").and_then(Value::as_str) == words.next()
         && words.all(|word| match (word.split_at(1), word.split_once('=')) {
+            (("!", key), _) => !object.contains_key(key),
             (("+", user), _) => lists(&object["joins"], user),
             (("-", user), _) => {
                 let (user, reason) = user.split_once(':').unwrap_or((user, ""));
@@ -281,6 +343,7 @@ fn duration(text: &str) -> Duration {
     let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).expect("a unit"));
     let count = digits.parse().expect("a number");
     match unit {
+        "us" => Duration::from_micros(count),
         "ms" => Duration::from_millis(count),
         "s" => Duration::from_secs(count),
         _ => panic!("no such unit: {unit}"),

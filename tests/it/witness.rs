@@ -1,0 +1,102 @@
+//! An application that writes down what it is told, and does what a test says.
+
+use std::time::Duration;
+
+use lobbyd::{
+    App, Authorization, CloseReason, Context, LeaveReason, Member, Message, Request, Speech, Time, Utterance,
+};
+
+/// With `JSON` the engine speaks the protocol; without, it says nothing of its own.
+///
+/// The token is the user. The query parameter `auth` may say otherwise: `later` waits for an answer and holds the user's
+/// seat meanwhile, `unnamed` waits without naming the user, and anything else is refused as that reason.
+pub struct Witness<const JSON: bool> {
+    pub log: Vec<String>,
+    pub react: React,
+}
+
+/// What the application does after an event, which is given as it stands in the log.
+pub type React = fn(&mut Context<'_>, Option<&Member>, &str);
+
+impl<const JSON: bool> Default for Witness<JSON> {
+    fn default() -> Self {
+        Witness { log: Vec::new(), react: |_, _, _| {} }
+    }
+}
+
+impl<const JSON: bool> Witness<JSON> {
+    pub fn reacting(react: React) -> Self {
+        Witness { log: Vec::new(), react }
+    }
+
+    /// What was told since the last call.
+    pub fn take(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    fn saw(&mut self, cx: &mut Context<'_>, who: Option<&Member>, event: String) {
+        (self.react)(cx, who, &event);
+        self.log.push(event);
+    }
+}
+
+impl<const JSON: bool> App for Witness<JSON> {
+    const SPEECH: Speech = if JSON { Speech::Json } else { Speech::Opaque };
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        match request.query("auth").as_deref() {
+            None => Authorization::token_is_user(request),
+            Some("later") => Authorization::Pending { user: request.token().map(str::to_owned) },
+            Some("unnamed") => Authorization::Pending { user: None },
+            Some("nameless") => Authorization::allow(""),
+            Some(word) => Authorization::Refuse(
+                *CloseReason::ALL.iter().find(|reason| reason.word() == word).expect("the word of a reason"),
+            ),
+        }
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        self.saw(cx, Some(who), format!("join {}", who.user()));
+    }
+
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
+        self.saw(cx, Some(who), format!("rejoin {}", who.user()));
+    }
+
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
+        let (text, allowed) = match what {
+            Utterance::Broadcast { data } => (format!("may {} broadcast {data}", from.user()), data != "\"forbidden\""),
+            Utterance::Direct { to, data } => {
+                (format!("may {} tell {to} {data}", from.user()), data != "\"forbidden\"")
+            }
+        };
+        self.saw(cx, Some(from), text);
+        allowed
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        let text = match message {
+            Message::Text(text) => format!("text {} {text}", from.user()),
+            Message::Json { kind, text } => format!("json {} {kind} {text}", from.user()),
+            Message::Binary(bytes) => format!("binary {} {bytes:?}", from.user()),
+        };
+        self.saw(cx, Some(from), text);
+    }
+
+    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
+        self.saw(cx, Some(who), format!("leave {} {}", who.user(), why.word()));
+    }
+
+    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+        let answer = latency.map_or("unhealthy".into(), |latency| format!("{}us", latency.as_micros()));
+        self.saw(cx, Some(who), format!("health {} {answer}", who.user()));
+    }
+
+    fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
+        self.saw(cx, None, format!("command {}", String::from_utf8_lossy(command)));
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
+        self.saw(cx, None, format!("drain until {deadline}"));
+    }
+}

@@ -37,8 +37,9 @@ const SIGNALS: Token = Token(usize::MAX - 2);
 
 /// How long to wait before accepting again when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Events taken from one wait. More of them than sockets are read in a turn would only wait here instead of there.
-const EVENTS: usize = 1024;
+/// Events taken from one wait: many more than sockets are read in a turn, so that when thousands are ready at once
+/// newcomers are seen among them.
+const EVENTS: usize = 16_384;
 
 /// A lobby server on a real socket: an [`Engine`], and the sockets of its connections under the same keys.
 ///
@@ -53,6 +54,8 @@ pub struct Server<A> {
     sockets: Vec<Option<Socket>>,
     /// Sockets that have, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
     ready: VecDeque<ConnId>,
+    /// Those of them that have never been read. They go first: a handshake does not wait behind a crowd.
+    ready_new: VecDeque<ConnId>,
     /// Shared by all connections; nothing stays in it between two reads.
     buffer: Box<[u8]>,
     /// When to accept next, if there may be something to accept.
@@ -67,8 +70,10 @@ pub struct Server<A> {
 struct Socket {
     id: ConnId,
     stream: TcpStream,
-    /// Whether it stands in `ready`.
+    /// Whether it stands in `ready` or `ready_new`.
     is_ready: bool,
+    /// Whether it has never been read.
+    is_new: bool,
     /// Whether the peer's end was reported closed: read on to the end, there is no second event.
     read_closed: bool,
 }
@@ -161,6 +166,7 @@ impl<A: App> Server<A> {
             listener,
             sockets: Vec::new(),
             ready: VecDeque::new(),
+            ready_new: VecDeque::new(),
             accept_at: None,
             handle,
             #[cfg(all(feature = "bin", unix))]
@@ -236,8 +242,10 @@ impl<A: App> Server<A> {
             Err(error) => return Err(Error::Poll(error)),
         }
         let now = self.clock.now();
+        let was_behind = self.is_behind();
         self.sort_events(now);
-        if self.accept_at.is_some_and(|at| at <= now) {
+        // The listener's own event may stand behind those of thousands of sockets.
+        if self.accept_at.map_or(was_behind, |at| at <= now) {
             self.accept(now);
         }
         self.read_ready(now);
@@ -251,13 +259,18 @@ impl<A: App> Server<A> {
     }
 
     fn wait(&self, max_wait: Option<Duration>) -> Option<Duration> {
-        if !self.ready.is_empty() {
+        if self.is_behind() {
             return Some(Duration::ZERO);
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
         let next = [self.engine.poll_timeout(), self.accept_at, stats_at].into_iter().flatten().min();
         let wait = next.map(|next| next - self.clock.now());
         wait.into_iter().chain(max_wait).min()
+    }
+
+    /// Whether the last turn left something to read.
+    fn is_behind(&self) -> bool {
+        !self.ready.is_empty() || !self.ready_new.is_empty()
     }
 
     fn sort_events(&mut self, now: Time) {
@@ -279,7 +292,8 @@ impl<A: App> Server<A> {
                     socket.read_closed |= event.is_read_closed() || event.is_error();
                     if (event.is_readable() || socket.read_closed) && !socket.is_ready {
                         socket.is_ready = true;
-                        self.ready.push_back(socket.id);
+                        let queue = if socket.is_new { &mut self.ready_new } else { &mut self.ready };
+                        queue.push_back(socket.id);
                     }
                 }
             }
@@ -329,42 +343,53 @@ impl<A: App> Server<A> {
         if id.index() >= self.sockets.len() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        self.sockets[id.index()] = Some(Socket { id, stream, is_ready: false, read_closed: false });
+        self.sockets[id.index()] = Some(Socket { id, stream, is_ready: false, is_new: true, read_closed: false });
     }
 
     /// Reads each ready socket once, so that none is ahead of the others; what is left over waits for the next turn.
     fn read_ready(&mut self, now: Time) {
-        let budget = self.ready.len().min(self.engine.config().events_per_turn as usize);
-        for _ in 0..budget {
+        let config = self.engine.config();
+        let new = self.ready_new.len().min(config.accept_per_turn as usize);
+        let old = self.ready.len().min(config.events_per_turn as usize);
+        for _ in 0..new {
+            let id = self.ready_new.pop_front().expect("the budget is at most what is there");
+            self.read_once(now, id);
+        }
+        for _ in 0..old {
             let id = self.ready.pop_front().expect("the budget is at most what is there");
-            let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            if socket.id != id {
-                continue;
+            self.read_once(now, id);
+        }
+    }
+
+    fn read_once(&mut self, now: Time, id: ConnId) {
+        let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { return };
+        if socket.id != id {
+            return;
+        }
+        socket.is_ready = false;
+        socket.is_new = false;
+        let more = match socket.stream.read(&mut self.buffer) {
+            Ok(0) => {
+                self.engine.handle_hangup(now, id);
+                false
             }
-            socket.is_ready = false;
-            let more = match socket.stream.read(&mut self.buffer) {
-                Ok(0) => {
-                    self.engine.handle_hangup(now, id);
-                    false
-                }
-                Ok(n) => {
-                    // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
-                    let more = n == self.buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
-                    self.engine.handle_bytes(now, id, &self.buffer[..n]);
-                    more
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-                Err(error) => {
-                    debug!("conn={id} cannot be read: {error}");
-                    self.engine.handle_hangup(now, id);
-                    false
-                }
-            };
-            if more {
-                socket.is_ready = true;
-                self.ready.push_back(id);
+            Ok(n) => {
+                // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
+                let more = n == self.buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
+                self.engine.handle_bytes(now, id, &self.buffer[..n]);
+                more
             }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) => {
+                debug!("conn={id} cannot be read: {error}");
+                self.engine.handle_hangup(now, id);
+                false
+            }
+        };
+        if more {
+            socket.is_ready = true;
+            self.ready.push_back(id);
         }
     }
 

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::rate::Rate;
+
 /// An upper bound that may be absent.
 ///
 /// ```
@@ -131,15 +133,29 @@ config! {
     duplicate_login: DuplicateLogin = "replace";
     /// Seats of one user when duplicate logins are allowed; the next is closed with 4002 `user_limit`.
     max_per_user: Limit = "1";
+    /// Connections of one address (of one /64 with IPv6); the next is closed with 4002 `ip_limit`.
+    max_per_ip: Limit = "unlimited";
     /// Sockets that hold no seat yet; further ones are answered with HTTP status 503.
     max_pending: u32 = "256";
     /// Room for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
     max_closing: u32 = "256";
 
+    /// Origins of pages that may connect beside the server's `own`, separated by commas, or `any`; others are closed with 4003
+    /// `forbidden_origin`.
+    allowed_origins: Origins = "own";
+    /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
+    trusted_proxies: u32 = "0";
+    /// Connection attempts of one address per minute; more are answered with HTTP status 429.
+    attempts_per_minute: Limit = "unlimited";
+    /// Attempts of one address at once.
+    attempt_burst: u32 = "60";
+
     /// Time for the request head to arrive; then HTTP status 408.
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";
+    /// How long a connection may outlive its token; then it is closed with 4001 `token_expired`.
+    token_grace: Duration = "10s";
     /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
     max_header_bytes: Bytes = "8KiB";
     /// Header lines of a request; more is answered with HTTP status 431.
@@ -149,6 +165,34 @@ config! {
     max_message_bytes: Bytes = "64KiB";
     /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
     max_outbound_bytes: Bytes = "256KiB";
+    /// Bytes queued above which the application is told of pressure.
+    outbound_high_mark: Bytes = "64KiB";
+    /// Bytes queued at which the application is told that the pressure is over.
+    outbound_low_mark: Bytes = "16KiB";
+    /// Messages per second of one connection, unless its identity has a rate of its own; more get `error rate_limited`.
+    messages_per_second: Limit = "60";
+    /// Messages at once of one connection.
+    message_burst: u32 = "120";
+    /// Messages per second of one user, over all its connections, unless its identity has a rate of its own.
+    user_messages_per_second: Limit = "unlimited";
+    /// Messages at once of one user.
+    user_message_burst: u32 = "120";
+    /// Bytes per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
+    bytes_per_second: Limit = "65536";
+    /// Bytes at once of one connection.
+    byte_burst: u32 = "131072";
+    /// Bytes per second of one user, over all its connections.
+    user_bytes_per_second: Limit = "unlimited";
+    /// Bytes at once of one user.
+    user_byte_burst: u32 = "131072";
+    /// Pings, pongs and `health_pong`s per second of one connection.
+    control_per_second: Limit = "20";
+    /// Pings, pongs and `health_pong`s at once of one connection.
+    control_burst: u32 = "60";
+    /// Refused messages at once, one a second in the long run, before the connection is closed with 4009 `rate_limited`.
+    max_rate_strikes: u32 = "32";
+    /// Users and addresses that are gone and whose spent rates are remembered; the oldest is forgotten first.
+    max_remembered_rates: u32 = "65536";
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
     /// Members up to which a lobby's presence is listed; above it only their number is told.
@@ -183,6 +227,55 @@ config! {
     wheel_granule: Duration = "10ms";
     /// Period of the statistics line in the log.
     stats_interval: Switch<Duration> = "60s";
+}
+
+/// Which pages may connect.
+///
+/// A request without an `Origin` comes from no page and is always allowed, and so is one whose origin's authority is the
+/// request's own `Host`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// Whether all may.
+    pub any: bool,
+    /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path.
+    pub listed: Vec<String>,
+}
+
+impl Origins {
+    /// Whether a page of this origin may connect to a server it calls `host`.
+    pub fn allow(&self, origin: &str, host: &str) -> bool {
+        let authority = origin.split_once("://").map(|(_, authority)| authority);
+        self.any
+            || authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+            || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+    }
+}
+
+impl Value for Origins {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "any" {
+            return Ok(Origins { any: true, listed: Vec::new() });
+        }
+        let origins = text.split(',').map(str::trim).filter(|&origin| !origin.is_empty() && origin != "own");
+        let listed: Vec<String> = origins.map(Into::into).collect();
+        match listed.iter().find(|origin| {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
+        }) {
+            Some(wrong) => {
+                Err(format!("`{wrong}` is not an origin such as https://game.example or http://localhost:8080"))
+            }
+            None => Ok(Origins { any: false, listed }),
+        }
+    }
+
+    fn show(&self) -> String {
+        match (self.any, self.listed.is_empty()) {
+            (true, _) => "any".into(),
+            (false, true) => "own".into(),
+            (false, false) => self.listed.join(","),
+        }
+    }
 }
 
 /// A number of bytes.
@@ -307,6 +400,44 @@ impl Config {
             "receive_buffer_bytes",
             "must be from 1KiB to 1GiB".into(),
         );
+        require(
+            self.outbound_low_mark < self.outbound_high_mark,
+            "outbound_low_mark",
+            format!("must be below outbound_high_mark ({}), or every frame would cross both", self.outbound_high_mark),
+        );
+        require(
+            self.outbound_high_mark <= self.max_outbound_bytes,
+            "outbound_high_mark",
+            format!(
+                "must be at most max_outbound_bytes ({}), at which the connection is closed",
+                self.max_outbound_bytes
+            ),
+        );
+        for (field, rate, burst_field, burst) in [
+            ("messages_per_second", self.messages_per_second, "message_burst", self.message_burst),
+            ("user_messages_per_second", self.user_messages_per_second, "user_message_burst", self.user_message_burst),
+            ("control_per_second", self.control_per_second, "control_burst", self.control_burst),
+            ("attempts_per_minute", self.attempts_per_minute, "attempt_burst", self.attempt_burst),
+        ] {
+            let limited = rate.bound().is_some();
+            require(!limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
+        }
+        let received = u32::try_from(self.max_message_bytes.0 + 14).unwrap_or(u32::MAX);
+        for (field, rate, burst_field, burst) in [
+            ("bytes_per_second", self.bytes_per_second, "byte_burst", self.byte_burst),
+            ("user_bytes_per_second", self.user_bytes_per_second, "user_byte_burst", self.user_byte_burst),
+        ] {
+            let limited = rate.bound().is_some();
+            require(
+                !limited || burst >= received,
+                burst_field,
+                format!(
+                    "must be at least {received} while {field} is limited, or a message of max_message_bytes ({}) could \
+                     never be sent",
+                    self.max_message_bytes
+                ),
+            );
+        }
         let largest = self.largest_frame();
         require(
             self.max_outbound_bytes.0 >= largest,
@@ -328,6 +459,35 @@ impl Config {
         let presence = listed * PRESENCE_BYTES_PER_MEMBER;
         let message = self.max_message_bytes.0 + ENVELOPE_BYTES;
         message.max(presence) + ENVELOPE_BYTES
+    }
+
+    /// `limit` in each `period`, with a burst; `None` when unlimited.
+    fn rate(limit: Limit, period: Duration, burst: u32) -> Option<Rate> {
+        limit.bound().map(|count| Rate::new(count, period, burst))
+    }
+
+    pub(crate) fn message_rate(&self) -> Option<Rate> {
+        Config::rate(self.messages_per_second, SECOND, self.message_burst)
+    }
+
+    pub(crate) fn user_message_rate(&self) -> Option<Rate> {
+        Config::rate(self.user_messages_per_second, SECOND, self.user_message_burst)
+    }
+
+    pub(crate) fn byte_rate(&self) -> Option<Rate> {
+        Config::rate(self.bytes_per_second, SECOND, self.byte_burst)
+    }
+
+    pub(crate) fn user_byte_rate(&self) -> Option<Rate> {
+        Config::rate(self.user_bytes_per_second, SECOND, self.user_byte_burst)
+    }
+
+    pub(crate) fn control_rate(&self) -> Option<Rate> {
+        Config::rate(self.control_per_second, SECOND, self.control_burst)
+    }
+
+    pub(crate) fn attempt_rate(&self) -> Option<Rate> {
+        Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
 
     /// Bytes of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
@@ -352,6 +512,7 @@ impl Config {
     }
 }
 
+const SECOND: Duration = Duration::from_secs(1);
 /// A member in a `presence_state`: a user id of 128 bytes of which each may need a backslash, the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
 /// What an envelope adds to its payload: names, numbers and a user id, the frame header and the outbox's bookkeeping.
@@ -523,7 +684,7 @@ mod tests {
         };
         let problems = config.check().expect_err("three fields are wrong");
         let named: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
-        assert_eq!(named, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
+        assert_eq!(named, ["pong_timeout", "max_pending", "outbound_high_mark", "max_outbound_bytes"]);
         assert!(problems[0].to_string().starts_with("pong_timeout = 40s: must be shorter than ping_interval (20s)"));
     }
 }

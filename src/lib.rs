@@ -26,6 +26,7 @@ mod close;
 mod config;
 mod id;
 mod random;
+mod rate;
 mod time;
 
 mod engine;
@@ -37,14 +38,17 @@ pub mod net;
 pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
-pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Problem, Switch};
-pub use engine::app::{App, Authorization, Context, Exclude, Member, Message, Route, Sent, Speech, Utterance};
+pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Origins, Problem, Switch};
+pub use engine::app::{
+    App, Authorization, Context, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
+};
 pub use engine::stats::{Counters, Stats};
 pub use engine::wheel::TimerWheel;
 pub use engine::{Engine, Full, Start};
 pub use id::{ConnId, SeatId};
 pub use lobby::{is_lobby_code, is_user_id};
 pub use random::Random;
+pub use rate::{Bucket, Denied, Rate};
 pub use time::Time;
 pub use wire::frame::Frame;
 pub use wire::handshake::{Request, Subprotocols};

@@ -11,6 +11,7 @@ use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
 use crate::lobby::protocol;
 use crate::random::Random;
+use crate::rate::Rate;
 use crate::time::Time;
 use crate::wire::frame::Frame;
 use crate::wire::handshake::{Request, Subprotocols};
@@ -79,6 +80,9 @@ pub trait App {
     /// A health check of `who` has ended: answered after `latency`, or not in time (`None`).
     fn on_health(&mut self, _cx: &mut Context<'_>, _who: &Member, _latency: Option<Duration>) {}
 
+    /// More than `outbound_high_mark` bytes are queued for `who`, or no more than `outbound_low_mark` again.
+    fn on_pressure(&mut self, _cx: &mut Context<'_>, _who: &Member, _pressure: Pressure) {}
+
     /// Another thread has sent `command`, through `Handle::send`.
     fn on_command(&mut self, _cx: &mut Context<'_>, _command: &[u8]) {}
 
@@ -130,14 +134,53 @@ pub enum Route {
     NotFound,
 }
 
+/// Who a client is, and what that allows.
+///
+/// ```
+/// use lobbyd::{Identity, Rate};
+///
+/// let identity = Identity::new("ann").tier(Rate::PRO).only_in("chess").expires_at_unix_millis(1_900_000_000_000);
+/// assert_eq!(identity.user, "ann");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// 1 to 128 bytes without control characters; anything else is refused with 4001.
+    pub user: String,
+    /// How many messages the user may send, over all its connections. `None`: as the configuration says.
+    pub tier: Option<Rate>,
+    /// The one lobby it is good for. In any other it is refused with 4001 `unauthorized`. `None`: all.
+    pub lobby: Option<String>,
+    /// When it ends, in milliseconds since the Unix epoch: then the connection is closed with 4001 `token_expired`.
+    pub expires: Option<u64>,
+}
+
+impl Identity {
+    /// A user without any restriction.
+    pub fn new(user: impl Into<String>) -> Identity {
+        Identity { user: user.into(), tier: None, lobby: None, expires: None }
+    }
+
+    /// The same, with a rate of its own.
+    pub fn tier(self, tier: Rate) -> Identity {
+        Identity { tier: Some(tier), ..self }
+    }
+
+    /// The same, good for one lobby.
+    pub fn only_in(self, lobby: impl Into<String>) -> Identity {
+        Identity { lobby: Some(lobby.into()), ..self }
+    }
+
+    /// The same, for a limited time.
+    pub fn expires_at_unix_millis(self, millis: u64) -> Identity {
+        Identity { expires: Some(millis), ..self }
+    }
+}
+
 /// The answer to [`App::authorize`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     /// Let in as this user.
-    Allow {
-        /// 1 to 128 bytes without control characters; anything else is refused with 4001.
-        user: String,
-    },
+    Allow(Identity),
     /// Refused; the client reads the reason's code.
     Refuse(CloseReason),
     /// Not decided: `Handle::authorized` will answer, or the connection ends with 4101 after `auth_timeout`.
@@ -148,9 +191,9 @@ pub enum Authorization {
 }
 
 impl Authorization {
-    /// Let in as `user`.
+    /// Let in as `user`, without any restriction.
     pub fn allow(user: impl Into<String>) -> Authorization {
-        Authorization::Allow { user: user.into() }
+        Authorization::Allow(Identity::new(user))
     }
 
     /// For trying out: whoever has a token is let in under it as a name; without one, 4001 `unauthorized`.
@@ -224,6 +267,21 @@ pub enum Exclude<'a> {
     Users(&'a [&'a str]),
 }
 
+/// How full a member's queue is: see [`App::on_pressure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pressure {
+    /// Above the high mark.
+    High {
+        /// Bytes that wait to be written.
+        queued_bytes: usize,
+    },
+    /// At the low mark again.
+    Low {
+        /// Bytes that wait to be written.
+        queued_bytes: usize,
+    },
+}
+
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
@@ -268,7 +326,7 @@ impl Context<'_> {
     /// Sends `frame` to the members of the lobby, in the order in which they joined. A lobby that does not exist has none.
     pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
         match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.broadcast(lobby, exclude, frame),
+            Some(lobby) => self.core.broadcast(lobby, exclude, frame, None),
             None => Sent::default(),
         }
     }
@@ -276,10 +334,26 @@ impl Context<'_> {
     /// Sends `frame` to everybody in the lobby of `from` but its own connection, without looking the lobby up.
     pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
         if self.core.is_seated(from) {
-            self.core.broadcast(from.lobby_key, Exclude::Conn(from.conn), frame)
+            self.core.broadcast(from.lobby_key, Exclude::Conn(from.conn), frame, None)
         } else {
             self.broadcast_to_lobby(&from.lobby, Exclude::Conn(from.conn), frame)
         }
+    }
+
+    /// Sends `frame` to the members of the lobby as the latest under `key`: of those queued for a member only the newest is
+    /// kept. For snapshots, which only matter until the next one.
+    ///
+    /// A member for whom there is no room gets none, and stays: those count as `dropped`.
+    pub fn broadcast_latest(&mut self, lobby: &str, exclude: Exclude<'_>, key: u64, frame: &Frame) -> Sent {
+        match self.core.directory().find_lobby(lobby) {
+            Some(lobby) => self.core.broadcast(lobby, exclude, frame, Some(key)),
+            None => Sent::default(),
+        }
+    }
+
+    /// Sends `frame` to one connection as the latest under `key`; see [`broadcast_latest`](Self::broadcast_latest).
+    pub fn send_latest_to_conn(&mut self, conn: ConnId, key: u64, frame: &Frame) -> bool {
+        self.core.send_latest_to_conn(conn, key, frame)
     }
 
     /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.

@@ -41,6 +41,14 @@ impl Core {
         self.slots[conn.index()].member().is_some() && self.send(conn.index(), frame.clone())
     }
 
+    pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
+        let Some(lobby) = self.slot(conn).and_then(|slot| slot.member()).map(|member| member.lobby_key) else {
+            return false;
+        };
+        self.introduce(lobby);
+        self.slots[conn.index()].member().is_some() && self.queue_latest(conn.index(), latest, frame.clone())
+    }
+
     pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
         let conns: Vec<ConnId> = self.conns_of(self.directory.seats_of(user));
         for conn in &conns {

@@ -11,8 +11,9 @@ use std::time::Duration;
 use log::{debug, info};
 use slab::Slab;
 
-use super::app::{Member, Sent, Speech};
+use super::app::{Identity, Member, Pressure, Sent, Speech};
 use super::ending::Drain;
+use super::rates::Addresses;
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
 use super::wheel::TimerWheel;
@@ -34,6 +35,7 @@ pub(crate) enum Happening {
     Rejoined(Member),
     Left(Member, LeaveReason),
     Health(Member, Option<Duration>),
+    Pressure(Member, Pressure),
 }
 
 pub(crate) struct Core {
@@ -46,6 +48,7 @@ pub(crate) struct Core {
     pub(super) slots: Slab<Slot>,
     pub(super) directory: Directory,
     pub(super) wheel: TimerWheel,
+    pub(super) addresses: Addresses,
     pub(super) counters: Counters,
     pub(super) happenings: VecDeque<Happening>,
     /// Lobbies whose members have something to be told at the end of the turn.
@@ -71,6 +74,7 @@ impl Core {
     pub(super) fn new(config: Config, speech: Speech, start: Start) -> Core {
         Core {
             directory: Directory::new(&config),
+            addresses: Addresses::new(&config),
             wheel: TimerWheel::new(config.wheel_granule),
             config,
             speech,
@@ -201,6 +205,9 @@ impl Core {
         outbox.clear();
         self.wheel.disarm(key);
         self.gone.push_back(slot.id);
+        if let Some(address) = slot.address {
+            self.addresses.left(address);
+        }
     }
 
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
@@ -220,9 +227,10 @@ impl Core {
         key: usize,
         reservation: Option<Reservation>,
         code: &str,
-        user: &str,
+        identity: &Identity,
     ) -> Result<(), CloseReason> {
         let (id, unix) = (self.slots[key].id, self.unix_micros());
+        let user = &*identity.user;
         if let Some(own) = self.directory.seat_to_take_over(code, user)
             && self.directory.seat(own).introduced
         {
@@ -261,6 +269,9 @@ impl Core {
         self.pending -= 1;
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(member.clone());
+        slot.meter.tier = identity.tier;
+        slot.expires =
+            identity.expires.map_or(Time::NEVER, |millis| expiry(millis, self.start_unix, self.config.token_grace));
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
         }
@@ -348,6 +359,7 @@ impl Core {
     /// The socket took `bytes` bytes.
     pub(super) fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
         self.counters.bytes_out += bytes as u64;
+        self.feel_pressure(key);
         let slot = &mut self.slots[key];
         match flow {
             Flow::Blocked => slot.blocked = true,
@@ -378,7 +390,44 @@ impl Core {
         slot.wire.send(frame);
         self.counters.frames_out += 1;
         self.mark_dirty(key);
+        self.feel_pressure(key);
         true
+    }
+
+    /// Queues a frame in place of the one that was queued under the same key before, if that is still there.
+    ///
+    /// When there is no room even so, the frame is dropped: the next one will replace it anyway.
+    pub(super) fn queue_latest(&mut self, key: usize, latest: u64, frame: Frame) -> bool {
+        let outbox = self.slots[key].wire.outbox_mut();
+        if outbox.drop_latest(latest) {
+            self.counters.frames_replaced += 1;
+        }
+        if outbox.cost() + frame.as_bytes().len() > self.config.max_outbound_bytes.0 {
+            self.counters.frames_dropped += 1;
+            return false;
+        }
+        outbox.push_latest(latest, frame.into_bytes());
+        self.counters.frames_out += 1;
+        self.mark_dirty(key);
+        self.feel_pressure(key);
+        true
+    }
+
+    /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
+    fn feel_pressure(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let queued = slot.wire.outbox().bytes();
+        let pressure = if !slot.pressed && queued > self.config.outbound_high_mark.0 {
+            Pressure::High { queued_bytes: queued }
+        } else if slot.pressed && queued <= self.config.outbound_low_mark.0 {
+            Pressure::Low { queued_bytes: queued }
+        } else {
+            return;
+        };
+        slot.pressed = !slot.pressed;
+        if let Some(member) = slot.member().cloned() {
+            self.happenings.push_back(Happening::Pressure(member, pressure));
+        }
     }
 
     /// Sends a frame to the members of a lobby for whom `includes` holds. Returns how many got it, and how many could
@@ -387,6 +436,7 @@ impl Core {
         &mut self,
         lobby: LobbyKey,
         frame: &Frame,
+        latest: Option<u64>,
         mut includes: impl FnMut(&Directory, SeatKey) -> bool,
     ) -> Sent {
         let mut sent = Sent::default();
@@ -400,11 +450,18 @@ impl Core {
                 continue;
             }
             let key = self.directory.seat(seat).conn.index();
-            if self.queue(key, frame.clone()) {
+            let queued = match latest {
+                None => self.queue(key, frame.clone()),
+                Some(latest) => self.queue_latest(key, latest, frame.clone()),
+            };
+            if queued {
                 sent.queued += 1;
             } else {
                 sent.dropped += 1;
-                slow.push(key);
+                // A frame that matters is never left out in silence.
+                if latest.is_none() {
+                    slow.push(key);
+                }
             }
         }
         self.audience = audience;
@@ -465,6 +522,12 @@ impl Core {
             let waits = !slot.wire.outbox().is_empty() && !slot.is_gone();
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
         }
+        let mut addresses = BTreeMap::new();
+        for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_gone()) {
+            slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);
+        }
+        assert_eq!(self.addresses.len(), addresses.len(), "an address without a connection is forgotten");
+        assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
         assert_eq!((pending, closing, gone), (self.pending, self.closing.len(), self.gone.len()));
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(self.pending <= self.config.max_pending as usize, "max_pending");
@@ -480,4 +543,9 @@ impl Core {
 /// Said in the log.
 fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
+}
+
+/// When a token's time, and the grace after it, is over.
+fn expiry(millis: u64, start_unix: u64, grace: Duration) -> Time {
+    Time::from_micros(millis.saturating_mul(1000).saturating_sub(start_unix)) + grace
 }

@@ -40,6 +40,9 @@ impl Core {
     }
 
     fn keep_alive(&mut self, key: usize) {
+        if self.now >= self.slots[key].expires {
+            return self.end(key, CloseReason::TokenExpired);
+        }
         let slot = &mut self.slots[key];
         let member = slot.member().expect("only members are kept alive").clone();
         let late = slot.health.expire_checks(self.now);
@@ -87,6 +90,9 @@ impl Core {
 
     /// An RFC 6455 pong. Of an opaque application's members it answers health checks too.
     pub(super) fn ponged(&mut self, key: usize, payload: &[u8]) {
+        if let Err(denied) = self.charge_control(key) {
+            return self.rate_limited(key, None, denied);
+        }
         if let (Speech::Opaque, Ok(nonce)) = (self.speech, payload.try_into()) {
             self.answer_check(key, u64::from_be_bytes(nonce));
         }
@@ -102,6 +108,9 @@ impl Core {
 
     /// The peer pinged; its pong is queued. Pongs count against the bound like everything else.
     pub(super) fn pinged(&mut self, key: usize) {
+        if let Err(denied) = self.charge_control(key) {
+            self.rate_limited(key, None, denied);
+        }
         if self.slots[key].wire.outbox().cost() > self.config.max_outbound_bytes.0 {
             self.end(key, CloseReason::SlowConsumer);
         } else {

@@ -9,6 +9,7 @@ mod core;
 mod ending;
 mod health;
 mod keepalive;
+mod rates;
 mod slot;
 mod speech;
 pub(crate) mod stats;
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 
 use log::debug;
 
-use self::app::{App, Authorization, Context, Member, Message, Route, Speech};
+use self::app::{App, Authorization, Context, Identity, Member, Message, Route, Speech};
 use self::core::{Core, Happening};
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
@@ -31,7 +32,7 @@ use crate::id::ConnId;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::time::Time;
 use crate::wire::connection::Event;
-use crate::wire::handshake::{self, Upgrade};
+use crate::wire::handshake::{self, Request, Terms, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
 
@@ -131,6 +132,7 @@ impl<A: App> Engine<A> {
         let Some(slot) = self.core.slot(conn) else { return };
         slot.health.heard(now);
         self.core.counters.bytes_in += bytes.len() as u64;
+        self.core.charge_bytes(conn.index(), bytes.len());
         self.feed(conn, bytes);
     }
 
@@ -178,13 +180,13 @@ impl<A: App> Engine<A> {
         let max_message_bytes = self.core.config.max_message_bytes.0;
         let key = conn.index();
         let early = self.core.slots[key].wire.accept_held(max_message_bytes);
-        let outcome = match answer {
-            Authorization::Allow { user } if is_user_id(&user) => self.core.seat(key, reservation, &code, &user),
-            refused => {
+        let outcome = match self.core.judge(answer, &code) {
+            Ok(identity) => self.core.seat(key, reservation, &code, &identity),
+            Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation);
                 }
-                Err(refusal_of(refused))
+                Err(reason)
             }
         };
         if let Err(reason) = outcome {
@@ -312,21 +314,31 @@ impl<A: App> Engine<A> {
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
         let Engine { app, core } = self;
         let key = conn.index();
-        let peer = core.slots[key].peer;
-        let max_headers = core.config.max_headers;
-        let decided = handshake::read(head, max_headers, conn, peer, A::SPEECH.subprotocols(), |request, upgrade| {
+        let terms = Terms {
+            conn,
+            peer: core.slots[key].peer,
+            max_headers: core.config.max_headers,
+            trusted_proxies: core.config.trusted_proxies,
+            subprotocols: A::SPEECH.subprotocols(),
+        };
+        let decided = handshake::read(head, &terms, |request, upgrade| {
+            let within_limit = core.charge_attempt(key, request.address())?;
             let Route::Lobby(code) = app.route(request) else {
                 return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             };
             let upgrade = upgrade?;
-            if !is_lobby_code(&code) {
-                core.decide(key, upgrade, Err(CloseReason::BadLobbyCode));
+            // From here on a page can read why it may not come in.
+            let acceptable = within_limit.and_then(|()| core.check_origin(request)).and_then(|()| check_code(&code));
+            if let Err(reason) = acceptable {
+                core.decide(key, upgrade, &code, Err(reason));
                 return Ok(());
             }
             match app.authorize(&mut Context { core }, request) {
                 Authorization::Pending { user } => core.wait_for_authorization(key, upgrade, &code, user.as_deref()),
-                Authorization::Allow { user } if is_user_id(&user) => core.decide(key, upgrade, Ok((&code, &user))),
-                refused => core.decide(key, upgrade, Err(refusal_of(refused))),
+                answer => {
+                    let identity = core.judge(answer, &code);
+                    core.decide(key, upgrade, &code, identity);
+                }
             }
             Ok(())
         });
@@ -349,6 +361,9 @@ impl<A: App> Engine<A> {
     fn on_app_message(&mut self, key: usize, message: Message<'_>) {
         let Some(member) = self.core.slots[key].member().cloned() else { return };
         self.core.counters.messages_in += 1;
+        if let Err(denied) = self.core.charge_message(key) {
+            return self.core.rate_limited(key, None, denied);
+        }
         // Only a JSON message can be answered with an error.
         let _ = self.hand_over(&member, message);
     }
@@ -372,6 +387,7 @@ impl<A: App> Engine<A> {
                 Happening::Rejoined(member) => app.on_rejoin(cx, &member),
                 Happening::Left(member, why) => app.on_leave(cx, &member, why),
                 Happening::Health(member, latency) => app.on_health(cx, &member, latency),
+                Happening::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),
             }
         }
     }
@@ -380,16 +396,43 @@ impl<A: App> Engine<A> {
 impl Core {
     /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
     /// refused upgrade.
-    fn decide(&mut self, key: usize, upgrade: Upgrade, decision: Result<(&str, &str), CloseReason>) {
+    fn decide(&mut self, key: usize, upgrade: Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
         // The application may have ended the connection while it was asked.
         if self.slots[key].ended.is_some() {
             return;
         }
         self.slots[key].wire.accept(&upgrade, self.config.max_message_bytes.0);
-        let outcome = decision.and_then(|(code, user)| self.seat(key, None, code, user));
+        let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),
             Err(reason) => self.end(key, reason),
+        }
+    }
+
+    /// What the application's answer comes to in the lobby `code`.
+    fn judge(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+        match answer {
+            Authorization::Refuse(reason) => Err(reason),
+            // An id that breaks the rules is no id, and an identity for another lobby is none here.
+            Authorization::Allow(identity)
+                if !is_user_id(&identity.user) || identity.lobby.as_deref().is_some_and(|lobby| lobby != code) =>
+            {
+                Err(CloseReason::Unauthorized)
+            }
+            Authorization::Allow(identity) if identity.expires.is_some_and(|end| end <= self.unix_micros() / 1000) => {
+                Err(CloseReason::TokenExpired)
+            }
+            Authorization::Allow(identity) => Ok(identity),
+            Authorization::Pending { .. } => unreachable!("whoever waits is not judged"),
+        }
+    }
+
+    /// A page of a foreign origin may not use what the browser knows of its visitor (RFC 6455 section 10.2).
+    fn check_origin(&self, request: &Request<'_>) -> Result<(), CloseReason> {
+        let host = request.header("host").unwrap_or_default();
+        match request.header("origin") {
+            Some(origin) if !self.config.allowed_origins.allow(origin, host) => Err(CloseReason::ForbiddenOrigin),
+            _ => Ok(()),
         }
     }
 
@@ -407,16 +450,11 @@ impl Core {
                 slot.standing = Standing::Pending(Some(Waiting { code: code.into(), reservation }));
                 slot.step_deadline = deadline;
             }
-            Err(reason) => self.decide(key, upgrade, Err(reason)),
+            Err(reason) => self.decide(key, upgrade, code, Err(reason)),
         }
     }
 }
 
-/// What a client reads that was not allowed in.
-fn refusal_of(answer: Authorization) -> CloseReason {
-    match answer {
-        Authorization::Refuse(reason) => reason,
-        // An id that breaks the rules is no id.
-        Authorization::Allow { .. } | Authorization::Pending { .. } => CloseReason::Unauthorized,
-    }
+fn check_code(code: &str) -> Result<(), CloseReason> {
+    if is_lobby_code(code) { Ok(()) } else { Err(CloseReason::BadLobbyCode) }
 }

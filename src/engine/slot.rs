@@ -1,9 +1,10 @@
 //! One connection as the engine holds it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::app::Member;
 use super::health::Health;
+use super::rates::Meter;
 use crate::close::CloseReason;
 use crate::config::Config;
 use crate::id::ConnId;
@@ -49,6 +50,13 @@ pub(crate) struct Slot {
     pub(crate) step_deadline: Time,
     pub(crate) health: Health,
     pub(crate) strikes: u32,
+    pub(crate) meter: Meter,
+    /// The address it counts for, once it is known.
+    pub(crate) address: Option<IpAddr>,
+    /// When what lets it be here ends.
+    pub(crate) expires: Time,
+    /// Whether the application was told that much is queued.
+    pub(crate) pressed: bool,
     /// Whether it stands in the list of those with something to write.
     pub(crate) dirty: bool,
     /// Whether the socket took less than it was given, and has not said that it takes more.
@@ -68,6 +76,10 @@ impl Slot {
             step_deadline: Time::NEVER,
             health: Health::new(now),
             strikes: 0,
+            meter: Meter::default(),
+            address: None,
+            expires: Time::NEVER,
+            pressed: false,
             dirty: false,
             blocked: false,
             shut_down: false,
@@ -91,7 +103,7 @@ impl Slot {
             Standing::Gone => Time::NEVER,
             Standing::Seated(_) => {
                 let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
-                path.min(self.health.check_deadline())
+                path.min(self.health.check_deadline()).min(self.expires)
             }
             Standing::Pending(_) | Standing::Closing(_) => self.step_deadline,
         }
@@ -106,6 +118,6 @@ mod tests {
     #[test]
     fn a_slot_stays_small() {
         println!("{}", size_of::<Slot>());
-        assert!(size_of::<Slot>() <= 640, "{}", size_of::<Slot>());
+        assert!(size_of::<Slot>() <= 720, "{}", size_of::<Slot>());
     }
 }

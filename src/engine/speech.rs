@@ -16,8 +16,21 @@ impl<A: App> Engine<A> {
         let key = member.conn.index();
         let Envelope { request, reference } = match protocol::read(text) {
             Ok(envelope) => envelope,
-            Err(malformed) => return self.core.malformed(key, malformed.reference, malformed.why),
+            Err(malformed) => {
+                return match self.core.charge_message(key) {
+                    Ok(()) => self.core.malformed(key, malformed.reference, malformed.why),
+                    Err(denied) => self.core.rate_limited(key, malformed.reference, denied),
+                };
+            }
         };
+        // Charged once type and ref are known, so that what is denied can be answered.
+        let charged = match request {
+            Request::HealthPong { .. } => self.core.charge_control(key),
+            _ => self.core.charge_message(key),
+        };
+        if let Err(denied) = charged {
+            return self.core.rate_limited(key, reference, denied);
+        }
         let outcome = match request {
             Request::Broadcast { data } => {
                 if !self.allows(member, Utterance::Broadcast { data }) {
@@ -77,7 +90,7 @@ impl<A: App> Engine<A> {
 
 impl Core {
     /// Sends what stands in `text` to a member, unless it has ended meanwhile.
-    fn reply(&mut self, key: usize) {
+    pub(super) fn reply(&mut self, key: usize) {
         if self.slots[key].member().is_some() {
             let frame = Frame::text(&self.text);
             self.send(key, frame);
@@ -99,23 +112,29 @@ impl Core {
         self.reject(key, reference, Reject::BadMessage, why);
     }
 
-    pub(super) fn broadcast(&mut self, lobby: LobbyKey, exclude: Exclude<'_>, frame: &Frame) -> Sent {
+    /// With `latest` the frame takes the place of the one queued under that key before.
+    pub(super) fn broadcast(
+        &mut self,
+        lobby: LobbyKey,
+        exclude: Exclude<'_>,
+        frame: &Frame,
+        latest: Option<u64>,
+    ) -> Sent {
         self.introduce(lobby);
         // Introducing may have ended the last member, as too slow.
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
         match exclude {
-            Exclude::None => self.send_to_members(lobby, frame, |_, _| true),
+            Exclude::None => self.send_to_members(lobby, frame, latest, |_, _| true),
             Exclude::Conn(conn) => {
-                self.send_to_members(lobby, frame, |directory, seat| directory.seat(seat).conn != conn)
+                self.send_to_members(lobby, frame, latest, |directory, seat| directory.seat(seat).conn != conn)
             }
             Exclude::User(user) => {
-                self.send_to_members(lobby, frame, |directory, seat| **directory.user_of(seat) != *user)
+                self.send_to_members(lobby, frame, latest, |directory, seat| **directory.user_of(seat) != *user)
             }
-            Exclude::Users(users) => {
-                self.send_to_members(lobby, frame, |directory, seat| !users.contains(&&**directory.user_of(seat)))
-            }
+            Exclude::Users(users) => self
+                .send_to_members(lobby, frame, latest, |directory, seat| !users.contains(&&**directory.user_of(seat))),
         }
     }
 
@@ -128,7 +147,7 @@ impl Core {
         let seq = lobby_ref.seq;
         protocol::write_message(&mut self.text, &from.user, seq, data);
         let frame = Frame::text(&self.text);
-        (seq, self.send_to_members(lobby, &frame, |directory, seat| directory.seat(seat).conn != from.conn))
+        (seq, self.send_to_members(lobby, &frame, None, |directory, seat| directory.seat(seat).conn != from.conn))
     }
 
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
@@ -163,6 +182,12 @@ impl Core {
         self.counters.frames_out += 1;
     }
 
+    /// What the `welcome` names as the rate, in the long run.
+    fn messages_per_second(&self, key: usize) -> Option<f64> {
+        let rate = self.slots[key].meter.tier.or(self.config.message_rate())?;
+        Some(f64::from(rate.count()) / rate.period().as_secs_f64())
+    }
+
     /// The first words to a member: who it is and where. Who else is there follows when the lobby is introduced.
     pub(super) fn welcome(&mut self, member: &Member) {
         let is_fresh = !self.directory.seat(member.seat_key).introduced;
@@ -180,7 +205,10 @@ impl Core {
             resumed: false,
             recovered: false,
             server_time: self.unix_micros() / 1000,
-            limits: WelcomeLimits { max_message_bytes: self.config.max_message_bytes.0, messages_per_second: None },
+            limits: WelcomeLimits {
+                max_message_bytes: self.config.max_message_bytes.0,
+                messages_per_second: self.messages_per_second(member.conn.index()),
+            },
             ping: WelcomePing {
                 interval_ms: self.config.ping_interval.as_millis() as u64,
                 timeout_ms: self.config.pong_timeout.as_millis() as u64,
@@ -256,7 +284,7 @@ impl Core {
         }
         if let Some(diff) = diff {
             let first_fresh = fresh.first().map(|&seat| self.directory.seat(seat).id);
-            self.send_to_members(lobby, &diff, |directory, seat| {
+            self.send_to_members(lobby, &diff, None, |directory, seat| {
                 first_fresh.is_none_or(|first| directory.seat(seat).id < first)
             });
         }
@@ -264,7 +292,7 @@ impl Core {
             && self.directory.get_lobby(lobby).is_some()
         {
             let to_all = telling == Telling::State;
-            self.send_to_members(lobby, &state, |_, seat| to_all || fresh.contains(&seat));
+            self.send_to_members(lobby, &state, None, |_, seat| to_all || fresh.contains(&seat));
         }
     }
 }

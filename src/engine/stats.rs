@@ -45,6 +45,8 @@ pub struct Counters {
     pub frames_out: u64,
     /// Frames of which the receiver was cut off before a byte was written.
     pub frames_dropped: u64,
+    /// Latest-wins frames that gave way to a newer one before they were written.
+    pub frames_replaced: u64,
     /// Pings sent to idle connections.
     pub pings: u64,
     /// Application-level health checks begun.
@@ -68,6 +70,7 @@ impl Default for Counters {
             messages_in: 0,
             frames_out: 0,
             frames_dropped: 0,
+            frames_replaced: 0,
             pings: 0,
             health_checks: 0,
             health_checks_failed: 0,
@@ -121,6 +124,7 @@ impl Stats {
             ("messages_in", c.messages_in),
             ("frames_out", c.frames_out),
             ("frames_dropped", c.frames_dropped),
+            ("frames_replaced", c.frames_replaced),
             ("pings", c.pings),
             ("health_checks", c.health_checks),
             ("health_checks_failed", c.health_checks_failed),

@@ -20,6 +20,7 @@ use super::presence::{Departure, Presence};
 use crate::close::{CloseReason, LeaveReason};
 use crate::config::{Config, DuplicateLogin, Limit};
 use crate::id::{ConnId, SeatId};
+use crate::rate::{Bucket, Remembered};
 
 pub(crate) type SeatKey = usize;
 pub(crate) type LobbyKey = usize;
@@ -48,6 +49,14 @@ struct User {
     seats: Vec<SeatKey>,
     reserved: usize,
     awaited: usize,
+    meter: UserMeter,
+}
+
+/// What a user has used up of its rates, over all its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UserMeter {
+    pub(crate) messages: Bucket,
+    pub(crate) bytes: Bucket,
 }
 
 #[derive(Debug)]
@@ -94,6 +103,8 @@ pub(crate) struct Directory {
     lobbies: Slab<Lobby>,
     lobby_keys: HashMap<Arc<str>, LobbyKey>,
     seats: Slab<Seat>,
+    /// What users who are not here had used up when they left.
+    remembered: Remembered<Arc<str>, UserMeter>,
     reserved: usize,
     seats_ever: u64,
     last_epoch: u64,
@@ -112,6 +123,7 @@ impl Directory {
             lobbies: Slab::new(),
             lobby_keys: HashMap::new(),
             seats: Slab::new(),
+            remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
             seats_ever: 0,
             last_epoch: 0,
@@ -271,7 +283,9 @@ impl Directory {
             return user;
         }
         let name: Arc<str> = name.into();
-        let user = self.users.insert(User { name: Arc::clone(&name), seats: Vec::new(), reserved: 0, awaited: 0 });
+        let meter = self.remembered.take(&name).unwrap_or_default();
+        let user =
+            self.users.insert(User { name: Arc::clone(&name), seats: Vec::new(), reserved: 0, awaited: 0, meter });
         self.user_keys.insert(name, user);
         user
     }
@@ -304,6 +318,9 @@ impl Directory {
         if self.users.get(user).is_some_and(|user| user.seats.is_empty() && user.awaited == 0) {
             let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
+            if user.meter != UserMeter::default() {
+                self.remembered.put(user.name, user.meter);
+            }
         }
     }
 
@@ -327,6 +344,10 @@ impl Directory {
 
     pub(crate) fn seat_mut(&mut self, seat: SeatKey) -> &mut Seat {
         &mut self.seats[seat]
+    }
+
+    pub(crate) fn meter_of(&mut self, seat: SeatKey) -> &mut UserMeter {
+        &mut self.users[self.seats[seat].user].meter
     }
 
     pub(crate) fn user_of(&self, seat: SeatKey) -> &Arc<str> {

@@ -156,7 +156,7 @@ pub(crate) struct Welcome<'a> {
 pub(crate) struct WelcomeLimits {
     pub(crate) max_message_bytes: usize,
     /// `None`, written as `null`: unlimited.
-    pub(crate) messages_per_second: Option<u32>,
+    pub(crate) messages_per_second: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -243,6 +243,15 @@ pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, d
 
 pub(crate) fn write_error(out: &mut String, reference: Option<&str>, reject: Reject, message: &str) {
     Object::of_type(out, "error").reference(reference).string("code", reject.word()).string("message", message).end();
+}
+
+pub(crate) fn write_rate_limited(out: &mut String, reference: Option<&str>, retry_after_ms: u64) {
+    Object::of_type(out, "error")
+        .reference(reference)
+        .string("code", Reject::RateLimited.word())
+        .string("message", "you send more than your rate")
+        .number("retry_after_ms", retry_after_ms)
+        .end();
 }
 
 pub(crate) fn write_pong(out: &mut String, reference: Option<&str>, server_time: u64) {

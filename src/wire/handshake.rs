@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -32,6 +32,7 @@ pub enum Subprotocols {
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
+    address: IpAddr,
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
@@ -47,6 +48,11 @@ impl Request<'_> {
     /// The address it comes from.
     pub fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client's own address: behind trusted proxies the one they name, else that of the peer.
+    pub fn address(&self) -> IpAddr {
+        self.address
     }
 
     /// The path, with percent-encoding undone; it starts with `/`.
@@ -102,18 +108,26 @@ impl Upgrade {
     }
 }
 
+/// Whose request it is, and how it is to be read.
+pub(crate) struct Terms {
+    pub(crate) conn: ConnId,
+    pub(crate) peer: SocketAddr,
+    pub(crate) max_headers: u32,
+    /// Proxies whose word about the client's address is taken.
+    pub(crate) trusted_proxies: u32,
+    pub(crate) subprotocols: Subprotocols,
+}
+
 /// Reads a complete request head and passes it on as a [`Request`] and what it takes to grant it.
 ///
 /// The upgrade may be refused while the request is well-formed, so that a page that does not exist is "not found" even
 /// to somebody who asks for no upgrade.
 pub(crate) fn read<R>(
     head: &[u8],
-    max_headers: u32,
-    conn: ConnId,
-    peer: SocketAddr,
-    subprotocols: Subprotocols,
+    terms: &Terms,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
 ) -> Result<R, Refusal> {
+    let &Terms { conn, peer, max_headers, trusted_proxies, subprotocols } = terms;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let places = headers.len().min(max_headers as usize);
     let mut parsed = httparse::Request::new(&mut headers[..places]);
@@ -154,7 +168,8 @@ pub(crate) fn read<R>(
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
-    let request = Request { conn, peer, path, query, token, headers };
+    let address = forwarded_for(headers, trusted_proxies).unwrap_or(peer.ip());
+    let request = Request { conn, peer, address, path, query, token, headers };
     Ok(decide(&request, upgrade(headers, subprotocols)))
 }
 
@@ -199,6 +214,14 @@ fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<S
             Err(Refusal::new(400, "offer a subprotocol beside the bearer token, or none at all"))
         }
     }
+}
+
+/// The address that the outermost of `proxies` trusted proxies saw. Entries further left are the client's own invention.
+fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
+    let entries: Vec<&str> = list(headers, "x-forwarded-for").collect();
+    let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
+    // Some proxies add the port.
+    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 fn header_token<'a>(headers: &'a [Header<'a>]) -> Option<&'a str> {
@@ -262,7 +285,8 @@ mod tests {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId { index: 0, generation: 0 };
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        let decided = read(head.as_bytes(), 16, conn, peer, subprotocols, |request, upgrade| {
+        let terms = Terms { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
+        let decided = read(head.as_bytes(), &terms, |request, upgrade| {
             upgrade.map(|upgrade| {
                 let response = String::from_utf8(upgrade.response().to_vec()).expect("ASCII");
                 assert!(
@@ -324,6 +348,23 @@ mod tests {
         check_with(|l| l.push(bearer), (101, r#"Some("lobby.v1.json") Some("bob")"#));
         check_with(|l| l.extend([bearer, "Authorization: bearer cid"]), (101, r#"Some("cid")"#));
         check_with(|l| l.push("Authorization: Basic x"), (101, r#"Some("ann")"#));
+    }
+
+    #[test]
+    fn addresses_are_counted_from_the_right() {
+        #[track_caller]
+        fn check(lines: &[&str], proxies: u32, expected: Option<&str>) {
+            let headers: Vec<Header<'_>> =
+                lines.iter().map(|value| Header { name: "X-Forwarded-For", value: value.as_bytes() }).collect();
+            assert_eq!(forwarded_for(&headers, proxies).map(|address| address.to_string()).as_deref(), expected);
+        }
+        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 0, None);
+        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 1, Some("2.2.2.2"));
+        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 2, Some("1.1.1.1"));
+        check(&["1.1.1.1"], 2, None);
+        check(&["[::1]:80"], 1, Some("::1"));
+        check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
+        check(&["unknown"], 1, None);
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The little HTTP/1.1 (RFC 9112) that a WebSocket server needs: where a request head ends, and how to refuse one.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
+
+use crate::rate::Rate;
 
 /// A request that is answered with a status and one sentence instead of an upgrade.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +13,7 @@ pub struct Refusal {
     status: u16,
     sentence: Cow<'static, str>,
     /// Complete header lines beside the usual ones.
-    lines: &'static str,
+    lines: Cow<'static, str>,
 }
 
 impl Refusal {
@@ -24,7 +27,23 @@ impl Refusal {
             429 | 503 => "Retry-After: 1\r\n",
             _ => "",
         };
-        Refusal { status, sentence: sentence.into(), lines }
+        Refusal { status, sentence: sentence.into(), lines: lines.into() }
+    }
+
+    /// Status 429, with when to come back and what the limit is (draft-ietf-httpapi-ratelimit-headers, in its older form).
+    pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
+        let seconds = |span: Duration| span.as_secs() + u64::from(span.subsec_nanos() > 0);
+        let lines = format!(
+            "Retry-After: {}\r\nX-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {remaining}\r\nX-RateLimit-Reset: {}\r\n",
+            seconds(retry_after),
+            rate.burst(),
+            seconds(full_after)
+        );
+        Refusal {
+            status: 429,
+            sentence: "too many connections from your address; wait a little".into(),
+            lines: lines.into(),
+        }
     }
 
     /// The HTTP status.

@@ -23,9 +23,16 @@ pub enum Flow {
     Finished,
 }
 
+#[derive(Debug)]
+struct Queued {
+    bytes: Bytes,
+    /// A frame queued later under the same key takes this one's place, unless it has begun.
+    latest: Option<u64>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Queued>,
     /// Bytes of the first frame that have been written already.
     written: usize,
     /// Bytes of all queued frames that have not been written.
@@ -44,7 +51,26 @@ impl Outbox {
 
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
-        self.frames.push_back(frame);
+        self.frames.push_back(Queued { bytes: frame, latest: None });
+    }
+
+    /// Queues a frame that only matters until the next one under the same key.
+    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes) {
+        self.bytes += frame.len();
+        self.frames.push_back(Queued { bytes: frame, latest: Some(key) });
+    }
+
+    /// Drops the frame that is queued under `key`, if there is one of which no byte has been written.
+    ///
+    /// Its successor goes to the end and not to its place: it may speak of what was queued in between.
+    pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
+        let begun = usize::from(self.written > 0);
+        let Some(at) = self.frames.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
+            return false;
+        };
+        let dropped = self.frames.remove(begun + at).expect("position() has found it");
+        self.bytes -= dropped.bytes.len();
+        true
     }
 
     /// What counts against `max_outbound_bytes`.
@@ -68,7 +94,7 @@ impl Outbox {
         let begun = usize::from(self.written > 0 || self.answer_first);
         let dropped = self.frames.len() - begun.min(self.frames.len());
         self.frames.truncate(begun);
-        self.bytes = self.frames.front().map_or(0, |frame| frame.len() - self.written);
+        self.bytes = self.frames.front().map_or(0, |first| first.bytes.len() - self.written);
         dropped
     }
 
@@ -99,15 +125,15 @@ impl Outbox {
     }
 
     fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {
-        let first = &self.frames[0][self.written..];
+        let first = &self.frames[0].bytes[self.written..];
         if self.frames.len() == 1 {
             return socket.write(first);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(first);
         let mut count = 1;
-        for frame in self.frames.iter().take(MAX_SLICES).skip(1) {
-            slices[count] = IoSlice::new(frame);
+        for queued in self.frames.iter().take(MAX_SLICES).skip(1) {
+            slices[count] = IoSlice::new(&queued.bytes);
             count += 1;
         }
         socket.write_vectored(&slices[..count])
@@ -116,7 +142,7 @@ impl Outbox {
     fn advance(&mut self, mut n: usize) {
         self.bytes -= n;
         while n > 0 {
-            let rest = self.frames[0].len() - self.written;
+            let rest = self.frames[0].bytes.len() - self.written;
             if n < rest {
                 self.written += n;
                 return;
@@ -130,9 +156,9 @@ impl Outbox {
 
     /// Asserts what must hold between calls.
     pub(crate) fn check(&self) {
-        let queued: usize = self.frames.iter().map(Bytes::len).sum();
+        let queued: usize = self.frames.iter().map(|queued| queued.bytes.len()).sum();
         assert_eq!(self.bytes + self.written, queued, "the outbox's byte count is that of its frames");
-        assert!(self.frames.front().map_or(self.written == 0, |frame| self.written < frame.len()));
+        assert!(self.frames.front().map_or(self.written == 0, |first| self.written < first.bytes.len()));
     }
 }
 
@@ -198,5 +224,22 @@ mod tests {
         let mut socket = Narrow { step: 100, block: true, got: Vec::new() };
         assert_eq!(outbox.write_to(&mut socket).expect("never fails"), (3, Flow::Drained));
         assert_eq!(socket.got, b"gun");
+    }
+
+    #[test]
+    fn the_latest_takes_the_place_of_its_older_self() {
+        let mut outbox = Outbox::default();
+        outbox.push_latest(7, Bytes::from_static(b"old"));
+        outbox.push(Bytes::from_static(b"event"));
+        outbox.push_latest(8, Bytes::from_static(b"other"));
+        assert!(outbox.drop_latest(7) && !outbox.drop_latest(9));
+        outbox.push_latest(7, Bytes::from_static(b"new"));
+        outbox.check();
+        // All before it and one byte of `new` are written: it must be completed, and the next one follows it.
+        outbox.advance(5 + 5 + 1);
+        assert!(!outbox.drop_latest(7));
+        outbox.push_latest(7, Bytes::from_static(b"newer"));
+        outbox.check();
+        assert_eq!(outbox.bytes(), 2 + 5);
     }
 }

@@ -12,7 +12,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("net", &["engine", "wire", "lobby"]),
     ("sim", &["engine", "wire", "lobby", "apps"]),
 ];
-const VOCABULARY: &[&str] = &["close", "config", "id", "random", "time"];
+const VOCABULARY: &[&str] = &["close", "config", "id", "random", "rate", "time"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

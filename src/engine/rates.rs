@@ -1,0 +1,175 @@
+//! Who may do how much: one connection's and one user's messages and bytes, one address's connections.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use super::app::Speech;
+use super::core::Core;
+use crate::close::{CloseReason, Reject};
+use crate::config::Config;
+use crate::lobby::protocol;
+use crate::rate::{Bucket, Denied, Rate, Remembered};
+use crate::time::Time;
+use crate::wire::http::Refusal;
+
+/// What one connection has used up.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// The rate of the connection's identity, in place of the configuration's.
+    pub(crate) tier: Option<Rate>,
+    messages: Bucket,
+    bytes: Bucket,
+    control: Bucket,
+    strikes: Bucket,
+    /// Set while what is being read is more than the rate of bytes: its messages are refused.
+    over: Option<Denied>,
+    /// When the next `rate_limited` that nobody asked for may be sent.
+    error_at: Time,
+}
+
+/// Connections by address. With IPv6 an address is a /64: what one customer is given.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    here: HashMap<IpAddr, Here>,
+    gone: Remembered<IpAddr, Bucket>,
+}
+
+#[derive(Debug, Default)]
+struct Here {
+    connections: usize,
+    attempts: Bucket,
+}
+
+impl Addresses {
+    pub(crate) fn new(config: &Config) -> Addresses {
+        Addresses { here: HashMap::new(), gone: Remembered::new(config.max_remembered_rates) }
+    }
+
+    /// A request came from `address`. Counts the connection until [`left`](Self::left); fails when it is one attempt too many.
+    fn came(&mut self, address: IpAddr, now: Time, rate: Option<Rate>) -> Result<usize, Refusal> {
+        let here = self
+            .here
+            .entry(address)
+            .or_insert_with(|| Here { connections: 0, attempts: self.gone.take(&address).unwrap_or_default() });
+        here.connections += 1;
+        let Some(rate) = rate else { return Ok(here.connections) };
+        match here.attempts.take(now, 1, rate) {
+            Ok(()) => Ok(here.connections),
+            Err(denied) => {
+                let remaining = here.attempts.remaining(now, rate);
+                Err(Refusal::too_many(rate, remaining, denied.retry_after, here.attempts.full_after(now)))
+            }
+        }
+    }
+
+    pub(crate) fn left(&mut self, address: IpAddr) {
+        let here = self.here.get_mut(&address).expect("whoever leaves has come");
+        here.connections -= 1;
+        if here.connections == 0 {
+            let attempts = here.attempts;
+            self.here.remove(&address);
+            if attempts != Bucket::default() {
+                self.gone.put(address, attempts);
+            }
+        }
+    }
+
+    /// Connections of one address.
+    pub(crate) fn connections(&self, address: IpAddr) -> usize {
+        self.here.get(&address).map_or(0, |here| here.connections)
+    }
+
+    /// Addresses with a connection.
+    pub(crate) fn len(&self) -> usize {
+        self.here.len()
+    }
+}
+
+/// What counts as one address.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64))),
+        v4 => v4,
+    }
+}
+
+impl Core {
+    /// Counts a request's address, once it is known. Fails when that address has come too often, or is here too often.
+    pub(super) fn charge_attempt(&mut self, key: usize, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
+        let address = network_of(address);
+        self.slots[key].address = Some(address);
+        let rate = self.config.attempt_rate();
+        let connections = self.addresses.came(address, self.now, rate)?;
+        let has_room = self.config.max_per_ip.has_room(connections - 1);
+        Ok(if has_room { Ok(()) } else { Err(CloseReason::IpLimit) })
+    }
+
+    /// Charges received bytes, before they are looked at.
+    pub(super) fn charge_bytes(&mut self, key: usize, count: usize) {
+        let (own, user) = (self.config.byte_rate(), self.config.user_byte_rate());
+        let now = self.now;
+        let charge = |bucket: &mut Bucket, rate: Option<Rate>| match rate {
+            // Never more than the bucket holds: what came in one piece is not wrong for that.
+            Some(rate) => bucket.take(now, u32::try_from(count).unwrap_or(u32::MAX).min(rate.burst()), rate),
+            None => Ok(()),
+        };
+        let slot = &mut self.slots[key];
+        let outcome = charge(&mut slot.meter.bytes, own);
+        let outcome = match slot.member() {
+            Some(member) if user.is_some() => {
+                outcome.and(charge(&mut self.directory.meter_of(member.seat_key).bytes, user))
+            }
+            _ => outcome,
+        };
+        self.slots[key].meter.over = outcome.err();
+    }
+
+    /// Charges a message, to its connection and to its user.
+    pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
+        let now = self.now;
+        let slot = &mut self.slots[key];
+        if let Some(over) = slot.meter.over {
+            return Err(over);
+        }
+        let tier = slot.meter.tier;
+        if let Some(rate) = tier.or(self.config.message_rate()) {
+            slot.meter.messages.take(now, 1, rate)?;
+        }
+        if let Some(rate) = tier.or(self.config.user_message_rate())
+            && let Some(member) = self.slots[key].member()
+        {
+            self.directory.meter_of(member.seat_key).messages.take(now, 1, rate)?;
+        }
+        Ok(())
+    }
+
+    /// Charges a ping, a pong or a health answer.
+    pub(super) fn charge_control(&mut self, key: usize) -> Result<(), Denied> {
+        let now = self.now;
+        match self.config.control_rate() {
+            Some(rate) => self.slots[key].meter.control.take(now, 1, rate),
+            None => Ok(()),
+        }
+    }
+
+    /// A message was more than its sender's rate. Who keeps doing that is ended.
+    ///
+    /// With a `ref` it gets its one answer; without one the sender is told at most once a second.
+    pub(super) fn rate_limited(&mut self, key: usize, reference: Option<&str>, denied: Denied) {
+        self.counters.count_reject(Reject::RateLimited);
+        let strikes = Rate::new(1, Duration::from_secs(1), self.config.max_rate_strikes);
+        let now = self.now;
+        let meter = &mut self.slots[key].meter;
+        if meter.strikes.take(now, 1, strikes).is_err() {
+            return self.end(key, CloseReason::RateLimited);
+        }
+        if self.speech == Speech::Opaque || (reference.is_none() && now < meter.error_at) {
+            return;
+        }
+        meter.error_at = now + Duration::from_secs(1);
+        let retry_after_ms = denied.retry_after.as_micros().div_ceil(1000).min(u128::from(u32::MAX)) as u64;
+        protocol::write_rate_limited(&mut self.text, reference, retry_after_ms);
+        self.reply(key);
+    }
+}

@@ -1,0 +1,213 @@
+//! How often something may happen: rates, and the buckets that hold peers to them.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::hash::Hash;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// So many in so much time, and a burst at once.
+///
+/// ```
+/// use lobbyd::Rate;
+/// use std::time::Duration;
+///
+/// let rate = Rate::new(60, Duration::from_secs(1), 120);
+/// assert_eq!(rate.to_string(), "60/1s burst 120");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    count: u32,
+    period: Duration,
+    burst: u32,
+}
+
+impl Rate {
+    /// 60 a minute, 10 at once.
+    pub const FREE: Rate = Rate::new(60, Duration::from_secs(60), 10);
+    /// 600 a minute, 100 at once.
+    pub const PRO: Rate = Rate::new(600, Duration::from_secs(60), 100);
+    /// 6000 a minute, 1000 at once.
+    pub const ENTERPRISE: Rate = Rate::new(6000, Duration::from_secs(60), 1000);
+
+    /// `count` in each `period` in the long run, and up to `burst` at once after a pause.
+    ///
+    /// With a `count` or `burst` of 0 nothing is ever allowed.
+    pub const fn new(count: u32, period: Duration, burst: u32) -> Rate {
+        Rate { count, period, burst }
+    }
+
+    /// How many in each period.
+    pub const fn count(self) -> u32 {
+        self.count
+    }
+
+    /// The period.
+    pub const fn period(self) -> Duration {
+        self.period
+    }
+
+    /// How many at once.
+    pub const fn burst(self) -> u32 {
+        self.burst
+    }
+
+    /// Nanoseconds between two; `None` when nothing is ever allowed.
+    fn interval(self) -> Option<u64> {
+        if self.count == 0 || self.burst == 0 {
+            return None;
+        }
+        Some((self.period.as_nanos() as u64 / u64::from(self.count)).max(1))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{:?} burst {}", self.count, self.period, self.burst)
+    }
+}
+
+/// Why something may not happen now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denied {
+    /// How long to wait until it may. [`Duration::MAX`]: for ever, it is more than the burst.
+    pub retry_after: Duration,
+}
+
+/// A token bucket, in the form of the generic cell rate algorithm (ITU-T I.371): one number instead of a level and a time.
+///
+/// It is full at first. Whatever is denied costs nothing.
+///
+/// ```
+/// use lobbyd::{Bucket, Rate, Time};
+/// use std::time::Duration;
+///
+/// let rate = Rate::new(2, Duration::from_secs(1), 3);
+/// let mut bucket = Bucket::default();
+/// for _ in 0..3 {
+///     assert!(bucket.take(Time::ZERO, 1, rate).is_ok(), "a burst of three");
+/// }
+/// let denied = bucket.take(Time::ZERO, 1, rate).unwrap_err();
+/// assert_eq!(denied.retry_after, Duration::from_millis(500));
+/// assert!(bucket.take(Time::ZERO + denied.retry_after, 1, rate).is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// When the bucket is full again, in nanoseconds since the start.
+    full_at: u64,
+}
+
+impl Bucket {
+    /// Takes `amount` out of the bucket, or says how long to wait until that is possible.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`]; nothing was taken.
+    pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
+        let for_ever = Denied { retry_after: Duration::MAX };
+        let interval = rate.interval().filter(|_| amount <= rate.burst).ok_or(for_ever)?;
+        let now = nanos(now);
+        let full_at = self.full_at.max(now).saturating_add(interval.saturating_mul(u64::from(amount)));
+        let allowed_at = full_at.saturating_sub(interval.saturating_mul(u64::from(rate.burst)));
+        if allowed_at > now {
+            // Rounded up to the engine's microseconds: whoever waits that long is not denied again.
+            return Err(Denied { retry_after: Duration::from_micros((allowed_at - now).div_ceil(1000)) });
+        }
+        self.full_at = full_at;
+        Ok(())
+    }
+
+    /// How many could be taken now.
+    pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
+        let Some(interval) = rate.interval() else { return 0 };
+        let missing = self.full_at.saturating_sub(nanos(now)).div_ceil(interval);
+        rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
+    }
+
+    /// How long until the bucket is full.
+    pub fn full_after(&self, now: Time) -> Duration {
+        Duration::from_nanos(self.full_at.saturating_sub(nanos(now)))
+    }
+}
+
+/// What somebody who is gone had used up, so that coming back does not fill its bucket. Bounded: the oldest is forgotten
+/// first.
+#[derive(Debug)]
+pub(crate) struct Remembered<K, V> {
+    bound: usize,
+    entries: HashMap<K, V>,
+    /// Keys in the order in which they were remembered. Some may have been taken since.
+    order: VecDeque<K>,
+}
+
+impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
+    pub(crate) fn new(bound: u32) -> Remembered<K, V> {
+        Remembered { bound: bound as usize, entries: HashMap::new(), order: VecDeque::new() }
+    }
+
+    pub(crate) fn put(&mut self, key: K, value: V) {
+        self.entries.insert(key.clone(), value);
+        self.order.push_back(key);
+        while self.order.len() > self.bound {
+            let oldest = self.order.pop_front().expect("there is more than the bound");
+            self.entries.remove(&oldest);
+        }
+    }
+
+    pub(crate) fn take(&mut self, key: &K) -> Option<V> {
+        self.entries.remove(key)
+    }
+}
+
+fn nanos(time: Time) -> u64 {
+    time.as_micros().saturating_mul(1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever asks all the time gets the burst and then the rate, to within one percent over a minute.
+    #[test]
+    fn a_minute_of_asking_yields_burst_and_rate() {
+        for (count, period, burst) in
+            [(60, 1, 120), (60, 60, 10), (600, 60, 100), (6000, 60, 1000), (65_536, 1, 131_072)]
+        {
+            let rate = Rate::new(count, Duration::from_secs(period), burst);
+            let mut bucket = Bucket::default();
+            let (mut now, mut allowed) = (Time::ZERO, 0u64);
+            let end = Time::ZERO + Duration::from_secs(60);
+            while now <= end {
+                match bucket.take(now, 1, rate) {
+                    Ok(()) => allowed += 1,
+                    Err(denied) => now = now + denied.retry_after,
+                }
+            }
+            let expected = u64::from(burst) + u64::from(count) * 60 / period;
+            assert!(allowed.abs_diff(expected) * 100 <= expected, "{rate}: {allowed} instead of {expected}");
+        }
+    }
+
+    #[test]
+    fn what_is_denied_costs_nothing_and_may_happen_when_promised() {
+        let rate = Rate::new(3, Duration::from_secs(1), 5);
+        let mut bucket = Bucket::default();
+        assert!(bucket.take(Time::ZERO, 4, rate).is_ok());
+        assert_eq!(bucket.remaining(Time::ZERO, rate), 1);
+        let denied = bucket.take(Time::ZERO, 2, rate).expect_err("one is left");
+        for _ in 0..100 {
+            assert_eq!(bucket.take(Time::ZERO, 2, rate), Err(denied));
+        }
+        let early = Time::from_micros(denied.retry_after.as_micros() as u64 - 1);
+        assert!(bucket.take(early, 2, rate).is_err());
+        assert!(bucket.take(Time::ZERO + denied.retry_after, 2, rate).is_ok());
+    }
+
+    #[test]
+    fn more_than_the_burst_and_a_rate_of_nothing_are_denied_for_ever() {
+        let for_ever = Err(Denied { retry_after: Duration::MAX });
+        assert_eq!(Bucket::default().take(Time::ZERO, 6, Rate::new(3, Duration::from_secs(1), 5)), for_ever);
+        assert_eq!(Bucket::default().take(Time::ZERO, 1, Rate::new(0, Duration::from_secs(1), 5)), for_ever);
+    }
+}

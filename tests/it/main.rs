@@ -3,6 +3,10 @@
 mod scenario;
 mod witness;
 
+mod bytewise;
 mod faults;
+mod health;
+mod http;
 mod limits;
 mod protocol;
+mod protocol_errors;

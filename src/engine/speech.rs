@@ -71,7 +71,8 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
         let Engine { app, core } = self;
-        app.allows(&mut Context { core }, member, what)
+        // Whom the application has ended instead of answering says nothing any more.
+        app.allows(&mut Context { core }, member, what) && core.is_seated(member)
     }
 }
 

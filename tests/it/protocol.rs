@@ -826,6 +826,30 @@ fn an_application_may_forbid_what_the_engine_would_do() {
     assert_eq!(world.engine.stats().counters.rejected(Reject::NotAllowed), 3);
 }
 
+/// Nothing comes of what somebody says who is ended while the application is asked about it.
+#[test]
+fn whoever_is_closed_for_what_it_wants_to_say_has_not_said_it() {
+    for utterance in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
+        let mut world = World::new(
+            Config::default(),
+            Witness::<true>::reacting(|cx, who, event| {
+                if event.starts_with("may") {
+                    cx.close(who.expect("ann").conn(), CloseReason::PolicyViolation);
+                }
+            }),
+        );
+        world.run(THREE);
+        world.run(&format!(
+            r#"
+            ann > {utterance}
+            ann < goodbye code=1008, close 1008 policy_violation
+            bob < presence_diff seq=1 -ann:kicked
+            cid < presence_diff seq=1 -ann:kicked
+            "#
+        ));
+    }
+}
+
 #[test]
 fn an_application_may_refuse_a_message() {
     let mut world = World::new(

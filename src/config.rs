@@ -405,14 +405,6 @@ impl Config {
             "outbound_low_mark",
             format!("must be below outbound_high_mark ({}), or every frame would cross both", self.outbound_high_mark),
         );
-        require(
-            self.outbound_high_mark <= self.max_outbound_bytes,
-            "outbound_high_mark",
-            format!(
-                "must be at most max_outbound_bytes ({}), at which the connection is closed",
-                self.max_outbound_bytes
-            ),
-        );
         for (field, rate, burst_field, burst) in [
             ("messages_per_second", self.messages_per_second, "message_burst", self.message_burst),
             ("user_messages_per_second", self.user_messages_per_second, "user_message_burst", self.user_message_burst),
@@ -684,7 +676,7 @@ mod tests {
         };
         let problems = config.check().expect_err("three fields are wrong");
         let named: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
-        assert_eq!(named, ["pong_timeout", "max_pending", "outbound_high_mark", "max_outbound_bytes"]);
+        assert_eq!(named, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
         assert!(problems[0].to_string().starts_with("pong_timeout = 40s: must be shorter than ping_interval (20s)"));
     }
 }

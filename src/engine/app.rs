@@ -78,6 +78,8 @@ pub trait App {
     fn on_leave(&mut self, _cx: &mut Context<'_>, _who: &Member, _why: LeaveReason) {}
 
     /// A health check of `who` has ended: answered after `latency`, or not in time (`None`).
+    ///
+    /// Every check has one result. Those that are open when the connection ends are told as `None`, before `on_leave`.
     fn on_health(&mut self, _cx: &mut Context<'_>, _who: &Member, _latency: Option<Duration>) {}
 
     /// More than `outbound_high_mark` bytes are queued for `who`, or no more than `outbound_low_mark` again.

@@ -242,13 +242,13 @@ impl Core {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
             None => self.directory.join(code, user, id, unix)?,
         };
-        if let Some(old) = gave_up {
-            let member = self.slots[old.index()].member().expect("a seat's connection is seated").clone();
-            self.left(member, LeaveReason::Replaced);
-        }
         if let Some(old) = took_over.or(gave_up) {
-            // Its seat is not its own any more: it ends without leaving.
             self.record_end(old.index(), CloseReason::Replaced);
+            if gave_up.is_some() {
+                let member = self.slots[old.index()].member().expect("a seat's connection is seated").clone();
+                self.left(member, LeaveReason::Replaced);
+            }
+            // Its seat is not its own any more, so there is nothing to vacate.
             self.set_closing(old.index());
             self.say_goodbye(old.index(), CloseReason::Replaced);
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use log::{debug, info};
 
 use super::app::Speech;
-use super::core::Core;
+use super::core::{Core, Happening};
 use super::slot::Standing;
 use crate::close::CloseReason;
 use crate::time::Time;
@@ -29,7 +29,12 @@ impl Core {
         }
         slot.ended = Some(reason);
         self.counters.count_close(reason);
-        self.counters.health_checks_failed += slot.health.end_checks() as u64;
+        let unanswered = slot.health.end_checks();
+        self.counters.health_checks_failed += unanswered as u64;
+        if let Some(member) = slot.member() {
+            // Before it leaves, so that every check has a result and nothing follows the leave.
+            self.happenings.extend((0..unanswered).map(|_| Happening::Health(member.clone(), None)));
+        }
         match slot.member() {
             Some(member) => info!(
                 "conn={} peer={} closed: {reason}: {} user={:?} lobby={}",

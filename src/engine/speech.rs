@@ -84,7 +84,8 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
         let Engine { app, core } = self;
-        app.allows(&mut Context { core }, member, what)
+        // Whom the application has ended instead of answering says nothing any more.
+        app.allows(&mut Context { core }, member, what) && core.is_seated(member)
     }
 }
 
@@ -183,9 +184,14 @@ impl Core {
     }
 
     /// What the `welcome` names as the rate, in the long run.
-    fn messages_per_second(&self, key: usize) -> Option<f64> {
+    fn messages_per_second(&self, key: usize) -> Option<serde_json::Number> {
         let rate = self.slots[key].meter.tier.or(self.config.message_rate())?;
-        Some(f64::from(rate.count()) / rate.period().as_secs_f64())
+        let (count, millis) = (u64::from(rate.count()) * 1000, rate.period().as_millis() as u64);
+        if count.is_multiple_of(millis.max(1)) {
+            Some((count / millis.max(1)).into())
+        } else {
+            serde_json::Number::from_f64(count as f64 / millis as f64)
+        }
     }
 
     /// The first words to a member: who it is and where. Who else is there follows when the lobby is introduced.

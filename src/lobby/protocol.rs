@@ -156,7 +156,7 @@ pub(crate) struct Welcome<'a> {
 pub(crate) struct WelcomeLimits {
     pub(crate) max_message_bytes: usize,
     /// `None`, written as `null`: unlimited.
-    pub(crate) messages_per_second: Option<f64>,
+    pub(crate) messages_per_second: Option<serde_json::Number>,
 }
 
 #[derive(Serialize)]

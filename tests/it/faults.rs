@@ -582,6 +582,36 @@ fn late_pong_answers_no_later_ping() {
     assert_eq!(world.engine.app_mut().take(), ["join ann", "health ann unhealthy", "health ann 500000us"]);
 }
 
+/// The reference implementation's ping raised instead of answering when the connection had gone.
+#[test]
+fn a_ping_always_has_a_result() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "nobody of that name");
+    for end in ["hangup", "close 1000", r#"{"type":"leave"}"#, "break", "connect", "connect elsewhere"] {
+        world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+        world.engine.app_mut().take();
+        assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 1);
+        match end {
+            "break" => world.steps("ann > break\nann > ping x"),
+            "connect" => world.steps("ann:2 > connect chess"),
+            "connect elsewhere" => world.steps("ann:3 > connect go"),
+            end => world.steps(&format!("ann < health_ping\nann > {end}")),
+        }
+        world.settle();
+        let log = world.engine.app_mut().take();
+        assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes while ann is known, {log:?}");
+        assert_eq!(log.iter().filter(|event| event.starts_with("health")).count(), 1);
+        world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
+        world.steps("advance 10s");
+        assert!(!world.engine.app_mut().take().iter().any(|event| event.starts_with("health")), "{end}: once");
+        for name in ["ann", "ann:2", "ann:3"] {
+            if world.knows(name) {
+                world.take(name);
+            }
+        }
+    }
+}
+
 /// The reference implementation measured with wall time: a step of the clock gave negative or huge latencies.
 #[test]
 fn latency_is_never_negative_whatever_the_clock_does() {

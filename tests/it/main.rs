@@ -2,10 +2,14 @@
 
 mod scenario;
 
+mod bytewise;
 mod documents;
 mod faults;
+mod health;
+mod http;
 mod limits;
 mod net;
 mod protocol;
+mod protocol_errors;
 mod tidy;
 mod witness;

@@ -116,7 +116,8 @@ fn two_clients_talk_over_real_sockets() {
 #[test]
 fn more_than_a_receive_buffer_is_read_to_its_end() {
     // Edge-triggered: what one read leaves behind brings no second event.
-    let small = Config { receive_buffer_bytes: lobbyd::Bytes(1024), ..config() };
+    let unlimited = lobbyd::Limit::UNLIMITED;
+    let small = Config { receive_buffer_bytes: lobbyd::Bytes(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));

@@ -1,0 +1,450 @@
+//! Signs of life: the path's by pings of RFC 6455, the page's by health checks. All in virtual time.
+
+use std::time::Duration;
+
+use lobbyd::apps::Relay;
+use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::{CloseReason, Config, DuplicateLogin, Limit, Time};
+
+use crate::scenario::{World, check};
+use crate::witness::Witness;
+
+const SECOND: Duration = Duration::from_secs(1);
+const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_state";
+
+// ---- is the path alive? ----
+
+#[test]
+fn silence_is_followed_by_a_ping_and_then_by_the_end() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    world.run(
+        r#"
+        advance 19999ms
+        ann < nothing
+        advance 1ms
+        ann < ping
+        advance 9999ms
+        ann < nothing
+        # Stale after ping_interval and pong_timeout; then close_timeout, then linger_timeout.
+        advance 1ms
+        ann < goodbye code=4201 reason=stale reconnect=true, close 4201 stale
+        advance 1999ms
+        ann < nothing
+        advance 1ms
+        ann < eof
+        advance 999ms
+        "#,
+    );
+    assert!(world.is_open("ann"));
+    world.run("advance 1ms");
+    assert!(!world.is_open("ann"));
+    assert_eq!(world.engine.poll_timeout(), None);
+    let counters = world.engine.stats().counters;
+    assert_eq!((counters.pings, counters.closed(CloseReason::Stale)), (1, 1));
+}
+
+/// Wherever in a granule somebody was last heard, a ping comes neither early nor more than a granule late.
+#[test]
+fn deadlines_are_kept_to_within_a_granule() {
+    let granule = Duration::from_millis(7);
+    let config = Config {
+        wheel_granule: granule,
+        ping_interval: Duration::from_millis(200),
+        pong_timeout: Duration::from_millis(100),
+        ..Config::default()
+    };
+    for offset in [0, 1, 3500, 6999, 7000, 7001, 123_456] {
+        let mut world = World::new(config.clone(), Relay);
+        world.advance(Duration::from_micros(offset));
+        world.run(JOINED);
+        let heard = world.now;
+        let mut wait_for = |at_least: Duration, what: &str| {
+            let due = world.now + at_least;
+            while world.take("ann").is_empty() {
+                let next = world.engine.poll_timeout().expect("a member has a timer");
+                world.advance(next - world.now);
+            }
+            assert!(world.now >= due && world.now <= due + granule, "{what} at {}, due {due}", world.now);
+            world.now
+        };
+        let pinged = wait_for(config.ping_interval, "ping");
+        let stale = wait_for(config.pong_timeout, "close");
+        assert!(stale - heard <= config.ping_interval + config.pong_timeout + 2 * granule);
+        assert!(pinged < stale);
+    }
+}
+
+#[test]
+fn any_byte_saves() {
+    #[track_caller]
+    fn check_saves(bytes: &[u8]) {
+        let mut world = World::new(Config::default(), Relay);
+        world.run(JOINED);
+        world.run("advance 29s\nann < ping");
+        world.send("ann", bytes);
+        world.settle();
+        world.take("ann");
+        // The next ping comes after the full interval again.
+        world.run("advance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
+        world.run("advance 10s\nann < goodbye, close 4201 stale");
+    }
+    let pong = wire::frame(Opcode::PONG, true, b"", [1; 4]);
+    check_saves(&pong);
+    check_saves(&wire::frame(Opcode::PONG, true, b"unasked", [1; 4]));
+    check_saves(&wire::text(r#"{"type":"ping"}"#));
+    check_saves(&wire::frame(Opcode::PING, true, b"", [1; 4]));
+    check_saves(&wire::text("nonsense"));
+    // Even less than a frame.
+    check_saves(&pong[..1]);
+}
+
+/// The driver reads before it expires timers, so whatever has arrived by then is in time.
+#[test]
+fn a_pong_that_comes_with_the_deadline_is_in_time() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    world.run("advance 20s\nann < ping\nadvance 9999ms");
+    let deadline = world.engine.poll_timeout().expect("a member has a timer");
+    let conn = world.conn("ann");
+    world.engine.handle_bytes(deadline, conn, &wire::frame(Opcode::PONG, true, b"", [1; 4]));
+    world.engine.handle_timeout(deadline);
+    world.settle();
+    world.run("ann < nothing\nadvance 5s\nann < nothing");
+    assert_eq!(world.engine.stats().total_connections, 1);
+}
+
+#[test]
+fn a_busy_connection_is_never_pinged() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    for _ in 0..50 {
+        world.run("advance 19900ms\nann > {\"type\":\"ping\"}\nann < pong");
+    }
+    assert_eq!(world.engine.stats().counters.pings, 0);
+}
+
+/// Sending proves nothing: what is written may wait in a buffer of the operating system for ever.
+#[test]
+fn sending_to_a_connection_is_no_sign_of_its_life() {
+    check(
+        Config::default(),
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        advance 15s
+        bob > {"type":"broadcast","data":1}
+        ann < message
+        advance 10s
+        ann < ping
+        bob > {"type":"broadcast","data":2}
+        ann < message
+        advance 5s
+        ann < goodbye, close 4201 stale
+        bob < presence_diff -ann:timeout
+        "#,
+    );
+}
+
+#[test]
+fn a_peer_that_answers_the_close_is_done_at_once() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    world.run(
+        r#"
+        advance 30s
+        ann < ping, goodbye, close 4201 stale
+        # Not dead after all, but it is over: nothing else it says is heard.
+        ann > {"type":"ping"}
+        ann > ping x
+        ann < nothing
+        ann > close 4201
+        ann < eof
+        ann > hangup
+        "#,
+    );
+    assert_eq!(world.engine.stats().closing, 0);
+    assert_eq!(world.engine.poll_timeout(), None);
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::Stale), 1);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_torn_down_all_the_same() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    world.run("ann > window 0\nadvance 33s\nann < cut");
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::Stale), 1);
+    assert_eq!(world.engine.poll_timeout(), None);
+}
+
+#[test]
+fn an_application_may_vouch_for_a_connection() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    let conn = world.conn("ann");
+    for _ in 0..5 {
+        world.run("advance 15s");
+        world.app(|_, cx| cx.update_last_message(conn));
+    }
+    world.run("ann < nothing\nadvance 20s\nann < ping");
+}
+
+#[test]
+fn time_never_goes_back() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run(JOINED);
+    world.run("advance 19s");
+    let conn = world.conn("ann");
+    let earlier = Time::from_micros(1);
+    // A clock that jumps back is held at the latest time seen.
+    world.engine.handle_timeout(earlier);
+    world.engine.handle_command(earlier, b"x");
+    world.engine.handle_bytes(earlier, conn, &wire::text(r#"{"type":"ping"}"#));
+    assert_eq!(world.engine.act(earlier, |_, cx| cx.now()), world.now);
+    world.settle();
+    world.run("ann < pong server_time=1000019000\nadvance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
+}
+
+#[test]
+fn a_long_sleep_loses_no_timer() {
+    let mut world = World::new(Config::default(), Relay);
+    world.run(JOINED);
+    world.run("bob > open");
+    // The process was stopped for a day, say: everything that is due comes up at once, in order.
+    world.now = Time::from_micros(86_400_000_000);
+    world.engine.handle_timeout(world.now);
+    world.settle();
+    world.run("bob < http 408, body, eof\nann < ping\nann > pong x\nadvance 19s\nann < nothing");
+}
+
+// ---- is the page alive, and how far away? ----
+
+/// A witness with ann in it, whose log is empty.
+fn with_ann<const JSON: bool>(config: Config) -> World<Witness<JSON>> {
+    let mut world = World::new(config, Witness::default());
+    world.run(if JSON { JOINED } else { "ann > connect chess\nann < upgrade" });
+    world.engine.app_mut().take();
+    world
+}
+
+#[test]
+fn latency_is_exact_to_the_microsecond() {
+    for micros in [0, 1, 999, 1000, 123_457, 1_999_999, 2_000_000] {
+        let mut world = with_ann::<true>(Config::default());
+        world.advance(Duration::from_micros(7_777_777));
+        assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 1);
+        world.run("ann < health_ping timestamp=1000007777");
+        let conn = world.conn("ann");
+        world.now = world.now + Duration::from_micros(micros);
+        let pong = wire::text(r#"{"type":"health_pong","timestamp":1000007777}"#);
+        world.engine.handle_bytes(world.now, conn, &pong);
+        assert_eq!(world.engine.app_mut().take(), [format!("health ann {micros}us")]);
+    }
+}
+
+#[test]
+fn a_check_that_is_not_answered_in_time_ends_once() {
+    let mut world = with_ann::<true>(Config::default());
+    world.app(|_, cx| cx.ping_user("ann", Duration::from_millis(50)));
+    world.run("ann < health_ping timestamp=1000000000\nadvance 49ms");
+    assert_eq!(world.engine.app_mut().take(), [""; 0]);
+    world.run("advance 1ms");
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+    world.run("ann > {\"type\":\"health_pong\",\"timestamp\":1000000000}\nadvance 5s");
+    assert_eq!(world.engine.app_mut().take(), [""; 0]);
+    let counters = world.engine.stats().counters;
+    assert_eq!((counters.health_checks, counters.health_checks_failed), (1, 1));
+    // It says nothing about the path.
+    assert_eq!(world.engine.stats().total_connections, 1);
+}
+
+#[test]
+fn answers_are_matched_by_their_nonce_alone() {
+    let mut world = with_ann::<true>(Config::default());
+    let mut ping = |timeout: Duration| {
+        world.app(|_, cx| cx.ping_user("ann", timeout));
+    };
+    ping(3 * SECOND);
+    ping(SECOND);
+    ping(2 * SECOND);
+    world.run(
+        r#"
+        ann < health_ping timestamp=1000000000, health_ping timestamp=1000000001, health_ping timestamp=1000000002
+        advance 500ms
+        # Unknown, almost right, and right.
+        ann > {"type":"health_pong","timestamp":0}
+        ann > {"type":"health_pong","timestamp":1000000003}
+        ann > {"type":"health_pong","timestamp":1000000002}
+        ann > {"type":"health_pong","timestamp":1000000002}
+        advance 500ms
+        advance 1s
+        ann > {"type":"health_pong","timestamp":1000000001}
+        ann > {"type":"health_pong","timestamp":1000000000}
+        advance 10s
+        "#,
+    );
+    let log = world.engine.app_mut().take();
+    assert_eq!(log, ["health ann 500000us", "health ann unhealthy", "health ann 2000000us"]);
+}
+
+#[test]
+fn another_connection_cannot_answer() {
+    let config =
+        Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(2), ..Config::default() };
+    let mut world = with_ann::<true>(config);
+    world.run("ann:2 > connect go\nann:2 < upgrade, welcome, presence_state\nadvance 1s");
+    world.engine.app_mut().take();
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 2, "each connection is asked");
+    world.run(
+        r#"
+        ann < health_ping timestamp=1000001000
+        ann:2 < health_ping timestamp=1000001000
+        advance 100ms
+        ann:2 > {"type":"health_pong","timestamp":1000001000}
+        advance 2s
+        "#,
+    );
+    assert_eq!(world.engine.app_mut().take(), ["health ann 100000us", "health ann unhealthy"]);
+}
+
+#[test]
+fn nonces_grow_and_can_be_read_by_javascript() {
+    let mut world = with_ann::<true>(Config { max_health_pings: 100, ..Config::default() });
+    let mut last = 0;
+    for step in 0..60 {
+        world.app(|_, cx| cx.ping_user("ann", SECOND));
+        let got = world.take("ann");
+        let ping: serde_json::Value = serde_json::from_str(&got[0]).expect("JSON");
+        let nonce = ping["timestamp"].as_u64().expect("an integer");
+        assert!(nonce > last && nonce < 1 << 53, "{nonce} after {last}");
+        last = nonce;
+        if step % 7 == 0 {
+            world.advance(Duration::from_millis(3));
+        }
+    }
+}
+
+#[test]
+fn open_checks_are_bounded_and_the_oldest_ends() {
+    let mut world = with_ann::<true>(Config { max_health_pings: 2, ..Config::default() });
+    for _ in 0..3 {
+        world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+    }
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+    world.run(
+        r#"
+        ann < health_ping timestamp=1000000000, health_ping timestamp=1000000001, health_ping timestamp=1000000002
+        advance 1ms
+        ann > {"type":"health_pong","timestamp":1000000000}
+        ann > {"type":"health_pong","timestamp":1000000001}
+        ann > {"type":"health_pong","timestamp":1000000002}
+        "#,
+    );
+    assert_eq!(world.engine.app_mut().take(), ["health ann 1000us", "health ann 1000us"]);
+    assert_eq!(world.engine.stats().counters.health_checks_failed, 1);
+}
+
+#[test]
+fn an_answer_may_come_by_the_applications_own_way() {
+    let mut world = with_ann::<true>(Config::default());
+    let conn = world.conn("ann");
+    world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+    world.run("ann < health_ping timestamp=1000000000\nadvance 30ms");
+    world.app(|_, cx| {
+        assert_eq!(cx.record_pong(conn, 7), None);
+        assert_eq!(cx.record_pong(conn, 1_000_000_000), Some(Duration::from_millis(30)));
+        assert_eq!(cx.record_pong(conn, 1_000_000_000), None);
+    });
+    assert_eq!(world.engine.app_mut().take(), ["health ann 30000us"]);
+}
+
+/// Members of an application that speaks no JSON are asked by a ping of RFC 6455, which every client answers by itself.
+#[test]
+fn opaque_members_are_checked_by_pings_of_the_websocket() {
+    let mut world = with_ann::<false>(Config::default());
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 1);
+    let nonce = 1_000_000_000_u64.to_be_bytes();
+    assert_eq!(world.take("ann"), [format!("ping {}", String::from_utf8_lossy(&nonce))]);
+    world.advance(Duration::from_micros(1234));
+    for payload in [&b""[..], &nonce[..7], &1_000_000_001_u64.to_be_bytes(), &nonce, &nonce] {
+        world.send("ann", &wire::frame(Opcode::PONG, true, payload, [1; 4]));
+    }
+    // What looks like the protocol's answer is a message like any other.
+    world.run(r#"ann > {"type":"health_pong","timestamp":1000000000}"#);
+    let log = world.engine.app_mut().take();
+    assert_eq!(log, ["health ann 1234us", r#"text ann {"type":"health_pong","timestamp":1000000000}"#]);
+}
+
+#[test]
+fn a_pong_of_the_websocket_answers_no_page() {
+    let mut world = with_ann::<true>(Config::default());
+    world.app(|_, cx| cx.ping_user("ann", SECOND));
+    world.run("ann < health_ping timestamp=1000000000");
+    world.send("ann", &wire::frame(Opcode::PONG, true, &1_000_000_000_u64.to_be_bytes(), [1; 4]));
+    world.run("advance 2s");
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+}
+
+#[test]
+fn pages_are_checked_periodically_when_configured_so() {
+    let config = Config { health_interval: Some(5 * SECOND), health_timeout: SECOND, ..Config::default() };
+    let mut world = with_ann::<true>(config);
+    world.run(
+        r#"
+        advance 4999ms
+        ann < nothing
+        advance 1ms
+        ann < health_ping timestamp=1000005000
+        advance 20ms
+        ann > {"type":"health_pong","timestamp":1000005000}
+        # From the time it was due, not from the answer.
+        advance 4970ms
+        ann < nothing
+        advance 10ms
+        ann < health_ping timestamp=1000010000
+        advance 1s
+        advance 4s
+        ann < health_ping timestamp=1000015000
+        ann > {"type":"leave"}
+        ann < goodbye, close 1000 left
+        advance 60s
+        ann < eof
+        "#,
+    );
+    let log = world.engine.app_mut().take();
+    assert_eq!(log, ["health ann 20000us", "health ann unhealthy", "health ann unhealthy", "leave ann left"]);
+}
+
+#[test]
+fn health_checks_are_left_to_the_application_when_they_are_off() {
+    let mut world = with_ann::<true>(Config::default());
+    world.run("advance 15s\nann < nothing");
+    assert_eq!(world.engine.stats().counters.health_checks, 0);
+}
+
+/// The check of a page and the ping of its path do not disturb each other.
+#[test]
+fn a_check_proves_no_life_and_its_answer_does() {
+    let mut world = with_ann::<true>(Config::default());
+    world.run("advance 19s");
+    world.app(|_, cx| cx.ping_user("ann", 5 * SECOND));
+    world.run(
+        r#"
+        ann < health_ping timestamp=1000019000
+        advance 1s
+        ann < ping
+        advance 2s
+        ann > {"type":"health_pong","timestamp":1000019000}
+        advance 19990ms
+        ann < nothing
+        advance 10ms
+        ann < ping
+        advance 10s
+        ann < goodbye, close 4201 stale
+        "#,
+    );
+    assert_eq!(world.engine.app_mut().take(), ["health ann 3000000us", "leave ann timeout"]);
+}

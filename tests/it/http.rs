@@ -1,0 +1,238 @@
+//! What a request that is no proper upgrade is answered, in HTTP.
+
+use lobbyd::apps::{Echo, Relay};
+use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::{App, Config};
+
+use crate::scenario::World;
+
+const GOOD: &[&str] = &[
+    "GET /ws/chess?token=ann HTTP/1.1",
+    "Host: localhost",
+    "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+];
+
+/// What the server sends to `bytes` that arrive in pieces of `step`, and whether it is done with the connection then.
+fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
+    let mut engine = lobbyd::Engine::new(Config::default(), crate::scenario::START, app);
+    let now = lobbyd::Time::ZERO;
+    let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+    let mut answer = Vec::new();
+    let mut finished = false;
+    for piece in bytes.chunks(step) {
+        engine.handle_bytes(now, conn, piece);
+        while let Some(conn) = engine.poll_writable() {
+            finished |=
+                engine.write_to(conn, &mut answer).expect("a vector takes everything") == lobbyd::Flow::Finished;
+        }
+    }
+    engine.check();
+    (answer, finished)
+}
+
+/// Changes the good request; whole and byte by byte it is answered with `status`, the header `lines` and one sentence
+/// with `words` in it.
+#[track_caller]
+fn check(change: impl FnOnce(&mut Vec<&'static str>), status: u16, lines: &[&str], words: &str) {
+    let mut request = GOOD.to_vec();
+    change(&mut request);
+    check_bytes((request.join("\r\n") + "\r\n\r\n").as_bytes(), status, lines, words);
+}
+
+fn without(lines: &mut Vec<&str>, line: usize) {
+    lines.remove(line);
+}
+
+#[track_caller]
+fn check_bytes(request: &[u8], status: u16, lines: &[&str], words: &str) {
+    let (whole, finished) = answer(Relay, request, usize::MAX);
+    assert_eq!(answer(Relay, request, 1), (whole.clone(), finished), "byte by byte");
+    assert!(finished, "nothing follows an answer");
+    let mut reader = Reader::default();
+    reader.push(&whole);
+    let (head, body) = match (reader.next(), reader.next()) {
+        (Ok(Some(Received::Answer(got, head))), Ok(Some(Received::Body(body)))) => {
+            assert_eq!(got, status, "{head}{body}");
+            (head, body)
+        }
+        other => panic!("no answer: {other:?}"),
+    };
+    for line in lines {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} is missing in {head}");
+    }
+    assert!(head.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{head}");
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
+    assert!(body.contains(words) && body.ends_with('\n') && body.lines().count() == 1, "{body:?}");
+}
+
+#[test]
+fn a_proper_request_is_granted() {
+    #[track_caller]
+    fn check_granted(change: impl FnOnce(&mut Vec<&'static str>)) {
+        let mut request = GOOD.to_vec();
+        change(&mut request);
+        let request = request.join("\r\n") + "\r\n\r\n";
+        let (whole, finished) = answer(Relay, request.as_bytes(), usize::MAX);
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+        assert!(whole.starts_with(head.as_bytes()), "{}", String::from_utf8_lossy(&whole));
+        assert!(!finished);
+        for step in 1..5 {
+            assert_eq!(answer(Relay, request.as_bytes(), step).0, whole);
+        }
+    }
+    check_granted(|_| {});
+    check_granted(|lines| lines[2] = "uPGRADE: WebSocket");
+    check_granted(|lines| lines[3] = "Connection: keep-alive, upgrade");
+    check_granted(|lines| lines.push("Connection: keep-alive"));
+    check_granted(|lines| lines.push("Sec-WebSocket-Extensions: permessage-deflate"));
+    check_granted(|lines| lines[0] = "GET /ws/%63hess?token=ann HTTP/1.1");
+    // Tabs and spaces around a value are no part of it.
+    check_granted(|lines| lines[5] = "Sec-WebSocket-Key:\t dGhlIHNhbXBsZSBub25jZQ== ");
+}
+
+#[test]
+fn whoever_asks_for_no_upgrade_is_told_to() {
+    let upgrade = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: upgrade, close"];
+    check(|lines| without(lines, 2), 426, &upgrade, "WebSocket");
+    check(|lines| without(lines, 3), 426, &upgrade, "WebSocket");
+    check(|lines| lines[2] = "Upgrade: h2c", 426, &upgrade, "WebSocket");
+    check(|lines| lines[3] = "Connection: keep-alive", 426, &upgrade, "WebSocket");
+    check(|lines| without(lines, 4), 426, &upgrade, "13");
+    check(|lines| lines[4] = "Sec-WebSocket-Version: 8", 426, &upgrade, "13");
+    check(|lines| lines[4] = "Sec-WebSocket-Version: 13, 8", 426, &upgrade, "13");
+    check_bytes(b"GET /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n", 426, &upgrade, "WebSocket");
+}
+
+#[test]
+fn a_bad_key_is_refused() {
+    let close = ["Connection: close"];
+    check(|lines| without(lines, 5), 400, &close, "Sec-WebSocket-Key");
+    for key in [
+        "Sec-WebSocket-Key: ",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZQ==",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZR==",
+        "Sec-WebSocket-Key: !GhlIHNhbXBsZSBub25jZQ==",
+    ] {
+        check(|lines| lines[5] = key, 400, &close, "Sec-WebSocket-Key");
+    }
+    check(|lines| lines.push(GOOD[5]), 400, &close, "Sec-WebSocket-Key");
+}
+
+#[test]
+fn other_paths_and_methods_are_refused() {
+    let close = ["Connection: close"];
+    for target in ["GET / HTTP/1.1", "GET /ws HTTP/1.1", "GET /wss/chess HTTP/1.1", "GET /WS/chess HTTP/1.1"] {
+        check(|lines| lines[0] = target, 404, &close, "/ws/{lobby_code}");
+    }
+    // What is not there is not found by those either who ask for no upgrade.
+    check_bytes(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", 404, &close, "nothing here");
+    for method in ["POST", "OPTIONS", "PUT"] {
+        let request = format!("{method} /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
+        check_bytes(request.as_bytes(), 405, &["Allow: GET"], "GET");
+    }
+}
+
+#[test]
+fn malformed_requests_are_refused() {
+    let close = ["Connection: close"];
+    check(|lines| lines[0] = "GET /ws/chess HTTP/1.0", 505, &close, "HTTP/1.1");
+    check(|lines| lines[0] = "GET /ws/chess HTTP/2.0", 505, &close, "HTTP/1.1");
+    check(|lines| lines[0] = "GET http://localhost/ws/chess HTTP/1.1", 400, &close, "path");
+    check(|lines| lines[0] = "GET /ws/%c HTTP/1.1", 400, &close, "percent-encoded");
+    check(|lines| lines[0] = "GET /ws/%ff HTTP/1.1", 400, &close, "percent-encoded");
+    check(|lines| lines[0] = "GET /ws/chess?token=%00 HTTP/1.1", 400, &close, "query");
+    check(|lines| lines[0] = "GET /ws/chess?%zz=1&token=ann HTTP/1.1", 400, &close, "query");
+    check(|lines| without(lines, 1), 400, &close, "Host");
+    check(|lines| lines.push("Host: other"), 400, &close, "Host");
+    check(|lines| lines.push("Content-Length: 5"), 400, &close, "body");
+    check(|lines| lines.push("Transfer-Encoding: chunked"), 400, &close, "body");
+    check(|lines| lines.push("no colon"), 400, &close, "well-formed");
+    check(|lines| lines.push(" folded: line"), 400, &close, "well-formed");
+    check(|lines| lines.push("Sp ace: x"), 400, &close, "well-formed");
+    check(|lines| lines[0] = "GET", 400, &close, "well-formed");
+    check(|lines| lines[0] = "GET /ws/chess", 400, &close, "well-formed");
+}
+
+#[test]
+fn what_is_no_http_is_answered_at_once() {
+    let close = ["Connection: close"];
+    // A TLS hello is told what is the matter, not left waiting for its timeout.
+    check_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, &close, "without TLS");
+    check_bytes(b"\x81\x85aaaa", 400, &close, "HTTP/1.1");
+    check_bytes(b"\0", 400, &close, "HTTP/1.1");
+    check_bytes(b"\r\n\r\n", 400, &close, "HTTP/1.1");
+    check_bytes(b"hello?\r\n", 400, &close, "HTTP/1.1");
+    check_bytes(b"GET / HTTP/1.1\nHost: a\n\n", 400, &close, "bare LF");
+    check_bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, &close, "HTTP/1.1");
+}
+
+#[test]
+fn a_busy_server_says_when_to_try_again() {
+    let config = Config { max_pending: 1, ..Config::default() };
+    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay);
+    let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
+    engine.handle_accept(now, peer).expect("there is room");
+    // Before it has asked for anything: what it wants makes no difference.
+    let late = engine.handle_accept(now, peer).expect("there is room to say no");
+    let mut answer = Vec::new();
+    assert_eq!(engine.poll_writable(), Some(late));
+    assert_eq!(engine.write_to(late, &mut answer).expect("a vector takes everything"), lobbyd::Flow::Finished);
+    let answer = String::from_utf8(answer).expect("ASCII");
+    assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    engine.handle_bytes(now, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
+    assert_eq!(engine.poll_writable(), None);
+}
+
+#[test]
+fn what_follows_a_refused_request_is_not_understood() {
+    let request = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), wire::upgrade_request("/ws/chess?token=ann", &[])];
+    let (whole, _) = answer(Relay, &request.concat(), usize::MAX);
+    let text = String::from_utf8(whole).expect("ASCII");
+    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
+    assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"));
+}
+
+#[test]
+fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
+    let mut world = World::new(Config::default(), Relay);
+    for sent in ["", "raw G", "raw GET /ws/chess HTTP/1.1\\r\\n"] {
+        world.run("ann > open");
+        if !sent.is_empty() {
+            world.run(&format!("ann > {sent}"));
+        }
+        world.run("ann > hangup");
+    }
+    let stats = world.engine.stats();
+    assert_eq!((stats.pending, stats.closing, stats.counters.closed(lobbyd::CloseReason::Hangup)), (0, 0, 3));
+}
+
+/// Whatever arrives, something sensible happens: an answer or patience.
+#[test]
+fn garbage_harms_nobody() {
+    for seed in 0..300 {
+        let mut random = lobbyd::Random::new(seed);
+        let mut bytes = wire::upgrade_request("/ws/chess?token=ann", &[]);
+        for _ in 0..1 + random.below(4) {
+            let at = random.below(bytes.len() as u64) as usize;
+            match random.below(3) {
+                0 => bytes[at] = random.next_u64() as u8,
+                1 => drop(bytes.remove(at)),
+                _ => bytes.insert(at, random.next_u64() as u8),
+            }
+        }
+        let (whole, finished) = answer(Relay, &bytes, usize::MAX);
+        let (pieces, _) = answer(Relay, &bytes, 1);
+        let status = |answer: &[u8]| answer.get(..12).map(<[u8]>::to_vec);
+        assert_eq!(status(&whole), status(&pieces), "seed {seed}");
+        assert!(whole.is_empty() || whole.starts_with(b"HTTP/1.1 "), "seed {seed}");
+        let upgraded = whole.starts_with(b"HTTP/1.1 101");
+        assert!(upgraded || finished != whole.is_empty(), "seed {seed}: answered and over, or waiting");
+    }
+    assert!(answer(Echo, &wire::upgrade_request("/", &[]), 1).0.starts_with(b"HTTP/1.1 101"));
+}

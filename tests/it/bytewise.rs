@@ -191,7 +191,8 @@ fn messages_arrive_as_they_were_sent() {
             }
         }
     }
-    let mut engine = Engine::new(Config::default(), START, Last(Vec::new()));
+    let config = Config { bytes_per_second: Limit::UNLIMITED, ..Config::default() };
+    let mut engine = Engine::new(config, START, Last(Vec::new()));
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
     let mut random = Random::new(3);

@@ -261,6 +261,20 @@ fn a_check_that_is_not_answered_in_time_ends_once() {
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
+/// Also when nobody has looked at the timers since.
+#[test]
+fn an_answer_after_the_deadline_is_none() {
+    let mut world = with_ann::<true>(Config::default());
+    world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+    world.run("ann < health_ping timestamp=1000000000");
+    let conn = world.conn("ann");
+    world.now = Time::from_micros(2_000_001);
+    world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
+    world.engine.handle_timeout(world.now);
+    world.run("advance 10ms");
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+}
+
 #[test]
 fn answers_are_matched_by_their_nonce_alone() {
     let mut world = with_ann::<true>(Config::default());

@@ -52,8 +52,8 @@ impl Core {
             && let Some(interval) = self.config.health_interval
         {
             // From the time it was due, so that checks do not drift; from now after a long pause.
-            let next = (slot.health.next_check() + interval).max(self.now);
-            slot.health.schedule_check(next);
+            let next = slot.health.next_check() + interval;
+            slot.health.schedule_check(if next > self.now { next } else { self.now + interval });
             self.begin_check(key, self.config.health_timeout);
         }
         let slot = &mut self.slots[key];

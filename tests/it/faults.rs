@@ -7,7 +7,7 @@ use std::time::Duration;
 use lobbyd::apps::Relay;
 use lobbyd::{Authorization, CloseReason, Config, DuplicateLogin, Engine, Exclude, Frame, Limit, Random, Sent, Time};
 
-use crate::scenario::{START, World, check};
+use crate::scenario::{START, World, check, small_outbox};
 use crate::witness::Witness;
 
 fn lobby_of(n: u32) -> Config {
@@ -284,16 +284,6 @@ fn a_receiver_that_ends_takes_the_message_from_nobody() {
             big = "x".repeat(2500)
         ),
     );
-}
-
-/// Holds the largest frame, and not two of them.
-fn small_outbox() -> Config {
-    Config {
-        max_message_bytes: lobbyd::Bytes(3000),
-        max_outbound_bytes: lobbyd::Bytes(5100),
-        max_per_lobby: Limit::at_most(4),
-        ..Config::default()
-    }
 }
 
 /// In the reference implementation one slow client stalled the whole lobby, behind a buffer without a bound.

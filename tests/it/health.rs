@@ -261,6 +261,20 @@ fn a_check_that_is_not_answered_in_time_ends_once() {
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
+/// Also when nobody has looked at the timers since.
+#[test]
+fn an_answer_after_the_deadline_is_none() {
+    let mut world = with_ann::<true>(Config::default());
+    world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+    world.run("ann < health_ping timestamp=1000000000");
+    let conn = world.conn("ann");
+    world.now = Time::from_micros(2_000_001);
+    world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
+    world.engine.handle_timeout(world.now);
+    world.run("advance 10ms");
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+}
+
 #[test]
 fn answers_are_matched_by_their_nonce_alone() {
     let mut world = with_ann::<true>(Config::default());
@@ -416,6 +430,33 @@ fn pages_are_checked_periodically_when_configured_so() {
     );
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["health ann 20000us", "health ann unhealthy", "health ann unhealthy", "leave ann left"]);
+}
+
+/// Each is due an interval after the last one was due, rounded up to a granule; rounding does not add up.
+#[test]
+fn periodic_checks_do_not_drift_and_do_not_bunch() {
+    let interval = Duration::from_millis(1005);
+    let config = Config { health_interval: Some(interval), health_timeout: SECOND, ..Config::default() };
+    let mut world = with_ann::<true>(config);
+    for due in [1010, 2010, 3020, 4020, 5030] {
+        let before = Duration::from_millis(due - 1) - (world.now - Time::ZERO);
+        world.advance(before);
+        world.run(&format!("ann < nothing\nadvance 1ms\nann < health_ping timestamp={}", 1_000_000_000 + due));
+        world.run("ann > pong x");
+    }
+    // Those that were due while the process was stopped are made good by one.
+    world.now = Time::from_micros(15_000_000);
+    world.engine.handle_timeout(world.now);
+    world.settle();
+    world.run(
+        r#"
+        ann < health_ping timestamp=1000015000
+        advance 1s
+        ann < nothing
+        advance 10ms
+        ann < health_ping timestamp=1000016010
+        "#,
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use lobbyd::{
     Authorization, Bytes, CloseReason, Config, DuplicateLogin, Engine, Exclude, Frame, Full, Limit, Sent, Time,
 };
 
-use crate::scenario::{START, World, check};
+use crate::scenario::{START, World, check, small_outbox};
 use crate::witness::Witness;
 
 fn seats(max_connections: u32) -> Config {
@@ -350,16 +350,6 @@ fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
         ann:3 < upgrade, welcome lobby=go, presence_state users=ann
         "#,
     );
-}
-
-/// Holds the largest frame, and not two of them.
-fn small_outbox() -> Config {
-    Config {
-        max_message_bytes: Bytes(3000),
-        max_outbound_bytes: Bytes(5100),
-        max_per_lobby: Limit::at_most(4),
-        ..Config::default()
-    }
 }
 
 /// Whoever is sent to is told first who has come, and that may already be too much for it.

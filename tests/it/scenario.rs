@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Config, ConnId, Context, Engine, Flow, Start, Time};
+use lobbyd::{App, Bytes, Config, ConnId, Context, Engine, Flow, Limit, Start, Time};
 use serde_json::Value;
 
 /// Drives one engine with named clients.
@@ -56,6 +56,16 @@ pub fn check(config: Config, script: &str) {
 
 /// The start of every test: wall time 1 000 000 s, seed 1.
 pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
+
+/// An outbox that holds the largest frame, and not two of them.
+pub fn small_outbox() -> Config {
+    Config {
+        max_message_bytes: Bytes(3000),
+        max_outbound_bytes: Bytes(5100),
+        max_per_lobby: Limit::at_most(4),
+        ..Config::default()
+    }
+}
 
 impl<A: App> World<A> {
     pub fn new(config: Config, app: A) -> World<A> {

@@ -7,10 +7,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
-use lobbyd::apps::{Echo, Relay, Verbatim};
-use lobbyd::net::{Error, Server};
+use lobbyd::apps::{Auth, Echo, Relay, Tokens, Verbatim};
+use lobbyd::net::{Error, Server, Status};
 use lobbyd::{App, Config};
-use log::{LevelFilter, error, info};
+use log::{LevelFilter, error, info, warn};
 
 const FAILED: u8 = 1;
 const NOT_STARTED: u8 = 2;
@@ -32,9 +32,9 @@ fn main() -> ExitCode {
     }
     let app = matches.get_one::<String>("app").expect("it has a default");
     match app.as_str() {
-        "relay" => run(options, Relay),
-        "verbatim" => run(options, Verbatim),
-        "echo" => run(options, Echo),
+        "relay" => run(&options, Relay::new(options.auth.clone())),
+        "verbatim" => run(&options, Verbatim::new(options.auth.clone())),
+        "echo" => run(&options, Echo),
         other => unreachable!("the parser knows no app {other}"),
     }
 }
@@ -71,6 +71,26 @@ fn command() -> Command {
                 ),
         )
         .arg(
+            Arg::new("auth")
+                .long("auth")
+                .env("LOBBYD_AUTH")
+                .hide_env(true)
+                .default_value("open")
+                .value_parser(["open", "open-to-anybody", "tokens"])
+                .help(
+                    "How users are known: open takes the token for the user's name, and only on a loopback address; \
+                     open-to-anybody does so anywhere; tokens looks it up in --tokens-file",
+                ),
+        )
+        .arg(
+            Arg::new("tokens-file")
+                .long("tokens-file")
+                .env("LOBBYD_TOKENS_FILE")
+                .hide_env(true)
+                .value_name("FILE")
+                .help("One `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` a line; read again on SIGHUP"),
+        )
+        .arg(
             Arg::new("log")
                 .long("log")
                 .env("LOBBYD_LOG")
@@ -96,6 +116,8 @@ struct Options {
     level: LevelFilter,
     modules: Vec<(String, LevelFilter)>,
     seed: Option<u64>,
+    auth: Auth,
+    tokens_file: Option<String>,
 }
 
 /// All problems of all fields at once.
@@ -121,7 +143,35 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         problems.extend(more.iter().map(ToString::to_string));
     }
     let seed = matches.get_one("seed").copied();
-    if problems.is_empty() { Ok(Options { config, level, modules, seed }) } else { Err(problems) }
+    let tokens_file = matches.get_one::<String>("tokens-file").cloned();
+    let auth = match (matches.get_one::<String>("auth").expect("it has a default").as_str(), &tokens_file) {
+        ("tokens", None) => {
+            problems.push("auth = tokens: name the list with --tokens-file".into());
+            Auth::Open
+        }
+        ("tokens", Some(file)) => match read_tokens(file) {
+            Ok(tokens) => Auth::Tokens(tokens),
+            Err(more) => {
+                problems.extend(more);
+                Auth::Open
+            }
+        },
+        ("open", _) if !config.listen.ip().is_loopback() => {
+            problems.push(format!(
+                "auth = open: anybody could be anybody on {}; use --auth tokens, or say --auth open-to-anybody",
+                config.listen
+            ));
+            Auth::Open
+        }
+        _ => Auth::Open,
+    };
+    if problems.is_empty() { Ok(Options { config, level, modules, seed, auth, tokens_file }) } else { Err(problems) }
+}
+
+fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
+    let text = std::fs::read_to_string(file).map_err(|error| vec![format!("tokens_file = {file}: {error}")])?;
+    Tokens::parse(&text)
+        .map_err(|problems| problems.into_iter().map(|problem| format!("tokens_file = {file}: {problem}")).collect())
 }
 
 fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
@@ -133,7 +183,7 @@ fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     logger.init()
 }
 
-fn run<A: App>(options: Options, app: A) -> ExitCode {
+fn run<A: App>(options: &Options, app: A) -> ExitCode {
     let limits = limits(&options.config);
     let mut server = match start(options, app) {
         Ok(server) => server,
@@ -144,7 +194,7 @@ fn run<A: App>(options: Options, app: A) -> ExitCode {
     };
     limits.iter().for_each(|line| info!("{line}"));
     // One application serves all lobbies, so after a panic in it its state is suspect: the process ends.
-    match panic::catch_unwind(AssertUnwindSafe(|| server.run())) {
+    match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
         Ok(Ok(0)) => {
             info!("stopped; {}", server.engine().stats().line());
             ExitCode::SUCCESS
@@ -164,12 +214,28 @@ fn run<A: App>(options: Options, app: A) -> ExitCode {
     }
 }
 
-fn start<A: App>(options: Options, app: A) -> Result<Server<A>, Error> {
+fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<u64, Error> {
+    loop {
+        if let Status::Stopped { cut } = server.turn(None)? {
+            return Ok(cut);
+        }
+        if server.take_reload()
+            && let Some(file) = &options.tokens_file
+        {
+            match std::fs::read(file) {
+                Ok(contents) => server.reload(&contents),
+                Err(error) => warn!("the old tokens stay in force: {file}: {error}"),
+            }
+        }
+    }
+}
+
+fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     let mut server = match options.seed {
-        Some(seed) => Server::bind_seeded(options.config, app, seed)?,
-        None => Server::bind(options.config, app)?,
+        Some(seed) => Server::bind_seeded(options.config.clone(), app, seed)?,
+        None => Server::bind(options.config.clone(), app)?,
     };
-    server.stop_on_signals().map_err(Error::Poll)?;
+    server.listen_to_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
     info!("listening on {address}");
     Ok(server)

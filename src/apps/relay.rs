@@ -2,21 +2,35 @@ use std::time::Duration;
 
 use log::info;
 
+use super::auth::Auth;
 use crate::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
 
 /// A lobby as most want it: the JSON protocol, whose `broadcast` and `direct` the engine serves, and everything else
 /// passed on to the other members.
 ///
-/// The token is the user's id. A message of a type that the protocol does not know reaches the others as a `message`
+/// Users are known as [`Auth`] says. A message of a type that the protocol does not know reaches the others as a `message`
 /// with the whole object as its `data`; a binary message reaches them unchanged.
 #[derive(Debug, Default)]
-pub struct Relay;
+pub struct Relay {
+    auth: Auth,
+}
+
+impl Relay {
+    /// With users known in this way; `Relay::default()` takes the token for the user.
+    pub fn new(auth: Auth) -> Relay {
+        Relay { auth }
+    }
+}
 
 impl App for Relay {
     const SPEECH: Speech = Speech::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        Authorization::token_is_user(request)
+        self.auth.authorize(request)
+    }
+
+    fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {
+        self.auth.reload(contents);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {

@@ -1,16 +1,30 @@
+use super::auth::Auth;
 use crate::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
 
 /// Passes every message on to the rest of the lobby, unchanged and unread. Says nothing of its own.
 ///
-/// For payloads that are nobody's business but the members'. The token is the user's id.
+/// For payloads that are nobody's business but the members'. Users are known as [`Auth`] says.
 #[derive(Debug, Default)]
-pub struct Verbatim;
+pub struct Verbatim {
+    auth: Auth,
+}
+
+impl Verbatim {
+    /// With users known in this way; `Verbatim::default()` takes the token for the user.
+    pub fn new(auth: Auth) -> Verbatim {
+        Verbatim { auth }
+    }
+}
 
 impl App for Verbatim {
     const SPEECH: Speech = Speech::Opaque;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        Authorization::token_is_user(request)
+        self.auth.authorize(request)
+    }
+
+    fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {
+        self.auth.reload(contents);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {

@@ -88,6 +88,10 @@ pub trait App {
     /// Another thread has sent `command`, through `Handle::send`.
     fn on_command(&mut self, _cx: &mut Context<'_>, _command: &[u8]) {}
 
+    /// The operator wants what the application was started with to be read again; `contents` is that. The stock applications
+    /// take it for their list of tokens.
+    fn on_reload(&mut self, _cx: &mut Context<'_>, _contents: &[u8]) {}
+
     /// The server is about to say goodbye to everybody. Whatever is left at `deadline` is cut off.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _deadline: Time) {}
 }

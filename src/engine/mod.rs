@@ -208,6 +208,13 @@ impl<A: App> Engine<A> {
         self.tell();
     }
 
+    /// What the application was started with has been read again, for [`App::on_reload`].
+    pub fn handle_reload(&mut self, now: Time, contents: &[u8]) {
+        self.core.advance(now);
+        self.app.on_reload(&mut Context { core: &mut self.core }, contents);
+        self.tell();
+    }
+
     /// Say goodbye to everybody and let nobody in; [`is_drained`](Self::is_drained) tells when it is over.
     pub fn handle_drain(&mut self, now: Time) {
         self.core.advance(now);

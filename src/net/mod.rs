@@ -33,7 +33,9 @@ use crate::wire::outbox::Flow;
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 #[cfg(all(feature = "bin", unix))]
-const SIGNALS: Token = Token(usize::MAX - 2);
+const STOP: Token = Token(usize::MAX - 2);
+#[cfg(all(feature = "bin", unix))]
+const RELOAD: Token = Token(usize::MAX - 3);
 
 /// How long to wait before accepting again when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -65,6 +67,7 @@ pub struct Server<A> {
     #[cfg(all(feature = "bin", unix))]
     signals: Option<signal::Signals>,
     stopping: Stopping,
+    wants_reload: bool,
 }
 
 struct Socket {
@@ -172,17 +175,19 @@ impl<A: App> Server<A> {
             #[cfg(all(feature = "bin", unix))]
             signals: None,
             stopping: Stopping::No,
+            wants_reload: false,
         })
     }
 
-    /// Stops in good order on SIGTERM and SIGINT, and at once on a second one.
+    /// Stops in good order on SIGTERM and SIGINT, and at once on a second one; SIGHUP asks for a
+    /// [`reload`](Self::take_reload).
     ///
     /// # Errors
     ///
     /// When the signals' pipe cannot be set up.
     #[cfg(all(feature = "bin", unix))]
-    pub fn stop_on_signals(&mut self) -> io::Result<()> {
-        self.signals = Some(signal::Signals::listen(self.poll.registry(), SIGNALS)?);
+    pub fn listen_to_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(signal::Signals::listen(self.poll.registry(), STOP, RELOAD)?);
         Ok(())
     }
 
@@ -213,6 +218,17 @@ impl<A: App> Server<A> {
     /// Lets the application's owner act between turns: what it sends goes out in the next turn.
     pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut crate::Context<'_>) -> R) -> R {
         self.engine.act(self.clock.now(), act)
+    }
+
+    /// Whether SIGHUP has asked, since the last call, to read again what the application was started with; the answer is
+    /// [`reload`](Self::reload).
+    pub fn take_reload(&mut self) -> bool {
+        std::mem::take(&mut self.wants_reload)
+    }
+
+    /// Hands the application what it was started with, read again: see [`App::on_reload`].
+    pub fn reload(&mut self, contents: &[u8]) {
+        self.engine.handle_reload(self.clock.now(), contents);
     }
 
     /// Runs until it is stopped. Returns how many connections were cut off at the end.
@@ -280,8 +296,10 @@ impl<A: App> Server<A> {
                 LISTENER => self.accept_at = Some(now),
                 WAKER => woken = true,
                 #[cfg(all(feature = "bin", unix))]
-                SIGNALS => {
-                    let signals = self.signals.as_mut().map_or(0, signal::Signals::take);
+                RELOAD => self.wants_reload |= self.signals.as_mut().is_some_and(signal::Signals::take_reload),
+                #[cfg(all(feature = "bin", unix))]
+                STOP => {
+                    let signals = self.signals.as_mut().map_or(0, signal::Signals::take_stops);
                     (0..signals).for_each(|_| self.stopping = self.stopping.next());
                 }
                 Token(index) => {

@@ -1,0 +1,126 @@
+//! Who the stock applications let in.
+
+use std::collections::HashMap;
+
+use crate::{Authorization, CloseReason, Identity, Rate, Request};
+
+/// How the stock applications know a user.
+#[derive(Clone, Debug, Default)]
+pub enum Auth {
+    /// The token is the user's name: for trying out, and behind something that has checked it.
+    #[default]
+    Open,
+    /// Only the tokens of a list are good.
+    Tokens(Tokens),
+}
+
+impl Auth {
+    pub(super) fn authorize(&self, request: &Request<'_>) -> Authorization {
+        match self {
+            Auth::Open => Authorization::token_is_user(request),
+            Auth::Tokens(tokens) => match request.token().and_then(|token| tokens.identities.get(token)) {
+                Some(identity) => Authorization::Allow(identity.clone()),
+                None => Authorization::Refuse(CloseReason::Unauthorized),
+            },
+        }
+    }
+
+    /// Takes a new list in place of the old, unless it is wrong or no list is used. Those who are in stay in.
+    pub(super) fn reload(&mut self, contents: &[u8]) {
+        if let Auth::Tokens(tokens) = self {
+            match str::from_utf8(contents).map_err(|_| vec!["it is not UTF-8".to_owned()]).and_then(Tokens::parse) {
+                Ok(new) => {
+                    log::info!("{} tokens read", new.len());
+                    *tokens = new;
+                }
+                Err(problems) => log::warn!("the old tokens stay in force: {}", problems.join("; ")),
+            }
+        }
+    }
+}
+
+/// Tokens and who they stand for.
+///
+/// As text one line each: the token, the user, and perhaps `tier=free|pro|enterprise`, `lobby=CODE` and
+/// `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment.
+///
+/// ```
+/// use lobbyd::apps::Tokens;
+///
+/// let tokens = Tokens::parse("# the players\n4f1c ann tier=pro\n99d0 bob lobby=chess expires=1900000000000\n").unwrap();
+/// assert_eq!(tokens.len(), 2);
+/// assert_eq!(Tokens::parse("4f1c").unwrap_err(), ["line 1: a token is followed by its user"]);
+/// ```
+#[derive(Clone, Default)]
+pub struct Tokens {
+    identities: HashMap<String, Identity>,
+}
+
+/// Says how many there are, and none of them.
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.len())
+    }
+}
+
+impl Tokens {
+    /// Reads a list.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, by line. Never a token.
+    pub fn parse(text: &str) -> Result<Tokens, Vec<String>> {
+        let mut tokens = Tokens::default();
+        let mut problems = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            match entry(line) {
+                Ok((token, identity)) => {
+                    if tokens.identities.insert(token, identity).is_some() {
+                        problems.push(format!("line {}: the token occurs twice", number + 1));
+                    }
+                }
+                Err(problem) => problems.push(format!("line {}: {problem}", number + 1)),
+            }
+        }
+        if problems.is_empty() { Ok(tokens) } else { Err(problems) }
+    }
+
+    /// How many tokens there are.
+    pub fn len(&self) -> usize {
+        self.identities.len()
+    }
+
+    /// Whether there is none, so that nobody can come in.
+    pub fn is_empty(&self) -> bool {
+        self.identities.is_empty()
+    }
+}
+
+fn entry(line: &str) -> Result<(String, Identity), String> {
+    let mut words = line.split_whitespace();
+    let (Some(token), Some(user)) = (words.next(), words.next()) else {
+        return Err("a token is followed by its user".into());
+    };
+    if !crate::is_user_id(user) {
+        return Err(format!("`{user}` is no user id: 1 to 128 bytes without control characters"));
+    }
+    let mut identity = Identity::new(user);
+    for word in words {
+        identity = match word.split_once('=') {
+            Some(("tier", "free")) => identity.tier(Rate::FREE),
+            Some(("tier", "pro")) => identity.tier(Rate::PRO),
+            Some(("tier", "enterprise")) => identity.tier(Rate::ENTERPRISE),
+            Some(("lobby", code)) if crate::is_lobby_code(code) => identity.only_in(code),
+            Some(("expires", millis)) => match millis.parse() {
+                Ok(millis) => identity.expires_at_unix_millis(millis),
+                Err(_) => return Err(format!("`{millis}` is not a number of milliseconds")),
+            },
+            _ => return Err(format!("`{word}` is none of tier=free|pro|enterprise, lobby=CODE, expires=MILLISECONDS")),
+        };
+    }
+    Ok((token.to_owned(), identity))
+}

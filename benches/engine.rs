@@ -62,7 +62,7 @@ fn flush<A: App>(engine: &mut Engine<A>) {
 fn broadcast(c: &mut Criterion) {
     let mut group = c.benchmark_group("engine/broadcast");
     for size in [10, 100, 1000] {
-        let (mut engine, conns) = engine_with(Verbatim, 1, size);
+        let (mut engine, conns) = engine_with(Verbatim::default(), 1, size);
         let message = wire::text(&"x".repeat(64));
         group.throughput(Throughput::Elements(size as u64 - 1));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
@@ -78,7 +78,7 @@ fn broadcast(c: &mut Criterion) {
 }
 
 fn relay(c: &mut Criterion) {
-    let (mut engine, conns) = engine_with(Relay, 1, 10);
+    let (mut engine, conns) = engine_with(Relay::default(), 1, 10);
     let message = wire::text(&format!(r#"{{"type":"broadcast","data":"{}"}}"#, "x".repeat(64)));
     let mut group = c.benchmark_group("engine/relay");
     group.throughput(Throughput::Elements(9));
@@ -108,7 +108,7 @@ fn message_in(c: &mut Criterion) {
 }
 
 fn handshake(c: &mut Criterion) {
-    let (mut engine, _) = engine_with(Verbatim, 100, 10);
+    let (mut engine, _) = engine_with(Verbatim::default(), 100, 10);
     let request = wire::upgrade_request("/ws/l0?token=new", &[]);
     c.bench_function("engine/handshake", |b| {
         b.iter(|| {

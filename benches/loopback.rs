@@ -62,7 +62,7 @@ fn echo(c: &mut Criterion) {
 }
 
 fn relay(c: &mut Criterion) {
-    let mut server = server(Verbatim);
+    let mut server = server(Verbatim::default());
     let mut members: Vec<(TcpStream, Reader)> = Vec::new();
     for n in 0..8 {
         let stream = connect(&mut server, &format!("/ws/lobby?token=u{n}"));

@@ -137,7 +137,7 @@ config! {
     max_per_ip: Limit = "unlimited";
     /// Sockets that hold no seat yet; further ones are answered with HTTP status 503.
     max_pending: u32 = "256";
-    /// Room for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
+    /// Room, beside free seats, for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
     max_closing: u32 = "256";
 
     /// Origins of pages that may connect beside the server's `own`, separated by commas, or `any`; others are closed with 4003

@@ -10,7 +10,7 @@
 //!
 //! # fn main() -> Result<(), lobbyd::net::Error> {
 //! let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
-//! let mut server = Server::bind(config, Relay)?;
+//! let mut server = Server::bind(config, Relay::default())?;
 //! for _frame in 0..3 {
 //!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers, callbacks; then the game's own frame
 //! }

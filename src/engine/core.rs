@@ -135,7 +135,7 @@ impl Core {
 
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
         let turned_away = self.pending >= self.config.max_pending as usize || self.draining.is_some();
-        if !self.max_sockets().has_room(self.slots.len() - self.gone.len()) {
+        if self.is_crowded() {
             match self.closing.first_key_value() {
                 Some((_, &oldest)) => self.release(oldest.index()),
                 None => {
@@ -161,6 +161,15 @@ impl Core {
             self.rearm(index);
         }
         Ok(id)
+    }
+
+    /// Whether a further socket needs the place of one that is saying goodbye.
+    fn is_crowded(&self) -> bool {
+        match self.max_sockets().bound() {
+            Some(_) => !self.max_sockets().has_room(self.slots.len() - self.gone.len()),
+            // Seats are not limited, so those saying goodbye are bounded by themselves.
+            None => self.closing.len() >= self.config.max_closing as usize,
+        }
     }
 
     /// All sockets there may be at once.

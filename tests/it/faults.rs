@@ -39,7 +39,7 @@ fn a_refusal_reaches_the_page_as_a_close_code() {
 /// The reference implementation's one entry per user was deleted by whichever login ended first.
 #[test]
 fn ending_the_older_login_keeps_the_newer_one_reachable() {
-    let mut world = World::new(several_logins(2), Relay);
+    let mut world = World::new(several_logins(2), Relay::default());
     world.run(
         r#"
         bob > connect chess
@@ -187,7 +187,7 @@ fn concurrent_handshakes_never_exceed_the_limit() {
 /// The reference implementation counted sockets only once they were let in, and waited for ever for them.
 #[test]
 fn silent_sockets_are_counted_and_timed_out() {
-    let mut world = World::new(Config { max_pending: 2, ..Config::default() }, Relay);
+    let mut world = World::new(Config { max_pending: 2, ..Config::default() }, Relay::default());
     world.run(
         r#"
         a > open
@@ -289,7 +289,7 @@ fn a_receiver_that_ends_takes_the_message_from_nobody() {
 /// In the reference implementation one slow client stalled the whole lobby, behind a buffer without a bound.
 #[test]
 fn slow_consumer_is_closed_not_buffered() {
-    let mut world = World::new(small_outbox(), Relay);
+    let mut world = World::new(small_outbox(), Relay::default());
     world.run(
         r#"
         ann > connect chess
@@ -327,7 +327,7 @@ fn all_members_see_one_order() {
     let names = ["ann", "bob", "cid", "dan"];
     for seed in 0..20 {
         let mut random = Random::new(seed);
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         for name in names {
             world.act(name, "connect chess");
         }
@@ -463,7 +463,7 @@ fn what_cannot_be_serialized_is_the_callers_error() {
 /// The reference implementation swallowed every error, and told nobody.
 #[test]
 fn every_end_is_counted_under_its_reason() {
-    let mut world = World::new(Config { max_strikes: 0, ..Config::default() }, Relay);
+    let mut world = World::new(Config { max_strikes: 0, ..Config::default() }, Relay::default());
     let (bad_utf8, unmasked) = ([0x81, 0x81, 0, 0, 0, 0, 0xff], [0x81, 0x01, b'x']);
     type End<'a> = &'a dyn Fn(&mut World<Relay>);
     let ends: &[(&str, CloseReason, End<'_>)] = &[
@@ -497,7 +497,7 @@ fn every_end_is_counted_under_its_reason() {
 fn no_input_leaves_a_ghost() {
     #[track_caller]
     fn check_input(bytes: &[u8], ends_with: Option<&str>) {
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", bytes);
         world.settle();
@@ -709,7 +709,7 @@ fn who_is_excluded_is_said_exactly() {
 /// The reference implementation made a lobby of any path, without a bound on their names or number.
 #[test]
 fn a_lobby_needs_a_proper_code_and_room() {
-    let mut world = World::new(Config { max_lobbies: Limit::at_most(1), ..Config::default() }, Relay);
+    let mut world = World::new(Config { max_lobbies: Limit::at_most(1), ..Config::default() }, Relay::default());
     let long = format!("/ws/{}", "x".repeat(65));
     for (n, path) in
         ["/ws/", "/ws/a.b", "/ws/a%2Fb", "/ws/a/b", "/ws/sch%C3%B6n", "/ws/a%20b", &long].iter().enumerate()
@@ -788,7 +788,7 @@ fn capacity_is_a_number_whatever_the_limit_is() {
     #[track_caller]
     fn check_capacity(limit: Limit, expected: f64) {
         let config = Config { max_connections: limit, ..Config::default() };
-        let mut world = World::new(config, Relay);
+        let mut world = World::new(config, Relay::default());
         world.steps("ann > connect chess");
         assert_eq!(world.engine.stats().capacity_percent, expected);
     }
@@ -802,18 +802,18 @@ fn capacity_is_a_number_whatever_the_limit_is() {
 /// The reference implementation was one global: what one worker let in another did not know, and tests met each other.
 #[test]
 fn two_engines_share_nothing() {
-    let mut one = World::new(lobby_of(1), Relay);
-    let two = Engine::new(lobby_of(1), START, Relay);
+    let mut one = World::new(lobby_of(1), Relay::default());
+    let two = Engine::new(lobby_of(1), START, Relay::default());
     one.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     assert_eq!((one.engine.stats().total_connections, two.stats().total_connections), (1, 0));
-    let mut two = World::new(lobby_of(1), Relay);
+    let mut two = World::new(lobby_of(1), Relay::default());
     two.run("bob > connect chess\nbob < upgrade, welcome conn=s1, presence_state users=bob");
 }
 
 /// The reference implementation told nobody who was there, who came, who left, or why it was over.
 #[test]
 fn a_client_learns_who_is_there_and_why_it_is_over() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
         ann > connect chess
@@ -836,7 +836,7 @@ fn a_client_learns_who_is_there_and_why_it_is_over() {
 /// second made it unreachable altogether.
 #[test]
 fn a_user_is_reached_wherever_it_sits() {
-    let mut world = World::new(several_logins(2), Relay);
+    let mut world = World::new(several_logins(2), Relay::default());
     world.run(
         r#"
         ann:1 > connect chess

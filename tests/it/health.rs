@@ -16,7 +16,7 @@ const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_stat
 
 #[test]
 fn silence_is_followed_by_a_ping_and_then_by_the_end() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run(
         r#"
@@ -55,7 +55,7 @@ fn deadlines_are_kept_to_within_a_granule() {
         ..Config::default()
     };
     for offset in [0, 1, 3500, 6999, 7000, 7001, 123_456] {
-        let mut world = World::new(config.clone(), Relay);
+        let mut world = World::new(config.clone(), Relay::default());
         world.advance(Duration::from_micros(offset));
         world.run(JOINED);
         let heard = world.now;
@@ -79,7 +79,7 @@ fn deadlines_are_kept_to_within_a_granule() {
 fn any_byte_saves() {
     #[track_caller]
     fn check_saves(bytes: &[u8]) {
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.run(JOINED);
         world.run("advance 29s\nann < ping");
         world.send("ann", bytes);
@@ -102,7 +102,7 @@ fn any_byte_saves() {
 /// The driver reads before it expires timers, so whatever has arrived by then is in time.
 #[test]
 fn a_pong_that_comes_with_the_deadline_is_in_time() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("advance 20s\nann < ping\nadvance 9999ms");
     let deadline = world.engine.poll_timeout().expect("a member has a timer");
@@ -116,7 +116,7 @@ fn a_pong_that_comes_with_the_deadline_is_in_time() {
 
 #[test]
 fn a_busy_connection_is_never_pinged() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     for _ in 0..50 {
         world.run("advance 19900ms\nann > {\"type\":\"ping\"}\nann < pong");
@@ -151,7 +151,7 @@ fn sending_to_a_connection_is_no_sign_of_its_life() {
 
 #[test]
 fn a_peer_that_answers_the_close_is_done_at_once() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run(
         r#"
@@ -173,7 +173,7 @@ fn a_peer_that_answers_the_close_is_done_at_once() {
 
 #[test]
 fn a_peer_that_never_reads_is_torn_down_all_the_same() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("ann > window 0\nadvance 33s\nann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Stale), 1);
@@ -182,7 +182,7 @@ fn a_peer_that_never_reads_is_torn_down_all_the_same() {
 
 #[test]
 fn an_application_may_vouch_for_a_connection() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     let conn = world.conn("ann");
     for _ in 0..5 {
@@ -210,7 +210,7 @@ fn time_never_goes_back() {
 
 #[test]
 fn a_long_sleep_loses_no_timer() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("bob > open");
     // The process was stopped for a day, say: everything that is due comes up at once, in order.

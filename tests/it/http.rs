@@ -48,8 +48,8 @@ fn without(lines: &mut Vec<&str>, line: usize) {
 
 #[track_caller]
 fn check_bytes(request: &[u8], status: u16, lines: &[&str], words: &str) {
-    let (whole, finished) = answer(Relay, request, usize::MAX);
-    assert_eq!(answer(Relay, request, 1), (whole.clone(), finished), "byte by byte");
+    let (whole, finished) = answer(Relay::default(), request, usize::MAX);
+    assert_eq!(answer(Relay::default(), request, 1), (whole.clone(), finished), "byte by byte");
     assert!(finished, "nothing follows an answer");
     let mut reader = Reader::default();
     reader.push(&whole);
@@ -75,13 +75,13 @@ fn a_proper_request_is_granted() {
         let mut request = GOOD.to_vec();
         change(&mut request);
         let request = request.join("\r\n") + "\r\n\r\n";
-        let (whole, finished) = answer(Relay, request.as_bytes(), usize::MAX);
+        let (whole, finished) = answer(Relay::default(), request.as_bytes(), usize::MAX);
         let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
         assert!(whole.starts_with(head.as_bytes()), "{}", String::from_utf8_lossy(&whole));
         assert!(!finished);
         for step in 1..5 {
-            assert_eq!(answer(Relay, request.as_bytes(), step).0, whole);
+            assert_eq!(answer(Relay::default(), request.as_bytes(), step).0, whole);
         }
     }
     check_granted(|_| {});
@@ -174,7 +174,7 @@ fn what_is_no_http_is_answered_at_once() {
 #[test]
 fn a_busy_server_says_when_to_try_again() {
     let config = Config { max_pending: 1, ..Config::default() };
-    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay);
+    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
     // Before it has asked for anything: what it wants makes no difference.
@@ -192,7 +192,7 @@ fn a_busy_server_says_when_to_try_again() {
 #[test]
 fn what_follows_a_refused_request_is_not_understood() {
     let request = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), wire::upgrade_request("/ws/chess?token=ann", &[])];
-    let (whole, _) = answer(Relay, &request.concat(), usize::MAX);
+    let (whole, _) = answer(Relay::default(), &request.concat(), usize::MAX);
     let text = String::from_utf8(whole).expect("ASCII");
     assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
     assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"));
@@ -200,7 +200,7 @@ fn what_follows_a_refused_request_is_not_understood() {
 
 #[test]
 fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     for sent in ["", "raw G", "raw GET /ws/chess HTTP/1.1\\r\\n"] {
         world.run("ann > open");
         if !sent.is_empty() {
@@ -226,8 +226,8 @@ fn garbage_harms_nobody() {
                 _ => bytes.insert(at, random.next_u64() as u8),
             }
         }
-        let (whole, finished) = answer(Relay, &bytes, usize::MAX);
-        let (pieces, _) = answer(Relay, &bytes, 1);
+        let (whole, finished) = answer(Relay::default(), &bytes, usize::MAX);
+        let (pieces, _) = answer(Relay::default(), &bytes, 1);
         let status = |answer: &[u8]| answer.get(..12).map(<[u8]>::to_vec);
         assert_eq!(status(&whole), status(&pieces), "seed {seed}");
         assert!(whole.is_empty() || whole.starts_with(b"HTTP/1.1 "), "seed {seed}");

@@ -19,7 +19,7 @@ fn seats(max_connections: u32) -> Config {
 /// for it.
 #[track_caller]
 fn check_refused(config: &Config, users: &[&str], next: &str, reason: CloseReason) {
-    let mut world = World::new(config.clone(), Relay);
+    let mut world = World::new(config.clone(), Relay::default());
     for user in users {
         let (name, lobby) = user.split_once(' ').expect("a user and a lobby");
         world.steps(&format!("{name} > connect {lobby}\n{name} < upgrade, welcome, presence_state"));
@@ -88,7 +88,7 @@ fn unlimited_means_unlimited() {
         presence_max: 10,
         ..Config::default()
     };
-    let mut world = World::new(config, Relay);
+    let mut world = World::new(config, Relay::default());
     for n in 0..600 {
         let lobby = if n % 2 == 0 { "one".into() } else { format!("lobby{n}") };
         world.act(&format!("ann:{n}"), &format!("connect {lobby}"));
@@ -156,7 +156,7 @@ fn sockets_without_a_seat_are_bounded() {
 #[test]
 fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
     let config = Config { max_pending: 1, max_closing: 2, ..seats(1) };
-    let mut world = World::new(config, Relay);
+    let mut world = World::new(config, Relay::default());
     world.run(
         r#"
         ann > connect chess
@@ -191,7 +191,7 @@ fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
 fn no_socket_is_accepted_beyond_all_bounds() {
     // Such a configuration is refused by check(): there is no room to say goodbye in.
     let config = Config { max_pending: 1, max_closing: 0, ..seats(0) };
-    let mut engine = Engine::new(config, START, Relay);
+    let mut engine = Engine::new(config, START, Relay::default());
     let peer = ([127, 0, 0, 1], 4000).into();
     assert!(engine.handle_accept(Time::ZERO, peer).is_ok());
     assert_eq!(engine.handle_accept(Time::ZERO, peer), Err(Full));
@@ -202,7 +202,7 @@ fn no_socket_is_accepted_beyond_all_bounds() {
 #[test]
 fn a_request_head_has_its_time() {
     let config = Config { handshake_timeout: Duration::from_millis(300), ..Config::default() };
-    let mut world = World::new(config, Relay);
+    let mut world = World::new(config, Relay::default());
     world.run(
         r#"
         a > open
@@ -227,7 +227,7 @@ fn a_request_head_has_its_size() {
     #[track_caller]
     fn check_head(config: &Config, lines: &[&str], expected: &str) {
         for step in [1, 7, usize::MAX] {
-            let mut world = World::new(config.clone(), Relay);
+            let mut world = World::new(config.clone(), Relay::default());
             world.open("ann");
             for piece in wire::upgrade_request("/ws/chess?token=ann", lines).chunks(step) {
                 world.send("ann", piece);
@@ -245,7 +245,7 @@ fn a_request_head_has_its_size() {
     check_head(&config, &["A: b"], accepted);
     check_head(&config, &["A: b", "A: b"], "http 431, body the request has more than 6 header lines, eof");
     // It need not end to be too long.
-    let mut world = World::new(config, Relay);
+    let mut world = World::new(config, Relay::default());
     world.run(&format!("ann > open\nann > raw G{}\nann < http 431, body, eof", "E".repeat(300)));
 }
 
@@ -446,7 +446,7 @@ fn a_message_has_its_size() {
 
 #[test]
 fn pongs_count_against_the_outbox_like_everything_else() {
-    let mut world = World::new(small_outbox(), Relay);
+    let mut world = World::new(small_outbox(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     let ping = wire::frame(Opcode::PING, true, &[b'x'; 125], [1; 4]);
     let ann = world.conn("ann");
@@ -568,7 +568,7 @@ fn draining_ends_at_its_deadline() {
         close_timeout: Duration::from_secs(5),
         ..Config::default()
     };
-    let mut world = World::new(config, Relay);
+    let mut world = World::new(config, Relay::default());
     world.run(
         r#"
         ann > connect chess
@@ -593,7 +593,7 @@ fn draining_ends_at_its_deadline() {
 
 #[test]
 fn draining_an_empty_server_is_over_at_once() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     assert!(!world.engine.is_drained());
     world.run("drain");
     assert!(world.engine.is_drained());

@@ -88,7 +88,7 @@ impl Client {
 
 #[test]
 fn two_clients_talk_over_real_sockets() {
-    let mut server = Server::bind(config(), Relay).expect("a free port");
+    let mut server = Server::bind(config(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
@@ -118,7 +118,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
     // Edge-triggered: what one read leaves behind brings no second event.
     let unlimited = lobbyd::Limit::UNLIMITED;
     let small = Config { receive_buffer_bytes: lobbyd::Bytes(1024), bytes_per_second: unlimited, ..config() };
-    let mut server = Server::bind(small, Verbatim).expect("a free port");
+    let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
@@ -133,7 +133,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
 #[test]
 fn the_accept_budget_leaves_nobody_waiting() {
     let few = Config { accept_per_turn: 1, events_per_turn: 1, ..config() };
-    let mut server = Server::bind(few, Verbatim).expect("a free port");
+    let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut clients: Vec<Client> = (0..10).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
     for client in &mut clients {
@@ -143,7 +143,7 @@ fn the_accept_budget_leaves_nobody_waiting() {
 
 #[test]
 fn a_vanished_client_leaves_its_seat() {
-    let mut server = Server::bind(config(), Relay).expect("a free port");
+    let mut server = Server::bind(config(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
@@ -211,7 +211,7 @@ fn other_threads_answer_command_and_stop() {
 
 #[test]
 fn a_full_queue_of_commands_returns_them() {
-    let server = Server::bind(Config { max_commands: 2, ..config() }, Verbatim).expect("a free port");
+    let server = Server::bind(Config { max_commands: 2, ..config() }, Verbatim::default()).expect("a free port");
     let handle = server.handle();
     assert!(handle.send("1").is_ok() && handle.send("2").is_ok());
     assert_eq!(handle.send("3"), Err(lobbyd::net::Busy));
@@ -219,12 +219,12 @@ fn a_full_queue_of_commands_returns_them() {
 
 #[test]
 fn a_server_that_cannot_start_says_why() {
-    let server = Server::bind(config(), Relay).expect("a free port");
+    let server = Server::bind(config(), Relay::default()).expect("a free port");
     let taken = Config { listen: server.local_addr().expect("it listens"), ..config() };
-    let error = Server::bind(taken, Relay).err().expect("the port is taken");
+    let error = Server::bind(taken, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..config() };
-    match Server::bind(wrong, Relay).err().expect("it is wrong") {
+    match Server::bind(wrong, Relay::default()).err().expect("it is wrong") {
         Error::Config(problems) => assert_eq!(problems.len(), 2),
         other => panic!("{other}"),
     }

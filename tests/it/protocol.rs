@@ -169,7 +169,7 @@ fn every_other_type_is_the_applications() {
 fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
     #[track_caller]
     fn check_ref(reference: &str, accepted: bool) {
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         for kind in ["ping", "presence", "leave?", "broadcast\",\"data\":\"0"] {
             world.act("ann", &format!(r#"{{"type":"{kind}","ref":{reference}}}"#));
@@ -228,7 +228,7 @@ fn what_is_malformed_is_refused_and_the_connection_lives_on() {
 
 #[test]
 fn whoever_says_too_much_that_is_malformed_is_closed() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     for _ in 0..32 {
         world.run("ann > {\nann < error code=bad_message");
@@ -269,7 +269,7 @@ fn binary_messages_are_passed_on_and_take_no_seq() {
 
 #[test]
 fn fragments_are_put_together() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     let parts: [(wire::Opcode, bool, &[u8]); 4] = [
         (wire::Opcode::TEXT, false, br#"{"type":"broad"#),
@@ -313,7 +313,7 @@ fn names_and_data_may_be_any_text() {
 
 #[test]
 fn data_is_passed_on_as_it_was_written() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     let data = "{ \"b\" : 1.0e2, \"a\":\t[ 18446744073709551616, -0.0 ],\"b\":\"\\u0061\" }";
     world.send("ann", &wire::text(&format!("{{\"type\":\"broadcast\",\"data\":{data}}}")));
@@ -481,7 +481,7 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
 
 #[test]
 fn seq_has_no_gaps_for_whoever_stays() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome seq=0, presence_state seq=0");
     let mut random = lobbyd::Random::new(5);
     for n in 0..200 {
@@ -513,7 +513,7 @@ fn seq_has_no_gaps_for_whoever_stays() {
 
 #[test]
 fn epoch_is_new_when_a_lobby_comes_into_being_again() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     let mut epochs = Vec::new();
     for _ in 0..3 {
         // No time passes in between.
@@ -527,7 +527,7 @@ fn epoch_is_new_when_a_lobby_comes_into_being_again() {
     assert!(epochs[2] < 1 << 53, "JavaScript can read it");
 
     // While anybody is there, it is the same for all.
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
         ann > connect chess
@@ -566,7 +566,7 @@ fn conn_names_the_seat() {
 fn every_leave_says_why() {
     #[track_caller]
     fn check_leave(end: impl FnOnce(&mut World<Relay>), why: &str) {
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.run(
             r#"
             bob > connect chess
@@ -605,7 +605,7 @@ fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
         if reason.code() < 1000 || reason.code() == 1006 {
             continue;
         }
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.app(|_, cx| cx.close_user("ann", reason));
         let (code, word) = (reason.code(), reason.word());
@@ -640,7 +640,7 @@ fn what_is_queued_is_delivered_before_the_goodbye() {
 
 #[test]
 fn messages_in_the_packet_of_the_upgrade_are_heard() {
-    let mut world = World::new(Config::default(), Relay);
+    let mut world = World::new(Config::default(), Relay::default());
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     world.open("ann");
     let mut packet = wire::upgrade_request("/ws/chess?token=ann", &[]);
@@ -735,7 +735,7 @@ fn the_token_is_looked_for_in_its_order() {
 fn a_user_id_has_1_to_128_bytes_and_no_control_characters() {
     #[track_caller]
     fn check_id(token: &str, accepted: bool) {
-        let mut world = World::new(Config::default(), Relay);
+        let mut world = World::new(Config::default(), Relay::default());
         world.steps(&format!("x > get /ws/chess Authorization: Bearer {token}"));
         let got = world.take("x");
         assert_eq!(got.iter().any(|text| text.contains("welcome")), accepted, "{token} {got:?}");
@@ -935,7 +935,7 @@ fn no_callback_runs_inside_another() {
 #[test]
 fn verbatim_passes_on_and_says_nothing_of_its_own() {
     let config = Config { max_connections: Limit::at_most(2), ..Config::default() };
-    World::new(config, Verbatim).run(
+    World::new(config, Verbatim::default()).run(
         r#"
         ann > get /ws/chess?token=ann Sec-WebSocket-Protocol: graphql-ws
         ann < upgrade graphql-ws

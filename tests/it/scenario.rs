@@ -51,7 +51,7 @@ struct Client {
 /// Runs a script against the stock relay.
 #[track_caller]
 pub fn check(config: Config, script: &str) {
-    World::new(config, lobbyd::apps::Relay).run(script);
+    World::new(config, lobbyd::apps::Relay::default()).run(script);
 }
 
 /// The start of every test: wall time 1 000 000 s, seed 1.

@@ -8,6 +8,7 @@ mod commands;
 mod core;
 mod ending;
 mod health;
+mod inspect;
 mod keepalive;
 mod slot;
 mod speech;

@@ -222,6 +222,7 @@ impl Core {
         code: &str,
         user: &str,
     ) -> Result<(), CloseReason> {
+        self.introduce_before_takeover(code, user);
         let (id, unix) = (self.slots[key].id, self.unix_micros());
         let Joined { seat, took_over, gave_up } = match reservation {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,

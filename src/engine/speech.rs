@@ -1,6 +1,6 @@
 //! What the engine itself says to members when it speaks the JSON protocol, and what it answers.
 
-use super::app::{App, Context, Member, Message, Sent, Utterance};
+use super::app::{App, Context, Member, Message, Sent, Speech, Utterance};
 use super::core::Core;
 use super::{Engine, app::Exclude};
 use crate::close::{CloseReason, Reject};
@@ -165,14 +165,22 @@ impl Core {
         self.counters.frames_out += 1;
     }
 
+    /// Tells what is new in the lobby `code` to the connection that `user` holds a seat with there. The one that takes
+    /// it over must hear its welcome before anything else, and then who is there once and for all.
+    pub(super) fn introduce_before_takeover(&mut self, code: &str, user: &str) {
+        let Some(lobby) = self.directory.find_lobby(code) else { return };
+        if self.speech == Speech::Json
+            && self.directory.seats_of(user).iter().any(|&seat| self.directory.seat(seat).lobby == lobby)
+        {
+            self.introduce(lobby);
+        }
+    }
+
     /// The first words to a member: who it is and where. Who else is there follows when the lobby is introduced.
     pub(super) fn welcome(&mut self, member: &Member) {
         let is_fresh = !self.directory.seat(member.seat_key).introduced;
         if is_fresh {
             self.unsettled.push(member.lobby_key);
-        } else {
-            // Took over a seat that the others know: it must not miss what they are about to be told.
-            self.introduce(member.lobby_key);
         }
         let lobby = self.directory.lobby_ref(member.lobby_key);
         let welcome = Welcome {

@@ -154,7 +154,7 @@ impl Pipe {
 
     /// Whether the driver has to be told that the socket takes bytes again.
     pub(super) fn is_unblocked(&self) -> bool {
-        self.is_blocked && (self.room() > 0 || self.client != Side::Open)
+        self.is_blocked && self.room() > 0
     }
 
     fn room(&self) -> usize {

@@ -187,8 +187,9 @@ impl<A: App> Engine<A> {
                 Err(refusal_of(refused))
             }
         };
-        if let Err(reason) = outcome {
-            self.core.end(key, reason);
+        match outcome {
+            Ok(()) => self.core.mark_dirty(key),
+            Err(reason) => self.core.end(key, reason),
         }
         self.tell();
         self.feed(conn, &early);

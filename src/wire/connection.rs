@@ -145,7 +145,7 @@ impl Connection {
 
     /// Answers the request with an upgrade: from now on this is a WebSocket.
     pub(crate) fn accept(&mut self, upgrade: &Upgrade, max_message_bytes: usize) {
-        self.outbox.push(upgrade.response());
+        self.outbox.push_answer(upgrade.response());
         self.phase = Phase::Open(WebSocket::new(max_message_bytes));
     }
 

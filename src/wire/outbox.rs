@@ -30,12 +30,20 @@ pub(crate) struct Outbox {
     written: usize,
     /// Bytes of all queued frames that have not been written.
     bytes: usize,
+    /// Whether the first in the queue is the answer to the request, without which nothing after it can be read.
+    answers_first: bool,
 }
 
 impl Outbox {
     pub(crate) fn push(&mut self, frame: Bytes) {
         self.bytes += frame.len();
         self.frames.push_back(frame);
+    }
+
+    /// Queues the answer to the request: it comes before every frame.
+    pub(crate) fn push_answer(&mut self, answer: Bytes) {
+        self.answers_first = self.frames.is_empty();
+        self.push(answer);
     }
 
     /// What counts against `max_outbound_bytes`.
@@ -54,11 +62,11 @@ impl Outbox {
 
     /// Drops every frame of which no byte has been written. Returns how many.
     ///
-    /// A frame that has begun must be completed, or the peer reads nonsense.
+    /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
     pub(crate) fn drop_unbegun(&mut self) -> usize {
-        let begun = usize::from(self.written > 0);
-        let dropped = self.frames.len() - begun.min(self.frames.len());
-        self.frames.truncate(begun);
+        let kept = usize::from(self.written > 0 || self.answers_first);
+        let dropped = self.frames.len() - kept.min(self.frames.len());
+        self.frames.truncate(kept);
         self.bytes = self.frames.front().map_or(0, |frame| frame.len() - self.written);
         dropped
     }
@@ -114,6 +122,7 @@ impl Outbox {
             }
             n -= rest;
             self.written = 0;
+            self.answers_first = false;
             self.frames.pop_front();
         }
     }

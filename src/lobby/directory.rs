@@ -174,6 +174,10 @@ impl Directory {
     /// Promises a seat to a connection that is being authorized as `user`. `now` in microseconds since the Unix epoch.
     pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
         self.admits(code, Some(user))?;
+        // The lobby that the user would leave empty is still there while it waits.
+        if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
+            return Err(CloseReason::LobbyLimit);
+        }
         let user = self.user(user);
         let lobby = self.lobby(code, now);
         let own = self.own_seat(Some(user));

@@ -274,12 +274,13 @@ impl<A: App> World<A> {
         }
     }
 
-    /// The last events of the client involved and of those in its lobby.
+    /// The last events of the client involved, of those in its lobby and of its user's other connections.
     fn events(&self) -> String {
-        let lobby = self.links.iter().flatten().find(|link| link.number == self.involved).map(|link| link.lobby);
-        let mut involved = vec![self.involved];
-        involved.extend(self.links.iter().flatten().filter(|link| Some(link.lobby) == lobby).map(|link| link.number));
-        self.transcript.last(&involved, EVENTS_SHOWN)
+        let involved = self.links.iter().flatten().find(|link| link.number == self.involved);
+        let near = |link: &&client::Link| involved.is_some_and(|it| it.lobby == link.lobby || it.user == link.user);
+        let mut numbers = vec![self.involved];
+        numbers.extend(self.links.iter().flatten().filter(near).map(|link| link.number));
+        self.transcript.last(&numbers, EVENTS_SHOWN)
     }
 }
 

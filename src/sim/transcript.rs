@@ -13,6 +13,8 @@ const KEPT: usize = 4096;
 const SAMPLE: usize = 72;
 /// For what concerns no connection.
 pub(super) const NOBODY: u32 = u32::MAX;
+/// Time has passed.
+pub(super) const CLOCK: &str = "the clock moves";
 
 #[derive(Clone, Copy)]
 struct Event {
@@ -76,8 +78,12 @@ impl Transcript {
     /// The last `count` events of the connections in `links`, and of nobody, one to a line.
     pub(super) fn last(&self, links: &[u32], count: usize) -> String {
         let ordered = self.events[self.next..].iter().chain(&self.events[..self.next]);
-        let involved: Vec<&Event> =
-            ordered.filter(|event| event.link == NOBODY || links.contains(&event.link)).collect();
+        let is_involved = |event: &&Event| match event.link {
+            // Each line has its time.
+            NOBODY => event.what != CLOCK,
+            link => links.contains(&link),
+        };
+        let involved: Vec<&Event> = ordered.filter(is_involved).collect();
         let mut lines = String::new();
         for event in &involved[involved.len().saturating_sub(count)..] {
             let Event { step, at, what, number, .. } = event;

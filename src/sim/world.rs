@@ -10,7 +10,7 @@ use super::client::{Link, Manners};
 use super::mischief;
 use super::network::{Side, Socket};
 use super::swarm::{Behaviour, Swarm};
-use super::transcript::{NOBODY, Transcript};
+use super::transcript::{CLOCK, NOBODY, Transcript};
 use super::view::{Ask, Common};
 use super::watch::Watched;
 use super::{Invariant, Players};
@@ -402,7 +402,7 @@ impl<A: App> World<A> {
             }
         };
         self.turn_open = true;
-        self.transcript.note(self.now, NOBODY, "the clock moves", 0, &[]);
+        self.transcript.note(self.now, NOBODY, CLOCK, 0, &[]);
         Ok(())
     }
 

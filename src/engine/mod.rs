@@ -128,9 +128,10 @@ impl<A: App> Engine<A> {
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         self.core.advance(now);
         let now = self.core.now();
+        // Received is received, also of a connection that was given up earlier in the turn.
+        self.core.counters.bytes_in += bytes.len() as u64;
         let Some(slot) = self.core.slot(conn) else { return };
         slot.health.heard(now);
-        self.core.counters.bytes_in += bytes.len() as u64;
         self.feed(conn, bytes);
     }
 

@@ -446,7 +446,7 @@ impl Config {
     }
 
     /// The largest frame the server itself can be made to send, with its bookkeeping.
-    fn largest_frame(&self) -> usize {
+    pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
         let presence = listed * PRESENCE_BYTES_PER_MEMBER;
         let message = self.max_message_bytes.0 + ENVELOPE_BYTES;

@@ -3,6 +3,8 @@
 //! Exit 0 stopped on request, 1 failed while running, 2 would not start as configured, 3 the drain deadline cut
 //! connections off.
 
+mod simulate;
+
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
@@ -18,6 +20,9 @@ const CUT: u8 = 3;
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
+    if let Some(("simulate", matches)) = matches.subcommand() {
+        return simulate::run(matches);
+    }
     let options = match read(&matches) {
         Ok(options) => options,
         Err(problems) => {
@@ -109,6 +114,7 @@ fn command() -> Command {
                 .help("Where the application's randomness comes from [default: the operating system]"),
         )
         .args(fields)
+        .subcommand(simulate::command())
 }
 
 struct Options {

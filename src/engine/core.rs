@@ -509,6 +509,11 @@ impl Core {
             assert_eq!(slot.id.index(), key);
             slot.wire.outbox().check();
             assert_eq!(self.wheel.is_armed(key), !slot.is_gone(), "every connection has one timer: {slot:?}");
+            let deadline = slot.deadline(&self.config);
+            assert!(slot.is_gone() || self.wheel.fires_by(key, deadline), "its timer comes in time: {slot:?}");
+            // The answer to the request may repeat a name from its head.
+            let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
+            assert!(slot.wire.outbox().cost() <= bound, "max_outbound_bytes: {slot:?}");
             match &slot.standing {
                 Standing::Pending(_) => pending += 1,
                 Standing::Seated(member) => {
@@ -548,6 +553,9 @@ impl Core {
         assert_eq!(counters.closed_in_all(), over + ended, "every connection ends once");
     }
 }
+
+/// What an outbox may hold beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
+const OUTBOX_OVERRUN: usize = 1024;
 
 /// Said in the log.
 fn taken_over_word(took_over: Option<ConnId>) -> &'static str {

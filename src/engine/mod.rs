@@ -8,6 +8,7 @@ mod commands;
 mod core;
 mod ending;
 mod health;
+mod inspect;
 mod keepalive;
 mod rates;
 mod slot;
@@ -129,9 +130,10 @@ impl<A: App> Engine<A> {
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         self.core.advance(now);
         let now = self.core.now();
+        // Received is received, also of a connection that was given up earlier in the turn.
+        self.core.counters.bytes_in += bytes.len() as u64;
         let Some(slot) = self.core.slot(conn) else { return };
         slot.health.heard(now);
-        self.core.counters.bytes_in += bytes.len() as u64;
         self.core.charge_bytes(conn.index(), bytes.len());
         self.feed(conn, bytes);
     }
@@ -189,8 +191,9 @@ impl<A: App> Engine<A> {
                 Err(reason)
             }
         };
-        if let Err(reason) = outcome {
-            self.core.end(key, reason);
+        match outcome {
+            Ok(()) => self.core.mark_dirty(key),
+            Err(reason) => self.core.end(key, reason),
         }
         self.tell();
         self.feed(conn, &early);

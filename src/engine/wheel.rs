@@ -197,23 +197,41 @@ impl TimerWheel {
         self.timers.get(key).is_some_and(|timer| timer.granule != u64::MAX)
     }
 
+    /// Whether the timer of `key` fires no later than a timer armed now for `deadline` would.
+    pub(crate) fn fires_by(&self, key: usize, deadline: Time) -> bool {
+        let granule = deadline.as_micros().div_ceil(self.granule).max(self.granule_now + 1);
+        self.timers.get(key).is_some_and(|timer| timer.granule <= granule)
+    }
+
     /// Asserts that lists, bits and counts agree.
     pub(crate) fn check(&self) {
+        assert_eq!(self.timers.iter().filter(|timer| timer.granule != u64::MAX).count(), self.len);
+        // Timers in a slot without its bit are missed by this count.
         let mut seen = 0;
-        for (index, slot) in self.slots.iter().enumerate() {
-            assert_eq!(slot.head != NONE, self.occupied[index / 64] >> (index % 64) & 1 == 1, "bit of slot {index}");
-            let (mut prev, mut next) = (NONE, slot.head);
-            while next != NONE {
-                let timer = self.timers[next as usize];
-                assert_eq!(slot_of(timer.granule), index, "a timer is in the slot of its granule");
-                assert!(timer.granule > self.granule_now, "a timer lies ahead");
-                assert_eq!(timer.prev, prev);
-                (prev, next) = (next, timer.next);
-                seen += 1;
+        for (word, &bits) in self.occupied.iter().enumerate() {
+            let mut bits = bits;
+            while bits != 0 {
+                seen += self.check_slot(word * 64 + bits.trailing_zeros() as usize);
+                bits &= bits - 1;
             }
-            assert_eq!(slot.tail, prev);
         }
-        assert_eq!(seen, self.len);
+        assert_eq!(seen, self.len, "every timer is in a slot that is known to be occupied");
+    }
+
+    /// Returns how many timers the slot holds.
+    fn check_slot(&self, index: usize) -> usize {
+        let (mut prev, mut next, mut seen) = (NONE, self.slots[index].head, 0);
+        assert_ne!(next, NONE, "slot {index} is marked and empty");
+        while next != NONE {
+            let timer = self.timers[next as usize];
+            assert_eq!(slot_of(timer.granule), index, "a timer is in the slot of its granule");
+            assert!(timer.granule > self.granule_now, "a timer lies ahead");
+            assert_eq!(timer.prev, prev);
+            (prev, next) = (next, timer.next);
+            seen += 1;
+        }
+        assert_eq!(self.slots[index].tail, prev);
+        seen
     }
 }
 

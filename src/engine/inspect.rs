@@ -1,0 +1,35 @@
+//! What a test or an operator may look at. It changes nothing.
+
+use super::Engine;
+use super::app::App;
+use crate::close::CloseReason;
+use crate::id::{ConnId, SeatId};
+
+impl<A: App> Engine<A> {
+    /// Why a connection is ending. `None` while it is not, and once its socket has been dropped.
+    pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
+        self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.ended)
+    }
+
+    /// Bytes that wait to be written to `conn`.
+    pub fn queued_bytes(&self, conn: ConnId) -> usize {
+        self.core.queued_bytes(conn)
+    }
+
+    /// Connections whose socket has not been dropped, and armed timers.
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.core.slots.len(), self.core.wheel.len())
+    }
+
+    /// A lobby's epoch and `seq`, and who is in it in join order.
+    pub(crate) fn lobby(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
+        let directory = &self.core.directory;
+        let key = directory.find_lobby(code)?;
+        let lobby = directory.lobby_ref(key);
+        let members = directory.members(key).iter().map(|&key| {
+            let seat = directory.seat(key);
+            (&**directory.user_of(key), seat.id, seat.conn)
+        });
+        Some((lobby.epoch, lobby.seq, members))
+    }
+}

@@ -1,0 +1,174 @@
+//! What clients send: requests and messages, good, nearly good and bad. Bytes only; it knows nobody's state but the
+//! client's own.
+
+use data_encoding::BASE64URL_NOPAD;
+
+use super::client::{Link, mask};
+use super::swarm::{Behaviour, Swarm};
+use super::view::{Ask, Common, raw_message};
+use super::wire::{self, Opcode};
+use crate::random::Random;
+
+/// Users whose names are awkward in JSON, in a query, or both.
+const AWKWARD: &[&str] = &["a\"b\\c", "zoë & co", "100%+1", "\u{1f3b2}"];
+
+pub(super) fn user_name(index: usize) -> String {
+    match index.checked_sub(4).and_then(|index| AWKWARD.get(index)) {
+        Some(&name) => name.into(),
+        None => format!("user{index}"),
+    }
+}
+
+/// A request that may be granted.
+pub(super) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Random) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let mut target = format!("/ws/{lobby}");
+    match random.below(3) {
+        0 if user.is_ascii() && !user.contains(' ') => lines.push(format!("Authorization: Bearer {user}")),
+        1 if is_json => lines.push(format!(
+            "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.{}",
+            BASE64URL_NOPAD.encode(user.as_bytes())
+        )),
+        _ => {
+            target.push_str("?token=");
+            user.bytes().for_each(|byte| target.push_str(&format!("%{byte:02X}")));
+        }
+    }
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    wire::upgrade_request(&target, &lines)
+}
+
+/// A request that must be refused, but perhaps only after it was accepted, so that a page can read why. Whether it may.
+pub(super) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
+    let bytes = match random.below(9) {
+        0 => return (wire::upgrade_request("/ws/chess", &[]), true),
+        1 => return (wire::upgrade_request("/ws/no!code?token=user0", &[]), true),
+        2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), false),
+        3 => wire::upgrade_request("/elsewhere?token=user0", &[]),
+        4 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
+        6 => wire::upgrade_request("/ws/chess?token=user0", &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]),
+        7 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        _ => wire::upgrade_request(&format!("/ws/chess?token={}", "x".repeat(20_000)), &[]),
+    };
+    (bytes, false)
+}
+
+impl Link {
+    fn reference(&mut self, random: &mut Random) -> Option<u32> {
+        random.percent(40).then(|| {
+            self.references += 1;
+            self.references
+        })
+    }
+
+    /// Says one thing of `kind`.
+    pub(super) fn say(&mut self, kind: Behaviour, swarm: &Swarm, common: &Common, max: usize, random: &mut Random) {
+        if let Some(player) = &mut self.player {
+            if let Some(text) = player.act(random) {
+                self.send_message(Opcode::TEXT, text.as_bytes(), random);
+            }
+            return;
+        }
+        // An envelope, a number, and what a `ref` takes.
+        let room = max.saturating_sub(110);
+        let padding = random.below(swarm.padding.min(room) as u64 + 1) as usize;
+        if !self.is_json || kind == Behaviour::Binary {
+            self.said_raw += 1;
+            let message = raw_message(self.number, self.said_raw, padding);
+            let is_text = !self.is_json && kind != Behaviour::Binary;
+            let opcode = if is_text { Opcode::TEXT } else { Opcode::BINARY };
+            return self.send_message(opcode, message.as_bytes(), random);
+        }
+        let reference = self.reference(random);
+        let end = reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{reference}}}"));
+        let link = self.number;
+        let padding = ".".repeat(padding);
+        let (what, text) = match kind {
+            Behaviour::Direct => {
+                self.said_directly += 1;
+                let to = &common.users[random.below(common.users.len() as u64) as usize];
+                let to = serde_json::Value::String(to.clone());
+                let k = self.said_directly;
+                (Ask::Direct, format!("{{\"type\":\"direct\",\"to\":{to},\"data\":{{\"l\":{link},\"k\":{k}}}{end}"))
+            }
+            Behaviour::Presence => (Ask::Presence, format!("{{\"type\":\"presence\"{end}")),
+            Behaviour::Ping => (Ask::Ping, format!("{{\"type\":\"ping\"{end}")),
+            Behaviour::AppMessage => {
+                self.said += 1;
+                (Ask::App, format!("{{\"k\":{},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}", self.said))
+            }
+            Behaviour::Malformed => {
+                let text = match (reference, random.below(6)) {
+                    (Some(_), 0) => format!("{{\"type\":7{end}"),
+                    (Some(_), 1) => format!("{{\"type\":\"direct\",\"data\":1{end}"),
+                    (Some(_), _) => format!("{{\"type\":\"broadcast\"{end}"),
+                    (None, 0) => "{".into(),
+                    (None, 1) => "[1,2]".into(),
+                    (None, 2) => "{\"type\":\"ping\",\"ref\":1.5}".into(),
+                    (None, 3) => "{\"type\":\"ping\",\"type\":\"ping\"}".into(),
+                    (None, 4) => String::new(),
+                    (None, _) => "{\"type\":\"health_pong\",\"timestamp\":-1}".into(),
+                };
+                (Ask::Malformed, text)
+            }
+            Behaviour::Leave => {
+                self.sent_leave = true;
+                (Ask::Leave, format!("{{\"type\":\"leave\"{end}"))
+            }
+            _ => {
+                self.said += 1;
+                let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"}}", self.said);
+                (Ask::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
+            }
+        };
+        self.ask(what, reference, &text, random);
+    }
+
+    /// A message of more than `max` bytes.
+    pub(super) fn say_too_much(&mut self, max: usize, random: &mut Random) {
+        self.is_spoiled = true;
+        if max > 10_000 {
+            // Only its head: the length alone is too much.
+            let mut head = vec![0x81, 0x80 | 127];
+            head.extend_from_slice(&(max as u64 + 1).to_be_bytes());
+            return self.pipe.send(&head);
+        }
+        self.manners.fragments = random.percent(50);
+        self.send_message(Opcode::TEXT, &vec![b'x'; max + 1], random);
+    }
+
+    pub(super) fn send_garbage(&mut self, random: &mut Random) {
+        self.is_spoiled = true;
+        let length = 1 + random.below(40);
+        let bytes: Vec<u8> = (0..length).map(|_| random.next_u64() as u8).collect();
+        self.pipe.send(&bytes);
+    }
+
+    /// Frames that are nearly right.
+    pub(super) fn send_near_valid(&mut self, random: &mut Random) {
+        self.is_spoiled = true;
+        let mut good = wire::frame(Opcode::TEXT, true, b"{\"type\":\"ping\"}", mask(random));
+        let bytes = match random.below(11) {
+            0 => b"\x81\x02{}".to_vec(),
+            1 => {
+                good[0] |= 1 << (4 + random.below(3));
+                good
+            }
+            2 => wire::frame(Opcode(3 + random.below(5) as u8), true, b"", mask(random)),
+            3 => wire::frame(Opcode::PING, false, b"", mask(random)),
+            4 => wire::frame(Opcode::PING, true, &[0; 126], mask(random)),
+            5 => wire::frame(Opcode::CONTINUATION, true, b"x", mask(random)),
+            6 => wire::frame(Opcode::TEXT, true, b"\"\xff\"", mask(random)),
+            7 => wire::frame(Opcode::CLOSE, true, &[3], mask(random)),
+            8 => wire::frame(Opcode::CLOSE, true, &1005u16.to_be_bytes(), mask(random)),
+            9 => [&[0x81, 0xff, 0x80][..], &[0; 11]].concat(),
+            _ => {
+                let at = random.below(good.len() as u64) as usize;
+                good[at] ^= 1 << random.below(8);
+                good
+            }
+        };
+        self.pipe.send(&bytes);
+    }
+}

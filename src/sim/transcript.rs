@@ -1,0 +1,103 @@
+//! What happened in a run: a hash over all of it, and the last of it for a person to read.
+//!
+//! Knows nothing of what it records. Recording is a few nanoseconds, so it is always on; words are made of it only when
+//! a run fails.
+
+use std::fmt::Write as _;
+
+use crate::time::Time;
+
+/// Events kept for the report of a failure.
+const KEPT: usize = 4096;
+/// Bytes of a text or frame kept with its event.
+const SAMPLE: usize = 72;
+/// For what concerns no connection.
+pub(super) const NOBODY: u32 = u32::MAX;
+/// Time has passed.
+pub(super) const CLOCK: &str = "the clock moves";
+
+#[derive(Clone, Copy)]
+struct Event {
+    step: u64,
+    at: Time,
+    link: u32,
+    what: &'static str,
+    number: u64,
+    sample: [u8; SAMPLE],
+    sampled: u8,
+}
+
+pub(super) struct Transcript {
+    hash: u64,
+    events: Vec<Event>,
+    /// Where the next event goes once `events` is full.
+    next: usize,
+    pub(super) step: u64,
+}
+
+impl Transcript {
+    pub(super) fn new(seed: u64) -> Transcript {
+        Transcript { hash: seed ^ 0xcbf2_9ce4_8422_2325, events: Vec::new(), next: 0, step: 0 }
+    }
+
+    /// Adds an event. Its `bytes` go into the hash in full.
+    pub(super) fn note(&mut self, at: Time, link: u32, what: &'static str, number: u64, bytes: &[u8]) {
+        self.mix(at.as_micros());
+        self.mix(u64::from(link) << 32 | what.len() as u64 ^ u64::from(what.as_bytes()[0]) << 8);
+        self.mix(number);
+        self.mix_bytes(bytes);
+        let sampled = bytes.len().min(SAMPLE);
+        let mut event = Event { step: self.step, at, link, what, number, sample: [0; SAMPLE], sampled: sampled as u8 };
+        event.sample[..sampled].copy_from_slice(&bytes[..sampled]);
+        if self.events.len() < KEPT {
+            self.events.push(event);
+        } else {
+            self.events[self.next] = event;
+            self.next = (self.next + 1) % KEPT;
+        }
+    }
+
+    pub(super) fn mix(&mut self, word: u64) {
+        self.hash = (self.hash ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25).rotate_left(29);
+    }
+
+    fn mix_bytes(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for word in &mut words {
+            self.mix(u64::from_le_bytes(word.try_into().expect("eight bytes")));
+        }
+        let mut rest = [0; 8];
+        rest[..words.remainder().len()].copy_from_slice(words.remainder());
+        self.mix(u64::from_le_bytes(rest) ^ (bytes.len() as u64) << 56);
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash ^ self.hash >> 32
+    }
+
+    /// The last `count` events of the connections in `links`, and of nobody, one to a line.
+    pub(super) fn last(&self, links: &[u32], count: usize) -> String {
+        let ordered = self.events[self.next..].iter().chain(&self.events[..self.next]);
+        let is_involved = |event: &&Event| match event.link {
+            // Each line has its time.
+            NOBODY => event.what != CLOCK,
+            link => links.contains(&link),
+        };
+        let involved: Vec<&Event> = ordered.filter(is_involved).collect();
+        let mut lines = String::new();
+        for event in &involved[involved.len().saturating_sub(count)..] {
+            let Event { step, at, what, number, .. } = event;
+            let link = if event.link == NOBODY { String::from("server") } else { format!("#{}", event.link) };
+            let _ = write!(lines, "  step {step:<6} {at} {link:<7} {what}");
+            if *number > 0 {
+                let _ = write!(lines, " {number}");
+            }
+            let sample = &event.sample[..usize::from(event.sampled)];
+            if !sample.is_empty() {
+                let _ = write!(lines, "  {}", sample.escape_ascii());
+            }
+            lines.push('\n');
+        }
+        lines
+    }
+}

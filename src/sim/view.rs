@@ -1,0 +1,460 @@
+//! What a member knows of its lobby, built only from what it was sent.
+//!
+//! It holds the server to the protocol: welcome first, presence before any change of it, no gap in `seq` that the
+//! member's own messages do not explain, answers in the order of the questions, and the same words under the same
+//! `seq` for everybody. Knows no bytes, no time, and nothing of the engine.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// What all clients of a run know together.
+pub(super) struct Common {
+    pub(super) users: Vec<String>,
+    pub(super) lobbies: Vec<String>,
+    /// The user of each link there ever was, by the link's number.
+    pub(super) owners: Vec<usize>,
+    /// Whether every message of a member reaches all others exactly once, as with the stock applications.
+    pub(super) relays: bool,
+    /// A hash of what was told under each epoch and `seq`.
+    told: BTreeMap<(u64, u64), u64>,
+    pub(super) messages: u64,
+}
+
+impl Common {
+    pub(super) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool) -> Common {
+        Common { users, lobbies, owners: Vec::new(), relays, told: BTreeMap::new(), messages: 0 }
+    }
+
+    /// Everybody must be told the same under the same number.
+    fn tell(&mut self, epoch: u64, seq: u64, text: &str) -> Result<(), String> {
+        let hash = text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        if *self.told.entry((epoch, seq)).or_insert(hash) == hash {
+            Ok(())
+        } else {
+            Err(format!("seq {seq} of epoch {epoch} was something else for another member: {text}"))
+        }
+    }
+}
+
+/// A question or message of the client's own, in the order in which they were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    pub(super) what: Ask,
+    pub(super) reference: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Broadcast,
+    App,
+    Direct,
+    Presence,
+    Ping,
+    Malformed,
+    Leave,
+}
+
+/// What was said means something to the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Nothing,
+    /// The page is asked whether it is alive.
+    HealthPing(u64),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    pub(super) user: Box<str>,
+    pub(super) conn: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was said yet.
+    New,
+    /// The welcome has come; who is there is not known.
+    Welcomed,
+    Settled,
+    /// The server has said goodbye: nothing may follow.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct View {
+    stage: Stage,
+    pub(super) conn: Box<str>,
+    pub(super) epoch: u64,
+    pub(super) seq: u64,
+    /// Who is there, in join order; `None` when only the number is told.
+    pub(super) members: Option<Vec<Named>>,
+    count: u64,
+    pub(super) expected: VecDeque<Expected>,
+    /// Whether `presence_state` has come for the question at the front.
+    front_answered: bool,
+    /// The last message heard of each link.
+    heard: Vec<(u32, u32)>,
+    heard_directly: Vec<(u32, u32)>,
+    heard_binary: Vec<(u32, u32)>,
+    last_nonce: u64,
+    pub(super) goodbye: Option<(u16, String)>,
+}
+
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct Spoken<'a> {
+    #[serde(borrow)]
+    conn: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    user: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    lobby: Option<Cow<'a, str>>,
+    protocol: Option<u64>,
+    epoch: Option<u64>,
+    seq: Option<u64>,
+    count: Option<u64>,
+    #[serde(borrow)]
+    users: Option<Vec<Person<'a>>>,
+    #[serde(borrow)]
+    joins: Option<Vec<Person<'a>>>,
+    #[serde(borrow)]
+    leaves: Option<Vec<Person<'a>>>,
+    #[serde(borrow)]
+    from: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, rename = "ref")]
+    reference: Option<&'a RawValue>,
+    #[serde(borrow)]
+    code: Option<&'a RawValue>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+    timestamp: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Person<'a> {
+    #[serde(borrow)]
+    user: Cow<'a, str>,
+    #[serde(borrow)]
+    conn: Cow<'a, str>,
+    #[serde(borrow)]
+    reason: Option<Cow<'a, str>>,
+}
+
+impl Person<'_> {
+    fn named(&self) -> Named {
+        Named { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
+    }
+}
+
+/// What the model clients put into every message: who says it, and the how manieth it is.
+#[derive(Deserialize)]
+pub(super) struct Token {
+    l: u32,
+    k: u32,
+}
+
+impl View {
+    pub(super) fn new() -> View {
+        View {
+            stage: Stage::New,
+            conn: "".into(),
+            epoch: 0,
+            seq: 0,
+            members: None,
+            count: 0,
+            expected: VecDeque::new(),
+            front_answered: false,
+            heard: Vec::new(),
+            heard_directly: Vec::new(),
+            heard_binary: Vec::new(),
+            last_nonce: 0,
+            goodbye: None,
+        }
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.stage == Stage::Settled
+    }
+
+    /// How many members there are, as far as is known.
+    pub(super) fn count_known(&self) -> u64 {
+        self.members.as_ref().map_or(self.count, |members| members.len() as u64)
+    }
+
+    /// The number of the last message heard from `link`.
+    pub(super) fn last_heard(&self, link: u32) -> Option<u32> {
+        self.heard.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
+    }
+
+    /// A text of the server. `me` and `lobby` are what the client asked for.
+    pub(super) fn hear(
+        &mut self,
+        text: &str,
+        me: &str,
+        lobby: &str,
+        strict: bool,
+        common: &mut Common,
+    ) -> Result<Heard, String> {
+        let Kind { kind } = serde_json::from_str(text).map_err(|error| format!("not JSON ({error}): {text}"))?;
+        if self.stage == Stage::Over {
+            return Err(format!("after the goodbye: {text}"));
+        }
+        if self.stage == Stage::New && kind != "welcome" && kind != "goodbye" {
+            return Err(format!("before the welcome: {text}"));
+        }
+        let known = [
+            "welcome",
+            "presence_state",
+            "presence_diff",
+            "message",
+            "direct",
+            "ack",
+            "error",
+            "pong",
+            "health_ping",
+            "goodbye",
+        ];
+        if !known.contains(&&*kind) {
+            return Ok(Heard::Nothing);
+        }
+        let spoken: Spoken<'_> = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        self.take(&kind, spoken, text, me, lobby, strict, common).map_err(|why| format!("{why}: {text}"))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one table of the protocol")]
+    fn take(
+        &mut self,
+        kind: &str,
+        spoken: Spoken<'_>,
+        text: &str,
+        me: &str,
+        lobby: &str,
+        strict: bool,
+        common: &mut Common,
+    ) -> Result<Heard, String> {
+        match kind {
+            "welcome" => {
+                require(self.stage == Stage::New, "a second welcome")?;
+                require(spoken.protocol == Some(1), "another protocol")?;
+                require(spoken.user.as_deref() == Some(me), "the welcome of another user")?;
+                require(spoken.lobby.as_deref() == Some(lobby), "the welcome of another lobby")?;
+                self.conn = field(spoken.conn)?.as_ref().into();
+                self.epoch = field(spoken.epoch)?;
+                self.seq = field(spoken.seq)?;
+                self.stage = Stage::Welcomed;
+            }
+            "presence_state" => self.take_state(&spoken, strict)?,
+            "presence_diff" => {
+                require(self.stage == Stage::Settled, "a diff before the state")?;
+                let seq = field(spoken.seq)?;
+                self.reach(seq, strict)?;
+                common.tell(self.epoch, seq, text)?;
+                let members = self.members.as_mut().ok_or("a diff to whom only a number was told")?;
+                for gone in &field(spoken.leaves)? {
+                    require(gone.reason.is_some(), "a leave without a reason")?;
+                    let at = members.iter().position(|there| *there.conn == *gone.conn && *there.user == *gone.user);
+                    members.remove(at.ok_or("somebody left who was not there")?);
+                }
+                for came in &field(spoken.joins)? {
+                    require(members.iter().all(|there| *there.conn != *came.conn), "somebody joined who was there")?;
+                    members.push(came.named());
+                }
+                require(members.iter().any(|there| there.conn == self.conn), "oneself left")?;
+            }
+            "message" => {
+                require(self.stage == Stage::Settled, "a message before the presence")?;
+                let seq = field(spoken.seq)?;
+                self.reach(seq, strict)?;
+                common.tell(self.epoch, seq, text)?;
+                let from = field(spoken.from)?;
+                if let Some(members) = &self.members {
+                    require(members.iter().any(|there| *there.user == *from), "from somebody who is not there")?;
+                }
+                if let Some(token) = token(&spoken.data) {
+                    common.messages += 1;
+                    let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
+                    require(common.users[*owner] == *from, "under another's name")?;
+                    if common.relays {
+                        follow(&mut self.heard, &token, true)?;
+                    }
+                }
+            }
+            "direct" => {
+                require(self.stage == Stage::Settled, "a direct before the presence")?;
+                if let Some(token) = token(&spoken.data) {
+                    common.messages += 1;
+                    let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
+                    require(common.users[*owner] == *field(spoken.from)?, "under another's name")?;
+                    follow(&mut self.heard_directly, &token, false)?;
+                }
+            }
+            "ack" | "error" | "pong" if strict => self.take_answer(kind, &spoken)?,
+            "health_ping" => {
+                let nonce = field(spoken.timestamp)?;
+                require(nonce > self.last_nonce && nonce < 1 << 53, "a nonce that is not larger than the last")?;
+                self.last_nonce = nonce;
+                return Ok(Heard::HealthPing(nonce));
+            }
+            "goodbye" => {
+                let code = field(spoken.code)?.get().parse().map_err(|_| "a code that is none")?;
+                self.goodbye = Some((code, field(spoken.reason)?.into_owned()));
+                self.stage = Stage::Over;
+            }
+            _ => {}
+        }
+        Ok(Heard::Nothing)
+    }
+
+    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool) -> Result<(), String> {
+        let seq = spoken.seq.ok_or("no seq")?;
+        let was_listed = self.members.is_some();
+        self.members = spoken.users.as_ref().map(|users| users.iter().map(Person::named).collect());
+        self.count = match &self.members {
+            Some(members) => members.len() as u64,
+            None => spoken.count.ok_or("neither users nor count")?,
+        };
+        if let Some(members) = &self.members {
+            require(members.iter().any(|there| there.conn == self.conn), "oneself is not in it")?;
+        }
+        if self.stage == Stage::Welcomed {
+            require(seq == self.seq || seq == self.seq + 1, "the state is not that of the welcome")?;
+            self.seq = seq;
+            self.stage = Stage::Settled;
+            return Ok(());
+        }
+        while strict && self.seq < seq && self.skip_silent() {}
+        if strict || seq < self.seq {
+            require(seq == self.seq, "a state of another seq")?;
+        }
+        self.seq = seq;
+        if strict && was_listed == self.members.is_some() {
+            self.skip_all_silent();
+            let front = self.expected.front().filter(|front| front.what == Ask::Presence && !self.front_answered);
+            match front.ok_or("a state that nobody asked for")?.reference {
+                None => drop(self.expected.pop_front()),
+                Some(_) => self.front_answered = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>) -> Result<(), String> {
+        let reference: Option<u32> = match spoken.reference {
+            None => None,
+            Some(raw) => Some(raw.get().parse().map_err(|_| "a ref that was never used")?),
+        };
+        let code = spoken.code.map(|raw| raw.get().trim_matches('"'));
+        // Without a ref, an error is the answer to the first that it can be the answer to.
+        let answers = |front: &Expected| {
+            front.reference == reference
+                && match (kind, front.what) {
+                    ("pong", what) => what == Ask::Ping,
+                    ("error", Ask::Malformed) => code == Some("bad_message"),
+                    ("error", Ask::Direct) => code == Some("user_not_found"),
+                    ("error", _) => false,
+                    (_, Ask::Ping | Ask::Malformed) => false,
+                    (_, _) => true,
+                }
+        };
+        while !self.expected.front().is_some_and(answers) {
+            require(self.skip_silent(), "an answer to nothing, or out of order")?;
+        }
+        let front = self.expected.pop_front().expect("the loop has found it");
+        match front.what {
+            Ask::Broadcast => {
+                let seq = field(spoken.seq)?;
+                require(seq == self.seq + 1, "an ack whose seq is not the next")?;
+                self.seq = seq;
+            }
+            Ask::App => self.seq += 1,
+            Ask::Presence => require(std::mem::take(&mut self.front_answered), "an ack before the state")?,
+            Ask::Direct | Ask::Ping | Ask::Malformed | Ask::Leave => {}
+        }
+        Ok(())
+    }
+
+    /// `seq` is told; what lies between can only be the member's own.
+    fn reach(&mut self, seq: u64, strict: bool) -> Result<(), String> {
+        require(seq > self.seq, "a seq that was told before")?;
+        while strict && self.seq + 1 < seq {
+            require(self.skip_silent(), "a gap in seq")?;
+        }
+        self.seq = seq;
+        Ok(())
+    }
+
+    /// Takes the first question to have been served, if that may go without an answer.
+    fn skip_silent(&mut self) -> bool {
+        match self.expected.front() {
+            Some(Expected { what: Ask::Broadcast | Ask::App, reference: None }) => self.seq += 1,
+            Some(Expected { what: Ask::Direct, reference: None }) => {}
+            _ => return false,
+        }
+        self.expected.pop_front();
+        true
+    }
+
+    pub(super) fn skip_all_silent(&mut self) {
+        while self.skip_silent() {}
+    }
+
+    /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.
+    pub(super) fn hear_raw(&mut self, bytes: &[u8], common: &mut Common) -> Result<(), String> {
+        let Some(token) = raw_token(bytes) else { return Ok(()) };
+        common.messages += 1;
+        require((token.l as usize) < common.owners.len(), "from no client there ever was")?;
+        if common.relays { follow(&mut self.heard_binary, &token, true) } else { Ok(()) }
+    }
+
+    pub(super) fn last_raw(&self, link: u32) -> Option<u32> {
+        self.heard_binary.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
+    }
+}
+
+/// The text that [`View::hear_raw`] reads.
+pub(super) fn raw_message(link: u32, k: u32, padding: usize) -> String {
+    format!("{link:08}{k:08}{}", ".".repeat(padding))
+}
+
+fn raw_token(bytes: &[u8]) -> Option<Token> {
+    let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
+    Some(Token { l: digits(0..8)?, k: digits(8..16)? })
+}
+
+fn token(data: &Option<&RawValue>) -> Option<Token> {
+    serde_json::from_str(data.as_ref()?.get()).ok()
+}
+
+/// The next message of a link has come: nothing may be lost between two, and nothing come twice.
+fn follow(heard: &mut Vec<(u32, u32)>, token: &Token, without_gaps: bool) -> Result<(), String> {
+    match heard.iter_mut().find(|(from, _)| *from == token.l) {
+        None => heard.push((token.l, token.k)),
+        Some((_, last)) => {
+            let follows = if without_gaps { token.k == *last + 1 } else { token.k > *last };
+            if !follows {
+                return Err(format!("message {} of client #{} after its {last}", token.k, token.l));
+            }
+            *last = token.k;
+        }
+    }
+    Ok(())
+}
+
+fn field<T>(field: Option<T>) -> Result<T, String> {
+    field.ok_or_else(|| "a field is missing".into())
+}
+
+fn require(holds: bool, violation: &str) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(violation.into()) }
+}

@@ -1,0 +1,159 @@
+//! The application under test, with somebody looking over its shoulder.
+//!
+//! [`Watched`] passes every call on, and notes what it saw: each `on_join` must be followed by exactly one `on_leave`,
+//! and nobody speaks, is measured or is taken over outside of that. It also makes authorization slow, when told to.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::engine::app::{App, Authorization, Context, Identity, Member, Message, Pressure, Route, Speech, Utterance};
+use crate::id::{ConnId, SeatId};
+use crate::random::Random;
+use crate::time::Time;
+use crate::wire::handshake::Request;
+use crate::{LeaveReason, is_user_id};
+
+pub(super) struct Watched<A> {
+    pub(super) app: A,
+    pub(super) seen: Seen,
+}
+
+/// What was seen, to be taken by the simulator after every step.
+pub(super) struct Seen {
+    /// Of a hundred authorizations, how many are answered later.
+    pub(super) late: u64,
+    pub(super) random: Random,
+    /// Answers that have still to be given.
+    pub(super) waiting: Vec<(ConnId, Authorization)>,
+    /// Who is in: the seat, and the connection and the user in it.
+    pub(super) seats: BTreeMap<SeatId, (ConnId, Box<str>)>,
+    pub(super) joined: u64,
+    pub(super) taken_over: u64,
+    pub(super) left: u64,
+    pub(super) messages: u64,
+    pub(super) unanswered: u64,
+    /// Answered health checks since the last look: whose, when, and how long they took.
+    pub(super) answered: Vec<(ConnId, Time, Duration)>,
+    pub(super) answered_ever: u64,
+    /// What must not be, if it was.
+    pub(super) violation: Option<String>,
+}
+
+impl<A> Watched<A> {
+    pub(super) fn new(app: A, late: u64, random: Random) -> Watched<A> {
+        let seen = Seen {
+            late,
+            random,
+            waiting: Vec::new(),
+            seats: BTreeMap::new(),
+            joined: 0,
+            taken_over: 0,
+            left: 0,
+            messages: 0,
+            unanswered: 0,
+            answered: Vec::new(),
+            answered_ever: 0,
+            violation: None,
+        };
+        Watched { app, seen }
+    }
+}
+
+impl Seen {
+    fn require(&mut self, holds: bool, violation: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(violation());
+        }
+    }
+
+    /// `who` must be in its seat, on its connection.
+    fn require_seated(&mut self, who: &Member, call: &str) {
+        let holds =
+            self.seats.get(&who.seat()).is_some_and(|(conn, user)| *conn == who.conn() && **user == *who.user());
+        self.require(holds, || format!("{call} names conn={} seat={}, which is not joined", who.conn(), who.seat()));
+    }
+}
+
+impl<A: App> App for Watched<A> {
+    const SPEECH: Speech = A::SPEECH;
+
+    fn route(&self, request: &Request<'_>) -> Route {
+        self.app.route(request)
+    }
+
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        let answer = self.app.authorize(cx, request);
+        let seen = &mut self.seen;
+        let Authorization::Allow(Identity { user, .. }) = &answer else { return answer };
+        if seen.late == 0 || !is_user_id(user) || !seen.random.percent(seen.late) {
+            return answer;
+        }
+        let user = seen.random.percent(70).then(|| user.clone());
+        seen.waiting.push((request.conn(), answer));
+        Authorization::Pending { user }
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        let seen = &mut self.seen;
+        seen.joined += 1;
+        let before = seen.seats.insert(who.seat(), (who.conn(), who.user().into()));
+        seen.require(before.is_none(), || format!("on_join a second time for seat={}", who.seat()));
+        self.app.on_join(cx, who);
+    }
+
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
+        let seen = &mut self.seen;
+        seen.taken_over += 1;
+        match seen.seats.get_mut(&who.seat()) {
+            Some((conn, user)) if **user == *who.user() => *conn = who.conn(),
+            _ => seen.require(false, || format!("on_rejoin for seat={}, which is not the user's", who.seat())),
+        }
+        self.app.on_rejoin(cx, who);
+    }
+
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
+        self.seen.require_seated(from, "allows");
+        self.app.allows(cx, from, what)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        self.seen.messages += 1;
+        self.seen.require_seated(from, "on_message");
+        self.app.on_message(cx, from, message);
+    }
+
+    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
+        self.seen.left += 1;
+        self.seen.require_seated(who, "on_leave");
+        self.seen.seats.remove(&who.seat());
+        self.app.on_leave(cx, who, why);
+    }
+
+    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+        match latency {
+            Some(latency) => {
+                self.seen.answered_ever += 1;
+                self.seen.answered.push((who.conn(), cx.now(), latency));
+            }
+            None => self.seen.unanswered += 1,
+        }
+        self.app.on_health(cx, who, latency);
+    }
+
+    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+        self.seen.require_seated(who, "on_pressure");
+        self.app.on_pressure(cx, who, pressure);
+    }
+
+    fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+        self.app.on_reload(cx, contents);
+    }
+
+    fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
+        self.app.on_command(cx, command);
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
+        self.app.on_drain(cx, deadline);
+    }
+}

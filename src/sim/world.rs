@@ -1,0 +1,698 @@
+//! One run: the engine, the clients, the paths between them, and time. Decides what happens next, and checks after it.
+//!
+//! A step is one thing that happens: some bytes arrive or are read, a client says or does something, the driver
+//! finishes its turn, time passes. Everything is drawn from a few generators with a purpose each, so that what one of
+//! them decides does not shift what the others draw.
+
+use std::time::Duration;
+
+use super::client::{Link, Manners};
+use super::mischief;
+use super::network::{Side, Socket};
+use super::swarm::{Behaviour, Swarm};
+use super::transcript::{CLOCK, NOBODY, Transcript};
+use super::view::{Ask, Common};
+use super::watch::Watched;
+use super::{Invariant, Players};
+use crate::Config;
+use crate::close::CloseReason;
+use crate::engine::app::{App, Authorization, Exclude, Speech};
+use crate::engine::{Engine, Start};
+use crate::id::ConnId;
+use crate::random::Random;
+use crate::time::Time;
+use crate::wire::frame::Frame;
+
+/// The wall time at which every run begins.
+pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;
+
+pub(super) struct World<A: App> {
+    pub(super) engine: Engine<Watched<A>>,
+    pub(super) now: Time,
+    /// By the place of a client; a client has one connection at a time, but not each connection is read to its end.
+    pub(super) links: Vec<Option<Link>>,
+    /// The place of each connection, by its index in the engine.
+    places: Vec<usize>,
+    pub(super) swarm: Swarm,
+    actions: Vec<(Action, u32)>,
+    total_weight: u64,
+    schedule: Random,
+    network: Random,
+    pub(super) clients: Random,
+    owner: Random,
+    pub(super) common: Common,
+    pub(super) transcript: Transcript,
+    pub(super) tally: Tally,
+    pub(super) players: Option<Players>,
+    pub(super) invariant: Option<Invariant<A>>,
+    /// Whether something has happened since the driver's last turn ended.
+    turn_open: bool,
+    /// Whom the last step was about.
+    pub(super) involved: u32,
+    pub(super) is_draining: bool,
+    written: Vec<u8>,
+}
+
+/// What was counted outside of the engine.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) opened: u64,
+    pub(super) shed: u64,
+    pub(super) bytes_in: u64,
+    pub(super) bytes_out: u64,
+    pub(super) closed: u64,
+    pub(super) reasons: Vec<u64>,
+    pub(super) behaviours: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Deliver,
+    Read,
+    Wake,
+    EndTurn,
+    Advance,
+    Connect,
+    Talk,
+    Authorize,
+    Do(Behaviour),
+}
+
+/// Behaviours that are steps of their own; the others colour what happens anyway.
+const STEPS: &[Behaviour] = &[
+    Behaviour::Direct,
+    Behaviour::Presence,
+    Behaviour::Ping,
+    Behaviour::Control,
+    Behaviour::Binary,
+    Behaviour::AppMessage,
+    Behaviour::Flood,
+    Behaviour::Malformed,
+    Behaviour::TooBig,
+    Behaviour::NearValid,
+    Behaviour::Garbage,
+    Behaviour::BadRequest,
+    Behaviour::HalfRequest,
+    Behaviour::Leave,
+    Behaviour::Close,
+    Behaviour::Hangup,
+    Behaviour::Reset,
+    Behaviour::Vanish,
+    Behaviour::SpuriousWake,
+    Behaviour::Kick,
+    Behaviour::CloseLobby,
+    Behaviour::Notice,
+    Behaviour::HealthCheck,
+];
+
+impl<A: App> World<A> {
+    pub(super) fn new(seed: u64, config: Config, app: A, swarm: Swarm, relays: bool) -> World<A> {
+        let stream = |purpose: u64| Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ purpose << 56);
+        let users = (0..swarm.users).map(mischief::user_name).collect();
+        let lobbies = (0..swarm.lobbies).map(|index| ["chess", "go", "2-4_Z"][index % 3].to_owned()).collect();
+        let late = u64::from(swarm.weight(Behaviour::LateAuth)).min(60);
+        let mut actions = vec![
+            (Action::Deliver, 300),
+            (Action::Read, 300),
+            (Action::Wake, 60),
+            (Action::EndTurn, 30),
+            (Action::Advance, swarm.clock),
+            (Action::Connect, swarm.arrivals),
+            (Action::Talk, swarm.talk),
+            (Action::Authorize, if late > 0 { 20 } else { 0 }),
+        ];
+        for &behaviour in STEPS {
+            // What ends connections is rarer than what uses them.
+            let weight = swarm.weight(behaviour);
+            let weight = if behaviour < Behaviour::Malformed { weight } else { weight.div_ceil(8) };
+            actions.push((Action::Do(behaviour), weight));
+        }
+        actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
+        World {
+            engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, Watched::new(app, late, stream(1))),
+            now: Time::ZERO,
+            links: (0..swarm.clients.max(1)).map(|_| None).collect(),
+            places: Vec::new(),
+            total_weight: actions.iter().map(|(_, weight)| u64::from(*weight)).sum(),
+            actions,
+            swarm,
+            schedule: stream(2),
+            network: stream(3),
+            clients: stream(4),
+            owner: stream(5),
+            common: Common::new(users, lobbies, relays),
+            transcript: Transcript::new(seed),
+            tally: Tally {
+                reasons: vec![0; CloseReason::ALL.len()],
+                behaviours: vec![0; Behaviour::ALL.len()],
+                ..Tally::default()
+            },
+            players: None,
+            invariant: None,
+            turn_open: false,
+            involved: NOBODY,
+            is_draining: false,
+            written: Vec::new(),
+        }
+    }
+
+    /// Does one thing, and checks everything.
+    pub(super) fn step(&mut self) -> Result<(), String> {
+        let action = self.draw();
+        if !self.act(action)? {
+            // Nobody could do that now. Something else happens.
+            let instead = [Action::Deliver, Action::Read, Action::Wake, Action::Talk, Action::Connect];
+            // Time must pass too, or nothing is ever silent.
+            let mut done = matches!(action, Action::Deliver | Action::Read) && self.schedule.percent(10);
+            if done {
+                self.act(Action::Advance)?;
+            }
+            for action in instead {
+                done = done || self.act(action)?;
+            }
+            if !done {
+                self.act(Action::Advance)?;
+            }
+        }
+        if self.turn_open && self.schedule.percent(self.swarm.turns) {
+            self.end_turn()?;
+        }
+        self.after_step()
+    }
+
+    fn draw(&mut self) -> Action {
+        let mut at = self.schedule.below(self.total_weight);
+        for &(action, weight) in &self.actions {
+            match at.checked_sub(u64::from(weight)) {
+                Some(rest) => at = rest,
+                None => return action,
+            }
+        }
+        unreachable!("the weights add up to their total")
+    }
+
+    /// Whether there was somebody to do it.
+    fn act(&mut self, action: Action) -> Result<bool, String> {
+        match action {
+            Action::Deliver => {
+                let Some(place) =
+                    self.pick(|link| link.conn.is_some() && (link.pipe.upward() > 0 || link.pipe.is_at_end()))
+                else {
+                    return Ok(false);
+                };
+                let chunk = match self.swarm.strikes(Behaviour::Chunk, &mut self.network) {
+                    true => 1 + self.network.below(self.swarm.chunk as u64) as usize,
+                    false => self.engine.config().receive_buffer_bytes.0,
+                };
+                self.deliver(place, chunk);
+            }
+            Action::Read => {
+                let Some(place) = self.pick(|link| {
+                    link.pipe.client == Side::Open
+                        && !link.manners.is_stalled
+                        && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end())
+                }) else {
+                    return Ok(false);
+                };
+                let is_slow = self.link(place).manners.is_slow;
+                let chunk = if is_slow { 1 + self.network.below(self.swarm.narrow as u64) } else { u64::MAX };
+                self.read(place, chunk as usize)?;
+            }
+            Action::Wake => {
+                let Some(place) = self.pick(|link| link.conn.is_some() && link.pipe.is_unblocked()) else {
+                    return Ok(false);
+                };
+                self.wake(place);
+            }
+            Action::EndTurn => self.end_turn()?,
+            Action::Advance => self.advance()?,
+            Action::Connect => return Ok(self.connect(None)),
+            Action::Talk => return Ok(self.speak(Action::Talk)),
+            Action::Authorize => return Ok(self.authorize()),
+            Action::Do(behaviour) => {
+                let done = self.behave(behaviour);
+                if done {
+                    self.count(behaviour);
+                }
+                return Ok(done);
+            }
+        }
+        Ok(true)
+    }
+
+    fn count(&mut self, behaviour: Behaviour) {
+        self.tally.behaviours[behaviour as usize] += 1;
+    }
+
+    fn pick(&mut self, fits: impl Fn(&Link) -> bool) -> Option<usize> {
+        let count = self.links.len();
+        let start = self.schedule.below(count as u64) as usize;
+        (start..count).chain(0..start).find(|&place| self.links[place].as_ref().is_some_and(&fits))
+    }
+
+    pub(super) fn link(&mut self, place: usize) -> &mut Link {
+        self.links[place].as_mut().expect("a link that was picked is there")
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = usize> + use<A> {
+        0..self.links.len()
+    }
+
+    fn note(&mut self, place: usize, what: &'static str, number: u64, bytes: &[u8]) {
+        let link = self.links[place].as_ref().map_or(NOBODY, |link| link.number);
+        self.involved = link;
+        self.transcript.note(self.now, link, what, number, bytes);
+    }
+
+    // ---- the network ----
+
+    pub(super) fn deliver(&mut self, place: usize, chunk: usize) {
+        self.turn_open = true;
+        let link = self.links[place].as_mut().expect("a link that was picked is there");
+        let conn = link.conn.expect("only open connections are delivered to");
+        self.involved = link.number;
+        if link.pipe.is_at_end() {
+            self.transcript.note(self.now, link.number, "hangs up", 0, &[]);
+            return self.engine.handle_hangup(self.now, conn);
+        }
+        link.last_heard = self.now;
+        let bytes = link.pipe.take_up(chunk);
+        self.tally.bytes_in += bytes.len() as u64;
+        self.transcript.note(self.now, link.number, "arrived", bytes.len() as u64, bytes);
+        self.engine.handle_bytes(self.now, conn, bytes);
+    }
+
+    pub(super) fn read(&mut self, place: usize, chunk: usize) -> Result<(), String> {
+        let World { links, common, clients, transcript, .. } = self;
+        let link = links[place].as_mut().expect("a link that was picked is there");
+        self.involved = link.number;
+        let before = link.pipe.downward();
+        let outcome = link.read(chunk, common, clients);
+        transcript.note(self.now, link.number, "reads", (before - link.pipe.downward()) as u64, &[]);
+        outcome
+    }
+
+    pub(super) fn wake(&mut self, place: usize) {
+        self.turn_open = true;
+        self.note(place, "writable", 0, &[]);
+        let link = self.link(place);
+        link.pipe.is_blocked = false;
+        if let Some(conn) = link.conn {
+            self.engine.handle_writable(self.now, conn);
+        }
+    }
+
+    /// What a driver does at the end of a turn: timers, then writing, then dropping what is over.
+    pub(super) fn end_turn(&mut self) -> Result<(), String> {
+        self.turn_open = false;
+        self.engine.handle_timeout(self.now);
+        while let Some(conn) = self.engine.poll_writable() {
+            self.write(conn)?;
+        }
+        self.look_for_reasons()?;
+        while let Some(conn) = self.engine.poll_closed() {
+            let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
+            self.dropped(place)?;
+        }
+        self.after_turn()
+    }
+
+    fn place_of(&self, conn: ConnId) -> Option<usize> {
+        let place = *self.places.get(conn.index())?;
+        self.links.get(place)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| place)
+    }
+
+    fn write(&mut self, conn: ConnId) -> Result<(), String> {
+        let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is to be written to, which is not open"))?;
+        let (short, breaks) = (
+            self.swarm.strikes(Behaviour::ShortWrite, &mut self.network),
+            self.swarm.strikes(Behaviour::WriteError, &mut self.network) && self.network.percent(5),
+        );
+        let link = self.links[place].as_mut().expect("place_of() has found it");
+        self.involved = link.number;
+        if short {
+            link.pipe.budget = self.network.below(4 * self.swarm.narrow as u64 + 100) as usize;
+            link.pipe.grain = 1 + self.network.below(100) as usize;
+            link.pipe.interrupts = self.network.percent(10);
+        }
+        link.pipe.breaks = breaks;
+        self.written.clear();
+        let before = link.pipe.taken;
+        let mut socket = Socket { pipe: &mut link.pipe, written: &mut self.written };
+        let outcome = self.engine.write_to(conn, &mut socket);
+        (link.pipe.budget, link.pipe.grain) = (usize::MAX, usize::MAX);
+        let taken = link.pipe.taken - before;
+        // What was written before a write failed is in nobody's books.
+        let counted = outcome.is_ok();
+        let what = match outcome {
+            Ok(crate::Flow::Drained) => "wrote",
+            Ok(crate::Flow::Blocked) => "wrote, blocked",
+            Ok(crate::Flow::Finished) => {
+                link.pipe.server_ended = true;
+                "wrote, finished"
+            }
+            Err(_) => "write failed",
+        };
+        if counted {
+            self.tally.bytes_out += taken;
+        }
+        self.transcript.note(self.now, link.number, what, taken, &self.written);
+        if short {
+            self.count(Behaviour::ShortWrite);
+        }
+        if breaks {
+            self.count(Behaviour::WriteError);
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, place: usize) -> Result<(), String> {
+        self.note(place, "dropped", 0, &[]);
+        self.tally.closed += 1;
+        // Input that nobody has read turns the end into a reset, which may overtake what was written.
+        let overtakes = self.network.percent(50);
+        let link = self.link(place);
+        let was_unread = link.pipe.upward() > 0;
+        link.conn = None;
+        link.pipe.drop_server();
+        let reason = link.reason.ok_or("dropped without a reason")?;
+        if link.manners.is_stalled || (was_unread && overtakes) {
+            link.pipe.end(Side::Ended);
+        }
+        self.tally.reasons[reason as usize] += 1;
+        Ok(())
+    }
+
+    // ---- time ----
+
+    fn advance(&mut self) -> Result<(), String> {
+        self.end_turn()?;
+        let config = self.engine.config();
+        let random = &mut self.schedule;
+        self.now = if self.swarm.strikes(Behaviour::Jump, random) {
+            let reach = config.ping_interval * 3 + config.handshake_timeout * 2;
+            let far = Duration::from_micros(random.below(reach.as_micros() as u64));
+            let far = if random.percent(5) { far * 5000 } else { far };
+            self.tally.behaviours[Behaviour::Jump as usize] += 1;
+            self.now + far
+        } else {
+            match self.engine.poll_timeout() {
+                Some(next) if random.percent(50) => next,
+                _ => self.now + Duration::from_micros(random.below(20_000)),
+            }
+        };
+        self.turn_open = true;
+        self.transcript.note(self.now, NOBODY, CLOCK, 0, &[]);
+        Ok(())
+    }
+
+    /// Lets `span` pass, stopping at every timer; all that is under way arrives.
+    pub(super) fn pass(&mut self, span: Duration) -> Result<(), String> {
+        let end = self.now + span;
+        self.settle()?;
+        for _ in 0..100_000 {
+            match self.engine.poll_timeout() {
+                Some(next) if next <= end => self.now = next,
+                _ => {
+                    self.now = end;
+                    return self.settle();
+                }
+            }
+            self.settle()?;
+        }
+        Err("the timers do not come to rest".into())
+    }
+
+    /// Everything that is under way arrives and is answered.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..100_000 {
+            let mut moved = false;
+            for place in self.places() {
+                let Some(link) = &self.links[place] else { continue };
+                if link.conn.is_some() && (link.pipe.upward() > 0 || link.pipe.is_at_end()) {
+                    self.deliver(place, usize::MAX);
+                    moved = true;
+                }
+                if self.link(place).pipe.is_unblocked() {
+                    self.wake(place);
+                    moved = true;
+                }
+            }
+            self.end_turn()?;
+            for place in self.places() {
+                let Some(link) = &self.links[place] else { continue };
+                if link.pipe.client == Side::Open && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end()) {
+                    self.read(place, usize::MAX)?;
+                    moved = true;
+                }
+            }
+            self.transcript.step += 1;
+            self.after_step()?;
+            if !moved {
+                return Ok(());
+            }
+        }
+        Err("the clients and the server do not come to rest".into())
+    }
+
+    // ---- clients ----
+
+    fn connect(&mut self, special: Option<Behaviour>) -> bool {
+        let Some(place) = self.places().find(|&place| self.links[place].is_none()) else { return false };
+        let random = &mut self.clients;
+        let user = random.below(self.common.users.len() as u64) as usize;
+        let lobby = random.below(self.common.lobbies.len() as u64) as usize;
+        let is_double = self.links.iter().flatten().any(|link| link.user == user && link.pipe.client == Side::Open);
+        if is_double {
+            if self.swarm.weight(Behaviour::LogInTwice) == 0 {
+                return false;
+            }
+            self.count(Behaviour::LogInTwice);
+        }
+        let random = &mut self.clients;
+        let mut has = |behaviour| self.swarm.strikes(behaviour, random);
+        let manners = Manners {
+            is_eager: has(Behaviour::Eager),
+            is_mute: has(Behaviour::Mute),
+            is_rude: has(Behaviour::Rude),
+            pongs_wrongly: has(Behaviour::WrongPong),
+            is_slow: has(Behaviour::SlowReader),
+            is_stalled: has(Behaviour::Stall),
+            fragments: has(Behaviour::Fragment),
+        };
+        for (has, behaviour) in [
+            (manners.is_eager, Behaviour::Eager),
+            (manners.is_mute, Behaviour::Mute),
+            (manners.is_rude, Behaviour::Rude),
+            (manners.pongs_wrongly, Behaviour::WrongPong),
+            (manners.is_slow, Behaviour::SlowReader),
+            (manners.is_stalled, Behaviour::Stall),
+            (manners.fragments, Behaviour::Fragment),
+        ] {
+            self.tally.behaviours[behaviour as usize] += u64::from(has);
+        }
+        self.turn_open = true;
+        let peer = ([127, 0, 0, 1], 1024 + place as u16).into();
+        let Ok(conn) = self.engine.handle_accept(self.now, peer) else {
+            self.tally.shed += 1;
+            self.transcript.note(self.now, NOBODY, "turned away", 0, &[]);
+            return true;
+        };
+        let number = self.common.owners.len() as u32;
+        self.common.owners.push(user);
+        self.tally.opened += 1;
+        let is_json = A::SPEECH == Speech::Json;
+        let capacity = if manners.is_slow || manners.is_stalled { self.swarm.narrow } else { 16 * 1024 };
+        let mut link = Link::new(number, conn, user, lobby, capacity, manners, is_json, self.now);
+        let random = &mut self.clients;
+        let mut request = mischief::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
+        match special {
+            Some(Behaviour::BadRequest) => {
+                (request, link.may_be_granted) = mischief::bad_request(random);
+                link.is_spoiled = true;
+            }
+            Some(_) => {
+                request.truncate(random.below(request.len() as u64) as usize);
+                link.is_spoiled = true;
+                link.is_unfinished = true;
+            }
+            None => link.player = self.players.as_mut().map(|players| players(random, &self.common.users[user])),
+        }
+        link.pipe.send(&request);
+        if conn.index() >= self.places.len() {
+            self.places.resize(conn.index() + 1, usize::MAX);
+        }
+        self.places[conn.index()] = place;
+        self.links[place] = Some(link);
+        let (user, lobby) = (&self.common.users[user], &self.common.lobbies[lobby]);
+        let words = format!("conn={conn} user={user} lobby={lobby}");
+        self.note(place, "connects", 0, words.as_bytes());
+        true
+    }
+
+    fn speak(&mut self, action: Action) -> bool {
+        let kind = match action {
+            Action::Do(behaviour) => behaviour,
+            // Any of the messages without a name of their own.
+            _ => Behaviour::Flood,
+        };
+        let Some(place) = self.pick(Link::may_speak) else { return false };
+        let max = self.engine.config().max_message_bytes.0;
+        let World { links, swarm, common, clients, .. } = self;
+        let link = links[place].as_mut().expect("a link that was picked is there");
+        match kind {
+            Behaviour::Control => link.ping(clients),
+            Behaviour::TooBig => link.say_too_much(max, clients),
+            Behaviour::NearValid => link.send_near_valid(clients),
+            Behaviour::Garbage => link.send_garbage(clients),
+            Behaviour::Close => {
+                let code = [1000, 1001, 3000, 4999][clients.below(4) as usize];
+                link.close(code, clients);
+            }
+            Behaviour::Flood if matches!(action, Action::Do(_)) => {
+                let kinds = [Behaviour::Flood, Behaviour::Control, Behaviour::Ping, Behaviour::Presence];
+                let kind = kinds[clients.below(4) as usize];
+                for _ in 0..clients.below(60) {
+                    match kind {
+                        Behaviour::Control => link.ping(clients),
+                        _ => link.say(kind, swarm, common, max, clients),
+                    }
+                }
+            }
+            _ => link.say(kind, swarm, common, max, clients),
+        }
+        let word = if matches!(action, Action::Talk) { "broadcast" } else { kind.word() };
+        self.note(place, word, 0, &[]);
+        true
+    }
+
+    /// Does what only some runs do. Whether somebody could.
+    fn behave(&mut self, behaviour: Behaviour) -> bool {
+        match behaviour {
+            Behaviour::BadRequest | Behaviour::HalfRequest => return self.connect(Some(behaviour)),
+            Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish => {
+                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return false };
+                let side = match behaviour {
+                    Behaviour::Hangup => Side::Ended,
+                    Behaviour::Reset => Side::Reset,
+                    _ => Side::Vanished,
+                };
+                self.note(place, behaviour.word(), 0, &[]);
+                self.link(place).pipe.end(side);
+            }
+            Behaviour::SpuriousWake => {
+                let Some(place) = self.pick(|link| link.conn.is_some()) else { return false };
+                self.note(place, "spurious wake", 0, &[]);
+                let conn = self.link(place).conn.expect("picked for it");
+                self.turn_open = true;
+                // If somebody does wait, it will be told again: the socket will still be blocked.
+                self.engine.handle_writable(self.now, conn);
+            }
+            Behaviour::Kick | Behaviour::CloseLobby | Behaviour::Notice | Behaviour::HealthCheck => {
+                self.intervene(behaviour);
+            }
+            Behaviour::Drain => {
+                if self.is_draining {
+                    return false;
+                }
+                self.drain();
+            }
+            _ => return self.speak(Action::Do(behaviour)),
+        }
+        true
+    }
+
+    // ---- the application's owner ----
+
+    pub(super) fn drain(&mut self) {
+        self.transcript.note(self.now, NOBODY, "drains", 0, &[]);
+        self.is_draining = true;
+        self.turn_open = true;
+        self.engine.handle_drain(self.now);
+    }
+
+    fn intervene(&mut self, behaviour: Behaviour) {
+        self.turn_open = true;
+        let random = &mut self.owner;
+        let user = &self.common.users[random.below(self.common.users.len() as u64) as usize];
+        let lobby = &self.common.lobbies[random.below(self.common.lobbies.len() as u64) as usize];
+        let place = random.below(self.links.len() as u64) as usize;
+        let conn = self.links[place].as_ref().and_then(|link| link.conn);
+        let how = random.below(4);
+        let padding = random.below(self.swarm.padding as u64 + 1) as usize;
+        self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
+        let timeout = self.engine.config().health_timeout * (1 + how as u32);
+        let frame = match A::SPEECH {
+            Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
+            Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
+        };
+        let sent = self.engine.act(self.now, |_, cx| match (behaviour, how, conn) {
+            (Behaviour::Kick, 0, Some(conn)) => {
+                cx.close(conn, CloseReason::Banned);
+                0
+            }
+            (Behaviour::Kick, _, _) => cx.close_user(user, CloseReason::Kicked),
+            (Behaviour::CloseLobby, _, _) => cx.close_lobby(lobby, CloseReason::LobbyClosed),
+            (Behaviour::HealthCheck, _, _) => cx.ping_user(user, timeout),
+            (_, 0, Some(conn)) => usize::from(cx.send_to_conn(conn, &frame)),
+            (_, 1, _) => cx.send_to_user(user, &frame).queued,
+            (_, 2, _) => cx.broadcast_to_lobby(lobby, Exclude::User(user), &frame).queued,
+            (_, _, _) => cx.broadcast_to_lobby(lobby, Exclude::None, &frame).queued,
+        });
+        self.transcript.mix(sent as u64);
+    }
+
+    /// Answers an authorization that waits. Whether one did.
+    pub(super) fn authorize(&mut self) -> bool {
+        let waiting = self.engine.app().seen.waiting.len();
+        if waiting == 0 {
+            return false;
+        }
+        let random = &mut self.owner;
+        let (conn, answer) = self.engine.app_mut().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
+        let place = self.place_of(conn);
+        let random = &mut self.owner;
+        let how = if self.swarm.weight(Behaviour::LateAuth) > 0 { random.below(10) } else { 9 };
+        let answer = match (how, place) {
+            (0, _) => Authorization::Refuse(CloseReason::Banned),
+            (1, _) => Authorization::Pending { user: None },
+            (2, Some(place)) => {
+                let user = random.below(self.common.users.len() as u64) as usize;
+                let link = self.links[place].as_mut().expect("place_of() has found it");
+                link.user = user;
+                self.common.owners[link.number as usize] = user;
+                Authorization::allow(self.common.users[user].clone())
+            }
+            // It never comes.
+            (3, _) => return true,
+            _ => answer,
+        };
+        self.turn_open = true;
+        if let Some(place) = place {
+            self.note(place, "authorized", how, &[]);
+        }
+        self.count(Behaviour::LateAuth);
+        self.engine.handle_authorized(self.now, conn, answer.clone());
+        if how == 4 {
+            self.engine.handle_authorized(self.now, conn, answer);
+        }
+        true
+    }
+
+    /// Sends what a client asks in the calm at the end.
+    pub(super) fn ask_calmly(&mut self, place: usize, kind: Behaviour) {
+        let max = self.engine.config().max_message_bytes.0;
+        let World { links, swarm, common, clients, .. } = self;
+        let link = links[place].as_mut().expect("a link that stays is there");
+        match kind {
+            Behaviour::Presence => {
+                link.references += 1;
+                let reference = link.references;
+                let text = format!("{{\"type\":\"presence\",\"ref\":{reference}}}");
+                link.ask(Ask::Presence, Some(reference), &text, clients);
+            }
+            Behaviour::Control => link.ping(clients),
+            _ => link.say(kind, swarm, common, max, clients),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! `lobbyd simulate`: the stock applications under simulation, seed after seed.
+//!
+//! Exit 0 when everything held, 1 when a seed failed, 2 when the arguments make no sense.
+
+use std::io::{self, IsTerminal, Write};
+use std::panic;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate};
+
+/// Between two updates of the progress bar.
+const UPDATE: Duration = Duration::from_millis(100);
+const BAR: usize = 30;
+
+pub(crate) fn command() -> Command {
+    Command::new("simulate")
+        .about("Runs the server without sockets, under a network that does its worst")
+        .after_help("Everything follows from the seed: the same seeds give the same hash, on every machine.")
+        .arg(
+            Arg::new("seed")
+                .long("seed")
+                .value_name("N|A..B")
+                .default_value("0..100")
+                .value_parser(parse_seeds)
+                .help("One seed, or all from A up to B, without B"),
+        )
+        .arg(
+            Arg::new("steps")
+                .long("steps")
+                .value_name("N")
+                .default_value("1000")
+                .value_parser(clap::value_parser!(u64))
+                .help("Steps of each seed before the faults stop"),
+        )
+        .arg(
+            Arg::new("clients")
+                .long("clients")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u16).range(1..=1000))
+                .help("Clients there are at most at once [default: 12]"),
+        )
+        .arg(
+            Arg::new("without")
+                .long("without")
+                .value_name("BEHAVIOUR,…")
+                .value_delimiter(',')
+                .action(ArgAction::Append)
+                .value_parser(parse_behaviour)
+                .help("What does not happen"),
+        )
+        .arg(
+            Arg::new("shrink")
+                .long("shrink")
+                .action(ArgAction::SetTrue)
+                .help("Makes a failing run smaller: fewer steps, clients and behaviours"),
+        )
+}
+
+fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is not a whole number"));
+    let (first, end) = match text.split_once("..") {
+        Some((first, end)) => (number(first)?, number(end)?),
+        None => (number(text)?, number(text)?.checked_add(1).ok_or("the seed is too large")?),
+    };
+    if first < end { Ok((first, end)) } else { Err(format!("there is no seed in {first}..{end}")) }
+}
+
+fn parse_behaviour(text: &str) -> Result<Behaviour, String> {
+    let known = Behaviour::ALL.iter().copied();
+    known.clone().find(|behaviour| behaviour.word() == text).ok_or_else(|| {
+        let words: Vec<&str> = known.map(Behaviour::word).collect();
+        format!("`{text}` is none of {}", words.join(", "))
+    })
+}
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let &(first, end) = matches.get_one::<(u64, u64)>("seed").expect("it has a default");
+    let &steps = matches.get_one::<u64>("steps").expect("it has a default");
+    let plan = |seed| {
+        let mut plan = Plan::new(seed, steps);
+        if let Some(&clients) = matches.get_one::<u16>("clients") {
+            plan.clients = usize::from(clients);
+        }
+        plan.without = matches.get_many::<Behaviour>("without").unwrap_or_default().copied().collect();
+        plan
+    };
+    let mut progress = Progress::start(end - first);
+    let mut total = Report::default();
+    for seed in first..end {
+        match simulate(&plan(seed)) {
+            Ok(report) => total.add(&report),
+            Err(failure) => {
+                progress.clear();
+                return report_failure(failure, matches.get_flag("shrink"), &total);
+            }
+        }
+        progress.show(seed + 1 - first, &total);
+    }
+    progress.clear();
+    print!("{}", summary(&total, progress.elapsed()));
+    ExitCode::SUCCESS
+}
+
+fn report_failure(failure: Box<Failure>, shrinks: bool, before: &Report) -> ExitCode {
+    eprintln!("{failure}");
+    if shrinks {
+        // Each smaller run that panics would say so.
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(|_| {}));
+        let small = shrink(failure, simulate);
+        panic::set_hook(hook);
+        eprintln!("\nthe smallest run that was found:\n{small}");
+    }
+    eprintln!("{} seeds held before it", before.seeds);
+    ExitCode::FAILURE
+}
+
+fn summary(total: &Report, elapsed: Duration) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<24}{value:>16}\n"));
+    line("seeds", total.seeds.to_string());
+    line("steps", total.steps.to_string());
+    line("connections", total.connections.to_string());
+    line("messages heard", total.messages.to_string());
+    line("bytes", total.bytes.to_string());
+    for (reason, count) in total.closes() {
+        line(&format!("closed {}", reason.word()), count.to_string());
+    }
+    for (behaviour, count) in total.behaviours() {
+        line(&format!("did {}", behaviour.word()), count.to_string());
+    }
+    line("seconds", format!("{:.1}", elapsed.as_secs_f64()));
+    line("steps per second", format!("{:.0}", total.steps as f64 / elapsed.as_secs_f64()));
+    line("transcript hash", format!("{:016x}", total.hash));
+    text
+}
+
+/// A bar on the terminal, and nothing when standard error is none.
+struct Progress {
+    seeds: u64,
+    started: Instant,
+    shown: Duration,
+    is_visible: bool,
+}
+
+impl Progress {
+    #[expect(clippy::disallowed_methods, reason = "how long it takes is for the person who waits, not for the engine")]
+    fn start(seeds: u64) -> Progress {
+        Progress { seeds, started: Instant::now(), shown: Duration::ZERO, is_visible: io::stderr().is_terminal() }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn show(&mut self, done: u64, total: &Report) {
+        let elapsed = self.elapsed();
+        if !self.is_visible || elapsed < self.shown + UPDATE {
+            return;
+        }
+        self.shown = elapsed;
+        let filled = (done as usize * BAR) / self.seeds as usize;
+        let rate = total.steps as f64 / elapsed.as_secs_f64();
+        let bar = format!("{}{}", "=".repeat(filled), " ".repeat(BAR - filled));
+        eprint!("\r[{bar}] {done}/{} seeds, {} steps, {rate:.0} steps/s ", self.seeds, total.steps);
+        let _ = io::stderr().flush();
+    }
+
+    fn clear(&self) {
+        if self.is_visible {
+            eprint!("\r{:100}\r", "");
+        }
+    }
+}

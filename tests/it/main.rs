@@ -1,4 +1,4 @@
-//! The integration tests, through the public API alone. Time is virtual everywhere but in `net`.
+//! The integration tests, through the public API alone. Time is virtual everywhere but in `net` and `program`.
 
 mod scenario;
 
@@ -9,6 +9,8 @@ mod health;
 mod http;
 mod limits;
 mod net;
+#[cfg(feature = "bin")]
+mod program;
 mod protocol;
 mod protocol_errors;
 mod tidy;

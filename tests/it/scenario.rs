@@ -20,6 +20,8 @@
 //! (`+user`) and left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
@@ -366,5 +368,18 @@ fn duration(text: &str) -> Duration {
         "ms" => Duration::from_millis(count),
         "s" => Duration::from_secs(count),
         _ => panic!("no such unit: {unit}"),
+    }
+}
+
+/// On a real socket: blocks until something is received.
+pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
+    loop {
+        if let Some(received) = reader.next().expect("the server keeps to the protocol") {
+            return received;
+        }
+        let mut bytes = [0; 4096];
+        let n = stream.read(&mut bytes).expect("the connection lives");
+        assert!(n > 0, "the connection ended");
+        reader.push(&bytes[..n]);
     }
 }

@@ -7,6 +7,7 @@ mod documents;
 mod faults;
 mod health;
 mod http;
+mod identity;
 mod limits;
 mod net;
 #[cfg(feature = "bin")]

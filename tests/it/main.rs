@@ -10,6 +10,7 @@ mod http;
 mod identity;
 mod limits;
 mod net;
+mod origins;
 #[cfg(feature = "bin")]
 mod program;
 mod protocol;

@@ -1,6 +1,6 @@
 //! How often something may happen: rates, and the buckets that hold peers to them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
@@ -145,27 +145,33 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Remembered<K, V> {
     bound: usize,
-    entries: HashMap<K, V>,
-    /// Keys in the order in which they were remembered. Some may have been taken since.
-    order: VecDeque<K>,
+    /// Each with its place in the order.
+    entries: HashMap<K, (u64, V)>,
+    order: BTreeMap<u64, K>,
+    ever: u64,
 }
 
 impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     pub(crate) fn new(bound: u32) -> Remembered<K, V> {
-        Remembered { bound: bound as usize, entries: HashMap::new(), order: VecDeque::new() }
+        Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), ever: 0 }
     }
 
+    /// Remembers somebody who is not remembered yet.
     pub(crate) fn put(&mut self, key: K, value: V) {
-        self.entries.insert(key.clone(), value);
-        self.order.push_back(key);
-        while self.order.len() > self.bound {
-            let oldest = self.order.pop_front().expect("there is more than the bound");
+        self.ever += 1;
+        self.order.insert(self.ever, key.clone());
+        let before = self.entries.insert(key, (self.ever, value));
+        debug_assert!(before.is_none(), "whoever comes back is taken out");
+        if self.order.len() > self.bound {
+            let (_, oldest) = self.order.pop_first().expect("there is one");
             self.entries.remove(&oldest);
         }
     }
 
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key)
+        let (place, value) = self.entries.remove(key)?;
+        self.order.remove(&place);
+        Some(value)
     }
 }
 

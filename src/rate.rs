@@ -124,6 +124,32 @@ impl Bucket {
         Ok(())
     }
 
+    /// Takes the same amount out of all buckets or out of none, so that what one of them denies costs nothing in another.
+    /// Never more than a bucket can hold. Without a rate there is no bucket.
+    pub(crate) fn take_from_all<const N: usize>(
+        now: Time,
+        amount: u32,
+        buckets: [(&mut Bucket, Option<Rate>); N],
+    ) -> Result<(), Denied> {
+        let mut longest = None;
+        let after = buckets.each_ref().map(|(bucket, rate)| {
+            let mut bucket = **bucket;
+            if let Some(rate) = rate
+                && let Err(denied) = bucket.take(now, amount.min(rate.burst()), *rate)
+            {
+                longest = longest.max(Some(denied.retry_after));
+            }
+            bucket
+        });
+        match longest {
+            Some(retry_after) => Err(Denied { retry_after }),
+            None => {
+                buckets.into_iter().zip(after).for_each(|((bucket, _), after)| *bucket = after);
+                Ok(())
+            }
+        }
+    }
+
     /// How many could be taken now.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
         if rate.count == 0 || rate.period.is_zero() {

@@ -11,6 +11,7 @@ mod identity;
 mod limits;
 mod net;
 mod origins;
+mod pressure;
 #[cfg(feature = "bin")]
 mod program;
 mod protocol;

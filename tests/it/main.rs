@@ -3,6 +3,7 @@
 mod scenario;
 
 mod bytewise;
+mod closes;
 mod documents;
 mod faults;
 mod health;

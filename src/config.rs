@@ -163,6 +163,8 @@ config! {
 
     /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
     max_message_bytes: Bytes = "64KiB";
+    /// Frames of one message; more are closed with 1008.
+    max_fragments: u32 = "65536";
     /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
     max_outbound_bytes: Bytes = "256KiB";
     /// Bytes queued above which the application is told of pressure.

@@ -66,6 +66,8 @@ pub(crate) struct Core {
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
+    /// Where a received message lies while it is acted on.
+    pub(super) scratch: Vec<u8>,
     /// Where the receivers of a frame stand while it is sent: sending may end connections, and so change the lobby.
     audience: Vec<SeatKey>,
 }
@@ -94,6 +96,7 @@ impl Core {
             cut: 0,
             rejection: None,
             text: String::new(),
+            scratch: Vec::new(),
             audience: Vec::new(),
         }
     }

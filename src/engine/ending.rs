@@ -86,6 +86,13 @@ impl Core {
         }
     }
 
+    /// Ends a connection whose peer has broken the protocol: what it sends cannot be understood any more, its close frame
+    /// neither, so nothing is waited for.
+    pub(super) fn end_broken(&mut self, key: usize, reason: CloseReason) {
+        self.end(key, reason);
+        self.slots[key].wire.finish();
+    }
+
     /// Answers a request with an HTTP status, and ends the connection.
     pub(super) fn end_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
         if self.record_end(key, reason) {
@@ -119,11 +126,6 @@ impl Core {
         }
         let wire = &mut self.slots[key].wire;
         wire.close(reason.code(), reason.word());
-        let is_fault = matches!(reason, CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig);
-        if is_fault {
-            // What the peer sends cannot be understood any more, its close frame neither.
-            wire.finish();
-        }
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
@@ -160,7 +162,7 @@ impl Core {
         let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| slot.ended.is_none()).map(|(key, _)| key).collect();
         for key in keys {
             if self.slots[key].wire.is_deciding() {
-                self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
+                self.slots[key].wire.accept_held();
             }
             self.end(key, CloseReason::ServerShutdown);
         }

@@ -35,7 +35,7 @@ impl Core {
 
     /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
     fn end_late(&mut self, key: usize) {
-        self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
+        self.slots[key].wire.accept_held();
         self.end(key, CloseReason::AuthTimeout);
     }
 

@@ -36,6 +36,7 @@ use crate::wire::connection::Event;
 use crate::wire::handshake::{self, Request, Terms, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
+use crate::wire::websocket::Limits;
 
 /// What an engine starts from besides its configuration. The same start and the same inputs give the same outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,9 +180,8 @@ impl<A: App> Engine<A> {
         }
         let Standing::Pending(waiting) = &mut slot.standing else { return };
         let Waiting { code, reservation } = waiting.take().expect("a held request waits for its authorization");
-        let max_message_bytes = self.core.config.max_message_bytes.0;
         let key = conn.index();
-        let early = self.core.slots[key].wire.accept_held(max_message_bytes);
+        let early = self.core.slots[key].wire.accept_held();
         let outcome = match self.core.judge(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
@@ -302,23 +302,28 @@ impl<A: App> Engine<A> {
     /// Takes received bytes apart and acts on each event.
     fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
         let mut input = bytes;
-        let max_header_bytes = self.core.config.max_header_bytes.0;
+        let config = &self.core.config;
+        let max_header_bytes = config.max_header_bytes.0;
+        let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
+        // Taken out, because messages lie in it while the core acts on them.
+        let mut scratch = std::mem::take(&mut self.core.scratch);
         while let Some(slot) = self.core.slot(conn)
-            && let Some(event) = slot.wire.poll(&mut input, max_header_bytes)
+            && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
         {
             let key = conn.index();
             match event {
                 Event::Head(head) => self.on_head(conn, &head),
                 Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
-                Event::Text(text) => self.on_text(key, &text),
-                Event::Binary(bytes) => self.on_app_message(key, Message::Binary(&bytes)),
+                Event::Text(text) => self.on_text(key, text),
+                Event::Binary(bytes) => self.on_app_message(key, Message::Binary(bytes)),
                 Event::Ping => self.core.pinged(key),
-                Event::Pong(payload) => self.core.ponged(key, &payload),
+                Event::Pong(payload) => self.core.ponged(key, payload),
                 Event::Close => self.core.peer_closed(key),
-                Event::Fault(reason) => self.core.end(key, reason),
+                Event::Fault(reason) => self.core.end_broken(key, reason),
             }
             self.tell();
         }
+        self.core.scratch = scratch;
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
@@ -411,7 +416,7 @@ impl Core {
         if self.slots[key].ended.is_some() {
             return;
         }
-        self.slots[key].wire.accept(&upgrade, self.config.max_message_bytes.0);
+        self.slots[key].wire.accept(&upgrade);
         let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),

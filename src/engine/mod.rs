@@ -396,11 +396,10 @@ impl Core {
         let reserved = user.map(|user| self.directory.reserve(code, user, self.unix_micros())).transpose();
         match reserved {
             Ok(reservation) => {
-                let deadline = self.now() + self.config.auth_timeout;
                 let slot = &mut self.slots[key];
                 slot.wire.hold(upgrade);
                 slot.standing = Standing::Pending(Some(Waiting { code: code.into(), reservation }));
-                slot.step_deadline = deadline;
+                self.set_step(key, self.config.auth_timeout);
             }
             Err(reason) => self.decide(key, upgrade, Err(reason)),
         }

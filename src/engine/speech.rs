@@ -241,13 +241,17 @@ impl Core {
     ///
     /// Called before anybody speaks, so that nobody hears from a member it does not know.
     pub(super) fn introduce(&mut self, lobby: LobbyKey) {
-        let Some(there) = self.directory.get_lobby(lobby) else { return };
-        if there.presence.is_settled() {
-            return;
+        // Telling may end members who read too slowly; whoever is left has to be told of that too.
+        while self.directory.get_lobby(lobby).is_some_and(|there| !there.presence.is_settled()) {
+            if self.is_draining() {
+                self.settle_silently(lobby);
+            } else {
+                self.introduce_once(lobby);
+            }
         }
-        if self.is_draining() {
-            return self.settle_silently(lobby);
-        }
+    }
+
+    fn introduce_once(&mut self, lobby: LobbyKey) {
         let count = self.directory.members(lobby).len();
         let presence_max = self.config.presence_max as usize;
         let (departures, telling) = self.directory.lobby_mut(lobby).presence.settle(count, presence_max);

@@ -124,7 +124,10 @@ impl Core {
     /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
     pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
         self.introduce(lobby);
-        let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
+        // Being told may have ended the speaker, as too slow; and nobody may hear from whom it does not know.
+        if !self.is_in(&from.user, lobby) {
+            return (0, Sent::default());
+        }
         let lobby_ref = self.directory.lobby_mut(lobby);
         lobby_ref.seq += 1;
         let seq = lobby_ref.seq;
@@ -133,9 +136,16 @@ impl Core {
         (seq, self.send_to_members(lobby, &frame, |directory, seat| directory.seat(seat).conn != from.conn))
     }
 
+    fn is_in(&self, user: &str, lobby: LobbyKey) -> bool {
+        self.directory.seats_of(user).iter().any(|&seat| self.directory.seat(seat).lobby == lobby)
+    }
+
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
         self.introduce(from.lobby_key);
+        if !self.is_in(&from.user, from.lobby_key) {
+            return true;
+        }
         let seats: Vec<SeatKey> = self.directory.seats_of(to).to_vec();
         protocol::write_direct(&mut self.text, &from.user, data);
         let frame = Frame::text(&self.text);
@@ -169,9 +179,7 @@ impl Core {
     /// it over must hear its welcome before anything else, and then who is there once and for all.
     pub(super) fn introduce_before_takeover(&mut self, code: &str, user: &str) {
         let Some(lobby) = self.directory.find_lobby(code) else { return };
-        if self.speech == Speech::Json
-            && self.directory.seats_of(user).iter().any(|&seat| self.directory.seat(seat).lobby == lobby)
-        {
+        if self.speech == Speech::Json && self.is_in(user, lobby) {
             self.introduce(lobby);
         }
     }

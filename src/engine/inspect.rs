@@ -16,6 +16,12 @@ impl<A: App> Engine<A> {
         self.core.queued_bytes(conn)
     }
 
+    /// What still fits into the outbox of `conn`.
+    pub(crate) fn room(&self, conn: ConnId) -> usize {
+        let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);
+        slot.map_or(0, |slot| self.core.config.max_outbound_bytes.0.saturating_sub(slot.wire.outbox().cost()))
+    }
+
     /// Connections whose socket has not been dropped, and armed timers.
     pub(crate) fn held(&self) -> (usize, usize) {
         (self.core.slots.len(), self.core.wheel.len())

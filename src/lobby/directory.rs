@@ -342,6 +342,11 @@ impl Directory {
         &self.seats[seat]
     }
 
+    /// Whether the seat `id` is still taken, under the key it had.
+    pub(crate) fn is_taken(&self, seat: SeatKey, id: SeatId) -> bool {
+        self.seats.get(seat).is_some_and(|seat| seat.id == id)
+    }
+
     pub(crate) fn seat_mut(&mut self, seat: SeatKey) -> &mut Seat {
         &mut self.seats[seat]
     }

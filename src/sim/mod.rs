@@ -75,6 +75,7 @@
 mod client;
 mod mischief;
 mod network;
+mod owner;
 mod shrink;
 mod stock;
 mod swarm;

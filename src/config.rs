@@ -239,7 +239,8 @@ config! {
 pub struct Origins {
     /// Whether all may.
     pub any: bool,
-    /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path.
+    /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path; or `null`, which is
+    /// what a page without an origin says.
     pub listed: Vec<String>,
 }
 
@@ -262,7 +263,7 @@ impl Value for Origins {
         let listed: Vec<String> = origins.map(Into::into).collect();
         match listed.iter().find(|origin| {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
-            authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
+            **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
         }) {
             Some(wrong) => {
                 Err(format!("`{wrong}` is not an origin such as https://game.example or http://localhost:8080"))

@@ -100,16 +100,17 @@ impl Tokens {
     }
 }
 
+/// Problems repeat no word of the line: where two columns are mistaken for each other, any of them may be the token.
 fn entry(line: &str) -> Result<(String, Identity), String> {
     let mut words = line.split_whitespace();
     let (Some(token), Some(user)) = (words.next(), words.next()) else {
         return Err("a token is followed by its user".into());
     };
     if !crate::is_user_id(user) {
-        return Err(format!("`{user}` is no user id: 1 to 128 bytes without control characters"));
+        return Err("the second word is no user id: 1 to 128 bytes without control characters".into());
     }
     let mut identity = Identity::new(user);
-    for word in words {
+    for (at, word) in words.enumerate() {
         identity = match word.split_once('=') {
             Some(("tier", "free")) => identity.tier(Rate::FREE),
             Some(("tier", "pro")) => identity.tier(Rate::PRO),
@@ -117,9 +118,14 @@ fn entry(line: &str) -> Result<(String, Identity), String> {
             Some(("lobby", code)) if crate::is_lobby_code(code) => identity.only_in(code),
             Some(("expires", millis)) => match millis.parse() {
                 Ok(millis) => identity.expires_at_unix_millis(millis),
-                Err(_) => return Err(format!("`{millis}` is not a number of milliseconds")),
+                Err(_) => return Err("expires= is not followed by a number of milliseconds".into()),
             },
-            _ => return Err(format!("`{word}` is none of tier=free|pro|enterprise, lobby=CODE, expires=MILLISECONDS")),
+            _ => {
+                return Err(format!(
+                    "word {} is none of tier=free|pro|enterprise, lobby=CODE, expires=MILLISECONDS",
+                    at + 3
+                ));
+            }
         };
     }
     Ok((token.to_owned(), identity))

@@ -1,4 +1,4 @@
-//! The integration tests, through the public API alone. Time is virtual everywhere but in `net`.
+//! The integration tests, through the public API alone. Time is virtual everywhere but in `net` and `program`.
 
 mod scenario;
 
@@ -7,8 +7,12 @@ mod documents;
 mod faults;
 mod health;
 mod http;
+mod identity;
 mod limits;
 mod net;
+mod origins;
+#[cfg(feature = "bin")]
+mod program;
 mod protocol;
 mod protocol_errors;
 mod tidy;

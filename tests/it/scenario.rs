@@ -16,20 +16,26 @@
 //! action is a turn of its own, unless it stands between `turn begins` and `turn ends`. The engine's invariants are
 //! checked after every line.
 //!
+//! `from 10.0.0.1` says where connections come from that are opened after it.
+//!
 //! A line that ends in `\` goes on in the next. In what is expected, `key=value` must be so, `!key` must be absent, and a `presence_diff` lists everybody who came
 //! (`+user`) and left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Bytes, Config, ConnId, Context, Engine, Flow, Limit, Start, Time};
+use lobbyd::{App, Authorization, Bytes, Config, ConnId, Context, Engine, Flow, Limit, Start, Time};
 use serde_json::Value;
 
 /// Drives one engine with named clients.
 pub struct World<A> {
     pub engine: Engine<A>,
     pub now: Time,
+    /// Where the next connection comes from.
+    pub address: IpAddr,
     clients: BTreeMap<String, Client>,
     /// Whether what is said has still to be written, because the turn goes on.
     in_turn: bool,
@@ -70,7 +76,13 @@ pub fn small_outbox() -> Config {
 impl<A: App> World<A> {
     pub fn new(config: Config, app: A) -> World<A> {
         config.check().expect("the scenario's configuration");
-        World { engine: Engine::new(config, START, app), now: Time::ZERO, clients: BTreeMap::new(), in_turn: false }
+        World {
+            engine: Engine::new(config, START, app),
+            now: Time::ZERO,
+            address: Ipv4Addr::LOCALHOST.into(),
+            clients: BTreeMap::new(),
+            in_turn: false,
+        }
     }
 
     /// Runs a script, after which nobody may have got anything that no line says.
@@ -102,6 +114,10 @@ impl<A: App> World<A> {
     fn line(&mut self, line: &str) {
         if let Some(span) = line.strip_prefix("advance ") {
             return self.advance(duration(span));
+        }
+        if let Some(address) = line.strip_prefix("from ") {
+            self.address = address.parse().expect("an address");
+            return;
         }
         match line {
             "turn begins" => self.in_turn = true,
@@ -184,6 +200,15 @@ impl<A: App> World<A> {
         result
     }
 
+    /// Answers the authorization that a client waits for.
+    #[track_caller]
+    pub fn authorize(&mut self, name: &str, answer: Authorization) {
+        let conn = self.conn(name);
+        self.engine.handle_authorized(self.now, conn, answer);
+        self.settle();
+        self.engine.check();
+    }
+
     /// Everything the client got and no line has asked for yet.
     pub fn take(&mut self, name: &str) -> Vec<String> {
         self.client(name).got.drain(..).collect()
@@ -209,8 +234,7 @@ impl<A: App> World<A> {
     /// Opens a connection without sending anything. A name can be used again when its connection is over.
     #[track_caller]
     pub fn open(&mut self, name: &str) {
-        let peer = ([127, 0, 0, 1], 4000).into();
-        let conn = self.engine.handle_accept(self.now, peer);
+        let conn = self.engine.handle_accept(self.now, (self.address, 4000).into());
         let client = Client { conn: conn.ok(), ended: conn.is_err(), ..Client::default() };
         let client = Client { got: if conn.is_err() { ["full".into()].into() } else { VecDeque::new() }, ..client };
         let before = self.clients.insert(name.to_owned(), client);
@@ -366,5 +390,18 @@ fn duration(text: &str) -> Duration {
         "ms" => Duration::from_millis(count),
         "s" => Duration::from_secs(count),
         _ => panic!("no such unit: {unit}"),
+    }
+}
+
+/// On a real socket: blocks until something is received.
+pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
+    loop {
+        if let Some(received) = reader.next().expect("the server keeps to the protocol") {
+            return received;
+        }
+        let mut bytes = [0; 4096];
+        let n = stream.read(&mut bytes).expect("the connection lives");
+        assert!(n > 0, "the connection ended");
+        reader.push(&bytes[..n]);
     }
 }

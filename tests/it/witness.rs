@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, CloseReason, Context, LeaveReason, Member, Message, Request, Speech, Time, Utterance,
+    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Pressure, Rate, Request, Speech,
+    Time, Utterance,
 };
 
 /// With `JSON` the engine speaks the protocol; without, it says nothing of its own.
 ///
-/// The token is the user. The query parameter `auth` may say otherwise: `later` waits for an answer and holds the user's
-/// seat meanwhile, `unnamed` waits without naming the user, and anything else is refused as that reason.
+/// The token is the user, with the `tier`, the one lobby (`only`) and the end (`expires`, in milliseconds since the Unix
+/// epoch) that the query names. The query parameter `auth` may say otherwise: `later` waits for an answer and holds the
+/// user's seat meanwhile, `unnamed` waits without naming the user, and anything else is refused as that reason.
 pub struct Witness<const JSON: bool> {
     pub log: Vec<String>,
     pub react: React,
@@ -45,7 +47,10 @@ impl<const JSON: bool> App for Witness<JSON> {
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         match request.query("auth").as_deref() {
-            None => Authorization::token_is_user(request),
+            None => match Authorization::token_is_user(request) {
+                Authorization::Allow(identity) => Authorization::Allow(narrowed(identity, request)),
+                other => other,
+            },
             Some("later") => Authorization::Pending { user: request.token().map(str::to_owned) },
             Some("unnamed") => Authorization::Pending { user: None },
             Some("nameless") => Authorization::allow(""),
@@ -92,6 +97,18 @@ impl<const JSON: bool> App for Witness<JSON> {
         self.saw(cx, Some(who), format!("health {} {answer}", who.user()));
     }
 
+    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+        let text = match pressure {
+            Pressure::High { queued_bytes } => format!("pressure {} high {queued_bytes}", who.user()),
+            Pressure::Low { queued_bytes } => format!("pressure {} low {queued_bytes}", who.user()),
+        };
+        self.saw(cx, Some(who), text);
+    }
+
+    fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
+        self.saw(cx, None, format!("reload {}", String::from_utf8_lossy(contents)));
+    }
+
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
         self.saw(cx, None, format!("command {}", String::from_utf8_lossy(command)));
     }
@@ -99,4 +116,17 @@ impl<const JSON: bool> App for Witness<JSON> {
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
         self.saw(cx, None, format!("drain until {deadline}"));
     }
+}
+
+/// The same identity with what the query says of it.
+fn narrowed(identity: Identity, request: &Request<'_>) -> Identity {
+    let tier = request.query("tier").map(|tier| match &*tier {
+        "free" => Rate::FREE,
+        "pro" => Rate::PRO,
+        "enterprise" => Rate::ENTERPRISE,
+        other => panic!("no such tier: {other}"),
+    });
+    let lobby = request.query("only").map(Into::into);
+    let expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
+    Identity { tier, lobby, expires, ..identity }
 }

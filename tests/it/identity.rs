@@ -1,0 +1,301 @@
+//! Who may come in, as whom, where, and for how long.
+
+use std::time::Duration;
+
+use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
+use lobbyd::{Authorization, CloseReason, Config, Identity, Rate};
+
+use crate::scenario::World;
+use crate::witness::Witness;
+
+const LIST: &str = "
+    # Players. What follows a # is for people.
+    4f1c9a  ann
+    99d0e7  bob  tier=free lobby=chess
+    77aa11  cid  expires=1000060000     # a minute after the start
+    0b5e55  old  expires=1000000000
+";
+
+fn listed(text: &str) -> Relay {
+    Relay::new(Auth::Tokens(Tokens::parse(text).expect("a good list")))
+}
+
+/// A request for `target` with further header `lines` is let in as `user`, or refused as `reason`.
+#[track_caller]
+fn check_listed(target: &str, lines: &str, expected: Result<&str, CloseReason>) {
+    let mut world = World::new(Config::default(), listed(LIST));
+    let expected = match expected {
+        Ok(user) => format!("welcome user={user}, presence_state"),
+        Err(reason) => format!("goodbye code={} reconnect=false, close {reason}", reason.code()),
+    };
+    let lines = [lines, "Sec-WebSocket-Protocol: lobby.v1.json"].join(" | ");
+    world.run(&format!("x > get {target} {lines}\nx < upgrade lobby.v1.json, {expected}"));
+}
+
+// ---- tokens ----
+
+#[test]
+fn a_listed_token_is_good_wherever_it_stands() {
+    check_listed("/ws/chess?token=4f1c9a", "", Ok("ann"));
+    check_listed("/ws/chess", "Authorization: Bearer 4f1c9a", Ok("ann"));
+    // base64url("99d0e7")
+    check_listed("/ws/chess", "Sec-WebSocket-Protocol: base64url.bearer.lobby.OTlkMGU3", Ok("bob"));
+    // The first that is there decides, also when another would be good.
+    check_listed("/ws/chess?token=4f1c9a", "Authorization: Bearer wrong", Err(CloseReason::Unauthorized));
+    check_listed("/ws/chess?token=wrong", "Authorization: Bearer 4f1c9a", Ok("ann"));
+}
+
+#[test]
+fn what_is_not_listed_is_not_good() {
+    for target in
+        ["/ws/chess", "/ws/chess?token=", "/ws/chess?token=ann", "/ws/chess?token=4F1C9A", "/ws/chess?token=4f1c9"]
+    {
+        check_listed(target, "", Err(CloseReason::Unauthorized));
+    }
+    check_listed("/ws/chess?token=%23", "", Err(CloseReason::Unauthorized));
+    check_listed("/ws/chess?token=4f1c9a%20%20ann", "", Err(CloseReason::Unauthorized));
+}
+
+#[test]
+fn a_listed_token_may_be_good_for_one_lobby_and_for_a_time() {
+    check_listed("/ws/chess?token=99d0e7", "", Ok("bob"));
+    check_listed("/ws/Chess?token=99d0e7", "", Err(CloseReason::Unauthorized));
+    check_listed("/ws/chess?token=77aa11", "", Ok("cid"));
+    // It ended at this very moment.
+    check_listed("/ws/chess?token=0b5e55", "", Err(CloseReason::TokenExpired));
+}
+
+#[test]
+fn nothing_the_server_says_repeats_a_token() {
+    let mut world = World::new(Config::default(), listed(LIST));
+    world.steps(
+        r#"
+        ann > get /ws/chess?token=4f1c9a
+        bob > get /ws/chess Authorization: Bearer 99d0e7
+        cid > get /ws/go Authorization: Bearer 99d0e7
+        eve > get /ws/chess?token=5ec2e7
+        ann > {"type":"presence","ref":1}
+        advance 30s
+        "#,
+    );
+    let said: Vec<String> = ["ann", "bob", "cid", "eve"].iter().flat_map(|name| world.take(name)).collect();
+    assert!(said.len() > 12, "{said:?}");
+    for token in ["4f1c9a", "99d0e7", "5ec2e7"] {
+        assert!(said.iter().all(|text| !text.contains(token)), "{said:?}");
+    }
+}
+
+/// A list is read again while the server runs.
+#[test]
+fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
+    let mut world = World::new(Config::default(), listed("one ann\ntwo bob"));
+    let reload = |world: &mut World<Relay>, list: &[u8]| {
+        let now = world.now;
+        world.engine.handle_reload(now, list);
+        world.settle();
+    };
+    world.run("ann > get /ws/chess?token=one\nann < upgrade, welcome user=ann, presence_state");
+    reload(&mut world, b"two bob\nthree cid");
+    world.run(
+        r#"
+        ann < nothing
+        ann > {"type":"ping"}
+        ann < pong
+        x > get /ws/chess?token=one
+        x < upgrade, goodbye, close 4001 unauthorized
+        cid > get /ws/chess?token=three
+        cid < upgrade, welcome user=cid, presence_state users=ann,cid
+        ann < presence_diff +cid
+        "#,
+    );
+    // A list that is wrong changes nothing, however little of it is wrong.
+    for wrong in ["two bob\nfour", "two bob\nfour dan\nfour eve", "four dan tier=gold"] {
+        reload(&mut world, wrong.as_bytes());
+        world.run("y > get /ws/go?token=four\ny < upgrade, goodbye, close 4001 unauthorized\ny > hangup");
+        world.run("bob > get /ws/go?token=two\nbob < upgrade, welcome user=bob, presence_state\nbob > hangup");
+    }
+    reload(&mut world, b"four \xff");
+    world.run("bob > get /ws/go?token=two\nbob < upgrade, welcome, presence_state\nbob > hangup");
+    // An empty list lets nobody in.
+    reload(&mut world, b"");
+    world.run("z > get /ws/go?token=two\nz < upgrade, goodbye, close 4001 unauthorized\nann < nothing");
+}
+
+#[test]
+fn without_a_list_there_is_nothing_to_read_again() {
+    let mut world = World::new(Config::default(), Verbatim::default());
+    world.engine.handle_reload(world.now, b"one bob");
+    world.run("one > connect chess\none < upgrade");
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.engine.handle_reload(world.now, b"one bob");
+    assert_eq!(world.engine.app_mut().take(), ["reload one bob"], "an application may take it for anything");
+}
+
+#[test]
+fn a_wrong_list_is_refused_with_every_line_that_is_wrong_and_no_token() {
+    let long = "5ec2e7".repeat(30);
+    let text = format!(
+        "5ec2e7\n5ec2e7 ann\n5ec2e7 bob\n# fine\nann {long}\ncid 1 tier=5ec2e7\ndan 2 lobby=5ec2e7!\neve 3 \
+         expires=5ec2e7\nann and 5ec2e7"
+    );
+    let problems = Tokens::parse(&text).expect_err("most of it is wrong");
+    let lines: Vec<&str> = problems.iter().map(|problem| problem.split(':').next().expect("a line")).collect();
+    assert_eq!(lines, ["line 1", "line 3", "line 5", "line 6", "line 7", "line 8", "line 9"], "{problems:?}");
+    // Columns are easily mistaken: any word of a wrong line may be a token.
+    assert!(problems.iter().all(|problem| !problem.contains("5ec2e7")), "{problems:?}");
+    assert_eq!(format!("{:?}", Tokens::parse("5ec2e7 ann").expect("a good list")), "Tokens(1)");
+}
+
+// ---- what an identity allows ----
+
+#[test]
+fn an_identity_for_one_lobby_is_none_in_another() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run(
+        r#"
+        ann > get /ws/chess?token=ann&only=chess
+        ann < upgrade, welcome lobby=chess, presence_state
+        bob > get /ws/go?token=bob&only=chess
+        bob < upgrade, goodbye code=4001 reason=unauthorized reconnect=false, close 4001 unauthorized
+        # Nor does it take a seat elsewhere away.
+        ann:2 > get /ws/go?token=ann&only=chess
+        ann:2 < upgrade, goodbye, close 4001 unauthorized
+        ann < nothing
+        "#,
+    );
+    assert_eq!(world.engine.app_mut().take(), ["join ann"]);
+}
+
+#[test]
+fn an_identity_ends_after_its_grace() {
+    let config = Config { token_grace: Duration::from_millis(2500), ..Config::default() };
+    let mut world = World::new(config, Witness::<true>::default());
+    world.run(
+        r#"
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann > get /ws/chess?token=ann&expires=1000005000
+        ann < upgrade, welcome, presence_state
+        bob < presence_diff +ann
+        advance 7490ms
+        ann > {"type":"ping"}
+        ann < pong
+        bob < nothing
+        advance 10ms
+        ann < goodbye code=4001 reason=token_expired reconnect=false !retry_after_ms, close 4001 token_expired
+        bob < presence_diff -ann:kicked
+        # Its grace is not for coming back.
+        ann:2 > get /ws/chess?token=ann&expires=1000005000
+        ann:2 < upgrade, goodbye code=4001, close 4001 token_expired
+        ann > close 4001
+        ann < eof
+        advance 1s
+        "#,
+    );
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::TokenExpired), 2);
+    assert_eq!(world.engine.stats().total_connections, 1);
+    // Only what is past is: whoever comes a moment before has its grace.
+    let config = Config { token_grace: Duration::ZERO, ..Config::default() };
+    World::new(config, Witness::<true>::default()).run(
+        r#"
+        ann > get /ws/chess?token=ann&expires=1000000001
+        ann < upgrade, welcome, presence_state
+        advance 10ms
+        ann < goodbye, close 4001 token_expired
+        "#,
+    );
+}
+
+#[test]
+fn an_identity_that_ends_late_or_never_changes_nothing() {
+    for expires in ["1900000000000", "18446744073709551615"] {
+        let mut world = World::new(Config::default(), Witness::<true>::default());
+        world.run(&format!(
+            r#"
+            ann > get /ws/chess?token=ann&expires={expires}
+            ann < upgrade, welcome, presence_state
+            advance 20s
+            ann < ping
+            advance 10s
+            ann < goodbye, close 4201 stale
+            "#
+        ));
+    }
+}
+
+/// The seat stays, and with it goes the time of whoever sits in it now.
+#[test]
+fn whoever_takes_a_seat_over_brings_its_own_time() {
+    let config = Config { token_grace: Duration::ZERO, ..Config::default() };
+    let mut world = World::new(config, Witness::<true>::default());
+    world.run(
+        r#"
+        ann > get /ws/chess?token=ann&expires=1000001000
+        ann < upgrade, welcome conn=s1, presence_state
+        ann:2 > get /ws/chess?token=ann&expires=1000003000
+        ann < goodbye, close 4004 replaced
+        ann > close 4004
+        ann < eof
+        ann:2 < upgrade, welcome conn=s1, presence_state
+        advance 2990ms
+        ann:2 < nothing
+        advance 10ms
+        ann:2 < goodbye, close 4001 token_expired
+        "#,
+    );
+}
+
+#[test]
+fn an_identity_that_was_waited_for_is_held_to_the_same_rules() {
+    #[track_caller]
+    fn check_answer(identity: Identity, expected: &str) -> World<Witness<true>> {
+        let mut world = World::new(Config::default(), Witness::<true>::default());
+        world.run("ann > get /ws/chess?token=ann&auth=later\nadvance 5s\nann < nothing");
+        world.authorize("ann", Authorization::Allow(identity));
+        world.run(&format!("ann < upgrade, {expected}"));
+        world
+    }
+    let ann = || Identity::new("ann");
+    check_answer(ann().only_in("chess"), "welcome, presence_state");
+    check_answer(ann().only_in("go"), "goodbye, close 4001 unauthorized");
+    check_answer(Identity::new("x".repeat(129)), "goodbye, close 4001 unauthorized");
+    check_answer(ann().expires_at_unix_millis(1_000_005_000), "goodbye, close 4001 token_expired");
+    let mut world = check_answer(ann().expires_at_unix_millis(1_000_005_001), "welcome, presence_state");
+    world.run("advance 10s\nann < nothing\nadvance 10ms\nann < goodbye, close 4001 token_expired");
+    let pro = r#"limits={"max_message_bytes":65536,"messages_per_second":10}"#;
+    check_answer(ann().tier(Rate::PRO), &format!("welcome {pro}, presence_state"));
+}
+
+/// What the application says about somebody who is gone is about nobody.
+#[test]
+fn an_answer_for_a_connection_that_is_gone_means_nothing() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later");
+    let gone = world.conn("ann");
+    world.run("ann > hangup\nbob > get /ws/chess?token=bob&auth=later");
+    assert_eq!(world.conn("bob").index(), gone.index(), "bob has ann's place, and another name");
+    world.engine.handle_authorized(world.now, gone, Authorization::allow("eve"));
+    world.settle();
+    world.run("bob < nothing");
+    world.authorize("bob", Authorization::allow("bob"));
+    world.run("bob < upgrade, welcome user=bob, presence_state users=bob");
+}
+
+#[test]
+fn the_welcome_names_the_rate_of_the_tier() {
+    for (query, named) in [("", "60"), ("&tier=free", "1"), ("&tier=pro", "10"), ("&tier=enterprise", "100")] {
+        let mut world = World::new(Config::default(), Witness::<true>::default());
+        world.run(&format!(
+            "ann > get /ws/chess?token=ann{query}\n\
+             ann < upgrade, welcome limits={{\"max_message_bytes\":65536,\"messages_per_second\":{named}}}, \
+             presence_state"
+        ));
+    }
+    let slow = Rate::new(1, Duration::from_secs(4), 1);
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later");
+    world.authorize("ann", Authorization::Allow(Identity::new("ann").tier(slow)));
+    world.run(
+        "ann < upgrade, welcome limits={\"max_message_bytes\":65536,\"messages_per_second\":0.25}, presence_state",
+    );
+}

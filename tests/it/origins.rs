@@ -1,0 +1,243 @@
+//! Where connections come from: the page's origin, and the address.
+
+use lobbyd::apps::Relay;
+use lobbyd::{Config, Limit};
+
+use crate::scenario::{World, check};
+
+const IN: &str = "upgrade, welcome, presence_state";
+const FORBIDDEN: &str =
+    "upgrade, goodbye code=4003 reason=forbidden_origin reconnect=false, close 4003 forbidden_origin";
+
+fn set(field: &str, text: &str) -> Result<Config, String> {
+    let mut config = Config::default();
+    let field = Config::FIELDS.iter().find(|known| known.name == field).expect("a field");
+    (field.set)(&mut config, text).map(|()| config)
+}
+
+/// Whether a page of `origin` may connect, when `allowed` is configured. The server is called `localhost` in the request.
+#[track_caller]
+fn check_origin(allowed: &str, origin: &str, expected: &str) {
+    let config = set("allowed_origins", allowed).expect("a good list");
+    check(config, &format!("ann > get /ws/chess?token=ann Origin: {origin}\nann < {expected}"));
+}
+
+#[test]
+fn pages_of_the_servers_own_origin_may_connect() {
+    for origin in ["http://localhost", "https://localhost", "HTTP://LOCALHOST"] {
+        check_origin("own", origin, IN);
+    }
+    // Not a page at all.
+    check(Config::default(), &format!("ann > get /ws/chess?token=ann\nann < {IN}"));
+    for origin in [
+        "null",
+        "",
+        "localhost",
+        "http://localhost:80",
+        "http://localhost.evil.example",
+        "http://evil.example/localhost",
+        "http://evil.example",
+        "http://evil.example@localhost",
+        "file://",
+        "http://localhost, http://evil.example",
+    ] {
+        check_origin("own", origin, FORBIDDEN);
+    }
+}
+
+#[test]
+fn listed_origins_may_connect_beside_the_servers_own() {
+    let listed = "https://game.example, http://localhost:8080";
+    for origin in ["https://game.example", "http://localhost:8080", "https://GAME.example", "http://localhost"] {
+        check_origin(listed, origin, IN);
+    }
+    for origin in [
+        "http://game.example",
+        "https://game.example:444",
+        "https://game.example.evil.example",
+        "https://a.game.example",
+        "null",
+    ] {
+        check_origin(listed, origin, FORBIDDEN);
+    }
+    // What has no origin of its own may be meant to come in.
+    check_origin("null", "null", IN);
+    check_origin("null", "http://evil.example", FORBIDDEN);
+    for origin in ["null", "http://evil.example", "nonsense"] {
+        check_origin("any", origin, IN);
+    }
+}
+
+#[test]
+fn a_list_of_origins_is_one_of_origins() {
+    for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
+        let problem = set("allowed_origins", wrong).expect_err(wrong);
+        assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
+    }
+    for (text, shown) in [("own", "own"), ("any", "any"), ("", "own"), ("own,http://a.example", "http://a.example")] {
+        let config = set("allowed_origins", text).expect(text);
+        let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origins").expect("a field");
+        assert_eq!((field.show)(&config), shown);
+    }
+}
+
+/// A page is told why, and nobody is asked who it is.
+#[test]
+fn a_foreign_page_learns_nothing_else() {
+    check(
+        Config { max_connections: Limit::at_most(0), ..Config::default() },
+        &format!(
+            r#"
+            ann > get /ws/no%20code Origin: http://evil.example | Sec-WebSocket-Protocol: lobby.v1.json
+            ann < {}
+            bob > get /ws/no%20code
+            bob < upgrade, goodbye, close 4007 bad_lobby_code
+            "#,
+            FORBIDDEN.replace("upgrade", "upgrade lobby.v1.json")
+        ),
+    );
+}
+
+// ---- addresses ----
+
+fn per_ip(max_per_ip: u32, trusted_proxies: u32) -> Config {
+    Config { max_per_ip: Limit::at_most(max_per_ip), trusted_proxies, ..Config::default() }
+}
+
+const LIMIT: &str = "upgrade, goodbye code=4002 reason=ip_limit reconnect=false, close 4002 ip_limit";
+
+#[test]
+fn one_address_holds_so_many_connections() {
+    check(
+        per_ip(2, 0),
+        &format!(
+            r#"
+            from 10.0.0.1
+            ann > connect a
+            ann < {IN}
+            bob > connect b
+            bob < {IN}
+            cid > connect c
+            cid < {LIMIT}
+            # Others are others.
+            from 10.0.0.2
+            dan > connect d
+            dan < {IN}
+            # Whoever was refused counts until it is gone, and so does whoever says goodbye.
+            from 10.0.0.1
+            ann > {{"type":"leave"}}
+            ann < goodbye, close 1000 left
+            eve > connect e
+            eve < {LIMIT}
+            ann > hangup
+            cid > hangup
+            eve > hangup
+            fay > connect f
+            fay < {IN}
+            # Without a request it is not known yet whose connection it is.
+            p > open
+            q > open
+            "#
+        ),
+    );
+    check(per_ip(0, 0), &format!("ann > connect a\nann < {LIMIT}"));
+}
+
+/// A network of 64 bits is what one customer is given.
+#[test]
+fn an_address_is_a_network_with_ipv6() {
+    check(
+        per_ip(1, 0),
+        &format!(
+            r#"
+            from 2001:db8:1:2::1
+            ann > connect a
+            ann < {IN}
+            from 2001:db8:1:2:ffff::9
+            bob > connect a
+            bob < {LIMIT}
+            from 2001:db8:1:3::1
+            cid > connect c
+            cid < {IN}
+            # The same address, however it is written.
+            from 10.0.0.1
+            dan > connect d
+            dan < {IN}
+            from ::ffff:10.0.0.1
+            eve > connect e
+            eve < {LIMIT}
+            from ::ffff:10.0.0.2
+            fay > connect f
+            fay < {IN}
+            "#
+        ),
+    );
+}
+
+/// Two connections from the same place with these headers count as one address, or as two.
+#[track_caller]
+fn check_forwarded(proxies: u32, first: &str, second: &str, same: bool) {
+    let expected = if same { LIMIT } else { IN };
+    let line = |value: &str| if value.is_empty() { String::new() } else { format!("X-Forwarded-For: {value}") };
+    check(
+        per_ip(1, proxies),
+        &format!(
+            "ann > get /ws/a?token=ann {}\nann < {IN}\nbob > get /ws/b?token=bob {}\nbob < {expected}",
+            line(first),
+            line(second)
+        ),
+    );
+}
+
+#[test]
+fn proxies_are_believed_as_far_as_they_are_trusted() {
+    // Nobody is trusted: whatever it says, it comes from where it comes from.
+    check_forwarded(0, "10.0.0.1", "10.0.0.2", true);
+    check_forwarded(1, "10.0.0.1", "10.0.0.2", false);
+    check_forwarded(1, "10.0.0.1", "10.0.0.1", true);
+    // What stands further left is the client's own invention.
+    check_forwarded(1, "6.6.6.6, 10.0.0.1", "7.7.7.7, 10.0.0.1", true);
+    check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "7.7.7.7, 10.0.0.1, 10.8.8.8", true);
+    check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "6.6.6.6, 10.0.0.2, 10.9.9.9", false);
+    check_forwarded(1, "10.0.0.1 | X-Forwarded-For: 10.0.0.3", "10.0.0.2 | X-Forwarded-For: 10.0.0.3", true);
+    check_forwarded(1, "10.0.0.1:1234", "10.0.0.1:4321", true);
+    check_forwarded(1, "2001:db8::1", "[2001:db8::2]:80", true);
+    // Too little is said, or nothing that is an address: then it is the proxy's own.
+    check_forwarded(1, "", "", true);
+    check_forwarded(2, "10.0.0.1", "10.0.0.2", true);
+    check_forwarded(1, "unknown", "_hidden", true);
+}
+
+/// The address is the application's to see, and the peer too.
+#[test]
+fn an_application_sees_both_addresses() {
+    use lobbyd::{App, Authorization, Context, Member, Message, Request, Speech};
+
+    #[derive(Default)]
+    struct Seen(Vec<(String, String)>);
+
+    impl App for Seen {
+        const SPEECH: Speech = Speech::Opaque;
+
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            self.0.push((request.peer().to_string(), request.address().to_string()));
+            Authorization::token_is_user(request)
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+    }
+
+    for (proxies, address) in [(0, "127.0.0.1"), (1, "10.0.0.2"), (2, "10.0.0.1"), (3, "127.0.0.1")] {
+        let mut world = World::new(Config { trusted_proxies: proxies, ..Config::default() }, Seen::default());
+        world.run("ann > get /ws/chess?token=ann X-Forwarded-For: 10.0.0.1, 10.0.0.2\nann < upgrade");
+        assert_eq!(world.engine.app().0, [("127.0.0.1:4000".into(), address.into())]);
+    }
+}
+
+#[test]
+fn refused_addresses_are_counted() {
+    let mut world = World::new(per_ip(1, 0), Relay::default());
+    world.run(&format!("ann > connect a\nann < {IN}\nbob > connect a\nbob < {LIMIT}"));
+    assert_eq!(world.engine.stats().counters.closed(lobbyd::CloseReason::IpLimit), 1);
+    assert_eq!(world.engine.stats().counters.joined, 1);
+}

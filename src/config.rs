@@ -170,6 +170,10 @@ config! {
     linger_timeout: Duration = "1s";
     /// Time to say goodbye to everybody at the end; what is left then is cut off.
     drain_deadline: Duration = "30s";
+    /// Members told goodbye at once when many are: at the end, or because an operator kicks them all.
+    drain_batch: u32 = "500";
+    /// Time between two such batches.
+    drain_batch_interval: Duration = "100ms";
 
     /// Connections accepted in one turn of the loop; the rest wait for the next.
     accept_per_turn: u32 = "64";
@@ -245,6 +249,7 @@ impl Config {
             ("linger_timeout", self.linger_timeout),
             ("health_timeout", self.health_timeout),
             ("drain_deadline", self.drain_deadline),
+            ("drain_batch_interval", self.drain_batch_interval),
         ] {
             let granule = self.wheel_granule;
             require(
@@ -284,6 +289,7 @@ impl Config {
             ("events_per_turn", self.events_per_turn),
             ("max_commands", self.max_commands),
             ("max_health_pings", self.max_health_pings),
+            ("drain_batch", self.drain_batch),
         ] {
             require(
                 (1..=1 << 20).contains(&count),
@@ -306,6 +312,19 @@ impl Config {
             (1 << 10..=1 << 30).contains(&self.receive_buffer_bytes.0),
             "receive_buffer_bytes",
             "must be from 1KiB to 1GiB".into(),
+        );
+        let batches = self.max_connections.bound().unwrap_or(0).div_ceil(self.drain_batch.max(1));
+        let goodbyes = self.drain_batch_interval.saturating_mul(batches.saturating_sub(1));
+        require(
+            goodbyes < self.drain_deadline,
+            "drain_deadline",
+            format!(
+                "must be longer than the {goodbyes:?} that saying goodbye to max_connections ({}) takes in batches of \
+                 drain_batch ({}) every drain_batch_interval ({:?})",
+                self.max_connections.show(),
+                self.drain_batch,
+                self.drain_batch_interval
+            ),
         );
         let largest = self.largest_frame();
         require(

@@ -39,6 +39,7 @@ pub mod sim;
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
 pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Problem, Switch};
 pub use engine::app::{App, Authorization, Context, Exclude, Member, Message, Route, Sent, Speech, Utterance};
+pub use engine::drain::DrainTotals;
 pub use engine::stats::{Counters, Stats};
 pub use engine::wheel::TimerWheel;
 pub use engine::{Engine, Full, Start};

@@ -145,13 +145,9 @@ fn run<A: App>(options: Options, app: A) -> ExitCode {
     limits.iter().for_each(|line| info!("{line}"));
     // One application serves all lobbies, so after a panic in it its state is suspect: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| server.run())) {
-        Ok(Ok(0)) => {
+        Ok(Ok(totals)) => {
             info!("stopped; {}", server.engine().stats().line());
-            ExitCode::SUCCESS
-        }
-        Ok(Ok(cut)) => {
-            info!("stopped; {cut} connections were cut off; {}", server.engine().stats().line());
-            ExitCode::from(CUT)
+            if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }
         }
         Ok(Err(problem)) => {
             error!("{problem}");

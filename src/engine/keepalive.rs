@@ -17,6 +17,7 @@ impl Core {
             (Standing::Gone, _) => return,
             (Standing::Seated(_), _) => self.keep_alive(key),
             (_, _) if self.now < slot.step_deadline => {}
+            (_, Some(_)) if self.must_flush(slot) => self.set_step(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
                 self.slots[key].wire.finish();

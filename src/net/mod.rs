@@ -26,6 +26,7 @@ use self::listener::{Accepted, Listener};
 use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::drain::DrainTotals;
 use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::outbox::Flow;
@@ -86,10 +87,7 @@ pub enum Status {
     /// Call [`Server::turn`] again.
     Running,
     /// It was stopped, and everybody has gone.
-    Stopped {
-        /// Connections that were cut off because the drain deadline passed, or because of a second request to stop.
-        cut: u64,
-    },
+    Stopped(DrainTotals),
 }
 
 /// Why a server could not start, or not go on.
@@ -209,15 +207,15 @@ impl<A: App> Server<A> {
         self.engine.act(self.clock.now(), act)
     }
 
-    /// Runs until it is stopped. Returns how many connections were cut off at the end.
+    /// Runs until it is stopped. Returns what came of saying goodbye to everybody.
     ///
     /// # Errors
     ///
     /// [`Error::Poll`].
-    pub fn run(&mut self) -> Result<u64, Error> {
+    pub fn run(&mut self) -> Result<DrainTotals, Error> {
         loop {
-            if let Status::Stopped { cut } = self.turn(None)? {
-                return Ok(cut);
+            if let Status::Stopped(totals) = self.turn(None)? {
+                return Ok(totals);
             }
         }
     }
@@ -247,7 +245,7 @@ impl<A: App> Server<A> {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
             info!("{}", self.engine.stats().line());
         }
-        Ok(self.status())
+        Ok(self.status(now))
     }
 
     fn wait(&self, max_wait: Option<Duration>) -> Option<Duration> {
@@ -383,12 +381,14 @@ impl<A: App> Server<A> {
         }
     }
 
-    fn status(&mut self) -> Status {
-        match self.stopping {
-            Stopping::No => Status::Running,
-            Stopping::Draining if !self.engine.is_drained() => Status::Running,
-            Stopping::Draining => Status::Stopped { cut: self.engine.cut() },
-            Stopping::AtOnce => Status::Stopped { cut: self.sockets.iter().flatten().count() as u64 },
+    fn status(&mut self, now: Time) -> Status {
+        if self.stopping == Stopping::AtOnce {
+            self.engine.handle_stop(now);
+            self.write_all();
+        }
+        match self.engine.drain_totals() {
+            Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
+            _ => Status::Running,
         }
     }
 }

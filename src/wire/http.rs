@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-/// A request that is answered with a status and one sentence instead of an upgrade.
+/// A request that is answered with a status and one sentence instead of an upgrade: refused, or a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: u16,
@@ -17,6 +17,7 @@ impl Refusal {
     /// `status` with a sentence that tells the reader what to do.
     pub fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
         let lines = match status {
+            200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
             405 => "Allow: GET\r\n",
             // RFC 9110 section 15.5.22 asks for Upgrade, RFC 6455 section 4.2.2 for the version.
@@ -41,6 +42,7 @@ impl Refusal {
         let Refusal { status, sentence, lines } = self;
         // The reason phrase of RFC 9110 section 15; clients ignore it, people with a terminal do not.
         let phrase = match status {
+            200 => "OK",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",

@@ -3,6 +3,7 @@
 mod scenario;
 
 mod documents;
+mod drain;
 mod faults;
 mod limits;
 mod net;

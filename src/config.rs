@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// An upper bound that may be absent.
@@ -120,6 +121,16 @@ macro_rules! config {
 config! {
     /// Address to accept WebSocket connections on; port 0 takes a free one.
     listen: SocketAddr = "127.0.0.1:9001";
+    /// Address to answer operators on: JSON over HTTP; one that is not loopback needs `admin_token_file`.
+    admin: Switch<SocketAddr> = "off";
+    /// File that holds the token which operators send as `Authorization: Bearer`; without it anybody who reaches the address may ask.
+    admin_token_file: Switch<PathBuf> = "off";
+    /// Name under which operators reach the server, beside `localhost` and its address; requests for other names are refused.
+    admin_host: Switch<String> = "off";
+    /// Operators' connections; a further one takes the place of an idle one, or is dropped.
+    max_admin_connections: u32 = "16";
+    /// Time for an operator's request to arrive, for its answer to be read, and for an idle connection to stay open.
+    admin_timeout: Duration = "30s";
 
     /// Seats in the whole server; the next connection is closed with 4002 `server_full`.
     max_connections: Limit = "500";
@@ -249,6 +260,7 @@ impl Config {
             ("linger_timeout", self.linger_timeout),
             ("health_timeout", self.health_timeout),
             ("drain_deadline", self.drain_deadline),
+            ("admin_timeout", self.admin_timeout),
             ("drain_batch_interval", self.drain_batch_interval),
         ] {
             let granule = self.wheel_granule;
@@ -290,6 +302,7 @@ impl Config {
             ("max_commands", self.max_commands),
             ("max_health_pings", self.max_health_pings),
             ("drain_batch", self.drain_batch),
+            ("max_admin_connections", self.max_admin_connections),
         ] {
             require(
                 (1..=1 << 20).contains(&count),
@@ -297,6 +310,20 @@ impl Config {
                 "must be from 1 to 1048576: with none nobody could be served".into(),
             );
         }
+        require(self.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024".into());
+        let is_exposed = self.admin.is_some_and(|address| !address.ip().is_loopback());
+        require(
+            !is_exposed || self.admin_token_file.is_some(),
+            "admin",
+            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: whoever reaches it may \
+             kick everybody"
+                .into(),
+        );
+        require(
+            self.admin != Some(self.listen) || self.listen.port() == 0,
+            "admin",
+            "must differ from listen: operators have an address of their own".into(),
+        );
         require(self.max_headers <= 256, "max_headers", "must be at most 256".into());
         require(
             (256..=1 << 20).contains(&self.max_header_bytes.0),
@@ -361,7 +388,11 @@ impl Config {
         // can take up to twice what is in it.
         let inbound = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
         let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
-        let fixed = (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
+        // Of each operator what two requests take, written with escapes, and an answer of the longest page.
+        let request = 7 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let operators =
+            if self.admin.is_some() { u64::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
+        let fixed = operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
         Some(sockets * (inbound + outbound + CONNECTION_BYTES) + fixed)
     }
 
@@ -477,6 +508,26 @@ impl Value for SocketAddr {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
     }
 }
 

@@ -168,6 +168,9 @@ fn start<A: App>(options: Options, app: A) -> Result<Server<A>, Error> {
     server.stop_on_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
     info!("listening on {address}");
+    if let Some(address) = server.admin_addr().map_err(Error::Poll)? {
+        info!("operators are answered on http://{address}");
+    }
     Ok(server)
 }
 

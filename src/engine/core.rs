@@ -13,6 +13,7 @@ use slab::Slab;
 
 use super::app::{Member, Sent, Speech};
 use super::drain::{Drain, Partings};
+use super::operator::Pings;
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
 use super::wheel::TimerWheel;
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(super) pending: usize,
     pub(super) draining: Option<Drain>,
     pub(super) partings: Partings,
+    pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -88,6 +90,7 @@ impl Core {
             pending: 0,
             draining: None,
             partings: Partings::default(),
+            pings: Pings::default(),
             rejection: None,
             text: String::new(),
             audience: Vec::new(),
@@ -114,7 +117,7 @@ impl Core {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.wheel.next().into_iter().chain(self.next_parting()).min()
+        self.wheel.next().into_iter().chain(self.next_parting()).chain(self.pings.next()).min()
     }
 
     /// The keys of connections whose timers have fired.

@@ -21,6 +21,7 @@ impl Core {
         slot.ended = Some(reason);
         self.counters.count_close(reason);
         self.counters.health_checks_failed += slot.health.end_checks() as u64;
+        self.pings.ended(slot.id);
         match slot.member() {
             Some(member) => info!(
                 "conn={} peer={} closed: {reason}: {} user={:?} lobby={}",

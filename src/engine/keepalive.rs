@@ -69,8 +69,8 @@ impl Core {
         }
     }
 
-    /// Begins a health check of a member's page.
-    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) {
+    /// Begins a health check of a member's page. Returns its nonce.
+    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) -> u64 {
         let stamp = self.unix_micros() / 1000;
         let slot = &mut self.slots[key];
         let member = slot.member().expect("only members are checked").clone();
@@ -84,6 +84,7 @@ impl Core {
             Speech::Opaque => Frame::ping(&nonce.to_be_bytes()),
         };
         self.send(key, frame);
+        nonce
     }
 
     /// An RFC 6455 pong. Of an opaque application's members it answers health checks too.
@@ -97,6 +98,7 @@ impl Core {
         let slot = &mut self.slots[key];
         let member = slot.member()?.clone();
         let latency = slot.health.answer(self.now, nonce)?;
+        self.pings.answered(member.conn, nonce, latency);
         self.happenings.push_back(Happening::Health(member, Some(latency)));
         Some(latency)
     }

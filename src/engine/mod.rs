@@ -10,6 +10,7 @@ pub(crate) mod drain;
 mod ending;
 mod health;
 mod keepalive;
+pub(crate) mod operator;
 mod slot;
 mod speech;
 pub(crate) mod stats;
@@ -161,6 +162,7 @@ impl<A: App> Engine<A> {
             self.tell();
         }
         self.core.drive_drain();
+        self.core.expire_pings();
         self.tell();
     }
 

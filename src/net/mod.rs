@@ -6,6 +6,7 @@
 mod clock;
 mod handle;
 mod listener;
+mod operators;
 #[cfg(all(feature = "bin", unix))]
 mod signal;
 
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::{debug, info};
@@ -23,6 +25,7 @@ use self::clock::Clock;
 use self::handle::Command;
 pub use self::handle::{Busy, Handle};
 use self::listener::{Accepted, Listener};
+use self::operators::Operators;
 use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -63,6 +66,7 @@ pub struct Server<A> {
     #[cfg(all(feature = "bin", unix))]
     signals: Option<signal::Signals>,
     stopping: Stopping,
+    operators: Option<Operators>,
 }
 
 struct Socket {
@@ -97,6 +101,8 @@ pub enum Error {
     Config(Vec<Problem>),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The operators' token cannot be had from its file.
+    Token(PathBuf, String),
     /// Waiting for events failed.
     Poll(io::Error),
 }
@@ -112,6 +118,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: address in use; is another lobbyd running?")
             }
             Error::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Error::Token(path, why) => write!(f, "admin_token_file = {}: {why}", path.display()),
             Error::Poll(error) => write!(f, "cannot wait for events: {error}"),
         }
     }
@@ -120,7 +127,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Config(_) => None,
+            Error::Config(_) | Error::Token(..) => None,
             Error::Listen(_, error) | Error::Poll(error) => Some(error),
         }
     }
@@ -131,7 +138,7 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with all problems, or [`Error::Listen`].
+    /// [`Error::Config`] with all problems, [`Error::Listen`] or [`Error::Token`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
         Server::bind_seeded(config, app, os_seed())
     }
@@ -146,6 +153,7 @@ impl<A: App> Server<A> {
         let mut listener = Listener::bind(config.listen).map_err(|error| Error::Listen(config.listen, error))?;
         let poll = Poll::new().map_err(Error::Poll)?;
         listener.register(poll.registry(), LISTENER).map_err(Error::Poll)?;
+        let operators = Operators::bind(&config, poll.registry())?;
         let handle = Handle::new(poll.registry(), WAKER, config.max_commands).map_err(Error::Poll)?;
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
@@ -164,6 +172,7 @@ impl<A: App> Server<A> {
             #[cfg(all(feature = "bin", unix))]
             signals: None,
             stopping: Stopping::No,
+            operators,
         })
     }
 
@@ -185,6 +194,15 @@ impl<A: App> Server<A> {
     /// When the operating system does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The address it answers operators on; `None` when `admin` is off.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system does not say.
+    pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.operators.as_ref().map(Operators::local_addr).transpose()
     }
 
     /// For other threads: to stop the server, and to send the application commands.
@@ -239,7 +257,13 @@ impl<A: App> Server<A> {
             self.accept(now);
         }
         self.read_ready(now);
+        if let Some(operators) = &mut self.operators {
+            operators.read(now, self.poll.registry(), &mut self.buffer);
+        }
         self.engine.handle_timeout(now);
+        if let Some(operators) = &mut self.operators {
+            operators.write(now, &mut self.engine);
+        }
         self.write_all();
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
@@ -253,7 +277,8 @@ impl<A: App> Server<A> {
             return Some(Duration::ZERO);
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
-        let next = [self.engine.poll_timeout(), self.accept_at, stats_at].into_iter().flatten().min();
+        let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
+        let next = [self.engine.poll_timeout(), self.accept_at, stats_at, operators].into_iter().flatten().min();
         let wait = next.map(|next| next - self.clock.now());
         wait.into_iter().chain(max_wait).min()
     }
@@ -268,6 +293,12 @@ impl<A: App> Server<A> {
                 SIGNALS => {
                     let signals = self.signals.as_mut().map_or(0, signal::Signals::take);
                     (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                }
+                operators::LISTENER => {
+                    self.operators.iter_mut().for_each(|operators| operators.listener_is_ready(now));
+                }
+                Token(operators::FIRST..) => {
+                    self.operators.iter_mut().for_each(|operators| operators.socket_is_ready(event));
                 }
                 Token(index) => {
                     let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { continue };

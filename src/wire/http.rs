@@ -69,7 +69,7 @@ impl Refusal {
 ///
 /// `scanned` bytes at the front were looked at before, so that a head that arrives byte by byte costs no more than one
 /// that arrives whole. Returns `None` while the end is missing.
-pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
+pub(crate) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
     if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
         return Err(Refusal::new(400, "this port speaks HTTP/1.1 and WebSocket, without TLS"));
     }
@@ -90,7 +90,7 @@ pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Re
 ///
 /// Returns `None` for a `%` without two hexadecimal digits, for what is not UTF-8, and for control characters, none of
 /// which has a place in a path or a token.
-pub(super) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
     let plain = |c: u8| c != b'%' && !(plus_is_space && c == b'+');
     let decoded = if text.bytes().all(plain) {
         Cow::Borrowed(text)

@@ -28,7 +28,7 @@ impl<A: App> Engine<A> {
     }
 
     /// A lobby's epoch and `seq`, and who is in it in join order.
-    pub(crate) fn lobby(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
+    pub(crate) fn lobby_inside(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);

@@ -180,9 +180,8 @@ impl Core {
 
     /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
     pub(super) fn send_goodbye(&mut self, key: usize, reason: CloseReason) {
-        // Spread over a few seconds, so that those who come back do not come all at once.
-        let spread = u64::from(self.slots[key].id.generation).wrapping_mul(997) % 4000;
-        let retry_after_ms = (reason == CloseReason::ServerShutdown).then_some(1000 + spread);
+        let shutdown = reason == CloseReason::ServerShutdown;
+        let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
         protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
         let frame = Frame::text(&self.text);
         self.slots[key].wire.send(frame);

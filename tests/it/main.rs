@@ -4,6 +4,7 @@ mod scenario;
 
 mod bytewise;
 mod documents;
+mod drain;
 mod faults;
 mod health;
 mod http;

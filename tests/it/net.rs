@@ -204,7 +204,8 @@ fn other_threads_answer_command_and_stop() {
     ann.end(&mut server);
     drop(ann);
     for _ in 0..1000 {
-        if server.turn(SHORT).expect("the loop goes on") == (Status::Stopped { cut: 0 }) {
+        if let Status::Stopped(totals) = server.turn(SHORT).expect("the loop goes on") {
+            assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
             return;
         }
     }

@@ -9,7 +9,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lobby", &[]),
     ("engine", &["wire", "lobby"]),
     ("apps", &["engine", "wire", "lobby"]),
-    ("net", &["engine", "wire", "lobby"]),
+    ("admin", &["engine", "wire", "lobby"]),
+    ("net", &["engine", "wire", "lobby", "admin"]),
     ("sim", &["engine", "wire", "lobby", "apps"]),
 ];
 const VOCABULARY: &[&str] = &["close", "config", "id", "random", "rate", "time"];

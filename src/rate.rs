@@ -1,6 +1,6 @@
 //! How often something may happen: rates, and the buckets that hold peers to them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
@@ -53,12 +53,15 @@ impl Rate {
         self.burst
     }
 
-    /// Nanoseconds between two; `None` when nothing is ever allowed.
-    fn interval(self) -> Option<u64> {
+    /// Nanoseconds in which `amount` may happen; `None` when nothing is ever allowed.
+    ///
+    /// Divided once for the whole amount: of a rate of bytes, a rounded interval between two would be percents off.
+    fn span_of(self, amount: u32) -> Option<u64> {
         if self.count == 0 || self.burst == 0 {
             return None;
         }
-        Some((self.period.as_nanos() as u64 / u64::from(self.count)).max(1))
+        let (period, amount, count) = (self.period.as_nanos(), u128::from(amount), u128::from(self.count));
+        Some(u64::try_from(period.saturating_mul(amount) / count).unwrap_or(u64::MAX))
     }
 }
 
@@ -106,10 +109,13 @@ impl Bucket {
     /// [`Denied`]; nothing was taken.
     pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
         let for_ever = Denied { retry_after: Duration::MAX };
-        let interval = rate.interval().filter(|_| amount <= rate.burst).ok_or(for_ever)?;
+        let (Some(cost), Some(whole)) = (rate.span_of(amount), rate.span_of(rate.burst)) else { return Err(for_ever) };
+        if amount > rate.burst {
+            return Err(for_ever);
+        }
         let now = nanos(now);
-        let full_at = self.full_at.max(now).saturating_add(interval.saturating_mul(u64::from(amount)));
-        let allowed_at = full_at.saturating_sub(interval.saturating_mul(u64::from(rate.burst)));
+        let full_at = self.full_at.max(now).saturating_add(cost);
+        let allowed_at = full_at.saturating_sub(whole);
         if allowed_at > now {
             // Rounded up to the engine's microseconds: whoever waits that long is not denied again.
             return Err(Denied { retry_after: Duration::from_micros((allowed_at - now).div_ceil(1000)) });
@@ -118,10 +124,39 @@ impl Bucket {
         Ok(())
     }
 
+    /// Takes the same amount out of all buckets or out of none, so that what one of them denies costs nothing in another.
+    /// Never more than a bucket can hold. Without a rate there is no bucket.
+    pub(crate) fn take_from_all<const N: usize>(
+        now: Time,
+        amount: u32,
+        buckets: [(&mut Bucket, Option<Rate>); N],
+    ) -> Result<(), Denied> {
+        let mut longest = None;
+        let after = buckets.each_ref().map(|(bucket, rate)| {
+            let mut bucket = **bucket;
+            if let Some(rate) = rate
+                && let Err(denied) = bucket.take(now, amount.min(rate.burst()), *rate)
+            {
+                longest = longest.max(Some(denied.retry_after));
+            }
+            bucket
+        });
+        match longest {
+            Some(retry_after) => Err(Denied { retry_after }),
+            None => {
+                buckets.into_iter().zip(after).for_each(|((bucket, _), after)| *bucket = after);
+                Ok(())
+            }
+        }
+    }
+
     /// How many could be taken now.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
-        let Some(interval) = rate.interval() else { return 0 };
-        let missing = self.full_at.saturating_sub(nanos(now)).div_ceil(interval);
+        if rate.count == 0 || rate.period.is_zero() {
+            return if rate.count == 0 { 0 } else { rate.burst };
+        }
+        let missing = u128::from(self.full_at.saturating_sub(nanos(now)));
+        let missing = (missing * u128::from(rate.count)).div_ceil(rate.period.as_nanos());
         rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
@@ -136,27 +171,33 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct Remembered<K, V> {
     bound: usize,
-    entries: HashMap<K, V>,
-    /// Keys in the order in which they were remembered. Some may have been taken since.
-    order: VecDeque<K>,
+    /// Each with its place in the order.
+    entries: HashMap<K, (u64, V)>,
+    order: BTreeMap<u64, K>,
+    ever: u64,
 }
 
 impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     pub(crate) fn new(bound: u32) -> Remembered<K, V> {
-        Remembered { bound: bound as usize, entries: HashMap::new(), order: VecDeque::new() }
+        Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), ever: 0 }
     }
 
+    /// Remembers somebody who is not remembered yet.
     pub(crate) fn put(&mut self, key: K, value: V) {
-        self.entries.insert(key.clone(), value);
-        self.order.push_back(key);
-        while self.order.len() > self.bound {
-            let oldest = self.order.pop_front().expect("there is more than the bound");
+        self.ever += 1;
+        self.order.insert(self.ever, key.clone());
+        let before = self.entries.insert(key, (self.ever, value));
+        debug_assert!(before.is_none(), "whoever comes back is taken out");
+        if self.order.len() > self.bound {
+            let (_, oldest) = self.order.pop_first().expect("there is one");
             self.entries.remove(&oldest);
         }
     }
 
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {
-        self.entries.remove(key)
+        let (place, value) = self.entries.remove(key)?;
+        self.order.remove(&place);
+        Some(value)
     }
 }
 
@@ -186,6 +227,25 @@ mod tests {
             }
             let expected = u64::from(burst) + u64::from(count) * 60 / period;
             assert!(allowed.abs_diff(expected) * 100 <= expected, "{rate}: {allowed} instead of {expected}");
+        }
+    }
+
+    /// Also where there is less than a nanosecond, or not a whole number of them, for each.
+    #[test]
+    fn high_rates_are_as_exact_as_low_ones() {
+        for count in [15_000_000, 67_108_864, 300_000_000, 4_000_000_000] {
+            let rate = Rate::new(count, Duration::from_secs(1), 100_000);
+            let mut bucket = Bucket::default();
+            let (mut now, mut allowed) = (Time::ZERO, 0u64);
+            assert!(bucket.take(now, 100_000, rate).is_ok());
+            while now < Time::ZERO + Duration::from_millis(100) {
+                match bucket.take(now, 1400, rate) {
+                    Ok(()) => allowed += 1400,
+                    Err(denied) => now = now + denied.retry_after,
+                }
+            }
+            let expected = u64::from(count) / 10;
+            assert!(allowed.abs_diff(expected) * 100 <= expected, "{rate}: {allowed}");
         }
     }
 

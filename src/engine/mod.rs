@@ -334,8 +334,14 @@ impl<A: App> Engine<A> {
             match event {
                 Event::Head(head) => self.on_head(conn, &head),
                 Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
-                Event::Text(text) => self.on_text(key, text),
-                Event::Binary(bytes) => self.on_app_message(key, Message::Binary(bytes)),
+                Event::Text(text) => {
+                    self.on_text(key, text);
+                    self.core.message_ended(key, input.len());
+                }
+                Event::Binary(bytes) => {
+                    self.on_app_message(key, Message::Binary(bytes));
+                    self.core.message_ended(key, input.len());
+                }
                 Event::Ping => self.core.pinged(key),
                 Event::Pong(payload) => self.core.ponged(key, payload),
                 Event::Close => self.core.peer_closed(key),

@@ -22,6 +22,8 @@ pub(crate) struct Meter {
     bytes: Bucket,
     control: Bucket,
     strikes: Bucket,
+    /// Bytes received that no bucket has paid for yet.
+    owed: u32,
     /// Set while what is being read is more than the rate of bytes: its messages are refused.
     over: Option<Denied>,
     /// When the next `rate_limited` that nobody asked for may be sent.
@@ -106,42 +108,63 @@ impl Core {
     }
 
     /// Charges received bytes, before they are looked at.
+    ///
+    /// What the buckets do not hold is owed, and with it what follows: a message that comes in several reads is charged
+    /// whole, whichever of them meets a bucket with something in it.
     pub(super) fn charge_bytes(&mut self, key: usize, count: usize) {
         let (own, user) = (self.config.byte_rate(), self.config.user_byte_rate());
-        let now = self.now;
-        let charge = |bucket: &mut Bucket, rate: Option<Rate>| match rate {
-            // Never more than the bucket holds: what came in one piece is not wrong for that.
-            Some(rate) => bucket.take(now, u32::try_from(count).unwrap_or(u32::MAX).min(rate.burst()), rate),
-            None => Ok(()),
-        };
-        let slot = &mut self.slots[key];
-        let outcome = charge(&mut slot.meter.bytes, own);
-        let outcome = match slot.member() {
-            Some(member) if user.is_some() => {
-                outcome.and(charge(&mut self.directory.meter_of(member.seat_key).bytes, user))
+        let Core { slots, directory, now, .. } = self;
+        let slot = &mut slots[key];
+        let seat = slot.member().map(|member| member.seat_key);
+        let meter = &mut slot.meter;
+        meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let charged = match seat.filter(|_| user.is_some()) {
+            Some(seat) => {
+                let shared = &mut directory.meter_of(seat).bytes;
+                Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
             }
-            _ => outcome,
+            None => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
         };
-        self.slots[key].meter.over = outcome.err();
+        meter.over = charged.err();
+        let Some(over) = meter.over else {
+            meter.owed = 0;
+            return;
+        };
+        // No message can owe so much. Whoever sends endless pieces of one is told, and ended, as if they were messages.
+        let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
+        if seat.is_some() && meter.owed > burst.saturating_mul(2) {
+            meter.owed = burst;
+            self.rate_limited(key, None, over);
+        }
+    }
+
+    /// A message has been read to its end, and `unread` bytes follow it. If it was refused for its bytes, they are not owed
+    /// any more; those after it are.
+    pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
+        let meter = &mut self.slots[key].meter;
+        if meter.over.is_some() {
+            meter.owed = meter.owed.min(u32::try_from(unread).unwrap_or(u32::MAX));
+        }
     }
 
     /// Charges a message, to its connection and to its user.
     pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
-        let now = self.now;
-        let slot = &mut self.slots[key];
-        if let Some(over) = slot.meter.over {
+        let (own, user) = (self.config.message_rate(), self.config.user_message_rate());
+        let Core { slots, directory, now, .. } = self;
+        let slot = &mut slots[key];
+        let seat = slot.member().map(|member| member.seat_key);
+        let meter = &mut slot.meter;
+        if let Some(over) = meter.over {
             return Err(over);
         }
-        let tier = slot.meter.tier;
-        if let Some(rate) = tier.or(self.config.message_rate()) {
-            slot.meter.messages.take(now, 1, rate)?;
+        let (own, user) = (meter.tier.or(own), meter.tier.or(user));
+        match seat.filter(|_| user.is_some()) {
+            Some(seat) => {
+                let shared = &mut directory.meter_of(seat).messages;
+                Bucket::take_from_all(*now, 1, [(&mut meter.messages, own), (shared, user)])
+            }
+            None => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
         }
-        if let Some(rate) = tier.or(self.config.user_message_rate())
-            && let Some(member) = self.slots[key].member()
-        {
-            self.directory.meter_of(member.seat_key).messages.take(now, 1, rate)?;
-        }
-        Ok(())
     }
 
     /// Charges a ping, a pong or a health answer.

@@ -16,5 +16,6 @@ mod origins;
 mod program;
 mod protocol;
 mod protocol_errors;
+mod rates;
 mod tidy;
 mod witness;

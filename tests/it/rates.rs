@@ -1,0 +1,707 @@
+//! How much may be said, and how often one may come: measured, and what follows from too much.
+
+use std::time::Duration;
+
+use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::sim::wire::{self, Opcode, Reader, Received};
+use lobbyd::{App, Bytes, CloseReason, Config, DuplicateLogin, Limit, Reject};
+use serde_json::Value;
+
+use crate::scenario::{World, check};
+use crate::witness::Witness;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Without any rate, so that a test sets the one it is about; and nobody is ended for asking too often.
+fn no_rates() -> Config {
+    Config {
+        messages_per_second: Limit::UNLIMITED,
+        user_messages_per_second: Limit::UNLIMITED,
+        bytes_per_second: Limit::UNLIMITED,
+        user_bytes_per_second: Limit::UNLIMITED,
+        control_per_second: Limit::UNLIMITED,
+        attempts_per_minute: Limit::UNLIMITED,
+        max_rate_strikes: 1 << 30,
+        duplicate_login: DuplicateLogin::Allow,
+        max_per_user: Limit::at_most(2),
+        ..Config::default()
+    }
+}
+
+/// What `count` is after `act` was done `at_once` times, and how much more over the minute after it, with `act` in every
+/// `step`: far more often than is allowed.
+fn measure<A: App>(
+    world: &mut World<A>,
+    at_once: u32,
+    step: Duration,
+    mut act: impl FnMut(&mut World<A>),
+    mut count: impl FnMut(&mut World<A>) -> u64,
+) -> (u64, u64) {
+    (0..at_once).for_each(|_| act(world));
+    let burst = count(world);
+    let end = world.now + MINUTE;
+    while world.now < end {
+        world.advance(step);
+        act(world);
+    }
+    (burst, count(world) - burst)
+}
+
+#[track_caller]
+fn assert_within_a_percent(measured: u64, expected: u64, what: &str) {
+    assert!(measured.abs_diff(expected) * 100 <= expected, "{what}: {measured} instead of {expected}");
+}
+
+// ---- messages ----
+
+fn heard(world: &mut World<Witness<true>>) -> u64 {
+    world.engine.app().log.iter().filter(|event| event.starts_with("json")).count() as u64
+}
+
+/// `connections` of one user, who is known by `query`, say as much as they can.
+#[track_caller]
+fn check_messages(config: Config, connections: usize, query: &str, burst: u64, per_minute: u64) {
+    let mut world = World::new(config, Witness::<true>::default());
+    let names: Vec<String> = (0..connections).map(|n| format!("ann:{n}")).collect();
+    for name in &names {
+        world.steps(&format!("{name} > get /ws/{}?token=ann{query}", name.replace(':', "-")));
+    }
+    let message = wire::text(r#"{"type":"move"}"#);
+    let say = |world: &mut World<Witness<true>>| {
+        for name in &names {
+            world.send(name, &message);
+            world.settle();
+        }
+    };
+    let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, heard);
+    let what = format!("{connections} connections, {query}");
+    assert_eq!(at_once, burst, "{what}: the burst is exact");
+    assert_within_a_percent(later, per_minute, &what);
+    assert_eq!(world.engine.stats().total_connections, connections);
+}
+
+#[test]
+fn messages_of_a_connection_are_held_to_their_rate() {
+    let default = Config { messages_per_second: Limit::at_most(60), ..no_rates() };
+    check_messages(default, 1, "", 120, 60 * 60);
+    let odd = Config { messages_per_second: Limit::at_most(7), message_burst: 3, ..no_rates() };
+    check_messages(odd, 1, "", 3, 7 * 60);
+}
+
+#[test]
+fn each_tier_is_held_to_its_rate() {
+    // The tier stands in place of the configuration's rate, whether that is more or less.
+    for rate in [Limit::UNLIMITED, Limit::at_most(60)] {
+        let config = Config { messages_per_second: rate, ..no_rates() };
+        check_messages(config.clone(), 1, "&tier=free", 10, 60);
+        check_messages(config.clone(), 1, "&tier=pro", 100, 600);
+        check_messages(config, 1, "&tier=enterprise", 1000, 6000);
+    }
+}
+
+#[test]
+fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+    let config = Config { user_messages_per_second: Limit::at_most(20), user_message_burst: 30, ..no_rates() };
+    check_messages(config.clone(), 1, "", 30, 20 * 60);
+    check_messages(config, 2, "", 30, 20 * 60);
+    for connections in [1, 2] {
+        check_messages(no_rates(), connections, "&tier=pro", 100, 600);
+    }
+}
+
+#[test]
+fn what_is_unlimited_is_not_measured() {
+    let mut world = World::new(no_rates(), Witness::<true>::default());
+    world.steps("ann > connect chess");
+    let many = wire::text(r#"{"type":"move"}"#).repeat(5000);
+    world.send("ann", &many);
+    assert_eq!(heard(&mut world), 5000);
+}
+
+// ---- bytes ----
+
+/// Bytes of the messages that were heard, with what frames them.
+fn bytes_heard(world: &mut World<Witness<false>>) -> u64 {
+    let bytes = |event: &String| event.strip_prefix("text ann ").map_or(0, |text| wire::text(text).len() as u64);
+    world.engine.app().log.iter().map(bytes).sum()
+}
+
+#[track_caller]
+fn check_bytes(config: Config, connections: usize, per_second: u64) {
+    for length in [10, 100, 1000] {
+        let config = Config { max_message_bytes: Bytes(1000), ..config.clone() };
+        let mut world = World::new(config, Witness::<false>::default());
+        let names: Vec<String> = (0..connections).map(|n| format!("ann:{n}")).collect();
+        for name in &names {
+            world.steps(&format!("{name} > connect {}", name.replace(':', "-")));
+        }
+        // In every step more than twice of what is allowed.
+        let message = wire::text(&"x".repeat(length)).repeat(1 + 100 / length);
+        let say = |world: &mut World<Witness<false>>| {
+            for name in &names {
+                world.send(name, &message);
+            }
+        };
+        let (at_once, later) = measure(&mut world, 300, Duration::from_millis(10), say, bytes_heard);
+        let what = format!("{length} bytes over {connections} connections");
+        // Of the burst, the requests have taken their part, and less than one packet is left.
+        let whole = 10_000 - message.len() as u64 - 200..10_000;
+        assert!(whole.contains(&at_once), "{what}: {at_once} at once");
+        assert_within_a_percent(later, per_second * 60, &what);
+    }
+}
+
+#[test]
+fn bytes_of_a_connection_are_held_to_their_rate() {
+    let config = Config { bytes_per_second: Limit::at_most(5000), byte_burst: 10_000, ..no_rates() };
+    check_bytes(config, 1, 5000);
+}
+
+#[test]
+fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+    let config = Config { user_bytes_per_second: Limit::at_most(4000), user_byte_burst: 10_000, ..no_rates() };
+    check_bytes(config.clone(), 1, 4000);
+    check_bytes(config, 2, 4000);
+}
+
+/// What arrives in several pieces is charged whole, whichever piece comes when there is something left.
+#[test]
+fn a_message_in_pieces_costs_what_it_has() {
+    let config = Config {
+        max_message_bytes: Bytes(6100),
+        bytes_per_second: Limit::at_most(2000),
+        byte_burst: 7000,
+        ..no_rates()
+    };
+    let mut world = World::new(config, Witness::<false>::default());
+    world.run("ann > connect chess\nann < upgrade");
+    let message = wire::text(&"x".repeat(6000));
+    let (most, rest) = message.split_at(5900);
+    let end = world.now + MINUTE;
+    while world.now < end {
+        world.send("ann", most);
+        world.advance(Duration::from_millis(100));
+        world.send("ann", rest);
+    }
+    let heard = bytes_heard(&mut world);
+    let allowed = 7000 + 2000 * 60;
+    assert!(heard <= allowed, "{heard} bytes, where {allowed} may be sent");
+    assert!(heard + 2 * 6000 > allowed, "{heard} bytes are too few");
+}
+
+/// No message has to be complete for its bytes to count.
+#[test]
+fn pieces_without_end_are_ended() {
+    let config = Config { max_rate_strikes: 3, bytes_per_second: Limit::at_most(65_536), ..no_rates() };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.send("ann", &wire::frame(Opcode::TEXT, false, b"", [1; 4]));
+    let empty = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]).repeat(10_000);
+    let mut sent = 0;
+    while world.engine.stats().total_connections == 1 {
+        world.send("ann", &empty);
+        world.settle();
+        sent += empty.len();
+        assert!(sent < 10 << 20, "it goes on and on");
+    }
+    world.run("ann < error !ref code=rate_limited, goodbye, close 4009 rate_limited");
+}
+
+// ---- retry_after_ms ----
+
+/// The wait that an `error rate_limited` names.
+#[track_caller]
+fn denied(world: &mut World<impl App>, name: &str) -> Option<u64> {
+    let got = world.take(name);
+    let [answer] = &got[..] else { panic!("one answer: {got:?}") };
+    let answer: Value = serde_json::from_str(answer).expect("JSON");
+    (answer["type"] == "error").then(|| {
+        assert_eq!(answer["code"], "rate_limited", "{answer}");
+        assert_eq!(answer["ref"], 1, "{answer}");
+        answer["retry_after_ms"].as_u64().expect("a number")
+    })
+}
+
+/// Whoever waits as long as it is told is let through, and whoever comes a millisecond earlier is not. `ann` sends
+/// `message`, which has a `ref`, until she is denied, over and over.
+#[track_caller]
+fn check_retry_after(config: Config, messages: &[&str]) {
+    let config = Config { max_message_bytes: Bytes(1000), ..config };
+    let mut world = World::new(config, Relay::default());
+    world.steps("ann > connect a\nann:2 > connect b");
+    let (mut let_through, mut waits) = (0, 0);
+    'clients: for turn in 0..200 {
+        let message = messages[turn % messages.len()];
+        world.take("ann");
+        // Somebody else of the same user spends too.
+        world.act("ann:2", messages[0]);
+        world.settle();
+        world.take("ann:2");
+        let ask = |world: &mut World<Relay>| {
+            world.act("ann", message);
+            world.settle();
+            denied(world, "ann")
+        };
+        let Some(wait) = ask(&mut world) else {
+            let_through += 1;
+            continue 'clients;
+        };
+        waits += 1;
+        assert!(wait > 0);
+        world.advance(Duration::from_millis(wait - 1));
+        world.take("ann");
+        assert_eq!(ask(&mut world), Some(1), "{turn}: one more millisecond");
+        world.advance(Duration::from_millis(1));
+        assert_eq!(ask(&mut world), None, "{turn}: as was promised");
+    }
+    assert!(waits > 50 && let_through > 3, "{waits} {let_through}");
+}
+
+#[test]
+fn retry_after_is_exact() {
+    let short = r#"{"type":"broadcast","data":1,"ref":1}"#;
+    let long = format!(r#"{{"type":"broadcast","data":"{}","ref":1}}"#, "x".repeat(300));
+    let at_most = Limit::at_most;
+    let messages = Config { messages_per_second: at_most(7), message_burst: 5, ..no_rates() };
+    check_retry_after(messages.clone(), &[short]);
+    let user = Config { user_messages_per_second: at_most(3), user_message_burst: 8, ..no_rates() };
+    check_retry_after(user.clone(), &[short]);
+    let bytes = Config { bytes_per_second: at_most(700), byte_burst: 1500, ..no_rates() };
+    check_retry_after(bytes.clone(), &[short, &long]);
+    let user_bytes = Config { user_bytes_per_second: at_most(900), user_byte_burst: 1800, ..no_rates() };
+    check_retry_after(user_bytes.clone(), &[short, &long]);
+    // Of two buckets the one that takes longer says how long, and what the one denies costs nothing in the other.
+    let both = Config { user_messages_per_second: at_most(3), user_message_burst: 8, ..messages };
+    check_retry_after(both, &[short]);
+    let slow_connection = Config { messages_per_second: at_most(2), message_burst: 4, ..user };
+    check_retry_after(slow_connection, &[short]);
+    let both = Config { user_bytes_per_second: at_most(900), user_byte_burst: 1800, ..bytes };
+    check_retry_after(both, &[short, &long]);
+}
+
+#[test]
+fn what_is_never_allowed_is_denied_for_as_long_as_can_be_said() {
+    let config = Config { messages_per_second: Limit::at_most(0), ..no_rates() };
+    check(
+        config,
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome limits={"max_message_bytes":65536,"messages_per_second":0}, presence_state
+        ann > {"type":"broadcast","data":1,"ref":1}
+        ann < error ref=1 code=rate_limited retry_after_ms=4294967295
+        "#,
+    );
+}
+
+// ---- what follows ----
+
+/// One a second, and one at once.
+fn one_a_second() -> Config {
+    Config { messages_per_second: Limit::at_most(1), message_burst: 1, max_rate_strikes: 32, ..no_rates() }
+}
+
+#[test]
+fn what_is_asked_with_a_ref_gets_its_one_error() {
+    check(
+        one_a_second(),
+        r#"
+        turn begins
+        ann > connect chess
+        bob > connect chess
+        turn ends
+        ann < upgrade, welcome, presence_state
+        bob < upgrade, welcome, presence_state
+        ann > {"type":"broadcast","data":1,"ref":1}
+        ann < ack ref=1 delivered=1
+        bob < message
+        ann > {"type":"broadcast","data":1,"ref":2}
+        ann < error ref=2 code=rate_limited retry_after_ms=1000
+        ann > {"type":"direct","to":"bob","data":1,"ref":"three"}
+        ann < error ref="three" code=rate_limited retry_after_ms=1000
+        ann > {"type":"move","ref":4}
+        ann < error ref=4 code=rate_limited
+        ann > {"type":"presence","ref":5}
+        ann < error ref=5 code=rate_limited
+        ann > {"type":"ping","ref":6}
+        ann < error ref=6 code=rate_limited
+        ann > {"type":"direct","ref":7}
+        ann < error ref=7 code=rate_limited
+        advance 300ms
+        ann > {"type":"broadcast","data":1,"ref":8}
+        ann < error ref=8 code=rate_limited retry_after_ms=700
+        bob < nothing
+        # Nothing of all that used up a number.
+        advance 700ms
+        ann > {"type":"broadcast","data":1,"ref":9}
+        ann < ack ref=9 seq=2
+        bob < message seq=2
+        # Who leaves need not wait.
+        "#,
+    );
+}
+
+#[test]
+fn what_is_said_without_a_ref_is_refused_at_most_once_a_second() {
+    let mut world = World::new(one_a_second(), Relay::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > {"type":"move"}
+        ann < nothing
+        ann > {"type":"move"}
+        ann < error !ref code=rate_limited retry_after_ms=1000
+        ann > {"type":"move"}
+        ann > binary x
+        ann > {
+        advance 990ms
+        ann > {"type":"move"}
+        ann < nothing
+        advance 10ms
+        # There is room for one.
+        ann > {"type":"move"}
+        ann > {"type":"move"}
+        ann < error !ref code=rate_limited retry_after_ms=1000
+        "#,
+    );
+    assert_eq!(world.engine.stats().counters.rejected(Reject::RateLimited), 6);
+    assert_eq!(world.engine.stats().counters.rejected(Reject::BadMessage), 0, "what is denied is not looked at");
+}
+
+#[test]
+fn whoever_goes_on_is_ended() {
+    let mut world = World::new(one_a_second(), Relay::default());
+    world.run(
+        r#"
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob < presence_diff +ann
+        ann > {"type":"broadcast","data":1}
+        bob < message
+        "#,
+    );
+    for n in 0..32 {
+        world.run(&format!("ann > {{\"type\":\"move\",\"ref\":{n}}}\nann < error ref={n} code=rate_limited"));
+    }
+    world.run(
+        r#"
+        # One is forgiven in each second.
+        advance 1s
+        ann > {"type":"broadcast","data":1}
+        bob < message
+        ann > {"type":"move","ref":32}
+        ann < error ref=32 code=rate_limited
+        ann > {"type":"move","ref":33}
+        ann < goodbye code=4009 reason=rate_limited reconnect=false, close 4009 rate_limited
+        bob < presence_diff -ann:kicked
+        "#,
+    );
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
+    // Without any strike the first is too much.
+    check(
+        Config { max_rate_strikes: 0, ..one_a_second() },
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > {"type":"ping"}
+        ann < pong
+        ann > {"type":"ping","ref":1}
+        ann < goodbye, close 4009 rate_limited
+        "#,
+    );
+}
+
+#[test]
+fn an_application_that_speaks_for_itself_sends_no_error() {
+    let config = Config { max_rate_strikes: 2, ..one_a_second() };
+    World::new(config, Verbatim::default()).run(
+        r#"
+        bob > connect chess
+        bob < upgrade
+        ann > connect chess
+        ann < upgrade
+        ann > text one
+        bob < one
+        ann > text two
+        ann > binary three
+        ann < nothing
+        bob < nothing
+        ann > text four
+        ann < close 4009 rate_limited
+        "#,
+    );
+}
+
+/// Signs of life are cheap, and have a bucket of their own.
+#[test]
+fn control_frames_and_health_answers_cost_no_message() {
+    let config = Config { control_per_second: Limit::at_most(1), control_burst: 4, ..one_a_second() };
+    let mut world = World::new(config, Relay::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > ping a
+        ann < pong a
+        ann > pong b
+        ann > {"type":"health_pong","timestamp":1,"ref":1}
+        ann < ack ref=1
+        ann > {"type":"move","ref":2}
+        ann < ack ref=2
+        # And no message costs a sign of life.
+        ann > {"type":"move","ref":3}
+        ann < error ref=3 code=rate_limited retry_after_ms=1000
+        ann > ping c
+        ann < pong c
+        # The pong is sent even so: it is the peer's only sign of our life.
+        ann > ping d
+        ann < pong d
+        ann > {"type":"health_pong","timestamp":1,"ref":4}
+        ann < error ref=4 code=rate_limited retry_after_ms=1000
+        ann > pong e
+        ann < nothing
+        advance 1s
+        ann > {"type":"health_pong","timestamp":1,"ref":5}
+        ann < ack ref=5
+        "#,
+    );
+    assert_eq!(world.engine.stats().counters.rejected(Reject::RateLimited), 4);
+}
+
+#[test]
+fn signs_of_life_are_held_to_their_rate() {
+    let config = Config { control_per_second: Limit::at_most(20), ..no_rates() };
+    let mut world = World::new(config, Verbatim::default());
+    world.run("ann > connect chess\nann < upgrade");
+    let mut sent = 0;
+    let pong = wire::frame(Opcode::PONG, true, b"", [1; 4]);
+    // What is not counted as too much was within the rate.
+    let (mut allowed, mut before) = ([0; 2], 0);
+    for phase in [0, 1] {
+        let rounds = [1000, 60_000][phase];
+        for _ in 0..rounds {
+            if phase == 1 {
+                world.advance(Duration::from_millis(1));
+            }
+            world.send("ann", &pong);
+            sent += 1;
+        }
+        let within = sent - world.engine.stats().counters.rejected(Reject::RateLimited);
+        allowed[phase] = within - before;
+        before = within;
+    }
+    assert_eq!(allowed[0], 60, "the burst");
+    assert_within_a_percent(allowed[1], 20 * 60, "signs of life");
+    // A flood of them ends like any other.
+    let config = Config { control_per_second: Limit::at_most(20), max_rate_strikes: 5, ..no_rates() };
+    let mut world = World::new(config, Verbatim::default());
+    world.run("ann > connect chess\nann < upgrade");
+    world.send("ann", &pong.repeat(60 + 5));
+    world.run("ann < nothing");
+    world.send("ann", &pong);
+    world.settle();
+    world.run("ann < close 4009 rate_limited");
+}
+
+// ---- coming back ----
+
+#[test]
+fn coming_back_fills_no_bucket_of_a_user() {
+    check(
+        Config { user_messages_per_second: Limit::at_most(1), user_message_burst: 2, ..no_rates() },
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > {"type":"ping","ref":1}
+        ann > {"type":"ping","ref":2}
+        ann > {"type":"ping","ref":3}
+        ann < pong ref=1, pong ref=2, error ref=3 code=rate_limited retry_after_ms=1000
+        ann > hangup
+        advance 500ms
+        ann > connect go
+        ann < upgrade, welcome, presence_state
+        ann > {"type":"ping","ref":4}
+        ann < error ref=4 code=rate_limited retry_after_ms=500
+        # Nor does coming in twice; others are others.
+        ann:2 > connect go
+        ann < presence_diff +ann
+        ann:2 < upgrade, welcome, presence_state
+        ann:2 > {"type":"ping","ref":5}
+        ann:2 < error ref=5 code=rate_limited retry_after_ms=500
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        bob > {"type":"ping","ref":6}
+        bob < pong ref=6
+        "#,
+    );
+}
+
+/// However often somebody comes and goes: what is remembered of it is one entry, and as young as its last.
+#[test]
+fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
+    let config = Config {
+        user_messages_per_second: Limit::at_most(1),
+        user_message_burst: 1,
+        max_remembered_rates: 2,
+        ..no_rates()
+    };
+    let mut world = World::new(config, Relay::default());
+    let mut visit = |name: &str, is_known: bool| {
+        world.run(&format!("{name} > connect {name}\n{name} < upgrade, welcome, presence_state"));
+        let answer = if is_known { "error ref=1 code=rate_limited" } else { "pong ref=1" };
+        world.run(&format!("{name} > {{\"type\":\"ping\",\"ref\":1}}\n{name} < {answer}\n{name} > hangup"));
+    };
+    visit("ann", false);
+    (0..10).for_each(|_| visit("ann", true));
+    visit("bob", false);
+    visit("ann", true);
+    visit("bob", true);
+    // There is room for two: cid displaces ann, who left before bob.
+    visit("cid", false);
+    visit("bob", true);
+    visit("cid", true);
+    visit("ann", false);
+}
+
+// ---- attempts ----
+
+/// A request from an address: the status it is answered with, and the head.
+fn attempt(world: &mut World<Relay>) -> (u16, String) {
+    let conn = world.engine.handle_accept(world.now, (world.address, 4000).into()).expect("there is room");
+    world.engine.handle_bytes(world.now, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
+    let mut bytes = Vec::new();
+    while let Some(dirty) = world.engine.poll_writable() {
+        let mut other = Vec::new();
+        let to = if dirty == conn { &mut bytes } else { &mut other };
+        world.engine.write_to(dirty, to).expect("a vector takes everything");
+    }
+    world.engine.handle_hangup(world.now, conn);
+    while world.engine.poll_closed().is_some() {}
+    let mut reader = Reader::default();
+    reader.push(&bytes);
+    match reader.next() {
+        Ok(Some(Received::Answer(status, head))) => (status, head),
+        other => panic!("no answer: {other:?}"),
+    }
+}
+
+#[test]
+fn attempts_of_an_address_are_held_to_their_rate() {
+    let config = Config { attempts_per_minute: Limit::at_most(300), attempt_burst: 20, ..no_rates() };
+    let mut world = World::new(config, Relay::default());
+    let mut granted = 0;
+    let come = |world: &mut World<Relay>| {
+        let (status, _) = attempt(world);
+        assert!(status == 101 || status == 429, "{status}");
+        granted += u64::from(status == 101);
+    };
+    let (burst, later) =
+        measure(&mut world, 50, Duration::from_millis(10), come, |world| world.engine.stats().counters.joined);
+    assert_eq!(burst, 20);
+    assert_within_a_percent(later, 300, "attempts in a minute");
+    assert_eq!(granted, burst + later);
+    // Somebody else is not held to it.
+    world.address = [10, 0, 0, 1].into();
+    assert_eq!(attempt(&mut world).0, 101);
+    world.engine.check();
+}
+
+#[test]
+fn whoever_comes_too_often_is_told_when_to_come_back() {
+    let config = Config { attempts_per_minute: Limit::at_most(20), attempt_burst: 4, ..no_rates() };
+    let mut world = World::new(config, Relay::default());
+    (0..4).for_each(|_| assert_eq!(attempt(&mut world).0, 101));
+    #[track_caller]
+    fn check_refused(world: &mut World<Relay>, retry_after: u32, remaining: u32, reset: u32) {
+        let (status, head) = attempt(world);
+        assert_eq!(status, 429, "{head}");
+        for line in [
+            format!("Retry-After: {retry_after}"),
+            "X-RateLimit-Limit: 4".into(),
+            format!("X-RateLimit-Remaining: {remaining}"),
+            format!("X-RateLimit-Reset: {reset}"),
+        ] {
+            assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} is missing in {head}");
+        }
+    }
+    // One in three seconds.
+    check_refused(&mut world, 3, 0, 12);
+    world.advance(Duration::from_millis(500));
+    check_refused(&mut world, 3, 0, 12);
+    world.advance(Duration::from_millis(500));
+    check_refused(&mut world, 2, 0, 11);
+    // What was refused has cost nothing.
+    world.advance(Duration::from_secs(2));
+    assert_eq!(attempt(&mut world).0, 101);
+    check_refused(&mut world, 3, 0, 12);
+    world.advance(Duration::from_secs(12));
+    (0..4).for_each(|_| assert_eq!(attempt(&mut world).0, 101));
+    check_refused(&mut world, 3, 0, 12);
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::HttpRefused), 5);
+}
+
+/// Whatever is asked for is an attempt; a socket that asks for nothing is none.
+#[test]
+fn every_request_is_an_attempt() {
+    let config = Config { attempts_per_minute: Limit::at_most(1), attempt_burst: 3, ..no_rates() };
+    check(
+        config,
+        r#"
+        quiet > open
+        a > get /nothing
+        a < http 404, body, eof
+        b > get /ws/chess
+        b < upgrade, goodbye, close 4001 unauthorized
+        c > get /ws/chess?token=c
+        c < upgrade, welcome, presence_state
+        d > get /ws/chess?token=d
+        d < http 429, body too many connections from your address; wait a little, eof
+        e > get /nothing
+        e < http 429, body, eof
+        "#,
+    );
+}
+
+// ---- configuration ----
+
+#[test]
+fn buckets_hold_what_they_must() {
+    #[track_caller]
+    fn check_problem(config: Config, field: &str, rule: &str) {
+        let problems = config.check().expect_err("it cannot work");
+        let [problem] = &problems[..] else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.field, field);
+        assert!(problem.rule.contains(rule), "{problem}");
+    }
+    let limited = Limit::at_most(100);
+    check_problem(Config { message_burst: 0, ..Config::default() }, "message_burst", "messages_per_second");
+    check_problem(
+        Config { user_messages_per_second: limited, user_message_burst: 0, ..Config::default() },
+        "user_message_burst",
+        "user_messages_per_second",
+    );
+    check_problem(Config { control_burst: 0, ..Config::default() }, "control_burst", "control_per_second");
+    check_problem(
+        Config { attempts_per_minute: limited, attempt_burst: 0, ..Config::default() },
+        "attempt_burst",
+        "attempts_per_minute",
+    );
+    let longest = 65_536 + 14;
+    check_problem(Config { byte_burst: longest - 1, ..Config::default() }, "byte_burst", "65550");
+    check_problem(
+        Config { user_bytes_per_second: limited, user_byte_burst: longest - 1, ..Config::default() },
+        "user_byte_burst",
+        "max_message_bytes (64KiB)",
+    );
+    // A bucket that is not used may be as it is.
+    let unused = Config { message_burst: 0, control_burst: 0, byte_burst: 0, attempt_burst: 0, ..no_rates() };
+    assert_eq!(unused.check(), Ok(()));
+    // The longest message fits into the smallest bucket.
+    let tight = Config { byte_burst: longest, bytes_per_second: Limit::at_most(1000), ..no_rates() };
+    let mut world = World::new(tight, Witness::<false>::default());
+    world.run("ann > connect chess\nann < upgrade\nadvance 1s");
+    world.send("ann", &wire::text(&"x".repeat(65_536)));
+    assert_eq!(bytes_heard(&mut world), u64::from(longest));
+}

@@ -17,9 +17,8 @@ impl Core {
 
     pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
         let mut sent = Sent::default();
-        for seat in self.directory.seats_of(user).to_vec() {
-            self.introduce(self.directory.seat(seat).lobby);
-            let queued = self.send(self.directory.seat(seat).conn.index(), frame.clone());
+        for conn in self.conns_of(self.directory.seats_of(user)) {
+            let queued = self.send_to_conn(conn, frame);
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
         }

@@ -3,3 +3,5 @@
 mod scenario;
 
 mod protocol;
+mod regressions;
+mod simulator;

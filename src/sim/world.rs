@@ -200,7 +200,10 @@ impl<A: App> World<A> {
                     return Ok(false);
                 };
                 let chunk = match self.swarm.strikes(Behaviour::Chunk, &mut self.network) {
-                    true => 1 + self.network.below(self.swarm.chunk as u64) as usize,
+                    true => {
+                        self.count(Behaviour::Chunk);
+                        1 + self.network.below(self.swarm.chunk as u64) as usize
+                    }
                     false => self.engine.config().receive_buffer_bytes.0,
                 };
                 self.deliver(place, chunk);

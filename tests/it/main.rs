@@ -1,4 +1,4 @@
-//! The integration tests, through the public API alone. Time is virtual everywhere but in `net` and `program`.
+//! The integration tests, through the public API alone. Time is virtual everywhere but in `net`.
 
 mod scenario;
 
@@ -17,5 +17,7 @@ mod program;
 mod protocol;
 mod protocol_errors;
 mod rates;
+mod regressions;
+mod simulator;
 mod tidy;
 mod witness;

@@ -2,6 +2,7 @@
 
 mod scenario;
 
+mod admin;
 mod documents;
 mod drain;
 mod faults;

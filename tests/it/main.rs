@@ -8,6 +8,7 @@ mod drain;
 mod faults;
 mod limits;
 mod net;
+mod operating;
 mod protocol;
 mod tidy;
 mod witness;

@@ -188,6 +188,25 @@ fn operators_and_members_do_not_disturb_each_other() {
     site.server.engine().check();
 }
 
+/// What runs a server may ask for the drain first and send SIGTERM soon after: that must not cut anybody.
+#[test]
+fn a_signal_after_an_operators_drain_counts_as_the_first() {
+    let mut site = Site::new();
+    // A member that never answers: a page would be gone before the signals.
+    let silent = site.members.pop().expect("bob");
+    let request =
+        "POST /drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n";
+    assert!(site.exchange(request).starts_with("HTTP/1.1 202 "));
+    let handle = site.server.handle();
+    handle.stop();
+    (0..5).for_each(|_| site.turn());
+    assert_eq!(site.stopped, None);
+    handle.stop();
+    (0..5).for_each(|_| site.turn());
+    assert_eq!(site.stopped.map(|totals| totals.forced), Some(1));
+    drop(silent);
+}
+
 #[test]
 fn a_token_file_is_read_at_the_start() {
     let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");

@@ -98,6 +98,14 @@ impl Core {
         count
     }
 
+    /// The connections of all members, oldest first.
+    pub(super) fn members_by_age(&self) -> Vec<ConnId> {
+        let members = self.slots.iter().filter_map(|(_, slot)| slot.member());
+        let mut conns: Vec<ConnId> = members.map(|member| member.conn).collect();
+        conns.sort_unstable_by_key(|conn| conn.generation);
+        conns
+    }
+
     fn part(&mut self) {
         if self.partings.queue.is_empty() {
             return;
@@ -159,17 +167,12 @@ impl Core {
 
     /// Says goodbye to everybody, in batches; those who were not let in yet are told at once.
     pub(super) fn end_everybody(&mut self) {
-        let open = self.slots.iter().filter(|(_, slot)| slot.ended.is_none());
-        let (pending, mut seated): (Vec<ConnId>, Vec<ConnId>) = {
-            let (pending, seated): (Vec<&Slot>, Vec<&Slot>) =
-                open.map(|(_, slot)| slot).partition(|slot| matches!(slot.standing, Standing::Pending(_)));
-            (pending.iter().map(|slot| slot.id).collect(), seated.iter().map(|slot| slot.id).collect())
-        };
+        let pending = self.slots.iter().filter(|(_, slot)| matches!(slot.standing, Standing::Pending(_)));
+        let pending: Vec<ConnId> = pending.map(|(_, slot)| slot.id).collect();
         for conn in pending {
             self.end_with_http(conn.index(), CloseReason::ServerShutdown, &shutting_down());
         }
-        seated.sort_unstable_by_key(|conn| conn.generation);
-        self.part_with(seated, CloseReason::ServerShutdown);
+        self.part_with(self.members_by_age(), CloseReason::ServerShutdown);
     }
 
     /// Cuts off whatever is left.

@@ -20,7 +20,7 @@ use crate::lobby::protocol;
 use crate::time::Time;
 use crate::wire::frame::Frame;
 
-/// Pings of operators that may wait for their answers.
+/// Pings of operators that may wait for their answers, or for their answers to be taken.
 const MAX_PINGS: usize = 64;
 
 /// Something an operator wants done.
@@ -271,7 +271,8 @@ impl<A: App> Engine<A> {
 
     /// At most `limit` lobbies, in no particular order, after those of earlier pages.
     pub fn lobbies(&self, after: Option<u64>, limit: usize) -> Page<LobbyView> {
-        let (keys, next) = self.core.directory.lobbies_after(after.map(|key| key as LobbyKey), limit);
+        let (keys, next) =
+            self.core.directory.lobbies_after(after.map(|key| LobbyKey::try_from(key).unwrap_or(LobbyKey::MAX)), limit);
         Page { items: keys.iter().map(|&key| self.core.lobby_view(key)).collect(), next: next.map(|key| key as u64) }
     }
 
@@ -331,12 +332,7 @@ impl Core {
                 let conns = match whom {
                     Whom::User(user) => self.conns_of(self.seats_of(&user)?),
                     Whom::Lobby(lobby) => self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
-                    Whom::Everybody => {
-                        let members = self.slots.iter().filter_map(|(_, slot)| slot.member());
-                        let mut conns: Vec<ConnId> = members.map(|member| member.conn).collect();
-                        conns.sort_unstable_by_key(|conn| conn.generation);
-                        conns
-                    }
+                    Whom::Everybody => self.members_by_age(),
                 };
                 Ok(OperatorAnswer::Ending(self.part_with(conns, reason)))
             }
@@ -378,7 +374,7 @@ impl Core {
 
     fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
         let conns = self.conns_of(self.seats_of(&user)?);
-        if self.pings.open.len() >= MAX_PINGS {
+        if self.pings.open.len() + self.pings.done.len() >= MAX_PINGS {
             return Err(OperatorRefusal::Busy);
         }
         let mut asked = Vec::with_capacity(conns.len());

@@ -2,6 +2,7 @@
 
 mod scenario;
 
+mod admin;
 mod bytewise;
 mod documents;
 mod drain;
@@ -11,6 +12,7 @@ mod http;
 mod identity;
 mod limits;
 mod net;
+mod operating;
 mod origins;
 #[cfg(feature = "bin")]
 mod program;

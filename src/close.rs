@@ -125,6 +125,11 @@ impl CloseReason {
         }
     }
 
+    /// Whether a close frame can carry it: 1006 must not be sent (RFC 6455 section 7.4.1), and 0 is no code.
+    pub(crate) const fn is_sent(self) -> bool {
+        !matches!(self.code(), 0 | 1006)
+    }
+
     /// How the others in the lobby see a member that ended like this.
     pub const fn leave_reason(self) -> LeaveReason {
         match self {

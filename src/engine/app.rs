@@ -436,6 +436,8 @@ impl Context<'_> {
     }
 
     /// Ends a connection: what is queued is still delivered, then goodbye and a close frame. Its seat is free at once.
+    ///
+    /// For a reason without a code that can be sent (0 or 1006) it is cut off.
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.core.close(conn, reason);
     }

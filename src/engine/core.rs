@@ -421,6 +421,7 @@ impl Core {
         }
         if outbox.cost() + frame.as_bytes().len() > self.config.max_outbound_bytes.0 {
             self.counters.frames_dropped += 1;
+            self.feel_pressure(key);
             return false;
         }
         outbox.push_latest(latest, frame.into_bytes());
@@ -431,7 +432,7 @@ impl Core {
     }
 
     /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
-    fn feel_pressure(&mut self, key: usize) {
+    pub(super) fn feel_pressure(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let queued = slot.wire.outbox().bytes();
         let pressure = if !slot.pressed && queued > self.config.outbound_high_mark.0 {

@@ -70,11 +70,16 @@ impl Core {
         }
     }
 
-    /// Ends a connection in good order: its seat is free now; goodbye and a close frame follow what is queued.
+    /// Ends a connection in good order: its seat is free now; goodbye and a close frame follow what is queued. For a reason
+    /// that no close frame can carry, the connection is cut off.
     pub(super) fn end(&mut self, key: usize, reason: CloseReason) {
         if self.record_end(key, reason) {
             self.vacate(key, reason);
-            self.say_goodbye(key, reason);
+            if reason.is_sent() {
+                self.say_goodbye(key, reason);
+            } else {
+                self.release(key);
+            }
         }
     }
 

@@ -118,6 +118,7 @@ impl Core {
             self.end(key, CloseReason::SlowConsumer);
         } else {
             self.mark_dirty(key);
+            self.feel_pressure(key);
         }
     }
 }

@@ -4,6 +4,7 @@ mod scenario;
 
 mod admin;
 mod bytewise;
+mod closes;
 mod documents;
 mod drain;
 mod faults;
@@ -14,6 +15,7 @@ mod limits;
 mod net;
 mod operating;
 mod origins;
+mod pressure;
 #[cfg(feature = "bin")]
 mod program;
 mod protocol;

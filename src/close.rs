@@ -64,6 +64,8 @@ close_reasons! {
     ServerFull = 4002, "server_full", "all max_connections seats of the server are taken";
     /// `max_per_lobby` seats are taken.
     LobbyFull = 4002, "lobby_full", "all max_per_lobby seats of the lobby are taken";
+    /// The lobby was locked by the application or an operator.
+    LobbyLocked = 4002, "lobby_locked", "the lobby is locked: it takes nobody new";
     /// `max_lobbies` lobbies exist.
     LobbyLimit = 4002, "lobby_limit", "max_lobbies lobbies exist already";
     /// The user holds as many seats as it may.
@@ -90,6 +92,8 @@ close_reasons! {
     AuthTimeout = 4101, "auth_timeout", "authorization took longer than auth_timeout";
     /// The peer reads slower than it is sent to.
     SlowConsumer = 4102, "slow_consumer", "the peer reads too slowly: more than max_outbound_bytes were queued";
+    /// An operator wants the client on a new connection.
+    ForcedReconnect = 4103, "reconnect", "an operator asked the client to connect again";
     /// No sign of life.
     Stale = 4201, "stale", "nothing was heard within pong_timeout of a ping";
     /// The connection reached its allowed age.
@@ -132,6 +136,7 @@ impl CloseReason {
             CloseReason::Left | CloseReason::PeerClosed => LeaveReason::Left,
             CloseReason::Stale | CloseReason::AuthTimeout => LeaveReason::Timeout,
             CloseReason::Kicked
+            | CloseReason::ForcedReconnect
             | CloseReason::Banned
             | CloseReason::BadMessage
             | CloseReason::LobbyClosed

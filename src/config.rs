@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::rate::Rate;
@@ -122,6 +123,16 @@ macro_rules! config {
 config! {
     /// Address to accept WebSocket connections on; port 0 takes a free one.
     listen: SocketAddr = "127.0.0.1:9001";
+    /// Address to answer operators on: JSON over HTTP; one that is not loopback needs `admin_token_file`.
+    admin: Switch<SocketAddr> = "off";
+    /// File that holds the token which operators send as `Authorization: Bearer`; without it anybody who reaches the address may ask.
+    admin_token_file: Switch<PathBuf> = "off";
+    /// Name under which operators reach the server, beside `localhost` and its address; requests for other names are refused.
+    admin_host: Switch<String> = "off";
+    /// Operators' connections; a further one takes the place of an idle one, or is dropped.
+    max_admin_connections: u32 = "16";
+    /// Time for an operator's request to arrive, for its answer to be read, and for an idle connection to stay open.
+    admin_timeout: Duration = "30s";
 
     /// Seats in the whole server; the next connection is closed with 4002 `server_full`.
     max_connections: Limit = "500";
@@ -142,7 +153,7 @@ config! {
 
     /// Origins of pages that may connect beside the server's `own`, separated by commas, or `any`; others are closed with 4003
     /// `forbidden_origin`.
-    allowed_origins: Origins = "own";
+    allowed_origin: Origins = "own";
     /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
     trusted_proxies: u32 = "0";
     /// Connection attempts of one address per minute; more are answered with HTTP status 429.
@@ -163,6 +174,8 @@ config! {
 
     /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
     max_message_bytes: Bytes = "64KiB";
+    /// Frames of one message; more are closed with 1008.
+    max_fragments: u32 = "65536";
     /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
     max_outbound_bytes: Bytes = "256KiB";
     /// Bytes queued above which the application is told of pressure.
@@ -214,6 +227,10 @@ config! {
     linger_timeout: Duration = "1s";
     /// Time to say goodbye to everybody at the end; what is left then is cut off.
     drain_deadline: Duration = "30s";
+    /// Members told goodbye at once when many are: at the end, or because an operator kicks them all.
+    drain_batch: u32 = "500";
+    /// Time between two such batches.
+    drain_batch_interval: Duration = "100ms";
 
     /// Connections accepted in one turn of the loop; the rest wait for the next.
     accept_per_turn: u32 = "64";
@@ -339,6 +356,8 @@ impl Config {
             ("linger_timeout", self.linger_timeout),
             ("health_timeout", self.health_timeout),
             ("drain_deadline", self.drain_deadline),
+            ("admin_timeout", self.admin_timeout),
+            ("drain_batch_interval", self.drain_batch_interval),
         ] {
             let granule = self.wheel_granule;
             require(
@@ -378,6 +397,8 @@ impl Config {
             ("events_per_turn", self.events_per_turn),
             ("max_commands", self.max_commands),
             ("max_health_pings", self.max_health_pings),
+            ("drain_batch", self.drain_batch),
+            ("max_admin_connections", self.max_admin_connections),
         ] {
             require(
                 (1..=1 << 20).contains(&count),
@@ -385,6 +406,20 @@ impl Config {
                 "must be from 1 to 1048576: with none nobody could be served".into(),
             );
         }
+        require(self.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024".into());
+        let is_exposed = self.admin.is_some_and(|address| !address.ip().is_loopback());
+        require(
+            !is_exposed || self.admin_token_file.is_some(),
+            "admin",
+            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: whoever reaches it may \
+             kick everybody"
+                .into(),
+        );
+        require(
+            self.admin != Some(self.listen) || self.listen.port() == 0,
+            "admin",
+            "must differ from listen: operators have an address of their own".into(),
+        );
         require(self.max_headers <= 256, "max_headers", "must be at most 256".into());
         require(
             (256..=1 << 20).contains(&self.max_header_bytes.0),
@@ -431,6 +466,19 @@ impl Config {
                 ),
             );
         }
+        let batches = self.max_connections.bound().unwrap_or(0).div_ceil(self.drain_batch.max(1));
+        let goodbyes = self.drain_batch_interval.saturating_mul(batches.saturating_sub(1));
+        require(
+            goodbyes < self.drain_deadline,
+            "drain_deadline",
+            format!(
+                "must be longer than the {goodbyes:?} that saying goodbye to max_connections ({}) takes in batches of \
+                 drain_batch ({}) every drain_batch_interval ({:?})",
+                self.max_connections.show(),
+                self.drain_batch,
+                self.drain_batch_interval
+            ),
+        );
         let largest = self.largest_frame();
         require(
             self.max_outbound_bytes.0 >= largest,
@@ -495,7 +543,11 @@ impl Config {
         // can take up to twice what is in it.
         let inbound = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
         let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
-        let fixed = (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
+        // Of each operator what two requests take, written with escapes, and an answer of the longest page.
+        let request = 7 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let operators =
+            if self.admin.is_some() { u64::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
+        let fixed = operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
         Some(sockets * (inbound + outbound + CONNECTION_BYTES) + fixed)
     }
 
@@ -612,6 +664,26 @@ impl Value for SocketAddr {
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
     }
 }
 

@@ -36,6 +36,7 @@ mod engine;
 mod lobby;
 mod wire;
 
+pub mod admin;
 pub mod apps;
 pub mod net;
 pub mod sim;
@@ -44,6 +45,10 @@ pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
 pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Origins, Problem, Switch};
 pub use engine::app::{
     App, Authorization, Context, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
+};
+pub use engine::drain::DrainTotals;
+pub use engine::operator::{
+    LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
 };
 pub use engine::stats::{Counters, Stats};
 pub use engine::wheel::TimerWheel;

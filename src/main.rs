@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command};
 use lobbyd::apps::{Auth, Echo, Relay, Tokens, Verbatim};
 use lobbyd::net::{Error, Server, Status};
-use lobbyd::{App, Config};
+use lobbyd::{App, Config, DrainTotals};
 use log::{LevelFilter, error, info, warn};
 
 const FAILED: u8 = 1;
@@ -203,13 +203,9 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
     limits.iter().for_each(|line| info!("{line}"));
     // One application serves all lobbies, so after a panic in it its state is suspect: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
-        Ok(Ok(0)) => {
+        Ok(Ok(totals)) => {
             info!("stopped; {}", server.engine().stats().line());
-            ExitCode::SUCCESS
-        }
-        Ok(Ok(cut)) => {
-            info!("stopped; {cut} connections were cut off; {}", server.engine().stats().line());
-            ExitCode::from(CUT)
+            if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }
         }
         Ok(Err(problem)) => {
             error!("{problem}");
@@ -222,10 +218,10 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
     }
 }
 
-fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<u64, Error> {
+fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotals, Error> {
     loop {
-        if let Status::Stopped { cut } = server.turn(None)? {
-            return Ok(cut);
+        if let Status::Stopped(totals) = server.turn(None)? {
+            return Ok(totals);
         }
         if server.take_reload()
             && let Some(file) = &options.tokens_file
@@ -246,6 +242,9 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     server.listen_to_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
     info!("listening on {address}");
+    if let Some(address) = server.admin_addr().map_err(Error::Poll)? {
+        info!("operators are answered on http://{address}");
+    }
     Ok(server)
 }
 

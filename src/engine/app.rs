@@ -324,7 +324,7 @@ impl Context<'_> {
     ///
     /// # Errors
     ///
-    /// `ServerFull`, `LobbyFull`, `LobbyLimit` or `UserLimit`.
+    /// `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
         self.core.directory().admits(lobby, None)
     }
@@ -366,6 +366,15 @@ impl Context<'_> {
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         match self.core.directory().find_lobby(&from.lobby) {
             Some(lobby) => self.core.broadcast_message(lobby, from, data).1,
+            None => Sent::default(),
+        }
+    }
+
+    /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody in the lobby as a `message` that is `from`
+    /// nobody (`null`).
+    pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
+        match self.core.directory().find_lobby(lobby) {
+            Some(lobby) => self.core.announce(lobby, data).1,
             None => Sent::default(),
         }
     }
@@ -436,6 +445,13 @@ impl Context<'_> {
     /// Ends all connections of a user. Returns how many.
     pub fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
         self.core.close_user(user, reason)
+    }
+
+    /// Lets nobody new into a lobby, or lets them in again; members who come back to their own seats are let in anyway.
+    ///
+    /// False when there is no such lobby. A lobby that becomes empty is gone, and its lock with it.
+    pub fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
+        self.core.lock_lobby(lobby, locked)
     }
 
     /// Ends all connections in a lobby. Returns how many.

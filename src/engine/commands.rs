@@ -98,7 +98,7 @@ impl Core {
         conns.len()
     }
 
-    fn conns_of(&self, seats: &[SeatKey]) -> Vec<ConnId> {
+    pub(super) fn conns_of(&self, seats: &[SeatKey]) -> Vec<ConnId> {
         seats.iter().map(|&seat| self.directory.seat(seat).conn).collect()
     }
 

@@ -12,7 +12,8 @@ use log::{debug, info};
 use slab::Slab;
 
 use super::app::{Identity, Member, Pressure, Sent, Speech};
-use super::ending::Drain;
+use super::drain::{Drain, Partings};
+use super::operator::Pings;
 use super::rates::Addresses;
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
@@ -62,10 +63,13 @@ pub(crate) struct Core {
     pub(super) closing_ever: u64,
     pub(super) pending: usize,
     pub(super) draining: Option<Drain>,
-    pub(super) cut: u64,
+    pub(super) partings: Partings,
+    pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
+    /// Where a received message lies while it is acted on.
+    pub(super) scratch: Vec<u8>,
     /// Where the receivers of a frame stand while it is sent: sending may end connections, and so change the lobby.
     audience: Vec<SeatKey>,
 }
@@ -91,9 +95,11 @@ impl Core {
             closing_ever: 0,
             pending: 0,
             draining: None,
-            cut: 0,
+            partings: Partings::default(),
+            pings: Pings::default(),
             rejection: None,
             text: String::new(),
+            scratch: Vec::new(),
             audience: Vec::new(),
         }
     }
@@ -118,8 +124,7 @@ impl Core {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        let drain = self.draining.as_ref().filter(|drain| drain.left > 0).map(|drain| drain.deadline);
-        self.wheel.next().into_iter().chain(drain).min()
+        self.wheel.next().into_iter().chain(self.next_parting()).chain(self.pings.next()).min()
     }
 
     /// The keys of connections whose timers have fired.
@@ -134,11 +139,12 @@ impl Core {
     // ---- sockets come and go ----
 
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
-        let turned_away = self.pending >= self.config.max_pending as usize || self.draining.is_some();
+        let turned_away = self.pending >= self.config.max_pending as usize;
         if self.is_crowded() {
             match self.closing.first_key_value() {
-                Some((_, &oldest)) => self.release(oldest.index()),
-                None => {
+                // While draining, what is queued for those who go comes before whoever comes.
+                Some((_, &oldest)) if self.draining.is_none() => self.release(oldest.index()),
+                _ => {
                     self.counters.shed += 1;
                     return Err(Full);
                 }
@@ -209,12 +215,15 @@ impl Core {
             Standing::Seated(_) => unreachable!("vacate() has freed the seat"),
             Standing::Gone => return,
         }
+        let id = slot.id;
         let outbox = slot.wire.outbox_mut();
+        let dropped = outbox.bytes();
         self.counters.frames_dropped += outbox.drop_unbegun() as u64;
         outbox.clear();
+        self.note_dropped(id, dropped);
         self.wheel.disarm(key);
-        self.gone.push_back(slot.id);
-        if let Some(address) = slot.address {
+        self.gone.push_back(id);
+        if let Some(address) = self.slots[key].address {
             self.addresses.left(address);
         }
     }
@@ -222,9 +231,7 @@ impl Core {
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
         self.slots.remove(id.index());
-        if let Some(drain) = self.draining.as_mut().filter(|drain| id.generation <= drain.youngest) {
-            drain.left -= 1;
-        }
+        self.note_gone(id);
         Some(id)
     }
 
@@ -369,6 +376,7 @@ impl Core {
     pub(super) fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
         self.counters.bytes_out += bytes as u64;
         self.feel_pressure(key);
+        self.note_flushed(self.slots[key].id, bytes);
         let slot = &mut self.slots[key];
         match flow {
             Flow::Blocked => slot.blocked = true,

@@ -1,4 +1,4 @@
-//! How connections end: why is noted once, the seat is given back, goodbye is said; and how the whole server does.
+//! How connections end: why is noted once, the seat is given back, goodbye is said.
 
 use std::time::Duration;
 
@@ -6,19 +6,10 @@ use log::{debug, info};
 
 use super::app::Speech;
 use super::core::{Core, Happening};
+use super::drain::shutting_down;
 use super::slot::Standing;
 use crate::close::CloseReason;
-use crate::time::Time;
 use crate::wire::http::Refusal;
-
-/// The server is saying goodbye.
-pub(super) struct Drain {
-    pub(super) deadline: Time,
-    /// The youngest connection that is waited for. Later ones are only told to come back another time.
-    pub(super) youngest: u32,
-    /// How many of those are left.
-    pub(super) left: usize,
-}
 
 impl Core {
     /// Notes why a connection ends. False when it is ending already: the first reason stands.
@@ -35,6 +26,7 @@ impl Core {
             // Before it leaves, so that every check has a result and nothing follows the leave.
             self.happenings.extend((0..unanswered).map(|_| Happening::Health(member.clone(), None)));
         }
+        self.pings.ended(slot.id);
         match slot.member() {
             Some(member) => info!(
                 "conn={} peer={} closed: {reason}: {} user={:?} lobby={}",
@@ -91,6 +83,13 @@ impl Core {
         }
     }
 
+    /// Ends a connection whose peer has broken the protocol: what it sends cannot be understood any more, its close frame
+    /// neither, so nothing is waited for.
+    pub(super) fn end_broken(&mut self, key: usize, reason: CloseReason) {
+        self.end(key, reason);
+        self.slots[key].wire.finish();
+    }
+
     /// Answers a request with an HTTP status, and ends the connection.
     pub(super) fn end_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
         if self.record_end(key, reason) {
@@ -110,25 +109,23 @@ impl Core {
         let slot = &mut self.slots[key];
         if !slot.wire.is_open() {
             let refusal = match reason {
-                CloseReason::ServerShutdown => Refusal::new(503, "the server is shutting down"),
+                CloseReason::ServerShutdown => shutting_down(),
                 _ => Refusal::new(400, reason.explain()),
             };
             return self.refuse_http(key, &refusal);
         }
         if reason == CloseReason::SlowConsumer {
             // What it did not read in time it will not miss; the reason must reach it.
+            let (conn, before) = (slot.id, slot.wire.outbox().bytes());
             self.counters.frames_dropped += slot.wire.outbox_mut().drop_unbegun() as u64;
+            let dropped = before - slot.wire.outbox().bytes();
+            self.note_dropped(conn, dropped);
         }
         if self.speech == Speech::Json {
             self.send_goodbye(key, reason);
         }
         let wire = &mut self.slots[key].wire;
         wire.close(reason.code(), reason.word());
-        let is_fault = matches!(reason, CloseReason::ProtocolError | CloseReason::BadUtf8 | CloseReason::MessageTooBig);
-        if is_fault {
-            // What the peer sends cannot be understood any more, its close frame neither.
-            wire.finish();
-        }
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
@@ -145,53 +142,5 @@ impl Core {
     pub(super) fn set_step(&mut self, key: usize, span: Duration) {
         self.slots[key].step_deadline = self.now + span;
         self.rearm(key);
-    }
-
-    // ---- the end of it all ----
-
-    /// Says goodbye to everybody; nobody is let in any more. Returns by when it must be over, the first time.
-    pub(super) fn begin_drain(&mut self) -> Option<Time> {
-        if self.draining.is_some() {
-            return None;
-        }
-        let deadline = self.now + self.config.drain_deadline;
-        let left = self.slots.len();
-        self.draining = Some(Drain { deadline, youngest: self.counters.accepted as u32, left });
-        info!("draining {left} connections, until {deadline}");
-        Some(deadline)
-    }
-
-    pub(super) fn end_everybody(&mut self) {
-        let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| slot.ended.is_none()).map(|(key, _)| key).collect();
-        for key in keys {
-            if self.slots[key].wire.is_deciding() {
-                self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
-            }
-            self.end(key, CloseReason::ServerShutdown);
-        }
-    }
-
-    /// Cuts off what is left when the time for saying goodbye is over.
-    pub(super) fn enforce_drain(&mut self) {
-        if self.is_drained() {
-            return;
-        }
-        if self.draining.as_ref().is_some_and(|drain| self.now >= drain.deadline) {
-            let keys: Vec<usize> = self.slots.iter().filter(|(_, slot)| !slot.is_gone()).map(|(key, _)| key).collect();
-            self.cut += keys.len() as u64;
-            keys.into_iter().for_each(|key| self.lost(key, CloseReason::ServerShutdown));
-        }
-    }
-
-    pub(super) fn is_draining(&self) -> bool {
-        self.draining.is_some()
-    }
-
-    pub(super) fn is_drained(&self) -> bool {
-        self.draining.as_ref().is_some_and(|drain| drain.left == 0)
-    }
-
-    pub(super) fn cut(&self) -> u64 {
-        self.cut
     }
 }

@@ -39,6 +39,10 @@ impl Health {
         self.ping_sent = None;
     }
 
+    pub(crate) fn last_heard(&self) -> Time {
+        self.last_heard
+    }
+
     /// When a ping is due, or when the one under way has taken too long.
     pub(crate) fn path_deadline(&self, interval: Duration, timeout: Duration) -> Time {
         match self.ping_sent {

@@ -16,13 +16,19 @@ impl<A: App> Engine<A> {
         self.core.queued_bytes(conn)
     }
 
+    /// What still fits into the outbox of `conn`.
+    pub(crate) fn room(&self, conn: ConnId) -> usize {
+        let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);
+        slot.map_or(0, |slot| self.core.config.max_outbound_bytes.0.saturating_sub(slot.wire.outbox().cost()))
+    }
+
     /// Connections whose socket has not been dropped, and armed timers.
     pub(crate) fn held(&self) -> (usize, usize) {
         (self.core.slots.len(), self.core.wheel.len())
     }
 
     /// A lobby's epoch and `seq`, and who is in it in join order.
-    pub(crate) fn lobby(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
+    pub(crate) fn lobby_inside(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);

@@ -17,6 +17,7 @@ impl Core {
             (Standing::Gone, _) => return,
             (Standing::Seated(_), _) => self.keep_alive(key),
             (_, _) if self.now < slot.step_deadline => {}
+            (_, Some(_)) if self.must_flush(slot) => self.set_step(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
                 self.slots[key].wire.finish();
@@ -35,7 +36,7 @@ impl Core {
 
     /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
     fn end_late(&mut self, key: usize) {
-        self.slots[key].wire.accept_held(self.config.max_message_bytes.0);
+        self.slots[key].wire.accept_held();
         self.end(key, CloseReason::AuthTimeout);
     }
 
@@ -71,8 +72,8 @@ impl Core {
         }
     }
 
-    /// Begins a health check of a member's page.
-    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) {
+    /// Begins a health check of a member's page. Returns its nonce.
+    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) -> u64 {
         let stamp = self.unix_micros() / 1000;
         let slot = &mut self.slots[key];
         let member = slot.member().expect("only members are checked").clone();
@@ -86,6 +87,7 @@ impl Core {
             Speech::Opaque => Frame::ping(&nonce.to_be_bytes()),
         };
         self.send(key, frame);
+        nonce
     }
 
     /// An RFC 6455 pong. Of an opaque application's members it answers health checks too.
@@ -102,6 +104,7 @@ impl Core {
         let slot = &mut self.slots[key];
         let member = slot.member()?.clone();
         let latency = slot.health.answer(self.now, nonce)?;
+        self.pings.answered(member.conn, nonce, latency);
         self.happenings.push_back(Happening::Health(member, Some(latency)));
         Some(latency)
     }

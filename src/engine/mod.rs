@@ -6,10 +6,12 @@
 pub(crate) mod app;
 mod commands;
 mod core;
+pub(crate) mod drain;
 mod ending;
 mod health;
 mod inspect;
 mod keepalive;
+pub(crate) mod operator;
 mod rates;
 mod slot;
 mod speech;
@@ -25,6 +27,7 @@ use log::debug;
 
 use self::app::{App, Authorization, Context, Identity, Member, Message, Route, Speech};
 use self::core::{Core, Happening};
+use self::drain::{DrainTotals, shutting_down};
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
 use crate::close::{CloseReason, Reject};
@@ -36,6 +39,7 @@ use crate::wire::connection::Event;
 use crate::wire::handshake::{self, Request, Terms, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
+use crate::wire::websocket::Limits;
 
 /// What an engine starts from besides its configuration. The same start and the same inputs give the same outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +166,8 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.tell();
         }
-        self.core.enforce_drain();
+        self.core.drive_drain();
+        self.core.expire_pings();
         self.tell();
     }
 
@@ -179,9 +184,8 @@ impl<A: App> Engine<A> {
         }
         let Standing::Pending(waiting) = &mut slot.standing else { return };
         let Waiting { code, reservation } = waiting.take().expect("a held request waits for its authorization");
-        let max_message_bytes = self.core.config.max_message_bytes.0;
         let key = conn.index();
-        let early = self.core.slots[key].wire.accept_held(max_message_bytes);
+        let early = self.core.slots[key].wire.accept_held();
         let outcome = match self.core.judge(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
@@ -219,6 +223,9 @@ impl<A: App> Engine<A> {
     }
 
     /// Say goodbye to everybody and let nobody in; [`is_drained`](Self::is_drained) tells when it is over.
+    ///
+    /// The application hears of it first and may still speak to everybody. Members are told in batches of `drain_batch`,
+    /// oldest first, and what is queued is flushed, however slowly they read, until `drain_deadline` cuts off the rest.
     pub fn handle_drain(&mut self, now: Time) {
         self.core.advance(now);
         if let Some(deadline) = self.core.begin_drain() {
@@ -227,6 +234,14 @@ impl<A: App> Engine<A> {
             self.core.end_everybody();
             self.tell();
         }
+    }
+
+    /// Cuts off whatever is left, without another word: the second request to stop, or the end of patience.
+    pub fn handle_stop(&mut self, now: Time) {
+        self.core.advance(now);
+        self.core.begin_drain();
+        self.core.cut_all();
+        self.tell();
     }
 
     // ---- what the driver must do ----
@@ -283,9 +298,14 @@ impl<A: App> Engine<A> {
         self.core.is_drained()
     }
 
-    /// Connections that were cut off because saying goodbye took too long.
-    pub fn cut(&self) -> u64 {
-        self.core.cut()
+    /// Whether the server is saying goodbye to everybody, or has.
+    pub fn is_draining(&self) -> bool {
+        self.core.is_draining()
+    }
+
+    /// What has come so far of [`handle_drain`](Self::handle_drain); `None` before it.
+    pub fn drain_totals(&self) -> Option<DrainTotals> {
+        self.core.drain_totals()
     }
 
     /// Asserts every invariant of every owner of a fact. For tests: it walks over everything.
@@ -302,29 +322,34 @@ impl<A: App> Engine<A> {
     /// Takes received bytes apart and acts on each event.
     fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
         let mut input = bytes;
-        let max_header_bytes = self.core.config.max_header_bytes.0;
+        let config = &self.core.config;
+        let max_header_bytes = config.max_header_bytes.0;
+        let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
+        // Taken out, because messages lie in it while the core acts on them.
+        let mut scratch = std::mem::take(&mut self.core.scratch);
         while let Some(slot) = self.core.slot(conn)
-            && let Some(event) = slot.wire.poll(&mut input, max_header_bytes)
+            && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
         {
             let key = conn.index();
             match event {
                 Event::Head(head) => self.on_head(conn, &head),
                 Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
                 Event::Text(text) => {
-                    self.on_text(key, &text);
+                    self.on_text(key, text);
                     self.core.message_ended(key, input.len());
                 }
                 Event::Binary(bytes) => {
-                    self.on_app_message(key, Message::Binary(&bytes));
+                    self.on_app_message(key, Message::Binary(bytes));
                     self.core.message_ended(key, input.len());
                 }
                 Event::Ping => self.core.pinged(key),
-                Event::Pong(payload) => self.core.ponged(key, &payload),
+                Event::Pong(payload) => self.core.ponged(key, payload),
                 Event::Close => self.core.peer_closed(key),
-                Event::Fault(reason) => self.core.end(key, reason),
+                Event::Fault(reason) => self.core.end_broken(key, reason),
             }
             self.tell();
         }
+        self.core.scratch = scratch;
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
@@ -338,6 +363,12 @@ impl<A: App> Engine<A> {
             subprotocols: A::SPEECH.subprotocols(),
         };
         let decided = handshake::read(head, &terms, |request, upgrade| {
+            if let Some(health) = core.health_answer(request.path(), upgrade.is_ok()) {
+                return Err(health);
+            }
+            if core.is_draining() {
+                return Err(shutting_down());
+            }
             let within_limit = core.charge_attempt(key, request.address())?;
             let Route::Lobby(code) = app.route(request) else {
                 return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
@@ -410,6 +441,19 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// The answer to a health check on the port of the members. An upgrade for the same path is the application's.
+    ///
+    /// Ready means that new members are taken; a full server is ready too, since it says itself why it takes none.
+    fn health_answer(&self, path: &str, is_upgrade: bool) -> Option<Refusal> {
+        match path {
+            _ if is_upgrade => None,
+            "/health/live" => Some(Refusal::new(200, "live")),
+            "/health/ready" if self.is_draining() => Some(Refusal::new(503, "draining")),
+            "/health/ready" => Some(Refusal::new(200, "ready")),
+            _ => None,
+        }
+    }
+
     /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
     /// refused upgrade.
     fn decide(&mut self, key: usize, upgrade: Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
@@ -417,7 +461,7 @@ impl Core {
         if self.slots[key].ended.is_some() {
             return;
         }
-        self.slots[key].wire.accept(&upgrade, self.config.max_message_bytes.0);
+        self.slots[key].wire.accept(&upgrade);
         let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),
@@ -447,7 +491,7 @@ impl Core {
     fn check_origin(&self, request: &Request<'_>) -> Result<(), CloseReason> {
         let host = request.header("host").unwrap_or_default();
         match request.header("origin") {
-            Some(origin) if !self.config.allowed_origins.allow(origin, host) => Err(CloseReason::ForbiddenOrigin),
+            Some(origin) if !self.config.allowed_origin.allow(origin, host) => Err(CloseReason::ForbiddenOrigin),
             _ => Ok(()),
         }
     }

@@ -63,6 +63,8 @@ pub(crate) struct Slot {
     pub(crate) blocked: bool,
     /// Whether the driver was told to shut down the write side.
     pub(crate) shut_down: bool,
+    /// Whether it stands in the list of those to be told to go.
+    pub(crate) parting: bool,
 }
 
 impl Slot {
@@ -83,6 +85,7 @@ impl Slot {
             dirty: false,
             blocked: false,
             shut_down: false,
+            parting: false,
         }
     }
 

@@ -142,7 +142,10 @@ impl Core {
     /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
     pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
         self.introduce(lobby);
-        let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
+        // Being told may have ended the speaker, as too slow; and nobody may hear from whom it does not know.
+        if !self.directory.is_taken(from.seat_key, from.seat) {
+            return (0, Sent::default());
+        }
         let lobby_ref = self.directory.lobby_mut(lobby);
         lobby_ref.seq += 1;
         let seq = lobby_ref.seq;
@@ -154,6 +157,9 @@ impl Core {
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
         self.introduce(from.lobby_key);
+        if !self.directory.is_taken(from.seat_key, from.seat) {
+            return true;
+        }
         let seats: Vec<SeatKey> = self.directory.seats_of(to).to_vec();
         protocol::write_direct(&mut self.text, &from.user, data);
         let frame = Frame::text(&self.text);
@@ -174,9 +180,8 @@ impl Core {
 
     /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
     pub(super) fn send_goodbye(&mut self, key: usize, reason: CloseReason) {
-        // Spread over a few seconds, so that those who come back do not come all at once.
-        let spread = u64::from(self.slots[key].id.generation).wrapping_mul(997) % 4000;
-        let retry_after_ms = (reason == CloseReason::ServerShutdown).then_some(1000 + spread);
+        let shutdown = reason == CloseReason::ServerShutdown;
+        let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
         protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
         let frame = Frame::text(&self.text);
         self.slots[key].wire.send(frame);
@@ -262,13 +267,17 @@ impl Core {
     ///
     /// Called before anybody speaks, so that nobody hears from a member it does not know.
     pub(super) fn introduce(&mut self, lobby: LobbyKey) {
-        let Some(there) = self.directory.get_lobby(lobby) else { return };
-        if there.presence.is_settled() {
-            return;
+        // Telling may end members who read too slowly; whoever is left has to be told of that too.
+        while self.directory.get_lobby(lobby).is_some_and(|there| !there.presence.is_settled()) {
+            if self.is_draining() {
+                self.settle_silently(lobby);
+            } else {
+                self.introduce_once(lobby);
+            }
         }
-        if self.is_draining() {
-            return self.settle_silently(lobby);
-        }
+    }
+
+    fn introduce_once(&mut self, lobby: LobbyKey) {
         let count = self.directory.members(lobby).len();
         let presence_max = self.config.presence_max as usize;
         let (departures, telling) = self.directory.lobby_mut(lobby).presence.settle(count, presence_max);

@@ -96,6 +96,27 @@ impl Counters {
         self.rejects[reject as usize]
     }
 
+    /// Every counter but those of closes and errors, under its name.
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        let c = self;
+        vec![
+            ("accepted", c.accepted),
+            ("shed", c.shed),
+            ("joined", c.joined),
+            ("taken_over", c.taken_over),
+            ("left", c.left),
+            ("bytes_in", c.bytes_in),
+            ("bytes_out", c.bytes_out),
+            ("messages_in", c.messages_in),
+            ("frames_out", c.frames_out),
+            ("frames_dropped", c.frames_dropped),
+            ("frames_replaced", c.frames_replaced),
+            ("pings", c.pings),
+            ("health_checks", c.health_checks),
+            ("health_checks_failed", c.health_checks_failed),
+        ]
+    }
+
     pub(super) fn count_close(&mut self, reason: CloseReason) {
         self.closes[reason as usize] += 1;
     }
@@ -113,22 +134,6 @@ impl Stats {
             "connections={} capacity={}% lobbies={} pending={} closing={}",
             self.total_connections, self.capacity_percent, self.active_lobbies, self.pending, self.closing
         );
-        let named = [
-            ("accepted", c.accepted),
-            ("shed", c.shed),
-            ("joined", c.joined),
-            ("taken_over", c.taken_over),
-            ("left", c.left),
-            ("bytes_in", c.bytes_in),
-            ("bytes_out", c.bytes_out),
-            ("messages_in", c.messages_in),
-            ("frames_out", c.frames_out),
-            ("frames_dropped", c.frames_dropped),
-            ("frames_replaced", c.frames_replaced),
-            ("pings", c.pings),
-            ("health_checks", c.health_checks),
-            ("health_checks_failed", c.health_checks_failed),
-        ];
         let closes = CloseReason::ALL.iter().map(|&reason| (reason.word(), c.closed(reason)));
         let rejects = Reject::ALL.iter().map(|&reject| (reject.word(), c.rejected(reject)));
         let mut add = |prefix: &str, name: &str, count: u64| {
@@ -136,7 +141,7 @@ impl Stats {
                 line.push_str(&format!(" {prefix}{name}={count}"));
             }
         };
-        named.into_iter().for_each(|(name, count)| add("", name, count));
+        c.named().into_iter().for_each(|(name, count)| add("", name, count));
         closes.for_each(|(name, count)| add("closed.", name, count));
         rejects.for_each(|(name, count)| add("error.", name, count));
         line

@@ -34,6 +34,8 @@ pub(crate) struct Lobby {
     /// Counts what everybody in the lobby was told, without gaps.
     pub(crate) seq: u64,
     pub(crate) presence: Presence,
+    /// Whether it takes nobody new.
+    pub(crate) locked: bool,
     /// Joined seats, in the order in which they joined.
     members: Vec<SeatKey>,
     /// Seats promised to connections that are being authorized.
@@ -166,6 +168,9 @@ impl Directory {
         }
         match lobby {
             Some(lobby) => {
+                if self.lobbies[lobby].locked {
+                    return Err(CloseReason::LobbyLocked);
+                }
                 if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
                     return Err(CloseReason::LobbyFull);
                 }
@@ -302,6 +307,7 @@ impl Directory {
             epoch: self.last_epoch,
             seq: 0,
             presence: Presence::default(),
+            locked: false,
             members: Vec::new(),
             reserved: 0,
             awaited: 0,
@@ -342,6 +348,11 @@ impl Directory {
         &self.seats[seat]
     }
 
+    /// Whether the seat `id` is still taken, under the key it had.
+    pub(crate) fn is_taken(&self, seat: SeatKey, id: SeatId) -> bool {
+        self.seats.get(seat).is_some_and(|seat| seat.id == id)
+    }
+
     pub(crate) fn seat_mut(&mut self, seat: SeatKey) -> &mut Seat {
         &mut self.seats[seat]
     }
@@ -356,6 +367,27 @@ impl Directory {
 
     pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {
         self.lobby_keys.get(code).copied()
+    }
+
+    /// At most `limit` lobbies with keys above `after`, and after which key to go on if there may be more.
+    ///
+    /// Looks at no more than so many places, whether there is a lobby or not, so that a page costs a bounded time.
+    pub(crate) fn lobbies_after(&self, after: Option<LobbyKey>, limit: usize) -> (Vec<LobbyKey>, Option<LobbyKey>) {
+        const MAX_PLACES: usize = 100_000;
+        let from = after.map_or(0, |after| after.saturating_add(1));
+        // No lobby has a key beyond the slab's capacity.
+        let end = self.lobbies.capacity();
+        let mut found = Vec::new();
+        for key in from..end.min(from.saturating_add(MAX_PLACES)) {
+            if self.lobbies.contains(key) {
+                if found.len() == limit {
+                    return (found, Some(key - 1));
+                }
+                found.push(key);
+            }
+        }
+        let looked_at = from.saturating_add(MAX_PLACES);
+        (found, (looked_at < end).then(|| looked_at - 1))
     }
 
     pub(crate) fn get_lobby(&self, lobby: LobbyKey) -> Option<&Lobby> {

@@ -228,6 +228,16 @@ pub(crate) fn write_direct(out: &mut String, from: &str, data: &str) {
     Object::of_type(out, "direct").string("from", from).raw("data", data).end();
 }
 
+/// A `message` from nobody.
+pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
+    Object::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
+}
+
+/// A `direct` from nobody.
+pub(crate) fn write_server_direct(out: &mut String, data: &str) {
+    Object::of_type(out, "direct").raw("from", "null").raw("data", data).end();
+}
+
 pub(crate) fn write_ack(out: &mut String, reference: &str) {
     Object::of_type(out, "ack").raw("ref", reference).end();
 }

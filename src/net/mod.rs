@@ -6,6 +6,7 @@
 mod clock;
 mod handle;
 mod listener;
+mod operators;
 #[cfg(all(feature = "bin", unix))]
 mod signal;
 
@@ -13,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::{debug, info};
@@ -23,9 +25,11 @@ use self::clock::Clock;
 use self::handle::Command;
 pub use self::handle::{Busy, Handle};
 use self::listener::{Accepted, Listener};
+use self::operators::Operators;
 use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::drain::DrainTotals;
 use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::outbox::Flow;
@@ -68,6 +72,7 @@ pub struct Server<A> {
     signals: Option<signal::Signals>,
     stopping: Stopping,
     wants_reload: bool,
+    operators: Option<Operators>,
 }
 
 struct Socket {
@@ -94,10 +99,7 @@ pub enum Status {
     /// Call [`Server::turn`] again.
     Running,
     /// It was stopped, and everybody has gone.
-    Stopped {
-        /// Connections that were cut off because the drain deadline passed, or because of a second request to stop.
-        cut: u64,
-    },
+    Stopped(DrainTotals),
 }
 
 /// Why a server could not start, or not go on.
@@ -107,6 +109,8 @@ pub enum Error {
     Config(Vec<Problem>),
     /// The address cannot be listened on.
     Listen(SocketAddr, io::Error),
+    /// The operators' token cannot be had from its file.
+    Token(PathBuf, String),
     /// Waiting for events failed.
     Poll(io::Error),
 }
@@ -122,6 +126,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: address in use; is another lobbyd running?")
             }
             Error::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
+            Error::Token(path, why) => write!(f, "admin_token_file = {}: {why}", path.display()),
             Error::Poll(error) => write!(f, "cannot wait for events: {error}"),
         }
     }
@@ -130,7 +135,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Config(_) => None,
+            Error::Config(_) | Error::Token(..) => None,
             Error::Listen(_, error) | Error::Poll(error) => Some(error),
         }
     }
@@ -141,7 +146,7 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with all problems, or [`Error::Listen`].
+    /// [`Error::Config`] with all problems, [`Error::Listen`] or [`Error::Token`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
         Server::bind_seeded(config, app, os_seed())
     }
@@ -156,6 +161,7 @@ impl<A: App> Server<A> {
         let mut listener = Listener::bind(config.listen).map_err(|error| Error::Listen(config.listen, error))?;
         let poll = Poll::new().map_err(Error::Poll)?;
         listener.register(poll.registry(), LISTENER).map_err(Error::Poll)?;
+        let operators = Operators::bind(&config, poll.registry())?;
         let handle = Handle::new(poll.registry(), WAKER, config.max_commands).map_err(Error::Poll)?;
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
@@ -176,6 +182,7 @@ impl<A: App> Server<A> {
             signals: None,
             stopping: Stopping::No,
             wants_reload: false,
+            operators,
         })
     }
 
@@ -198,6 +205,15 @@ impl<A: App> Server<A> {
     /// When the operating system does not say.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// The address it answers operators on; `None` when `admin` is off.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system does not say.
+    pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.operators.as_ref().map(Operators::local_addr).transpose()
     }
 
     /// For other threads: to stop the server, and to send the application commands.
@@ -231,15 +247,15 @@ impl<A: App> Server<A> {
         self.engine.handle_reload(self.clock.now(), contents);
     }
 
-    /// Runs until it is stopped. Returns how many connections were cut off at the end.
+    /// Runs until it is stopped. Returns what came of saying goodbye to everybody.
     ///
     /// # Errors
     ///
     /// [`Error::Poll`].
-    pub fn run(&mut self) -> Result<u64, Error> {
+    pub fn run(&mut self) -> Result<DrainTotals, Error> {
         loop {
-            if let Status::Stopped { cut } = self.turn(None)? {
-                return Ok(cut);
+            if let Status::Stopped(totals) = self.turn(None)? {
+                return Ok(totals);
             }
         }
     }
@@ -265,13 +281,19 @@ impl<A: App> Server<A> {
             self.accept(now);
         }
         self.read_ready(now);
+        if let Some(operators) = &mut self.operators {
+            operators.read(now, self.poll.registry(), &mut self.buffer);
+        }
         self.engine.handle_timeout(now);
+        if let Some(operators) = &mut self.operators {
+            operators.write(now, &mut self.engine);
+        }
         self.write_all();
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
             info!("{}", self.engine.stats().line());
         }
-        Ok(self.status())
+        Ok(self.status(now))
     }
 
     fn wait(&self, max_wait: Option<Duration>) -> Option<Duration> {
@@ -279,7 +301,8 @@ impl<A: App> Server<A> {
             return Some(Duration::ZERO);
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
-        let next = [self.engine.poll_timeout(), self.accept_at, stats_at].into_iter().flatten().min();
+        let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
+        let next = [self.engine.poll_timeout(), self.accept_at, stats_at, operators].into_iter().flatten().min();
         let wait = next.map(|next| next - self.clock.now());
         wait.into_iter().chain(max_wait).min()
     }
@@ -301,6 +324,12 @@ impl<A: App> Server<A> {
                 STOP => {
                     let signals = self.signals.as_mut().map_or(0, signal::Signals::take_stops);
                     (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                }
+                operators::LISTENER => {
+                    self.operators.iter_mut().for_each(|operators| operators.listener_is_ready(now));
+                }
+                Token(operators::FIRST..) => {
+                    self.operators.iter_mut().for_each(|operators| operators.socket_is_ready(event));
                 }
                 Token(index) => {
                     let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { continue };
@@ -426,12 +455,14 @@ impl<A: App> Server<A> {
         }
     }
 
-    fn status(&mut self) -> Status {
-        match self.stopping {
-            Stopping::No => Status::Running,
-            Stopping::Draining if !self.engine.is_drained() => Status::Running,
-            Stopping::Draining => Status::Stopped { cut: self.engine.cut() },
-            Stopping::AtOnce => Status::Stopped { cut: self.sockets.iter().flatten().count() as u64 },
+    fn status(&mut self, now: Time) -> Status {
+        if self.stopping == Stopping::AtOnce {
+            self.engine.handle_stop(now);
+            self.write_all();
+        }
+        match self.engine.drain_totals() {
+            Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
+            _ => Status::Running,
         }
     }
 }

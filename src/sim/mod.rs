@@ -75,6 +75,7 @@
 mod client;
 mod mischief;
 mod network;
+mod owner;
 mod shrink;
 mod stock;
 mod swarm;
@@ -136,7 +137,8 @@ pub struct Simulator<A: App> {
     relays: bool,
     players: Option<Players>,
     invariant: Option<Invariant<A>>,
-    command: Option<&'static str>,
+    /// What repeats a run, for the report of a failure: a command, or the constructor.
+    repeats: Repeats,
 }
 
 impl<A: App> Simulator<A> {
@@ -154,14 +156,14 @@ impl<A: App> Simulator<A> {
             relays: false,
             players: None,
             invariant: None,
-            command: None,
+            repeats: Repeats::New,
         }
     }
 
     /// The same, with a configuration that is drawn too: tiny limits, everything unlimited, or anything between.
     pub fn swarm(seed: u64, app: A) -> Simulator<A> {
         let config = draw_config(&mut Random::new(seed ^ 0x5eed));
-        Simulator::new(seed, config, app)
+        Simulator { repeats: Repeats::Swarm, ..Simulator::new(seed, config, app) }
     }
 
     /// What the clients say and hear, one player for each connection: drawn from the generator, for the user named.
@@ -194,12 +196,6 @@ impl<A: App> Simulator<A> {
     /// These do not happen.
     pub fn without(mut self, behaviours: &[Behaviour]) -> Self {
         behaviours.iter().for_each(|&behaviour| self.without.insert(behaviour));
-        self
-    }
-
-    /// The command that repeats a run, for the report of a failure.
-    fn repeated_by(mut self, command: &'static str) -> Self {
-        self.command = Some(command);
         self
     }
 
@@ -248,7 +244,7 @@ impl<A: App> Simulator<A> {
             violation,
             client: Some(world.involved).filter(|&client| client != NOBODY),
             events: world.events(),
-            command: self.command,
+            repeats: self.repeats,
             plan,
         }))
     }
@@ -357,7 +353,7 @@ pub struct Failure {
     violation: String,
     client: Option<u32>,
     events: String,
-    command: Option<&'static str>,
+    repeats: Repeats,
 }
 
 impl Failure {
@@ -380,19 +376,27 @@ impl Failure {
     pub fn repeat(&self) -> String {
         let Plan { seed, steps, clients, without } = &self.plan;
         let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
-        match self.command {
-            Some(command) => {
+        let constructor = match self.repeats {
+            Repeats::Command => {
                 let clients = if *clients == CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
-                format!("{command} --seed {seed} --steps {steps}{clients}{without}")
+                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}");
             }
-            None => {
-                let without: Vec<String> = without.iter().map(|it| format!("Behaviour::{it:?}")).collect();
-                let without = without.join(", ");
-                format!("Simulator::new({seed}, …).max_clients({clients}).without(&[{without}]).run({steps})")
-            }
-        }
+            Repeats::New => "new",
+            Repeats::Swarm => "swarm",
+        };
+        let without: Vec<String> = without.iter().map(|it| format!("Behaviour::{it:?}")).collect();
+        let without = without.join(", ");
+        format!("Simulator::{constructor}({seed}, …).max_clients({clients}).without(&[{without}]).run({steps})")
     }
+}
+
+/// How a run was made, and can be made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeats {
+    New,
+    Swarm,
+    Command,
 }
 
 impl fmt::Display for Failure {

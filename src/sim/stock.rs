@@ -1,6 +1,6 @@
 //! The stock applications under simulation.
 
-use super::{Failure, Plan, Report, Simulator};
+use super::{Failure, Plan, Repeats, Report, Simulator};
 use crate::apps::{Relay, Verbatim};
 use crate::engine::app::App;
 
@@ -21,10 +21,6 @@ pub fn simulate(plan: &Plan) -> Result<Report, Box<Failure>> {
 }
 
 fn run<A: App>(plan: &Plan, app: A) -> Result<Report, Box<Failure>> {
-    Simulator::swarm(plan.seed, app)
-        .relays_everything()
-        .max_clients(plan.clients)
-        .without(&plan.without)
-        .repeated_by("lobbyd simulate")
-        .run(plan.steps)
+    let simulator = Simulator { repeats: Repeats::Command, ..Simulator::swarm(plan.seed, app) };
+    simulator.relays_everything().max_clients(plan.clients).without(&plan.without).run(plan.steps)
 }

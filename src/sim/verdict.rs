@@ -222,8 +222,10 @@ impl<A: App> World<A> {
                 return Err(format!("{} pings were not answered", link.pings.len()));
             }
             let code = &self.common.lobbies[link.lobby];
-            let (epoch, seq, members) =
-                self.engine.lobby(code).ok_or_else(|| format!("there is no lobby {code}, where conn={conn} is"))?;
+            let (epoch, seq, members) = self
+                .engine
+                .lobby_inside(code)
+                .ok_or_else(|| format!("there is no lobby {code}, where conn={conn} is"))?;
             let members: Vec<_> = members.collect();
             seated += 1;
             if !members.iter().any(|(user, _, at)| *at == conn && **user == *self.common.users[link.user]) {

@@ -16,12 +16,11 @@ use super::watch::Watched;
 use super::{Invariant, Players};
 use crate::Config;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Authorization, Exclude, Speech};
+use crate::engine::app::{App, Speech};
 use crate::engine::{Engine, Start};
 use crate::id::ConnId;
 use crate::random::Random;
 use crate::time::Time;
-use crate::wire::frame::Frame;
 
 /// The wall time at which every run begins.
 pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;
@@ -39,14 +38,14 @@ pub(super) struct World<A: App> {
     schedule: Random,
     network: Random,
     pub(super) clients: Random,
-    owner: Random,
+    pub(super) owner: Random,
     pub(super) common: Common,
     pub(super) transcript: Transcript,
     pub(super) tally: Tally,
     pub(super) players: Option<Players>,
     pub(super) invariant: Option<Invariant<A>>,
     /// Whether something has happened since the driver's last turn ended.
-    turn_open: bool,
+    pub(super) turn_open: bool,
     /// Whom the last step was about.
     pub(super) involved: u32,
     pub(super) is_draining: bool,
@@ -201,7 +200,10 @@ impl<A: App> World<A> {
                     return Ok(false);
                 };
                 let chunk = match self.swarm.strikes(Behaviour::Chunk, &mut self.network) {
-                    true => 1 + self.network.below(self.swarm.chunk as u64) as usize,
+                    true => {
+                        self.count(Behaviour::Chunk);
+                        1 + self.network.below(self.swarm.chunk as u64) as usize
+                    }
                     false => self.engine.config().receive_buffer_bytes.0,
                 };
                 self.deliver(place, chunk);
@@ -240,7 +242,7 @@ impl<A: App> World<A> {
         Ok(true)
     }
 
-    fn count(&mut self, behaviour: Behaviour) {
+    pub(super) fn count(&mut self, behaviour: Behaviour) {
         self.tally.behaviours[behaviour as usize] += 1;
     }
 
@@ -258,7 +260,7 @@ impl<A: App> World<A> {
         0..self.links.len()
     }
 
-    fn note(&mut self, place: usize, what: &'static str, number: u64, bytes: &[u8]) {
+    pub(super) fn note(&mut self, place: usize, what: &'static str, number: u64, bytes: &[u8]) {
         let link = self.links[place].as_ref().map_or(NOBODY, |link| link.number);
         self.involved = link;
         self.transcript.note(self.now, link, what, number, bytes);
@@ -317,7 +319,7 @@ impl<A: App> World<A> {
         self.after_turn()
     }
 
-    fn place_of(&self, conn: ConnId) -> Option<usize> {
+    pub(super) fn place_of(&self, conn: ConnId) -> Option<usize> {
         let place = *self.places.get(conn.index())?;
         self.links.get(place)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| place)
     }
@@ -598,83 +600,6 @@ impl<A: App> World<A> {
                 self.drain();
             }
             _ => return self.speak(Action::Do(behaviour)),
-        }
-        true
-    }
-
-    // ---- the application's owner ----
-
-    pub(super) fn drain(&mut self) {
-        self.transcript.note(self.now, NOBODY, "drains", 0, &[]);
-        self.is_draining = true;
-        self.turn_open = true;
-        self.engine.handle_drain(self.now);
-    }
-
-    fn intervene(&mut self, behaviour: Behaviour) {
-        self.turn_open = true;
-        let random = &mut self.owner;
-        let user = &self.common.users[random.below(self.common.users.len() as u64) as usize];
-        let lobby = &self.common.lobbies[random.below(self.common.lobbies.len() as u64) as usize];
-        let place = random.below(self.links.len() as u64) as usize;
-        let conn = self.links[place].as_ref().and_then(|link| link.conn);
-        let how = random.below(4);
-        let padding = random.below(self.swarm.padding as u64 + 1) as usize;
-        self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
-        let timeout = self.engine.config().health_timeout * (1 + how as u32);
-        let frame = match A::SPEECH {
-            Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
-            Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
-        };
-        let sent = self.engine.act(self.now, |_, cx| match (behaviour, how, conn) {
-            (Behaviour::Kick, 0, Some(conn)) => {
-                cx.close(conn, CloseReason::Banned);
-                0
-            }
-            (Behaviour::Kick, _, _) => cx.close_user(user, CloseReason::Kicked),
-            (Behaviour::CloseLobby, _, _) => cx.close_lobby(lobby, CloseReason::LobbyClosed),
-            (Behaviour::HealthCheck, _, _) => cx.ping_user(user, timeout),
-            (_, 0, Some(conn)) => usize::from(cx.send_to_conn(conn, &frame)),
-            (_, 1, _) => cx.send_to_user(user, &frame).queued,
-            (_, 2, _) => cx.broadcast_to_lobby(lobby, Exclude::User(user), &frame).queued,
-            (_, _, _) => cx.broadcast_to_lobby(lobby, Exclude::None, &frame).queued,
-        });
-        self.transcript.mix(sent as u64);
-    }
-
-    /// Answers an authorization that waits. Whether one did.
-    pub(super) fn authorize(&mut self) -> bool {
-        let waiting = self.engine.app().seen.waiting.len();
-        if waiting == 0 {
-            return false;
-        }
-        let random = &mut self.owner;
-        let (conn, answer) = self.engine.app_mut().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
-        let place = self.place_of(conn);
-        let random = &mut self.owner;
-        let how = if self.swarm.weight(Behaviour::LateAuth) > 0 { random.below(10) } else { 9 };
-        let answer = match (how, place) {
-            (0, _) => Authorization::Refuse(CloseReason::Banned),
-            (1, _) => Authorization::Pending { user: None },
-            (2, Some(place)) => {
-                let user = random.below(self.common.users.len() as u64) as usize;
-                let link = self.links[place].as_mut().expect("place_of() has found it");
-                link.user = user;
-                self.common.owners[link.number as usize] = user;
-                Authorization::allow(self.common.users[user].clone())
-            }
-            // It never comes.
-            (3, _) => return true,
-            _ => answer,
-        };
-        self.turn_open = true;
-        if let Some(place) = place {
-            self.note(place, "authorized", how, &[]);
-        }
-        self.count(Behaviour::LateAuth);
-        self.engine.handle_authorized(self.now, conn, answer.clone());
-        if how == 4 {
-            self.engine.handle_authorized(self.now, conn, answer);
         }
         true
     }

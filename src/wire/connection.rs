@@ -12,27 +12,26 @@
 use std::borrow::Cow;
 use std::mem;
 
-use bytes::Bytes;
-use tungstenite::Utf8Bytes;
-
 use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::http::{self, Refusal};
 use super::outbox::Outbox;
-use super::websocket::{Received, WebSocket};
+use super::websocket::{Limits, Received, WebSocket};
 use crate::close::CloseReason;
 
 /// What came of the bytes that were received.
+///
+/// A head lies in the input (`'a`) or is handed over; messages lie in the scratch buffer (`'s`).
 #[derive(Debug)]
-pub(crate) enum Event<'a> {
+pub(crate) enum Event<'a, 's> {
     /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::hold`] must follow.
     Head(Cow<'a, [u8]>),
     /// What arrived instead of a request head gets this answer.
     BadHead(Refusal),
-    Text(Utf8Bytes),
-    Binary(Bytes),
+    Text(&'s str),
+    Binary(&'s [u8]),
     Ping,
-    Pong(Bytes),
+    Pong(&'s [u8]),
     /// The peer sent a close frame, either first or as the answer to ours.
     Close,
     /// The peer broke the protocol.
@@ -67,7 +66,13 @@ impl Connection {
     }
 
     /// Takes from `input` up to the next event. `None` when `input` is used up.
-    pub(crate) fn poll<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a>> {
+    pub(crate) fn poll<'a, 's>(
+        &mut self,
+        input: &mut &'a [u8],
+        scratch: &'s mut Vec<u8>,
+        max_header_bytes: usize,
+        limits: Limits,
+    ) -> Option<Event<'a, 's>> {
         match &mut self.phase {
             Phase::Head(_) => self.poll_head(input, max_header_bytes),
             Phase::Deciding { early, .. } => {
@@ -75,27 +80,31 @@ impl Connection {
                 let too_much = early.len() > max_header_bytes;
                 too_much.then(|| Event::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
             }
-            Phase::Open(websocket) => websocket.receive(input, &mut self.outbox).map(|received| match received {
-                Received::Text(text) => Event::Text(text),
-                Received::Binary(bytes) => Event::Binary(bytes),
-                Received::Ping => Event::Ping,
-                Received::Pong(payload) => Event::Pong(payload),
-                Received::Close => {
+            Phase::Open(websocket) => {
+                let received = websocket.receive(input, scratch, &mut self.outbox, limits)?;
+                if received == Received::Close {
                     self.phase = Phase::Finishing;
-                    Event::Close
                 }
-                Received::Fault(reason) => Event::Fault(reason),
-            }),
-            Phase::Closing(websocket) => loop {
+                Some(match received {
+                    Received::Text(text) => Event::Text(text),
+                    Received::Binary(bytes) => Event::Binary(bytes),
+                    Received::Ping => Event::Ping,
+                    Received::Pong(payload) => Event::Pong(payload),
+                    Received::Close => Event::Close,
+                    Received::Fault(reason) => Event::Fault(reason),
+                })
+            }
+            Phase::Closing(websocket) => {
                 // Of what a peer sent before it saw our close frame only its own close frame matters.
-                match websocket.receive(input, &mut self.outbox)? {
-                    Received::Close | Received::Fault(_) => {
-                        self.phase = Phase::Finishing;
-                        return Some(Event::Close);
+                loop {
+                    match websocket.receive(input, scratch, &mut self.outbox, limits)? {
+                        Received::Close | Received::Fault(_) => break,
+                        Received::Text(_) | Received::Binary(_) | Received::Ping | Received::Pong(_) => {}
                     }
-                    Received::Text(_) | Received::Binary(_) | Received::Ping | Received::Pong(_) => {}
                 }
-            },
+                self.phase = Phase::Finishing;
+                Some(Event::Close)
+            }
             Phase::Finishing => {
                 *input = &[];
                 None
@@ -103,7 +112,7 @@ impl Connection {
         }
     }
 
-    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a>> {
+    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a, 'static>> {
         let Phase::Head(held) = &mut self.phase else { unreachable!("poll() has looked") };
         if input.is_empty() {
             return None;
@@ -144,9 +153,9 @@ impl Connection {
     }
 
     /// Answers the request with an upgrade: from now on this is a WebSocket.
-    pub(crate) fn accept(&mut self, upgrade: &Upgrade, max_message_bytes: usize) {
+    pub(crate) fn accept(&mut self, upgrade: &Upgrade) {
         self.outbox.push_answer(upgrade.response());
-        self.phase = Phase::Open(WebSocket::new(max_message_bytes));
+        self.phase = Phase::Open(WebSocket::default());
     }
 
     /// Keeps what it takes to accept later.
@@ -155,10 +164,10 @@ impl Connection {
     }
 
     /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
-    pub(crate) fn accept_held(&mut self, max_message_bytes: usize) -> Vec<u8> {
+    pub(crate) fn accept_held(&mut self) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Finishing) {
             Phase::Deciding { upgrade, early } => {
-                self.accept(&upgrade, max_message_bytes);
+                self.accept(&upgrade);
                 early
             }
             phase => unreachable!("only a held request can be accepted later, this is {phase:?}"),

@@ -43,6 +43,23 @@ impl Frame {
         Frame::encode(OpCode::Control(Control::Ping), payload)
     }
 
+    /// The answer to a ping (RFC 6455 section 5.5.3).
+    pub(super) fn pong(payload: &[u8]) -> Frame {
+        Frame::encode(OpCode::Control(Control::Pong), payload)
+    }
+
+    /// A close frame with a code and a reason (RFC 6455 section 5.5.1).
+    pub(super) fn close(code: u16, reason: &str) -> Frame {
+        let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
+        assert!(payload.len() <= 125, "a control frame carries at most 125 bytes (RFC 6455 section 5.5)");
+        Frame::encode(OpCode::Control(Control::Close), &payload)
+    }
+
+    /// A close frame that says nothing.
+    pub(super) fn empty_close() -> Frame {
+        Frame::encode(OpCode::Control(Control::Close), &[])
+    }
+
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
         let header = FrameHeader { opcode, ..FrameHeader::default() };
         let length = payload.len() as u64;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::rate::Rate;
 
-/// A request that is answered with a status and one sentence instead of an upgrade.
+/// A request that is answered with a status and one sentence instead of an upgrade: refused, or a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: u16,
@@ -20,6 +20,7 @@ impl Refusal {
     /// `status` with a sentence that tells the reader what to do.
     pub fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
         let lines = match status {
+            200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
             405 => "Allow: GET\r\n",
             // RFC 9110 section 15.5.22 asks for Upgrade, RFC 6455 section 4.2.2 for the version.
@@ -60,6 +61,7 @@ impl Refusal {
         let Refusal { status, sentence, lines } = self;
         // The reason phrase of RFC 9110 section 15; clients ignore it, people with a terminal do not.
         let phrase = match status {
+            200 => "OK",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
@@ -86,7 +88,7 @@ impl Refusal {
 ///
 /// `scanned` bytes at the front were looked at before, so that a head that arrives byte by byte costs no more than one
 /// that arrives whole. Returns `None` while the end is missing.
-pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
+pub(crate) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
     if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
         return Err(Refusal::new(400, "this port speaks HTTP/1.1 and WebSocket, without TLS"));
     }
@@ -107,7 +109,7 @@ pub(super) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Re
 ///
 /// Returns `None` for a `%` without two hexadecimal digits, for what is not UTF-8, and for control characters, none of
 /// which has a place in a path or a token.
-pub(super) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
+pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
     let plain = |c: u8| c != b'%' && !(plus_is_space && c == b'+');
     let decoded = if text.bytes().all(plain) {
         Cow::Borrowed(text)

@@ -1,109 +1,556 @@
-//! RFC 6455 framing over tungstenite's state machine, fed from slices instead of a socket.
+//! RFC 6455 framing: received bytes in, messages and control frames out.
 //!
-//! tungstenite reads from and writes to a stream. Here the stream is [`Feed`]: reading takes from the received slice
-//! and says `WouldBlock` at its end; writing appends to the outbox. Pongs and answers to a close frame go out that
-//! way too, always as whole frames, so frames never interleave.
+//! Frame headers, opcodes and close codes are read by tungstenite; messages are put together here. A message that
+//! arrives whole, which is nearly all of them, is unmasked straight into the loop's scratch buffer and handed on from
+//! there: its connection owns no memory. Only what is split across receives or frames is kept, in a [`Partial`].
+//!
+//! Everything fails as early as it can: a frame by its header, a text at the first byte that cannot be UTF-8.
 
-use std::io::{self, Read, Write};
+use std::io::Cursor;
+use std::mem;
 
-use bytes::Bytes;
-use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Error, Message, Utf8Bytes};
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
+use super::frame::Frame;
 use super::outbox::Outbox;
 use crate::close::CloseReason;
 
-/// Not tungstenite's 128 KiB: this buffer is allocated for every connection and zeroed before every read. The loop's shared
-/// receive buffer does the reading; this one only holds what is under way.
-const READ_BUFFER: usize = 128;
+/// The longest frame header: two bytes, eight of length, four of mask.
+const MAX_HEADER: usize = 14;
+/// The longest payload of a control frame (RFC 6455 section 5.5).
+const MAX_CONTROL: usize = 125;
 
-/// What a peer did.
+/// How large a message may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_message_bytes: usize,
+    pub(crate) max_fragments: u32,
+}
+
+/// What a peer did. Payloads lie in the scratch buffer that was passed in.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received {
-    Text(Utf8Bytes),
-    Binary(Bytes),
+pub(crate) enum Received<'s> {
+    Text(&'s str),
+    Binary(&'s [u8]),
+    /// The pong is queued.
     Ping,
-    Pong(Bytes),
-    /// The peer sent a close frame; the answer is queued. Nothing follows.
+    Pong(&'s [u8]),
+    /// The peer sent a close frame; the answer is queued, unless ours went first. Nothing follows.
     Close,
     /// The peer broke the protocol. Nothing more can be understood.
     Fault(CloseReason),
 }
 
-#[derive(Debug)]
-pub(crate) struct WebSocket(WebSocketContext);
+/// The receiving end of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct WebSocket {
+    /// What has begun to arrive. `None` between messages, as long as nothing is split.
+    partial: Option<Box<Partial>>,
+    close_sent: bool,
+}
+
+/// A frame or a message of which more is to come.
+#[derive(Debug, Default)]
+struct Partial {
+    /// The bytes of a header that has not arrived whole.
+    header: [u8; MAX_HEADER],
+    header_len: usize,
+    frame: Option<Current>,
+    /// The kind of the message that is under way, if it comes in several frames.
+    message: Option<Data>,
+    fragments: u32,
+    /// The unmasked payload of the message so far.
+    payload: Vec<u8>,
+    /// How much of a text has been found to be whole UTF-8 sequences.
+    checked: usize,
+    /// The unmasked payload of a control frame so far; those may come between the frames of a message.
+    control: Vec<u8>,
+}
+
+/// A frame whose header has arrived.
+#[derive(Clone, Copy, Debug)]
+struct Current {
+    opcode: OpCode,
+    is_final: bool,
+    mask: [u8; 4],
+    /// Payload bytes that have arrived.
+    received: usize,
+    length: usize,
+}
+
+/// What is complete, and lies in the scratch buffer.
+enum Complete {
+    Text,
+    Binary,
+    Control(Control),
+}
 
 impl WebSocket {
-    pub(crate) fn new(max_message_bytes: usize) -> WebSocket {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER)
-            // Every frame is handed to the outbox as soon as it is encoded.
-            .write_buffer_size(0)
-            .max_write_buffer_size(READ_BUFFER)
-            .max_message_size(Some(max_message_bytes))
-            .max_frame_size(Some(max_message_bytes));
-        WebSocket(WebSocketContext::new(Role::Server, Some(config)))
-    }
-
     /// Takes from `input` up to the end of the next message or control frame. `None` when `input` holds no more.
-    pub(crate) fn receive(&mut self, input: &mut &[u8], outbox: &mut Outbox) -> Option<Received> {
-        let mut feed = Feed { input, outbox };
-        let received = match self.0.read(&mut feed) {
-            Ok(Message::Text(text)) => Received::Text(text),
-            Ok(Message::Binary(bytes)) => Received::Binary(bytes),
-            Ok(Message::Ping(_)) => {
-                // The pong goes out at its place among the other frames, not at the next read.
-                let _ = self.0.flush(&mut feed);
+    pub(crate) fn receive<'s>(
+        &mut self,
+        input: &mut &[u8],
+        scratch: &'s mut Vec<u8>,
+        outbox: &mut Outbox,
+        limits: Limits,
+    ) -> Option<Received<'s>> {
+        let complete = match self.next_complete(input, scratch, limits) {
+            Ok(complete) => complete?,
+            Err(reason) => return Some(Received::Fault(reason)),
+        };
+        Some(match complete {
+            Complete::Text => match str::from_utf8(scratch) {
+                Ok(text) => Received::Text(text),
+                Err(_) => Received::Fault(CloseReason::BadUtf8),
+            },
+            Complete::Binary => Received::Binary(scratch),
+            Complete::Control(Control::Ping) => {
+                // After a close frame nothing else is sent (RFC 6455 section 5.5.1).
+                if !self.close_sent {
+                    outbox.push(Frame::pong(scratch).into_bytes());
+                }
                 Received::Ping
             }
-            Ok(Message::Pong(payload)) => Received::Pong(payload),
-            Ok(Message::Close(_)) => {
-                // Queues the answer, unless ours went first. It ends with `ConnectionClosed`, as it should.
-                let _ = self.0.flush(&mut feed);
+            Complete::Control(Control::Pong) => Received::Pong(scratch),
+            Complete::Control(Control::Close) => self.receive_close(scratch, outbox),
+            Complete::Control(Control::Reserved(_)) => unreachable!("the header was refused"),
+        })
+    }
+
+    /// Queues a close frame. What the peer sends from then on is read only for its own close frame.
+    pub(crate) fn close(&mut self, code: u16, reason: &str, outbox: &mut Outbox) {
+        if !mem::replace(&mut self.close_sent, true) {
+            outbox.push(Frame::close(code, reason).into_bytes());
+        }
+    }
+
+    /// A close frame is empty, or a code and a reason in UTF-8 (RFC 6455 section 5.5.1). It is answered by its like.
+    fn receive_close(&mut self, payload: &[u8], outbox: &mut Outbox) -> Received<'static> {
+        let Some((code, reason)) = payload.split_first_chunk() else {
+            if !payload.is_empty() {
+                return Received::Fault(CloseReason::ProtocolError);
+            }
+            if !mem::replace(&mut self.close_sent, true) {
+                outbox.push(Frame::empty_close().into_bytes());
+            }
+            return Received::Close;
+        };
+        let code = u16::from_be_bytes(*code);
+        if !CloseCode::from(code).is_allowed() {
+            return Received::Fault(CloseReason::ProtocolError);
+        }
+        match str::from_utf8(reason) {
+            Ok(reason) => {
+                self.close(code, reason, outbox);
                 Received::Close
             }
-            Ok(Message::Frame(_)) => unreachable!("tungstenite never reads a raw frame"),
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return None,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed) => Received::Close,
-            Err(Error::Capacity(_)) => Received::Fault(CloseReason::MessageTooBig),
-            Err(Error::Utf8(_)) => Received::Fault(CloseReason::BadUtf8),
-            Err(_) => Received::Fault(CloseReason::ProtocolError),
-        };
-        Some(received)
-    }
-
-    /// Queues a close frame. It must go through tungstenite, or the peer's close frame would be answered a second time.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str, outbox: &mut Outbox) {
-        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from_static(reason) };
-        // After the peer's close frame there is nothing to add; tungstenite says so with an error.
-        let _ = self.0.close(&mut Feed { input: &mut &[][..], outbox }, Some(frame));
-    }
-}
-
-/// The received slice and the outbox, as a stream.
-struct Feed<'a, 'b> {
-    input: &'a mut &'b [u8],
-    outbox: &'a mut Outbox,
-}
-
-impl Read for Feed<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.input.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
+            Err(_) => Received::Fault(CloseReason::BadUtf8),
         }
-        self.input.read(buffer)
+    }
+
+    fn next_complete(
+        &mut self,
+        input: &mut &[u8],
+        scratch: &mut Vec<u8>,
+        limits: Limits,
+    ) -> Result<Option<Complete>, CloseReason> {
+        loop {
+            if self.partial.as_ref().is_none_or(|partial| partial.frame.is_none()) {
+                let Some(frame) = self.next_header(input)? else { return Ok(None) };
+                self.check(&frame, limits)?;
+                // The usual case: nothing is under way, and the whole message is here.
+                if self.partial.is_none()
+                    && frame.is_final
+                    && let Some((payload, rest)) = input.split_at_checked(frame.length)
+                {
+                    *input = rest;
+                    scratch.clear();
+                    unmask_into(scratch, payload, frame.mask, 0);
+                    return Ok(Some(match frame.opcode {
+                        OpCode::Data(Data::Text) => Complete::Text,
+                        OpCode::Data(_) => Complete::Binary,
+                        OpCode::Control(control) => Complete::Control(control),
+                    }));
+                }
+                self.partial.get_or_insert_default().begin(frame);
+            }
+            let partial = self.partial.as_mut().expect("a frame is under way");
+            if let Some(complete) = partial.go_on(input, scratch)? {
+                if partial.is_over() {
+                    self.partial = None;
+                }
+                return Ok(Some(complete));
+            }
+            if input.is_empty() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The next frame's header, once all of it is there. The bytes of a part of one are kept.
+    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<Current>, CloseReason> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        match &mut self.partial {
+            Some(partial) if partial.header_len > 0 => {
+                // Continues a header: as much of the input as a header can need, then back to where it ended.
+                let held = partial.header_len;
+                let more = input.len().min(MAX_HEADER - held);
+                partial.header[held..held + more].copy_from_slice(&input[..more]);
+                let parsed = parse_header(&partial.header[..held + more])?;
+                let Some((frame, length)) = parsed else {
+                    partial.header_len += more;
+                    *input = &input[more..];
+                    return Ok(None);
+                };
+                partial.header_len = 0;
+                *input = &input[length - held..];
+                Ok(Some(frame))
+            }
+            _ => {
+                let Some((frame, length)) = parse_header(input)? else {
+                    let partial = self.partial.get_or_insert_default();
+                    partial.header[..input.len()].copy_from_slice(input);
+                    partial.header_len = input.len();
+                    *input = &[];
+                    return Ok(None);
+                };
+                // A header that came in pieces left nothing else behind.
+                if self.partial.as_ref().is_some_and(|partial| partial.is_over()) {
+                    self.partial = None;
+                }
+                *input = &input[length..];
+                Ok(Some(frame))
+            }
+        }
+    }
+
+    /// Refuses a frame that may not be, or may not be here, before any of its payload is read.
+    fn check(&mut self, frame: &Current, limits: Limits) -> Result<(), CloseReason> {
+        let under_way = self.partial.as_ref().filter(|partial| partial.message.is_some());
+        let so_far = under_way.map_or(0, |partial| partial.payload.len());
+        match frame.opcode {
+            OpCode::Control(_) if !frame.is_final || frame.length > MAX_CONTROL => Err(CloseReason::ProtocolError),
+            OpCode::Control(_) => Ok(()),
+            OpCode::Data(Data::Continue) if under_way.is_none() => Err(CloseReason::ProtocolError),
+            OpCode::Data(Data::Text | Data::Binary) if under_way.is_some() => Err(CloseReason::ProtocolError),
+            OpCode::Data(_) if frame.length > limits.max_message_bytes - so_far => Err(CloseReason::MessageTooBig),
+            OpCode::Data(_) if under_way.is_some_and(|partial| partial.fragments >= limits.max_fragments) => {
+                Err(CloseReason::PolicyViolation)
+            }
+            OpCode::Data(_) => Ok(()),
+        }
     }
 }
 
-impl Write for Feed<'_, '_> {
-    /// tungstenite hands over its whole write buffer, which holds whole frames.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.outbox.push(Bytes::copy_from_slice(bytes));
-        Ok(bytes.len())
+impl Partial {
+    fn begin(&mut self, frame: Current) {
+        self.frame = Some(frame);
+        if let OpCode::Data(kind) = frame.opcode {
+            self.fragments += 1;
+            if kind != Data::Continue {
+                self.message = Some(kind);
+            }
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    /// Takes what has arrived of the frame under way.
+    fn go_on(&mut self, input: &mut &[u8], scratch: &mut Vec<u8>) -> Result<Option<Complete>, CloseReason> {
+        let frame = self.frame.as_mut().expect("a frame is under way");
+        let (arrived, rest) = input.split_at(input.len().min(frame.length - frame.received));
+        *input = rest;
+        let buffer = if matches!(frame.opcode, OpCode::Control(_)) { &mut self.control } else { &mut self.payload };
+        unmask_into(buffer, arrived, frame.mask, frame.received);
+        frame.received += arrived.len();
+        let Current { opcode, is_final, received, length, .. } = *frame;
+        if self.message == Some(Data::Text) && matches!(opcode, OpCode::Data(_)) {
+            self.checked += utf8_prefix(&self.payload[self.checked..])?;
+        }
+        if received < length {
+            return Ok(None);
+        }
+        self.frame = None;
+        if let OpCode::Control(control) = opcode {
+            *scratch = mem::take(&mut self.control);
+            return Ok(Some(Complete::Control(control)));
+        }
+        if !is_final {
+            return Ok(None);
+        }
+        *scratch = mem::take(&mut self.payload);
+        self.fragments = 0;
+        self.checked = 0;
+        let kind = self.message.take().expect("a message is under way");
+        Ok(Some(if kind == Data::Text { Complete::Text } else { Complete::Binary }))
+    }
+
+    /// Whether nothing is under way any more.
+    fn is_over(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+}
+
+/// Reads a frame's header and returns it with its own length; `None` when more of it must arrive.
+fn parse_header(bytes: &[u8]) -> Result<Option<(Current, usize)>, CloseReason> {
+    let mut cursor = Cursor::new(bytes);
+    // An opcode that is reserved.
+    let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
+    let Some((header, length)) = parsed else { return Ok(None) };
+    // No extension is negotiated, and every client masks (RFC 6455 sections 5.2 and 5.1).
+    let Some(mask) = header.mask.filter(|_| !(header.rsv1 || header.rsv2 || header.rsv3)) else {
+        return Err(CloseReason::ProtocolError);
+    };
+    let length = usize::try_from(length).map_err(|_| CloseReason::MessageTooBig)?;
+    let frame = Current { opcode: header.opcode, is_final: header.is_final, mask, received: 0, length };
+    Ok(Some((frame, cursor.position() as usize)))
+}
+
+/// Appends `payload`, which begins `offset` bytes into its frame, without its mask (RFC 6455 section 5.3).
+fn unmask_into(buffer: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usize) {
+    let start = buffer.len();
+    buffer.extend_from_slice(payload);
+    let turned: [u8; 4] = std::array::from_fn(|index| mask[(index + offset) % 4]);
+    let wide = u64::from_ne_bytes([turned, turned].concat().try_into().expect("twice four bytes"));
+    let (chunks, rest) = buffer[start..].as_chunks_mut();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(turned.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// How many bytes are whole UTF-8 sequences; a sequence that is cut off at the end may yet be completed.
+fn utf8_prefix(bytes: &[u8]) -> Result<usize, CloseReason> {
+    match str::from_utf8(bytes) {
+        Ok(_) => Ok(bytes.len()),
+        Err(error) if error.error_len().is_none() => Ok(error.valid_up_to()),
+        Err(_) => Err(CloseReason::BadUtf8),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+
+    use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+    use tungstenite::{Error, Message};
+
+    use super::*;
+    use crate::random::Random;
+    use crate::sim::wire::{self, Opcode};
+
+    const LIMITS: Limits = Limits { max_message_bytes: 300, max_fragments: 1000 };
+
+    /// What was received, in a form in which the two readers can be compared.
+    #[derive(Clone, Debug, PartialEq, Eq)]
+    enum Seen {
+        Text(String),
+        Binary(Vec<u8>),
+        Ping,
+        Pong(Vec<u8>),
+        Close,
+        Fault,
+    }
+
+    /// Feeds `stream` cut as `cuts` says. Returns what was seen, and what was answered.
+    fn ours(stream: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u8>) {
+        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let (mut seen, mut rest) = (Vec::new(), stream);
+        'all: while !rest.is_empty() {
+            let (mut input, after) = rest.split_at(cut().min(rest.len()));
+            rest = after;
+            while let Some(received) = websocket.receive(&mut input, &mut scratch, &mut outbox, LIMITS) {
+                seen.push(match received {
+                    Received::Text(text) => Seen::Text(text.to_owned()),
+                    Received::Binary(bytes) => Seen::Binary(bytes.to_vec()),
+                    Received::Ping => Seen::Ping,
+                    Received::Pong(bytes) => Seen::Pong(bytes.to_vec()),
+                    Received::Close => Seen::Close,
+                    Received::Fault(_) => Seen::Fault,
+                });
+                if matches!(seen.last(), Some(Seen::Close | Seen::Fault)) {
+                    break 'all;
+                }
+            }
+            assert!(input.is_empty(), "what is not answered is kept");
+        }
+        let mut answered = Vec::new();
+        outbox.write_to(&mut answered).expect("a vector takes everything");
+        (seen, answered)
+    }
+
+    /// tungstenite's own state machine as the model.
+    fn model(stream: &[u8]) -> (Vec<Seen>, Vec<u8>) {
+        struct Feed<'a>(&'a [u8], Vec<u8>);
+        impl Read for Feed<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                if self.0.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.read(buffer) }
+            }
+        }
+        impl Write for Feed<'_> {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.1.extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let config = WebSocketConfig::default()
+            .read_buffer_size(128)
+            .write_buffer_size(0)
+            .max_message_size(Some(LIMITS.max_message_bytes))
+            .max_frame_size(Some(LIMITS.max_message_bytes));
+        let mut context = WebSocketContext::new(Role::Server, Some(config));
+        let mut feed = Feed(stream, Vec::new());
+        let mut seen = Vec::new();
+        loop {
+            seen.push(match context.read(&mut feed) {
+                Ok(Message::Text(text)) => Seen::Text(text.to_string()),
+                Ok(Message::Binary(bytes)) => Seen::Binary(bytes.to_vec()),
+                Ok(Message::Ping(_)) => Seen::Ping,
+                Ok(Message::Pong(bytes)) => Seen::Pong(bytes.to_vec()),
+                Ok(Message::Close(_)) => Seen::Close,
+                Ok(Message::Frame(_)) => unreachable!("never read"),
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => Seen::Fault,
+            });
+            let _ = context.flush(&mut feed);
+            if matches!(seen.last(), Some(Seen::Close | Seen::Fault)) {
+                break;
+            }
+        }
+        (seen, feed.1)
+    }
+
+    /// A message in one to four frames, cut inside characters too, with pings between them.
+    fn proper_message(random: &mut Random) -> Vec<u8> {
+        let payload = "añ€😀".repeat(random.below(12) as usize).into_bytes();
+        let mut opcode = if random.percent(70) { Opcode::TEXT } else { Opcode::BINARY };
+        let (mut bytes, mut rest) = (Vec::new(), &payload[..]);
+        for last in [random.percent(50), random.percent(50), random.percent(50), true] {
+            let mask = (random.next_u64() as u32).to_be_bytes();
+            let (piece, after) =
+                rest.split_at(if last { rest.len() } else { random.below(rest.len() as u64 + 1) as usize });
+            rest = after;
+            bytes.extend(wire::frame(opcode, last, piece, mask));
+            if last {
+                break;
+            }
+            opcode = Opcode::CONTINUATION;
+            if random.percent(30) {
+                bytes.extend(wire::frame(Opcode::PING, true, b"ping", mask));
+            }
+        }
+        bytes
+    }
+
+    /// Some messages, and after them frames that may be anything: any opcode, fragments, texts that are cut inside a character, close frames.
+    fn stream(random: &mut Random) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for _ in 0..random.below(6) {
+            bytes.extend(proper_message(random));
+        }
+        for _ in 0..random.below(5) {
+            let opcode = match random.below(20) {
+                0..=5 => Opcode::TEXT,
+                6..=8 => Opcode::BINARY,
+                9..=13 => Opcode::CONTINUATION,
+                14 | 15 => Opcode::PING,
+                16 => Opcode::PONG,
+                17 => Opcode::CLOSE,
+                _ => Opcode(random.below(16) as u8),
+            };
+            let longest = if random.percent(10) { 320 } else { 20 };
+            let (skip, length) = (random.below(10) as usize, random.below(longest) as usize);
+            let mut payload: Vec<u8> = "añ€😀".bytes().cycle().skip(skip).take(length).collect();
+            if opcode == Opcode::CLOSE && random.percent(80) {
+                payload.splice(0..0, [1000u16, 1001, 1005, 3000, 999, 5000][random.below(6) as usize].to_be_bytes());
+            }
+            let mask = (random.next_u64() as u32).to_be_bytes();
+            let mut frame = wire::frame(opcode, random.percent(65), &payload, mask);
+            if random.percent(5) {
+                let at = random.below(frame.len() as u64) as usize;
+                frame[at] ^= 1 << random.below(8);
+            }
+            bytes.extend(frame);
+        }
+        bytes
+    }
+
+    #[test]
+    fn receives_what_tungstenite_receives() {
+        let (mut faults, mut texts) = (0, 0);
+        for seed in 0..6000 {
+            let mut random = Random::new(seed);
+            let stream = stream(&mut random);
+            let (whole, answered) = ours(&stream, || usize::MAX);
+            assert_eq!(ours(&stream, || 1), (whole.clone(), answered.clone()), "seed {seed}: byte by byte");
+            let pieces = ours(&stream, || 1 + random.below(40) as usize);
+            assert_eq!(pieces, (whole.clone(), answered.clone()), "seed {seed}: in pieces");
+
+            let (expected, expected_answer) = model(&stream);
+            texts += whole.iter().filter(|seen| matches!(seen, Seen::Text(_))).count();
+            if whole.last() == Some(&Seen::Fault) {
+                // It may fail earlier than tungstenite, which looks at a frame when all of it is there, and it fails a
+                // close frame with a forbidden code, which tungstenite answers.
+                faults += 1;
+                let before = &whole[..whole.len() - 1];
+                assert!(expected.starts_with(before), "seed {seed}: {whole:?} {expected:?}");
+                let goes_on = expected.get(before.len());
+                assert!(
+                    goes_on.is_none_or(|next| matches!(next, Seen::Fault | Seen::Close)),
+                    "seed {seed}: {expected:?}"
+                );
+            } else {
+                assert_eq!((whole, answered), (expected, expected_answer), "seed {seed}");
+            }
+        }
+        assert!(faults > 1000 && texts > 1000, "both are tried: {faults} faults, {texts} texts");
+    }
+
+    #[test]
+    fn a_text_fails_at_the_first_byte_that_cannot_be_utf8() {
+        // U+0041, then F4 90: no sequence that begins like this exists (RFC 3629 section 3).
+        let frame = wire::frame(Opcode::TEXT, true, b"A\xf4\x90abcdefghij", [7; 4]);
+        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        for (at, byte) in frame.iter().enumerate() {
+            let received = websocket.receive(&mut &[*byte][..], &mut scratch, &mut outbox, LIMITS);
+            if at < 6 + 2 {
+                assert_eq!(received, None);
+            } else {
+                assert_eq!(received, Some(Received::Fault(CloseReason::BadUtf8)));
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_connection_owns_no_buffer() {
+        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let mut bytes = wire::text("one");
+        bytes.extend(wire::frame(Opcode::TEXT, false, b"tw", [1; 4]));
+        bytes.extend(wire::frame(Opcode::CONTINUATION, true, b"o", [1; 4]));
+        for byte in &bytes {
+            websocket.receive(&mut &[*byte][..], &mut scratch, &mut outbox, LIMITS);
+        }
+        assert_eq!(scratch, b"two");
+        assert!(websocket.partial.is_none());
+        assert_eq!(size_of::<WebSocket>(), 16);
+    }
+
+    #[test]
+    fn fragments_are_bounded() {
+        let limits = Limits { max_fragments: 3, ..LIMITS };
+        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let mut bytes = wire::frame(Opcode::BINARY, false, b"", [1; 4]);
+        for _ in 0..3 {
+            bytes.extend(wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]));
+        }
+        let received = websocket.receive(&mut &bytes[..], &mut scratch, &mut outbox, limits);
+        assert_eq!(received, Some(Received::Fault(CloseReason::PolicyViolation)));
     }
 }

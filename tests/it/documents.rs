@@ -1,9 +1,11 @@
 //! The README says what the code does.
 //!
-//! The tables between its markers are written by these tests: `LOBBYD_BLESS=1 cargo test documents` brings them up to date.
+//! What stands between its markers is written by these tests and those of `operating`: `LOBBYD_BLESS=1 cargo test documents` brings them up to date.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use lobbyd::{CloseReason, Config, Reconnect};
 
@@ -13,13 +15,27 @@ fn readme() -> (PathBuf, String) {
     (path, text)
 }
 
-/// Compares what stands between a marker and the next `<!-- end -->` with what should.
-#[track_caller]
-fn check(marker: &str, expected: &str) {
-    let (path, text) = readme();
+/// Tests of this process that write the README do so one after the other.
+static WRITING: Mutex<()> = Mutex::new(());
+
+fn find(text: &str, marker: &str) -> Range<usize> {
     let start = text.find(marker).expect("the marker is there");
     let start = start + text[start..].find('\n').expect("the marker has a line of its own") + 1;
-    let end = start + text[start..].find("<!-- end -->").expect("the table ends");
+    start..start + text[start..].find("<!-- end -->").expect("the section ends")
+}
+
+/// What stands between a marker and the next `<!-- end -->`.
+pub fn section(marker: &str) -> String {
+    let (_, text) = readme();
+    text[find(&text, marker)].to_owned()
+}
+
+/// Compares what stands between a marker and the next `<!-- end -->` with what should.
+#[track_caller]
+pub fn check(marker: &str, expected: &str) {
+    let _turn = WRITING.lock();
+    let (path, text) = readme();
+    let Range { start, end } = find(&text, marker);
     if std::env::var_os("LOBBYD_BLESS").is_some() {
         fs::write(path, [&text[..start], expected, &text[end..]].concat()).expect("the README can be written");
     } else {

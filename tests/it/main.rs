@@ -1,16 +1,19 @@
-//! The integration tests, through the public API alone. Time is virtual everywhere but in `net` and `program`.
+//! The integration tests, through the public API alone. Time is virtual everywhere but in `net`.
 
 mod scenario;
 
+mod admin;
 mod bytewise;
 mod closes;
 mod documents;
+mod drain;
 mod faults;
 mod health;
 mod http;
 mod identity;
 mod limits;
 mod net;
+mod operating;
 mod origins;
 mod pressure;
 #[cfg(feature = "bin")]
@@ -18,5 +21,7 @@ mod program;
 mod protocol;
 mod protocol_errors;
 mod rates;
+mod regressions;
+mod simulator;
 mod tidy;
 mod witness;

@@ -19,10 +19,11 @@ fn config() -> Config {
 }
 
 /// A client whose socket never blocks the test: it reads while the server turns.
-struct Client {
+pub struct Client {
     stream: TcpStream,
     reader: Reader,
-    ended: bool,
+    /// Whether the server has shut down its side.
+    pub ended: bool,
 }
 
 impl Client {
@@ -32,17 +33,17 @@ impl Client {
         Client { stream, reader: Reader::default(), ended: false }
     }
 
-    fn connect(address: SocketAddr, lobby: &str, user: &str) -> Client {
+    pub fn connect(address: SocketAddr, lobby: &str, user: &str) -> Client {
         let mut client = Client::open(address);
         client.send(&wire::upgrade_request(&format!("/ws/{lobby}?token={user}"), &[]));
         client
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).expect("the socket takes a small request");
     }
 
-    fn poll(&mut self) -> Option<Received> {
+    pub fn poll(&mut self) -> Option<Received> {
         let mut bytes = [0; 65536];
         match self.stream.read(&mut bytes) {
             Ok(0) => self.ended = true,
@@ -55,7 +56,7 @@ impl Client {
 
     /// Turns the server until the client has received something. A thousand turns are some seconds.
     #[track_caller]
-    fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
+    pub fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
         for _ in 0..1000 {
             if let Some(received) = self.poll() {
                 return received;
@@ -66,7 +67,7 @@ impl Client {
     }
 
     #[track_caller]
-    fn json<A: App>(&mut self, server: &mut Server<A>) -> serde_json::Value {
+    pub fn json<A: App>(&mut self, server: &mut Server<A>) -> serde_json::Value {
         match self.next(server) {
             Received::Text(text) => serde_json::from_str(&text).expect("the relay speaks JSON"),
             other => panic!("expected a text, got {other:?}"),
@@ -204,7 +205,8 @@ fn other_threads_answer_command_and_stop() {
     ann.end(&mut server);
     drop(ann);
     for _ in 0..1000 {
-        if server.turn(SHORT).expect("the loop goes on") == (Status::Stopped { cut: 0 }) {
+        if let Status::Stopped(totals) = server.turn(SHORT).expect("the loop goes on") {
+            assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
             return;
         }
     }

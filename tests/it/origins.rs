@@ -18,7 +18,7 @@ fn set(field: &str, text: &str) -> Result<Config, String> {
 /// Whether a page of `origin` may connect, when `allowed` is configured. The server is called `localhost` in the request.
 #[track_caller]
 fn check_origin(allowed: &str, origin: &str, expected: &str) {
-    let config = set("allowed_origins", allowed).expect("a good list");
+    let config = set("allowed_origin", allowed).expect("a good list");
     check(config, &format!("ann > get /ws/chess?token=ann Origin: {origin}\nann < {expected}"));
 }
 
@@ -71,12 +71,12 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 #[test]
 fn a_list_of_origins_is_one_of_origins() {
     for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
-        let problem = set("allowed_origins", wrong).expect_err(wrong);
+        let problem = set("allowed_origin", wrong).expect_err(wrong);
         assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
     }
     for (text, shown) in [("own", "own"), ("any", "any"), ("", "own"), ("own,http://a.example", "http://a.example")] {
-        let config = set("allowed_origins", text).expect(text);
-        let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origins").expect("a field");
+        let config = set("allowed_origin", text).expect(text);
+        let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origin").expect("a field");
         assert_eq!((field.show)(&config), shown);
     }
 }

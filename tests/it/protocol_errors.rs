@@ -163,7 +163,7 @@ fn a_close_is_echoed_once() {
 #[test]
 fn codes_that_must_not_be_sent_are_answered_with_1002() {
     for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535_u16] {
-        check_close(&code.to_be_bytes(), "close 1002 Protocol violation");
+        check(&[wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), MASK)], CloseReason::ProtocolError);
     }
 }
 

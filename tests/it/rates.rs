@@ -192,7 +192,8 @@ fn a_message_in_pieces_costs_what_it_has() {
 /// No message has to be complete for its bytes to count.
 #[test]
 fn pieces_without_end_are_ended() {
-    let config = Config { max_rate_strikes: 3, bytes_per_second: Limit::at_most(65_536), ..no_rates() };
+    let limits = Config { max_rate_strikes: 3, max_fragments: u32::MAX, ..no_rates() };
+    let config = Config { bytes_per_second: Limit::at_most(65_536), ..limits };
     let mut world = World::new(config, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.send("ann", &wire::frame(Opcode::TEXT, false, b"", [1; 4]));

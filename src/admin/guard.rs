@@ -1,0 +1,183 @@
+//! Who may ask: nobody whom a foreign page sent, and only who has the token where one is needed.
+//!
+//! A page can make its visitor's browser send requests to a loopback address. DNS rebinding makes them look as if they
+//! belonged to the page, but leaves its name in `Host`; cross-site requests carry the page's `Origin`, and cannot be
+//! `application/json` without asking first, which nobody answers here.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::http::{Answer, Headers};
+use crate::config::Config;
+
+/// The shortest token that is taken.
+const MIN_TOKEN: usize = 16;
+
+/// The token that an operator shows. Never displayed.
+pub struct Token(Box<[u8]>);
+
+impl Token {
+    /// What a token file holds: one line of at least 16 visible ASCII characters.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, as a rule.
+    pub fn read(text: &str) -> Result<Token, &'static str> {
+        let token = text.trim_ascii_end();
+        match token {
+            _ if token.len() < MIN_TOKEN => Err("must hold at least 16 characters: `openssl rand -hex 32` makes some"),
+            _ if !token.bytes().all(|c| c.is_ascii_graphic()) => {
+                Err("must hold one line of visible ASCII characters and nothing else")
+            }
+            _ => Ok(Token(token.as_bytes().into())),
+        }
+    }
+
+    /// Takes as long for a wrong token as for the right one; only its length can be learnt from the time it takes.
+    fn is(&self, shown: &[u8]) -> bool {
+        let differences = self.0.iter().zip(shown).fold(0, |sum, (own, shown)| sum | (own ^ shown));
+        self.0.len() == shown.len() && std::hint::black_box(differences) == 0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// The address listened on.
+    listens_on: Option<IpAddr>,
+    /// A further name that this server is known under.
+    name: Option<String>,
+    token: Option<Token>,
+}
+
+impl Guard {
+    pub(super) fn new(config: &Config, token: Option<Token>) -> Guard {
+        Guard { listens_on: config.admin.map(|address| address.ip()), name: config.admin_host.clone(), token }
+    }
+
+    /// Whether the request comes from where it may come from.
+    pub(super) fn check_source(&self, headers: Headers<'_>) -> Result<(), Answer> {
+        if !self.is_ours(headers.host) {
+            let message = "this server is not known under the name in Host; use its address, or set admin_host";
+            return Err(Answer::error(403, "foreign_host", message));
+        }
+        match headers.origin {
+            Some(origin) if !is_same(origin, headers.host) => {
+                Err(Answer::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn check_token(&self, headers: Headers<'_>) -> Result<(), Answer> {
+        let Some(token) = &self.token else { return Ok(()) };
+        let shown = headers.authorization.and_then(|value| value.split_once(' '));
+        match shown {
+            Some((scheme, shown)) if scheme.eq_ignore_ascii_case("bearer") && token.is(shown.trim().as_bytes()) => {
+                Ok(())
+            }
+            _ => {
+                Err(Answer::error(401, "unauthorized", "send Authorization: Bearer with the token of admin_token_file")
+                    .with_line("WWW-Authenticate: Bearer\r\n"))
+            }
+        }
+    }
+
+    /// Whether `host` is an address or name of this server. The port may be another one: that of a tunnel, say.
+    fn is_ours(&self, host: &str) -> bool {
+        let name = without_port(host);
+        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        let address = match bare {
+            Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            None => name.parse().ok().filter(IpAddr::is_ipv4),
+        };
+        match address {
+            Some(address) => {
+                let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
+                // An address cannot be rebound: only names can.
+                address.is_loopback() || listens_on_all || self.listens_on == Some(address)
+            }
+            None => {
+                let is_named = self.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
+                is_named || name.eq_ignore_ascii_case("localhost")
+            }
+        }
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) && !name.ends_with(':') => {
+            // The colons of an address in brackets are not that of a port.
+            if name.starts_with('[') && !name.ends_with(']') { host } else { name }
+        }
+        _ => host,
+    }
+}
+
+/// Whether an origin is that of this server as the client knows it.
+fn is_same(origin: &str, host: &str) -> bool {
+    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_host(admin: &str, host: &str, ours: bool) {
+        let config = Config {
+            admin: Some(admin.parse().expect("an address")),
+            admin_host: Some("lobby.internal".into()),
+            ..Config::default()
+        };
+        assert_eq!(Guard::new(&config, None).is_ours(host), ours, "{host} at {admin}");
+    }
+
+    #[test]
+    fn only_names_that_cannot_be_rebound_are_ours() {
+        for host in ["localhost", "LocalHost:9002", "127.0.0.1", "127.0.0.1:1", "127.8.9.1:9002", "[::1]", "[::1]:9002"]
+        {
+            check_host("127.0.0.1:9002", host, true);
+        }
+        check_host("127.0.0.1:9002", "lobby.internal:9002", true);
+        check_host("10.0.0.7:9002", "10.0.0.7:9002", true);
+        check_host("0.0.0.0:9002", "192.168.0.1:9002", true);
+        for host in [
+            "",
+            ":",
+            ":9002",
+            "evil.example",
+            "evil.example:9002",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.8",
+            "[::2]:9002",
+            "::1",
+            "[::1",
+            "0177.0.0.1",
+            "2130706433",
+            "localhost:9002:9002",
+            "a@localhost",
+        ] {
+            check_host("10.0.0.7:9002", host, false);
+        }
+    }
+
+    #[test]
+    fn tokens_are_compared_whole() {
+        let token = Token::read("0123456789abcdef\n").expect("a token");
+        assert!(token.is(b"0123456789abcdef"));
+        for wrong in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg"] {
+            assert!(!token.is(wrong.as_bytes()), "{wrong}");
+        }
+        assert!(Token::read("short").is_err() && Token::read("0123456789 abcdef").is_err());
+        assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+}

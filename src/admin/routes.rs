@@ -1,0 +1,317 @@
+//! What an operator can ask: a request becomes one of a closed set of questions and commands, and its outcome an answer.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::http::{Answer, Request};
+use super::json::{Object, millis};
+use crate::close::{CloseReason, Reject};
+use crate::engine::Engine;
+use crate::engine::app::App;
+use crate::engine::drain::DrainTotals;
+use crate::engine::operator::{
+    LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
+};
+use crate::time::Time;
+use crate::wire::http::percent_decode;
+
+/// Items of a page unless `limit` says otherwise, and the most it may say: what a turn of the loop can do in passing.
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+/// How long a ping waits for its answer unless `timeout_ms` says otherwise, and at most.
+const DEFAULT_PING: u64 = 2000;
+const MAX_PING: u64 = 60_000;
+
+/// What an operator asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    Live,
+    Ready,
+    Stats,
+    Lobbies(Part),
+    Lobby(String, Part),
+    User(String, Part),
+    Do(OperatorCommand),
+}
+
+/// Which part of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    limit: usize,
+    after: Option<u64>,
+}
+
+/// Whether the path is open to everybody whom the guard lets ask at all: probes carry no token.
+pub(super) fn needs_no_token(path: &str) -> bool {
+    path.starts_with("/health/")
+}
+
+/// Reads a request.
+pub(super) fn read(request: &Request<'_>) -> Result<Ask, Answer> {
+    let segments: Option<Vec<Cow<'_, str>>> =
+        request.path[1..].split('/').map(|segment| percent_decode(segment, false)).collect();
+    let segments = segments.ok_or_else(|| bad("the path is not properly percent-encoded UTF-8"))?;
+    let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
+    let is_question = match segments[..] {
+        ["health", "live" | "ready"] | ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
+        ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
+        ["kick" | "drain"] => false,
+        _ => return Err(Answer::error(404, "not_found", "there is nothing here")),
+    };
+    match (is_question, request.method) {
+        (true, "GET" | "HEAD") => question(&segments, request.query),
+        (true, _) => Err(Answer::error(405, "method_not_allowed", "use GET").with_line("Allow: GET, HEAD\r\n")),
+        (false, "POST") => command(&segments, request),
+        (false, _) => Err(Answer::error(405, "method_not_allowed", "use POST").with_line("Allow: POST\r\n")),
+    }
+}
+
+fn question(segments: &[&str], query: &str) -> Result<Ask, Answer> {
+    let part = part(query)?;
+    Ok(match *segments {
+        ["health", "live"] => Ask::Live,
+        ["health", "ready"] => Ask::Ready,
+        ["stats"] => Ask::Stats,
+        ["lobbies"] => Ask::Lobbies(part),
+        ["lobbies", code] => Ask::Lobby(code.into(), part),
+        ["users", user] => Ask::User(user.into(), part),
+        _ => unreachable!("read() knows what is a question"),
+    })
+}
+
+fn part(query: &str) -> Result<Part, Answer> {
+    let mut part = Part { limit: DEFAULT_LIMIT, after: None };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
+            Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => part.limit = limit as usize,
+            Some(("limit", _)) => return Err(bad("limit must be from 1 to 1000")),
+            Some(("after", Ok(after))) => part.after = Some(after),
+            Some(("after", _)) => return Err(bad("after must be the `next` of an earlier page")),
+            _ => return Err(bad("the query may hold limit and after")),
+        }
+    }
+    Ok(part)
+}
+
+fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
+    // A page of another origin cannot send this type without asking first, which is never allowed.
+    let media_type = request.headers.content_type.and_then(|value| value.split(';').next());
+    if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(Answer::error(415, "not_json", "send Content-Type: application/json"));
+    }
+    let mut fields = Fields::read(request.body)?;
+    let command = match *segments {
+        ["lobbies", lobby, "publish"] => OperatorCommand::Publish { lobby: lobby.into(), payload: fields.payload()? },
+        ["users", user, "send"] => OperatorCommand::Send { user: user.into(), payload: fields.payload()? },
+        ["users", user, "ping"] => {
+            let timeout: u64 =
+                fields.take("timeout_ms", "must be milliseconds from 1 to 60000")?.unwrap_or(DEFAULT_PING);
+            if !(1..=MAX_PING).contains(&timeout) {
+                return Err(bad("timeout_ms must be milliseconds from 1 to 60000"));
+            }
+            OperatorCommand::Ping { user: user.into(), timeout: Duration::from_millis(timeout) }
+        }
+        ["lobbies", lobby, "lock"] => {
+            let locked = fields.take("locked", "must be true or false")?.unwrap_or(true);
+            OperatorCommand::Lock { lobby: lobby.into(), locked }
+        }
+        ["lobbies", lobby, "close"] => OperatorCommand::Close { lobby: lobby.into() },
+        ["lobbies", lobby, "kick"] => fields.kick(Whom::Lobby(lobby.into()))?,
+        ["users", user, "kick"] => fields.kick(Whom::User(user.into()))?,
+        ["kick"] => fields.kick(Whom::Everybody)?,
+        ["drain"] => OperatorCommand::Drain,
+        _ => unreachable!("read() knows what is a command"),
+    };
+    fields.end()?;
+    Ok(Ask::Do(command))
+}
+
+/// The fields of a request's body that have not been asked for.
+struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'a> Fields<'a> {
+    fn read(body: &'a [u8]) -> Result<Fields<'a>, Answer> {
+        match body.trim_ascii() {
+            [] => Ok(Fields(BTreeMap::new())),
+            // serde would take null for a map too.
+            body @ [b'{', ..] => {
+                serde_json::from_slice(body).map(Fields).map_err(|_| bad("the body is not valid JSON"))
+            }
+            _ => Err(bad("the body must be one JSON object")),
+        }
+    }
+
+    fn take<T: serde::Deserialize<'a>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, Answer> {
+        let value = self.0.remove(key).map(|raw| serde_json::from_str(raw.get())).transpose();
+        value.map_err(|_| bad(&format!("{key} {rule}")))
+    }
+
+    fn payload(&mut self) -> Result<Payload, Answer> {
+        match (self.0.remove("data"), self.take("text", "must be a string")?) {
+            (Some(data), None) => Ok(Payload::Json(data.get().into())),
+            (None, Some(text)) => Ok(Payload::Text(text)),
+            _ => Err(bad("send `data`, any JSON, or `text`, a string")),
+        }
+    }
+
+    fn kick(&mut self, whom: Whom) -> Result<OperatorCommand, Answer> {
+        let reconnect = self.take("reconnect", "must be true or false")?.unwrap_or(false);
+        Ok(OperatorCommand::Kick { whom, reconnect })
+    }
+
+    /// A field nobody knows is a mistake that should not look like success.
+    fn end(self) -> Result<(), Answer> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(key) => Err(bad(&format!("the body holds `{key}`, which means nothing here"))),
+        }
+    }
+}
+
+fn bad(message: &str) -> Answer {
+    Answer::error(400, "bad_request", message)
+}
+
+/// An answer, or the number under which it will come.
+pub(super) enum Outcome {
+    Answer(Answer),
+    Later(u64),
+}
+
+/// Does what is asked.
+pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: Ask) -> Outcome {
+    let answer = match ask {
+        Ask::Live => Answer::new(200, Object::new().string("status", "live")),
+        Ask::Ready if engine.is_draining() => Answer::new(503, Object::new().string("status", "draining")),
+        Ask::Ready => Answer::new(200, Object::new().string("status", "ready")),
+        Ask::Stats => stats(engine, now),
+        Ask::Lobbies(Part { limit, after }) => {
+            let Page { items, next } = engine.lobbies(after, limit);
+            let lobbies = items.iter().map(|view| lobby(Object::new(), view));
+            Answer::new(200, Object::new().array("lobbies", lobbies).optional("next", next))
+        }
+        Ask::Lobby(code, Part { limit, after }) => match engine.lobby(&code) {
+            None => refused(OperatorRefusal::NoSuchLobby),
+            Some(view) => {
+                let Page { items, next } = engine.lobby_members(&code, after, limit);
+                let users = items.iter().map(|view| seat(Object::new().string("user", &view.user), view));
+                Answer::new(200, lobby(Object::new(), &view).array("users", users).optional("next", next))
+            }
+        },
+        Ask::User(user, Part { limit, after }) => {
+            let Page { items, next } = engine.user_seats(&user, after, limit);
+            if items.is_empty() && after.is_none() {
+                refused(OperatorRefusal::NoSuchUser)
+            } else {
+                let seats = items.iter().map(|view| seat(Object::new().string("lobby", &view.lobby), view));
+                Answer::new(200, Object::new().string("user", &user).array("seats", seats).optional("next", next))
+            }
+        }
+        Ask::Do(command) => match engine.handle_operator(now, command) {
+            Ok(OperatorAnswer::Pinged(ticket)) => return Outcome::Later(ticket),
+            Ok(done) => done_as(done),
+            Err(refusal) => refused(refusal),
+        },
+    };
+    Outcome::Answer(answer)
+}
+
+fn done_as(done: OperatorAnswer) -> Answer {
+    match done {
+        OperatorAnswer::Sent { seq, sent } => {
+            let object = match seq {
+                Some(seq) => Object::new().plain("seq", seq),
+                None => Object::new(),
+            };
+            Answer::new(200, object.plain("queued", sent.queued).plain("dropped", sent.dropped))
+        }
+        OperatorAnswer::Ending(count) => Answer::new(200, Object::new().plain("closing", count)),
+        OperatorAnswer::Locked(locked) => Answer::new(200, Object::new().plain("locked", locked)),
+        OperatorAnswer::Draining(so_far) => {
+            Answer::new(202, totals(Object::new().string("status", "draining"), so_far))
+        }
+        OperatorAnswer::Pinged(_) => unreachable!("a ping is answered later"),
+    }
+}
+
+/// The answer to a ping that has ended.
+pub(super) fn pinged(report: &PingReport) -> Answer {
+    let best = report.answers.iter().filter_map(|(_, latency)| *latency).min();
+    let conns = report.answers.iter().map(|(seat, latency)| {
+        Object::new().string("conn", &seat.to_string()).optional("latency_ms", latency.map(millis))
+    });
+    let object = Object::new()
+        .string("user", &report.user)
+        .plain("healthy", best.is_some())
+        .optional("latency_ms", best.map(millis))
+        .array("conns", conns);
+    Answer::new(200, object)
+}
+
+fn refused(refusal: OperatorRefusal) -> Answer {
+    match refusal {
+        OperatorRefusal::NoSuchLobby => Answer::error(404, "no_such_lobby", "no lobby of that code exists"),
+        OperatorRefusal::NoSuchUser => Answer::error(404, "no_such_user", "the user is not connected"),
+        OperatorRefusal::NotJson => {
+            Answer::error(409, "not_json", "the members speak JSON: send `data` in place of `text`")
+        }
+        OperatorRefusal::TooLong => Answer::error(413, "too_long", "that is more than max_message_bytes"),
+        OperatorRefusal::Busy => {
+            Answer::error(503, "busy", "too many pings wait for their answers").with_line("Retry-After: 1\r\n")
+        }
+    }
+}
+
+fn lobby(object: Object, view: &LobbyView) -> Object {
+    object
+        .string("lobby", &view.code)
+        .plain("members", view.members)
+        .plain("locked", view.locked)
+        .plain("epoch", view.epoch)
+        .plain("seq", view.seq)
+}
+
+fn seat(object: Object, view: &SeatView) -> Object {
+    object
+        .string("conn", &view.seat.to_string())
+        .string("peer", &view.peer.to_string())
+        .plain("queued_bytes", view.queued_bytes)
+        .plain("idle_ms", view.idle.as_millis())
+}
+
+fn totals(object: Object, totals: DrainTotals) -> Object {
+    let DrainTotals { closed, flushed_bytes, dropped_bytes, forced } = totals;
+    object
+        .plain("closed", closed)
+        .plain("flushed_bytes", flushed_bytes)
+        .plain("dropped_bytes", dropped_bytes)
+        .plain("forced", forced)
+}
+
+fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
+    let stats = engine.stats();
+    let counters = &stats.counters;
+    let nonzero = |object: Object, (word, count): (&str, u64)| {
+        if count == 0 { object } else { object.plain(word, count) }
+    };
+    let closes = CloseReason::ALL.iter().map(|&reason| (reason.word(), counters.closed(reason)));
+    let errors = Reject::ALL.iter().map(|&reject| (reject.word(), counters.rejected(reject)));
+    let drain = engine.drain_totals().map(|so_far| totals(Object::new(), so_far).end());
+    let object = Object::new()
+        .string("status", if engine.is_draining() { "draining" } else { "ready" })
+        .plain("uptime_ms", now.as_micros() / 1000)
+        .plain("total_connections", stats.total_connections)
+        .optional("max_connections", stats.max_connections)
+        .plain("capacity_percent", stats.capacity_percent)
+        .plain("active_lobbies", stats.active_lobbies)
+        .plain("pending", stats.pending)
+        .plain("closing", stats.closing)
+        .plain("counters", counters.named().into_iter().fold(Object::new(), |o, (k, v)| o.plain(k, v)).end())
+        .plain("closed", closes.fold(Object::new(), nonzero).end())
+        .plain("errors", errors.fold(Object::new(), nonzero).end())
+        .optional("drain", drain);
+    Answer::new(200, object)
+}

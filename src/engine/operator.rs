@@ -1,0 +1,447 @@
+//! What an operator asks of a running server: pages of what is there, and commands.
+//!
+//! A command is plain data and reaches the engine through [`Engine::handle_operator`] alone. It does what an application
+//! does through its `Context`, by the same functions. The answer comes at once, but for a ping's, which
+//! [`Engine::poll_operator`] hands over when it is there.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Engine;
+use super::app::{App, Exclude, Sent, Speech};
+use super::core::Core;
+use super::drain::DrainTotals;
+use crate::close::CloseReason;
+use crate::id::{ConnId, SeatId};
+use crate::lobby::directory::{LobbyKey, SeatKey};
+use crate::lobby::protocol;
+use crate::time::Time;
+use crate::wire::frame::Frame;
+
+/// Pings of operators that may wait for their answers, or for their answers to be taken.
+const MAX_PINGS: usize = 64;
+
+/// Something an operator wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorCommand {
+    /// Say something to everybody in a lobby.
+    Publish {
+        /// The lobby's code.
+        lobby: String,
+        /// What is said.
+        payload: Payload,
+    },
+    /// Say something to one user, on all of its connections.
+    Send {
+        /// The user's id.
+        user: String,
+        /// What is said.
+        payload: Payload,
+    },
+    /// Ask a user's page whether it is alive. [`Engine::poll_operator`] has the answer.
+    Ping {
+        /// The user's id.
+        user: String,
+        /// How long to wait for the answer.
+        timeout: Duration,
+    },
+    /// End connections with 4003 `kicked`, or with 4103 `reconnect` when they may come back.
+    Kick {
+        /// Whose.
+        whom: Whom,
+        /// Whether the clients are to connect again.
+        reconnect: bool,
+    },
+    /// Let nobody new into a lobby, or let them in again. A lobby that becomes empty is gone, and its lock with it.
+    Lock {
+        /// The lobby's code.
+        lobby: String,
+        /// Whether it is locked from now on.
+        locked: bool,
+    },
+    /// End all connections in a lobby with 4006 `lobby_closed`.
+    Close {
+        /// The lobby's code.
+        lobby: String,
+    },
+    /// Say goodbye to everybody, as [`Engine::handle_drain`].
+    Drain,
+}
+
+/// What an operator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// JSON. With [`Speech::Json`] it is the `data` of a `message` or `direct` that is `from` nobody (`null`); with
+    /// [`Speech::Opaque`] it is a text message as it stands.
+    Json(String),
+    /// A text message as it stands, which only [`Speech::Opaque`] knows.
+    Text(String),
+}
+
+/// Whose connections an operator ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// All of one user's.
+    User(String),
+    /// All in one lobby.
+    Lobby(String),
+    /// All members'.
+    Everybody,
+}
+
+/// What came of an [`OperatorCommand`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OperatorAnswer {
+    /// Published or sent; `seq` is that of the `message` in its lobby.
+    Sent {
+        /// The number of the message in its lobby, when it has one.
+        seq: Option<u64>,
+        /// How many got it.
+        sent: Sent,
+    },
+    /// The answer will come from [`Engine::poll_operator`], under this number.
+    Pinged(u64),
+    /// So many connections end: the first `drain_batch` at once, the rest in batches.
+    Ending(usize),
+    /// The lobby is locked now, or is not.
+    Locked(bool),
+    /// The server is draining.
+    Draining(DrainTotals),
+}
+
+/// Why an [`OperatorCommand`] was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperatorRefusal {
+    /// No lobby of that code exists.
+    NoSuchLobby,
+    /// The user has no connection.
+    NoSuchUser,
+    /// A plain text, which is no message of the JSON protocol.
+    NotJson,
+    /// More than `max_message_bytes`.
+    TooLong,
+    /// Too many pings wait for their answers.
+    Busy,
+}
+
+/// The end of an operator's ping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PingReport {
+    /// The number that [`OperatorAnswer::Pinged`] gave.
+    pub ticket: u64,
+    /// Who was asked.
+    pub user: String,
+    /// For each of the user's seats the latency, or `None` when it did not answer in time.
+    pub answers: Vec<(SeatId, Option<Duration>)>,
+}
+
+/// A part of a list, and where the next part begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// In a fixed order. Whatever exists while all pages are asked for stands on exactly one of them.
+    pub items: Vec<T>,
+    /// What to ask for the next page `after`; `None` when this is the last.
+    pub next: Option<u64>,
+}
+
+/// A lobby, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LobbyView {
+    /// The lobby's code.
+    pub code: Arc<str>,
+    /// Members.
+    pub members: usize,
+    /// Whether it takes nobody new.
+    pub locked: bool,
+    /// New whenever a lobby comes into being.
+    pub epoch: u64,
+    /// The number of the last message.
+    pub seq: u64,
+}
+
+/// A member, as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatView {
+    /// The user's id.
+    pub user: Arc<str>,
+    /// The lobby's code.
+    pub lobby: Arc<str>,
+    /// The seat's name: the `conn` field of the protocol.
+    pub seat: SeatId,
+    /// The address the connection comes from.
+    pub peer: SocketAddr,
+    /// Bytes that wait to be written.
+    pub queued_bytes: usize,
+    /// How long nothing has been heard.
+    pub idle: Duration,
+}
+
+/// Pings that operators wait for.
+#[derive(Default)]
+pub(super) struct Pings {
+    last_ticket: u64,
+    open: Vec<Ping>,
+    done: VecDeque<PingReport>,
+}
+
+struct Ping {
+    ticket: u64,
+    user: String,
+    deadline: Time,
+    asked: Vec<Asked>,
+}
+
+struct Asked {
+    conn: ConnId,
+    seat: SeatId,
+    nonce: u64,
+    /// `None` while it is awaited.
+    outcome: Option<Option<Duration>>,
+}
+
+impl Pings {
+    /// When the first of them has waited long enough.
+    pub(super) fn next(&self) -> Option<Time> {
+        self.open.iter().map(|ping| ping.deadline).min()
+    }
+
+    /// The check that was begun with `nonce` has been answered.
+    pub(super) fn answered(&mut self, conn: ConnId, nonce: u64, latency: Duration) {
+        self.resolve(|asked| (asked.conn == conn && asked.nonce == nonce).then_some(Some(latency)));
+    }
+
+    /// The connection has ended: nothing more comes from it.
+    pub(super) fn ended(&mut self, conn: ConnId) {
+        self.resolve(|asked| (asked.conn == conn).then_some(None));
+    }
+
+    pub(super) fn expire(&mut self, now: Time) {
+        for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
+            ping.asked.iter_mut().for_each(|asked| asked.outcome = asked.outcome.or(Some(None)));
+        }
+        self.collect();
+    }
+
+    fn resolve(&mut self, outcome: impl Fn(&Asked) -> Option<Option<Duration>>) {
+        if self.open.is_empty() {
+            return;
+        }
+        for asked in self.open.iter_mut().flat_map(|ping| &mut ping.asked) {
+            asked.outcome = asked.outcome.or_else(|| outcome(asked));
+        }
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        let Pings { open, done, .. } = self;
+        open.retain_mut(|ping| {
+            if ping.asked.iter().any(|asked| asked.outcome.is_none()) {
+                return true;
+            }
+            let answers = ping.asked.iter().map(|asked| (asked.seat, asked.outcome.flatten())).collect();
+            done.push_back(PingReport { ticket: ping.ticket, user: std::mem::take(&mut ping.user), answers });
+            false
+        });
+    }
+}
+
+impl<A: App> Engine<A> {
+    /// An operator wants something done.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be done; nothing has been done then.
+    pub fn handle_operator(&mut self, now: Time, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
+        self.core.advance(now);
+        if command == OperatorCommand::Drain {
+            self.handle_drain(now);
+            return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("it has begun")));
+        }
+        let answer = self.core.operate(command);
+        self.tell();
+        answer
+    }
+
+    /// The next ping of an operator that has ended.
+    pub fn poll_operator(&mut self) -> Option<PingReport> {
+        self.core.pings.done.pop_front()
+    }
+
+    /// At most `limit` lobbies, in no particular order, after those of earlier pages.
+    pub fn lobbies(&self, after: Option<u64>, limit: usize) -> Page<LobbyView> {
+        let (keys, next) =
+            self.core.directory.lobbies_after(after.map(|key| LobbyKey::try_from(key).unwrap_or(LobbyKey::MAX)), limit);
+        Page { items: keys.iter().map(|&key| self.core.lobby_view(key)).collect(), next: next.map(|key| key as u64) }
+    }
+
+    /// The lobby of this code.
+    pub fn lobby(&self, code: &str) -> Option<LobbyView> {
+        self.core.directory.find_lobby(code).map(|key| self.core.lobby_view(key))
+    }
+
+    /// At most `limit` members of a lobby, in the order in which they joined.
+    pub fn lobby_members(&self, code: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
+        let directory = &self.core.directory;
+        let seats = directory.find_lobby(code).map_or(&[][..], |lobby| directory.members(lobby));
+        self.core.seats_page(seats, after, limit)
+    }
+
+    /// At most `limit` of a user's seats, oldest first.
+    pub fn user_seats(&self, user: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
+        self.core.seats_page(self.core.directory.seats_of(user), after, limit)
+    }
+
+    /// The time of the last thing that happened.
+    pub fn now(&self) -> Time {
+        self.core.now()
+    }
+}
+
+impl Core {
+    fn operate(&mut self, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
+        match command {
+            OperatorCommand::Publish { lobby, payload } => {
+                let lobby = self.directory.find_lobby(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                let (seq, sent) = match self.admit(payload)? {
+                    Payload::Json(data) if self.speech == Speech::Json => {
+                        let (seq, sent) = self.announce(lobby, &data);
+                        (Some(seq), sent)
+                    }
+                    Payload::Json(text) | Payload::Text(text) => {
+                        (None, self.broadcast(lobby, Exclude::None, &Frame::text(&text), None))
+                    }
+                };
+                Ok(OperatorAnswer::Sent { seq, sent })
+            }
+            OperatorCommand::Send { user, payload } => {
+                self.seats_of(&user)?;
+                let frame = match self.admit(payload)? {
+                    Payload::Json(data) if self.speech == Speech::Json => {
+                        protocol::write_server_direct(&mut self.text, &data);
+                        Frame::text(&self.text)
+                    }
+                    Payload::Json(text) | Payload::Text(text) => Frame::text(&text),
+                };
+                Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, &frame) })
+            }
+            OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
+            OperatorCommand::Kick { whom, reconnect } => {
+                let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
+                let conns = match whom {
+                    Whom::User(user) => self.conns_of(self.seats_of(&user)?),
+                    Whom::Lobby(lobby) => self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
+                    Whom::Everybody => self.members_by_age(),
+                };
+                Ok(OperatorAnswer::Ending(self.part_with(conns, reason)))
+            }
+            OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
+                true => Ok(OperatorAnswer::Locked(locked)),
+                false => Err(OperatorRefusal::NoSuchLobby),
+            },
+            OperatorCommand::Close { lobby } => {
+                let conns = self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                // So that nobody comes in between two batches.
+                self.lock_lobby(&lobby, true);
+                Ok(OperatorAnswer::Ending(self.part_with(conns, CloseReason::LobbyClosed)))
+            }
+            OperatorCommand::Drain => unreachable!("the engine drains itself"),
+        }
+    }
+
+    pub(super) fn expire_pings(&mut self) {
+        self.pings.expire(self.now);
+    }
+
+    fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
+        let (Payload::Json(text) | Payload::Text(text)) = &payload;
+        match &payload {
+            _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
+            Payload::Text(_) if self.speech == Speech::Json => Err(OperatorRefusal::NotJson),
+            _ => Ok(payload),
+        }
+    }
+
+    fn seats_of(&self, user: &str) -> Result<&[SeatKey], OperatorRefusal> {
+        Some(self.directory.seats_of(user)).filter(|seats| !seats.is_empty()).ok_or(OperatorRefusal::NoSuchUser)
+    }
+
+    fn conns_in(&self, lobby: &str) -> Option<Vec<ConnId>> {
+        let lobby = self.directory.find_lobby(lobby)?;
+        Some(self.conns_of(self.directory.members(lobby)))
+    }
+
+    fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
+        let conns = self.conns_of(self.seats_of(&user)?);
+        if self.pings.open.len() + self.pings.done.len() >= MAX_PINGS {
+            return Err(OperatorRefusal::Busy);
+        }
+        let mut asked = Vec::with_capacity(conns.len());
+        for conn in conns {
+            // The ping before may have ended it, when the lobby was too slow to be told of that.
+            let Some(seat) = self.slots[conn.index()].member().map(|member| member.seat) else { continue };
+            let nonce = self.begin_check(conn.index(), timeout);
+            self.rearm(conn.index());
+            let ended = self.slots[conn.index()].ended.is_some();
+            asked.push(Asked { conn, seat, nonce, outcome: ended.then_some(None) });
+        }
+        self.pings.last_ticket += 1;
+        let ticket = self.pings.last_ticket;
+        self.pings.open.push(Ping { ticket, user, deadline: self.now + timeout, asked });
+        self.pings.collect();
+        Ok(OperatorAnswer::Pinged(ticket))
+    }
+
+    /// Sends `data` to everybody in the lobby as a `message` from nobody. Returns its `seq`.
+    pub(super) fn announce(&mut self, lobby: LobbyKey, data: &str) -> (u64, Sent) {
+        self.introduce(lobby);
+        let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
+        let there = self.directory.lobby_mut(lobby);
+        there.seq += 1;
+        let seq = there.seq;
+        protocol::write_server_message(&mut self.text, seq, data);
+        let frame = Frame::text(&self.text);
+        (seq, self.send_to_members(lobby, &frame, None, |_, _| true))
+    }
+
+    /// False when there is no such lobby.
+    pub(super) fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
+        let Some(lobby) = self.directory.find_lobby(lobby) else { return false };
+        self.directory.lobby_mut(lobby).locked = locked;
+        true
+    }
+
+    fn lobby_view(&self, key: LobbyKey) -> LobbyView {
+        let lobby = self.directory.lobby_ref(key);
+        LobbyView {
+            code: Arc::clone(&lobby.code),
+            members: self.directory.members(key).len(),
+            locked: lobby.locked,
+            epoch: lobby.epoch,
+            seq: lobby.seq,
+        }
+    }
+
+    /// `seats` stand in the order of their ids.
+    fn seats_page(&self, seats: &[SeatKey], after: Option<u64>, limit: usize) -> Page<SeatView> {
+        let from = after.map_or(0, |after| seats.partition_point(|&seat| self.directory.seat(seat).id.0 <= after));
+        let to = from.saturating_add(limit.max(1)).min(seats.len());
+        let items: Vec<SeatView> = seats[from..to].iter().map(|&seat| self.seat_view(seat)).collect();
+        let next = items.last().filter(|_| to < seats.len()).map(|last| last.seat.0);
+        Page { items, next }
+    }
+
+    fn seat_view(&self, key: SeatKey) -> SeatView {
+        let seat = self.directory.seat(key);
+        let slot = &self.slots[seat.conn.index()];
+        SeatView {
+            user: Arc::clone(self.directory.user_of(key)),
+            lobby: Arc::clone(&self.directory.lobby_ref(seat.lobby).code),
+            seat: seat.id,
+            peer: slot.peer,
+            queued_bytes: slot.wire.outbox().bytes(),
+            idle: self.now - slot.health.last_heard(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The operators' sockets: a listener of their own, and the [`Desk`] that answers them.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+
+use log::debug;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::listener::{Accepted, Listener};
+use super::{ACCEPT_PAUSE, Error};
+use crate::admin::{self, Desk};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::app::App;
+use crate::time::Time;
+
+/// The token of the listener; those of its connections begin at [`FIRST`], far above all keys of members' connections.
+pub(super) const LISTENER: Token = Token(usize::MAX - 4);
+pub(super) const FIRST: usize = usize::MAX / 2 + 1;
+
+/// The rest waits for the next turn.
+const ACCEPTED_PER_TURN: usize = 16;
+
+pub(super) struct Operators {
+    listener: Listener,
+    desk: Desk,
+    /// By the desk's keys.
+    sockets: Vec<Option<Socket>>,
+    accept_at: Option<Time>,
+}
+
+struct Socket {
+    stream: TcpStream,
+    /// Whether it has, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
+    is_ready: bool,
+    is_blocked: bool,
+    is_shut_down: bool,
+}
+
+impl Operators {
+    /// Listens on `config.admin`, unless that is off.
+    pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
+        let Some(address) = config.admin else { return Ok(None) };
+        let token = match &config.admin_token_file {
+            None => None,
+            Some(path) => {
+                let problem = |why: String| Error::Token(path.clone(), why);
+                let text = fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+                Some(admin::Token::read(&text).map_err(|rule| problem(rule.into()))?)
+            }
+        };
+        let mut listener = Listener::bind(address).map_err(|error| Error::Listen(address, error))?;
+        listener.register(registry, LISTENER).map_err(Error::Poll)?;
+        Ok(Some(Operators { listener, desk: Desk::new(config, token), sockets: Vec::new(), accept_at: None }))
+    }
+
+    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Time> {
+        let ready = self.sockets.iter().flatten().any(|socket| socket.is_ready).then_some(Time::ZERO);
+        [ready, self.accept_at, self.desk.poll_timeout()].into_iter().flatten().min()
+    }
+
+    pub(super) fn listener_is_ready(&mut self, now: Time) {
+        self.accept_at = Some(now);
+    }
+
+    pub(super) fn socket_is_ready(&mut self, event: &Event) {
+        let index = event.token().0 - FIRST;
+        let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { return };
+        socket.is_ready |= event.is_readable() || event.is_read_closed() || event.is_error();
+        socket.is_blocked &= !event.is_writable();
+    }
+
+    /// Accepts and reads. Each socket is read once.
+    pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8]) {
+        for _ in 0..ACCEPTED_PER_TURN {
+            if self.accept_at.is_none_or(|at| at > now) {
+                break;
+            }
+            match self.listener.accept() {
+                Accepted::Connection(stream, peer) => self.adopt(now, registry, stream, peer),
+                Accepted::Shed | Accepted::Aborted => {}
+                Accepted::Empty => self.accept_at = None,
+                Accepted::Later => self.accept_at = Some(now + ACCEPT_PAUSE),
+            }
+        }
+        for (key, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket.as_mut().filter(|socket| socket.is_ready) else { continue };
+            match socket.stream.read(buffer) {
+                Ok(0) => {
+                    socket.is_ready = false;
+                    self.desk.handle_end(key);
+                }
+                Ok(n) => self.desk.handle_bytes(key, &buffer[..n]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => {
+                    socket.is_ready = false;
+                    self.desk.handle_hangup(key);
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
+        // Otherwise the socket is dropped.
+        let Some(key) = self.desk.handle_accept(now, peer) else { return };
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = registry.register(&mut stream, Token(FIRST + key), interest) {
+            debug!("admin: {peer} cannot be polled: {error}");
+            return self.desk.handle_hangup(key);
+        }
+        if key >= self.sockets.len() {
+            self.sockets.resize_with(key + 1, || None);
+        }
+        self.sockets[key] = Some(Socket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
+    }
+
+    /// Answers, writes, and drops what has ended.
+    pub(super) fn write<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
+        self.desk.work(now, engine);
+        for (key, socket) in self.sockets.iter_mut().enumerate() {
+            let Some(socket) = socket.as_mut() else { continue };
+            while !socket.is_blocked && !self.desk.pending(key).is_empty() {
+                match socket.stream.write(self.desk.pending(key)) {
+                    Ok(n) => self.desk.handle_written(now, key, n),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_blocked = true,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => {
+                        self.desk.handle_hangup(key);
+                        break;
+                    }
+                }
+            }
+            if self.desk.is_finished(key) && !std::mem::replace(&mut socket.is_shut_down, true) {
+                let _ = socket.stream.shutdown(Shutdown::Write);
+            }
+        }
+        while let Some(key) = self.desk.poll_closed() {
+            if let Some(socket) = self.sockets.get_mut(key) {
+                *socket = None;
+            }
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! What the application's owner does: kicks, notices, health checks, late answers to authorizations, the drain.
+//!
+//! Everything here goes through the engine's public commands, as an administrator's or a game's own wishes would.
+
+use super::swarm::Behaviour;
+use super::transcript::NOBODY;
+use super::world::World;
+use crate::close::CloseReason;
+use crate::engine::app::{App, Authorization, Exclude, Speech};
+use crate::wire::frame::Frame;
+
+/// What the owner may do on top of something else.
+const WISHES: &[Behaviour] = &[Behaviour::Kick, Behaviour::CloseLobby, Behaviour::Notice, Behaviour::HealthCheck];
+/// More room than this in an outbox is not worth filling.
+const FILLED: usize = 20_000;
+
+impl<A: App> World<A> {
+    pub(super) fn drain(&mut self) {
+        self.transcript.note(self.now, NOBODY, "drains", 0, &[]);
+        self.is_draining = true;
+        self.turn_open = true;
+        self.engine.handle_drain(self.now);
+    }
+
+    /// Does one thing, and perhaps some more to the same client or to others in its lobby before anybody else can act.
+    pub(super) fn intervene(&mut self, behaviour: Behaviour) {
+        let start = self.owner.below(self.links.len() as u64) as usize;
+        let target = (start..self.links.len()).chain(0..start).find(|&place| self.links[place].is_some());
+        self.wish(behaviour, target);
+        let lobby = target.and_then(|place| self.links[place].as_ref()).map(|link| link.lobby);
+        while self.owner.percent(70) {
+            let next = WISHES[self.owner.below(WISHES.len() as u64) as usize];
+            let neighbour = self.owner.below(self.links.len() as u64) as usize;
+            let is_near = self.links[neighbour].as_ref().is_some_and(|link| Some(link.lobby) == lobby);
+            let target = if is_near && self.owner.percent(50) { Some(neighbour) } else { target };
+            if self.swarm.weight(next) > 0 {
+                self.count(next);
+                self.wish(next, target);
+            }
+        }
+    }
+
+    fn wish(&mut self, behaviour: Behaviour, target: Option<usize>) {
+        self.turn_open = true;
+        let random = &mut self.owner;
+        let target = target.and_then(|place| self.links[place].as_ref()).filter(|_| random.percent(70));
+        let any_user = random.below(self.common.users.len() as u64) as usize;
+        let any_lobby = random.below(self.common.lobbies.len() as u64) as usize;
+        let user = &self.common.users[target.map_or(any_user, |link| link.user)];
+        let lobby = &self.common.lobbies[target.map_or(any_lobby, |link| link.lobby)];
+        let conn = target.and_then(|link| link.conn);
+        let how = random.below(4);
+        // Now and then an outbox is filled to the brim, so that whatever comes next is too much.
+        let padding = match conn.map(|conn| self.engine.room(conn)) {
+            Some(room) if room < FILLED && random.percent(60) => room.saturating_sub(random.below(200) as usize),
+            _ => random.below(self.swarm.padding as u64 + 1) as usize,
+        };
+        self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
+        let timeout = self.engine.config().health_timeout * (1 + how as u32);
+        let frame = match A::SPEECH {
+            Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
+            Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
+        };
+        let sent = self.engine.act(self.now, |_, cx| match (behaviour, how, conn) {
+            (Behaviour::Kick, 0, Some(conn)) => {
+                cx.close(conn, CloseReason::Banned);
+                0
+            }
+            (Behaviour::Kick, _, _) => cx.close_user(user, CloseReason::Kicked),
+            (Behaviour::CloseLobby, _, _) => cx.close_lobby(lobby, CloseReason::LobbyClosed),
+            (Behaviour::HealthCheck, _, _) => cx.ping_user(user, timeout),
+            (_, 0, Some(conn)) => usize::from(cx.send_to_conn(conn, &frame)),
+            (_, 1, _) => cx.send_to_user(user, &frame).queued,
+            (_, 2, _) => cx.broadcast_to_lobby(lobby, Exclude::User(user), &frame).queued,
+            (_, _, _) => cx.broadcast_to_lobby(lobby, Exclude::None, &frame).queued,
+        });
+        self.transcript.mix(sent as u64);
+    }
+
+    /// Answers an authorization that waits. Whether one did.
+    pub(super) fn authorize(&mut self) -> bool {
+        let waiting = self.engine.app().seen.waiting.len();
+        if waiting == 0 {
+            return false;
+        }
+        let random = &mut self.owner;
+        let (conn, answer) = self.engine.app_mut().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
+        let place = self.place_of(conn);
+        let random = &mut self.owner;
+        let how = if self.swarm.weight(Behaviour::LateAuth) > 0 { random.below(10) } else { 9 };
+        let answer = match (how, place) {
+            (0, _) => Authorization::Refuse(CloseReason::Banned),
+            (1, _) => Authorization::Pending { user: None },
+            (2, Some(place)) => {
+                let user = random.below(self.common.users.len() as u64) as usize;
+                let link = self.links[place].as_mut().expect("place_of() has found it");
+                link.user = user;
+                self.common.owners[link.number as usize] = user;
+                Authorization::allow(self.common.users[user].clone())
+            }
+            // It never comes.
+            (3, _) => return true,
+            _ => answer,
+        };
+        self.turn_open = true;
+        if let Some(place) = place {
+            self.note(place, "authorized", how, &[]);
+        }
+        self.count(Behaviour::LateAuth);
+        self.engine.handle_authorized(self.now, conn, answer.clone());
+        if how == 4 {
+            self.engine.handle_authorized(self.now, conn, answer);
+        }
+        true
+    }
+}

@@ -1,0 +1,73 @@
+"""Runs `page.html` in headless Chromium against lobbyd and yields what the page reports."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from lobbyd import Lobbyd
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# The lookups and connections that Chromium makes on its own are switched off: the tests talk to this machine only.
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PAGE_SECONDS = 60
+
+
+async def results(binary):
+    """Pairs of a claim's name and what is wrong with it, "" if nothing."""
+    page = await asyncio.create_subprocess_exec(
+        "node", os.path.join(HERE, "page_server.js"),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
+    try:
+        origin = (await asyncio.wait_for(page.stdout.readline(), 10)).decode().strip()
+        # The page comes from another port than lobbyd's: another origin.
+        allowed = ["--allowed-origin", origin]
+        with Lobbyd(binary, *allowed, "--max-per-lobby", 2) as plain, \
+                Lobbyd(binary, *allowed, "--max-connections", 1) as full, \
+                Lobbyd(binary, *allowed, "--health-interval", "2s") as health, \
+                Lobbyd(binary) as stranger:
+            address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&stranger={stranger.port}"
+            async for result in visit(address, page.stdout):
+                yield result
+            yield "the page is reported healthy with a latency", trouble(
+                lambda: health.wait_for_log(r"user=page\b.*\bhealthy latency_ms=\d", 5))
+            yield "the page is never reported unhealthy", \
+                "unhealthy in the log" if "unhealthy" in health.log() else ""
+    finally:
+        page.stdin.close()          # it ends with its input
+        await page.wait()
+
+
+async def visit(address, reports):
+    """Opens the page and passes on its reports until it says that it is done."""
+    profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
+    browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
+                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                               start_new_session=True)
+    try:
+        async with asyncio.timeout(PAGE_SECONDS):
+            while line := await reports.readline():
+                report = json.loads(line)
+                if report.get("done"):
+                    yield "the page ran to its end", ""
+                    return
+                yield report["name"], report["trouble"]
+        yield "the page ran to its end", "its server ended"
+    except TimeoutError:
+        yield "the page ran to its end", f"not within {PAGE_SECONDS} s"
+    finally:
+        os.killpg(browser.pid, signal.SIGKILL)      # with its renderers; the profile is thrown away anyway
+        browser.wait()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+def trouble(check):
+    try:
+        check()
+    except AssertionError as error:
+        return str(error)
+    return ""

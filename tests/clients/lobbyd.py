@@ -1,0 +1,76 @@
+"""Starts the lobbyd binary for a test: port, log, exit code. Standard library only."""
+
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+
+LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Lobbyd:
+    """A running server. Use as a context manager: whatever happens, the process ends with the block."""
+
+    def __init__(self, binary, *args):
+        # A file, not a pipe: nobody has to read along, and a full pipe would stop the server.
+        self._log = tempfile.NamedTemporaryFile(prefix="lobbyd-", suffix=".log")
+        self._process = subprocess.Popen(
+            [binary, "--listen", "127.0.0.1:0", *map(str, args)],
+            stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log)
+        self.pid = self._process.pid
+        try:
+            self.port = int(self.wait_for_log(LISTENING, 10).group(1))
+        except BaseException:
+            self.close()
+            raise
+
+    def url(self, lobby, user=None):
+        token = "" if user is None else f"?token={user}"
+        return f"ws://127.0.0.1:{self.port}/ws/{lobby}{token}"
+
+    def log(self):
+        with open(self._log.name, encoding="utf-8", errors="replace") as log:
+            return COLOUR.sub("", log.read())
+
+    def wait_for_log(self, pattern, seconds):
+        """The first match in the log, now or within that time."""
+        end = time.monotonic() + seconds
+        while True:
+            ended = self._process.poll() is not None
+            if match := re.search(pattern, self.log()):
+                return match
+            if ended or time.monotonic() > end:
+                why = f"lobbyd ended with {self._process.returncode}" if ended else f"not within {seconds} s"
+                raise AssertionError(f"no log line like {pattern!r}: {why}; the log's end:\n{self.log()[-2000:]}")
+            time.sleep(0.02)
+
+    def terminate(self):
+        self._process.send_signal(signal.SIGTERM)
+
+    def exit_code(self, seconds=10):
+        """Waits for the end of the process."""
+        return self._process.wait(seconds)
+
+    def close(self):
+        if self._process.poll() is None:
+            self.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._log.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def default_binary():
+    here = os.path.dirname(os.path.abspath(__file__))
+    return os.path.normpath(os.path.join(here, "../../target/release/lobbyd"))

@@ -1,0 +1,358 @@
+//! How the server ends, in virtual time.
+
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::{Bytes, CloseReason, Config, ConnId, DrainTotals, Engine, Exclude, Frame, Limit, Time};
+
+use crate::scenario::{START, World};
+use crate::witness::Witness;
+
+fn world(config: Config) -> World<Witness<true>> {
+    World::new(config, Witness::default())
+}
+
+#[test]
+fn members_are_told_in_batches_oldest_first() {
+    let config = Config { drain_batch: 2, ..Config::default() };
+    let mut world = world(config);
+    world.steps("ann > connect chess\nbob > connect go\ncid > connect chess\ndan > connect go\neve > connect go");
+    for name in ["ann", "bob", "cid", "dan", "eve"] {
+        world.take(name);
+    }
+    world.run(
+        r#"
+        drain
+        ann < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
+        bob < goodbye, close 1001 server_shutdown
+        cid < nothing
+        # Who is not told yet goes on as before, but hears of no leaves.
+        cid > {"type":"ping","ref":1}
+        cid < pong ref=1
+        advance 99ms
+        cid < nothing
+        advance 1ms
+        cid < goodbye, close 1001 server_shutdown
+        dan < goodbye, close 1001 server_shutdown
+        eve < nothing
+        ann > close 1001
+        ann < eof
+        advance 100ms
+        eve < goodbye, close 1001 server_shutdown
+        bob > close 1001
+        bob < eof
+        cid > close 1001
+        cid < eof
+        dan > close 1001
+        dan < eof
+        eve > close 1001
+        eve < eof
+        ann > hangup
+        bob > hangup
+        cid > hangup
+        dan > hangup
+        "#,
+    );
+    assert!(!world.engine.is_drained(), "one is left");
+    world.run("eve > hangup");
+    assert!(world.engine.is_drained());
+    let totals = world.engine.drain_totals().expect("it was drained");
+    assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (5, 0, 0));
+    assert!(totals.flushed_bytes > 0);
+}
+
+#[test]
+fn newcomers_are_sent_away_while_health_is_told() {
+    let mut world = world(Config::default());
+    world.run(
+        r#"
+        probe > open
+        probe > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+        probe < http 200, body ready, eof
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        # Half a request, and one that waits for its authorization.
+        bob > open
+        bob > raw GET /ws/chess?token=bob HTTP/1.1\r\n
+        cid > get /ws/chess?token=cid&auth=later
+        drain
+        ann < goodbye, close 1001 server_shutdown
+        bob < http 503, body the server is shutting down; try again in a moment, eof
+        cid < http 503, body the server is shutting down; try again in a moment, eof
+        dan > connect chess
+        dan < http 503, body the server is shutting down; try again in a moment, eof
+        probe:2 > open
+        probe:2 > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+        probe:2 < http 503, body draining, eof
+        probe:3 > open
+        probe:3 > raw GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n
+        probe:3 < http 200, body live, eof
+        ann > hangup
+        bob > hangup
+        cid > hangup
+        "#,
+    );
+    // Neither dan nor the probe after the drain is waited for.
+    assert!(!world.engine.is_drained(), "the first probe lingers");
+    world.run("probe > hangup");
+    assert!(world.engine.is_drained());
+}
+
+#[test]
+fn every_refusal_while_draining_says_when_to_come_back() {
+    let mut engine = Engine::new(Config::default(), START, Witness::<true>::default());
+    let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
+    let waiting = engine.handle_accept(Time::ZERO, peer).expect("room");
+    engine.handle_drain(Time::ZERO);
+    let late = engine.handle_accept(Time::ZERO, peer).expect("the listener stays");
+    engine.handle_bytes(Time::ZERO, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
+    for conn in [waiting, late] {
+        assert_eq!(engine.poll_writable(), Some(conn));
+        let mut answer = Vec::new();
+        engine.write_to(conn, &mut answer).expect("a vector takes all");
+        let answer = String::from_utf8(answer).expect("ASCII");
+        assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
+    }
+}
+
+#[test]
+fn the_application_speaks_before_goodbye() {
+    let mut world = World::new(
+        Config::default(),
+        Witness::<true>::reacting(|cx, _, event| {
+            if event.starts_with("drain") {
+                cx.broadcast_to_lobby("chess", Exclude::None, &Frame::text(r#"{"type":"saved"}"#));
+            }
+        }),
+    );
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        drain
+        ann < saved, goodbye, close 1001 server_shutdown
+        drain
+        ann < nothing
+        "#,
+    );
+    let told: Vec<String> = world.app(|app, _| app.take());
+    assert_eq!(told, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
+}
+
+/// A peer that reads slowly has until the deadline of the drain, not only close_timeout.
+#[test]
+fn what_is_queued_is_flushed_however_slowly_it_is_read() {
+    let mut world = world(Config::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > window 0
+        "#,
+    );
+    let ann = world.conn("ann");
+    assert!(world.app(|_, cx| cx.send_to_conn(ann, &Frame::text(r#"{"type":"last"}"#))));
+    world.run(
+        r#"
+        drain
+        advance 29s
+        ann < nothing
+        ann > read
+        ann < last, goodbye, close 1001 server_shutdown
+        ann > close 1001
+        ann < eof
+        ann > hangup
+        "#,
+    );
+    let totals = world.engine.drain_totals().expect("it was drained");
+    assert!(world.engine.is_drained());
+    assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
+}
+
+#[test]
+fn the_deadline_cuts_what_is_left() {
+    let mut world = world(Config::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect go
+        bob < upgrade, welcome, presence_state
+        ann > window 0
+        drain
+        bob < goodbye, close 1001 server_shutdown
+        # Reads, but never answers: it has lost nothing, and is let go after close_timeout and linger_timeout.
+        advance 3100ms
+        bob < eof
+        advance 26s
+        ann < nothing
+        advance 900ms
+        ann < cut
+        "#,
+    );
+    let totals = world.engine.drain_totals().expect("it was drained");
+    assert!(world.engine.is_drained());
+    assert_eq!((totals.closed, totals.forced), (1, 1));
+    assert!(totals.dropped_bytes > 100, "goodbye and the close frame: {totals}");
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::ServerShutdown), 2);
+}
+
+#[test]
+fn a_second_request_cuts_at_once() {
+    let mut world = world(Config { drain_batch: 1, max_connections: Limit::at_most(2), ..Config::default() });
+    world.steps("ann > connect chess\nbob > connect chess\ndrain");
+    let now = world.now;
+    world.engine.handle_stop(now);
+    world.settle();
+    assert!(world.engine.is_drained());
+    let totals = world.engine.drain_totals().expect("it was drained");
+    assert_eq!((totals.closed, totals.forced), (0, 2));
+    world.engine.check();
+}
+
+#[test]
+fn a_drain_that_cannot_reach_everybody_in_time_is_refused() {
+    let config = Config { max_connections: Limit::at_most(1_000_000), ..Config::default() };
+    let problems = config.check().expect_err("2,000 batches take 200 s");
+    assert_eq!(problems[0].field, "drain_deadline");
+}
+
+/// A client's end of a pipe, found by the connection's index.
+struct Peer {
+    conn: ConnId,
+    reader: Reader,
+    got: Vec<Received>,
+    /// Takes nothing before.
+    reads_from: Time,
+    at: Time,
+    over: bool,
+}
+
+impl Write for Peer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.at < self.reads_from {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.reader.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const CROWD: u32 = 5000;
+
+/// Writes and drops what the engine says; a peer that reads the close frame answers it and goes. Returns how many did.
+fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
+    let mut closed = 0;
+    while let Some(conn) = engine.poll_writable() {
+        let peer = &mut peers[conn.index()];
+        peer.at = now;
+        engine.write_to(conn, peer).expect("the pipe does not break");
+        while let Some(received) = peer.reader.next().expect("the server keeps to the protocol") {
+            let is_close = matches!(received, Received::Close(..));
+            peer.got.push(received);
+            if is_close {
+                closed += 1;
+                engine.handle_bytes(now, conn, &wire::close(1001, ""));
+                engine.handle_hangup(now, conn);
+            }
+        }
+    }
+    while let Some(conn) = engine.poll_closed() {
+        peers[conn.index()].over = true;
+    }
+    closed
+}
+
+#[test]
+fn five_thousand_get_every_queued_message() {
+    let config = Config {
+        max_connections: Limit::at_most(CROWD),
+        max_pending: CROWD,
+        max_outbound_bytes: Bytes::kib(256),
+        ..Config::default()
+    };
+    let mut engine = Engine::new(
+        config,
+        START,
+        Witness::<true>::reacting(|cx, _, event| {
+            if event.starts_with("drain") {
+                for lobby in 0..CROWD / 10 {
+                    let sent = cx.broadcast_to_lobby(
+                        &format!("lobby-{lobby}"),
+                        Exclude::None,
+                        &Frame::text(r#"{"type":"saved"}"#),
+                    );
+                    assert_eq!(sent.queued, 10);
+                }
+            }
+        }),
+    );
+    let mut now = Time::ZERO;
+    let address = SocketAddr::from(([127, 0, 0, 1], 4000));
+    let mut peers: Vec<Peer> = (0..CROWD)
+        .map(|n| {
+            let conn = engine.handle_accept(now, address).expect("room");
+            let request = wire::upgrade_request(&format!("/ws/lobby-{}?token=user-{n}", n / 10), &[]);
+            engine.handle_bytes(now, conn, &request);
+            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, over: false }
+        })
+        .collect();
+    settle(&mut engine, &mut peers, now);
+    assert_eq!(engine.stats().total_connections, CROWD as usize);
+    let drained_at = now + Duration::from_secs(1);
+    for (n, peer) in peers.iter_mut().enumerate() {
+        peer.got.clear();
+        // Every fifth does not read for a while.
+        if n % 5 == 0 {
+            peer.reads_from = drained_at + Duration::from_secs(7);
+        }
+    }
+
+    engine.handle_drain(drained_at);
+    now = drained_at;
+    let mut closed = settle(&mut engine, &mut peers, now);
+    assert_eq!(closed, 400, "the first batch, but for those who do not read");
+    while !engine.is_drained() {
+        let next = engine.poll_timeout().expect("the drain has a deadline");
+        let reading = drained_at + Duration::from_secs(7);
+        if now < reading && next >= reading {
+            now = reading;
+            peers.iter().filter(|peer| !peer.over).for_each(|peer| engine.handle_writable(now, peer.conn));
+        } else {
+            now = next;
+        }
+        engine.handle_timeout(now);
+        let told = settle(&mut engine, &mut peers, now);
+        assert!(told <= 500 || now == reading, "{told} at {now}");
+        closed += told;
+    }
+    engine.check();
+    assert_eq!(closed, CROWD as usize);
+
+    let mut waits = Vec::new();
+    for peer in &peers {
+        let [Received::Text(saved), Received::Text(goodbye), Received::Close(1001, _)] = &peer.got[..] else {
+            panic!("{:?}", peer.got);
+        };
+        assert_eq!(saved, r#"{"type":"saved"}"#);
+        let goodbye: serde_json::Value = serde_json::from_str(goodbye).expect("JSON");
+        waits.push(goodbye["retry_after_ms"].as_u64().expect("a wait"));
+    }
+    // Evenly spread: no second gets much more than its share of a thousand.
+    assert!(waits.iter().all(|wait| (1000..6000).contains(wait)));
+    for second in 1..6 {
+        let share = waits.iter().filter(|&&wait| wait / 1000 == second).count();
+        assert!((900..1100).contains(&share), "{share} come back in second {second}");
+    }
+    let totals = engine.drain_totals().expect("it was drained");
+    let expected = DrainTotals { closed: u64::from(CROWD), dropped_bytes: 0, forced: 0, ..totals };
+    assert_eq!(totals, expected);
+    assert!(totals.flushed_bytes > u64::from(CROWD) * 100);
+    assert_eq!(now - drained_at, Duration::from_secs(7), "the last to read end it");
+}

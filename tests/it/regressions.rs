@@ -1,0 +1,178 @@
+//! Bugs that the simulator found, each as the smallest scenario that shows it.
+
+use std::time::Duration;
+
+use lobbyd::{
+    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, Limit, Member, Message, Request, Speech,
+};
+
+use crate::scenario::World;
+
+/// Lets everybody in who is on the list, and everybody else later.
+struct Late {
+    at_once: &'static [&'static str],
+}
+
+impl App for Late {
+    const SPEECH: Speech = Speech::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        let user = request.token().expect("the scripts send one").to_owned();
+        if self.at_once.contains(&user.as_str()) {
+            Authorization::allow(user)
+        } else {
+            Authorization::Pending { user: Some(user) }
+        }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+/// Says nothing of its own, and lets everybody in later.
+struct Silent;
+
+impl App for Silent {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Authorization {
+        Authorization::Pending { user: None }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+fn connect(world: &mut World<impl App>, name: &str, lobby: &str) {
+    let user = name.split(':').next().expect("split gives one");
+    world.open(name);
+    world.send(name, &lobbyd::sim::wire::upgrade_request(&format!("/ws/{lobby}?token={user}"), &[]));
+}
+
+#[test]
+fn who_takes_a_seat_over_is_welcomed_before_anything_else() {
+    let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    // In one turn: the lobby changes, and ann comes again.
+    connect(&mut world, "bob", "chess");
+    connect(&mut world, "ann:2", "chess");
+    world.settle();
+    world.run(
+        "ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
+         ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
+         bob < upgrade, welcome seq=0, presence_state seq=1 users=ann,bob",
+    );
+}
+
+#[test]
+fn a_late_authorization_grants_the_upgrade_at_once_also_without_a_word_to_say() {
+    let mut world = World::new(Config::default(), Silent);
+    world.run("ann > connect chess\nann < nothing");
+    let conn = world.conn("ann");
+    world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
+    world.settle();
+    world.run("ann < upgrade");
+}
+
+#[test]
+fn a_slow_consumer_is_answered_before_it_is_closed() {
+    let config = Config {
+        max_per_lobby: Limit::at_most(3),
+        max_message_bytes: Bytes(125),
+        max_outbound_bytes: Bytes(2200),
+        ..Config::default()
+    };
+    let mut world = World::new(config, lobbyd::apps::Relay::default());
+    connect(&mut world, "ann", "chess");
+    let frame = Frame::binary(&[0; 1500]);
+    for _ in 0..2 {
+        world.engine.act(world.now, |_, cx| cx.broadcast_to_lobby("chess", Exclude::None, &frame));
+    }
+    world.settle();
+    world.run("ann < upgrade, goodbye code=4102, close 4102 slow_consumer");
+}
+
+#[test]
+fn lobbies_are_within_their_limit_while_an_authorization_waits() {
+    let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
+    let mut world = World::new(config, Late { at_once: &["ann"] });
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.engine.app_mut().at_once = &[];
+    world.run("ann:2 > connect go\nann:2 < upgrade, goodbye code=4002 reason=lobby_limit, close 4002 lobby_limit");
+}
+
+#[test]
+fn authorization_ends_after_auth_timeout_and_not_after_handshake_timeout() {
+    let config = Config { auth_timeout: Duration::from_millis(100), ..Config::default() };
+    let mut world = World::new(config, Late { at_once: &[] });
+    world.run(
+        "ann > connect chess
+         advance 110ms
+         ann < upgrade, goodbye code=4101, close 4101 auth_timeout",
+    );
+}
+
+#[test]
+fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
+    // Three are counted, two are listed: when one is closed as too slow, all are sent the list, and that is too much
+    // for another.
+    let config =
+        Config { presence_max: 2, max_message_bytes: Bytes(125), max_outbound_bytes: Bytes(2200), ..Config::default() };
+    let mut world = World::new(config, lobbyd::apps::Relay::default());
+    world.run(
+        "ann > connect chess
+         ann < upgrade, welcome, presence_state users=ann
+         bob > connect chess
+         bob < upgrade, welcome, presence_state users=ann,bob
+         ann < presence_diff +bob
+         eve > connect chess
+         eve < upgrade, welcome, presence_state count=3
+         ann < presence_state count=3
+         bob < presence_state count=3
+         ann > window 0",
+    );
+    // Ann's outbox has room for a ping, but for no presence.
+    let ann = world.conn("ann");
+    let room = 2200 - 64 - 50;
+    world.engine.act(world.now, |_, cx| cx.send_to_conn(ann, &Frame::binary(&vec![0; room])));
+    world.engine.act(world.now, |_, cx| cx.close_user("eve", CloseReason::Kicked));
+    world.send("bob", &lobbyd::sim::wire::text(r#"{"type":"presence"}"#));
+    world.settle();
+    world.run(
+        "eve < goodbye, close 4003 kicked
+         bob < presence_state seq=1 users=ann,bob, presence_diff seq=2 -ann:slow, presence_state seq=2 users=bob
+         ann > read
+         ann < goodbye, close 4102 slow_consumer",
+    );
+}
+
+#[test]
+fn sending_to_a_user_whose_connection_ends_on_the_way_is_no_panic() {
+    let config = Config { max_per_lobby: Limit::at_most(3), max_message_bytes: Bytes(125), ..Config::default() };
+    let config = Config { max_outbound_bytes: Bytes(2200), ..config };
+    let mut world = World::new(config, lobbyd::apps::Relay::default());
+    world.run(
+        "ann > connect chess
+         ann < upgrade, welcome, presence_state
+         bob > connect chess
+         bob < upgrade, welcome, presence_state
+         ann < presence_diff +bob
+         ann > window 0",
+    );
+    let ann = world.conn("ann");
+    let sent = world.engine.act(world.now, |_, cx| {
+        cx.send_to_conn(ann, &Frame::binary(&[0; 2086]));
+        cx.close_user("bob", CloseReason::Kicked);
+        cx.send_to_user("ann", &Frame::binary(&[1]))
+    });
+    assert_eq!((sent.queued, sent.dropped), (0, 0), "it was gone before its turn came");
+    assert_eq!(world.engine.ending(ann), Some(CloseReason::SlowConsumer));
+}
+
+#[test]
+fn bytes_are_counted_also_of_a_connection_given_up_in_the_same_turn() {
+    let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
+    world.open("ann");
+    let conn = world.conn("ann");
+    world.engine.handle_hangup(world.now, conn);
+    world.engine.handle_bytes(world.now, conn, b"GET");
+    assert_eq!(world.engine.stats().counters.bytes_in, 3);
+}

@@ -1,0 +1,109 @@
+//! The whole server under simulation: many seeds, the same hash everywhere, and seeds that once failed.
+//!
+//! `LOBBYD_SEEDS=10000` runs so many in place of the usual few hundred.
+
+use std::process::Command;
+
+use lobbyd::sim::{Behaviour, Plan, Report, shrink, simulate};
+
+fn run(plan: &Plan) -> Report {
+    simulate(plan).unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Report {
+    let mut total = Report::default();
+    seeds.for_each(|seed| total.add(&run(&Plan::new(seed, steps))));
+    total
+}
+
+#[test]
+fn everything_holds_whatever_the_seed() {
+    let seeds = std::env::var("LOBBYD_SEEDS").map_or(300, |text| text.parse().expect("a number of seeds"));
+    let total = run_all(0..seeds, 400);
+    // What never happens is not tested.
+    if seeds >= 300 {
+        let missing: Vec<_> =
+            Behaviour::ALL.iter().filter(|known| total.behaviours().all(|(done, _)| done != **known)).collect();
+        assert!(missing.is_empty(), "no seed did {missing:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in 0..20 {
+        let plan = Plan::new(seed, 500);
+        assert_eq!(run(&plan), run(&plan), "seed {seed}");
+    }
+}
+
+/// Debug against release is compared by hand: both print their hash.
+#[test]
+fn another_process_comes_to_the_same_hash() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+        .args(["simulate", "--seed", "1..20", "--steps", "500"])
+        .output()
+        .expect("the program starts");
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    let expected = format!("{:016x}", run_all(1..20, 500).hash);
+    assert_eq!(text.lines().last().and_then(|line| line.split_whitespace().last()), Some(&*expected), "{text}");
+}
+
+#[test]
+fn seeds_that_once_failed_hold() {
+    let lines = include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#'));
+    for line in lines {
+        let mut words = line.splitn(3, ' ');
+        let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a seed and its steps");
+        run(&Plan::new(number(), number()));
+        assert!(words.next().is_some_and(|found| !found.is_empty()), "what did it find? {line}");
+    }
+}
+
+mod broken {
+    use lobbyd::sim::Simulator;
+    use lobbyd::{App, Authorization, Context, LeaveReason, Member, Message, Request, Speech};
+
+    use super::*;
+
+    /// Counts its members, and miscounts those who are kicked.
+    #[derive(Default)]
+    struct Miscount(i64);
+
+    impl App for Miscount {
+        const SPEECH: Speech = Speech::Json;
+
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+
+        fn on_join(&mut self, _: &mut Context<'_>, _: &Member) {
+            self.0 += 1;
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+        fn on_leave(&mut self, _: &mut Context<'_>, _: &Member, why: LeaveReason) {
+            self.0 -= if why == LeaveReason::Kicked { 2 } else { 1 };
+        }
+    }
+
+    fn run(plan: &Plan) -> Result<Report, Box<lobbyd::sim::Failure>> {
+        Simulator::swarm(plan.seed, Miscount::default())
+            .max_clients(plan.clients)
+            .without(&plan.without)
+            .check_app(|app| if app.0 < 0 { Err(format!("{} members", app.0)) } else { Ok(()) })
+            .run(plan.steps)
+    }
+
+    #[test]
+    fn a_failure_is_found_told_and_made_smaller() {
+        let failure = (0..200).find_map(|seed| run(&Plan::new(seed, 500)).err()).expect("some seed finds it");
+        let text = failure.to_string();
+        assert!(text.contains("the application's invariant: -1 members"), "{text}");
+        assert!(text.contains("kick") && text.contains("repeat it with: Simulator::swarm("), "{text}");
+        let small = shrink(failure.clone(), run);
+        assert!(small.plan().steps <= failure.plan().steps && small.plan().clients <= failure.plan().clients);
+        assert!(small.plan().without.len() > 10, "most behaviours have nothing to do with it: {small}");
+        assert_eq!(run(small.plan()).expect_err("it still fails").to_string(), small.to_string());
+    }
+}

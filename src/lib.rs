@@ -19,8 +19,7 @@
 //! # }
 //! ```
 //!
-//! It says what it does through the `log` crate, and no record of its own holds a message or a token. tungstenite, which
-//! reads the frames, traces them whole: keep the records of `tungstenite` at `info` or above, as the program does.
+//! It says what it does through the `log` crate. No record, at any level, holds a message or a token.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]

@@ -62,7 +62,17 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye code=1007, close 1007 bad_utf8, eof",
             ),
         ),
-        (Reason::PolicyViolation, Application("the engine has a reason of its own for each of its rules")),
+        (
+            Reason::PolicyViolation,
+            Hand(
+                with(|config| config.max_fragments = 2),
+                |world| {
+                    world.send("ann", &wire::frame(wire::Opcode::TEXT, false, b"{", [1; 4]));
+                    world.send("ann", &wire::frame(wire::Opcode::CONTINUATION, false, b"", [1; 4]).repeat(2));
+                },
+                "ann < goodbye code=1008, close 1008 policy_violation, eof",
+            ),
+        ),
         (
             Reason::MessageTooBig,
             Hand(
@@ -100,6 +110,17 @@ fn rows() -> Vec<(CloseReason, By)> {
             ),
         ),
         (
+            Reason::LobbyLocked,
+            Hand(
+                default(),
+                |world| {
+                    assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
+                    world.act("x", "connect chess");
+                },
+                "x < upgrade, goodbye code=4002, close 4002 lobby_locked",
+            ),
+        ),
+        (
             Reason::LobbyLimit,
             Script(
                 with(|config| config.max_lobbies = Limit::at_most(1)),
@@ -120,7 +141,7 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "x > connect go\nx < upgrade, goodbye, close 4002 ip_limit",
             ),
         ),
-        (Reason::Kicked, Application("whom to kick is the application's to say")),
+        (Reason::Kicked, Application("whom to kick is an operator's to say, or the application's")),
         (Reason::Banned, Application("whom to ban is the application's to say")),
         (
             Reason::ForbiddenOrigin,
@@ -142,7 +163,7 @@ fn rows() -> Vec<(CloseReason, By)> {
             Reason::BadMessage,
             Script(with(|config| config.max_strikes = 0), "ann > {\nann < goodbye, close 4005 bad_message"),
         ),
-        (Reason::LobbyClosed, Application("when a lobby is over is the application's to say")),
+        (Reason::LobbyClosed, Application("when a lobby is over is an operator's to say, or the application's")),
         (
             Reason::BadLobbyCode,
             Script(default(), "x > get /ws/no%20code?token=x\nx < upgrade, goodbye, close 4007 bad_lobby_code"),
@@ -174,6 +195,7 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye, close 4102 slow_consumer",
             ),
         ),
+        (Reason::ForcedReconnect, Application("whom to move is an operator's to say, or the application's")),
         (Reason::Stale, Script(default(), "advance 30s\nann < ping, goodbye, close 4201 stale")),
         (Reason::MaxLifetime, Application("the engine has no bound for the age of a connection yet")),
     ]
@@ -232,7 +254,7 @@ fn every_reason_reaches_its_peer() {
     }
     assert_eq!(
         not_by_the_engine,
-        ["unsupported_data", "policy_violation", "internal_error", "kicked", "banned", "lobby_closed", "max_lifetime"]
+        ["unsupported_data", "internal_error", "kicked", "banned", "lobby_closed", "reconnect", "max_lifetime"]
     );
 }
 
@@ -252,12 +274,11 @@ fn an_application_may_use_every_reason() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() >= 1000 && reason.code() != 1006) {
         let again = reason.reconnect() != Reconnect::No;
         let said = format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
-        let ending = if matches!(reason.code(), 1002 | 1007 | 1009) { ", eof" } else { "" };
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}{ending}", reason.word()));
+        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}", reason.word()));
         world.run("x > hangup\nx > get /ws/chess?token=x&auth=later");
         world.authorize("x", Authorization::Refuse(reason));
-        world.run(&format!("x < upgrade, {said}{ending}"));
+        world.run(&format!("x < upgrade, {said}"));
         assert_eq!(world.engine.stats().counters.closed(reason), 2);
         assert_eq!((world.engine.stats().active_lobbies, world.engine.app_mut().take()), (0, vec![]));
     }

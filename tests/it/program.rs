@@ -238,7 +238,7 @@ fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
 
 #[test]
 fn rates_and_origins_are_set_by_flags() {
-    let origins = ["--allowed-origins", "https://game.example"];
+    let origins = ["--allowed-origin", "https://game.example"];
     let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
     let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
     let said = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {

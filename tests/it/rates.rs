@@ -661,6 +661,13 @@ fn every_request_is_an_attempt() {
         d < http 429, body too many connections from your address; wait a little, eof
         e > get /nothing
         e < http 429, body, eof
+        # Whoever asks after the server's health is always answered, and counts for nothing.
+        f > open
+        f > raw GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n
+        f < http 200, body live, eof
+        g > open
+        g > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+        g < http 200, body ready, eof
         "#,
     );
 }

@@ -547,7 +547,8 @@ impl Config {
         let request = 7 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
         let operators =
             if self.admin.is_some() { u64::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
-        let fixed = operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
+        let remembered = 2 * u64::from(self.max_remembered_rates) * REMEMBERED_BYTES;
+        let fixed = remembered + operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
         Some(sockets * (inbound + outbound + CONNECTION_BYTES) + fixed)
     }
 
@@ -564,6 +565,9 @@ const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
 const ENVELOPE_BYTES: usize = 1024;
 /// Slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u64 = 2048;
+
+/// A user's or an address's spent rates: the longest name, and its places in the map and in the order.
+const REMEMBERED_BYTES: u64 = 320;
 
 /// How a field is written as text.
 trait Value: Sized {

@@ -713,3 +713,9 @@ fn buckets_hold_what_they_must() {
     world.send("ann", &wire::text(&"x".repeat(65_536)));
     assert_eq!(bytes_heard(&mut world), u64::from(longest));
 }
+
+#[test]
+fn what_is_remembered_is_part_of_the_memory_at_worst() {
+    let with = |max_remembered_rates| Config { max_remembered_rates, ..Config::default() }.worst_case_memory();
+    assert!(with(1 << 20) > with(0).map(|bytes| bytes + (256 << 20)), "some hundred bytes for each");
+}

@@ -62,7 +62,17 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye code=1007, close 1007 bad_utf8, eof",
             ),
         ),
-        (Reason::PolicyViolation, Application("the engine has a reason of its own for each of its rules")),
+        (
+            Reason::PolicyViolation,
+            Hand(
+                with(|config| config.max_fragments = 1),
+                |world| {
+                    let first = wire::frame(wire::Opcode::TEXT, false, b"a", [1; 4]);
+                    world.send("ann", &[first, wire::frame(wire::Opcode::CONTINUATION, true, b"b", [1; 4])].concat());
+                },
+                "ann < goodbye code=1008, close 1008 policy_violation, eof",
+            ),
+        ),
         (
             Reason::MessageTooBig,
             Hand(
@@ -97,6 +107,17 @@ fn rows() -> Vec<(CloseReason, By)> {
             Script(
                 with(|config| config.max_per_lobby = Limit::at_most(1)),
                 "x > connect chess\nx < upgrade, goodbye, close 4002 lobby_full",
+            ),
+        ),
+        (
+            Reason::LobbyLocked,
+            Hand(
+                default(),
+                |world| {
+                    assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
+                    world.act("x", "connect chess");
+                },
+                "x < upgrade, goodbye, close 4002 lobby_locked",
             ),
         ),
         (
@@ -174,8 +195,15 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye, close 4102 slow_consumer",
             ),
         ),
+        (Reason::ForcedReconnect, Application("an operator kicks like that")),
         (Reason::Stale, Script(default(), "advance 30s\nann < ping, goodbye, close 4201 stale")),
-        (Reason::MaxLifetime, Application("the engine has no bound for the age of a connection yet")),
+        (
+            Reason::MaxLifetime,
+            Script(
+                with(|config| config.max_lifetime = Some(Duration::from_secs(15))),
+                "advance 15s\nann < goodbye reconnect=true, close 4202 max_lifetime",
+            ),
+        ),
     ]
 }
 
@@ -232,7 +260,7 @@ fn every_reason_reaches_its_peer() {
     }
     assert_eq!(
         not_by_the_engine,
-        ["unsupported_data", "policy_violation", "internal_error", "kicked", "banned", "lobby_closed", "max_lifetime"]
+        ["unsupported_data", "internal_error", "kicked", "banned", "lobby_closed", "reconnect"]
     );
 }
 
@@ -252,12 +280,11 @@ fn an_application_may_use_every_reason() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() >= 1000 && reason.code() != 1006) {
         let again = reason.reconnect() != Reconnect::No;
         let said = format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
-        let ending = if matches!(reason.code(), 1002 | 1007 | 1009) { ", eof" } else { "" };
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}{ending}", reason.word()));
+        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}", reason.word()));
         world.run("x > hangup\nx > get /ws/chess?token=x&auth=later");
         world.authorize("x", Authorization::Refuse(reason));
-        world.run(&format!("x < upgrade, {said}{ending}"));
+        world.run(&format!("x < upgrade, {said}"));
         assert_eq!(world.engine.stats().counters.closed(reason), 2);
         assert_eq!((world.engine.stats().active_lobbies, world.engine.app_mut().take()), (0, vec![]));
     }

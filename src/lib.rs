@@ -18,6 +18,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! It says what it does through the `log` crate, and no record of its own holds a message or a token. tungstenite, which
+//! reads the frames, traces them whole: keep the records of `tungstenite` at `info` or above, as the program does.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]

@@ -182,11 +182,13 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
 
 fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     let logger = simple_logger::SimpleLogger::new().with_level(options.level).with_utc_timestamps();
-    // tungstenite traces message bodies, which no log may hold.
-    let logger = logger.with_module_level("tungstenite", options.level.min(LevelFilter::Info));
-    let logger =
-        options.modules.iter().fold(logger, |logger, (module, level)| logger.with_module_level(module, *level));
-    logger.init()
+    // tungstenite traces message bodies, which no log may hold: whatever is asked for.
+    let at_most = |module: &str, level: LevelFilter| {
+        if module.starts_with("tungstenite") { level.min(LevelFilter::Info) } else { level }
+    };
+    let named = options.modules.iter().map(|(module, level)| (module.as_str(), at_most(module, *level)));
+    let unnamed = [("tungstenite", at_most("tungstenite", options.level))];
+    named.chain(unnamed).fold(logger, |logger, (module, level)| logger.with_module_level(module, level)).init()
 }
 
 fn run<A: App>(options: &Options, app: A) -> ExitCode {

@@ -1,5 +1,6 @@
 //! The program as it is run: arguments, signals, exit codes and what it logs. On 127.0.0.1, port 0.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
@@ -13,6 +14,8 @@ struct Program {
     child: Child,
     address: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
+    /// What it has logged so far, as far as it was read.
+    said: Vec<String>,
 }
 
 impl Program {
@@ -23,13 +26,26 @@ impl Program {
             .stdout(Stdio::null())
             .spawn()
             .expect("the program was built");
-        let mut log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
-        let address = log
-            .by_ref()
-            .map(|line| line.expect("the log is UTF-8"))
-            .find_map(|line| line.split_once("listening on ").map(|(_, address)| address.to_owned()))
-            .expect("it says where it listens");
-        Program { child, address: address.parse().expect("an address"), log }
+        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let nowhere = ([0, 0, 0, 0], 0).into();
+        let mut program = Program { child, address: nowhere, log, said: Vec::new() };
+        let line = program.wait_for("listening on ");
+        let (_, address) = line.split_once("listening on ").expect("that was waited for");
+        program.address = address.parse().expect("an address");
+        program
+    }
+
+    /// Reads the log on to a line with `words` in it.
+    #[track_caller]
+    fn wait_for(&mut self, words: &str) -> String {
+        for line in self.log.by_ref() {
+            let line = line.expect("the log is UTF-8");
+            self.said.push(line.clone());
+            if line.contains(words) {
+                return line;
+            }
+        }
+        panic!("it never says {words}, but {:?}", self.said);
     }
 
     fn signal(&self, name: &str) {
@@ -38,7 +54,7 @@ impl Program {
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        self.log.by_ref().for_each(drop);
+        self.said.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
         self.child.wait().expect("it can be waited for").code()
     }
 }
@@ -83,4 +99,158 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
     let said = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(2));
     assert!(said.contains("max_pending") && said.contains("pong_timeout = 1h"), "{said}");
+}
+
+// ---- who may come in ----
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lobbyd");
+
+/// A file that is there while the test runs.
+struct File(std::path::PathBuf);
+
+impl File {
+    fn new(name: &str, contents: &str) -> File {
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        fs::write(&path, contents).expect("a place for files");
+        File(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Connects with a token. The first thing that is said is a `welcome`, or a `goodbye`.
+fn connect(program: &Program, token: &str) -> (TcpStream, Reader, serde_json::Value) {
+    let mut stream = TcpStream::connect(program.address).expect("it listens");
+    let line = format!("Authorization: Bearer {token}");
+    stream.write_all(&wire::upgrade_request("/ws/a", &[&line])).expect("it reads");
+    let mut reader = Reader::default();
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
+    (stream, reader, serde_json::from_str(&first).expect("JSON"))
+}
+
+#[track_caller]
+fn check_token(program: &Program, token: &str, user: Option<&str>) {
+    let (_, _, first) = connect(program, token);
+    match user {
+        Some(user) => assert_eq!((&first["type"], &first["user"]), (&"welcome".into(), &user.into()), "{first}"),
+        None => assert_eq!((&first["type"], &first["code"]), (&"goodbye".into(), &4001.into()), "{first}"),
+    }
+}
+
+#[test]
+fn the_list_of_tokens_is_read_again_on_sighup() {
+    let list = File::new("tokens", "# who\nsecret-1 ann\nsecret-2 bob\n");
+    let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
+    // All that can be logged is logged.
+    let all = ["--log", "trace,tungstenite=trace,tungstenite::protocol=trace"];
+    let mut program = Program::start(PROGRAM, &[&arguments[..], &all].concat());
+    let (mut stream, mut reader, first) = connect(&program, "secret-1");
+    assert_eq!(first["user"], "ann");
+    check_token(&program, "secret-2", Some("bob"));
+    check_token(&program, "secret-3", None);
+    check_token(&program, "ann", None);
+
+    fs::write(list.path(), "secret-2 robert\nsecret-3 cid").expect("it can be written");
+    program.signal("-HUP");
+    program.wait_for("2 tokens read");
+    check_token(&program, "secret-1", None);
+    check_token(&program, "secret-2", Some("robert"));
+    check_token(&program, "secret-3", Some("cid"));
+
+    // What is wrong, or gone, changes nothing.
+    fs::write(list.path(), "secret-4 dan\nsecret-5").expect("it can be written");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("line 2: a token is followed by its user"));
+    check_token(&program, "secret-4", None);
+    check_token(&program, "secret-3", Some("cid"));
+    fs::remove_file(list.path()).expect("it is there");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains(list.path()));
+    check_token(&program, "secret-3", Some("cid"));
+
+    // Who is in has noticed nothing of all that.
+    stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("it reads");
+    while !matches!(blocking(&mut stream, &mut reader), Received::Text(text) if text.contains("said-in-confidence")) {}
+    drop(stream);
+    program.wait_for("user=\"ann\" lobby=a");
+    program.signal("-TERM");
+    program.signal("-TERM");
+    assert!(matches!(program.exit_code(), Some(0 | 3)));
+    for line in &program.said {
+        assert!(!line.contains("secret-") && !line.contains("said-in-confidence"), "{line}");
+    }
+    assert!(program.said.iter().any(|line| line.contains("TRACE")), "all was logged");
+}
+
+/// What it says when it is not to start.
+#[track_caller]
+fn refused(arguments: &[&str]) -> String {
+    let refused = Command::new(PROGRAM).args(arguments).output().expect("the program was built");
+    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    said
+}
+
+/// None of these comes to listen, whatever becomes of the check: no `max_pending` of 0 is accepted.
+#[test]
+fn anybody_is_anybody_on_a_loopback_address_only() {
+    let never = ["--max-pending", "0", "--listen"];
+    let open = "anybody could be anybody on";
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9001", "[::ffff:192.0.2.1]:9001"] {
+        let said = refused(&[&never[..], &[address]].concat());
+        assert!(said.contains(open) && said.contains("--auth open-to-anybody"), "{address}: {said}");
+        assert!(refused(&[&never[..], &[address, "--auth", "open"]].concat()).contains(open));
+        assert!(refused(&[&never[..], &[address, "--auth", "open", "--app", "echo"]].concat()).contains(open));
+        assert!(!refused(&[&never[..], &[address, "--auth", "open-to-anybody"]].concat()).contains(open));
+    }
+    for address in ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"] {
+        assert!(!refused(&[&never[..], &[address]].concat()).contains(open), "{address}");
+    }
+    // With tokens nobody is just anybody.
+    let list = File::new("outside", "secret-1 ann");
+    let said = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
+    assert!(said.contains("max_pending = 0") && !said.contains("auth"), "{said}");
+}
+
+#[test]
+fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
+    let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens"];
+    assert!(refused(&tokens).contains("auth = tokens: name the list with --tokens-file"));
+    let missing = File::new("missing", "");
+    fs::remove_file(missing.path()).expect("it is there");
+    assert!(refused(&[&tokens[..], &["--tokens-file", missing.path()]].concat()).contains(missing.path()));
+    let list = File::new("wrong", "secret-1\nann secret-2 secret-3\nsecret-4 bob expires=soon");
+    let said = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
+    for problem in ["line 1: ", "line 2: ", "line 3: ", "max_pending = 0"] {
+        assert!(said.contains(problem), "all problems at once: {said}");
+    }
+    assert!(!said.contains("secret-"), "{said}");
+}
+
+#[test]
+fn rates_and_origins_are_set_by_flags() {
+    let origins = ["--allowed-origins", "https://game.example"];
+    let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
+    let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
+    let said = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
+        let mut stream = TcpStream::connect(program.address).expect("it listens");
+        let line = format!("Origin: {origin}");
+        stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("it reads");
+        let mut reader = Reader::default();
+        [(); 2].map(|()| format!("{:?}", blocking(&mut stream, &mut reader))).concat()
+    });
+    for (said, words) in said.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
+        assert!(said.contains(words), "{said}");
+    }
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
 }

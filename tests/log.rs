@@ -1,0 +1,213 @@
+//! What reaches the log: who and why, but no token and no message. In a process of its own, as there is one logger.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use lobbyd::apps::{Auth, Relay, Tokens};
+use lobbyd::net::{Handle, Server};
+use lobbyd::sim::wire;
+use lobbyd::{
+    App, Authorization, Bytes, CloseReason, Config, Context, Engine, Flow, Identity, Member, Message, Reject, Request,
+    Speech, Start, Time,
+};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Keeps every record: its level, its target and its text.
+struct Keeper(Mutex<Vec<(Level, String, String)>>);
+
+static KEPT: Keeper = Keeper(Mutex::new(Vec::new()));
+
+impl Log for Keeper {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let kept = (record.level(), record.target().to_owned(), record.args().to_string());
+        self.0.lock().expect("nobody panics with it").push(kept);
+    }
+
+    fn flush(&self) {}
+}
+
+/// What no record may contain: tokens, as they are and as they travel, and what was said.
+const TOKENS: &[&str] = &["tok-4f1c", "dG9rLTRmMWM", "tok-99d0", "tok-wrong", "tok-2b", "tok%2D2b", "tok-late"];
+const SAID: &str = "said-in-confidence";
+
+/// Knows users by their tokens, some of them only after a while.
+struct Knowing;
+
+impl App for Knowing {
+    const SPEECH: Speech = Speech::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        // An application may log the request: its form leaves the token out.
+        log::debug!("{request:?}");
+        match request.token() {
+            Some("tok-4f1c") => Authorization::Allow(Identity::new("ann")),
+            Some("tok-99d0") => Authorization::Allow(Identity::new("bob").only_in("chess")),
+            Some("tok-2b") => Authorization::Allow(Identity::new("cid").expires_at_unix_millis(1)),
+            Some("tok-late") => Authorization::Pending { user: Some("dan".into()) },
+            _ => Authorization::Refuse(CloseReason::Unauthorized),
+        }
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        if let Message::Json { text, .. } = message {
+            cx.broadcast_message(from, text);
+            cx.reject(Reject::NotAllowed, "not that");
+        }
+    }
+}
+
+/// Does what is queued, and tells how much was written.
+fn settle<A: App>(engine: &mut Engine<A>) -> usize {
+    let mut sent = Vec::new();
+    while let Some(conn) = engine.poll_writable() {
+        assert!(engine.write_to(conn, &mut sent).expect("a vector takes everything") != Flow::Blocked);
+    }
+    while engine.poll_closed().is_some() {}
+    sent.len()
+}
+
+/// Everything that is read, decided and refused, with tokens in all places and messages of all kinds.
+fn sessions_of_an_engine() {
+    let config = Config { max_message_bytes: Bytes(2000), token_grace: Duration::ZERO, ..Config::default() };
+    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
+    let header = "Authorization: Bearer tok-4f1c";
+    let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
+    let requests: [(&str, &[&str]); 15] = [
+        ("/ws/chess?token=tok-99d0", &[]),
+        ("/ws/chess?token=tok%2D2b", &[]),
+        ("/ws/go?token=tok-99d0", &[]),
+        ("/ws/chess?token=tok-wrong", &[]),
+        ("/ws/chess?token=tok-late", &[]),
+        ("/ws/chess", &[header]),
+        ("/ws/chess", &[subprotocol]),
+        // And everything that can be wrong about a request.
+        ("/nowhere?token=tok-4f1c", &[]),
+        ("/ws/no%20code?token=tok-4f1c", &[]),
+        ("/ws/chess?token=tok-4f1c%zz", &[]),
+        ("/ws/chess?token=tok-4f1c", &["Origin: http://evil.example"]),
+        ("/ws/chess?token=tok-4f1c", &["Content-Length: 5"]),
+        ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
+        ("/ws/chess?token=tok-4f1c", &[" folded"]),
+        ("http://a/ws/chess?token=tok-4f1c", &[header]),
+    ];
+    let messages = [
+        wire::text(&format!(r#"{{"type":"broadcast","data":"{SAID}","ref":1}}"#)),
+        wire::text(&format!(r#"{{"type":"direct","to":"bob","data":"{SAID}","ref":"{SAID}"}}"#)),
+        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)),
+        wire::text(SAID),
+        wire::frame(wire::Opcode::BINARY, true, SAID.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PING, true, SAID.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PONG, true, SAID.as_bytes(), [1; 4]),
+    ];
+    let endings = [
+        wire::close(1000, SAID),
+        wire::close(1005, SAID),
+        [&[0x81, SAID.len() as u8], SAID.as_bytes()].concat(),
+        wire::text(&SAID.repeat(200)),
+        wire::frame(wire::Opcode::TEXT, true, &[SAID.as_bytes(), b"\xff"].concat(), [1; 4]),
+        wire::text(&format!(r#"{{"type":"leave","why":"{SAID}"}}"#)),
+        // Far beyond its rate.
+        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)).repeat(200),
+    ];
+    let mut now = Time::ZERO + Duration::from_secs(1);
+    for (target, lines) in requests {
+        for ending in &endings {
+            let peer = ([127, 0, 0, 1], 4000).into();
+            let conn = engine.handle_accept(now, peer).expect("there is room");
+            engine.handle_bytes(now, conn, &wire::upgrade_request(target, lines));
+            engine.handle_authorized(now, conn, Authorization::allow("dan"));
+            assert!(settle(&mut engine) > 0, "an answer");
+            for message in messages.iter().chain([ending]) {
+                engine.handle_bytes(now, conn, message);
+                settle(&mut engine);
+            }
+            now = now + Duration::from_secs(1);
+            engine.handle_timeout(now);
+            engine.handle_hangup(now, conn);
+            settle(&mut engine);
+        }
+    }
+    let stats = engine.stats();
+    let closed = |reason| stats.counters.closed(reason);
+    for reason in [
+        CloseReason::Left,
+        CloseReason::PeerClosed,
+        CloseReason::ProtocolError,
+        CloseReason::BadUtf8,
+        CloseReason::MessageTooBig,
+        CloseReason::Unauthorized,
+        CloseReason::TokenExpired,
+        CloseReason::ForbiddenOrigin,
+        CloseReason::BadLobbyCode,
+        CloseReason::RateLimited,
+        CloseReason::HttpRefused,
+    ] {
+        assert!(closed(reason) > 0, "{reason} was not among the sessions");
+    }
+    log::info!("{}", stats.line());
+}
+
+/// The same on a socket, with a list of tokens that is read again.
+fn session_of_a_server() {
+    let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
+    let tokens = Tokens::parse("tok-4f1c ann\ntok-99d0 bob").expect("a good list");
+    log::info!("{tokens:?}");
+    let mut server = Server::bind(config, Relay::new(Auth::Tokens(tokens))).expect("a free port");
+    server.reload(b"tok-4f1c ann\ntok-99d0 bob lobby=go\ntok-late dan");
+    server.reload(b"tok-4f1c\nann tok-4f1c\nbob bob tok-99d0\nbob bob expires=tok-99d0\nann tok-4f1c");
+    let address = server.local_addr().expect("it listens");
+    let handle: Handle = server.handle();
+    let client = std::thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(&wire::upgrade_request("/ws/chess", &["Authorization: Bearer tok-4f1c"])).expect("it reads");
+        let said = wire::text(&format!(r#"{{"type":"{SAID}","ref":1}}"#));
+        stream.write_all(&[said, wire::close(1000, SAID)].concat()).expect("it reads");
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("it ends in good order");
+        handle.stop();
+        answer
+    });
+    server.run().expect("it stops");
+    let answer = client.join().expect("the client ends");
+    assert!(String::from_utf8_lossy(&answer).contains(r#""user":"ann""#));
+}
+
+#[test]
+fn no_record_holds_a_token_or_what_was_said() {
+    log::set_logger(&KEPT).expect("the first logger");
+    log::set_max_level(LevelFilter::Trace);
+    sessions_of_an_engine();
+    session_of_a_server();
+    let kept = std::mem::take(&mut *KEPT.0.lock().expect("nobody panicked"));
+
+    let ours = |target: &str| target.starts_with("lobbyd") || target == "log";
+    // There is something to read: who came, why it went, what was answered, and what is wrong with the list.
+    for (level, words) in [
+        (Level::Info, "joined user=\"ann\" lobby=chess"),
+        (Level::Info, "closed: 1000 left: the client said leave user=\"ann\" lobby=chess"),
+        (Level::Info, "3 tokens read"),
+        (Level::Warn, "line 1: a token is followed by its user; "),
+        (Level::Debug, "closed: 4001 unauthorized"),
+        (Level::Debug, "answered 400"),
+        (Level::Debug, "path: \"/ws/chess\""),
+    ] {
+        let is_said = kept.iter().any(|(said, target, text)| *said == level && ours(target) && text.contains(words));
+        assert!(is_said, "no {level} record says {words}");
+    }
+    for (level, target, text) in &kept {
+        for token in TOKENS {
+            assert!(!text.contains(token), "{level} {target}: {text}");
+        }
+        // tungstenite traces what it reads and writes: whoever takes its records below info gets messages.
+        let traced = target.starts_with("tungstenite") && *level > Level::Info;
+        assert!(traced || !text.contains(SAID), "{level} {target}: {text}");
+    }
+    let traced = kept.iter().any(|(_, target, text)| target.starts_with("tungstenite") && text.contains(SAID));
+    assert!(traced, "the records of tungstenite need not be kept apart any more");
+}

@@ -165,6 +165,8 @@ config! {
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";
+    /// Age at which a connection is closed with 4202 `max_lifetime`, to come back at once: so that a fleet can be drained.
+    max_lifetime: Switch<Duration> = "off";
     /// How long a connection may outlive its token; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
     /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
@@ -388,6 +390,11 @@ impl Config {
                 format!("must be at least health_timeout ({:?}), or checks of one page overlap", self.health_timeout),
             );
         }
+        require(
+            self.max_lifetime.is_none_or(|age| age >= SECOND),
+            "max_lifetime",
+            "must be at least 1s, or off".into(),
+        );
         require(self.stats_interval != Some(Duration::ZERO), "stats_interval", "must be above 0, or off".into());
         for (field, count) in [
             ("max_pending", self.max_pending),

@@ -288,6 +288,7 @@ impl Core {
         slot.meter.tier = identity.tier;
         slot.expires =
             identity.expires.map_or(Time::NEVER, |millis| expiry(millis, self.start_unix, self.config.token_grace));
+        slot.retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
         }
@@ -333,7 +334,7 @@ impl Core {
             return;
         }
         let count = directory.members(lobby).len();
-        directory.lobby_mut(lobby).presence.settle(count, usize::MAX);
+        directory.lobby_mut(lobby).presence.settle_untold();
         for index in (0..count).rev() {
             let seat = directory.members(lobby)[index];
             // Fresh seats are at the end: members stand in join order.

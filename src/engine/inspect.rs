@@ -16,6 +16,11 @@ impl<A: App> Engine<A> {
         self.core.queued_bytes(conn)
     }
 
+    /// Whether every lobby's members have been told who came and who left, as they must have been at a turn's end.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.core.directory.is_settled()
+    }
+
     /// What still fits into the outbox of `conn`.
     pub(crate) fn room(&self, conn: ConnId) -> usize {
         let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);

@@ -44,6 +44,9 @@ impl Core {
         if self.now >= self.slots[key].expires {
             return self.end(key, CloseReason::TokenExpired);
         }
+        if self.now >= self.slots[key].retires {
+            return self.end(key, CloseReason::MaxLifetime);
+        }
         let slot = &mut self.slots[key];
         let member = slot.member().expect("only members are kept alive").clone();
         let late = slot.health.expire_checks(self.now);

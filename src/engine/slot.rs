@@ -55,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) address: Option<IpAddr>,
     /// When what lets it be here ends.
     pub(crate) expires: Time,
+    /// When it is old enough to go.
+    pub(crate) retires: Time,
     /// Whether the application was told that much is queued.
     pub(crate) pressed: bool,
     /// Whether it stands in the list of those with something to write.
@@ -81,6 +83,7 @@ impl Slot {
             meter: Meter::default(),
             address: None,
             expires: Time::NEVER,
+            retires: Time::NEVER,
             pressed: false,
             dirty: false,
             blocked: false,
@@ -106,7 +109,7 @@ impl Slot {
             Standing::Gone => Time::NEVER,
             Standing::Seated(_) => {
                 let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
-                path.min(self.health.check_deadline()).min(self.expires)
+                path.min(self.health.check_deadline()).min(self.expires).min(self.retires)
             }
             Standing::Pending(_) | Standing::Closing(_) => self.step_deadline,
         }

@@ -340,6 +340,11 @@ impl Directory {
         self.seats.len()
     }
 
+    /// Whether nobody has to be told anything about who is there.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lobbies.iter().all(|(_, lobby)| lobby.presence.is_settled())
+    }
+
     pub(crate) fn lobbies_count(&self) -> usize {
         self.lobbies.len()
     }

@@ -61,6 +61,13 @@ impl Presence {
         (mem::take(&mut self.departures), telling)
     }
 
+    /// What is untold stays so: while everybody is leaving, or where nobody is told anything. Members still know what they
+    /// knew, a list or a number.
+    pub(crate) fn settle_untold(&mut self) {
+        self.fresh = 0;
+        self.departures.clear();
+    }
+
     /// Whether the lobby is too large to be listed.
     pub(crate) fn is_counted(&self) -> bool {
         self.counted

@@ -2,6 +2,7 @@
 //!
 //! Everything here goes through the engine's public commands, as an administrator's or a game's own wishes would.
 
+use super::client::Link;
 use super::swarm::Behaviour;
 use super::transcript::NOBODY;
 use super::world::World;
@@ -22,10 +23,16 @@ impl<A: App> World<A> {
         self.engine.handle_drain(self.now);
     }
 
-    /// Does one thing, and perhaps some more to the same client or to others in its lobby before anybody else can act.
+    /// Does one thing, and perhaps some more to the same client or to others in its lobby before anybody else can act;
+    /// and then, in the same turn, arrives what some of them have said.
     pub(super) fn intervene(&mut self, behaviour: Behaviour) {
         let start = self.owner.below(self.links.len() as u64) as usize;
-        let target = (start..self.links.len()).chain(0..start).find(|&place| self.links[place].is_some());
+        let speaks = self.owner.percent(50);
+        let places = || (start..self.links.len()).chain(0..start);
+        let link = |place: usize| self.links[place].as_ref().filter(|link| link.conn.is_some());
+        let speaker = places().find(|&place| link(place).is_some_and(|link| link.pipe.upward() > 0));
+        let anybody = places().find(|&place| link(place).is_some());
+        let target = speaker.filter(|_| speaks).or(anybody);
         self.wish(behaviour, target);
         let lobby = target.and_then(|place| self.links[place].as_ref()).map(|link| link.lobby);
         while self.owner.percent(70) {
@@ -36,6 +43,14 @@ impl<A: App> World<A> {
             if self.swarm.weight(next) > 0 {
                 self.count(next);
                 self.wish(next, target);
+            }
+        }
+        for place in self.places() {
+            let has_spoken = |link: &Link| {
+                link.conn.is_some() && Some(link.lobby) == lobby && (link.pipe.upward() > 0 || link.pipe.is_at_end())
+            };
+            if self.links[place].as_ref().is_some_and(has_spoken) && self.owner.percent(40) {
+                self.deliver(place, usize::MAX);
             }
         }
     }

@@ -43,6 +43,9 @@ impl<A: App> World<A> {
                 return Err(format!("conn={conn} has bytes queued, and its socket is not blocked"));
             }
         }
+        if !self.engine.is_settled() {
+            return Err("a lobby has not been told at the end of a turn who came and who left".into());
+        }
         match self.engine.poll_timeout() {
             Some(next) if next <= self.now => Err(format!("asks to be called at {next}, and it is {}", self.now)),
             _ => Ok(()),

@@ -197,7 +197,13 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (Reason::ForcedReconnect, Application("whom to move is an operator's to say, or the application's")),
         (Reason::Stale, Script(default(), "advance 30s\nann < ping, goodbye, close 4201 stale")),
-        (Reason::MaxLifetime, Application("the engine has no bound for the age of a connection yet")),
+        (
+            Reason::MaxLifetime,
+            Script(
+                with(|config| config.max_lifetime = Some(Duration::from_secs(15))),
+                "advance 15s\nann < goodbye reconnect=true, close 4202 max_lifetime",
+            ),
+        ),
     ]
 }
 
@@ -254,7 +260,7 @@ fn every_reason_reaches_its_peer() {
     }
     assert_eq!(
         not_by_the_engine,
-        ["unsupported_data", "internal_error", "kicked", "banned", "lobby_closed", "reconnect", "max_lifetime"]
+        ["unsupported_data", "internal_error", "kicked", "banned", "lobby_closed", "reconnect"]
     );
 }
 

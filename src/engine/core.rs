@@ -25,9 +25,13 @@ use crate::id::ConnId;
 use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation, SeatKey};
 use crate::random::Random;
 use crate::time::Time;
+use crate::wire::chorus::{Chorus, Part};
 use crate::wire::frame::Frame;
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
+
+/// The longest frame that is copied into the lobby's buffer: about as much as costs a system call's time to copy.
+const MAX_CHORUS_FRAME: usize = 16 * 1024;
 
 /// What the application has still to be told.
 #[derive(Debug)]
@@ -68,6 +72,10 @@ pub(crate) struct Core {
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
+    /// What lobbies say in this turn.
+    pub(super) chorus: Chorus,
+    /// Connections that were named as writable in this turn and have not been written to since.
+    flushing: Vec<ConnId>,
     /// Where a received message lies while it is acted on.
     pub(super) scratch: Vec<u8>,
     /// Where the receivers of a frame stand while it is sent: sending may end connections, and so change the lobby.
@@ -99,6 +107,8 @@ impl Core {
             pings: Pings::default(),
             rejection: None,
             text: String::new(),
+            chorus: Chorus::default(),
+            flushing: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
         }
@@ -218,7 +228,7 @@ impl Core {
         let id = slot.id;
         let outbox = slot.wire.outbox_mut();
         let dropped = outbox.bytes();
-        self.counters.frames_dropped += outbox.drop_unbegun() as u64;
+        self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
         outbox.clear();
         self.note_dropped(id, dropped);
         self.wheel.disarm(key);
@@ -358,10 +368,27 @@ impl Core {
         while let Some(id) = self.dirty.pop_front() {
             if let Some(slot) = self.slot(id) {
                 slot.dirty = false;
+                self.flushing.push(id);
                 return Some(id);
             }
         }
+        self.end_turn();
         None
+    }
+
+    /// Everybody has been written to, so what was said in this turn can be forgotten.
+    fn end_turn(&mut self) {
+        if self.chorus.is_silent() {
+            self.flushing.clear();
+            return;
+        }
+        for id in std::mem::take(&mut self.flushing) {
+            // The driver was asked to write to it, and has not.
+            if self.slot(id).is_some() {
+                self.slots[id.index()].wire.outbox_mut().own(&self.chorus);
+            }
+        }
+        self.chorus.end_turn();
     }
 
     pub(super) fn writable(&mut self, id: ConnId) {
@@ -379,8 +406,15 @@ impl Core {
         self.feel_pressure(key);
         self.note_flushed(self.slots[key].id, bytes);
         let slot = &mut self.slots[key];
+        if self.flushing.last() == Some(&slot.id) {
+            self.flushing.pop();
+        }
         match flow {
-            Flow::Blocked => slot.blocked = true,
+            Flow::Blocked => {
+                slot.blocked = true;
+                // Only what the kernel did not take is copied.
+                slot.wire.outbox_mut().own(&self.chorus);
+            }
             Flow::Drained if slot.wire.is_finishing() && !slot.shut_down => {
                 slot.shut_down = true;
                 self.set_step(key, self.config.linger_timeout);
@@ -412,6 +446,24 @@ impl Core {
         true
     }
 
+    /// Queues a frame that lies in the lobby's buffer of this turn.
+    fn queue_shared(&mut self, key: usize, part: &Part, frame: &Frame) -> bool {
+        let slot = &mut self.slots[key];
+        // Whoever is behind will not be written to in this turn, and so needs the frame for itself.
+        if slot.blocked {
+            return self.queue(key, frame.clone());
+        }
+        let outbox = slot.wire.outbox_mut();
+        if outbox.cost() + part.len() > self.config.max_outbound_bytes.0 {
+            return false;
+        }
+        outbox.push_shared(part);
+        self.counters.frames_out += 1;
+        self.mark_dirty(key);
+        self.feel_pressure(key);
+        true
+    }
+
     /// Queues a frame in place of the one that was queued under the same key before, if that is still there.
     ///
     /// When there is no room even so, the frame is dropped: the next one will replace it anyway.
@@ -433,16 +485,23 @@ impl Core {
     }
 
     /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
+    #[inline]
     pub(super) fn feel_pressure(&mut self, key: usize) {
-        let slot = &mut self.slots[key];
+        let slot = &self.slots[key];
         let queued = slot.wire.outbox().bytes();
-        let pressure = if !slot.pressed && queued > self.config.outbound_high_mark.0 {
-            Pressure::High { queued_bytes: queued }
-        } else if slot.pressed && queued <= self.config.outbound_low_mark.0 {
-            Pressure::Low { queued_bytes: queued }
+        let crossed = if slot.pressed {
+            queued <= self.config.outbound_low_mark.0
         } else {
-            return;
+            queued > self.config.outbound_high_mark.0
         };
+        if crossed {
+            self.tell_pressure(key, queued);
+        }
+    }
+
+    fn tell_pressure(&mut self, key: usize, queued_bytes: usize) {
+        let slot = &mut self.slots[key];
+        let pressure = if slot.pressed { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
         slot.pressed = !slot.pressed;
         if let Some(member) = slot.member().cloned() {
             self.happenings.push_back(Happening::Pressure(member, pressure));
@@ -463,15 +522,19 @@ impl Core {
         let mut audience = std::mem::take(&mut self.audience);
         audience.clear();
         audience.extend_from_slice(self.directory.members(lobby));
+        // A large frame is shared as it is: copying it would cost more than a slice of its own.
+        let is_small = latest.is_none() && frame.as_bytes().len() <= MAX_CHORUS_FRAME;
+        let part = if is_small { self.chorus.append(lobby, frame.as_bytes()) } else { None };
         for &seat in &audience {
             if !includes(&self.directory, seat) {
                 sent.excluded += 1;
                 continue;
             }
             let key = self.directory.seat(seat).conn.index();
-            let queued = match latest {
-                None => self.queue(key, frame.clone()),
-                Some(latest) => self.queue_latest(key, latest, frame.clone()),
+            let queued = match (latest, &part) {
+                (Some(latest), _) => self.queue_latest(key, latest, frame.clone()),
+                (None, Some(part)) => self.queue_shared(key, part, frame),
+                (None, None) => self.queue(key, frame.clone()),
             };
             if queued {
                 sent.queued += 1;
@@ -543,6 +606,11 @@ impl Core {
                 }
                 Standing::Gone => gone += 1,
             }
+            let is_shared = slot.wire.outbox().is_shared();
+            assert!(
+                !is_shared || slot.dirty || self.flushing.contains(&slot.id),
+                "what is shared is written in its turn"
+            );
             let waits = !slot.wire.outbox().is_empty() && !slot.is_gone();
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
         }

@@ -117,7 +117,7 @@ impl Core {
         if reason == CloseReason::SlowConsumer {
             // What it did not read in time it will not miss; the reason must reach it.
             let (conn, before) = (slot.id, slot.wire.outbox().bytes());
-            self.counters.frames_dropped += slot.wire.outbox_mut().drop_unbegun() as u64;
+            self.counters.frames_dropped += slot.wire.outbox_mut().drop_unbegun(&self.chorus) as u64;
             let dropped = before - slot.wire.outbox().bytes();
             self.note_dropped(conn, dropped);
         }

@@ -269,8 +269,11 @@ impl<A: App> Engine<A> {
     ///
     /// Those of the socket. The connection has ended then, and [`poll_closed`](Self::poll_closed) will name it.
     pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
-        let Some(slot) = self.core.slot(conn) else { return Ok(Flow::Drained) };
-        match slot.wire.outbox_mut().write_to(socket) {
+        if self.core.slot(conn).is_none() {
+            return Ok(Flow::Drained);
+        }
+        let Core { slots, chorus, .. } = &mut self.core;
+        match slots[conn.index()].wire.outbox_mut().write_to(socket, chorus) {
             Ok((bytes, flow)) => Ok(self.core.written(conn.index(), bytes, flow)),
             Err(error) => {
                 debug!("conn={conn} cannot be written to: {error}");

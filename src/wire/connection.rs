@@ -176,7 +176,7 @@ impl Connection {
 
     /// Answers the request with an HTTP status; nothing follows.
     pub(crate) fn refuse(&mut self, refusal: &Refusal) {
-        self.outbox.push(refusal.response());
+        self.outbox.push_answer(refusal.response());
         self.phase = Phase::Finishing;
     }
 

@@ -5,6 +5,8 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
+use super::chorus::{Chorus, Part};
+
 /// What a queued frame costs beside its bytes, so that a flood of tiny frames cannot take many times the bound.
 const FRAME_OVERHEAD: usize = 64;
 /// Slices per `writev`; far below the system's limit (1024 on Linux), as one send rarely takes more.
@@ -23,20 +25,48 @@ pub enum Flow {
     Finished,
 }
 
+/// Frames that follow each other.
 #[derive(Debug)]
 struct Queued {
-    bytes: Bytes,
+    data: Data,
+    /// How many frames these are; more than one only if none of them has begun, or the rest of one and whole ones.
+    frames: u32,
     /// A frame queued later under the same key takes this one's place, unless it has begun.
     latest: Option<u64>,
 }
 
+#[derive(Debug)]
+enum Data {
+    Own(Bytes),
+    /// Said in the lobby in this turn, and still in its buffer.
+    Shared(Part),
+}
+
+impl Data {
+    fn len(&self) -> usize {
+        match self {
+            Data::Own(bytes) => bytes.len(),
+            Data::Shared(part) => part.len(),
+        }
+    }
+
+    fn bytes<'a>(&'a self, chorus: &'a Chorus) -> &'a [u8] {
+        match self {
+            Data::Own(bytes) => bytes,
+            Data::Shared(part) => chorus.bytes(part),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    frames: VecDeque<Queued>,
-    /// Bytes of the first frame that have been written already.
+    queue: VecDeque<Queued>,
+    /// Bytes of the first in the queue that have been written already.
     written: usize,
-    /// Bytes of all queued frames that have not been written.
+    /// Bytes that have not been written.
     bytes: usize,
+    /// Frames that have not been written whole.
+    frames: usize,
     /// Whether the first in line is the answer to the request, without which the peer understands no frame.
     answer_first: bool,
 }
@@ -50,14 +80,47 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, frame: Bytes) {
-        self.bytes += frame.len();
-        self.frames.push_back(Queued { bytes: frame, latest: None });
+        self.add(Data::Own(frame), None);
     }
 
     /// Queues a frame that only matters until the next one under the same key.
     pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes) {
-        self.bytes += frame.len();
-        self.frames.push_back(Queued { bytes: frame, latest: Some(key) });
+        self.add(Data::Own(frame), Some(key));
+    }
+
+    /// Queues a frame that lies in the buffer of its lobby. Before the turn ends, [`own`](Self::own) must be called if
+    /// it has not been written.
+    pub(crate) fn push_shared(&mut self, part: &Part) {
+        if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
+            && last.extend(part)
+        {
+            self.bytes += part.len();
+            self.frames += 1;
+            *frames += 1;
+        } else {
+            self.add(Data::Shared(part.clone()), None);
+        }
+    }
+
+    fn add(&mut self, data: Data, latest: Option<u64>) {
+        self.bytes += data.len();
+        self.frames += 1;
+        self.queue.push_back(Queued { data, frames: 1, latest });
+    }
+
+    /// Copies what still lies in the lobby's buffer, whose turn is about to end.
+    pub(crate) fn own(&mut self, chorus: &Chorus) {
+        if !self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_))) {
+            return;
+        }
+        for (index, queued) in self.queue.iter_mut().enumerate() {
+            if let Data::Shared(part) = &queued.data {
+                let bytes = chorus.bytes(part);
+                let gone = if index == 0 { whole_frames(bytes, self.written) } else { 0 };
+                queued.data = Data::Own(Bytes::copy_from_slice(&bytes[gone..]));
+                self.written -= gone;
+            }
+        }
     }
 
     /// Drops the frame that is queued under `key`, if there is one of which no byte has been written.
@@ -65,17 +128,18 @@ impl Outbox {
     /// Its successor goes to the end and not to its place: it may speak of what was queued in between.
     pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
         let begun = usize::from(self.written > 0);
-        let Some(at) = self.frames.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
+        let Some(at) = self.queue.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
             return false;
         };
-        let dropped = self.frames.remove(begun + at).expect("position() has found it");
-        self.bytes -= dropped.bytes.len();
+        let dropped = self.queue.remove(begun + at).expect("position() has found it");
+        self.bytes -= dropped.data.len();
+        self.frames -= 1;
         true
     }
 
     /// What counts against `max_outbound_bytes`.
     pub(crate) fn cost(&self) -> usize {
-        self.bytes + self.frames.len() * FRAME_OVERHEAD
+        self.bytes + self.frames * FRAME_OVERHEAD
     }
 
     /// Bytes that wait to be written.
@@ -84,18 +148,39 @@ impl Outbox {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.queue.is_empty()
     }
 
     /// Drops every frame of which no byte has been written. Returns how many.
     ///
     /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
-    pub(crate) fn drop_unbegun(&mut self) -> usize {
-        let begun = usize::from(self.written > 0 || self.answer_first);
-        let dropped = self.frames.len() - begun.min(self.frames.len());
-        self.frames.truncate(begun);
-        self.bytes = self.frames.front().map_or(0, |first| first.bytes.len() - self.written);
-        dropped
+    pub(crate) fn drop_unbegun(&mut self, chorus: &Chorus) -> usize {
+        let before = self.frames;
+        if self.written == 0 && !self.answer_first {
+            self.queue.clear();
+            (self.bytes, self.frames) = (0, 0);
+            return before;
+        }
+        self.queue.truncate(1);
+        let first = &mut self.queue[0];
+        if !self.answer_first {
+            // Of frames that are queued as one only that is kept which has begun, if any has.
+            let bytes = first.data.bytes(chorus);
+            let start = whole_frames(bytes, self.written);
+            if start == self.written {
+                self.clear();
+                return before;
+            }
+            let end = start + frame_length(&bytes[start..]);
+            if (start, end) != (0, bytes.len()) {
+                first.data = Data::Own(Bytes::copy_from_slice(&bytes[start..end]));
+            }
+            self.written -= start;
+        }
+        first.frames = 1;
+        self.bytes = first.data.len() - self.written;
+        self.frames = 1;
+        before - 1
     }
 
     /// Drops everything, also a frame that has begun: for a connection that is cut off.
@@ -104,67 +189,128 @@ impl Outbox {
     }
 
     /// Writes until everything is gone or the socket takes no more. Returns the bytes written, and whether all are.
-    pub(crate) fn write_to(&mut self, socket: &mut impl Write) -> io::Result<(usize, Flow)> {
+    pub(crate) fn write_to(&mut self, socket: &mut impl Write, chorus: &Chorus) -> io::Result<(usize, Flow)> {
         let mut total = 0;
-        while !self.frames.is_empty() {
-            match self.write_once(socket) {
+        while !self.queue.is_empty() {
+            match self.write_once(socket, chorus) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     total += n;
-                    self.advance(n);
+                    self.advance(n, chorus);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((total, Flow::Blocked)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        if self.frames.capacity() > IDLE_CAPACITY {
-            self.frames = VecDeque::new();
+        if self.queue.capacity() > IDLE_CAPACITY {
+            self.queue = VecDeque::new();
         }
         Ok((total, Flow::Drained))
     }
 
-    fn write_once(&self, socket: &mut impl Write) -> io::Result<usize> {
-        let first = &self.frames[0].bytes[self.written..];
-        if self.frames.len() == 1 {
+    fn write_once(&self, socket: &mut impl Write, chorus: &Chorus) -> io::Result<usize> {
+        let first = &self.queue[0].data.bytes(chorus)[self.written..];
+        if self.queue.len() == 1 {
             return socket.write(first);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(first);
         let mut count = 1;
-        for queued in self.frames.iter().take(MAX_SLICES).skip(1) {
-            slices[count] = IoSlice::new(&queued.bytes);
+        for queued in self.queue.iter().take(MAX_SLICES).skip(1) {
+            slices[count] = IoSlice::new(queued.data.bytes(chorus));
             count += 1;
         }
         socket.write_vectored(&slices[..count])
     }
 
-    fn advance(&mut self, mut n: usize) {
+    fn advance(&mut self, mut n: usize, chorus: &Chorus) {
         self.bytes -= n;
+        if self.bytes == 0 {
+            // The usual case: everything was taken, and it was one piece.
+            if self.queue.len() == 1 {
+                self.queue.pop_front();
+            } else {
+                self.queue.clear();
+            }
+            (self.written, self.frames, self.answer_first) = (0, 0, false);
+            return;
+        }
         while n > 0 {
-            let rest = self.frames[0].bytes.len() - self.written;
+            let first = &mut self.queue[0];
+            let rest = first.data.len() - self.written;
             if n < rest {
+                let before = self.written;
                 self.written += n;
+                if first.frames > 1 {
+                    let gone = count_whole(first.data.bytes(chorus), before, self.written);
+                    first.frames -= gone as u32;
+                    self.frames -= gone;
+                }
                 return;
             }
             n -= rest;
             self.written = 0;
             self.answer_first = false;
-            self.frames.pop_front();
+            self.frames -= first.frames as usize;
+            self.queue.pop_front();
         }
     }
 
     /// Asserts what must hold between calls.
     pub(crate) fn check(&self) {
-        let queued: usize = self.frames.iter().map(|queued| queued.bytes.len()).sum();
+        let queued: usize = self.queue.iter().map(|queued| queued.data.len()).sum();
         assert_eq!(self.bytes + self.written, queued, "the outbox's byte count is that of its frames");
-        assert!(self.frames.front().map_or(self.written == 0, |first| self.written < first.bytes.len()));
+        let frames: usize = self.queue.iter().map(|queued| queued.frames as usize).sum();
+        assert_eq!(self.frames, frames, "the outbox's count of frames is theirs");
+        assert!(self.queue.front().map_or(self.written == 0, |first| self.written < first.data.len()));
     }
+
+    /// Whether something lies in a lobby's buffer, which lasts only for the turn.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_)))
+    }
+}
+
+/// The length of the frame, as a server sends it, that `bytes` begin with (RFC 6455 section 5.2).
+fn frame_length(bytes: &[u8]) -> usize {
+    match bytes[1] {
+        126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
+        127 => 10 + u64::from_be_bytes(bytes[2..10].try_into().expect("eight bytes")) as usize,
+        length => 2 + usize::from(length),
+    }
+}
+
+/// How many bytes the frames take up that end at or before `written`.
+fn whole_frames(bytes: &[u8], written: usize) -> usize {
+    let mut end = 0;
+    while end < written {
+        let next = end + frame_length(&bytes[end..]);
+        if next > written {
+            break;
+        }
+        end = next;
+    }
+    end
+}
+
+/// How many frames end after `before` and at or before `written`.
+fn count_whole(bytes: &[u8], before: usize, written: usize) -> usize {
+    let (mut end, mut count) = (0, 0);
+    while end < bytes.len() {
+        end += frame_length(&bytes[end..]);
+        if end > written {
+            break;
+        }
+        count += usize::from(end > before);
+    }
+    count
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::frame::Frame;
 
     /// Takes `step` bytes a call, and blocks every other call.
     struct Narrow {
@@ -205,7 +351,7 @@ mod tests {
                 outbox.push(frame.into());
             }
             let mut socket = Narrow { step, block: false, got: Vec::new() };
-            while outbox.write_to(&mut socket).expect("never fails").1 == Flow::Blocked {
+            while outbox.write_to(&mut socket, &Chorus::default()).expect("never fails").1 == Flow::Blocked {
                 outbox.check();
             }
             assert_eq!(socket.got, expected);
@@ -216,13 +362,13 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_completed() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"begun"));
-        outbox.push(Bytes::from_static(b"not begun"));
-        outbox.advance(2);
-        assert_eq!(outbox.drop_unbegun(), 1);
+        outbox.push(Bytes::from_static(b"\x81\x05begun"));
+        outbox.push(Bytes::from_static(b"\x81\x03not"));
+        outbox.advance(4, &Chorus::default());
+        assert_eq!(outbox.drop_unbegun(&Chorus::default()), 1);
         outbox.check();
         let mut socket = Narrow { step: 100, block: true, got: Vec::new() };
-        assert_eq!(outbox.write_to(&mut socket).expect("never fails"), (3, Flow::Drained));
+        assert_eq!(outbox.write_to(&mut socket, &Chorus::default()).expect("never fails"), (3, Flow::Drained));
         assert_eq!(socket.got, b"gun");
     }
 
@@ -236,10 +382,48 @@ mod tests {
         outbox.push_latest(7, Bytes::from_static(b"new"));
         outbox.check();
         // All before it and one byte of `new` are written: it must be completed, and the next one follows it.
-        outbox.advance(5 + 5 + 1);
+        outbox.advance(5 + 5 + 1, &Chorus::default());
         assert!(!outbox.drop_latest(7));
         outbox.push_latest(7, Bytes::from_static(b"newer"));
         outbox.check();
         assert_eq!(outbox.bytes(), 2 + 5);
+    }
+
+    /// A long story in one buffer, written in steps, given up in the middle: what was written is whole frames, in order.
+    #[test]
+    fn a_shared_range_is_written_owned_and_dropped_by_frames() {
+        for written in 0..60 {
+            for (owned, dropped) in [(false, false), (true, false), (false, true), (true, true)] {
+                let (mut chorus, mut outbox) = (Chorus::default(), Outbox::default());
+                let frames: Vec<Frame> = (0..8).map(|n| Frame::text(&"x".repeat(n))).collect();
+                for frame in &frames {
+                    outbox.push_shared(&chorus.append(0, frame.as_bytes()).expect("there is room"));
+                }
+                let all: Vec<u8> = frames.iter().flat_map(|frame| frame.as_bytes().to_vec()).collect();
+                assert_eq!((outbox.queue.len(), outbox.bytes()), (1, all.len()));
+                let written = written.min(all.len() - 1);
+                if written > 0 {
+                    outbox.advance(written, &chorus);
+                }
+                let whole =
+                    (0..=8).filter(|&n| frames[..n].iter().map(|f| f.as_bytes().len()).sum::<usize>() <= written);
+                let whole = whole.max().expect("none is a number");
+                assert_eq!(outbox.cost(), all.len() - written + (8 - whole) * FRAME_OVERHEAD);
+                if owned {
+                    outbox.own(&chorus);
+                    chorus.end_turn();
+                }
+                let begun = frames[..whole].iter().map(|f| f.as_bytes().len()).sum::<usize>() < written;
+                if dropped {
+                    assert_eq!(outbox.drop_unbegun(&chorus), 8 - whole - usize::from(begun));
+                }
+                outbox.check();
+                let mut rest = Vec::new();
+                outbox.write_to(&mut rest, &chorus).expect("a vector takes everything");
+                let kept = if dropped { whole + usize::from(begun) } else { 8 };
+                let end = frames[..kept].iter().map(|f| f.as_bytes().len()).sum::<usize>();
+                assert_eq!(rest, &all[written..end.max(written)], "{written} bytes written");
+            }
+        }
     }
 }

@@ -341,6 +341,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use crate::sim::wire::{self, Opcode};
+    use crate::wire::chorus::Chorus;
 
     const LIMITS: Limits = Limits { max_message_bytes: 300, max_fragments: 1000 };
 
@@ -378,7 +379,7 @@ mod tests {
             assert!(input.is_empty(), "what is not answered is kept");
         }
         let mut answered = Vec::new();
-        outbox.write_to(&mut answered).expect("a vector takes everything");
+        outbox.write_to(&mut answered, &Chorus::default()).expect("a vector takes everything");
         (seen, answered)
     }
 

@@ -10,8 +10,17 @@ use crate::close::CloseReason;
 use crate::engine::app::{App, Authorization, Exclude, Speech};
 use crate::wire::frame::Frame;
 
-/// What the owner may do on top of something else.
-const WISHES: &[Behaviour] = &[Behaviour::Kick, Behaviour::CloseLobby, Behaviour::Notice, Behaviour::HealthCheck];
+/// What the owner may do on top of something else: talking and kicking go together badly most often.
+const WISHES: &[Behaviour] = &[
+    Behaviour::Kick,
+    Behaviour::Kick,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::HealthCheck,
+    Behaviour::CloseLobby,
+];
 /// More room than this in an outbox is not worth filling.
 const FILLED: usize = 20_000;
 

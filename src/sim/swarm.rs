@@ -97,6 +97,8 @@ behaviours! {
     CloseLobby = "close-lobby";
     /// The application's owner sends something of its own.
     Notice = "notice";
+    /// In one turn: the outboxes of a lobby are filled to the brim, somebody goes, and the others speak.
+    Squeeze = "squeeze";
     /// A user's page is asked whether it is alive.
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.

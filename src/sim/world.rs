@@ -101,6 +101,7 @@ const STEPS: &[Behaviour] = &[
     Behaviour::Kick,
     Behaviour::CloseLobby,
     Behaviour::Notice,
+    Behaviour::Squeeze,
     Behaviour::HealthCheck,
 ];
 
@@ -123,7 +124,12 @@ impl<A: App> World<A> {
         for &behaviour in STEPS {
             // What ends connections is rarer than what uses them.
             let weight = swarm.weight(behaviour);
-            let weight = if behaviour < Behaviour::Malformed { weight } else { weight.div_ceil(8) };
+            let divisor = match behaviour {
+                Behaviour::Squeeze => 3,
+                _ if behaviour < Behaviour::Malformed => 1,
+                _ => 8,
+            };
+            let weight = weight.div_ceil(divisor);
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
@@ -593,6 +599,7 @@ impl<A: App> World<A> {
             Behaviour::Kick | Behaviour::CloseLobby | Behaviour::Notice | Behaviour::HealthCheck => {
                 self.intervene(behaviour);
             }
+            Behaviour::Squeeze => return self.squeeze(),
             Behaviour::Drain => {
                 if self.is_draining {
                     return false;

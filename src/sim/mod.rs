@@ -73,6 +73,7 @@
 //! ```
 
 mod client;
+mod driver;
 mod mischief;
 mod network;
 mod owner;

@@ -10,8 +10,17 @@ use crate::close::CloseReason;
 use crate::engine::app::{App, Authorization, Exclude, Speech};
 use crate::wire::frame::Frame;
 
-/// What the owner may do on top of something else.
-const WISHES: &[Behaviour] = &[Behaviour::Kick, Behaviour::CloseLobby, Behaviour::Notice, Behaviour::HealthCheck];
+/// What the owner may do on top of something else: talking and kicking go together badly most often.
+const WISHES: &[Behaviour] = &[
+    Behaviour::Kick,
+    Behaviour::Kick,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::Notice,
+    Behaviour::HealthCheck,
+    Behaviour::CloseLobby,
+];
 /// More room than this in an outbox is not worth filling.
 const FILLED: usize = 20_000;
 
@@ -55,6 +64,51 @@ impl<A: App> World<A> {
         }
     }
 
+    /// Brings a lobby to the point where each word is too much for somebody, and lets everybody speak. Whether there
+    /// was one to do it to.
+    pub(super) fn squeeze(&mut self) -> bool {
+        let lobby = self.owner.below(self.common.lobbies.len() as u64) as usize;
+        let is_there = |link: &Link| link.lobby == lobby && link.conn.is_some() && link.may_speak();
+        let crowd: Vec<usize> =
+            self.places().filter(|&place| self.links[place].as_ref().is_some_and(is_there)).collect();
+        if crowd.len() < 2 {
+            return false;
+        }
+        self.turn_open = true;
+        let most = [100, 200, 600][self.owner.below(3) as usize];
+        for &place in &crowd {
+            let conn = self.link(place).conn.expect("chosen for it");
+            let room = self.engine.room(conn);
+            if room < FILLED && self.owner.percent(70) {
+                let left = self.owner.below(most) as usize;
+                let frame = filler::<A>(room.saturating_sub(left));
+                self.note(place, "filled", left as u64, &[]);
+                self.engine.act(self.now, |_, cx| cx.send_to_conn(conn, &frame));
+            }
+        }
+        let leaver = crowd[self.owner.below(crowd.len() as u64) as usize];
+        self.wish(Behaviour::Kick, Some(leaver));
+        if self.owner.percent(30) {
+            let user = self.common.users[self.links[crowd[0]].as_ref().map_or(0, |link| link.user)].clone();
+            let sent = self.engine.act(self.now, |_, cx| cx.send_to_user(&user, &filler::<A>(0)));
+            self.transcript.mix(sent.queued as u64);
+        }
+        for place in crowd {
+            if self.owner.percent(60) && self.links[place].as_ref().is_some_and(Link::may_speak) {
+                const KINDS: [Behaviour; 4] =
+                    [Behaviour::Flood, Behaviour::Presence, Behaviour::Direct, Behaviour::AppMessage];
+                for _ in 0..=self.owner.below(2) {
+                    let kind = KINDS[self.owner.below(4) as usize];
+                    self.ask_calmly(place, kind);
+                }
+                if self.links[place].as_ref().is_some_and(|link| link.pipe.upward() > 0) {
+                    self.deliver(place, usize::MAX);
+                }
+            }
+        }
+        true
+    }
+
     fn wish(&mut self, behaviour: Behaviour, target: Option<usize>) {
         self.turn_open = true;
         let random = &mut self.owner;
@@ -72,10 +126,7 @@ impl<A: App> World<A> {
         };
         self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
         let timeout = self.engine.config().health_timeout * (1 + how as u32);
-        let frame = match A::SPEECH {
-            Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
-            Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
-        };
+        let frame = filler::<A>(padding);
         let sent = self.engine.act(self.now, |_, cx| match (behaviour, how, conn) {
             (Behaviour::Kick, 0, Some(conn)) => {
                 cx.close(conn, CloseReason::Banned);
@@ -127,5 +178,12 @@ impl<A: App> World<A> {
             self.engine.handle_authorized(self.now, conn, answer);
         }
         true
+    }
+}
+
+fn filler<A: App>(padding: usize) -> Frame {
+    match A::SPEECH {
+        Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
+        Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
     }
 }

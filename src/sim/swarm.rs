@@ -97,6 +97,8 @@ behaviours! {
     CloseLobby = "close-lobby";
     /// The application's owner sends something of its own.
     Notice = "notice";
+    /// In one turn: the outboxes of a lobby are filled to the brim, somebody goes, and the others speak.
+    Squeeze = "squeeze";
     /// A user's page is asked whether it is alive.
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.
@@ -159,18 +161,19 @@ impl Swarm {
             let (off, drawn) = (random.percent(absent), 1 << random.below(7));
             *weight = if off || without.contains(behaviour) { 0 } else { drawn };
         }
-        let drawn = 1 + random.below(12) as usize;
-        let users = 1 + random.below(8) as usize;
+        // Crowds, and now and then a few.
+        let drawn = pick(random, &[2, 4, 8, 12, 12, 12]);
+        let users = pick(random, &[1, 3, 8, 12, 12, 16]);
         Swarm {
             weights,
             clients: drawn.min(clients),
             users,
-            lobbies: 1 + random.below(3) as usize,
+            lobbies: pick(random, &[1, 1, 2, 3]),
             turns: pick(random, &[100, 100, 60, 30, 10]) as u64,
             chunk: pick(random, &[1, 3, 20, 200, 2000]),
             narrow: pick(random, &[1, 10, 200, 1000]),
             talk: pick(random, &[10, 60, 200]) as u32,
-            arrivals: pick(random, &[5, 20, 60]) as u32,
+            arrivals: pick(random, &[20, 60, 150]) as u32,
             clock: pick(random, &[5, 20, 60]) as u32,
             padding: pick(random, &[0, 0, 60, 1000, 20_000]),
         }
@@ -217,12 +220,12 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
         99 => Limit::UNLIMITED,
         n => Limit::at_most(n),
     };
-    config.max_connections = limit(random, &[1, 2, 3, 5, 8, 8, 99, 99]);
-    config.max_per_lobby = limit(random, &[1, 2, 3, 5, 8, 8, 99, 99]);
-    config.max_lobbies = limit(random, &[1, 1, 2, 99, 99]);
+    config.max_connections = limit(random, &[1, 3, 5, 8, 12, 99, 99, 99]);
+    config.max_per_lobby = limit(random, &[1, 2, 4, 8, 8, 99, 99, 99]);
+    config.max_lobbies = limit(random, &[1, 2, 99, 99, 99]);
     config.duplicate_login = pick(random, &[DuplicateLogin::Replace, DuplicateLogin::Reject, DuplicateLogin::Allow]);
     config.max_per_user = limit(random, &[1, 2, 99]);
-    config.max_pending = pick(random, &[1, 2, 4, 8, 256]);
+    config.max_pending = pick(random, &[1, 4, 8, 256, 256]);
     config.max_closing = pick(random, &[1, 2, 256]);
     config.max_header_bytes = pick(random, &[Bytes(512), Bytes::kib(1), Bytes::kib(8)]);
     config.max_message_bytes = pick(random, &[Bytes(125), Bytes(300), Bytes(2000), Bytes::kib(64)]);

@@ -99,7 +99,7 @@ mod broken {
     fn a_failure_is_found_told_and_made_smaller() {
         let failure = (0..200).find_map(|seed| run(&Plan::new(seed, 500)).err()).expect("some seed finds it");
         let text = failure.to_string();
-        assert!(text.contains("the application's invariant: -1 members"), "{text}");
+        assert!(text.contains("the application's invariant: -"), "{text}");
         assert!(text.contains("kick") && text.contains("repeat it with: Simulator::swarm("), "{text}");
         let small = shrink(failure.clone(), run);
         assert!(small.plan().steps <= failure.plan().steps && small.plan().clients <= failure.plan().clients);

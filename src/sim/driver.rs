@@ -1,0 +1,204 @@
+//! What a driver does, as [`net::Server`](crate::net::Server) does it with sockets: carries bytes in and out, tells
+//! the engine what has become possible, drops what is over, and lets time pass.
+
+use std::time::Duration;
+
+use super::network::{Side, Socket};
+use super::swarm::Behaviour;
+use super::transcript::{CLOCK, NOBODY};
+use super::world::World;
+use crate::engine::app::App;
+use crate::id::ConnId;
+use crate::wire::outbox::Flow;
+
+impl<A: App> World<A> {
+    pub(super) fn deliver(&mut self, place: usize, chunk: usize) {
+        self.turn_open = true;
+        let link = self.links[place].as_mut().expect("a link that was picked is there");
+        let conn = link.conn.expect("only open connections are delivered to");
+        self.involved = link.number;
+        if link.pipe.is_at_end() {
+            self.transcript.note(self.now, link.number, "hangs up", 0, &[]);
+            return self.engine.handle_hangup(self.now, conn);
+        }
+        link.last_heard = self.now;
+        let bytes = link.pipe.take_up(chunk);
+        self.tally.bytes_in += bytes.len() as u64;
+        self.transcript.note(self.now, link.number, "arrived", bytes.len() as u64, bytes);
+        self.engine.handle_bytes(self.now, conn, bytes);
+    }
+
+    pub(super) fn read(&mut self, place: usize, chunk: usize) -> Result<(), String> {
+        let World { links, common, clients, transcript, .. } = self;
+        let link = links[place].as_mut().expect("a link that was picked is there");
+        self.involved = link.number;
+        let before = link.pipe.downward();
+        let outcome = link.read(chunk, common, clients);
+        transcript.note(self.now, link.number, "reads", (before - link.pipe.downward()) as u64, &[]);
+        outcome
+    }
+
+    pub(super) fn wake(&mut self, place: usize) {
+        self.turn_open = true;
+        self.note(place, "writable", 0, &[]);
+        let link = self.link(place);
+        link.pipe.is_blocked = false;
+        if let Some(conn) = link.conn {
+            self.engine.handle_writable(self.now, conn);
+        }
+    }
+
+    /// What a driver does at the end of a turn: timers, then writing, then dropping what is over.
+    pub(super) fn end_turn(&mut self) -> Result<(), String> {
+        self.turn_open = false;
+        self.engine.handle_timeout(self.now);
+        while let Some(conn) = self.engine.poll_writable() {
+            self.write(conn)?;
+        }
+        self.look_for_reasons()?;
+        while let Some(conn) = self.engine.poll_closed() {
+            let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
+            self.dropped(place)?;
+        }
+        self.after_turn()
+    }
+
+    pub(super) fn place_of(&self, conn: ConnId) -> Option<usize> {
+        let place = *self.places.get(conn.index())?;
+        self.links.get(place)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| place)
+    }
+
+    fn write(&mut self, conn: ConnId) -> Result<(), String> {
+        let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is to be written to, which is not open"))?;
+        let (short, breaks) = (
+            self.swarm.strikes(Behaviour::ShortWrite, &mut self.network),
+            self.swarm.strikes(Behaviour::WriteError, &mut self.network) && self.network.percent(5),
+        );
+        let link = self.links[place].as_mut().expect("place_of() has found it");
+        self.involved = link.number;
+        if short {
+            link.pipe.budget = self.network.below(4 * self.swarm.narrow as u64 + 100) as usize;
+            link.pipe.grain = 1 + self.network.below(100) as usize;
+            link.pipe.interrupts = self.network.percent(10);
+        }
+        link.pipe.breaks = breaks;
+        link.pipe.is_blocked = false;
+        self.written.clear();
+        let before = link.pipe.taken;
+        let mut socket = Socket { pipe: &mut link.pipe, written: &mut self.written };
+        let outcome = self.engine.write_to(conn, &mut socket);
+        (link.pipe.budget, link.pipe.grain) = (usize::MAX, usize::MAX);
+        let taken = link.pipe.taken - before;
+        // What was written before a write failed is in nobody's books.
+        let counted = outcome.is_ok();
+        let what = match outcome {
+            Ok(Flow::Drained) => "wrote",
+            Ok(Flow::Blocked) => "wrote, blocked",
+            Ok(Flow::Finished) => {
+                link.pipe.server_ended = true;
+                "wrote, finished"
+            }
+            Err(_) => "write failed",
+        };
+        if counted {
+            self.tally.bytes_out += taken;
+        }
+        self.transcript.note(self.now, link.number, what, taken, &self.written);
+        if short {
+            self.count(Behaviour::ShortWrite);
+        }
+        if breaks {
+            self.count(Behaviour::WriteError);
+        }
+        Ok(())
+    }
+
+    fn dropped(&mut self, place: usize) -> Result<(), String> {
+        self.note(place, "dropped", 0, &[]);
+        self.tally.closed += 1;
+        // Input that nobody has read turns the end into a reset, which may overtake what was written.
+        let overtakes = self.network.percent(50);
+        let link = self.link(place);
+        let was_unread = link.pipe.upward() > 0;
+        link.conn = None;
+        link.pipe.drop_server();
+        let reason = link.reason.ok_or("dropped without a reason")?;
+        if link.manners.is_stalled || (was_unread && overtakes) {
+            link.pipe.end(Side::Ended);
+        }
+        self.tally.reasons[reason as usize] += 1;
+        Ok(())
+    }
+
+    // ---- time ----
+
+    pub(super) fn advance(&mut self) -> Result<(), String> {
+        self.end_turn()?;
+        let config = self.engine.config();
+        let random = &mut self.schedule;
+        self.now = if self.swarm.strikes(Behaviour::Jump, random) {
+            let reach = config.ping_interval * 3 + config.handshake_timeout * 2;
+            let far = Duration::from_micros(random.below(reach.as_micros() as u64));
+            let far = if random.percent(5) { far * 5000 } else { far };
+            self.tally.behaviours[Behaviour::Jump as usize] += 1;
+            self.now + far
+        } else {
+            match self.engine.poll_timeout() {
+                Some(next) if random.percent(50) => next,
+                _ => self.now + Duration::from_micros(random.below(20_000)),
+            }
+        };
+        self.turn_open = true;
+        self.transcript.note(self.now, NOBODY, CLOCK, 0, &[]);
+        Ok(())
+    }
+
+    /// Lets `span` pass, stopping at every timer; all that is under way arrives.
+    pub(super) fn pass(&mut self, span: Duration) -> Result<(), String> {
+        let end = self.now + span;
+        self.settle()?;
+        for _ in 0..100_000 {
+            match self.engine.poll_timeout() {
+                Some(next) if next <= end => self.now = next,
+                _ => {
+                    self.now = end;
+                    return self.settle();
+                }
+            }
+            self.settle()?;
+        }
+        Err("the timers do not come to rest".into())
+    }
+
+    /// Everything that is under way arrives and is answered.
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..100_000 {
+            let mut moved = false;
+            for place in self.places() {
+                let Some(link) = &self.links[place] else { continue };
+                if link.conn.is_some() && (link.pipe.upward() > 0 || link.pipe.is_at_end()) {
+                    self.deliver(place, usize::MAX);
+                    moved = true;
+                }
+                if self.link(place).pipe.is_unblocked() {
+                    self.wake(place);
+                    moved = true;
+                }
+            }
+            self.end_turn()?;
+            for place in self.places() {
+                let Some(link) = &self.links[place] else { continue };
+                if link.pipe.client == Side::Open && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end()) {
+                    self.read(place, usize::MAX)?;
+                    moved = true;
+                }
+            }
+            self.transcript.step += 1;
+            self.after_step()?;
+            if !moved {
+                return Ok(());
+            }
+        }
+        Err("the clients and the server do not come to rest".into())
+    }
+}

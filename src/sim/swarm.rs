@@ -249,8 +249,8 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
     config.linger_timeout = millis(random, &[scale, 2 * scale]);
     config.drain_batch = pick(random, &[1, 2, 500]);
     config.drain_batch_interval = config.wheel_granule;
-    // At most eight seats, one in each batch.
-    config.drain_deadline = millis(random, &[scale, 10 * scale]) + config.drain_batch_interval * 8;
+    // At most sixteen seats, one in each batch.
+    config.drain_deadline = millis(random, &[scale, 10 * scale]) + config.drain_batch_interval * 16;
     // Every timeout is at least a granule long.
     let granule = config.wheel_granule;
     for span in [

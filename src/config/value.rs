@@ -1,0 +1,204 @@
+//! How the fields of [`Config`](super::Config) are written as text: on the command line, in the environment, in the README.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{Bytes, DuplicateLogin, Limit, Origins, Switch};
+
+/// How a field is written as text.
+pub(super) trait Value: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+    fn show(&self) -> String;
+}
+
+impl Value for u32 {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not a whole number"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Limit {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "unlimited" => Ok(Limit::UNLIMITED),
+            _ => match text.parse() {
+                Ok(u32::MAX) | Err(_) => Err(format!("`{text}` is neither a whole number nor `unlimited`")),
+                Ok(n) => Ok(Limit(n)),
+            },
+        }
+    }
+
+    fn show(&self) -> String {
+        self.bound().map_or_else(|| "unlimited".into(), |n| n.to_string())
+    }
+}
+
+impl Value for Bytes {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (digits, unit) = match text.strip_suffix("KiB") {
+            Some(digits) => (digits, 1 << 10),
+            None => match text.strip_suffix("MiB") {
+                Some(digits) => (digits, 1 << 20),
+                None => (text, 1),
+            },
+        };
+        let count: Option<usize> = digits.trim_end().parse().ok();
+        count
+            .and_then(|n| n.checked_mul(unit))
+            .map(Bytes)
+            .ok_or_else(|| format!("`{text}` is not a size such as 65536, 64KiB or 16MiB"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Duration {
+    fn parse(text: &str) -> Result<Self, String> {
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (digits, unit) = text.split_at(unit_at);
+        let count: Option<u64> = digits.parse().ok();
+        let millis_per_unit = match unit {
+            "ms" => Some(1),
+            "s" => Some(1000),
+            "m" => Some(60_000),
+            "h" => Some(3_600_000),
+            _ => None,
+        };
+        count
+            .zip(millis_per_unit)
+            .and_then(|(count, unit)| count.checked_mul(unit))
+            .map(Duration::from_millis)
+            .ok_or_else(|| format!("`{text}` is not a duration such as 500ms, 20s, 5m or 1h"))
+    }
+
+    fn show(&self) -> String {
+        match self.as_millis() {
+            n if n != 0 && n % 3_600_000 == 0 => format!("{}h", n / 3_600_000),
+            n if n != 0 && n % 60_000 == 0 && n > 60_000 => format!("{}m", n / 60_000),
+            n if n % 1000 == 0 => format!("{}s", n / 1000),
+            n => format!("{n}ms"),
+        }
+    }
+}
+
+impl<T: Value> Value for Switch<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" { Ok(None) } else { T::parse(text).map(Some).map_err(|error| format!("{error}, or `off`")) }
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map_or_else(|| "off".into(), Value::show)
+    }
+}
+
+impl Value for SocketAddr {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001 or [::1]:9001"))
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for String {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.clone()
+    }
+}
+
+impl Value for PathBuf {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+    }
+
+    fn show(&self) -> String {
+        self.display().to_string()
+    }
+}
+
+impl Value for DuplicateLogin {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "replace" => Ok(DuplicateLogin::Replace),
+            "reject" => Ok(DuplicateLogin::Reject),
+            "allow" => Ok(DuplicateLogin::Allow),
+            _ => Err(format!("`{text}` is none of replace, reject, allow")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            DuplicateLogin::Replace => "replace".into(),
+            DuplicateLogin::Reject => "reject".into(),
+            DuplicateLogin::Allow => "allow".into(),
+        }
+    }
+}
+
+impl Value for Origins {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "any" {
+            return Ok(Origins { any: true, listed: Vec::new() });
+        }
+        let origins = text.split(',').map(str::trim).filter(|&origin| !origin.is_empty() && origin != "own");
+        let listed: Vec<String> = origins.map(Into::into).collect();
+        match listed.iter().find(|origin| {
+            let authority = origin.split_once("://").map(|(_, authority)| authority);
+            **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
+        }) {
+            Some(wrong) => {
+                Err(format!("`{wrong}` is not an origin such as https://game.example or http://localhost:8080"))
+            }
+            None => Ok(Origins { any: false, listed }),
+        }
+    }
+
+    fn show(&self) -> String {
+        match (self.any, self.listed.is_empty()) {
+            (true, _) => "any".into(),
+            (false, true) => "own".into(),
+            (false, false) => self.listed.join(","),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+
+    #[track_caller]
+    fn check_text<T: Value + fmt::Debug>(text: &str, shown: Result<&str, ()>) {
+        assert_eq!(T::parse(text).map(|value| value.show()).map_err(|_| ()), shown.map(String::from), "{text}");
+    }
+
+    #[test]
+    fn values_are_read_and_shown() {
+        check_text::<Duration>("1500ms", Ok("1500ms"));
+        check_text::<Duration>("120s", Ok("2m"));
+        check_text::<Duration>("20", Err(()));
+        check_text::<Duration>("-1s", Err(()));
+        check_text::<Duration>("18446744073709551615h", Err(()));
+        check_text::<Bytes>("64KiB", Ok("64KiB"));
+        check_text::<Bytes>("1000", Ok("1000"));
+        check_text::<Bytes>("17592186044416MiB", Err(()));
+        check_text::<Limit>("0", Ok("0"));
+        check_text::<Limit>("unlimited", Ok("unlimited"));
+        check_text::<Limit>("-1", Err(()));
+        check_text::<Switch<Duration>>("off", Ok("off"));
+        check_text::<DuplicateLogin>("both", Err(()));
+    }
+}

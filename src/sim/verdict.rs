@@ -42,6 +42,10 @@ impl<A: App> World<A> {
                 self.involved = link.number;
                 return Err(format!("conn={conn} has bytes queued, and its socket is not blocked"));
             }
+            if self.is_draining && link.reason.is_none() {
+                self.involved = link.number;
+                return Err(format!("conn={conn} was not told to go, although the server drains"));
+            }
         }
         if !self.engine.is_settled() {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());

@@ -111,6 +111,7 @@ impl<A: App> World<A> {
                 let link = self.links[place].as_mut().expect("place_of() has found it");
                 link.user = user;
                 self.common.owners[link.number as usize] = user;
+                self.engine.app_mut().seen.identities.remove(&conn);
                 Authorization::allow(self.common.users[user].clone())
             }
             // It never comes.

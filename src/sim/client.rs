@@ -33,6 +33,8 @@ pub(super) struct Link {
     pub(super) conn: Option<ConnId>,
     pub(super) user: usize,
     pub(super) lobby: usize,
+    /// Which of the addresses it comes from.
+    pub(super) network: usize,
     pub(super) pipe: Pipe,
     reader: Reader,
     pub(super) view: View,
@@ -87,6 +89,7 @@ impl Link {
             conn: Some(conn),
             user,
             lobby,
+            network: 0,
             pipe: Pipe::new(capacity),
             reader: Reader::default(),
             view: View::new(),
@@ -210,6 +213,11 @@ impl Link {
         match received {
             Received::Answer(status, head) => {
                 self.status = Some(status);
+                match status {
+                    101 => common.let_in[self.network] += 1,
+                    429 => common.refused_429[self.network] += 1,
+                    _ => {}
+                }
                 let is_fine = match status {
                     101 => self.may_be_granted,
                     400..=599 => true,

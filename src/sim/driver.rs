@@ -118,9 +118,11 @@ impl<A: App> World<A> {
         self.tally.closed += 1;
         // Input that nobody has read turns the end into a reset, which may overtake what was written.
         let overtakes = self.network.percent(50);
-        let link = self.link(place);
+        let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
-        link.conn = None;
+        if let Some(conn) = link.conn.take() {
+            self.engine.app_mut().seen.identities.remove(&conn);
+        }
         link.pipe.drop_server();
         let reason = link.reason.ok_or("dropped without a reason")?;
         if link.manners.is_stalled || (was_unread && overtakes) {

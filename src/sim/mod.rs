@@ -80,6 +80,7 @@ mod owner;
 mod shrink;
 mod stock;
 mod swarm;
+mod terms;
 mod transcript;
 mod verdict;
 mod view;
@@ -212,12 +213,15 @@ impl<A: App> Simulator<A> {
     /// # Panics
     ///
     /// When the configuration is one that [`Config::check`] refuses.
-    pub fn run(self, steps: u64) -> Result<Report, Box<Failure>> {
+    pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
+        let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
+        if self.repeats != Repeats::New {
+            terms::draw(&mut self.config, &swarm, self.seed);
+        }
         if let Err(problems) = self.config.check() {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
             panic!("seed {}: {}", self.seed, problems.join("\n"));
         }
-        let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         let plan = Plan {
             seed: self.seed,
             steps,

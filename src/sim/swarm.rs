@@ -103,6 +103,16 @@ behaviours! {
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.
     Drain = "drain";
+    /// Identities that expire.
+    Expiry = "expiry";
+    /// Identities that are good for one lobby.
+    OneLobby = "one-lobby";
+    /// Connections grow too old.
+    Lifetime = "lifetime";
+    /// Clients come from several addresses, which are held to their share.
+    Addresses = "addresses";
+    /// The application is told early of full queues.
+    Pressure = "pressure";
 }
 
 /// A set of behaviours.

@@ -18,6 +18,9 @@ impl<A: App> World<A> {
         if let Some(violation) = seen.violation.take() {
             return Err(violation);
         }
+        for behaviour in seen.did.drain(..) {
+            self.tally.behaviours[behaviour as usize] += 1;
+        }
         let counts = [seen.joined, seen.left, seen.messages, seen.taken_over, seen.unanswered];
         counts.into_iter().for_each(|count| self.transcript.mix(count));
         if let Some(invariant) = &mut self.invariant {
@@ -28,6 +31,7 @@ impl<A: App> World<A> {
             if link.conn.is_none() && link.pipe.client != Side::Open {
                 self.involved = link.number;
                 link.check_end()?;
+                self.tally.frames += link.frames;
                 self.links[place] = None;
             }
         }
@@ -42,7 +46,7 @@ impl<A: App> World<A> {
                 self.involved = link.number;
                 return Err(format!("conn={conn} has bytes queued, and its socket is not blocked"));
             }
-            if self.is_draining && link.reason.is_none() {
+            if self.now >= self.told_by.0 && link.number < self.told_by.1 && link.reason.is_none() {
                 self.involved = link.number;
                 return Err(format!("conn={conn} was not told to go, although the server drains"));
             }
@@ -50,6 +54,8 @@ impl<A: App> World<A> {
         if !self.engine.is_settled() {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());
         }
+        self.check_terms()?;
+        self.check_attempts()?;
         match self.engine.poll_timeout() {
             Some(next) if next <= self.now => Err(format!("asks to be called at {next}, and it is {}", self.now)),
             _ => Ok(()),
@@ -72,6 +78,7 @@ impl<A: App> World<A> {
             link.reason = Some(reason);
             self.transcript.note(self.now, link.number, reason.word(), u64::from(reason.code()), &[]);
             let number = link.number;
+            self.tally.behaviours[Behaviour::Lifetime as usize] += u64::from(reason == CloseReason::MaxLifetime);
             if !self.is_plausible(place, reason) {
                 self.involved = number;
                 return Err(format!("conn={conn} ended with {reason}, which cannot be"));
@@ -101,7 +108,7 @@ impl<A: App> World<A> {
             CloseReason::BadMessage => is_free || self.tally.behaviours[Behaviour::Malformed as usize] > 0,
             CloseReason::MessageTooBig => is_free,
             CloseReason::ProtocolError | CloseReason::BadUtf8 => link.is_spoiled,
-            _ => true,
+            _ => self.terms_allow(link, reason),
         }
     }
 
@@ -187,7 +194,7 @@ impl<A: App> World<A> {
     /// Everybody who stays says something to everybody, and asks everything.
     fn say_last_words(&mut self) -> Result<(), String> {
         let before = self.engine.stats().counters;
-        let frames_before: u64 = self.links.iter().flatten().map(|link| link.frames).sum();
+        let frames_before = self.frames_received();
         let mut said = 0;
         for place in self.places() {
             let kinds: &[Behaviour] = match (A::SPEECH, self.players.is_some()) {
@@ -205,7 +212,7 @@ impl<A: App> World<A> {
             }
         }
         let after = self.engine.stats().counters;
-        let frames: u64 = self.links.iter().flatten().map(|link| link.frames).sum();
+        let frames = self.frames_received();
         let counted = (after.messages_in - before.messages_in, after.frames_out - before.frames_out);
         if counted != (said, frames - frames_before) {
             return Err(format!(
@@ -216,6 +223,10 @@ impl<A: App> World<A> {
             ));
         }
         Ok(())
+    }
+
+    fn frames_received(&self) -> u64 {
+        self.tally.frames + self.links.iter().flatten().map(|link| link.frames).sum::<u64>()
     }
 
     /// What each member knows is what the directory knows.

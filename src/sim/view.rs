@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::terms::NETWORKS;
+
 /// What all clients of a run know together.
 pub(super) struct Common {
     pub(super) users: Vec<String>,
@@ -21,11 +23,23 @@ pub(super) struct Common {
     /// A hash of what was told under each epoch and `seq`.
     told: BTreeMap<(u64, u64), u64>,
     pub(super) messages: u64,
+    /// Of each address: connections that were let in, and those that were answered 429.
+    pub(super) let_in: [u64; NETWORKS],
+    pub(super) refused_429: [u64; NETWORKS],
 }
 
 impl Common {
     pub(super) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool) -> Common {
-        Common { users, lobbies, owners: Vec::new(), relays, told: BTreeMap::new(), messages: 0 }
+        Common {
+            users,
+            lobbies,
+            owners: Vec::new(),
+            relays,
+            told: BTreeMap::new(),
+            messages: 0,
+            let_in: [0; NETWORKS],
+            refused_429: [0; NETWORKS],
+        }
     }
 
     /// Everybody must be told the same under the same number.

@@ -3,9 +3,11 @@
 //! [`Watched`] passes every call on, and notes what it saw: each `on_join` must be followed by exactly one `on_leave`,
 //! and nobody speaks, is measured or is taken over outside of that. It also makes authorization slow, when told to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::swarm::Behaviour;
+use super::terms::Leases;
 use crate::engine::app::{App, Authorization, Context, Identity, Member, Message, Pressure, Route, Speech, Utterance};
 use crate::id::{ConnId, SeatId};
 use crate::random::Random;
@@ -25,8 +27,15 @@ pub(super) struct Seen {
     pub(super) random: Random,
     /// Answers that have still to be given.
     pub(super) waiting: Vec<(ConnId, Authorization)>,
-    /// Who is in: the seat, and the connection and the user in it.
-    pub(super) seats: BTreeMap<SeatId, (ConnId, Box<str>)>,
+    /// What restricts whom the application lets in, and what that did since the last look.
+    pub(super) leases: Leases,
+    pub(super) did: Vec<Behaviour>,
+    /// The restricted identities of connections that are there.
+    pub(super) identities: BTreeMap<ConnId, Identity>,
+    /// Who is in, by seat.
+    pub(super) seats: BTreeMap<SeatId, Seated>,
+    /// Of whom it was told that much is queued.
+    pressed: BTreeSet<ConnId>,
     pub(super) joined: u64,
     pub(super) taken_over: u64,
     pub(super) left: u64,
@@ -39,13 +48,26 @@ pub(super) struct Seen {
     pub(super) violation: Option<String>,
 }
 
+/// Who is in a seat.
+#[derive(Debug)]
+pub(super) struct Seated {
+    pub(super) conn: ConnId,
+    user: Box<str>,
+    /// Since when this connection is.
+    pub(super) since: Time,
+}
+
 impl<A> Watched<A> {
-    pub(super) fn new(app: A, late: u64, random: Random) -> Watched<A> {
+    pub(super) fn new(app: A, late: u64, leases: Leases, random: Random) -> Watched<A> {
         let seen = Seen {
             late,
             random,
             waiting: Vec::new(),
+            leases,
+            did: Vec::new(),
+            identities: BTreeMap::new(),
             seats: BTreeMap::new(),
+            pressed: BTreeSet::new(),
             joined: 0,
             taken_over: 0,
             left: 0,
@@ -69,8 +91,17 @@ impl Seen {
     /// `who` must be in its seat, on its connection.
     fn require_seated(&mut self, who: &Member, call: &str) {
         let holds =
-            self.seats.get(&who.seat()).is_some_and(|(conn, user)| *conn == who.conn() && **user == *who.user());
+            self.seats.get(&who.seat()).is_some_and(|there| there.conn == who.conn() && *there.user == *who.user());
         self.require(holds, || format!("{call} names conn={} seat={}, which is not joined", who.conn(), who.seat()));
+    }
+
+    /// `who` comes in, which its identity must allow.
+    fn admit(&mut self, who: &Member, now: Time) -> Seated {
+        let only = self.identities.get(&who.conn()).and_then(|identity| identity.lobby.clone());
+        self.require(only.as_deref().is_none_or(|lobby| lobby == who.lobby()), || {
+            format!("conn={} is in lobby {}, and its identity is good for {only:?}", who.conn(), who.lobby())
+        });
+        Seated { conn: who.conn(), user: who.user().into(), since: now }
     }
 }
 
@@ -82,8 +113,16 @@ impl<A: App> App for Watched<A> {
     }
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        let answer = self.app.authorize(cx, request);
+        let mut answer = self.app.authorize(cx, request);
+        let route = self.app.route(request);
         let seen = &mut self.seen;
+        if let (Authorization::Allow(identity), Route::Lobby(code)) = (&mut answer, &route) {
+            let did = seen.leases.restrict(identity, code, cx.unix_millis());
+            if !did.is_empty() {
+                seen.identities.insert(request.conn(), identity.clone());
+                seen.did.extend(did);
+            }
+        }
         let Authorization::Allow(Identity { user, .. }) = &answer else { return answer };
         if seen.late == 0 || !is_user_id(user) || !seen.random.percent(seen.late) {
             return answer;
@@ -96,7 +135,8 @@ impl<A: App> App for Watched<A> {
     fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
         let seen = &mut self.seen;
         seen.joined += 1;
-        let before = seen.seats.insert(who.seat(), (who.conn(), who.user().into()));
+        let seated = seen.admit(who, cx.now());
+        let before = seen.seats.insert(who.seat(), seated);
         seen.require(before.is_none(), || format!("on_join a second time for seat={}", who.seat()));
         self.app.on_join(cx, who);
     }
@@ -104,8 +144,12 @@ impl<A: App> App for Watched<A> {
     fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
         let seen = &mut self.seen;
         seen.taken_over += 1;
+        let seated = seen.admit(who, cx.now());
         match seen.seats.get_mut(&who.seat()) {
-            Some((conn, user)) if **user == *who.user() => *conn = who.conn(),
+            Some(there) if *there.user == *who.user() => {
+                seen.pressed.remove(&there.conn);
+                *there = seated;
+            }
             _ => seen.require(false, || format!("on_rejoin for seat={}, which is not the user's", who.seat())),
         }
         self.app.on_rejoin(cx, who);
@@ -126,6 +170,7 @@ impl<A: App> App for Watched<A> {
         self.seen.left += 1;
         self.seen.require_seated(who, "on_leave");
         self.seen.seats.remove(&who.seat());
+        self.seen.pressed.remove(&who.conn());
         self.app.on_leave(cx, who, why);
     }
 
@@ -141,7 +186,16 @@ impl<A: App> App for Watched<A> {
     }
 
     fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
-        self.seen.require_seated(who, "on_pressure");
+        let seen = &mut self.seen;
+        seen.require_seated(who, "on_pressure");
+        let alternates = match pressure {
+            Pressure::High { .. } => {
+                seen.did.push(Behaviour::Pressure);
+                seen.pressed.insert(who.conn())
+            }
+            Pressure::Low { .. } => seen.pressed.remove(&who.conn()),
+        };
+        seen.require(alternates, || format!("conn={} is told {pressure:?} twice", who.conn()));
         self.app.on_pressure(cx, who, pressure);
     }
 

@@ -8,6 +8,7 @@ use super::client::{Link, Manners};
 use super::mischief;
 use super::network::Side;
 use super::swarm::{Behaviour, Swarm};
+use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{NOBODY, Transcript};
 use super::view::{Ask, Common};
 use super::watch::Watched;
@@ -46,6 +47,10 @@ pub(super) struct World<A: App> {
     /// Whom the last step was about.
     pub(super) involved: u32,
     pub(super) is_draining: bool,
+    /// By when the drain must have told everybody who was there, and the first number of those who were not.
+    pub(super) told_by: (Time, u32),
+    /// Connections that each address has made.
+    pub(super) came: [u64; NETWORKS],
     pub(super) written: Vec<u8>,
 }
 
@@ -57,6 +62,8 @@ pub(super) struct Tally {
     pub(super) bytes_in: u64,
     pub(super) bytes_out: u64,
     pub(super) closed: u64,
+    /// Frames that clients which are gone have received.
+    pub(super) frames: u64,
     pub(super) reasons: Vec<u64>,
     pub(super) behaviours: Vec<u64>,
 }
@@ -130,8 +137,10 @@ impl<A: App> World<A> {
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
+        let leases = Leases::new(&swarm, &config, stream(6));
+        let app = Watched::new(app, late, leases, stream(1));
         World {
-            engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, Watched::new(app, late, stream(1))),
+            engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, app),
             now: Time::ZERO,
             links: (0..swarm.clients.max(1)).map(|_| None).collect(),
             places: Vec::new(),
@@ -154,6 +163,8 @@ impl<A: App> World<A> {
             turn_open: false,
             involved: NOBODY,
             is_draining: false,
+            told_by: (Time::NEVER, 0),
+            came: [0; NETWORKS],
             written: Vec::new(),
         }
     }
@@ -306,8 +317,10 @@ impl<A: App> World<A> {
             self.tally.behaviours[behaviour as usize] += u64::from(has);
         }
         self.turn_open = true;
-        let peer = ([127, 0, 0, 1], 1024 + place as u16).into();
-        let Ok(conn) = self.engine.handle_accept(self.now, peer) else {
+        let several = self.swarm.weight(Behaviour::Addresses) > 0;
+        let (address, network) =
+            if several { terms::draw_address(&mut self.clients) } else { ([127, 0, 0, 1].into(), 0) };
+        let Ok(conn) = self.engine.handle_accept(self.now, (address, 1024 + place as u16).into()) else {
             self.tally.shed += 1;
             self.transcript.note(self.now, NOBODY, "turned away", 0, &[]);
             return true;
@@ -315,9 +328,14 @@ impl<A: App> World<A> {
         let number = self.common.owners.len() as u32;
         self.common.owners.push(user);
         self.tally.opened += 1;
+        self.came[network] += 1;
+        if several {
+            self.count(Behaviour::Addresses);
+        }
         let is_json = A::SPEECH == Speech::Json;
         let capacity = if manners.is_slow || manners.is_stalled { self.swarm.narrow } else { 16 * 1024 };
         let mut link = Link::new(number, conn, user, lobby, capacity, manners, is_json, self.now);
+        link.network = network;
         let random = &mut self.clients;
         let mut request = mischief::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
         match special {

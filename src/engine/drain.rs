@@ -149,6 +149,8 @@ impl Core {
         if self.draining.is_some() {
             return None;
         }
+        // Nothing is told of comings and goings from now on, and nobody may hear from a member it does not know.
+        self.introduce_all();
         let deadline = self.now + self.config.drain_deadline;
         let begun = self.slots.len();
         self.draining = Some(Drain {

@@ -356,3 +356,25 @@ fn five_thousand_get_every_queued_message() {
     assert!(totals.flushed_bytes > u64::from(CROWD) * 100);
     assert_eq!(now - drained_at, Duration::from_secs(7), "the last to read end it");
 }
+
+#[test]
+fn whoever_joins_just_before_the_drain_is_introduced() {
+    let config = Config { drain_batch: 1, drain_deadline: Duration::from_secs(60), ..Config::default() };
+    let mut world = World::new(config, lobbyd::apps::Relay::default());
+    world.run(
+        r#"
+        zoe > connect other
+        zoe < upgrade, welcome, presence_state
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        turn begins
+        bob > connect chess
+        drain
+        bob > {"type":"broadcast","data":"am I known?"}
+        turn ends
+        bob < upgrade, welcome, presence_state users=ann,bob
+        ann < presence_diff +bob, message from=bob
+        zoe < goodbye, close 1001 server_shutdown
+        "#,
+    );
+}

@@ -28,11 +28,7 @@ impl<A: App> World<A> {
     pub(super) fn drain(&mut self) {
         self.transcript.note(self.now, NOBODY, "drains", 0, &[]);
         self.is_draining = true;
-        // In batches of at least one, each an interval after the last, and a granule late at most.
-        let config = self.engine.config();
-        let batches = self.links.len() as u32 + 1;
-        let span = (config.drain_batch_interval + config.wheel_granule) * batches;
-        self.told_by = (self.now + span, self.common.owners.len() as u32);
+        self.drained_from = self.common.owners.len() as u32;
         self.turn_open = true;
         self.engine.handle_drain(self.now);
     }

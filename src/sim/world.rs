@@ -47,8 +47,8 @@ pub(super) struct World<A: App> {
     /// Whom the last step was about.
     pub(super) involved: u32,
     pub(super) is_draining: bool,
-    /// By when the drain must have told everybody who was there, and the first number of those who were not.
-    pub(super) told_by: (Time, u32),
+    /// The first number of those who were not there when the drain began.
+    pub(super) drained_from: u32,
     /// Connections that each address has made.
     pub(super) came: [u64; NETWORKS],
     pub(super) written: Vec<u8>,
@@ -163,7 +163,7 @@ impl<A: App> World<A> {
             turn_open: false,
             involved: NOBODY,
             is_draining: false,
-            told_by: (Time::NEVER, 0),
+            drained_from: 0,
             came: [0; NETWORKS],
             written: Vec::new(),
         }

@@ -76,6 +76,7 @@ mod client;
 mod mischief;
 mod network;
 mod owner;
+mod rates;
 mod shrink;
 mod stock;
 mod swarm;

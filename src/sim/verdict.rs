@@ -31,7 +31,11 @@ impl<A: App> World<A> {
             if link.conn.is_none() && link.pipe.client != Side::Open {
                 self.involved = link.number;
                 link.check_end()?;
+                if let Some((client, k)) = link.view.missed(&self.common) {
+                    return Err(format!("never heard message {k} of client #{client}, which was sent on to all"));
+                }
                 self.tally.frames += link.frames;
+                self.tally.health_pongs += link.health_pongs;
                 self.links[place] = None;
             }
         }
@@ -138,6 +142,7 @@ impl<A: App> World<A> {
         self.swarm.calm();
         for link in self.links.iter_mut().flatten() {
             link.manners = Default::default();
+            link.patience = None;
             if link.pipe.client == Side::Open {
                 link.pipe.capacity = usize::MAX;
                 if link.is_spoiled && !link.is_unfinished {
@@ -191,7 +196,9 @@ impl<A: App> World<A> {
     fn say_last_words(&mut self) -> Result<(), String> {
         let before = self.engine.stats().counters;
         let frames_before = self.frames_received();
+        let pongs_before = self.health_pongs();
         let mut said = 0;
+        self.common.is_calm = true;
         for place in self.places() {
             let kinds: &[Behaviour] = match (A::SPEECH, self.players.is_some()) {
                 (Speech::Json, false) => &[Behaviour::Flood, Behaviour::Presence, Behaviour::Ping, Behaviour::Control],
@@ -200,6 +207,9 @@ impl<A: App> World<A> {
                 (Speech::Opaque, true) => &[Behaviour::Control],
             };
             for &kind in kinds {
+                if self.common.limited {
+                    self.pass(self.calm_wait())?;
+                }
                 if self.links[place].is_some() {
                     self.ask_calmly(place, kind);
                     said += u64::from(kind != Behaviour::Control);
@@ -210,7 +220,9 @@ impl<A: App> World<A> {
         let after = self.engine.stats().counters;
         let frames = self.frames_received();
         let counted = (after.messages_in - before.messages_in, after.frames_out - before.frames_out);
-        if counted != (said, frames - frames_before) {
+        // While they wait, pages are asked whether they are alive.
+        let most = said + self.health_pongs() - pongs_before;
+        if !(said..=most).contains(&counted.0) || counted.1 != frames - frames_before {
             return Err(format!(
                 "counts {} messages in and {} frames out, where clients sent {said} and got {}",
                 counted.0,
@@ -219,6 +231,10 @@ impl<A: App> World<A> {
             ));
         }
         Ok(())
+    }
+
+    fn health_pongs(&self) -> u64 {
+        self.tally.health_pongs + self.links.iter().flatten().map(|link| link.health_pongs).sum::<u64>()
     }
 
     fn frames_received(&self) -> u64 {
@@ -248,7 +264,7 @@ impl<A: App> World<A> {
             if link.is_json {
                 let view = &mut link.view;
                 if self.common.relays {
-                    view.skip_all_silent();
+                    view.skip_all_silent(&self.common);
                 }
                 if !view.is_settled() || (view.epoch, view.seq) != (epoch, seq) {
                     return Err(format!(
@@ -283,6 +299,9 @@ impl<A: App> World<A> {
             return Ok(());
         }
         for link in self.links.iter().flatten() {
+            if let Some((client, k)) = link.view.missed(&self.common) {
+                return Err(format!("client #{} never heard message {k} of client #{client}", link.number));
+            }
             for other in self.links.iter().flatten() {
                 if other.number == link.number || other.lobby != link.lobby {
                     continue;
@@ -312,7 +331,10 @@ impl<A: App> World<A> {
                 continue;
             }
             let kind = match self.clients.below(4) {
-                0 if A::SPEECH == Speech::Json && self.players.is_none() => Some(Behaviour::Leave),
+                // It could be refused.
+                0 if A::SPEECH == Speech::Json && self.players.is_none() && !self.common.limited => {
+                    Some(Behaviour::Leave)
+                }
                 0 | 1 => Some(Behaviour::Close),
                 _ => None,
             };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::client::{Link, Manners};
 use super::mischief;
 use super::network::{Side, Socket};
+use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{CLOCK, NOBODY, Transcript};
@@ -65,6 +66,7 @@ pub(super) struct Tally {
     pub(super) closed: u64,
     /// Frames that clients which are gone have received.
     pub(super) frames: u64,
+    pub(super) health_pongs: u64,
     pub(super) reasons: Vec<u64>,
     pub(super) behaviours: Vec<u64>,
 }
@@ -132,6 +134,8 @@ impl<A: App> World<A> {
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
+        let mut common = Common::new(users, lobbies, relays);
+        common.limited = rates::are_limited(&config) || swarm.weight(Behaviour::Tier) > 0;
         let leases = Leases::new(&swarm, &config, stream(6));
         let app = Watched::new(app, late, leases, stream(1));
         World {
@@ -146,7 +150,7 @@ impl<A: App> World<A> {
             network: stream(3),
             clients: stream(4),
             owner: stream(5),
-            common: Common::new(users, lobbies, relays),
+            common,
             transcript: Transcript::new(seed),
             tally: Tally {
                 reasons: vec![0; CloseReason::ALL.len()],
@@ -181,6 +185,7 @@ impl<A: App> World<A> {
                 self.act(Action::Advance)?;
             }
         }
+        self.retry();
         if self.turn_open && self.schedule.percent(self.swarm.turns) {
             self.end_turn()?;
         }
@@ -299,7 +304,8 @@ impl<A: App> World<A> {
         let before = link.pipe.downward();
         let outcome = link.read(chunk, common, clients);
         transcript.note(self.now, link.number, "reads", (before - link.pipe.downward()) as u64, &[]);
-        outcome
+        outcome?;
+        if self.common.limited { self.check_rates(place) } else { Ok(()) }
     }
 
     pub(super) fn wake(&mut self, place: usize) {
@@ -384,7 +390,8 @@ impl<A: App> World<A> {
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
         if let Some(conn) = link.conn.take() {
-            self.engine.app_mut().seen.identities.remove(&conn);
+            let identity = self.engine.app_mut().seen.identities.remove(&conn);
+            link.tier = identity.and_then(|identity| identity.tier);
         }
         link.pipe.drop_server();
         let reason = link.reason.ok_or("dropped without a reason")?;
@@ -400,8 +407,13 @@ impl<A: App> World<A> {
     fn advance(&mut self) -> Result<(), String> {
         self.end_turn()?;
         let config = self.engine.config();
+        let retry = self.next_retry().filter(|&retry| retry > self.now);
         let random = &mut self.schedule;
-        self.now = if self.swarm.strikes(Behaviour::Jump, random) {
+        self.now = if let Some(retry) = retry
+            && random.percent(50)
+        {
+            retry
+        } else if self.swarm.strikes(Behaviour::Jump, random) {
             let reach = config.ping_interval * 3 + config.handshake_timeout * 2;
             let far = Duration::from_micros(random.below(reach.as_micros() as u64));
             let far = if random.percent(5) { far * 5000 } else { far };
@@ -491,6 +503,7 @@ impl<A: App> World<A> {
             is_slow: has(Behaviour::SlowReader),
             is_stalled: has(Behaviour::Stall),
             fragments: has(Behaviour::Fragment),
+            is_patient: has(Behaviour::Patient),
         };
         for (has, behaviour) in [
             (manners.is_eager, Behaviour::Eager),

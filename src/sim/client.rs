@@ -7,11 +7,13 @@ use std::collections::VecDeque;
 
 use super::Player;
 use super::network::{Pipe, Side};
+use super::rates::Patience;
 use super::view::{Ask, Common, Expected, Heard, View};
 use super::wire::{self, Opcode, Reader, Received};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::random::Random;
+use crate::rate::Rate;
 use crate::time::Time;
 
 /// How this client behaves. Drawn when it connects.
@@ -24,6 +26,7 @@ pub(super) struct Manners {
     pub(super) is_slow: bool,
     pub(super) is_stalled: bool,
     pub(super) fragments: bool,
+    pub(super) is_patient: bool,
 }
 
 pub(super) struct Link {
@@ -61,6 +64,13 @@ pub(super) struct Link {
     nonces: Vec<u64>,
     /// Nonces that were sent back and have not been taken for an answer.
     pub(super) ponged: Vec<u64>,
+    /// Answers to health checks of the page that were sent.
+    pub(super) health_pongs: u64,
+    /// What had been sent when the last question had been.
+    pub(super) asked_at: u64,
+    pub(super) patience: Option<Patience>,
+    /// The rate it had of its own, once its connection is gone.
+    pub(super) tier: Option<Rate>,
     /// Text, binary and ping frames received.
     pub(super) frames: u64,
     /// Whether the request is never completed.
@@ -92,7 +102,7 @@ impl Link {
             network: 0,
             pipe: Pipe::new(capacity),
             reader: Reader::default(),
-            view: View::new(),
+            view: View::new(number),
             manners,
             player: None,
             is_json,
@@ -110,6 +120,10 @@ impl Link {
             pings_ever: 0,
             nonces: Vec::new(),
             ponged: Vec::new(),
+            health_pongs: 0,
+            asked_at: 0,
+            patience: None,
+            tier: None,
             frames: 0,
             is_unfinished: false,
             opened: now,
@@ -130,6 +144,7 @@ impl Link {
             && self.view.goodbye.is_none()
             && (self.status == Some(101) || (self.manners.is_eager && self.status.is_none()))
             && self.pipe.upward() < 100_000
+            && self.patience.is_none()
     }
 
     /// Whether it takes part to the end: it read its welcome, and nothing has ended it.
@@ -150,8 +165,12 @@ impl Link {
 
     /// Sends a message of the protocol, to be answered in order.
     pub(super) fn ask(&mut self, what: Ask, reference: Option<u32>, text: &str, random: &mut Random) {
-        self.view.expected.push_back(Expected { what, reference });
+        if what == Ask::Leave {
+            self.view.leaving = reference;
+        }
+        self.view.expected.push_back(Expected { what, reference, k: self.said });
         self.send_message(Opcode::TEXT, text.as_bytes(), random);
+        self.asked_at = self.pipe.sent;
     }
 
     /// Sends a message, perhaps in fragments, with a ping in between.
@@ -268,6 +287,9 @@ impl Link {
         if let Some(player) = &mut self.player {
             player.heard(text)?;
         }
+        if std::mem::take(&mut self.view.stays_after_all) {
+            self.sent_leave = false;
+        }
         match heard {
             Heard::HealthPing(nonce) => self.answer_check(nonce, random),
             Heard::Nothing => {}
@@ -298,6 +320,7 @@ impl Link {
 
     fn pong(&mut self, nonce: u64, random: &mut Random) {
         self.ponged.push(nonce);
+        self.health_pongs += 1;
         let text = format!("{{\"type\":\"health_pong\",\"timestamp\":{nonce}}}");
         self.pipe.send(&wire::frame(Opcode::TEXT, true, text.as_bytes(), mask(random)));
     }

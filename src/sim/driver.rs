@@ -35,7 +35,8 @@ impl<A: App> World<A> {
         let before = link.pipe.downward();
         let outcome = link.read(chunk, common, clients);
         transcript.note(self.now, link.number, "reads", (before - link.pipe.downward()) as u64, &[]);
-        outcome
+        outcome?;
+        if self.common.limited { self.check_rates(place) } else { Ok(()) }
     }
 
     pub(super) fn wake(&mut self, place: usize) {
@@ -121,7 +122,8 @@ impl<A: App> World<A> {
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
         if let Some(conn) = link.conn.take() {
-            self.engine.app_mut().seen.identities.remove(&conn);
+            let identity = self.engine.app_mut().seen.identities.remove(&conn);
+            link.tier = identity.and_then(|identity| identity.tier);
         }
         link.pipe.drop_server();
         let reason = link.reason.ok_or("dropped without a reason")?;
@@ -137,8 +139,13 @@ impl<A: App> World<A> {
     pub(super) fn advance(&mut self) -> Result<(), String> {
         self.end_turn()?;
         let config = self.engine.config();
+        let retry = self.next_retry().filter(|&retry| retry > self.now);
         let random = &mut self.schedule;
-        self.now = if self.swarm.strikes(Behaviour::Jump, random) {
+        self.now = if let Some(retry) = retry
+            && random.percent(50)
+        {
+            retry
+        } else if self.swarm.strikes(Behaviour::Jump, random) {
             let reach = config.ping_interval * 3 + config.handshake_timeout * 2;
             let far = Duration::from_micros(random.below(reach.as_micros() as u64));
             let far = if random.percent(5) { far * 5000 } else { far };

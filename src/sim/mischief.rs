@@ -80,7 +80,13 @@ impl Link {
             let opcode = if is_text { Opcode::TEXT } else { Opcode::BINARY };
             return self.send_message(opcode, message.as_bytes(), random);
         }
-        let reference = self.reference(random);
+        let mut reference = self.reference(random);
+        let must_know = common.is_calm || kind == Behaviour::Leave || self.manners.is_patient;
+        if common.limited && reference.is_none() && must_know {
+            // It wants to know whether it was refused.
+            self.references += 1;
+            reference = Some(self.references);
+        }
         let end = reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{reference}}}"));
         let link = self.number;
         let padding = ".".repeat(padding);

@@ -77,6 +77,7 @@ mod driver;
 mod mischief;
 mod network;
 mod owner;
+mod rates;
 mod shrink;
 mod stock;
 mod swarm;

@@ -42,6 +42,9 @@ pub(super) struct Pipe {
     pub(super) server_gone: bool,
     /// Bytes the server's socket has taken.
     pub(super) taken: u64,
+    /// How often, and how many bytes, the client has sent.
+    pub(super) sends: u64,
+    pub(super) sent: u64,
 }
 
 /// Bytes in flight in one direction.
@@ -90,6 +93,8 @@ impl Pipe {
             server_ended: false,
             server_gone: false,
             taken: 0,
+            sends: 0,
+            sent: 0,
         }
     }
 
@@ -97,6 +102,8 @@ impl Pipe {
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.client == Side::Open && !self.server_gone {
             self.up.push(bytes);
+            self.sends += 1;
+            self.sent += bytes.len() as u64;
         }
     }
 

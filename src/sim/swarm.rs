@@ -103,6 +103,12 @@ behaviours! {
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.
     Drain = "drain";
+    /// Messages, bytes and pings are held to rates.
+    Rates = "rates";
+    /// Clients that wait as long as they are told, and then try again.
+    Patient = "patient";
+    /// Identities with a rate of their own.
+    Tier = "tier";
     /// Identities that expire.
     Expiry = "expiry";
     /// Identities that are good for one lobby.

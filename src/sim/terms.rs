@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::client::Link;
+use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::world::{START_MICROS, World};
 use crate::close::CloseReason;
@@ -46,11 +47,11 @@ pub(super) fn draw_address(random: &mut Random) -> (IpAddr, usize) {
     ADDRESSES[random.below(ADDRESSES.len() as u64) as usize]
 }
 
-fn pick<T: Copy>(random: &mut Random, values: &[T]) -> T {
+pub(super) fn pick<T: Copy>(random: &mut Random, values: &[T]) -> T {
     values[random.below(values.len() as u64) as usize]
 }
 
-fn limit(random: &mut Random, values: &[u32]) -> Limit {
+pub(super) fn limit(random: &mut Random, values: &[u32]) -> Limit {
     match pick(random, values) {
         0 => Limit::UNLIMITED,
         n => Limit::at_most(n),
@@ -63,6 +64,9 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
     let numbers = |behaviour: Behaviour| {
         (swarm.weight(behaviour) > 0).then(|| Random::new(seed ^ 0x7e_12_35 ^ (behaviour as u64) << 40))
     };
+    if let Some(random) = &mut numbers(Behaviour::Rates) {
+        rates::draw(config, random);
+    }
     if let Some(random) = &mut numbers(Behaviour::Expiry) {
         config.token_grace = pick(random, &[Duration::ZERO, Duration::from_millis(100), config.ping_interval]);
     }
@@ -85,8 +89,8 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
 
 /// Restricts whom the application lets in.
 pub(super) struct Leases {
-    /// Of a hundred identities, how many expire, or are good for one lobby.
-    percents: [u64; 2],
+    /// Of a hundred identities, how many get a rate of their own, expire, or are good for one lobby.
+    percents: [u64; 3],
     /// About how long they are good for, in milliseconds.
     span: u64,
     random: Random,
@@ -94,7 +98,7 @@ pub(super) struct Leases {
 
 impl Leases {
     pub(super) fn new(swarm: &Swarm, config: &Config, random: Random) -> Leases {
-        let percents = [Behaviour::Expiry, Behaviour::OneLobby];
+        let percents = [Behaviour::Tier, Behaviour::Expiry, Behaviour::OneLobby];
         let percents = percents.map(|behaviour| u64::from(swarm.weight(behaviour)).min(60));
         Leases { percents, span: config.ping_interval.as_millis() as u64, random }
     }
@@ -104,11 +108,15 @@ impl Leases {
         let random = &mut self.random;
         let mut did = Vec::new();
         if random.percent(self.percents[0]) {
+            identity.tier = Some(rates::draw_tier(random));
+            did.push(Behaviour::Tier);
+        }
+        if random.percent(self.percents[1]) {
             let far = pick(random, &[0, 1, self.span, 4 * self.span, 40 * self.span]);
             identity.expires = Some(unix_millis + random.below(far + 1));
             did.push(Behaviour::Expiry);
         }
-        if random.percent(self.percents[1]) {
+        if random.percent(self.percents[2]) {
             let other = random.percent(30);
             identity.lobby = Some(if other { "elsewhere" } else { code }.into());
             did.push(Behaviour::OneLobby);
@@ -143,6 +151,7 @@ impl<A: App> World<A> {
                 let there = self.links.iter().flatten().filter(|it| it.conn.is_some() && it.network == link.network);
                 !config.max_per_ip.has_room(there.count() - 1)
             }
+            CloseReason::RateLimited => self.may_be_struck(link),
             _ => true,
         }
     }

@@ -5,7 +5,7 @@
 //! `seq` for everybody. Knows no bytes, no time, and nothing of the engine.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,6 +23,14 @@ pub(super) struct Common {
     /// A hash of what was told under each epoch and `seq`.
     told: BTreeMap<(u64, u64), u64>,
     pub(super) messages: u64,
+    /// Whether anybody may be refused for its rate.
+    pub(super) limited: bool,
+    /// Whether everybody takes its time, so that nobody is.
+    pub(super) is_calm: bool,
+    /// Messages, by client and number, that are known to have been sent on or refused, and those that somebody heard.
+    acked: BTreeSet<(u32, u32)>,
+    refused: BTreeSet<(u32, u32)>,
+    spread: BTreeSet<(u32, u32)>,
     /// Of each address: connections that were let in, and those that were answered 429.
     pub(super) let_in: [u64; NETWORKS],
     pub(super) refused_429: [u64; NETWORKS],
@@ -37,9 +45,23 @@ impl Common {
             relays,
             told: BTreeMap::new(),
             messages: 0,
+            limited: false,
+            is_calm: false,
+            acked: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            spread: BTreeSet::new(),
             let_in: [0; NETWORKS],
             refused_429: [0; NETWORKS],
         }
+    }
+
+    /// Somebody has heard a message, so it was not refused.
+    fn spread(&mut self, token: &Token) -> Result<(), String> {
+        if !self.limited {
+            return Ok(());
+        }
+        self.spread.insert((token.l, token.k));
+        require(!self.refused.contains(&(token.l, token.k)), "its sender was told that it was refused")
     }
 
     /// Everybody must be told the same under the same number.
@@ -60,6 +82,8 @@ impl Common {
 pub(super) struct Expected {
     pub(super) what: Ask,
     pub(super) reference: Option<u32>,
+    /// The number of a broadcast, or of a message to the application.
+    pub(super) k: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,16 +124,32 @@ enum Stage {
 
 #[derive(Debug)]
 pub(super) struct View {
+    number: u32,
     stage: Stage,
     pub(super) conn: Box<str>,
     pub(super) epoch: u64,
     pub(super) seq: u64,
+    /// How many more messages of one's own there may have been since, if they were not refused in silence.
+    slack: u64,
     /// Who is there, in join order; `None` when only the number is told.
     pub(super) members: Option<Vec<Named>>,
     count: u64,
     pub(super) expected: VecDeque<Expected>,
     /// Whether `presence_state` has come for the question at the front.
     front_answered: bool,
+    /// Whether a state was taken for the answer to a question that may have been refused in silence.
+    spare_state: bool,
+    /// Answers that cost a message, refusals, and those of the refusals that name no `ref`.
+    pub(super) served: u64,
+    pub(super) refusals: u64,
+    pub(super) unasked: u64,
+    /// The last refusal: its `ref`, and how many milliseconds to wait.
+    pub(super) refusal: Option<(Option<u32>, u64)>,
+    /// The `ref` of its `leave`, and whether that was refused.
+    pub(super) leaving: Option<u32>,
+    pub(super) stays_after_all: bool,
+    /// Messages of others that were left out.
+    gaps: Vec<(u32, u32)>,
     /// The last message heard of each link.
     heard: Vec<(u32, u32)>,
     heard_directly: Vec<(u32, u32)>,
@@ -153,6 +193,7 @@ struct Spoken<'a> {
     #[serde(borrow)]
     reason: Option<Cow<'a, str>>,
     timestamp: Option<u64>,
+    retry_after_ms: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -179,16 +220,26 @@ pub(super) struct Token {
 }
 
 impl View {
-    pub(super) fn new() -> View {
+    pub(super) fn new(number: u32) -> View {
         View {
+            number,
             stage: Stage::New,
             conn: "".into(),
             epoch: 0,
             seq: 0,
+            slack: 0,
             members: None,
             count: 0,
             expected: VecDeque::new(),
             front_answered: false,
+            spare_state: false,
+            served: 0,
+            refusals: 0,
+            unasked: 0,
+            refusal: None,
+            leaving: None,
+            stays_after_all: false,
+            gaps: Vec::new(),
             heard: Vec::new(),
             heard_directly: Vec::new(),
             heard_binary: Vec::new(),
@@ -268,11 +319,11 @@ impl View {
                 self.seq = field(spoken.seq)?;
                 self.stage = Stage::Welcomed;
             }
-            "presence_state" => self.take_state(&spoken, strict)?,
+            "presence_state" => self.take_state(&spoken, strict, common)?,
             "presence_diff" => {
                 require(self.stage == Stage::Settled, "a diff before the state")?;
                 let seq = field(spoken.seq)?;
-                self.reach(seq, strict)?;
+                self.reach(seq, strict, common)?;
                 common.tell(self.epoch, seq, text)?;
                 let members = self.members.as_mut().ok_or("a diff to whom only a number was told")?;
                 for gone in &field(spoken.leaves)? {
@@ -289,7 +340,7 @@ impl View {
             "message" => {
                 require(self.stage == Stage::Settled, "a message before the presence")?;
                 let seq = field(spoken.seq)?;
-                self.reach(seq, strict)?;
+                self.reach(seq, strict, common)?;
                 common.tell(self.epoch, seq, text)?;
                 let from = field(spoken.from)?;
                 if let Some(members) = &self.members {
@@ -300,7 +351,9 @@ impl View {
                     let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
                     require(common.users[*owner] == *from, "under another's name")?;
                     if common.relays {
-                        follow(&mut self.heard, &token, true)?;
+                        let gaps = common.limited.then_some(&mut self.gaps);
+                        follow(&mut self.heard, &token, true, gaps)?;
+                        common.spread(&token)?;
                     }
                 }
             }
@@ -310,10 +363,15 @@ impl View {
                     common.messages += 1;
                     let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
                     require(common.users[*owner] == *field(spoken.from)?, "under another's name")?;
-                    follow(&mut self.heard_directly, &token, false)?;
+                    follow(&mut self.heard_directly, &token, false, None)?;
                 }
             }
-            "ack" | "error" | "pong" if strict => self.take_answer(kind, &spoken)?,
+            "ack" | "error" | "pong" if strict => self.take_answer(kind, &spoken, common)?,
+            "error" if self.leaving.is_some() => {
+                let is_refused = spoken.code.is_some_and(|code| code.get() == "\"rate_limited\"");
+                let reference = spoken.reference.and_then(|raw| raw.get().parse().ok());
+                self.stays_after_all |= is_refused && reference == self.leaving;
+            }
             "health_ping" => {
                 let nonce = field(spoken.timestamp)?;
                 require(nonce > self.last_nonce && nonce < 1 << 53, "a nonce that is not larger than the last")?;
@@ -330,7 +388,7 @@ impl View {
         Ok(Heard::Nothing)
     }
 
-    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool) -> Result<(), String> {
+    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool, common: &Common) -> Result<(), String> {
         let seq = spoken.seq.ok_or("no seq")?;
         let was_listed = self.members.is_some();
         self.members = spoken.users.as_ref().map(|users| users.iter().map(Person::named).collect());
@@ -347,28 +405,36 @@ impl View {
             self.stage = Stage::Settled;
             return Ok(());
         }
-        while strict && self.seq < seq && self.skip_silent() {}
+        while strict && self.seq + self.slack < seq && self.skip_silent(common) {}
         if strict || seq < self.seq {
-            require(seq == self.seq, "a state of another seq")?;
+            require((self.seq..=self.seq + self.slack).contains(&seq), "a state of another seq")?;
         }
-        self.seq = seq;
+        (self.seq, self.slack) = (seq, 0);
         if strict && was_listed == self.members.is_some() {
-            self.skip_all_silent();
-            let front = self.expected.front().filter(|front| front.what == Ask::Presence && !self.front_answered);
+            let asks = |front: &Expected| front.what == Ask::Presence;
+            while !self.expected.front().is_some_and(asks) && self.skip_silent(common) {}
+            let front = self.expected.front().filter(|front| asks(front) && !self.front_answered);
             match front.ok_or("a state that nobody asked for")?.reference {
-                None => drop(self.expected.pop_front()),
+                None => {
+                    self.expected.pop_front();
+                    self.spare_state = common.limited;
+                    self.served += 1;
+                }
                 Some(_) => self.front_answered = true,
             }
         }
         Ok(())
     }
 
-    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>) -> Result<(), String> {
+    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>, common: &mut Common) -> Result<(), String> {
         let reference: Option<u32> = match spoken.reference {
             None => None,
             Some(raw) => Some(raw.get().parse().map_err(|_| "a ref that was never used")?),
         };
         let code = spoken.code.map(|raw| raw.get().trim_matches('"'));
+        if code == Some("rate_limited") {
+            return self.take_refusal(reference, spoken.retry_after_ms, common);
+        }
         // Without a ref, an error is the answer to the first that it can be the answer to.
         let answers = |front: &Expected| {
             front.reference == reference
@@ -382,45 +448,97 @@ impl View {
                 }
         };
         while !self.expected.front().is_some_and(answers) {
-            require(self.skip_silent(), "an answer to nothing, or out of order")?;
+            require(self.skip_silent(common), "an answer to nothing, or out of order")?;
         }
         let front = self.expected.pop_front().expect("the loop has found it");
+        self.served += 1;
+        if common.limited && matches!(front.what, Ask::Broadcast | Ask::App) {
+            common.acked.insert((self.number, front.k));
+        }
         match front.what {
             Ask::Broadcast => {
                 let seq = field(spoken.seq)?;
-                require(seq == self.seq + 1, "an ack whose seq is not the next")?;
-                self.seq = seq;
+                let next = self.seq + 1..=self.seq + self.slack + 1;
+                require(next.contains(&seq), "an ack whose seq is not the next")?;
+                (self.seq, self.slack) = (seq, 0);
             }
             Ask::App => self.seq += 1,
-            Ask::Presence => require(std::mem::take(&mut self.front_answered), "an ack before the state")?,
+            Ask::Presence => {
+                let has_come = std::mem::take(&mut self.front_answered) || std::mem::take(&mut self.spare_state);
+                require(has_come, "an ack before the state")?;
+            }
             Ask::Direct | Ask::Ping | Ask::Malformed | Ask::Leave => {}
         }
         Ok(())
     }
 
-    /// `seq` is told; what lies between can only be the member's own.
-    fn reach(&mut self, seq: u64, strict: bool) -> Result<(), String> {
-        require(seq > self.seq, "a seq that was told before")?;
-        while strict && self.seq + 1 < seq {
-            require(self.skip_silent(), "a gap in seq")?;
+    /// A message was more than the rate.
+    fn take_refusal(
+        &mut self,
+        reference: Option<u32>,
+        retry_after_ms: Option<u64>,
+        common: &mut Common,
+    ) -> Result<(), String> {
+        let wait = field(retry_after_ms)?;
+        require(wait > 0, "refused, and may try again at once")?;
+        require(common.limited, "refused, and there is no rate")?;
+        self.refusals += 1;
+        self.refusal = Some((reference, wait));
+        if reference.is_none() {
+            self.unasked += 1;
+            return Ok(());
         }
-        self.seq = seq;
+        require(!common.is_calm, "refused in the calm")?;
+        while self.expected.front().is_some_and(|front| front.reference != reference) {
+            require(self.skip_silent(common), "a refusal out of order")?;
+        }
+        let front = self.expected.pop_front().ok_or("a refusal of nothing that was said")?;
+        require(!self.front_answered, "served and refused")?;
+        match front.what {
+            Ask::Broadcast | Ask::App => {
+                let told = (self.number, front.k);
+                require(!common.spread.contains(&told), "refused, and somebody has heard it")?;
+                common.refused.insert(told);
+            }
+            Ask::Leave => self.stays_after_all = true,
+            Ask::Direct | Ask::Presence | Ask::Ping | Ask::Malformed => {}
+        }
+        Ok(())
+    }
+
+    /// A message, by client and number, that was sent on to everybody and has not come.
+    pub(super) fn missed(&self, common: &Common) -> Option<(u32, u32)> {
+        self.gaps.iter().copied().find(|gap| common.acked.contains(gap))
+    }
+
+    /// `seq` is told; what lies between can only be the member's own.
+    fn reach(&mut self, seq: u64, strict: bool, common: &Common) -> Result<(), String> {
+        require(seq > self.seq, "a seq that was told before")?;
+        while strict && self.seq + self.slack + 1 < seq {
+            require(self.skip_silent(common), "a gap in seq")?;
+        }
+        (self.seq, self.slack) = (seq, 0);
         Ok(())
     }
 
     /// Takes the first question to have been served, if that may go without an answer.
-    fn skip_silent(&mut self) -> bool {
-        match self.expected.front() {
-            Some(Expected { what: Ask::Broadcast | Ask::App, reference: None }) => self.seq += 1,
-            Some(Expected { what: Ask::Direct, reference: None }) => {}
+    ///
+    /// Under a rate anything without a `ref` may have been refused in silence.
+    fn skip_silent(&mut self, common: &Common) -> bool {
+        let Some(front) = self.expected.front().filter(|front| front.reference.is_none()) else { return false };
+        match front.what {
+            Ask::Broadcast | Ask::App if common.limited => self.slack += 1,
+            Ask::Broadcast | Ask::App => self.seq += 1,
+            Ask::Direct => {}
+            _ if common.limited => {}
             _ => return false,
         }
         self.expected.pop_front();
         true
     }
 
-    pub(super) fn skip_all_silent(&mut self) {
-        while self.skip_silent() {}
+    pub(super) fn skip_all_silent(&mut self, common: &Common) {
+        while self.skip_silent(common) {}
     }
 
     /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.
@@ -428,7 +546,7 @@ impl View {
         let Some(token) = raw_token(bytes) else { return Ok(()) };
         common.messages += 1;
         require((token.l as usize) < common.owners.len(), "from no client there ever was")?;
-        if common.relays { follow(&mut self.heard_binary, &token, true) } else { Ok(()) }
+        if common.relays { follow(&mut self.heard_binary, &token, !common.limited, None) } else { Ok(()) }
     }
 
     pub(super) fn last_raw(&self, link: u32) -> Option<u32> {
@@ -451,11 +569,23 @@ fn token(data: &Option<&RawValue>) -> Option<Token> {
 }
 
 /// The next message of a link has come: nothing may be lost between two, and nothing come twice.
-fn follow(heard: &mut Vec<(u32, u32)>, token: &Token, without_gaps: bool) -> Result<(), String> {
+fn follow(
+    heard: &mut Vec<(u32, u32)>,
+    token: &Token,
+    without_gaps: bool,
+    gaps: Option<&mut Vec<(u32, u32)>>,
+) -> Result<(), String> {
     match heard.iter_mut().find(|(from, _)| *from == token.l) {
         None => heard.push((token.l, token.k)),
         Some((_, last)) => {
-            let follows = if without_gaps { token.k == *last + 1 } else { token.k > *last };
+            let follows = if let Some(gaps) = gaps {
+                gaps.extend((*last + 1..token.k).map(|k| (token.l, k)));
+                token.k > *last
+            } else if without_gaps {
+                token.k == *last + 1
+            } else {
+                token.k > *last
+            };
             if !follows {
                 return Err(format!("message {} of client #{} after its {last}", token.k, token.l));
             }

@@ -7,6 +7,7 @@
 use super::client::{Link, Manners};
 use super::mischief;
 use super::network::Side;
+use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{NOBODY, Transcript};
@@ -64,6 +65,7 @@ pub(super) struct Tally {
     pub(super) closed: u64,
     /// Frames that clients which are gone have received.
     pub(super) frames: u64,
+    pub(super) health_pongs: u64,
     pub(super) reasons: Vec<u64>,
     pub(super) behaviours: Vec<u64>,
 }
@@ -137,6 +139,8 @@ impl<A: App> World<A> {
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
+        let mut common = Common::new(users, lobbies, relays);
+        common.limited = rates::are_limited(&config) || swarm.weight(Behaviour::Tier) > 0;
         let leases = Leases::new(&swarm, &config, stream(6));
         let app = Watched::new(app, late, leases, stream(1));
         World {
@@ -151,7 +155,7 @@ impl<A: App> World<A> {
             network: stream(3),
             clients: stream(4),
             owner: stream(5),
-            common: Common::new(users, lobbies, relays),
+            common,
             transcript: Transcript::new(seed),
             tally: Tally {
                 reasons: vec![0; CloseReason::ALL.len()],
@@ -187,6 +191,7 @@ impl<A: App> World<A> {
                 self.act(Action::Advance)?;
             }
         }
+        self.retry();
         if self.turn_open && self.schedule.percent(self.swarm.turns) {
             self.end_turn()?;
         }
@@ -304,6 +309,7 @@ impl<A: App> World<A> {
             is_slow: has(Behaviour::SlowReader),
             is_stalled: has(Behaviour::Stall),
             fragments: has(Behaviour::Fragment),
+            is_patient: has(Behaviour::Patient),
         };
         for (has, behaviour) in [
             (manners.is_eager, Behaviour::Eager),

@@ -9,7 +9,7 @@ use crate::lobby::protocol;
 use crate::rate::Rate;
 use crate::wire::handshake::{Request, Subprotocols};
 
-/// What a member wants to say by means of the engine: see [`App::allows`].
+/// What a member wants to say by means of the engine: see [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Utterance<'a> {
     /// `data`, as JSON, to everybody else.
@@ -95,7 +95,7 @@ impl Identity {
     }
 }
 
-/// The answer to [`App::authorize`].
+/// The answer to [`App::authorize`](crate::App::authorize).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     /// Let in as this user.
@@ -186,7 +186,7 @@ pub enum Exclude<'a> {
     Users(&'a [&'a str]),
 }
 
-/// How full a member's queue is: see [`App::on_pressure`].
+/// How full a member's queue is: see [`App::on_pressure`](crate::App::on_pressure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
     /// Above the high mark.

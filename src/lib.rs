@@ -42,10 +42,9 @@ pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
 pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Origins, Problem, Switch};
-pub use engine::app::{
-    App, Authorization, Context, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
-};
+pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
+pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance};
 pub use engine::operator::{
     LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
 };

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::app::Sent;
 use super::core::Core;
+use super::member::Sent;
 use crate::close::{CloseReason, Reject};
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, SeatKey};

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use log::{debug, info};
 
-use super::app::Speech;
 use super::core::{Core, Happening};
 use super::drain::shutting_down;
+use super::member::Speech;
 use super::slot::Standing;
 use crate::close::CloseReason;
 use crate::wire::http::Refusal;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::app::Speech;
 use super::core::{Core, Happening};
+use super::member::Speech;
 use super::slot::Standing;
 use crate::close::CloseReason;
 use crate::wire::frame::Frame;

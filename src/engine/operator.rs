@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
-use super::app::{App, Exclude, Sent, Speech};
+use super::app::App;
 use super::core::Core;
 use super::drain::DrainTotals;
+use super::member::{Exclude, Sent, Speech};
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};

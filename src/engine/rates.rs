@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::app::Speech;
 use super::core::Core;
+use super::member::Speech;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::lobby::protocol;

@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::app::Member;
 use super::health::Health;
+use super::member::Member;
 use super::rates::Meter;
 use crate::close::CloseReason;
 use crate::config::Config;

@@ -1,8 +1,9 @@
 //! What the engine itself says to members when it speaks the JSON protocol, and what it answers.
 
-use super::app::{App, Context, Member, Message, Sent, Utterance};
+use super::app::{App, Context};
 use super::core::Core;
-use super::{Engine, app::Exclude};
+use super::member::{Member, Message, Sent, Utterance};
+use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};

@@ -75,6 +75,7 @@
 mod client;
 mod mischief;
 mod network;
+mod operator;
 mod owner;
 mod rates;
 mod shrink;
@@ -108,6 +109,9 @@ pub use self::swarm::Behaviour;
 const CLIENTS: usize = 12;
 /// Events in the report of a failure.
 const EVENTS_SHOWN: usize = 40;
+
+/// In these the owner speaks, and with words of its own.
+const OWN_WORDS: &[Behaviour] = &[Behaviour::Notice, Behaviour::Latest, Behaviour::OperatorSay];
 
 type Players = Box<dyn FnMut(&mut Random, &str) -> Box<dyn Player>>;
 type Invariant<A> = Box<dyn FnMut(&A) -> Result<(), String>>;
@@ -148,7 +152,7 @@ impl<A: App> Simulator<A> {
     pub fn new(seed: u64, config: Config, app: A) -> Simulator<A> {
         let mut without = Behaviours::default();
         // The game's clients do not know what the owner of another application would send.
-        without.insert(Behaviour::Notice);
+        OWN_WORDS.iter().for_each(|&behaviour| without.insert(behaviour));
         Simulator {
             seed,
             config,
@@ -185,7 +189,7 @@ impl<A: App> Simulator<A> {
     /// Every message of a member reaches every other member exactly once and in order: that is checked then.
     pub fn relays_everything(mut self) -> Self {
         self.relays = true;
-        self.without.remove(Behaviour::Notice);
+        OWN_WORDS.iter().for_each(|&behaviour| self.without.remove(behaviour));
         self
     }
 
@@ -223,7 +227,7 @@ impl<A: App> Simulator<A> {
             seed: self.seed,
             steps,
             clients: self.clients,
-            without: self.without.iter().filter(|&it| self.relays || it != Behaviour::Notice).collect(),
+            without: self.without.iter().filter(|it| self.relays || !OWN_WORDS.contains(it)).collect(),
         };
         let mut world = World::new(self.seed, self.config, self.app, swarm, self.relays);
         world.players = self.players;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::client::{Link, Manners};
 use super::mischief;
 use super::network::{Side, Socket};
+use super::operator::Desk;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
@@ -51,6 +52,7 @@ pub(super) struct World<A: App> {
     /// Whom the last step was about.
     pub(super) involved: u32,
     pub(super) is_draining: bool,
+    pub(super) desk: Desk,
     /// Connections that each address has made.
     pub(super) came: [u64; NETWORKS],
     written: Vec<u8>,
@@ -109,6 +111,11 @@ const STEPS: &[Behaviour] = &[
     Behaviour::CloseLobby,
     Behaviour::Notice,
     Behaviour::HealthCheck,
+    Behaviour::Latest,
+    Behaviour::Lock,
+    Behaviour::OperatorKick,
+    Behaviour::OperatorSay,
+    Behaviour::OperatorPing,
 ];
 
 impl<A: App> World<A> {
@@ -130,7 +137,11 @@ impl<A: App> World<A> {
         for &behaviour in STEPS {
             // What ends connections is rarer than what uses them.
             let weight = swarm.weight(behaviour);
-            let weight = if behaviour < Behaviour::Malformed { weight } else { weight.div_ceil(8) };
+            let weight = if behaviour < Behaviour::Malformed || behaviour == Behaviour::Latest {
+                weight
+            } else {
+                weight.div_ceil(8)
+            };
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
@@ -162,6 +173,7 @@ impl<A: App> World<A> {
             turn_open: false,
             involved: NOBODY,
             is_draining: false,
+            desk: Desk::default(),
             came: [0; NETWORKS],
             written: Vec::new(),
         }
@@ -245,7 +257,7 @@ impl<A: App> World<A> {
             Action::Talk => return Ok(self.speak(Action::Talk)),
             Action::Authorize => return Ok(self.authorize()),
             Action::Do(behaviour) => {
-                let done = self.behave(behaviour);
+                let done = self.behave(behaviour)?;
                 if done {
                     self.count(behaviour);
                 }
@@ -599,11 +611,11 @@ impl<A: App> World<A> {
     }
 
     /// Does what only some runs do. Whether somebody could.
-    fn behave(&mut self, behaviour: Behaviour) -> bool {
+    fn behave(&mut self, behaviour: Behaviour) -> Result<bool, String> {
         match behaviour {
-            Behaviour::BadRequest | Behaviour::HalfRequest => return self.connect(Some(behaviour)),
+            Behaviour::BadRequest | Behaviour::HalfRequest => return Ok(self.connect(Some(behaviour))),
             Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish => {
-                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return false };
+                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return Ok(false) };
                 let side = match behaviour {
                     Behaviour::Hangup => Side::Ended,
                     Behaviour::Reset => Side::Reset,
@@ -613,7 +625,7 @@ impl<A: App> World<A> {
                 self.link(place).pipe.end(side);
             }
             Behaviour::SpuriousWake => {
-                let Some(place) = self.pick(|link| link.conn.is_some()) else { return false };
+                let Some(place) = self.pick(|link| link.conn.is_some()) else { return Ok(false) };
                 self.note(place, "spurious wake", 0, &[]);
                 let conn = self.link(place).conn.expect("picked for it");
                 self.turn_open = true;
@@ -623,15 +635,19 @@ impl<A: App> World<A> {
             Behaviour::Kick | Behaviour::CloseLobby | Behaviour::Notice | Behaviour::HealthCheck => {
                 self.intervene(behaviour);
             }
+            Behaviour::Latest => self.send_latest(None),
+            Behaviour::Lock | Behaviour::OperatorKick | Behaviour::OperatorSay | Behaviour::OperatorPing => {
+                self.operate(behaviour)?;
+            }
             Behaviour::Drain => {
                 if self.is_draining {
-                    return false;
+                    return Ok(false);
                 }
                 self.drain();
             }
-            _ => return self.speak(Action::Do(behaviour)),
+            _ => return Ok(self.speak(Action::Do(behaviour))),
         }
-        true
+        Ok(true)
     }
 
     /// Sends what a client asks in the calm at the end.

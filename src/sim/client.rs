@@ -71,6 +71,8 @@ pub(super) struct Link {
     pub(super) patience: Option<Patience>,
     /// The rate it had of its own, once its connection is gone.
     pub(super) tier: Option<Rate>,
+    /// Under each key the last value that was certainly sent to it.
+    pub(super) latest: [Option<u64>; 3],
     /// Text, binary and ping frames received.
     pub(super) frames: u64,
     /// Whether the request is never completed.
@@ -124,6 +126,7 @@ impl Link {
             asked_at: 0,
             patience: None,
             tier: None,
+            latest: [None; 3],
             frames: 0,
             is_unfinished: false,
             opened: now,

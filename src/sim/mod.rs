@@ -76,6 +76,7 @@ mod client;
 mod driver;
 mod mischief;
 mod network;
+mod operator;
 mod owner;
 mod rates;
 mod shrink;
@@ -111,7 +112,7 @@ const CLIENTS: usize = 12;
 const EVENTS_SHOWN: usize = 40;
 
 /// In these the owner speaks, and with words of its own.
-const OWN_WORDS: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze];
+const OWN_WORDS: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
 
 type Players = Box<dyn FnMut(&mut Random, &str) -> Box<dyn Player>>;
 type Invariant<A> = Box<dyn FnMut(&A) -> Result<(), String>>;

@@ -8,6 +8,7 @@ use super::transcript::NOBODY;
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Authorization, Exclude, Speech};
+use crate::engine::operator::{OperatorAnswer, OperatorCommand};
 use crate::wire::frame::Frame;
 
 /// What the owner may do on top of something else: talking and kicking go together badly most often.
@@ -30,7 +31,11 @@ impl<A: App> World<A> {
         self.is_draining = true;
         self.drained_from = self.common.owners.len() as u32;
         self.turn_open = true;
-        self.engine.handle_drain(self.now);
+        if self.owner.percent(50) {
+            return self.engine.handle_drain(self.now);
+        }
+        let answer = self.engine.handle_operator(self.now, OperatorCommand::Drain);
+        assert!(matches!(answer, Ok(OperatorAnswer::Draining(_))), "{answer:?}");
     }
 
     /// Does one thing, and perhaps some more to the same client or to others in its lobby before anybody else can act;
@@ -163,8 +168,10 @@ impl<A: App> World<A> {
                 let link = self.links[place].as_mut().expect("place_of() has found it");
                 link.user = user;
                 self.common.owners[link.number as usize] = user;
-                self.engine.app_mut().seen.identities.remove(&conn);
-                Authorization::allow(self.common.users[user].clone())
+                let seen = &mut self.engine.app_mut().seen;
+                let identity = seen.leases.identity_of(&self.common.users[user]);
+                seen.identities.insert(conn, identity.clone());
+                Authorization::Allow(identity)
             }
             // It never comes.
             (3, _) => return true,

@@ -103,6 +103,16 @@ behaviours! {
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.
     Drain = "drain";
+    /// Frames of which only the latest matters.
+    Latest = "latest";
+    /// An operator locks and unlocks lobbies, or closes them.
+    Lock = "lock";
+    /// An operator kicks users, lobbies, everybody, for good or to come back.
+    OperatorKick = "operator-kick";
+    /// An operator speaks to users and lobbies.
+    OperatorSay = "operator-say";
+    /// An operator pings users.
+    OperatorPing = "operator-ping";
     /// Messages, bytes and pings are held to rates.
     Rates = "rates";
     /// Clients that wait as long as they are told, and then try again.

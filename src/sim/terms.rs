@@ -2,6 +2,7 @@
 //!
 //! Configurations and identities are drawn here, and whether the engine holds everybody to them is checked here.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use crate::close::CloseReason;
 use crate::config::{Bytes, Config, Limit};
 use crate::engine::app::{App, Identity};
 use crate::random::Random;
+use crate::rate::Rate;
 use crate::time::Time;
 
 /// Where clients come from, and which of them are one to the limits: an address, or a /64 of IPv6.
@@ -93,6 +95,8 @@ pub(super) struct Leases {
     percents: [u64; 3],
     /// About how long they are good for, in milliseconds.
     span: u64,
+    /// The rate of each user that has come so far.
+    tiers: BTreeMap<String, Option<Rate>>,
     random: Random,
 }
 
@@ -100,17 +104,32 @@ impl Leases {
     pub(super) fn new(swarm: &Swarm, config: &Config, random: Random) -> Leases {
         let percents = [Behaviour::Tier, Behaviour::Expiry, Behaviour::OneLobby];
         let percents = percents.map(|behaviour| u64::from(swarm.weight(behaviour)).min(60));
-        Leases { percents, span: config.ping_interval.as_millis() as u64, random }
+        Leases { percents, span: config.ping_interval.as_millis() as u64, tiers: BTreeMap::new(), random }
+    }
+
+    /// A user has one rate, or what it owes under a generous one is paid off under a mean one.
+    fn tier_of(&mut self, user: &str) -> Option<Rate> {
+        if let Some(tier) = self.tiers.get(user) {
+            return *tier;
+        }
+        let tier = self.random.percent(self.percents[0]).then(|| rates::draw_tier(&mut self.random));
+        self.tiers.insert(user.into(), tier);
+        tier
+    }
+
+    /// The user, with its rate, and without any other restriction.
+    pub(super) fn identity_of(&mut self, user: &str) -> Identity {
+        Identity { tier: self.tier_of(user), ..Identity::new(user) }
     }
 
     /// Restricts `identity` in some ways, which it returns.
     pub(super) fn restrict(&mut self, identity: &mut Identity, code: &str, unix_millis: u64) -> Vec<Behaviour> {
-        let random = &mut self.random;
         let mut did = Vec::new();
-        if random.percent(self.percents[0]) {
-            identity.tier = Some(rates::draw_tier(random));
+        identity.tier = self.tier_of(&identity.user);
+        if identity.tier.is_some() {
             did.push(Behaviour::Tier);
         }
+        let random = &mut self.random;
         if random.percent(self.percents[1]) {
             let far = pick(random, &[0, 1, self.span, 4 * self.span, 40 * self.span]);
             identity.expires = Some(unix_millis + random.below(far + 1));
@@ -152,7 +171,7 @@ impl<A: App> World<A> {
                 !config.max_per_ip.has_room(there.count() - 1)
             }
             CloseReason::RateLimited => self.may_be_struck(link),
-            _ => true,
+            _ => self.may_be_told_to_go(reason),
         }
     }
 

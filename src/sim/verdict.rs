@@ -61,6 +61,7 @@ impl<A: App> World<A> {
         if !self.engine.is_settled() {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());
         }
+        self.check_operator()?;
         self.check_terms()?;
         self.check_attempts()?;
         match self.engine.poll_timeout() {
@@ -224,6 +225,13 @@ impl<A: App> World<A> {
                 }
             }
         }
+        if self.common.relays {
+            // Nobody's outbox is full now.
+            for place in self.places() {
+                self.send_latest(Some(place));
+                self.settle()?;
+            }
+        }
         let after = self.engine.stats().counters;
         let frames = self.frames_received();
         let counted = (after.messages_in - before.messages_in, after.frames_out - before.frames_out);
@@ -301,6 +309,7 @@ impl<A: App> World<A> {
         if stats.total_connections != seated {
             return Err(format!("{} seats are taken, and {seated} clients stayed", stats.total_connections));
         }
+        self.compare_latest()?;
         self.compare_messages()
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Common {
     acked: BTreeSet<(u32, u32)>,
     refused: BTreeSet<(u32, u32)>,
     spread: BTreeSet<(u32, u32)>,
+    /// The operator's messages, and the `seq` it was told of each.
+    pub(super) published: Vec<(u32, u64)>,
     /// Of each address: connections that were let in, and those that were answered 429.
     pub(super) let_in: [u64; NETWORKS],
     pub(super) refused_429: [u64; NETWORKS],
@@ -45,6 +47,7 @@ impl Common {
             relays,
             told: BTreeMap::new(),
             messages: 0,
+            published: Vec::new(),
             limited: false,
             is_calm: false,
             acked: BTreeSet::new(),
@@ -148,6 +151,10 @@ pub(super) struct View {
     /// The `ref` of its `leave`, and whether that was refused.
     pub(super) leaving: Option<u32>,
     pub(super) stays_after_all: bool,
+    /// Under each key the last value of those of which only the latest matters.
+    pub(super) latest: [u64; 3],
+    /// The last message of the operator's.
+    operator: u32,
     /// Messages of others that were left out.
     gaps: Vec<(u32, u32)>,
     /// The last message heard of each link.
@@ -194,6 +201,14 @@ struct Spoken<'a> {
     reason: Option<Cow<'a, str>>,
     timestamp: Option<u64>,
     retry_after_ms: Option<u64>,
+    key: Option<u64>,
+    value: Option<u64>,
+}
+
+/// What an operator puts into a message: the how manieth it is.
+#[derive(Deserialize)]
+struct Operated {
+    op: u32,
 }
 
 #[derive(Deserialize)]
@@ -238,6 +253,8 @@ impl View {
             unasked: 0,
             refusal: None,
             leaving: None,
+            latest: [0; 3],
+            operator: 0,
             stays_after_all: false,
             gaps: Vec::new(),
             heard: Vec::new(),
@@ -289,6 +306,7 @@ impl View {
             "pong",
             "health_ping",
             "goodbye",
+            "latest",
         ];
         if !known.contains(&&*kind) {
             return Ok(Heard::Nothing);
@@ -342,7 +360,15 @@ impl View {
                 let seq = field(spoken.seq)?;
                 self.reach(seq, strict, common)?;
                 common.tell(self.epoch, seq, text)?;
-                let from = field(spoken.from)?;
+                let Some(from) = spoken.from else {
+                    let Operated { op } = operated(&spoken.data).ok_or("from nobody, and not the operator's")?;
+                    require(op > self.operator, "the operator's messages are not in order")?;
+                    self.operator = op;
+                    common.messages += 1;
+                    let sent = common.published.iter().find(|(k, _)| *k == op);
+                    require(sent.is_none_or(|sent| sent.1 == seq), "the operator was told another seq")?;
+                    return Ok(Heard::Nothing);
+                };
                 if let Some(members) = &self.members {
                     require(members.iter().any(|there| *there.user == *from), "from somebody who is not there")?;
                 }
@@ -367,6 +393,7 @@ impl View {
                 }
             }
             "ack" | "error" | "pong" if strict => self.take_answer(kind, &spoken, common)?,
+            "latest" => self.take_latest(field(spoken.key)?, field(spoken.value)?)?,
             "error" if self.leaving.is_some() => {
                 let is_refused = spoken.code.is_some_and(|code| code.get() == "\"rate_limited\"");
                 let reference = spoken.reference.and_then(|raw| raw.get().parse().ok());
@@ -386,6 +413,13 @@ impl View {
             _ => {}
         }
         Ok(Heard::Nothing)
+    }
+
+    fn take_latest(&mut self, key: u64, value: u64) -> Result<(), String> {
+        let last = self.latest.get_mut(key as usize).ok_or("a key that there is not")?;
+        require(value > *last, "an older value after a newer one")?;
+        *last = value;
+        Ok(())
     }
 
     fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool, common: &Common) -> Result<(), String> {
@@ -543,6 +577,9 @@ impl View {
 
     /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.
     pub(super) fn hear_raw(&mut self, bytes: &[u8], common: &mut Common) -> Result<(), String> {
+        if let Some((key, value)) = raw_latest(bytes) {
+            return self.take_latest(key, value);
+        }
         let Some(token) = raw_token(bytes) else { return Ok(()) };
         common.messages += 1;
         require((token.l as usize) < common.owners.len(), "from no client there ever was")?;
@@ -562,6 +599,16 @@ pub(super) fn raw_message(link: u32, k: u32, padding: usize) -> String {
 fn raw_token(bytes: &[u8]) -> Option<Token> {
     let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
     Some(Token { l: digits(0..8)?, k: digits(8..16)? })
+}
+
+/// A letter, a digit for the key, and twelve of the value.
+fn raw_latest(bytes: &[u8]) -> Option<(u64, u64)> {
+    let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
+    if bytes.first() == Some(&b'L') { Some((digits(1..2)?, digits(2..14)?)) } else { None }
+}
+
+fn operated(data: &Option<&RawValue>) -> Option<Operated> {
+    serde_json::from_str(data.as_ref()?.get()).ok()
 }
 
 fn token(data: &Option<&RawValue>) -> Option<Token> {

@@ -24,6 +24,7 @@ pub(super) struct Watched<A> {
 pub(super) struct Seen {
     /// Of a hundred authorizations, how many are answered later.
     pub(super) late: u64,
+    never_late: bool,
     pub(super) random: Random,
     /// Answers that have still to be given.
     pub(super) waiting: Vec<(ConnId, Authorization)>,
@@ -32,6 +33,8 @@ pub(super) struct Seen {
     pub(super) did: Vec<Behaviour>,
     /// The restricted identities of connections that are there.
     pub(super) identities: BTreeMap<ConnId, Identity>,
+    /// Lobbies that take nobody new.
+    pub(super) locked: Vec<Box<str>>,
     /// Who is in, by seat.
     pub(super) seats: BTreeMap<SeatId, Seated>,
     /// Of whom it was told that much is queued.
@@ -52,7 +55,8 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Seated {
     pub(super) conn: ConnId,
-    user: Box<str>,
+    pub(super) user: Box<str>,
+    lobby: Box<str>,
     /// Since when this connection is.
     pub(super) since: Time,
 }
@@ -61,11 +65,13 @@ impl<A> Watched<A> {
     pub(super) fn new(app: A, late: u64, leases: Leases, random: Random) -> Watched<A> {
         let seen = Seen {
             late,
+            never_late: late == 0,
             random,
             waiting: Vec::new(),
             leases,
             did: Vec::new(),
             identities: BTreeMap::new(),
+            locked: Vec::new(),
             seats: BTreeMap::new(),
             pressed: BTreeSet::new(),
             joined: 0,
@@ -101,7 +107,7 @@ impl Seen {
         self.require(only.as_deref().is_none_or(|lobby| lobby == who.lobby()), || {
             format!("conn={} is in lobby {}, and its identity is good for {only:?}", who.conn(), who.lobby())
         });
-        Seated { conn: who.conn(), user: who.user().into(), since: now }
+        Seated { conn: who.conn(), user: who.user().into(), lobby: who.lobby().into(), since: now }
     }
 }
 
@@ -135,6 +141,9 @@ impl<A: App> App for Watched<A> {
     fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
         let seen = &mut self.seen;
         seen.joined += 1;
+        // A seat that was promised before the lobby was locked is kept.
+        let is_locked = seen.never_late && seen.locked.iter().any(|code| **code == *who.lobby());
+        seen.require(!is_locked, || format!("conn={} has joined lobby {}, which is locked", who.conn(), who.lobby()));
         let seated = seen.admit(who, cx.now());
         let before = seen.seats.insert(who.seat(), seated);
         seen.require(before.is_none(), || format!("on_join a second time for seat={}", who.seat()));
@@ -171,6 +180,11 @@ impl<A: App> App for Watched<A> {
         self.seen.require_seated(who, "on_leave");
         self.seen.seats.remove(&who.seat());
         self.seen.pressed.remove(&who.conn());
+        // A lobby that becomes empty is gone, and its lock with it.
+        let seen = &mut self.seen;
+        if !seen.locked.is_empty() && seen.seats.values().all(|seated| *seated.lobby != *who.lobby()) {
+            seen.locked.retain(|code| **code != *who.lobby());
+        }
         self.app.on_leave(cx, who, why);
     }
 

@@ -7,6 +7,7 @@
 use super::client::{Link, Manners};
 use super::mischief;
 use super::network::Side;
+use super::operator::Desk;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
@@ -50,6 +51,7 @@ pub(super) struct World<A: App> {
     pub(super) is_draining: bool,
     /// The first number of those who were not there when the drain began.
     pub(super) drained_from: u32,
+    pub(super) desk: Desk,
     /// Connections that each address has made.
     pub(super) came: [u64; NETWORKS],
     pub(super) written: Vec<u8>,
@@ -109,6 +111,11 @@ const STEPS: &[Behaviour] = &[
     Behaviour::Notice,
     Behaviour::Squeeze,
     Behaviour::HealthCheck,
+    Behaviour::Latest,
+    Behaviour::Lock,
+    Behaviour::OperatorKick,
+    Behaviour::OperatorSay,
+    Behaviour::OperatorPing,
 ];
 
 impl<A: App> World<A> {
@@ -132,6 +139,7 @@ impl<A: App> World<A> {
             let weight = swarm.weight(behaviour);
             let divisor = match behaviour {
                 Behaviour::Squeeze => 3,
+                Behaviour::Latest => 1,
                 _ if behaviour < Behaviour::Malformed => 1,
                 _ => 8,
             };
@@ -168,6 +176,7 @@ impl<A: App> World<A> {
             involved: NOBODY,
             is_draining: false,
             drained_from: 0,
+            desk: Desk::default(),
             came: [0; NETWORKS],
             written: Vec::new(),
         }
@@ -251,7 +260,7 @@ impl<A: App> World<A> {
             Action::Talk => return Ok(self.speak(Action::Talk)),
             Action::Authorize => return Ok(self.authorize()),
             Action::Do(behaviour) => {
-                let done = self.behave(behaviour);
+                let done = self.behave(behaviour)?;
                 if done {
                     self.count(behaviour);
                 }
@@ -405,11 +414,11 @@ impl<A: App> World<A> {
     }
 
     /// Does what only some runs do. Whether somebody could.
-    fn behave(&mut self, behaviour: Behaviour) -> bool {
+    fn behave(&mut self, behaviour: Behaviour) -> Result<bool, String> {
         match behaviour {
-            Behaviour::BadRequest | Behaviour::HalfRequest => return self.connect(Some(behaviour)),
+            Behaviour::BadRequest | Behaviour::HalfRequest => return Ok(self.connect(Some(behaviour))),
             Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish => {
-                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return false };
+                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return Ok(false) };
                 let side = match behaviour {
                     Behaviour::Hangup => Side::Ended,
                     Behaviour::Reset => Side::Reset,
@@ -419,7 +428,7 @@ impl<A: App> World<A> {
                 self.link(place).pipe.end(side);
             }
             Behaviour::SpuriousWake => {
-                let Some(place) = self.pick(|link| link.conn.is_some()) else { return false };
+                let Some(place) = self.pick(|link| link.conn.is_some()) else { return Ok(false) };
                 self.note(place, "spurious wake", 0, &[]);
                 let conn = self.link(place).conn.expect("picked for it");
                 self.turn_open = true;
@@ -429,16 +438,20 @@ impl<A: App> World<A> {
             Behaviour::Kick | Behaviour::CloseLobby | Behaviour::Notice | Behaviour::HealthCheck => {
                 self.intervene(behaviour);
             }
-            Behaviour::Squeeze => return self.squeeze(),
+            Behaviour::Squeeze => return Ok(self.squeeze()),
+            Behaviour::Latest => self.send_latest(None),
+            Behaviour::Lock | Behaviour::OperatorKick | Behaviour::OperatorSay | Behaviour::OperatorPing => {
+                self.operate(behaviour)?;
+            }
             Behaviour::Drain => {
                 if self.is_draining {
-                    return false;
+                    return Ok(false);
                 }
                 self.drain();
             }
-            _ => return self.speak(Action::Do(behaviour)),
+            _ => return Ok(self.speak(Action::Do(behaviour))),
         }
-        true
+        Ok(true)
     }
 
     /// Sends what a client asks in the calm at the end.

@@ -1,0 +1,260 @@
+//! What an operator does, through the engine's own commands for that, and that each command is answered once and done.
+
+use std::time::Duration;
+
+use super::swarm::Behaviour;
+use super::transcript::NOBODY;
+use super::world::World;
+use crate::close::CloseReason;
+use crate::engine::app::{App, Exclude, Sent, Speech};
+use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport, Whom};
+use crate::id::ConnId;
+use crate::time::Time;
+use crate::wire::frame::Frame;
+
+/// Keys under which only the latest frame matters.
+const KEYS: u64 = 3;
+
+/// What the operator waits for.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    /// Pings that are not answered: the ticket, by when they are, how many were asked, and how long they were given.
+    pings: Vec<(u64, Time, usize, Duration)>,
+    last_ticket: u64,
+    /// Connections that will be told to go, and by when.
+    ending: Vec<(ConnId, Time)>,
+    /// Whether anybody was kicked to come back; whether a lobby was ever locked.
+    pub(super) reconnects: bool,
+    pub(super) locks: bool,
+    /// Messages of the operator's so far.
+    published: u32,
+    /// Values so far of frames that only matter until the next.
+    latest: u64,
+}
+
+impl<A: App> World<A> {
+    /// Does one thing as an operator would. Whether it makes sense now.
+    pub(super) fn operate(&mut self, behaviour: Behaviour) -> Result<(), String> {
+        self.turn_open = true;
+        let random = &mut self.owner;
+        let user = self.common.users[random.below(self.common.users.len() as u64) as usize].clone();
+        let lobby = self.common.lobbies[random.below(self.common.lobbies.len() as u64) as usize].clone();
+        let how = random.below(10);
+        self.transcript.note(self.now, NOBODY, behaviour.word(), how, lobby.as_bytes());
+        let command = match (behaviour, how) {
+            (Behaviour::Lock, 0) => OperatorCommand::Close { lobby: lobby.clone() },
+            (Behaviour::Lock, _) => OperatorCommand::Lock { lobby: lobby.clone(), locked: how < 6 },
+            (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { whom: Whom::Everybody, reconnect: true },
+            (Behaviour::OperatorKick, 1..4) => {
+                OperatorCommand::Kick { whom: Whom::Lobby(lobby.clone()), reconnect: how == 1 }
+            }
+            (Behaviour::OperatorKick, _) => {
+                OperatorCommand::Kick { whom: Whom::User(user.clone()), reconnect: how < 7 }
+            }
+            (Behaviour::OperatorPing, _) => {
+                let timeout = self.engine.config().health_timeout * (how as u32 + 1) / 2;
+                OperatorCommand::Ping { user: user.clone(), timeout }
+            }
+            (_, 0) => OperatorCommand::Publish { lobby: lobby.clone(), payload: Payload::Text("not JSON".into()) },
+            (_, 1) => {
+                let long = format!("\"{}\"", "x".repeat(self.engine.config().max_message_bytes.0));
+                OperatorCommand::Send { user: user.clone(), payload: Payload::Json(long) }
+            }
+            (_, _) => {
+                self.desk.published += 1;
+                let payload = Payload::Json(format!("{{\"op\":{}}}", self.desk.published));
+                match how {
+                    2..6 => OperatorCommand::Send { user: user.clone(), payload },
+                    _ => OperatorCommand::Publish { lobby: lobby.clone(), payload },
+                }
+            }
+        };
+        // What is there before, since nothing may happen beside what is asked for.
+        let members = self.members(&lobby);
+        let seats: Vec<ConnId> = {
+            let seats = &self.engine.app().seen.seats;
+            let own = seats.values().filter(|seated| *seated.user == *user);
+            own.map(|seated| seated.conn).collect()
+        };
+        let everybody = self.engine.stats().total_connections;
+        let answer = self.engine.handle_operator(self.now, command.clone());
+        self.transcript.mix(answer.is_ok().into());
+        let there = match &command {
+            OperatorCommand::Publish { .. } | OperatorCommand::Lock { .. } | OperatorCommand::Close { .. } => {
+                members.len()
+            }
+            OperatorCommand::Kick { whom: Whom::Lobby(_), .. } => members.len(),
+            OperatorCommand::Kick { whom: Whom::Everybody, .. } => everybody,
+            _ => seats.len(),
+        };
+        let counted = |sent: Sent| sent.queued + sent.dropped + sent.excluded;
+        let fits = match (&command, &answer) {
+            (_, Err(OperatorRefusal::NoSuchLobby)) => members.is_empty(),
+            (_, Err(OperatorRefusal::NoSuchUser)) => seats.is_empty(),
+            (_, Err(OperatorRefusal::NotJson)) => how == 0 && A::SPEECH == Speech::Json,
+            (_, Err(OperatorRefusal::TooLong)) => how == 1,
+            (_, Err(OperatorRefusal::Busy)) => self.desk.pings.len() >= 64,
+            (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq, sent })) => {
+                self.common.published.extend(seq.map(|seq| (self.desk.published, seq)));
+                // Telling who came may end members before. A lobby may be there for a seat that is promised.
+                counted(*sent) <= there
+            }
+            (OperatorCommand::Send { .. }, Ok(OperatorAnswer::Sent { seq: None, sent })) => {
+                counted(*sent) <= there && there > 0
+            }
+            (OperatorCommand::Ping { timeout, .. }, &Ok(OperatorAnswer::Pinged(ticket))) => {
+                let deadline = self.now + *timeout;
+                let is_new = std::mem::replace(&mut self.desk.last_ticket, ticket) < ticket;
+                self.desk.pings.push((ticket, deadline, there, *timeout));
+                is_new && there > 0
+            }
+            (OperatorCommand::Kick { whom, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
+                self.desk.reconnects |= *reconnect;
+                let conns = match whom {
+                    Whom::User(_) => seats,
+                    Whom::Lobby(_) => members,
+                    Whom::Everybody => self.engine.app().seen.seats.values().map(|seated| seated.conn).collect(),
+                };
+                self.expect_endings(conns);
+                *count == there
+            }
+            (OperatorCommand::Close { .. }, Ok(OperatorAnswer::Ending(count))) => {
+                self.desk.locks = true;
+                self.expect_endings(members);
+                *count == there
+            }
+            (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => {
+                self.desk.locks = true;
+                locked == now
+            }
+            _ => false,
+        };
+        let is_locked = self.engine.lobby(&lobby).is_some_and(|lobby| lobby.locked);
+        let locked = &mut self.engine.app_mut().seen.locked;
+        locked.retain(|code| **code != *lobby);
+        if is_locked {
+            locked.push(lobby.into());
+        }
+        if fits { Ok(()) } else { Err(format!("{command:?} was answered {answer:?}, and there are {there}")) }
+    }
+
+    fn members(&self, lobby: &str) -> Vec<ConnId> {
+        let inside = self.engine.lobby_inside(lobby);
+        inside.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
+    }
+
+    /// All of these are told to go, in batches after those who are to be told before.
+    fn expect_endings(&mut self, conns: Vec<ConnId>) {
+        self.desk.ending.retain(|&(conn, _)| self.engine.ending(conn).is_none());
+        let config = self.engine.config();
+        let batches = (self.desk.ending.len() + conns.len()) as u32 / config.drain_batch + 2;
+        let end = self.now + config.drain_batch_interval * batches;
+        self.desk.ending.extend(conns.into_iter().map(|conn| (conn, end)));
+    }
+
+    /// Takes the answers that have come, and holds the engine to those that are due. After every turn.
+    pub(super) fn check_operator(&mut self) -> Result<(), String> {
+        while let Some(PingReport { ticket, user, answers }) = self.engine.poll_operator() {
+            let at = self.desk.pings.iter().position(|ping| ping.0 == ticket);
+            let (_, _, asked, timeout) = self
+                .desk
+                .pings
+                .remove(at.ok_or_else(|| format!("the ping {ticket} of {user} is answered, and is not open"))?);
+            let late = answers.iter().filter_map(|(_, latency)| *latency).find(|&latency| latency > timeout);
+            if answers.len() > asked || late.is_some() {
+                return Err(format!("a ping of {asked} seats with {timeout:?} is answered {answers:?}"));
+            }
+            self.transcript.mix(ticket ^ (answers.len() as u64) << 32);
+        }
+        if let Some(ping) = self.desk.pings.iter().find(|ping| ping.1 < self.now) {
+            return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
+        }
+        if !self.desk.ending.is_empty() {
+            let seats = &self.engine.app().seen.seats;
+            let overdue = self
+                .desk
+                .ending
+                .iter()
+                .find(|(conn, end)| *end < self.now && seats.values().any(|seated| seated.conn == *conn));
+            if let Some((conn, end)) = overdue {
+                return Err(format!("conn={conn} was to be told to go by {end}"));
+            }
+            self.desk.ending.retain(|&(_, end)| end >= self.now);
+        }
+        Ok(())
+    }
+
+    /// Sends a frame that only matters until the next one, to a lobby or to one connection.
+    pub(super) fn send_latest(&mut self, to: Option<usize>) {
+        self.turn_open = true;
+        let random = &mut self.owner;
+        let place = to.or_else(|| Some(random.below(self.links.len() as u64) as usize));
+        let key = random.below(KEYS);
+        let is_single = to.is_none() && random.percent(30);
+        let padding = random.below(self.swarm.padding as u64 + 200) as usize;
+        let Some(link) = place.and_then(|place| self.links[place].as_ref()) else { return };
+        let (Some(conn), lobby) = (link.conn, &self.common.lobbies[link.lobby]) else { return };
+        self.desk.latest += 1;
+        let value = self.desk.latest;
+        let frame = match A::SPEECH {
+            Speech::Json => {
+                let padding = ".".repeat(padding);
+                Frame::text(&format!("{{\"type\":\"latest\",\"key\":{key},\"value\":{value},\"pad\":\"{padding}\"}}"))
+            }
+            Speech::Opaque => Frame::binary(format!("L{key}{value:012}{}", ".".repeat(padding)).as_bytes()),
+        };
+        let (sent, members) = self.engine.act(self.now, |_, cx| {
+            if is_single {
+                return (usize::from(cx.send_latest_to_conn(conn, key, &frame)), None);
+            }
+            let sent = cx.broadcast_latest(lobby, Exclude::None, key, &frame);
+            (sent.queued, Some(sent.dropped))
+        });
+        self.transcript.note(self.now, NOBODY, "latest", key, &value.to_be_bytes());
+        let reached = match members {
+            None => {
+                if sent == 1 {
+                    vec![conn]
+                } else {
+                    Vec::new()
+                }
+            }
+            Some(_) => self.members(lobby),
+        };
+        // Who had no room for it gets none, and has lost the one before.
+        let is_certain = members == Some(0) || (members.is_none() && sent == 1);
+        for link in self.links.iter_mut().flatten() {
+            let concerned =
+                if is_single { link.conn == Some(conn) } else { link.conn.is_some_and(|it| reached.contains(&it)) };
+            if concerned {
+                link.latest[key as usize] = Some(value).filter(|_| is_certain);
+            }
+        }
+    }
+
+    /// Whoever stayed has read the last one that was sent to it.
+    pub(super) fn compare_latest(&mut self) -> Result<(), String> {
+        for link in self.links.iter().flatten() {
+            for (key, &sent) in link.latest.iter().enumerate() {
+                let read = link.view.latest[key];
+                if sent.is_some_and(|sent| sent != read) {
+                    self.involved = link.number;
+                    return Err(format!(
+                        "client #{} read {read} last under key {key}, and {sent:?} was sent",
+                        link.number
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an operator can have ended a connection for this reason.
+    pub(super) fn may_be_told_to_go(&self, reason: CloseReason) -> bool {
+        match reason {
+            CloseReason::ForcedReconnect => self.desk.reconnects,
+            CloseReason::LobbyLocked => self.desk.locks,
+            _ => true,
+        }
+    }
+}

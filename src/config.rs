@@ -230,6 +230,8 @@ config! {
     close_timeout: Duration = "2s";
     /// Time to read and drop what a peer still sends after the last byte to it, so that no reset eats the close frame.
     linger_timeout: Duration = "1s";
+    /// Bytes read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
+    max_linger_bytes: Bytes = "1MiB";
     /// Time to say goodbye to everybody at the end; what is left then is cut off.
     drain_deadline: Duration = "30s";
     /// Members told goodbye at once when many are: at the end, or because an operator kicks them all.

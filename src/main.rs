@@ -12,7 +12,7 @@ use clap::{Arg, ArgMatches, Command};
 use lobbyd::apps::{Auth, Echo, Relay, Tokens, Verbatim};
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::{App, Config, DrainTotals};
-use log::{LevelFilter, error, info, warn};
+use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
 
 const FAILED: u8 = 1;
 const NOT_STARTED: u8 = 2;
@@ -183,7 +183,26 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
 fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     let logger = simple_logger::SimpleLogger::new().with_level(options.level).with_utc_timestamps();
     let modules = options.modules.iter();
-    modules.fold(logger, |logger, (module, level)| logger.with_module_level(module, *level)).init()
+    let logger = modules.fold(logger, |logger, (module, level)| logger.with_module_level(module, *level));
+    log::set_max_level(logger.max_level());
+    log::set_boxed_logger(Box::new(Unshaken(logger)))
+}
+
+/// A full disk or a reader that is gone costs log lines, not members: the logger panics when it cannot write.
+struct Unshaken(simple_logger::SimpleLogger);
+
+impl Log for Unshaken {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.0.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| self.0.log(record)));
+    }
+
+    fn flush(&self) {
+        self.0.flush();
+    }
 }
 
 fn run<A: App>(options: &Options, app: A) -> ExitCode {

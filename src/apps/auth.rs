@@ -29,6 +29,8 @@ impl Auth {
     pub(super) fn reload(&mut self, contents: &[u8]) {
         if let Auth::Tokens(tokens) = self {
             match str::from_utf8(contents).map_err(|_| vec!["it is not UTF-8".to_owned()]).and_then(Tokens::parse) {
+                // A file that is being written anew is empty for a moment.
+                Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
                 Ok(new) => {
                     log::info!("{} tokens read", new.len());
                     *tokens = new;

@@ -69,6 +69,8 @@ pub(crate) struct Core {
     pub(super) text: String,
     /// What lobbies say in this turn.
     pub(super) chorus: Chorus,
+    /// Whether an outbox that can be written to has crossed the high mark in this turn.
+    pub(super) wants_flush: bool,
     /// Connections that were named as writable in this turn and have not been written to since.
     pub(super) flushing: Vec<ConnId>,
     /// Where a received message lies while it is acted on.
@@ -103,6 +105,7 @@ impl Core {
             rejection: None,
             text: String::new(),
             chorus: Chorus::default(),
+            wants_flush: false,
             flushing: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),

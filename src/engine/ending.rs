@@ -130,6 +130,19 @@ impl Core {
         self.mark_dirty(key);
     }
 
+    /// Counts what a peer still sends after its connection has ended. Gives it up, and says so, when that is too much: it
+    /// does not want to hear the reason.
+    pub(super) fn has_lingered(&mut self, key: usize, count: usize) -> bool {
+        let slot = &mut self.slots[key];
+        slot.lingered = slot.lingered.saturating_add(count);
+        let too_much = slot.lingered > self.config.max_linger_bytes.0;
+        if too_much {
+            debug!("conn={} cut off: it went on sending", slot.id);
+            self.release(key);
+        }
+        too_much
+    }
+
     /// The peer's close frame has come, first or as the answer to ours; the answer is queued where one is due.
     pub(super) fn peer_closed(&mut self, key: usize) {
         if self.record_end(key, CloseReason::PeerClosed) {

@@ -140,6 +140,9 @@ impl<A: App> Engine<A> {
         self.core.counters.bytes_in += bytes.len() as u64;
         let Some(slot) = self.core.slot(conn) else { return };
         slot.health.heard(now);
+        if slot.ended.is_some() && self.core.has_lingered(conn.index(), bytes.len()) {
+            return;
+        }
         self.core.charge_bytes(conn.index(), bytes.len());
         self.feed(conn, bytes);
     }
@@ -292,6 +295,11 @@ impl<A: App> Engine<A> {
     }
 
     // ---- getters ----
+
+    /// Whether so much is queued for somebody who could be written to that the driver should write before it reads on.
+    pub fn wants_flush(&self) -> bool {
+        self.core.wants_flush
+    }
 
     /// Counters and the present state.
     pub fn stats(&self) -> Stats {
@@ -495,10 +503,11 @@ impl Core {
     /// A page of a foreign origin may not use what the browser knows of its visitor (RFC 6455 section 10.2).
     fn check_origin(&self, request: &Request<'_>) -> Result<(), CloseReason> {
         let host = request.header("host").unwrap_or_default();
-        match request.header("origin") {
-            Some(origin) if !self.config.allowed_origin.allow(origin, host) => Err(CloseReason::ForbiddenOrigin),
-            _ => Ok(()),
-        }
+        let allowed = match request.origin() {
+            Ok(origin) => origin.is_none_or(|origin| self.config.allowed_origin.allow(origin, host)),
+            Err(()) => self.config.allowed_origin.any,
+        };
+        if allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) }
     }
 
     fn wait_for_authorization(&mut self, key: usize, upgrade: Upgrade, code: &str, user: Option<&str>) {

@@ -35,6 +35,7 @@ impl Core {
 
     /// Everybody has been written to, so what was said in this turn can be forgotten.
     fn end_turn(&mut self) {
+        self.wants_flush = false;
         if self.chorus.is_silent() {
             self.flushing.clear();
             return;
@@ -158,6 +159,7 @@ impl Core {
 
     fn tell_pressure(&mut self, key: usize, queued_bytes: usize) {
         let slot = &mut self.slots[key];
+        self.wants_flush |= !slot.pressed && !slot.blocked;
         let pressure = if slot.pressed { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
         slot.pressed = !slot.pressed;
         if let Some(member) = slot.member().cloned() {

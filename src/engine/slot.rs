@@ -50,6 +50,8 @@ pub(crate) struct Slot {
     pub(crate) step_deadline: Time,
     pub(crate) health: Health,
     pub(crate) strikes: u32,
+    /// Bytes received since the connection ended.
+    pub(crate) lingered: usize,
     pub(crate) meter: Meter,
     /// The address it counts for, once it is known.
     pub(crate) address: Option<IpAddr>,
@@ -80,6 +82,7 @@ impl Slot {
             step_deadline: Time::NEVER,
             health: Health::new(now),
             strikes: 0,
+            lingered: 0,
             meter: Meter::default(),
             address: None,
             expires: Time::NEVER,

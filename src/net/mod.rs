@@ -405,6 +405,10 @@ impl<A: App> Server<A> {
         for _ in 0..old {
             let id = self.ready.pop_front().expect("the budget is at most what is there");
             self.read_once(now, id);
+            // Many who speak in one turn must not fill the outbox of somebody who reads: nobody has asked its socket yet.
+            if self.engine.wants_flush() {
+                self.write_all();
+            }
         }
     }
 

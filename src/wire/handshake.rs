@@ -70,6 +70,17 @@ impl Request<'_> {
         query_value(self.query, name).expect("read() has decoded the whole query once")
     }
 
+    /// Where the page comes from that asks; `None` when no page asks. Fails when that cannot be told: when there are
+    /// several `Origin` lines, or one that is not UTF-8.
+    pub(crate) fn origin(&self) -> Result<Option<&str>, ()> {
+        let mut origins = header_values(self.headers, "origin");
+        match (origins.next(), origins.next()) {
+            (None, _) => Ok(None),
+            (Some(origin), None) => str::from_utf8(origin).map(Some).map_err(|_| ()),
+            (Some(_), Some(_)) => Err(()),
+        }
+    }
+
     /// The first header line `name` (in any case) whose value is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         header_values(self.headers, name).find_map(|value| str::from_utf8(value).ok())
@@ -218,8 +229,12 @@ fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<S
 
 /// The address that the outermost of `proxies` trusted proxies saw. Entries further left are the client's own invention.
 fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
-    let entries: Vec<&str> = list(headers, "x-forwarded-for").collect();
+    // Split before it is decoded: what a client wrote to the left must not make the proxies' own entries unreadable.
+    let lines = header_values(headers, "x-forwarded-for");
+    let entries: Vec<&[u8]> =
+        lines.flat_map(|line| line.split(|&c| c == b',')).map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()).collect();
     let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
+    let entry = str::from_utf8(entry).ok()?;
     // Some proxies add the port.
     entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
@@ -365,6 +380,9 @@ mod tests {
         check(&["[::1]:80"], 1, Some("::1"));
         check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
         check(&["unknown"], 1, None);
+        // Bytes that are no text, from the client, in the line to which the proxy added.
+        let headers = [Header { name: "X-Forwarded-For", value: b"\xff, 9.9.9.9" }];
+        assert_eq!(forwarded_for(&headers, 1).map(|address| address.to_string()).as_deref(), Some("9.9.9.9"));
     }
 
     #[test]

@@ -598,3 +598,20 @@ fn draining_an_empty_server_is_over_at_once() {
     assert!(world.engine.is_drained());
     assert_eq!(world.engine.poll_timeout(), None);
 }
+
+/// A flood does not end with the goodbye, but it is not read for long.
+#[test]
+fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+    let config = Config { max_linger_bytes: Bytes(1000), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
+    world.run("ann < goodbye, close 4003 kicked");
+    world.send("ann", &wire::text(&"x".repeat(900)));
+    world.settle();
+    world.run("ann < nothing");
+    world.send("ann", &wire::text(&"x".repeat(100)));
+    world.settle();
+    world.run("ann < cut");
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
+}

@@ -259,3 +259,20 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     child.kill().expect("it runs until it is killed");
     child.wait().expect("it can be waited for");
 }
+
+/// All that five members say in one turn is more than an outbox holds; but nobody has tried yet whether its reader is slow.
+#[test]
+fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
+    let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
+    let address = server.local_addr().expect("it listens");
+    let mut clients: Vec<Client> = (0..9).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
+    for client in &mut clients {
+        assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+    }
+    let long = "x".repeat(60_000);
+    // Into the sockets' own buffers, before the server looks at any of them.
+    clients[1..].iter_mut().for_each(|client| client.send(&wire::text(&long)));
+    for _ in 1..9 {
+        assert_eq!(clients[0].next(&mut server), Received::Text(long.clone()));
+    }
+}

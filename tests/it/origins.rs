@@ -241,3 +241,22 @@ fn refused_addresses_are_counted() {
     assert_eq!(world.engine.stats().counters.closed(lobbyd::CloseReason::IpLimit), 1);
     assert_eq!(world.engine.stats().counters.joined, 1);
 }
+
+/// What cannot be read, or is said twice, is not taken for "no page".
+#[test]
+fn an_origin_that_cannot_be_told_is_foreign() {
+    check(
+        Config::default(),
+        &format!(
+            "ann > get /ws/chess?token=ann Origin: http://localhost | Origin: http://evil.example\nann < {FORBIDDEN}"
+        ),
+    );
+    let mut world = World::new(Config::default(), Relay::default());
+    world.open("ann");
+    let mut request = lobbyd::sim::wire::upgrade_request("/ws/chess?token=ann", &["Origin: http://localhost#"]);
+    let at = request.iter().position(|&c| c == b'#').expect("it stands there");
+    request[at] = 0xff;
+    world.send("ann", &request);
+    world.settle();
+    world.run(&format!("ann < {FORBIDDEN}"));
+}

@@ -254,3 +254,30 @@ fn rates_and_origins_are_set_by_flags() {
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
 }
+
+/// Whoever reads the log may go away; the members must not notice.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+        .args(["--listen", "127.0.0.1:0", "--log", "debug"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built");
+    let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut line = String::new();
+    while !line.contains("listening on ") {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "it says where it listens");
+    }
+    let address: SocketAddr =
+        line.split_once("listening on ").expect("it was waited for").1.trim().parse().expect("an address");
+    drop(log);
+    for user in ["ann", "bob"] {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("it reads");
+        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+    }
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("there is a kill").success());
+    assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
+}

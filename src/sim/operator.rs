@@ -21,8 +21,11 @@ pub(super) struct Desk {
     /// Pings that are not answered: the ticket, by when they are, how many were asked, and how long they were given.
     pings: Vec<(u64, Time, usize, Duration)>,
     last_ticket: u64,
-    /// Connections that will be told to go, and by when.
-    ending: Vec<(ConnId, Time)>,
+    /// Connections that will be told to go, and with which batch at the latest.
+    ending: Vec<(ConnId, u32)>,
+    /// Batches there can have been, and when the last was.
+    batches: u32,
+    last_batch: Time,
     /// Whether anybody was kicked to come back; whether a lobby was ever locked.
     pub(super) reconnects: bool,
     pub(super) locks: bool,
@@ -148,7 +151,7 @@ impl<A: App> World<A> {
         self.desk.ending.retain(|&(conn, _)| self.engine.ending(conn).is_none());
         let config = self.engine.config();
         let batches = (self.desk.ending.len() + conns.len()) as u32 / config.drain_batch + 2;
-        let end = self.now + config.drain_batch_interval * batches;
+        let end = self.desk.batches + batches;
         self.desk.ending.extend(conns.into_iter().map(|conn| (conn, end)));
     }
 
@@ -170,16 +173,18 @@ impl<A: App> World<A> {
             return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
         }
         if !self.desk.ending.is_empty() {
-            let seats = &self.engine.app().seen.seats;
-            let overdue = self
-                .desk
-                .ending
-                .iter()
-                .find(|(conn, end)| *end < self.now && seats.values().any(|seated| seated.conn == *conn));
-            if let Some((conn, end)) = overdue {
-                return Err(format!("conn={conn} was to be told to go by {end}"));
+            // However much time passes at once, it is one batch.
+            let desk = &mut self.desk;
+            if self.now - desk.last_batch >= self.engine.config().drain_batch_interval {
+                desk.batches += 1;
+                desk.last_batch = self.now;
             }
-            self.desk.ending.retain(|&(_, end)| end >= self.now);
+            let seats = &self.engine.app().seen.seats;
+            let is_here = |conn: ConnId| seats.values().any(|seated| seated.conn == conn);
+            if let Some((conn, batch)) = desk.ending.iter().find(|it| it.1 < desk.batches && is_here(it.0)) {
+                return Err(format!("conn={conn} was to be told to go {} batches ago", desk.batches - batch));
+            }
+            desk.ending.retain(|&(_, batch)| batch >= desk.batches);
         }
         Ok(())
     }

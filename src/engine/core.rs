@@ -301,6 +301,9 @@ impl Core {
             slot.health.schedule_check(self.now + interval);
         }
         self.rearm(key);
+        if let Some(old) = took_over {
+            self.inherit_parting(old, id);
+        }
         // Before the welcome, which may already end a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;

@@ -98,6 +98,19 @@ impl Core {
         count
     }
 
+    /// A newer connection of a member has taken its seat over. If the member was to be told to go, it still is, unless to
+    /// come again was all that was asked of it.
+    pub(super) fn inherit_parting(&mut self, old: ConnId, new: ConnId) {
+        if !self.slots[old.index()].parting {
+            return;
+        }
+        let parting = self.partings.queue.iter_mut().find(|(conn, _)| *conn == old);
+        if let Some((conn, _)) = parting.filter(|(_, reason)| *reason != CloseReason::ForcedReconnect) {
+            *conn = new;
+            self.slots[new.index()].parting = true;
+        }
+    }
+
     /// The connections of all members, oldest first.
     pub(super) fn members_by_age(&self) -> Vec<ConnId> {
         let members = self.slots.iter().filter_map(|(_, slot)| slot.member());

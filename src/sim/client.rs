@@ -4,6 +4,7 @@
 //! Knows nothing of the engine. What the server says its state is, the world compares with what is here.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use super::Player;
 use super::network::{Pipe, Side};
@@ -68,6 +69,8 @@ pub(super) struct Link {
     pub(super) health_pongs: u64,
     /// What had been sent when the last question had been.
     pub(super) asked_at: u64,
+    /// The last of its questions that was refused, and for how long, until all are answered.
+    pub(super) refused: Option<(u32, Duration)>,
     pub(super) patience: Option<Patience>,
     /// The rate it had of its own, once its connection is gone.
     pub(super) tier: Option<Rate>,
@@ -124,6 +127,7 @@ impl Link {
             ponged: Vec::new(),
             health_pongs: 0,
             asked_at: 0,
+            refused: None,
             patience: None,
             tier: None,
             latest: [None; 3],
@@ -148,6 +152,7 @@ impl Link {
             && (self.status == Some(101) || (self.manners.is_eager && self.status.is_none()))
             && self.pipe.upward() < 100_000
             && self.patience.is_none()
+            && self.refused.is_none()
     }
 
     /// Whether it takes part to the end: it read its welcome, and nothing has ended it.

@@ -8,7 +8,7 @@ use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Exclude, Sent, Speech};
 use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport, Whom};
-use crate::id::ConnId;
+use crate::id::{ConnId, SeatId};
 use crate::time::Time;
 use crate::wire::frame::Frame;
 
@@ -21,8 +21,12 @@ pub(super) struct Desk {
     /// Pings that are not answered: the ticket, by when they are, how many were asked, and how long they were given.
     pings: Vec<(u64, Time, usize, Duration)>,
     last_ticket: u64,
-    /// Connections that will be told to go, and by when.
-    ending: Vec<(ConnId, Time)>,
+    /// Seats whose members will be told to go, and with which batch at the latest. Nobody keeps one by coming again; but
+    /// if that is all that is wanted of a connection, it is named.
+    ending: Vec<(SeatId, Option<ConnId>, u32)>,
+    /// Batches there can have been, and when the last was.
+    batches: u32,
+    last_batch: Time,
     /// Whether anybody was kicked to come back; whether a lobby was ever locked.
     pub(super) reconnects: bool,
     pub(super) locks: bool,
@@ -70,12 +74,9 @@ impl<A: App> World<A> {
             }
         };
         // What is there before, since nothing may happen beside what is asked for.
-        let members = self.members(&lobby);
-        let seats: Vec<ConnId> = {
-            let seats = &self.engine.app().seen.seats;
-            let own = seats.values().filter(|seated| *seated.user == *user);
-            own.map(|seated| seated.conn).collect()
-        };
+        let members = self.seats_in(&lobby);
+        let seats = &self.engine.app().seen.seats;
+        let seats: Vec<SeatId> = seats.iter().filter(|(_, it)| *it.user == *user).map(|(&seat, _)| seat).collect();
         let everybody = self.engine.stats().total_connections;
         let answer = self.engine.handle_operator(self.now, command.clone());
         self.transcript.mix(answer.is_ok().into());
@@ -110,17 +111,17 @@ impl<A: App> World<A> {
             }
             (OperatorCommand::Kick { whom, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
                 self.desk.reconnects |= *reconnect;
-                let conns = match whom {
+                let ending = match whom {
                     Whom::User(_) => seats,
                     Whom::Lobby(_) => members,
-                    Whom::Everybody => self.engine.app().seen.seats.values().map(|seated| seated.conn).collect(),
+                    Whom::Everybody => self.engine.app().seen.seats.keys().copied().collect(),
                 };
-                self.expect_endings(conns);
+                self.expect_endings(ending, *reconnect);
                 *count == there
             }
             (OperatorCommand::Close { .. }, Ok(OperatorAnswer::Ending(count))) => {
                 self.desk.locks = true;
-                self.expect_endings(members);
+                self.expect_endings(members, false);
                 *count == there
             }
             (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => {
@@ -138,18 +139,25 @@ impl<A: App> World<A> {
         if fits { Ok(()) } else { Err(format!("{command:?} was answered {answer:?}, and there are {there}")) }
     }
 
+    fn seats_in(&self, lobby: &str) -> Vec<SeatId> {
+        let inside = self.engine.lobby_inside(lobby);
+        inside.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
+    }
+
     fn members(&self, lobby: &str) -> Vec<ConnId> {
         let inside = self.engine.lobby_inside(lobby);
         inside.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
     }
 
     /// All of these are told to go, in batches after those who are to be told before.
-    fn expect_endings(&mut self, conns: Vec<ConnId>) {
-        self.desk.ending.retain(|&(conn, _)| self.engine.ending(conn).is_none());
+    fn expect_endings(&mut self, seats: Vec<SeatId>, reconnect: bool) {
+        let taken = &self.engine.app().seen.seats;
+        self.desk.ending.retain(|(seat, ..)| taken.contains_key(seat));
         let config = self.engine.config();
-        let batches = (self.desk.ending.len() + conns.len()) as u32 / config.drain_batch + 2;
-        let end = self.now + config.drain_batch_interval * batches;
-        self.desk.ending.extend(conns.into_iter().map(|conn| (conn, end)));
+        let batches = (self.desk.ending.len() + seats.len()) as u32 / config.drain_batch + 2;
+        let end = self.desk.batches + batches;
+        let conn = |seat: SeatId| taken.get(&seat).map(|seated| seated.conn).filter(|_| reconnect);
+        self.desk.ending.extend(seats.into_iter().map(|seat| (seat, conn(seat), end)));
     }
 
     /// Takes the answers that have come, and holds the engine to those that are due. After every turn.
@@ -170,16 +178,21 @@ impl<A: App> World<A> {
             return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
         }
         if !self.desk.ending.is_empty() {
-            let seats = &self.engine.app().seen.seats;
-            let overdue = self
-                .desk
-                .ending
-                .iter()
-                .find(|(conn, end)| *end < self.now && seats.values().any(|seated| seated.conn == *conn));
-            if let Some((conn, end)) = overdue {
-                return Err(format!("conn={conn} was to be told to go by {end}"));
+            // However much time passes at once, it is one batch.
+            let desk = &mut self.desk;
+            if self.now - desk.last_batch >= self.engine.config().drain_batch_interval {
+                desk.batches += 1;
+                desk.last_batch = self.now;
             }
-            self.desk.ending.retain(|&(_, end)| end >= self.now);
+            let seats = &self.engine.app().seen.seats;
+            let is_here = |seat, conn: Option<ConnId>| {
+                seats.get(seat).is_some_and(|seated| conn.is_none_or(|conn| conn == seated.conn))
+            };
+            let overdue = desk.ending.iter().find(|(seat, conn, end)| *end < desk.batches && is_here(seat, *conn));
+            if let Some((seat, _, end)) = overdue {
+                return Err(format!("seat={seat} was to be told to go {} batches ago", desk.batches - end));
+            }
+            desk.ending.retain(|&(.., end)| end >= desk.batches);
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ pub(super) struct Patience {
 
 /// Draws the rates of a run.
 pub(super) fn draw(config: &mut Config, random: &mut Random) {
-    config.messages_per_second = limit(random, &[0, LEAST, 2 * LEAST, 100, 5000]);
+    config.messages_per_second = limit(random, &[0, LEAST, LEAST, 2 * LEAST, 100, 5000]);
     config.message_burst = pick(random, &[1, 3, 20, 1000]);
     config.user_messages_per_second = limit(random, &[0, 0, 0, LEAST, 5000]);
     config.user_message_burst = pick(random, &[1, 5, 1000]);
@@ -42,9 +42,9 @@ pub(super) fn draw(config: &mut Config, random: &mut Random) {
     config.control_burst = pick(random, &[4, 20, 1000]);
     let whole = config.max_message_bytes.0 as u32 + 14;
     let least = LEAST * whole + 80 * answers;
-    config.bytes_per_second = limit(random, &[0, 0, 0, least, 10 * least]);
+    config.bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, least, 10 * least]);
     config.byte_burst = whole + pick(random, &[0, 300, 100_000]);
-    config.user_bytes_per_second = limit(random, &[0, 0, 0, 0, least]);
+    config.user_bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, 0, least]);
     config.user_byte_burst = whole + pick(random, &[0, 300, 100_000]);
     config.max_rate_strikes = pick(random, &[0, 5, 32, 32, 1000]);
 }
@@ -103,7 +103,10 @@ impl<A: App> World<A> {
                 return Err(format!("{} messages were served in {elapsed:?}, of which {rate}", view.served));
             }
         }
-        let Some((reference, retry_after)) = refusal else { return Ok(()) };
+        let Some((reference, retry_after)) = refusal else {
+            self.hold_back(place, None);
+            return Ok(());
+        };
         let seconds = elapsed.as_secs() + 1;
         if view.refusals > u64::from(config.max_rate_strikes) + seconds {
             return Err(format!("refused {} times in {elapsed:?}, and not closed", view.refusals));
@@ -121,10 +124,22 @@ impl<A: App> World<A> {
             return Err(format!("refused, after {} frames of {} bytes in all", link.pipe.sends, link.pipe.sent));
         }
         self.count(Behaviour::Rates);
-        if reference.is_some() {
-            self.begin_to_wait(place, Duration::from_millis(retry_after));
-        }
+        self.hold_back(place, reference.zip(Some(Duration::from_millis(retry_after))));
         Ok(())
+    }
+
+    /// A patient client that was refused says nothing until all is answered; and when the last was refused too, it waits.
+    fn hold_back(&mut self, place: usize, refused: Option<(u32, Duration)>) {
+        let Some(link) = &mut self.links[place] else { return };
+        if link.manners.is_patient && link.patience.is_none() {
+            link.refused = refused.or(link.refused);
+        }
+        if link.view.expected.is_empty()
+            && let Some((reference, wait)) = link.refused.take()
+            && reference == link.references
+        {
+            self.begin_to_wait(place, wait);
+        }
     }
 
     /// Lets a patient client wait, if nothing but time stands between it and being served.
@@ -132,6 +147,7 @@ impl<A: App> World<A> {
         let connections = self.connections_of(place);
         let Some(link) = &self.links[place] else { return };
         let (config, tier) = (self.engine.config(), self.tier_of(link));
+        // Others of its user spend from the same.
         let is_alone = !self
             .links
             .iter()

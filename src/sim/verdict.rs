@@ -150,7 +150,7 @@ impl<A: App> World<A> {
         self.swarm.calm();
         for link in self.links.iter_mut().flatten() {
             link.manners = Default::default();
-            link.patience = None;
+            (link.refused, link.patience) = (None, None);
             if link.pipe.client == Side::Open {
                 link.pipe.capacity = usize::MAX;
                 if link.is_spoiled && !link.is_unfinished {
@@ -166,8 +166,9 @@ impl<A: App> World<A> {
         self.pass(self.longest_wait())?;
         self.check_nobody_lingers()?;
         if !self.is_draining {
+            let closed_before = self.tally.closed;
             self.say_last_words()?;
-            self.compare_views()?;
+            self.compare_views(self.tally.closed == closed_before)?;
         }
         self.everybody_leaves();
         self.pass(self.longest_wait())?;
@@ -257,7 +258,9 @@ impl<A: App> World<A> {
     }
 
     /// What each member knows is what the directory knows.
-    fn compare_views(&mut self) -> Result<(), String> {
+    ///
+    /// Who is told only a number is not told of everybody who leaves: `all_stayed` since it last asked, or it may not know.
+    fn compare_views(&mut self, all_stayed: bool) -> Result<(), String> {
         let mut seated = 0;
         for place in self.places() {
             let Some(link) = &mut self.links[place] else { continue };
@@ -296,10 +299,8 @@ impl<A: App> World<A> {
                 let known = listed.map(|known| {
                     known.iter().map(|known| format!("{}/{}", known.user, known.conn)).collect::<Vec<_>>()
                 });
-                // Last words take time where rates are tiny, and who only knows a number is not told who goes meanwhile.
-                let is_asked_last = known.is_some() || !self.common.limited;
                 if known.as_ref().is_some_and(|known| *known != there)
-                    || (is_asked_last && view.count_known() != there.len() as u64)
+                    || ((known.is_some() || all_stayed) && view.count_known() != there.len() as u64)
                 {
                     return Err(format!("knows {known:?} ({}), and there are {there:?}", view.count_known()));
                 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, Limit, Member, Message, Request, Speech,
+    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, Limit, Member, Message, OperatorCommand,
+    Request, Speech, Whom,
 };
 
 use crate::scenario::World;
@@ -175,4 +176,44 @@ fn bytes_are_counted_also_of_a_connection_given_up_in_the_same_turn() {
     world.engine.handle_hangup(world.now, conn);
     world.engine.handle_bytes(world.now, conn, b"GET");
     assert_eq!(world.engine.stats().counters.bytes_in, 3);
+}
+
+/// Bob and ann are in a lobby whose members are told to go one by one, and ann comes again before it is her turn.
+fn ann_comes_again_before_her_turn(command: OperatorCommand, script: &str) {
+    let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
+    let mut world = World::new(config, lobbyd::apps::Relay::default());
+    world.run(
+        "bob > connect chess
+         bob < upgrade, welcome, presence_state
+         ann > connect chess
+         ann < upgrade, welcome, presence_state
+         bob < presence_diff +ann",
+    );
+    world.engine.handle_operator(world.now, command).expect("the lobby is there");
+    world.steps("ann:2 > connect chess");
+    world.run(script);
+}
+
+#[test]
+fn who_takes_a_seat_over_in_a_lobby_that_is_closed_is_told_to_go_too() {
+    ann_comes_again_before_her_turn(
+        OperatorCommand::Close { lobby: "chess".into() },
+        "bob < goodbye, close 4006 lobby_closed
+         ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
+         ann:2 < upgrade, welcome, presence_state users=ann
+         advance 100ms
+         ann:2 < goodbye, close 4006 lobby_closed",
+    );
+}
+
+#[test]
+fn who_was_to_connect_again_and_has_is_left_alone() {
+    ann_comes_again_before_her_turn(
+        OperatorCommand::Kick { whom: Whom::Lobby("chess".into()), reconnect: true },
+        "bob < goodbye, close 4103 reconnect
+         ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
+         ann:2 < upgrade, welcome, presence_state users=ann
+         advance 100ms
+         ann:2 < nothing",
+    );
 }

@@ -97,10 +97,12 @@ mod broken {
 
     #[test]
     fn a_failure_is_found_told_and_made_smaller() {
-        let failure = (0..200).find_map(|seed| run(&Plan::new(seed, 500)).err()).expect("some seed finds it");
+        // Who is miscounted may have been kicked, or have been here too long.
+        let mut failures = (0..200).filter_map(|seed| run(&Plan::new(seed, 500)).err());
+        let failure = failures.find(|failure| failure.to_string().contains("kick")).expect("some seed finds it");
         let text = failure.to_string();
         assert!(text.contains("the application's invariant: -"), "{text}");
-        assert!(text.contains("kick") && text.contains("repeat it with: Simulator::swarm("), "{text}");
+        assert!(text.contains("repeat it with: Simulator::swarm("), "{text}");
         let small = shrink(failure.clone(), run);
         assert!(small.plan().steps <= failure.plan().steps && small.plan().clients <= failure.plan().clients);
         assert!(small.plan().without.len() > 10, "most behaviours have nothing to do with it: {small}");

@@ -139,6 +139,8 @@ impl<A: App> Engine<A> {
         let Some(slot) = self.core.slot(conn) else { return };
         slot.health.heard(now);
         self.core.charge_bytes(conn.index(), bytes.len());
+        // That may have ended it, and then nothing more is read from it.
+        self.tell();
         self.feed(conn, bytes);
     }
 

@@ -73,6 +73,7 @@
 //! ```
 
 mod client;
+mod common;
 mod mischief;
 mod network;
 mod operator;

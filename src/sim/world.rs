@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use super::client::{Link, Manners};
+use super::common::Common;
 use super::mischief;
 use super::network::{Side, Socket};
 use super::operator::Desk;
@@ -14,7 +15,7 @@ use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{CLOCK, NOBODY, Transcript};
-use super::view::{Ask, Common};
+use super::view::Ask;
 use super::watch::Watched;
 use super::{Invariant, Players};
 use crate::Config;

@@ -144,6 +144,8 @@ impl<A: App> Engine<A> {
             return;
         }
         self.core.charge_bytes(conn.index(), bytes.len());
+        // That may have ended it, and then nothing more is read from it.
+        self.tell();
         self.feed(conn, bytes);
     }
 

@@ -7,9 +7,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Player;
+use super::common::Common;
 use super::network::{Pipe, Side};
 use super::rates::Patience;
-use super::view::{Ask, Common, Expected, Heard, View};
+use super::view::{Ask, Expected, Heard, View};
 use super::wire::{self, Opcode, Reader, Received};
 use crate::close::CloseReason;
 use crate::id::ConnId;

@@ -4,8 +4,9 @@
 use data_encoding::BASE64URL_NOPAD;
 
 use super::client::{Link, mask};
+use super::common::Common;
 use super::swarm::{Behaviour, Swarm};
-use super::view::{Ask, Common, raw_message};
+use super::view::{Ask, raw_message};
 use super::wire::{self, Opcode};
 use crate::random::Random;
 

@@ -73,6 +73,7 @@
 //! ```
 
 mod client;
+mod common;
 mod driver;
 mod mischief;
 mod network;

@@ -5,6 +5,7 @@
 //! them decides does not shift what the others draw.
 
 use super::client::{Link, Manners};
+use super::common::Common;
 use super::mischief;
 use super::network::Side;
 use super::operator::Desk;
@@ -12,7 +13,7 @@ use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{NOBODY, Transcript};
-use super::view::{Ask, Common};
+use super::view::Ask;
 use super::watch::Watched;
 use super::{Invariant, Players};
 use crate::Config;

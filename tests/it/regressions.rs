@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, Limit, Member, Message, OperatorCommand,
-    Request, Speech, Whom,
+    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Limit, Member, Message,
+    OperatorCommand, Request, Speech, Whom,
 };
 
 use crate::scenario::World;
@@ -216,4 +216,43 @@ fn who_was_to_connect_again_and_has_is_left_alone() {
          advance 100ms
          ann:2 < nothing",
     );
+}
+
+/// Counts its members.
+struct Count(i32);
+
+impl App for Count {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_join(&mut self, _: &mut Context<'_>, _: &Member) {
+        self.0 += 1;
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+    fn on_leave(&mut self, _: &mut Context<'_>, _: &Member, _: LeaveReason) {
+        self.0 -= 1;
+    }
+}
+
+#[test]
+fn an_application_is_told_at_once_of_who_is_ended_for_too_many_bytes() {
+    let config = Config {
+        bytes_per_second: Limit::at_most(1),
+        byte_burst: 200,
+        max_message_bytes: Bytes(125),
+        max_rate_strikes: 0,
+        ..Config::default()
+    };
+    let mut world = World::new(config, Count(0));
+    world.steps("ann > connect chess");
+    assert_eq!(world.engine.app().0, 1);
+    let conn = world.conn("ann");
+    world.engine.handle_bytes(world.now, conn, &lobbyd::sim::wire::text(&"x".repeat(100)).repeat(5));
+    assert_eq!(world.engine.ending(conn), Some(CloseReason::RateLimited));
+    assert_eq!(world.engine.app().0, 0, "before anything else is told");
 }

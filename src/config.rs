@@ -149,7 +149,7 @@ config! {
     max_per_user: Limit = "1";
     /// Connections of one address (of one /64 with IPv6); the next is closed with 4002 `ip_limit`.
     max_per_ip: Limit = "unlimited";
-    /// Sockets that hold no seat yet; further ones are answered with HTTP status 503.
+    /// Sockets that hold no seat yet; further ones are answered with HTTP status 503, unless another address holds more.
     max_pending: u32 = "256";
     /// Room, beside free seats, for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
     max_closing: u32 = "256";

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use log::{debug, info};
@@ -14,7 +14,7 @@ use slab::Slab;
 use super::drain::{Drain, Partings};
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
-use super::rates::Addresses;
+use super::rates::{Addresses, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
 use super::wheel::TimerWheel;
@@ -60,7 +60,8 @@ pub(crate) struct Core {
     /// Connections that are saying goodbye, oldest first.
     pub(super) closing: BTreeMap<u64, ConnId>,
     pub(super) closing_ever: u64,
-    pub(super) pending: usize,
+    /// Sockets that hold no seat yet, oldest first.
+    pub(super) pending: BTreeMap<u32, ConnId>,
     pub(super) draining: Option<Drain>,
     pub(super) partings: Partings,
     pub(super) pings: Pings,
@@ -98,7 +99,7 @@ impl Core {
             gone: VecDeque::new(),
             closing: BTreeMap::new(),
             closing_ever: 0,
-            pending: 0,
+            pending: BTreeMap::new(),
             draining: None,
             partings: Partings::default(),
             pings: Pings::default(),
@@ -147,7 +148,8 @@ impl Core {
     // ---- sockets come and go ----
 
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
-        let turned_away = self.pending >= self.config.max_pending as usize;
+        let is_full = self.pending.len() >= self.config.max_pending as usize;
+        let turned_away = is_full && !self.displace_pending(peer.ip());
         if self.is_crowded() {
             match self.closing.first_key_value() {
                 // While draining, what is queued for those who go comes before whoever comes.
@@ -163,7 +165,7 @@ impl Core {
         let index = self.slots.vacant_key();
         let id = ConnId { index: index as u32, generation };
         self.slots.insert(Slot::new(id, peer, self.now));
-        self.pending += 1;
+        self.pending.insert(generation, id);
         debug!("conn={id} peer={peer} accepted");
         if turned_away {
             // Those over the bound of pending sockets count as closing, so that the bound holds.
@@ -175,6 +177,29 @@ impl Core {
             self.rearm(index);
         }
         Ok(id)
+    }
+
+    /// Makes a newcomer from `address` room when all places for those without a seat are taken: the oldest of the address
+    /// that holds the most gives way, if that is more than the newcomer's would then hold. So whoever opens sockets and
+    /// says nothing keeps out nobody but itself.
+    fn displace_pending(&mut self, address: IpAddr) -> bool {
+        // Behind a proxy everybody comes from the same address, as far as can be seen before the request.
+        if self.config.trusted_proxies > 0 {
+            return false;
+        }
+        let mut held: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
+        for &id in self.pending.values() {
+            held.entry(network_of(self.slots[id.index()].peer.ip())).or_insert((0, id)).0 += 1;
+        }
+        let own = held.get(&network_of(address)).map_or(0, |&(count, _)| count);
+        match held.into_values().max_by_key(|&(count, _)| count) {
+            Some((most, oldest)) if most > own + 1 => {
+                debug!("conn={oldest} gives way: its address holds {most} sockets without a seat");
+                self.lost(oldest.index(), CloseReason::HttpRefused);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Whether a further socket needs the place of one that is saying goodbye.
@@ -214,7 +239,7 @@ impl Core {
         let slot = &mut self.slots[key];
         match std::mem::replace(&mut slot.standing, Standing::Gone) {
             Standing::Pending(waiting) => {
-                self.pending -= 1;
+                self.pending.remove(&slot.id.generation);
                 debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
             }
             Standing::Closing(order) => {
@@ -290,7 +315,7 @@ impl Core {
             self.slots[key].peer,
             taken_over_word(took_over)
         );
-        self.pending -= 1;
+        self.pending.remove(&id.generation);
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(member.clone());
         slot.meter.tier = identity.tier;
@@ -368,7 +393,7 @@ impl Core {
             max_connections,
             capacity_percent,
             active_lobbies: self.directory.lobbies_count(),
-            pending: self.pending,
+            pending: self.pending.len(),
             closing: self.closing.len(),
             counters: self.counters.clone(),
         }
@@ -421,9 +446,9 @@ impl Core {
         }
         assert_eq!(self.addresses.len(), addresses.len(), "an address without a connection is forgotten");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
-        assert_eq!((pending, closing, gone), (self.pending, self.closing.len(), self.gone.len()));
+        assert_eq!((pending, closing, gone), (self.pending.len(), self.closing.len(), self.gone.len()));
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
-        assert!(self.pending <= self.config.max_pending as usize, "max_pending");
+        assert!(self.pending.len() <= self.config.max_pending as usize, "max_pending");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let counters = &self.counters;
         assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");

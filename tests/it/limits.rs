@@ -615,3 +615,30 @@ fn whoever_goes_on_sending_after_its_end_is_cut_off() {
     world.run("ann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
 }
+
+/// Sockets that say nothing keep out nobody but those of their own address.
+#[test]
+fn silent_sockets_of_one_address_keep_nobody_else_out() {
+    let config = Config { max_pending: 3, ..Config::default() };
+    let mut engine = Engine::new(config, START, Relay::default());
+    let attacker = ([127, 0, 0, 2], 4000).into();
+    for _ in 0..20 {
+        engine.handle_accept(Time::ZERO, attacker).expect("there is room for it, or an answer");
+        engine.check();
+    }
+    assert_eq!(engine.stats().pending, 3);
+    for user in 0..5 {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+        let request = wire::upgrade_request(&format!("/ws/chess?token=user{user}"), &[]);
+        engine.handle_bytes(Time::ZERO, conn, &request);
+        engine.check();
+        assert_eq!(engine.stats().total_connections, user + 1);
+    }
+    // Two of three are held by the attacker, one by somebody who is about to ask: nobody is displaced for one more.
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+    engine.handle_accept(Time::ZERO, attacker).expect("there is room");
+    let before = engine.stats().counters.closed(CloseReason::HttpRefused);
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("an answer");
+    assert_eq!(engine.stats().counters.closed(CloseReason::HttpRefused), before + 1, "with 503");
+    engine.check();
+}

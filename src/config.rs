@@ -132,7 +132,7 @@ config! {
     admin_token_file: Switch<PathBuf> = "off";
     /// Name under which operators reach the server, beside `localhost` and its address; requests for other names are refused.
     admin_host: Switch<String> = "off";
-    /// Operators' connections; a further one takes the place of an idle one, or is dropped.
+    /// Operators' connections; a further one takes the place of an idle one or of a stranger's, or is dropped.
     max_admin_connections: u32 = "16";
     /// Time for an operator's request to arrive, for its answer to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";

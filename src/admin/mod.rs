@@ -73,6 +73,8 @@ struct Client {
     continued: bool,
     /// Whether the client will send nothing more.
     ended: bool,
+    /// Whether it has once asked something that needs a token, with the right one.
+    is_known: bool,
     deadline: Time,
 }
 
@@ -115,8 +117,8 @@ impl Desk {
     /// Whoever only keeps a connection open makes room for whoever has something to ask.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
-            let idle = self.clients.iter().filter(|(_, client)| client.is_idle());
-            let (oldest, _) = idle.min_by_key(|(_, client)| client.deadline)?;
+            let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
+            let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;
             // Its socket is dropped in this turn, and its place is free in the next.
             self.clients[oldest].state = State::Gone;
             if self.clients.len() > self.max_clients {
@@ -128,6 +130,7 @@ impl Desk {
             input: Vec::new(),
             output: Vec::new(),
             written: 0,
+            is_known: false,
             state: State::Reading,
             fresh: false,
             continued: false,
@@ -256,9 +259,11 @@ impl Desk {
 }
 
 impl Client {
-    /// Whether it has neither asked nor begun to.
-    fn is_idle(&self) -> bool {
-        self.state == State::Ending || (self.state == State::Reading && self.input.is_empty())
+    /// Whether it makes room for a newcomer: it has not begun to ask, or is a stranger that has not ended. Strangers who
+    /// begin and never end must not keep operators out.
+    fn is_dispensable(&self) -> bool {
+        let has_begun = self.is_known && !self.input.is_empty();
+        self.state == State::Ending || (self.state == State::Reading && !has_begun)
     }
 
     fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, deadline: Time) {
@@ -298,6 +303,7 @@ impl Client {
         let ask = guard.check_source(request.headers).and_then(|()| {
             if !routes::needs_no_token(request.path) {
                 guard.check_token(request.headers)?;
+                self.is_known = true;
             }
             routes::read(request)
         });

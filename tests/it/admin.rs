@@ -675,11 +675,21 @@ fn idle_clients_make_room_and_slow_ones_are_dropped() {
     let mut world = World::new(config.clone(), Relay::default());
     let mut desk = Desk::new(&config, None);
     let peer = ([127, 0, 0, 1], 5000).into();
+    let mut asks = |desk: &mut Desk, client: usize| {
+        desk.handle_bytes(client, get("/stats").as_bytes());
+        desk.work(world.now, &mut world.engine);
+        let answered = desk.pending(client).len();
+        assert!(answered > 0);
+        desk.handle_written(world.now, client, answered);
+    };
     let busy = desk.handle_accept(world.now, peer).expect("room");
+    asks(&mut desk, busy);
     desk.handle_bytes(busy, b"GET /health/live HTTP/1.1\r\n");
     let idle = desk.handle_accept(world.now, peer).expect("room");
+    asks(&mut desk, idle);
     let third = desk.handle_accept(world.now, peer).expect("the idle one makes room");
     assert_eq!(desk.poll_closed(), Some(idle));
+    asks(&mut desk, third);
     desk.handle_bytes(third, b"G");
     assert_eq!(desk.handle_accept(world.now, peer), None, "nobody is idle");
 
@@ -698,6 +708,25 @@ fn idle_clients_make_room_and_slow_ones_are_dropped() {
     desk.work(world.now, &mut world.engine);
     assert_eq!(desk.poll_closed(), Some(busy));
     assert_eq!(desk.poll_closed(), Some(third));
+}
+
+/// Whoever has no token can open connections and begin to ask; an operator comes in even so.
+#[test]
+fn strangers_who_never_end_their_request_make_room() {
+    let config = Config { max_admin_connections: 2, ..config() };
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut desk = Desk::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
+    let peer = ([127, 0, 0, 1], 5000).into();
+    for _ in 0..10 {
+        let stranger = desk.handle_accept(world.now, peer).expect("an older stranger makes room");
+        desk.handle_bytes(stranger, b"G");
+        while desk.poll_closed().is_some() {}
+    }
+    let operator = desk.handle_accept(world.now, peer).expect("a stranger makes room");
+    let request = get("/stats").replace("\r\n\r\n", "\r\nAuthorization: Bearer correct-horse-battery\r\n\r\n");
+    desk.handle_bytes(operator, request.as_bytes());
+    desk.work(world.now, &mut world.engine);
+    assert!(desk.pending(operator).starts_with(b"HTTP/1.1 200 "));
 }
 
 #[test]

@@ -35,6 +35,11 @@ fn engine_with<A: App>(app: A, lobbies: usize, size: usize) -> (Engine<A>, Vec<C
         max_connections: Limit::UNLIMITED,
         max_per_lobby: Limit::UNLIMITED,
         max_lobbies: Limit::UNLIMITED,
+        // Rates are on, but so high that nothing is refused.
+        messages_per_second: Limit::at_most(1_000_000_000),
+        message_burst: 1_000_000_000,
+        bytes_per_second: Limit::at_most(1_000_000_000),
+        byte_burst: 1_000_000_000,
         ..Config::default()
     };
     let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
@@ -51,6 +56,17 @@ fn engine_with<A: App>(app: A, lobbies: usize, size: usize) -> (Engine<A>, Vec<C
     (engine, conns)
 }
 
+/// A microsecond for each turn, so that the rates are charged as they are in a running server.
+#[derive(Default)]
+struct Clock(u64);
+
+impl Clock {
+    fn tick(&mut self) -> Time {
+        self.0 += 1;
+        Time::from_micros(self.0)
+    }
+}
+
 /// Does what a driver does at the end of a turn, into nothing.
 fn flush<A: App>(engine: &mut Engine<A>) {
     while let Some(conn) = engine.poll_writable() {
@@ -65,9 +81,10 @@ fn broadcast(c: &mut Criterion) {
         let (mut engine, conns) = engine_with(Verbatim::default(), 1, size);
         let message = wire::text(&"x".repeat(64));
         group.throughput(Throughput::Elements(size as u64 - 1));
+        let mut clock = Clock::default();
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
-                engine.handle_bytes(Time::ZERO, conns[0], black_box(&message));
+                engine.handle_bytes(clock.tick(), conns[0], black_box(&message));
                 flush(&mut engine);
             });
         });
@@ -82,13 +99,16 @@ fn relay(c: &mut Criterion) {
     let message = wire::text(&format!(r#"{{"type":"broadcast","data":"{}"}}"#, "x".repeat(64)));
     let mut group = c.benchmark_group("engine/relay");
     group.throughput(Throughput::Elements(9));
+    let mut clock = Clock::default();
     group.bench_function("10", |b| {
         b.iter(|| {
-            engine.handle_bytes(Time::ZERO, conns[0], black_box(&message));
+            engine.handle_bytes(clock.tick(), conns[0], black_box(&message));
             flush(&mut engine);
         });
     });
     group.finish();
+    let counters = engine.stats().counters;
+    assert_eq!(counters.rejected(lobbyd::Reject::RateLimited), 0, "nothing was refused");
 }
 
 /// One message in, with 10 and with 10,000 connections: idle ones must cost nothing.
@@ -98,9 +118,10 @@ fn message_in(c: &mut Criterion) {
         let message = wire::text(&"x".repeat(64));
         let name =
             if lobbies == 1 { "engine/message_in".into() } else { format!("engine/message_in/of_{}", conns.len()) };
+        let mut clock = Clock::default();
         c.bench_function(&name, |b| {
             b.iter(|| {
-                engine.handle_bytes(Time::ZERO, conns[0], black_box(&message));
+                engine.handle_bytes(clock.tick(), conns[0], black_box(&message));
                 flush(&mut engine);
             });
         });

@@ -11,9 +11,11 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire;
-use lobbyd::{
-    App, Authorization, Config, ConnId, Context, Engine, Limit, Member, Message, Request, Speech, Start, Time,
-};
+use lobbyd::{App, Authorization, Context, Member, Message, Request, Speech, Time};
+
+mod common;
+
+use common::{engine_with, flush};
 
 /// Takes messages and does nothing.
 struct Silent;
@@ -30,32 +32,6 @@ impl App for Silent {
     }
 }
 
-fn engine_with<A: App>(app: A, lobbies: usize, size: usize) -> (Engine<A>, Vec<ConnId>) {
-    let config = Config {
-        max_connections: Limit::UNLIMITED,
-        max_per_lobby: Limit::UNLIMITED,
-        max_lobbies: Limit::UNLIMITED,
-        // Rates are on, but so high that nothing is refused.
-        messages_per_second: Limit::at_most(1_000_000_000),
-        message_burst: 1_000_000_000,
-        bytes_per_second: Limit::at_most(1_000_000_000),
-        byte_burst: 1_000_000_000,
-        ..Config::default()
-    };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
-    let mut conns = Vec::new();
-    for lobby in 0..lobbies {
-        for user in 0..size {
-            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("unlimited");
-            let request = wire::upgrade_request(&format!("/ws/l{lobby}?token=u{lobby}-{user}"), &[]);
-            engine.handle_bytes(Time::ZERO, conn, &request);
-            conns.push(conn);
-            flush(&mut engine);
-        }
-    }
-    (engine, conns)
-}
-
 /// A microsecond for each turn, so that the rates are charged as they are in a running server.
 #[derive(Default)]
 struct Clock(u64);
@@ -65,14 +41,6 @@ impl Clock {
         self.0 += 1;
         Time::from_micros(self.0)
     }
-}
-
-/// Does what a driver does at the end of a turn, into nothing.
-fn flush<A: App>(engine: &mut Engine<A>) {
-    while let Some(conn) = engine.poll_writable() {
-        engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
-    }
-    while engine.poll_closed().is_some() {}
 }
 
 fn broadcast(c: &mut Criterion) {

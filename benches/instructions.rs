@@ -1,47 +1,18 @@
-//! A fixed amount of work for an instruction counter, without a clock: `benches/guard` runs it under callgrind.
+//! A fixed amount of work for an instruction counter, without a clock.
 //!
-//!     cargo bench --bench instructions -- SCENARIO TURNS
+//!     cargo bench --bench instructions --no-run        # says where the program is
+//!     valgrind --tool=callgrind PROGRAM SCENARIO TURNS
 //!
 //! Instructions, unlike seconds, are the same on every run and next to every neighbour. What a turn costs is the
 //! difference between two runs of different lengths, divided by the difference in turns.
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire;
-use lobbyd::{App, Config, ConnId, Engine, Limit, Start, Time};
+use lobbyd::{App, Time};
 
-fn engine_with<A: App>(app: A, lobbies: usize, size: usize) -> (Engine<A>, Vec<ConnId>) {
-    let config = Config {
-        max_connections: Limit::UNLIMITED,
-        max_per_lobby: Limit::UNLIMITED,
-        max_lobbies: Limit::UNLIMITED,
-        // Rates are on, but so high that nothing is refused.
-        messages_per_second: Limit::at_most(1_000_000_000),
-        message_burst: 1_000_000_000,
-        bytes_per_second: Limit::at_most(1_000_000_000),
-        byte_burst: 1_000_000_000,
-        ..Config::default()
-    };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
-    let mut conns = Vec::new();
-    for lobby in 0..lobbies {
-        for user in 0..size {
-            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("unlimited");
-            let request = wire::upgrade_request(&format!("/ws/l{lobby}?token=u{lobby}-{user}"), &[]);
-            engine.handle_bytes(Time::ZERO, conn, &request);
-            conns.push(conn);
-        }
-    }
-    flush(&mut engine);
-    (engine, conns)
-}
+mod common;
 
-/// Does what a driver does at the end of a turn, into nothing.
-fn flush<A: App>(engine: &mut Engine<A>) {
-    while let Some(conn) = engine.poll_writable() {
-        engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
-    }
-    while engine.poll_closed().is_some() {}
-}
+use common::{engine_with, flush};
 
 /// `speakers` of the members of one lobby say `each` messages in every turn.
 fn talk<A: App>(app: A, message: &[u8], lobbies: usize, size: usize, speakers: usize, each: usize, turns: usize) {

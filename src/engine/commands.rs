@@ -18,14 +18,7 @@ impl Core {
     pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
-            let key = conn.index();
-            if let Some(member) = self.slots[key].member() {
-                self.introduce(member.lobby_key);
-            }
-            // Introducing may have ended it, as too slow.
-            if self.slots[key].member().is_none() {
-                continue;
-            }
+            let Some(key) = self.introduced(conn) else { continue };
             let queued = self.send(key, frame.clone());
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
@@ -34,19 +27,20 @@ impl Core {
     }
 
     pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        let Some(lobby) = self.slot(conn).and_then(|slot| slot.member()).map(|member| member.lobby_key) else {
-            return false;
-        };
-        self.introduce(lobby);
-        self.slots[conn.index()].member().is_some() && self.send(conn.index(), frame.clone())
+        self.introduced(conn).is_some_and(|key| self.send(key, frame.clone()))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
-        let Some(lobby) = self.slot(conn).and_then(|slot| slot.member()).map(|member| member.lobby_key) else {
-            return false;
-        };
+        self.introduced(conn).is_some_and(|key| self.queue_latest(key, latest, frame.clone()))
+    }
+
+    /// The key of a member to whom something is about to be said: first its lobby is told what it has not been told yet.
+    ///
+    /// `None` when there is no such member, also when being told has ended it, as too slow.
+    fn introduced(&mut self, conn: ConnId) -> Option<usize> {
+        let lobby = self.slot(conn)?.member()?.lobby_key;
         self.introduce(lobby);
-        self.slots[conn.index()].member().is_some() && self.queue_latest(conn.index(), latest, frame.clone())
+        self.slot(conn)?.member().map(|member| member.conn.index())
     }
 
     pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {

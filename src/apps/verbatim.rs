@@ -1,5 +1,5 @@
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
+use crate::{App, Authorization, Context, Member, Message, Request, Speech};
 
 /// Passes every message on to the rest of the lobby, unchanged and unread. Says nothing of its own.
 ///
@@ -28,10 +28,6 @@ impl App for Verbatim {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        let frame = match message {
-            Message::Text(text) | Message::Json { text, .. } => Frame::text(text),
-            Message::Binary(bytes) => Frame::binary(bytes),
-        };
-        cx.broadcast_from(from, &frame);
+        cx.relay(from, message);
     }
 }

@@ -12,7 +12,7 @@ use crate::close::{CloseReason, LeaveReason, Reject};
 use crate::id::ConnId;
 use crate::random::Random;
 use crate::time::Time;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::handshake::Request;
 
 /// An application that lives in the engine: it is called for everything that happens, on one thread, one call at a time.
@@ -128,18 +128,27 @@ impl Context<'_> {
     /// Sends `frame` to the members of the lobby, in the order in which they joined. A lobby that does not exist has none.
     pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
         match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.broadcast(lobby, exclude, frame, None),
+            Some(lobby) => self.core.broadcast(lobby, exclude, Outgoing::Frame(frame)),
             None => Sent::default(),
         }
     }
 
     /// Sends `frame` to everybody in the lobby of `from` but its own connection, without looking the lobby up.
     pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
-        if self.core.is_seated(from) {
-            self.core.broadcast(from.lobby_key, Exclude::Conn(from.conn), frame, None)
-        } else {
-            self.broadcast_to_lobby(&from.lobby, Exclude::Conn(from.conn), frame)
-        }
+        self.core.relay(from, Outgoing::Frame(frame))
+    }
+
+    /// Sends what `from` said to everybody else in its lobby, as it is.
+    ///
+    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of it, which need not be made.
+    pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
+        self.core.relay(
+            from,
+            match message {
+                Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
+                Message::Binary(bytes) => Outgoing::Binary(bytes),
+            },
+        )
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: of those queued for a member only the newest is
@@ -148,7 +157,7 @@ impl Context<'_> {
     /// A member for whom there is no room gets none, and stays: those count as `dropped`.
     pub fn broadcast_latest(&mut self, lobby: &str, exclude: Exclude<'_>, key: u64, frame: &Frame) -> Sent {
         match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.broadcast(lobby, exclude, frame, Some(key)),
+            Some(lobby) => self.core.broadcast_latest(lobby, exclude, key, frame),
             None => Sent::default(),
         }
     }

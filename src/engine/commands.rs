@@ -8,7 +8,7 @@ use super::member::Sent;
 use crate::close::{CloseReason, Reject};
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, SeatKey};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Outgoing};
 
 impl Core {
     pub(super) fn directory(&self) -> &Directory {
@@ -19,7 +19,7 @@ impl Core {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
             let Some(key) = self.introduced(conn) else { continue };
-            let queued = self.send(key, frame.clone());
+            let queued = self.send(key, Outgoing::Frame(frame));
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
         }
@@ -27,7 +27,7 @@ impl Core {
     }
 
     pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.introduced(conn).is_some_and(|key| self.send(key, frame.clone()))
+        self.introduced(conn).is_some_and(|key| self.send(key, Outgoing::Frame(frame)))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
@@ -67,7 +67,7 @@ impl Core {
 
     pub(super) fn queued_bytes(&self, conn: ConnId) -> usize {
         let slot = self.slots.get(conn.index()).filter(|slot| slot.id == conn);
-        slot.map_or(0, |slot| slot.wire.outbox().bytes())
+        slot.map_or(0, |_| self.waiting(conn.index()).bytes)
     }
 
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {

@@ -22,11 +22,12 @@ use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
 use crate::config::{Config, Limit};
 use crate::id::ConnId;
-use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation, SeatKey};
+use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation};
 use crate::random::Random;
 use crate::time::Time;
 use crate::wire::chorus::Chorus;
 use crate::wire::http::Refusal;
+use crate::wire::outbox::{Outbox, Outboxes};
 
 /// What the application has still to be told.
 #[derive(Debug)]
@@ -70,14 +71,17 @@ pub(crate) struct Core {
     pub(super) text: String,
     /// What lobbies say in this turn.
     pub(super) chorus: Chorus,
-    /// Whether an outbox that can be written to has crossed the high mark in this turn.
+    pub(super) outboxes: Outboxes,
+    /// Whether an outbox that can be written to, or what a lobby has said, has crossed the high mark in this turn.
     pub(super) wants_flush: bool,
+    /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn.
+    pub(super) singing: Vec<LobbyKey>,
     /// Connections that were named as writable in this turn and have not been written to since.
     pub(super) flushing: Vec<ConnId>,
     /// Where a received message lies while it is acted on.
     pub(super) scratch: Vec<u8>,
-    /// Where the receivers of a frame stand while it is sent: sending may end connections, and so change the lobby.
-    pub(super) audience: Vec<SeatKey>,
+    /// Where those stand for whom a frame is queued one by one: that changes who is behind.
+    pub(super) audience: Vec<u32>,
 }
 
 impl Core {
@@ -106,7 +110,9 @@ impl Core {
             rejection: None,
             text: String::new(),
             chorus: Chorus::default(),
+            outboxes: Outboxes::default(),
             wants_flush: false,
+            singing: Vec::new(),
             flushing: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
@@ -249,10 +255,11 @@ impl Core {
             Standing::Gone => return,
         }
         let id = slot.id;
-        let outbox = slot.wire.outbox_mut();
-        let dropped = outbox.bytes();
-        self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
-        outbox.clear();
+        let dropped = slot.wire.queued_bytes();
+        if let Some(outbox) = slot.wire.queued_mut() {
+            self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
+        }
+        slot.wire.give_back(&mut self.outboxes);
         self.note_dropped(id, dropped);
         self.wheel.disarm(key);
         self.gone.push_back(id);
@@ -325,6 +332,7 @@ impl Core {
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
         }
+        self.tune_in(key);
         self.rearm(key);
         if let Some(old) = took_over {
             self.inherit_parting(old, id);
@@ -406,13 +414,13 @@ impl Core {
         let (mut pending, mut seated, mut closing, mut gone) = (0, 0, 0, 0);
         for (key, slot) in &self.slots {
             assert_eq!(slot.id.index(), key);
-            slot.wire.outbox().check();
+            slot.wire.outbox().into_iter().for_each(Outbox::check);
             assert_eq!(self.wheel.is_armed(key), !slot.is_gone(), "every connection has one timer: {slot:?}");
             let deadline = slot.deadline(&self.config);
             assert!(slot.is_gone() || self.wheel.fires_by(key, deadline), "its timer comes in time: {slot:?}");
             // The answer to the request may repeat a name from its head.
             let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
-            assert!(slot.wire.outbox().cost() <= bound, "max_outbound_bytes: {slot:?}");
+            assert!(self.waiting(key).cost <= bound, "max_outbound_bytes: {slot:?}");
             match &slot.standing {
                 Standing::Pending(_) => pending += 1,
                 Standing::Seated(member) => {
@@ -432,13 +440,15 @@ impl Core {
                 }
                 Standing::Gone => gone += 1,
             }
-            let is_shared = slot.wire.outbox().is_shared();
+            let is_shared = slot.wire.outbox().is_some_and(Outbox::is_shared);
             assert!(
                 !is_shared || slot.dirty || self.flushing.contains(&slot.id),
                 "what is shared is written in its turn"
             );
-            let waits = !slot.wire.outbox().is_empty() && !slot.is_gone();
+            assert!(slot.wire.outbox().is_none() || !slot.is_gone(), "nothing is queued for who is gone");
+            let waits = slot.wire.outbox().is_some_and(|outbox| !outbox.is_empty());
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
+            self.check_share(key);
         }
         let mut addresses = BTreeMap::new();
         for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_gone()) {

@@ -203,7 +203,7 @@ impl Core {
     /// Whether the connection must not be given up yet, however slowly it reads: a drain flushes what is queued, and
     /// has one deadline for all.
     pub(super) fn must_flush(&self, slot: &Slot) -> bool {
-        self.draining.as_ref().is_some_and(|drain| drain.waits_for(slot.id)) && !slot.wire.outbox().is_empty()
+        self.draining.as_ref().is_some_and(|drain| drain.waits_for(slot.id)) && slot.wire.outbox().is_some()
     }
 
     pub(super) fn note_flushed(&mut self, conn: ConnId, bytes: usize) {

@@ -9,6 +9,7 @@ use super::drain::shutting_down;
 use super::member::Speech;
 use super::slot::Standing;
 use crate::close::CloseReason;
+use crate::wire::frame::Frame;
 use crate::wire::http::Refusal;
 
 impl Core {
@@ -61,6 +62,7 @@ impl Core {
     }
 
     pub(super) fn set_closing(&mut self, key: usize) {
+        self.tune_out(key);
         self.closing_ever += 1;
         self.closing.insert(self.closing_ever, self.slots[key].id);
         let before = std::mem::replace(&mut self.slots[key].standing, Standing::Closing(self.closing_ever));
@@ -100,7 +102,7 @@ impl Core {
 
     pub(super) fn refuse_http(&mut self, key: usize, refusal: &Refusal) {
         debug!("conn={} answered {}: {}", self.slots[key].id, refusal.status(), refusal.sentence());
-        self.slots[key].wire.refuse(refusal);
+        self.slots[key].wire.refuse(refusal, &mut self.outboxes);
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
@@ -116,16 +118,18 @@ impl Core {
         }
         if reason == CloseReason::SlowConsumer {
             // What it did not read in time it will not miss; the reason must reach it.
-            let (conn, before) = (slot.id, slot.wire.outbox().bytes());
-            self.counters.frames_dropped += slot.wire.outbox_mut().drop_unbegun(&self.chorus) as u64;
-            let dropped = before - slot.wire.outbox().bytes();
+            let (conn, before) = (slot.id, slot.wire.queued_bytes());
+            if let Some(outbox) = slot.wire.queued_mut() {
+                self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
+            }
+            let dropped = before - slot.wire.queued_bytes();
             self.note_dropped(conn, dropped);
         }
         if self.speech == Speech::Json {
             self.send_goodbye(key, reason);
         }
         let wire = &mut self.slots[key].wire;
-        wire.close(reason.code(), reason.word());
+        wire.close(reason.code(), reason.word(), &mut self.outboxes);
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
@@ -143,10 +147,13 @@ impl Core {
         too_much
     }
 
-    /// The peer's close frame has come, first or as the answer to ours; the answer is queued where one is due.
-    pub(super) fn peer_closed(&mut self, key: usize) {
+    /// The peer's close frame has come: first, and then with the answer that is due, or as the answer to ours.
+    pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>) {
         if self.record_end(key, CloseReason::PeerClosed) {
             self.vacate(key, CloseReason::PeerClosed);
+        }
+        if let Some(answer) = answer {
+            self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes());
         }
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);

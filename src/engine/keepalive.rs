@@ -6,7 +6,7 @@ use super::core::{Core, Happening};
 use super::member::Speech;
 use super::slot::Standing;
 use crate::close::CloseReason;
-use crate::wire::frame::Frame;
+use crate::wire::frame::Outgoing;
 use crate::wire::http::Refusal;
 
 impl Core {
@@ -36,7 +36,7 @@ impl Core {
 
     /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
     fn end_late(&mut self, key: usize) {
-        self.slots[key].wire.accept_held();
+        self.slots[key].wire.accept_held(&mut self.outboxes);
         self.end(key, CloseReason::AuthTimeout);
     }
 
@@ -71,7 +71,7 @@ impl Core {
         } else {
             slot.health.pinged(self.now);
             self.counters.pings += 1;
-            self.send(key, Frame::ping(b""));
+            self.send(key, Outgoing::Ping(b""));
         }
     }
 
@@ -85,11 +85,12 @@ impl Core {
         self.counters.health_checks += 1;
         self.counters.health_checks_failed += displaced as u64;
         self.happenings.extend((0..displaced).map(|_| Happening::Health(member.clone(), None)));
-        let frame = match self.speech {
-            Speech::Json => self.health_ping(nonce),
-            Speech::Opaque => Frame::ping(&nonce.to_be_bytes()),
-        };
-        self.send(key, frame);
+        match self.speech {
+            Speech::Json => self.health_ping(key, nonce),
+            Speech::Opaque => {
+                self.send(key, Outgoing::Ping(&nonce.to_be_bytes()));
+            }
+        }
         nonce
     }
 
@@ -112,16 +113,14 @@ impl Core {
         Some(latency)
     }
 
-    /// The peer pinged; its pong is queued. Pongs count against the bound like everything else.
-    pub(super) fn pinged(&mut self, key: usize) {
+    /// The peer pinged, and gets its pong. Pongs count against the bound like everything else.
+    pub(super) fn pinged(&mut self, key: usize, payload: &[u8]) {
+        self.queue_anyhow(key, Outgoing::Pong(payload));
         if let Err(denied) = self.charge_control(key) {
             self.rate_limited(key, None, denied);
         }
-        if self.slots[key].wire.outbox().cost() > self.config.max_outbound_bytes.0 {
+        if self.slots[key].wire.queued_cost() > self.config.max_outbound_bytes.0 {
             self.end(key, CloseReason::SlowConsumer);
-        } else {
-            self.mark_dirty(key);
-            self.feel_pressure(key);
         }
     }
 }

@@ -192,7 +192,7 @@ impl<A: App> Engine<A> {
         let Standing::Pending(waiting) = &mut slot.standing else { return };
         let Waiting { code, reservation } = waiting.take().expect("a held request waits for its authorization");
         let key = conn.index();
-        let early = self.core.slots[key].wire.accept_held();
+        let early = self.core.slots[key].wire.accept_held(&mut self.core.outboxes);
         let outcome = match self.core.judge(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
@@ -279,16 +279,11 @@ impl<A: App> Engine<A> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
         }
-        let Core { slots, chorus, .. } = &mut self.core;
-        match slots[conn.index()].wire.outbox_mut().write_to(socket, chorus) {
-            Ok((bytes, flow)) => Ok(self.core.written(conn.index(), bytes, flow)),
-            Err(error) => {
-                debug!("conn={conn} cannot be written to: {error}");
-                self.core.lost(conn.index(), CloseReason::WriteFailed);
-                self.tell();
-                Err(error)
-            }
-        }
+        self.core.write_to(conn.index(), socket).inspect_err(|error| {
+            debug!("conn={conn} cannot be written to: {error}");
+            self.core.lost(conn.index(), CloseReason::WriteFailed);
+            self.tell();
+        })
     }
 
     /// The next connection whose socket must be dropped. Its id means nothing from now on.
@@ -357,9 +352,9 @@ impl<A: App> Engine<A> {
                     self.on_app_message(key, Message::Binary(bytes));
                     self.core.message_ended(key, input.len());
                 }
-                Event::Ping => self.core.pinged(key),
+                Event::Ping(payload) => self.core.pinged(key, payload),
                 Event::Pong(payload) => self.core.ponged(key, payload),
-                Event::Close => self.core.peer_closed(key),
+                Event::Close(answer) => self.core.peer_closed(key, answer),
                 Event::Fault(reason) => self.core.end_broken(key, reason),
             }
             self.tell();
@@ -476,7 +471,7 @@ impl Core {
         if self.slots[key].ended.is_some() {
             return;
         }
-        self.slots[key].wire.accept(&upgrade);
+        self.slots[key].wire.accept(&upgrade, &mut self.outboxes);
         let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),

@@ -19,7 +19,7 @@ use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
 use crate::lobby::protocol;
 use crate::time::Time;
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Outgoing};
 
 /// Pings of operators that may wait for their answers, or for their answers to be taken.
 const MAX_PINGS: usize = 64;
@@ -311,7 +311,7 @@ impl Core {
                         (Some(seq), sent)
                     }
                     Payload::Json(text) | Payload::Text(text) => {
-                        (None, self.broadcast(lobby, Exclude::None, &Frame::text(&text), None))
+                        (None, self.broadcast(lobby, Exclude::None, Outgoing::Text(&text)))
                     }
                 };
                 Ok(OperatorAnswer::Sent { seq, sent })
@@ -401,9 +401,11 @@ impl Core {
         let there = self.directory.lobby_mut(lobby);
         there.seq += 1;
         let seq = there.seq;
-        protocol::write_server_message(&mut self.text, seq, data);
-        let frame = Frame::text(&self.text);
-        (seq, self.send_to_members(lobby, &frame, None, |_, _| true))
+        let mut text = std::mem::take(&mut self.text);
+        protocol::write_server_message(&mut text, seq, data);
+        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), None);
+        self.text = text;
+        (seq, sent)
     }
 
     /// False when there is no such lobby.
@@ -441,7 +443,7 @@ impl Core {
             lobby: Arc::clone(&self.directory.lobby_ref(seat.lobby).code),
             seat: seat.id,
             peer: slot.peer,
-            queued_bytes: slot.wire.outbox().bytes(),
+            queued_bytes: self.waiting(seat.conn.index()).bytes,
             idle: self.now - slot.health.last_heard(),
         }
     }

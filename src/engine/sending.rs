@@ -1,16 +1,21 @@
-//! How frames reach members: queued, bounded, ridden on the lobby's buffer of the turn, and written.
+//! How frames reach members: taken as a share of what the lobby says in this turn, or queued; bounded; written.
+//!
+//! What a lobby says is appended to its buffer and touches nobody: each member takes its share when it is written to, or
+//! as soon as something has to be queued for it alone. That this breaks no bound is known without looking at anybody,
+//! since all that the lobby has said in this turn is less than half of every bound, and of what is queued for a member
+//! there is no more than that: whoever has more queued, or cannot be written to, is *behind*, and is looked at for every
+//! frame.
+
+use std::io::{self, Write};
 
 use super::core::{Core, Happening};
 use super::member::{Pressure, Sent};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
-use crate::wire::chorus::Part;
-use crate::wire::frame::Frame;
+use crate::wire::chorus::{Except, Part};
+use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::outbox::Flow;
-
-/// The longest frame that is copied into the lobby's buffer: about as much as costs a system call's time to copy.
-const MAX_CHORUS_FRAME: usize = 16 * 1024;
 
 impl Core {
     pub(super) fn mark_dirty(&mut self, key: usize) {
@@ -22,15 +27,25 @@ impl Core {
     }
 
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
-        while let Some(id) = self.dirty.pop_front() {
-            if let Some(slot) = self.slot(id) {
-                slot.dirty = false;
-                self.flushing.push(id);
-                return Some(id);
+        loop {
+            while let Some(id) = self.dirty.pop_front() {
+                if let Some(slot) = self.slot(id) {
+                    slot.dirty = false;
+                    self.flushing.push(id);
+                    return Some(id);
+                }
+            }
+            let Some(lobby) = self.singing.pop() else {
+                self.end_turn();
+                return None;
+            };
+            self.chorus.end_singing(lobby);
+            if self.directory.get_lobby(lobby).is_some() {
+                for index in 0..self.directory.members(lobby).len() {
+                    self.mark_dirty(self.directory.seat(self.directory.members(lobby)[index]).conn.index());
+                }
             }
         }
-        self.end_turn();
-        None
     }
 
     /// Everybody has been written to, so what was said in this turn can be forgotten.
@@ -43,7 +58,8 @@ impl Core {
         for id in std::mem::take(&mut self.flushing) {
             // The driver was asked to write to it, and has not.
             if self.slot(id).is_some() {
-                self.slots[id.index()].wire.outbox_mut().own(&self.chorus);
+                self.catch_up(id.index());
+                self.own(id.index());
             }
         }
         self.chorus.end_turn();
@@ -58,8 +74,134 @@ impl Core {
         }
     }
 
+    // ---- a member's share ----
+
+    /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
+    pub(super) fn waiting(&self, key: usize) -> Waiting {
+        let slot = &self.slots[key];
+        let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
+        if let Some(member) = slot.member().filter(|_| !slot.behind) {
+            for part in self.chorus.share(member.lobby_key, slot.place, key) {
+                waiting.bytes += part.len();
+                waiting.cost += part.cost();
+            }
+        }
+        waiting
+    }
+
+    /// Queues a member's share of what its lobby has said so far, so that something can be queued behind it.
+    fn catch_up(&mut self, key: usize) {
+        if self.take_share(key) {
+            self.mark_dirty(key);
+            self.weigh(key);
+        }
+    }
+
+    /// Queues a member's share to be written at once. Whether there was one.
+    fn take_share(&mut self, key: usize) -> bool {
+        let Core { slots, chorus, outboxes, .. } = self;
+        let slot = &mut slots[key];
+        if slot.behind {
+            return false;
+        }
+        let Some(lobby) = slot.member().map(|member| member.lobby_key) else { return false };
+        let mut took = false;
+        for part in chorus.share(lobby, slot.place, key) {
+            slot.wire.outbox_mut(outboxes).push_shared(part);
+            took = true;
+        }
+        slot.place = chorus.here(lobby);
+        took
+    }
+
+    /// From now on frames are queued for the member one by one.
+    fn fall_behind(&mut self, key: usize) {
+        self.catch_up(key);
+        let slot = &mut self.slots[key];
+        if !slot.behind
+            && let Some(lobby) = slot.member().map(|member| member.lobby_key)
+        {
+            slot.behind = true;
+            self.chorus.fall_behind(lobby, key);
+        }
+    }
+
+    /// From now on the member takes its share of what its lobby says.
+    pub(super) fn keep_up(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        if std::mem::take(&mut slot.behind) {
+            let lobby = slot.member().expect("only members are behind").lobby_key;
+            slot.place = self.chorus.here(lobby);
+            self.chorus.keep_up(lobby, key);
+        }
+    }
+
+    /// Begins to take a share, from what is said next.
+    pub(super) fn tune_in(&mut self, key: usize) {
+        let slot = &mut self.slots[key];
+        let lobby = slot.member().expect("only members hear what is said").lobby_key;
+        slot.place = self.chorus.here(lobby);
+        self.weigh(key);
+    }
+
+    /// Takes the last share, of what was said until now.
+    pub(super) fn tune_out(&mut self, key: usize) {
+        self.catch_up(key);
+        self.keep_up(key);
+    }
+
+    /// Half of the smallest bound on what waits for a member: see the top of this file.
+    fn half_bound(&self) -> usize {
+        self.config.max_outbound_bytes.0.min(self.config.outbound_high_mark.0) / 2
+    }
+
+    /// Something was queued for a connection; if much is, or it cannot be written to, it is behind.
+    fn weigh(&mut self, key: usize) {
+        let slot = &self.slots[key];
+        if !slot.behind && (slot.blocked || slot.wire.queued_cost() > self.half_bound()) {
+            self.fall_behind(key);
+        }
+    }
+
+    // ---- writing ----
+
+    /// Writes what waits for a connection, until everything is gone or the socket takes no more.
+    pub(super) fn write_to(&mut self, key: usize, socket: &mut impl Write) -> io::Result<Flow> {
+        let mut total = 0;
+        let slot = &mut self.slots[key];
+        // The usual case: nothing but the lobby's buffer as it stands.
+        if slot.wire.outbox().is_none()
+            && let Some(lobby) = slot.member().filter(|_| !slot.behind).map(|member| member.lobby_key)
+            && let Some(part) = self.chorus.share(lobby, slot.place, key).whole()
+        {
+            let written = match socket.write(self.chorus.bytes(&part)) {
+                Ok(written) => written,
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+                Err(error) => return Err(error),
+            };
+            slot.place = self.chorus.here(lobby);
+            if written < part.len() {
+                let outbox = slot.wire.outbox_mut(&mut self.outboxes);
+                outbox.push_shared(part);
+                outbox.advance(written, &self.chorus);
+            }
+            total = written;
+        } else {
+            self.take_share(key);
+        }
+        let flow = match self.slots[key].wire.queued_mut() {
+            None => Flow::Drained,
+            Some(outbox) => {
+                let (written, flow) = outbox.write_to(socket, &self.chorus)?;
+                total += written;
+                flow
+            }
+        };
+        Ok(self.written(key, total, flow))
+    }
+
     /// The socket took `bytes` bytes.
-    pub(super) fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
+    fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
         self.counters.bytes_out += bytes as u64;
         self.feel_pressure(key);
         self.note_flushed(self.slots[key].id, bytes);
@@ -71,20 +213,34 @@ impl Core {
             Flow::Blocked => {
                 slot.blocked = true;
                 // Only what the kernel did not take is copied.
-                slot.wire.outbox_mut().own(&self.chorus);
+                self.own(key);
+                self.weigh(key);
             }
-            Flow::Drained if slot.wire.is_finishing() && !slot.shut_down => {
-                slot.shut_down = true;
-                self.set_step(key, self.config.linger_timeout);
-                return Flow::Finished;
+            Flow::Drained | Flow::Finished => {
+                slot.wire.give_back(&mut self.outboxes);
+                let is_last = slot.wire.is_finishing() && !slot.shut_down;
+                self.keep_up(key);
+                if is_last {
+                    self.slots[key].shut_down = true;
+                    self.set_step(key, self.config.linger_timeout);
+                    return Flow::Finished;
+                }
             }
-            Flow::Drained | Flow::Finished => {}
         }
         flow
     }
 
+    /// Copies what a connection's queue refers to in the buffers of this turn.
+    fn own(&mut self, key: usize) {
+        if let Some(outbox) = self.slots[key].wire.queued_mut() {
+            outbox.own(&self.chorus);
+        }
+    }
+
+    // ---- queueing ----
+
     /// Queues a frame for a member. A member that has not read what was queued before is ended instead.
-    pub(super) fn send(&mut self, key: usize, frame: Frame) -> bool {
+    pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>) -> bool {
         let queued = self.queue(key, frame);
         if !queued {
             self.end(key, CloseReason::SlowConsumer);
@@ -92,61 +248,77 @@ impl Core {
         queued
     }
 
-    pub(super) fn queue(&mut self, key: usize, frame: Frame) -> bool {
-        let slot = &mut self.slots[key];
-        if slot.wire.outbox().cost() + frame.as_bytes().len() > self.config.max_outbound_bytes.0 {
+    fn queue(&mut self, key: usize, frame: Outgoing<'_>) -> bool {
+        self.catch_up(key);
+        if !self.has_room(key, frame.len()) {
             return false;
         }
-        slot.wire.send(frame);
-        self.counters.frames_out += 1;
-        self.mark_dirty(key);
-        self.feel_pressure(key);
+        self.queue_anyhow(key, frame);
         true
     }
 
-    /// Queues a frame that lies in the lobby's buffer of this turn.
-    fn queue_shared(&mut self, key: usize, part: &Part, frame: &Frame) -> bool {
-        let slot = &mut self.slots[key];
-        // Whoever is behind will not be written to in this turn, and so needs the frame for itself.
-        if slot.blocked {
-            return self.queue(key, frame.clone());
-        }
-        let outbox = slot.wire.outbox_mut();
-        if outbox.cost() + part.len() > self.config.max_outbound_bytes.0 {
+    /// Queues a frame whether there is room for it or not.
+    pub(super) fn queue_anyhow(&mut self, key: usize, frame: Outgoing<'_>) {
+        self.catch_up(key);
+        // Who is not written to in this turn needs the frame for itself.
+        let part = if self.slots[key].blocked { None } else { self.chorus.say_to_one(frame) };
+        self.add(key, part.ok_or_else(|| frame.to_frame()));
+    }
+
+    /// Queues a frame that was said to many, of whom this one takes no share.
+    fn queue_part(&mut self, key: usize, part: Option<&Part>, frame: Outgoing<'_>) -> bool {
+        self.catch_up(key);
+        if !self.has_room(key, frame.len()) {
             return false;
         }
-        outbox.push_shared(part);
+        let part = part.filter(|_| !self.slots[key].blocked).cloned();
+        self.add(key, part.ok_or_else(|| frame.to_frame()));
+        true
+    }
+
+    fn has_room(&self, key: usize, bytes: usize) -> bool {
+        self.slots[key].wire.queued_cost() + bytes <= self.config.max_outbound_bytes.0
+    }
+
+    fn add(&mut self, key: usize, frame: Result<Part, Frame>) {
+        let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
+        match frame {
+            Ok(part) => outbox.push_shared(part),
+            Err(frame) => outbox.push(frame.into_bytes()),
+        }
         self.counters.frames_out += 1;
         self.mark_dirty(key);
         self.feel_pressure(key);
-        true
+        self.weigh(key);
     }
 
     /// Queues a frame in place of the one that was queued under the same key before, if that is still there.
     ///
     /// When there is no room even so, the frame is dropped: the next one will replace it anyway.
     pub(super) fn queue_latest(&mut self, key: usize, latest: u64, frame: Frame) -> bool {
-        let outbox = self.slots[key].wire.outbox_mut();
+        self.catch_up(key);
+        let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
         if outbox.drop_latest(latest) {
             self.counters.frames_replaced += 1;
         }
-        if outbox.cost() + frame.as_bytes().len() > self.config.max_outbound_bytes.0 {
+        let has_room = self.has_room(key, frame.as_bytes().len());
+        if has_room {
+            self.slots[key].wire.outbox_mut(&mut self.outboxes).push_latest(latest, frame.into_bytes());
+            self.counters.frames_out += 1;
+        } else {
             self.counters.frames_dropped += 1;
-            self.feel_pressure(key);
-            return false;
         }
-        outbox.push_latest(latest, frame.into_bytes());
-        self.counters.frames_out += 1;
         self.mark_dirty(key);
         self.feel_pressure(key);
-        true
+        self.weigh(key);
+        has_room
     }
 
     /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
     #[inline]
-    pub(super) fn feel_pressure(&mut self, key: usize) {
+    fn feel_pressure(&mut self, key: usize) {
         let slot = &self.slots[key];
-        let queued = slot.wire.outbox().bytes();
+        let queued = slot.wire.queued_bytes();
         let crossed = if slot.pressed {
             queued <= self.config.outbound_low_mark.0
         } else {
@@ -167,49 +339,148 @@ impl Core {
         }
     }
 
-    /// Sends a frame to the members of a lobby for whom `includes` holds. Returns how many got it, and how many could
-    /// not take it and were ended.
-    pub(super) fn send_to_members(
+    // ---- to many ----
+
+    /// Sends a frame to the members of a lobby but one connection.
+    pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
+        // It may be in another lobby, or have gone.
+        let except = except.filter(|&conn| {
+            let slot = self.slot(conn);
+            slot.and_then(|slot| slot.member()).is_some_and(|member| member.lobby_key == lobby)
+        });
+        let is_within = self.chorus.cost_with(lobby, frame) <= self.half_bound();
+        // Once everybody has been written to, there is room again.
+        self.wants_flush |= !is_within;
+        let except_key = except.map_or(Except::Nobody, |conn| Except::Conn(conn.index()));
+        let said = is_within.then(|| self.chorus.say(lobby, frame, except_key)).flatten();
+        let Some(part) = said else {
+            return self.send_to_members(lobby, frame, |directory, seat| Some(directory.seat(seat).conn) != except);
+        };
+        if self.chorus.begin_singing(lobby) {
+            self.singing.push(lobby);
+        }
+        let excluded = usize::from(except.is_some());
+        let members = self.directory.members(lobby).len();
+        let mut sent = Sent { queued: members - excluded, dropped: 0, excluded };
+        self.counters.frames_out += sent.queued as u64;
+        if !self.chorus.behind(lobby).is_empty() {
+            self.send_to_behind(lobby, frame, &part, except, &mut sent);
+        }
+        sent
+    }
+
+    /// Queues a frame that was said to a whole lobby for those of its members who take no share of it.
+    fn send_to_behind(
         &mut self,
         lobby: LobbyKey,
-        frame: &Frame,
-        latest: Option<u64>,
-        mut includes: impl FnMut(&Directory, SeatKey) -> bool,
-    ) -> Sent {
-        let mut sent = Sent::default();
+        frame: Outgoing<'_>,
+        part: &Part,
+        except: Option<ConnId>,
+        sent: &mut Sent,
+    ) {
         let mut slow = Vec::new();
         let mut audience = std::mem::take(&mut self.audience);
         audience.clear();
-        audience.extend_from_slice(self.directory.members(lobby));
-        // A large frame is shared as it is: copying it would cost more than a slice of its own.
-        let is_small = latest.is_none() && frame.as_bytes().len() <= MAX_CHORUS_FRAME;
-        let part = if is_small { self.chorus.append(lobby, frame.as_bytes()) } else { None };
-        for &seat in &audience {
-            if !includes(&self.directory, seat) {
-                sent.excluded += 1;
-                continue;
-            }
-            let key = self.directory.seat(seat).conn.index();
-            let queued = match (latest, &part) {
-                (Some(latest), _) => self.queue_latest(key, latest, frame.clone()),
-                (None, Some(part)) => self.queue_shared(key, part, frame),
-                (None, None) => self.queue(key, frame.clone()),
-            };
-            if queued {
-                sent.queued += 1;
-            } else {
-                sent.dropped += 1;
-                // A frame that matters is never left out in silence.
-                if latest.is_none() {
+        audience.extend_from_slice(self.chorus.behind(lobby));
+        for key in audience.iter().map(|&key| key as usize) {
+            if Some(self.slots[key].id) != except {
+                // Counted when it is queued.
+                self.counters.frames_out -= 1;
+                if !self.queue_part(key, Some(part), frame) {
                     slow.push(key);
                 }
             }
         }
         self.audience = audience;
+        sent.queued -= slow.len();
+        sent.dropped += slow.len();
+        // In the order in which they joined, whoever fell behind first.
+        slow.sort_unstable_by_key(|&key| self.slots[key].member().map(|member| member.seat));
+        slow.into_iter().for_each(|key| self.end(key, CloseReason::SlowConsumer));
+    }
+
+    /// Queues a frame for each of the members of a lobby for whom `includes` holds. Returns how many got it, and how many
+    /// could not take it and were ended.
+    pub(super) fn send_to_members(
+        &mut self,
+        lobby: LobbyKey,
+        frame: Outgoing<'_>,
+        mut includes: impl FnMut(&Directory, SeatKey) -> bool,
+    ) -> Sent {
+        // Encoded once: in the lobby's buffer, or if it is too large for that, on its own.
+        let part = self.chorus.say(lobby, frame, Except::Everybody);
+        let whole = if part.is_some() { None } else { Some(frame.to_frame()) };
+        let frame = whole.as_ref().map_or(frame, Outgoing::Frame);
+        let mut slow = Vec::new();
+        let sent = self.for_members(lobby, |core, seat, key| {
+            if !includes(&core.directory, seat) {
+                return None;
+            }
+            let queued = core.queue_part(key, part.as_ref(), frame);
+            if !queued {
+                slow.push(key);
+            }
+            Some(queued)
+        });
         // Afterwards, so that everybody who was in the lobby at the call gets the frame.
-        for key in slow {
-            self.end(key, CloseReason::SlowConsumer);
+        slow.into_iter().for_each(|key| self.end(key, CloseReason::SlowConsumer));
+        sent
+    }
+
+    /// The same with a frame that takes the place of the one queued before under the key `latest`. Nobody is ended.
+    pub(super) fn send_latest_to_members(
+        &mut self,
+        lobby: LobbyKey,
+        frame: &Frame,
+        latest: u64,
+        mut includes: impl FnMut(&Directory, SeatKey) -> bool,
+    ) -> Sent {
+        self.for_members(lobby, |core, seat, key| {
+            includes(&core.directory, seat).then(|| core.queue_latest(key, latest, frame.clone()))
+        })
+    }
+
+    /// Calls `queue` for each member, in join order, which says whether it queued the frame; `None` if it was not meant.
+    fn for_members(
+        &mut self,
+        lobby: LobbyKey,
+        mut queue: impl FnMut(&mut Core, SeatKey, usize) -> Option<bool>,
+    ) -> Sent {
+        let mut sent = Sent::default();
+        for index in 0..self.directory.members(lobby).len() {
+            let seat = self.directory.members(lobby)[index];
+            let key = self.directory.seat(seat).conn.index();
+            match queue(self, seat, key) {
+                Some(true) => sent.queued += 1,
+                Some(false) => sent.dropped += 1,
+                None => sent.excluded += 1,
+            }
         }
         sent
     }
+}
+
+impl Core {
+    /// Asserts what makes it safe to say something to a lobby without looking at its members.
+    pub(super) fn check_share(&self, key: usize) {
+        let slot = &self.slots[key];
+        let Some(member) = slot.member() else { return assert!(!slot.behind, "only members are behind") };
+        let behind = self.chorus.behind(member.lobby_key).iter().filter(|&&other| other as usize == key).count();
+        assert_eq!(behind, usize::from(slot.behind), "who is behind is known to be");
+        if slot.behind {
+            return;
+        }
+        assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
+        let share: usize = self.chorus.share(member.lobby_key, slot.place, key).map(|part| part.cost()).sum();
+        assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
+        let is_named = slot.dirty || self.flushing.contains(&slot.id);
+        assert!(share == 0 || is_named || self.chorus.is_singing(member.lobby_key), "a share is written in its turn");
+    }
+}
+
+/// What waits to be written to a connection.
+pub(super) struct Waiting {
+    pub(super) bytes: usize,
+    /// What it counts against `max_outbound_bytes`.
+    pub(super) cost: usize,
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::id::ConnId;
 use crate::lobby::directory::Reservation;
 use crate::time::Time;
+use crate::wire::chorus::Place;
 use crate::wire::connection::Connection;
 
 /// What a connection counts as.
@@ -59,6 +60,10 @@ pub(crate) struct Slot {
     pub(crate) expires: Time,
     /// When it is old enough to go.
     pub(crate) retires: Time,
+    /// How much of what its lobby said it has taken.
+    pub(crate) place: Place,
+    /// Whether what its lobby says is queued for it frame by frame: its socket takes nothing, or much is queued already.
+    pub(crate) behind: bool,
     /// Whether the application was told that much is queued.
     pub(crate) pressed: bool,
     /// Whether it stands in the list of those with something to write.
@@ -87,6 +92,8 @@ impl Slot {
             address: None,
             expires: Time::NEVER,
             retires: Time::NEVER,
+            place: Place::default(),
+            behind: false,
             pressed: false,
             dirty: false,
             blocked: false,

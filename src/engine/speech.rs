@@ -9,7 +9,7 @@ use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::Telling;
 use crate::lobby::protocol::{self, Envelope, Request, Welcome, WelcomeLimits, WelcomePing};
-use crate::wire::frame::Frame;
+use crate::wire::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
     /// A member sent a text message.
@@ -94,8 +94,9 @@ impl Core {
     /// Sends what stands in `text` to a member, unless it has ended meanwhile.
     pub(super) fn reply(&mut self, key: usize) {
         if self.slots[key].member().is_some() {
-            let frame = Frame::text(&self.text);
-            self.send(key, frame);
+            let text = std::mem::take(&mut self.text);
+            self.send(key, Outgoing::Text(&text));
+            self.text = text;
         }
     }
 
@@ -115,29 +116,40 @@ impl Core {
     }
 
     /// With `latest` the frame takes the place of the one queued under that key before.
-    pub(super) fn broadcast(
-        &mut self,
-        lobby: LobbyKey,
-        exclude: Exclude<'_>,
-        frame: &Frame,
-        latest: Option<u64>,
-    ) -> Sent {
+    pub(super) fn broadcast(&mut self, lobby: LobbyKey, exclude: Exclude<'_>, frame: Outgoing<'_>) -> Sent {
         self.introduce(lobby);
         // Introducing may have ended the last member, as too slow.
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
         match exclude {
-            Exclude::None => self.send_to_members(lobby, frame, latest, |_, _| true),
-            Exclude::Conn(conn) => {
-                self.send_to_members(lobby, frame, latest, |directory, seat| directory.seat(seat).conn != conn)
+            Exclude::None => self.send_to_lobby(lobby, frame, None),
+            Exclude::Conn(conn) => self.send_to_lobby(lobby, frame, Some(conn)),
+            Exclude::User(_) | Exclude::Users(_) => {
+                self.send_to_members(lobby, frame, |directory, seat| includes(exclude, directory, seat))
             }
-            Exclude::User(user) => {
-                self.send_to_members(lobby, frame, latest, |directory, seat| **directory.user_of(seat) != *user)
-            }
-            Exclude::Users(users) => self
-                .send_to_members(lobby, frame, latest, |directory, seat| !users.contains(&&**directory.user_of(seat))),
         }
+    }
+
+    /// Sends a frame to everybody else in the lobby of `from`, which may have left it.
+    pub(super) fn relay(&mut self, from: &Member, frame: Outgoing<'_>) -> Sent {
+        let lobby = if self.is_seated(from) { Some(from.lobby_key) } else { self.directory.find_lobby(&from.lobby) };
+        lobby.map_or(Sent::default(), |lobby| self.broadcast(lobby, Exclude::Conn(from.conn), frame))
+    }
+
+    /// The same as [`broadcast`](Self::broadcast) with a frame that takes the place of the one queued before under the key `latest`.
+    pub(super) fn broadcast_latest(
+        &mut self,
+        lobby: LobbyKey,
+        exclude: Exclude<'_>,
+        latest: u64,
+        frame: &Frame,
+    ) -> Sent {
+        self.introduce(lobby);
+        if self.directory.get_lobby(lobby).is_none() {
+            return Sent::default();
+        }
+        self.send_latest_to_members(lobby, frame, latest, |directory, seat| includes(exclude, directory, seat))
     }
 
     /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
@@ -150,9 +162,11 @@ impl Core {
         let lobby_ref = self.directory.lobby_mut(lobby);
         lobby_ref.seq += 1;
         let seq = lobby_ref.seq;
-        protocol::write_message(&mut self.text, &from.user, seq, data);
-        let frame = Frame::text(&self.text);
-        (seq, self.send_to_members(lobby, &frame, None, |directory, seat| directory.seat(seat).conn != from.conn))
+        let mut text = std::mem::take(&mut self.text);
+        protocol::write_message(&mut text, &from.user, seq, data);
+        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
+        self.text = text;
+        (seq, sent)
     }
 
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
@@ -161,22 +175,24 @@ impl Core {
         if !self.directory.is_taken(from.seat_key, from.seat) {
             return true;
         }
-        let seats: Vec<SeatKey> = self.directory.seats_of(to).to_vec();
-        protocol::write_direct(&mut self.text, &from.user, data);
-        let frame = Frame::text(&self.text);
-        let mut found = false;
-        for seat in seats {
-            if self.directory.seat(seat).lobby == from.lobby_key {
-                found = true;
-                self.send(self.directory.seat(seat).conn.index(), frame.clone());
-            }
+        let mut receivers = std::mem::take(&mut self.audience);
+        receivers.clear();
+        let seats = self.directory.seats_of(to).iter().map(|&seat| self.directory.seat(seat));
+        receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.index));
+        let mut text = std::mem::take(&mut self.text);
+        protocol::write_direct(&mut text, &from.user, data);
+        for &key in &receivers {
+            self.send(key as usize, Outgoing::Text(&text));
         }
+        self.text = text;
+        let found = !receivers.is_empty();
+        self.audience = receivers;
         found
     }
 
-    pub(super) fn health_ping(&mut self, nonce: u64) -> Frame {
+    pub(super) fn health_ping(&mut self, key: usize, nonce: u64) {
         protocol::write_health_ping(&mut self.text, nonce);
-        Frame::text(&self.text)
+        self.reply(key);
     }
 
     /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
@@ -184,9 +200,9 @@ impl Core {
         let shutdown = reason == CloseReason::ServerShutdown;
         let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
         protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
-        let frame = Frame::text(&self.text);
-        self.slots[key].wire.send(frame);
-        self.counters.frames_out += 1;
+        let text = std::mem::take(&mut self.text);
+        self.queue_anyhow(key, Outgoing::Text(&text));
+        self.text = text;
     }
 
     /// What the `welcome` names as the rate, in the long run.
@@ -228,7 +244,7 @@ impl Core {
         };
         let mut text = String::new();
         welcome.write(&mut text);
-        self.send(member.conn.index(), Frame::text(&text));
+        self.send(member.conn.index(), Outgoing::Text(&text));
         if !is_fresh && self.slots[member.conn.index()].member().is_some() {
             self.tell_presence(member.conn.index(), member.lobby_key);
         }
@@ -240,7 +256,7 @@ impl Core {
         self.introduce(lobby);
         if self.slots[key].member().is_some() {
             let frame = self.presence_state(lobby);
-            self.send(key, frame);
+            self.send(key, Outgoing::Frame(&frame));
         }
     }
 
@@ -300,7 +316,7 @@ impl Core {
         }
         if let Some(diff) = diff {
             let first_fresh = fresh.first().map(|&seat| self.directory.seat(seat).id);
-            self.send_to_members(lobby, &diff, None, |directory, seat| {
+            self.send_to_members(lobby, Outgoing::Frame(&diff), |directory, seat| {
                 first_fresh.is_none_or(|first| directory.seat(seat).id < first)
             });
         }
@@ -308,8 +324,17 @@ impl Core {
             && self.directory.get_lobby(lobby).is_some()
         {
             let to_all = telling == Telling::State;
-            self.send_to_members(lobby, &state, None, |_, seat| to_all || fresh.contains(&seat));
+            self.send_to_members(lobby, Outgoing::Frame(&state), |_, seat| to_all || fresh.contains(&seat));
         }
+    }
+}
+
+fn includes(exclude: Exclude<'_>, directory: &Directory, seat: SeatKey) -> bool {
+    match exclude {
+        Exclude::None => true,
+        Exclude::Conn(conn) => directory.seat(seat).conn != conn,
+        Exclude::User(user) => **directory.user_of(seat) != *user,
+        Exclude::Users(users) => !users.contains(&&**directory.user_of(seat)),
     }
 }
 

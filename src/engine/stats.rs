@@ -41,7 +41,7 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Messages received, text and binary.
     pub messages_in: u64,
-    /// Frames queued, one for each receiver.
+    /// Frames queued, one for each receiver: messages, pings and pongs.
     pub frames_out: u64,
     /// Frames of which the receiver was cut off before a byte was written.
     pub frames_dropped: u64,

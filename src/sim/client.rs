@@ -275,6 +275,7 @@ impl Link {
                 }
             }
             Received::Pong(payload) => {
+                self.frames += 1;
                 let expected = self.pings.pop_front();
                 if !self.is_spoiled && expected.map(u32::to_be_bytes).as_ref().map(|n| &n[..]) != Some(&payload[..]) {
                     return Err(format!("a pong with {payload:?}, where {expected:?} was due"));

@@ -15,7 +15,7 @@ use std::mem;
 use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::http::{self, Refusal};
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outboxes};
 use super::websocket::{Limits, Received, WebSocket};
 use crate::close::CloseReason;
 
@@ -30,10 +30,10 @@ pub(crate) enum Event<'a, 's> {
     BadHead(Refusal),
     Text(&'s str),
     Binary(&'s [u8]),
-    Ping,
+    Ping(&'s [u8]),
     Pong(&'s [u8]),
-    /// The peer sent a close frame, either first or as the answer to ours.
-    Close,
+    /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours.
+    Close(Option<Frame>),
     /// The peer broke the protocol.
     Fault(CloseReason),
 }
@@ -43,10 +43,7 @@ enum Phase {
     /// Collecting the request head: what came of it before this receive.
     Head(Vec<u8>),
     /// The head is read; the answer is not decided. Keeps what the client sends meanwhile.
-    Deciding {
-        upgrade: Upgrade,
-        early: Vec<u8>,
-    },
+    Deciding(Box<Deciding>),
     Open(WebSocket),
     /// Our close frame is queued, the peer's is awaited.
     Closing(WebSocket),
@@ -54,15 +51,23 @@ enum Phase {
     Finishing,
 }
 
+/// A request whose answer is not decided.
+#[derive(Debug)]
+struct Deciding {
+    upgrade: Upgrade,
+    early: Vec<u8>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     phase: Phase,
-    outbox: Outbox,
+    /// Only while something is queued: who is idle has none.
+    outbox: Option<Box<Outbox>>,
 }
 
 impl Connection {
     pub(crate) fn new() -> Connection {
-        Connection { phase: Phase::Head(Vec::new()), outbox: Outbox::default() }
+        Connection { phase: Phase::Head(Vec::new()), outbox: None }
     }
 
     /// Takes from `input` up to the next event. `None` when `input` is used up.
@@ -75,35 +80,33 @@ impl Connection {
     ) -> Option<Event<'a, 's>> {
         match &mut self.phase {
             Phase::Head(_) => self.poll_head(input, max_header_bytes),
-            Phase::Deciding { early, .. } => {
+            Phase::Deciding(deciding) => {
+                let early = &mut deciding.early;
                 early.extend_from_slice(mem::take(input));
                 let too_much = early.len() > max_header_bytes;
                 too_much.then(|| Event::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
             }
-            Phase::Open(websocket) => {
-                let received = websocket.receive(input, scratch, &mut self.outbox, limits)?;
-                if received == Received::Close {
+            Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
+                Received::Text(text) => Event::Text(text),
+                Received::Binary(bytes) => Event::Binary(bytes),
+                Received::Ping(payload) => Event::Ping(payload),
+                Received::Pong(payload) => Event::Pong(payload),
+                Received::Close(answer) => {
                     self.phase = Phase::Finishing;
+                    Event::Close(Some(answer))
                 }
-                Some(match received {
-                    Received::Text(text) => Event::Text(text),
-                    Received::Binary(bytes) => Event::Binary(bytes),
-                    Received::Ping => Event::Ping,
-                    Received::Pong(payload) => Event::Pong(payload),
-                    Received::Close => Event::Close,
-                    Received::Fault(reason) => Event::Fault(reason),
-                })
-            }
+                Received::Fault(reason) => Event::Fault(reason),
+            }),
             Phase::Closing(websocket) => {
                 // Of what a peer sent before it saw our close frame only its own close frame matters.
                 loop {
-                    match websocket.receive(input, scratch, &mut self.outbox, limits)? {
-                        Received::Close | Received::Fault(_) => break,
-                        Received::Text(_) | Received::Binary(_) | Received::Ping | Received::Pong(_) => {}
+                    match websocket.receive(input, scratch, limits)? {
+                        Received::Close(_) | Received::Fault(_) => break,
+                        Received::Text(_) | Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => {}
                     }
                 }
                 self.phase = Phase::Finishing;
-                Some(Event::Close)
+                Some(Event::Close(None))
             }
             Phase::Finishing => {
                 *input = &[];
@@ -153,43 +156,38 @@ impl Connection {
     }
 
     /// Answers the request with an upgrade: from now on this is a WebSocket.
-    pub(crate) fn accept(&mut self, upgrade: &Upgrade) {
-        self.outbox.push_answer(upgrade.response());
+    pub(crate) fn accept(&mut self, upgrade: &Upgrade, outboxes: &mut Outboxes) {
+        self.outbox_mut(outboxes).push_answer(upgrade.response());
         self.phase = Phase::Open(WebSocket::default());
     }
 
     /// Keeps what it takes to accept later.
     pub(crate) fn hold(&mut self, upgrade: Upgrade) {
-        self.phase = Phase::Deciding { upgrade, early: Vec::new() };
+        self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
 
     /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
-    pub(crate) fn accept_held(&mut self) -> Vec<u8> {
+    pub(crate) fn accept_held(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Finishing) {
-            Phase::Deciding { upgrade, early } => {
-                self.accept(&upgrade);
-                early
+            Phase::Deciding(deciding) => {
+                self.accept(&deciding.upgrade, outboxes);
+                deciding.early
             }
             phase => unreachable!("only a held request can be accepted later, this is {phase:?}"),
         }
     }
 
     /// Answers the request with an HTTP status; nothing follows.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal) {
-        self.outbox.push_answer(refusal.response());
+    pub(crate) fn refuse(&mut self, refusal: &Refusal, outboxes: &mut Outboxes) {
+        self.outbox_mut(outboxes).push_answer(refusal.response());
         self.phase = Phase::Finishing;
     }
 
-    /// Queues a frame.
-    pub(crate) fn send(&mut self, frame: Frame) {
-        self.outbox.push(frame.into_bytes());
-    }
-
     /// Queues a close frame and waits for the peer's.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str) {
+    pub(crate) fn close(&mut self, code: u16, reason: &'static str, outboxes: &mut Outboxes) {
         match mem::replace(&mut self.phase, Phase::Finishing) {
-            Phase::Open(mut websocket) => {
-                websocket.close(code, reason, &mut self.outbox);
+            Phase::Open(websocket) => {
+                self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes());
                 self.phase = Phase::Closing(websocket);
             }
             phase => unreachable!("only an open WebSocket can be closed, this is {phase:?}"),
@@ -206,7 +204,7 @@ impl Connection {
     }
 
     pub(crate) fn is_deciding(&self) -> bool {
-        matches!(self.phase, Phase::Deciding { .. })
+        matches!(self.phase, Phase::Deciding(_))
     }
 
     /// Whether the peer's close frame is awaited.
@@ -218,11 +216,33 @@ impl Connection {
         matches!(self.phase, Phase::Finishing)
     }
 
-    pub(crate) fn outbox(&self) -> &Outbox {
-        &self.outbox
+    /// What is queued; `None` when nothing is.
+    pub(crate) fn outbox(&self) -> Option<&Outbox> {
+        self.outbox.as_deref()
     }
 
-    pub(crate) fn outbox_mut(&mut self) -> &mut Outbox {
-        &mut self.outbox
+    /// Where to queue something. What is queued must be written, or dropped with [`give_back`](Self::give_back).
+    pub(crate) fn outbox_mut(&mut self, outboxes: &mut Outboxes) -> &mut Outbox {
+        self.outbox.get_or_insert_with(|| outboxes.take())
+    }
+
+    /// What is queued, to be written or looked through.
+    pub(crate) fn queued_mut(&mut self) -> Option<&mut Outbox> {
+        self.outbox.as_deref_mut()
+    }
+
+    /// Drops whatever is queued.
+    pub(crate) fn give_back(&mut self, outboxes: &mut Outboxes) {
+        self.outbox.take().into_iter().for_each(|outbox| outboxes.give(outbox));
+    }
+
+    /// Bytes that are queued.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outbox().map_or(0, Outbox::bytes)
+    }
+
+    /// What they count against `max_outbound_bytes`.
+    pub(crate) fn queued_cost(&self) -> usize {
+        self.outbox().map_or(0, Outbox::cost)
     }
 }

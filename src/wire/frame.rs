@@ -1,6 +1,6 @@
 //! A complete frame from server to client, encoded once and shared by everyone who gets it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
@@ -37,17 +37,6 @@ impl Frame {
         serde_json::to_string(value).map(|text| Frame::text(&text))
     }
 
-    /// A ping with up to 125 bytes of payload.
-    pub(crate) fn ping(payload: &[u8]) -> Frame {
-        assert!(payload.len() <= 125, "a control frame carries at most 125 bytes (RFC 6455 section 5.5)");
-        Frame::encode(OpCode::Control(Control::Ping), payload)
-    }
-
-    /// The answer to a ping (RFC 6455 section 5.5.3).
-    pub(super) fn pong(payload: &[u8]) -> Frame {
-        Frame::encode(OpCode::Control(Control::Pong), payload)
-    }
-
     /// A close frame with a code and a reason (RFC 6455 section 5.5.1).
     pub(super) fn close(code: u16, reason: &str) -> Frame {
         let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
@@ -61,13 +50,9 @@ impl Frame {
     }
 
     fn encode(opcode: OpCode, payload: &[u8]) -> Frame {
-        let header = FrameHeader { opcode, ..FrameHeader::default() };
-        let length = payload.len() as u64;
-        let mut buffer = BytesMut::with_capacity(header.len(length) + payload.len()).writer();
-        header.format(length, &mut buffer).expect("a growable buffer takes every byte");
-        let mut buffer = buffer.into_inner();
-        buffer.extend_from_slice(payload);
-        Frame(buffer.freeze())
+        let mut buffer = Vec::with_capacity(encoded_length(opcode, payload));
+        encode(opcode, payload, &mut buffer);
+        Frame(buffer.into())
     }
 
     /// The frame as it goes over the wire, header included.
@@ -78,6 +63,65 @@ impl Frame {
     pub(crate) fn into_bytes(self) -> Bytes {
         self.0
     }
+}
+
+/// A frame that is about to be sent: one that is encoded already, or what is encoded where it is going to lie.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outgoing<'a> {
+    Frame(&'a Frame),
+    Text(&'a str),
+    Binary(&'a [u8]),
+    /// Up to 125 bytes (RFC 6455 section 5.5).
+    Ping(&'a [u8]),
+    /// The answer to a ping (RFC 6455 section 5.5.3).
+    Pong(&'a [u8]),
+}
+
+impl Outgoing<'_> {
+    /// The length of the whole frame.
+    pub(crate) fn len(self) -> usize {
+        match self.parts() {
+            Ok((opcode, payload)) => encoded_length(opcode, payload),
+            Err(frame) => frame.as_bytes().len(),
+        }
+    }
+
+    /// Appends the whole frame.
+    pub(super) fn append_to(self, buffer: &mut Vec<u8>) {
+        match self.parts() {
+            Ok((opcode, payload)) => encode(opcode, payload, buffer),
+            Err(frame) => buffer.extend_from_slice(frame.as_bytes()),
+        }
+    }
+
+    /// The frame on its own.
+    pub(crate) fn to_frame(self) -> Frame {
+        match self.parts() {
+            Ok((opcode, payload)) => Frame::encode(opcode, payload),
+            Err(frame) => frame.clone(),
+        }
+    }
+
+    /// What is to be encoded, or the frame if it is already.
+    fn parts(&self) -> Result<(OpCode, &[u8]), &Frame> {
+        match self {
+            Outgoing::Frame(frame) => Err(frame),
+            Outgoing::Text(text) => Ok((OpCode::Data(Data::Text), text.as_bytes())),
+            Outgoing::Binary(bytes) => Ok((OpCode::Data(Data::Binary), bytes)),
+            Outgoing::Ping(payload) => Ok((OpCode::Control(Control::Ping), payload)),
+            Outgoing::Pong(payload) => Ok((OpCode::Control(Control::Pong), payload)),
+        }
+    }
+}
+
+fn encoded_length(opcode: OpCode, payload: &[u8]) -> usize {
+    FrameHeader { opcode, ..FrameHeader::default() }.len(payload.len() as u64) + payload.len()
+}
+
+fn encode(opcode: OpCode, payload: &[u8], buffer: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    header.format(payload.len() as u64, buffer).expect("a growable buffer takes every byte");
+    buffer.extend_from_slice(payload);
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use bytes::Bytes;
 use super::chorus::{Chorus, Part};
 
 /// What a queued frame costs beside its bytes, so that a flood of tiny frames cannot take many times the bound.
-const FRAME_OVERHEAD: usize = 64;
+pub(super) const FRAME_OVERHEAD: usize = 64;
 /// Slices per `writev`; far below the system's limit (1024 on Linux), as one send rarely takes more.
 const MAX_SLICES: usize = 64;
-/// Frames' places kept in an idle outbox; beyond it the memory is given back.
-const IDLE_CAPACITY: usize = 8;
+/// Frames' places that an outbox keeps when it is not in use; beyond it the memory is given back.
+const IDLE_CAPACITY: usize = 64;
+/// Outboxes that are kept for those who need one next.
+const MAX_SPARE: usize = 1024;
 
 /// How a write ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,26 @@ pub(crate) struct Outbox {
     answer_first: bool,
 }
 
+/// Outboxes that nobody uses, so that queueing needs no allocation and whoever is idle holds no memory for it.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
+pub(crate) struct Outboxes(Vec<Box<Outbox>>);
+
+impl Outboxes {
+    /// An empty outbox.
+    pub(super) fn take(&mut self) -> Box<Outbox> {
+        self.0.pop().unwrap_or_default()
+    }
+
+    /// Takes an outbox back, and drops what is left in it.
+    pub(super) fn give(&mut self, mut outbox: Box<Outbox>) {
+        if self.0.len() < MAX_SPARE {
+            outbox.clear();
+            self.0.push(outbox);
+        }
+    }
+}
+
 impl Outbox {
     /// Queues the answer to the request; nothing has been queued before it.
     pub(crate) fn push_answer(&mut self, answer: Bytes) {
@@ -80,32 +102,32 @@ impl Outbox {
     }
 
     pub(crate) fn push(&mut self, frame: Bytes) {
-        self.add(Data::Own(frame), None);
+        self.add(1, Data::Own(frame), None);
     }
 
     /// Queues a frame that only matters until the next one under the same key.
     pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes) {
-        self.add(Data::Own(frame), Some(key));
+        self.add(1, Data::Own(frame), Some(key));
     }
 
-    /// Queues a frame that lies in the buffer of its lobby. Before the turn ends, [`own`](Self::own) must be called if
-    /// it has not been written.
-    pub(crate) fn push_shared(&mut self, part: &Part) {
+    /// Queues frames that lie in the buffer of this turn. Before it ends, [`own`](Self::own) must be called if they have
+    /// not been written.
+    pub(crate) fn push_shared(&mut self, part: Part) {
         if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
-            && last.extend(part)
+            && last.extend(&part)
         {
             self.bytes += part.len();
-            self.frames += 1;
-            *frames += 1;
+            self.frames += part.frames();
+            *frames += part.frames() as u32;
         } else {
-            self.add(Data::Shared(part.clone()), None);
+            self.add(part.frames(), Data::Shared(part), None);
         }
     }
 
-    fn add(&mut self, data: Data, latest: Option<u64>) {
+    fn add(&mut self, frames: usize, data: Data, latest: Option<u64>) {
         self.bytes += data.len();
-        self.frames += 1;
-        self.queue.push_back(Queued { data, frames: 1, latest });
+        self.frames += frames;
+        self.queue.push_back(Queued { data, frames: frames as u32, latest });
     }
 
     /// Copies what still lies in the lobby's buffer, whose turn is about to end.
@@ -184,8 +206,10 @@ impl Outbox {
     }
 
     /// Drops everything, also a frame that has begun: for a connection that is cut off.
-    pub(crate) fn clear(&mut self) {
-        *self = Outbox::default();
+    fn clear(&mut self) {
+        self.queue.clear();
+        self.queue.shrink_to(IDLE_CAPACITY);
+        *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 
     /// Writes until everything is gone or the socket takes no more. Returns the bytes written, and whether all are.
@@ -202,9 +226,6 @@ impl Outbox {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-        }
-        if self.queue.capacity() > IDLE_CAPACITY {
-            self.queue = VecDeque::new();
         }
         Ok((total, Flow::Drained))
     }
@@ -224,7 +245,8 @@ impl Outbox {
         socket.write_vectored(&slices[..count])
     }
 
-    fn advance(&mut self, mut n: usize, chorus: &Chorus) {
+    /// The first `n` bytes have been written.
+    pub(crate) fn advance(&mut self, mut n: usize, chorus: &Chorus) {
         self.bytes -= n;
         if self.bytes == 0 {
             // The usual case: everything was taken, and it was one piece.
@@ -310,7 +332,7 @@ fn count_whole(bytes: &[u8], before: usize, written: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::Frame;
+    use crate::wire::frame::{Frame, Outgoing};
 
     /// Takes `step` bytes a call, and blocks every other call.
     struct Narrow {
@@ -397,7 +419,7 @@ mod tests {
                 let (mut chorus, mut outbox) = (Chorus::default(), Outbox::default());
                 let frames: Vec<Frame> = (0..8).map(|n| Frame::text(&"x".repeat(n))).collect();
                 for frame in &frames {
-                    outbox.push_shared(&chorus.append(0, frame.as_bytes()).expect("there is room"));
+                    outbox.push_shared(chorus.say_to_one(Outgoing::Frame(frame)).expect("there is room"));
                 }
                 let all: Vec<u8> = frames.iter().flat_map(|frame| frame.as_bytes().to_vec()).collect();
                 assert_eq!((outbox.queue.len(), outbox.bytes()), (1, all.len()));

@@ -13,7 +13,6 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::frame::Frame;
-use super::outbox::Outbox;
 use crate::close::CloseReason;
 
 /// The longest frame header: two bytes, eight of length, four of mask.
@@ -33,11 +32,11 @@ pub(crate) struct Limits {
 pub(crate) enum Received<'s> {
     Text(&'s str),
     Binary(&'s [u8]),
-    /// The pong is queued.
-    Ping,
+    /// To be answered by a pong with the same payload (RFC 6455 section 5.5.2).
+    Ping(&'s [u8]),
     Pong(&'s [u8]),
-    /// The peer sent a close frame; the answer is queued, unless ours went first. Nothing follows.
-    Close,
+    /// The peer sent a close frame, and this is the answer to it, if ours did not go first. Nothing follows.
+    Close(Frame),
     /// The peer broke the protocol. Nothing more can be understood.
     Fault(CloseReason),
 }
@@ -47,7 +46,6 @@ pub(crate) enum Received<'s> {
 pub(crate) struct WebSocket {
     /// What has begun to arrive. `None` between messages, as long as nothing is split.
     partial: Option<Box<Partial>>,
-    close_sent: bool,
 }
 
 /// A frame or a message of which more is to come.
@@ -92,7 +90,6 @@ impl WebSocket {
         &mut self,
         input: &mut &[u8],
         scratch: &'s mut Vec<u8>,
-        outbox: &mut Outbox,
         limits: Limits,
     ) -> Option<Received<'s>> {
         let complete = match self.next_complete(input, scratch, limits) {
@@ -105,48 +102,14 @@ impl WebSocket {
                 Err(_) => Received::Fault(CloseReason::BadUtf8),
             },
             Complete::Binary => Received::Binary(scratch),
-            Complete::Control(Control::Ping) => {
-                // After a close frame nothing else is sent (RFC 6455 section 5.5.1).
-                if !self.close_sent {
-                    outbox.push(Frame::pong(scratch).into_bytes());
-                }
-                Received::Ping
-            }
+            Complete::Control(Control::Ping) => Received::Ping(scratch),
             Complete::Control(Control::Pong) => Received::Pong(scratch),
-            Complete::Control(Control::Close) => self.receive_close(scratch, outbox),
+            Complete::Control(Control::Close) => match answer_to_close(scratch) {
+                Ok(answer) => Received::Close(answer),
+                Err(reason) => Received::Fault(reason),
+            },
             Complete::Control(Control::Reserved(_)) => unreachable!("the header was refused"),
         })
-    }
-
-    /// Queues a close frame. What the peer sends from then on is read only for its own close frame.
-    pub(crate) fn close(&mut self, code: u16, reason: &str, outbox: &mut Outbox) {
-        if !mem::replace(&mut self.close_sent, true) {
-            outbox.push(Frame::close(code, reason).into_bytes());
-        }
-    }
-
-    /// A close frame is empty, or a code and a reason in UTF-8 (RFC 6455 section 5.5.1). It is answered by its like.
-    fn receive_close(&mut self, payload: &[u8], outbox: &mut Outbox) -> Received<'static> {
-        let Some((code, reason)) = payload.split_first_chunk() else {
-            if !payload.is_empty() {
-                return Received::Fault(CloseReason::ProtocolError);
-            }
-            if !mem::replace(&mut self.close_sent, true) {
-                outbox.push(Frame::empty_close().into_bytes());
-            }
-            return Received::Close;
-        };
-        let code = u16::from_be_bytes(*code);
-        if !CloseCode::from(code).is_allowed() {
-            return Received::Fault(CloseReason::ProtocolError);
-        }
-        match str::from_utf8(reason) {
-            Ok(reason) => {
-                self.close(code, reason, outbox);
-                Received::Close
-            }
-            Err(_) => Received::Fault(CloseReason::BadUtf8),
-        }
     }
 
     fn next_complete(
@@ -292,6 +255,19 @@ impl Partial {
     }
 }
 
+/// A close frame is empty, or a code and a reason in UTF-8 (RFC 6455 section 5.5.1). It is answered by its like.
+fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
+    let Some((code, reason)) = payload.split_first_chunk() else {
+        return if payload.is_empty() { Ok(Frame::empty_close()) } else { Err(CloseReason::ProtocolError) };
+    };
+    let code = u16::from_be_bytes(*code);
+    if !CloseCode::from(code).is_allowed() {
+        return Err(CloseReason::ProtocolError);
+    }
+    let reason = str::from_utf8(reason).map_err(|_| CloseReason::BadUtf8)?;
+    Ok(Frame::close(code, reason))
+}
+
 /// Reads a frame's header and returns it with its own length; `None` when more of it must arrive.
 fn parse_header(bytes: &[u8]) -> Result<Option<(Current, usize)>, CloseReason> {
     let mut cursor = Cursor::new(bytes);
@@ -341,7 +317,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use crate::sim::wire::{self, Opcode};
-    use crate::wire::chorus::Chorus;
+    use crate::wire::frame::Outgoing;
 
     const LIMITS: Limits = Limits { max_message_bytes: 300, max_fragments: 1000 };
 
@@ -358,18 +334,24 @@ mod tests {
 
     /// Feeds `stream` cut as `cuts` says. Returns what was seen, and what was answered.
     fn ours(stream: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u8>) {
-        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
-        let (mut seen, mut rest) = (Vec::new(), stream);
+        let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
+        let (mut seen, mut answered, mut rest) = (Vec::new(), Vec::new(), stream);
         'all: while !rest.is_empty() {
             let (mut input, after) = rest.split_at(cut().min(rest.len()));
             rest = after;
-            while let Some(received) = websocket.receive(&mut input, &mut scratch, &mut outbox, LIMITS) {
+            while let Some(received) = websocket.receive(&mut input, &mut scratch, LIMITS) {
                 seen.push(match received {
                     Received::Text(text) => Seen::Text(text.to_owned()),
                     Received::Binary(bytes) => Seen::Binary(bytes.to_vec()),
-                    Received::Ping => Seen::Ping,
+                    Received::Ping(payload) => {
+                        Outgoing::Pong(payload).append_to(&mut answered);
+                        Seen::Ping
+                    }
                     Received::Pong(bytes) => Seen::Pong(bytes.to_vec()),
-                    Received::Close => Seen::Close,
+                    Received::Close(answer) => {
+                        answered.extend_from_slice(answer.as_bytes());
+                        Seen::Close
+                    }
                     Received::Fault(_) => Seen::Fault,
                 });
                 if matches!(seen.last(), Some(Seen::Close | Seen::Fault)) {
@@ -378,8 +360,6 @@ mod tests {
             }
             assert!(input.is_empty(), "what is not answered is kept");
         }
-        let mut answered = Vec::new();
-        outbox.write_to(&mut answered, &Chorus::default()).expect("a vector takes everything");
         (seen, answered)
     }
 
@@ -517,9 +497,9 @@ mod tests {
     fn a_text_fails_at_the_first_byte_that_cannot_be_utf8() {
         // U+0041, then F4 90: no sequence that begins like this exists (RFC 3629 section 3).
         let frame = wire::frame(Opcode::TEXT, true, b"A\xf4\x90abcdefghij", [7; 4]);
-        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         for (at, byte) in frame.iter().enumerate() {
-            let received = websocket.receive(&mut &[*byte][..], &mut scratch, &mut outbox, LIMITS);
+            let received = websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS);
             if at < 6 + 2 {
                 assert_eq!(received, None);
             } else {
@@ -531,27 +511,27 @@ mod tests {
 
     #[test]
     fn an_idle_connection_owns_no_buffer() {
-        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         let mut bytes = wire::text("one");
         bytes.extend(wire::frame(Opcode::TEXT, false, b"tw", [1; 4]));
         bytes.extend(wire::frame(Opcode::CONTINUATION, true, b"o", [1; 4]));
         for byte in &bytes {
-            websocket.receive(&mut &[*byte][..], &mut scratch, &mut outbox, LIMITS);
+            websocket.receive(&mut &[*byte][..], &mut scratch, LIMITS);
         }
         assert_eq!(scratch, b"two");
         assert!(websocket.partial.is_none());
-        assert_eq!(size_of::<WebSocket>(), 16);
+        assert_eq!(size_of::<WebSocket>(), 8);
     }
 
     #[test]
     fn fragments_are_bounded() {
         let limits = Limits { max_fragments: 3, ..LIMITS };
-        let (mut websocket, mut outbox, mut scratch) = (WebSocket::default(), Outbox::default(), Vec::new());
+        let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         let mut bytes = wire::frame(Opcode::BINARY, false, b"", [1; 4]);
         for _ in 0..3 {
             bytes.extend(wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]));
         }
-        let received = websocket.receive(&mut &bytes[..], &mut scratch, &mut outbox, limits);
+        let received = websocket.receive(&mut &bytes[..], &mut scratch, limits);
         assert_eq!(received, Some(Received::Fault(CloseReason::PolicyViolation)));
     }
 }

@@ -19,8 +19,11 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: u32,
-    period: Duration,
     burst: u32,
+    /// In nanoseconds.
+    period: u64,
+    /// Nanoseconds in which a whole burst may happen; `None` when nothing is ever allowed.
+    whole: Option<u64>,
 }
 
 impl Rate {
@@ -35,7 +38,11 @@ impl Rate {
     ///
     /// With a `count` or `burst` of 0 nothing is ever allowed.
     pub const fn new(count: u32, period: Duration, burst: u32) -> Rate {
-        Rate { count, period, burst }
+        // Longer than five centuries is for ever.
+        let nanos = period.as_nanos();
+        let period = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
+        let rate = Rate { count, burst, period, whole: None };
+        Rate { whole: rate.span_of(burst), ..rate }
     }
 
     /// How many in each period.
@@ -45,7 +52,7 @@ impl Rate {
 
     /// The period.
     pub const fn period(self) -> Duration {
-        self.period
+        Duration::from_nanos(self.period)
     }
 
     /// How many at once.
@@ -56,18 +63,22 @@ impl Rate {
     /// Nanoseconds in which `amount` may happen; `None` when nothing is ever allowed.
     ///
     /// Divided once for the whole amount: of a rate of bytes, a rounded interval between two would be percents off.
-    fn span_of(self, amount: u32) -> Option<u64> {
+    const fn span_of(self, amount: u32) -> Option<u64> {
         if self.count == 0 || self.burst == 0 {
             return None;
         }
-        let (period, amount, count) = (self.period.as_nanos(), u128::from(amount), u128::from(self.count));
-        Some(u64::try_from(period.saturating_mul(amount) / count).unwrap_or(u64::MAX))
+        // Wide divisions are slow, and hardly ever needed.
+        if let Some(product) = self.period.checked_mul(amount as u64) {
+            return Some(product / self.count as u64);
+        }
+        let span = self.period as u128 * amount as u128 / self.count as u128;
+        Some(if span > u64::MAX as u128 { u64::MAX } else { span as u64 })
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:?} burst {}", self.count, self.period, self.burst)
+        write!(f, "{}/{:?} burst {}", self.count, self.period(), self.burst)
     }
 }
 
@@ -109,7 +120,7 @@ impl Bucket {
     /// [`Denied`]; nothing was taken.
     pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
         let for_ever = Denied { retry_after: Duration::MAX };
-        let (Some(cost), Some(whole)) = (rate.span_of(amount), rate.span_of(rate.burst)) else { return Err(for_ever) };
+        let (Some(cost), Some(whole)) = (rate.span_of(amount), rate.whole) else { return Err(for_ever) };
         if amount > rate.burst {
             return Err(for_ever);
         }
@@ -152,11 +163,11 @@ impl Bucket {
 
     /// How many could be taken now.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
-        if rate.count == 0 || rate.period.is_zero() {
+        if rate.count == 0 || rate.period == 0 {
             return if rate.count == 0 { 0 } else { rate.burst };
         }
         let missing = u128::from(self.full_at.saturating_sub(nanos(now)));
-        let missing = (missing * u128::from(rate.count)).div_ceil(rate.period.as_nanos());
+        let missing = (missing * u128::from(rate.count)).div_ceil(u128::from(rate.period));
         rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 

@@ -38,9 +38,9 @@ impl Core {
     ///
     /// `None` when there is no such member, also when being told has ended it, as too slow.
     fn introduced(&mut self, conn: ConnId) -> Option<usize> {
-        let lobby = self.slot(conn)?.member()?.lobby_key;
+        let lobby = self.slot(conn)?.lobby()?;
         self.introduce(lobby);
-        self.slot(conn)?.member().map(|member| member.conn.index())
+        self.slot(conn)?.seat().map(|_| conn.index())
     }
 
     pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {

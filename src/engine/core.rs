@@ -14,7 +14,7 @@ use slab::Slab;
 use super::drain::{Drain, Partings};
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
-use super::rates::{Addresses, network_of};
+use super::rates::{Addresses, Rates, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
 use super::wheel::TimerWheel;
@@ -49,6 +49,7 @@ pub(crate) struct Core {
     pub(super) slots: Slab<Slot>,
     pub(super) directory: Directory,
     pub(super) wheel: TimerWheel,
+    pub(super) rates: Rates,
     pub(super) addresses: Addresses,
     pub(super) counters: Counters,
     pub(super) happenings: VecDeque<Happening>,
@@ -88,6 +89,7 @@ impl Core {
     pub(super) fn new(config: Config, speech: Speech, start: Start) -> Core {
         Core {
             directory: Directory::new(&config),
+            rates: Rates::new(&config),
             addresses: Addresses::new(&config),
             wheel: TimerWheel::new(config.wheel_granule),
             config,
@@ -179,7 +181,7 @@ impl Core {
             self.set_closing(index);
             self.refuse_http(index, &Refusal::new(503, "the server is busy; try again in a moment"));
         } else {
-            self.slots[index].step_deadline = self.now + self.config.handshake_timeout;
+            self.slots[index].deadline = self.now + self.config.handshake_timeout;
             self.rearm(index);
         }
         Ok(id)
@@ -195,7 +197,7 @@ impl Core {
         }
         let mut held: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
         for &id in self.pending.values() {
-            held.entry(network_of(self.slots[id.index()].peer.ip())).or_insert((0, id)).0 += 1;
+            held.entry(network_of(self.slots[id.index()].peer.address().ip())).or_insert((0, id)).0 += 1;
         }
         let own = held.get(&network_of(address)).map_or(0, |&(count, _)| count);
         match held.into_values().max_by_key(|&(count, _)| count) {
@@ -251,7 +253,7 @@ impl Core {
             Standing::Closing(order) => {
                 self.closing.remove(&order);
             }
-            Standing::Seated(_) => unreachable!("vacate() has freed the seat"),
+            Standing::Seated(..) => unreachable!("vacate() has freed the seat"),
             Standing::Gone => return,
         }
         let id = slot.id;
@@ -294,14 +296,17 @@ impl Core {
             // and then who is there.
             self.introduce(self.directory.seat(own).lobby);
         }
+        // Whoever loses its seat is noted while it still has it.
+        let replaced = self.directory.seat_to_replace(user).map(|own| self.directory.seat(own).conn);
+        let replaced = replaced.and_then(|conn| self.member(conn.index()));
         let Joined { seat, took_over, gave_up } = match reservation {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
             None => self.directory.join(code, user, id, unix)?,
         };
         if let Some(old) = took_over.or(gave_up) {
-            self.record_end(old.index(), CloseReason::Replaced);
+            let member = replaced.expect("a seat's connection is seated");
+            self.record_end_of(old.index(), Some(&member), CloseReason::Replaced);
             if gave_up.is_some() {
-                let member = self.slots[old.index()].member().expect("a seat's connection is seated").clone();
                 self.left(member, LeaveReason::Replaced);
             }
             // Its seat is not its own any more, so there is nothing to vacate.
@@ -309,29 +314,24 @@ impl Core {
             self.say_goodbye(old.index(), CloseReason::Replaced);
         }
         let lobby_key = self.directory.seat(seat).lobby;
-        let member = Member {
-            conn: id,
-            user: self.directory.user_of(seat).clone(),
-            lobby: self.directory.lobby_ref(lobby_key).code.clone(),
-            seat: self.directory.seat(seat).id,
-            seat_key: seat,
-            lobby_key,
-        };
         info!(
             "conn={id} peer={} joined user={user:?} lobby={code}{}",
-            self.slots[key].peer,
+            self.slots[key].peer.address(),
             taken_over_word(took_over)
         );
         self.pending.remove(&id.generation);
         let slot = &mut self.slots[key];
-        slot.standing = Standing::Seated(member.clone());
-        slot.meter.tier = identity.tier;
-        slot.expires =
+        slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
+        slot.meter.set_tier(identity.tier);
+        let expires =
             identity.expires.map_or(Time::NEVER, |millis| expiry(millis, self.start_unix, self.config.token_grace));
-        slot.retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
+        let retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
+        slot.deadline = expires.min(retires);
+        slot.retires = retires < expires;
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
         }
+        let member = self.member(key).expect("it has just been seated");
         self.tune_in(key);
         self.rearm(key);
         if let Some(old) = took_over {
@@ -356,7 +356,21 @@ impl Core {
 
     /// Whether `member` is still in the seat it describes.
     pub(super) fn is_seated(&self, member: &Member) -> bool {
-        self.slots.get(member.conn.index()).and_then(Slot::member).is_some_and(|seated| seated.conn == member.conn)
+        self.slots.get(member.conn.index()).is_some_and(|slot| slot.id == member.conn && slot.seat().is_some())
+    }
+
+    /// Who is in the seat that the connection under `key` holds.
+    pub(super) fn member(&self, key: usize) -> Option<Member> {
+        let slot = &self.slots[key];
+        let (seat_key, lobby_key) = (slot.seat()?, slot.lobby()?);
+        Some(Member {
+            conn: slot.id,
+            user: self.directory.user_of(seat_key).clone(),
+            lobby: self.directory.lobby_ref(lobby_key).code.clone(),
+            seat: self.directory.seat(seat_key).id,
+            seat_key,
+            lobby_key,
+        })
     }
 
     /// A member's seat is free; the others, and the application, have to be told.
@@ -423,13 +437,11 @@ impl Core {
             assert!(self.waiting(key).cost <= bound, "max_outbound_bytes: {slot:?}");
             match &slot.standing {
                 Standing::Pending(_) => pending += 1,
-                Standing::Seated(member) => {
+                &Standing::Seated(seat, lobby) => {
                     seated += 1;
                     assert!(slot.ended.is_none() && slot.wire.is_open(), "a member's connection is open");
-                    assert_eq!(member.conn, slot.id);
-                    let seat = self.directory.seat(member.seat_key);
-                    assert_eq!((seat.conn, seat.id, seat.lobby), (slot.id, member.seat, member.lobby_key));
-                    assert_eq!(*self.directory.user_of(member.seat_key), member.user);
+                    let seat = self.directory.seat(seat as usize);
+                    assert_eq!((seat.conn, seat.lobby), (slot.id, lobby as usize));
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }

@@ -113,8 +113,8 @@ impl Core {
 
     /// The connections of all members, oldest first.
     pub(super) fn members_by_age(&self) -> Vec<ConnId> {
-        let members = self.slots.iter().filter_map(|(_, slot)| slot.member());
-        let mut conns: Vec<ConnId> = members.map(|member| member.conn).collect();
+        let members = self.slots.iter().filter(|(_, slot)| slot.seat().is_some());
+        let mut conns: Vec<ConnId> = members.map(|(_, slot)| slot.id).collect();
         conns.sort_unstable_by_key(|conn| conn.generation);
         conns
     }

@@ -6,7 +6,7 @@ use log::{debug, info};
 
 use super::core::{Core, Happening};
 use super::drain::shutting_down;
-use super::member::Speech;
+use super::member::{Member, Speech};
 use super::slot::Standing;
 use crate::close::CloseReason;
 use crate::wire::frame::Frame;
@@ -15,6 +15,11 @@ use crate::wire::http::Refusal;
 impl Core {
     /// Notes why a connection ends. False when it is ending already: the first reason stands.
     pub(super) fn record_end(&mut self, key: usize, reason: CloseReason) -> bool {
+        self.slots[key].ended.is_none() && self.record_end_of(key, self.member(key).as_ref(), reason)
+    }
+
+    /// The same for a connection that is, or was until now, that of `member`.
+    pub(super) fn record_end_of(&mut self, key: usize, member: Option<&Member>, reason: CloseReason) -> bool {
         let slot = &mut self.slots[key];
         if slot.ended.is_some() {
             return false;
@@ -23,21 +28,21 @@ impl Core {
         self.counters.count_close(reason);
         let unanswered = slot.health.end_checks();
         self.counters.health_checks_failed += unanswered as u64;
-        if let Some(member) = slot.member() {
+        if let Some(member) = member {
             // Before it leaves, so that every check has a result and nothing follows the leave.
             self.happenings.extend((0..unanswered).map(|_| Happening::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
-        match slot.member() {
+        let peer = slot.peer.address();
+        match member {
             Some(member) => info!(
-                "conn={} peer={} closed: {reason}: {} user={:?} lobby={}",
+                "conn={} peer={peer} closed: {reason}: {} user={:?} lobby={}",
                 slot.id,
-                slot.peer,
                 reason.explain(),
                 member.user(),
                 member.lobby()
             ),
-            None => debug!("conn={} peer={} closed: {reason}: {}", slot.id, slot.peer, reason.explain()),
+            None => debug!("conn={} peer={peer} closed: {reason}: {}", slot.id, reason.explain()),
         }
         true
     }
@@ -50,8 +55,8 @@ impl Core {
                     self.directory.cancel(reservation);
                 }
             }
-            Standing::Seated(member) => {
-                let member = member.clone();
+            Standing::Seated(..) => {
+                let member = self.member(key).expect("it is seated");
                 let why = reason.leave_reason();
                 self.directory.leave(member.seat_key, why);
                 self.set_closing(key);
@@ -138,8 +143,8 @@ impl Core {
     /// does not want to hear the reason.
     pub(super) fn has_lingered(&mut self, key: usize, count: usize) -> bool {
         let slot = &mut self.slots[key];
-        slot.lingered = slot.lingered.saturating_add(count);
-        let too_much = slot.lingered > self.config.max_linger_bytes.0;
+        slot.lingered = slot.lingered.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let too_much = slot.lingered as usize > self.config.max_linger_bytes.0;
         if too_much {
             debug!("conn={} cut off: it went on sending", slot.id);
             self.release(key);
@@ -160,7 +165,7 @@ impl Core {
     }
 
     pub(super) fn set_step(&mut self, key: usize, span: Duration) {
-        self.slots[key].step_deadline = self.now + span;
+        self.slots[key].deadline = self.now + span;
         self.rearm(key);
     }
 }

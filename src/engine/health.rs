@@ -18,25 +18,37 @@ struct Check {
 #[derive(Debug)]
 pub(crate) struct Health {
     last_heard: Time,
-    /// When the ping that is not answered yet was sent.
-    ping_sent: Option<Time>,
+    /// When the ping that is not answered yet was sent, or [`Time::NEVER`].
+    ping_sent: Time,
+    /// Once there is one to think of.
+    checks: Option<Box<Checks>>,
+}
+
+#[derive(Debug)]
+struct Checks {
     /// The last nonce used; each is larger than the one before.
     nonce: u64,
     /// Oldest first.
-    checks: Vec<Check>,
+    open: Vec<Check>,
     /// When to begin the next periodic check.
-    next_check: Time,
+    next: Time,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks { nonce: 0, open: Vec::new(), next: Time::NEVER }
+    }
 }
 
 impl Health {
     pub(crate) fn new(now: Time) -> Health {
-        Health { last_heard: now, ping_sent: None, nonce: 0, checks: Vec::new(), next_check: Time::NEVER }
+        Health { last_heard: now, ping_sent: Time::NEVER, checks: None }
     }
 
     /// Bytes were received: the path is alive. Touches no timer.
     pub(crate) fn heard(&mut self, now: Time) {
         self.last_heard = now;
-        self.ping_sent = None;
+        self.ping_sent = Time::NEVER;
     }
 
     pub(crate) fn last_heard(&self) -> Time {
@@ -45,70 +57,68 @@ impl Health {
 
     /// When a ping is due, or when the one under way has taken too long.
     pub(crate) fn path_deadline(&self, interval: Duration, timeout: Duration) -> Time {
-        match self.ping_sent {
-            Some(sent) => sent + timeout,
-            None => self.last_heard + interval,
-        }
+        if self.is_pinged() { self.ping_sent + timeout } else { self.last_heard + interval }
     }
 
     pub(crate) fn is_pinged(&self) -> bool {
-        self.ping_sent.is_some()
+        self.ping_sent != Time::NEVER
     }
 
     pub(crate) fn pinged(&mut self, now: Time) {
-        self.ping_sent = Some(now);
+        self.ping_sent = now;
     }
 
     /// When the first check ends unanswered, or the next periodic one begins.
     pub(crate) fn check_deadline(&self) -> Time {
-        self.checks.iter().map(|check| check.deadline).fold(self.next_check, Time::min)
+        let Some(checks) = &self.checks else { return Time::NEVER };
+        checks.open.iter().map(|check| check.deadline).fold(checks.next, Time::min)
     }
 
     pub(crate) fn next_check(&self) -> Time {
-        self.next_check
+        self.checks.as_ref().map_or(Time::NEVER, |checks| checks.next)
     }
 
     pub(crate) fn schedule_check(&mut self, at: Time) {
-        self.next_check = at;
+        self.checks.get_or_insert_default().next = at;
     }
 
     /// Begins a check. Returns its nonce, at least `stamp` and larger than all before.
     pub(crate) fn begin_check(&mut self, now: Time, timeout: Duration, stamp: u64) -> u64 {
-        self.nonce = stamp.max(self.nonce + 1);
-        self.checks.push(Check { nonce: self.nonce, sent: now, deadline: now + timeout });
-        self.nonce
+        let checks = self.checks.get_or_insert_default();
+        checks.nonce = stamp.max(checks.nonce + 1);
+        checks.open.push(Check { nonce: checks.nonce, sent: now, deadline: now + timeout });
+        checks.nonce
     }
 
     /// Ends the check that was begun with `nonce`. Returns how long it took; `None` for a nonce that is unknown,
     /// answered before, or too late.
     pub(crate) fn answer(&mut self, now: Time, nonce: u64) -> Option<Duration> {
-        let at = self.checks.iter().position(|check| check.nonce == nonce && now <= check.deadline)?;
-        Some(now - self.checks.remove(at).sent)
+        let open = &mut self.checks.as_mut()?.open;
+        let at = open.iter().position(|check| check.nonce == nonce && now <= check.deadline)?;
+        Some(now - open.remove(at).sent)
     }
 
     /// Ends the checks whose time is over. Returns how many.
     pub(crate) fn expire_checks(&mut self, now: Time) -> usize {
-        let before = self.checks.len();
-        self.checks.retain(|check| now < check.deadline);
-        before - self.checks.len()
+        let Some(checks) = &mut self.checks else { return 0 };
+        let before = checks.open.len();
+        checks.open.retain(|check| now < check.deadline);
+        before - checks.open.len()
     }
 
     /// Ends the oldest checks so that at most `bound` are left. Returns how many.
     pub(crate) fn trim_checks(&mut self, bound: usize) -> usize {
-        let excess = self.checks.len().saturating_sub(bound);
-        self.checks.drain(..excess);
+        let excess = self.open_checks().saturating_sub(bound);
+        self.checks.iter_mut().for_each(|checks| drop(checks.open.drain(..excess)));
         excess
     }
 
     /// Ends all checks. Returns how many.
     pub(crate) fn end_checks(&mut self) -> usize {
-        let ended = self.checks.len();
-        self.checks = Vec::new();
-        self.next_check = Time::NEVER;
-        ended
+        self.checks.take().map_or(0, |checks| checks.open.len())
     }
 
     pub(crate) fn open_checks(&self) -> usize {
-        self.checks.len()
+        self.checks.as_ref().map_or(0, |checks| checks.open.len())
     }
 }

@@ -15,8 +15,8 @@ impl Core {
         let Some(slot) = self.slots.get(key) else { return };
         match (&slot.standing, slot.ended) {
             (Standing::Gone, _) => return,
-            (Standing::Seated(_), _) => self.keep_alive(key),
-            (_, _) if self.now < slot.step_deadline => {}
+            (Standing::Seated(..), _) => self.keep_alive(key),
+            (_, _) if self.now < slot.deadline => {}
             (_, Some(_)) if self.must_flush(slot) => self.set_step(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
@@ -41,17 +41,14 @@ impl Core {
     }
 
     fn keep_alive(&mut self, key: usize) {
-        if self.now >= self.slots[key].expires {
-            return self.end(key, CloseReason::TokenExpired);
-        }
-        if self.now >= self.slots[key].retires {
-            return self.end(key, CloseReason::MaxLifetime);
-        }
         let slot = &mut self.slots[key];
-        let member = slot.member().expect("only members are kept alive").clone();
+        if self.now >= slot.deadline {
+            let reason = if slot.retires { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
+            return self.end(key, reason);
+        }
         let late = slot.health.expire_checks(self.now);
-        self.counters.health_checks_failed += late as u64;
-        self.happenings.extend((0..late).map(|_| Happening::Health(member.clone(), None)));
+        self.tell_unanswered(key, late);
+        let slot = &mut self.slots[key];
         if self.now >= slot.health.next_check()
             && let Some(interval) = self.config.health_interval
         {
@@ -75,16 +72,23 @@ impl Core {
         }
     }
 
+    /// So many of a member's health checks were not answered.
+    fn tell_unanswered(&mut self, key: usize, count: usize) {
+        self.counters.health_checks_failed += count as u64;
+        for _ in 0..count {
+            let member = self.member(key).expect("only members are checked");
+            self.happenings.push_back(Happening::Health(member, None));
+        }
+    }
+
     /// Begins a health check of a member's page. Returns its nonce.
     pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) -> u64 {
         let stamp = self.unix_micros() / 1000;
         let slot = &mut self.slots[key];
-        let member = slot.member().expect("only members are checked").clone();
         let nonce = slot.health.begin_check(self.now, timeout, stamp);
         let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
-        self.counters.health_checks_failed += displaced as u64;
-        self.happenings.extend((0..displaced).map(|_| Happening::Health(member.clone(), None)));
+        self.tell_unanswered(key, displaced);
         match self.speech {
             Speech::Json => self.health_ping(key, nonce),
             Speech::Opaque => {
@@ -105,9 +109,9 @@ impl Core {
     }
 
     pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
-        let slot = &mut self.slots[key];
-        let member = slot.member()?.clone();
-        let latency = slot.health.answer(self.now, nonce)?;
+        self.slots[key].seat()?;
+        let latency = self.slots[key].health.answer(self.now, nonce)?;
+        let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
         self.happenings.push_back(Happening::Health(member, Some(latency)));
         Some(latency)

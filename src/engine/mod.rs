@@ -190,7 +190,7 @@ impl<A: App> Engine<A> {
             return;
         }
         let Standing::Pending(waiting) = &mut slot.standing else { return };
-        let Waiting { code, reservation } = waiting.take().expect("a held request waits for its authorization");
+        let Waiting { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
         let key = conn.index();
         let early = self.core.slots[key].wire.accept_held(&mut self.core.outboxes);
         let outcome = match self.core.judge(answer, &code) {
@@ -260,10 +260,8 @@ impl<A: App> Engine<A> {
 
     /// The next connection with something to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
-        self.core.introduce_all();
-        self.tell();
-        // What the application said to that may have changed lobbies again.
-        while !self.core.unsettled.is_empty() {
+        // What the application says to what it is told may change lobbies again.
+        while !self.core.unsettled.is_empty() || !self.core.happenings.is_empty() {
             self.core.introduce_all();
             self.tell();
         }
@@ -367,7 +365,7 @@ impl<A: App> Engine<A> {
         let key = conn.index();
         let terms = Terms {
             conn,
-            peer: core.slots[key].peer,
+            peer: core.slots[key].peer.address(),
             max_headers: core.config.max_headers,
             trusted_proxies: core.config.trusted_proxies,
             subprotocols: A::SPEECH.subprotocols(),
@@ -408,7 +406,7 @@ impl<A: App> Engine<A> {
         match A::SPEECH {
             Speech::Opaque => self.on_app_message(key, Message::Text(text)),
             Speech::Json => {
-                let Some(member) = self.core.slots[key].member().cloned() else { return };
+                let Some(member) = self.core.member(key) else { return };
                 self.core.counters.messages_in += 1;
                 self.on_request(&member, text);
             }
@@ -416,7 +414,7 @@ impl<A: App> Engine<A> {
     }
 
     fn on_app_message(&mut self, key: usize, message: Message<'_>) {
-        let Some(member) = self.core.slots[key].member().cloned() else { return };
+        let Some(member) = self.core.member(key) else { return };
         self.core.counters.messages_in += 1;
         if let Err(denied) = self.core.charge_message(key) {
             return self.core.rate_limited(key, None, denied);
@@ -517,7 +515,7 @@ impl Core {
             Ok(reservation) => {
                 let slot = &mut self.slots[key];
                 slot.wire.hold(upgrade);
-                slot.standing = Standing::Pending(Some(Waiting { code: code.into(), reservation }));
+                slot.standing = Standing::Pending(Some(Box::new(Waiting { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
             Err(reason) => self.decide(key, upgrade, code, Err(reason)),

@@ -381,7 +381,7 @@ impl Core {
         let mut asked = Vec::with_capacity(conns.len());
         for conn in conns {
             // The ping before may have ended it, when the lobby was too slow to be told of that.
-            let Some(seat) = self.slots[conn.index()].member().map(|member| member.seat) else { continue };
+            let Some(seat) = self.slots[conn.index()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.index(), timeout);
             self.rearm(conn.index());
             let ended = self.slots[conn.index()].ended.is_some();
@@ -442,7 +442,7 @@ impl Core {
             user: Arc::clone(self.directory.user_of(key)),
             lobby: Arc::clone(&self.directory.lobby_ref(seat.lobby).code),
             seat: seat.id,
-            peer: slot.peer,
+            peer: slot.peer.address(),
             queued_bytes: self.waiting(seat.conn.index()).bytes,
             idle: self.now - slot.health.last_heard(),
         }

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use slab::Slab;
+
 use super::core::Core;
 use super::member::Speech;
 use crate::close::{CloseReason, Reject};
@@ -13,64 +15,127 @@ use crate::rate::{Bucket, Denied, Rate, Remembered};
 use crate::time::Time;
 use crate::wire::http::Refusal;
 
+/// The rates of the configuration. `None` where there is no limit.
+#[derive(Debug)]
+pub(crate) struct Rates {
+    message: Option<Rate>,
+    user_message: Option<Rate>,
+    byte: Option<Rate>,
+    user_byte: Option<Rate>,
+    control: Option<Rate>,
+    attempt: Option<Rate>,
+    strike: Rate,
+}
+
+impl Rates {
+    pub(crate) fn new(config: &Config) -> Rates {
+        Rates {
+            message: config.message_rate(),
+            user_message: config.user_message_rate(),
+            byte: config.byte_rate(),
+            user_byte: config.user_byte_rate(),
+            control: config.control_rate(),
+            attempt: config.attempt_rate(),
+            strike: Rate::new(1, Duration::from_secs(1), config.max_rate_strikes),
+        }
+    }
+}
+
 /// What one connection has used up.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    /// The rate of the connection's identity, in place of the configuration's.
-    pub(crate) tier: Option<Rate>,
     messages: Bucket,
     bytes: Bucket,
     control: Bucket,
-    strikes: Bucket,
     /// Bytes received that no bucket has paid for yet.
     owed: u32,
+    unusual: Option<Box<Unusual>>,
+}
+
+/// What only those need who have a rate of their own, or were beyond theirs.
+#[derive(Debug, Default)]
+struct Unusual {
+    /// The rate of the connection's identity, in place of the configuration's.
+    tier: Option<Rate>,
+    strikes: Bucket,
     /// Set while what is being read is more than the rate of bytes: its messages are refused.
     over: Option<Denied>,
     /// When the next `rate_limited` that nobody asked for may be sent.
     error_at: Time,
 }
 
+impl Meter {
+    /// The rate of the connection's identity.
+    pub(crate) fn tier(&self) -> Option<Rate> {
+        self.unusual.as_ref()?.tier
+    }
+
+    pub(crate) fn set_tier(&mut self, tier: Option<Rate>) {
+        if tier.is_some() || self.tier().is_some() {
+            self.unusual.get_or_insert_default().tier = tier;
+        }
+    }
+
+    fn over(&self) -> Option<Denied> {
+        self.unusual.as_ref()?.over
+    }
+
+    fn set_over(&mut self, over: Option<Denied>) {
+        if over.is_some() || self.over().is_some() {
+            self.unusual.get_or_insert_default().over = over;
+        }
+    }
+}
+
+/// The place of an address among those with a connection.
+pub(crate) type AddressKey = u32;
+
 /// Connections by address. With IPv6 an address is a /64: what one customer is given.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    here: HashMap<IpAddr, Here>,
+    here: Slab<Here>,
+    keys: HashMap<IpAddr, AddressKey>,
     gone: Remembered<IpAddr, Bucket>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Here {
+    address: IpAddr,
     connections: usize,
     attempts: Bucket,
 }
 
 impl Addresses {
     pub(crate) fn new(config: &Config) -> Addresses {
-        Addresses { here: HashMap::new(), gone: Remembered::new(config.max_remembered_rates) }
+        Addresses { here: Slab::new(), keys: HashMap::new(), gone: Remembered::new(config.max_remembered_rates) }
     }
 
-    /// A request came from `address`. Counts the connection until [`left`](Self::left); fails when it is one attempt too many.
-    fn came(&mut self, address: IpAddr, now: Time, rate: Option<Rate>) -> Result<usize, Refusal> {
-        let here = self
-            .here
-            .entry(address)
-            .or_insert_with(|| Here { connections: 0, attempts: self.gone.take(&address).unwrap_or_default() });
-        here.connections += 1;
-        let Some(rate) = rate else { return Ok(here.connections) };
-        match here.attempts.take(now, 1, rate) {
-            Ok(()) => Ok(here.connections),
-            Err(denied) => {
-                let remaining = here.attempts.remaining(now, rate);
-                Err(Refusal::too_many(rate, remaining, denied.retry_after, here.attempts.full_after(now)))
-            }
-        }
+    /// A connection came from `address`. Counts it until [`left`](Self::left).
+    fn came(&mut self, address: IpAddr) -> AddressKey {
+        let Addresses { here, keys, gone } = self;
+        let key = *keys.entry(address).or_insert_with(|| {
+            let attempts = gone.take(&address).unwrap_or_default();
+            here.insert(Here { address, connections: 0, attempts }) as AddressKey
+        });
+        here[key as usize].connections += 1;
+        key
     }
 
-    pub(crate) fn left(&mut self, address: IpAddr) {
-        let here = self.here.get_mut(&address).expect("whoever leaves has come");
+    /// Fails when it is one attempt too many.
+    fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), Refusal> {
+        let attempts = &mut self.here[key as usize].attempts;
+        attempts.take(now, 1, rate).map_err(|denied| {
+            let remaining = attempts.remaining(now, rate);
+            Refusal::too_many(rate, remaining, denied.retry_after, attempts.full_after(now))
+        })
+    }
+
+    pub(crate) fn left(&mut self, key: AddressKey) {
+        let here = &mut self.here[key as usize];
         here.connections -= 1;
         if here.connections == 0 {
-            let attempts = here.attempts;
-            self.here.remove(&address);
+            let Here { address, attempts, .. } = self.here.remove(key as usize);
+            self.keys.remove(&address);
             if attempts != Bucket::default() {
                 self.gone.put(address, attempts);
             }
@@ -78,12 +143,13 @@ impl Addresses {
     }
 
     /// Connections of one address.
-    pub(crate) fn connections(&self, address: IpAddr) -> usize {
-        self.here.get(&address).map_or(0, |here| here.connections)
+    pub(crate) fn connections(&self, key: AddressKey) -> usize {
+        self.here.get(key as usize).map_or(0, |here| here.connections)
     }
 
     /// Addresses with a connection.
     pub(crate) fn len(&self) -> usize {
+        assert_eq!(self.here.len(), self.keys.len());
         self.here.len()
     }
 }
@@ -99,11 +165,10 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
 impl Core {
     /// Counts a request's address, once it is known. Fails when that address has come too often, or is here too often.
     pub(super) fn charge_attempt(&mut self, key: usize, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
-        let address = network_of(address);
+        let address = self.addresses.came(network_of(address));
         self.slots[key].address = Some(address);
-        let rate = self.config.attempt_rate();
-        let connections = self.addresses.came(address, self.now, rate)?;
-        let has_room = self.config.max_per_ip.has_room(connections - 1);
+        self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, self.now, rate))?;
+        let has_room = self.config.max_per_ip.has_room(self.addresses.connections(address) - 1);
         Ok(if has_room { Ok(()) } else { Err(CloseReason::IpLimit) })
     }
 
@@ -112,10 +177,10 @@ impl Core {
     /// What the buckets do not hold is owed, and with it what follows: a message that comes in several reads is charged
     /// whole, whichever of them meets a bucket with something in it.
     pub(super) fn charge_bytes(&mut self, key: usize, count: usize) {
-        let (own, user) = (self.config.byte_rate(), self.config.user_byte_rate());
-        let Core { slots, directory, now, .. } = self;
+        let Core { slots, directory, now, rates, .. } = self;
+        let (own, user) = (rates.byte, rates.user_byte);
         let slot = &mut slots[key];
-        let seat = slot.member().map(|member| member.seat_key);
+        let seat = slot.seat();
         let meter = &mut slot.meter;
         meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
         let charged = match seat.filter(|_| user.is_some()) {
@@ -125,8 +190,8 @@ impl Core {
             }
             None => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
         };
-        meter.over = charged.err();
-        let Some(over) = meter.over else {
+        meter.set_over(charged.err());
+        let Err(over) = charged else {
             meter.owed = 0;
             return;
         };
@@ -142,22 +207,22 @@ impl Core {
     /// any more; those after it are.
     pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
         let meter = &mut self.slots[key].meter;
-        if meter.over.is_some() {
+        if meter.over().is_some() {
             meter.owed = meter.owed.min(u32::try_from(unread).unwrap_or(u32::MAX));
         }
     }
 
     /// Charges a message, to its connection and to its user.
     pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
-        let (own, user) = (self.config.message_rate(), self.config.user_message_rate());
-        let Core { slots, directory, now, .. } = self;
+        let Core { slots, directory, now, rates, .. } = self;
         let slot = &mut slots[key];
-        let seat = slot.member().map(|member| member.seat_key);
+        let seat = slot.seat();
         let meter = &mut slot.meter;
-        if let Some(over) = meter.over {
+        if let Some(over) = meter.over() {
             return Err(over);
         }
-        let (own, user) = (meter.tier.or(own), meter.tier.or(user));
+        let tier = meter.tier();
+        let (own, user) = (tier.or(rates.message), tier.or(rates.user_message));
         match seat.filter(|_| user.is_some()) {
             Some(seat) => {
                 let shared = &mut directory.meter_of(seat).messages;
@@ -170,7 +235,7 @@ impl Core {
     /// Charges a ping, a pong or a health answer.
     pub(super) fn charge_control(&mut self, key: usize) -> Result<(), Denied> {
         let now = self.now;
-        match self.config.control_rate() {
+        match self.rates.control {
             Some(rate) => self.slots[key].meter.control.take(now, 1, rate),
             None => Ok(()),
         }
@@ -181,10 +246,9 @@ impl Core {
     /// With a `ref` it gets its one answer; without one the sender is told at most once a second.
     pub(super) fn rate_limited(&mut self, key: usize, reference: Option<&str>, denied: Denied) {
         self.counters.count_reject(Reject::RateLimited);
-        let strikes = Rate::new(1, Duration::from_secs(1), self.config.max_rate_strikes);
         let now = self.now;
-        let meter = &mut self.slots[key].meter;
-        if meter.strikes.take(now, 1, strikes).is_err() {
+        let meter = self.slots[key].meter.unusual.get_or_insert_default();
+        if meter.strikes.take(now, 1, self.rates.strike).is_err() {
             return self.end(key, CloseReason::RateLimited);
         }
         if self.speech == Speech::Opaque || (reference.is_none() && now < meter.error_at) {

@@ -55,11 +55,12 @@ impl Core {
             self.flushing.clear();
             return;
         }
-        for id in std::mem::take(&mut self.flushing) {
+        while let Some(id) = self.flushing.pop() {
             // The driver was asked to write to it, and has not.
             if self.slot(id).is_some() {
-                self.catch_up(id.index());
+                self.take_share(id.index());
                 self.own(id.index());
+                self.weigh(id.index());
             }
         }
         self.chorus.end_turn();
@@ -80,8 +81,8 @@ impl Core {
     pub(super) fn waiting(&self, key: usize) -> Waiting {
         let slot = &self.slots[key];
         let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
-        if let Some(member) = slot.member().filter(|_| !slot.behind) {
-            for part in self.chorus.share(member.lobby_key, slot.place, key) {
+        if let Some(lobby) = slot.lobby().filter(|_| !slot.behind) {
+            for part in self.chorus.share(lobby, slot.place, key) {
                 waiting.bytes += part.len();
                 waiting.cost += part.cost();
             }
@@ -104,7 +105,7 @@ impl Core {
         if slot.behind {
             return false;
         }
-        let Some(lobby) = slot.member().map(|member| member.lobby_key) else { return false };
+        let Some(lobby) = slot.lobby() else { return false };
         let mut took = false;
         for part in chorus.share(lobby, slot.place, key) {
             slot.wire.outbox_mut(outboxes).push_shared(part);
@@ -119,7 +120,7 @@ impl Core {
         self.catch_up(key);
         let slot = &mut self.slots[key];
         if !slot.behind
-            && let Some(lobby) = slot.member().map(|member| member.lobby_key)
+            && let Some(lobby) = slot.lobby()
         {
             slot.behind = true;
             self.chorus.fall_behind(lobby, key);
@@ -130,7 +131,7 @@ impl Core {
     pub(super) fn keep_up(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if std::mem::take(&mut slot.behind) {
-            let lobby = slot.member().expect("only members are behind").lobby_key;
+            let lobby = slot.lobby().expect("only members are behind");
             slot.place = self.chorus.here(lobby);
             self.chorus.keep_up(lobby, key);
         }
@@ -139,7 +140,7 @@ impl Core {
     /// Begins to take a share, from what is said next.
     pub(super) fn tune_in(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let lobby = slot.member().expect("only members hear what is said").lobby_key;
+        let lobby = slot.lobby().expect("only members hear what is said");
         slot.place = self.chorus.here(lobby);
         self.weigh(key);
     }
@@ -171,7 +172,7 @@ impl Core {
         let slot = &mut self.slots[key];
         // The usual case: nothing but the lobby's buffer as it stands.
         if slot.wire.outbox().is_none()
-            && let Some(lobby) = slot.member().filter(|_| !slot.behind).map(|member| member.lobby_key)
+            && let Some(lobby) = slot.lobby().filter(|_| !slot.behind)
             && let Some(part) = self.chorus.share(lobby, slot.place, key).whole()
         {
             let written = match socket.write(self.chorus.bytes(&part)) {
@@ -334,7 +335,7 @@ impl Core {
         self.wants_flush |= !slot.pressed && !slot.blocked;
         let pressure = if slot.pressed { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
         slot.pressed = !slot.pressed;
-        if let Some(member) = slot.member().cloned() {
+        if let Some(member) = self.member(key) {
             self.happenings.push_back(Happening::Pressure(member, pressure));
         }
     }
@@ -344,10 +345,7 @@ impl Core {
     /// Sends a frame to the members of a lobby but one connection.
     pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
         // It may be in another lobby, or have gone.
-        let except = except.filter(|&conn| {
-            let slot = self.slot(conn);
-            slot.and_then(|slot| slot.member()).is_some_and(|member| member.lobby_key == lobby)
-        });
+        let except = except.filter(|&conn| self.slot(conn).and_then(|slot| slot.lobby()) == Some(lobby));
         let is_within = self.chorus.cost_with(lobby, frame) <= self.half_bound();
         // Once everybody has been written to, there is room again.
         self.wants_flush |= !is_within;
@@ -395,7 +393,7 @@ impl Core {
         sent.queued -= slow.len();
         sent.dropped += slow.len();
         // In the order in which they joined, whoever fell behind first.
-        slow.sort_unstable_by_key(|&key| self.slots[key].member().map(|member| member.seat));
+        slow.sort_unstable_by_key(|&key| self.slots[key].seat().map(|seat| self.directory.seat(seat).id));
         slow.into_iter().for_each(|key| self.end(key, CloseReason::SlowConsumer));
     }
 
@@ -464,17 +462,17 @@ impl Core {
     /// Asserts what makes it safe to say something to a lobby without looking at its members.
     pub(super) fn check_share(&self, key: usize) {
         let slot = &self.slots[key];
-        let Some(member) = slot.member() else { return assert!(!slot.behind, "only members are behind") };
-        let behind = self.chorus.behind(member.lobby_key).iter().filter(|&&other| other as usize == key).count();
+        let Some(lobby) = slot.lobby() else { return assert!(!slot.behind, "only members are behind") };
+        let behind = self.chorus.behind(lobby).iter().filter(|&&other| other as usize == key).count();
         assert_eq!(behind, usize::from(slot.behind), "who is behind is known to be");
         if slot.behind {
             return;
         }
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
-        let share: usize = self.chorus.share(member.lobby_key, slot.place, key).map(|part| part.cost()).sum();
+        let share: usize = self.chorus.share(lobby, slot.place, key).map(|part| part.cost()).sum();
         assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
         let is_named = slot.dirty || self.flushing.contains(&slot.id);
-        assert!(share == 0 || is_named || self.chorus.is_singing(member.lobby_key), "a share is written in its turn");
+        assert!(share == 0 || is_named || self.chorus.is_singing(lobby), "a share is written in its turn");
     }
 }
 

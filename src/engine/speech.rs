@@ -93,7 +93,7 @@ impl<A: App> Engine<A> {
 impl Core {
     /// Sends what stands in `text` to a member, unless it has ended meanwhile.
     pub(super) fn reply(&mut self, key: usize) {
-        if self.slots[key].member().is_some() {
+        if self.slots[key].seat().is_some() {
             let text = std::mem::take(&mut self.text);
             self.send(key, Outgoing::Text(&text));
             self.text = text;
@@ -207,7 +207,7 @@ impl Core {
 
     /// What the `welcome` names as the rate, in the long run.
     fn messages_per_second(&self, key: usize) -> Option<serde_json::Number> {
-        let rate = self.slots[key].meter.tier.or(self.config.message_rate())?;
+        let rate = self.slots[key].meter.tier().or(self.config.message_rate())?;
         let (count, millis) = (u64::from(rate.count()) * 1000, rate.period().as_millis() as u64);
         if count.is_multiple_of(millis.max(1)) {
             Some((count / millis.max(1)).into())
@@ -245,7 +245,7 @@ impl Core {
         let mut text = String::new();
         welcome.write(&mut text);
         self.send(member.conn.index(), Outgoing::Text(&text));
-        if !is_fresh && self.slots[member.conn.index()].member().is_some() {
+        if !is_fresh && self.slots[member.conn.index()].seat().is_some() {
             self.tell_presence(member.conn.index(), member.lobby_key);
         }
     }
@@ -254,7 +254,7 @@ impl Core {
     fn tell_presence(&mut self, key: usize, lobby: LobbyKey) {
         // Who is told the state must have been told all before, and nothing in it twice.
         self.introduce(lobby);
-        if self.slots[key].member().is_some() {
+        if self.slots[key].seat().is_some() {
             let frame = self.presence_state(lobby);
             self.send(key, Outgoing::Frame(&frame));
         }

@@ -87,7 +87,12 @@ impl Outboxes {
     /// Takes an outbox back, and drops what is left in it.
     pub(super) fn give(&mut self, mut outbox: Box<Outbox>) {
         if self.0.len() < MAX_SPARE {
-            outbox.clear();
+            if !outbox.is_empty() {
+                outbox.clear();
+            }
+            if outbox.queue.capacity() > IDLE_CAPACITY {
+                outbox.queue = VecDeque::new();
+            }
             self.0.push(outbox);
         }
     }
@@ -208,7 +213,6 @@ impl Outbox {
     /// Drops everything, also a frame that has begun: for a connection that is cut off.
     fn clear(&mut self) {
         self.queue.clear();
-        self.queue.shrink_to(IDLE_CAPACITY);
         *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 

@@ -288,7 +288,7 @@ fn unmask_into(buffer: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usiz
     let start = buffer.len();
     buffer.extend_from_slice(payload);
     let turned: [u8; 4] = std::array::from_fn(|index| mask[(index + offset) % 4]);
-    let wide = u64::from_ne_bytes([turned, turned].concat().try_into().expect("twice four bytes"));
+    let wide = u64::from_ne_bytes(std::array::from_fn(|index| turned[index % 4]));
     let (chunks, rest) = buffer[start..].as_chunks_mut();
     for chunk in chunks {
         *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();

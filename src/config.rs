@@ -242,7 +242,7 @@ config! {
     /// Connections accepted in one turn of the loop; the rest wait for the next.
     accept_per_turn: u32 = "64";
     /// Sockets read in one turn of the loop; the rest wait for the next.
-    events_per_turn: u32 = "256";
+    events_per_turn: u32 = "1024";
     /// The receive buffer shared by all connections: what one of them may be read in one turn.
     receive_buffer_bytes: Bytes = "64KiB";
     /// Commands from other threads that may wait; a further one is returned to its sender.

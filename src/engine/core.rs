@@ -79,6 +79,8 @@ pub(crate) struct Core {
     pub(super) singing: Vec<LobbyKey>,
     /// Connections that were named as writable in this turn and have not been written to since.
     pub(super) flushing: Vec<ConnId>,
+    /// Where small pieces are put together to be written.
+    pub(super) gathered: Vec<u8>,
     /// Where a received message lies while it is acted on.
     pub(super) scratch: Vec<u8>,
     /// Where those stand for whom a frame is queued one by one: that changes who is behind.
@@ -116,6 +118,7 @@ impl Core {
             wants_flush: false,
             singing: Vec::new(),
             flushing: Vec::new(),
+            gathered: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
         }

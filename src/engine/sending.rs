@@ -168,37 +168,60 @@ impl Core {
 
     /// Writes what waits for a connection, until everything is gone or the socket takes no more.
     pub(super) fn write_to(&mut self, key: usize, socket: &mut impl Write) -> io::Result<Flow> {
-        let mut total = 0;
+        let mut total = self.write_share(key, socket)?;
         let slot = &mut self.slots[key];
-        // The usual case: nothing but the lobby's buffer as it stands.
-        if slot.wire.outbox().is_none()
-            && let Some(lobby) = slot.lobby().filter(|_| !slot.behind)
-            && let Some(part) = self.chorus.share(lobby, slot.place, key).whole()
-        {
-            let written = match socket.write(self.chorus.bytes(&part)) {
-                Ok(written) => written,
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
-                Err(error) => return Err(error),
-            };
-            slot.place = self.chorus.here(lobby);
-            if written < part.len() {
-                let outbox = slot.wire.outbox_mut(&mut self.outboxes);
-                outbox.push_shared(part);
-                outbox.advance(written, &self.chorus);
-            }
-            total = written;
-        } else {
-            self.take_share(key);
-        }
-        let flow = match self.slots[key].wire.queued_mut() {
+        let flow = match slot.wire.queued_mut() {
             None => Flow::Drained,
             Some(outbox) => {
-                let (written, flow) = outbox.write_to(socket, &self.chorus)?;
+                let (written, flow) = outbox.write_to(socket, &self.chorus, &mut self.gathered)?;
                 total += written;
                 flow
             }
         };
         Ok(self.written(key, total, flow))
+    }
+
+    /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
+    /// something else goes before it. Returns the bytes written.
+    fn write_share(&mut self, key: usize, socket: &mut impl Write) -> io::Result<usize> {
+        let Core { slots, chorus, gathered, .. } = self;
+        let slot = &mut slots[key];
+        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(0) };
+        if slot.wire.outbox().is_some() {
+            self.take_share(key);
+            return Ok(0);
+        }
+        let share = chorus.share(lobby, slot.place, key);
+        let whole = share.whole();
+        let bytes = match &whole {
+            // The usual case: the lobby's buffer as it stands.
+            Some(part) => chorus.bytes(part),
+            // Cut into pieces, because it said something itself; what has been said in a turn is not much.
+            None => {
+                gathered.clear();
+                share.for_each(|part| gathered.extend_from_slice(chorus.bytes(&part)));
+                gathered
+            }
+        };
+        if bytes.is_empty() {
+            slot.place = chorus.here(lobby);
+            return Ok(0);
+        }
+        let written = match socket.write(bytes) {
+            Ok(written) => written,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(error) => return Err(error),
+        };
+        if written == bytes.len() {
+            slot.place = chorus.here(lobby);
+        } else {
+            self.take_share(key);
+            if written > 0 {
+                let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
+                outbox.advance(written, &self.chorus);
+            }
+        }
+        Ok(written)
     }
 
     /// The socket took `bytes` bytes.

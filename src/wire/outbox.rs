@@ -11,6 +11,8 @@ use super::chorus::{Chorus, Part};
 pub(super) const FRAME_OVERHEAD: usize = 64;
 /// Slices per `writev`; far below the system's limit (1024 on Linux), as one send rarely takes more.
 const MAX_SLICES: usize = 64;
+/// Up to so many bytes, copying pieces together costs less than describing them to the system.
+const MAX_GATHERED: usize = 16 * 1024;
 /// Frames' places that an outbox keeps when it is not in use; beyond it the memory is given back.
 const IDLE_CAPACITY: usize = 64;
 /// Outboxes that are kept for those who need one next.
@@ -217,10 +219,17 @@ impl Outbox {
     }
 
     /// Writes until everything is gone or the socket takes no more. Returns the bytes written, and whether all are.
-    pub(crate) fn write_to(&mut self, socket: &mut impl Write, chorus: &Chorus) -> io::Result<(usize, Flow)> {
+    ///
+    /// `scratch` is where several small pieces are put together.
+    pub(crate) fn write_to(
+        &mut self,
+        socket: &mut impl Write,
+        chorus: &Chorus,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<(usize, Flow)> {
         let mut total = 0;
         while !self.queue.is_empty() {
-            match self.write_once(socket, chorus) {
+            match self.write_once(socket, chorus, scratch) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     total += n;
@@ -234,10 +243,16 @@ impl Outbox {
         Ok((total, Flow::Drained))
     }
 
-    fn write_once(&self, socket: &mut impl Write, chorus: &Chorus) -> io::Result<usize> {
+    fn write_once(&self, socket: &mut impl Write, chorus: &Chorus, scratch: &mut Vec<u8>) -> io::Result<usize> {
         let first = &self.queue[0].data.bytes(chorus)[self.written..];
         if self.queue.len() == 1 {
             return socket.write(first);
+        }
+        if self.bytes <= MAX_GATHERED {
+            scratch.clear();
+            scratch.extend_from_slice(first);
+            self.queue.iter().skip(1).for_each(|queued| scratch.extend_from_slice(queued.data.bytes(chorus)));
+            return socket.write(scratch);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(first);
@@ -377,7 +392,9 @@ mod tests {
                 outbox.push(frame.into());
             }
             let mut socket = Narrow { step, block: false, got: Vec::new() };
-            while outbox.write_to(&mut socket, &Chorus::default()).expect("never fails").1 == Flow::Blocked {
+            while outbox.write_to(&mut socket, &Chorus::default(), &mut Vec::new()).expect("never fails").1
+                == Flow::Blocked
+            {
                 outbox.check();
             }
             assert_eq!(socket.got, expected);
@@ -394,7 +411,10 @@ mod tests {
         assert_eq!(outbox.drop_unbegun(&Chorus::default()), 1);
         outbox.check();
         let mut socket = Narrow { step: 100, block: true, got: Vec::new() };
-        assert_eq!(outbox.write_to(&mut socket, &Chorus::default()).expect("never fails"), (3, Flow::Drained));
+        assert_eq!(
+            outbox.write_to(&mut socket, &Chorus::default(), &mut Vec::new()).expect("never fails"),
+            (3, Flow::Drained)
+        );
         assert_eq!(socket.got, b"gun");
     }
 
@@ -445,7 +465,7 @@ mod tests {
                 }
                 outbox.check();
                 let mut rest = Vec::new();
-                outbox.write_to(&mut rest, &chorus).expect("a vector takes everything");
+                outbox.write_to(&mut rest, &chorus, &mut Vec::new()).expect("a vector takes everything");
                 let kept = if dropped { whole + usize::from(begun) } else { 8 };
                 let end = frames[..kept].iter().map(|f| f.as_bytes().len()).sum::<usize>();
                 assert_eq!(rest, &all[written..end.max(written)], "{written} bytes written");

@@ -1,6 +1,6 @@
 //! The words of the conversation between the engine and an application: who is there, what was said, what became of it.
 
-use std::sync::Arc;
+use smol_str::SmolStr;
 
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
@@ -144,8 +144,8 @@ pub enum Message<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub(super) conn: ConnId,
-    pub(super) user: Arc<str>,
-    pub(super) lobby: Arc<str>,
+    pub(super) user: SmolStr,
+    pub(super) lobby: SmolStr,
     pub(super) seat: SeatId,
     pub(super) seat_key: SeatKey,
     pub(super) lobby_key: LobbyKey,

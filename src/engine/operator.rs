@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Engine;
@@ -151,7 +150,7 @@ pub struct Page<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LobbyView {
     /// The lobby's code.
-    pub code: Arc<str>,
+    pub code: String,
     /// Members.
     pub members: usize,
     /// Whether it takes nobody new.
@@ -166,9 +165,9 @@ pub struct LobbyView {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeatView {
     /// The user's id.
-    pub user: Arc<str>,
+    pub user: String,
     /// The lobby's code.
-    pub lobby: Arc<str>,
+    pub lobby: String,
     /// The seat's name: the `conn` field of the protocol.
     pub seat: SeatId,
     /// The address the connection comes from.
@@ -418,7 +417,7 @@ impl Core {
     fn lobby_view(&self, key: LobbyKey) -> LobbyView {
         let lobby = self.directory.lobby_ref(key);
         LobbyView {
-            code: Arc::clone(&lobby.code),
+            code: lobby.code.to_string(),
             members: self.directory.members(key).len(),
             locked: lobby.locked,
             epoch: lobby.epoch,
@@ -439,8 +438,8 @@ impl Core {
         let seat = self.directory.seat(key);
         let slot = &self.slots[seat.conn.index()];
         SeatView {
-            user: Arc::clone(self.directory.user_of(key)),
-            lobby: Arc::clone(&self.directory.lobby_ref(seat.lobby).code),
+            user: self.directory.user_of(key).to_string(),
+            lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
             peer: slot.peer.address(),
             queued_bytes: self.waiting(seat.conn.index()).bytes,

@@ -4,7 +4,8 @@
 //! from a member it does not know. Whoever joins and leaves in between was never there.
 
 use std::mem;
-use std::sync::Arc;
+
+use smol_str::SmolStr;
 
 use crate::close::LeaveReason;
 use crate::id::SeatId;
@@ -12,7 +13,7 @@ use crate::id::SeatId;
 /// A member that left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Departure {
-    pub(crate) user: Arc<str>,
+    pub(crate) user: SmolStr,
     pub(crate) seat: SeatId,
     pub(crate) reason: LeaveReason,
 }

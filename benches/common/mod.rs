@@ -1,39 +1,61 @@
 //! An engine full of members, for the benches that use no sockets.
 
+use std::time::Duration;
+
 use lobbyd::sim::wire;
 use lobbyd::{App, Config, ConnId, Engine, Limit, Start, Time};
 
-/// `lobbies` lobbies of `size` members each, and their connections, lobby by lobby.
-pub(crate) fn engine_with<A: App>(app: A, lobbies: usize, size: usize) -> (Engine<A>, Vec<ConnId>) {
-    let config = Config {
-        max_connections: Limit::UNLIMITED,
-        max_per_lobby: Limit::UNLIMITED,
-        max_lobbies: Limit::UNLIMITED,
-        // Rates are on, but so high that nothing is refused.
-        messages_per_second: Limit::at_most(1_000_000_000),
-        message_burst: 1_000_000_000,
-        bytes_per_second: Limit::at_most(1_000_000_000),
-        byte_burst: 1_000_000_000,
-        ..Config::default()
-    };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
-    let mut conns = Vec::new();
-    for lobby in 0..lobbies {
-        for user in 0..size {
-            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("unlimited");
-            let request = wire::upgrade_request(&format!("/ws/l{lobby}?token=u{lobby}-{user}"), &[]);
-            engine.handle_bytes(Time::ZERO, conn, &request);
-            conns.push(conn);
-        }
-    }
-    flush(&mut engine);
-    (engine, conns)
+/// An engine, and the connections of all its members, lobby by lobby.
+pub(crate) struct Crowd<A> {
+    pub(crate) engine: Engine<A>,
+    pub(crate) conns: Vec<ConnId>,
+    pub(crate) now: Time,
 }
 
-/// Does what a driver does at the end of a turn, into nothing.
-pub(crate) fn flush<A: App>(engine: &mut Engine<A>) {
-    while let Some(conn) = engine.poll_writable() {
-        engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
+impl<A: App> Crowd<A> {
+    /// `lobbies` lobbies, `l0` and on, of `size` members each.
+    ///
+    /// They come in evenly over one `ping_interval`, so that their timers are spread as in a server that is up for long.
+    pub(crate) fn new(app: A, lobbies: usize, size: usize) -> Crowd<A> {
+        let config = Config {
+            max_connections: Limit::UNLIMITED,
+            max_per_lobby: Limit::UNLIMITED,
+            max_lobbies: Limit::UNLIMITED,
+            // Rates are on, but so high that nothing is refused.
+            messages_per_second: Limit::at_most(1_000_000_000),
+            message_burst: 1_000_000_000,
+            bytes_per_second: Limit::at_most(1_000_000_000),
+            byte_burst: 1_000_000_000,
+            ..Config::default()
+        };
+        let pause = config.ping_interval / (lobbies * size) as u32;
+        let engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
+        let mut crowd = Crowd { engine, conns: Vec::new(), now: Time::ZERO };
+        for lobby in 0..lobbies {
+            for user in 0..size {
+                let conn = crowd.connect(&wire::upgrade_request(&format!("/ws/l{lobby}?token=u{lobby}-{user}"), &[]));
+                crowd.conns.push(conn);
+                crowd.now = crowd.now + pause;
+            }
+            crowd.end_turn();
+        }
+        assert_eq!(crowd.engine.stats().total_connections, lobbies * size, "everybody is in");
+        crowd
     }
-    while engine.poll_closed().is_some() {}
+
+    pub(crate) fn connect(&mut self, request: &[u8]) -> ConnId {
+        let conn = self.engine.handle_accept(self.now, ([127, 0, 0, 1], 4000).into()).expect("unlimited");
+        self.engine.handle_bytes(self.now, conn, request);
+        conn
+    }
+
+    /// Does what a driver does at the end of a turn, into nothing. The next turn is a microsecond later, so that rates are
+    /// charged as they are in a running server.
+    pub(crate) fn end_turn(&mut self) {
+        while let Some(conn) = self.engine.poll_writable() {
+            self.engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
+        }
+        while self.engine.poll_closed().is_some() {}
+        self.now = self.now + Duration::from_micros(1);
+    }
 }

@@ -4,7 +4,7 @@
 //! `loopback/relay/8`: one of eight members of a lobby speaks; the time until all the others have heard it.
 //!
 //! Server and clients share one thread here, so the figures hold the client's system calls too: they show changes of
-//! the server, not its capacity. `benches/load` measures that, from another process.
+//! the server, not its capacity. `benches/peers` measures that, from another process.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

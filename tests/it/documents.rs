@@ -76,8 +76,15 @@ fn every_variable_is_named_after_its_flag() {
 #[test]
 fn what_the_readme_names_exists() {
     let (_, text) = readme();
-    for path in ["examples/embed.rs", "tests/autobahn/run", "tests/clients/run", "benches/load/run.sh", "CHANGELOG.md"]
-    {
+    let paths = [
+        "examples/embed.rs",
+        "tests/autobahn/run",
+        "tests/clients/run",
+        "benches/instructions.sh",
+        "benches/peers/run",
+        "CHANGELOG.md",
+    ];
+    for path in paths {
         let exists = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
         assert!(exists, "{path}");
         assert!(text.contains(path) || path == "CHANGELOG.md", "the README names {path}");

@@ -100,11 +100,29 @@ impl Opts {
             path: String::new(),
             server_pid: 0,
             name: "server".into(),
-            conns: match sc { Echo => 64, Idle => 10000, _ => 20000 },
-            lobbies: match sc { Relay => 64, Big => 1, _ => 100 },
-            size: match sc { Fanout => 10, Big => 1000, Echo => 1, Relay => 2, _ => 8 },
+            conns: match sc {
+                Echo => 64,
+                Idle => 10000,
+                _ => 20000,
+            },
+            lobbies: match sc {
+                Relay => 64,
+                Big => 1,
+                _ => 100,
+            },
+            size: match sc {
+                Fanout => 10,
+                Big => 1000,
+                Echo => 1,
+                Relay => 2,
+                _ => 8,
+            },
             k: 0,
-            window: match sc { Echo | Relay | Idle => 1, Tickrooms => 8, _ => 4 },
+            window: match sc {
+                Echo | Relay | Idle => 1,
+                Tickrooms => 8,
+                _ => 4,
+            },
             rate: if sc == Tickrooms { 20.0 } else { 0.0 },
             payload: 64,
             warmup: 1.0,
@@ -167,16 +185,41 @@ impl Opts {
         o.path = format!("/{path}");
         o.addr = host.replace("localhost", "127.0.0.1").parse().unwrap_or_else(|_| die("host must be IPv4:port"));
         match sc {
-            Echo => { o.lobbies = o.conns; o.size = 1; o.k = 1; }
-            Relay => { o.size = 2; o.k = 1; }
-            Tickrooms => if o.k == 0 { o.k = o.size },
-            Idle => { o.lobbies = o.conns.div_ceil(o.size); o.k = o.size; o.rate = 0.0; }
-            _ => if o.k == 0 { o.k = 1 },
+            Echo => {
+                o.lobbies = o.conns;
+                o.size = 1;
+                o.k = 1;
+            }
+            Relay => {
+                o.size = 2;
+                o.k = 1;
+            }
+            Tickrooms => {
+                if o.k == 0 {
+                    o.k = o.size
+                }
+            }
+            Idle => {
+                o.lobbies = o.conns.div_ceil(o.size);
+                o.k = o.size;
+                o.rate = 0.0;
+            }
+            _ => {
+                if o.k == 0 {
+                    o.k = 1
+                }
+            }
         }
-        if o.k > o.size { o.k = o.size }
-        if o.payload < 37 { die("--payload must be at least 37") }
+        if o.k > o.size {
+            o.k = o.size
+        }
+        if o.payload < 37 {
+            die("--payload must be at least 37")
+        }
         o.window = o.window.next_power_of_two().max(1);
-        if o.scenario != Storm && o.total_conns() + 64 > 20000 { eprintln!("warning: {} connections may pass the fd limit", o.total_conns()) }
+        if o.scenario != Storm && o.total_conns() + 64 > 20000 {
+            eprintln!("warning: {} connections may pass the fd limit", o.total_conns())
+        }
         o
     }
     pub fn senders(&self) -> usize {
@@ -187,13 +230,22 @@ impl Opts {
     }
     pub fn describe(&self) -> String {
         use Scenario::*;
-        let io = format!("{}{}{}{}", if self.spin { "" } else { " no-spin" }, if self.single { " single-writes" } else { "" }, if self.binary { " binary" } else { "" }, if self.envelope { " envelope" } else { "" });
+        let io = format!(
+            "{}{}{}{}",
+            if self.spin { "" } else { " no-spin" },
+            if self.single { " single-writes" } else { "" },
+            if self.binary { " binary" } else { "" },
+            if self.envelope { " envelope" } else { "" }
+        );
         match self.scenario {
             Echo => format!("C={} W={} P={}{}", self.conns, self.window, self.payload, io),
             Relay => format!("pairs={} W={} P={}{}", self.lobbies, self.window, self.payload, io),
             Storm => format!("N={} C={} close={}", self.conns, self.concurrency, self.close),
             Idle => format!("N={} S={} touch={}", self.total_conns(), self.size, self.touch),
-            _ => format!("L={} S={} K={} W={} R={} P={}{}", self.lobbies, self.size, self.k, self.window, self.rate, self.payload, io),
+            _ => format!(
+                "L={} S={} K={} W={} R={} P={}{}",
+                self.lobbies, self.size, self.k, self.window, self.rate, self.payload, io
+            ),
         }
     }
 }

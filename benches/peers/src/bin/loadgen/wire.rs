@@ -136,7 +136,13 @@ fn sockaddr(ip: Ipv4Addr, port: u16) -> libc::sockaddr_in {
 pub fn close_rst(fd: i32) {
     unsafe {
         let l = libc::linger { l_onoff: 1, l_linger: 0 };
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, &l as *const _ as *const libc::c_void, std::mem::size_of::<libc::linger>() as u32);
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            &l as *const _ as *const libc::c_void,
+            std::mem::size_of::<libc::linger>() as u32,
+        );
         libc::close(fd);
     }
 }

@@ -1,10 +1,10 @@
 //! One thread: its share of the lobbies, one epoll, edge triggered.
 use crate::hist::Hist;
 use crate::opts::{Opts, Scenario};
-use crate::wire::{self, gather, Template, MAGIC};
-use crate::{now, Shared, PH_CONNECT, PH_DRAIN, PH_MEASURE, PH_WARM};
-use std::sync::atomic::Ordering::*;
+use crate::wire::{self, MAGIC, Template, gather};
+use crate::{PH_CONNECT, PH_DRAIN, PH_MEASURE, PH_WARM, Shared, now};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::*;
 
 #[derive(Default, Clone)]
 pub struct Totals {
@@ -99,10 +99,19 @@ impl Worker {
                 rng ^= rng >> 7;
                 rng ^= rng << 17;
                 let phase = if period > 0 { rng % period } else { 0 };
-                senders.push(Sender { conn: (l * o.size + i) as u32, idx: i as u32, sent: 0, completed: 0, due: 0, queued: false, phase });
+                senders.push(Sender {
+                    conn: (l * o.size + i) as u32,
+                    idx: i as u32,
+                    sent: 0,
+                    completed: 0,
+                    due: 0,
+                    queued: false,
+                    phase,
+                });
             }
         }
-        let mut sched: Vec<(u64, u32)> = if period > 0 { senders.iter().enumerate().map(|(i, s)| (s.phase, i as u32)).collect() } else { vec![] };
+        let mut sched: Vec<(u64, u32)> =
+            if period > 0 { senders.iter().enumerate().map(|(i, s)| (s.phase, i as u32)).collect() } else { vec![] };
         sched.sort();
         Worker {
             ep: unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) },
@@ -118,7 +127,11 @@ impl Worker {
             sending: false,
             buf: vec![0; 1 << 20],
             tpl: Template::new(&o),
-            receivers: if o.scenario == Scenario::Echo || o.scenario == Scenario::Relay { 1 } else { o.size as u32 - 1 },
+            receivers: if o.scenario == Scenario::Echo || o.scenario == Scenario::Relay {
+                1
+            } else {
+                o.size as u32 - 1
+            },
             my_lobbies: my,
             touched_done: 0,
             sched,
@@ -139,14 +152,35 @@ impl Worker {
         let global = self.my_lobbies[lobby] * self.o.size + member;
         match wire::connect(&self.o, global) {
             Ok(fd) => {
-                self.conns.push(Conn { fd, st: St::Connecting, queued: false, lobby: lobby as u32, member: member as u32, out_off: 0, part: vec![], out: vec![] });
-                let mut ev = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET | libc::EPOLLRDHUP) as u32, u64: i as u64 };
+                self.conns.push(Conn {
+                    fd,
+                    st: St::Connecting,
+                    queued: false,
+                    lobby: lobby as u32,
+                    member: member as u32,
+                    out_off: 0,
+                    part: vec![],
+                    out: vec![],
+                });
+                let mut ev = libc::epoll_event {
+                    events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET | libc::EPOLLRDHUP) as u32,
+                    u64: i as u64,
+                };
                 unsafe { libc::epoll_ctl(self.ep, libc::EPOLL_CTL_ADD, fd, &mut ev) };
             }
             Err(e) => {
                 eprintln!("connect {}: {}", global, std::io::Error::from_raw_os_error(e));
                 self.sh.failed.fetch_add(1, Relaxed);
-                self.conns.push(Conn { fd: -1, st: St::Dead, queued: false, lobby: lobby as u32, member: member as u32, out_off: 0, part: vec![], out: vec![] });
+                self.conns.push(Conn {
+                    fd: -1,
+                    st: St::Dead,
+                    queued: false,
+                    lobby: lobby as u32,
+                    member: member as u32,
+                    out_off: 0,
+                    part: vec![],
+                    out: vec![],
+                });
             }
         }
     }
@@ -186,7 +220,8 @@ impl Worker {
                 phase = ph;
             }
             if phase == PH_CONNECT {
-                while self.conns.len() < total && (self.conns.len() as u64) < open + failed + self.o.concurrency as u64 {
+                while self.conns.len() < total && (self.conns.len() as u64) < open + failed + self.o.concurrency as u64
+                {
                     self.open_next();
                 }
                 if !announced && open == total as u64 {
@@ -215,15 +250,24 @@ impl Worker {
                 unsafe { libc::epoll_wait(self.ep, events.as_mut_ptr(), events.len() as i32, 0) }
             } else {
                 let ts = libc::timespec { tv_sec: 0, tv_nsec: wait_ns };
-                unsafe { libc::syscall(libc::SYS_epoll_pwait2, self.ep, events.as_mut_ptr(), events.len() as i32, &ts, std::ptr::null::<libc::sigset_t>(), 8usize) as i32 }
+                unsafe {
+                    libc::syscall(
+                        libc::SYS_epoll_pwait2,
+                        self.ep,
+                        events.as_mut_ptr(),
+                        events.len() as i32,
+                        &ts,
+                        std::ptr::null::<libc::sigset_t>(),
+                        8usize,
+                    ) as i32
+                }
             };
             let t = now();
             if n <= 0 && self.measuring {
                 self.tot.idle_ns += t - last;
             }
             last = t;
-            for i in 0..n.max(0) as usize {
-                let ev = events[i];
+            for &ev in &events[..n.max(0) as usize] {
                 let c = ev.u64 as usize;
                 let e = ev.events as i32;
                 match self.conns[c].st {
@@ -241,7 +285,8 @@ impl Worker {
                             failed += 1;
                             self.sh.failed.fetch_add(1, Relaxed);
                         } else if e & libc::EPOLLOUT != 0 {
-                            let global = self.my_lobbies[self.conns[c].lobby as usize] * self.o.size + self.conns[c].member as usize;
+                            let global = self.my_lobbies[self.conns[c].lobby as usize] * self.o.size
+                                + self.conns[c].member as usize;
                             let r = wire::request(&self.o, self.my_lobbies[self.conns[c].lobby as usize], global);
                             self.conns[c].out = r;
                             self.flush(c);
@@ -361,7 +406,14 @@ impl Worker {
             return;
         }
         while x.out_off < x.out.len() {
-            let r = unsafe { libc::send(x.fd, x.out.as_ptr().add(x.out_off) as *const libc::c_void, x.out.len() - x.out_off, libc::MSG_NOSIGNAL) };
+            let r = unsafe {
+                libc::send(
+                    x.fd,
+                    x.out.as_ptr().add(x.out_off) as *const libc::c_void,
+                    x.out.len() - x.out_off,
+                    libc::MSG_NOSIGNAL,
+                )
+            };
             if r < 0 {
                 let e = std::io::Error::last_os_error();
                 if e.kind() == std::io::ErrorKind::WouldBlock {
@@ -557,7 +609,7 @@ impl Worker {
                 }
                 self.tot.other += 1;
             } else if op == 8 {
-                eprintln!("closed by server: {:?}", String::from_utf8_lossy(&p.get(2..).unwrap_or(&[])));
+                eprintln!("closed by server: {:?}", String::from_utf8_lossy(p.get(2..).unwrap_or(&[])));
                 self.dead(c);
                 return;
             } else {
@@ -589,7 +641,8 @@ impl Worker {
                 self.tot.missing += want.abs_diff(self.expect[c * k + i]) as u64;
             }
         }
-        self.tot.backlog = if self.period > 0 { self.senders.iter().map(|s| s.due.wrapping_sub(s.sent) as u64).sum() } else { 0 };
+        self.tot.backlog =
+            if self.period > 0 { self.senders.iter().map(|s| s.due.wrapping_sub(s.sent) as u64).sum() } else { 0 };
         for c in &self.conns {
             if c.fd >= 0 {
                 wire::close_rst(c.fd);

@@ -190,6 +190,7 @@ impl Core {
         let seq = lobby_ref.seq;
         let mut text = std::mem::take(&mut self.text);
         protocol::write_message(&mut text, &from.user, seq, data);
+        // Without a connection, not a seat: whoever has taken the seat over does not know what was said from it.
         let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
         self.text = text;
         (seq, sent)

@@ -231,7 +231,7 @@ fn what_waits_when_a_seat_is_taken_over_reaches_the_others() {
         ann > {"type":"broadcast","data":1}
         ann:2 > connect chess
         ann < goodbye code=4004, close 4004 replaced
-        ann:2 < upgrade, welcome, presence_state
+        ann:2 < upgrade, welcome seq=1, presence_state, message from=ann seq=2 data=1
         bob < message from=ann seq=2 data=1
         "#,
     );

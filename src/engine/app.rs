@@ -78,8 +78,6 @@ pub trait App {
     /// connection, and for each in the order in which it came: so what the game does follows from who said what before which
     /// tick, and not from the order in which packets were read.
     ///
-    /// What is only said at the engine, and nobody else hears before the tick, takes part in neither: a `ping`, say.
-    ///
     /// ```
     /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Speech, Tick};
     ///

@@ -211,6 +211,12 @@ config! {
     max_rate_strikes: u32 = "32";
     /// Users and addresses that are gone and whose spent rates are remembered; the oldest is forgotten first.
     max_remembered_rates: u32 = "65536";
+    /// Ticks per second of the game's clock, 1 to 1000; `off`: the application is told of messages as they arrive.
+    tick_hz: Switch<u32> = "off";
+    /// Late ticks that are made up for before the one that is due; older ones are skipped.
+    max_catch_up_ticks: u32 = "5";
+    /// Bytes of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
+    max_inbox_bytes: Bytes = "64KiB";
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
     /// Members up to which a lobby's presence is listed; above it only their number is told.
@@ -373,6 +379,16 @@ impl Config {
             "max_lifetime",
             "must be at least 1s, or off".into(),
         );
+        require(
+            self.tick_hz.is_none_or(|hz| (1..=1000).contains(&hz)),
+            "tick_hz",
+            "must be from 1 to 1000, or off".into(),
+        );
+        require(
+            self.max_catch_up_ticks <= 1000,
+            "max_catch_up_ticks",
+            "must be at most 1000: they run in one turn of the loop".into(),
+        );
         require(self.stats_interval != Some(Duration::ZERO), "stats_interval", "must be above 0, or off".into());
         for (field, count) in [
             ("max_pending", self.max_pending),
@@ -528,13 +544,15 @@ impl Config {
         // can take up to twice what is in it.
         let inbound = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
         let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
+        // One message is always kept, however large.
+        let kept = if self.tick_hz.is_some() { self.max_inbox_bytes.0.max(self.max_message_bytes.0) as u64 } else { 0 };
         // Of each operator what two requests take, written with escapes, and an answer of the longest page.
         let request = 7 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
         let operators =
             if self.admin.is_some() { u64::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
         let remembered = 2 * u64::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
-        Some(sockets * (inbound + outbound + CONNECTION_BYTES) + fixed)
+        Some(sockets * (inbound + outbound + kept + CONNECTION_BYTES) + fixed)
     }
 
     fn value_of(&self, name: &str) -> String {

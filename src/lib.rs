@@ -49,6 +49,7 @@ pub use engine::operator::{
     LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
 };
 pub use engine::stats::{Counters, Stats};
+pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
 pub use engine::{Engine, Full, Start};
 pub use id::{ConnId, SeatId};

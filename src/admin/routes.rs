@@ -15,6 +15,7 @@ use crate::engine::drain::DrainTotals;
 use crate::engine::operator::{
     LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
 };
+use crate::engine::tick::{ClockCommand, ClockView, TickStats};
 use crate::time::Time;
 use crate::wire::http::percent_decode;
 
@@ -58,7 +59,7 @@ pub(super) fn read(request: &Request<'_>) -> Result<Ask, Answer> {
     let is_question = match segments[..] {
         ["health", "live" | "ready"] | ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
-        ["kick" | "drain"] => false,
+        ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(Answer::error(404, "not_found", "there is nothing here")),
     };
     match (is_question, request.method) {
@@ -123,6 +124,17 @@ fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
         ["users", user, "kick"] => fields.kick(Whom::User(user.into()))?,
         ["kick"] => fields.kick(Whom::Everybody)?,
         ["drain"] => OperatorCommand::Drain,
+        ["clock", "pause"] => OperatorCommand::Clock(ClockCommand::Pause),
+        ["clock", "resume"] => OperatorCommand::Clock(ClockCommand::Resume),
+        ["clock", "step"] => {
+            let ticks = fields.take("ticks", "must be a number from 1 to 100")?.unwrap_or(1);
+            OperatorCommand::Clock(ClockCommand::Step(ticks))
+        }
+        ["clock", "slow"] => {
+            let rule = "must be how many times slower the clock is to run, from 1 to 1000";
+            let factor = fields.take("factor", rule)?.ok_or_else(|| bad(&format!("factor {rule}")))?;
+            OperatorCommand::Clock(ClockCommand::Slow(factor))
+        }
         _ => unreachable!("read() knows what is a command"),
     };
     fields.end()?;
@@ -233,6 +245,7 @@ fn done_as(done: OperatorAnswer) -> Answer {
         OperatorAnswer::Draining(so_far) => {
             Answer::new(202, totals(Object::new().string("status", "draining"), so_far))
         }
+        OperatorAnswer::Clock(view) => Answer::new(200, clock(Object::new(), view)),
         OperatorAnswer::Pinged(_) => unreachable!("a ping is answered later"),
     }
 }
@@ -262,6 +275,9 @@ fn refused(refusal: OperatorRefusal) -> Answer {
         OperatorRefusal::Busy => {
             Answer::error(503, "busy", "too many pings wait for their answers").with_line("Retry-After: 1\r\n")
         }
+        OperatorRefusal::NoTicks => Answer::error(409, "no_ticks", "there is no clock to set: tick_hz is off"),
+        OperatorRefusal::ClockRuns => Answer::error(409, "clock_runs", "pause the clock before you step it"),
+        OperatorRefusal::OutOfRange => bad("ticks must be from 1 to 100 until they have run, factor from 1 to 1000"),
     }
 }
 
@@ -280,6 +296,22 @@ fn seat(object: Object, view: &SeatView) -> Object {
         .string("peer", &view.peer.to_string())
         .plain("queued_bytes", view.queued_bytes)
         .plain("idle_ms", view.idle.as_millis())
+}
+
+fn clock(object: Object, view: ClockView) -> Object {
+    object.plain("tick", view.tick).plain("paused", view.paused).plain("slowdown", view.slowdown)
+}
+
+fn ticks(stats: &TickStats) -> String {
+    let late = Object::new().plain("p50", stats.late_p50).plain("p99", stats.late_p99).plain("max", stats.late_max);
+    clock(Object::new().plain("hz", stats.hz), stats.clock)
+        .plain("ran", stats.ran)
+        .plain("caught_up", stats.caught_up)
+        .plain("skipped", stats.skipped)
+        .plain("late_us", late.end())
+        .plain("inbox_bytes", stats.inbox_bytes)
+        .plain("inbox_refused", stats.refused)
+        .end()
 }
 
 fn totals(object: Object, totals: DrainTotals) -> Object {
@@ -309,6 +341,7 @@ fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
         .plain("active_lobbies", stats.active_lobbies)
         .plain("pending", stats.pending)
         .plain("closing", stats.closing)
+        .optional("ticks", stats.ticks.as_ref().map(ticks))
         .plain("counters", counters.named().into_iter().fold(Object::new(), |o, (k, v)| o.plain(k, v)).end())
         .plain("closed", closes.fold(Object::new(), nonzero).end())
         .plain("errors", errors.fold(Object::new(), nonzero).end())

@@ -8,6 +8,7 @@ pub(crate) use super::member::{
     Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
 };
 use super::stats::Stats;
+use super::tick::Tick;
 use crate::close::{CloseReason, LeaveReason, Reject};
 use crate::id::ConnId;
 use crate::random::Random;
@@ -73,6 +74,38 @@ pub trait App {
     /// `from` said something that the engine does not answer itself.
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>);
 
+    /// A tick of the game's clock, with `tick_hz` on. What members have said since the last has just been told, by
+    /// connection, and for each in the order in which it came: so what the game does follows from who said what before which
+    /// tick, and not from the order in which packets were read.
+    ///
+    /// ```
+    /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Speech, Tick};
+    ///
+    /// /// Counts what is said, and tells the sum with every tick.
+    /// struct Sum(u64);
+    ///
+    /// impl App for Sum {
+    ///     const SPEECH: Speech = Speech::Opaque;
+    ///
+    ///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+    ///         Authorization::token_is_user(request)
+    ///     }
+    ///
+    ///     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {
+    ///         self.0 += 1;
+    ///     }
+    ///
+    ///     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
+    ///         let state = format!("tick {}: {}", tick.number(), self.0);
+    ///         // Nobody will miss the state of a tick that is over when the next follows at once.
+    ///         if !tick.is_catching_up() {
+    ///             cx.broadcast_latest("arena", Exclude::None, 0, &Frame::text(&state));
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    fn on_tick(&mut self, _cx: &mut Context<'_>, _tick: &Tick) {}
+
     /// `who` has no seat any more. Each `on_join` is followed by exactly one `on_leave`.
     fn on_leave(&mut self, _cx: &mut Context<'_>, _who: &Member, _why: LeaveReason) {}
 
@@ -104,6 +137,11 @@ impl Context<'_> {
     /// The time of this turn: it does not move while the application runs.
     pub fn now(&self) -> Time {
         self.core.now()
+    }
+
+    /// The number of the tick that is over or under way; 0 before the first, and with `tick_hz` off.
+    pub fn tick(&self) -> u64 {
+        self.core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick)
     }
 
     /// Milliseconds since the Unix epoch, by the same clock: the start's wall time and [`now`](Self::now).

@@ -12,11 +12,13 @@ use log::{debug, info};
 use slab::Slab;
 
 use super::drain::{Drain, Partings};
+use super::inbox::Inboxes;
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
 use super::rates::{Addresses, Rates, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
+use super::tick::Ticks;
 use super::wheel::TimerWheel;
 use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
@@ -32,6 +34,8 @@ use crate::wire::outbox::{Outbox, Outboxes};
 /// What the application has still to be told.
 #[derive(Debug)]
 pub(crate) enum Happening {
+    /// A connection is about to leave its seat, and what it said has not been heard.
+    Unheard(Member),
     Joined(Member),
     Rejoined(Member),
     Left(Member, LeaveReason),
@@ -52,6 +56,9 @@ pub(crate) struct Core {
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
     pub(super) counters: Counters,
+    /// `None` when `tick_hz` is off.
+    pub(super) ticks: Option<Ticks>,
+    pub(super) inboxes: Inboxes,
     pub(super) happenings: VecDeque<Happening>,
     /// Lobbies whose members have something to be told at the end of the turn.
     pub(super) unsettled: Vec<LobbyKey>,
@@ -93,6 +100,8 @@ impl Core {
             directory: Directory::new(&config),
             rates: Rates::new(&config),
             addresses: Addresses::new(&config),
+            ticks: Ticks::new(&config),
+            inboxes: Inboxes::new(&config),
             wheel: TimerWheel::new(config.wheel_granule),
             config,
             speech,
@@ -144,7 +153,8 @@ impl Core {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
-        self.wheel.next().into_iter().chain(self.next_parting()).chain(self.pings.next()).min()
+        let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now));
+        self.wheel.next().into_iter().chain(self.next_parting()).chain(self.pings.next()).chain(tick).min()
     }
 
     /// The keys of connections whose timers have fired.
@@ -311,6 +321,8 @@ impl Core {
             self.record_end_of(old.index(), Some(&member), CloseReason::Replaced);
             if gave_up.is_some() {
                 self.left(member, LeaveReason::Replaced);
+            } else {
+                self.note_unheard(&member);
             }
             // Its seat is not its own any more, so there is nothing to vacate.
             self.set_closing(old.index());
@@ -386,6 +398,7 @@ impl Core {
                 self.settle_silently(member.lobby_key);
             }
         }
+        self.note_unheard(&member);
         self.happenings.push_back(Happening::Left(member, why));
     }
 
@@ -420,6 +433,7 @@ impl Core {
             active_lobbies: self.directory.lobbies_count(),
             pending: self.pending.len(),
             closing: self.closing.len(),
+            ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
             counters: self.counters.clone(),
         }
     }
@@ -465,6 +479,10 @@ impl Core {
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_share(key);
         }
+        self.ticks.iter().for_each(Ticks::check);
+        self.inboxes.check(self.config.max_message_bytes.0, |conn| {
+            self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.seat().is_some())
+        });
         let mut addresses = BTreeMap::new();
         for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_gone()) {
             slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);

@@ -140,6 +140,13 @@ impl Core {
         }
     }
 
+    /// Who will be told to go now.
+    pub(super) fn next_to_part(&self) -> Vec<ConnId> {
+        let Partings { queue, room, next_batch } = &self.partings;
+        let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
+        queue.iter().take(room as usize).map(|&(conn, _)| conn).collect()
+    }
+
     /// The next batch, or the end of the drain.
     pub(super) fn next_parting(&self) -> Option<Time> {
         let batch = (!self.partings.queue.is_empty()).then_some(self.partings.next_batch);

@@ -156,10 +156,11 @@ impl Core {
     pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>) {
         if self.record_end(key, CloseReason::PeerClosed) {
             self.vacate(key, CloseReason::PeerClosed);
+            if let Some(answer) = answer {
+                self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes());
+            }
         }
-        if let Some(answer) = answer {
-            self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes());
-        }
+        self.slots[key].wire.finish();
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }

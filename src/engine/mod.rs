@@ -9,6 +9,8 @@ mod core;
 pub(crate) mod drain;
 mod ending;
 mod health;
+mod histogram;
+mod inbox;
 mod inspect;
 mod keepalive;
 pub(crate) mod member;
@@ -18,6 +20,7 @@ mod sending;
 mod slot;
 mod speech;
 pub(crate) mod stats;
+pub(crate) mod tick;
 pub(crate) mod wheel;
 
 use std::borrow::Cow;
@@ -30,8 +33,10 @@ use log::debug;
 use self::app::{App, Authorization, Context, Identity, Member, Message, Route, Speech};
 use self::core::{Core, Happening};
 use self::drain::{DrainTotals, shutting_down};
+use self::inbox::Said;
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
+use self::tick::Ticks;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::id::ConnId;
@@ -152,6 +157,7 @@ impl<A: App> Engine<A> {
     /// The peer's end is gone: reading gave the end of the stream, or an error.
     pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
         self.core.advance(now);
+        self.hear_out(conn);
         if self.core.slot(conn).is_some() {
             self.core.lost(conn.index(), CloseReason::Hangup);
             self.tell();
@@ -164,7 +170,10 @@ impl<A: App> Engine<A> {
         self.core.writable(conn);
     }
 
-    /// Time has passed; [`poll_timeout`](Self::poll_timeout) says when to call this.
+    /// Time has passed; [`poll_timeout`](Self::poll_timeout) says when to call this. Timers expire, then ticks run.
+    ///
+    /// What is said in a tick may be more than queues hold: when [`wants_flush`](Self::wants_flush) says so, the rest of the
+    /// tick follows with the next call, which is due once everybody has been written to.
     pub fn handle_timeout(&mut self, now: Time) {
         self.core.advance(now);
         let mut due = Vec::new();
@@ -173,9 +182,11 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.tell();
         }
+        self.core.next_to_part().into_iter().for_each(|conn| self.hear_out(conn));
         self.core.drive_drain();
         self.core.expire_pings();
         self.tell();
+        self.run_ticks();
     }
 
     /// The answer to an authorization that was [`Pending`](Authorization::Pending). Too late, or for a connection that
@@ -238,6 +249,8 @@ impl<A: App> Engine<A> {
         if let Some(deadline) = self.core.begin_drain() {
             self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
             self.tell();
+            // Nobody hears from a member that is gone: what waits for the next tick is said before the goodbyes.
+            self.core.members_by_age().into_iter().for_each(|conn| self.hear_out(conn));
             self.core.end_everybody();
             self.tell();
         }
@@ -277,11 +290,16 @@ impl<A: App> Engine<A> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
         }
-        self.core.write_to(conn.index(), socket).inspect_err(|error| {
+        let result = self.core.write_to(conn.index(), socket);
+        if let Err(error) = &result {
             debug!("conn={conn} cannot be written to: {error}");
-            self.core.lost(conn.index(), CloseReason::WriteFailed);
-            self.tell();
-        })
+            self.hear_out(conn);
+            if self.core.slot(conn).is_some() {
+                self.core.lost(conn.index(), CloseReason::WriteFailed);
+                self.tell();
+            }
+        }
+        result
     }
 
     /// The next connection whose socket must be dropped. Its id means nothing from now on.
@@ -352,8 +370,19 @@ impl<A: App> Engine<A> {
                 }
                 Event::Ping(payload) => self.core.pinged(key, payload),
                 Event::Pong(payload) => self.core.ponged(key, payload),
-                Event::Close(answer) => self.core.peer_closed(key, answer),
-                Event::Fault(reason) => self.core.end_broken(key, reason),
+                // It may hear nothing after the answer to its close frame, so what it said comes first.
+                Event::Close(answer) => {
+                    self.hear_out(conn);
+                    if self.core.slot(conn).is_some() {
+                        self.core.peer_closed(key, answer);
+                    }
+                }
+                Event::Fault(reason) => {
+                    self.hear_out(conn);
+                    if self.core.slot(conn).is_some() {
+                        self.core.end_broken(key, reason);
+                    }
+                }
             }
             self.tell();
         }
@@ -416,11 +445,54 @@ impl<A: App> Engine<A> {
     fn on_app_message(&mut self, key: usize, message: Message<'_>) {
         let Some(member) = self.core.member(key) else { return };
         self.core.counters.messages_in += 1;
-        if let Err(denied) = self.core.charge_message(key) {
-            return self.core.rate_limited(key, None, denied);
+        let kept = || match message {
+            Message::Text(text) | Message::Json { text, .. } => Said::Text(text.into()),
+            Message::Binary(bytes) => Said::Binary(bytes.into()),
+        };
+        if self.core.take_in(key, None, kept) {
+            // Only a JSON message can be answered with an error.
+            let _ = self.hand_over(&member, message);
         }
-        // Only a JSON message can be answered with an error.
-        let _ = self.hand_over(&member, message);
+    }
+
+    // ---- ticks ----
+
+    /// Runs what is due: for each tick what has been said since the last, and then the tick itself.
+    fn run_ticks(&mut self) {
+        loop {
+            if self.core.wants_flush {
+                return;
+            }
+            if let Some((conn, said)) = self.core.inboxes.take_due() {
+                let member = self.core.member(conn.index()).expect("an inbox is a member's");
+                self.serve_kept(&member, &said);
+            } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
+                self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
+            } else if !self.core.begin_tick() {
+                return;
+            }
+            self.tell();
+        }
+    }
+
+    /// Hands over what a member has said and nobody has heard, while it is still there.
+    fn hear_out(&mut self, conn: ConnId) {
+        while self.core.slot(conn).is_some_and(|slot| slot.seat().is_some())
+            && let Some(said) = self.core.inboxes.take_of(conn)
+        {
+            let member = self.core.member(conn.index()).expect("it holds a seat");
+            self.serve_kept(&member, &said);
+            self.tell();
+        }
+    }
+
+    /// Serves what was kept. Its sender may have left its seat.
+    fn serve_kept(&mut self, from: &Member, said: &Said) {
+        match (A::SPEECH, said) {
+            (Speech::Json, Said::Text(text)) => self.serve_kept_request(from, text),
+            (Speech::Opaque, Said::Text(text)) => drop(self.hand_over(from, Message::Text(text))),
+            (_, Said::Binary(bytes)) => drop(self.hand_over(from, Message::Binary(bytes))),
+        }
     }
 
     /// Gives a message to the application. Returns how it refused it, if it did.
@@ -434,10 +506,15 @@ impl<A: App> Engine<A> {
 
     /// Tells the application what has happened, until it has nothing to answer to it.
     fn tell(&mut self) {
-        let Engine { app, core } = self;
-        while let Some(happening) = core.happenings.pop_front() {
+        while let Some(happening) = self.core.happenings.pop_front() {
+            let Engine { app, core } = self;
             let cx = &mut Context { core };
             match happening {
+                Happening::Unheard(member) => {
+                    while let Some(said) = self.core.inboxes.take_of(member.conn) {
+                        self.serve_kept(&member, &said);
+                    }
+                }
                 Happening::Joined(member) => app.on_join(cx, &member),
                 Happening::Rejoined(member) => app.on_rejoin(cx, &member),
                 Happening::Left(member, why) => app.on_leave(cx, &member, why),

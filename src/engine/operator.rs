@@ -13,6 +13,7 @@ use super::app::App;
 use super::core::Core;
 use super::drain::DrainTotals;
 use super::member::{Exclude, Sent, Speech};
+use super::tick::{ClockCommand, ClockView};
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
@@ -68,6 +69,8 @@ pub enum OperatorCommand {
     },
     /// Say goodbye to everybody, as [`Engine::handle_drain`].
     Drain,
+    /// Set the game's clock; the wire, keep-alive and all timeouts go on.
+    Clock(ClockCommand),
 }
 
 /// What an operator says.
@@ -109,6 +112,8 @@ pub enum OperatorAnswer {
     Locked(bool),
     /// The server is draining.
     Draining(DrainTotals),
+    /// The game's clock stands like this now.
+    Clock(ClockView),
 }
 
 /// Why an [`OperatorCommand`] was not carried out.
@@ -124,6 +129,12 @@ pub enum OperatorRefusal {
     TooLong,
     /// Too many pings wait for their answers.
     Busy,
+    /// `tick_hz` is off.
+    NoTicks,
+    /// A clock that runs cannot be stepped.
+    ClockRuns,
+    /// From 1 to 100 ticks may be asked for until they have run, and the clock may run from 1 to 1000 times slower.
+    OutOfRange,
 }
 
 /// The end of an operator's ping.
@@ -345,6 +356,11 @@ impl Core {
                 // So that nobody comes in between two batches.
                 self.lock_lobby(&lobby, true);
                 Ok(OperatorAnswer::Ending(self.part_with(conns, CloseReason::LobbyClosed)))
+            }
+            OperatorCommand::Clock(command) => {
+                let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.now);
+                ticks.command(now, command)?;
+                Ok(OperatorAnswer::Clock(ticks.view()))
             }
             OperatorCommand::Drain => unreachable!("the engine drains itself"),
         }

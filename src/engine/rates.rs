@@ -232,6 +232,19 @@ impl Core {
         }
     }
 
+    /// What a member's messages are paid from, its own and its user's.
+    pub(super) fn message_buckets(&mut self, key: usize) -> [Bucket; 2] {
+        let seat = self.slots[key].seat().expect("only members are served");
+        [self.slots[key].meter.messages, self.directory.meter_of(seat).messages]
+    }
+
+    /// Gives back what was charged since.
+    pub(super) fn restore_message_buckets(&mut self, key: usize, [own, shared]: [Bucket; 2]) {
+        let seat = self.slots[key].seat().expect("only members are served");
+        self.slots[key].meter.messages = own;
+        self.directory.meter_of(seat).messages = shared;
+    }
+
     /// Charges a ping, a pong or a health answer.
     pub(super) fn charge_control(&mut self, key: usize) -> Result<(), Denied> {
         let now = self.now;
@@ -251,12 +264,22 @@ impl Core {
         if meter.strikes.take(now, 1, self.rates.strike).is_err() {
             return self.end(key, CloseReason::RateLimited);
         }
-        if self.speech == Speech::Opaque || (reference.is_none() && now < meter.error_at) {
+        if !self.may_tell_refusal(key, reference) {
             return;
         }
-        meter.error_at = now + Duration::from_secs(1);
         let retry_after_ms = denied.retry_after.as_micros().div_ceil(1000).min(u128::from(u32::MAX)) as u64;
-        protocol::write_rate_limited(&mut self.text, reference, retry_after_ms);
+        protocol::write_rate_limited(&mut self.text, reference, "you send more than your rate", retry_after_ms);
         self.reply(key);
+    }
+
+    /// Whether the sender of what is refused is told so now, which is noted then.
+    pub(super) fn may_tell_refusal(&mut self, key: usize, reference: Option<&str>) -> bool {
+        let now = self.now;
+        let meter = self.slots[key].meter.unusual.get_or_insert_default();
+        if self.speech == Speech::Opaque || (reference.is_none() && now < meter.error_at) {
+            return false;
+        }
+        meter.error_at = now + Duration::from_secs(1);
+        true
     }
 }

@@ -2,13 +2,14 @@
 
 use super::app::{App, Context};
 use super::core::Core;
+use super::inbox::Said;
 use super::member::{Member, Message, Sent, Utterance};
 use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::Telling;
-use crate::lobby::protocol::{self, Envelope, Request, Welcome, WelcomeLimits, WelcomePing};
+use crate::lobby::protocol::{self, Envelope, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
 use crate::wire::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
@@ -27,11 +28,35 @@ impl<A: App> Engine<A> {
         // Charged once type and ref are known, so that what is denied can be answered.
         let charged = match request {
             Request::HealthPong { .. } => self.core.charge_control(key),
+            // What the application has a say in waits for its tick; what the engine answers alone never does.
+            Request::Broadcast { .. } | Request::Direct { .. } | Request::App { .. } => {
+                if self.core.take_in(key, reference, || Said::Text(text.into())) {
+                    self.serve(member, text, request, reference);
+                }
+                return;
+            }
             _ => self.core.charge_message(key),
         };
-        if let Err(denied) = charged {
-            return self.core.rate_limited(key, reference, denied);
+        match charged {
+            Ok(()) => self.serve(member, text, request, reference),
+            Err(denied) => self.core.rate_limited(key, reference, denied),
         }
+    }
+
+    /// Serves a request that was kept for its tick.
+    pub(super) fn serve_kept_request(&mut self, member: &Member, text: &str) {
+        let Ok(Envelope { request, reference }) = protocol::read(text) else {
+            unreachable!("only what was read is kept")
+        };
+        let is_here = self.core.directory.is_taken(member.seat_key, member.seat);
+        // The engine passes nothing on from whom the others have seen leave; the application may want to know even so.
+        if is_here || matches!(request, Request::App { .. }) {
+            self.serve(member, text, request, reference);
+        }
+    }
+
+    fn serve(&mut self, member: &Member, text: &str, request: Request<'_>, reference: Option<&str>) {
+        let key = member.conn.index();
         let outcome = match request {
             Request::Broadcast { data } => {
                 if !self.allows(member, Utterance::Broadcast { data }) {
@@ -65,6 +90,7 @@ impl<A: App> Engine<A> {
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
             }
             Request::Leave => {
+                self.hear_out(member.conn);
                 if let Some(reference) = reference {
                     protocol::write_ack(&mut self.core.text, reference);
                     self.core.reply(key);
@@ -85,8 +111,8 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
         let Engine { app, core } = self;
-        // Whom the application has ended instead of answering says nothing any more.
-        app.allows(&mut Context { core }, member, what) && core.is_seated(member)
+        // Whom the application has ended instead of answering says nothing any more. A seat that was taken over is there.
+        app.allows(&mut Context { core }, member, what) && core.directory.is_taken(member.seat_key, member.seat)
     }
 }
 
@@ -164,6 +190,7 @@ impl Core {
         let seq = lobby_ref.seq;
         let mut text = std::mem::take(&mut self.text);
         protocol::write_message(&mut text, &from.user, seq, data);
+        // Without a connection, not a seat: whoever has taken the seat over does not know what was said from it.
         let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
         self.text = text;
         (seq, sent)
@@ -241,6 +268,11 @@ impl Core {
                 interval_ms: self.config.ping_interval.as_millis() as u64,
                 timeout_ms: self.config.pong_timeout.as_millis() as u64,
             },
+            tick: self
+                .config
+                .tick_hz
+                .zip(self.ticks.as_ref())
+                .map(|(hz, ticks)| WelcomeTick { hz, tick: ticks.view().tick }),
         };
         let mut text = String::new();
         welcome.write(&mut text);

@@ -1,5 +1,6 @@
 //! Counters. All of them only grow, but for those that say how many there are now.
 
+use super::tick::TickStats;
 use crate::close::{CloseReason, Reject};
 
 /// What the server has done so far and holds now.
@@ -18,6 +19,8 @@ pub struct Stats {
     pub pending: usize,
     /// Sockets that are saying goodbye.
     pub closing: usize,
+    /// The game's clock; `None` when `tick_hz` is off.
+    pub ticks: Option<TickStats>,
     /// What has happened since the start.
     pub counters: Counters,
 }
@@ -136,6 +139,9 @@ impl Stats {
         );
         let closes = CloseReason::ALL.iter().map(|&reason| (reason.word(), c.closed(reason)));
         let rejects = Reject::ALL.iter().map(|&reject| (reject.word(), c.rejected(reject)));
+        if let Some(ticks) = &self.ticks {
+            line.push_str(&format!(" {ticks}"));
+        }
         let mut add = |prefix: &str, name: &str, count: u64| {
             if count > 0 {
                 line.push_str(&format!(" {prefix}{name}={count}"));

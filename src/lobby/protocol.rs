@@ -150,6 +150,15 @@ pub(crate) struct Welcome<'a> {
     pub(crate) server_time: u64,
     pub(crate) limits: WelcomeLimits,
     pub(crate) ping: WelcomePing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tick: Option<WelcomeTick>,
+}
+
+/// How the game's clock beats, and the number of its last tick.
+#[derive(Serialize)]
+pub(crate) struct WelcomeTick {
+    pub(crate) hz: u32,
+    pub(crate) tick: u64,
 }
 
 #[derive(Serialize)]
@@ -255,11 +264,11 @@ pub(crate) fn write_error(out: &mut String, reference: Option<&str>, reject: Rej
     Object::of_type(out, "error").reference(reference).string("code", reject.word()).string("message", message).end();
 }
 
-pub(crate) fn write_rate_limited(out: &mut String, reference: Option<&str>, retry_after_ms: u64) {
+pub(crate) fn write_rate_limited(out: &mut String, reference: Option<&str>, why: &str, retry_after_ms: u64) {
     Object::of_type(out, "error")
         .reference(reference)
         .string("code", Reject::RateLimited.word())
-        .string("message", "you send more than your rate")
+        .string("message", why)
         .number("retry_after_ms", retry_after_ms)
         .end();
 }

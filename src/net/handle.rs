@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mio::{Registry, Token, Waker};
 
 use crate::engine::app::Authorization;
+use crate::engine::tick::ClockCommand;
 use crate::id::ConnId;
 
 /// Reaches a running [`Server`](super::Server) from any thread.
@@ -30,6 +31,7 @@ pub(super) enum Command {
     Stop,
     App(Vec<u8>),
     Authorized(ConnId, Authorization),
+    Clock(ClockCommand),
 }
 
 /// The server has `max_commands` to do already. The command was not taken.
@@ -73,6 +75,16 @@ impl Handle {
     /// [`Busy`] when `max_commands` wait already.
     pub fn authorized(&self, conn: ConnId, answer: Authorization) -> Result<(), Busy> {
         self.try_push(Command::Authorized(conn, answer))
+    }
+
+    /// Sets the game's clock, as an operator may. With `tick_hz` off there is none, and nothing happens; nor does with a
+    /// number out of range, or with a step while the clock runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Busy`] when `max_commands` wait already.
+    pub fn clock(&self, command: ClockCommand) -> Result<(), Busy> {
+        self.try_push(Command::Clock(command))
     }
 
     fn try_push(&self, command: Command) -> Result<(), Busy> {

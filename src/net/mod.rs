@@ -3,6 +3,8 @@
 //! One turn: wait; read the clock once; accept; read each ready socket once; expire timers; write what is queued, one
 //! vectored write for each connection; drop what has ended.
 
+#[cfg(target_os = "linux")]
+mod alarm;
 mod clock;
 mod handle;
 mod listener;
@@ -17,7 +19,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
@@ -30,6 +32,7 @@ use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
+use crate::engine::operator::OperatorCommand;
 use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::outbox::Flow;
@@ -40,6 +43,8 @@ const WAKER: Token = Token(usize::MAX - 1);
 const STOP: Token = Token(usize::MAX - 2);
 #[cfg(all(feature = "bin", unix))]
 const RELOAD: Token = Token(usize::MAX - 3);
+#[cfg(target_os = "linux")]
+const ALARM: Token = Token(usize::MAX - 5);
 
 /// How long to wait before accepting again when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -73,6 +78,9 @@ pub struct Server<A> {
     stopping: Stopping,
     wants_reload: bool,
     operators: Option<Operators>,
+    /// Wakes the loop to the microsecond, when ticks need that.
+    #[cfg(target_os = "linux")]
+    alarm: Option<alarm::Alarm>,
 }
 
 struct Socket {
@@ -163,6 +171,11 @@ impl<A: App> Server<A> {
         listener.register(poll.registry(), LISTENER).map_err(Error::Poll)?;
         let operators = Operators::bind(&config, poll.registry())?;
         let handle = Handle::new(poll.registry(), WAKER, config.max_commands).map_err(Error::Poll)?;
+        #[cfg(target_os = "linux")]
+        let alarm = match config.tick_hz {
+            Some(_) => Some(alarm::Alarm::new(poll.registry(), ALARM).map_err(Error::Poll)?),
+            None => None,
+        };
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
         Ok(Server {
@@ -183,6 +196,8 @@ impl<A: App> Server<A> {
             stopping: Stopping::No,
             wants_reload: false,
             operators,
+            #[cfg(target_os = "linux")]
+            alarm,
         })
     }
 
@@ -267,7 +282,7 @@ impl<A: App> Server<A> {
     /// [`Error::Poll`].
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
         self.write_all();
-        let wait = self.wait(max_wait);
+        let wait = self.wait(max_wait).map_err(Error::Poll)?;
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
@@ -285,6 +300,11 @@ impl<A: App> Server<A> {
             operators.read(now, self.poll.registry(), &mut self.buffer);
         }
         self.engine.handle_timeout(now);
+        // A tick with much to say goes on once everybody has been written to.
+        while self.engine.wants_flush() {
+            self.write_all();
+            self.engine.handle_timeout(now);
+        }
         if let Some(operators) = &mut self.operators {
             operators.write(now, &mut self.engine);
         }
@@ -296,15 +316,19 @@ impl<A: App> Server<A> {
         Ok(self.status(now))
     }
 
-    fn wait(&self, max_wait: Option<Duration>) -> Option<Duration> {
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {
         if self.is_behind() {
-            return Some(Duration::ZERO);
+            return Ok(Some(Duration::ZERO));
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
         let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
         let next = [self.engine.poll_timeout(), self.accept_at, stats_at, operators].into_iter().flatten().min();
-        let wait = next.map(|next| next - self.clock.now());
-        wait.into_iter().chain(max_wait).min()
+        let now = self.clock.now();
+        #[cfg(target_os = "linux")]
+        if let (Some(alarm), Some(next)) = (&mut self.alarm, next) {
+            alarm.set(now, next)?;
+        }
+        Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
     }
 
     /// Whether the last turn left something to read.
@@ -318,6 +342,9 @@ impl<A: App> Server<A> {
             match event.token() {
                 LISTENER => self.accept_at = Some(now),
                 WAKER => woken = true,
+                // That it wakes the loop is all it does.
+                #[cfg(target_os = "linux")]
+                ALARM => {}
                 #[cfg(all(feature = "bin", unix))]
                 RELOAD => self.wants_reload |= self.signals.as_mut().is_some_and(signal::Signals::take_reload),
                 #[cfg(all(feature = "bin", unix))]
@@ -351,6 +378,11 @@ impl<A: App> Server<A> {
                     Command::Stop => self.stopping = self.stopping.next(),
                     Command::App(command) => self.engine.handle_command(now, &command),
                     Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
+                    Command::Clock(command) => {
+                        if let Err(why) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
+                            warn!("the clock was not set, {command:?}: {why:?}");
+                        }
+                    }
                 }
             }
         }

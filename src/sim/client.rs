@@ -177,7 +177,7 @@ impl Link {
         if what == Ask::Leave {
             self.view.leaving = reference;
         }
-        self.view.expected.push_back(Expected { what, reference, k: self.said });
+        self.view.expect(Expected { what, reference, k: self.said });
         self.send_message(Opcode::TEXT, text.as_bytes(), random);
         self.asked_at = self.pipe.sent;
     }

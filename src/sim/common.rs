@@ -17,6 +17,8 @@ pub(super) struct Common {
     pub(super) messages: u64,
     /// Whether anybody may be refused for its rate.
     pub(super) limited: bool,
+    /// Whether anybody may be refused because too much waits for the next tick.
+    pub(super) has_full_inboxes: bool,
     /// Whether everybody takes its time, so that nobody is.
     pub(super) is_calm: bool,
     /// Messages, by client and number, that are known to have been sent on or refused, and those that somebody heard.
@@ -41,6 +43,7 @@ impl Common {
             messages: 0,
             published: Vec::new(),
             limited: false,
+            has_full_inboxes: false,
             is_calm: false,
             acked: BTreeSet::new(),
             refused: BTreeSet::new(),

@@ -53,15 +53,25 @@ impl<A: App> World<A> {
     pub(super) fn end_turn(&mut self) -> Result<(), String> {
         self.turn_open = false;
         self.engine.handle_timeout(self.now);
-        while let Some(conn) = self.engine.poll_writable() {
-            self.write(conn)?;
+        // A tick with much to say goes on once everybody has been written to.
+        while self.engine.wants_flush() {
+            self.write_all()?;
+            self.engine.handle_timeout(self.now);
         }
+        self.write_all()?;
         self.look_for_reasons()?;
         while let Some(conn) = self.engine.poll_closed() {
             let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
             self.dropped(place)?;
         }
         self.after_turn()
+    }
+
+    fn write_all(&mut self) -> Result<(), String> {
+        while let Some(conn) = self.engine.poll_writable() {
+            self.write(conn)?;
+        }
+        Ok(())
     }
 
     pub(super) fn place_of(&self, conn: ConnId) -> Option<usize> {
@@ -151,6 +161,11 @@ impl<A: App> World<A> {
             let far = if random.percent(5) { far * 5000 } else { far };
             self.tally.behaviours[Behaviour::Jump as usize] += 1;
             self.now + far
+        } else if let Some(hz) = config.tick_hz
+            && random.percent(10)
+        {
+            // A turn that comes too late for some ticks.
+            self.now + Duration::from_secs(1) / hz * random.below(12) as u32
         } else {
             match self.engine.poll_timeout() {
                 Some(next) if random.percent(50) => next,
@@ -177,6 +192,16 @@ impl<A: App> World<A> {
             self.settle()?;
         }
         Err("the timers do not come to rest".into())
+    }
+
+    /// Everything that is under way arrives and is answered, also what waits for a tick.
+    pub(super) fn settle_kept(&mut self) -> Result<(), String> {
+        self.settle()?;
+        while self.kept_bytes() > 0 {
+            self.now = self.engine.poll_timeout().ok_or("messages wait, and no tick comes")?;
+            self.settle()?;
+        }
+        Ok(())
     }
 
     /// Everything that is under way arrives and is answered.

@@ -72,6 +72,7 @@
 //! assert!(failure.violation().contains("scores for"), "{failure}");
 //! ```
 
+mod beat;
 mod client;
 mod common;
 mod driver;

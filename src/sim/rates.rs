@@ -78,7 +78,7 @@ impl<A: App> World<A> {
         let refusal = link.view.refusal.take();
         let patience = link.patience.filter(|patience| patience.retried.is_some());
         if let Some(patience) = patience {
-            let answered = link.view.expected.is_empty();
+            let answered = link.view.unanswered().is_none();
             if refusal.is_some_and(|(reference, _)| reference == patience.retried) {
                 let same = self.connections_of(place) == patience.connections;
                 let link = self.link(place);
@@ -108,7 +108,9 @@ impl<A: App> World<A> {
             return Ok(());
         };
         let seconds = elapsed.as_secs() + 1;
-        if view.refusals > u64::from(config.max_rate_strikes) + seconds {
+        // Whoever has said too much for one tick is no offender.
+        let full = self.common.has_full_inboxes;
+        if !full && view.refusals > u64::from(config.max_rate_strikes) + seconds {
             return Err(format!("refused {} times in {elapsed:?}, and not closed", view.refusals));
         }
         if view.unasked > seconds {
@@ -117,6 +119,7 @@ impl<A: App> World<A> {
         let is_shared = config.user_message_rate().is_some() || config.user_byte_rate().is_some() || tier.is_some();
         let within = |rate: Option<Rate>, count: u64| rate.is_none_or(|rate| count <= u64::from(rate.burst()));
         if !is_shared
+            && !full
             && within(config.message_rate(), link.pipe.sends)
             && within(config.control_rate(), link.pipe.sends)
             && within(config.byte_rate(), link.pipe.sent)
@@ -134,7 +137,7 @@ impl<A: App> World<A> {
         if link.manners.is_patient && link.patience.is_none() {
             link.refused = refused.or(link.refused);
         }
-        if link.view.expected.is_empty()
+        if link.view.unanswered().is_none()
             && let Some((reference, wait)) = link.refused.take()
             && reference == link.references
         {
@@ -162,7 +165,7 @@ impl<A: App> World<A> {
             && link.may_speak()
             && link.pipe.upward() == 0
             && link.asked_at == link.pipe.sent
-            && link.view.expected.is_empty();
+            && link.view.unanswered().is_none();
         if knows && is_alone && is_whole && !(messages && bytes) && wait <= PATIENCE {
             let link = self.link(place);
             let until = link.last_heard + wait;

@@ -129,6 +129,10 @@ behaviours! {
     Addresses = "addresses";
     /// The application is told early of full queues.
     Pressure = "pressure";
+    /// The game's clock beats, and what members say waits for it.
+    Ticks = "ticks";
+    /// An operator pauses, steps and slows the clock.
+    Clock = "clock";
 }
 
 /// A set of behaviours.
@@ -182,16 +186,18 @@ impl Swarm {
         let mut weights = [0; Behaviour::ALL.len()];
         // Some runs are wild and some nearly quiet.
         let absent = 20 + 20 * random.below(4);
-        for (weight, &behaviour) in weights.iter_mut().zip(Behaviour::ALL) {
-            // Drawn also for those left out, so that leaving one out changes nothing about the others.
+        // Drawn also for those left out, so that leaving one out changes nothing about the others.
+        let mut weigh = |behaviour: Behaviour, random: &mut Random| {
             let (off, drawn) = (random.percent(absent), 1 << random.below(7));
-            *weight = if off || without.contains(behaviour) { 0 } else { drawn };
-        }
+            weights[behaviour as usize] = if off || without.contains(behaviour) { 0 } else { drawn };
+        };
+        let (first, later) = Behaviour::ALL.split_at(Behaviour::Ticks as usize);
+        first.iter().for_each(|&behaviour| weigh(behaviour, random));
         // Crowds, and now and then a few.
         let drawn = pick(random, &[2, 4, 8, 12, 12, 12]);
         let users = pick(random, &[1, 3, 8, 12, 12, 16]);
-        Swarm {
-            weights,
+        let mut swarm = Swarm {
+            weights: [0; Behaviour::ALL.len()],
             clients: drawn.min(clients),
             users,
             lobbies: pick(random, &[1, 1, 2, 3]),
@@ -202,7 +208,11 @@ impl Swarm {
             arrivals: pick(random, &[20, 60, 150]) as u32,
             clock: pick(random, &[5, 20, 60]) as u32,
             padding: pick(random, &[0, 0, 60, 1000, 20_000]),
-        }
+        };
+        // Last, so that seeds from before there were these mean what they meant.
+        later.iter().for_each(|&behaviour| weigh(behaviour, random));
+        swarm.weights = weights;
+        swarm
     }
 
     /// How often something happens, against other things; 0 when this run leaves it out.

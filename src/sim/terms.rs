@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::beat;
 use super::client::Link;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
@@ -81,6 +82,9 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
         config.attempts_per_minute = limit(random, &[0, 6, 60, 6000]);
         config.attempt_burst = pick(random, &[1, 3, 10, 60]);
         config.max_remembered_rates = pick(random, &[0, 1, 65_536]);
+    }
+    if let Some(random) = &mut numbers(Behaviour::Ticks) {
+        beat::draw(config, random);
     }
     if let Some(random) = &mut numbers(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[Bytes(1), Bytes(100), Bytes(1000), Bytes(20_000)]);

@@ -7,6 +7,7 @@ use super::swarm::Behaviour;
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Speech};
+use crate::engine::tick::ClockCommand;
 
 impl<A: App> World<A> {
     /// After every step, in the middle of a turn too.
@@ -62,6 +63,7 @@ impl<A: App> World<A> {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());
         }
         self.check_operator()?;
+        self.check_beat()?;
         self.check_terms()?;
         self.check_attempts()?;
         match self.engine.poll_timeout() {
@@ -158,6 +160,7 @@ impl<A: App> World<A> {
                 }
             }
         }
+        self.calm_clock(self.longest_wait())?;
         self.engine.app_mut().seen.late = 0;
         // Half of those who wait for an authorization get it; the others wait in vain.
         for _ in 0..self.engine.app().seen.waiting.len() / 2 {
@@ -172,6 +175,9 @@ impl<A: App> World<A> {
         }
         self.everybody_leaves();
         self.pass(self.longest_wait())?;
+        if self.engine.config().tick_hz.is_some() {
+            self.command_clock(ClockCommand::Pause)?;
+        }
         self.check_nothing_is_left()
     }
 
@@ -222,7 +228,7 @@ impl<A: App> World<A> {
                 if self.links[place].is_some() {
                     self.ask_calmly(place, kind);
                     said += u64::from(kind != Behaviour::Control);
-                    self.settle()?;
+                    self.settle_kept()?;
                 }
             }
         }
@@ -290,8 +296,8 @@ impl<A: App> World<A> {
                         view.epoch, view.seq
                     ));
                 }
-                if self.common.relays && link.player.is_none() && !view.expected.is_empty() {
-                    return Err(format!("got no answer to {:?}", view.expected[0]));
+                if let Some(question) = view.unanswered().filter(|_| self.common.relays && link.player.is_none()) {
+                    return Err(format!("got no answer to {question:?}"));
                 }
                 let listed = view.members.as_ref();
                 let names = |(user, seat, _): &(&str, crate::SeatId, crate::ConnId)| format!("{user}/{seat}");
@@ -388,6 +394,12 @@ impl<A: App> World<A> {
             return Err("nobody is there, and the engine waits for something".into());
         }
         let seen = &self.engine.app().seen;
+        if let (Some(beat), Some(ticks)) = (&seen.beat, &stats.ticks) {
+            beat.check_counts(ticks.ran, ticks.skipped)?;
+            if ticks.inbox_bytes > 0 {
+                return Err(format!("nobody is there, and {} bytes wait for a tick", ticks.inbox_bytes));
+            }
+        }
         if !seen.seats.is_empty() {
             return Err(format!("no on_leave for {:?}", seen.seats));
         }

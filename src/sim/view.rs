@@ -69,7 +69,10 @@ pub(super) struct View {
     /// Who is there, in join order; `None` when only the number is told.
     pub(super) members: Option<Vec<Named>>,
     count: u64,
-    pub(super) expected: VecDeque<Expected>,
+    expected: VecDeque<Expected>,
+    /// With ticks on those that are only served with the next; they are answered in their own order.
+    kept: VecDeque<Expected>,
+    pub(super) has_ticks: bool,
     /// Whether `presence_state` has come for the question at the front.
     front_answered: bool,
     /// Whether a state was taken for the answer to a question that may have been refused in silence.
@@ -178,6 +181,8 @@ impl View {
             members: None,
             count: 0,
             expected: VecDeque::new(),
+            kept: VecDeque::new(),
+            has_ticks: false,
             front_answered: false,
             spare_state: false,
             served: 0,
@@ -199,6 +204,21 @@ impl View {
 
     pub(super) fn is_settled(&self) -> bool {
         self.stage == Stage::Settled
+    }
+
+    /// A question or a message was sent.
+    pub(super) fn expect(&mut self, expected: Expected) {
+        if self.keeps(expected.what) { self.kept.push_back(expected) } else { self.expected.push_back(expected) }
+    }
+
+    /// Whether a question waits for a tick.
+    fn keeps(&self, what: Ask) -> bool {
+        self.has_ticks && matches!(what, Ask::Broadcast | Ask::App | Ask::Direct)
+    }
+
+    /// The first question that has no answer.
+    pub(super) fn unanswered(&self) -> Option<&Expected> {
+        self.expected.front().or(self.kept.front())
     }
 
     /// How many members there are, as far as is known.
@@ -371,14 +391,14 @@ impl View {
             self.stage = Stage::Settled;
             return Ok(());
         }
-        while strict && self.seq + self.slack < seq && self.skip_silent(common) {}
+        while strict && self.seq + self.slack < seq && self.skip_silent(self.has_ticks, common) {}
         if strict || seq < self.seq {
             require((self.seq..=self.seq + self.slack).contains(&seq), "a state of another seq")?;
         }
         (self.seq, self.slack) = (seq, 0);
         if strict && was_listed == self.members.is_some() {
             let asks = |front: &Expected| front.what == Ask::Presence;
-            while !self.expected.front().is_some_and(asks) && self.skip_silent(common) {}
+            while !self.expected.front().is_some_and(asks) && self.skip_silent(false, common) {}
             let front = self.expected.front().filter(|front| asks(front) && !self.front_answered);
             match front.ok_or("a state that nobody asked for")?.reference {
                 None => {
@@ -413,10 +433,15 @@ impl View {
                     (_, _) => true,
                 }
         };
-        while !self.expected.front().is_some_and(answers) {
-            require(self.skip_silent(common), "an answer to nothing, or out of order")?;
+        let is_kept = match (kind, reference) {
+            ("pong", _) => false,
+            (_, None) => self.has_ticks && code == Some("user_not_found"),
+            (_, reference) => self.kept.iter().any(|kept| kept.reference == reference),
+        };
+        while !self.queue(is_kept).front().is_some_and(answers) {
+            require(self.skip_silent(is_kept, common), "an answer to nothing, or out of order")?;
         }
-        let front = self.expected.pop_front().expect("the loop has found it");
+        let front = self.queue(is_kept).pop_front().expect("the loop has found it");
         self.served += 1;
         if common.limited && matches!(front.what, Ask::Broadcast | Ask::App) {
             common.acked.insert((self.number, front.k));
@@ -455,11 +480,18 @@ impl View {
             return Ok(());
         }
         require(!common.is_calm, "refused in the calm")?;
-        while self.expected.front().is_some_and(|front| front.reference != reference) {
-            require(self.skip_silent(common), "a refusal out of order")?;
-        }
-        let front = self.expected.pop_front().ok_or("a refusal of nothing that was said")?;
-        require(!self.front_answered, "served and refused")?;
+        // What is refused at once overtakes what waits for its tick.
+        let front = match self.kept.iter().position(|kept| kept.reference == reference) {
+            Some(at) => self.kept.remove(at),
+            None => {
+                while self.expected.front().is_some_and(|front| front.reference != reference) {
+                    require(self.skip_silent(false, common), "a refusal out of order")?;
+                }
+                require(!self.front_answered, "served and refused")?;
+                self.expected.pop_front()
+            }
+        };
+        let front = front.ok_or("a refusal of nothing that was said")?;
         match front.what {
             Ask::Broadcast | Ask::App => {
                 let told = (self.number, front.k);
@@ -481,7 +513,7 @@ impl View {
     fn reach(&mut self, seq: u64, strict: bool, common: &Common) -> Result<(), String> {
         require(seq > self.seq, "a seq that was told before")?;
         while strict && self.seq + self.slack + 1 < seq {
-            require(self.skip_silent(common), "a gap in seq")?;
+            require(self.skip_silent(self.has_ticks, common), "a gap in seq")?;
         }
         (self.seq, self.slack) = (seq, 0);
         Ok(())
@@ -490,8 +522,10 @@ impl View {
     /// Takes the first question to have been served, if that may go without an answer.
     ///
     /// Under a rate anything without a `ref` may have been refused in silence.
-    fn skip_silent(&mut self, common: &Common) -> bool {
-        let Some(front) = self.expected.front().filter(|front| front.reference.is_none()) else { return false };
+    fn skip_silent(&mut self, is_kept: bool, common: &Common) -> bool {
+        let Some(front) = self.queue(is_kept).front().copied().filter(|front| front.reference.is_none()) else {
+            return false;
+        };
         match front.what {
             Ask::Broadcast | Ask::App if common.limited => self.slack += 1,
             Ask::Broadcast | Ask::App => self.seq += 1,
@@ -499,12 +533,18 @@ impl View {
             _ if common.limited => {}
             _ => return false,
         }
-        self.expected.pop_front();
+        self.queue(is_kept).pop_front();
         true
     }
 
+    fn queue(&mut self, is_kept: bool) -> &mut VecDeque<Expected> {
+        if is_kept { &mut self.kept } else { &mut self.expected }
+    }
+
     pub(super) fn skip_all_silent(&mut self, common: &Common) {
-        while self.skip_silent(common) {}
+        for is_kept in [false, true] {
+            while self.skip_silent(is_kept, common) {}
+        }
     }
 
     /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::beat::Beat;
 use super::swarm::Behaviour;
 use super::terms::Leases;
 use crate::engine::app::{App, Authorization, Context, Identity, Member, Message, Pressure, Route, Speech, Utterance};
+use crate::engine::tick::Tick;
 use crate::id::{ConnId, SeatId};
 use crate::random::Random;
 use crate::time::Time;
@@ -35,6 +37,8 @@ pub(super) struct Seen {
     pub(super) identities: BTreeMap<ConnId, Identity>,
     /// Lobbies that take nobody new.
     pub(super) locked: Vec<Box<str>>,
+    /// The ticks, when they are on.
+    pub(super) beat: Option<Beat>,
     /// Who is in, by seat.
     pub(super) seats: BTreeMap<SeatId, Seated>,
     /// Of whom it was told that much is queued.
@@ -62,7 +66,7 @@ pub(super) struct Seated {
 }
 
 impl<A> Watched<A> {
-    pub(super) fn new(app: A, late: u64, leases: Leases, random: Random) -> Watched<A> {
+    pub(super) fn new(app: A, late: u64, leases: Leases, beat: Option<Beat>, random: Random) -> Watched<A> {
         let seen = Seen {
             late,
             never_late: late == 0,
@@ -72,6 +76,7 @@ impl<A> Watched<A> {
             did: Vec::new(),
             identities: BTreeMap::new(),
             locked: Vec::new(),
+            beat,
             seats: BTreeMap::new(),
             pressed: BTreeSet::new(),
             joined: 0,
@@ -99,6 +104,17 @@ impl Seen {
         let holds =
             self.seats.get(&who.seat()).is_some_and(|there| there.conn == who.conn() && *there.user == *who.user());
         self.require(holds, || format!("{call} names conn={} seat={}, which is not joined", who.conn(), who.seat()));
+    }
+
+    /// What `who` says reaches the application.
+    fn hear(&mut self, who: &Member, now: Time, call: &str) {
+        self.require_seated(who, call);
+        self.beat.iter_mut().for_each(|beat| beat.hear(now, who.conn()));
+    }
+
+    fn note_left(&mut self, conn: ConnId) {
+        self.pressed.remove(&conn);
+        self.beat.iter_mut().for_each(|beat| beat.left(conn));
     }
 
     /// `who` comes in, which its identity must allow.
@@ -156,8 +172,8 @@ impl<A: App> App for Watched<A> {
         let seated = seen.admit(who, cx.now());
         match seen.seats.get_mut(&who.seat()) {
             Some(there) if *there.user == *who.user() => {
-                seen.pressed.remove(&there.conn);
-                *there = seated;
+                let before = std::mem::replace(there, seated);
+                seen.note_left(before.conn);
             }
             _ => seen.require(false, || format!("on_rejoin for seat={}, which is not the user's", who.seat())),
         }
@@ -165,13 +181,13 @@ impl<A: App> App for Watched<A> {
     }
 
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
-        self.seen.require_seated(from, "allows");
+        self.seen.hear(from, cx.now(), "allows");
         self.app.allows(cx, from, what)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
         self.seen.messages += 1;
-        self.seen.require_seated(from, "on_message");
+        self.seen.hear(from, cx.now(), "on_message");
         self.app.on_message(cx, from, message);
     }
 
@@ -179,7 +195,7 @@ impl<A: App> App for Watched<A> {
         self.seen.left += 1;
         self.seen.require_seated(who, "on_leave");
         self.seen.seats.remove(&who.seat());
-        self.seen.pressed.remove(&who.conn());
+        self.seen.note_left(who.conn());
         // A lobby that becomes empty is gone, and its lock with it.
         let seen = &mut self.seen;
         if !seen.locked.is_empty() && seen.seats.values().all(|seated| *seated.lobby != *who.lobby()) {
@@ -221,7 +237,22 @@ impl<A: App> App for Watched<A> {
         self.app.on_command(cx, command);
     }
 
+    fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
+        let seen = &mut self.seen;
+        seen.did.push(Behaviour::Ticks);
+        let checked = match &mut seen.beat {
+            Some(beat) => beat.tick(cx.now(), tick),
+            None => Err(format!("{tick:?} although ticks are off")),
+        };
+        if let Err(violation) = checked {
+            seen.require(false, || violation);
+        }
+        seen.require(cx.tick() == tick.number(), || format!("{tick:?} is called {}", cx.tick()));
+        self.app.on_tick(cx, tick);
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
+        self.seen.beat.iter_mut().for_each(Beat::drain);
         self.app.on_drain(cx, deadline);
     }
 }

@@ -4,6 +4,7 @@
 //! finishes its turn, time passes. Everything is drawn from a few generators with a purpose each, so that what one of
 //! them decides does not shift what the others draw.
 
+use super::beat::{self, Beat};
 use super::client::{Link, Manners};
 use super::common::Common;
 use super::mischief;
@@ -117,6 +118,7 @@ const STEPS: &[Behaviour] = &[
     Behaviour::OperatorKick,
     Behaviour::OperatorSay,
     Behaviour::OperatorPing,
+    Behaviour::Clock,
 ];
 
 impl<A: App> World<A> {
@@ -149,9 +151,10 @@ impl<A: App> World<A> {
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
         let mut common = Common::new(users, lobbies, relays);
-        common.limited = rates::are_limited(&config) || swarm.weight(Behaviour::Tier) > 0;
+        common.has_full_inboxes = beat::are_inboxes_limited(&config);
+        common.limited = rates::are_limited(&config) || swarm.weight(Behaviour::Tier) > 0 || common.has_full_inboxes;
         let leases = Leases::new(&swarm, &config, stream(6));
-        let app = Watched::new(app, late, leases, stream(1));
+        let app = Watched::new(app, late, leases, Beat::new(&config), stream(1));
         World {
             engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, app),
             now: Time::ZERO,
@@ -352,6 +355,7 @@ impl<A: App> World<A> {
         let capacity = if manners.is_slow || manners.is_stalled { self.swarm.narrow } else { 16 * 1024 };
         let mut link = Link::new(number, conn, user, lobby, capacity, manners, is_json, self.now);
         link.network = network;
+        link.view.has_ticks = self.engine.config().tick_hz.is_some();
         let random = &mut self.clients;
         let mut request = mischief::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
         match special {
@@ -444,6 +448,7 @@ impl<A: App> World<A> {
             Behaviour::Lock | Behaviour::OperatorKick | Behaviour::OperatorSay | Behaviour::OperatorPing => {
                 self.operate(behaviour)?;
             }
+            Behaviour::Clock => self.set_clock()?,
             Behaviour::Drain => {
                 if self.is_draining {
                     return Ok(false);

@@ -32,7 +32,8 @@ pub(crate) enum Event<'a, 's> {
     Binary(&'s [u8]),
     Ping(&'s [u8]),
     Pong(&'s [u8]),
-    /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours.
+    /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours. Either way
+    /// [`Connection::finish`] must follow.
     Close(Option<Frame>),
     /// The peer broke the protocol.
     Fault(CloseReason),
@@ -91,10 +92,7 @@ impl Connection {
                 Received::Binary(bytes) => Event::Binary(bytes),
                 Received::Ping(payload) => Event::Ping(payload),
                 Received::Pong(payload) => Event::Pong(payload),
-                Received::Close(answer) => {
-                    self.phase = Phase::Finishing;
-                    Event::Close(Some(answer))
-                }
+                Received::Close(answer) => Event::Close(Some(answer)),
                 Received::Fault(reason) => Event::Fault(reason),
             }),
             Phase::Closing(websocket) => {

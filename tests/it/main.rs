@@ -23,5 +23,6 @@ mod protocol_errors;
 mod rates;
 mod regressions;
 mod simulator;
+mod ticks;
 mod tidy;
 mod witness;

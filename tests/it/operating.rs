@@ -4,18 +4,28 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
+use lobbyd::{ClockCommand, Config};
 
 use crate::documents;
 use crate::net::Client;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 /// What differs from run to run.
-const VARYING: &[&str] =
-    &["uptime_ms", "epoch", "peer", "idle_ms", "latency_ms", "bytes_in", "bytes_out", "flushed_bytes", "closed"];
+const VARYING: &[&str] = &[
+    "uptime_ms",
+    "epoch",
+    "peer",
+    "idle_ms",
+    "latency_ms",
+    "bytes_in",
+    "bytes_out",
+    "flushed_bytes",
+    "closed",
+    "tick",
+];
 
 /// A server in this thread, with ann and bob in the lobby `chess`.
 struct Site {
@@ -26,8 +36,12 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
+        Site::configured(Config::default())
+    }
+
+    fn configured(config: Config) -> Site {
         let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen: free, admin: Some(free), ..Config::default() };
+        let config = Config { listen: free, admin: Some(free), ..config };
         let server = Server::bind(config, Relay::default()).expect("free ports");
         let mut site = Site { server, members: Vec::new(), stopped: None };
         for name in ["ann", "bob"] {
@@ -145,8 +159,37 @@ fn normal(text: &str) -> String {
 
 #[test]
 fn the_readme_shows_what_an_operator_sees() {
-    let shown = documents::section("<!-- curl");
     let mut site = Site::new();
+    replay("<!-- curl", &mut site);
+    // The transcript ends with the drain.
+    for _ in 0..1000 {
+        if site.stopped.is_some() {
+            break;
+        }
+        site.turn();
+    }
+    let totals = site.stopped.expect("everybody has gone");
+    assert_eq!((totals.forced, totals.dropped_bytes), (0, 0));
+}
+
+#[test]
+fn the_readme_shows_how_the_clock_is_set() {
+    let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
+    replay("<!-- clock", &mut site);
+    // From another thread as well.
+    let handle = site.server.handle();
+    handle.clock(ClockCommand::Slow(7)).expect("the queue has room");
+    handle.clock(ClockCommand::Pause).expect("the queue has room");
+    handle.clock(ClockCommand::Step(1001)).expect("the queue has room");
+    (0..3).for_each(|_| site.turn());
+    let clock = site.server.engine().stats().ticks.expect("ticks are on").clock;
+    assert_eq!((clock.paused, clock.slowdown), (true, 7));
+}
+
+/// Compares a transcript of the README with what happens.
+#[track_caller]
+fn replay(marker: &str, site: &mut Site) {
+    let shown = documents::section(marker);
     let mut seen = String::new();
     for line in shown.lines() {
         if let Some(command) = line.strip_prefix("$ curl ") {
@@ -157,17 +200,8 @@ fn the_readme_shows_what_an_operator_sees() {
         }
     }
     if normal(&shown) != normal(&seen) {
-        documents::check("<!-- curl", &seen);
+        documents::check(marker, &seen);
     }
-    // The transcript ends with the drain.
-    for _ in 0..1000 {
-        if site.stopped.is_some() {
-            break;
-        }
-        site.turn();
-    }
-    let totals = site.stopped.expect("everybody has gone");
-    assert_eq!((totals.forced, totals.dropped_bytes), (0, 0));
 }
 
 #[test]

@@ -16,6 +16,8 @@
 //! action is a turn of its own, unless it stands between `turn begins` and `turn ends`. The engine's invariants are
 //! checked after every line.
 //!
+//! `turn after 250ms` lets time pass in which nobody turns. `clock pause`, `resume`, `step 3` and `slow 4` are an operator's.
+//!
 //! `from 10.0.0.1` says where connections come from that are opened after it.
 //!
 //! A line that ends in `\` goes on in the next. In what is expected, `key=value` must be so, `!key` must be absent, and a `presence_diff` lists everybody who came
@@ -27,7 +29,10 @@ use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Authorization, Bytes, Config, ConnId, Context, Engine, Flow, Limit, Start, Time};
+use lobbyd::{
+    App, Authorization, Bytes, ClockCommand, Config, ConnId, Context, Engine, Flow, Limit, OperatorAnswer,
+    OperatorCommand, Start, Time,
+};
 use serde_json::Value;
 
 /// Drives one engine with named clients.
@@ -115,6 +120,15 @@ impl<A: App> World<A> {
         if let Some(span) = line.strip_prefix("advance ") {
             return self.advance(duration(span));
         }
+        if let Some(span) = line.strip_prefix("turn after ") {
+            self.now = self.now + duration(span);
+            self.engine.handle_timeout(self.now);
+            self.settle();
+            return self.advance(Duration::ZERO);
+        }
+        if let Some(command) = line.strip_prefix("clock ") {
+            return self.clock(command);
+        }
         if let Some(address) = line.strip_prefix("from ") {
             self.address = address.parse().expect("an address");
             return;
@@ -131,6 +145,23 @@ impl<A: App> World<A> {
         if !self.in_turn {
             self.settle();
         }
+    }
+
+    #[track_caller]
+    fn clock(&mut self, command: &str) {
+        let (verb, number) = command.split_once(' ').unwrap_or((command, ""));
+        let number = || number.parse().expect("a number");
+        let command = match verb {
+            "pause" => ClockCommand::Pause,
+            "resume" => ClockCommand::Resume,
+            "step" => ClockCommand::Step(number()),
+            "slow" => ClockCommand::Slow(number()),
+            _ => panic!("no such command: {command}"),
+        };
+        let answer = self.engine.handle_operator(self.now, OperatorCommand::Clock(command));
+        assert!(matches!(answer, Ok(OperatorAnswer::Clock(_))), "{answer:?}");
+        // What is to be done at once.
+        self.advance(Duration::ZERO);
     }
 
     #[track_caller]

@@ -1,0 +1,396 @@
+//! When ticks are due by the game's clock, which of them run, and how late.
+//!
+//! The game's clock runs with the engine's time, or so many times slower, or stands still. Tick `n` is due when it shows
+//! `n * 1_000_000 / tick_hz` microseconds: multiplied, never added up, so that nothing drifts. Knows no connections and
+//! no application.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::histogram::Histogram;
+use super::operator::OperatorRefusal;
+use crate::config::Config;
+use crate::time::Time;
+
+/// Ticks that one [`ClockCommand::Step`] may ask for: all of them run in one turn.
+pub(crate) const MAX_STEPS: u32 = 100;
+/// The slowest that the clock may run.
+pub(crate) const MAX_SLOWDOWN: u32 = 1000;
+
+/// One beat of the game: see [`App::on_tick`](crate::App::on_tick).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tick {
+    number: u64,
+    late: Duration,
+    skipped: u64,
+    is_catching_up: bool,
+}
+
+impl Tick {
+    /// Its number: the first tick is 1, a period after the start. Skipped ticks have numbers too.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How long after it was due it runs.
+    pub fn late(&self) -> Duration {
+        self.late
+    }
+
+    /// How many ticks right before it were skipped, because more than `max_catch_up_ticks` were late.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    /// Whether the tick after it is due already, and will follow at once.
+    pub fn is_catching_up(&self) -> bool {
+        self.is_catching_up
+    }
+}
+
+/// What may be done to the game's clock while the server goes on. Plain data: for operators and `net::Handle`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockCommand {
+    /// No tick runs, and what members say waits, until the clock goes on.
+    Pause,
+    /// The clock goes on from where it stands.
+    Resume,
+    /// While the clock is paused: so many ticks, from 1 to 100, run in the next turn.
+    Step(u32),
+    /// The clock runs so many times slower than time, from 1 to 1000; with 1 as it should.
+    Slow(u32),
+}
+
+/// How the game's clock stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockView {
+    /// The number of the last tick that is over or under way.
+    pub tick: u64,
+    /// Whether it is paused.
+    pub paused: bool,
+    /// How many times slower than time it runs, when it runs.
+    pub slowdown: u32,
+}
+
+/// Ticks since the start, and the game's clock now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TickStats {
+    /// Ticks a second, when the clock is not slowed.
+    pub hz: u32,
+    /// How the clock stands.
+    pub clock: ClockView,
+    /// Ticks that have run.
+    pub ran: u64,
+    /// Of these, those after which the next was due already.
+    pub caught_up: u64,
+    /// Ticks that were left out.
+    pub skipped: u64,
+    /// Messages that were refused because their connection's inbox was full.
+    pub refused: u64,
+    /// Bytes that wait for the next tick, each message counted with 64 more.
+    pub inbox_bytes: usize,
+    /// How late ticks ran, in microseconds: of all that ran by the clock, half were no later. At most 7 % too high.
+    pub late_p50: u64,
+    /// 99 of 100 were no later.
+    pub late_p99: u64,
+    /// The latest, exactly.
+    pub late_max: u64,
+}
+
+/// What the log's line of statistics says of it.
+impl fmt::Display for TickStats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ClockView { tick, paused, slowdown } = self.clock;
+        write!(f, "tick={tick} ticks_ran={} late_us={}/{}/{}", self.ran, self.late_p50, self.late_p99, self.late_max)?;
+        if paused {
+            f.write_str(" clock=paused")?;
+        }
+        if slowdown > 1 {
+            write!(f, " slowdown={slowdown}")?;
+        }
+        let counts = [("caught_up", self.caught_up), ("skipped", self.skipped), ("inbox_refused", self.refused)];
+        counts.iter().filter(|(_, count)| *count > 0).try_for_each(|(name, count)| write!(f, " {name}={count}"))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Ticks {
+    hz: u32,
+    max_catch_up: u64,
+    /// The number of the last tick that ran or was skipped.
+    last: u64,
+    /// The clock showed `game` microseconds at `since`, and has run as it does since then.
+    since: Time,
+    game: u64,
+    slowdown: u32,
+    is_paused: bool,
+    /// Ticks that are to run although the clock is paused.
+    steps: u32,
+    /// Begun, and not told to the application: its messages come first.
+    under_way: Option<Tick>,
+    ran: u64,
+    caught_up: u64,
+    skipped: u64,
+    pub(super) refused: u64,
+    lateness: Histogram,
+}
+
+impl Ticks {
+    pub(super) fn new(config: &Config) -> Option<Ticks> {
+        config.tick_hz.map(|hz| Ticks {
+            hz,
+            max_catch_up: config.max_catch_up_ticks.into(),
+            last: 0,
+            since: Time::ZERO,
+            game: 0,
+            slowdown: 1,
+            is_paused: false,
+            steps: 0,
+            under_way: None,
+            ran: 0,
+            caught_up: 0,
+            skipped: 0,
+            refused: 0,
+            lateness: Histogram::default(),
+        })
+    }
+
+    pub(super) fn view(&self) -> ClockView {
+        ClockView { tick: self.last, paused: self.is_paused, slowdown: self.slowdown }
+    }
+
+    pub(super) fn stats(&self, inbox_bytes: usize) -> TickStats {
+        TickStats {
+            hz: self.hz,
+            clock: self.view(),
+            ran: self.ran,
+            caught_up: self.caught_up,
+            skipped: self.skipped,
+            refused: self.refused,
+            inbox_bytes,
+            late_p50: self.lateness.quantile(50),
+            late_p99: self.lateness.quantile(99),
+            late_max: self.lateness.max(),
+        }
+    }
+
+    // ---- when ----
+
+    /// What the clock shows when tick `number` is due.
+    fn due(&self, number: u64) -> u64 {
+        number.saturating_mul(1_000_000) / u64::from(self.hz)
+    }
+
+    /// When tick `number` is due, if the clock goes on as it does. In the past, when it was due before the clock was set.
+    fn due_at(&self, number: u64) -> Time {
+        let (due, slowdown) = (self.due(number), u64::from(self.slowdown));
+        Time::from_micros(match due.checked_sub(self.game) {
+            Some(ahead) => self.since.as_micros().saturating_add(ahead.saturating_mul(slowdown)),
+            None => self.since.as_micros().saturating_sub((self.game - due).saturating_mul(slowdown)),
+        })
+    }
+
+    /// What the clock shows.
+    fn game_at(&self, now: Time) -> u64 {
+        let run = if self.is_paused { 0 } else { (now - self.since).as_micros() as u64 / u64::from(self.slowdown) };
+        self.game + run
+    }
+
+    /// The last tick that is due.
+    fn last_due(&self, now: Time) -> u64 {
+        let shown = u128::from(self.game_at(now)) + 1;
+        // The largest n for which n * 1_000_000 / hz, rounded down, is no more than what the clock shows.
+        ((shown * u128::from(self.hz)).div_ceil(1_000_000) - 1) as u64
+    }
+
+    /// When something is to be done next.
+    pub(super) fn next(&self, now: Time) -> Option<Time> {
+        if self.under_way.is_some() || self.steps > 0 {
+            return Some(now);
+        }
+        (!self.is_paused).then(|| self.due_at(self.last + 1))
+    }
+
+    /// How long until what waits for the next tick may be handed over; `None` while the clock is paused.
+    pub(super) fn wait(&self, now: Time) -> Option<Duration> {
+        self.next(now).map(|next| next - now)
+    }
+
+    // ---- what runs ----
+
+    /// Begins the next tick, if one is to run now.
+    pub(super) fn begin(&mut self, now: Time) -> bool {
+        let tick = if self.steps > 0 { Some(self.step(now)) } else { self.next_due(now) };
+        if let Some(tick) = tick {
+            self.last = tick.number;
+            self.ran += 1;
+            self.caught_up += u64::from(tick.is_catching_up);
+            self.skipped += tick.skipped;
+            self.under_way = Some(tick);
+        }
+        tick.is_some()
+    }
+
+    /// The tick that was begun, once.
+    pub(super) fn take_under_way(&mut self) -> Option<Tick> {
+        self.under_way.take()
+    }
+
+    fn next_due(&mut self, now: Time) -> Option<Tick> {
+        if self.is_paused {
+            return None;
+        }
+        let last_due = self.last_due(now);
+        let due = last_due.saturating_sub(self.last);
+        if due == 0 {
+            return None;
+        }
+        // The last of them is the present; those before it are late.
+        let skipped = (due - 1).saturating_sub(self.max_catch_up);
+        let number = self.last + skipped + 1;
+        let late = now - self.due_at(number);
+        self.lateness.record(late.as_micros() as u64);
+        Some(Tick { number, late, skipped, is_catching_up: number < last_due })
+    }
+
+    /// The clock moves on to the next tick, unless it is past it.
+    fn step(&mut self, now: Time) -> Tick {
+        self.steps -= 1;
+        self.set(now);
+        let number = self.last + 1;
+        self.game = self.game.max(self.due(number));
+        Tick { number, late: Duration::ZERO, skipped: 0, is_catching_up: self.steps > 0 }
+    }
+
+    // ---- the clock ----
+
+    /// Notes what the clock shows, so that it can go on in another way from now.
+    fn set(&mut self, now: Time) {
+        (self.game, self.since) = (self.game_at(now), now);
+    }
+
+    pub(super) fn command(&mut self, now: Time, command: ClockCommand) -> Result<(), OperatorRefusal> {
+        self.set(now);
+        match command {
+            ClockCommand::Pause => self.is_paused = true,
+            ClockCommand::Resume => self.is_paused = false,
+            ClockCommand::Step(_) if !self.is_paused => return Err(OperatorRefusal::ClockRuns),
+            ClockCommand::Step(count) if count == 0 || count > MAX_STEPS - self.steps => {
+                return Err(OperatorRefusal::OutOfRange);
+            }
+            ClockCommand::Step(count) => self.steps += count,
+            ClockCommand::Slow(factor) if !(1..=MAX_SLOWDOWN).contains(&factor) => {
+                return Err(OperatorRefusal::OutOfRange);
+            }
+            ClockCommand::Slow(factor) => self.slowdown = factor,
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self) {
+        assert!(self.steps <= MAX_STEPS, "steps are bounded");
+        assert!((1..=MAX_SLOWDOWN).contains(&self.slowdown));
+        assert_eq!(self.ran + self.skipped, self.last, "every tick ran or was skipped");
+        assert!(self.caught_up <= self.ran);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+
+    fn ticks(hz: u32, max_catch_up_ticks: u32) -> Ticks {
+        let config = Config { tick_hz: Some(hz), max_catch_up_ticks, ..Config::default() };
+        Ticks::new(&config).expect("ticks are on")
+    }
+
+    /// The numbers and lateness of what runs at `now`.
+    fn run(ticks: &mut Ticks, now: u64) -> Vec<(u64, u64)> {
+        let now = Time::from_micros(now);
+        let mut ran = Vec::new();
+        while ticks.begin(now) {
+            let tick = ticks.take_under_way().expect("it was begun");
+            ran.push((tick.number(), tick.late().as_micros() as u64));
+        }
+        ticks.check();
+        ran
+    }
+
+    #[test]
+    fn a_million_ticks_do_not_drift() {
+        for hz in [1, 3, 7, 60, 144, 333, 999, 1000] {
+            let mut ticks = ticks(hz, 0);
+            for number in 1..=1_000_000 {
+                let at = ticks.next(Time::ZERO).expect("the clock runs").as_micros();
+                assert_eq!(at, number * 1_000_000 / u64::from(hz), "tick {number} at {hz} Hz");
+                assert!(!ticks.begin(Time::from_micros(at - 1)), "tick {number} at {hz} Hz is early");
+                assert!(ticks.begin(Time::from_micros(at)), "tick {number} at {hz} Hz");
+                assert_eq!(
+                    ticks.take_under_way().map(|tick| (tick.number(), tick.late())),
+                    Some((number, Duration::ZERO))
+                );
+            }
+            assert_eq!((ticks.ran, ticks.skipped), (1_000_000, 0));
+        }
+    }
+
+    #[test]
+    fn late_ticks_are_caught_up_and_the_oldest_skipped() {
+        let mut ticks = ticks(10, 2);
+        assert_eq!(run(&mut ticks, 100_000), [(1, 0)]);
+        assert_eq!(run(&mut ticks, 310_000), [(2, 110_000), (3, 10_000)]);
+        assert_eq!(run(&mut ticks, 1_050_000), [(8, 250_000), (9, 150_000), (10, 50_000)]);
+        assert_eq!((ticks.caught_up, ticks.skipped), (3, 4));
+    }
+
+    #[test]
+    fn a_paused_clock_is_stepped_and_goes_on_where_it_stands() {
+        let mut ticks = ticks(10, 5);
+        let at = Time::from_micros;
+        assert_eq!(ticks.command(at(10_000), ClockCommand::Step(1)), Err(OperatorRefusal::ClockRuns));
+        assert_eq!(ticks.command(at(150_000), ClockCommand::Pause), Ok(()));
+        assert_eq!(run(&mut ticks, 900_000), [], "what was due before waits too");
+        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(0)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(3)), Ok(()));
+        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(MAX_STEPS - 2)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(run(&mut ticks, 900_000), [(1, 0), (2, 0), (3, 0)]);
+        assert_eq!(ticks.command(at(1_000_000), ClockCommand::Resume), Ok(()));
+        assert_eq!(ticks.next(at(1_000_000)), Some(at(1_100_000)), "tick 3 has just been");
+        assert_eq!(run(&mut ticks, 1_100_000), [(4, 0)]);
+        assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(4)), Ok(()));
+        assert_eq!(ticks.next(at(1_150_000)), Some(at(1_350_000)), "half a period is left, four times as long");
+        assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(1001)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(run(&mut ticks, 1_349_999), []);
+        assert_eq!(run(&mut ticks, 1_350_000), [(5, 0)]);
+    }
+
+    /// However the clock is treated, a tick that is announced runs then and not a microsecond before.
+    #[test]
+    fn what_is_announced_is_what_runs() {
+        for seed in 0..2000 {
+            let mut random = Random::new(seed);
+            let mut ticks = ticks(1 + random.below(1000) as u32, random.below(4) as u32);
+            let mut now = 0;
+            for _ in 0..40 {
+                now += random.below(40_000);
+                let command = match random.below(6) {
+                    0 => Some(ClockCommand::Pause),
+                    1 => Some(ClockCommand::Slow(1 + random.below(9) as u32)),
+                    2 => Some(ClockCommand::Step(1 + random.below(3) as u32)),
+                    3 => Some(ClockCommand::Resume),
+                    _ => None,
+                };
+                // A step is refused while the clock runs.
+                let _ = command.map(|command| ticks.command(Time::from_micros(now), command));
+                run(&mut ticks, now);
+                let Some(next) = ticks.next(Time::from_micros(now)).map(Time::as_micros) else { continue };
+                assert!(next > now, "seed {seed}");
+                assert!(run(&mut ticks, next - 1).is_empty(), "seed {seed}");
+                let ran = run(&mut ticks, next);
+                assert_eq!(ran.iter().map(|&(_, late)| late).collect::<Vec<_>>(), [0], "seed {seed}");
+                now = next;
+            }
+        }
+    }
+}

@@ -1,0 +1,415 @@
+//! Ticks: when they run, what they are handed and in which order, and a clock that operators set.
+
+use std::time::Duration;
+
+use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::{
+    App, Authorization, Bytes, ClockCommand, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Limit, Member,
+    Message, OperatorCommand, OperatorRefusal, Request, Speech, Tick,
+};
+
+use crate::scenario::{World, check};
+
+/// Writes down what it is told, and does what the members say.
+#[derive(Default)]
+struct Diary {
+    log: Vec<String>,
+}
+
+impl App for Diary {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_join(&mut self, _: &mut Context<'_>, who: &Member) {
+        self.log.push(format!("+{}", who.user()));
+    }
+
+    fn on_rejoin(&mut self, _: &mut Context<'_>, who: &Member) {
+        self.log.push(format!("again {}", who.user()));
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        let Message::Text(text) = message else { return };
+        self.log.push(format!("{}:{text}", from.user()));
+        match text.split_once(' ') {
+            Some(("kick", user)) => drop(cx.close_user(user, CloseReason::Kicked)),
+            Some(("flood", count)) => {
+                for _ in 0..count.parse().expect("a number") {
+                    cx.broadcast_to_lobby(from.lobby(), Exclude::None, &Frame::text(&"x".repeat(1000)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, why: LeaveReason) {
+        self.log.push(format!("-{} {}", who.user(), why.word()));
+    }
+
+    fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
+        assert_eq!(cx.tick(), tick.number());
+        let mut line = format!("tick {}", tick.number());
+        for (word, said) in [
+            (format!(" late={}", tick.late().as_millis()), !tick.late().is_zero()),
+            (format!(" skipped={}", tick.skipped()), tick.skipped() > 0),
+            (" more".to_owned(), tick.is_catching_up()),
+        ] {
+            line += if said { &word } else { "" };
+        }
+        self.log.push(line);
+    }
+}
+
+fn config() -> Config {
+    Config { tick_hz: Some(10), ..Config::default() }
+}
+
+fn diary() -> World<Diary> {
+    World::new(config(), Diary::default())
+}
+
+impl World<Diary> {
+    /// What was written since the last look.
+    #[track_caller]
+    fn reads(&mut self, expected: &[&str]) {
+        assert_eq!(std::mem::take(&mut self.engine.app_mut().log), expected);
+    }
+
+    #[track_caller]
+    fn enter(&mut self, names: &[&str]) {
+        for name in names {
+            self.run(&format!("{name} > connect arena\n{name} < upgrade"));
+        }
+        self.engine.app_mut().log.clear();
+    }
+}
+
+#[test]
+fn messages_wait_for_the_tick_and_come_by_connection() {
+    let mut world = diary();
+    world.enter(&["ann", "bob", "cid"]);
+    world.run("cid > text c1\nbob > text b1\ncid > text c2\nann > text a1\nbob > text b2");
+    world.reads(&[]);
+    world.run("advance 99ms");
+    world.reads(&[]);
+    world.run("advance 1ms");
+    world.reads(&["ann:a1", "bob:b1", "bob:b2", "cid:c1", "cid:c2", "tick 1"]);
+    world.run("bob > text b3\nadvance 200ms");
+    world.reads(&["bob:b3", "tick 2", "tick 3"]);
+}
+
+#[test]
+fn without_ticks_messages_are_told_as_they_arrive() {
+    let mut world = World::new(Config::default(), Diary::default());
+    world.enter(&["ann", "bob"]);
+    world.run("bob > text b1\nann > text a1");
+    world.reads(&["bob:b1", "ann:a1"]);
+    world.run("advance 10s");
+    world.reads(&[]);
+    assert_eq!(world.engine.stats().ticks, None);
+}
+
+#[test]
+fn late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped() {
+    let mut world = World::new(Config { max_catch_up_ticks: 2, ..config() }, Diary::default());
+    world.enter(&["ann"]);
+    world.run("ann > text a1\nturn after 230ms");
+    world.reads(&["ann:a1", "tick 1 late=130 more", "tick 2 late=30"]);
+    world.run("turn after 650ms");
+    world.reads(&["tick 6 late=280 skipped=3 more", "tick 7 late=180 more", "tick 8 late=80"]);
+    let ticks = world.engine.stats().ticks.expect("ticks are on");
+    assert_eq!((ticks.ran, ticks.caught_up, ticks.skipped, ticks.late_max), (5, 3, 3, 280_000));
+    assert_eq!(ticks.clock.tick, 8);
+}
+
+#[test]
+fn a_tick_comes_after_the_timers_of_its_turn() {
+    let mut world = diary();
+    world.enter(&["ann"]);
+    // Silent for longer than it may be, and the turn comes late: it is gone when the game moves on.
+    world.run("turn after 20s\nann < ping");
+    world.engine.app_mut().log.clear();
+    world.steps("turn after 10s");
+    assert_eq!(world.engine.app().log[0], "-ann timeout");
+}
+
+#[test]
+fn what_the_engine_answers_never_waits() {
+    check(
+        config(),
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome tick={"hz":10,"tick":0}, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        ann > {"type":"broadcast","data":1,"ref":1}
+        ann > {"type":"direct","to":"bob","data":2,"ref":2}
+        ann > {"type":"move","ref":3}
+        ann > binary b
+        ann > {"type":"ping","ref":4}
+        ann < pong ref=4
+        ann > {"type":"presence","ref":5}
+        ann < presence_state users=ann,bob, ack ref=5
+        ann > {"type":"health_pong","timestamp":7,"ref":6}
+        ann < ack ref=6
+        ann > {"type":"no
+        ann < error code=bad_message
+        ann > ping x
+        ann < pong x
+        bob < nothing
+        advance 100ms
+        bob < message from=ann seq=2 data=1, direct from=ann data=2, message seq=3, binary b
+        ann < ack ref=1 seq=2 delivered=1, ack ref=2, ack ref=3
+        "#,
+    );
+}
+
+#[test]
+fn whoever_goes_is_heard_first() {
+    for (how, answer, reason) in [
+        (r#"ann > {"type":"leave","ref":9}"#, "ack ref=9, goodbye code=1000, close 1000 left", "left"),
+        ("ann > close 1000", "close 1000 , eof", "left"),
+        ("ann > hangup", "", "dropped"),
+        // No frame.
+        ("ann > raw zzzzzz", "goodbye code=1002, close 1002 protocol_error", "dropped"),
+    ] {
+        let mut world = World::new(config(), Relay::default());
+        world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+        world.run("bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob");
+        world.run("ann > {\"type\":\"broadcast\",\"data\":1,\"ref\":1}\nann > binary b\nbob < nothing");
+        world.steps(how);
+        world.steps(&format!("bob < message from=ann seq=2, binary b, presence_diff -ann:{reason}"));
+        if !answer.is_empty() {
+            world.steps(&format!("ann < ack ref=1 seq=2, {answer}"));
+        }
+        assert_eq!(world.engine.stats().ticks.expect("ticks are on").inbox_bytes, 0, "{how}");
+    }
+}
+
+#[test]
+fn whoever_is_made_to_go_is_told_to_the_application_first() {
+    let mut world = diary();
+    world.enter(&["ann", "bob", "cid"]);
+    world.run("cid > text c1\nbob > text b1\nann > text kick bob\nann > text a2");
+    world.steps("advance 100ms\nbob < close 4003 kicked");
+    world.reads(&["ann:kick bob", "bob:b1", "-bob kicked", "ann:a2", "cid:c1", "tick 1"]);
+    // Of itself, in the middle of its own inbox.
+    world.run("ann > text kick ann\nann > text a3");
+    world.steps("advance 100ms\nann < close 4003 kicked");
+    world.reads(&["ann:kick ann", "ann:a3", "-ann kicked", "tick 2"]);
+    // Between two ticks, by an operator.
+    world.run("cid > text c2");
+    let now = world.now;
+    let whom = lobbyd::Whom::User("cid".into());
+    world.engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false }).expect("cid is there");
+    world.reads(&["cid:c2", "-cid kicked"]);
+}
+
+#[test]
+fn a_seat_that_is_taken_over_is_heard_first() {
+    let mut world = diary();
+    world.enter(&["ann"]);
+    world.run("ann > text old");
+    world.steps("ann:2 > connect arena\nann:2 > text new\nadvance 100ms");
+    world.reads(&["ann:old", "again ann", "ann:new", "tick 1"]);
+}
+
+#[test]
+fn what_waits_when_a_seat_is_taken_over_reaches_the_others() {
+    check(
+        config(),
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        ann > {"type":"broadcast","data":1}
+        ann:2 > connect chess
+        ann < goodbye code=4004, close 4004 replaced
+        ann:2 < upgrade, welcome seq=1, presence_state, message from=ann seq=2 data=1
+        bob < message from=ann seq=2 data=1
+        "#,
+    );
+}
+
+#[test]
+fn everybody_is_heard_before_the_server_drains() {
+    check(
+        Config { drain_batch: 1, max_connections: Limit::at_most(4), ..config() },
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        ann > {"type":"broadcast","data":1}
+        bob > {"type":"broadcast","data":2}
+        clock pause
+        drain
+        ann < message from=bob, goodbye code=1001, close 1001 server_shutdown
+        bob < message from=ann
+        bob > {"type":"broadcast","data":3,"ref":1}
+        bob < nothing
+        advance 100ms
+        bob < ack ref=1 delivered=0, goodbye code=1001, close 1001 server_shutdown
+        ann > close 1001
+        ann < eof
+        bob > close 1001
+        bob < eof
+        "#,
+    );
+}
+
+#[test]
+fn a_full_inbox_refuses_and_costs_nothing() {
+    check(
+        Config { max_inbox_bytes: Bytes(400), message_burst: 4, messages_per_second: Limit::at_most(10), ..config() },
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        advance 30ms
+        ann > {"type":"a","pad":"................................................................"}
+        ann > {"type":"b","pad":"................................................................"}
+        # 64 bytes are counted for each of them: a third does not fit, and is told when it will.
+        ann > {"type":"c","pad":"................................................................","ref":1}
+        ann < error ref=1 code=rate_limited retry_after_ms=70
+        ann > {"type":"c","pad":"................................................................","ref":2}
+        ann < error ref=2 code=rate_limited retry_after_ms=70
+        # Without a ref at most once a second.
+        ann > {"type":"c","pad":"................................................................"}
+        ann < nothing
+        advance 70ms
+        # Two of four were paid for, and of the next only 70 ms worth has come back.
+        ann > {"type":"d","ref":3}
+        ann > {"type":"e","ref":4}
+        ann > {"type":"f","ref":5}
+        ann < error ref=5 code=rate_limited retry_after_ms=30
+        advance 100ms
+        ann < ack ref=3, ack ref=4
+        "#,
+    );
+}
+
+#[test]
+fn one_message_always_fits() {
+    let config = Config { max_inbox_bytes: Bytes(0), ..config() };
+    let mut world = World::new(config, Diary::default());
+    world.enter(&["ann"]);
+    world.run("ann > text one\nann > text two\nadvance 100ms");
+    world.reads(&["ann:one", "tick 1"]);
+    assert_eq!(world.engine.stats().ticks.expect("ticks are on").refused, 1);
+}
+
+/// Whoever talks on while the clock stands is refused, and neither closed for it nor forgotten.
+#[test]
+fn nobody_times_out_and_nobody_is_closed_while_the_clock_is_paused() {
+    let config =
+        Config { max_inbox_bytes: Bytes(200), messages_per_second: Limit::UNLIMITED, max_rate_strikes: 2, ..config() };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nclock pause");
+    world.run("ann > {\"type\":\"a\"}\nann > {\"type\":\"b\"}");
+    for _ in 0..100 {
+        world.run("ann > {\"type\":\"c\",\"ref\":1}\nann < error ref=1 code=rate_limited retry_after_ms=1000");
+    }
+    world.run("advance 20s\nann < ping\nann > pong\nadvance 20s\nann < ping\nann > pong");
+    let ticks = world.engine.stats().ticks.expect("ticks are on");
+    assert_eq!((ticks.ran, ticks.clock.paused, ticks.refused), (0, true, 100));
+    world.run("bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob");
+    world.run("clock resume\nadvance 100ms\nbob < message seq=2, message seq=3");
+    assert_eq!(world.engine.stats().ticks.map(|ticks| (ticks.ran, ticks.skipped, ticks.inbox_bytes)), Some((1, 0, 0)));
+}
+
+#[test]
+fn the_clock_is_paused_stepped_and_slowed() {
+    let mut world = diary();
+    world.enter(&["ann"]);
+    world.run("advance 150ms\nclock pause\nann > text a1\nadvance 10s");
+    world.reads(&["tick 1"]);
+    world.run("clock step 2");
+    world.reads(&["ann:a1", "tick 2 more", "tick 3"]);
+    // Tick 3 has just been; the next comes a period after the clock goes on.
+    world.run("advance 10s\nann < ping\nann > pong\nclock resume\nadvance 99ms");
+    world.reads(&[]);
+    world.run("advance 1ms");
+    world.reads(&["tick 4"]);
+    world.run("clock slow 5\nadvance 499ms");
+    world.reads(&[]);
+    world.run("advance 1ms");
+    world.reads(&["tick 5"]);
+    // Half a period is left, and goes by as it should again.
+    world.run("advance 250ms\nclock slow 1\nadvance 49ms");
+    world.reads(&[]);
+    world.run("advance 1ms");
+    world.reads(&["tick 6"]);
+}
+
+#[test]
+fn what_cannot_be_set_is_refused() {
+    #[track_caller]
+    fn check(config: Config, command: ClockCommand, refusal: OperatorRefusal) {
+        let mut world = World::new(config, Diary::default());
+        assert_eq!(world.engine.handle_operator(world.now, OperatorCommand::Clock(command)), Err(refusal));
+    }
+    check(Config::default(), ClockCommand::Pause, OperatorRefusal::NoTicks);
+    check(config(), ClockCommand::Step(1), OperatorRefusal::ClockRuns);
+    check(config(), ClockCommand::Slow(0), OperatorRefusal::OutOfRange);
+    check(config(), ClockCommand::Slow(1001), OperatorRefusal::OutOfRange);
+}
+
+/// All that is said in a tick is said at once. Whoever reads must not be taken for slow, because nobody has written to it.
+#[test]
+fn a_tick_with_much_to_say_is_written_in_between() {
+    let config = Config { messages_per_second: Limit::UNLIMITED, max_catch_up_ticks: 0, ..config() };
+    let mut world = World::new(config, Diary::default());
+    world.enter(&["ann", "bob"]);
+    for _ in 0..40 {
+        world.run("ann > text flood 20");
+    }
+    world.steps("advance 100ms");
+    // 800 KiB, of which the outbox holds 256.
+    assert_eq!((world.take("ann").len(), world.take("bob").len()), (800, 800));
+    let log = std::mem::take(&mut world.engine.app_mut().log);
+    assert_eq!((log.len(), &*log[40]), (41, "tick 1"));
+}
+
+/// What is said while a tick is handed over is the next tick's, so that connections keep their order.
+#[test]
+fn what_comes_in_the_middle_of_a_tick_waits_for_the_next() {
+    let mut world = diary();
+    world.enter(&["ann", "bob"]);
+    world.run("ann > text flood 100\nbob > text b1");
+    world.now = world.now + Duration::from_millis(100);
+    world.engine.handle_timeout(world.now);
+    assert!(world.engine.wants_flush());
+    assert_eq!(world.engine.poll_timeout(), Some(world.now), "there is more to do");
+    world.act("ann", "text a2");
+    world.steps("advance 0ms");
+    world.reads(&["ann:flood 100", "bob:b1", "tick 1"]);
+    world.steps("advance 100ms");
+    world.reads(&["ann:a2", "tick 2"]);
+}
+
+#[test]
+fn ticks_go_on_without_members() {
+    let mut world = diary();
+    world.run("advance 300ms");
+    world.reads(&["tick 1", "tick 2", "tick 3"]);
+    assert_eq!(world.engine.poll_timeout().map(|at| at.as_micros()), Some(400_000));
+}
+
+#[test]
+fn verbatim_messages_come_out_in_the_order_of_connections() {
+    let mut world = World::new(config(), Verbatim::default());
+    for name in ["ann", "bob", "cid"] {
+        world.run(&format!("{name} > connect chess\n{name} < upgrade"));
+    }
+    world.steps("cid > text 3\nbob > binary 2\nann > text 1\nadvance 100ms");
+    assert_eq!(world.take("ann"), ["binary 2", "3"]);
+    assert_eq!(world.take("bob"), ["1", "3"]);
+    assert_eq!(world.take("cid"), ["1", "binary 2"]);
+}

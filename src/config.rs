@@ -58,6 +58,15 @@ pub enum DuplicateLogin {
     Allow,
 }
 
+/// When frames go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// At the end of each turn of the loop.
+    Turn,
+    /// At the end of each tick; what answers one member, pings and goodbyes do not wait.
+    Tick,
+}
+
 /// One field of [`Config`], as text: for command lines, documentation and tests.
 pub struct Field {
     /// Its name, in snake_case.
@@ -213,6 +222,8 @@ config! {
     max_remembered_rates: u32 = "65536";
     /// Ticks per second of the game's clock, 1 to 1000; `off`: the application is told of messages as they arrive.
     tick_hz: Switch<u32> = "off";
+    /// When frames go out: at the end of every `turn` of the loop, or, with ticks, of every `tick`.
+    flush: Flush = "turn";
     /// Late ticks that are made up for before the one that is due; older ones are skipped.
     max_catch_up_ticks: u32 = "5";
     /// Bytes of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
@@ -383,6 +394,11 @@ impl Config {
             self.tick_hz.is_none_or(|hz| (1..=1000).contains(&hz)),
             "tick_hz",
             "must be from 1 to 1000, or off".into(),
+        );
+        require(
+            self.flush == Flush::Turn || self.tick_hz.is_some(),
+            "flush",
+            "must be turn when tick_hz is off: there is no tick to wait for".into(),
         );
         require(
             self.max_catch_up_ticks <= 1000,

@@ -41,7 +41,7 @@ pub mod net;
 pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
-pub use config::{Bytes, Config, DuplicateLogin, Field, Limit, Origins, Problem, Switch};
+pub use config::{Bytes, Config, DuplicateLogin, Field, Flush, Limit, Origins, Problem, Switch};
 pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
 pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bytes, DuplicateLogin, Limit, Origins, Switch};
+use super::{Bytes, DuplicateLogin, Flush, Limit, Origins, Switch};
 
 /// How a field is written as text.
 pub(super) trait Value: Sized {
@@ -147,6 +147,23 @@ impl Value for DuplicateLogin {
     }
 }
 
+impl Value for Flush {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "turn" => Ok(Flush::Turn),
+            "tick" => Ok(Flush::Tick),
+            _ => Err(format!("`{text}` is neither turn nor tick")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Flush::Turn => "turn".into(),
+            Flush::Tick => "tick".into(),
+        }
+    }
+}
+
 impl Value for Origins {
     fn parse(text: &str) -> Result<Self, String> {
         if text == "any" {
@@ -200,5 +217,6 @@ mod tests {
         check_text::<Limit>("-1", Err(()));
         check_text::<Switch<Duration>>("off", Ok("off"));
         check_text::<DuplicateLogin>("both", Err(()));
+        check_text::<Flush>("never", Err(()));
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Sent;
+use super::sending::Haste;
 use crate::close::{CloseReason, Reject};
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, SeatKey};
@@ -19,7 +20,7 @@ impl Core {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
             let Some(key) = self.introduced(conn) else { continue };
-            let queued = self.send(key, Outgoing::Frame(frame));
+            let queued = self.send(key, Outgoing::Frame(frame), Haste::Tick);
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
         }
@@ -27,7 +28,7 @@ impl Core {
     }
 
     pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.introduced(conn).is_some_and(|key| self.send(key, Outgoing::Frame(frame)))
+        self.introduced(conn).is_some_and(|key| self.send(key, Outgoing::Frame(frame), Haste::Tick))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {

@@ -84,6 +84,10 @@ pub(crate) struct Core {
     pub(super) wants_flush: bool,
     /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn.
     pub(super) singing: Vec<LobbyKey>,
+    /// Connections for which something is held until the tick; some more than once.
+    pub(super) holders: Vec<ConnId>,
+    /// Whether what was held is being written.
+    pub(super) is_releasing: bool,
     /// Connections that were named as writable in this turn and have not been written to since.
     pub(super) flushing: Vec<ConnId>,
     /// Where small pieces are put together to be written.
@@ -126,6 +130,8 @@ impl Core {
             outboxes: Outboxes::default(),
             wants_flush: false,
             singing: Vec::new(),
+            holders: Vec::new(),
+            is_releasing: false,
             flushing: Vec::new(),
             gathered: Vec::new(),
             scratch: Vec::new(),
@@ -471,11 +477,13 @@ impl Core {
             }
             let is_shared = slot.wire.outbox().is_some_and(Outbox::is_shared);
             assert!(
-                !is_shared || slot.dirty || self.flushing.contains(&slot.id),
-                "what is shared is written in its turn"
+                !is_shared || slot.dirty || self.flushing.contains(&slot.id) || self.holders.contains(&slot.id),
+                "what is shared is written in its turn: {slot:?}"
             );
             assert!(slot.wire.outbox().is_none() || !slot.is_gone(), "nothing is queued for who is gone");
-            let waits = slot.wire.outbox().is_some_and(|outbox| !outbox.is_empty());
+            let is_held = slot.wire.outbox().is_some_and(Outbox::is_held);
+            assert!(!is_held || self.holders.contains(&slot.id), "what is held is released at the tick: {slot:?}");
+            let waits = slot.wire.outbox().is_some_and(Outbox::is_ready);
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_share(key);
         }

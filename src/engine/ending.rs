@@ -157,7 +157,7 @@ impl Core {
         if self.record_end(key, CloseReason::PeerClosed) {
             self.vacate(key, CloseReason::PeerClosed);
             if let Some(answer) = answer {
-                self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes());
+                self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes(), false);
             }
         }
         self.slots[key].wire.finish();

@@ -273,11 +273,7 @@ impl<A: App> Engine<A> {
 
     /// The next connection with something to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
-        // What the application says to what it is told may change lobbies again.
-        while !self.core.unsettled.is_empty() || !self.core.happenings.is_empty() {
-            self.core.introduce_all();
-            self.tell();
-        }
+        self.settle();
         self.core.poll_writable()
     }
 
@@ -455,10 +451,20 @@ impl<A: App> Engine<A> {
         }
     }
 
+    /// Tells lobbies and the application of all that has changed.
+    fn settle(&mut self) {
+        // What the application says to what it is told may change lobbies again.
+        while !self.core.unsettled.is_empty() || !self.core.happenings.is_empty() {
+            self.core.introduce_all();
+            self.tell();
+        }
+    }
+
     // ---- ticks ----
 
     /// Runs what is due: for each tick what has been said since the last, and then the tick itself.
     fn run_ticks(&mut self) {
+        let mut has_ticked = false;
         loop {
             if self.core.wants_flush {
                 return;
@@ -468,10 +474,16 @@ impl<A: App> Engine<A> {
                 self.serve_kept(&member, &said);
             } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
                 self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
+                has_ticked = true;
             } else if !self.core.begin_tick() {
-                return;
+                break;
             }
             self.tell();
+        }
+        // Told before it is written: who came and who left belongs to the tick.
+        if has_ticked {
+            self.settle();
+            self.core.unhold_all();
         }
     }
 

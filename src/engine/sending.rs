@@ -11,11 +11,12 @@ use std::io::{self, Write};
 use super::core::{Core, Happening};
 use super::member::{Pressure, Sent};
 use crate::close::CloseReason;
+use crate::config::Flush;
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::wire::chorus::{Except, Part};
 use crate::wire::frame::{Frame, Outgoing};
-use crate::wire::outbox::Flow;
+use crate::wire::outbox::{Flow, Outbox};
 
 impl Core {
     pub(super) fn mark_dirty(&mut self, key: usize) {
@@ -27,6 +28,9 @@ impl Core {
     }
 
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
+        if self.wants_flush || !self.holds() {
+            self.unhold_all();
+        }
         loop {
             while let Some(id) = self.dirty.pop_front() {
                 if let Some(slot) = self.slot(id) {
@@ -34,6 +38,9 @@ impl Core {
                     self.flushing.push(id);
                     return Some(id);
                 }
+            }
+            if self.holds() {
+                return None;
             }
             let Some(lobby) = self.singing.pop() else {
                 self.end_turn();
@@ -51,6 +58,7 @@ impl Core {
     /// Everybody has been written to, so what was said in this turn can be forgotten.
     fn end_turn(&mut self) {
         self.wants_flush = false;
+        self.is_releasing = false;
         if self.chorus.is_silent() {
             self.flushing.clear();
             return;
@@ -59,8 +67,8 @@ impl Core {
             // The driver was asked to write to it, and has not.
             if self.slot(id).is_some() {
                 self.take_share(id.index());
-                self.own(id.index());
                 self.weigh(id.index());
+                self.own(id.index());
             }
         }
         self.chorus.end_turn();
@@ -72,6 +80,34 @@ impl Core {
         {
             slot.blocked = false;
             self.mark_dirty(id.index());
+        }
+    }
+
+    // ---- what waits for the tick ----
+
+    /// Whether what is said waits for the next tick.
+    fn holds(&self) -> bool {
+        self.config.flush == Flush::Tick
+            && !self.is_releasing
+            && self.draining.is_none()
+            && self.ticks.as_ref().is_some_and(|ticks| !ticks.view().paused)
+    }
+
+    /// What is held may be written: a tick is over, or there is no room for more.
+    pub(super) fn unhold_all(&mut self) {
+        self.is_releasing = true;
+        while let Some(id) = self.holders.pop() {
+            if self.slot(id).is_some() {
+                self.unhold(id.index());
+            }
+        }
+    }
+
+    /// What is held for one connection may be written.
+    fn unhold(&mut self, key: usize) {
+        if let Some(outbox) = self.slots[key].wire.queued_mut().filter(|outbox| outbox.is_held()) {
+            outbox.release();
+            self.mark_dirty(key);
         }
     }
 
@@ -93,23 +129,30 @@ impl Core {
     /// Queues a member's share of what its lobby has said so far, so that something can be queued behind it.
     fn catch_up(&mut self, key: usize) {
         if self.take_share(key) {
-            self.mark_dirty(key);
+            if !self.holds() {
+                self.mark_dirty(key);
+            }
             self.weigh(key);
         }
     }
 
     /// Queues a member's share to be written at once. Whether there was one.
     fn take_share(&mut self, key: usize) -> bool {
-        let Core { slots, chorus, outboxes, .. } = self;
+        let held = self.holds();
+        let Core { slots, chorus, outboxes, holders, .. } = self;
         let slot = &mut slots[key];
         if slot.behind {
             return false;
         }
         let Some(lobby) = slot.lobby() else { return false };
+        let was_held = slot.wire.outbox().is_some_and(Outbox::is_held);
         let mut took = false;
         for part in chorus.share(lobby, slot.place, key) {
-            slot.wire.outbox_mut(outboxes).push_shared(part);
+            slot.wire.outbox_mut(outboxes).push_shared(part, held);
             took = true;
+        }
+        if took && held && !was_held {
+            holders.push(slot.id);
         }
         slot.place = chorus.here(lobby);
         took
@@ -148,6 +191,7 @@ impl Core {
     /// Takes the last share, of what was said until now.
     pub(super) fn tune_out(&mut self, key: usize) {
         self.catch_up(key);
+        self.unhold(key);
         self.keep_up(key);
     }
 
@@ -184,6 +228,9 @@ impl Core {
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
     /// something else goes before it. Returns the bytes written.
     fn write_share(&mut self, key: usize, socket: &mut impl Write) -> io::Result<usize> {
+        if self.holds() {
+            return Ok(0);
+        }
         let Core { slots, chorus, gathered, .. } = self;
         let slot = &mut slots[key];
         let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(0) };
@@ -236,14 +283,16 @@ impl Core {
         match flow {
             Flow::Blocked => {
                 slot.blocked = true;
+                self.weigh(key);
                 // Only what the kernel did not take is copied.
                 self.own(key);
-                self.weigh(key);
             }
             Flow::Drained | Flow::Finished => {
-                slot.wire.give_back(&mut self.outboxes);
                 let is_last = slot.wire.is_finishing() && !slot.shut_down;
-                self.keep_up(key);
+                if !slot.wire.outbox().is_some_and(Outbox::is_held) {
+                    slot.wire.give_back(&mut self.outboxes);
+                    self.keep_up(key);
+                }
                 if is_last {
                     self.slots[key].shut_down = true;
                     self.set_step(key, self.config.linger_timeout);
@@ -264,29 +313,32 @@ impl Core {
     // ---- queueing ----
 
     /// Queues a frame for a member. A member that has not read what was queued before is ended instead.
-    pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>) -> bool {
-        let queued = self.queue(key, frame);
-        if !queued {
+    pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>, haste: Haste) -> bool {
+        let queued = self.waiting(key).cost + frame.len() <= self.config.max_outbound_bytes.0;
+        if queued {
+            self.queue_anyhow(key, frame, haste);
+        } else {
             self.end(key, CloseReason::SlowConsumer);
         }
         queued
     }
 
-    fn queue(&mut self, key: usize, frame: Outgoing<'_>) -> bool {
-        self.catch_up(key);
-        if !self.has_room(key, frame.len()) {
-            return false;
+    /// Queues a frame whether there is room for it or not.
+    pub(super) fn queue_anyhow(&mut self, key: usize, frame: Outgoing<'_>, haste: Haste) {
+        let haste = self.hasten(haste);
+        if haste != Haste::Ahead {
+            self.catch_up(key);
         }
-        self.queue_anyhow(key, frame);
-        true
+        // Who is not written to in this turn needs the frame for itself; and while something is held, the buffers last for
+        // longer than what is not held needs.
+        let lasts = haste == Haste::Tick || !self.holds();
+        let part = if lasts && !self.slots[key].blocked { self.chorus.say_to_one(frame) } else { None };
+        self.add(key, part.ok_or_else(|| frame.to_frame()), haste);
     }
 
-    /// Queues a frame whether there is room for it or not.
-    pub(super) fn queue_anyhow(&mut self, key: usize, frame: Outgoing<'_>) {
-        self.catch_up(key);
-        // Who is not written to in this turn needs the frame for itself.
-        let part = if self.slots[key].blocked { None } else { self.chorus.say_to_one(frame) };
-        self.add(key, part.ok_or_else(|| frame.to_frame()));
+    /// Nothing waits when nothing is held.
+    fn hasten(&self, haste: Haste) -> Haste {
+        if self.holds() { haste } else { Haste::Now }
     }
 
     /// Queues a frame that was said to many, of whom this one takes no share.
@@ -296,7 +348,7 @@ impl Core {
             return false;
         }
         let part = part.filter(|_| !self.slots[key].blocked).cloned();
-        self.add(key, part.ok_or_else(|| frame.to_frame()));
+        self.add(key, part.ok_or_else(|| frame.to_frame()), self.hasten(Haste::Tick));
         true
     }
 
@@ -304,14 +356,27 @@ impl Core {
         self.slots[key].wire.queued_cost() + bytes <= self.config.max_outbound_bytes.0
     }
 
-    fn add(&mut self, key: usize, frame: Result<Part, Frame>) {
-        let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
-        match frame {
-            Ok(part) => outbox.push_shared(part),
-            Err(frame) => outbox.push(frame.into_bytes()),
+    fn add(&mut self, key: usize, frame: Result<Part, Frame>, haste: Haste) {
+        let held = haste == Haste::Tick;
+        let slot = &mut self.slots[key];
+        let outbox = slot.wire.outbox_mut(&mut self.outboxes);
+        if held && !outbox.is_held() {
+            self.holders.push(slot.id);
+        }
+        match (frame, haste) {
+            (Ok(part), _) => outbox.push_shared(part, held),
+            (Err(frame), Haste::Ahead) => outbox.push_ahead(frame.into_bytes()),
+            (Err(frame), Haste::Tick | Haste::Now) => outbox.push(frame.into_bytes(), held),
         }
         self.counters.frames_out += 1;
-        self.mark_dirty(key);
+        self.added(key, held);
+    }
+
+    /// Something was queued for a connection.
+    fn added(&mut self, key: usize, held: bool) {
+        if !held {
+            self.mark_dirty(key);
+        }
         self.feel_pressure(key);
         self.weigh(key);
     }
@@ -325,16 +390,19 @@ impl Core {
         if outbox.drop_latest(latest) {
             self.counters.frames_replaced += 1;
         }
-        let has_room = self.has_room(key, frame.as_bytes().len());
+        let (has_room, held) = (self.has_room(key, frame.as_bytes().len()), self.holds());
         if has_room {
-            self.slots[key].wire.outbox_mut(&mut self.outboxes).push_latest(latest, frame.into_bytes());
+            let slot = &mut self.slots[key];
+            let outbox = slot.wire.outbox_mut(&mut self.outboxes);
+            if held && !outbox.is_held() {
+                self.holders.push(slot.id);
+            }
+            outbox.push_latest(latest, frame.into_bytes(), held);
             self.counters.frames_out += 1;
         } else {
             self.counters.frames_dropped += 1;
         }
-        self.mark_dirty(key);
-        self.feel_pressure(key);
-        self.weigh(key);
+        self.added(key, held);
         has_room
     }
 
@@ -497,6 +565,17 @@ impl Core {
         let is_named = slot.dirty || self.flushing.contains(&slot.id);
         assert!(share == 0 || is_named || self.chorus.is_singing(lobby), "a share is written in its turn");
     }
+}
+
+/// How a frame for one connection stands to what waits for the tick, if something does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// It waits too.
+    Tick,
+    /// All of it goes out now, and this at its end.
+    Now,
+    /// It overtakes.
+    Ahead,
 }
 
 /// What waits to be written to a connection.

@@ -4,6 +4,7 @@ use super::app::{App, Context};
 use super::core::Core;
 use super::inbox::Said;
 use super::member::{Member, Message, Sent, Utterance};
+use super::sending::Haste;
 use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
@@ -119,9 +120,13 @@ impl<A: App> Engine<A> {
 impl Core {
     /// Sends what stands in `text` to a member, unless it has ended meanwhile.
     pub(super) fn reply(&mut self, key: usize) {
+        self.answer(key, Haste::Now);
+    }
+
+    fn answer(&mut self, key: usize, haste: Haste) {
         if self.slots[key].seat().is_some() {
             let text = std::mem::take(&mut self.text);
-            self.send(key, Outgoing::Text(&text));
+            self.send(key, Outgoing::Text(&text), haste);
             self.text = text;
         }
     }
@@ -209,7 +214,7 @@ impl Core {
         let mut text = std::mem::take(&mut self.text);
         protocol::write_direct(&mut text, &from.user, data);
         for &key in &receivers {
-            self.send(key as usize, Outgoing::Text(&text));
+            self.send(key as usize, Outgoing::Text(&text), Haste::Tick);
         }
         self.text = text;
         let found = !receivers.is_empty();
@@ -219,7 +224,7 @@ impl Core {
 
     pub(super) fn health_ping(&mut self, key: usize, nonce: u64) {
         protocol::write_health_ping(&mut self.text, nonce);
-        self.reply(key);
+        self.answer(key, Haste::Ahead);
     }
 
     /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
@@ -228,7 +233,7 @@ impl Core {
         let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
         protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
         let text = std::mem::take(&mut self.text);
-        self.queue_anyhow(key, Outgoing::Text(&text));
+        self.queue_anyhow(key, Outgoing::Text(&text), Haste::Now);
         self.text = text;
     }
 
@@ -276,7 +281,7 @@ impl Core {
         };
         let mut text = String::new();
         welcome.write(&mut text);
-        self.send(member.conn.index(), Outgoing::Text(&text));
+        self.send(member.conn.index(), Outgoing::Text(&text), Haste::Now);
         if !is_fresh && self.slots[member.conn.index()].seat().is_some() {
             self.tell_presence(member.conn.index(), member.lobby_key);
         }
@@ -288,7 +293,7 @@ impl Core {
         self.introduce(lobby);
         if self.slots[key].seat().is_some() {
             let frame = self.presence_state(lobby);
-            self.send(key, Outgoing::Frame(&frame));
+            self.send(key, Outgoing::Frame(&frame), Haste::Now);
         }
     }
 

@@ -9,7 +9,7 @@ use super::swarm::Behaviour;
 use super::terms::pick;
 use super::transcript::NOBODY;
 use super::world::World;
-use crate::config::{Bytes, Config};
+use crate::config::{Bytes, Config, Flush};
 use crate::engine::app::App;
 use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal};
 use crate::engine::tick::{ClockCommand, ClockView, Tick};
@@ -25,6 +25,7 @@ const CALM_TICKS: u128 = 500;
 /// Draws the ticks of a run.
 pub(super) fn draw(config: &mut Config, random: &mut Random) {
     config.tick_hz = Some(pick(random, &[1, 3, 10, 30, 60, 144, 1000]));
+    config.flush = if random.percent(40) { Flush::Tick } else { Flush::Turn };
     config.max_catch_up_ticks = pick(random, &[0, 1, 5, 20]);
     config.max_inbox_bytes = pick(random, &[Bytes(0), Bytes(500), Bytes(5000), Bytes::kib(64), VAST, VAST, VAST]);
 }
@@ -182,6 +183,11 @@ impl Beat {
         Ok(())
     }
 
+    /// Whether what is said may still wait for the next tick.
+    fn may_hold(&self) -> bool {
+        !(self.has_come || self.is_paused || self.is_draining)
+    }
+
     /// After a turn: what was due has come, and all that was said before it.
     pub(super) fn check(&mut self, now: Time, inbox_bytes: usize) -> Result<(), String> {
         if !self.heard.is_empty() && !self.is_draining {
@@ -251,6 +257,18 @@ impl<A: App> World<A> {
     /// Bytes that wait for the next tick.
     pub(super) fn kept_bytes(&self) -> usize {
         self.engine.stats().ticks.map_or(0, |ticks| ticks.inbox_bytes)
+    }
+
+    /// Whether something is queued and waits for the next tick.
+    pub(super) fn holds_something(&self) -> bool {
+        let conns = self.links.iter().flatten().filter(|link| !link.pipe.is_blocked).filter_map(|link| link.conn);
+        self.may_hold() && conns.into_iter().any(|conn| self.engine.queued_bytes(conn) > 0)
+    }
+
+    /// Whether what is queued may wait for the next tick, although its socket is not blocked.
+    pub(super) fn may_hold(&self) -> bool {
+        let beat = self.engine.app().seen.beat.as_ref();
+        self.engine.config().flush == Flush::Tick && beat.is_some_and(Beat::may_hold)
     }
 
     pub(super) fn check_beat(&mut self) -> Result<(), String> {

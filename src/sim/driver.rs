@@ -197,8 +197,8 @@ impl<A: App> World<A> {
     /// Everything that is under way arrives and is answered, also what waits for a tick.
     pub(super) fn settle_kept(&mut self) -> Result<(), String> {
         self.settle()?;
-        while self.kept_bytes() > 0 {
-            self.now = self.engine.poll_timeout().ok_or("messages wait, and no tick comes")?;
+        while self.kept_bytes() > 0 || self.holds_something() {
+            self.now = self.engine.poll_timeout().ok_or("something waits for a tick, and none comes")?;
             self.settle()?;
         }
         Ok(())

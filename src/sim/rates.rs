@@ -166,7 +166,9 @@ impl<A: App> World<A> {
             && link.pipe.upward() == 0
             && link.asked_at == link.pipe.sent
             && link.view.unanswered().is_none();
-        if knows && is_alone && is_whole && !(messages && bytes) && wait <= PATIENCE {
+        // Whoever is refused because too much waits for the tick may find its rate used up when that is over.
+        let reasons = [messages, bytes, self.common.has_full_inboxes].into_iter().filter(|&reason| reason).count();
+        if knows && is_alone && is_whole && reasons < 2 && wait <= PATIENCE {
             let link = self.link(place);
             let until = link.last_heard + wait;
             link.patience = Some(Patience { until, sent: link.pipe.sent, connections, retried: None });

@@ -45,9 +45,10 @@ impl<A: App> World<A> {
 
     /// When the driver has done everything that it was asked to do.
     pub(super) fn after_turn(&mut self) -> Result<(), String> {
+        let may_wait = self.may_hold();
         for link in self.links.iter().flatten() {
             let Some(conn) = link.conn else { continue };
-            if self.engine.queued_bytes(conn) > 0 && !link.pipe.is_blocked {
+            if self.engine.queued_bytes(conn) > 0 && !link.pipe.is_blocked && !may_wait {
                 self.involved = link.number;
                 return Err(format!("conn={conn} has bytes queued, and its socket is not blocked"));
             }
@@ -209,6 +210,7 @@ impl<A: App> World<A> {
 
     /// Everybody who stays says something to everybody, and asks everything.
     fn say_last_words(&mut self) -> Result<(), String> {
+        self.settle_kept()?;
         let before = self.engine.stats().counters;
         let frames_before = self.frames_received();
         let pongs_before = self.health_pongs();
@@ -236,7 +238,7 @@ impl<A: App> World<A> {
             // Nobody's outbox is full now.
             for place in self.places() {
                 self.send_latest(Some(place));
-                self.settle()?;
+                self.settle_kept()?;
             }
         }
         let after = self.engine.stats().counters;

@@ -185,7 +185,7 @@ impl Connection {
     pub(crate) fn close(&mut self, code: u16, reason: &'static str, outboxes: &mut Outboxes) {
         match mem::replace(&mut self.phase, Phase::Finishing) {
             Phase::Open(websocket) => {
-                self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes());
+                self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes(), false);
                 self.phase = Phase::Closing(websocket);
             }
             phase => unreachable!("only an open WebSocket can be closed, this is {phase:?}"),

@@ -71,6 +71,8 @@ pub(crate) struct Outbox {
     bytes: usize,
     /// Frames that have not been written whole.
     frames: usize,
+    /// How many at the end of the queue wait to be [released](Self::release).
+    held: usize,
     /// Whether the first in line is the answer to the request, without which the peer understands no frame.
     answer_first: bool,
 }
@@ -105,36 +107,69 @@ impl Outbox {
     pub(crate) fn push_answer(&mut self, answer: Bytes) {
         debug_assert!(self.is_empty(), "the answer to the request comes first");
         self.answer_first = true;
-        self.push(answer);
+        self.push(answer, false);
     }
 
-    pub(crate) fn push(&mut self, frame: Bytes) {
-        self.add(1, Data::Own(frame), None);
+    /// Queues a frame, which waits to be released if it is `held`. If it is not, nothing before it waits any more.
+    pub(crate) fn push(&mut self, frame: Bytes, held: bool) {
+        self.add(1, Data::Own(frame), None, held);
+    }
+
+    /// Queues a frame that overtakes what is held.
+    pub(crate) fn push_ahead(&mut self, frame: Bytes) {
+        let held = std::mem::take(&mut self.held);
+        self.add(1, Data::Own(frame), None, false);
+        let last = self.queue.pop_back().expect("it has just been queued");
+        self.queue.insert(self.queue.len() - held, last);
+        self.held = held;
     }
 
     /// Queues a frame that only matters until the next one under the same key.
-    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes) {
-        self.add(1, Data::Own(frame), Some(key));
+    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes, held: bool) {
+        self.add(1, Data::Own(frame), Some(key), held);
     }
 
     /// Queues frames that lie in the buffer of this turn. Before it ends, [`own`](Self::own) must be called if they have
     /// not been written.
-    pub(crate) fn push_shared(&mut self, part: Part) {
-        if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
+    pub(crate) fn push_shared(&mut self, part: Part, held: bool) {
+        if held != (self.held > 0) {
+            self.add(part.frames(), Data::Shared(part), None, held);
+        } else if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
             && last.extend(&part)
         {
             self.bytes += part.len();
             self.frames += part.frames();
             *frames += part.frames() as u32;
         } else {
-            self.add(part.frames(), Data::Shared(part), None);
+            self.add(part.frames(), Data::Shared(part), None, held);
         }
     }
 
-    fn add(&mut self, frames: usize, data: Data, latest: Option<u64>) {
+    fn add(&mut self, frames: usize, data: Data, latest: Option<u64>, held: bool) {
         self.bytes += data.len();
         self.frames += frames;
+        self.held = if held { self.held + 1 } else { 0 };
         self.queue.push_back(Queued { data, frames: frames as u32, latest });
+    }
+
+    /// How many in the queue may be written.
+    fn ready(&self) -> usize {
+        self.queue.len() - self.held
+    }
+
+    /// Whether there is something that may be written.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready() > 0
+    }
+
+    /// Whether something waits to be released.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held > 0
+    }
+
+    /// What is held may be written.
+    pub(crate) fn release(&mut self) {
+        self.held = 0;
     }
 
     /// Copies what still lies in the lobby's buffer, whose turn is about to end.
@@ -160,6 +195,7 @@ impl Outbox {
         let Some(at) = self.queue.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
             return false;
         };
+        self.held -= usize::from(begun + at >= self.ready());
         let dropped = self.queue.remove(begun + at).expect("position() has found it");
         self.bytes -= dropped.data.len();
         self.frames -= 1;
@@ -185,6 +221,7 @@ impl Outbox {
     /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
     pub(crate) fn drop_unbegun(&mut self, chorus: &Chorus) -> usize {
         let before = self.frames;
+        self.held = 0;
         if self.written == 0 && !self.answer_first {
             self.queue.clear();
             (self.bytes, self.frames) = (0, 0);
@@ -218,7 +255,8 @@ impl Outbox {
         *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 
-    /// Writes until everything is gone or the socket takes no more. Returns the bytes written, and whether all are.
+    /// Writes until everything that is not held is gone or the socket takes no more. Returns the bytes written, and whether
+    /// all are.
     ///
     /// `scratch` is where several small pieces are put together.
     pub(crate) fn write_to(
@@ -228,7 +266,7 @@ impl Outbox {
         scratch: &mut Vec<u8>,
     ) -> io::Result<(usize, Flow)> {
         let mut total = 0;
-        while !self.queue.is_empty() {
+        while self.is_ready() {
             match self.write_once(socket, chorus, scratch) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
@@ -245,19 +283,20 @@ impl Outbox {
 
     fn write_once(&self, socket: &mut impl Write, chorus: &Chorus, scratch: &mut Vec<u8>) -> io::Result<usize> {
         let first = &self.queue[0].data.bytes(chorus)[self.written..];
-        if self.queue.len() == 1 {
+        let ready = self.queue.iter().take(self.ready());
+        if self.ready() == 1 {
             return socket.write(first);
         }
         if self.bytes <= MAX_GATHERED {
             scratch.clear();
             scratch.extend_from_slice(first);
-            self.queue.iter().skip(1).for_each(|queued| scratch.extend_from_slice(queued.data.bytes(chorus)));
+            ready.skip(1).for_each(|queued| scratch.extend_from_slice(queued.data.bytes(chorus)));
             return socket.write(scratch);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(first);
         let mut count = 1;
-        for queued in self.queue.iter().take(MAX_SLICES).skip(1) {
+        for queued in ready.take(MAX_SLICES).skip(1) {
             slices[count] = IoSlice::new(queued.data.bytes(chorus));
             count += 1;
         }
@@ -304,6 +343,7 @@ impl Outbox {
         assert_eq!(self.bytes + self.written, queued, "the outbox's byte count is that of its frames");
         let frames: usize = self.queue.iter().map(|queued| queued.frames as usize).sum();
         assert_eq!(self.frames, frames, "the outbox's count of frames is theirs");
+        assert!(self.held <= self.queue.len() && (self.written == 0 || self.is_ready()), "what has begun is not held");
         assert!(self.queue.front().map_or(self.written == 0, |first| self.written < first.data.len()));
     }
 
@@ -389,7 +429,7 @@ mod tests {
             for n in 0..200u8 {
                 let frame = vec![n; usize::from(n % 7) + 1];
                 expected.extend_from_slice(&frame);
-                outbox.push(frame.into());
+                outbox.push(frame.into(), false);
             }
             let mut socket = Narrow { step, block: false, got: Vec::new() };
             while outbox.write_to(&mut socket, &Chorus::default(), &mut Vec::new()).expect("never fails").1
@@ -405,8 +445,8 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_completed() {
         let mut outbox = Outbox::default();
-        outbox.push(Bytes::from_static(b"\x81\x05begun"));
-        outbox.push(Bytes::from_static(b"\x81\x03not"));
+        outbox.push(Bytes::from_static(b"\x81\x05begun"), false);
+        outbox.push(Bytes::from_static(b"\x81\x03not"), false);
         outbox.advance(4, &Chorus::default());
         assert_eq!(outbox.drop_unbegun(&Chorus::default()), 1);
         outbox.check();
@@ -419,18 +459,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_is_overtaken_and_follows_when_it_is_released() {
+        let (mut chorus, mut outbox, mut got) = (Chorus::default(), Outbox::default(), Vec::new());
+        let mut write = |outbox: &mut Outbox, chorus: &Chorus| {
+            outbox.check();
+            outbox.write_to(&mut got, chorus, &mut Vec::new()).expect("a vector takes everything");
+            String::from_utf8_lossy(&std::mem::take(&mut got)).replace(['\u{1}', '\u{2}', '\u{fffd}'], "")
+        };
+        outbox.push(Bytes::from_static(b"a"), false);
+        outbox.push(Bytes::from_static(b"d"), true);
+        outbox.push_shared(chorus.say_to_one(Outgoing::Text("e")).expect("it is small"), true);
+        outbox.push_shared(chorus.say_to_one(Outgoing::Text("f")).expect("it is small"), true);
+        outbox.push_latest(1, Bytes::from_static(b"old"), true);
+        outbox.push_ahead(Bytes::from_static(b"b"));
+        assert_eq!(write(&mut outbox, &chorus), "ab");
+        assert!(outbox.drop_latest(1) && outbox.is_held() && !outbox.is_ready());
+        outbox.push_ahead(Bytes::from_static(b"c"));
+        outbox.own(&chorus);
+        chorus.end_turn();
+        assert_eq!(write(&mut outbox, &chorus), "c");
+        outbox.push(Bytes::from_static(b"g"), false);
+        assert_eq!(write(&mut outbox, &chorus), "defg");
+        assert_eq!((outbox.bytes(), outbox.cost()), (0, 0));
+    }
+
+    #[test]
     fn the_latest_takes_the_place_of_its_older_self() {
         let mut outbox = Outbox::default();
-        outbox.push_latest(7, Bytes::from_static(b"old"));
-        outbox.push(Bytes::from_static(b"event"));
-        outbox.push_latest(8, Bytes::from_static(b"other"));
+        outbox.push_latest(7, Bytes::from_static(b"old"), false);
+        outbox.push(Bytes::from_static(b"event"), false);
+        outbox.push_latest(8, Bytes::from_static(b"other"), false);
         assert!(outbox.drop_latest(7) && !outbox.drop_latest(9));
-        outbox.push_latest(7, Bytes::from_static(b"new"));
+        outbox.push_latest(7, Bytes::from_static(b"new"), false);
         outbox.check();
         // All before it and one byte of `new` are written: it must be completed, and the next one follows it.
         outbox.advance(5 + 5 + 1, &Chorus::default());
         assert!(!outbox.drop_latest(7));
-        outbox.push_latest(7, Bytes::from_static(b"newer"));
+        outbox.push_latest(7, Bytes::from_static(b"newer"), false);
         outbox.check();
         assert_eq!(outbox.bytes(), 2 + 5);
     }
@@ -443,7 +508,7 @@ mod tests {
                 let (mut chorus, mut outbox) = (Chorus::default(), Outbox::default());
                 let frames: Vec<Frame> = (0..8).map(|n| Frame::text(&"x".repeat(n))).collect();
                 for frame in &frames {
-                    outbox.push_shared(chorus.say_to_one(Outgoing::Frame(frame)).expect("there is room"));
+                    outbox.push_shared(chorus.say_to_one(Outgoing::Frame(frame)).expect("there is room"), false);
                 }
                 let all: Vec<u8> = frames.iter().flat_map(|frame| frame.as_bytes().to_vec()).collect();
                 assert_eq!((outbox.queue.len(), outbox.bytes()), (1, all.len()));

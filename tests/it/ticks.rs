@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::{
-    App, Authorization, Bytes, ClockCommand, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Limit, Member,
-    Message, OperatorCommand, OperatorRefusal, Request, Speech, Tick,
+    App, Authorization, Bytes, ClockCommand, CloseReason, Config, Context, Exclude, Flush, Frame, LeaveReason, Limit,
+    Member, Message, OperatorCommand, OperatorRefusal, Request, Speech, Tick,
 };
 
 use crate::scenario::{World, check};
@@ -412,4 +412,91 @@ fn verbatim_messages_come_out_in_the_order_of_connections() {
     assert_eq!(world.take("ann"), ["binary 2", "3"]);
     assert_eq!(world.take("bob"), ["1", "3"]);
     assert_eq!(world.take("cid"), ["1", "binary 2"]);
+}
+
+// ---- frames that wait for the tick ----
+
+fn held() -> World<Diary> {
+    World::new(Config { flush: Flush::Tick, ..config() }, Diary::default())
+}
+
+fn say(world: &mut World<Diary>, text: &str) {
+    let sent = world.app(|_, cx| cx.broadcast_to_lobby("arena", Exclude::None, &Frame::text(text)));
+    assert_eq!((sent.dropped, sent.excluded), (0, 0));
+}
+
+#[test]
+fn what_is_said_goes_out_with_the_tick_and_control_frames_overtake_it() {
+    let mut world = held();
+    world.enter(&["ann", "bob"]);
+    say(&mut world, "one");
+    assert!(world.app(|_, cx| cx.send_to_user("bob", &Frame::text("two"))).queued == 1);
+    say(&mut world, "three");
+    let bob = world.conn("bob");
+    assert_eq!(world.engine.queued_bytes(bob), 3 * 2 + "onetwothree".len());
+    world.steps("bob > ping x");
+    assert_eq!((world.take("ann"), world.take("bob")), (vec![], vec!["pong x".to_owned()]));
+    world.steps("advance 99ms");
+    assert!(world.take("ann").is_empty() && world.take("bob").is_empty());
+    world.steps("advance 1ms");
+    assert_eq!(world.take("ann"), ["one", "three"]);
+    assert_eq!(world.take("bob"), ["one", "two", "three"]);
+    assert_eq!(world.engine.queued_bytes(bob), 0);
+}
+
+#[test]
+fn a_goodbye_lets_go_of_what_waits() {
+    let mut world = held();
+    world.enter(&["ann", "bob"]);
+    say(&mut world, "one");
+    world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
+    assert_eq!(world.take("ann"), ["one", "close 4003 kicked"]);
+    assert!(world.take("bob").is_empty(), "it is not bob's end");
+}
+
+#[test]
+fn nothing_waits_for_a_clock_that_stands_still() {
+    let mut world = held();
+    world.enter(&["ann"]);
+    say(&mut world, "one");
+    world.steps("clock pause");
+    assert_eq!(world.take("ann"), ["one"]);
+    say(&mut world, "two");
+    assert_eq!(world.take("ann"), ["two"]);
+    world.steps("clock resume");
+    say(&mut world, "three");
+    assert!(world.take("ann").is_empty());
+}
+
+/// Whoever reads is not closed as slow because its server kept everything back.
+#[test]
+fn more_than_there_is_room_for_does_not_wait() {
+    let mut world = held();
+    world.enter(&["ann", "bob"]);
+    for _ in 0..100 {
+        say(&mut world, &"x".repeat(10_000));
+    }
+    assert!(world.take("ann").len() > 90);
+    world.steps("advance 100ms");
+    world.take("ann");
+    assert!(world.is_open("ann") && world.is_open("bob"));
+    assert_eq!(world.engine.queued_bytes(world.conn("ann")), 0);
+}
+
+#[test]
+fn an_answer_takes_along_what_was_said_before_it() {
+    let mut world = World::new(Config { flush: Flush::Tick, ..config() }, Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome\nadvance 100ms\nann < presence_state users=ann");
+    world.run("bob > connect chess\nbob < upgrade, welcome");
+    world.run(
+        r#"ann > {"type":"presence","ref":1}
+        ann < presence_diff +bob, presence_state users=ann,bob, ack ref=1"#,
+    );
+    world.run("advance 100ms\nbob < presence_state users=ann,bob");
+}
+
+#[test]
+fn frames_cannot_wait_for_ticks_that_do_not_come() {
+    let problems = Config { flush: Flush::Tick, ..Config::default() }.check().expect_err("there is no tick");
+    assert!(problems[0].to_string().contains("flush"), "{problems:?}");
 }

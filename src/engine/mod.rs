@@ -27,6 +27,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::debug;
 
@@ -308,6 +309,11 @@ impl<A: App> Engine<A> {
     /// Whether so much is queued for somebody who could be written to that the driver should write before it reads on.
     pub fn wants_flush(&self) -> bool {
         self.core.wants_flush
+    }
+
+    /// How long nobody would notice if nothing were read: with `flush` at the tick a part of its period.
+    pub fn rest(&self) -> Option<Duration> {
+        self.core.rest()
     }
 
     /// Counters and the present state.

@@ -7,6 +7,7 @@
 //! frame.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use super::core::{Core, Happening};
 use super::member::{Pressure, Sent};
@@ -17,6 +18,11 @@ use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::wire::chorus::{Except, Part};
 use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::outbox::{Flow, Outbox};
+
+/// How late a pong may be, so that what arrives meanwhile is read together.
+const MAX_REST: Duration = Duration::from_millis(4);
+/// About what it costs to go to sleep and to be woken, many times over.
+const MIN_REST: Duration = Duration::from_millis(1);
 
 impl Core {
     pub(super) fn mark_dirty(&mut self, key: usize) {
@@ -91,6 +97,12 @@ impl Core {
             && !self.is_releasing
             && self.draining.is_none()
             && self.ticks.as_ref().is_some_and(|ticks| !ticks.view().paused)
+    }
+
+    /// How long nobody would notice if nothing were read; `None` when that is too short to be worth a pause.
+    pub(super) fn rest(&self) -> Option<Duration> {
+        let period = self.ticks.as_ref().filter(|_| self.holds())?.period();
+        Some((period / 8).min(MAX_REST)).filter(|&rest| rest >= MIN_REST)
     }
 
     /// What is held may be written: a tick is over, or there is no room for more.

@@ -176,6 +176,11 @@ impl Ticks {
 
     // ---- when ----
 
+    /// How long it takes from tick to tick.
+    pub(super) fn period(&self) -> Duration {
+        Duration::from_secs(1) / self.hz * self.slowdown
+    }
+
     /// What the clock shows when tick `number` is due.
     fn due(&self, number: u64) -> u64 {
         number.saturating_mul(1_000_000) / u64::from(self.hz)

@@ -283,6 +283,7 @@ impl<A: App> Server<A> {
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
         self.write_all();
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
+        let wait = self.rest(wait);
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
@@ -314,6 +315,15 @@ impl<A: App> Server<A> {
             info!("{}", self.engine.stats().line());
         }
         Ok(self.status(now))
+    }
+
+    /// While everybody is told everything at the tick, what arrives within a moment is read together: most of what a single
+    /// message costs then is waking up for it. Returns what is left of `wait`.
+    fn rest(&self, wait: Option<Duration>) -> Option<Duration> {
+        let Some(rest) = self.engine.rest().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else { return wait };
+        #[expect(clippy::disallowed_methods, reason = "the one wait that sockets must not end")]
+        std::thread::sleep(rest);
+        wait.map(|wait| wait - rest)
     }
 
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {

@@ -135,6 +135,13 @@ impl Sink for Vec<u8> {
     }
 }
 
+/// Whether a segment is the first of its session. One that cannot be read is none that goes on with another.
+pub(crate) fn begins_session(segment: &mut impl io::Read) -> bool {
+    let mut block = Vec::new();
+    let first = reader::Blocks::new(segment).read(&mut block).is_ok();
+    !first || replay::segment_number(&block).is_none_or(|number| number == 1)
+}
+
 /// CRC-32 of what stands in `parts`, begun with another check.
 fn check_of(before: u32, parts: &[&[u8]]) -> u32 {
     let mut hasher = Hasher::new_with_initial(before);

@@ -63,10 +63,6 @@ impl<A> Narrator<A> {
         self.is_narrating = true;
     }
 
-    pub(super) fn is_narrating(&self) -> bool {
-        self.is_narrating
-    }
-
     pub(super) fn take_events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
     }

@@ -48,10 +48,7 @@ impl<R: Read> Blocks<R> {
             Header::End if is_first => Err(Fault::Empty),
             Header::End => Ok(Next::End),
             Header::Torn(bytes) => Ok(Next::Torn(bytes)),
-            Header::Block(header) if is_first => {
-                let _ = header;
-                Err(Fault::NotAJournal)
-            }
+            Header::Block(_) if is_first => Err(Fault::NotAJournal),
             Header::Block(header) => self.body(&header, block, false),
             Header::Magic => {
                 (self.before, self.chain) = (self.chain, 0);

@@ -683,6 +683,10 @@ fn read_segment(block: &[u8]) -> Result<Segment, Fault> {
     if from.is_empty() { Ok(segment) } else { Err(Malformed.into()) }
 }
 
+pub(super) fn segment_number(block: &[u8]) -> Option<u64> {
+    read_segment(block).ok().map(|segment| segment.number)
+}
+
 fn at(fault: Fault, offset: u64) -> Fault {
     match fault {
         Fault::Broken { offset: 0, what } => Fault::Broken { offset, what },

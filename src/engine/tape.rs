@@ -147,7 +147,7 @@ pub(super) enum Tape {
     #[default]
     Off,
     Recording(Box<dyn Recorder>),
-    Replaying(Replaying),
+    Replaying(Box<Replaying>),
 }
 
 #[derive(Default)]
@@ -263,7 +263,7 @@ impl<A: App> Engine<A> {
 
     /// From now on the application is not asked about requests.
     pub(crate) fn replay(&mut self) {
-        self.core.tape = Tape::Replaying(Replaying::default());
+        self.core.tape = Tape::Replaying(Box::default());
     }
 
     /// The next request that is read is this one.

@@ -641,7 +641,8 @@ mod tests {
 
     #[test]
     fn connections_are_named_shortly_and_surely() {
-        let conns = [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId { index, generation });
+        let conns =
+            [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId { index, generation });
         let (mut written, mut bytes) = (Conns::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
         let (mut read, mut from) = (Conns::default(), Cursor::new(&bytes));

@@ -10,7 +10,9 @@ use super::replay::Fault;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// A block, in the buffer. `is_first`: of its segment.
-    Block { is_first: bool },
+    Block {
+        is_first: bool,
+    },
     End,
     /// The stream ends inside a block of which so many bytes are there.
     Torn(u64),
@@ -100,7 +102,8 @@ impl<R: Read> Blocks<R> {
     fn body(&mut self, header: &[u8; BLOCK_HEADER], block: &mut Vec<u8>, is_first: bool) -> Result<Next, Fault> {
         let (numbers, _) = header.as_chunks::<4>();
         let length = u32::from_le_bytes(numbers[0]) as usize;
-        if check_of(self.chain, &[&numbers[0]]) != u32::from_le_bytes(numbers[1]) || !(1..=MAX_BLOCK).contains(&length) {
+        if check_of(self.chain, &[&numbers[0]]) != u32::from_le_bytes(numbers[1]) || !(1..=MAX_BLOCK).contains(&length)
+        {
             return Err(self.broken("the length of a block is wrong"));
         }
         block.clear();

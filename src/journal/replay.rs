@@ -77,7 +77,10 @@ impl fmt::Display for Fault {
                 write!(f, "it is written in version {version} of the format, and this build reads version 1")
             }
             Fault::OtherBuild(build) => {
-                write!(f, "it was written by build {build}, and this is {BUILD}: replay it with the build that wrote it")
+                write!(
+                    f,
+                    "it was written by build {build}, and this is {BUILD}: replay it with the build that wrote it"
+                )
             }
             Fault::NoStart { segment } => {
                 write!(f, "segment {segment} begins while somebody is there: begin with an earlier one")
@@ -320,11 +323,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     /// What has been replayed so far.
     pub fn summary(&self) -> Summary {
-        Summary {
-            span: self.now - Time::ZERO,
-            stats: self.engine.stats(),
-            ..self.summary.clone()
-        }
+        Summary { span: self.now - Time::ZERO, stats: self.engine.stats(), ..self.summary.clone() }
     }
 
     /// Replays one entry.

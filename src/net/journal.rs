@@ -110,8 +110,11 @@ fn create(path: &Path, number: u64) -> io::Result<File> {
     options.open(name(path, number))
 }
 
+/// A file and its number.
+type Segment = (u64, PathBuf);
+
 /// The segments of the journal `path`, by number.
-fn segments(path: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+fn segments(path: &Path) -> io::Result<Vec<Segment>> {
     let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "that names no file");
     let stem = path.file_name().ok_or_else(no_name)?.to_str().ok_or_else(no_name)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -156,7 +159,7 @@ pub fn open_journal(path: &Path) -> io::Result<impl Read + use<>> {
 }
 
 /// The number of a segment, if it has one, and all segments of its journal.
-fn following(path: &Path) -> io::Result<(Option<u64>, Vec<(u64, PathBuf)>)> {
+fn following(path: &Path) -> io::Result<(Option<u64>, Vec<Segment>)> {
     let number = path.extension().and_then(|digits| digits.to_str()).filter(|digits| digits.len() >= 6);
     match number.and_then(|digits| digits.parse().ok()) {
         Some(number) => Ok((Some(number), segments(&path.with_extension(""))?)),

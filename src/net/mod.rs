@@ -26,8 +26,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use self::clock::Clock;
 use self::handle::Command;
-use self::journal::Files;
 pub use self::handle::{Busy, Handle};
+use self::journal::Files;
 pub use self::journal::open_journal;
 use self::listener::{Accepted, Listener};
 use self::operators::Operators;
@@ -37,7 +37,7 @@ use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
 use crate::engine::operator::OperatorCommand;
 use crate::id::ConnId;
-use crate::journal::record;
+use crate::journal::{Recording, record};
 use crate::time::Time;
 use crate::wire::outbox::Flow;
 
@@ -267,6 +267,19 @@ impl<A: App> Server<A> {
         self.engine.act(self.clock.now(), act)
     }
 
+    /// What there is and what has happened, in one line for a log; with what the journal has cost, if there is one.
+    pub fn stats_line(&self) -> String {
+        let line = self.engine.stats().line();
+        match self.engine.recording() {
+            Some(Recording { bytes, writes, micros, slowest_micros, has_failed }) => format!(
+                "{line} journal_bytes={bytes} journal_writes={writes} journal_ms={} journal_slowest_us={slowest_micros}{}",
+                micros / 1000,
+                if has_failed { " journal_failed" } else { "" }
+            ),
+            None => line,
+        }
+    }
+
     /// Whether SIGHUP has asked, since the last call, to read again what the application was started with; the answer is
     /// [`reload`](Self::reload).
     pub fn take_reload(&mut self) -> bool {
@@ -335,7 +348,7 @@ impl<A: App> Server<A> {
         }
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
-            info!("{}", self.engine.stats().line());
+            info!("{}", self.stats_line());
         }
         Ok(self.status(now))
     }

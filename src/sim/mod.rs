@@ -80,8 +80,8 @@ mod mischief;
 mod network;
 mod operator;
 mod owner;
-mod record;
 mod rates;
+mod record;
 mod shrink;
 mod stock;
 mod swarm;
@@ -90,8 +90,8 @@ mod transcript;
 mod verdict;
 mod view;
 mod watch;
-mod wish;
 pub mod wire;
+mod wish;
 mod world;
 
 use std::any::Any;
@@ -407,10 +407,11 @@ impl Failure {
         let Plan { seed, steps, clients, without } = &self.plan;
         let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
         let constructor = match self.repeats {
-            Repeats::Command => {
+            Repeats::Command | Repeats::Journaled => {
                 let clients = if *clients == CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
-                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}");
+                let journal = if self.repeats == Repeats::Journaled { " --journal" } else { "" };
+                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}");
             }
             Repeats::New => "new",
             Repeats::Swarm => "swarm",
@@ -427,6 +428,7 @@ enum Repeats {
     New,
     Swarm,
     Command,
+    Journaled,
 }
 
 impl fmt::Display for Failure {

@@ -35,10 +35,9 @@ impl Sink for Segments {
 
     fn length(&self) -> Length {
         match self.segments.last().map_or(0, Vec::len) {
-            ..4_000 => Length::Short,
-            ..40_000 if !self.may_begin_anew => Length::Short,
-            ..40_000 => Length::Ripe,
-            _ => Length::Full,
+            40_000.. => Length::Full,
+            4_000.. if self.may_begin_anew => Length::Ripe,
+            _ => Length::Short,
         }
     }
 }

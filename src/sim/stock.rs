@@ -30,7 +30,8 @@ pub fn simulate_journaled(plan: &Plan) -> Result<Report, Box<Failure>> {
 }
 
 fn run<A: App + Default + 'static>(plan: &Plan, is_journaled: bool) -> Result<Report, Box<Failure>> {
-    let mut simulator = Simulator { repeats: Repeats::Command, ..Simulator::swarm(plan.seed, A::default()) };
+    let repeats = if is_journaled { Repeats::Journaled } else { Repeats::Command };
+    let mut simulator = Simulator { repeats, ..Simulator::swarm(plan.seed, A::default()) };
     if is_journaled {
         simulator = simulator.replayed_with(A::default);
     }

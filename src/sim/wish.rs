@@ -64,9 +64,8 @@ impl<'a> Wish<'a> {
             text.parse().ok()
         }
         let id = |index, generation| Some(ConnId { index: number(index)?, generation: number(generation)? });
-        let latest = |key, value, padding| {
-            Some(Latest { key: number(key)?, value: number(value)?, padding: number(padding)? })
-        };
+        let latest =
+            |key, value, padding| Some(Latest { key: number(key)?, value: number(value)?, padding: number(padding)? });
         let lines: Vec<&str> = str::from_utf8(command).ok()?.split('\n').collect();
         Some(match *lines {
             ["ban", index, generation] => Wish::Ban(id(index, generation)?),

@@ -667,3 +667,63 @@ fn a_timeline_says_who_came_spoke_and_left_and_why() {
     let ends = replay.state();
     assert!(ends.starts_with("turn ") && ends.contains("connections=0"), "{ends}");
 }
+
+// ---- the program ----
+
+#[cfg(feature = "bin")]
+#[test]
+fn the_program_says_by_its_exit_code_what_a_journal_is() {
+    let folder = Folder::new("program");
+    #[track_caller]
+    fn check(folder: &Folder, journal: Option<&[u8]>, arguments: &[&str], code: i32, words: &str) {
+        let path = folder.0.join("one");
+        let _ = fs::remove_file(&path);
+        if let Some(journal) = journal {
+            fs::write(&path, journal).expect("a place for files");
+        }
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+            .arg("replay")
+            .arg(&path)
+            .args(arguments)
+            .output()
+            .expect("the program starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    let journal = session();
+    let blocks = blocks_of(&journal);
+    check(&folder, Some(&journal), &[], 0, "turns confirmed");
+    check(&folder, Some(&journal), &["--print", "--user", "ann", "--from", "0.005"], 0, "broadcasts");
+    check(&folder, Some(&journal), &["--stop-at", "2"], 0, "lobby chess members=2");
+    check(&folder, Some(&journal[..journal.len() - 1]), &[], 0, "torn bytes at the end");
+    check(&folder, None, &[], 2, "no such journal");
+    check(&folder, Some(&journal), &["--from", "soon"], 2, "is not a number of seconds");
+
+    // The last two bytes of a block that ends with a turn's checks.
+    let mut other = blocks.clone();
+    let at = other.iter().position(|block| block.ends_with(&[29, 2]) || block.len() > 40).expect("a block") + 1;
+    let flushed = other[at].iter().position(|&kind| kind == 28).expect("a turn's checksum");
+    other[at][flushed + 1] ^= 1;
+    check(&folder, Some(&written(&other)), &[], 4, "something else was sent in this turn");
+
+    let mut flipped = journal.clone();
+    flipped[journal.len() / 2] ^= 1;
+    check(&folder, Some(&flipped), &[], 5, "it is damaged before byte");
+    check(&folder, Some(b""), &[], 5, "it is empty");
+    check(&folder, Some(b"#!/bin/sh\n"), &[], 5, "it is no journal");
+    check(&folder, Some(&[b"lobbyd journal 9\n", &journal[17..]].concat()), &[], 6, "version 9");
+    let mut other = blocks.clone();
+    let at = other[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
+    other[0][at.expect("it names its build")] ^= 1;
+    check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
+    check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
+
+    let mut site = Site::new(Config::default(), Moody(0));
+    site.turn();
+    check(&folder, Some(&site.journal()), &[], 7, "not with one of the stock applications");
+    let mut site = Site::new(Config::default(), Relay::default());
+    site.engine.act(Time::ZERO, |_, _| {});
+    check(&folder, Some(&site.journal()), &[], 7, "through `act` or `app_mut`");
+}

@@ -13,7 +13,7 @@ pub(crate) struct Checksum {
 }
 
 const STEP: usize = 16;
-/// Odd, and with as many ones as zeros in every byte: wyhash's own.
+/// wyhash's own.
 const SECRETS: [u64; 3] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3];
 
 impl Checksum {
@@ -101,8 +101,6 @@ mod tests {
     /// A recorded session stays replayable by later versions.
     #[test]
     fn it_is_fixed_for_ever() {
-        assert_eq!(of(&[b"lobbyd"]), FIXED);
+        assert_eq!(of(&[b"lobbyd"]), 0x83a3_0145_8eed_fb21);
     }
-
-    const FIXED: u64 = 0;
 }

@@ -482,6 +482,16 @@ impl Config {
             "must be from 1KiB to 1GiB".into(),
         );
         require(
+            self.journal.is_none() || self.receive_buffer_bytes <= Bytes(16 << 20),
+            "receive_buffer_bytes",
+            "must be at most 16MiB while a journal is written".into(),
+        );
+        require(
+            self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),
+            "journal_max_bytes",
+            "must be at least 16KiB, or off: what each segment begins with takes some of it".into(),
+        );
+        require(
             self.outbound_low_mark < self.outbound_high_mark,
             "outbound_low_mark",
             format!("must be below outbound_high_mark ({}), or every frame would cross both", self.outbound_high_mark),

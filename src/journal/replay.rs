@@ -4,11 +4,10 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::config_from_text;
-use super::format::{self, Conns, Cursor, Malformed, Segment};
+use super::format::{self, Conns, Cursor, FAMILY, MAX_BLOCK, Malformed, Segment};
 use super::narrator::{Event, Narrator};
 use super::reader::{Blocks, Next};
-use super::{BUILD, format::FAMILY};
+use super::{BUILD, config_from_text};
 use crate::checksum::Checksum;
 use crate::close::CloseReason;
 use crate::engine::app::App;
@@ -672,7 +671,8 @@ impl Pending {
                 self.foretold = Some(Foretold { asked, answers: Answers::default() });
             }
         }
-        if entry.is_empty() { Ok(()) } else { Err(Malformed) }
+        // An entry of a few bytes may stand for many.
+        if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(Malformed) }
     }
 }
 

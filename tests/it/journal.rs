@@ -701,12 +701,16 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
     check(&folder, None, &[], 2, "no such journal");
     check(&folder, Some(&journal), &["--from", "soon"], 2, "is not a number of seconds");
 
-    // The last two bytes of a block that ends with a turn's checks.
+    // A block that begins with the check of a write, which is wrong.
     let mut other = blocks.clone();
-    let at = other.iter().position(|block| block.ends_with(&[29, 2]) || block.len() > 40).expect("a block") + 1;
-    let flushed = other[at].iter().position(|&kind| kind == 28).expect("a turn's checksum");
-    other[at][flushed + 1] ^= 1;
-    check(&folder, Some(&written(&other)), &[], 4, "something else was sent in this turn");
+    other.iter_mut().find(|block| block[0] == 25).expect("somebody was written to")[1] ^= 1;
+    check(
+        &folder,
+        Some(&written(&other)),
+        &[],
+        4,
+        "turn 1 at 0.010000s: conn=0.1 is sent something else from its byte 0 on",
+    );
 
     let mut flipped = journal.clone();
     flipped[journal.len() / 2] ^= 1;

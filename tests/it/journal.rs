@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fs;
 use std::io::{self, Read};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -420,6 +421,47 @@ fn another_build_is_named_and_may_be_tried() {
     assert!(Replay::open(&*other, Relay::default(), true).is_ok());
 }
 
+/// Does not survive a certain word.
+struct Fragile;
+
+impl App for Fragile {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        assert_ne!(request.token(), Some("nobody"), "nobody comes in");
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, message: Message<'_>) {
+        assert_ne!(message, Message::Text("boom"));
+    }
+}
+
+#[test]
+fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
+    for (token, word) in [("ann", "boom"), ("nobody", "well")] {
+        let kept = Rc::default();
+        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, kept: Rc::clone(&kept) });
+        let panics = AssertUnwindSafe(|| {
+            let conn = site.connect(&format!("/ws/a?token={token}"), &[]);
+            site.turn();
+            site.bytes(conn, &wire::text(word));
+        });
+        assert!(panic::catch_unwind(panics).is_err());
+        drop(site);
+        let replay = AssertUnwindSafe(|| journal::replay(&**kept.borrow(), Fragile));
+        match panic::catch_unwind(replay) {
+            // It panics again, where somebody can look at it.
+            Err(_) => assert_eq!(word, "boom"),
+            // It is not asked again, and what it would have said is not known.
+            Ok(summary) => {
+                let summary = summary.expect("nothing differs");
+                assert_eq!((word, summary.is_open_ended, summary.stats.pending), ("well", true, 1));
+            }
+        }
+    }
+}
+
 // ---- what cannot be written ----
 
 /// A disk that takes so many bytes, and then none for ever.
@@ -536,8 +578,40 @@ fn read_all(path: &Path) -> Vec<u8> {
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 
-fn talk(server: &mut Server<Relay>, user: &str, messages: usize) {
+/// Draws a lot for each that comes, and remembers how many have.
+#[derive(Default)]
+struct Lots(u8);
+
+impl App for Lots {
+    const SPEECH: Speech = Speech::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        self.0 += 1;
+        let lot = cx.random().next_u64();
+        cx.send_to_conn(who.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(vec![self.0])
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) {
+        self.0 = snapshot[0];
+    }
+}
+
+/// Comes, says so much and goes. Returns the name of its seat.
+fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
+    assert!(matches!(client.next(server), Received::Answer(101, _)));
+    let welcome = client.json(server);
+    assert_eq!(welcome["type"], "welcome");
     while !matches!(client.next(server), Received::Text(text) if text.contains("presence_state")) {}
     for n in 0..messages {
         client.send(&wire::text(&format!(r#"{{"type":"broadcast","data":"{}","ref":{n}}}"#, "x".repeat(300))));
@@ -549,6 +623,7 @@ fn talk(server: &mut Server<Relay>, user: &str, messages: usize) {
     while server.engine().stats().closing + server.engine().stats().total_connections > 0 {
         server.turn(SHORT).expect("the loop goes on");
     }
+    welcome["conn"].as_str().expect("a name").to_owned()
 }
 
 #[test]
@@ -560,10 +635,10 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
         journal_max_bytes: Some(Bytes(20_000)),
         ..Config::default()
     };
-    let mut server = Server::bind(config.clone(), Relay::default()).expect("a free port");
-    for user in ["ann", "bob", "cid"] {
-        talk(&mut server, user, 60);
-    }
+    let mut server = Server::bind(config.clone(), Lots::default()).expect("a free port");
+    let names = ["ann", "bob", "cid"].map(|user| talk(&mut server, user, 60));
+    assert_eq!(names, ["s1", "s2", "s3"], "whatever is forgotten, a name is new with every join");
+    let replay = |journal: &[u8]| journal::replay(journal, Lots::default());
     let stats = server.engine().stats();
     server.handle().stop();
     while server.turn(SHORT).expect("the loop goes on") == Status::Running {}
@@ -596,7 +671,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
     let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
     assert!(failure.to_string().contains("a segment is missing"), "{failure}");
-    let server = Server::bind(config, Relay::default()).expect("a free port");
+    let server = Server::bind(config, Lots::default()).expect("a free port");
     drop(server);
     assert_eq!(folder.segments().len(), segments.len() + 1);
     assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").stats.counters.accepted, 0);

@@ -38,7 +38,7 @@ use self::drain::{DrainTotals, shutting_down};
 use self::inbox::Said;
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
-use self::tape::{Answers, Input, Tape, Watched};
+use self::tape::{Answers, Input, Tape};
 use self::tick::Ticks;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
@@ -290,15 +290,11 @@ impl<A: App> Engine<A> {
 
     /// The next connection with something to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
-        if let Some(recorder) = self.core.tape.recorder() {
-            recorder.flush();
-        }
+        self.core.record_flush();
         self.settle();
         let next = self.core.poll_writable();
-        if next.is_none()
-            && let Some(recorder) = self.core.tape.recorder()
-        {
-            recorder.flushed();
+        if next.is_none() {
+            self.core.record_flushed();
         }
         next
     }
@@ -313,16 +309,11 @@ impl<A: App> Engine<A> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
         }
-        self.commit_record()?;
-        let result = match self.core.tape.take_recorder() {
-            None => self.core.write_to(conn.index(), socket),
-            Some(mut recorder) => {
-                let mut socket = Watched::new(conn, socket);
-                let written = self.core.write_to(conn.index(), &mut socket);
-                recorder.wrote(conn, &socket.wrote(&written));
-                self.core.tape = Tape::Recording(recorder);
-                written
-            }
+        let result = if self.core.tape.is_recording() {
+            self.commit_record()?;
+            self.core.write_recorded(conn, socket)
+        } else {
+            self.core.write_to(conn.index(), socket)
         };
         if let Err(error) = &result {
             debug!("conn={conn} cannot be written to: {error}");

@@ -167,16 +167,6 @@ impl Tape {
         }
     }
 
-    pub(super) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
-        match std::mem::take(self) {
-            Tape::Recording(recorder) => Some(recorder),
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
-
     /// Somebody who replays wants to know why a connection ended.
     pub(super) fn note_end(&mut self, conn: ConnId, reason: CloseReason) {
         if let Tape::Replaying(replaying) = self {
@@ -184,6 +174,7 @@ impl Tape {
         }
     }
 
+    #[inline]
     pub(super) fn is_recording(&self) -> bool {
         matches!(self, Tape::Recording(_))
     }
@@ -191,10 +182,11 @@ impl Tape {
 
 impl<A: App> Engine<A> {
     /// The one way in: time passes, and what enters is recorded before anything comes of it.
+    #[inline]
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
         self.core.advance(now);
-        if let Tape::Recording(recorder) = &mut self.core.tape {
-            recorder.input(self.core.now, input);
+        if self.core.tape.is_recording() {
+            self.core.record_input(input);
         }
     }
 
@@ -219,7 +211,13 @@ impl<A: App> Engine<A> {
 
     /// Ends the record.
     pub(crate) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
-        self.core.tape.take_recorder()
+        match std::mem::take(&mut self.core.tape) {
+            Tape::Recording(recorder) => Some(recorder),
+            other => {
+                self.core.tape = other;
+                None
+            }
+        }
     }
 
     /// Hands what is recorded to the operating system.
@@ -380,6 +378,39 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    #[cold]
+    fn record_input(&mut self, input: &Input<'_>) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.input(self.now, input);
+        }
+    }
+
+    #[inline]
+    pub(super) fn record_flush(&mut self) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.flush();
+        }
+    }
+
+    #[inline]
+    pub(super) fn record_flushed(&mut self) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.flushed();
+        }
+    }
+
+    /// The same as [`write_to`](Self::write_to), under the eyes of the recorder. Apart, so that it costs nothing to have no journal.
+    #[cold]
+    pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
+        let mut socket = Watched::new(conn, socket);
+        let written = self.write_to(conn.index(), &mut socket);
+        let wrote = socket.wrote(&written);
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.wrote(conn, &wrote);
+        }
+        written
+    }
+
     /// What was taken for a request is none that could be read.
     pub(super) fn record_refused(&mut self, refusal: &Refusal) {
         if let Some(recorder) = self.tape.recorder() {
@@ -426,18 +457,18 @@ impl Core {
 }
 
 /// A socket that is written to under the eyes of a recorder.
-pub(super) struct Watched<'a, S> {
+struct Watched<'a, S> {
     socket: &'a mut S,
     taken: u64,
     checksum: Checksum,
 }
 
 impl<'a, S> Watched<'a, S> {
-    pub(super) fn new(conn: ConnId, socket: &'a mut S) -> Watched<'a, S> {
+    fn new(conn: ConnId, socket: &'a mut S) -> Watched<'a, S> {
         Watched { socket, taken: 0, checksum: checksum_for(conn) }
     }
 
-    pub(super) fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
+    fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
         let end = match outcome {
             Ok(Flow::Drained | Flow::Finished) => WroteEnd::Whole,
             Ok(Flow::Blocked) => WroteEnd::Blocked,

@@ -13,6 +13,7 @@ use super::core::Core;
 use super::member::{Authorization, Route};
 use super::operator::OperatorCommand;
 use super::stats::Counters;
+use super::tick::Ticks;
 use super::{Engine, Start};
 use crate::checksum::Checksum;
 use crate::close::CloseReason;
@@ -90,6 +91,8 @@ pub(crate) struct Residue {
     pub(crate) closing_ever: u64,
     pub(crate) last_ticket: u64,
     pub(crate) counters: Counters,
+    /// The game's clock; empty when there is none.
+    pub(crate) ticks: Vec<u64>,
 }
 
 /// Whether a record has become so long that another should begin.
@@ -428,7 +431,9 @@ impl Core {
 
     /// Whether nobody is here and nothing waits.
     fn is_blank(&self) -> bool {
-        self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty() && self.draining.is_none()
+        let is_beating = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
+        let is_empty = self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty();
+        is_empty && !is_beating && self.draining.is_none()
     }
 
     fn residue(&mut self) -> Residue {
@@ -441,6 +446,7 @@ impl Core {
             closing_ever: self.closing_ever,
             last_ticket: self.pings.last_ticket(),
             counters: self.counters.clone(),
+            ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
         }
     }
 
@@ -453,6 +459,7 @@ impl Core {
         self.closing_ever = residue.closing_ever;
         self.pings.set_last_ticket(residue.last_ticket);
         self.counters = residue.counters.clone();
+        self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
     }
 }
 

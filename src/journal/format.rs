@@ -9,6 +9,7 @@ use crate::engine::member::{Authorization, Identity, Route};
 use crate::engine::operator::{OperatorCommand, Payload, Whom};
 use crate::engine::stats::Counters;
 use crate::engine::tape::{Answers, Residue};
+use crate::engine::tick::ClockCommand;
 use crate::id::ConnId;
 use crate::rate::Rate;
 use crate::time::Time;
@@ -290,6 +291,16 @@ pub(super) trait Put {
                 self.put_slice(lobby.as_bytes());
             }
             OperatorCommand::Drain => self.put_byte(6),
+            OperatorCommand::Clock(command) => {
+                let (kind, count) = match *command {
+                    ClockCommand::Pause => (0, 0),
+                    ClockCommand::Resume => (1, 0),
+                    ClockCommand::Step(ticks) => (2, ticks),
+                    ClockCommand::Slow(factor) => (3, factor),
+                };
+                self.put_bytes(&[7, kind]);
+                self.put_number(count.into());
+            }
         }
     }
 
@@ -306,13 +317,15 @@ pub(super) trait Put {
             self.put_slice(text.as_bytes());
         }
         self.put_option(start.as_ref(), |to, (residue, snapshot)| {
-            let Residue { now, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters } = residue;
+            let Residue { now, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters, ticks } = residue;
             for number in [now.as_micros(), *seed, *seats_ever, *last_epoch, *closing_ever, *last_ticket] {
                 to.put_number(number);
             }
             let mut counters = counters.clone();
             to.put_number(counters.all_mut().count() as u64);
             counters.all_mut().for_each(|count| to.put_number(*count));
+            to.put_number(ticks.len() as u64);
+            ticks.iter().for_each(|number| to.put_number(*number));
             to.put_slice(snapshot);
         });
     }
@@ -527,6 +540,13 @@ impl<'a> Cursor<'a> {
             4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
             5 => OperatorCommand::Close { lobby: self.text()? },
             6 => OperatorCommand::Drain,
+            7 => OperatorCommand::Clock(match (self.byte()?, self.number_as()?) {
+                (0, _) => ClockCommand::Pause,
+                (1, _) => ClockCommand::Resume,
+                (2, ticks) => ClockCommand::Step(ticks),
+                (3, factor) => ClockCommand::Slow(factor),
+                _ => return Err(Malformed),
+            }),
             _ => return Err(Malformed),
         })
     }
@@ -556,6 +576,7 @@ impl<'a> Cursor<'a> {
             closing_ever: self.number()?,
             last_ticket: self.number()?,
             counters: Counters::default(),
+            ticks: Vec::new(),
         };
         let count: usize = self.number_as()?;
         if count != residue.counters.all_mut().count() {
@@ -564,6 +585,7 @@ impl<'a> Cursor<'a> {
         for counter in residue.counters.all_mut() {
             *counter = self.number()?;
         }
+        residue.ticks = (0..self.number()?).map(|_| self.number()).collect::<Read<_>>()?;
         Ok(residue)
     }
 }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use crate::close::{CloseReason, LeaveReason};
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Route, Speech, Utterance};
+use crate::engine::tick::Tick;
 use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::handshake::Request;
 
 /// Characters of what is said that are shown.
 const SHOWN: usize = 200;
+/// A tick that is later than this is worth a line.
+const LATE: Duration = Duration::from_millis(1);
 
 /// Something that happened in a session. Displayed as a line, in which nothing but printable characters stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,6 +167,18 @@ impl<A: App> App for Narrator<A> {
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
         self.app.on_command(cx, command);
+    }
+
+    fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
+        if tick.skipped() > 0 || tick.late() >= LATE {
+            let (number, late) = (tick.number(), tick.late().as_secs_f64() * 1000.0);
+            self.note(
+                cx.now(),
+                None,
+                format!("tick {number} is {late:.3} ms late, {} skipped before it", tick.skipped()),
+            );
+        }
+        self.app.on_tick(cx, tick);
     }
 
     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {

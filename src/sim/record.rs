@@ -66,7 +66,7 @@ impl<A: App> World<A> {
     /// `None` when a replay cannot begin there.
     fn replay_from(&self, segments: &[Vec<u8>], again: A) -> Result<Option<Summary>, String> {
         let leases = Leases::new(&self.swarm, self.engine.config(), Random::new(0));
-        let app = Watched::new(again, 0, leases, Random::new(0));
+        let app = Watched::new(again, 0, leases, None, Random::new(0));
         let summary = match journal::replay(&*segments.concat(), app) {
             Ok(summary) => summary,
             Err(Failure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),

@@ -633,6 +633,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
         listen: "127.0.0.1:0".parse().expect("an address"),
         journal: Some(folder.journal()),
         journal_max_bytes: Some(Bytes(20_000)),
+        tick_hz: Some(1000),
         ..Config::default()
     };
     let mut server = Server::bind(config.clone(), Lots::default()).expect("a free port");

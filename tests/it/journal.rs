@@ -14,7 +14,7 @@ use lobbyd::net::{Error, Server, Status, open_journal};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{
     App, Authorization, Bytes, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
-    Request, Secrets, Speech, Start, Time,
+    OperatorCommand, Request, Secrets, Speech, Start, Time,
 };
 
 use crate::net::Client;
@@ -103,6 +103,23 @@ fn what_was_sent_is_sent_again() {
     assert_eq!((counters.accepted, counters.joined, counters.messages_in), (4, 2, 1));
     assert_eq!(counters.closed(CloseReason::ForbiddenOrigin), 1);
     assert_eq!(summary.span, Duration::from_millis(50));
+}
+
+/// A ping finds room only when the answers to those before it have been taken, which is nobody's command.
+#[test]
+fn that_an_operator_took_an_answer_is_recorded() {
+    let mut site = Site::new(Config::default(), Relay::default());
+    site.connect("/ws/chess?token=ann", &[]);
+    site.turn();
+    let ping = || OperatorCommand::Ping { user: "ann".into(), timeout: Duration::from_millis(10) };
+    while site.engine.handle_operator(site.now, ping()).is_ok() {}
+    (0..20).for_each(|_| site.turn());
+    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "nobody has taken an answer");
+    while site.engine.poll_operator().is_some() {}
+    assert!(site.engine.handle_operator(site.now, ping()).is_ok());
+    site.turn();
+    let stats = site.engine.stats();
+    assert_eq!(replay(&site.journal()).expect("nothing differs").stats, stats);
 }
 
 // ---- secrets ----

@@ -34,7 +34,7 @@ command -v valgrind >/dev/null || install valgrind
 
 cd "$here/.."
 program=$(cargo bench --quiet --locked --bench instructions --no-run --message-format=json-render-diagnostics |
-  sed -nE 's/.*"executable":"([^"]*)".*/\1/p' | tail -n 1)
+  sed -nE '/"kind":\["bench"\]/s/.*"executable":"([^"]*)".*/\1/p' | tail -n 1)
 [ -x "$program" ] || { echo "instructions.sh: cargo did not say where the program is" >&2; exit 2; }
 
 # Which of its variants the C library takes for copying depends on the processor, as valgrind shows it.

@@ -67,6 +67,24 @@ pub enum Flush {
     Tick,
 }
 
+/// What happens when a journal cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnJournalError {
+    /// The server ends: nobody is served unrecorded.
+    Stop,
+    /// The server goes on, and the journal ends.
+    Continue,
+}
+
+/// Whether a journal holds what the application reads again on a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Secrets {
+    /// Only its length.
+    Omit,
+    /// All of it.
+    Keep,
+}
+
 /// One field of [`Config`], as text: for command lines, documentation and tests.
 pub struct Field {
     /// Its name, in snake_case.
@@ -266,6 +284,16 @@ config! {
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
     wheel_granule: Duration = "10ms";
+    /// Where everything that enters the server is recorded, to be replayed: segments of this name with `.000001` and so on behind it.
+    journal: Switch<PathBuf> = "off";
+    /// Size at which a new segment of the journal begins. Those before one that begins with nobody there can be deleted.
+    journal_max_bytes: Switch<Bytes> = "off";
+    /// Whether the journal is on the disk, and not only with the operating system, before what follows from it goes out.
+    journal_sync: bool = "off";
+    /// What happens when the journal cannot be written: the server ends (`stop`), or goes on without (`continue`).
+    journal_on_error: OnJournalError = "stop";
+    /// Whether the journal holds the contents of reloads, such as the list of tokens: `omit` or `keep`.
+    journal_secrets: Secrets = "omit";
     /// Period of the statistics line in the log.
     stats_interval: Switch<Duration> = "60s";
 }
@@ -452,6 +480,16 @@ impl Config {
             (1 << 10..=1 << 30).contains(&self.receive_buffer_bytes.0),
             "receive_buffer_bytes",
             "must be from 1KiB to 1GiB".into(),
+        );
+        require(
+            self.journal.is_none() || self.receive_buffer_bytes <= Bytes(16 << 20),
+            "receive_buffer_bytes",
+            "must be at most 16MiB while a journal is written".into(),
+        );
+        require(
+            self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),
+            "journal_max_bytes",
+            "must be at least 16KiB, or off: what each segment begins with takes some of it".into(),
         );
         require(
             self.outbound_low_mark < self.outbound_high_mark,

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
+mod checksum;
 mod close;
 mod config;
 mod id;
@@ -37,11 +38,14 @@ mod wire;
 
 pub mod admin;
 pub mod apps;
+pub mod journal;
 pub mod net;
 pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
-pub use config::{Bytes, Config, DuplicateLogin, Field, Flush, Limit, Origins, Problem, Switch};
+pub use config::{
+    Bytes, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, Problem, Secrets, Switch,
+};
 pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
 pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance};

@@ -1,8 +1,9 @@
 //! The program: arguments to a configuration, to a server, to an exit code.
 //!
 //! Exit 0 stopped on request, 1 failed while running, 2 would not start as configured, 3 the drain deadline cut
-//! connections off.
+//! connections off. `replay` has codes of its own.
 
+mod replay;
 mod simulate;
 
 use std::panic::{self, AssertUnwindSafe};
@@ -22,6 +23,9 @@ fn main() -> ExitCode {
     let matches = command().get_matches();
     if let Some(("simulate", matches)) = matches.subcommand() {
         return simulate::run(matches);
+    }
+    if let Some(("replay", matches)) = matches.subcommand() {
+        return replay::run(matches);
     }
     let options = match read(&matches) {
         Ok(options) => options,
@@ -115,6 +119,7 @@ fn command() -> Command {
         )
         .args(fields)
         .subcommand(simulate::command())
+        .subcommand(replay::command())
 }
 
 struct Options {
@@ -218,7 +223,7 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
     // One application serves all lobbies, so after a panic in it its state is suspect: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
         Ok(Ok(totals)) => {
-            info!("stopped; {}", server.engine().stats().line());
+            info!("stopped; {}", server.stats_line());
             if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }
         }
         Ok(Err(problem)) => {

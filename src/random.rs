@@ -29,6 +29,15 @@ impl Random {
         Random { state: [next(), next(), next(), next()] }
     }
 
+    /// What the rest of the sequence follows from.
+    pub(crate) fn state(&self) -> [u64; 4] {
+        self.state
+    }
+
+    pub(crate) fn set_state(&mut self, state: [u64; 4]) {
+        self.state = state;
+    }
+
     /// The next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate};
+use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate, simulate_journaled};
 
 /// Between two updates of the progress bar.
 const UPDATE: Duration = Duration::from_millis(100);
@@ -51,12 +51,20 @@ pub(crate) fn command() -> Command {
                 .help("What does not happen"),
         )
         .arg(
+            Arg::new("journal")
+                .long("journal")
+                .action(ArgAction::SetTrue)
+                .help("Records each run in a journal, in memory, and replays it"),
+        )
+        .arg(
             Arg::new("shrink")
                 .long("shrink")
                 .action(ArgAction::SetTrue)
                 .help("Makes a failing run smaller: fewer steps, clients and behaviours"),
         )
 }
+
+type Run = fn(&Plan) -> Result<Report, Box<Failure>>;
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is not a whole number"));
@@ -86,6 +94,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         plan.without = matches.get_many::<Behaviour>("without").unwrap_or_default().copied().collect();
         plan
     };
+    let simulate: Run = if matches.get_flag("journal") { simulate_journaled } else { simulate };
     let mut progress = Progress::start(end - first);
     let mut total = Report::default();
     for seed in first..end {
@@ -93,7 +102,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
             Ok(report) => total.add(&report),
             Err(failure) => {
                 progress.clear();
-                return report_failure(failure, matches.get_flag("shrink"), &total);
+                return report_failure(failure, matches.get_flag("shrink").then_some(simulate), &total);
             }
         }
         progress.show(seed + 1 - first, &total);
@@ -103,9 +112,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn report_failure(failure: Box<Failure>, shrinks: bool, before: &Report) -> ExitCode {
+fn report_failure(failure: Box<Failure>, shrinks: Option<Run>, before: &Report) -> ExitCode {
     eprintln!("{failure}");
-    if shrinks {
+    if let Some(simulate) = shrinks {
         // Each smaller run that panics would say so.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));

@@ -15,6 +15,7 @@ use crate::engine::drain::DrainTotals;
 use crate::engine::operator::{
     LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
 };
+use crate::engine::tape::Recording;
 use crate::engine::tick::{ClockCommand, ClockView, TickStats};
 use crate::time::Time;
 use crate::wire::http::percent_decode;
@@ -323,6 +324,16 @@ fn totals(object: Object, totals: DrainTotals) -> Object {
         .plain("forced", forced)
 }
 
+fn recorded(recording: Recording) -> Object {
+    let Recording { bytes, writes, micros, slowest_micros, has_failed } = recording;
+    Object::new()
+        .plain("bytes", bytes)
+        .plain("writes", writes)
+        .plain("micros", micros)
+        .plain("slowest_micros", slowest_micros)
+        .plain("failed", has_failed)
+}
+
 fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
     let stats = engine.stats();
     let counters = &stats.counters;
@@ -346,5 +357,9 @@ fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
         .plain("closed", closes.fold(Object::new(), nonzero).end())
         .plain("errors", errors.fold(Object::new(), nonzero).end())
         .optional("drain", drain);
+    let object = match engine.recording() {
+        Some(recording) => object.plain("journal", recorded(recording).end()),
+        None => object,
+    };
     Answer::new(200, object)
 }

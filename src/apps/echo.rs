@@ -25,6 +25,11 @@ impl App for Echo {
         };
         cx.send_to_conn(from.conn(), &frame);
     }
+
+    /// Nothing is kept of those who have gone.
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(Vec::new())
+    }
 }
 
 /// A connection's id is unique for the life of the process.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bytes, DuplicateLogin, Flush, Limit, Origins, Switch};
+use super::{Bytes, DuplicateLogin, Flush, Limit, OnJournalError, Origins, Secrets, Switch};
 
 /// How a field is written as text.
 pub(super) trait Value: Sized {
@@ -160,6 +160,54 @@ impl Value for Flush {
         match self {
             Flush::Turn => "turn".into(),
             Flush::Tick => "tick".into(),
+        }
+    }
+}
+
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("`{text}` is neither on nor off")),
+        }
+    }
+
+    fn show(&self) -> String {
+        if *self { "on".into() } else { "off".into() }
+    }
+}
+
+impl Value for OnJournalError {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "stop" => Ok(OnJournalError::Stop),
+            "continue" => Ok(OnJournalError::Continue),
+            _ => Err(format!("`{text}` is neither stop nor continue")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            OnJournalError::Stop => "stop".into(),
+            OnJournalError::Continue => "continue".into(),
+        }
+    }
+}
+
+impl Value for Secrets {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "omit" => Ok(Secrets::Omit),
+            "keep" => Ok(Secrets::Keep),
+            _ => Err(format!("`{text}` is neither omit nor keep")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Secrets::Omit => "omit".into(),
+            Secrets::Keep => "keep".into(),
         }
     }
 }

@@ -47,7 +47,7 @@ pub trait App {
     /// Whether the engine speaks the JSON protocol with the members, or says nothing of its own.
     const SPEECH: Speech;
 
-    /// Which lobby a request is for. By default `/ws/{lobby_code}`.
+    /// Which lobby a request is for. By default `/ws/{lobby_code}`. A replay does not call this.
     fn route(&self, request: &Request<'_>) -> Route {
         match request.path().strip_prefix("/ws/") {
             Some(code) => Route::Lobby(code.to_owned()),
@@ -56,6 +56,8 @@ pub trait App {
     }
 
     /// Whether the client may come in, and as whom. Limits are checked afterwards.
+    ///
+    /// A journal holds the answer and no token, so a replay does not call this: nothing but the answer may come of it.
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization;
 
     /// `who` has a seat. With [`Speech::Json`] it has been sent its `welcome`.
@@ -123,6 +125,17 @@ pub trait App {
     /// The operator wants what the application was started with to be read again; `contents` is that. The stock applications
     /// take it for their list of tokens.
     fn on_reload(&mut self, _cx: &mut Context<'_>, _contents: &[u8]) {}
+
+    /// The application's state while nobody is there, for a journal: a replay can begin at such a moment, and hands it to
+    /// [`restore`](Self::restore). An application that keeps nothing says `Some(Vec::new())`.
+    ///
+    /// `None`, the default: a replay must begin where the server did.
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes the state that [`snapshot`](Self::snapshot) gave, in an application that has just been made.
+    fn restore(&mut self, _snapshot: &[u8]) {}
 
     /// The server is about to say goodbye to everybody. Whatever is left at `deadline` is cut off.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _deadline: Time) {}

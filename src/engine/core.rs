@@ -18,6 +18,7 @@ use super::operator::Pings;
 use super::rates::{Addresses, Rates, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
+use super::tape::Tape;
 use super::tick::Ticks;
 use super::wheel::TimerWheel;
 use super::{Full, Start};
@@ -48,8 +49,8 @@ pub(crate) struct Core {
     pub(super) speech: Speech,
     pub(super) now: Time,
     /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
-    start_unix: u64,
-    random: Random,
+    pub(super) start_unix: u64,
+    pub(super) random: Random,
     pub(super) slots: Slab<Slot>,
     pub(super) directory: Directory,
     pub(super) wheel: TimerWheel,
@@ -96,6 +97,8 @@ pub(crate) struct Core {
     pub(super) scratch: Vec<u8>,
     /// Where those stand for whom a frame is queued one by one: that changes who is behind.
     pub(super) audience: Vec<u32>,
+    /// Who records or foretells.
+    pub(super) tape: Tape,
 }
 
 impl Core {
@@ -136,6 +139,7 @@ impl Core {
             gathered: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
+            tape: Tape::Off,
         }
     }
 

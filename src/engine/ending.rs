@@ -26,6 +26,7 @@ impl Core {
         }
         slot.ended = Some(reason);
         self.counters.count_close(reason);
+        self.tape.note_end(slot.id, reason);
         let unanswered = slot.health.end_checks();
         self.counters.health_checks_failed += unanswered as u64;
         if let Some(member) = member {

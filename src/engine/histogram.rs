@@ -29,6 +29,12 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
+    /// All of it as numbers, to be written down and read again.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        let Histogram { counts, total, max } = self;
+        counts.iter_mut().chain([total, max])
+    }
+
     pub(super) fn max(&self) -> u64 {
         self.max
     }

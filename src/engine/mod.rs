@@ -20,6 +20,7 @@ mod sending;
 mod slot;
 mod speech;
 pub(crate) mod stats;
+pub(crate) mod tape;
 pub(crate) mod tick;
 pub(crate) mod wheel;
 
@@ -37,6 +38,7 @@ use self::drain::{DrainTotals, shutting_down};
 use self::inbox::Said;
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
+use self::tape::{Answers, Input, Tape};
 use self::tick::Ticks;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
@@ -109,7 +111,16 @@ impl<A: App> Engine<A> {
     }
 
     /// The application, to look at and to change between turns. What is to reach members goes through [`Engine::act`].
+    ///
+    /// Whoever replays the session cannot know what was changed: a journal stops being replayable here, and so it does
+    /// with [`Engine::act`]. What is to be recorded comes as data, through [`Engine::handle_command`].
     pub fn app_mut(&mut self) -> &mut A {
+        self.enter(self.core.now(), &Input::Owner);
+        &mut self.app
+    }
+
+    /// The application, for whoever only watches it.
+    pub(crate) fn watched(&mut self) -> &mut A {
         &mut self.app
     }
 
@@ -120,7 +131,7 @@ impl<A: App> Engine<A> {
 
     /// Lets the application's owner act between turns, as the application does in a callback.
     pub fn act<R>(&mut self, now: Time, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
-        self.core.advance(now);
+        self.enter(now, &Input::Owner);
         let result = act(&mut self.app, &mut Context { core: &mut self.core });
         self.tell();
         result
@@ -134,13 +145,13 @@ impl<A: App> Engine<A> {
     ///
     /// [`Full`]: the driver drops the socket without an answer.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<ConnId, Full> {
-        self.core.advance(now);
+        self.enter(now, &Input::Accept(peer));
         self.core.accept(peer)
     }
 
     /// Bytes were received.
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
-        self.core.advance(now);
+        self.enter_bytes(now, conn, bytes);
         let now = self.core.now();
         // Received is received, also of a connection that was given up earlier in the turn.
         self.core.counters.bytes_in += bytes.len() as u64;
@@ -157,7 +168,7 @@ impl<A: App> Engine<A> {
 
     /// The peer's end is gone: reading gave the end of the stream, or an error.
     pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
-        self.core.advance(now);
+        self.enter(now, &Input::Hangup(conn));
         self.hear_out(conn);
         if self.core.slot(conn).is_some() {
             self.core.lost(conn.index(), CloseReason::Hangup);
@@ -167,7 +178,7 @@ impl<A: App> Engine<A> {
 
     /// A socket that was [`Blocked`](Flow::Blocked) takes bytes again.
     pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
-        self.core.advance(now);
+        self.enter(now, &Input::Writable(conn));
         self.core.writable(conn);
     }
 
@@ -176,7 +187,7 @@ impl<A: App> Engine<A> {
     /// What is said in a tick may be more than queues hold: when [`wants_flush`](Self::wants_flush) says so, the rest of the
     /// tick follows with the next call, which is due once everybody has been written to.
     pub fn handle_timeout(&mut self, now: Time) {
-        self.core.advance(now);
+        self.enter(now, &Input::Timeout);
         let mut due = Vec::new();
         self.core.expire(&mut due);
         for key in due {
@@ -193,7 +204,7 @@ impl<A: App> Engine<A> {
     /// The answer to an authorization that was [`Pending`](Authorization::Pending). Too late, or for a connection that
     /// waits for none, it means nothing.
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
-        self.core.advance(now);
+        self.enter(now, &Input::Authorized(conn, &answer));
         let Some(slot) = self.core.slot(conn).filter(|slot| slot.ended.is_none() && slot.wire.is_deciding()) else {
             return;
         };
@@ -224,19 +235,20 @@ impl<A: App> Engine<A> {
 
     /// A connection was closed for want of a descriptor before it could be accepted.
     pub(crate) fn note_shed(&mut self) {
+        self.enter(self.core.now(), &Input::Shed);
         self.core.counters.shed += 1;
     }
 
     /// A command from outside, for [`App::on_command`].
     pub fn handle_command(&mut self, now: Time, command: &[u8]) {
-        self.core.advance(now);
+        self.enter(now, &Input::Command(command));
         self.app.on_command(&mut Context { core: &mut self.core }, command);
         self.tell();
     }
 
     /// What the application was started with has been read again, for [`App::on_reload`].
     pub fn handle_reload(&mut self, now: Time, contents: &[u8]) {
-        self.core.advance(now);
+        self.enter(now, &Input::Reload(contents));
         self.app.on_reload(&mut Context { core: &mut self.core }, contents);
         self.tell();
     }
@@ -246,7 +258,11 @@ impl<A: App> Engine<A> {
     /// The application hears of it first and may still speak to everybody. Members are told in batches of `drain_batch`,
     /// oldest first, and what is queued is flushed, however slowly they read, until `drain_deadline` cuts off the rest.
     pub fn handle_drain(&mut self, now: Time) {
-        self.core.advance(now);
+        self.enter(now, &Input::Drain);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
         if let Some(deadline) = self.core.begin_drain() {
             self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
             self.tell();
@@ -259,7 +275,7 @@ impl<A: App> Engine<A> {
 
     /// Cuts off whatever is left, without another word: the second request to stop, or the end of patience.
     pub fn handle_stop(&mut self, now: Time) {
-        self.core.advance(now);
+        self.enter(now, &Input::Stop);
         self.core.begin_drain();
         self.core.cut_all();
         self.tell();
@@ -274,20 +290,31 @@ impl<A: App> Engine<A> {
 
     /// The next connection with something to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
+        self.core.record_flush();
         self.settle();
-        self.core.poll_writable()
+        let next = self.core.poll_writable();
+        if next.is_none() {
+            self.core.record_flushed();
+        }
+        next
     }
 
     /// Writes what is queued for `conn` to its socket.
     ///
     /// # Errors
     ///
-    /// Those of the socket. The connection has ended then, and [`poll_closed`](Self::poll_closed) will name it.
+    /// Those of the socket. The connection has ended then, and [`poll_closed`](Self::poll_closed) will name it. And those
+    /// of the record, when nothing may go out unrecorded; then nothing has.
     pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
         }
-        let result = self.core.write_to(conn.index(), socket);
+        let result = if self.core.tape.is_recording() {
+            self.commit_record()?;
+            self.core.write_recorded(conn, socket)
+        } else {
+            self.core.write_to(conn.index(), socket)
+        };
         if let Err(error) = &result {
             debug!("conn={conn} cannot be written to: {error}");
             self.hear_out(conn);
@@ -360,7 +387,10 @@ impl<A: App> Engine<A> {
         {
             let key = conn.index();
             match event {
-                Event::Head(head) => self.on_head(conn, &head),
+                Event::Head(head) => {
+                    self.on_head(conn, &head);
+                    self.core.record_rest(key, input);
+                }
                 Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
                 Event::Text(text) => {
                     self.on_text(key, text);
@@ -392,45 +422,61 @@ impl<A: App> Engine<A> {
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
-        let Engine { app, core } = self;
         let key = conn.index();
-        let terms = Terms {
-            conn,
-            peer: core.slots[key].peer.address(),
-            max_headers: core.config.max_headers,
-            trusted_proxies: core.config.trusted_proxies,
-            subprotocols: A::SPEECH.subprotocols(),
-        };
-        let decided = handshake::read(head, &terms, |request, upgrade| {
-            if let Some(health) = core.health_answer(request.path(), upgrade.is_ok()) {
-                return Err(health);
-            }
-            if core.is_draining() {
-                return Err(shutting_down());
-            }
-            let within_limit = core.charge_attempt(key, request.address())?;
-            let Route::Lobby(code) = app.route(request) else {
-                return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+        let outcome = if let Tape::Replaying(_) = self.core.tape {
+            self.reconsider(key)
+        } else {
+            let terms = Terms {
+                conn,
+                peer: self.core.slots[key].peer.address(),
+                max_headers: self.core.config.max_headers,
+                trusted_proxies: self.core.config.trusted_proxies,
+                subprotocols: A::SPEECH.subprotocols(),
             };
-            let upgrade = upgrade?;
-            // From here on a page can read why it may not come in.
-            let acceptable = within_limit.and_then(|()| core.check_origin(request)).and_then(|()| check_code(&code));
-            if let Err(reason) = acceptable {
-                core.decide(key, upgrade, &code, Err(reason));
-                return Ok(());
-            }
-            match app.authorize(&mut Context { core }, request) {
-                Authorization::Pending { user } => core.wait_for_authorization(key, upgrade, &code, user.as_deref()),
-                answer => {
-                    let identity = core.judge(answer, &code);
-                    core.decide(key, upgrade, &code, identity);
-                }
-            }
-            Ok(())
-        });
-        if let Err(refusal) | Ok(Err(refusal)) = decided {
+            let read = handshake::read(head, &terms, |request, upgrade| self.consider(key, request, upgrade));
+            read.unwrap_or_else(|refusal| {
+                self.core.record_refused(&refusal);
+                Err(refusal)
+            })
+        };
+        if let Err(refusal) = outcome {
             self.core.end_with_http(key, CloseReason::HttpRefused, &refusal);
         }
+    }
+
+    /// Decides about a request that is well-formed.
+    fn decide(
+        &mut self,
+        key: usize,
+        request: &Request<'_>,
+        upgrade: Result<Upgrade, Refusal>,
+        answers: &mut Answers,
+    ) -> Result<(), Refusal> {
+        if let Some(health) = self.core.health_answer(request.path(), upgrade.is_ok()) {
+            return Err(health);
+        }
+        if self.core.is_draining() {
+            return Err(shutting_down());
+        }
+        let within_limit = self.core.charge_attempt(key, request.address())?;
+        let Route::Lobby(code) = self.ask_route(request, answers) else {
+            return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+        };
+        let upgrade = upgrade?;
+        // From here on a page can read why it may not come in.
+        let acceptable = within_limit.and_then(|()| self.core.check_origin(request)).and_then(|()| check_code(&code));
+        if let Err(reason) = acceptable {
+            self.core.grant(key, upgrade, &code, Err(reason));
+            return Ok(());
+        }
+        match self.ask_authorization(request, answers) {
+            Authorization::Pending { user } => self.core.wait_for_authorization(key, upgrade, &code, user.as_deref()),
+            answer => {
+                let identity = self.core.judge(answer, &code);
+                self.core.grant(key, upgrade, &code, identity);
+            }
+        }
+        Ok(())
     }
 
     fn on_text(&mut self, key: usize, text: &str) {
@@ -559,7 +605,7 @@ impl Core {
 
     /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
     /// refused upgrade.
-    fn decide(&mut self, key: usize, upgrade: Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
+    fn grant(&mut self, key: usize, upgrade: Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
         // The application may have ended the connection while it was asked.
         if self.slots[key].ended.is_some() {
             return;
@@ -613,7 +659,7 @@ impl Core {
                 slot.standing = Standing::Pending(Some(Box::new(Waiting { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
-            Err(reason) => self.decide(key, upgrade, code, Err(reason)),
+            Err(reason) => self.grant(key, upgrade, code, Err(reason)),
         }
     }
 }

@@ -13,6 +13,7 @@ use super::app::App;
 use super::core::Core;
 use super::drain::DrainTotals;
 use super::member::{Exclude, Sent, Speech};
+use super::tape::Input;
 use super::tick::{ClockCommand, ClockView};
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
@@ -213,6 +214,18 @@ struct Asked {
 }
 
 impl Pings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.done.is_empty()
+    }
+
+    pub(super) fn last_ticket(&self) -> u64 {
+        self.last_ticket
+    }
+
+    pub(super) fn set_last_ticket(&mut self, ticket: u64) {
+        self.last_ticket = ticket;
+    }
+
     /// When the first of them has waited long enough.
     pub(super) fn next(&self) -> Option<Time> {
         self.open.iter().map(|ping| ping.deadline).min()
@@ -265,9 +278,9 @@ impl<A: App> Engine<A> {
     ///
     /// When it cannot be done; nothing has been done then.
     pub fn handle_operator(&mut self, now: Time, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
-        self.core.advance(now);
+        self.enter(now, &Input::Operator(&command));
         if command == OperatorCommand::Drain {
-            self.handle_drain(now);
+            self.drain();
             return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("it has begun")));
         }
         let answer = self.core.operate(command);
@@ -277,6 +290,10 @@ impl<A: App> Engine<A> {
 
     /// The next ping of an operator that has ended.
     pub fn poll_operator(&mut self) -> Option<PingReport> {
+        // That makes room for another ping, so it matters when it is done.
+        if !self.core.pings.done.is_empty() {
+            self.enter(self.core.now(), &Input::ReportTaken);
+        }
         self.core.pings.done.pop_front()
     }
 

@@ -120,6 +120,45 @@ impl Counters {
         ]
     }
 
+    /// All of them in a fixed order, to be written down and read again.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+        let Counters {
+            accepted,
+            shed,
+            joined,
+            taken_over,
+            left,
+            bytes_in,
+            bytes_out,
+            messages_in,
+            frames_out,
+            frames_dropped,
+            frames_replaced,
+            pings,
+            health_checks,
+            health_checks_failed,
+            closes,
+            rejects,
+        } = self;
+        let named = [
+            accepted,
+            shed,
+            joined,
+            taken_over,
+            left,
+            bytes_in,
+            bytes_out,
+            messages_in,
+            frames_out,
+            frames_dropped,
+            frames_replaced,
+            pings,
+            health_checks,
+            health_checks_failed,
+        ];
+        named.into_iter().chain(closes).chain(rejects)
+    }
+
     pub(super) fn count_close(&mut self, reason: CloseReason) {
         self.closes[reason as usize] += 1;
     }

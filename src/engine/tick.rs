@@ -155,6 +155,30 @@ impl Ticks {
         })
     }
 
+    /// How it stands between two ticks, as numbers.
+    pub(super) fn numbers(&mut self) -> Vec<u64> {
+        debug_assert!(self.under_way.is_none(), "nobody is there whose messages a tick could wait for");
+        let clock = [self.last, self.since.as_micros(), self.game, self.slowdown.into(), self.is_paused.into()];
+        let counts = [self.steps.into(), self.ran, self.caught_up, self.skipped, self.refused];
+        clock.into_iter().chain(counts).chain(self.lateness.all_mut().map(|number| *number)).collect()
+    }
+
+    /// Goes on from there.
+    pub(super) fn set_numbers(&mut self, numbers: &[u64]) {
+        let mut numbers = numbers.iter().copied();
+        let mut next = || numbers.next().unwrap_or_default();
+        (self.last, self.since, self.game) = (next(), Time::from_micros(next()), next());
+        self.slowdown = next().clamp(1, MAX_SLOWDOWN.into()) as u32;
+        self.is_paused = next() != 0;
+        self.steps = next().min(MAX_STEPS.into()) as u32;
+        (self.ran, self.caught_up, self.skipped, self.refused) = (next(), next(), next(), next());
+        self.lateness.all_mut().for_each(|number| *number = next());
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
     pub(super) fn view(&self) -> ClockView {
         ClockView { tick: self.last, paused: self.is_paused, slowdown: self.slowdown }
     }

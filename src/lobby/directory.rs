@@ -232,6 +232,21 @@ impl Directory {
         if allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
     }
 
+    /// Whether nobody is here or awaited.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.users.is_empty() && self.lobbies.is_empty() && self.seats.is_empty()
+    }
+
+    /// How many seats there ever were, and the last epoch.
+    pub(crate) fn numbers(&self) -> (u64, u64) {
+        (self.seats_ever, self.last_epoch)
+    }
+
+    /// Goes on counting from these.
+    pub(crate) fn set_numbers(&mut self, seats_ever: u64, last_epoch: u64) {
+        (self.seats_ever, self.last_epoch) = (seats_ever, last_epoch);
+    }
+
     /// Promises a seat to a connection that is being authorized as `user`. `now` in microseconds since the Unix epoch.
     pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
         self.admits(code, Some(user))?;

@@ -23,3 +23,16 @@ impl Clock {
         Time::ZERO + self.start.elapsed()
     }
 }
+
+/// How long something takes that makes the loop wait.
+pub(super) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(super) fn start() -> Stopwatch {
+        Stopwatch(Instant::now())
+    }
+
+    pub(super) fn micros(&self) -> u64 {
+        self.0.elapsed().as_micros() as u64
+    }
+}

@@ -7,6 +7,7 @@
 mod alarm;
 mod clock;
 mod handle;
+mod journal;
 mod listener;
 mod operators;
 #[cfg(all(feature = "bin", unix))]
@@ -26,6 +27,8 @@ use mio::{Events, Interest, Poll, Token};
 use self::clock::Clock;
 use self::handle::Command;
 pub use self::handle::{Busy, Handle};
+use self::journal::Files;
+pub use self::journal::open_journal;
 use self::listener::{Accepted, Listener};
 use self::operators::Operators;
 use crate::config::{Config, Problem};
@@ -34,6 +37,7 @@ use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
 use crate::engine::operator::OperatorCommand;
 use crate::id::ConnId;
+use crate::journal::{Recording, record};
 use crate::time::Time;
 use crate::wire::outbox::Flow;
 
@@ -119,6 +123,8 @@ pub enum Error {
     Listen(SocketAddr, io::Error),
     /// The operators' token cannot be had from its file.
     Token(PathBuf, String),
+    /// The journal cannot be begun, or not gone on with.
+    Journal(PathBuf, io::Error),
     /// Waiting for events failed.
     Poll(io::Error),
 }
@@ -135,6 +141,7 @@ impl fmt::Display for Error {
             }
             Error::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
             Error::Token(path, why) => write!(f, "admin_token_file = {}: {why}", path.display()),
+            Error::Journal(path, error) => write!(f, "journal = {}: {error}", path.display()),
             Error::Poll(error) => write!(f, "cannot wait for events: {error}"),
         }
     }
@@ -144,7 +151,7 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Config(_) | Error::Token(..) => None,
-            Error::Listen(_, error) | Error::Poll(error) => Some(error),
+            Error::Listen(_, error) | Error::Journal(_, error) | Error::Poll(error) => Some(error),
         }
     }
 }
@@ -154,7 +161,7 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] with all problems, [`Error::Listen`] or [`Error::Token`].
+    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
         Server::bind_seeded(config, app, os_seed())
     }
@@ -178,10 +185,15 @@ impl<A: App> Server<A> {
         };
         let (clock, start) = Clock::start(seed);
         info!("seed={seed}");
+        let mut engine = Engine::new(config.clone(), start, app);
+        if let Some(path) = &config.journal {
+            let recorded = Files::open(path, &config).and_then(|files| record(&mut engine, start, files));
+            recorded.map_err(|error| Error::Journal(path.clone(), error))?;
+        }
         Ok(Server {
             buffer: vec![0; config.receive_buffer_bytes.0].into(),
             stats_at: Time::ZERO + config.stats_interval.unwrap_or(Duration::MAX),
-            engine: Engine::new(config, start, app),
+            engine,
             clock,
             poll,
             events: Events::with_capacity(EVENTS),
@@ -241,14 +253,31 @@ impl<A: App> Server<A> {
         &self.engine
     }
 
-    /// The engine, to act between turns. Use [`act`](Self::act) for what must reach members.
+    /// The engine, to act between turns. Use [`act`](Self::act) for what must reach members, or [`Handle::send`] when the
+    /// session is recorded.
     pub fn engine_mut(&mut self) -> &mut Engine<A> {
         &mut self.engine
     }
 
     /// Lets the application's owner act between turns: what it sends goes out in the next turn.
+    ///
+    /// A closure is no data. Where the session is recorded, the journal notes that there was one, and a replay ends there:
+    /// a game that wants to be replayed sends itself a command, through [`Engine::handle_command`] or [`Handle::send`].
     pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut crate::Context<'_>) -> R) -> R {
         self.engine.act(self.clock.now(), act)
+    }
+
+    /// What there is and what has happened, in one line for a log; with what the journal has cost, if there is one.
+    pub fn stats_line(&self) -> String {
+        let line = self.engine.stats().line();
+        match self.engine.recording() {
+            Some(Recording { bytes, writes, micros, slowest_micros, has_failed }) => format!(
+                "{line} journal_bytes={bytes} journal_writes={writes} journal_ms={} journal_slowest_us={slowest_micros}{}",
+                micros / 1000,
+                if has_failed { " journal_failed" } else { "" }
+            ),
+            None => line,
+        }
     }
 
     /// Whether SIGHUP has asked, since the last call, to read again what the application was started with; the answer is
@@ -279,9 +308,11 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`].
+    /// [`Error::Poll`]; and [`Error::Journal`] when it cannot be written and `journal_on_error` is `stop`. Nothing has gone
+    /// out then that is not recorded.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
         self.write_all();
+        self.keep_journal()?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
         let wait = self.rest(wait);
         match self.poll.poll(&mut self.events, wait) {
@@ -307,12 +338,17 @@ impl<A: App> Server<A> {
             self.engine.handle_timeout(now);
         }
         if let Some(operators) = &mut self.operators {
-            operators.write(now, &mut self.engine);
+            operators.work(now, &mut self.engine);
         }
         self.write_all();
+        // An operator is told of nothing that is not recorded.
+        self.keep_journal()?;
+        if let Some(operators) = &mut self.operators {
+            operators.write(now);
+        }
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
-            info!("{}", self.engine.stats().line());
+            info!("{}", self.stats_line());
         }
         Ok(self.status(now))
     }
@@ -499,6 +535,15 @@ impl<A: App> Server<A> {
                 *socket = None;
             }
         }
+    }
+
+    /// Everything is written, so another part of the journal may begin.
+    fn keep_journal(&mut self) -> Result<(), Error> {
+        self.engine.turn_page();
+        self.engine.commit_record().map_err(|error| {
+            let path = self.engine.config().journal.clone();
+            Error::Journal(path.expect("what is recorded has a name"), error)
+        })
     }
 
     fn status(&mut self, now: Time) -> Status {

@@ -122,9 +122,13 @@ impl Operators {
         self.sockets[key] = Some(Socket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
     }
 
-    /// Answers, writes, and drops what has ended.
-    pub(super) fn write<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
+    /// Does what they ask for. What they are told of it waits for [`write`](Self::write).
+    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         self.desk.work(now, engine);
+    }
+
+    /// Writes, and drops what has ended.
+    pub(super) fn write(&mut self, now: Time) {
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut() else { continue };
             while !socket.is_blocked && !self.desk.pending(key).is_empty() {

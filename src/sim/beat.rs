@@ -239,7 +239,7 @@ impl<A: App> World<A> {
         self.transcript.note(self.now, NOBODY, Behaviour::Clock.word(), 0, format!("{command:?}").as_bytes());
         let now = self.now;
         let answer = self.engine.handle_operator(now, OperatorCommand::Clock(command));
-        let expected = match &mut self.engine.app_mut().seen.beat {
+        let expected = match &mut self.engine.watched().seen.beat {
             Some(beat) => beat.command(now, command).map(OperatorAnswer::Clock),
             None => Err(OperatorRefusal::NoTicks),
         };
@@ -273,7 +273,7 @@ impl<A: App> World<A> {
 
     pub(super) fn check_beat(&mut self) -> Result<(), String> {
         let kept = self.kept_bytes();
-        match &mut self.engine.app_mut().seen.beat {
+        match &mut self.engine.watched().seen.beat {
             Some(beat) => beat.check(self.now, kept),
             None => Ok(()),
         }

@@ -64,6 +64,7 @@ impl<A: App> World<A> {
             let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
             self.dropped(place)?;
         }
+        self.engine.turn_page();
         self.after_turn()
     }
 
@@ -132,7 +133,7 @@ impl<A: App> World<A> {
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
         if let Some(conn) = link.conn.take() {
-            let identity = self.engine.app_mut().seen.identities.remove(&conn);
+            let identity = self.engine.watched().seen.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);
         }
         link.pipe.drop_server();

@@ -81,6 +81,7 @@ mod network;
 mod operator;
 mod owner;
 mod rates;
+mod record;
 mod shrink;
 mod stock;
 mod swarm;
@@ -90,6 +91,7 @@ mod verdict;
 mod view;
 mod watch;
 pub mod wire;
+mod wish;
 mod world;
 
 use std::any::Any;
@@ -105,7 +107,7 @@ use crate::engine::app::App;
 use crate::random::Random;
 
 pub use self::shrink::shrink;
-pub use self::stock::simulate;
+pub use self::stock::{simulate, simulate_journaled};
 pub use self::swarm::Behaviour;
 
 /// Clients there are at most in one run, unless it is told otherwise.
@@ -117,6 +119,7 @@ const EVENTS_SHOWN: usize = 40;
 const OWN_WORDS: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
 
 type Players = Box<dyn FnMut(&mut Random, &str) -> Box<dyn Player>>;
+type Again<A> = Box<dyn Fn() -> A>;
 type Invariant<A> = Box<dyn FnMut(&A) -> Result<(), String>>;
 
 /// What a client of a game says and hears, on one connection.
@@ -146,6 +149,8 @@ pub struct Simulator<A: App> {
     relays: bool,
     players: Option<Players>,
     invariant: Option<Invariant<A>>,
+    /// What the run is replayed with.
+    again: Option<Again<A>>,
     /// What repeats a run, for the report of a failure: a command, or the constructor.
     repeats: Repeats,
 }
@@ -165,6 +170,7 @@ impl<A: App> Simulator<A> {
             relays: false,
             players: None,
             invariant: None,
+            again: None,
             repeats: Repeats::New,
         }
     }
@@ -186,6 +192,13 @@ impl<A: App> Simulator<A> {
     /// What must hold in the application after every step.
     pub fn check_app(mut self, invariant: impl FnMut(&A) -> Result<(), String> + 'static) -> Self {
         self.invariant = Some(Box::new(invariant));
+        self
+    }
+
+    /// The run is recorded in a [journal](crate::journal), which must then be replayable with `again`, an application as the
+    /// one under test is at first.
+    pub fn replayed_with(mut self, again: impl Fn() -> A + 'static) -> Self {
+        self.again = Some(Box::new(again));
         self
     }
 
@@ -233,6 +246,10 @@ impl<A: App> Simulator<A> {
             without: self.without.iter().filter(|it| self.relays || !OWN_WORDS.contains(it)).collect(),
         };
         let mut world = World::new(self.seed, self.config, self.app, swarm, self.relays);
+        if self.again.is_some() {
+            world.record(self.seed);
+        }
+        let again = self.again;
         world.players = self.players;
         world.invariant = self.invariant;
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -244,7 +261,8 @@ impl<A: App> Simulator<A> {
                 }
             }
             world.transcript.step += 1;
-            world.converge()
+            world.converge()?;
+            again.map_or(Ok(()), |again| world.replay(&*again))
         }));
         let violation = match outcome {
             Ok(Ok(())) => return Ok(world.report()),
@@ -389,10 +407,11 @@ impl Failure {
         let Plan { seed, steps, clients, without } = &self.plan;
         let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
         let constructor = match self.repeats {
-            Repeats::Command => {
+            Repeats::Command | Repeats::Journaled => {
                 let clients = if *clients == CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
-                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}");
+                let journal = if self.repeats == Repeats::Journaled { " --journal" } else { "" };
+                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}");
             }
             Repeats::New => "new",
             Repeats::Swarm => "swarm",
@@ -409,6 +428,7 @@ enum Repeats {
     New,
     Swarm,
     Command,
+    Journaled,
 }
 
 impl fmt::Display for Failure {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::swarm::Behaviour;
 use super::transcript::NOBODY;
+use super::wish::{Latest, Wish};
 use super::world::World;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Exclude, Sent, Speech};
+use crate::engine::app::{App, Sent, Speech};
 use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport, Whom};
 use crate::id::{ConnId, SeatId};
 use crate::time::Time;
-use crate::wire::frame::Frame;
 
 /// Keys under which only the latest frame matters.
 const KEYS: u64 = 3;
@@ -131,7 +131,7 @@ impl<A: App> World<A> {
             _ => false,
         };
         let is_locked = self.engine.lobby(&lobby).is_some_and(|lobby| lobby.locked);
-        let locked = &mut self.engine.app_mut().seen.locked;
+        let locked = &mut self.engine.watched().seen.locked;
         locked.retain(|code| **code != *lobby);
         if is_locked {
             locked.push(lobby.into());
@@ -209,20 +209,14 @@ impl<A: App> World<A> {
         let (Some(conn), lobby) = (link.conn, &self.common.lobbies[link.lobby]) else { return };
         self.desk.latest += 1;
         let value = self.desk.latest;
-        let frame = match A::SPEECH {
-            Speech::Json => {
-                let padding = ".".repeat(padding);
-                Frame::text(&format!("{{\"type\":\"latest\",\"key\":{key},\"value\":{value},\"pad\":\"{padding}\"}}"))
-            }
-            Speech::Opaque => Frame::binary(format!("L{key}{value:012}{}", ".".repeat(padding)).as_bytes()),
-        };
-        let (sent, members) = self.engine.act(self.now, |_, cx| {
-            if is_single {
-                return (usize::from(cx.send_latest_to_conn(conn, key, &frame)), None);
-            }
-            let sent = cx.broadcast_latest(lobby, Exclude::None, key, &frame);
+        let lobby = lobby.clone();
+        let latest = Latest { key, value, padding };
+        let (sent, members) = if is_single {
+            (self.ask_app(Wish::Latest { conn, latest }).queued, None)
+        } else {
+            let sent = self.ask_app(Wish::LatestInLobby { lobby: &lobby, latest });
             (sent.queued, Some(sent.dropped))
-        });
+        };
         self.transcript.note(self.now, NOBODY, "latest", key, &value.to_be_bytes());
         let reached = match members {
             None => {
@@ -232,7 +226,7 @@ impl<A: App> World<A> {
                     Vec::new()
                 }
             }
-            Some(_) => self.members(lobby),
+            Some(_) => self.members(&lobby),
         };
         // Who had no room for it gets none, and has lost the one before.
         let is_certain = members == Some(0) || (members.is_none() && sent == 1);

@@ -5,11 +5,11 @@
 use super::client::Link;
 use super::swarm::Behaviour;
 use super::transcript::NOBODY;
+use super::wish::Wish;
 use super::world::World;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Authorization, Exclude, Speech};
+use crate::engine::app::{App, Authorization};
 use crate::engine::operator::{OperatorAnswer, OperatorCommand};
-use crate::wire::frame::Frame;
 
 /// What the owner may do on top of something else: talking and kicking go together badly most often.
 const WISHES: &[Behaviour] = &[
@@ -87,16 +87,15 @@ impl<A: App> World<A> {
             let room = self.engine.room(conn);
             if room < FILLED && self.owner.percent(70) {
                 let left = self.owner.below(most) as usize;
-                let frame = filler::<A>(room.saturating_sub(left));
                 self.note(place, "filled", left as u64, &[]);
-                self.engine.act(self.now, |_, cx| cx.send_to_conn(conn, &frame));
+                self.ask_app(Wish::Fill { conn, padding: room.saturating_sub(left) });
             }
         }
         let leaver = crowd[self.owner.below(crowd.len() as u64) as usize];
         self.wish(Behaviour::Kick, Some(leaver));
         if self.owner.percent(30) {
             let user = self.common.users[self.links[crowd[0]].as_ref().map_or(0, |link| link.user)].clone();
-            let sent = self.engine.act(self.now, |_, cx| cx.send_to_user(&user, &filler::<A>(0)));
+            let sent = self.ask_app(Wish::FillUser { user: &user, padding: 0 });
             self.transcript.mix(sent.queued as u64);
         }
         for place in crowd {
@@ -121,8 +120,8 @@ impl<A: App> World<A> {
         let target = target.and_then(|place| self.links[place].as_ref()).filter(|_| random.percent(70));
         let any_user = random.below(self.common.users.len() as u64) as usize;
         let any_lobby = random.below(self.common.lobbies.len() as u64) as usize;
-        let user = &self.common.users[target.map_or(any_user, |link| link.user)];
-        let lobby = &self.common.lobbies[target.map_or(any_lobby, |link| link.lobby)];
+        let user = self.common.users[target.map_or(any_user, |link| link.user)].clone();
+        let lobby = self.common.lobbies[target.map_or(any_lobby, |link| link.lobby)].clone();
         let conn = target.and_then(|link| link.conn);
         let how = random.below(4);
         // Now and then an outbox is filled to the brim, so that whatever comes next is too much.
@@ -132,21 +131,18 @@ impl<A: App> World<A> {
         };
         self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
         let timeout = self.engine.config().health_timeout * (1 + how as u32);
-        let frame = filler::<A>(padding);
-        let sent = self.engine.act(self.now, |_, cx| match (behaviour, how, conn) {
-            (Behaviour::Kick, 0, Some(conn)) => {
-                cx.close(conn, CloseReason::Banned);
-                0
-            }
-            (Behaviour::Kick, _, _) => cx.close_user(user, CloseReason::Kicked),
-            (Behaviour::CloseLobby, _, _) => cx.close_lobby(lobby, CloseReason::LobbyClosed),
-            (Behaviour::HealthCheck, _, _) => cx.ping_user(user, timeout),
-            (_, 0, Some(conn)) => usize::from(cx.send_to_conn(conn, &frame)),
-            (_, 1, _) => cx.send_to_user(user, &frame).queued,
-            (_, 2, _) => cx.broadcast_to_lobby(lobby, Exclude::User(user), &frame).queued,
-            (_, _, _) => cx.broadcast_to_lobby(lobby, Exclude::None, &frame).queued,
+        let (user, lobby) = (&*user, &*lobby);
+        let sent = self.ask_app(match (behaviour, how, conn) {
+            (Behaviour::Kick, 0, Some(conn)) => Wish::Ban(conn),
+            (Behaviour::Kick, _, _) => Wish::Kick { user },
+            (Behaviour::CloseLobby, _, _) => Wish::CloseLobby { lobby },
+            (Behaviour::HealthCheck, _, _) => Wish::Ping { user, timeout },
+            (_, 0, Some(conn)) => Wish::Fill { conn, padding },
+            (_, 1, _) => Wish::FillUser { user, padding },
+            (_, 2, _) => Wish::FillOthers { lobby, user, padding },
+            (_, _, _) => Wish::FillLobby { lobby, padding },
         });
-        self.transcript.mix(sent as u64);
+        self.transcript.mix(sent.queued as u64);
     }
 
     /// Answers an authorization that waits. Whether one did.
@@ -156,7 +152,7 @@ impl<A: App> World<A> {
             return false;
         }
         let random = &mut self.owner;
-        let (conn, answer) = self.engine.app_mut().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
+        let (conn, answer) = self.engine.watched().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
         let place = self.place_of(conn);
         let random = &mut self.owner;
         let how = if self.swarm.weight(Behaviour::LateAuth) > 0 { random.below(10) } else { 9 };
@@ -168,7 +164,7 @@ impl<A: App> World<A> {
                 let link = self.links[place].as_mut().expect("place_of() has found it");
                 link.user = user;
                 self.common.owners[link.number as usize] = user;
-                let seen = &mut self.engine.app_mut().seen;
+                let seen = &mut self.engine.watched().seen;
                 let identity = seen.leases.identity_of(&self.common.users[user]);
                 seen.identities.insert(conn, identity.clone());
                 Authorization::Allow(identity)
@@ -187,12 +183,5 @@ impl<A: App> World<A> {
             self.engine.handle_authorized(self.now, conn, answer);
         }
         true
-    }
-}
-
-fn filler<A: App>(padding: usize) -> Frame {
-    match A::SPEECH {
-        Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
-        Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
     }
 }

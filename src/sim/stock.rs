@@ -17,10 +17,23 @@ use crate::engine::app::App;
 /// assert_eq!(simulate(&Plan::new(7, 500)).expect("everything holds").hash, once.hash);
 /// ```
 pub fn simulate(plan: &Plan) -> Result<Report, Box<Failure>> {
-    if plan.seed % 5 == 4 { run(plan, Verbatim::default()) } else { run(plan, Relay::default()) }
+    if plan.seed % 5 == 4 { run::<Verbatim>(plan, false) } else { run::<Relay>(plan, false) }
 }
 
-fn run<A: App>(plan: &Plan, app: A) -> Result<Report, Box<Failure>> {
-    let simulator = Simulator { repeats: Repeats::Command, ..Simulator::swarm(plan.seed, app) };
+/// The same, and each run is recorded in a [journal](crate::journal) too, which is then replayed.
+///
+/// # Errors
+///
+/// What did not hold, or that the replay was another session.
+pub fn simulate_journaled(plan: &Plan) -> Result<Report, Box<Failure>> {
+    if plan.seed % 5 == 4 { run::<Verbatim>(plan, true) } else { run::<Relay>(plan, true) }
+}
+
+fn run<A: App + Default + 'static>(plan: &Plan, is_journaled: bool) -> Result<Report, Box<Failure>> {
+    let repeats = if is_journaled { Repeats::Journaled } else { Repeats::Command };
+    let mut simulator = Simulator { repeats, ..Simulator::swarm(plan.seed, A::default()) };
+    if is_journaled {
+        simulator = simulator.replayed_with(A::default);
+    }
     simulator.relays_everything().max_clients(plan.clients).without(&plan.without).run(plan.steps)
 }

@@ -15,7 +15,7 @@ impl<A: App> World<A> {
         self.engine.check();
         self.look_for_reasons()?;
         self.check_answers()?;
-        let seen = &mut self.engine.app_mut().seen;
+        let seen = &mut self.engine.watched().seen;
         if let Some(violation) = seen.violation.take() {
             return Err(violation);
         }
@@ -130,7 +130,7 @@ impl<A: App> World<A> {
 
     /// A health check is answered by its own nonce, and tells how long that took.
     fn check_answers(&mut self) -> Result<(), String> {
-        let answered = std::mem::take(&mut self.engine.app_mut().seen.answered);
+        let answered = std::mem::take(&mut self.engine.watched().seen.answered);
         for (conn, at, latency) in answered {
             let Some(link) = self.links.iter_mut().flatten().find(|link| link.conn == Some(conn)) else { continue };
             let sent = (super::world::START_MICROS + at.as_micros() - latency.as_micros() as u64) / 1000;
@@ -162,7 +162,7 @@ impl<A: App> World<A> {
             }
         }
         self.calm_clock(self.longest_wait())?;
-        self.engine.app_mut().seen.late = 0;
+        self.engine.watched().seen.late = 0;
         // Half of those who wait for an authorization get it; the others wait in vain.
         for _ in 0..self.engine.app().seen.waiting.len() / 2 {
             self.authorize();

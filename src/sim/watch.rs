@@ -9,7 +9,10 @@ use std::time::Duration;
 use super::beat::Beat;
 use super::swarm::Behaviour;
 use super::terms::Leases;
-use crate::engine::app::{App, Authorization, Context, Identity, Member, Message, Pressure, Route, Speech, Utterance};
+use super::wish::Wish;
+use crate::engine::app::{
+    App, Authorization, Context, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
+};
 use crate::engine::tick::Tick;
 use crate::id::{ConnId, SeatId};
 use crate::random::Random;
@@ -51,6 +54,8 @@ pub(super) struct Seen {
     /// Answered health checks since the last look: whose, when, and how long they took.
     pub(super) answered: Vec<(ConnId, Time, Duration)>,
     pub(super) answered_ever: u64,
+    /// What came of the last wish.
+    pub(super) granted: Sent,
     /// What must not be, if it was.
     pub(super) violation: Option<String>,
 }
@@ -86,6 +91,7 @@ impl<A> Watched<A> {
             unanswered: 0,
             answered: Vec::new(),
             answered_ever: 0,
+            granted: Sent::default(),
             violation: None,
         };
         Watched { app, seen }
@@ -234,7 +240,18 @@ impl<A: App> App for Watched<A> {
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
-        self.app.on_command(cx, command);
+        match Wish::decode(command) {
+            Some(wish) => self.seen.granted = wish.grant(A::SPEECH, cx),
+            None => self.app.on_command(cx, command),
+        }
+    }
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        self.app.snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) {
+        self.app.restore(snapshot);
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {

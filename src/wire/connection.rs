@@ -153,6 +153,19 @@ impl Connection {
         }
     }
 
+    /// How many bytes at the front of `input` are not looked at as frames: those of a request, and those nobody reads. Of
+    /// them only the number and the ends of lines matter.
+    pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
+        let end = match &self.phase {
+            Phase::Head(held) if held.is_empty() => http::head_end(input, 0),
+            Phase::Head(held) => http::head_end(&[held, input].concat(), held.len())
+                .map(|end| end.filter(|&end| end <= max_header_bytes).map(|end| end - held.len())),
+            Phase::Finishing => Ok(None),
+            Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
+        };
+        end.ok().flatten().filter(|&end| end <= max_header_bytes).unwrap_or(input.len())
+    }
+
     /// Answers the request with an upgrade: from now on this is a WebSocket.
     pub(crate) fn accept(&mut self, upgrade: &Upgrade, outboxes: &mut Outboxes) {
         self.outbox_mut(outboxes).push_answer(upgrade.response());

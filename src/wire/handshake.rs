@@ -97,11 +97,52 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
+/// What the engine itself needs to know of a request. There is no token among it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts<'a> {
+    pub(crate) path: Cow<'a, str>,
+    pub(crate) address: IpAddr,
+    /// The values of the lines `Host` and `Origin`.
+    pub(crate) hosts: Vec<Cow<'a, [u8]>>,
+    pub(crate) origins: Vec<Cow<'a, [u8]>>,
+    pub(crate) upgrade: Result<Upgrade, Refusal>,
+}
+
+impl Facts<'_> {
+    pub(crate) fn headers(&self) -> Vec<Header<'_>> {
+        let hosts = self.hosts.iter().map(|value| Header { name: "host", value });
+        hosts.chain(self.origins.iter().map(|value| Header { name: "origin", value })).collect()
+    }
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn facts(&self, upgrade: &Result<Upgrade, Refusal>) -> Facts<'_> {
+        Facts {
+            path: Cow::Borrowed(&self.path),
+            address: self.address,
+            hosts: header_values(self.headers, "host").map(Cow::Borrowed).collect(),
+            origins: header_values(self.headers, "origin").map(Cow::Borrowed).collect(),
+            upgrade: upgrade.clone(),
+        }
+    }
+
+    /// The request of which these facts are known, with the headers that are among them.
+    pub(crate) fn from_facts(
+        conn: ConnId,
+        peer: SocketAddr,
+        facts: &'a Facts<'_>,
+        headers: &'a [Header<'a>],
+    ) -> Request<'a> {
+        let path = Cow::Borrowed(&*facts.path);
+        Request { conn, peer, address: facts.address, path, query: "", token: None, headers }
+    }
+}
+
 /// What the answer to a proper upgrade request consists of.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
-    accept_key: String,
-    subprotocol: Option<String>,
+    pub(crate) accept_key: String,
+    pub(crate) subprotocol: Option<String>,
 }
 
 impl Upgrade {

@@ -47,6 +47,16 @@ impl Refusal {
         }
     }
 
+    /// All it consists of: status, sentence and further header lines.
+    pub(crate) fn parts(&self) -> (u16, &str, &str) {
+        (self.status, &self.sentence, &self.lines)
+    }
+
+    /// What [`parts`](Self::parts) gave.
+    pub(crate) fn from_parts(status: u16, sentence: String, lines: String) -> Refusal {
+        Refusal { status, sentence: sentence.into(), lines: lines.into() }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         self.status

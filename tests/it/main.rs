@@ -11,6 +11,7 @@ mod faults;
 mod health;
 mod http;
 mod identity;
+mod journal;
 mod limits;
 mod net;
 mod operating;

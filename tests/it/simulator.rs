@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use lobbyd::sim::{Behaviour, Plan, Report, shrink, simulate};
+use lobbyd::sim::{Behaviour, Plan, Report, shrink, simulate, simulate_journaled};
 
 fn run(plan: &Plan) -> Report {
     simulate(plan).unwrap_or_else(|failure| panic!("{failure}"))
@@ -107,5 +107,14 @@ mod broken {
         assert!(small.plan().steps <= failure.plan().steps && small.plan().clients <= failure.plan().clients);
         assert!(small.plan().without.len() > 10, "most behaviours have nothing to do with it: {small}");
         assert_eq!(run(small.plan()).expect_err("it still fails").to_string(), small.to_string());
+    }
+}
+
+#[test]
+fn a_recorded_run_is_replayed_bit_for_bit() {
+    for seed in 0..60 {
+        let plan = Plan::new(seed, 400);
+        let report = simulate_journaled(&plan).unwrap_or_else(|failure| panic!("{failure}"));
+        assert!(report.connections > 0);
     }
 }

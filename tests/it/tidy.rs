@@ -10,10 +10,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("engine", &["wire", "lobby"]),
     ("apps", &["engine", "wire", "lobby"]),
     ("admin", &["engine", "wire", "lobby"]),
-    ("net", &["engine", "wire", "lobby", "admin"]),
-    ("sim", &["engine", "wire", "lobby", "apps"]),
+    ("journal", &["engine", "wire"]),
+    ("net", &["engine", "wire", "lobby", "admin", "journal"]),
+    ("sim", &["engine", "wire", "lobby", "apps", "journal"]),
 ];
-const VOCABULARY: &[&str] = &["close", "config", "id", "random", "rate", "time"];
+const VOCABULARY: &[&str] = &["checksum", "close", "config", "id", "random", "rate", "time"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,0 +1,516 @@
+//! What enters an engine, as data: who is told of it, and how a session that was recorded enters again.
+//!
+//! Every `handle_*` method goes through [`Engine::enter`], so that whoever records what passes there has all of it. What
+//! cannot be had again are the application's decisions about requests: they follow from tokens, which are not recorded.
+//! So these decisions are told too, and a replay hands them to the engine in place of asking the application.
+
+use std::any::Any;
+use std::io::{self, IoSlice, Write};
+use std::net::SocketAddr;
+
+use super::app::{App, Context};
+use super::core::Core;
+use super::member::{Authorization, Route};
+use super::operator::OperatorCommand;
+use super::stats::Counters;
+use super::tick::Ticks;
+use super::{Engine, Start};
+use crate::checksum::Checksum;
+use crate::close::CloseReason;
+use crate::id::ConnId;
+use crate::time::Time;
+use crate::wire::handshake::{Facts, Request, Upgrade};
+use crate::wire::http::Refusal;
+use crate::wire::outbox::Flow;
+
+/// Something that enters the engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Input<'a> {
+    Accept(SocketAddr),
+    /// Of `bytes`, the first `head` belong to a request, or to nothing: only their number and their lines matter.
+    Bytes {
+        conn: ConnId,
+        head: usize,
+        bytes: &'a [u8],
+    },
+    Hangup(ConnId),
+    Writable(ConnId),
+    Timeout,
+    Authorized(ConnId, &'a Authorization),
+    Command(&'a [u8]),
+    Reload(&'a [u8]),
+    Operator(&'a OperatorCommand),
+    /// The answer to an operator's ping was taken.
+    ReportTaken,
+    Drain,
+    Stop,
+    /// A connection was closed before it could be accepted.
+    Shed,
+    /// The application's owner has acted by a closure. That is no data, and cannot be replayed.
+    Owner,
+}
+
+/// What the application said to a request. It is asked for less when the engine decides by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answers {
+    pub(crate) route: Option<Route>,
+    pub(crate) authorization: Option<Authorization>,
+    /// The generator's state afterwards, if the application drew from it.
+    pub(crate) random: Option<[u64; 4]>,
+}
+
+/// A request and its answers, as they were recorded.
+#[derive(Debug)]
+pub(crate) struct Foretold {
+    pub(crate) asked: Result<Facts<'static>, Refusal>,
+    pub(crate) answers: Answers,
+}
+
+/// What one call of `write_to` came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wrote {
+    pub(crate) taken: u64,
+    pub(crate) checksum: u64,
+    pub(crate) end: WroteEnd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WroteEnd {
+    Whole,
+    Blocked,
+    Failed,
+}
+
+/// What is left of an engine in which nobody is: everything else begins anew from here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Residue {
+    pub(crate) now: Time,
+    pub(crate) seed: u64,
+    pub(crate) seats_ever: u64,
+    pub(crate) last_epoch: u64,
+    pub(crate) closing_ever: u64,
+    pub(crate) last_ticket: u64,
+    pub(crate) counters: Counters,
+    /// The game's clock; empty when there is none.
+    pub(crate) ticks: Vec<u64>,
+}
+
+/// Whether a record has become so long that another should begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// Go on.
+    Short,
+    /// A good moment should be used.
+    Ripe,
+    /// Another should begin.
+    Full,
+}
+
+/// How recording goes. It depends on the machine, so none of it can reach an application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    /// Bytes recorded.
+    pub bytes: u64,
+    /// Calls to the operating system that wrote them.
+    pub writes: u64,
+    /// Microseconds spent in those, and in waiting for the disk.
+    pub micros: u64,
+    /// The longest of them, in microseconds.
+    pub slowest_micros: u64,
+    /// Whether it has ended for an error.
+    pub has_failed: bool,
+}
+
+/// Records what enters an engine and what it sends.
+pub(crate) trait Recorder: Any {
+    /// Something enters. The engine has not acted on it yet.
+    fn input(&mut self, now: Time, input: &Input<'_>);
+    /// The bytes before held a whole request.
+    fn asked(&mut self, asked: Result<&Facts<'_>, &Refusal>);
+    /// What came of it.
+    fn answered(&mut self, answers: &Answers);
+    /// What followed the request in the same bytes; `is_read`: somebody will look at more than their number.
+    fn rest(&mut self, bytes: &[u8], is_read: bool);
+    /// The driver is about to write whatever is queued.
+    fn flush(&mut self);
+    /// Before anything is written: what it follows from must be recorded.
+    fn commit(&mut self) -> io::Result<()>;
+    fn wrote(&mut self, conn: ConnId, wrote: &Wrote);
+    /// Nothing is left to be written.
+    fn flushed(&mut self);
+    fn length(&self) -> Length;
+    /// Goes on elsewhere. With a residue, and what the application says of its state, a replay can begin there.
+    fn turn_page(&mut self, start: Option<(&Residue, &[u8])>);
+    fn recording(&self) -> Recording;
+}
+
+/// Whether the engine is recorded, or replays.
+#[derive(Default)]
+pub(super) enum Tape {
+    #[default]
+    Off,
+    Recording(Box<dyn Recorder>),
+    Replaying(Box<Replaying>),
+}
+
+#[derive(Default)]
+pub(super) struct Replaying {
+    foretold: Option<Foretold>,
+    /// A request was read of which nothing is foretold.
+    is_at_a_loss: bool,
+    /// Connections that have ended since somebody looked.
+    ends: Vec<(ConnId, CloseReason)>,
+}
+
+impl Tape {
+    pub(super) fn recorder(&mut self) -> Option<&mut dyn Recorder> {
+        match self {
+            Tape::Recording(recorder) => Some(&mut **recorder),
+            Tape::Off | Tape::Replaying(_) => None,
+        }
+    }
+
+    /// Somebody who replays wants to know why a connection ended.
+    pub(super) fn note_end(&mut self, conn: ConnId, reason: CloseReason) {
+        if let Tape::Replaying(replaying) = self {
+            replaying.ends.push((conn, reason));
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_recording(&self) -> bool {
+        matches!(self, Tape::Recording(_))
+    }
+}
+
+impl<A: App> Engine<A> {
+    /// The one way in: time passes, and what enters is recorded before anything comes of it.
+    #[inline]
+    pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
+        self.core.advance(now);
+        if self.core.tape.is_recording() {
+            self.core.record_input(input);
+        }
+    }
+
+    /// Bytes were received. What belongs to a request may hold a token, and what nobody reads may hold anything.
+    pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+        self.core.advance(now);
+        let max_header_bytes = self.core.config.max_header_bytes.0;
+        if self.core.tape.is_recording() {
+            let head = match self.core.slot(conn) {
+                Some(slot) => slot.wire.unread(bytes, max_header_bytes),
+                None => bytes.len(),
+            };
+            self.enter(now, &Input::Bytes { conn, head, bytes });
+        }
+    }
+
+    /// Has everything recorded from now on. An engine is recorded from its beginning or not at all.
+    pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
+        debug_assert!(self.core.is_blank(), "a record begins with nobody there");
+        self.core.tape = Tape::Recording(recorder);
+    }
+
+    /// Ends the record.
+    pub(crate) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
+        match std::mem::take(&mut self.core.tape) {
+            Tape::Recording(recorder) => Some(recorder),
+            other => {
+                self.core.tape = other;
+                None
+            }
+        }
+    }
+
+    /// Hands what is recorded to the operating system.
+    ///
+    /// # Errors
+    ///
+    /// When that fails, and nobody is to be served unrecorded.
+    pub(crate) fn commit_record(&mut self) -> io::Result<()> {
+        self.core.tape.recorder().map_or(Ok(()), Recorder::commit)
+    }
+
+    /// Begins another part of the record when this one is long enough: at best one with which a replay can begin.
+    ///
+    /// For that everything is forgotten that an engine without connections still knows, which is what those who have
+    /// gone had used up of their rates.
+    pub(crate) fn turn_page(&mut self) {
+        let Tape::Recording(recorder) = &self.core.tape else { return };
+        let length = recorder.length();
+        if length == Length::Short {
+            return;
+        }
+        let snapshot = if self.core.is_blank() { self.app.snapshot() } else { None };
+        if let Some(snapshot) = snapshot {
+            let residue = self.core.residue();
+            self.core.begin_anew(&residue);
+            self.core.tape.recorder().expect("it is recording").turn_page(Some((&residue, &snapshot)));
+        } else if length == Length::Full {
+            self.core.tape.recorder().expect("it is recording").turn_page(None);
+        }
+    }
+
+    /// How recording goes; `None` when nothing is recorded.
+    pub fn recording(&self) -> Option<Recording> {
+        match &self.core.tape {
+            Tape::Recording(recorder) => Some(recorder.recording()),
+            Tape::Off | Tape::Replaying(_) => None,
+        }
+    }
+
+    // ---- replaying ----
+
+    /// From now on the application is not asked about requests.
+    pub(crate) fn replay(&mut self) {
+        self.core.tape = Tape::Replaying(Box::default());
+    }
+
+    /// The next request that is read is this one.
+    pub(crate) fn foretell(&mut self, next: Option<Foretold>) {
+        if let Tape::Replaying(replaying) = &mut self.core.tape {
+            replaying.foretold = next;
+        }
+    }
+
+    /// Connections that have ended since the last call, and why.
+    pub(crate) fn take_ends(&mut self) -> Vec<(ConnId, CloseReason)> {
+        match &mut self.core.tape {
+            Tape::Replaying(replaying) => std::mem::take(&mut replaying.ends),
+            Tape::Off | Tape::Recording(_) => Vec::new(),
+        }
+    }
+
+    /// Whether a request was read of which nothing was foretold, or the other way round.
+    pub(crate) fn is_at_a_loss(&self) -> bool {
+        matches!(&self.core.tape, Tape::Replaying(replaying) if replaying.is_at_a_loss || replaying.foretold.is_some())
+    }
+
+    /// What has been recorded enters again.
+    pub(crate) fn reenter(&mut self, now: Time, input: &Input<'_>) {
+        match *input {
+            Input::Accept(peer) => {
+                let _ = self.handle_accept(now, peer);
+            }
+            Input::Bytes { conn, bytes, .. } => self.handle_bytes(now, conn, bytes),
+            Input::Hangup(conn) => self.handle_hangup(now, conn),
+            Input::Writable(conn) => self.handle_writable(now, conn),
+            Input::Timeout => self.handle_timeout(now),
+            Input::Authorized(conn, answer) => self.handle_authorized(now, conn, answer.clone()),
+            Input::Command(command) => self.handle_command(now, command),
+            Input::Reload(contents) => self.handle_reload(now, contents),
+            Input::Operator(command) => drop(self.handle_operator(now, command.clone())),
+            Input::ReportTaken => drop(self.poll_operator()),
+            Input::Drain => self.handle_drain(now),
+            Input::Stop => self.handle_stop(now),
+            Input::Shed => self.note_shed(),
+            Input::Owner => {}
+        }
+    }
+
+    /// Goes on from a moment at which nobody was there.
+    pub(crate) fn begin_anew(&mut self, residue: &Residue) {
+        self.core.begin_anew(residue);
+    }
+
+    /// Whether nobody is here and nothing waits.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.core.is_blank()
+    }
+
+    // ---- requests ----
+
+    /// Asks the application, or whoever foretells what it said, about a request; and records what was said.
+    pub(super) fn consider(
+        &mut self,
+        key: usize,
+        request: &Request<'_>,
+        upgrade: Result<Upgrade, Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut answers = Answers::default();
+        if let Some(recorder) = self.core.tape.recorder() {
+            recorder.asked(Ok(&request.facts(&upgrade)));
+            let outcome = self.decide(key, request, upgrade, &mut answers);
+            self.core.tape.recorder().expect("it is recording").answered(&answers);
+            outcome
+        } else {
+            self.decide(key, request, upgrade, &mut answers)
+        }
+    }
+
+    /// A request that is read again: its head is not known any more, but what mattered of it.
+    pub(super) fn reconsider(&mut self, key: usize) -> Result<(), Refusal> {
+        let Tape::Replaying(replaying) = &mut self.core.tape else { unreachable!("it was asked for") };
+        let Some(Foretold { asked, mut answers }) = replaying.foretold.take() else {
+            replaying.is_at_a_loss = true;
+            return Ok(());
+        };
+        let facts = asked?;
+        let slot = &self.core.slots[key];
+        let headers = facts.headers();
+        let request = Request::from_facts(slot.id, slot.peer.address(), &facts, &headers);
+        self.decide(key, &request, facts.upgrade.clone(), &mut answers)
+    }
+
+    /// Where the request leads, as the application says.
+    pub(super) fn ask_route(&self, request: &Request<'_>, answers: &mut Answers) -> Route {
+        if answers.route.is_none() {
+            answers.route = Some(self.app.route(request));
+        }
+        answers.route.clone().expect("it was asked")
+    }
+
+    /// Who it is, as the application says.
+    pub(super) fn ask_authorization(&mut self, request: &Request<'_>, answers: &mut Answers) -> Authorization {
+        if let Some(known) = &answers.authorization {
+            if let Some(state) = answers.random {
+                self.core.random().set_state(state);
+            }
+            return known.clone();
+        }
+        let before = self.core.random().state();
+        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request);
+        if self.core.tape.is_recording() {
+            let after = self.core.random().state();
+            answers.random = (after != before).then_some(after);
+            answers.authorization = Some(answer.clone());
+        }
+        answer
+    }
+}
+
+impl Core {
+    #[cold]
+    fn record_input(&mut self, input: &Input<'_>) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.input(self.now, input);
+        }
+    }
+
+    #[inline]
+    pub(super) fn record_flush(&mut self) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.flush();
+        }
+    }
+
+    #[inline]
+    pub(super) fn record_flushed(&mut self) {
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.flushed();
+        }
+    }
+
+    /// The same as [`write_to`](Self::write_to), under the eyes of the recorder. Apart, so that it costs nothing to have no journal.
+    #[cold]
+    pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
+        let mut socket = Watched::new(conn, socket);
+        let written = self.write_to(conn.index(), &mut socket);
+        let wrote = socket.wrote(&written);
+        if let Tape::Recording(recorder) = &mut self.tape {
+            recorder.wrote(conn, &wrote);
+        }
+        written
+    }
+
+    /// What was taken for a request is none that could be read.
+    pub(super) fn record_refused(&mut self, refusal: &Refusal) {
+        if let Some(recorder) = self.tape.recorder() {
+            recorder.asked(Err(refusal));
+        }
+    }
+
+    /// What followed a request in the same bytes.
+    pub(super) fn record_rest(&mut self, key: usize, rest: &[u8]) {
+        let is_read = self.slots.get(key).is_some_and(|slot| !slot.wire.is_finishing());
+        if let Some(recorder) = self.tape.recorder().filter(|_| !rest.is_empty()) {
+            recorder.rest(rest, is_read);
+        }
+    }
+
+    /// Whether nobody is here and nothing waits.
+    fn is_blank(&self) -> bool {
+        let is_beating = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
+        let is_empty = self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty();
+        is_empty && !is_beating && self.draining.is_none()
+    }
+
+    fn residue(&mut self) -> Residue {
+        let (seats_ever, last_epoch) = self.directory.numbers();
+        Residue {
+            now: self.now,
+            seed: self.random().next_u64(),
+            seats_ever,
+            last_epoch,
+            closing_ever: self.closing_ever,
+            last_ticket: self.pings.last_ticket(),
+            counters: self.counters.clone(),
+            ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
+        }
+    }
+
+    fn begin_anew(&mut self, residue: &Residue) {
+        let start = Start { unix_micros: self.start_unix, seed: residue.seed };
+        let tape = std::mem::take(&mut self.tape);
+        *self = Core { tape, ..Core::new(self.config.clone(), self.speech, start) };
+        self.now = residue.now;
+        self.directory.set_numbers(residue.seats_ever, residue.last_epoch);
+        self.closing_ever = residue.closing_ever;
+        self.pings.set_last_ticket(residue.last_ticket);
+        self.counters = residue.counters.clone();
+        self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
+    }
+}
+
+/// A socket that is written to under the eyes of a recorder.
+struct Watched<'a, S> {
+    socket: &'a mut S,
+    taken: u64,
+    checksum: Checksum,
+}
+
+impl<'a, S> Watched<'a, S> {
+    fn new(conn: ConnId, socket: &'a mut S) -> Watched<'a, S> {
+        Watched { socket, taken: 0, checksum: checksum_for(conn) }
+    }
+
+    fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
+        let end = match outcome {
+            Ok(Flow::Drained | Flow::Finished) => WroteEnd::Whole,
+            Ok(Flow::Blocked) => WroteEnd::Blocked,
+            Err(_) => WroteEnd::Failed,
+        };
+        Wrote { taken: self.taken, checksum: self.checksum.finish(), end }
+    }
+}
+
+/// Two connections that are sent the same are told apart.
+pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
+    Checksum::new(u64::from(conn.index) << 32 | u64::from(conn.generation))
+}
+
+impl<S: Write> Write for Watched<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.socket.write(bytes)?;
+        self.checksum.write(&bytes[..n]);
+        self.taken += n as u64;
+        Ok(n)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let n = self.socket.write_vectored(slices)?;
+        let mut left = n;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.checksum.write(&slice[..part]);
+            left -= part;
+        }
+        self.taken += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

@@ -1,0 +1,674 @@
+//! How entries are written down: a byte for the kind, then numbers in LEB128, and lengths before what has one.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use crate::close::CloseReason;
+use crate::engine::member::{Authorization, Identity, Route};
+use crate::engine::operator::{OperatorCommand, Payload, Whom};
+use crate::engine::stats::Counters;
+use crate::engine::tape::{Answers, Residue};
+use crate::engine::tick::ClockCommand;
+use crate::id::ConnId;
+use crate::rate::Rate;
+use crate::time::Time;
+use crate::wire::handshake::{Facts, Upgrade};
+use crate::wire::http::Refusal;
+
+/// What begins a segment. Another version has another number in it.
+pub(super) const MAGIC: &[u8] = b"lobbyd journal 1\n";
+/// What all versions begin with.
+pub(super) const FAMILY: &[u8] = b"lobbyd journal ";
+
+/// Before each block: the length of what follows, a check of that length, and one of the block.
+pub(super) const BLOCK_HEADER: usize = 12;
+/// No block is longer, so a reader never asks for more memory, whatever a damaged length says.
+pub(super) const MAX_BLOCK: usize = 64 << 20;
+
+macro_rules! kinds {
+    ($($name:ident = $number:literal,)*) => {
+        $( pub(super) const $name: u8 = $number; )*
+    };
+}
+
+kinds! {
+    SEGMENT = 1,
+    TIME = 2,
+    ACCEPT = 3,
+    BYTES = 4,
+    HEAD = 5,
+    ASKED = 6,
+    REFUSED = 7,
+    ANSWERED = 8,
+    REST = 9,
+    UNREAD_REST = 10,
+    HANGUP = 11,
+    WRITABLE = 12,
+    TIMEOUT = 13,
+    AUTHORIZED = 14,
+    COMMAND = 15,
+    RELOAD = 16,
+    OMITTED_RELOAD = 17,
+    OPERATOR = 18,
+    REPORT_TAKEN = 19,
+    DRAIN = 20,
+    STOP = 21,
+    SHED = 22,
+    OWNER = 23,
+    FLUSH = 24,
+    WROTE = 25,
+    BLOCKED = 26,
+    FAILED = 27,
+    FLUSHED = 28,
+    FLUSHED_IN_SILENCE = 29,
+}
+
+/// What stands at the beginning of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// The same in all segments of a session, and in those of no other.
+    pub(super) session: u64,
+    /// Counts them from 1.
+    pub(super) number: u64,
+    /// The check of the block before it.
+    pub(super) chain: u32,
+    pub(super) build: String,
+    pub(super) app: String,
+    pub(super) unix_micros: u64,
+    pub(super) seed: u64,
+    /// `name=value`, a line for each field.
+    pub(super) config: String,
+    /// The number of the last turn before it.
+    pub(super) turn: u64,
+    /// What a replay can begin with: nobody was there.
+    pub(super) start: Option<(Residue, Vec<u8>)>,
+}
+
+// ---- writing ----
+
+/// Something an entry can be appended to.
+pub(super) trait Put {
+    fn put_bytes(&mut self, bytes: &[u8]);
+
+    fn put_byte(&mut self, byte: u8) {
+        self.put_bytes(&[byte]);
+    }
+
+    fn put_number(&mut self, mut number: u64) {
+        let mut bytes = [0; 10];
+        let mut length = 0;
+        loop {
+            bytes[length] = number as u8 & 0x7f;
+            number >>= 7;
+            length += 1;
+            if number == 0 {
+                break;
+            }
+            bytes[length - 1] |= 0x80;
+        }
+        self.put_bytes(&bytes[..length]);
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.put_number(bytes.len() as u64);
+        self.put_bytes(bytes);
+    }
+
+    fn put_option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T))
+    where
+        Self: Sized,
+    {
+        self.put_byte(u8::from(value.is_some()));
+        if let Some(value) = value {
+            put(self, value);
+        }
+    }
+
+    fn put_ip(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(v4) => {
+                self.put_byte(4);
+                self.put_bytes(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                self.put_byte(6);
+                self.put_bytes(&v6.octets());
+            }
+        }
+    }
+
+    fn put_address(&mut self, address: SocketAddr) {
+        self.put_ip(address.ip());
+        self.put_number(address.port().into());
+        if let SocketAddr::V6(v6) = address {
+            self.put_number(v6.flowinfo().into());
+            self.put_number(v6.scope_id().into());
+        }
+    }
+
+    fn put_duration(&mut self, span: Duration) {
+        self.put_number(span.as_secs());
+        self.put_number(span.subsec_nanos().into());
+    }
+
+    fn put_reason(&mut self, reason: CloseReason) {
+        self.put_byte(reason as u8);
+    }
+
+    /// The bytes of a request, of which only the number and the lines are anybody's business: what is neither CR nor LF
+    /// is counted.
+    fn put_shape(&mut self, bytes: &[u8])
+    where
+        Self: Sized,
+    {
+        self.put_number(bytes.len() as u64);
+        self.put_byte(u8::from(bytes.first().is_some_and(u8::is_ascii_uppercase)));
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let run = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+            self.put_number(run as u64);
+            if let Some(&end) = rest.get(run) {
+                self.put_byte(end);
+            }
+            rest = rest.get(run + 1..).unwrap_or_default();
+        }
+    }
+
+    fn put_refusal(&mut self, refusal: &Refusal) {
+        let (status, sentence, lines) = refusal.parts();
+        self.put_number(status.into());
+        self.put_slice(sentence.as_bytes());
+        self.put_slice(lines.as_bytes());
+    }
+
+    fn put_facts(&mut self, facts: &Facts<'_>)
+    where
+        Self: Sized,
+    {
+        self.put_slice(facts.path.as_bytes());
+        self.put_ip(facts.address);
+        for values in [&facts.hosts, &facts.origins] {
+            self.put_number(values.len() as u64);
+            values.iter().for_each(|value| self.put_slice(value));
+        }
+        match &facts.upgrade {
+            Ok(Upgrade { accept_key, subprotocol }) => {
+                self.put_byte(1);
+                self.put_slice(accept_key.as_bytes());
+                self.put_option(subprotocol.as_ref(), |to, name| to.put_slice(name.as_bytes()));
+            }
+            Err(refusal) => {
+                self.put_byte(0);
+                self.put_refusal(refusal);
+            }
+        }
+    }
+
+    fn put_answers(&mut self, answers: &Answers)
+    where
+        Self: Sized,
+    {
+        self.put_option(answers.route.as_ref(), |to, route| match route {
+            Route::Lobby(code) => to.put_option(Some(code), |to, code| to.put_slice(code.as_bytes())),
+            Route::NotFound => to.put_option(None, |_, ()| {}),
+        });
+        self.put_option(answers.authorization.as_ref(), Put::put_authorization);
+        self.put_option(answers.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));
+    }
+
+    fn put_authorization(&mut self, answer: &Authorization)
+    where
+        Self: Sized,
+    {
+        match answer {
+            Authorization::Allow(Identity { user, tier, lobby, expires }) => {
+                self.put_byte(0);
+                self.put_slice(user.as_bytes());
+                self.put_option(*tier, |to, rate| {
+                    to.put_number(rate.count().into());
+                    to.put_duration(rate.period());
+                    to.put_number(rate.burst().into());
+                });
+                self.put_option(lobby.as_ref(), |to, code| to.put_slice(code.as_bytes()));
+                self.put_option(*expires, Put::put_number);
+            }
+            Authorization::Refuse(reason) => {
+                self.put_byte(1);
+                self.put_reason(*reason);
+            }
+            Authorization::Pending { user } => {
+                self.put_byte(2);
+                self.put_option(user.as_ref(), |to, user| to.put_slice(user.as_bytes()));
+            }
+        }
+    }
+
+    fn put_payload(&mut self, payload: &Payload) {
+        let (kind, text) = match payload {
+            Payload::Json(text) => (0, text),
+            Payload::Text(text) => (1, text),
+        };
+        self.put_byte(kind);
+        self.put_slice(text.as_bytes());
+    }
+
+    fn put_operator(&mut self, command: &OperatorCommand) {
+        match command {
+            OperatorCommand::Publish { lobby, payload } => {
+                self.put_byte(0);
+                self.put_slice(lobby.as_bytes());
+                self.put_payload(payload);
+            }
+            OperatorCommand::Send { user, payload } => {
+                self.put_byte(1);
+                self.put_slice(user.as_bytes());
+                self.put_payload(payload);
+            }
+            OperatorCommand::Ping { user, timeout } => {
+                self.put_byte(2);
+                self.put_slice(user.as_bytes());
+                self.put_duration(*timeout);
+            }
+            OperatorCommand::Kick { whom, reconnect } => {
+                self.put_byte(3);
+                let (kind, name) = match whom {
+                    Whom::User(user) => (0, &**user),
+                    Whom::Lobby(code) => (1, &**code),
+                    Whom::Everybody => (2, ""),
+                };
+                self.put_byte(kind);
+                self.put_slice(name.as_bytes());
+                self.put_byte(u8::from(*reconnect));
+            }
+            OperatorCommand::Lock { lobby, locked } => {
+                self.put_byte(4);
+                self.put_slice(lobby.as_bytes());
+                self.put_byte(u8::from(*locked));
+            }
+            OperatorCommand::Close { lobby } => {
+                self.put_byte(5);
+                self.put_slice(lobby.as_bytes());
+            }
+            OperatorCommand::Drain => self.put_byte(6),
+            OperatorCommand::Clock(command) => {
+                let (kind, count) = match *command {
+                    ClockCommand::Pause => (0, 0),
+                    ClockCommand::Resume => (1, 0),
+                    ClockCommand::Step(ticks) => (2, ticks),
+                    ClockCommand::Slow(factor) => (3, factor),
+                };
+                self.put_bytes(&[7, kind]);
+                self.put_number(count.into());
+            }
+        }
+    }
+
+    fn put_segment(&mut self, segment: &Segment)
+    where
+        Self: Sized,
+    {
+        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start } = segment;
+        self.put_byte(SEGMENT);
+        for number in [*session, *number, u64::from(*chain), *unix_micros, *seed, *turn] {
+            self.put_number(number);
+        }
+        for text in [build, app, config] {
+            self.put_slice(text.as_bytes());
+        }
+        self.put_option(start.as_ref(), |to, (residue, snapshot)| {
+            let Residue { now, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters, ticks } = residue;
+            for number in [now.as_micros(), *seed, *seats_ever, *last_epoch, *closing_ever, *last_ticket] {
+                to.put_number(number);
+            }
+            let mut counters = counters.clone();
+            to.put_number(counters.all_mut().count() as u64);
+            counters.all_mut().for_each(|count| to.put_number(*count));
+            to.put_number(ticks.len() as u64);
+            ticks.iter().for_each(|number| to.put_number(*number));
+            to.put_slice(snapshot);
+        });
+    }
+}
+
+impl Put for Vec<u8> {
+    #[inline]
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
+}
+
+// ---- reading ----
+
+/// What is read is not what is written there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Malformed;
+
+type Read<T> = Result<T, Malformed>;
+
+/// Entries of one block, from the front.
+#[derive(Clone, Debug)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { rest: bytes }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(super) fn take(&mut self, count: usize) -> Read<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    pub(super) fn byte(&mut self) -> Read<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn flag(&mut self) -> Read<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn number(&mut self) -> Read<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if byte < 0x80 {
+                // The tenth byte has one bit to give.
+                return if bits << shift >> shift == bits { Ok(number) } else { Err(Malformed) };
+            }
+        }
+        Err(Malformed)
+    }
+
+    pub(super) fn number_as<T: TryFrom<u64>>(&mut self) -> Read<T> {
+        T::try_from(self.number()?).map_err(|_| Malformed)
+    }
+
+    pub(super) fn slice(&mut self) -> Read<&'a [u8]> {
+        let length = self.number_as()?;
+        self.take(length)
+    }
+
+    fn text(&mut self) -> Read<String> {
+        String::from_utf8(self.slice()?.to_vec()).map_err(|_| Malformed)
+    }
+
+    fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    fn ip(&mut self) -> Read<IpAddr> {
+        let mut octets = |count| self.take(count);
+        match octets(1)? {
+            [4] => octets(4)?.try_into().map(|v4: [u8; 4]| Ipv4Addr::from(v4).into()).map_err(|_| Malformed),
+            [6] => octets(16)?.try_into().map(|v6: [u8; 16]| Ipv6Addr::from(v6).into()).map_err(|_| Malformed),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn address(&mut self) -> Read<SocketAddr> {
+        let ip = self.ip()?;
+        let mut address = SocketAddr::new(ip, self.number_as()?);
+        if let SocketAddr::V6(v6) = &mut address {
+            v6.set_flowinfo(self.number_as()?);
+            v6.set_scope_id(self.number_as()?);
+        }
+        Ok(address)
+    }
+
+    fn duration(&mut self) -> Read<Duration> {
+        let (seconds, nanos) = (self.number()?, self.number_as()?);
+        if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(Malformed) }
+    }
+
+    fn reason(&mut self) -> Read<CloseReason> {
+        CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(Malformed)
+    }
+
+    /// Bytes of the shape that was noted, in `bytes`.
+    pub(super) fn shape(&mut self, bytes: &mut Vec<u8>) -> Read<()> {
+        let length: usize = self.number_as()?;
+        if length > MAX_BLOCK {
+            return Err(Malformed);
+        }
+        let is_upper = self.flag()?;
+        let start = bytes.len();
+        while bytes.len() - start < length {
+            let run: usize = self.number_as()?;
+            let left = length - (bytes.len() - start);
+            if run > left {
+                return Err(Malformed);
+            }
+            bytes.resize(bytes.len() + run, b'x');
+            if run < left {
+                let end = self.byte()?;
+                if !matches!(end, b'\r' | b'\n') {
+                    return Err(Malformed);
+                }
+                bytes.push(end);
+            }
+        }
+        if is_upper && let Some(first) = bytes.get_mut(start) {
+            *first = b'X';
+        }
+        Ok(())
+    }
+
+    pub(super) fn refusal(&mut self) -> Read<Refusal> {
+        Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?))
+    }
+
+    pub(super) fn facts(&mut self) -> Read<Facts<'static>> {
+        let (path, address) = (Cow::Owned(self.text()?), self.ip()?);
+        let mut values = || -> Read<Vec<Cow<'static, [u8]>>> {
+            (0..self.number()?).map(|_| Ok(Cow::Owned(self.slice()?.to_vec()))).collect()
+        };
+        let (hosts, origins) = (values()?, values()?);
+        let upgrade = if self.flag()? {
+            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(Cursor::text)? })
+        } else {
+            Err(self.refusal()?)
+        };
+        Ok(Facts { path, address, hosts, origins, upgrade })
+    }
+
+    pub(super) fn answers(&mut self) -> Read<Answers> {
+        let route = self.option(|from| Ok(from.option(Cursor::text)?.map_or(Route::NotFound, Route::Lobby)))?;
+        let authorization = self.option(Cursor::authorization)?;
+        let random = self.option(|from| Ok([from.number()?, from.number()?, from.number()?, from.number()?]))?;
+        Ok(Answers { route, authorization, random })
+    }
+
+    pub(super) fn authorization(&mut self) -> Read<Authorization> {
+        match self.byte()? {
+            0 => Ok(Authorization::Allow(Identity {
+                user: self.text()?,
+                tier: self.option(|from| Ok(Rate::new(from.number_as()?, from.duration()?, from.number_as()?)))?,
+                lobby: self.option(Cursor::text)?,
+                expires: self.option(Cursor::number)?,
+            })),
+            1 => self.reason().map(Authorization::Refuse),
+            2 => Ok(Authorization::Pending { user: self.option(Cursor::text)? }),
+            _ => Err(Malformed),
+        }
+    }
+
+    fn payload(&mut self) -> Read<Payload> {
+        match (self.byte()?, self.text()?) {
+            (0, text) => Ok(Payload::Json(text)),
+            (1, text) => Ok(Payload::Text(text)),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn operator(&mut self) -> Read<OperatorCommand> {
+        Ok(match self.byte()? {
+            0 => OperatorCommand::Publish { lobby: self.text()?, payload: self.payload()? },
+            1 => OperatorCommand::Send { user: self.text()?, payload: self.payload()? },
+            2 => OperatorCommand::Ping { user: self.text()?, timeout: self.duration()? },
+            3 => {
+                let whom = match (self.byte()?, self.text()?) {
+                    (0, user) => Whom::User(user),
+                    (1, code) => Whom::Lobby(code),
+                    (2, _) => Whom::Everybody,
+                    _ => return Err(Malformed),
+                };
+                OperatorCommand::Kick { whom, reconnect: self.flag()? }
+            }
+            4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
+            5 => OperatorCommand::Close { lobby: self.text()? },
+            6 => OperatorCommand::Drain,
+            7 => OperatorCommand::Clock(match (self.byte()?, self.number_as()?) {
+                (0, _) => ClockCommand::Pause,
+                (1, _) => ClockCommand::Resume,
+                (2, ticks) => ClockCommand::Step(ticks),
+                (3, factor) => ClockCommand::Slow(factor),
+                _ => return Err(Malformed),
+            }),
+            _ => return Err(Malformed),
+        })
+    }
+
+    /// What follows [`SEGMENT`].
+    pub(super) fn segment(&mut self) -> Read<Segment> {
+        Ok(Segment {
+            session: self.number()?,
+            number: self.number()?,
+            chain: self.number_as()?,
+            unix_micros: self.number()?,
+            seed: self.number()?,
+            turn: self.number()?,
+            build: self.text()?,
+            app: self.text()?,
+            config: self.text()?,
+            start: self.option(|from| Ok((from.residue()?, from.slice()?.to_vec())))?,
+        })
+    }
+
+    fn residue(&mut self) -> Read<Residue> {
+        let mut residue = Residue {
+            now: Time::from_micros(self.number()?),
+            seed: self.number()?,
+            seats_ever: self.number()?,
+            last_epoch: self.number()?,
+            closing_ever: self.number()?,
+            last_ticket: self.number()?,
+            counters: Counters::default(),
+            ticks: Vec::new(),
+        };
+        let count: usize = self.number_as()?;
+        if count != residue.counters.all_mut().count() {
+            return Err(Malformed);
+        }
+        for counter in residue.counters.all_mut() {
+            *counter = self.number()?;
+        }
+        residue.ticks = (0..self.number()?).map(|_| self.number()).collect::<Read<_>>()?;
+        Ok(residue)
+    }
+}
+
+/// Connections by index and generation: the generation is written only when it is another than the last time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conns {
+    generations: Vec<u32>,
+}
+
+impl Conns {
+    pub(super) fn put(&mut self, to: &mut Vec<u8>, conn: ConnId) {
+        let index = conn.index();
+        if index >= self.generations.len() {
+            self.generations.resize(index + 1, 0);
+        }
+        let is_new = std::mem::replace(&mut self.generations[index], conn.generation) != conn.generation;
+        to.put_number((index as u64) << 1 | u64::from(is_new));
+        if is_new {
+            to.put_number(conn.generation.into());
+        }
+    }
+
+    pub(super) fn read(&mut self, from: &mut Cursor<'_>) -> Read<ConnId> {
+        let number = from.number()?;
+        let index = u32::try_from(number >> 1).ok().filter(|&index| index < MAX_INDEX).ok_or(Malformed)?;
+        if number & 1 == 1 {
+            if index as usize >= self.generations.len() {
+                self.generations.resize(index as usize + 1, 0);
+            }
+            self.generations[index as usize] = from.number_as()?;
+        }
+        let generation = *self.generations.get(index as usize).ok_or(Malformed)?;
+        Ok(ConnId { index, generation })
+    }
+}
+
+/// More connections than any process has descriptors for.
+const MAX_INDEX: u32 = 1 << 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        for number in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
+            let mut bytes = Vec::new();
+            bytes.put_number(number);
+            assert_eq!(Cursor::new(&bytes).number(), Ok(number));
+            assert_eq!(Cursor::new(&bytes[..bytes.len() - 1]).number(), Err(Malformed));
+        }
+        assert_eq!(Cursor::new(&[0xff; 10]).number(), Err(Malformed), "more than 64 bits");
+    }
+
+    #[test]
+    fn of_a_request_only_the_lines_are_kept() {
+        for text in ["GET /ws/a?token=secret HTTP/1.1\r\nA: b\r\n\r\n", "\n", "", "x", "get\r", "\r\r\nA", "Ab\n"] {
+            let mut bytes = Vec::new();
+            bytes.put_shape(text.as_bytes());
+            assert!(!bytes.windows(6).any(|window| window == b"secret"));
+            let mut shape = Vec::new();
+            Cursor::new(&bytes).shape(&mut shape).expect("it was written so");
+            assert_eq!(shape.len(), text.len());
+            for (at, (was, is)) in text.bytes().zip(shape).enumerate() {
+                let expected = match was {
+                    b'\r' | b'\n' => was,
+                    _ if at == 0 && was.is_ascii_uppercase() => b'X',
+                    _ => b'x',
+                };
+                assert_eq!(is, expected, "{text:?} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn connections_are_named_shortly_and_surely() {
+        let conns =
+            [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId { index, generation });
+        let (mut written, mut bytes) = (Conns::default(), Vec::new());
+        conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
+        let (mut read, mut from) = (Conns::default(), Cursor::new(&bytes));
+        conns.iter().for_each(|&conn| assert_eq!(read.read(&mut from), Ok(conn)));
+        assert!(from.is_empty() && bytes.len() == 6 + 4);
+    }
+}

@@ -1,0 +1,397 @@
+//! Writes down what passes the engine's door, and a check of everything that goes out.
+//!
+//! ```text
+//! input, input, … --flush()--> FLUSH, and the block is written --wrote(), wrote(), …--> flushed(): a check of what was sent
+//!       ^------------------------------------------------------------------------------------+
+//! ```
+
+use std::io;
+
+use log::error;
+
+use super::format::{self, BLOCK_HEADER, Conns, MAGIC, MAX_BLOCK, Put, Segment};
+use super::{BUILD, Length, Recording, Sink, check_of};
+use crate::checksum::Checksum;
+use crate::config::{Config, OnJournalError, Secrets};
+use crate::engine::app::App;
+use crate::engine::tape::{self, Answers, Input, Residue, Wrote, WroteEnd};
+use crate::engine::{Engine, Start};
+use crate::id::ConnId;
+use crate::time::Time;
+use crate::wire::handshake::Facts;
+use crate::wire::http::Refusal;
+
+/// What is recorded of a turn waits here. A turn that needs more is written in several blocks.
+const BUFFER: usize = 256 * 1024;
+/// More than an entry takes beside the bytes in it.
+const ENTRY: usize = 64;
+
+/// Has everything recorded that enters `engine`. It must have been made from `start`, and have seen nothing yet.
+///
+/// # Errors
+///
+/// Those of the sink, when not even the beginning can be written; and when the configuration cannot be written as text.
+pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
+    let segment = Segment {
+        session: start.unix_micros.rotate_left(32) ^ start.seed,
+        number: 0,
+        chain: 0,
+        build: BUILD.to_owned(),
+        app: std::any::type_name::<A>().to_owned(),
+        unix_micros: start.unix_micros,
+        seed: start.seed,
+        config: config_as_text(engine.config())?,
+        turn: 0,
+        start: None,
+    };
+    let mut recorder = Recorder {
+        segment,
+        buffer: Vec::with_capacity(BUFFER),
+        chain: 0,
+        now: Time::ZERO,
+        conns: Conns::default(),
+        sent: Checksum::new(0),
+        has_input: false,
+        is_flushing: false,
+        has_sent: false,
+        is_uneven: false,
+        keeps_secrets: engine.config().journal_secrets == Secrets::Keep,
+        goes_on: engine.config().journal_on_error == OnJournalError::Continue,
+        failed: None,
+        sink: Some(sink),
+    };
+    recorder.begin_segment(None)?;
+    engine.record(Box::new(recorder));
+    Ok(())
+}
+
+/// Ends the record of `engine`, and returns what it was written to; `None` when it was not recorded, or not to an `S`.
+pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
+    let recorder: Box<dyn std::any::Any> = engine.take_recorder()?;
+    let mut recorder = recorder.downcast::<Recorder<S>>().ok()?;
+    recorder.seal();
+    recorder.sink.take()
+}
+
+/// A line for each field. What does not come back as it was cannot be replayed.
+fn config_as_text(config: &Config) -> io::Result<String> {
+    let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
+    let text: String = lines.collect();
+    match super::config_from_text(&text) {
+        Ok(read) if read == *config => Ok(text),
+        _ => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the configuration has a value that cannot be written as text, such as a part of a millisecond",
+        )),
+    }
+}
+
+struct Recorder<S: Sink> {
+    /// `None` once it was taken back.
+    sink: Option<S>,
+    /// The header of the present segment.
+    segment: Segment,
+    /// The block that is being filled, behind room for its header.
+    buffer: Vec<u8>,
+    /// The check of the last block, which goes into that of the next: so none can be missing or stand elsewhere.
+    chain: u32,
+    now: Time,
+    conns: Conns,
+    /// Of everything sent since the segment began.
+    sent: Checksum,
+    /// Whether something has entered since the last flush.
+    has_input: bool,
+    is_flushing: bool,
+    has_sent: bool,
+    /// Whether a write of this flush was short or failed, which the application may hear of before the next.
+    is_uneven: bool,
+    keeps_secrets: bool,
+    goes_on: bool,
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl<S: Sink> Recorder<S> {
+    fn begin_segment(&mut self, start: Option<(&Residue, &[u8])>) -> io::Result<()> {
+        self.segment.number += 1;
+        self.segment.chain = self.chain;
+        self.segment.start = start.map(|(residue, snapshot)| (residue.clone(), snapshot.to_vec()));
+        self.chain = 0;
+        self.conns = Conns::default();
+        self.sent = Checksum::new(0);
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
+        self.buffer.put_segment(&self.segment);
+        if let Some(sink) = &mut self.sink {
+            sink.begin(self.segment.number)?;
+            sink.write(MAGIC, &[])?;
+        }
+        self.seal();
+        // A snapshot may have been larger than what is needed from now on.
+        self.segment.start = None;
+        self.buffer.shrink_to(BUFFER);
+        self.failure().map_or(Ok(()), Err)
+    }
+
+    fn failure(&self) -> Option<io::Error> {
+        self.failed.as_ref().map(|(kind, why)| io::Error::new(*kind, why.clone()))
+    }
+
+    /// Writes the block, if there is anything in it.
+    fn seal(&mut self) {
+        if self.buffer.len() > BLOCK_HEADER {
+            self.write_block(&[]);
+        }
+    }
+
+    fn write_block(&mut self, rest: &[u8]) {
+        let Some(sink) = self.sink.as_mut().filter(|_| self.failed.is_none()) else {
+            return self.buffer.truncate(BLOCK_HEADER);
+        };
+        let (header, inside) = self.buffer.split_at_mut(BLOCK_HEADER);
+        let length = ((inside.len() + rest.len()) as u32).to_le_bytes();
+        let length_check = check_of(self.chain, &[&length]);
+        self.chain = check_of(self.chain, &[inside, rest]);
+        header[..4].copy_from_slice(&length);
+        header[4..8].copy_from_slice(&length_check.to_le_bytes());
+        header[8..].copy_from_slice(&self.chain.to_le_bytes());
+        let written = sink.write(&self.buffer, rest);
+        self.buffer.truncate(BLOCK_HEADER);
+        if let Err(error) = written {
+            self.fail(&error);
+        }
+    }
+
+    fn fail(&mut self, error: &io::Error) {
+        let then = if self.goes_on { "the server goes on without" } else { "nobody is served unrecorded" };
+        error!("the journal cannot be written: {error}; {then}");
+        self.failed = Some((error.kind(), error.to_string()));
+    }
+
+    /// Makes room for an entry with so many bytes in it. False when it is too large for the buffer.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        if self.buffer.len() + bytes + ENTRY > BUFFER {
+            self.seal();
+        }
+        bytes + ENTRY + BLOCK_HEADER <= BUFFER
+    }
+
+    /// The last part of an entry. What is too large for the buffer is written from where it lies.
+    fn put_last(&mut self, bytes: &[u8], fits: bool) {
+        self.buffer.put_number(bytes.len() as u64);
+        if fits {
+            self.buffer.put_bytes(bytes);
+        } else if bytes.len() + ENTRY <= MAX_BLOCK {
+            self.write_block(bytes);
+        } else {
+            self.buffer.truncate(BLOCK_HEADER);
+            let why = format!("something of {} bytes is to be recorded, and a block takes {MAX_BLOCK}", bytes.len());
+            self.fail(&io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+    }
+
+    fn put_conn(&mut self, kind: u8, conn: ConnId) {
+        self.buffer.put_byte(kind);
+        self.conns.put(&mut self.buffer, conn);
+    }
+
+    fn put_bytes_of(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
+        if head == 0 {
+            let fits = self.make_room(bytes.len());
+            self.put_conn(format::BYTES, conn);
+            return self.put_last(bytes, fits);
+        }
+        // A shape takes at most twice its bytes, and usually a tenth.
+        let mut shape = Vec::new();
+        shape.put_shape(&bytes[..head]);
+        let fits = self.make_room(shape.len());
+        self.put_conn(format::HEAD, conn);
+        self.put_last(&shape, fits);
+    }
+}
+
+impl<S: Sink> tape::Recorder for Recorder<S> {
+    fn input(&mut self, now: Time, input: &Input<'_>) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.has_input = true;
+        if now != self.now {
+            self.make_room(0);
+            self.buffer.put_byte(format::TIME);
+            self.buffer.put_number(now.as_micros() - self.now.as_micros());
+            self.now = now;
+        }
+        if let Input::Bytes { conn, head, bytes } = *input {
+            return self.put_bytes_of(conn, head, bytes);
+        }
+        if let Input::Command(bytes) | Input::Reload(bytes) = *input {
+            let is_command = matches!(input, Input::Command(_));
+            if is_command || self.keeps_secrets {
+                let fits = self.make_room(bytes.len());
+                self.buffer.put_byte(if is_command { format::COMMAND } else { format::RELOAD });
+                self.put_last(bytes, fits);
+            } else {
+                self.make_room(0);
+                self.buffer.put_byte(format::OMITTED_RELOAD);
+                self.buffer.put_number(bytes.len() as u64);
+            }
+            return;
+        }
+        self.make_room(0);
+        match *input {
+            Input::Accept(peer) => {
+                self.buffer.put_byte(format::ACCEPT);
+                self.buffer.put_address(peer);
+            }
+            Input::Hangup(conn) => self.put_conn(format::HANGUP, conn),
+            Input::Writable(conn) => self.put_conn(format::WRITABLE, conn),
+            Input::Timeout => self.buffer.put_byte(format::TIMEOUT),
+            Input::Authorized(conn, answer) => {
+                let mut entry = Vec::new();
+                entry.put_authorization(answer);
+                let fits = self.make_room(entry.len());
+                self.put_conn(format::AUTHORIZED, conn);
+                self.put_last(&entry, fits);
+            }
+            Input::Operator(command) => {
+                let mut entry = Vec::new();
+                entry.put_operator(command);
+                let fits = self.make_room(entry.len());
+                self.buffer.put_byte(format::OPERATOR);
+                self.put_last(&entry, fits);
+            }
+            Input::ReportTaken => self.buffer.put_byte(format::REPORT_TAKEN),
+            Input::Drain => self.buffer.put_byte(format::DRAIN),
+            Input::Stop => self.buffer.put_byte(format::STOP),
+            Input::Shed => self.buffer.put_byte(format::SHED),
+            Input::Owner => self.buffer.put_byte(format::OWNER),
+            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("written above"),
+        }
+    }
+
+    fn asked(&mut self, asked: Result<&Facts<'_>, &Refusal>) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut entry = Vec::new();
+        match asked {
+            Ok(facts) => entry.put_facts(facts),
+            Err(refusal) => entry.put_refusal(refusal),
+        }
+        let fits = self.make_room(entry.len());
+        self.buffer.put_byte(if asked.is_ok() { format::ASKED } else { format::REFUSED });
+        self.put_last(&entry, fits);
+    }
+
+    fn answered(&mut self, answers: &Answers) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut entry = Vec::new();
+        entry.put_answers(answers);
+        let fits = self.make_room(entry.len());
+        self.buffer.put_byte(format::ANSWERED);
+        self.put_last(&entry, fits);
+    }
+
+    fn rest(&mut self, bytes: &[u8], is_read: bool) {
+        if self.failed.is_some() {
+            return;
+        }
+        let mut shape = Vec::new();
+        if !is_read {
+            shape.put_shape(bytes);
+        }
+        let bytes = if is_read { bytes } else { &shape };
+        let fits = self.make_room(bytes.len());
+        self.buffer.put_byte(if is_read { format::REST } else { format::UNREAD_REST });
+        self.put_last(bytes, fits);
+    }
+
+    fn flush(&mut self) {
+        if self.is_flushing || !self.has_input || self.failed.is_some() {
+            return;
+        }
+        (self.is_flushing, self.has_input) = (true, false);
+        self.segment.turn += 1;
+        self.make_room(0);
+        self.buffer.put_byte(format::FLUSH);
+        self.seal();
+    }
+
+    fn commit(&mut self) -> io::Result<()> {
+        // How the writes of this flush went can wait for the next block, unless something followed from it.
+        if !self.is_flushing || self.is_uneven {
+            self.seal();
+            self.is_uneven = false;
+        }
+        match self.failure() {
+            Some(error) if !self.goes_on => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
+    fn wrote(&mut self, _: ConnId, wrote: &Wrote) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.make_room(0);
+        let kind = match wrote.end {
+            WroteEnd::Whole => format::WROTE,
+            WroteEnd::Blocked => format::BLOCKED,
+            WroteEnd::Failed => format::FAILED,
+        };
+        self.buffer.put_byte(kind);
+        if wrote.end != WroteEnd::Whole {
+            self.buffer.put_number(wrote.taken);
+            self.is_uneven = true;
+        }
+        self.buffer.put_bytes(&(wrote.checksum as u16).to_le_bytes());
+        self.sent.write_u64(wrote.checksum);
+        self.has_sent = true;
+    }
+
+    fn flushed(&mut self) {
+        if !std::mem::take(&mut self.is_flushing) || self.failed.is_some() {
+            return;
+        }
+        self.make_room(0);
+        if std::mem::take(&mut self.has_sent) {
+            self.buffer.put_byte(format::FLUSHED);
+            self.buffer.put_bytes(&self.sent.finish().to_le_bytes());
+        } else {
+            self.buffer.put_byte(format::FLUSHED_IN_SILENCE);
+        }
+        self.is_uneven = false;
+    }
+
+    fn length(&self) -> Length {
+        match &self.sink {
+            Some(sink) if self.failed.is_none() => sink.length(),
+            _ => Length::Short,
+        }
+    }
+
+    fn turn_page(&mut self, start: Option<(&Residue, &[u8])>) {
+        self.seal();
+        if self.failed.is_none()
+            && let Err(error) = self.begin_segment(start)
+            && self.failed.is_none()
+        {
+            self.fail(&error);
+        }
+    }
+
+    fn recording(&self) -> Recording {
+        let recording = self.sink.as_ref().map(Sink::recording).unwrap_or_default();
+        Recording { has_failed: self.failed.is_some(), ..recording }
+    }
+}
+
+/// Also when the application panics: what it panicked at is the last thing in the journal.
+impl<S: Sink> Drop for Recorder<S> {
+    fn drop(&mut self) {
+        self.seal();
+    }
+}

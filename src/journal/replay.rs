@@ -1,0 +1,727 @@
+//! Has a recorded session enter an engine again, and compares what comes out.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use super::format::{self, Conns, Cursor, FAMILY, MAX_BLOCK, Malformed, Segment};
+use super::narrator::{Event, Narrator};
+use super::reader::{Blocks, Next};
+use super::{BUILD, config_from_text};
+use crate::checksum::Checksum;
+use crate::close::CloseReason;
+use crate::engine::app::App;
+use crate::engine::stats::Stats;
+use crate::engine::tape::{Answers, Foretold, Input, checksum_for};
+use crate::engine::{Engine, Start};
+use crate::id::ConnId;
+use crate::time::Time;
+use crate::wire::outbox::Flow;
+
+/// Bytes of a divergence that are shown.
+const SAMPLE: usize = 64;
+
+/// Why a replay ends before the journal does.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It cannot be read.
+    Io(io::Error),
+    /// There is nothing in it.
+    Empty,
+    /// It is something else.
+    NotAJournal,
+    /// It was written in another version of the format.
+    OtherVersion(String),
+    /// It was written by another build, whose engine may do other things.
+    OtherBuild(String),
+    /// It begins in the middle of a session, with somebody there: an earlier segment is needed.
+    NoStart {
+        /// The number of the segment it begins with.
+        segment: u64,
+    },
+    /// It is damaged.
+    Broken {
+        /// How many bytes were read before that was clear.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The application's owner has acted through a closure, which no journal can hold.
+    Owner,
+    /// Something else was sent than when it was recorded.
+    Diverged(Box<Divergence>),
+}
+
+/// The first difference between a session and its replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Divergence {
+    /// The connection that is sent something else, if it is one.
+    pub conn: Option<ConnId>,
+    /// The byte of what it is sent, from its beginning, with which the write begins that differs.
+    pub byte: u64,
+    /// What differs.
+    pub what: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Io(error) => write!(f, "it cannot be read: {error}"),
+            Fault::Empty => f.write_str("it is empty"),
+            Fault::NotAJournal => {
+                write!(f, "it is no journal: it does not begin with `{}`", String::from_utf8_lossy(FAMILY).trim())
+            }
+            Fault::OtherVersion(version) => {
+                write!(f, "it is written in version {version} of the format, and this build reads version 1")
+            }
+            Fault::OtherBuild(build) => {
+                write!(
+                    f,
+                    "it was written by build {build}, and this is {BUILD}: replay it with the build that wrote it"
+                )
+            }
+            Fault::NoStart { segment } => {
+                write!(f, "segment {segment} begins while somebody is there: begin with an earlier one")
+            }
+            Fault::Broken { offset, what } => write!(f, "it is damaged before byte {offset}: {what}"),
+            Fault::Owner => f.write_str(
+                "the application's owner has acted through `act` or `app_mut`, of which nothing is recorded; send a \
+                 command in its place",
+            ),
+            Fault::Diverged(divergence) => divergence.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Divergence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.conn {
+            Some(conn) => write!(f, "conn={conn} is sent something else from its byte {} on: {}", self.byte, self.what),
+            None => f.write_str(&self.what),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+impl From<Malformed> for Fault {
+    fn from(_: Malformed) -> Fault {
+        // The offset is filled in by who knows it.
+        Fault::Broken { offset: 0, what: "an entry is not well-formed" }
+    }
+}
+
+/// How far a replay has come, and what happened in it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The build that wrote the journal.
+    pub build: String,
+    /// The type of the application it was written for.
+    pub app: String,
+    /// The wall time at which the session began, in microseconds since the Unix epoch.
+    pub unix_micros: u64,
+    /// How much of the session was replayed.
+    pub span: Duration,
+    /// The number of the last turn. A turn is whatever enters the engine until it is flushed.
+    pub turn: u64,
+    /// Segments read.
+    pub segments: u64,
+    /// Turns in which something was sent, and all of it was what it had been.
+    pub confirmed: u64,
+    /// Whether the journal ends before it says what was sent in the last turn.
+    pub is_open_ended: bool,
+    /// Bytes at the end that do not make a whole block: what was being written when the server was cut off.
+    pub torn: Option<u64>,
+    /// Reloads of which the contents were not recorded, and which the application has not seen again.
+    pub omitted_reloads: u64,
+    /// The engine's own counters at the end.
+    pub stats: Stats,
+}
+
+impl Summary {
+    /// How many connections ended with each reason; those that none ended with are left out.
+    pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let counters = &self.stats.counters;
+        CloseReason::ALL.iter().map(|&reason| (reason, counters.closed(reason))).filter(|(_, count)| *count > 0)
+    }
+}
+
+/// A replay that did not come to the end of its journal in good order.
+#[derive(Debug)]
+pub struct Failure {
+    /// Why.
+    pub fault: Fault,
+    /// What was replayed before it; `None` when that is nothing.
+    pub summary: Option<Box<Summary>>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.summary {
+            Some(summary) => {
+                write!(f, "turn {} at {:.6}s: {}", summary.turn, summary.span.as_secs_f64(), self.fault)
+            }
+            None => self.fault.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Replays a journal with an application like the one it was recorded with, as fast as it goes.
+///
+/// `journal` is a segment, or several of one session, each behind the other.
+///
+/// # Errors
+///
+/// When the journal is damaged, of another build, or cannot be replayed to its end; and when something else was sent than
+/// at the time. A torn end is no error: it is reported in the summary.
+pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, Failure> {
+    let mut replay = Replay::open(journal, app, false)?;
+    loop {
+        if replay.step()? == Step::End {
+            return Ok(replay.summary());
+        }
+    }
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something has entered, or gone out.
+    On,
+    /// A turn is over.
+    Turn,
+    /// The journal is at its end.
+    End,
+}
+
+/// A session that is being replayed, to be looked at on the way.
+pub struct Replay<A: App, R> {
+    blocks: Blocks<R>,
+    block: Vec<u8>,
+    /// Where the next entry begins in it.
+    at: usize,
+    engine: Engine<Narrator<A>>,
+    session: Segment,
+    conns: Conns,
+    now: Time,
+    /// Bytes whose request has not been read to its end.
+    pending: Option<Pending>,
+    is_flushing: bool,
+    sent: Checksum,
+    has_sent: bool,
+    /// Bytes sent to each connection, by its index.
+    streams: Vec<u64>,
+    summary: Summary,
+}
+
+struct Pending {
+    conn: ConnId,
+    bytes: Vec<u8>,
+    foretold: Option<Foretold>,
+}
+
+impl<A: App, R: Read> Replay<A, R> {
+    /// Reads the beginning of a journal.
+    ///
+    /// # Errors
+    ///
+    /// When it is no journal, or one of another build, unless it is to be tried with `any_build`.
+    pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, Failure> {
+        let begin = || -> Result<Replay<A, R>, Fault> {
+            let mut blocks = Blocks::new(journal);
+            let mut block = Vec::new();
+            let segment = match blocks.read(&mut block)? {
+                Next::Block { is_first: true } => read_segment(&block).map_err(|fault| at(fault, blocks.offset()))?,
+                Next::Torn(bytes) => {
+                    return Err(Fault::Broken { offset: bytes, what: "it ends before its beginning is complete" });
+                }
+                Next::Block { .. } | Next::End => return Err(Fault::NotAJournal),
+            };
+            if segment.build != BUILD && !any_build {
+                return Err(Fault::OtherBuild(segment.build));
+            }
+            // The fields of another build's configuration need not be ours.
+            let config = config_from_text(&segment.config).map_err(|()| Fault::OtherBuild(segment.build.clone()))?;
+            let start = Start { unix_micros: segment.unix_micros, seed: segment.seed };
+            let mut app = Narrator::new(app);
+            if let Some((_, snapshot)) = &segment.start {
+                app.restore(snapshot);
+            } else if segment.number != 1 {
+                return Err(Fault::NoStart { segment: segment.number });
+            }
+            let mut engine = Engine::new(config, start, app);
+            engine.replay();
+            if let Some((residue, _)) = &segment.start {
+                engine.begin_anew(residue);
+            }
+            let now = engine.now();
+            let summary = Summary {
+                build: segment.build.clone(),
+                app: segment.app.clone(),
+                unix_micros: segment.unix_micros,
+                span: Duration::ZERO,
+                turn: segment.turn,
+                segments: 1,
+                confirmed: 0,
+                is_open_ended: false,
+                torn: None,
+                omitted_reloads: 0,
+                stats: engine.stats(),
+            };
+            Ok(Replay {
+                blocks,
+                at: block.len(),
+                block,
+                engine,
+                session: segment,
+                conns: Conns::default(),
+                now,
+                pending: None,
+                is_flushing: false,
+                sent: Checksum::new(0),
+                has_sent: false,
+                streams: Vec::new(),
+                summary,
+            })
+        };
+        begin().map_err(|fault| Failure { fault, summary: None })
+    }
+
+    /// The application.
+    pub fn app(&self) -> &A {
+        self.engine.app().inner()
+    }
+
+    /// The time of the session.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The number of the present turn.
+    pub fn turn(&self) -> u64 {
+        self.summary.turn
+    }
+
+    /// The type of the application it was recorded with.
+    pub fn recorded_app(&self) -> &str {
+        &self.session.app
+    }
+
+    /// From now on it is noted what happens; see [`events`](Self::events).
+    pub fn narrate(&mut self) {
+        self.engine.watched().narrate();
+    }
+
+    /// What has happened since the last call, when it is noted.
+    pub fn events(&mut self) -> Vec<Event> {
+        self.engine.watched().take_events()
+    }
+
+    /// What has been replayed so far.
+    pub fn summary(&self) -> Summary {
+        Summary { span: self.now - Time::ZERO, stats: self.engine.stats(), ..self.summary.clone() }
+    }
+
+    /// Replays one entry.
+    ///
+    /// # Errors
+    ///
+    /// See [`replay`].
+    pub fn step(&mut self) -> Result<Step, Failure> {
+        self.try_step().map_err(|fault| Failure { fault, summary: Some(Box::new(self.summary())) })
+    }
+
+    fn try_step(&mut self) -> Result<Step, Fault> {
+        if self.at == self.block.len() {
+            match self.blocks.read(&mut self.block)? {
+                Next::Block { is_first } => {
+                    self.at = 0;
+                    if is_first {
+                        self.at = self.block.len();
+                        return self.next_segment();
+                    }
+                }
+                Next::Torn(bytes) => {
+                    self.summary.torn = Some(bytes);
+                    return self.end();
+                }
+                Next::End => return self.end(),
+            }
+        }
+        let block = std::mem::take(&mut self.block);
+        let mut from = Cursor::new(&block[self.at..]);
+        let outcome = self.enter(&mut from);
+        self.at = block.len() - from.left();
+        self.block = block;
+        outcome.map_err(|fault| at(fault, self.blocks.offset()))
+    }
+
+    /// The next segment of the same session.
+    fn next_segment(&mut self) -> Result<Step, Fault> {
+        self.run_pending()?;
+        let offset = self.blocks.offset();
+        let segment = read_segment(&self.block).map_err(|fault| at(fault, offset))?;
+        let broken = |what| Err(Fault::Broken { offset, what });
+        if segment.session != self.session.session {
+            return broken("a segment of another session follows");
+        }
+        if segment.number != self.session.number + 1 || segment.chain != self.blocks.before() {
+            return broken("a segment is missing");
+        }
+        if self.is_flushing {
+            return broken("a segment begins in the middle of a turn");
+        }
+        if let Some((residue, _)) = &segment.start {
+            if !self.engine.is_blank() {
+                return Err(self.differs("nobody should be here when a segment begins, and somebody is".into()));
+            }
+            self.engine.begin_anew(residue);
+        }
+        self.conns = Conns::default();
+        self.sent = Checksum::new(0);
+        self.summary.segments += 1;
+        self.session = segment;
+        Ok(Step::On)
+    }
+
+    fn enter(&mut self, from: &mut Cursor<'_>) -> Result<Step, Fault> {
+        let kind = from.byte()?;
+        match kind {
+            format::ASKED | format::REFUSED | format::ANSWERED | format::REST | format::UNREAD_REST => {
+                let mut entry = Cursor::new(from.slice()?);
+                let pending = self.pending.as_mut().ok_or(Malformed)?;
+                pending.add(kind, &mut entry)?;
+                return Ok(Step::On);
+            }
+            _ => self.run_pending()?,
+        }
+        match kind {
+            format::TIME => self.now = Time::from_micros(self.now.as_micros().saturating_add(from.number()?)),
+            format::HEAD => {
+                let conn = self.conns.read(from)?;
+                let mut bytes = Vec::new();
+                Cursor::new(from.slice()?).shape(&mut bytes)?;
+                self.pending = Some(Pending { conn, bytes, foretold: None });
+            }
+            format::FLUSH => {
+                (self.is_flushing, self.has_sent) = (true, false);
+                self.summary.turn += 1;
+            }
+            format::WROTE => self.write(u64::MAX, Flow::Drained, from)?,
+            format::BLOCKED => {
+                let taken = from.number()?;
+                self.write(taken, Flow::Blocked, from)?;
+            }
+            format::FAILED => {
+                let taken = from.number()?;
+                self.fail_to_write(taken, from)?;
+            }
+            format::FLUSHED | format::FLUSHED_IN_SILENCE => {
+                let sent = if kind == format::FLUSHED { Some(from.take(8)?) } else { None };
+                self.flushed(sent)?;
+                return Ok(Step::Turn);
+            }
+            _ => self.enter_input(kind, from)?,
+        }
+        Ok(Step::On)
+    }
+
+    fn enter_input(&mut self, kind: u8, from: &mut Cursor<'_>) -> Result<(), Fault> {
+        if self.is_flushing {
+            return Err(Malformed.into());
+        }
+        let now = self.now;
+        match kind {
+            format::ACCEPT => {
+                let peer = from.address()?;
+                if let Ok(conn) = self.engine.handle_accept(now, peer) {
+                    self.engine.watched().note(now, Some(conn), format!("connects from {peer}"));
+                }
+            }
+            format::BYTES => {
+                let conn = self.conns.read(from)?;
+                self.engine.reenter(now, &Input::Bytes { conn, head: 0, bytes: from.slice()? });
+            }
+            format::HANGUP => {
+                let conn = self.conns.read(from)?;
+                self.engine.reenter(now, &Input::Hangup(conn));
+            }
+            format::WRITABLE => {
+                let conn = self.conns.read(from)?;
+                self.engine.reenter(now, &Input::Writable(conn));
+            }
+            format::TIMEOUT => self.engine.reenter(now, &Input::Timeout),
+            format::AUTHORIZED => {
+                let conn = self.conns.read(from)?;
+                let answer = Cursor::new(from.slice()?).authorization()?;
+                self.engine.reenter(now, &Input::Authorized(conn, &answer));
+            }
+            format::COMMAND => {
+                let command = from.slice()?;
+                self.engine.watched().note(now, None, format!("a command of {} bytes", command.len()));
+                self.engine.reenter(now, &Input::Command(command));
+            }
+            format::RELOAD => {
+                let contents = from.slice()?;
+                self.engine.watched().note(now, None, format!("a reload of {} bytes", contents.len()));
+                self.engine.reenter(now, &Input::Reload(contents));
+            }
+            format::OMITTED_RELOAD => {
+                let length = from.number()?;
+                self.summary.omitted_reloads += 1;
+                self.engine.watched().note(now, None, format!("a reload of {length} bytes, which were not recorded"));
+            }
+            format::OPERATOR => {
+                let command = Cursor::new(from.slice()?).operator()?;
+                self.engine.watched().note(now, None, format!("an operator: {command:?}"));
+                self.engine.reenter(now, &Input::Operator(&command));
+            }
+            format::REPORT_TAKEN => self.engine.reenter(now, &Input::ReportTaken),
+            format::DRAIN => {
+                if !self.engine.is_draining() {
+                    self.engine.watched().note(now, None, "drains".into());
+                }
+                self.engine.reenter(now, &Input::Drain);
+            }
+            format::STOP => self.engine.reenter(now, &Input::Stop),
+            format::SHED => self.engine.reenter(now, &Input::Shed),
+            format::OWNER => return Err(Fault::Owner),
+            _ => return Err(Malformed.into()),
+        }
+        self.note_ends();
+        Ok(())
+    }
+
+    /// The bytes of a request are complete, and so is what is known of it.
+    fn run_pending(&mut self) -> Result<(), Fault> {
+        let Some(Pending { conn, bytes, foretold }) = self.pending.take() else { return Ok(()) };
+        if self.is_flushing {
+            return Err(Malformed.into());
+        }
+        if let Some(foretold) = &foretold {
+            let what = match &foretold.asked {
+                Ok(facts) => format!("asks for {}", facts.path),
+                Err(refusal) => format!("asks wrongly: {}", refusal.sentence()),
+            };
+            self.engine.watched().note(self.now, Some(conn), what);
+        }
+        self.engine.foretell(foretold);
+        self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes });
+        self.note_ends();
+        if self.engine.is_at_a_loss() {
+            return Err(self.differs(format!("the request of conn={conn} is read at another moment")));
+        }
+        Ok(())
+    }
+
+    // ---- what goes out ----
+
+    fn write(&mut self, taken: u64, expected: Flow, from: &mut Cursor<'_>) -> Result<(), Fault> {
+        let (conn, socket, flow) = self.write_once(Socket::new(taken, false))?;
+        let is_same = match expected {
+            Flow::Blocked => matches!(flow, Ok(Flow::Blocked)) && socket.taken == taken,
+            _ => matches!(flow, Ok(Flow::Drained | Flow::Finished)),
+        };
+        self.compare(conn, socket, is_same, from)
+    }
+
+    fn fail_to_write(&mut self, taken: u64, from: &mut Cursor<'_>) -> Result<(), Fault> {
+        let (conn, socket, flow) = self.write_once(Socket::new(taken, true))?;
+        let is_same = flow.is_err() && socket.taken == taken;
+        self.compare(conn, socket, is_same, from)
+    }
+
+    fn write_once(&mut self, mut socket: Socket) -> Result<(ConnId, Socket, io::Result<Flow>), Fault> {
+        if !self.is_flushing {
+            return Err(Malformed.into());
+        }
+        let Some(conn) = self.engine.poll_writable() else {
+            return Err(self.differs("nothing more is sent, where something was".into()));
+        };
+        socket.checksum = checksum_for(conn);
+        let flow = self.engine.write_to(conn, &mut socket);
+        Ok((conn, socket, flow))
+    }
+
+    fn compare(&mut self, conn: ConnId, socket: Socket, is_same: bool, from: &mut Cursor<'_>) -> Result<(), Fault> {
+        let recorded = from.take(2)?;
+        let checksum = socket.checksum.finish();
+        self.sent.write_u64(checksum);
+        self.has_sent = true;
+        let byte = self.stream(conn);
+        if !is_same || (checksum as u16).to_le_bytes() != recorded {
+            let what = format!("{} bytes, which begin with {}", socket.taken, socket.sample.escape_ascii());
+            return Err(Fault::Diverged(Box::new(Divergence { conn: Some(conn), byte, what })));
+        }
+        self.streams[conn.index()] = byte + socket.taken;
+        Ok(())
+    }
+
+    fn stream(&mut self, conn: ConnId) -> u64 {
+        if conn.index() >= self.streams.len() {
+            self.streams.resize(conn.index() + 1, 0);
+        }
+        self.streams[conn.index()]
+    }
+
+    fn flushed(&mut self, recorded: Option<&[u8]>) -> Result<(), Fault> {
+        if !self.is_flushing {
+            return Err(Malformed.into());
+        }
+        if let Some(conn) = self.engine.poll_writable() {
+            let byte = self.stream(conn);
+            let what = "it was sent nothing then".to_owned();
+            return Err(Fault::Diverged(Box::new(Divergence { conn: Some(conn), byte, what })));
+        }
+        let is_same = match recorded {
+            Some(recorded) => self.has_sent && self.sent.finish().to_le_bytes() == recorded,
+            None => !self.has_sent,
+        };
+        if !is_same {
+            return Err(self.differs("something else was sent in this turn".into()));
+        }
+        self.is_flushing = false;
+        self.summary.confirmed += u64::from(self.has_sent);
+        self.drop_closed();
+        Ok(())
+    }
+
+    fn drop_closed(&mut self) {
+        self.note_ends();
+        while let Some(conn) = self.engine.poll_closed() {
+            if let Some(stream) = self.streams.get_mut(conn.index()) {
+                *stream = 0;
+            }
+        }
+    }
+
+    /// The journal has come to its end, perhaps in the middle of a turn.
+    fn end(&mut self) -> Result<Step, Fault> {
+        if let Some(Pending { conn, bytes, foretold }) = self.pending.take() {
+            // If the application panicked when it was asked, nothing is foretold; then the request stays unread.
+            let is_known = foretold.as_ref().is_some_and(|it| it.asked.is_err() || it.answers != Answers::default());
+            self.engine.foretell(foretold.filter(|_| is_known));
+            self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes });
+            self.summary.is_open_ended = true;
+        }
+        if self.is_flushing {
+            self.is_flushing = false;
+            self.summary.is_open_ended = true;
+            while let Some(conn) = self.engine.poll_writable() {
+                // Nobody knows what became of it.
+                let _ = self.engine.write_to(conn, &mut io::sink());
+            }
+            self.drop_closed();
+        }
+        Ok(Step::End)
+    }
+
+    fn differs(&self, what: String) -> Fault {
+        Fault::Diverged(Box::new(Divergence { conn: None, byte: 0, what }))
+    }
+
+    /// Notes why connections have ended, which the application is not told.
+    fn note_ends(&mut self) {
+        for (conn, reason) in self.engine.take_ends() {
+            self.engine.watched().note_end(self.now, conn, reason);
+        }
+    }
+
+    /// What is there now, for a person.
+    pub fn state(&self) -> String {
+        let mut text = format!("turn {} at {}\n{}\n", self.summary.turn, self.now, self.engine.stats().line());
+        let mut after = None;
+        loop {
+            let page = self.engine.lobbies(after, 1000);
+            for lobby in page.items {
+                let locked = if lobby.locked { " locked" } else { "" };
+                let (code, epoch, seq) = (&lobby.code, lobby.epoch, lobby.seq);
+                text.push_str(&format!("lobby {code} members={} epoch={epoch} seq={seq}{locked}\n", lobby.members));
+                for seat in self.engine.lobby_members(code, None, usize::MAX).items {
+                    let (user, peer, queued) = (&seat.user, seat.peer, seat.queued_bytes);
+                    text.push_str(&format!(
+                        "  {user:?} conn={} peer={peer} queued_bytes={queued} idle={:.3}s\n",
+                        seat.seat,
+                        seat.idle.as_secs_f64()
+                    ));
+                }
+            }
+            after = page.next;
+            if after.is_none() {
+                return text;
+            }
+        }
+    }
+}
+
+impl Pending {
+    fn add(&mut self, kind: u8, entry: &mut Cursor<'_>) -> Result<(), Malformed> {
+        match kind {
+            format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
+            format::UNREAD_REST => entry.shape(&mut self.bytes)?,
+            format::ANSWERED => {
+                let foretold = self.foretold.as_mut().ok_or(Malformed)?;
+                foretold.answers = entry.answers()?;
+            }
+            _ => {
+                let asked = if kind == format::ASKED { Ok(entry.facts()?) } else { Err(entry.refusal()?) };
+                self.foretold = Some(Foretold { asked, answers: Answers::default() });
+            }
+        }
+        // An entry of a few bytes may stand for many.
+        if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(Malformed) }
+    }
+}
+
+fn read_segment(block: &[u8]) -> Result<Segment, Fault> {
+    let mut from = Cursor::new(block);
+    let segment = if from.byte()? == format::SEGMENT { from.segment()? } else { return Err(Malformed.into()) };
+    if from.is_empty() { Ok(segment) } else { Err(Malformed.into()) }
+}
+
+pub(super) fn segment_number(block: &[u8]) -> Option<u64> {
+    read_segment(block).ok().map(|segment| segment.number)
+}
+
+fn at(fault: Fault, offset: u64) -> Fault {
+    match fault {
+        Fault::Broken { offset: 0, what } => Fault::Broken { offset, what },
+        other => other,
+    }
+}
+
+/// A socket that takes what was taken when the session was recorded.
+struct Socket {
+    budget: u64,
+    fails: bool,
+    taken: u64,
+    checksum: Checksum,
+    sample: Vec<u8>,
+}
+
+impl Socket {
+    fn new(budget: u64, fails: bool) -> Socket {
+        Socket { budget, fails, taken: 0, checksum: Checksum::new(0), sample: Vec::new() }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = (self.budget - self.taken).min(bytes.len() as u64) as usize;
+        if room == 0 && !bytes.is_empty() {
+            return Err(if self.fails { io::ErrorKind::BrokenPipe } else { io::ErrorKind::WouldBlock }.into());
+        }
+        self.checksum.write(&bytes[..room]);
+        self.taken += room as u64;
+        let shown = room.min(SAMPLE - self.sample.len());
+        self.sample.extend_from_slice(&bytes[..shown]);
+        Ok(room)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+#!/usr/bin/env python3
+"""Is what real clients did with the server replayed, by another process, to the last byte?
+
+    tests/clients/run --journal [--seconds 10] [path/to/lobbyd]
+
+Python's `websockets` and npm's `ws` join, talk, flood, leave and vanish; one client never answers. The server writes a
+journal, in small segments. It is stopped with SIGTERM the first time and killed with SIGKILL the second, in the middle of
+everything; each time `lobbyd replay` must confirm all that was sent, and know of every message that a client has seen
+acknowledged. Exit 0 only if all of it held.
+"""
+
+import argparse
+import asyncio
+import glob
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+
+from lobbyd import Lobbyd, default_binary
+from peers import Closed, Node, Python
+
+LOBBIES = ["chess", "go", "halma"]
+PYTHONS, NODES = 24, 8
+
+
+class Crowd:
+    """Clients that come, talk and go until they are told to stop."""
+
+    def __init__(self, server, seed):
+        self.server = server
+        self.random = random.Random(seed)
+        self.acked = self.connections = 0
+        self.kinds = set()
+        self.over = False
+
+    async def live(self, library, user):
+        while not self.over:
+            try:
+                await self.visit(library, user)
+            except (OSError, ConnectionError, asyncio.TimeoutError):
+                pass
+            except Exception as error:      # each library has exceptions of its own for a connection that is gone
+                if "websockets" not in type(error).__module__:
+                    raise
+            await asyncio.sleep(self.random.random() / 10)
+
+    async def visit(self, library, user):
+        client = await library.open(self.server.url(self.random.choice(LOBBIES), user))
+        self.connections += 1
+        reader = asyncio.create_task(self.read(client))
+        try:
+            for number in range(self.random.randrange(1, 12)):
+                if self.over:
+                    return
+                await client.say("broadcast", data="ünïcode " * self.random.randrange(20), ref=number)
+                await asyncio.sleep(self.random.random() / 20)
+            end = self.random.choice(["flood", "leave", "drop", "close", "binary"])
+            self.kinds.add(end)
+            if end == "flood":
+                for _ in range(400):
+                    await client.say("move", to="e4")
+            elif end == "binary":
+                await client.send(os.urandom(3000))
+            elif end == "leave":
+                await client.say("leave")
+            if end in ("drop", "flood"):
+                await client.drop()
+            else:
+                await client.close()
+        finally:
+            await asyncio.wait([reader], timeout=2)
+            reader.cancel()
+
+    async def read(self, client):
+        while not isinstance(frame := await client._next(), Closed):
+            if isinstance(frame, str) and frame.startswith('{"type":"ack"'):
+                self.acked += 1
+
+
+def silent(server):
+    """A client that comes in and never answers anything again."""
+    sock = socket.create_connection(("127.0.0.1", server.port))
+    sock.sendall(b"GET /ws/silence?token=silent HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+    return sock
+
+
+def replay(binary, *args):
+    done = subprocess.run([binary, "replay", *args], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def figures(text):
+    """The lines of a summary, by name."""
+    return {line[:24].strip(): line[24:].strip() for line in text.splitlines()}
+
+
+async def session(binary, path, seconds, how):
+    args = ["--journal", path, "--journal-max-bytes", "256KiB", "--ping-interval", "2s", "--pong-timeout", "1s",
+            "--max-connections", "25", "--log", "warn,lobbyd=info"]
+    with Lobbyd(binary, *args) as server:
+        crowd, node = Crowd(server, seconds), Node()
+        sock = silent(server)
+        await (await node.open(server.url("chess", "first"))).close()      # starts the one process of all of them
+        users = [(Python(), f"python{n % (PYTHONS - 4)}") for n in range(PYTHONS)] + [(node, f"node{n}") for n in range(NODES)]
+        tasks = [asyncio.create_task(crowd.live(library, user)) for library, user in users]
+        await asyncio.sleep(seconds)
+        if how == signal.SIGTERM:
+            crowd.over = True
+        os.kill(server.pid, how)
+        code = await asyncio.to_thread(server.exit_code, 40)
+        crowd.over = True
+        await asyncio.wait(tasks, timeout=10)
+        for task in tasks:
+            if task.done():
+                task.result()
+            task.cancel()
+        await node.stop()
+        sock.close()
+    return crowd, code
+
+
+def check(holds, what):
+    if not holds:
+        raise AssertionError(what)
+
+
+async def main(binary, seconds):
+    with tempfile.TemporaryDirectory(prefix="lobbyd-journal-") as folder:
+        path = os.path.join(folder, "session")
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            crowd, ended = await session(binary, path, seconds, how)
+            check(ended in ((0, 3) if how == signal.SIGTERM else (-signal.SIGKILL,)), f"the server ended with {ended}")
+            code, out, err = replay(binary, path)
+            check(code == 0, f"replay after {how.name} ends with {code}: {err}\n{out}")
+            summary = figures(out)
+            check(crowd.acked > 0 and crowd.connections > 20, f"the clients did little: {vars(crowd)}")
+            check(int(summary["messages in"]) >= crowd.acked, f"{crowd.acked} were acknowledged: {summary}")
+            check(int(summary["connections"]) >= crowd.connections, f"{crowd.connections} came: {summary}")
+            check(int(summary["turns confirmed"]) > 100, summary)
+            size = sum(os.path.getsize(segment) for segment in glob.glob(path + ".*"))
+            print(f"{how.name}: {summary['recorded']} in {summary['segments']} segments, {summary['connections']} connections, "
+                  f"{summary['messages in']} messages, {summary['turns confirmed']} turns confirmed, "
+                  f"{summary['times real time']} times as fast; {size} bytes of journals")
+        code, out, _ = replay(binary, path, "--print", "--user", "silent")
+        stale = [line for line in out.splitlines() if "leaves: 4201 stale" in line]
+        check(code == 0 and len(stale) == 1, f"the timeline has the silent client go once, as stale:\n{out}")
+        print(stale[0])
+        code, out, _ = replay(binary, path, "--stop-at", "50")
+        check(code == 0 and out.startswith("turn 50 at "), out)
+
+        # The same journal with a byte changed, and what is none.
+        last = sorted(glob.glob(path + ".*"))[-1]
+        with open(last, "r+b") as file:
+            file.seek(os.path.getsize(last) // 2)
+            byte = file.read(1)
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte[0] ^ 1]))
+        code, _, err = replay(binary, path)
+        check(code == 5 and "it is damaged before byte" in err, f"a damaged journal ends with {code}: {err}")
+        check(replay(binary, __file__)[0] == 5, "a script is no journal")
+        check(replay(binary, os.path.join(folder, "missing"))[0] == 2, "there is none of that name")
+    print("all held")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("lobbyd", nargs="?", default=default_binary())
+    given = parser.parse_args()
+    try:
+        asyncio.run(main(given.lobbyd, given.seconds))
+    except AssertionError as error:
+        sys.exit(f"journal.py: {error}")

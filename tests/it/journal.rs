@@ -1,0 +1,826 @@
+//! Sessions that are recorded and replayed: what a journal holds, what it leaves out, and what becomes of broken ones.
+
+use std::cell::Cell;
+use std::fs;
+use std::io::{self, Read};
+use std::panic::{self, AssertUnwindSafe};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
+use lobbyd::journal::{self, Failure, Fault, Replay, Sink, Step, Summary};
+use lobbyd::net::{Error, Server, Status, open_journal};
+use lobbyd::sim::wire::{self, Received};
+use lobbyd::{
+    App, Authorization, Bytes, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
+    OperatorCommand, Request, Secrets, Speech, Start, Time,
+};
+
+use crate::net::Client;
+
+const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
+
+/// An engine and a driver without sockets.
+struct Site<A: App> {
+    engine: Engine<A>,
+    now: Time,
+    conns: Vec<ConnId>,
+}
+
+impl<A: App> Site<A> {
+    fn new(config: Config, app: A) -> Site<A> {
+        Site::with(config, app, Vec::new())
+    }
+
+    fn with(config: Config, app: A, sink: impl Sink) -> Site<A> {
+        let mut engine = Engine::new(config, START, app);
+        journal::record(&mut engine, START, sink).expect("it can be recorded");
+        Site { engine, now: Time::ZERO, conns: Vec::new() }
+    }
+
+    fn accept(&mut self) -> ConnId {
+        let conn = self.engine.handle_accept(self.now, "127.0.0.1:4000".parse().expect("an address")).expect("room");
+        self.conns.push(conn);
+        conn
+    }
+
+    fn connect(&mut self, target: &str, lines: &[&str]) -> ConnId {
+        let conn = self.accept();
+        self.bytes(conn, &wire::upgrade_request(target, lines));
+        conn
+    }
+
+    fn bytes(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.engine.handle_bytes(self.now, conn, bytes);
+    }
+
+    fn turn(&mut self) {
+        self.now = self.now + Duration::from_millis(10);
+        self.engine.handle_timeout(self.now);
+        while let Some(conn) = self.engine.poll_writable() {
+            let _ = self.engine.write_to(conn, &mut io::sink());
+        }
+        while self.engine.poll_closed().is_some() {}
+    }
+
+    fn journal(&mut self) -> Vec<u8> {
+        journal::finish(&mut self.engine).expect("it was recorded in memory")
+    }
+}
+
+/// A session in which most things happen that can be recorded.
+fn session() -> Vec<u8> {
+    let mut site = Site::new(Config::default(), Relay::default());
+    let ann = site.connect("/ws/chess?token=ann", &[]);
+    let bob = site.connect("/ws/chess?token=bob", &[]);
+    site.turn();
+    site.bytes(ann, &wire::text(r#"{"type":"broadcast","data":"hello","ref":1}"#));
+    site.engine.handle_command(site.now, b"anything");
+    site.engine.handle_reload(site.now, b"very-secret list");
+    site.turn();
+    site.connect("/ws/chess?token=eve", &["Origin: https://evil.example"]);
+    let half = site.accept();
+    site.bytes(half, b"GET /ws/chess?tok");
+    site.turn();
+    site.bytes(half, b"en=cid HTTP/1.1\nSo: wrong\n\n");
+    site.engine.handle_hangup(site.now, bob);
+    site.turn();
+    site.engine.handle_drain(site.now);
+    site.turn();
+    site.journal()
+}
+
+fn replay(journal: &[u8]) -> Result<Summary, Failure> {
+    journal::replay(journal, Relay::default())
+}
+
+#[test]
+fn what_was_sent_is_sent_again() {
+    let summary = replay(&session()).expect("nothing differs");
+    assert_eq!((summary.turn, summary.is_open_ended, summary.torn, summary.omitted_reloads), (5, false, None, 1));
+    let counters = &summary.stats.counters;
+    assert_eq!((counters.accepted, counters.joined, counters.messages_in), (4, 2, 1));
+    assert_eq!(counters.closed(CloseReason::ForbiddenOrigin), 1);
+    assert_eq!(summary.span, Duration::from_millis(50));
+}
+
+/// A ping finds room only when the answers to those before it have been taken, which is nobody's command.
+#[test]
+fn that_an_operator_took_an_answer_is_recorded() {
+    let mut site = Site::new(Config::default(), Relay::default());
+    site.connect("/ws/chess?token=ann", &[]);
+    site.turn();
+    let ping = || OperatorCommand::Ping { user: "ann".into(), timeout: Duration::from_millis(10) };
+    while site.engine.handle_operator(site.now, ping()).is_ok() {}
+    (0..20).for_each(|_| site.turn());
+    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "nobody has taken an answer");
+    while site.engine.poll_operator().is_some() {}
+    assert!(site.engine.handle_operator(site.now, ping()).is_ok());
+    site.turn();
+    let stats = site.engine.stats();
+    assert_eq!(replay(&site.journal()).expect("nothing differs").stats, stats);
+}
+
+// ---- secrets ----
+
+/// What the application is asked must not be asked again.
+struct Doorman(Rc<Cell<u32>>);
+
+impl App for Doorman {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        self.0.set(self.0.get() + 1);
+        // A draw that a replay must make up for.
+        cx.random().next_u64();
+        match request.token() {
+            Some("secret-late") => Authorization::Pending { user: Some("late".into()) },
+            Some(token) if token.starts_with("secret") => Authorization::allow(format!("user{}", token.len())),
+            _ => Authorization::Refuse(CloseReason::Unauthorized),
+        }
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        let lot = cx.random().next_u64();
+        cx.send_to_conn(who.conn(), &Frame::text(&format!("{} {lot}", who.user())));
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+#[test]
+fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
+    let asked = Rc::new(Cell::new(0));
+    let mut site = Site::new(Config::default(), Doorman(Rc::clone(&asked)));
+    site.connect("/ws/a?x=secret-q&token=secret-query", &["Cookie: id=secret-cookie", "X-Api-Key: secret-key"]);
+    site.connect("/ws/a", &["Authorization: Bearer secret-header"]);
+    let coded = data_encoding_of("secret-subprotocol");
+    site.connect("/ws/a", &[&format!("Sec-WebSocket-Protocol: base64url.bearer.lobby.{coded}, other")]);
+    site.turn();
+    let late = site.connect("/ws/a?token=secret-late", &[]);
+    site.bytes(late, &wire::text("early"));
+    site.turn();
+    site.engine.handle_authorized(site.now, late, Authorization::allow("late"));
+    site.turn();
+    // In pieces, wrong, and behind a request that is refused.
+    for pieces in [
+        &["GET /ws/a?token=sec", "ret-torn HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret-t", "orn\r\n\r\n"][..],
+        &["GET /ws/a HTTP/1.1\nAuthorization: Bearer secret-bare\n", "Cookie: secret-after\n\n"],
+        &["GET /health/live HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nAuthorization: Bearer secret-piped\r\n\r\n"],
+        &["POST /ws/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret-post\r\n\r\n"],
+    ] {
+        let conn = site.accept();
+        pieces.iter().for_each(|piece| site.bytes(conn, piece.as_bytes()));
+        site.turn();
+    }
+    assert_eq!(asked.get(), 4);
+    let (stats, journal) = (site.engine.stats(), site.journal());
+    for word in ["secret-", &coded] {
+        assert!(!journal.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");
+    }
+    let again = Rc::new(Cell::new(0));
+    let summary = journal::replay(&*journal, Doorman(Rc::clone(&again))).expect("nothing differs");
+    assert_eq!((again.get(), summary.stats), (0, stats));
+}
+
+fn data_encoding_of(token: &str) -> String {
+    // base64url without padding; the test has no other use for a library.
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::new();
+    for chunk in token.as_bytes().chunks(3) {
+        let word = chunk.iter().fold(0u32, |word, &byte| word << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let digits = (0..=chunk.len()).map(|at| char::from(DIGITS[(word >> (18 - 6 * at)) as usize & 63]));
+        text.extend(digits);
+    }
+    text
+}
+
+#[test]
+fn a_reload_is_kept_only_when_that_is_wanted() {
+    let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"very-secret");
+    assert!(!has(&session()));
+    let config = Config { journal_secrets: Secrets::Keep, ..Config::default() };
+    let mut site = Site::new(config, Relay::new(Auth::Tokens(Tokens::default())));
+    site.engine.handle_reload(site.now, b"very-secret ann");
+    site.turn();
+    let journal = site.journal();
+    assert!(has(&journal));
+    assert_eq!(replay(&journal).expect("nothing differs").omitted_reloads, 0);
+}
+
+// ---- differences ----
+
+/// Says something else in every process, or so it seems.
+struct Moody(u8);
+
+impl App for Moody {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        match message {
+            Message::Text("mood") => cx.broadcast_to_lobby(
+                from.lobby(),
+                lobbyd::Exclude::None,
+                &Frame::text(if self.0 == 0 { "good" } else { "evil" }),
+            ),
+            Message::Text("more") if self.0 == 1 => cx.send_to_user(from.user(), &Frame::text("more")),
+            Message::Text("less") if self.0 == 0 => cx.send_to_user(from.user(), &Frame::text("less")),
+            Message::Text("less") => lobbyd::Sent::default(),
+            _ => cx.broadcast_from(from, &Frame::text("as ever")),
+        };
+    }
+}
+
+#[test]
+fn the_first_difference_is_named_by_turn_connection_and_byte() {
+    #[track_caller]
+    fn check(word: &str, named: bool, words: &str) {
+        let mut site = Site::new(Config::default(), Moody(0));
+        let users = ["ann", "bob"].map(|user| site.connect(&format!("/ws/a?token={user}"), &[]));
+        site.turn();
+        for word in ["other", word, "other"] {
+            site.bytes(users[1], &wire::text(word));
+            site.turn();
+        }
+        let journal = site.journal();
+        assert_eq!(journal::replay(&*journal, Moody(0)).expect("nothing differs").turn, 4);
+        let failure = journal::replay(&*journal, Moody(1)).expect_err("something differs");
+        assert_eq!(failure.summary.as_ref().map(|summary| summary.turn), Some(3), "{failure}");
+        let Fault::Diverged(divergence) = &failure.fault else { panic!("{failure}") };
+        assert!(failure.to_string().contains(words), "{failure}");
+        if named {
+            // The 101, and then `as ever` in its frame.
+            let answer = 129 + 2 + 7;
+            assert_eq!((divergence.conn, divergence.byte), (Some(users[0]), answer), "{failure}");
+        }
+    }
+    check("mood", true, r"6 bytes, which begin with \x81\x04evil");
+    check("more", false, "which begin with");
+    check("less", false, "nothing more is sent");
+}
+
+#[test]
+fn what_the_owner_does_by_a_closure_ends_a_replay() {
+    let check = |act: fn(&mut Site<Relay>)| {
+        let mut site = Site::new(Config::default(), Relay::default());
+        site.connect("/ws/a?token=ann", &[]);
+        site.turn();
+        act(&mut site);
+        site.turn();
+        let failure = replay(&site.journal()).expect_err("it cannot be known");
+        assert!(matches!(failure.fault, Fault::Owner), "{failure}");
+        assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the application's owner"), "{failure}");
+    };
+    check(|site| {
+        site.engine.act(site.now, |_, cx| cx.close_user("ann", CloseReason::Kicked));
+    });
+    check(|site| {
+        site.engine.app_mut();
+    });
+}
+
+// ---- broken journals ----
+
+/// Replays whatever it is. A panic fails the test.
+fn fault_of(journal: &[u8]) -> Option<Fault> {
+    replay(journal).err().map(|failure| {
+        assert!(!failure.to_string().is_empty());
+        failure.fault
+    })
+}
+
+#[test]
+fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
+    let journal = session();
+    let whole = replay(&journal).expect("nothing differs");
+    let mut turns = 0;
+    for end in 0..journal.len() {
+        match replay(&journal[..end]) {
+            Ok(summary) => {
+                assert!(summary.turn >= turns, "cut at {end}");
+                turns = summary.turn;
+            }
+            // Before the segment's own block is complete there is nothing to use.
+            Err(Failure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
+            Err(Failure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
+            Err(failure) => panic!("cut at {end}: {failure}"),
+        }
+    }
+    assert_eq!(turns, whole.turn);
+}
+
+#[test]
+fn a_flipped_bit_is_noticed_wherever_it_is() {
+    let journal = session();
+    for bit in 0..journal.len() * 8 {
+        let mut broken = journal.clone();
+        broken[bit / 8] ^= 1 << (bit % 8);
+        match fault_of(&broken) {
+            Some(Fault::NotAJournal | Fault::OtherVersion(_)) => assert!(bit / 8 < 17, "bit {bit}"),
+            Some(Fault::Broken { .. }) => assert!(bit / 8 >= 17, "bit {bit}"),
+            other => panic!("bit {bit}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_journal_is_said_to_be_none() {
+    let journal = session();
+    assert!(matches!(fault_of(b""), Some(Fault::Empty)));
+    assert!(matches!(fault_of(b"{}"), Some(Fault::NotAJournal)));
+    assert!(matches!(fault_of(&[0; 100]), Some(Fault::NotAJournal)));
+    assert!(matches!(fault_of(&journal[20..]), Some(Fault::NotAJournal)));
+    let other = [&b"lobbyd journal 2\n"[..], &journal[17..]].concat();
+    assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "2"));
+    // Whatever follows is not taken for a part of it.
+    for more in [&b"more"[..], &[0; 64], &journal] {
+        assert!(fault_of(&[&journal, more].concat()).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
+    }
+    assert!(matches!(fault_of(&[&journal[..], &journal].concat()), Some(Fault::Broken { .. })), "another session");
+}
+
+/// Of a block that says it is long, only what is there is read.
+#[test]
+fn a_length_costs_no_memory() {
+    let journal = session();
+    for length in [u32::MAX, 64 << 20, (64 << 20) + 1] {
+        // Well checked, but there is nothing behind it.
+        let check = crc32(0, &length.to_le_bytes());
+        let claimed =
+            [&b"lobbyd journal 1\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
+        assert!(matches!(fault_of(&claimed.concat()), Some(Fault::Broken { .. })), "{length}");
+    }
+}
+
+/// CRC-32 as in IEEE 802.3, begun with another.
+fn crc32(before: u32, bytes: &[u8]) -> u32 {
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            let mut crc = byte as u32;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+                bit += 1;
+            }
+            table[byte] = crc;
+            byte += 1;
+        }
+        table
+    };
+    !bytes.iter().fold(!before, |crc, &byte| crc >> 8 ^ TABLE[(crc as u8 ^ byte) as usize])
+}
+
+/// A journal in which everything but the checks is wrong: only a faulty build writes one, and it must not do harm either.
+#[test]
+fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
+    let journal = session();
+    let blocks = blocks_of(&journal);
+    assert!(blocks.len() > 5);
+    let mut faults = 0;
+    for block in 1..blocks.len() {
+        for at in 0..blocks[block].len() {
+            for byte in [0, 1, 0x7f, 0x80, 0xff, blocks[block][at] ^ 1, blocks[block][at].wrapping_add(1)] {
+                let mut blocks = blocks.clone();
+                blocks[block][at] = byte;
+                match fault_of(&written(&blocks)) {
+                    None => {}
+                    Some(Fault::Broken { .. } | Fault::Diverged(_) | Fault::Owner) => faults += 1,
+                    Some(other) => panic!("byte {at} of block {block}: {other}"),
+                }
+            }
+        }
+    }
+    assert!(faults > 1000, "{faults}");
+}
+
+/// The payloads of a journal of one segment.
+fn blocks_of(journal: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = &journal[17..];
+    let mut blocks = Vec::new();
+    while let Some((header, more)) = rest.split_first_chunk::<12>() {
+        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        blocks.push(more[..length].to_vec());
+        rest = &more[length..];
+    }
+    blocks
+}
+
+/// A segment with these payloads.
+fn written(blocks: &[Vec<u8>]) -> Vec<u8> {
+    let mut journal = b"lobbyd journal 1\n".to_vec();
+    let mut chain = 0;
+    for block in blocks {
+        let length = (block.len() as u32).to_le_bytes();
+        journal.extend_from_slice(&length);
+        journal.extend_from_slice(&crc32(chain, &length).to_le_bytes());
+        chain = crc32(chain, block);
+        journal.extend_from_slice(&chain.to_le_bytes());
+        journal.extend_from_slice(block);
+    }
+    journal
+}
+
+#[test]
+fn another_build_is_named_and_may_be_tried() {
+    let mut blocks = blocks_of(&session());
+    assert_eq!(written(&blocks), session(), "the test writes as the journal does");
+    let at = blocks[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
+    blocks[0][at.expect("it names its build")] ^= 1;
+    let other = written(&blocks);
+    assert!(matches!(fault_of(&other), Some(Fault::OtherBuild(build)) if build != journal::BUILD));
+    assert!(Replay::open(&*other, Relay::default(), true).is_ok());
+}
+
+/// Does not survive a certain word.
+struct Fragile;
+
+impl App for Fragile {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        assert_ne!(request.token(), Some("nobody"), "nobody comes in");
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, message: Message<'_>) {
+        assert_ne!(message, Message::Text("boom"));
+    }
+}
+
+#[test]
+fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
+    for (token, word) in [("ann", "boom"), ("nobody", "well")] {
+        let kept = Rc::default();
+        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, kept: Rc::clone(&kept) });
+        let panics = AssertUnwindSafe(|| {
+            let conn = site.connect(&format!("/ws/a?token={token}"), &[]);
+            site.turn();
+            site.bytes(conn, &wire::text(word));
+        });
+        assert!(panic::catch_unwind(panics).is_err());
+        drop(site);
+        let replay = AssertUnwindSafe(|| journal::replay(&**kept.borrow(), Fragile));
+        match panic::catch_unwind(replay) {
+            // It panics again, where somebody can look at it.
+            Err(_) => assert_eq!(word, "boom"),
+            // It is not asked again, and what it would have said is not known.
+            Ok(summary) => {
+                let summary = summary.expect("nothing differs");
+                assert_eq!((word, summary.is_open_ended, summary.stats.pending), ("well", true, 1));
+            }
+        }
+    }
+}
+
+// ---- what cannot be written ----
+
+/// A disk that takes so many bytes, and then none for ever.
+struct Disk {
+    left: usize,
+    kept: Rc<std::cell::RefCell<Vec<u8>>>,
+}
+
+impl Sink for Disk {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
+        let bytes = [block, rest].concat();
+        let taken = bytes.len().min(self.left);
+        self.left -= taken;
+        self.kept.borrow_mut().extend_from_slice(&bytes[..taken]);
+        if taken == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+}
+
+#[test]
+fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
+    for on_error in [OnJournalError::Stop, OnJournalError::Continue] {
+        let config = Config { journal_on_error: on_error, ..Config::default() };
+        let kept = Rc::default();
+        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, kept: Rc::clone(&kept) });
+        let ann = site.connect("/ws/a?token=ann", &[]);
+        let bob = site.connect("/ws/a?token=bob", &[]);
+        site.turn();
+        let mut before = site.engine.stats().counters.bytes_out;
+        let mut refused = 0;
+        for _ in 0..100 {
+            site.bytes(ann, &wire::text(&"x".repeat(100)));
+            let mut out = Vec::new();
+            while let Some(conn) = site.engine.poll_writable() {
+                refused += u32::from(site.engine.write_to(conn, &mut out).is_err());
+            }
+            before += out.len() as u64;
+        }
+        assert!(site.engine.ending(bob).is_none(), "a member is not to blame");
+        let recording = site.engine.recording().expect("it was recorded");
+        assert!(recording.has_failed);
+        match on_error {
+            OnJournalError::Stop => assert!(refused > 10),
+            OnJournalError::Continue => assert_eq!((refused, before), (0, site.engine.stats().counters.bytes_out)),
+        }
+        let kept = kept.borrow();
+        let summary = journal::replay(&**kept, Verbatim::default()).expect("what is there is good");
+        assert!(summary.torn.is_some() && summary.confirmed > 5, "{summary:?}");
+    }
+}
+
+#[test]
+fn a_configuration_that_cannot_be_written_is_refused() {
+    let config = Config { auth_timeout: Duration::from_nanos(10_000_001_234), ..Config::default() };
+    let mut engine = Engine::new(config, START, Relay::default());
+    let error = journal::record(&mut engine, START, Vec::new()).expect_err("a replay would wait for another time");
+    assert!(error.to_string().contains("a part of a millisecond"), "{error}");
+}
+
+/// What is larger than the buffer is one block with all of it.
+#[test]
+fn large_inputs_are_recorded_whole() {
+    let mut site = Site::new(Config::default(), Relay::default());
+    let ann = site.connect("/ws/a?token=ann", &[]);
+    site.turn();
+    for length in [200_000, 262_000, 262_144, 300_000, 1_000_000] {
+        site.engine.handle_command(site.now, &vec![b'c'; length]);
+        site.bytes(ann, &vec![0xff; length]);
+        site.turn();
+    }
+    let stats = site.engine.stats();
+    assert_eq!(replay(&site.journal()).expect("nothing differs").stats, stats);
+}
+
+// ---- segments ----
+
+/// A folder that is there while the test runs.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).expect("a place for files");
+        Folder(path)
+    }
+
+    fn journal(&self) -> PathBuf {
+        self.0.join("session")
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).expect("a folder").map(|entry| entry.expect("an entry").path());
+        let mut paths: Vec<PathBuf> = entries.collect();
+        paths.sort();
+        paths
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn read_all(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    open_journal(path).expect("it is there").read_to_end(&mut bytes).expect("it can be read");
+    bytes
+}
+
+const SHORT: Option<Duration> = Some(Duration::from_millis(5));
+
+/// Draws a lot for each that comes, and remembers how many have.
+#[derive(Default)]
+struct Lots(u8);
+
+impl App for Lots {
+    const SPEECH: Speech = Speech::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        self.0 += 1;
+        let lot = cx.random().next_u64();
+        cx.send_to_conn(who.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        Some(vec![self.0])
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) {
+        self.0 = snapshot[0];
+    }
+}
+
+/// Comes, says so much and goes. Returns the name of its seat.
+fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
+    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
+    assert!(matches!(client.next(server), Received::Answer(101, _)));
+    let welcome = client.json(server);
+    assert_eq!(welcome["type"], "welcome");
+    while !matches!(client.next(server), Received::Text(text) if text.contains("presence_state")) {}
+    for n in 0..messages {
+        client.send(&wire::text(&format!(r#"{{"type":"broadcast","data":"{}","ref":{n}}}"#, "x".repeat(300))));
+        while !matches!(client.next(server), Received::Text(text) if text.contains("ack")) {}
+    }
+    client.send(&wire::close(1000, ""));
+    while !matches!(client.next(server), Received::Close(..)) {}
+    drop(client);
+    while server.engine().stats().closing + server.engine().stats().total_connections > 0 {
+        server.turn(SHORT).expect("the loop goes on");
+    }
+    welcome["conn"].as_str().expect("a name").to_owned()
+}
+
+#[test]
+fn segments_that_begin_with_nobody_there_need_none_before_them() {
+    let folder = Folder::new("segments");
+    let config = Config {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        journal: Some(folder.journal()),
+        journal_max_bytes: Some(Bytes(20_000)),
+        tick_hz: Some(1000),
+        ..Config::default()
+    };
+    let mut server = Server::bind(config.clone(), Lots::default()).expect("a free port");
+    let names = ["ann", "bob", "cid"].map(|user| talk(&mut server, user, 60));
+    assert_eq!(names, ["s1", "s2", "s3"], "whatever is forgotten, a name is new with every join");
+    let replay = |journal: &[u8]| journal::replay(journal, Lots::default());
+    let stats = server.engine().stats();
+    server.handle().stop();
+    while server.turn(SHORT).expect("the loop goes on") == Status::Running {}
+    drop(server);
+
+    let segments = folder.segments();
+    assert!(segments.len() > 4, "{segments:?}");
+    #[cfg(unix)]
+    for segment in &segments {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(segment).expect("it is there").permissions());
+        assert_eq!(mode & 0o777, 0o600, "nobody else may read what members say");
+    }
+    let whole = replay(&read_all(&folder.journal())).expect("nothing differs");
+    assert_eq!(whole.segments, segments.len() as u64);
+    assert_eq!(whole.stats.counters.joined, stats.counters.joined);
+    // From each segment with which one can begin, to the end.
+    let mut starts = 0;
+    for (index, segment) in segments.iter().enumerate() {
+        match replay(&read_all(segment)) {
+            Ok(summary) => {
+                starts += 1;
+                assert_eq!((&summary.stats, summary.turn), (&whole.stats, whole.turn), "from segment {index}");
+            }
+            Err(failure) => assert!(matches!(failure.fault, Fault::NoStart { .. }), "{failure}"),
+        }
+    }
+    assert!(starts > 1 && starts < segments.len(), "{starts} of {}", segments.len());
+
+    // A missing one is noticed; the next session is one of its own.
+    let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
+    let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
+    assert!(failure.to_string().contains("a segment is missing"), "{failure}");
+    let server = Server::bind(config, Lots::default()).expect("a free port");
+    drop(server);
+    assert_eq!(folder.segments().len(), segments.len() + 1);
+    assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").stats.counters.accepted, 0);
+    assert_eq!(replay(&read_all(&segments[0])).expect("nothing differs").turn, whole.turn, "up to the next session");
+}
+
+#[test]
+fn a_journal_that_cannot_be_begun_does_not_start() {
+    let folder = Folder::new("nowhere");
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
+    let error = Server::bind(config, Relay::default()).err().expect("there is no such folder");
+    assert!(matches!(&error, Error::Journal(..)) && error.to_string().contains("missing/session"), "{error}");
+}
+
+/// What goes out follows from what is in the file by then, so the end of the process loses nothing.
+#[test]
+fn what_a_client_has_read_is_in_the_file() {
+    let folder = Folder::new("kept");
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    let config = Config { listen, journal: Some(folder.journal()), journal_sync: true, ..Config::default() };
+    let mut server = Server::bind(config, Relay::default()).expect("a free port");
+    let mut ann = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    while !matches!(ann.next(&mut server), Received::Text(text) if text.contains("presence_state")) {}
+    for n in 0..20 {
+        ann.send(&wire::text(&format!(r#"{{"type":"broadcast","data":0,"ref":{n}}}"#)));
+        while !matches!(ann.next(&mut server), Received::Text(text) if text.contains("ack")) {}
+        let summary = replay(&read_all(&folder.journal())).expect("it is whole");
+        assert_eq!(summary.stats.counters.messages_in, n + 1);
+    }
+}
+
+// ---- a timeline ----
+
+#[test]
+fn a_timeline_says_who_came_spoke_and_left_and_why() {
+    let mut site = Site::new(Config::default(), Relay::default());
+    let ann = site.connect("/ws/chess?token=ann", &[]);
+    let bob = site.connect("/ws/chess?token=bob%1b", &[]);
+    site.turn();
+    site.bytes(ann, &wire::text(r#"{"type":"broadcast","data":"hello\u001b[2J"}"#));
+    site.bytes(ann, &wire::text("{\"type\":\"move\",\"to\":\"\u{7f}\"}"));
+    site.turn();
+    site.engine.handle_hangup(site.now, bob);
+    site.turn();
+    while site.engine.ending(ann).is_none() {
+        site.now = site.engine.poll_timeout().expect("ann is pinged");
+        site.turn();
+    }
+    let journal = site.journal();
+    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("it is whole");
+    replay.narrate();
+    while replay.step().expect("nothing differs") != Step::End {}
+    let lines: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
+    let text = lines.join("\n");
+    for words in [
+        "conn=0.1 connects from 127.0.0.1:4000",
+        "conn=0.1 asks for /ws/chess",
+        "conn=0.1 user=\"ann\" lobby=chess joins",
+        "conn=1.2 ends: 0 http_refused",
+        "user=\"ann\" lobby=chess broadcasts \\\"hello\\\\u001b[2J\\\"",
+        "says {\\\"type\\\":\\\"move\\\",\\\"to\\\":\\\"\\u{7f}\\\"}",
+        "user=\"ann\" lobby=chess leaves: 4201 stale",
+    ] {
+        assert!(text.contains(words), "{words} is not in\n{text}");
+    }
+    assert!(!text.chars().any(|c| c.is_control() && c != '\n'));
+    let ends = replay.state();
+    assert!(ends.starts_with("turn ") && ends.contains("connections=0"), "{ends}");
+}
+
+// ---- the program ----
+
+#[cfg(feature = "bin")]
+#[test]
+fn the_program_says_by_its_exit_code_what_a_journal_is() {
+    let folder = Folder::new("program");
+    #[track_caller]
+    fn check(folder: &Folder, journal: Option<&[u8]>, arguments: &[&str], code: i32, words: &str) {
+        let path = folder.0.join("one");
+        let _ = fs::remove_file(&path);
+        if let Some(journal) = journal {
+            fs::write(&path, journal).expect("a place for files");
+        }
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+            .arg("replay")
+            .arg(&path)
+            .args(arguments)
+            .output()
+            .expect("the program starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8(said).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words), "{words} is not in {said}");
+    }
+    let journal = session();
+    let blocks = blocks_of(&journal);
+    check(&folder, Some(&journal), &[], 0, "turns confirmed");
+    check(&folder, Some(&journal), &["--print", "--user", "ann", "--from", "0.005"], 0, "broadcasts");
+    check(&folder, Some(&journal), &["--stop-at", "2"], 0, "lobby chess members=2");
+    check(&folder, Some(&journal[..journal.len() - 1]), &[], 0, "torn bytes at the end");
+    check(&folder, None, &[], 2, "no such journal");
+    check(&folder, Some(&journal), &["--from", "soon"], 2, "is not a number of seconds");
+
+    // A block that begins with the check of a write, which is wrong.
+    let mut other = blocks.clone();
+    other.iter_mut().find(|block| block[0] == 25).expect("somebody was written to")[1] ^= 1;
+    check(
+        &folder,
+        Some(&written(&other)),
+        &[],
+        4,
+        "turn 1 at 0.010000s: conn=0.1 is sent something else from its byte 0 on",
+    );
+
+    let mut flipped = journal.clone();
+    flipped[journal.len() / 2] ^= 1;
+    check(&folder, Some(&flipped), &[], 5, "it is damaged before byte");
+    check(&folder, Some(b""), &[], 5, "it is empty");
+    check(&folder, Some(b"#!/bin/sh\n"), &[], 5, "it is no journal");
+    check(&folder, Some(&[b"lobbyd journal 9\n", &journal[17..]].concat()), &[], 6, "version 9");
+    let mut other = blocks.clone();
+    let at = other[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
+    other[0][at.expect("it names its build")] ^= 1;
+    check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
+    check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
+
+    let mut site = Site::new(Config::default(), Moody(0));
+    site.turn();
+    check(&folder, Some(&site.journal()), &[], 7, "not with one of the stock applications");
+    let mut site = Site::new(Config::default(), Relay::default());
+    site.engine.act(Time::ZERO, |_, _| {});
+    check(&folder, Some(&site.journal()), &[], 7, "through `act` or `app_mut`");
+}

@@ -34,7 +34,7 @@ impl Core {
     }
 
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
-        if self.wants_flush || !self.holds() {
+        if self.config.flush == Flush::Tick && (self.wants_flush || !self.holds()) {
             self.unhold_all();
         }
         loop {
@@ -223,7 +223,7 @@ impl Core {
     // ---- writing ----
 
     /// Writes what waits for a connection, until everything is gone or the socket takes no more.
-    pub(super) fn write_to(&mut self, key: usize, socket: &mut impl Write) -> io::Result<Flow> {
+    pub(super) fn write_to(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Flow> {
         let mut total = self.write_share(key, socket)?;
         let slot = &mut self.slots[key];
         let flow = match slot.wire.queued_mut() {
@@ -239,7 +239,7 @@ impl Core {
 
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
     /// something else goes before it. Returns the bytes written.
-    fn write_share(&mut self, key: usize, socket: &mut impl Write) -> io::Result<usize> {
+    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<usize> {
         if self.holds() {
             return Ok(0);
         }

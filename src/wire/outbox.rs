@@ -261,7 +261,7 @@ impl Outbox {
     /// `scratch` is where several small pieces are put together.
     pub(crate) fn write_to(
         &mut self,
-        socket: &mut impl Write,
+        socket: &mut dyn Write,
         chorus: &Chorus,
         scratch: &mut Vec<u8>,
     ) -> io::Result<(usize, Flow)> {
@@ -281,7 +281,7 @@ impl Outbox {
         Ok((total, Flow::Drained))
     }
 
-    fn write_once(&self, socket: &mut impl Write, chorus: &Chorus, scratch: &mut Vec<u8>) -> io::Result<usize> {
+    fn write_once(&self, socket: &mut dyn Write, chorus: &Chorus, scratch: &mut Vec<u8>) -> io::Result<usize> {
         let first = &self.queue[0].data.bytes(chorus)[self.written..];
         let ready = self.queue.iter().take(self.ready());
         if self.ready() == 1 {

@@ -3,16 +3,18 @@
 //!     cargo run --example arena
 //!
 //! Then open the page that it names in two windows. Every field of the configuration is a flag, as with the program
-//! itself: `--listen 127.0.0.1:9010`. Nothing here reads a clock, draws randomness of its own or walks a `HashMap`, so what
+//! itself: `--listen 127.0.0.1:9010`, or `--journal FILE`, of which `--replay FILE` plays the last session again. Nothing here reads a clock, draws randomness of its own or walks a `HashMap`, so what
 //! happens follows from who said what before which tick, and can be had again.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::thread;
 
-use lobbyd::net::Server;
+use lobbyd::journal::{Replay, Step};
+use lobbyd::net::{Server, open_journal};
 use lobbyd::{
     App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Random, Reject, Request,
     SeatId, Speech, Tick,
@@ -145,7 +147,6 @@ impl Player {
     }
 }
 
-#[cfg(test)]
 impl Arena {
     /// What must hold, whatever members and networks do.
     fn check(&self) -> Result<(), String> {
@@ -185,11 +186,27 @@ fn serve(page: &TcpListener) {
     }
 }
 
+/// Plays a recorded session again, and says after which turn something does not hold.
+fn replay(path: &str) -> Result<(), Box<dyn Error>> {
+    let mut replay = Replay::open(open_journal(Path::new(path))?, Arena::default(), false)?;
+    while replay.step()? != Step::End {
+        let held = replay.app().check();
+        held.map_err(|why| format!("turn {} at {} us: {why}", replay.turn(), replay.now().as_micros()))?;
+    }
+    let summary = replay.summary();
+    println!("{:?} in {} turns, {} of them confirmed", summary.span, summary.turn, summary.confirmed);
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut config = config();
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
-        set(&mut config, &flag, &args.next().ok_or(format!("{flag} takes a value"))?)?;
+        let value = args.next().ok_or(format!("{flag} takes a value"))?;
+        if flag == "--replay" {
+            return replay(&value);
+        }
+        set(&mut config, &flag, &value)?;
     }
     // The page comes from another port than the server's: another origin.
     let page = TcpListener::bind((config.listen.ip(), 0))?;

@@ -78,6 +78,7 @@ fn what_the_readme_names_exists() {
     let (_, text) = readme();
     let paths = [
         "examples/embed.rs",
+        "examples/arena.rs",
         "tests/autobahn/run",
         "tests/clients/run",
         "benches/instructions.sh",
@@ -88,5 +89,19 @@ fn what_the_readme_names_exists() {
         let exists = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
         assert!(exists, "{path}");
         assert!(text.contains(path) || path == "CHANGELOG.md", "the README names {path}");
+    }
+}
+
+/// What the README shows of the arena, which is compiled and run there, is the arena.
+#[test]
+fn excerpts_of_the_arena_are_the_arena() {
+    let (_, text) = readme();
+    let arena = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/arena.rs");
+    let arena = fs::read_to_string(arena).expect("there is an arena");
+    let excerpts: Vec<&str> =
+        text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(excerpts.len(), 4);
+    for excerpt in excerpts {
+        assert!(arena.contains(excerpt), "this is not in examples/arena.rs:\n{excerpt}");
     }
 }

@@ -8,6 +8,7 @@ mod closes;
 mod documents;
 mod drain;
 mod faults;
+mod fuzzed;
 mod health;
 mod http;
 mod identity;

@@ -3,6 +3,7 @@
 mod scenario;
 
 mod admin;
+mod bounds;
 mod bytewise;
 mod closes;
 mod documents;
@@ -17,6 +18,7 @@ mod limits;
 mod net;
 mod operating;
 mod origins;
+mod panics;
 mod pressure;
 #[cfg(feature = "bin")]
 mod program;

@@ -279,7 +279,7 @@ config! {
     /// Sockets read in one turn of the loop, of those who say little, and of those who have just come; the rest wait.
     events_per_turn: u32 = "1024";
     /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next.
-    work_per_turn: Bytes = "4MiB";
+    work_per_turn: Bytes = "2MiB";
     /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
     work_per_receive: Bytes = "16KiB";
     /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.

@@ -492,7 +492,7 @@ impl<A: App> Server<A> {
                 Standing::Modest | Standing::Unheard | Standing::Greedy => (self.buffer.len(), share),
             };
             let work = self.receive(now, id, max_bytes, max_work);
-            turn.spend(standing, work);
+            self.ready.spend(standing, work);
             // Many who speak in one turn must not fill the outbox of somebody who reads: nobody has asked its socket yet.
             if self.engine.wants_flush() {
                 self.write_all();

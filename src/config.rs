@@ -275,11 +275,17 @@ config! {
     drain_batch_interval: Duration = "100ms";
 
     /// Connections accepted in one turn of the loop; the rest wait for the next.
-    accept_per_turn: u32 = "64";
-    /// Sockets read in one turn of the loop; the rest wait for the next.
+    accept_per_turn: u32 = "16";
+    /// Sockets read in one turn of the loop, of those who say little, and of those who have just come; the rest wait.
     events_per_turn: u32 = "1024";
-    /// The receive buffer shared by all connections: what one of them may be read in one turn.
+    /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next.
+    work_per_turn: Bytes = "2MiB";
+    /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
+    work_per_receive: Bytes = "16KiB";
+    /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.
     receive_buffer_bytes: Bytes = "64KiB";
+    /// What the kernel keeps of each connection until it is read; `off` leaves it to the kernel, which may keep some megabytes.
+    socket_receive_bytes: Switch<Bytes> = "128KiB";
     /// Commands from other threads that may wait; a further one is returned to its sender.
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
@@ -481,6 +487,14 @@ impl Config {
             "receive_buffer_bytes",
             "must be from 1KiB to 1GiB".into(),
         );
+        for (field, work) in [("work_per_turn", self.work_per_turn), ("work_per_receive", self.work_per_receive)] {
+            require((1 << 10..=1 << 30).contains(&work.0), field, "must be from 1KiB to 1GiB".into());
+        }
+        require(
+            self.socket_receive_bytes.is_none_or(|bytes| (1 << 12..=1 << 30).contains(&bytes.0)),
+            "socket_receive_bytes",
+            "must be from 4KiB to 1GiB, or off".into(),
+        );
         require(
             self.journal.is_none() || self.receive_buffer_bytes <= Bytes(16 << 20),
             "receive_buffer_bytes",
@@ -596,7 +610,9 @@ impl Config {
             seats + u64::from(self.max_pending) + u64::from(self.max_closing) + u64::from(self.accept_per_turn);
         // A message under way is held twice: the frame being received and the fragments before it; growing a buffer
         // can take up to twice what is in it.
-        let inbound = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let message = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        // Whoever sends more than its work has the rest kept.
+        let inbound = message + self.receive_buffer_bytes.0 as u64;
         let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
         // One message is always kept, however large.
         let kept = if self.tick_hz.is_some() { self.max_inbox_bytes.0.max(self.max_message_bytes.0) as u64 } else { 0 };

@@ -55,7 +55,7 @@ pub use engine::operator::{
 pub use engine::stats::{Counters, Stats};
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
-pub use engine::{Engine, Full, Start};
+pub use engine::{Engine, Full, Start, Taken};
 pub use id::{ConnId, SeatId};
 pub use lobby::{is_lobby_code, is_user_id};
 pub use random::Random;

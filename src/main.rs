@@ -10,7 +10,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
-use lobbyd::apps::{Auth, Echo, Relay, Tokens, Verbatim};
+use lobbyd::apps::{Auth, Contained, Echo, Relay, Tokens, Verbatim};
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::{App, Config, DrainTotals};
 use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
@@ -41,9 +41,9 @@ fn main() -> ExitCode {
     }
     let app = matches.get_one::<String>("app").expect("it has a default");
     match app.as_str() {
-        "relay" => run(&options, Relay::new(options.auth.clone())),
-        "verbatim" => run(&options, Verbatim::new(options.auth.clone())),
-        "echo" => run(&options, Echo),
+        "relay" => run_contained(&options, Relay::new(options.auth.clone())),
+        "verbatim" => run_contained(&options, Verbatim::new(options.auth.clone())),
+        "echo" => run_contained(&options, Echo),
         other => unreachable!("the parser knows no app {other}"),
     }
 }
@@ -100,6 +100,15 @@ fn command() -> Command {
                 .help("One `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` a line; read again on SIGHUP"),
         )
         .arg(
+            Arg::new("on-app-panic")
+                .long("on-app-panic")
+                .env("LOBBYD_ON_APP_PANIC")
+                .hide_env(true)
+                .default_value("abort")
+                .value_parser(["abort", "close-lobby"])
+                .help("What a panic of the application ends: the process, since its state is suspect for all lobbies, or the lobby"),
+        )
+        .arg(
             Arg::new("log")
                 .long("log")
                 .env("LOBBYD_LOG")
@@ -129,6 +138,7 @@ struct Options {
     seed: Option<u64>,
     auth: Auth,
     tokens_file: Option<String>,
+    contains_panics: bool,
 }
 
 /// All problems of all fields at once.
@@ -176,7 +186,9 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         }
         _ => Auth::Open,
     };
-    if problems.is_empty() { Ok(Options { config, level, modules, seed, auth, tokens_file }) } else { Err(problems) }
+    let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
+    let options = Options { config, level, modules, seed, auth, tokens_file, contains_panics };
+    if problems.is_empty() { Ok(options) } else { Err(problems) }
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
@@ -208,6 +220,10 @@ impl Log for Unshaken {
     fn flush(&self) {
         self.0.flush();
     }
+}
+
+fn run_contained<A: App>(options: &Options, app: A) -> ExitCode {
+    if options.contains_panics { run(options, Contained::new(app)) } else { run(options, app) }
 }
 
 fn run<A: App>(options: &Options, app: A) -> ExitCode {

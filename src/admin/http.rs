@@ -118,11 +118,13 @@ pub(super) fn read<'a>(bytes: &'a [u8], bounds: Bounds) -> Front<'a> {
 
 fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
     let bad = |message: &str| Answer::error(400, "bad_request", message);
-    let head = head_end(bytes, 0).map_err(|refusal| bad(refusal.sentence()))?;
-    if head.unwrap_or(bytes.len()) > bounds.max_head {
-        return Err(Answer::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
-    }
-    let Some(head) = head else { return Ok(Front::Part { expects_continue: false }) };
+    let head = head_end(bytes, 0, bounds.max_head).map_err(|refusal| bad(refusal.sentence()))?;
+    let Some(head) = head else {
+        if bytes.len() > bounds.max_head {
+            return Err(Answer::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
+        }
+        return Ok(Front::Part { expects_continue: false });
+    };
     let mut places: [Header<'a>; HEADERS] = [httparse::EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut places[..bounds.max_headers.min(HEADERS)]);
     match parsed.parse(&bytes[..head]) {

@@ -283,7 +283,7 @@ impl Client {
                 }
                 self.input = input;
             }
-            Front::Bad(answer) => self.answer(&answer, true, false, deadline),
+            Front::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
             Front::Whole(request, length) => {
                 self.continued = false;
                 self.serve(now, engine, guard, &request, deadline);

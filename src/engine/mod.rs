@@ -72,6 +72,19 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
+/// What [`Engine::handle_bytes_up_to`] made of the bytes it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// So many of them, from the front, were acted on.
+    pub bytes: usize,
+    /// What that cost, roughly, in bytes: the length of each message, once for itself and once for each frame that it brought
+    /// about, and 256 for each of them.
+    pub work: usize,
+}
+
+/// What a frame costs beside its bytes: finding it, and its part of a system call, take the time of copying so many.
+const FRAME_WORK: usize = 256;
+
 /// A whole lobby server without I/O, and the application in it.
 ///
 /// Methods come in four kinds: getters; `handle_*`, what happened; commands, given by the application through
@@ -151,19 +164,43 @@ impl<A: App> Engine<A> {
 
     /// Bytes were received.
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
-        self.enter_bytes(now, conn, bytes);
+        self.handle_bytes_up_to(now, conn, bytes, usize::MAX);
+    }
+
+    /// Bytes were received while others wait too: as [`handle_bytes`](Self::handle_bytes), but it stops after the frame with
+    /// which the [work](Taken::work) comes to `max_work`. At least one frame is taken.
+    ///
+    /// What is not taken the driver hands in again, before what was received after it, when the others have had their turn.
+    /// It is counted and charged once.
+    pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Taken {
+        self.enter_bytes(now, conn, bytes, max_work);
         let now = self.core.now();
-        // Received is received, also of a connection that was given up earlier in the turn.
-        self.core.counters.bytes_in += bytes.len() as u64;
-        let Some(slot) = self.core.slot(conn) else { return };
-        slot.health.heard(now);
-        if slot.ended.is_some() && self.core.has_lingered(conn.index(), bytes.len()) {
-            return;
+        // Also a connection that was given up earlier in the turn: received is received.
+        let Some(slot) = self.core.slots.get_mut(conn.index()).filter(|slot| slot.id == conn) else {
+            return Taken { bytes: bytes.len(), work: bytes.len() };
+        };
+        let untaken = std::mem::take(&mut slot.untaken) as usize;
+        let fresh = bytes.len().saturating_sub(untaken);
+        let is_gone = slot.is_gone();
+        self.core.counters.bytes_in += fresh as u64;
+        if is_gone {
+            return Taken { bytes: bytes.len(), work: bytes.len() };
         }
-        self.core.charge_bytes(conn.index(), bytes.len());
-        // That may have ended it, and then nothing more is read from it.
-        self.tell();
-        self.feed(conn, bytes);
+        if fresh > 0 {
+            let slot = &mut self.core.slots[conn.index()];
+            slot.health.heard(now);
+            if slot.ended.is_some() && self.core.has_lingered(conn.index(), fresh) {
+                return Taken { bytes: bytes.len(), work: bytes.len() };
+            }
+            self.core.charge_bytes(conn.index(), fresh);
+            // That may have ended it, and then nothing more is read from it.
+            self.tell();
+        }
+        let taken = self.feed(conn, bytes, max_work);
+        if let Some(slot) = self.core.slot(conn) {
+            slot.untaken = u32::try_from(untaken.max(bytes.len()) - taken.bytes).unwrap_or(u32::MAX);
+        }
+        taken
     }
 
     /// The peer's end is gone: reading gave the end of the stream, or an error.
@@ -230,7 +267,7 @@ impl<A: App> Engine<A> {
             Err(reason) => self.core.end(key, reason),
         }
         self.tell();
-        self.feed(conn, &early);
+        self.feed(conn, &early, usize::MAX);
     }
 
     /// A connection was closed for want of a descriptor before it could be accepted.
@@ -374,9 +411,10 @@ impl<A: App> Engine<A> {
 
     // ---- inside ----
 
-    /// Takes received bytes apart and acts on each event.
-    fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
+    /// Takes received bytes apart and acts on each event, until that is `max_work`.
+    fn feed(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Taken {
         let mut input = bytes;
+        let mut work = 0;
         let config = &self.core.config;
         let max_header_bytes = config.max_header_bytes.0;
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
@@ -386,7 +424,9 @@ impl<A: App> Engine<A> {
             && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
         {
             let key = conn.index();
+            let (length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
             match event {
+                Event::Nothing => {}
                 Event::Head(head) => {
                     self.on_head(conn, &head);
                     self.core.record_rest(key, input);
@@ -417,8 +457,16 @@ impl<A: App> Engine<A> {
                 }
             }
             self.tell();
+            let brought_about = (self.core.counters.frames_out - frames_out) as usize;
+            work += (1 + brought_about) * (FRAME_WORK + length);
+            if work >= max_work {
+                break;
+            }
         }
         self.core.scratch = scratch;
+        // Of a connection that has been given up, or is understood no more, the rest is nobody's.
+        let left = self.core.slot(conn).map_or(0, |slot| if slot.wire.is_finishing() { 0 } else { input.len() });
+        Taken { bytes: bytes.len() - left, work }
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {

@@ -57,6 +57,9 @@ pub(crate) struct Slot {
     pub(crate) strikes: u32,
     /// Bytes received since the connection ended.
     pub(crate) lingered: u32,
+    /// Bytes at the front of what is handed in next that were counted and charged before, when they were handed in and not
+    /// taken.
+    pub(crate) untaken: u32,
     pub(crate) peer: Peer,
     /// Why the connection ends. Set once.
     pub(crate) ended: Option<CloseReason>,
@@ -112,6 +115,7 @@ impl Slot {
             address: None,
             strikes: 0,
             lingered: 0,
+            untaken: 0,
             peer: peer.into(),
             ended: None,
             retires: false,

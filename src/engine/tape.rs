@@ -27,11 +27,13 @@ use crate::wire::outbox::Flow;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input<'a> {
     Accept(SocketAddr),
-    /// Of `bytes`, the first `head` belong to a request, or to nothing: only their number and their lines matter.
+    /// Of `bytes`, the first `head` belong to a request, or to nothing: only their number and their lines matter. With
+    /// `max_work` it is decided how many of them are taken.
     Bytes {
         conn: ConnId,
         head: usize,
         bytes: &'a [u8],
+        max_work: usize,
     },
     Hangup(ConnId),
     Writable(ConnId),
@@ -194,7 +196,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Bytes were received. What belongs to a request may hold a token, and what nobody reads may hold anything.
-    pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
+    pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
         self.core.advance(now);
         let max_header_bytes = self.core.config.max_header_bytes.0;
         if self.core.tape.is_recording() {
@@ -202,7 +204,7 @@ impl<A: App> Engine<A> {
                 Some(slot) => slot.wire.unread(bytes, max_header_bytes),
                 None => bytes.len(),
             };
-            self.enter(now, &Input::Bytes { conn, head, bytes });
+            self.enter(now, &Input::Bytes { conn, head, bytes, max_work });
         }
     }
 
@@ -293,7 +295,9 @@ impl<A: App> Engine<A> {
             Input::Accept(peer) => {
                 let _ = self.handle_accept(now, peer);
             }
-            Input::Bytes { conn, bytes, .. } => self.handle_bytes(now, conn, bytes),
+            Input::Bytes { conn, bytes, max_work, .. } => {
+                self.handle_bytes_up_to(now, conn, bytes, max_work);
+            }
             Input::Hangup(conn) => self.handle_hangup(now, conn),
             Input::Writable(conn) => self.handle_writable(now, conn),
             Input::Timeout => self.handle_timeout(now),

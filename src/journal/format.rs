@@ -62,6 +62,7 @@ kinds! {
     FAILED = 27,
     FLUSHED = 28,
     FLUSHED_IN_SILENCE = 29,
+    SHARE = 30,
 }
 
 /// What stands at the beginning of a segment.
@@ -176,10 +177,11 @@ pub(super) trait Put {
     }
 
     fn put_refusal(&mut self, refusal: &Refusal) {
-        let (status, sentence, lines) = refusal.parts();
+        let (status, sentence, lines, is_bodiless) = refusal.parts();
         self.put_number(status.into());
         self.put_slice(sentence.as_bytes());
         self.put_slice(lines.as_bytes());
+        self.put_byte(is_bodiless.into());
     }
 
     fn put_facts(&mut self, facts: &Facts<'_>)
@@ -477,7 +479,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn refusal(&mut self) -> Read<Refusal> {
-        Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?))
+        Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
     pub(super) fn facts(&mut self) -> Read<Facts<'static>> {

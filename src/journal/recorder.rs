@@ -50,6 +50,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         chain: 0,
         now: Time::ZERO,
         conns: Conns::default(),
+        max_work: usize::MAX,
         sent: Checksum::new(0),
         has_input: false,
         is_flushing: false,
@@ -97,6 +98,8 @@ struct Recorder<S: Sink> {
     chain: u32,
     now: Time,
     conns: Conns,
+    /// How much of what is received is acted on at once, as far as it was recorded.
+    max_work: usize,
     /// Of everything sent since the segment began.
     sent: Checksum,
     /// Whether something has entered since the last flush.
@@ -117,6 +120,7 @@ impl<S: Sink> Recorder<S> {
         self.segment.start = start.map(|(residue, snapshot)| (residue.clone(), snapshot.to_vec()));
         self.chain = 0;
         self.conns = Conns::default();
+        self.max_work = usize::MAX;
         self.sent = Checksum::new(0);
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
@@ -221,7 +225,13 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
             self.buffer.put_number(now.as_micros() - self.now.as_micros());
             self.now = now;
         }
-        if let Input::Bytes { conn, head, bytes } = *input {
+        if let Input::Bytes { conn, head, bytes, max_work } = *input {
+            if max_work != self.max_work {
+                self.max_work = max_work;
+                self.make_room(0);
+                self.buffer.put_byte(format::SHARE);
+                self.buffer.put_number(max_work as u64);
+            }
             return self.put_bytes_of(conn, head, bytes);
         }
         if let Input::Command(bytes) | Input::Reload(bytes) = *input {

@@ -206,6 +206,8 @@ pub struct Replay<A: App, R> {
     engine: Engine<Narrator<A>>,
     session: Segment,
     conns: Conns,
+    /// How much of what was received was acted on at once.
+    max_work: usize,
     now: Time,
     /// Bytes whose request has not been read to its end.
     pending: Option<Pending>,
@@ -278,6 +280,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 engine,
                 session: segment,
                 conns: Conns::default(),
+                max_work: usize::MAX,
                 now,
                 pending: None,
                 is_flushing: false,
@@ -381,6 +384,7 @@ impl<A: App, R: Read> Replay<A, R> {
             self.engine.begin_anew(residue);
         }
         self.conns = Conns::default();
+        self.max_work = usize::MAX;
         self.sent = Checksum::new(0);
         self.summary.segments += 1;
         self.session = segment;
@@ -400,6 +404,7 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         match kind {
             format::TIME => self.now = Time::from_micros(self.now.as_micros().saturating_add(from.number()?)),
+            format::SHARE => self.max_work = usize::try_from(from.number()?).map_err(|_| Malformed)?,
             format::HEAD => {
                 let conn = self.conns.read(from)?;
                 let mut bytes = Vec::new();
@@ -443,7 +448,8 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::BYTES => {
                 let conn = self.conns.read(from)?;
-                self.engine.reenter(now, &Input::Bytes { conn, head: 0, bytes: from.slice()? });
+                self.engine
+                    .reenter(now, &Input::Bytes { conn, head: 0, bytes: from.slice()?, max_work: self.max_work });
             }
             format::HANGUP => {
                 let conn = self.conns.read(from)?;
@@ -509,7 +515,7 @@ impl<A: App, R: Read> Replay<A, R> {
             self.engine.watched().note(self.now, Some(conn), what);
         }
         self.engine.foretell(foretold);
-        self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes });
+        self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
         self.note_ends();
         if self.engine.is_at_a_loss() {
             return Err(self.differs(format!("the request of conn={conn} is read at another moment")));
@@ -604,7 +610,7 @@ impl<A: App, R: Read> Replay<A, R> {
             // If the application panicked when it was asked, nothing is foretold; then the request stays unread.
             let is_known = foretold.as_ref().is_some_and(|it| it.asked.is_err() || it.answers != Answers::default());
             self.engine.foretell(foretold.filter(|_| is_known));
-            self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes });
+            self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
             self.summary.is_open_ended = true;
         }
         if self.is_flushing {

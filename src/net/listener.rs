@@ -13,6 +13,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 const BACKLOG: i32 = 4096;
 /// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. The same numbers on all Unix systems.
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
+/// `EPROTO` and those like it: on Linux, accept(2) reports an error that is already pending on the new socket as its own.
+#[cfg(target_os = "linux")]
+const PENDING_ERRORS: [i32; 8] = [71, 92, 100, 101, 112, 113, 64, 95];
+#[cfg(not(target_os = "linux"))]
+const PENDING_ERRORS: [i32; 0] = [];
 
 pub(super) struct Listener {
     socket: TcpListener,
@@ -36,13 +41,18 @@ pub(super) enum Accepted {
 }
 
 impl Listener {
-    pub(super) fn bind(address: SocketAddr) -> io::Result<Listener> {
+    /// Listens on `address`. `receive_bytes` bounds what the kernel keeps of each connection for it to be read.
+    pub(super) fn bind(address: SocketAddr, receive_bytes: Option<usize>) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // So that a restart need not wait for the old connections' TIME_WAIT.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
         // On Linux accepted sockets inherit it, which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
+        // Inherited too; and only before listening can it bound the window that a peer is offered.
+        if let Some(bytes) = receive_bytes {
+            socket.set_recv_buffer_size(bytes)?;
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
@@ -66,20 +76,15 @@ impl Listener {
                 }
                 Accepted::Connection(stream, peer)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Accepted::Empty,
-            Err(error) if error.raw_os_error().is_some_and(|code| NO_DESCRIPTORS.contains(&code)) => self.shed(&error),
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Accepted::Aborted
-            }
-            Err(error) => {
-                self.warn_once(&error);
-                Accepted::Later
-            }
+            Err(error) => match Trouble::of(&error) {
+                Trouble::Empty => Accepted::Empty,
+                Trouble::Peer => Accepted::Aborted,
+                Trouble::Descriptors => self.shed(&error),
+                Trouble::System => {
+                    self.warn_once(&error);
+                    Accepted::Later
+                }
+            },
         }
     }
 
@@ -106,6 +111,65 @@ impl Listener {
     }
 }
 
+/// What an error of accept(2) says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// There is nobody to accept.
+    Empty,
+    /// That connection came to nothing, or the call was interrupted: the next one may be accepted at once.
+    Peer,
+    /// There is a connection, and no descriptor for it.
+    Descriptors,
+    /// The system is short of something, `ENOBUFS` or `ENOMEM`, or does not say what it is: better later.
+    System,
+}
+
+impl Trouble {
+    fn of(error: &io::Error) -> Trouble {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+        match (error.kind(), error.raw_os_error()) {
+            (WouldBlock, _) => Trouble::Empty,
+            (Interrupted | ConnectionAborted | ConnectionReset, _) => Trouble::Peer,
+            (_, Some(code)) if NO_DESCRIPTORS.contains(&code) => Trouble::Descriptors,
+            (_, Some(code)) if PENDING_ERRORS.contains(&code) => Trouble::Peer,
+            _ => Trouble::System,
+        }
+    }
+}
+
 fn spare() -> Option<File> {
     File::open("/dev/null").ok()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// The errors of accept(2) by their numbers on Linux.
+    #[test]
+    fn each_error_of_accept_is_taken_for_what_it_is() {
+        for (code, name, trouble) in [
+            (11, "EAGAIN", Trouble::Empty),
+            (4, "EINTR", Trouble::Peer),
+            (103, "ECONNABORTED", Trouble::Peer),
+            (104, "ECONNRESET", Trouble::Peer),
+            (71, "EPROTO", Trouble::Peer),
+            (92, "ENOPROTOOPT", Trouble::Peer),
+            (100, "ENETDOWN", Trouble::Peer),
+            (101, "ENETUNREACH", Trouble::Peer),
+            (112, "EHOSTDOWN", Trouble::Peer),
+            (113, "EHOSTUNREACH", Trouble::Peer),
+            (64, "ENONET", Trouble::Peer),
+            (95, "EOPNOTSUPP", Trouble::Peer),
+            (24, "EMFILE", Trouble::Descriptors),
+            (23, "ENFILE", Trouble::Descriptors),
+            (105, "ENOBUFS", Trouble::System),
+            (12, "ENOMEM", Trouble::System),
+            (1, "EPERM", Trouble::System),
+            (9999, "none that is known", Trouble::System),
+        ] {
+            assert_eq!(Trouble::of(&io::Error::from_raw_os_error(code)), trouble, "{name}");
+        }
+        assert_eq!(Trouble::of(&io::ErrorKind::Other.into()), Trouble::System);
+    }
 }

@@ -1,7 +1,7 @@
 //! The mio driver: sockets, the clock and the loop. The only place that does I/O.
 //!
-//! One turn: wait; read the clock once; accept; read each ready socket once; expire timers; write what is queued, one
-//! vectored write for each connection; drop what has ended.
+//! One turn: wait; read the clock once; accept; read the ready sockets, as far as the turn's budget of work goes; expire
+//! timers; write what is queued, one vectored write for each connection; drop what has ended.
 
 #[cfg(target_os = "linux")]
 mod alarm;
@@ -10,10 +10,10 @@ mod handle;
 mod journal;
 mod listener;
 mod operators;
+mod ready;
 #[cfg(all(feature = "bin", unix))]
 mod signal;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr};
@@ -31,6 +31,7 @@ use self::journal::Files;
 pub use self::journal::open_journal;
 use self::listener::{Accepted, Listener};
 use self::operators::Operators;
+use self::ready::{Budget, Kept, Ready, Standing};
 use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -56,6 +57,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// newcomers are seen among them.
 const EVENTS: usize = 16_384;
 
+/// What a read costs beside its bytes: a system call takes about the time in which so many are copied.
+const READ_WORK: usize = 4096;
+
 /// A lobby server on a real socket: an [`Engine`], and the sockets of its connections under the same keys.
 ///
 /// See the [crate's first page](crate) for an example.
@@ -67,10 +71,7 @@ pub struct Server<A> {
     listener: Listener,
     /// By [`ConnId::index`].
     sockets: Vec<Option<Socket>>,
-    /// Sockets that have, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
-    ready: VecDeque<ConnId>,
-    /// Those of them that have never been read. They go first: a handshake does not wait behind a crowd.
-    ready_new: VecDeque<ConnId>,
+    ready: Ready,
     /// Shared by all connections; nothing stays in it between two reads.
     buffer: Box<[u8]>,
     /// When to accept next, if there may be something to accept.
@@ -90,10 +91,12 @@ pub struct Server<A> {
 struct Socket {
     id: ConnId,
     stream: TcpStream,
-    /// Whether it stands in `ready` or `ready_new`.
+    /// Whether it stands in `ready`.
     is_ready: bool,
-    /// Whether it has never been read.
-    is_new: bool,
+    standing: Standing,
+    /// Whether there is, or may be, something to read beside what is kept.
+    is_readable: bool,
+    kept: Kept,
     /// Whether the peer's end was reported closed: read on to the end, there is no second event.
     read_closed: bool,
 }
@@ -173,7 +176,9 @@ impl<A: App> Server<A> {
     /// As [`bind`](Server::bind).
     pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
         config.check().map_err(Error::Config)?;
-        let mut listener = Listener::bind(config.listen).map_err(|error| Error::Listen(config.listen, error))?;
+        let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
+        let mut listener =
+            Listener::bind(config.listen, receive_bytes).map_err(|error| Error::Listen(config.listen, error))?;
         let poll = Poll::new().map_err(Error::Poll)?;
         listener.register(poll.registry(), LISTENER).map_err(Error::Poll)?;
         let operators = Operators::bind(&config, poll.registry())?;
@@ -199,8 +204,7 @@ impl<A: App> Server<A> {
             events: Events::with_capacity(EVENTS),
             listener,
             sockets: Vec::new(),
-            ready: VecDeque::new(),
-            ready_new: VecDeque::new(),
+            ready: Ready::default(),
             accept_at: None,
             handle,
             #[cfg(all(feature = "bin", unix))]
@@ -321,7 +325,7 @@ impl<A: App> Server<A> {
             Err(error) => return Err(Error::Poll(error)),
         }
         let now = self.clock.now();
-        let was_behind = self.is_behind();
+        let was_behind = !self.ready.is_empty();
         self.sort_events(now);
         // The listener's own event may stand behind those of thousands of sockets.
         if self.accept_at.map_or(was_behind, |at| at <= now) {
@@ -363,7 +367,7 @@ impl<A: App> Server<A> {
     }
 
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {
-        if self.is_behind() {
+        if !self.ready.is_empty() {
             return Ok(Some(Duration::ZERO));
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
@@ -375,11 +379,6 @@ impl<A: App> Server<A> {
             alarm.set(now, next)?;
         }
         Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
-    }
-
-    /// Whether the last turn left something to read.
-    fn is_behind(&self) -> bool {
-        !self.ready.is_empty() || !self.ready_new.is_empty()
     }
 
     fn sort_events(&mut self, now: Time) {
@@ -410,10 +409,10 @@ impl<A: App> Server<A> {
                         self.engine.handle_writable(now, socket.id);
                     }
                     socket.read_closed |= event.is_read_closed() || event.is_error();
-                    if (event.is_readable() || socket.read_closed) && !socket.is_ready {
+                    socket.is_readable |= event.is_readable() || socket.read_closed;
+                    if socket.is_readable && !socket.is_ready {
                         socket.is_ready = true;
-                        let queue = if socket.is_new { &mut self.ready_new } else { &mut self.ready };
-                        queue.push_back(socket.id);
+                        self.ready.push(socket.id, socket.standing);
                     }
                 }
             }
@@ -468,21 +467,32 @@ impl<A: App> Server<A> {
         if id.index() >= self.sockets.len() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        self.sockets[id.index()] = Some(Socket { id, stream, is_ready: false, is_new: true, read_closed: false });
+        self.sockets[id.index()] = Some(Socket {
+            id,
+            stream,
+            is_ready: false,
+            standing: Standing::New,
+            is_readable: false,
+            kept: Kept::default(),
+            read_closed: false,
+        });
     }
 
-    /// Reads each ready socket once, so that none is ahead of the others; what is left over waits for the next turn.
+    /// Reads the ready sockets, as far as the turn's budget goes; what is left over waits for the next turn.
     fn read_ready(&mut self, now: Time) {
         let config = self.engine.config();
-        let new = self.ready_new.len().min(config.accept_per_turn as usize);
-        let old = self.ready.len().min(config.events_per_turn as usize);
-        for _ in 0..new {
-            let id = self.ready_new.pop_front().expect("the budget is at most what is there");
-            self.read_once(now, id);
-        }
-        for _ in 0..old {
-            let id = self.ready.pop_front().expect("the budget is at most what is there");
-            self.read_once(now, id);
+        let (share, request) = (config.work_per_receive.0, config.max_header_bytes.0);
+        let budget =
+            Budget { new: config.accept_per_turn, others: config.events_per_turn, work: config.work_per_turn.0 };
+        let mut turn = self.ready.begin_turn(budget);
+        while let Some((id, standing)) = self.ready.next(&mut turn) {
+            // Of a newcomer only its request is read, and no more than that may take: what follows it waits like the rest.
+            let (max_bytes, max_work) = match standing {
+                Standing::New => (request.min(self.buffer.len()), 0),
+                Standing::Modest | Standing::Unheard | Standing::Greedy => (self.buffer.len(), share),
+            };
+            let work = self.receive(now, id, max_bytes, max_work);
+            self.ready.spend(standing, work);
             // Many who speak in one turn must not fill the outbox of somebody who reads: nobody has asked its socket yet.
             if self.engine.wants_flush() {
                 self.write_all();
@@ -490,36 +500,52 @@ impl<A: App> Server<A> {
         }
     }
 
-    fn read_once(&mut self, now: Time, id: ConnId) {
-        let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { return };
-        if socket.id != id {
-            return;
-        }
+    /// Gives a connection its share: of what is kept for it, or of what a single read brings. Returns the work that was.
+    fn receive(&mut self, now: Time, id: ConnId, max_bytes: usize, max_work: usize) -> usize {
+        let socket = self.sockets.get_mut(id.index()).and_then(Option::as_mut);
+        let Some(socket) = socket.filter(|socket| socket.id == id) else { return 0 };
         socket.is_ready = false;
-        socket.is_new = false;
-        let more = match socket.stream.read(&mut self.buffer) {
-            Ok(0) => {
-                self.engine.handle_hangup(now, id);
-                false
+        let (mut work, mut said) = (READ_WORK, 0);
+        if socket.kept.is_empty() {
+            match socket.stream.read(&mut self.buffer[..max_bytes]) {
+                Ok(0) => {
+                    self.engine.handle_hangup(now, id);
+                    return work;
+                }
+                Ok(n) => {
+                    // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
+                    socket.is_readable = n == max_bytes || socket.read_closed || !cfg!(target_os = "linux");
+                    let taken = self.engine.handle_bytes_up_to(now, id, &self.buffer[..n], max_work);
+                    socket.kept = Kept::new(&self.buffer[taken.bytes..n]);
+                    said = taken.work;
+                    work += n + said;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    debug!("conn={id} cannot be read: {error}");
+                    self.engine.handle_hangup(now, id);
+                    return work;
+                }
             }
-            Ok(n) => {
-                // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
-                let more = n == self.buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
-                self.engine.handle_bytes(now, id, &self.buffer[..n]);
-                more
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
-            Err(error) => {
-                debug!("conn={id} cannot be read: {error}");
-                self.engine.handle_hangup(now, id);
-                false
-            }
-        };
-        if more {
-            socket.is_ready = true;
-            self.ready.push_back(id);
+        } else {
+            let taken = self.engine.handle_bytes_up_to(now, id, socket.kept.bytes(), max_work);
+            socket.kept.take(taken.bytes);
+            said = taken.work;
+            work = said;
         }
+        let has_more = socket.is_readable || !socket.kept.is_empty();
+        socket.standing = match socket.standing {
+            _ if has_more => Standing::Greedy,
+            Standing::New => Standing::Unheard,
+            _ if said > max_work => Standing::Greedy,
+            _ => Standing::Modest,
+        };
+        if has_more {
+            socket.is_ready = true;
+            self.ready.push(id, Standing::Greedy);
+        }
+        work
     }
 
     fn write_all(&mut self) {

@@ -52,7 +52,7 @@ impl Operators {
                 Some(admin::Token::read(&text).map_err(|rule| problem(rule.into()))?)
             }
         };
-        let mut listener = Listener::bind(address).map_err(|error| Error::Listen(address, error))?;
+        let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
         listener.register(registry, LISTENER).map_err(Error::Poll)?;
         Ok(Some(Operators { listener, desk: Desk::new(config, token), sockets: Vec::new(), accept_at: None }))
     }

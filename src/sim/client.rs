@@ -41,6 +41,8 @@ pub(super) struct Link {
     /// Which of the addresses it comes from.
     pub(super) network: usize,
     pub(super) pipe: Pipe,
+    /// Bytes that were handed in and not taken.
+    pub(super) untaken: usize,
     reader: Reader,
     pub(super) view: View,
     pub(super) manners: Manners,
@@ -107,6 +109,7 @@ impl Link {
             lobby,
             network: 0,
             pipe: Pipe::new(capacity),
+            untaken: 0,
             reader: Reader::default(),
             view: View::new(number),
             manners,

@@ -126,6 +126,11 @@ impl Pipe {
         self.up.take(n)
     }
 
+    /// The last `n` bytes that the server read are not taken: it reads them again.
+    pub(super) fn put_back(&mut self, n: usize) {
+        self.up.read -= n;
+    }
+
     /// Bytes that the client could read.
     pub(super) fn downward(&self) -> usize {
         self.down.len()

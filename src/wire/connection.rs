@@ -31,6 +31,8 @@ pub(crate) enum Event<'a, 's> {
     Text(&'s str),
     Binary(&'s [u8]),
     Ping(&'s [u8]),
+    /// A frame from which nothing follows: a fragment, or what a peer sent before it saw our close frame.
+    Nothing,
     Pong(&'s [u8]),
     /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours. Either way
     /// [`Connection::finish`] must follow.
@@ -66,6 +68,17 @@ pub(crate) struct Connection {
     outbox: Option<Box<Outbox>>,
 }
 
+impl Event<'_, '_> {
+    /// Bytes of the message, where it is one.
+    pub(crate) fn message_bytes(&self) -> usize {
+        match self {
+            Event::Text(text) => text.len(),
+            Event::Binary(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 impl Connection {
     pub(crate) fn new() -> Connection {
         Connection { phase: Phase::Head(Vec::new()), outbox: None }
@@ -90,6 +103,7 @@ impl Connection {
             Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
                 Received::Text(text) => Event::Text(text),
                 Received::Binary(bytes) => Event::Binary(bytes),
+                Received::Fragment => Event::Nothing,
                 Received::Ping(payload) => Event::Ping(payload),
                 Received::Pong(payload) => Event::Pong(payload),
                 Received::Close(answer) => Event::Close(Some(answer)),
@@ -97,14 +111,13 @@ impl Connection {
             }),
             Phase::Closing(websocket) => {
                 // Of what a peer sent before it saw our close frame only its own close frame matters.
-                loop {
-                    match websocket.receive(input, scratch, limits)? {
-                        Received::Close(_) | Received::Fault(_) => break,
-                        Received::Text(_) | Received::Binary(_) | Received::Ping(_) | Received::Pong(_) => {}
+                match websocket.receive(input, scratch, limits)? {
+                    Received::Close(_) | Received::Fault(_) => {
+                        self.phase = Phase::Finishing;
+                        Some(Event::Close(None))
                     }
+                    _ => Some(Event::Nothing),
                 }
-                self.phase = Phase::Finishing;
-                Some(Event::Close(None))
             }
             Phase::Finishing => {
                 *input = &[];
@@ -121,17 +134,17 @@ impl Connection {
         let before = held.len();
         // The usual request comes in one piece and is read where it lies.
         let found = if before == 0 {
-            http::head_end(input, 0)
+            http::head_end(input, 0, max_header_bytes)
         } else {
             held.extend_from_slice(input);
-            http::head_end(held, before)
+            http::head_end(held, before, max_header_bytes)
         };
         match found {
             Err(refusal) => Some(Event::BadHead(refusal)),
-            Ok(end) if end.unwrap_or(before + input.len()) > max_header_bytes => Some(Event::BadHead(Refusal::new(
-                431,
-                format!("the request head is longer than {max_header_bytes} bytes"),
-            ))),
+            Ok(None) if before + input.len() > max_header_bytes => {
+                let refusal = Refusal::new(431, format!("the request head is longer than {max_header_bytes} bytes"));
+                Some(Event::BadHead(refusal))
+            }
             Ok(None) => {
                 if before == 0 {
                     held.extend_from_slice(input);
@@ -157,13 +170,13 @@ impl Connection {
     /// them only the number and the ends of lines matter.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
         let end = match &self.phase {
-            Phase::Head(held) if held.is_empty() => http::head_end(input, 0),
-            Phase::Head(held) => http::head_end(&[held, input].concat(), held.len())
-                .map(|end| end.filter(|&end| end <= max_header_bytes).map(|end| end - held.len())),
+            Phase::Head(held) if held.is_empty() => http::head_end(input, 0, max_header_bytes),
+            Phase::Head(held) => http::head_end(&[held, input].concat(), held.len(), max_header_bytes)
+                .map(|end| end.map(|end| end - held.len())),
             Phase::Finishing => Ok(None),
             Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
-        end.ok().flatten().filter(|&end| end <= max_header_bytes).unwrap_or(input.len())
+        end.ok().flatten().unwrap_or(input.len())
     }
 
     /// Answers the request with an upgrade: from now on this is a WebSocket.

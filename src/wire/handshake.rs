@@ -179,6 +179,14 @@ pub(crate) fn read<R>(
     terms: &Terms,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
 ) -> Result<R, Refusal> {
+    try_read(head, terms, decide).map_err(|refusal| refusal.answering(head))
+}
+
+fn try_read<R>(
+    head: &[u8],
+    terms: &Terms,
+    decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
+) -> Result<R, Refusal> {
     let &Terms { conn, peer, max_headers, trusted_proxies, subprotocols } = terms;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let places = headers.len().min(max_headers as usize);
@@ -211,6 +219,9 @@ pub(crate) fn read<R>(
     }
     if !target.starts_with('/') {
         return Err(Refusal::new(400, "ask for a path that starts with /, not for a whole URL"));
+    }
+    if target.contains('#') {
+        return Err(Refusal::new(400, "a request names no fragment: leave out what follows the #"));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = percent_decode(path, false)

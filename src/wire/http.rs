@@ -14,6 +14,8 @@ pub struct Refusal {
     sentence: Cow<'static, str>,
     /// Complete header lines beside the usual ones.
     lines: Cow<'static, str>,
+    /// Whether it answers a HEAD, which gets the same head and no body (RFC 9110 section 9.3.2).
+    is_bodiless: bool,
 }
 
 impl Refusal {
@@ -28,7 +30,7 @@ impl Refusal {
             429 | 503 => "Retry-After: 1\r\n",
             _ => "",
         };
-        Refusal { status, sentence: sentence.into(), lines: lines.into() }
+        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
     }
 
     /// Status 429, with when to come back and what the limit is (draft-ietf-httpapi-ratelimit-headers, in its older form).
@@ -44,17 +46,23 @@ impl Refusal {
             status: 429,
             sentence: "too many connections from your address; wait a little".into(),
             lines: lines.into(),
+            is_bodiless: false,
         }
     }
 
     /// All it consists of: status, sentence and further header lines.
-    pub(crate) fn parts(&self) -> (u16, &str, &str) {
-        (self.status, &self.sentence, &self.lines)
+    pub(crate) fn parts(&self) -> (u16, &str, &str, bool) {
+        (self.status, &self.sentence, &self.lines, self.is_bodiless)
     }
 
     /// What [`parts`](Self::parts) gave.
-    pub(crate) fn from_parts(status: u16, sentence: String, lines: String) -> Refusal {
-        Refusal { status, sentence: sentence.into(), lines: lines.into() }
+    pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> Refusal {
+        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
+    }
+
+    /// The same as the answer to a request that begins with `head`.
+    pub(super) fn answering(self, head: &[u8]) -> Refusal {
+        Refusal { is_bodiless: head.starts_with(b"HEAD "), ..self }
     }
 
     /// The HTTP status.
@@ -68,7 +76,7 @@ impl Refusal {
     }
 
     pub(super) fn response(&self) -> Bytes {
-        let Refusal { status, sentence, lines } = self;
+        let Refusal { status, sentence, lines, is_bodiless } = self;
         // The reason phrase of RFC 9110 section 15; clients ignore it, people with a terminal do not.
         let phrase = match status {
             200 => "OK",
@@ -87,18 +95,24 @@ impl Refusal {
         };
         let connection = if *status == 426 { "upgrade, close" } else { "close" };
         let length = sentence.len() + 1;
-        Bytes::from(format!(
+        let mut response = format!(
             "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{lines}\
-             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n{sentence}\n"
-        ))
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+        );
+        if !is_bodiless {
+            response.extend([sentence, "\n"]);
+        }
+        Bytes::from(response)
     }
 }
 
 /// Finds the end of a request head, that is the length up to and with the empty line.
 ///
 /// `scanned` bytes at the front were looked at before, so that a head that arrives byte by byte costs no more than one
-/// that arrives whole. Returns `None` while the end is missing.
-pub(crate) fn head_end(bytes: &[u8], scanned: usize) -> Result<Option<usize>, Refusal> {
+/// that arrives whole. None beyond `max` is looked at: what is said of a head must not depend on how much of it arrives
+/// at once. Returns `None` while the end is missing.
+pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Option<usize>, Refusal> {
+    let bytes = &bytes[..bytes.len().min(max)];
     if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
         return Err(Refusal::new(400, "this port speaks HTTP/1.1 and WebSocket, without TLS"));
     }
@@ -152,17 +166,25 @@ mod tests {
     fn head_end_is_found_however_the_head_arrives() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         for cut in 0..head.len() {
-            let found = head_end(&head[..cut], 0).expect("well-formed");
+            let found = head_end(&head[..cut], 0, 100).expect("well-formed");
             assert_eq!(found.is_some(), cut >= 27, "{cut}");
-            assert_eq!(head_end(head, cut.min(26)).expect("well-formed"), Some(27));
+            assert_eq!(head_end(head, cut.min(26), 100).expect("well-formed"), Some(27));
         }
     }
 
     #[test]
+    fn what_lies_beyond_the_bound_is_not_looked_at() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(head_end(head, 0, head.len()).expect("well-formed"), Some(head.len()));
+        assert_eq!(head_end(head, 0, head.len() - 1).expect("well-formed"), None);
+        assert_eq!(head_end(b"GET / HTTP/1.1\r\n\n", 0, 16).expect("well-formed so far"), None);
+    }
+
+    #[test]
     fn bare_line_feeds_and_other_protocols_are_refused() {
-        assert_eq!(head_end(b"GET / HTTP/1.1\nHost: a\n\n", 0).expect_err("bare LF").status(), 400);
-        assert_eq!(head_end(b"\x16\x03\x01\x02\x00", 0).expect_err("TLS").status(), 400);
-        assert_eq!(head_end(b"\n", 0).expect_err("empty line").status(), 400);
+        assert_eq!(head_end(b"GET / HTTP/1.1\nHost: a\n\n", 0, 100).expect_err("bare LF").status(), 400);
+        assert_eq!(head_end(b"\x16\x03\x01\x02\x00", 0, 100).expect_err("TLS").status(), 400);
+        assert_eq!(head_end(b"\n", 0, 100).expect_err("empty line").status(), 400);
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) enum Received<'s> {
     Binary(&'s [u8]),
     /// To be answered by a pong with the same payload (RFC 6455 section 5.5.2).
     Ping(&'s [u8]),
+    /// A frame of a message of which more is to come.
+    Fragment,
     Pong(&'s [u8]),
     /// The peer sent a close frame, and this is the answer to it, if ours did not go first. Nothing follows.
     Close(Frame),
@@ -77,15 +79,16 @@ struct Current {
     length: usize,
 }
 
-/// What is complete, and lies in the scratch buffer.
+/// What is complete, and lies in the scratch buffer unless it is a fragment.
 enum Complete {
     Text,
     Binary,
+    Fragment,
     Control(Control),
 }
 
 impl WebSocket {
-    /// Takes from `input` up to the end of the next message or control frame. `None` when `input` holds no more.
+    /// Takes from `input` up to the end of the next frame. `None` when `input` holds no more.
     pub(crate) fn receive<'s>(
         &mut self,
         input: &mut &[u8],
@@ -102,6 +105,7 @@ impl WebSocket {
                 Err(_) => Received::Fault(CloseReason::BadUtf8),
             },
             Complete::Binary => Received::Binary(scratch),
+            Complete::Fragment => Received::Fragment,
             Complete::Control(Control::Ping) => Received::Ping(scratch),
             Complete::Control(Control::Pong) => Received::Pong(scratch),
             Complete::Control(Control::Close) => match answer_to_close(scratch) {
@@ -240,7 +244,7 @@ impl Partial {
             return Ok(Some(Complete::Control(control)));
         }
         if !is_final {
-            return Ok(None);
+            return Ok(Some(Complete::Fragment));
         }
         *scratch = mem::take(&mut self.payload);
         self.fragments = 0;
@@ -343,6 +347,7 @@ mod tests {
                 seen.push(match received {
                     Received::Text(text) => Seen::Text(text.to_owned()),
                     Received::Binary(bytes) => Seen::Binary(bytes.to_vec()),
+                    Received::Fragment => continue,
                     Received::Ping(payload) => {
                         Outgoing::Pong(payload).append_to(&mut answered);
                         Seen::Ping
@@ -531,7 +536,11 @@ mod tests {
         for _ in 0..3 {
             bytes.extend(wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]));
         }
-        let received = websocket.receive(&mut &bytes[..], &mut scratch, limits);
+        let mut input = &bytes[..];
+        for expected in [Received::Fragment, Received::Fragment, Received::Fragment] {
+            assert_eq!(websocket.receive(&mut input, &mut scratch, limits), Some(expected));
+        }
+        let received = websocket.receive(&mut input, &mut scratch, limits);
         assert_eq!(received, Some(Received::Fault(CloseReason::PolicyViolation)));
     }
 }

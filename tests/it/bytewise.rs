@@ -99,9 +99,10 @@ struct Outcome {
     received: Vec<Vec<u8>>,
     finished: Vec<bool>,
     told: Vec<String>,
+    bytes_in: u64,
 }
 
-fn play<const JSON: bool>(steps: &[(usize, Vec<u8>)], mut cut: impl FnMut(usize) -> usize) -> Outcome
+fn play<const JSON: bool>(steps: &[(usize, Vec<u8>)], max_work: usize, mut cut: impl FnMut(usize) -> usize) -> Outcome
 where
     Witness<JSON>: App,
 {
@@ -120,9 +121,10 @@ where
     for (n, bytes) in steps {
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let (piece, after) = rest.split_at(cut(rest.len()));
-            engine.handle_bytes(now, conns[*n], piece);
-            rest = after;
+            let (piece, _) = rest.split_at(cut(rest.len()));
+            let taken = engine.handle_bytes_up_to(now, conns[*n], piece, max_work);
+            assert!(taken.bytes > 0 && (taken.bytes == piece.len() || taken.work >= max_work));
+            rest = &rest[taken.bytes..];
         }
     }
     engine.check();
@@ -133,7 +135,8 @@ where
         finished[n] |= flow == Flow::Finished;
     }
     engine.check();
-    Outcome { received, finished, told: engine.app_mut().take() }
+    let bytes_in = engine.stats().counters.bytes_in;
+    Outcome { received, finished, told: engine.app_mut().take(), bytes_in }
 }
 
 #[track_caller]
@@ -142,11 +145,11 @@ where
     Witness<JSON>: App,
 {
     let steps = session(&mut Random::new(seed));
-    let whole = play::<JSON>(&steps, |rest| rest);
+    let whole = play::<JSON>(&steps, usize::MAX, |rest| rest);
     let mut random = Random::new(seed);
-    assert_eq!(play::<JSON>(&steps, |_| 1), whole, "seed {seed}, byte by byte");
+    assert_eq!(play::<JSON>(&steps, usize::MAX, |_| 1), whole, "seed {seed}, byte by byte");
     for round in 0..3 {
-        let pieces = play::<JSON>(&steps, |rest| 1 + random.below(rest as u64) as usize);
+        let pieces = play::<JSON>(&steps, usize::MAX, |rest| 1 + random.below(rest as u64) as usize);
         assert_eq!(pieces, whole, "seed {seed}, in random pieces, round {round}");
     }
     // And as much as there is at once, over the borders of what was said.
@@ -157,7 +160,13 @@ where
             _ => joined.push((n, bytes)),
         }
     }
-    assert_eq!(play::<JSON>(&joined, |rest| rest), whole, "seed {seed}, several messages at once");
+    assert_eq!(play::<JSON>(&joined, usize::MAX, |rest| rest), whole, "seed {seed}, several messages at once");
+    // And with others between: what is not taken is handed in again, or only its front is, or more behind it.
+    for max_work in [0, 300, 2000] {
+        assert_eq!(play::<JSON>(&joined, max_work, |rest| rest), whole, "seed {seed}, {max_work} at a time");
+        let pieces = play::<JSON>(&joined, max_work, |rest| 1 + random.below(rest as u64) as usize);
+        assert_eq!(pieces, whole, "seed {seed}, {max_work} at a time and in pieces");
+    }
     whole
 }
 

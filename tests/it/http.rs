@@ -131,10 +131,48 @@ fn other_paths_and_methods_are_refused() {
     }
     // What is not there is not found by those either who ask for no upgrade.
     check_bytes(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", 404, &close, "nothing here");
-    for method in ["POST", "OPTIONS", "PUT"] {
+    for method in ["POST", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH", "get", "GETT"] {
         let request = format!("{method} /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
-        check_bytes(request.as_bytes(), 405, &["Allow: GET"], "GET");
+        check_bytes(request.as_bytes(), if method == "get" { 400 } else { 405 }, &[], "");
     }
+    check_bytes(b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 405, &["Allow: GET"], "GET");
+    check_bytes(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, &["Allow: GET"], "GET");
+}
+
+/// The same head as for a GET, and no body, whatever the answer is (RFC 9110 section 9.3.2).
+#[test]
+fn a_head_request_is_answered_without_a_body() {
+    for (request, status) in [
+        ("HEAD /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+        ("HEAD /health/live HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), 405),
+        ("HEAD / HTTP/1.1\r\nno colon\r\n\r\n".to_owned(), 400),
+        (format!("HEAD / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(65)), 431),
+    ] {
+        let (whole, finished) = answer(Relay::default(), request.as_bytes(), usize::MAX);
+        assert_eq!(answer(Relay::default(), request.as_bytes(), 1), (whole.clone(), finished), "byte by byte");
+        let whole = String::from_utf8(whole).expect("ASCII");
+        assert!(finished && whole.starts_with(&format!("HTTP/1.1 {status} ")), "{whole}");
+        assert!(whole.contains("\r\nContent-Length: ") && whole.ends_with("\r\n\r\n"), "{whole}");
+        assert_eq!(whole.matches("\r\n\r\n").count(), 1, "{whole}");
+    }
+}
+
+/// The head is as long as may be, or a byte longer; the line has as many lines as may be, or one more.
+#[test]
+fn heads_are_bounded_in_bytes_and_in_lines() {
+    let close = ["Connection: close"];
+    let head = |length: usize| {
+        let front = GOOD.join("\r\n") + "\r\nX: ";
+        [front.as_bytes(), &vec![b'y'; length - front.len() - 4], b"\r\n\r\n"].concat()
+    };
+    assert!(answer(Relay::default(), &head(8192), usize::MAX).0.starts_with(b"HTTP/1.1 101 "));
+    check_bytes(&head(8193), 431, &close, "8192 bytes");
+    check_bytes(&[b'G'; 10_000], 431, &close, "8192 bytes");
+    // What lies behind the bound is not looked at, however much arrives at once.
+    check_bytes(&[&[b'G'; 9000][..], b"\n"].concat(), 431, &close, "8192 bytes");
+    check(|lines| lines.extend(["A: b"; 60]), 431, &close, "64 header lines");
+    let most = [GOOD, &["A: b"; 59]].concat().join("\r\n") + "\r\n\r\n";
+    assert!(answer(Relay::default(), most.as_bytes(), usize::MAX).0.starts_with(b"HTTP/1.1 101 "));
 }
 
 #[test]
@@ -155,6 +193,16 @@ fn malformed_requests_are_refused() {
     check(|lines| lines.push(" folded: line"), 400, &close, "well-formed");
     check(|lines| lines.push("Sp ace: x"), 400, &close, "well-formed");
     check(|lines| lines[0] = "GET", 400, &close, "well-formed");
+    check(|lines| lines[1] = "Host : localhost", 400, &close, "well-formed");
+    check(|lines| lines[1] = "Host: local\rhost", 400, &close, "well-formed");
+    check(|lines| lines[0] = "GET  /ws/chess HTTP/1.1", 400, &close, "well-formed");
+    check(|lines| lines[0] = "GET /ws/chess#part HTTP/1.1", 400, &close, "fragment");
+    for path in [&b"/ws/\0"[..], b"/ws/\xff", b"/ws/\xc3\x28", b"/ws/a\x7f", b"/ws/a\tb"] {
+        let rest = GOOD[1..].join("\r\n");
+        let request = [b"GET ", path, b" HTTP/1.1\r\n", rest.as_bytes(), b"\r\n\r\n"].concat();
+        check_bytes(&request, 400, &close, "");
+    }
+    check_bytes(b"GET /ws/a HTTP/1.1\r\nHost: \0\r\n\r\n", 400, &close, "well-formed");
     check(|lines| lines[0] = "GET /ws/chess", 400, &close, "well-formed");
 }
 
@@ -196,6 +244,19 @@ fn what_follows_a_refused_request_is_not_understood() {
     let text = String::from_utf8(whole).expect("ASCII");
     assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{text}");
     assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"));
+}
+
+/// A second request is no frame: the first byte of `GET` has a reserved bit.
+#[test]
+fn what_follows_a_granted_request_is_frames() {
+    let request = wire::upgrade_request("/ws/chess?token=ann", &[]);
+    let (whole, finished) = answer(Relay::default(), &[&request[..], &request].concat(), usize::MAX);
+    let mut reader = Reader::default();
+    reader.push(&whole);
+    let mut received = std::iter::from_fn(|| reader.next().expect("the server keeps to the protocol"));
+    assert!(matches!(received.next(), Some(Received::Answer(101, _))));
+    assert_eq!(received.last(), Some(Received::Close(1002, "protocol_error".into())));
+    assert!(finished);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 mod scenario;
 
 mod admin;
+mod bounds;
 mod bytewise;
 mod closes;
 mod documents;
 mod drain;
 mod faults;
+mod fuzzed;
 mod health;
 mod http;
 mod identity;
@@ -16,6 +18,7 @@ mod limits;
 mod net;
 mod operating;
 mod origins;
+mod panics;
 mod pressure;
 #[cfg(feature = "bin")]
 mod program;

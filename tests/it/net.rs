@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::net::{Error, Server, Status};
-use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use lobbyd::{App, Authorization, Config, ConnId, Context, Member, Message, Request, Speech};
 
 use crate::scenario::blocking;
@@ -89,6 +89,71 @@ impl Client {
     }
 }
 
+/// Reads on until the server's end, which comes after everything it has said, and never as a reset.
+#[track_caller]
+fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Received {
+    let mut last = None;
+    for _ in 0..1000 {
+        while let Some(received) = client.poll() {
+            last = Some(received);
+        }
+        if client.ended {
+            return last.expect("something was said");
+        }
+        server.turn(SHORT).expect("the loop goes on");
+    }
+    panic!("the connection did not end, after {last:?}");
+}
+
+/// Whatever a peer breaks, and however much it sends behind that: it reads why, and then the end. The kernel would answer
+/// bytes that nobody reads with a reset, which overtakes the close frame.
+#[test]
+fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
+    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
+    let mut server = Server::bind(config, Relay::default()).expect("a free port");
+    let address = server.local_addr().expect("it listens");
+    let frame = |opcode, is_final, payload: &[u8]| wire::frame(opcode, is_final, payload, [1, 2, 3, 4]);
+    let fragments = [frame(Opcode::BINARY, false, b""), frame(Opcode::CONTINUATION, false, b"").repeat(10)].concat();
+    for (broken, code) in [
+        (frame(Opcode(3), true, b""), 1002),
+        (frame(Opcode::TEXT, true, b"\xff"), 1007),
+        (fragments, 1008),
+        (frame(Opcode::BINARY, true, &[0; 65_537]), 1009),
+    ] {
+        let mut client = Client::connect(address, "chess", "ann");
+        assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+        // More than the loop reads in one go, and more after the server has ended its side.
+        client.send(&[broken, vec![0; 100_000]].concat());
+        server.turn(SHORT).expect("the loop goes on");
+        client.send(&vec![0; 100_000]);
+        assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(got, _) if got == code), "{code}");
+        client.send(b"and still something");
+        server.turn(SHORT).expect("the loop goes on");
+        drop(client);
+    }
+    // A refused request is answered as reliably.
+    let mut client = Client::open(address);
+    client.send(&[&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0; 100_000]].concat());
+    assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Body(_)));
+}
+
+/// The lingering is bounded too, in bytes.
+#[test]
+fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+    let config = Config { max_linger_bytes: lobbyd::Bytes(100_000), ..config() };
+    let mut server = Server::bind(config, Relay::default()).expect("a free port");
+    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+    client.send(b"\x83\x80....");
+    let mut sent = 0;
+    while server.engine().stats().closing > 0 || server.engine().stats().total_connections > 0 {
+        server.turn(SHORT).expect("the loop goes on");
+        sent += client.stream.write(&[0; 10_000]).unwrap_or(0);
+        assert!(sent < 10_000_000, "it is read for ever");
+    }
+    assert!(sent > 90_000, "it is read for a while: {sent}");
+}
+
 #[test]
 fn two_clients_talk_over_real_sockets() {
     let mut server = Server::bind(config(), Relay::default()).expect("a free port");
@@ -142,6 +207,98 @@ fn the_accept_budget_leaves_nobody_waiting() {
     for client in &mut clients {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     }
+}
+
+/// A member that says a thousand things at once, and one that says a word after it: the word is heard first, by somebody who
+/// hears both; and in the end everything is heard, in order.
+#[test]
+fn a_flood_waits_for_itself() {
+    let unlimited = lobbyd::Limit::UNLIMITED;
+    let config = Config {
+        messages_per_second: unlimited,
+        bytes_per_second: unlimited,
+        work_per_turn: lobbyd::Bytes(16_384),
+        work_per_receive: lobbyd::Bytes(4096),
+        ..config()
+    };
+    let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
+    let address = server.local_addr().expect("it listens");
+    let [mut flooder, mut modest, mut hearer] = ["flo", "mod", "ann"].map(|user| {
+        let mut client = Client::connect(address, "a", user);
+        assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+        client
+    });
+    // It has shown that it says little.
+    modest.send(&wire::text("first"));
+    assert_eq!(hearer.next(&mut server), Received::Text("first".into()));
+    assert_eq!(flooder.next(&mut server), Received::Text("first".into()));
+    let flood: Vec<u8> = (0..1000).flat_map(|n| wire::text(&n.to_string())).collect();
+    flooder.send(&flood);
+    // One turn reads it all, and acts on a little of it.
+    server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    modest.send(&wire::text("word"));
+    server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    let mut heard = Vec::new();
+    while heard.len() < 1001 {
+        let Received::Text(text) = hearer.next(&mut server) else { panic!("texts only") };
+        heard.push(text);
+    }
+    let place = heard.iter().position(|text| text == "word").expect("it is heard");
+    assert!(place < 100, "the word waited for {place} others");
+    heard.remove(place);
+    assert!(
+        heard.iter().enumerate().all(|(n, text)| *text == n.to_string()),
+        "nothing is lost, doubled or out of order"
+    );
+}
+
+/// Those who come and talk in the same packet wait for each other with what they say, and nobody waits for them to be let in.
+#[test]
+fn newcomers_are_let_in_before_any_of_them_is_heard() {
+    let few = Config {
+        work_per_turn: lobbyd::Bytes(1024),
+        accept_per_turn: 20,
+        max_per_lobby: lobbyd::Limit::at_most(20),
+        ..config()
+    };
+    let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
+    let address = server.local_addr().expect("it listens");
+    let mut clients: Vec<Client> = (0..20)
+        .map(|n| {
+            let mut client = Client::open(address);
+            let request = wire::upgrade_request(&format!("/ws/a?token=user{n}"), &[]);
+            client.send(&[request, wire::text(&n.to_string()), wire::text("again")].concat());
+            client
+        })
+        .collect();
+    for _ in 0..3 {
+        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    }
+    assert_eq!(server.engine().stats().counters.joined, 20);
+    assert!(server.engine().stats().counters.messages_in < 20, "their turn is still to come");
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+        let mut heard: Vec<Received> = (0..38).map(|_| client.next(&mut server)).collect();
+        heard.retain(|text| *text != Received::Text("again".into()));
+        assert_eq!(heard.len(), 19, "user{n} heard each of the others twice");
+    }
+}
+
+/// What a peer can send to a server that does not read.
+#[test]
+fn the_kernel_keeps_little_of_what_nobody_reads() {
+    let sent = |socket_receive_bytes| {
+        let config = Config { socket_receive_bytes, ..config() };
+        let server = Server::bind(config, Verbatim::default()).expect("a free port");
+        let mut client = Client::open(server.local_addr().expect("it listens"));
+        let mut sent = 0;
+        while let Ok(n) = client.stream.write(&[0; 65_536]) {
+            sent += n;
+        }
+        sent
+    };
+    let (bounded, unbounded) = (sent(Some(lobbyd::Bytes(16_384))), sent(None));
+    assert!(bounded < unbounded, "{bounded} and {unbounded} bytes, the client's own buffer included");
 }
 
 #[test]

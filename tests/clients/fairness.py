@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Floods of every kind, by one client and by a hundred: what they cost a pair of members who have nothing to do with them.
+
+    tests/clients/fairness.py [--seconds 6] [--kinds pings,connects] [--clients 1,100] [path/to/lobbyd]
+
+The flooders sit in a lobby with 300 silent members, and whoever is thrown out comes back at once. The pair sits in another;
+each of its messages goes there and back, through the server twice. The server has one core to itself, the flooders the
+other. Prints a table; exit 0 only if the 99th percentile of the pair's round trips stays below 50 ms and the server's
+memory below what it says at the start.
+
+Needs Linux, two cores and a Rust toolchain, for the flooders (benches/peers/flood). Standard library only.
+"""
+
+import argparse
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+from idle import TEXT, frames, request
+from lobbyd import Lobbyd, default_binary
+
+MAX_P99_MS = 50.0
+CROWD = 300
+EVERY = 0.02                    # below the rate of messages
+KINDS = ["none", "pings", "pongs", "empty-fragments", "byte-fragments", "tiny-messages", "json-messages", "64k-messages",
+         "no-json", "rubbish", "half-handshakes", "connects"]
+ARGUMENTS = ["--max-connections", 1000, "--max-per-lobby", 500, "--max-pending", 256, "--log", "warn,lobbyd=info"]
+
+
+def build():
+    package = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../benches/peers/flood")
+    subprocess.run(["cargo", "build", "--quiet", "--release", "--manifest-path", os.path.join(package, "Cargo.toml")],
+                   check=True)
+    target = os.environ.get("CARGO_TARGET_DIR", os.path.join(package, "target"))
+    return os.path.join(target, "release/flood")
+
+
+class Member:
+    def __init__(self, port, user):
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.settimeout(30)
+        self.socket.sendall(request(port, "pair", user))
+        self.data = b""
+        while b"\r\n\r\n" not in self.data:
+            self.data += self.socket.recv(65536)
+        self.data = self.data.split(b"\r\n\r\n", 1)[1]
+
+    def say(self, text):
+        payload = text.encode()
+        self.socket.sendall(bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+
+    def hear(self, words):
+        while True:
+            found, self.data = frames(self.data)
+            if any(opcode == TEXT and words in payload for opcode, payload in found):
+                return
+            received = self.socket.recv(65536)
+            if not received:
+                raise AssertionError("the server has ended a member of the pair")
+            self.data += received
+
+
+def round_trips(ann, bob, seconds):
+    times, end, n = [], time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        n += 1
+        begin = time.monotonic()
+        ann.say('{"type":"broadcast","data":"there %d."}' % n)
+        bob.hear(b"there %d." % n)
+        bob.say('{"type":"broadcast","data":"back %d."}' % n)
+        ann.hear(b"back %d." % n)
+        times.append(time.monotonic() - begin)
+        time.sleep(max(0.0, begin + EVERY - time.monotonic()))
+    return sorted(times)
+
+
+def measure(binary, flood, kind, clients, seconds):
+    """The pair's round trips in ms (median, 99th percentile, longest), and the server's memory in MiB, and its bound."""
+    with Lobbyd(binary, *ARGUMENTS) as server:
+        os.sched_setaffinity(server.pid, {0})
+        bound = int(server.wait_for_log(r"at the very worst (\d+) MiB", 5).group(1))
+        # Before the flood: from their own address, which all of them share here, strangers may take each other's places.
+        ann, bob = Member(server.port, "ann"), Member(server.port, "bob")
+        flooders = None
+        if kind != "none":
+            command = [flood, kind, clients, server.port, CROWD, int(seconds) + 2]
+            flooders = subprocess.Popen(["nice", "-n", "19", "taskset", "-c", "1", *map(str, command)],
+                                        stdout=subprocess.PIPE, text=True)
+            assert flooders.stdout.readline() == "ready\n"
+            time.sleep(1)
+        try:
+            times = round_trips(ann, bob, seconds)
+            said = flooders.stdout.read().strip() if flooders else ""
+        finally:
+            if flooders:
+                flooders.kill()
+                flooders.wait()
+        with open(f"/proc/{server.pid}/status", encoding="ascii") as status:
+            peak = int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1)) // 1024
+    at = lambda share: 1000 * times[min(len(times) - 1, int(share * len(times)))]
+    return at(0.5), at(0.99), 1000 * times[-1], len(times), peak, bound, said
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--kinds", default=",".join(KINDS))
+    parser.add_argument("--clients", default="1,100")
+    parser.add_argument("lobbyd", nargs="?", default=default_binary())
+    options = parser.parse_args()
+    flood = build()
+    os.sched_setaffinity(0, {1})
+    print(f"{'flood':16} {'clients':>7} {'p50 ms':>8} {'p99 ms':>8} {'max ms':>8} {'trips':>6} {'peak MiB':>9}  flooders")
+    failed = []
+    for kind in options.kinds.split(","):
+        for clients in options.clients.split(",") if kind != "none" else ["0"]:
+            median, p99, longest, count, peak, bound, said = \
+                measure(options.lobbyd, flood, kind, clients, options.seconds)
+            print(f"{kind:16} {clients:>7} {median:8.2f} {p99:8.2f} {longest:8.2f} {count:6} {peak:4} /{bound:4}  {said}",
+                  flush=True)
+            if p99 >= MAX_P99_MS or peak >= bound:
+                failed.append(f"{kind} by {clients}")
+    print(f"failed: {', '.join(failed)}" if failed else "all bounds held")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,307 @@
+//! Every bound of the configuration, hit: each ends in the close code or the error that its documentation names.
+//!
+//! A field without a row here fails the test.
+
+use std::fs;
+use std::path::Path;
+
+use lobbyd::Config;
+use lobbyd::sim::wire::{self, Opcode};
+
+use crate::scenario::World;
+use crate::witness::Witness;
+
+/// A field and its value, further fields that it takes to hit it, and what happens then. `<n>` stands for so many bytes, and
+/// `fragments n` sends so many frames of one message. The application is a witness: it passes nothing on.
+const HIT: &[(&[(&str, &str)], &str)] = &[
+    (&[("max_connections", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 server_full"),
+    (&[("max_per_lobby", "1")], "ann > connect a, bob > connect a, bob < upgrade; goodbye; close 4002 lobby_full"),
+    (&[("max_lobbies", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 lobby_limit"),
+    (
+        &[("duplicate_login", "reject")],
+        "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
+    ),
+    (
+        &[("max_per_user", "1"), ("duplicate_login", "allow")],
+        "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
+    ),
+    (&[("max_per_ip", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 ip_limit"),
+    (&[("max_pending", "1")], "ann > open, bob > open, bob < http 503; body; eof"),
+    (
+        &[("max_closing", "1"), ("max_connections", "1"), ("max_pending", "1")],
+        "ann > connect a, ann > {\"type\":\"leave\"}, bob > connect a, bob > {\"type\":\"leave\"}, cid > connect a, dan > open, \
+         ann < upgrade; welcome; presence_state; goodbye; close 1000 left; cut",
+    ),
+    (
+        &[("allowed_origin", "own")],
+        "ann > get /ws/a?token=ann Origin: http://elsewhere.example, ann < upgrade; goodbye; close 4003 forbidden_origin",
+    ),
+    (
+        &[("attempts_per_minute", "1"), ("attempt_burst", "1")],
+        "ann > connect a, bob > connect a, bob < http 429; body; eof, advance 60s, cid > connect b, \
+         cid < upgrade; welcome; presence_state",
+    ),
+    (
+        &[("attempt_burst", "2"), ("attempts_per_minute", "1")],
+        "ann > connect a, bob > connect b, cid > connect c, cid < http 429; body; eof",
+    ),
+    (&[("handshake_timeout", "1s")], "ann > open, advance 1100ms, ann < http 408; body; eof"),
+    (
+        &[("auth_timeout", "1s")],
+        "ann > get /ws/a?token=ann&auth=later, advance 1100ms, ann < upgrade; goodbye; close 4101 auth_timeout",
+    ),
+    (
+        &[("max_lifetime", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 1100ms, ann < goodbye; close 4202 max_lifetime",
+    ),
+    (
+        &[("token_grace", "1s")],
+        "ann > get /ws/a?token=ann&expires=1000001000, ann < upgrade; welcome; presence_state, advance 1900ms, ann < nothing, \
+         advance 200ms, ann < goodbye; close 4001 token_expired",
+    ),
+    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 431; body; eof"),
+    (&[("max_headers", "6")], "ann > get /ws/a?token=ann A: b | A: b, ann < http 431; body; eof"),
+    (
+        &[("max_message_bytes", "125")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <126>, \
+         ann < goodbye; close 1009 message_too_big; eof",
+    ),
+    (
+        &[("max_fragments", "3")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > fragments 4, \
+         ann < goodbye; close 1008 policy_violation; eof",
+    ),
+    (
+        &[("max_outbound_bytes", "5000"), ("max_message_bytes", "125"), ("max_per_lobby", "2")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > window 0, ann > presence 50, ann > read, \
+         ann < goodbye; close 4102 slow_consumer",
+    ),
+    (
+        &[("messages_per_second", "1"), ("message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited retry_after_ms=1000",
+    ),
+    (
+        &[("message_burst", "1"), ("messages_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited",
+    ),
+    (
+        &[("user_messages_per_second", "1"), ("user_message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited retry_after_ms=1000",
+    ),
+    (
+        &[("user_message_burst", "1"), ("user_messages_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited",
+    ),
+    (
+        &[("bytes_per_second", "100"), ("byte_burst", "700"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("byte_burst", "700"), ("bytes_per_second", "100"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("user_bytes_per_second", "100"), ("user_byte_burst", "700"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("user_byte_burst", "700"), ("user_bytes_per_second", "100"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("control_per_second", "1"), ("control_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > ping, ann < pong, ann > ping, \
+         ann < pong; error code=rate_limited",
+    ),
+    (
+        &[("control_burst", "1"), ("control_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > pong, ann > pong, ann < error code=rate_limited",
+    ),
+    (
+        &[("max_rate_strikes", "1"), ("messages_per_second", "1"), ("message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann > {\"type\":\"ping\"}, \
+         ann > {\"type\":\"ping\"}, ann < pong; error code=rate_limited; goodbye; close 4009 rate_limited",
+    ),
+    (
+        &[("max_strikes", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > text x, ann < error code=bad_message, ann > text x, \
+         ann < goodbye; close 4005 bad_message",
+    ),
+    (
+        &[("presence_max", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state users=ann, bob > connect a, \
+         bob < upgrade; welcome; presence_state count=2 !users",
+    ),
+    (
+        &[("ping_interval", "2s"), ("pong_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < ping, advance 1s, \
+         ann < goodbye; close 4201 stale",
+    ),
+    (
+        &[("pong_timeout", "1s"), ("ping_interval", "2s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < ping, advance 1s, \
+         ann < goodbye; close 4201 stale",
+    ),
+    (
+        &[("health_interval", "2s"), ("health_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < health_ping, told join ann, advance 1s, \
+         told health ann unhealthy",
+    ),
+    (
+        &[("health_timeout", "1s"), ("health_interval", "2s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < health_ping, told join ann, advance 1s, \
+         told health ann unhealthy",
+    ),
+    (
+        &[("max_health_pings", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, told join ann, check ann, check ann, \
+         told health ann unhealthy, ann < health_ping; health_ping",
+    ),
+    (
+        &[("close_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann < goodbye; close 1000 left, \
+         advance 1100ms, ann < eof",
+    ),
+    (
+        &[("linger_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann > close, ann < goodbye; close 1000 left; eof, open ann, \
+         advance 1100ms, gone ann",
+    ),
+    (
+        &[("max_linger_bytes", "100")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann > close, ann < goodbye; close 1000 left; eof, ann > raw <80>, open ann, \
+         ann > raw <30>, gone ann",
+    ),
+    (
+        &[("drain_deadline", "1s"), ("close_timeout", "20s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, drain, ann < goodbye; close 1001 server_shutdown, \
+         advance 1100ms, ann < cut",
+    ),
+    (
+        &[("drain_batch", "1"), ("drain_batch_interval", "1s"), ("max_connections", "2")],
+        "ann > connect a, bob > connect b, ann < upgrade; welcome; presence_state, bob < upgrade; welcome; presence_state, drain, \
+         ann < goodbye; close 1001 server_shutdown, bob < nothing, advance 1s, bob < goodbye; close 1001 server_shutdown",
+    ),
+    (
+        &[("drain_batch_interval", "1s"), ("drain_batch", "1"), ("max_connections", "2")],
+        "ann > connect a, bob > connect b, drain, bob < upgrade; welcome; presence_state, bob < nothing, advance 1s, \
+         bob < goodbye; close 1001 server_shutdown",
+    ),
+    (
+        &[("outbound_high_mark", "300"), ("outbound_low_mark", "100")],
+        "ann > connect a, told join ann, told pressure ann high, told pressure ann low",
+    ),
+    (
+        &[("outbound_low_mark", "100"), ("outbound_high_mark", "300")],
+        "ann > connect a, told join ann, told pressure ann high, told pressure ann low",
+    ),
+];
+
+/// Fields that are hit where there are sockets or operators, by the test of that name.
+const HIT_ELSEWHERE: &[(&str, &str)] = &[
+    ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("max_remembered_rates", "the_oldest_of_those_who_are_gone_is_forgotten_first"),
+    ("accept_per_turn", "the_accept_budget_leaves_nobody_waiting"),
+    ("events_per_turn", "the_accept_budget_leaves_nobody_waiting"),
+    ("work_per_turn", "a_flood_waits_for_itself"),
+    ("work_per_receive", "a_flood_waits_for_itself"),
+    ("receive_buffer_bytes", "more_than_a_receive_buffer_is_read_to_its_end"),
+    ("socket_receive_bytes", "the_kernel_keeps_little_of_what_nobody_reads"),
+    ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),
+    ("max_inbox_bytes", "a_full_inbox_refuses_and_costs_nothing"),
+    ("max_commands", "a_full_queue_of_commands_returns_them"),
+];
+
+/// Fields that bound nothing.
+const NO_BOUNDS: &[&str] = &[
+    "listen",
+    "admin",
+    "admin_token_file",
+    "admin_host",
+    "trusted_proxies",
+    "tick_hz",
+    "flush",
+    "wheel_granule",
+    "stats_interval",
+];
+
+#[test]
+fn every_bound_is_hit_and_leads_to_what_it_says() {
+    for (fields, script) in HIT {
+        let mut config = Config::default();
+        for (name, value) in *fields {
+            let field = Config::FIELDS.iter().find(|field| field.name == *name).expect("a field of the table");
+            (field.set)(&mut config, value).expect("a value of its kind");
+        }
+        println!("{}: {script}", fields[0].0);
+        let mut world = World::new(config, Witness::<true>::default());
+        script.split(", ").for_each(|line| run(&mut world, &spelled_out(line)));
+    }
+}
+
+fn run(world: &mut World<Witness<true>>, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["told", ..] => {
+            let log = &mut world.engine.app_mut().log;
+            assert!(!log.is_empty(), "the application was not {line}");
+            let told = log.remove(0);
+            assert!(told.starts_with(line.trim_start_matches("told ")), "{line}: {told}");
+        }
+        ["check", user] => drop(world.app(|_, cx| cx.ping_user(user, std::time::Duration::from_secs(1)))),
+        ["open", user] => assert!(world.is_open(user)),
+        ["gone", user] => assert!(!world.is_open(user)),
+        [user, ">", "fragments", count] => {
+            let mut bytes = wire::frame(Opcode::BINARY, false, b"", [1; 4]);
+            let rest = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]);
+            bytes.extend(rest.repeat(count.parse::<usize>().expect("a number") - 1));
+            world.send(user, &bytes);
+            world.settle();
+        }
+        [user, ">", "presence", count] => {
+            (0..count.parse().expect("a number"))
+                .for_each(|_| world.steps(&format!("{user} > {{\"type\":\"presence\"}}")));
+        }
+        _ => world.steps(&line.replace("; ", ", ")),
+    }
+}
+
+/// Replaces `<n>` by so many bytes.
+fn spelled_out(line: &str) -> String {
+    match line.split_once('<').and_then(|(front, rest)| Some((front, rest.split_once('>')?.0))) {
+        Some((front, count)) if count.parse::<usize>().is_ok() => {
+            front.to_owned() + &"x".repeat(count.parse().expect("it was one"))
+        }
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn no_field_is_forgotten() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let sources: String = fs::read_dir(folder)
+        .expect("the folder of the tests")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.is_file())
+        .map(|path| fs::read_to_string(path).expect("a source is readable"))
+        .collect();
+    for (field, test) in HIT_ELSEWHERE {
+        assert!(sources.contains(&format!("fn {test}()")), "{field} is said to be hit by {test}");
+    }
+    let known = HIT.iter().map(|(fields, _)| fields[0].0);
+    let mut known: Vec<&str> =
+        known.chain(HIT_ELSEWHERE.iter().map(|(field, _)| *field)).chain(NO_BOUNDS.iter().copied()).collect();
+    let mut fields: Vec<&str> = Config::FIELDS.iter().map(|field| field.name).collect();
+    known.sort_unstable();
+    fields.sort_unstable();
+    assert_eq!(known, fields, "each field of the configuration has one row");
+}

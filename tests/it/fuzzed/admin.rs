@@ -1,0 +1,109 @@
+//! Operators' requests: one byte for the cuts, then what an operator sends on one connection.
+
+use lobbyd::admin::Desk;
+use lobbyd::apps::Relay;
+use lobbyd::sim::wire;
+use lobbyd::{Bytes, Config, Engine, Time};
+use serde_json::Value;
+
+use super::{START, pieces, without_rates};
+
+pub fn run(data: &[u8]) {
+    let Some((&seed, bytes)) = data.split_first() else { return };
+    let whole = answer(bytes, 0);
+    check_answers(&whole);
+    // Whether `100 Continue` is worth sending depends on what has arrived already.
+    if !bytes.to_ascii_lowercase().windows(6).any(|window| window == b"expect") {
+        assert_eq!(text(&answer(bytes, 1)), text(&whole), "byte by byte");
+        assert_eq!(text(&answer(bytes, seed)), text(&whole), "in pieces");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
+    let config = Config {
+        admin: Some("127.0.0.1:9002".parse().expect("an address")),
+        max_message_bytes: Bytes(300),
+        max_header_bytes: Bytes(512),
+        max_headers: 16,
+        ..without_rates()
+    };
+    let mut desk = Desk::new(&config, None);
+    let mut engine = Engine::new(config, START, Relay::default());
+    for user in ["ann", "bob"] {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
+    }
+    write(&mut engine);
+    let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("there is room");
+    let mut answered = Vec::new();
+    let mut now = Time::ZERO;
+    for piece in pieces(bytes, seed) {
+        desk.handle_bytes(client, piece);
+        work(now, &mut desk, &mut engine, client, &mut answered);
+    }
+    engine.check();
+    // Pings end, and so does everything else.
+    for _ in 0..10_000 {
+        let Some(next) = [engine.poll_timeout(), desk.poll_timeout()].into_iter().flatten().min() else { break };
+        now = now.max(next);
+        if now > Time::from_micros(600_000_000) {
+            break;
+        }
+        engine.handle_timeout(now);
+        work(now, &mut desk, &mut engine, client, &mut answered);
+    }
+    engine.check();
+    answered
+}
+
+/// What a driver does until nothing more comes of it.
+fn work(now: Time, desk: &mut Desk, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
+    for _ in 0..10_000 {
+        desk.work(now, engine);
+        write(engine);
+        let pending = desk.pending(client).to_vec();
+        answered.extend_from_slice(&pending);
+        if !pending.is_empty() {
+            desk.handle_written(now, client, pending.len());
+        }
+        while desk.poll_closed().is_some() {}
+        if pending.is_empty() && desk.poll_timeout() != Some(Time::ZERO) {
+            return;
+        }
+    }
+    panic!("the desk does not come to rest");
+}
+
+fn write(engine: &mut Engine<Relay>) {
+    while let Some(conn) = engine.poll_writable() {
+        engine.write_to(conn, &mut std::io::sink()).expect("a sink takes everything");
+    }
+    while engine.poll_closed().is_some() {}
+}
+
+/// Every answer is an HTTP status with a body of JSON.
+fn check_answers(mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head has an end") + 4;
+        let (head, rest) = bytes.split_at(end);
+        let head = str::from_utf8(head).expect("heads are ASCII");
+        let status: u16 = head.strip_prefix("HTTP/1.1 ").expect("HTTP/1.1")[..3].parse().expect("a status");
+        if status == 100 {
+            bytes = rest;
+            continue;
+        }
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let length: usize = length.parse().expect("a number");
+        // An answer to HEAD has none of the bytes it counts.
+        let body = rest.get(..length).filter(|body| body.starts_with(b"{"));
+        if let Some(body) = body {
+            let value: Value = serde_json::from_slice(body).expect("bodies are JSON");
+            assert_eq!(status >= 400, value.get("error").is_some(), "{status} {value}");
+        }
+        bytes = &rest[body.map_or(0, <[u8]>::len)..];
+    }
+}

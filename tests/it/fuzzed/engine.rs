@@ -1,0 +1,410 @@
+//! A whole engine: the bytes are read as connections, what arrives on them, how their sockets behave, and time.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use lobbyd::sim::wire::{self, Opcode, Reader};
+use lobbyd::{
+    App, Authorization, Bytes, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
+    LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech, Time, Whom,
+};
+
+use super::{Input, START};
+
+const MAX_STEPS: usize = 400;
+const LOBBIES: [&str; 4] = ["a", "b", "c", "no such code"];
+const USERS: [&str; 5] = ["ann", "bob", "cid", "\u{1F3B2}\"\\", ""];
+const TEXTS: [&str; 14] = [
+    r#"{"type":"broadcast","data":{"x":[1,2,3]},"ref":1}"#,
+    r#"{"type":"broadcast","data":"a longer one, of which a few fill any outbox that is small enough to be filled"}"#,
+    r#"{"type":"direct","to":"ann","data":1,"ref":"r"}"#,
+    r#"{"type":"presence","ref":2}"#,
+    r#"{"type":"ping","ref":3}"#,
+    r#"{"type":"leave","ref":4}"#,
+    r#"{"type":"health_pong","timestamp":1}"#,
+    r#"{"type":"health_pong","timestamp":2,"ref":5}"#,
+    r#"{"type":"close others"}"#,
+    r#"{"type":"latest"}"#,
+    r#"{"type":"ask"}"#,
+    r#"{"type":"lock"}"#,
+    r#"{"type":"reject","ref":6}"#,
+    "no JSON",
+];
+
+pub fn run(data: &[u8]) {
+    let mut input = Input(data);
+    let config = config(&mut input);
+    if config.check().is_err() {
+        return;
+    }
+    if input.below(3) == 0 {
+        World::<Meddler<false>>::new(config).run(&mut input);
+    } else {
+        World::<Meddler<true>>::new(config).run(&mut input);
+    }
+}
+
+/// Limits that are hit soon, in some combination.
+fn config(input: &mut Input<'_>) -> Config {
+    let (bits, more) = (input.byte(), input.byte());
+    let small = |bit: u8, limit: u32| if bits & (1 << bit) == 0 { Limit::UNLIMITED } else { Limit::at_most(limit) };
+    let is = |bit: u8| more & (1 << bit) != 0;
+    Config {
+        max_connections: if is(0) { Limit::at_most(4) } else { Limit::at_most(500) },
+        max_per_lobby: if is(1) { Limit::at_most(2) } else { Limit::at_most(10) },
+        max_lobbies: small(0, 2),
+        duplicate_login: match more >> 6 {
+            0 | 1 => DuplicateLogin::Replace,
+            2 => DuplicateLogin::Reject,
+            _ => DuplicateLogin::Allow,
+        },
+        max_per_user: small(1, 2),
+        max_per_ip: small(2, 3),
+        max_pending: if is(2) { 2 } else { 256 },
+        max_closing: if is(3) { 1 } else { 256 },
+        attempts_per_minute: small(3, 3),
+        attempt_burst: 3,
+        max_lifetime: is(4).then_some(Duration::from_secs(60)),
+        max_header_bytes: Bytes(512),
+        max_headers: 16,
+        max_message_bytes: Bytes(300),
+        max_fragments: 5,
+        max_outbound_bytes: Bytes(6000),
+        outbound_high_mark: Bytes(600),
+        outbound_low_mark: Bytes(200),
+        messages_per_second: small(4, 3),
+        message_burst: 3,
+        user_messages_per_second: small(5, 3),
+        user_message_burst: 3,
+        bytes_per_second: small(6, 500),
+        byte_burst: 500,
+        user_bytes_per_second: small(7, 400),
+        user_byte_burst: 400,
+        control_per_second: small(4, 2),
+        control_burst: 2,
+        max_rate_strikes: 2,
+        max_remembered_rates: 2,
+        max_strikes: 2,
+        presence_max: if is(5) { 2 } else { 500 },
+        health_interval: is(5).then_some(Duration::from_secs(7)),
+        max_health_pings: 2,
+        max_linger_bytes: Bytes(1000),
+        drain_batch: 2,
+        ..Config::default()
+    }
+}
+
+/// An application that does what members tell it, which is never good.
+#[derive(Default)]
+struct Meddler<const JSON: bool> {
+    joined: u64,
+    left: u64,
+}
+
+impl<const JSON: bool> App for Meddler<JSON> {
+    const SPEECH: Speech = if JSON { Speech::Json } else { Speech::Opaque };
+
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        match request.query("auth").as_deref() {
+            Some("later") => Authorization::Pending { user: request.token().map(str::to_owned) },
+            Some("unnamed") => Authorization::Pending { user: None },
+            Some("refuse") => Authorization::Refuse(CloseReason::Banned),
+            Some("end") => {
+                cx.close(request.conn(), CloseReason::PolicyViolation);
+                Authorization::token_is_user(request)
+            }
+            Some("tier") => match Authorization::token_is_user(request) {
+                Authorization::Allow(identity) => Authorization::Allow(lobbyd::Identity {
+                    tier: Some(Rate::FREE),
+                    expires: Some(cx.unix_millis() + 30_000),
+                    ..identity
+                }),
+                other => other,
+            },
+            _ => Authorization::token_is_user(request),
+        }
+    }
+
+    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        self.joined += 1;
+        cx.broadcast_to_lobby(who.lobby(), Exclude::User(who.user()), &Frame::text("came"));
+    }
+
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
+        cx.send_to_user(who.user(), &Frame::text("again"));
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        let order = match message {
+            Message::Json { kind, .. } => kind.as_bytes(),
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
+        };
+        match order.first() {
+            Some(b'c') => {
+                let others: Vec<String> =
+                    cx.lobby_users(from.lobby()).filter(|&user| user != from.user()).map(str::to_owned).collect();
+                for user in &others {
+                    cx.close_user(user, CloseReason::Kicked);
+                }
+            }
+            Some(b'l') if order.len() > 4 => {
+                cx.broadcast_latest(from.lobby(), Exclude::None, 1, &Frame::binary(order));
+            }
+            Some(b'l') => {
+                cx.lock_lobby(from.lobby(), true);
+            }
+            Some(b'a') => {
+                cx.ping_user(from.user(), Duration::from_secs(1));
+            }
+            Some(b'r') => cx.reject(Reject::NotAllowed, "no"),
+            Some(b's') => {
+                cx.close_user(from.user(), CloseReason::Hangup);
+            }
+            Some(b'e') => {
+                cx.close_lobby(from.lobby(), CloseReason::LobbyClosed);
+            }
+            Some(b'd') => cx.update_last_message(from.conn()),
+            _ => {
+                cx.broadcast_from(from, &Frame::binary(order));
+            }
+        }
+    }
+
+    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
+        self.left += 1;
+        assert!(self.left <= self.joined);
+        if why == LeaveReason::Slow {
+            cx.close_lobby(who.lobby(), CloseReason::LobbyClosed);
+        } else {
+            cx.broadcast_to_lobby(who.lobby(), Exclude::None, &Frame::text("went"));
+        }
+    }
+
+    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+        if latency.is_none() {
+            cx.close(who.conn(), CloseReason::ForcedReconnect);
+        }
+    }
+
+    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+        if let Pressure::High { .. } = pressure {
+            cx.send_latest_to_conn(who.conn(), 2, &Frame::text("slower"));
+        }
+    }
+
+    fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
+        for lobby in LOBBIES {
+            cx.broadcast_to_lobby(lobby, Exclude::None, &Frame::binary(command));
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_>, _: Time) {
+        cx.announce("a", "\"closing\"");
+    }
+}
+
+struct World<A> {
+    engine: Engine<A>,
+    now: Time,
+    /// All there ever were: a driver that speaks of one that is gone must do no harm.
+    links: Vec<Link>,
+}
+
+struct Link {
+    conn: ConnId,
+    reader: Reader,
+    /// What was received and not taken.
+    kept: Vec<u8>,
+    /// Bytes its socket takes before it blocks.
+    window: usize,
+    breaks: bool,
+    finished: bool,
+    gone: bool,
+}
+
+impl Write for Link {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.breaks {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let n = bytes.len().min(self.window);
+        if n == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.window -= n;
+        self.reader.push(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<A: App + Default> World<A> {
+    fn new(config: Config) -> World<A> {
+        World { engine: Engine::new(config, START, A::default()), now: Time::ZERO, links: Vec::new() }
+    }
+
+    fn run(&mut self, input: &mut Input<'_>) {
+        for _ in 0..MAX_STEPS {
+            if input.0.is_empty() {
+                break;
+            }
+            self.step(input);
+            self.engine.check();
+        }
+        self.finish();
+    }
+
+    fn step(&mut self, input: &mut Input<'_>) {
+        let (now, kind) = (self.now, input.below(16));
+        match kind {
+            0 => self.accept(input.byte()),
+            8 => {
+                self.now = now + Duration::from_micros(1 << input.below(32));
+                return self.engine.handle_timeout(self.now);
+            }
+            9 => {
+                self.now = self.engine.poll_timeout().map_or(now, |next| next.max(now));
+                return self.engine.handle_timeout(self.now);
+            }
+            10 => return self.end_turn(),
+            11 => return self.command(input),
+            _ => {}
+        }
+        if self.links.is_empty() {
+            return;
+        }
+        let index = input.below(self.links.len());
+        let conn = self.links[index].conn;
+        match kind {
+            1 | 2 => {
+                let (user, lobby) = (USERS[input.below(USERS.len())], LOBBIES[input.below(LOBBIES.len())]);
+                let auth = ["", "&auth=later", "&auth=unnamed", "&auth=refuse", "&auth=end", "&auth=tier"];
+                let user: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
+                let lobby = lobby.replace(' ', "%20");
+                let target = format!("/ws/{lobby}?token={user}{}", auth[input.below(auth.len())]);
+                self.arrive(index, &wire::upgrade_request(&target, &[]), input);
+            }
+            3 => {
+                let n = input.below(256);
+                let bytes = input.take(n);
+                self.arrive(index, bytes, input);
+            }
+            4 | 5 => {
+                // Several at once, as a client that is in a hurry sends them.
+                let mut bytes = Vec::new();
+                for _ in 0..=input.below(4) {
+                    bytes.extend(wire::text(TEXTS[input.below(TEXTS.len())]));
+                }
+                self.arrive(index, &bytes, input);
+            }
+            6 => {
+                let (head, n) = (input.byte(), input.below(256));
+                let frame = wire::frame(Opcode(head & 0x0f), head & 0x10 == 0, input.take(n), [1, 2, 3, 4]);
+                let end = if head & 0x20 == 0 { frame.len() } else { frame.len() / 2 };
+                self.arrive(index, &frame[..end], input);
+            }
+            7 => self.engine.handle_hangup(now, conn),
+            12 => {
+                let link = &mut self.links[index];
+                link.window = 1 << input.below(14);
+                self.engine.handle_writable(now, conn);
+            }
+            13 => self.links[index].window = input.below(64),
+            14 => {
+                let answer = match input.below(4) {
+                    0 => Authorization::Refuse(CloseReason::Unauthorized),
+                    1 => Authorization::Pending { user: None },
+                    n => Authorization::allow(USERS[n]),
+                };
+                self.engine.handle_authorized(now, conn, answer);
+            }
+            15 => match input.below(3) {
+                0 => self.links[index].breaks = true,
+                // A clock that goes back.
+                1 => self.engine.handle_timeout(Time::ZERO),
+                _ => self.engine.handle_bytes(Time::ZERO, conn, &wire::text(TEXTS[0])),
+            },
+            _ => {}
+        }
+    }
+
+    /// Bytes are received, of which only some may be taken at once.
+    fn arrive(&mut self, index: usize, bytes: &[u8], input: &mut Input<'_>) {
+        let max_work = [usize::MAX, 0, 1000][input.below(3)];
+        let link = &mut self.links[index];
+        link.kept.extend_from_slice(bytes);
+        let taken = self.engine.handle_bytes_up_to(self.now, link.conn, &link.kept, max_work);
+        link.kept.drain(..taken.bytes);
+    }
+
+    fn command(&mut self, input: &mut Input<'_>) {
+        let (user, lobby) =
+            (USERS[input.below(USERS.len())].to_owned(), LOBBIES[input.below(LOBBIES.len())].to_owned());
+        let payload = Payload::Json("1".into());
+        let command = match input.below(10) {
+            0 => return self.engine.handle_command(self.now, b"command"),
+            1 => OperatorCommand::Drain,
+            2 => OperatorCommand::Publish { lobby, payload },
+            3 => OperatorCommand::Send { user, payload },
+            4 => OperatorCommand::Ping { user, timeout: Duration::from_secs(1) },
+            5 => OperatorCommand::Kick { whom: Whom::User(user), reconnect: true },
+            6 => OperatorCommand::Kick { whom: Whom::Lobby(lobby), reconnect: false },
+            7 => OperatorCommand::Kick { whom: Whom::Everybody, reconnect: true },
+            8 => OperatorCommand::Lock { lobby, locked: input.below(2) == 0 },
+            _ => OperatorCommand::Close { lobby },
+        };
+        let _ = self.engine.handle_operator(self.now, command);
+        while self.engine.poll_operator().is_some() {}
+    }
+
+    fn accept(&mut self, byte: u8) {
+        if self.links.len() == 64 {
+            return;
+        }
+        if let Ok(conn) = self.engine.handle_accept(self.now, ([10, 0, 0, byte % 4], 4000).into()) {
+            let window = if byte & 0x80 == 0 { usize::MAX } else { usize::from(byte & 0x7f) * 8 };
+            let reader = Reader::default();
+            let kept = Vec::new();
+            self.links.push(Link { conn, reader, kept, window, breaks: false, finished: false, gone: false });
+        }
+    }
+
+    fn end_turn(&mut self) {
+        self.engine.handle_timeout(self.now);
+        while let Some(conn) = self.engine.poll_writable() {
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
+            assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
+            if let Ok(flow) = self.engine.write_to(conn, link) {
+                link.finished |= flow == Flow::Finished;
+            }
+            while link.reader.next().expect("the server keeps to the protocol").is_some() {}
+        }
+        while let Some(conn) = self.engine.poll_closed() {
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
+            link.gone = true;
+        }
+    }
+
+    /// Everybody goes; nothing is left.
+    fn finish(&mut self) {
+        self.engine.handle_drain(self.now);
+        for _ in 0..10_000 {
+            self.end_turn();
+            self.engine.check();
+            // Whoever came while it was draining is not waited for, but ends too.
+            if self.links.iter().all(|link| link.gone) {
+                break;
+            }
+            let next = self.engine.poll_timeout().expect("whoever is left has a deadline");
+            self.now = self.now.max(next);
+        }
+        assert!(self.engine.is_drained(), "everybody has gone in the end");
+        let stats = self.engine.stats();
+        assert_eq!((stats.total_connections, stats.active_lobbies, stats.pending, stats.closing), (0, 0, 0, 0));
+        assert!(self.links.iter().all(|link| link.gone));
+    }
+}

@@ -1,0 +1,145 @@
+//! One text message of a member, held against serde_json's own reading of it.
+
+use std::collections::BTreeMap;
+
+use lobbyd::apps::Relay;
+use lobbyd::sim::wire::{self, Opcode, Reader, Received};
+use lobbyd::{ConnId, Engine, Time};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{START, without_rates};
+
+pub fn run(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let mut engine = Engine::new(without_rates(), START, Relay::default());
+    let mut clients: Vec<(ConnId, Reader)> = Vec::new();
+    for user in ["ann", "bob"] {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(&format!("/ws/a?token={user}"), &[]));
+        clients.push((conn, Reader::default()));
+        turn(&mut engine, &mut clients);
+    }
+    clients.iter_mut().for_each(|(_, reader)| drop(received(reader)));
+    engine.handle_bytes(Time::ZERO, clients[0].0, &wire::frame(Opcode::TEXT, true, text.as_bytes(), [1, 2, 3, 4]));
+    turn(&mut engine, &mut clients);
+    engine.check();
+    let answers = received(&mut clients[0].1);
+    let heard = received(&mut clients[1].1);
+
+    let Ok(Object(fields)) = serde_json::from_str(text) else {
+        assert_refused(&answers, &heard);
+        return;
+    };
+    // Where serde_json's numbers or its depth end, only that much can be said.
+    let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
+    let field = |name: &str| fields.get(name).and_then(|raws| value(raws[0]));
+    let reserved = ["type", "ref", "data", "to", "timestamp"];
+    if reserved.iter().any(|&name| fields.get(name).is_some_and(|raws| raws.len() > 1)) {
+        return assert_refused(&answers, &heard);
+    }
+    let Some(Value::String(kind)) = field("type").filter(|kind| kind != "") else {
+        return assert_refused(&answers, &heard);
+    };
+    let reference = field("ref");
+    let proper = match &reference {
+        None if fields.contains_key("ref") => return,
+        None => true,
+        Some(Value::String(text)) => text.len() <= 64,
+        Some(Value::Number(number)) => number.is_i64() || number.is_u64(),
+        Some(_) => false,
+    };
+    if !proper {
+        // An integer beyond 64 bits is read as a float here, and taken there.
+        if !matches!(reference, Some(Value::Number(_))) {
+            assert_refused(&answers, &heard);
+        }
+        return;
+    }
+    let sent_data = fields.get("data").map(|raws| raws[0].get());
+    let answered: Vec<&Value> = answers.iter().filter(|answer| answer["ref"] != Value::Null).collect();
+    match &reference {
+        // A null is a ref of the wrong kind.
+        Some(reference) => {
+            let [answer] = &answered[..] else { panic!("one answer for one ref: {answers:?}") };
+            assert_eq!(&answer["ref"], reference);
+        }
+        None => assert!(answered.is_empty(), "{answers:?}"),
+    }
+    let refused = answers.iter().any(|answer| answer["type"] == "error");
+    match kind.as_str() {
+        "broadcast" => {
+            assert_eq!(refused, sent_data.is_none());
+            assert_eq!(heard.len(), usize::from(!refused));
+        }
+        "direct" => {
+            let to_bob = field("to") == Some("bob".into());
+            assert!(!to_bob || refused == sent_data.is_none());
+        }
+        "presence" | "ping" | "leave" => assert!(!refused),
+        "health_pong" => {}
+        _ => {
+            assert!(!refused);
+            let [message] = &heard[..] else { panic!("everything else is passed on: {heard:?}") };
+            assert_eq!(message["type"], "message");
+            // Where it can be read here at all.
+            if let Ok(sent) = serde_json::from_str::<Value>(text) {
+                assert_eq!((&message["data"], &message["from"]), (&sent, &"ann".into()));
+            }
+        }
+    }
+}
+
+#[track_caller]
+fn assert_refused(answers: &[Value], heard: &[Value]) {
+    assert!(heard.is_empty(), "nobody hears of it: {heard:?}");
+    let [answer] = answers else { panic!("one error: {answers:?}") };
+    assert_eq!((&answer["type"], &answer["code"]), (&"error".into(), &"bad_message".into()));
+}
+
+fn turn(engine: &mut Engine<Relay>, clients: &mut [(ConnId, Reader)]) {
+    while let Some(conn) = engine.poll_writable() {
+        let mut bytes = Vec::new();
+        engine.write_to(conn, &mut bytes).expect("a vector takes everything");
+        clients.iter_mut().filter(|client| client.0 == conn).for_each(|client| client.1.push(&bytes));
+    }
+}
+
+/// What a client got. Data that is nested deeper than serde_json reads stands there as `null`.
+fn received(reader: &mut Reader) -> Vec<Value> {
+    let mut texts = Vec::new();
+    while let Some(received) = reader.next().expect("the server keeps to the protocol") {
+        if let Received::Text(text) = received {
+            let Object(fields) = serde_json::from_str(&text).expect("the server speaks JSON");
+            let read = |raws: &Vec<&RawValue>| serde_json::from_str(raws[0].get()).unwrap_or(Value::Null);
+            texts.push(fields.iter().map(|(name, raws)| (name.clone(), read(raws))).collect());
+        }
+    }
+    texts
+}
+
+/// A JSON object with every value of each key.
+struct Object<'a>(BTreeMap<String, Vec<&'a RawValue>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = BTreeMap<String, Vec<&'de RawValue>>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+                let mut fields = BTreeMap::<String, Vec<&RawValue>>::new();
+                while let Some((name, value)) = map.next_entry::<String, &RawValue>()? {
+                    fields.entry(name).or_default().push(value);
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Fields).map(Object)
+    }
+}

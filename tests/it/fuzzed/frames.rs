@@ -1,0 +1,144 @@
+//! A stream of frames on an open WebSocket, held against tungstenite's state machine: one byte for the cuts, then the stream.
+
+use std::io::{self, Read, Write};
+
+use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::{App, Authorization, Bytes, CloseReason, Config, Context, Engine, Member, Message, Request, Speech, Time};
+use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
+
+use super::{START, pieces, without_rates};
+
+const MAX_MESSAGE: usize = 300;
+
+#[derive(Clone, Debug, PartialEq)]
+enum Said {
+    Text(String),
+    Binary(Vec<u8>),
+}
+
+#[derive(Default)]
+struct Recorder(Vec<Said>);
+
+impl App for Recorder {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, message: Message<'_>) {
+        self.0.push(match message {
+            Message::Text(text) => Said::Text(text.to_owned()),
+            Message::Binary(bytes) => Said::Binary(bytes.to_vec()),
+            Message::Json { .. } => unreachable!("it reads no JSON"),
+        });
+    }
+}
+
+/// What the messages were, what was sent back, and why the connection ended.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    said: Vec<Said>,
+    answered: Vec<u8>,
+    ended: Option<CloseReason>,
+}
+
+pub fn run(data: &[u8]) {
+    let Some((&seed, stream)) = data.split_first() else { return };
+    let whole = ours(stream, 0);
+    assert_eq!(ours(stream, 1), whole, "byte by byte");
+    assert_eq!(ours(stream, seed), whole, "in pieces");
+
+    let mut reader = Reader::default();
+    reader.push(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
+    reader.push(&whole.answered);
+    let mut closed = None;
+    while let Some(received) = reader.next().expect("the server keeps to the protocol") {
+        if let Received::Close(code, _) = received {
+            closed = Some(code);
+        }
+    }
+    assert_eq!(closed.is_some(), whole.ended.is_some(), "whoever is ended is told why");
+
+    let (said, answered, failed) = model(stream);
+    match whole.ended {
+        None | Some(CloseReason::PeerClosed) => {
+            assert!(!failed, "tungstenite refuses what was taken");
+            assert_eq!((whole.said, whole.answered), (said, answered));
+        }
+        Some(reason) => {
+            let code = closed.expect("that was looked at");
+            assert_eq!(code, reason.code());
+            assert!([1002, 1007, 1008, 1009].contains(&code), "{code}");
+            // It may fail earlier than tungstenite, which looks at a frame when all of it is there.
+            assert_eq!(said.get(..whole.said.len()), Some(&whole.said[..]));
+        }
+    }
+}
+
+fn ours(stream: &[u8], seed: u8) -> Outcome {
+    let config = Config { max_message_bytes: Bytes(MAX_MESSAGE), ..without_rates() };
+    let mut engine = Engine::new(config, START, Recorder::default());
+    let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+    engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[]));
+    let mut answered = Vec::new();
+    while let Some(conn) = engine.poll_writable() {
+        engine.write_to(conn, &mut answered).expect("a vector takes everything");
+    }
+    answered.clear();
+    for piece in pieces(stream, seed) {
+        engine.handle_bytes(Time::ZERO, conn, piece);
+        while let Some(conn) = engine.poll_writable() {
+            engine.write_to(conn, &mut answered).expect("a vector takes everything");
+        }
+    }
+    engine.check();
+    let stats = engine.stats();
+    let ended = CloseReason::ALL.iter().copied().find(|&reason| stats.counters.closed(reason) > 0);
+    Outcome { said: std::mem::take(&mut engine.app_mut().0), answered, ended }
+}
+
+/// What tungstenite makes of the stream, what it sends back, and whether it failed.
+fn model(stream: &[u8]) -> (Vec<Said>, Vec<u8>, bool) {
+    let config = WebSocketConfig::default()
+        .read_buffer_size(128)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE));
+    let mut context = WebSocketContext::new(Role::Server, Some(config));
+    let mut socket = Socket(stream, Vec::new());
+    let mut said = Vec::new();
+    let failed = loop {
+        let read = context.read(&mut socket);
+        let _ = context.flush(&mut socket);
+        match read {
+            Ok(tungstenite::Message::Text(text)) => said.push(Said::Text(text.to_string())),
+            Ok(tungstenite::Message::Binary(bytes)) => said.push(Said::Binary(bytes.to_vec())),
+            Ok(tungstenite::Message::Close(_)) => break false,
+            Ok(_) => {}
+            Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break false,
+            Err(_) => break true,
+        }
+    };
+    (said, socket.1, failed)
+}
+
+/// What is to be read, and what was written.
+struct Socket<'a>(&'a [u8], Vec<u8>);
+
+impl Read for Socket<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_empty() { Err(io::ErrorKind::WouldBlock.into()) } else { self.0.read(buffer) }
+    }
+}
+
+impl Write for Socket<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

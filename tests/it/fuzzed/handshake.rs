@@ -1,0 +1,70 @@
+//! A request head, cut at arbitrary places: one byte for the cuts, then what a client sends.
+
+use lobbyd::apps::Relay;
+use lobbyd::sim::wire::{Reader, Received};
+use lobbyd::{Bytes, Config, Engine, Flow, Time};
+
+use super::{START, pieces, without_rates};
+
+pub fn run(data: &[u8]) {
+    let Some((&seed, bytes)) = data.split_first() else { return };
+    let whole = answer(bytes, 0);
+    assert_eq!(answer(bytes, 1), whole, "byte by byte");
+    assert_eq!(answer(bytes, seed), whole, "in pieces");
+    let (answered, finished) = whole;
+    let mut reader = Reader::default();
+    reader.push(&answered);
+    let first = reader.next().expect("the server keeps to the protocol");
+    let Some(Received::Answer(status, head)) = first else {
+        assert!(answered.is_empty() && !finished, "an answer, or patience");
+        return;
+    };
+    if status == 101 {
+        check_granted(bytes, &head);
+        while reader.next().expect("the server keeps to the protocol").is_some() {}
+    } else {
+        assert!([200, 400, 404, 405, 426, 431, 505].contains(&status), "{status}");
+        assert!(finished, "nothing follows a refusal");
+    }
+}
+
+/// What comes of `bytes` that arrive in one turn.
+fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
+    let config = Config { max_header_bytes: Bytes(512), max_headers: 16, ..without_rates() };
+    let mut engine = Engine::new(config, START, Relay::default());
+    let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+    for piece in pieces(bytes, seed) {
+        engine.handle_bytes(Time::ZERO, conn, piece);
+    }
+    let (mut answer, mut finished) = (Vec::new(), false);
+    while let Some(conn) = engine.poll_writable() {
+        finished |= engine.write_to(conn, &mut answer).expect("a vector takes everything") == Flow::Finished;
+    }
+    engine.check();
+    (answer, finished)
+}
+
+/// A second, plainer reading of a request that was granted.
+fn check_granted(bytes: &[u8], answer: &str) {
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("it has an end");
+    let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let request_line = lines.next().expect("split gives one");
+    assert!(request_line.starts_with("GET /ws/") && request_line.ends_with(" HTTP/1.1"), "{request_line}");
+    let (mut hosts, mut keys, mut versions) = (0, Vec::new(), Vec::new());
+    for line in lines {
+        let (name, value) = line.split_once(':').expect("a header line has a colon");
+        let value = value.trim_matches([' ', '\t']);
+        match name.to_ascii_lowercase().as_str() {
+            "host" => hosts += 1,
+            "sec-websocket-key" => keys.push(value.to_owned()),
+            "sec-websocket-version" => versions.push(value.to_owned()),
+            "content-length" | "transfer-encoding" => panic!("a request with a body was granted: {line}"),
+            _ => {}
+        }
+    }
+    assert_eq!((hosts, &versions[..]), (1, &["13".to_owned()][..]));
+    let [key] = &keys[..] else { panic!("one key, not {keys:?}") };
+    let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+    assert!(answer.contains(&format!("Sec-WebSocket-Accept: {accept}\r\n")), "{answer}");
+}

@@ -1,0 +1,95 @@
+//! What the fuzzer does with its bytes, and what must hold whatever they are; and every input it has found worth keeping,
+//! replayed.
+//!
+//! `fuzz/` builds these very functions for libFuzzer. A target is a module with a function `run`, a line in [`TARGETS`], a
+//! folder in `tests/corpus`, and a file in `fuzz/fuzz_targets`. Everything goes through the public API.
+
+pub mod admin;
+pub mod engine;
+pub mod envelope;
+pub mod frames;
+pub mod handshake;
+
+use lobbyd::{Config, Limit, Start};
+
+/// What is done with the bytes of one run. It panics when something does not hold.
+pub type Target = fn(&[u8]);
+
+/// Every target by name.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("admin", admin::run),
+    ("engine", engine::run),
+    ("envelope", envelope::run),
+    ("frames", frames::run),
+    ("handshake", handshake::run),
+];
+const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
+
+/// The bytes of a run, taken from the front. What is missing at the end is zero.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn byte(&mut self) -> u8 {
+        match self.0.split_first() {
+            Some((&byte, rest)) => {
+                self.0 = rest;
+                byte
+            }
+            None => 0,
+        }
+    }
+
+    /// A number below `end`.
+    fn below(&mut self, end: usize) -> usize {
+        usize::from(self.byte()) % end
+    }
+
+    fn take(&mut self, n: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(n.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
+
+/// Cuts `bytes` into pieces whose lengths follow from `seed`; 0 leaves them whole, 1 makes each a piece.
+fn pieces(bytes: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
+    let mut random = lobbyd::Random::new(u64::from(seed));
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let length = match seed {
+            0 => rest.len(),
+            1 => 1,
+            _ => 1 + random.below(40) as usize,
+        };
+        let (piece, after) = rest.split_at(length.min(rest.len()));
+        rest = after;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// No rates: what arrives in pieces is charged in pieces, so a rate would tell them apart.
+fn without_rates() -> Config {
+    let unlimited = Limit::UNLIMITED;
+    Config {
+        messages_per_second: unlimited,
+        bytes_per_second: unlimited,
+        control_per_second: unlimited,
+        ..Config::default()
+    }
+}
+
+#[test]
+fn what_fuzzing_found_worth_keeping_does_no_harm() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    for (name, run) in TARGETS {
+        let inputs = std::fs::read_dir(corpus.join(name)).expect("every target has a corpus");
+        let paths: Vec<_> = inputs.map(|input| input.expect("an input").path()).collect();
+        assert!(paths.len() > 10, "{name} has {} inputs", paths.len());
+        for path in paths {
+            let input = std::fs::read(&path).expect("an input is readable");
+            // Its name is said before a panic, and nothing otherwise: the harness keeps it.
+            println!("{}", path.display());
+            run(&input);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! An application that panics, contained: it costs a lobby, and nothing else.
+
+use lobbyd::apps::Contained;
+use lobbyd::sim::Simulator;
+use lobbyd::{
+    App, Authorization, CloseReason, Config, Context, LeaveReason, Member, Message, Request, Route, Speech, Utterance,
+};
+
+use crate::scenario::World;
+
+/// Relays, and panics when it is told to: at the kind of call that stands in the message, with something half done.
+#[derive(Default)]
+struct Fragile {
+    panics_at_next: Option<&'static str>,
+    left: Vec<String>,
+}
+
+impl Fragile {
+    fn may_panic(&mut self, here: &str) {
+        assert!(self.panics_at_next.take_if(|place| *place == here).is_none(), "as it was told to");
+    }
+}
+
+impl App for Fragile {
+    const SPEECH: Speech = Speech::Json;
+
+    fn route(&self, request: &Request<'_>) -> Route {
+        assert_ne!(request.path(), "/ws/panic", "as it was told to");
+        Route::Lobby(request.path().trim_start_matches("/ws/").to_owned())
+    }
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        assert_ne!(request.token(), Some("panic"), "as it was told to");
+        Authorization::token_is_user(request)
+    }
+
+    fn on_join(&mut self, _: &mut Context<'_>, _: &Member) {
+        self.may_panic("at join");
+    }
+
+    fn allows(&mut self, _: &mut Context<'_>, _: &Member, _: Utterance<'_>) -> bool {
+        self.may_panic("at allows");
+        true
+    }
+
+    fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+        let Message::Json { kind, .. } = message else { return };
+        cx.broadcast_message(from, "\"half\"");
+        let places = ["at join", "at allows", "at leave"];
+        self.panics_at_next = places.into_iter().find(|&place| place == kind);
+        assert_ne!(kind, "panic", "as it was told to");
+        if kind == "kick and panic" {
+            cx.close_user("bob", CloseReason::Kicked);
+            panic!("as it was told to");
+        }
+    }
+
+    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, _: LeaveReason) {
+        self.left.push(who.user().to_owned());
+        self.may_panic("at leave");
+    }
+}
+
+#[track_caller]
+fn check(script: &str, panics: u64, left: &[&str]) {
+    let mut world = World::new(Config::default(), Contained::new(Fragile::default()));
+    world.run(
+        "ann > connect chess
+         ann < upgrade, welcome, presence_state
+         bob > connect chess
+         bob < upgrade, welcome, presence_state
+         ann < presence_diff +bob
+         cid > connect go
+         cid < upgrade, welcome, presence_state",
+    );
+    world.run(script);
+    assert_eq!(world.engine.app().panics(), panics);
+    assert_eq!(world.engine.app().app().left, left);
+    // The others have noticed nothing, and a lobby that was closed can be had again.
+    world.run("cid > {\"type\":\"ping\"}\ncid < pong");
+    if !left.is_empty() {
+        world.run("dan > connect chess\ndan < upgrade, welcome seq=0, presence_state users=dan");
+    }
+}
+
+#[test]
+fn a_panic_closes_the_lobby_it_concerns() {
+    let closed = "ann < goodbye, close 1011 internal_error
+         bob < message data=half, goodbye, close 1011 internal_error
+         ann > close 1011
+         ann < eof
+         bob > close 1011
+         bob < eof";
+    check(&format!("ann > {{\"type\":\"panic\"}}\n{closed}"), 1, &["ann", "bob"]);
+    // What it asked for before it panicked has happened.
+    check(
+        r#"ann > {"type":"kick and panic"}
+         bob < message data=half, goodbye, close 4003 kicked
+         ann < goodbye, close 1011 internal_error
+         ann > close
+         ann < eof
+         bob > close
+         bob < eof"#,
+        1,
+        &["bob", "ann"],
+    );
+}
+
+#[test]
+fn a_panic_in_each_kind_of_call_is_contained() {
+    let end = "ann < goodbye, close 1011 internal_error
+         bob < goodbye, close 1011 internal_error
+         ann > close
+         ann < eof
+         bob > close
+         bob < eof";
+    let order = |place: &str| format!("ann > {{\"type\":\"{place}\"}}\nbob < message\n");
+    check(&format!("{}ann > {{\"type\":\"broadcast\",\"data\":1}}\n{end}", order("at allows")), 1, &["ann", "bob"]);
+    let newcomer = "eve > connect chess
+         eve < upgrade, welcome, goodbye, close 1011 internal_error
+         eve > close
+         eve < eof";
+    check(&format!("{}{newcomer}\n{end}", order("at join")), 1, &["ann", "bob", "eve"]);
+    check(
+        &format!("{}bob > hangup\nann < goodbye, close 1011 internal_error\nann > close\nann < eof", order("at leave")),
+        1,
+        &["bob", "ann"],
+    );
+}
+
+#[test]
+fn who_panics_over_a_request_refuses_it() {
+    check(
+        "panic > connect chess\npanic < upgrade, goodbye, close 1011 internal_error\npanic > close\npanic < eof",
+        1,
+        &[],
+    );
+    check("eve > connect panic\neve < http 404, body, eof", 0, &[]);
+}
+
+/// Under a network that does its worst, all invariants hold after every step.
+#[test]
+fn the_engine_is_whole_after_every_panic() {
+    struct Unlucky;
+    impl App for Unlucky {
+        const SPEECH: Speech = Speech::Json;
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+        fn on_join(&mut self, cx: &mut Context<'_>, _: &Member) {
+            assert!(!cx.random().percent(5), "bad luck");
+        }
+        fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
+            cx.broadcast_message(from, "1");
+            assert!(!cx.random().percent(5), "bad luck");
+            cx.broadcast_message(from, "2");
+        }
+        fn on_leave(&mut self, cx: &mut Context<'_>, _: &Member, _: LeaveReason) {
+            assert!(!cx.random().percent(5), "bad luck");
+        }
+    }
+    let mut panics = 0;
+    for seed in 0..20 {
+        match Simulator::new(seed, Config::default(), Contained::new(Unlucky)).run(300) {
+            Ok(report) => {
+                panics += report
+                    .closes()
+                    .filter(|(reason, _)| *reason == CloseReason::InternalError)
+                    .map(|(_, n)| n)
+                    .sum::<u64>();
+            }
+            Err(failure) => panic!("seed {seed}: {failure}"),
+        }
+    }
+    assert!(panics > 20, "it does panic: {panics}");
+}
+
+/// A new callback must be contained too, not swallowed by its default.
+#[test]
+fn every_callback_is_passed_on() {
+    let read = |path: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+        std::fs::read_to_string(path).expect("a source is readable")
+    };
+    let text = read("src/engine/app.rs");
+    let (_, declared) = text.split_once("pub trait App {").expect("the trait is there");
+    let (declared, _) = declared.split_once("\n}\n").expect("it ends");
+    let contained = read("src/apps/contained.rs");
+    let names: Vec<&str> =
+        declared.lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next()).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        assert!(contained.contains(&format!("    fn {name}(")), "{name} is not passed on");
+    }
+}

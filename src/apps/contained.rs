@@ -137,6 +137,14 @@ impl<A: App> App for Contained<A> {
         self.app.on_reload(cx, contents);
     }
 
+    fn snapshot(&self) -> Option<Vec<u8>> {
+        self.app.snapshot()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) {
+        self.app.restore(snapshot);
+    }
+
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
         self.app.on_drain(cx, deadline);
     }

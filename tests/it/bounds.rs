@@ -218,6 +218,8 @@ const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("socket_receive_bytes", "the_kernel_keeps_little_of_what_nobody_reads"),
     ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),
     ("max_inbox_bytes", "a_full_inbox_refuses_and_costs_nothing"),
+    ("journal_max_bytes", "segments_that_begin_with_nobody_there_need_none_before_them"),
+    ("journal_on_error", "a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal"),
     ("max_commands", "a_full_queue_of_commands_returns_them"),
 ];
 
@@ -229,6 +231,9 @@ const NO_BOUNDS: &[&str] = &[
     "admin_host",
     "trusted_proxies",
     "tick_hz",
+    "journal",
+    "journal_sync",
+    "journal_secrets",
     "flush",
     "wheel_granule",
     "stats_interval",

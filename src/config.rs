@@ -281,7 +281,7 @@ config! {
     /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next.
     work_per_turn: Bytes = "2MiB";
     /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
-    work_per_receive: Bytes = "16KiB";
+    work_per_receive: Bytes = "64KiB";
     /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.
     receive_buffer_bytes: Bytes = "64KiB";
     /// What the kernel keeps of each connection until it is read; `off` leaves it to the kernel, which may keep some megabytes.

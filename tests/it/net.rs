@@ -209,47 +209,58 @@ fn the_accept_budget_leaves_nobody_waiting() {
     }
 }
 
-/// A member that says a thousand things at once, and one that says a word after it: the word is heard first, by somebody who
-/// hears both; and in the end everything is heard, in order.
+/// Twenty members that say two hundred things each at once, and one that says a word after it: the word is heard among the
+/// first; and in the end everything is heard, in order.
 #[test]
 fn a_flood_waits_for_itself() {
     let unlimited = lobbyd::Limit::UNLIMITED;
     let config = Config {
         messages_per_second: unlimited,
         bytes_per_second: unlimited,
-        work_per_turn: lobbyd::Bytes(16_384),
-        work_per_receive: lobbyd::Bytes(4096),
+        max_per_lobby: lobbyd::Limit::at_most(30),
+        work_per_turn: lobbyd::Bytes(32_768),
+        work_per_receive: lobbyd::Bytes(16_384),
         ..config()
     };
     let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
-    let [mut flooder, mut modest, mut hearer] = ["flo", "mod", "ann"].map(|user| {
+    let mut join = |user: &str| {
         let mut client = Client::connect(address, "a", user);
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
         client
-    });
+    };
+    let (mut modest, mut hearer) = (join("modest"), join("hearer"));
+    let mut flooders: Vec<Client> = (0..20).map(|n| join(&format!("flooder{n}"))).collect();
     // It has shown that it says little.
     modest.send(&wire::text("first"));
     assert_eq!(hearer.next(&mut server), Received::Text("first".into()));
-    assert_eq!(flooder.next(&mut server), Received::Text("first".into()));
-    let flood: Vec<u8> = (0..1000).flat_map(|n| wire::text(&n.to_string())).collect();
-    flooder.send(&flood);
-    // One turn reads it all, and acts on a little of it.
-    server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    for (n, flooder) in flooders.iter_mut().enumerate() {
+        let flood: Vec<u8> = (0..200).flat_map(|m| wire::text(&format!("{n} {m}"))).collect();
+        flooder.send(&flood);
+    }
+    // So many turns read them all, and act on a little of what they said.
+    for _ in 0..20 {
+        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+    }
+    let before = server.engine().stats().counters.messages_in;
     modest.send(&wire::text("word"));
-    server.turn(Some(Duration::ZERO)).expect("the loop goes on");
     let mut heard = Vec::new();
-    while heard.len() < 1001 {
+    while heard.len() < 4001 {
         let Received::Text(text) = hearer.next(&mut server) else { panic!("texts only") };
         heard.push(text);
     }
-    let place = heard.iter().position(|text| text == "word").expect("it is heard");
-    assert!(place < 100, "the word waited for {place} others");
-    heard.remove(place);
+    let place = heard.iter().position(|text| text == "word").expect("it is heard") as u64;
     assert!(
-        heard.iter().enumerate().all(|(n, text)| *text == n.to_string()),
-        "nothing is lost, doubled or out of order"
+        place < before + 10,
+        "{before} messages were heard before the word was said, and {place} before it was heard"
     );
+    heard.remove(place as usize);
+    for n in 0..20 {
+        let of = format!("{n} ");
+        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix(&of)).collect();
+        assert!(said.iter().enumerate().all(|(m, text)| *text == m.to_string()), "in order");
+        assert_eq!(said.len(), 200, "nothing is lost or doubled");
+    }
 }
 
 /// Those who come and talk in the same packet wait for each other with what they say, and nobody waits for them to be let in.

@@ -119,6 +119,13 @@ impl Bucket {
     ///
     /// [`Denied`]; nothing was taken.
     pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
+        self.full_at = self.after(now, amount, rate)?;
+        Ok(())
+    }
+
+    /// When the bucket would be full again if `amount` was taken.
+    #[inline]
+    fn after(&self, now: Time, amount: u32, rate: Rate) -> Result<u64, Denied> {
         let for_ever = Denied { retry_after: Duration::MAX };
         let (Some(cost), Some(whole)) = (rate.span_of(amount), rate.whole) else { return Err(for_ever) };
         if amount > rate.burst {
@@ -131,8 +138,7 @@ impl Bucket {
             // Rounded up to the engine's microseconds: whoever waits that long is not denied again.
             return Err(Denied { retry_after: Duration::from_micros((allowed_at - now).div_ceil(1000)) });
         }
-        self.full_at = full_at;
-        Ok(())
+        Ok(full_at)
     }
 
     /// Takes the same amount out of all buckets or out of none, so that what one of them denies costs nothing in another.
@@ -143,19 +149,19 @@ impl Bucket {
         buckets: [(&mut Bucket, Option<Rate>); N],
     ) -> Result<(), Denied> {
         let mut longest = None;
-        let after = buckets.each_ref().map(|(bucket, rate)| {
-            let mut bucket = **bucket;
-            if let Some(rate) = rate
-                && let Err(denied) = bucket.take(now, amount.min(rate.burst()), *rate)
-            {
-                longest = longest.max(Some(denied.retry_after));
+        let mut full_at = [0; N];
+        for ((bucket, rate), full_at) in buckets.iter().zip(&mut full_at) {
+            *full_at = bucket.full_at;
+            let Some(rate) = rate else { continue };
+            match bucket.after(now, amount.min(rate.burst), *rate) {
+                Ok(after) => *full_at = after,
+                Err(denied) => longest = longest.max(Some(denied.retry_after)),
             }
-            bucket
-        });
+        }
         match longest {
             Some(retry_after) => Err(Denied { retry_after }),
             None => {
-                buckets.into_iter().zip(after).for_each(|((bucket, _), after)| *bucket = after);
+                buckets.into_iter().zip(full_at).for_each(|((bucket, _), full_at)| bucket.full_at = full_at);
                 Ok(())
             }
         }

@@ -1,4 +1,4 @@
-use crate::{App, Authorization, Context, Frame, Member, Message, Request, Route, Speech};
+use crate::{App, Authorization, Context, Member, Message, Request, Route, Speech};
 
 /// Sends every message back to where it came from, on any path and for anybody. For trying a client out, and for
 /// conformance tests.
@@ -19,11 +19,7 @@ impl App for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        let frame = match message {
-            Message::Text(text) | Message::Json { text, .. } => Frame::text(text),
-            Message::Binary(bytes) => Frame::binary(bytes),
-        };
-        cx.send_to_conn(from.conn(), &frame);
+        cx.relay_to_conn(from.conn(), message);
     }
 
     /// Nothing is kept of those who have gone.

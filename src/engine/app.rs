@@ -193,13 +193,14 @@ impl Context<'_> {
     ///
     /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of it, which need not be made.
     pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
-        self.core.relay(
-            from,
-            match message {
-                Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
-                Message::Binary(bytes) => Outgoing::Binary(bytes),
-            },
-        )
+        self.core.relay(from, outgoing(message))
+    }
+
+    /// Sends a message on to one connection, as it is.
+    ///
+    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of it, which need not be made.
+    pub fn relay_to_conn(&mut self, conn: ConnId, message: Message<'_>) -> bool {
+        self.core.send_to_conn(conn, outgoing(message))
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: of those queued for a member only the newest is
@@ -242,7 +243,7 @@ impl Context<'_> {
 
     /// Sends `frame` to one connection. Whether it was queued: not if the connection has no seat, or was closed as too slow.
     pub fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.core.send_to_conn(conn, frame)
+        self.core.send_to_conn(conn, Outgoing::Frame(frame))
     }
 
     /// With [`Speech::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
@@ -313,5 +314,13 @@ impl Context<'_> {
     /// Ends all connections in a lobby. Returns how many.
     pub fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
         self.core.close_lobby(lobby, reason)
+    }
+}
+
+/// A message as it is sent on.
+fn outgoing(message: Message<'_>) -> Outgoing<'_> {
+    match message {
+        Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
+        Message::Binary(bytes) => Outgoing::Binary(bytes),
     }
 }

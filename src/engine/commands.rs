@@ -27,8 +27,8 @@ impl Core {
         sent
     }
 
-    pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.introduced(conn).is_some_and(|key| self.send(key, Outgoing::Frame(frame), Haste::Tick))
+    pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: Outgoing<'_>) -> bool {
+        self.introduced(conn).is_some_and(|key| self.send(key, frame, Haste::Tick))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {

@@ -85,6 +85,8 @@ pub(crate) struct Core {
     pub(super) wants_flush: bool,
     /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn.
     pub(super) singing: Vec<LobbyKey>,
+    /// The keys of the connections of those members of one of them that have still to be named, the next one last.
+    pub(super) singers: Vec<u32>,
     /// Connections for which something is held until the tick; some more than once.
     pub(super) holders: Vec<ConnId>,
     /// Whether what was held is being written.
@@ -133,6 +135,7 @@ impl Core {
             outboxes: Outboxes::default(),
             wants_flush: false,
             singing: Vec::new(),
+            singers: Vec::new(),
             holders: Vec::new(),
             is_releasing: false,
             flushing: Vec::new(),
@@ -164,7 +167,7 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now));
-        self.wheel.next().into_iter().chain(self.next_parting()).chain(self.pings.next()).chain(tick).min()
+        [self.wheel.next(), self.next_parting(), self.pings.next(), tick].into_iter().flatten().min()
     }
 
     /// The keys of connections whose timers have fired.

@@ -151,7 +151,7 @@ impl Core {
     pub(super) fn next_parting(&self) -> Option<Time> {
         let batch = (!self.partings.queue.is_empty()).then_some(self.partings.next_batch);
         let deadline = self.draining.as_ref().filter(|drain| drain.left > 0).map(|drain| drain.deadline);
-        batch.into_iter().chain(deadline).min()
+        [batch, deadline].into_iter().flatten().min()
     }
 
     /// Says the goodbyes that are due, and cuts off what is left when the time for the drain is over.

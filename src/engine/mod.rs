@@ -420,7 +420,8 @@ impl<A: App> Engine<A> {
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
         // Taken out, because messages lie in it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.scratch);
-        while let Some(slot) = self.core.slot(conn)
+        while !input.is_empty()
+            && let Some(slot) = self.core.slot(conn)
             && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
         {
             let key = conn.index();
@@ -617,7 +618,14 @@ impl<A: App> Engine<A> {
     }
 
     /// Tells the application what has happened, until it has nothing to answer to it.
+    #[inline]
     fn tell(&mut self) {
+        if !self.core.happenings.is_empty() {
+            self.tell_all();
+        }
+    }
+
+    fn tell_all(&mut self) {
         while let Some(happening) = self.core.happenings.pop_front() {
             let Engine { app, core } = self;
             let cx = &mut Context { core };

@@ -38,25 +38,28 @@ impl Core {
             self.unhold_all();
         }
         loop {
-            while let Some(id) = self.dirty.pop_front() {
+            if let Some(id) = self.dirty.pop_front() {
                 if let Some(slot) = self.slot(id) {
                     slot.dirty = false;
                     self.flushing.push(id);
                     return Some(id);
                 }
-            }
-            if self.holds() {
+            } else if self.holds() {
                 return None;
-            }
-            let Some(lobby) = self.singing.pop() else {
+            } else if let Some(key) = self.singers.pop() {
+                if self.has_share(key as usize) {
+                    let id = self.slots[key as usize].id;
+                    self.flushing.push(id);
+                    return Some(id);
+                }
+            } else if let Some(lobby) = self.singing.pop() {
+                self.chorus.end_singing(lobby);
+                if self.directory.get_lobby(lobby).is_some() {
+                    self.singers.extend(self.directory.conns(lobby).iter().rev());
+                }
+            } else {
                 self.end_turn();
                 return None;
-            };
-            self.chorus.end_singing(lobby);
-            if self.directory.get_lobby(lobby).is_some() {
-                for index in 0..self.directory.members(lobby).len() {
-                    self.mark_dirty(self.directory.seat(self.directory.members(lobby)[index]).conn.index());
-                }
             }
         }
     }
@@ -125,11 +128,18 @@ impl Core {
 
     // ---- a member's share ----
 
+    /// Whether the connection under `key` is a member's who has not taken all of what its lobby has said.
+    fn has_share(&self, key: usize) -> bool {
+        self.slots.get(key).is_some_and(|slot| {
+            !slot.behind && slot.lobby().is_some_and(|lobby| self.chorus.has_spoken_since(lobby, slot.place))
+        })
+    }
+
     /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
     pub(super) fn waiting(&self, key: usize) -> Waiting {
         let slot = &self.slots[key];
         let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
-        if let Some(lobby) = slot.lobby().filter(|_| !slot.behind) {
+        if let Some(lobby) = slot.lobby().filter(|_| self.has_share(key)) {
             for part in self.chorus.share(lobby, slot.place, key) {
                 waiting.bytes += part.len();
                 waiting.cost += part.cost();
@@ -150,12 +160,12 @@ impl Core {
 
     /// Queues a member's share to be written at once. Whether there was one.
     fn take_share(&mut self, key: usize) -> bool {
+        if !self.has_share(key) {
+            return false;
+        }
         let held = self.holds();
         let Core { slots, chorus, outboxes, holders, .. } = self;
         let slot = &mut slots[key];
-        if slot.behind {
-            return false;
-        }
         let Some(lobby) = slot.lobby() else { return false };
         let was_held = slot.wire.outbox().is_some_and(Outbox::is_held);
         let mut took = false;
@@ -224,47 +234,49 @@ impl Core {
 
     /// Writes what waits for a connection, until everything is gone or the socket takes no more.
     pub(super) fn write_to(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Flow> {
-        let mut total = self.write_share(key, socket)?;
-        let slot = &mut self.slots[key];
-        let flow = match slot.wire.queued_mut() {
-            None => Flow::Drained,
-            Some(outbox) => {
-                let (written, flow) = outbox.write_to(socket, &self.chorus, &mut self.gathered)?;
-                total += written;
-                flow
+        let shared = match self.write_share(key, socket)? {
+            Shared::All(written) => {
+                // The usual case: there was nothing else for it, and so there is nothing else to look after.
+                self.note_written(key, written);
+                return Ok(Flow::Drained);
             }
+            Shared::Queued(written) => written,
         };
-        Ok(self.written(key, total, flow))
+        let (written, flow) = match self.slots[key].wire.queued_mut() {
+            None => (0, Flow::Drained),
+            Some(outbox) => outbox.write_to(socket, &self.chorus, &mut self.gathered)?,
+        };
+        self.note_written(key, shared + written);
+        self.feel_pressure(key);
+        Ok(self.settle_written(key, flow))
     }
 
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
-    /// something else goes before it. Returns the bytes written.
-    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<usize> {
+    /// something else goes before it.
+    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Shared> {
         if self.holds() {
-            return Ok(0);
+            return Ok(Shared::Queued(0));
         }
         let Core { slots, chorus, gathered, .. } = self;
         let slot = &mut slots[key];
-        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(0) };
+        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(Shared::Queued(0)) };
         if slot.wire.outbox().is_some() {
             self.take_share(key);
-            return Ok(0);
+            return Ok(Shared::Queued(0));
         }
-        let share = chorus.share(lobby, slot.place, key);
-        let whole = share.whole();
-        let bytes = match &whole {
+        let bytes = match chorus.uncut_share(lobby, slot.place, key) {
             // The usual case: the lobby's buffer as it stands.
-            Some(part) => chorus.bytes(part),
+            Some(bytes) => bytes,
             // Cut into pieces, because it said something itself; what has been said in a turn is not much.
             None => {
                 gathered.clear();
-                share.for_each(|part| gathered.extend_from_slice(chorus.bytes(&part)));
+                chorus.share(lobby, slot.place, key).for_each(|part| gathered.extend_from_slice(chorus.bytes(&part)));
                 gathered
             }
         };
         if bytes.is_empty() {
             slot.place = chorus.here(lobby);
-            return Ok(0);
+            return Ok(Shared::All(0));
         }
         let written = match socket.write(bytes) {
             Ok(written) => written,
@@ -273,25 +285,29 @@ impl Core {
         };
         if written == bytes.len() {
             slot.place = chorus.here(lobby);
-        } else {
-            self.take_share(key);
-            if written > 0 {
-                let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
-                outbox.advance(written, &self.chorus);
-            }
+            return Ok(Shared::All(written));
         }
-        Ok(written)
+        self.take_share(key);
+        if written > 0 {
+            let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
+            outbox.advance(written, &self.chorus);
+        }
+        Ok(Shared::Queued(written))
     }
 
     /// The socket took `bytes` bytes.
-    fn written(&mut self, key: usize, bytes: usize, flow: Flow) -> Flow {
+    fn note_written(&mut self, key: usize, bytes: usize) {
+        let id = self.slots[key].id;
         self.counters.bytes_out += bytes as u64;
-        self.feel_pressure(key);
-        self.note_flushed(self.slots[key].id, bytes);
-        let slot = &mut self.slots[key];
-        if self.flushing.last() == Some(&slot.id) {
+        self.note_flushed(id, bytes);
+        if self.flushing.last() == Some(&id) {
             self.flushing.pop();
         }
+    }
+
+    /// What becomes of a connection whose queue has been written as far as that goes.
+    fn settle_written(&mut self, key: usize, flow: Flow) -> Flow {
+        let slot = &mut self.slots[key];
         match flow {
             Flow::Blocked => {
                 slot.blocked = true;
@@ -574,7 +590,8 @@ impl Core {
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
         let share: usize = self.chorus.share(lobby, slot.place, key).map(|part| part.cost()).sum();
         assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
-        let is_named = slot.dirty || self.flushing.contains(&slot.id);
+        assert!(slot.wire.outbox().is_some() || !slot.pressed, "who is told to go slow has something queued");
+        let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.singers.contains(&(key as u32));
         assert!(share == 0 || is_named || self.chorus.is_singing(lobby), "a share is written in its turn");
     }
 }
@@ -588,6 +605,14 @@ pub(super) enum Haste {
     Now,
     /// It overtakes.
     Ahead,
+}
+
+/// What became of a member's share.
+enum Shared {
+    /// The socket took all of it, so many bytes; nothing is queued.
+    All(usize),
+    /// So many bytes of it were written. What is left is queued, with whatever was before it.
+    Queued(usize),
 }
 
 /// What waits to be written to a connection.

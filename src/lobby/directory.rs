@@ -39,6 +39,8 @@ pub(crate) struct Lobby {
     pub(crate) locked: bool,
     /// Joined seats, in the order in which they joined.
     members: Vec<SeatKey>,
+    /// The keys of their connections, in the same order: what is said to all of them needs nothing else of their seats.
+    conns: Vec<u32>,
     /// Seats promised to connections that are being authorized.
     reserved: usize,
     /// Connections being authorized, also those that will take over a seat and need none.
@@ -290,6 +292,9 @@ impl Directory {
         let own = self.own_seat(Some(user));
         if let Some(own) = to_take_over {
             let took_over = std::mem::replace(&mut self.seats[own].conn, conn);
+            let lobby = &mut self.lobbies[self.seats[own].lobby];
+            let place = lobby.place_of(own);
+            lobby.conns[place] = conn.index;
             return Ok(Joined { seat: own, took_over: Some(took_over), gave_up: None });
         }
         // The user must outlive its old seat: keep it while that one goes.
@@ -305,8 +310,10 @@ impl Directory {
         let id = SeatId(self.seats_ever);
         let seat = self.seats.insert(Seat { id, conn, lobby, introduced: false, user });
         self.users[user].seats.push(seat);
-        self.lobbies[lobby].members.push(seat);
-        self.lobbies[lobby].presence.joined();
+        let lobby = &mut self.lobbies[lobby];
+        lobby.members.push(seat);
+        lobby.conns.push(conn.index);
+        lobby.presence.joined();
         Ok(Joined { seat, took_over: None, gave_up })
     }
 
@@ -331,8 +338,11 @@ impl Directory {
         let Seat { id, lobby, user, introduced, .. } = self.seats.remove(seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
-        self.lobbies[lobby].members.retain(|&other| other != seat);
-        self.lobbies[lobby].presence.left(introduced, Departure { user: name, seat: id, reason });
+        let there = &mut self.lobbies[lobby];
+        let place = there.place_of(seat);
+        there.members.remove(place);
+        there.conns.remove(place);
+        there.presence.left(introduced, Departure { user: name, seat: id, reason });
         self.forget_if_empty(lobby, user);
     }
 
@@ -362,6 +372,7 @@ impl Directory {
             presence: Presence::default(),
             locked: false,
             members: Vec::new(),
+            conns: Vec::new(),
             reserved: 0,
             awaited: 0,
         });
@@ -465,6 +476,11 @@ impl Directory {
         &self.lobbies[lobby].members
     }
 
+    /// The keys of the connections of a lobby's members, in the same order.
+    pub(crate) fn conns(&self, lobby: LobbyKey) -> &[u32] {
+        &self.lobbies[lobby].conns
+    }
+
     /// A user's seats, oldest first.
     pub(crate) fn seats_of(&self, user: &str) -> &[SeatKey] {
         self.user_keys.get(user).map_or(&[], |&user| self.users[user].seats.as_slice())
@@ -481,6 +497,8 @@ impl Directory {
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
             assert!(!lobby.members.is_empty() || lobby.awaited > 0, "an empty lobby is gone");
             assert!(lobby.members.iter().all(|&seat| self.seats[seat].lobby == key), "members sit in their lobby");
+            let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.index);
+            assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
             let fresh = lobby.members.iter().filter(|&&seat| !self.seats[seat].introduced).count();
             assert_eq!(lobby.presence.fresh(), fresh, "presence counts those who are not introduced");
         }
@@ -514,6 +532,11 @@ impl Lobby {
         self.members.len() + self.reserved
     }
 
+    /// Where a member stands in the order in which they joined.
+    fn place_of(&self, seat: SeatKey) -> usize {
+        self.members.iter().position(|&other| other == seat).expect("who sits in a lobby is among its members")
+    }
+
     /// Whether the lobby ends when one member leaves.
     fn would_end(&self) -> bool {
         self.members.len() == 1 && self.awaited == 0
@@ -538,7 +561,7 @@ mod tests {
         assert_eq!(size_of::<User>(), 72);
         // Id 8, connection 8, lobby 8, user 8, flag 8.
         assert_eq!(size_of::<Seat>(), 40);
-        // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
-        assert_eq!(size_of::<Lobby>(), 128);
+        // Code 24, epoch and seq 16, presence 40, members 24, their connections 24, counts 16, flag 8.
+        assert_eq!(size_of::<Lobby>(), 152);
     }
 }

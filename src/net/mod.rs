@@ -96,7 +96,8 @@ struct Socket {
     standing: Standing,
     /// Whether there is, or may be, something to read beside what is kept.
     is_readable: bool,
-    kept: Kept,
+    /// Of those who say more than their share, which are few.
+    kept: Option<Box<Kept>>,
     /// Whether the peer's end was reported closed: read on to the end, there is no second event.
     read_closed: bool,
 }
@@ -473,7 +474,7 @@ impl<A: App> Server<A> {
             is_ready: false,
             standing: Standing::New,
             is_readable: false,
-            kept: Kept::default(),
+            kept: None,
             read_closed: false,
         });
     }
@@ -506,7 +507,14 @@ impl<A: App> Server<A> {
         let Some(socket) = socket.filter(|socket| socket.id == id) else { return 0 };
         socket.is_ready = false;
         let (mut work, mut said) = (READ_WORK, 0);
-        if socket.kept.is_empty() {
+        if let Some(kept) = &mut socket.kept {
+            let taken = self.engine.handle_bytes_up_to(now, id, kept.bytes(), max_work);
+            if kept.take(taken.bytes) {
+                socket.kept = None;
+            }
+            said = taken.work;
+            work = said;
+        } else {
             match socket.stream.read(&mut self.buffer[..max_bytes]) {
                 Ok(0) => {
                     self.engine.handle_hangup(now, id);
@@ -528,13 +536,8 @@ impl<A: App> Server<A> {
                     return work;
                 }
             }
-        } else {
-            let taken = self.engine.handle_bytes_up_to(now, id, socket.kept.bytes(), max_work);
-            socket.kept.take(taken.bytes);
-            said = taken.work;
-            work = said;
         }
-        let has_more = socket.is_readable || !socket.kept.is_empty();
+        let has_more = socket.is_readable || socket.kept.is_some();
         socket.standing = match socket.standing {
             _ if has_more => Standing::Greedy,
             Standing::New => Standing::Unheard,

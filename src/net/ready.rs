@@ -106,30 +106,26 @@ impl Ready {
 }
 
 /// Bytes that were read of a connection that says more than its share, and that wait for its next turn.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Kept {
     bytes: Vec<u8>,
     taken: usize,
 }
 
 impl Kept {
-    pub(super) fn new(bytes: &[u8]) -> Kept {
-        Kept { bytes: bytes.to_vec(), taken: 0 }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// `None` when nothing is left.
+    pub(super) fn new(bytes: &[u8]) -> Option<Box<Kept>> {
+        (!bytes.is_empty()).then(|| Box::new(Kept { bytes: bytes.to_vec(), taken: 0 }))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.taken..]
     }
 
-    pub(super) fn take(&mut self, n: usize) {
+    /// The first `n` bytes have had their turn. Whether those were the last.
+    pub(super) fn take(&mut self, n: usize) -> bool {
         self.taken += n;
-        if self.taken == self.bytes.len() {
-            *self = Kept::default();
-        }
+        self.taken == self.bytes.len()
     }
 }
 

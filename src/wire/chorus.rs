@@ -78,6 +78,11 @@ fn encode(except: Except) -> u32 {
 
 const EVERYBODY: u32 = u32::MAX - 1;
 
+/// Whether a frame is not for the connection under `conn`.
+fn takes_not(conn: u32, except: u32) -> bool {
+    except == conn || except == EVERYBODY
+}
+
 /// The buffers of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct Chorus {
@@ -189,6 +194,11 @@ impl Chorus {
         Place(self.lobbies.get(key).map_or(0, |lobby| lobby.ever))
     }
 
+    /// Whether there is more than what a member with this place has taken.
+    pub(crate) fn has_spoken_since(&self, key: usize, place: Place) -> bool {
+        self.lobbies.get(key).is_some_and(|lobby| lobby.ever != place.0)
+    }
+
     /// What all frames of this turn, and one more, cost a member who takes them all.
     pub(crate) fn cost_with(&self, key: usize, frame: Outgoing<'_>) -> usize {
         let (bytes, frames) = self.spoken(key).map_or((0, 0), |(_, buffer)| (buffer.bytes.len(), buffer.ends.len()));
@@ -204,9 +214,24 @@ impl Chorus {
     /// What the lobby under `key` has said since `place` that is for the connection under `conn`.
     pub(crate) fn share(&self, key: usize, place: Place, conn: usize) -> Share<'_> {
         let Some((index, buffer)) = self.spoken(key) else { return Share::default() };
-        let missed = (self.lobbies[key].ever - place.0).min(buffer.ends.len() as u64) as usize;
-        let from = buffer.ends.len() - missed;
-        Share { index, ends: &buffer.ends, excepts: &buffer.excepts, next: from, conn: conn as u32 }
+        let next = self.first_missed(key, place, buffer);
+        Share { index, ends: &buffer.ends, excepts: &buffer.excepts, next, conn: conn as u32 }
+    }
+
+    /// The bytes of the same, where they lie in one piece. `None` when something has to be cut out.
+    pub(crate) fn uncut_share(&self, key: usize, place: Place, conn: usize) -> Option<&[u8]> {
+        let Some((_, buffer)) = self.spoken(key) else { return Some(&[]) };
+        let from = self.first_missed(key, place, buffer);
+        // No early way out, so that many are compared at once.
+        let is_cut = buffer.excepts[from..].iter().fold(false, |cut, &except| cut | takes_not(conn as u32, except));
+        let start = if from == 0 { 0 } else { buffer.ends[from - 1] };
+        (!is_cut).then(|| &buffer.bytes[start as usize..])
+    }
+
+    /// Where in the lobby's buffer of this turn that begins which a member with this place has not taken.
+    fn first_missed(&self, key: usize, place: Place, buffer: &Buffer) -> usize {
+        let missed = (self.lobbies[key].ever - place.0).min(buffer.ends.len() as u64);
+        buffer.ends.len() - missed as usize
     }
 
     pub(crate) fn bytes(&self, part: &Part) -> &[u8] {
@@ -276,18 +301,6 @@ pub(crate) struct Share<'a> {
 }
 
 impl Share<'_> {
-    /// The whole share, if it is one piece that reaches to the end of the buffer.
-    pub(crate) fn whole(&self) -> Option<Part> {
-        let excepts = &self.excepts[self.next..];
-        // No early way out, so that many are compared at once.
-        let is_cut = excepts.iter().fold(false, |cut, &except| cut | self.takes_not(except));
-        (!is_cut && !excepts.is_empty()).then(|| self.part(self.next, self.ends.len()))
-    }
-
-    fn takes_not(&self, except: u32) -> bool {
-        except == self.conn || except == EVERYBODY
-    }
-
     fn part(&self, from: usize, to: usize) -> Part {
         let start = if from == 0 { 0 } else { self.ends[from - 1] };
         Part { buffer: self.index, range: start..self.ends[to - 1], frames: (to - from) as u32 }
@@ -299,8 +312,8 @@ impl Iterator for Share<'_> {
 
     fn next(&mut self) -> Option<Part> {
         let rest = &self.excepts[self.next..];
-        let from = self.next + rest.iter().position(|&except| !self.takes_not(except))?;
-        let length = self.excepts[from..].iter().position(|&except| self.takes_not(except));
+        let from = self.next + rest.iter().position(|&except| !takes_not(self.conn, except))?;
+        let length = self.excepts[from..].iter().position(|&except| takes_not(self.conn, except));
         let to = length.map_or(self.ends.len(), |length| from + length);
         self.next = to;
         Some(self.part(from, to))
@@ -348,8 +361,8 @@ mod tests {
                         assert_eq!(share.clone().map(|part| part.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> = share.clone().flat_map(|part| chorus.bytes(&part).to_vec()).collect();
                         assert_eq!(bytes, expected.iter().flat_map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-                        let whole = share.whole().map(|part| chorus.bytes(&part).to_vec());
-                        assert_eq!(whole, (!is_cut && !expected.is_empty()).then_some(bytes), "seed {seed}");
+                        let uncut = chorus.uncut_share(lobby, places[lobby][conn], conn);
+                        assert_eq!(uncut, (!is_cut).then_some(&*bytes), "seed {seed}");
                     }
                 }
                 chorus.end_turn();

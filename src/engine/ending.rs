@@ -154,14 +154,23 @@ impl Core {
     }
 
     /// The peer's close frame has come: first, and then with the answer that is due, or as the answer to ours.
-    pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>) {
+    ///
+    /// It is the last that a peer sends, so once ours is on its way the socket is dropped, which tells the peer that it is
+    /// for the server to end the connection (RFC 6455 section 7.1.1). If something came behind it nevertheless, `is_last` is
+    /// false and the end is as after a fault: what a socket has received unread when it is dropped turns into a reset.
+    pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>, is_last: bool) {
         if self.record_end(key, CloseReason::PeerClosed) {
             self.vacate(key, CloseReason::PeerClosed);
             if let Some(answer) = answer {
                 self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes(), false);
             }
         }
-        self.slots[key].wire.finish();
+        let wire = &mut self.slots[key].wire;
+        if is_last {
+            wire.part();
+        } else {
+            wire.finish();
+        }
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);
     }

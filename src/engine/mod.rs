@@ -447,7 +447,7 @@ impl<A: App> Engine<A> {
                 Event::Close(answer) => {
                     self.hear_out(conn);
                     if self.core.slot(conn).is_some() {
-                        self.core.peer_closed(key, answer);
+                        self.core.peer_closed(key, answer, input.is_empty());
                     }
                 }
                 Event::Fault(reason) => {

@@ -315,13 +315,16 @@ impl Core {
                 // Only what the kernel did not take is copied.
                 self.own(key);
             }
-            Flow::Drained | Flow::Finished => {
+            Flow::Drained | Flow::Finished | Flow::Closed => {
                 let is_last = slot.wire.is_finishing() && !slot.shut_down;
                 if !slot.wire.outbox().is_some_and(Outbox::is_held) {
                     slot.wire.give_back(&mut self.outboxes);
                     self.keep_up(key);
                 }
-                if is_last {
+                if is_last && self.slots[key].wire.has_parted() {
+                    self.release(key);
+                    return Flow::Closed;
+                } else if is_last {
                     self.slots[key].shut_down = true;
                     self.set_step(key, self.config.linger_timeout);
                     return Flow::Finished;

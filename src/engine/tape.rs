@@ -481,7 +481,7 @@ impl<'a, S> Watched<'a, S> {
 
     fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
         let end = match outcome {
-            Ok(Flow::Drained | Flow::Finished) => WroteEnd::Whole,
+            Ok(Flow::Drained | Flow::Finished | Flow::Closed) => WroteEnd::Whole,
             Ok(Flow::Blocked) => WroteEnd::Blocked,
             Err(_) => WroteEnd::Failed,
         };

@@ -529,7 +529,7 @@ impl<A: App, R: Read> Replay<A, R> {
         let (conn, socket, flow) = self.write_once(Socket::new(taken, false))?;
         let is_same = match expected {
             Flow::Blocked => matches!(flow, Ok(Flow::Blocked)) && socket.taken == taken,
-            _ => matches!(flow, Ok(Flow::Drained | Flow::Finished)),
+            _ => matches!(flow, Ok(Flow::Drained | Flow::Finished | Flow::Closed)),
         };
         self.compare(conn, socket, is_same, from)
     }

@@ -115,6 +115,7 @@ impl<A: App> World<A> {
                 link.pipe.server_ended = true;
                 "wrote, finished"
             }
+            Ok(Flow::Closed) => "wrote, closed",
             Err(_) => "write failed",
         };
         if counted {

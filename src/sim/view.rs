@@ -455,8 +455,11 @@ impl View {
             }
             Ask::App => self.seq += 1,
             Ask::Presence => {
-                let has_come = std::mem::take(&mut self.front_answered) || std::mem::take(&mut self.spare_state);
-                require(has_come, "an ack before the state")?;
+                if !std::mem::take(&mut self.front_answered) {
+                    // It was taken for the answer to a question without a `ref`, which was refused in silence.
+                    require(std::mem::take(&mut self.spare_state), "an ack before the state")?;
+                    self.served -= 1;
+                }
             }
             Ask::Direct | Ask::Ping | Ask::Malformed | Ask::Leave => {}
         }

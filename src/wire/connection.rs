@@ -6,7 +6,9 @@
 //! Head --request complete--> Deciding --accept--> Open --close()--> Closing --peer's close--> Finishing
 //!  |                            |                   |                  |                          |
 //!  +--------refuse--------------+-------------------+---finish()-------+-------> Finishing        |
-//!                                                                                (flushes, understands nothing)
+//!                                                    |                  |        (flushes, understands nothing)
+//!                                                    +-----part()-------+-------> Parted
+//!                                                                                (the same, and nothing will come)
 //! ```
 
 use std::borrow::Cow;
@@ -52,6 +54,8 @@ enum Phase {
     Closing(WebSocket),
     /// Nothing more is understood: flush, shut down, drop what comes.
     Finishing,
+    /// Both ends have sent their close frames: once ours is flushed it is over.
+    Parted,
 }
 
 /// A request whose answer is not decided.
@@ -119,7 +123,7 @@ impl Connection {
                     _ => Some(Event::Nothing),
                 }
             }
-            Phase::Finishing => {
+            Phase::Finishing | Phase::Parted => {
                 *input = &[];
                 None
             }
@@ -173,7 +177,7 @@ impl Connection {
             Phase::Head(held) if held.is_empty() => http::head_end(input, 0, max_header_bytes),
             Phase::Head(held) => http::head_end(&[held, input].concat(), held.len(), max_header_bytes)
                 .map(|end| end.map(|end| end - held.len())),
-            Phase::Finishing => Ok(None),
+            Phase::Finishing | Phase::Parted => Ok(None),
             Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
@@ -223,6 +227,11 @@ impl Connection {
         self.phase = Phase::Finishing;
     }
 
+    /// Waits for nothing any more, since the peer has nothing more to say (RFC 6455 section 5.5.1).
+    pub(crate) fn part(&mut self) {
+        self.phase = Phase::Parted;
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open(_))
     }
@@ -237,7 +246,12 @@ impl Connection {
     }
 
     pub(crate) fn is_finishing(&self) -> bool {
-        matches!(self.phase, Phase::Finishing)
+        matches!(self.phase, Phase::Finishing | Phase::Parted)
+    }
+
+    /// Whether both close frames have been sent.
+    pub(crate) fn has_parted(&self) -> bool {
+        matches!(self.phase, Phase::Parted)
     }
 
     /// What is queued; `None` when nothing is.

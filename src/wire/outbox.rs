@@ -27,6 +27,9 @@ pub enum Flow {
     Blocked,
     /// Everything was written and nothing will follow: shut down the write side, then read until the end.
     Finished,
+    /// Everything was written, and both ends have said that it is over: the socket can be dropped, as
+    /// [`Engine::poll_closed`](crate::Engine::poll_closed) says too.
+    Closed,
 }
 
 /// Frames that follow each other.

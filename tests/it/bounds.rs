@@ -172,12 +172,12 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     ),
     (
         &[("linger_timeout", "1s")],
-        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann > close, ann < goodbye; close 1000 left; eof, open ann, \
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > raw <10>, ann < goodbye; close 1002 protocol_error; eof, open ann, \
          advance 1100ms, gone ann",
     ),
     (
         &[("max_linger_bytes", "100")],
-        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann > close, ann < goodbye; close 1000 left; eof, ann > raw <80>, open ann, \
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > raw <10>, ann < goodbye; close 1002 protocol_error; eof, ann > raw <80>, open ann, \
          ann > raw <30>, gone ann",
     ),
     (

@@ -132,7 +132,7 @@ where
     while let Some(conn) = engine.poll_writable() {
         let n = conns.iter().position(|&known| known == conn).expect("one of ours");
         let flow = engine.write_to(conn, &mut received[n]).expect("a vector takes everything");
-        finished[n] |= flow == Flow::Finished;
+        finished[n] |= matches!(flow, Flow::Finished | Flow::Closed);
     }
     engine.check();
     let bytes_in = engine.stats().counters.bytes_in;

@@ -160,7 +160,7 @@ fn the_engine_is_whole_after_every_panic() {
         }
     }
     let mut panics = 0;
-    for seed in 0..20 {
+    for seed in 0..30 {
         match Simulator::new(seed, Config::default(), Contained::new(Unlucky)).run(300) {
             Ok(report) => {
                 panics += report

@@ -279,10 +279,14 @@ impl<A: App> World<A> {
         }
     }
 
+    /// The client's end is gone. Of no consequence if the server's is already.
     pub fn hangup(&mut self, name: &str) {
-        let conn = self.conn(name);
-        self.client(name).ended = true;
-        self.engine.handle_hangup(self.now, conn);
+        let client = self.client(name);
+        assert!(client.conn.is_some() || client.ended, "{name} is not connected");
+        client.ended = true;
+        if let Some(conn) = client.conn {
+            self.engine.handle_hangup(self.now, conn);
+        }
     }
 
     /// Lets time pass, stopping at every timer on the way.
@@ -314,7 +318,7 @@ impl<A: App> World<A> {
             while let Some(received) = client.reader.next().expect("the server keeps to the protocol") {
                 client.got.push_back(describe(received));
             }
-            if flow == Flow::Finished {
+            if matches!(flow, Flow::Finished | Flow::Closed) {
                 client.got.push_back("eof".into());
                 client.ended = true;
             }

@@ -379,7 +379,7 @@ impl<A: App + Default> World<A> {
             let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
             assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
             if let Ok(flow) = self.engine.write_to(conn, link) {
-                link.finished |= flow == Flow::Finished;
+                link.finished |= matches!(flow, Flow::Finished | Flow::Closed);
             }
             while link.reader.next().expect("the server keeps to the protocol").is_some() {}
         }

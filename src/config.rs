@@ -278,7 +278,7 @@ config! {
     accept_per_turn: u32 = "16";
     /// Sockets read in one turn of the loop, of those who say little, and of those who have just come; the rest wait.
     events_per_turn: u32 = "1024";
-    /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next.
+    /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next. Those who say little have four times as much.
     work_per_turn: Bytes = "2MiB";
     /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
     work_per_receive: Bytes = "64KiB";

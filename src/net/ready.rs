@@ -5,7 +5,8 @@
 //! known but their request. Whoever has said more than its share goes behind them, and there one after the other: so a flood
 //! waits for itself, not others for the flood; and to come back does not make a flooder modest.
 //!
-//! Each of the last three has a budget of work in each turn, so that none keeps out another. A single message may cost more
+//! Each of the last three has a budget of work in each turn, so that none keeps out another; that of the modest is the largest,
+//! since what many say in one turn reaches each of its receivers in one write. A single message may cost more
 //! than that; where it is likely to, among those who are not known to be modest, the queue pays it back in the turns that
 //! follow. Nobody is forgotten: readiness is edge-triggered, and no second event would come.
 
@@ -25,6 +26,9 @@ pub(super) enum Standing {
     /// It had more to say than its share.
     Greedy,
 }
+
+/// How many times the budget of the others the modest have.
+const MODEST_SHARES: i64 = 4;
 
 /// The queues in their order.
 const ORDER: [Standing; 4] = [Standing::New, Standing::Modest, Standing::Unheard, Standing::Greedy];
@@ -68,8 +72,9 @@ impl Ready {
         for standing in ORDER {
             let work = &mut self.work[standing as usize];
             *work = match standing {
+                Standing::New => full,
                 // Whoever is modest and costs much is so no more: there is nothing to be paid back by the others.
-                Standing::New | Standing::Modest => full,
+                Standing::Modest => full.saturating_mul(MODEST_SHARES),
                 Standing::Unheard | Standing::Greedy => work.saturating_add(full).min(full),
             };
         }
@@ -173,11 +178,11 @@ mod tests {
         let mut left = [1; 8];
         (0..4).for_each(|n| ready.push(id(n), Standing::Modest));
         (4..8).for_each(|n| ready.push(id(n), Standing::Greedy));
-        // One reading costs three times the budget: one of the modest a turn, and of the greedy one in every third.
+        // One reading costs three times the budget: two of the modest a turn, and of the greedy one in every third.
         let budget = Budget { new: 1, others: 10, work: 10 };
         let turns: Vec<Vec<u32>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();
         let none = Vec::new;
-        assert_eq!(turns[..5], [vec![0, 4], vec![1], vec![2], vec![3, 5], none()]);
+        assert_eq!(turns[..5], [vec![0, 1, 4], vec![2, 3], none(), vec![5], none()]);
         assert_eq!(turns[5..], [none(), vec![6], none(), none(), vec![7]]);
         assert!(ready.is_empty());
     }

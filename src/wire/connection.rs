@@ -65,11 +65,13 @@ struct Deciding {
     early: Vec<u8>,
 }
 
+/// Who writes looks at the outbox and at nothing else, so it comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Connection {
-    phase: Phase,
     /// Only while something is queued: who is idle has none.
     outbox: Option<Box<Outbox>>,
+    phase: Phase,
 }
 
 impl Event<'_, '_> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Reader, Received};
 
@@ -301,6 +302,7 @@ fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
 /// A newcomer, who is let in or turned away without a word.
 fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
     let mut stream = TcpStream::connect(program.address).expect("the backlog has room");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
     // It may be gone already.
     let _ = stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
     let (mut reader, mut bytes) = (Reader::default(), [0; 4096]);

@@ -12,7 +12,7 @@ SIGTERM must end it with code 0, and `lobbyd replay` must confirm its journal, w
 What a client cannot know is compared as a range: after it has dropped a connection, or was ended, it does not know which of
 the messages that nobody has answered have arrived; nor by which of three reasons the server noticed that it is gone.
 
-Needs Linux. Exit 0 only if all of it held.
+Needs Linux, and in half an hour 3 GB of the folder for temporary files, for the journal. Exit 0 only if all of it held.
 """
 
 import argparse
@@ -278,6 +278,8 @@ class Stay:
             # Our own close frame comes back without words.
             reason = closed.reason or ("peer_closed" if closed.code == 1000 else str(closed.code))
         ledger.closes[reason] += 1
+        if self.goodbye and reason not in (self.goodbye, "drop", "unclear"):
+            ledger.violation(f"{self.user} is told {self.goodbye}, and closed with {reason}")
         # Whoever closes in good order, or leaves, has been heard to the end.
         if reason not in ("peer_closed", "left"):
             ledger.counts["unknown"] += len(self.pending) + self.unanswerable

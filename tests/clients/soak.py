@@ -60,6 +60,7 @@ class Ledger:
         self.counts = collections.Counter()
         self.closes = collections.Counter()     # reasons as far as clients know them; `drop`: theirs
         self.errors = collections.Counter()
+        self.unknown = collections.Counter()    # what may have arrived, or may have been such an error, or not
         self.violations = []
         self.gaps = []                          # what somebody has not heard: whose, and the numbers from and to
         self.refused = collections.defaultdict(set)
@@ -280,10 +281,16 @@ class Stay:
         ledger.closes[reason] += 1
         if self.goodbye and reason not in (self.goodbye, "drop", "unclear"):
             ledger.violation(f"{self.user} is told {self.goodbye}, and closed with {reason}")
-        # Whoever closes in good order, or leaves, has been heard to the end.
-        if reason not in ("peer_closed", "left"):
-            ledger.counts["unknown"] += len(self.pending) + self.unanswerable
+        if reason == "rate_limited":
+            # It was ended for the first of those that nobody has answered, and the others were not looked at.
+            ledger.counts["ignored"] += len(self.pending) - 1
+        elif reason not in ("peer_closed", "left"):
+            ledger.unknown["messages"] += len(self.pending) + self.unanswerable
+            ledger.unknown["rate_limited"] += len(self.pending)
+            ledger.unknown["user_not_found"] += sum(1 for key in self.pending.values() if key and key[1])
+            ledger.unknown["bad_message"] += self.unanswerable
         elif self.pending:
+            # Whoever closes in good order, or leaves, has been heard to the end.
             ledger.violation(f"{self.user} got no answer to {list(self.pending.items())[:5]}")
 
 
@@ -437,12 +444,13 @@ def compare(table, ledger, stats):
     """The server's counts and the clients'."""
     counters, closed, errors = stats["counters"], stats["closed"], stats["errors"]
     counts, closes = ledger.counts, ledger.closes
-    unclear, unknown = closes["unclear"], counts["unknown"]
+    unclear, unknown = closes["unclear"], ledger.unknown
     table.same("connections", counters["accepted"], counts["connections"])
     table.same("connections that ended", sum(closed.values()), counts["connections"])
     table.same("welcomes: joined and taken over", counters["joined"] + counters["taken_over"], counts["welcomes"])
     table.same("left: all that joined", counters["left"], counters["joined"])
-    table.between("messages in", counters["messages_in"], counts["sent"] - unknown, counts["sent"])
+    sent = counts["sent"] - counts["ignored"]
+    table.between("messages in", counters["messages_in"], sent - unknown["messages"], sent)
     table.row("frames out", counters["frames_out"], f"at least {counts['frames']}", counters["frames_out"] >= counts["frames"])
     # Who has dropped a connection may be noticed by reading, by writing, or because its user is there again.
     gone = closed.get("hangup", 0) + closed.get("write_failed", 0) + closed.get("replaced", 0)
@@ -451,8 +459,9 @@ def compare(table, ledger, stats):
     for reason in sorted((set(closed) | set(closes)) - {"hangup", "write_failed", "replaced", "drop", "unclear"}):
         table.between(f"ends: {reason}", closed.get(reason, 0), closes[reason], closes[reason] + unclear)
     for code in sorted(set(errors) | set(ledger.errors)):
-        seen = ledger.errors[code]
-        table.between(f"errors: {code}", errors.get(code, 0), seen, seen + unknown)
+        # Whoever is ended for an error is not told of it.
+        seen = ledger.errors[code] + closes[code]
+        table.between(f"errors: {code}", errors.get(code, 0), seen, seen + unknown[code])
 
 
 def compare_replay(table, binary, path, stats):

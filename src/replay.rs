@@ -69,9 +69,10 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Ok("echo") => run_as(matches, path, Echo),
         Ok(other) => {
             eprintln!(
-                "lobbyd: {} was recorded with {other}, and not with one of the stock applications; its own program can \
+                "lobbyd: {} was recorded with {}, and not with one of the stock applications; its own program can \
                  replay it, with lobbyd::journal::replay",
-                path.display()
+                path.display(),
+                other.escape_debug()
             );
             ExitCode::from(NOT_REPLAYABLE)
         }

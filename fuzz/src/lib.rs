@@ -4,4 +4,4 @@
 #[path = "../../tests/it/fuzzed/mod.rs"]
 mod fuzzed;
 
-pub use fuzzed::{admin, engine, envelope, frames, handshake};
+pub use fuzzed::{admin, engine, envelope, frames, handshake, journal};

@@ -1,6 +1,7 @@
 //! How entries are written down: a byte for the kind, then numbers in LEB128, and lengths before what has one.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -408,6 +409,11 @@ impl<'a> Cursor<'a> {
         T::try_from(self.number()?).map_err(|_| Malformed)
     }
 
+    /// A number of something that happened, or of microseconds since then: two of them can be added, and counted on from.
+    pub(super) fn count(&mut self) -> Read<u64> {
+        self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(Malformed) })
+    }
+
     pub(super) fn slice(&mut self) -> Read<&'a [u8]> {
         let length = self.number_as()?;
         self.take(length)
@@ -557,11 +563,11 @@ impl<'a> Cursor<'a> {
     pub(super) fn segment(&mut self) -> Read<Segment> {
         Ok(Segment {
             session: self.number()?,
-            number: self.number()?,
+            number: self.count()?,
             chain: self.number_as()?,
-            unix_micros: self.number()?,
+            unix_micros: self.count()?,
             seed: self.number()?,
-            turn: self.number()?,
+            turn: self.count()?,
             build: self.text()?,
             app: self.text()?,
             config: self.text()?,
@@ -571,12 +577,12 @@ impl<'a> Cursor<'a> {
 
     fn residue(&mut self) -> Read<Residue> {
         let mut residue = Residue {
-            now: Time::from_micros(self.number()?),
+            now: Time::from_micros(self.count()?),
             seed: self.number()?,
-            seats_ever: self.number()?,
-            last_epoch: self.number()?,
-            closing_ever: self.number()?,
-            last_ticket: self.number()?,
+            seats_ever: self.count()?,
+            last_epoch: self.count()?,
+            closing_ever: self.count()?,
+            last_ticket: self.count()?,
             counters: Counters::default(),
             ticks: Vec::new(),
         };
@@ -585,9 +591,9 @@ impl<'a> Cursor<'a> {
             return Err(Malformed);
         }
         for counter in residue.counters.all_mut() {
-            *counter = self.number()?;
+            *counter = self.count()?;
         }
-        residue.ticks = (0..self.number()?).map(|_| self.number()).collect::<Read<_>>()?;
+        residue.ticks = (0..self.number()?).map(|_| self.count()).collect::<Read<_>>()?;
         Ok(residue)
     }
 }
@@ -610,23 +616,28 @@ impl Conns {
             to.put_number(conn.generation.into());
         }
     }
+}
 
+/// The same, as they are read. A number costs what it takes in the journal, however large it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Named {
+    generations: HashMap<u32, u32>,
+}
+
+impl Named {
     pub(super) fn read(&mut self, from: &mut Cursor<'_>) -> Read<ConnId> {
         let number = from.number()?;
-        let index = u32::try_from(number >> 1).ok().filter(|&index| index < MAX_INDEX).ok_or(Malformed)?;
+        let index = u32::try_from(number >> 1).map_err(|_| Malformed)?;
         if number & 1 == 1 {
-            if index as usize >= self.generations.len() {
-                self.generations.resize(index as usize + 1, 0);
-            }
-            self.generations[index as usize] = from.number_as()?;
+            self.generations.insert(index, from.number_as()?);
         }
-        let generation = *self.generations.get(index as usize).ok_or(Malformed)?;
+        let generation = *self.generations.get(&index).ok_or(Malformed)?;
         Ok(ConnId { index, generation })
     }
 }
 
-/// More connections than any process has descriptors for.
-const MAX_INDEX: u32 = 1 << 24;
+/// More than a server lives to see of anything: as microseconds, 146,000 years.
+pub(super) const MAX_COUNT: u64 = 1 << 62;
 
 #[cfg(test)]
 mod tests {
@@ -669,7 +680,7 @@ mod tests {
             [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId { index, generation });
         let (mut written, mut bytes) = (Conns::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
-        let (mut read, mut from) = (Conns::default(), Cursor::new(&bytes));
+        let (mut read, mut from) = (Named::default(), Cursor::new(&bytes));
         conns.iter().for_each(|&conn| assert_eq!(read.read(&mut from), Ok(conn)));
         assert!(from.is_empty() && bytes.len() == 6 + 4);
     }

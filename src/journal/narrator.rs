@@ -1,7 +1,7 @@
 //! The application of a replay, with somebody who notes what happens to whom.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::close::{CloseReason, LeaveReason};
@@ -39,9 +39,20 @@ impl fmt::Display for Event {
             None => f.write_str(" server")?,
         }
         if let (Some(user), Some(lobby)) = (&self.user, &self.lobby) {
-            write!(f, " user={user:?} lobby={lobby}")?;
+            write!(f, " user={user:?} lobby={}", Printable(lobby))?;
         }
-        write!(f, " {}", self.what)
+        write!(f, " {}", Printable(&self.what))
+    }
+}
+
+/// A text that a journal holds, fit for a terminal: whoever wrote the journal may have written anything.
+pub(super) struct Printable<'a>(pub(super) &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .chars()
+            .try_for_each(|c| if c.is_control() { write!(f, "{}", c.escape_debug()) } else { f.write_char(c) })
     }
 }
 

@@ -30,7 +30,7 @@ const ENTRY: usize = 64;
 ///
 /// # Errors
 ///
-/// Those of the sink, when not even the beginning can be written; and when the configuration cannot be written as text.
+/// Those of the sink, when not even the beginning can be written; and when the configuration contradicts itself or cannot be written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {
         session: start.unix_micros.rotate_left(32) ^ start.seed,
@@ -74,8 +74,11 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-/// A line for each field. What does not come back as it was cannot be replayed.
+/// A line for each field. What does not come back as it was cannot be replayed, and neither can what no server starts with.
 fn config_as_text(config: &Config) -> io::Result<String> {
+    if config.check().is_err() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
+    }
     let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
     let text: String = lines.collect();
     match super::config_from_text(&text) {

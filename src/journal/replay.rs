@@ -4,8 +4,8 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::format::{self, Conns, Cursor, FAMILY, MAX_BLOCK, Malformed, Segment};
-use super::narrator::{Event, Narrator};
+use super::format::{self, Cursor, FAMILY, MAX_BLOCK, Malformed, Named, Segment};
+use super::narrator::{Event, Narrator, Printable};
 use super::reader::{Blocks, Next};
 use super::{BUILD, config_from_text};
 use crate::checksum::Checksum;
@@ -73,9 +73,11 @@ impl fmt::Display for Fault {
                 write!(f, "it is no journal: it does not begin with `{}`", String::from_utf8_lossy(FAMILY).trim())
             }
             Fault::OtherVersion(version) => {
+                let version = Printable(version);
                 write!(f, "it is written in version {version} of the format, and this build reads version 1")
             }
             Fault::OtherBuild(build) => {
+                let build = Printable(build);
                 write!(
                     f,
                     "it was written by build {build}, and this is {BUILD}: replay it with the build that wrote it"
@@ -205,7 +207,7 @@ pub struct Replay<A: App, R> {
     at: usize,
     engine: Engine<Narrator<A>>,
     session: Segment,
-    conns: Conns,
+    conns: Named,
     /// How much of what was received was acted on at once.
     max_work: usize,
     now: Time,
@@ -247,6 +249,10 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             // The fields of another build's configuration need not be ours.
             let config = config_from_text(&segment.config).map_err(|()| Fault::OtherBuild(segment.build.clone()))?;
+            if config.check().is_err() {
+                let what = "its configuration contradicts itself";
+                return Err(Fault::Broken { offset: blocks.offset(), what });
+            }
             let start = Start { unix_micros: segment.unix_micros, seed: segment.seed };
             let mut app = Narrator::new(app);
             if let Some((_, snapshot)) = &segment.start {
@@ -279,7 +285,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 block,
                 engine,
                 session: segment,
-                conns: Conns::default(),
+                conns: Named::default(),
                 max_work: usize::MAX,
                 now,
                 pending: None,
@@ -383,7 +389,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             self.engine.begin_anew(residue);
         }
-        self.conns = Conns::default();
+        self.conns = Named::default();
         self.max_work = usize::MAX;
         self.sent = Checksum::new(0);
         self.summary.segments += 1;
@@ -403,7 +409,10 @@ impl<A: App, R: Read> Replay<A, R> {
             _ => self.run_pending()?,
         }
         match kind {
-            format::TIME => self.now = Time::from_micros(self.now.as_micros().saturating_add(from.number()?)),
+            format::TIME => {
+                let now = self.now + Duration::from_micros(from.count()?);
+                self.now = Some(now).filter(|now| now.as_micros() <= format::MAX_COUNT).ok_or(Malformed)?;
+            }
             format::SHARE => self.max_work = usize::try_from(from.number()?).map_err(|_| Malformed)?,
             format::HEAD => {
                 let conn = self.conns.read(from)?;

@@ -18,7 +18,8 @@ pub(super) struct Files {
     path: PathBuf,
     max_bytes: Option<u64>,
     is_synced: bool,
-    file: File,
+    /// `None` once the next one could not be created.
+    file: Option<File>,
     /// Which file of that name it is, and how many bytes are in it.
     number: u64,
     length: u64,
@@ -33,7 +34,7 @@ impl Files {
             path: path.to_owned(),
             max_bytes: config.journal_max_bytes.map(|bytes| bytes.0 as u64),
             is_synced: config.journal_sync,
-            file: create(path, number)?,
+            file: Some(create(path, number)?),
             number,
             length: 0,
             recording: Recording::default(),
@@ -41,9 +42,10 @@ impl Files {
     }
 
     fn write_now(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
-        self.file.write_all(block)?;
-        self.file.write_all(rest)?;
-        if self.is_synced { self.file.sync_data() } else { Ok(()) }
+        let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
+        file.write_all(block)?;
+        file.write_all(rest)?;
+        if self.is_synced { file.sync_data() } else { Ok(()) }
     }
 }
 
@@ -52,7 +54,9 @@ impl Sink for Files {
         // The first has been created already.
         if number > 1 {
             self.number += 1;
-            self.file = create(&self.path, self.number)?;
+            // Closed first: it may be that members and strangers have left no other descriptor.
+            self.file = None;
+            self.file = Some(create(&self.path, self.number)?);
             self.length = 0;
         }
         info!("the journal goes on in {}", name(&self.path, self.number).display());
@@ -77,7 +81,7 @@ impl Sink for Files {
                 self.length += bytes;
             }
             // What is there should end with a whole block. If that cannot be had either, a replay says that it is torn.
-            Err(_) => drop(self.file.set_len(self.length)),
+            Err(_) => drop(self.file.as_ref().map(|file| file.set_len(self.length))),
         }
         written
     }

@@ -106,7 +106,6 @@ async def session(binary, path, seconds, how):
     with Lobbyd(binary, *args) as server:
         crowd, node = Crowd(server, seconds), Node()
         sock = silent(server)
-        await (await node.open(server.url("chess", "first"))).close()      # starts the one process of all of them
         users = [(Python(), f"python{n % (PYTHONS - 4)}") for n in range(PYTHONS)] + [(node, f"node{n}") for n in range(NODES)]
         tasks = [asyncio.create_task(crowd.live(library, user)) for library, user in users]
         await asyncio.sleep(seconds)

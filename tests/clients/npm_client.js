@@ -22,6 +22,8 @@ const orders = {
   binary({ id, data }) { sockets.get(id).send(Buffer.from(data, 'base64')); },
   ping({ id, data }) { sockets.get(id).ping(Buffer.from(data, 'base64')); },
   close({ id }) { sockets.get(id).close(1000); },
+  pause({ id }) { sockets.get(id).pause(); },
+  resume({ id }) { sockets.get(id).resume(); },
   terminate({ id }) { sockets.get(id).terminate(); },
 };
 

@@ -96,6 +96,12 @@ class PythonClient(Client):
         """The connection ends without a close frame."""
         self._socket.transport.abort()
 
+    async def pause(self):
+        """Reads nothing more until `resume`. The library reads on by itself only for as long as its queue is short."""
+
+    async def resume(self):
+        pass
+
 
 class Python:
     name = "websockets"
@@ -155,20 +161,28 @@ class NodeClient(Client):
     async def drop(self):
         await self.order("terminate")
 
+    async def pause(self):
+        await self.order("pause")
+
+    async def resume(self):
+        await self.order("resume")
+
 
 class Node:
     name = "ws"
 
     def __init__(self):
         self._process = None
+        self._starting = asyncio.Lock()
         self._clients = {}
 
     async def open(self, url):
-        if self._process is None:
-            program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "npm_client.js")
-            self._process = await asyncio.create_subprocess_exec(
-                "node", program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24)
-            self._reader = asyncio.create_task(self._read())
+        async with self._starting:
+            if self._process is None:
+                program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "npm_client.js")
+                self._process = await asyncio.create_subprocess_exec(
+                    "node", program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 24)
+                self._reader = asyncio.create_task(self._read())
         client = NodeClient(self._process, len(self._clients))
         self._clients[client._number] = client
         await client.order("open", url=url)

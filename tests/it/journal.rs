@@ -17,6 +17,7 @@ use lobbyd::{
     OperatorCommand, Request, Secrets, Speech, Start, Time,
 };
 
+use crate::fuzzed::journal::{blocks_of, crc32, put_number, written};
 use crate::net::Client;
 
 const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
@@ -357,26 +358,6 @@ fn a_length_costs_no_memory() {
     }
 }
 
-/// CRC-32 as in IEEE 802.3, begun with another.
-fn crc32(before: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            let mut crc = byte as u32;
-            let mut bit = 0;
-            while bit < 8 {
-                crc = crc >> 1 ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
-                bit += 1;
-            }
-            table[byte] = crc;
-            byte += 1;
-        }
-        table
-    };
-    !bytes.iter().fold(!before, |crc, &byte| crc >> 8 ^ TABLE[(crc as u8 ^ byte) as usize])
-}
-
 /// A journal in which everything but the checks is wrong: only a faulty build writes one, and it must not do harm either.
 #[test]
 fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
@@ -400,31 +381,79 @@ fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
     assert!(faults > 1000, "{faults}");
 }
 
-/// The payloads of a journal of one segment.
-fn blocks_of(journal: &[u8]) -> Vec<Vec<u8>> {
-    let mut rest = &journal[17..];
-    let mut blocks = Vec::new();
-    while let Some((header, more)) = rest.split_first_chunk::<12>() {
-        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        blocks.push(more[..length].to_vec());
-        rest = &more[length..];
+/// A segment's first block: `numbers` are session, number, check, wall time, seed and turn.
+fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
+    let mut block = vec![1];
+    numbers.iter().for_each(|&number| put_number(&mut block, number));
+    for text in [build, "an application", config] {
+        put_number(&mut block, text.len() as u64);
+        block.extend_from_slice(text.as_bytes());
     }
-    blocks
+    block.extend_from_slice(start);
+    block
 }
 
-/// A segment with these payloads.
-fn written(blocks: &[Vec<u8>]) -> Vec<u8> {
-    let mut journal = b"lobbyd journal 1\n".to_vec();
-    let mut chain = 0;
-    for block in blocks {
-        let length = (block.len() as u32).to_le_bytes();
-        journal.extend_from_slice(&length);
-        journal.extend_from_slice(&crc32(chain, &length).to_le_bytes());
-        chain = crc32(chain, block);
-        journal.extend_from_slice(&chain.to_le_bytes());
-        journal.extend_from_slice(block);
+/// Also numbers that nothing comes near, and limits that no server starts with.
+#[test]
+fn a_beginning_that_makes_no_sense_is_refused() {
+    #[track_caller]
+    fn check(numbers: [u64; 6], config: &str, start: &[u8], entries: &[u8]) {
+        let blocks = [beginning(numbers, journal::BUILD, config, start), entries.to_vec()];
+        let fault = fault_of(&written(&blocks));
+        assert!(matches!(fault, Some(Fault::Broken { .. })), "{config}: {fault:?}");
     }
-    journal
+    const TIMEOUT: u8 = 13;
+    let numbers = [1, 1, 0, START.unix_micros, 1, 0];
+    let none = &[0];
+    for config in ["wheel_granule=2s", "tick_hz=1001", "max_message_bytes=1", "max_headers=0"] {
+        check(numbers, config, none, &[TIMEOUT]);
+    }
+    let most = u64::MAX;
+    check([1, most, 0, 0, 1, 0], "", none, &[TIMEOUT]);
+    check([1, 1, 0, most, 1, 0], "", none, &[2, 1, TIMEOUT]);
+    check([1, 1, 0, 0, 1, most], "", none, &[24, 29]);
+    let mut late = vec![2];
+    put_number(&mut late, most);
+    check(numbers, "", none, &[&*late, &[TIMEOUT]].concat());
+    late = vec![2];
+    put_number(&mut late, 1 << 62);
+    check(numbers, "", none, &[&*late, &[TIMEOUT], &late, &[TIMEOUT]].concat());
+
+    // A start of which one number is too large.
+    let counters = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
+    for wrong in [0, 2, 3, 4, 5, 7, 7 + counters, 7 + counters + 1] {
+        let mut start = vec![1];
+        let ahead = [5_000_000, 7, 3, 9, 2, 1, counters as u64];
+        let ticks = [12, 300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
+        let numbers_of = ahead.into_iter().chain(vec![0; counters]).chain(ticks);
+        for (at, number) in numbers_of.enumerate() {
+            put_number(&mut start, if at == wrong { most } else { number });
+        }
+        start.push(0);
+        check(numbers, "tick_hz=60", &start, &[2, 0x80, 0x80, 4, TIMEOUT]);
+    }
+}
+
+/// What is shown to a person may be in a terminal.
+#[test]
+fn what_a_journal_says_is_shown_without_control_characters() {
+    let build = beginning([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
+    let said = replay(&written(&[build])).expect_err("another build").to_string();
+    assert!(said.contains("\\u{1b}[2J"), "{said}");
+    let said = replay(b"lobbyd journal \x1b\n").expect_err("another version").to_string();
+    assert!(said.contains("\\u{1b}"), "{said}");
+
+    let mut blocks = blocks_of(&session());
+    let path = b"/ws/chess";
+    let asked = blocks[1].windows(path.len()).position(|window| window == path).expect("somebody asked for it");
+    blocks[1][asked] = 0x1b;
+    let journal = written(&blocks);
+    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
+    replay.narrate();
+    while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
+    let said: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
+    assert!(said.iter().any(|line| line.contains("asks for \\u{1b}ws/chess")), "{said:?}");
+    assert!(!said.concat().contains(char::is_control), "{said:?}");
 }
 
 #[test]

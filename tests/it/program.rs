@@ -1,9 +1,10 @@
 //! The program as it is run: arguments, signals, exit codes and what it logs. On 127.0.0.1, port 0.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Lines, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Reader, Received};
 
@@ -280,4 +281,95 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
     assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
+}
+
+// ---- no descriptor left ----
+
+/// What `GET /stats` says, on a connection that stays open: a new one would need a descriptor.
+fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
+    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+    let (mut length, mut line) = (0, String::new());
+    while line != "\r\n" {
+        line.clear();
+        operator.read_line(&mut line).expect("it answers");
+        length = line.strip_prefix("Content-Length: ").map_or(length, |n| n.trim().parse().expect("a number"));
+    }
+    let mut body = vec![0; length];
+    operator.read_exact(&mut body).expect("it answers");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+/// A newcomer, who is let in or turned away without a word.
+fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
+    let mut stream = TcpStream::connect(program.address).expect("the backlog has room");
+    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
+    // It may be gone already.
+    let _ = stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
+    let (mut reader, mut bytes) = (Reader::default(), [0; 4096]);
+    match stream.read(&mut bytes) {
+        Ok(n) if n > 0 => reader.push(&bytes[..n]),
+        _ => return None,
+    }
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    Some((stream, reader))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_descriptors_it_sheds_and_goes_on() {
+    let folder = File::new("no-descriptors", "");
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--app", "echo", "--max-per-lobby", "100"];
+    let journal = ["--journal", folder.path(), "--journal-max-bytes", "16KiB"];
+    let limited = ["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", PROGRAM];
+    let mut program = Program::start("sh", &[&limited[..], &arguments, &journal].concat());
+    let said = program.wait_for("operators are answered on http://");
+    let (_, admin) = said.split_once("http://").expect("that was waited for");
+    let mut operator = BufReader::new(TcpStream::connect(admin).expect("it listens"));
+    assert_eq!(stats(&mut operator)["counters"]["accepted"], 0);
+
+    let mut members = Vec::new();
+    let mut shed = 0;
+    for user in 0..100 {
+        match try_connect(&program, user) {
+            Some(member) => members.push(member),
+            None => shed += 1,
+        }
+    }
+    let room = members.len();
+    assert!((10..40).contains(&room), "{room} came in");
+    let said = stats(&mut operator);
+    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&room.into(), &shed.into()), "{said}");
+
+    // Those who are in are served, also where their journal goes on in another file.
+    for (stream, reader) in &mut members {
+        let text = "x".repeat(2000);
+        stream.write_all(&wire::text(&text)).expect("it reads");
+        assert_eq!(blocking(stream, reader), Received::Text(text));
+    }
+
+    // As many as leave may come, and no more.
+    members.drain(..5);
+    while stats(&mut operator)["total_connections"] != room - 5 {}
+    for user in 100..105 {
+        members.push(try_connect(&program, user).expect("there is a descriptor"));
+    }
+    assert!(try_connect(&program, 105).is_none());
+    let said = stats(&mut operator);
+    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&(room + 5).into(), &(shed + 1).into()));
+
+    program.signal("-TERM");
+    drop((members, operator));
+    assert_eq!(program.exit_code(), Some(0));
+    let warned = program.said.iter().filter(|line| line.contains("ulimit -n")).count();
+    assert_eq!(warned, 1, "it is said once, and how to help it");
+    remove_segments(folder.path());
+}
+
+fn remove_segments(path: &str) {
+    for number in 1.. {
+        if fs::remove_file(format!("{path}.{number:06}")).is_err() {
+            assert!(number > 3, "there were several");
+            return;
+        }
+    }
 }

@@ -1,7 +1,10 @@
-//! Who may import whom. The architecture stands as long as these arrows do.
+//! Who may import whom, and what comes from outside under which licence. The architecture stands as long as these arrows do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
 
 /// A room, and the rooms it may know. Vocabulary knows nobody; `wire` and `lobby` never see each other.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -106,5 +109,88 @@ fn hash_maps_are_looked_up_and_never_walked() {
                 "{map} is walked, in an order that differs from run to run"
             );
         }
+    }
+}
+
+/// The licences that code may come with; of several that are offered, one.
+const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Unicode-3.0"];
+
+/// Whether an SPDX expression can be met: the old `A/B` means `A OR B`, and `AND` binds closer than `OR`.
+fn is_allowed(licence: &str) -> bool {
+    fn any<'a>(words: &mut impl Iterator<Item = &'a str>) -> bool {
+        let mut is_met = false;
+        let mut are_met = true;
+        while let Some(word) = words.next() {
+            match word {
+                ")" => break,
+                "OR" => {
+                    is_met |= are_met;
+                    are_met = true;
+                }
+                "AND" => {}
+                // An exception is a licence of its own.
+                "WITH" => {
+                    words.next();
+                    are_met = false;
+                }
+                "(" => are_met &= any(words),
+                name => are_met &= LICENCES.contains(&name),
+            }
+        }
+        is_met || are_met
+    }
+    let spaced = licence.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
+    !licence.is_empty() && any(&mut spaced.split_whitespace())
+}
+
+/// Of what is compiled in, and what the tests need, on this platform. Cargo has all of it here, since it has just built it.
+#[test]
+fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
+    let mut arguments = vec!["metadata", "--format-version", "1", "--offline", "--locked"];
+    if !cfg!(feature = "bin") {
+        arguments.push("--no-default-features");
+    }
+    let version = Command::new(env!("CARGO")).args(["--version", "--verbose"]).output().expect("cargo runs");
+    let version = String::from_utf8(version.stdout).expect("UTF-8");
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("cargo names its host");
+    arguments.extend(["--filter-platform", host]);
+    let output = Command::new(env!("CARGO"))
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let used: Vec<&Value> =
+        metadata["resolve"]["nodes"].as_array().expect("a list").iter().map(|node| &node["id"]).collect();
+    let packages = metadata["packages"].as_array().expect("a list");
+    let mut refused = Vec::new();
+    for package in packages.iter().filter(|package| used.contains(&&package["id"])) {
+        let name = package["name"].as_str().expect("a name");
+        let (licence, source) = (package["license"].as_str().unwrap_or(""), package["source"].as_str().unwrap_or(""));
+        if !is_allowed(licence) || (name != "lobbyd" && !source.starts_with("registry+")) {
+            refused.push(format!("{name}: {licence:?} from {source:?}"));
+        }
+    }
+    assert!(used.len() > 20 && refused.is_empty(), "{refused:#?}");
+}
+
+#[test]
+fn a_licence_is_allowed_when_one_of_those_offered_is() {
+    for (licence, allowed) in [
+        ("MIT", true),
+        ("GPL-3.0-only", false),
+        ("Unlicense OR MIT", true),
+        ("MIT/Apache-2.0", true),
+        ("(MIT OR Apache-2.0) AND Unicode-3.0", true),
+        ("(MIT OR Apache-2.0) AND OpenSSL", false),
+        ("MPL-2.0 AND MIT", false),
+        ("MPL-2.0 AND MIT OR Apache-2.0", true),
+        ("Apache-2.0 WITH LLVM-exception", false),
+        ("Apache-2.0 WITH LLVM-exception OR MIT", true),
+        ("GPL-3.0-only OR (MPL-2.0 AND (MIT OR Zlib))", false),
+        ("", false),
+    ] {
+        assert_eq!(is_allowed(licence), allowed, "{licence}");
     }
 }

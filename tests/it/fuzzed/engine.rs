@@ -3,10 +3,12 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use lobbyd::journal::{self, Failure, Summary};
 use lobbyd::sim::wire::{self, Opcode, Reader};
 use lobbyd::{
     App, Authorization, Bytes, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
-    LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech, Time, Whom,
+    LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech, Stats,
+    Time, Whom,
 };
 
 use super::{Input, START};
@@ -14,6 +16,7 @@ use super::{Input, START};
 const MAX_STEPS: usize = 400;
 const LOBBIES: [&str; 4] = ["a", "b", "c", "no such code"];
 const USERS: [&str; 5] = ["ann", "bob", "cid", "\u{1F3B2}\"\\", ""];
+const AUTHS: [&str; 6] = ["", "&auth=later", "&auth=unnamed", "&auth=refuse", "&auth=end", "&auth=tier"];
 const TEXTS: [&str; 14] = [
     r#"{"type":"broadcast","data":{"x":[1,2,3]},"ref":1}"#,
     r#"{"type":"broadcast","data":"a longer one, of which a few fill any outbox that is small enough to be filled"}"#,
@@ -42,6 +45,32 @@ pub fn run(data: &[u8]) {
     } else {
         World::<Meddler<true>>::new(config).run(&mut input);
     }
+}
+
+/// A run that was written down.
+pub(super) struct Recorded {
+    pub(super) journal: Vec<u8>,
+    pub(super) stats: Stats,
+    /// Replays a journal with an application like the one it was recorded with.
+    pub(super) replay: fn(&[u8]) -> Result<Summary, Failure>,
+}
+
+/// The same as [`run`], recorded; `None` when there is no such run.
+pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
+    fn record_as<A: App + Default>(config: Config, input: &mut Input<'_>) -> Recorded {
+        let mut world = World::<A> { is_recorded: true, ..World::new(config) };
+        journal::record(&mut world.engine, START, Vec::new()).expect("memory can be written to");
+        world.run(input);
+        let journal = journal::finish(&mut world.engine).expect("it was recorded in memory");
+        Recorded { journal, stats: world.engine.stats(), replay: |journal| journal::replay(journal, A::default()) }
+    }
+    let config = config(input);
+    config.check().ok()?;
+    Some(if input.below(3) == 0 {
+        record_as::<Meddler<false>>(config, input)
+    } else {
+        record_as::<Meddler<true>>(config, input)
+    })
 }
 
 /// Limits that are hit soon, in some combination.
@@ -206,6 +235,7 @@ impl<const JSON: bool> App for Meddler<JSON> {
 
 struct World<A> {
     engine: Engine<A>,
+    is_recorded: bool,
     now: Time,
     /// All there ever were: a driver that speaks of one that is gone must do no harm.
     links: Vec<Link>,
@@ -244,7 +274,8 @@ impl Write for Link {
 
 impl<A: App + Default> World<A> {
     fn new(config: Config) -> World<A> {
-        World { engine: Engine::new(config, START, A::default()), now: Time::ZERO, links: Vec::new() }
+        let engine = Engine::new(config, START, A::default());
+        World { engine, is_recorded: false, now: Time::ZERO, links: Vec::new() }
     }
 
     fn run(&mut self, input: &mut Input<'_>) {
@@ -282,10 +313,12 @@ impl<A: App + Default> World<A> {
         match kind {
             1 | 2 => {
                 let (user, lobby) = (USERS[input.below(USERS.len())], LOBBIES[input.below(LOBBIES.len())]);
-                let auth = ["", "&auth=later", "&auth=unnamed", "&auth=refuse", "&auth=end", "&auth=tier"];
+                let auth = AUTHS[input.below(AUTHS.len())];
+                // What is done while it decides is not done again in a replay, as `App::authorize` says.
+                let auth = if self.is_recorded && auth == "&auth=end" { "" } else { auth };
                 let user: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
                 let lobby = lobby.replace(' ', "%20");
-                let target = format!("/ws/{lobby}?token={user}{}", auth[input.below(auth.len())]);
+                let target = format!("/ws/{lobby}?token={user}{auth}");
                 self.arrive(index, &wire::upgrade_request(&target, &[]), input);
             }
             3 => {

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod envelope;
 pub mod frames;
 pub mod handshake;
+pub mod journal;
 
 use lobbyd::{Config, Limit, Start};
 
@@ -22,6 +23,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("envelope", envelope::run),
     ("frames", frames::run),
     ("handshake", handshake::run),
+    ("journal", journal::run),
 ];
 const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 

@@ -83,8 +83,8 @@ pub(crate) struct Core {
     pub(super) outboxes: Outboxes,
     /// Whether an outbox that can be written to, or what a lobby has said, has crossed the high mark in this turn.
     pub(super) wants_flush: bool,
-    /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn.
-    pub(super) singing: Vec<LobbyKey>,
+    /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn; who spoke first is first.
+    pub(super) singing: VecDeque<LobbyKey>,
     /// The keys of the connections of those members of one of them that have still to be named, the next one last.
     pub(super) singers: Vec<u32>,
     /// Connections for which something is held until the tick; some more than once.
@@ -134,7 +134,7 @@ impl Core {
             chorus: Chorus::default(),
             outboxes: Outboxes::default(),
             wants_flush: false,
-            singing: Vec::new(),
+            singing: VecDeque::new(),
             singers: Vec::new(),
             holders: Vec::new(),
             is_releasing: false,

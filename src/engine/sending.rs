@@ -52,7 +52,7 @@ impl Core {
                     self.flushing.push(id);
                     return Some(id);
                 }
-            } else if let Some(lobby) = self.singing.pop() {
+            } else if let Some(lobby) = self.singing.pop_front() {
                 self.chorus.end_singing(lobby);
                 if self.directory.get_lobby(lobby).is_some() {
                     self.singers.extend(self.directory.conns(lobby).iter().rev());
@@ -477,7 +477,7 @@ impl Core {
             return self.send_to_members(lobby, frame, |directory, seat| Some(directory.seat(seat).conn) != except);
         };
         if self.chorus.begin_singing(lobby) {
-            self.singing.push(lobby);
+            self.singing.push_back(lobby);
         }
         let excluded = usize::from(except.is_some());
         let members = self.directory.members(lobby).len();

@@ -20,6 +20,7 @@ import socket
 import sys
 import time
 
+from frames import CLOSE, PING, PONG, TEXT, frame, frames
 from lobbyd import Lobbyd, default_binary
 
 LOBBY_SIZE = 10
@@ -28,37 +29,7 @@ SLOW_EVERY = 5                  # every fifth client stops reading for a while
 SLOW_BEFORE, SLOW_AFTER = 1.0, 3.0
 TALK_SECONDS = 3.0              # before the server is told to stop
 SPEAK_EVERY = 4.0               # seconds between two messages of one client
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 PADDING = "x" * 200
-
-
-def frame(opcode, payload):
-    """A client's frame; the mask key is 0, so that the payload is sent as it is."""
-    if len(payload) < 126:
-        head = bytes([0x80 | opcode, 0x80 | len(payload)])
-    else:
-        head = bytes([0x80 | opcode, 0x80 | 126]) + len(payload).to_bytes(2, "big")
-    return head + bytes(4) + payload
-
-
-def frames(data):
-    """The whole server frames at the start of `data` as (opcode, payload), and what is left."""
-    found, at = [], 0
-    while len(data) - at >= 2:
-        length, head = data[at + 1] & 0x7F, 2
-        if length == 126:
-            if len(data) - at < 4:
-                break
-            length, head = int.from_bytes(data[at + 2:at + 4], "big"), 4
-        elif length == 127:
-            if len(data) - at < 10:
-                break
-            length, head = int.from_bytes(data[at + 2:at + 10], "big"), 10
-        if len(data) - at < head + length:
-            break
-        found.append((data[at] & 0x0F, data[at + head:at + head + length]))
-        at += head + length
-    return found, data[at:]
 
 
 class Client:

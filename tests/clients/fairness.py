@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 
-from idle import TEXT, frames, request
+from frames import TEXT, frames, request
 from lobbyd import Lobbyd, default_binary
 
 MAX_P99_MS = 50.0

@@ -21,6 +21,7 @@ import struct
 import sys
 import time
 
+from frames import CLOSE, PING, PONG, frame, frames, request
 from lobbyd import Lobbyd, default_binary
 
 MAX_BYTES_PER_CONNECTION = 1536
@@ -31,33 +32,6 @@ LOBBY_SIZE = 8
 OPENING_AT_ONCE = 128
 PROBE_SECONDS = 3               # at least, after the cut
 PROBE_EVERY = 0.001
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
-REQUEST = ("GET /ws/{lobby}?token={user} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
-           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
-
-
-def request(port, lobby, user):
-    return REQUEST.format(port=port, lobby=lobby, user=user).encode()
-
-
-def frames(data):
-    """The whole server frames at the start of `data` as (opcode, payload), and what is left."""
-    found, at = [], 0
-    while len(data) - at >= 2:
-        length, head = data[at + 1] & 0x7F, 2
-        if length == 126:
-            if len(data) - at < 4:
-                break
-            length, head = int.from_bytes(data[at + 2:at + 4], "big"), 4
-        elif length == 127:
-            if len(data) - at < 10:
-                break
-            length, head = int.from_bytes(data[at + 2:at + 10], "big"), 10
-        if len(data) - at < head + length:
-            break
-        found.append((data[at] & 0x0F, data[at + head:at + head + length]))
-        at += head + length
-    return found, data[at:]
 
 
 def is_type(payload, kind):
@@ -144,8 +118,7 @@ class Crowd:
             self.partial[fd] = rest
         for opcode, payload in found:
             if opcode == PING:
-                # The mask key 0: the payload is sent as it is.
-                self.sockets[fd].send(bytes([0x80 | PONG, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
+                self.sockets[fd].send(frame(PONG, payload))
                 self.pings += 1
             elif opcode == CLOSE:
                 return self.lose(fd, "close " + str(int.from_bytes(payload[:2], "big")) + " " + payload[2:].decode(errors="replace"))

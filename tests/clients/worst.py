@@ -18,7 +18,7 @@ import socket
 import sys
 import time
 
-from idle import request
+from frames import request
 from lobbyd import Lobbyd, default_binary
 
 MESSAGE = 64 * 1024             # max_message_bytes

@@ -1,0 +1,38 @@
+"""WebSocket frames as bytes, for the scripts that hold more connections than a library would carry (RFC 6455 section 5.2)."""
+
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+REQUEST = ("GET /ws/{lobby}?token={user} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+           "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+
+
+def request(port, lobby, user):
+    return REQUEST.format(port=port, lobby=lobby, user=user).encode()
+
+
+def frame(opcode, payload):
+    """A client's frame; the mask key is 0, so that the payload is sent as it is."""
+    if len(payload) < 126:
+        head = bytes([0x80 | opcode, 0x80 | len(payload)])
+    else:
+        head = bytes([0x80 | opcode, 0x80 | 126]) + len(payload).to_bytes(2, "big")
+    return head + bytes(4) + payload
+
+
+def frames(data):
+    """The whole server frames at the start of `data` as (opcode, payload), and what is left."""
+    found, at = [], 0
+    while len(data) - at >= 2:
+        length, head = data[at + 1] & 0x7F, 2
+        if length == 126:
+            if len(data) - at < 4:
+                break
+            length, head = int.from_bytes(data[at + 2:at + 4], "big"), 4
+        elif length == 127:
+            if len(data) - at < 10:
+                break
+            length, head = int.from_bytes(data[at + 2:at + 10], "big"), 10
+        if len(data) - at < head + length:
+            break
+        found.append((data[at] & 0x0F, data[at + head:at + head + length]))
+        at += head + length
+    return found, data[at:]

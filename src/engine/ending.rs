@@ -95,7 +95,11 @@ impl Core {
     /// neither, so nothing is waited for.
     pub(super) fn end_broken(&mut self, key: usize, reason: CloseReason) {
         self.end(key, reason);
-        self.slots[key].wire.finish();
+        if !self.slots[key].is_gone() {
+            self.slots[key].wire.finish();
+            self.set_step(key, self.config.close_timeout);
+            self.mark_dirty(key);
+        }
     }
 
     /// Answers a request with an HTTP status, and ends the connection.
@@ -156,8 +160,9 @@ impl Core {
     /// The peer's close frame has come: first, and then with the answer that is due, or as the answer to ours.
     ///
     /// It is the last that a peer sends, so once ours is on its way the socket is dropped, which tells the peer that it is
-    /// for the server to end the connection (RFC 6455 section 7.1.1). If something came behind it nevertheless, `is_last` is
-    /// false and the end is as after a fault: what a socket has received unread when it is dropped turns into a reset.
+    /// for the server to end the connection (RFC 6455 section 7.1.1). If something came behind it nevertheless, in the same
+    /// bytes, `is_last` is false and the end is as after a fault: what a socket has received unread when it is dropped turns
+    /// into a reset. Of what is still on its way nobody can know; whoever sends it breaks the protocol.
     pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>, is_last: bool) {
         if self.record_end(key, CloseReason::PeerClosed) {
             self.vacate(key, CloseReason::PeerClosed);

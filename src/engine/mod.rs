@@ -1,7 +1,8 @@
 //! The deterministic state machine: bytes and time go in; bytes and "drop this socket" come out.
 //!
 //! It opens no socket, reads no clock, spawns nothing and locks nothing. A driver turns its crank: it calls any number
-//! of `handle_*` methods for what happened, and then drains every `poll_*` method before it sleeps.
+//! of `handle_*` methods for what happened, and then drains every `poll_*` method before it sleeps: `poll_writable` first,
+//! because what is written may end connections, and then `poll_closed`.
 
 pub(crate) mod app;
 mod commands;
@@ -364,6 +365,9 @@ impl<A: App> Engine<A> {
     }
 
     /// The next connection whose socket must be dropped. Its id means nothing from now on.
+    ///
+    /// To be asked when [`poll_writable`](Self::poll_writable) has said `None`, until it says so too: writing may be what ends
+    /// a connection, and a session that is recorded is replayed in this order.
     pub fn poll_closed(&mut self) -> Option<ConnId> {
         self.core.poll_closed()
     }

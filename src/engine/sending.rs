@@ -235,12 +235,12 @@ impl Core {
     /// Writes what waits for a connection, until everything is gone or the socket takes no more.
     pub(super) fn write_to(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Flow> {
         let shared = match self.write_share(key, socket)? {
-            Shared::All(written) => {
+            ShareWritten::All(written) => {
                 // The usual case: there was nothing else for it, and so there is nothing else to look after.
                 self.note_written(key, written);
                 return Ok(Flow::Drained);
             }
-            Shared::Queued(written) => written,
+            ShareWritten::Part(written) => written,
         };
         let (written, flow) = match self.slots[key].wire.queued_mut() {
             None => (0, Flow::Drained),
@@ -253,16 +253,16 @@ impl Core {
 
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
     /// something else goes before it.
-    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Shared> {
+    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<ShareWritten> {
         if self.holds() {
-            return Ok(Shared::Queued(0));
+            return Ok(ShareWritten::Part(0));
         }
         let Core { slots, chorus, gathered, .. } = self;
         let slot = &mut slots[key];
-        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(Shared::Queued(0)) };
+        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(ShareWritten::Part(0)) };
         if slot.wire.outbox().is_some() {
             self.take_share(key);
-            return Ok(Shared::Queued(0));
+            return Ok(ShareWritten::Part(0));
         }
         let bytes = match chorus.uncut_share(lobby, slot.place, key) {
             // The usual case: the lobby's buffer as it stands.
@@ -276,7 +276,7 @@ impl Core {
         };
         if bytes.is_empty() {
             slot.place = chorus.here(lobby);
-            return Ok(Shared::All(0));
+            return Ok(ShareWritten::All(0));
         }
         let written = match socket.write(bytes) {
             Ok(written) => written,
@@ -285,14 +285,14 @@ impl Core {
         };
         if written == bytes.len() {
             slot.place = chorus.here(lobby);
-            return Ok(Shared::All(written));
+            return Ok(ShareWritten::All(written));
         }
         self.take_share(key);
         if written > 0 {
             let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
             outbox.advance(written, &self.chorus);
         }
-        Ok(Shared::Queued(written))
+        Ok(ShareWritten::Part(written))
     }
 
     /// The socket took `bytes` bytes.
@@ -611,11 +611,11 @@ pub(super) enum Haste {
 }
 
 /// What became of a member's share.
-enum Shared {
+enum ShareWritten {
     /// The socket took all of it, so many bytes; nothing is queued.
     All(usize),
     /// So many bytes of it were written. What is left is queued, with whatever was before it.
-    Queued(usize),
+    Part(usize),
 }
 
 /// What waits to be written to a connection.

@@ -222,7 +222,7 @@ impl Ticks {
     /// What the clock shows.
     fn game_at(&self, now: Time) -> u64 {
         let run = if self.is_paused { 0 } else { (now - self.since).as_micros() as u64 / u64::from(self.slowdown) };
-        self.game + run
+        self.game.saturating_add(run)
     }
 
     /// The last tick that is due.

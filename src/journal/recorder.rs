@@ -30,7 +30,8 @@ const ENTRY: usize = 64;
 ///
 /// # Errors
 ///
-/// Those of the sink, when not even the beginning can be written; and when the configuration contradicts itself or cannot be written as text.
+/// Those of the sink, when not even the beginning can be written; and when the configuration contradicts itself or cannot be
+/// written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {
         session: start.unix_micros.rotate_left(32) ^ start.seed,

@@ -49,7 +49,7 @@ pub(super) struct Budget {
     pub(super) new: u32,
     /// Of each other queue.
     pub(super) others: u32,
-    /// For each other queue.
+    /// For each other queue; the modest have some times as much.
     pub(super) work: usize,
 }
 

@@ -3,12 +3,11 @@
 //! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes both in as data.
 //!
 //! ```text
-//! Head --request complete--> Deciding --accept--> Open --close()--> Closing --peer's close--> Finishing
-//!  |                            |                   |                  |                          |
-//!  +--------refuse--------------+-------------------+---finish()-------+-------> Finishing        |
-//!                                                    |                  |        (flushes, understands nothing)
-//!                                                    +-----part()-------+-------> Parted
-//!                                                                                (the same, and nothing will come)
+//! Head --request complete--> Deciding --accept--> Open --close()--> Closing
+//!  |                            |                   | |                | |
+//!  +--------refuse--------------+-----finish()------+-+----------------+-+--> Finishing (flushes, understands nothing)
+//!                                                     |                  |
+//!                                                     +---peer's close---+--> Parted (the same, and nothing will come)
 //! ```
 
 use std::borrow::Cow;
@@ -37,7 +36,7 @@ pub(crate) enum Event<'a, 's> {
     Nothing,
     Pong(&'s [u8]),
     /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours. Either way
-    /// [`Connection::finish`] must follow.
+    /// [`Connection::part`] or [`Connection::finish`] must follow.
     Close(Option<Frame>),
     /// The peer broke the protocol.
     Fault(CloseReason),
@@ -117,13 +116,11 @@ impl Connection {
             }),
             Phase::Closing(websocket) => {
                 // Of what a peer sent before it saw our close frame only its own close frame matters.
-                match websocket.receive(input, scratch, limits)? {
-                    Received::Close(_) | Received::Fault(_) => {
-                        self.phase = Phase::Finishing;
-                        Some(Event::Close(None))
-                    }
-                    _ => Some(Event::Nothing),
-                }
+                Some(match websocket.receive(input, scratch, limits)? {
+                    Received::Close(_) => Event::Close(None),
+                    Received::Fault(reason) => Event::Fault(reason),
+                    _ => Event::Nothing,
+                })
             }
             Phase::Finishing | Phase::Parted => {
                 *input = &[];

@@ -27,8 +27,8 @@ pub enum Flow {
     Blocked,
     /// Everything was written and nothing will follow: shut down the write side, then read until the end.
     Finished,
-    /// Everything was written, and both ends have said that it is over: the socket can be dropped, as
-    /// [`Engine::poll_closed`](crate::Engine::poll_closed) says too.
+    /// Everything was written, and both ends have said that it is over: [`Engine::poll_closed`](crate::Engine::poll_closed)
+    /// is going to name the connection, and its socket is to be dropped then.
     Closed,
 }
 

@@ -434,6 +434,33 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     }
 }
 
+/// A clock that stands where no clock comes to, and is told to go on.
+#[test]
+fn a_clock_at_the_end_of_time_harms_nobody() {
+    const MOST: u64 = 1 << 62;
+    let counters = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
+    // Of the clock: the last tick, since when it shows what, its slowdown, paused, and one step to do; then counts.
+    let clock = [10, MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
+    let mut start = vec![1];
+    let ahead = [0, 7, 3, 9, 2, 1, counters as u64];
+    ahead.into_iter().chain(vec![0; counters]).chain(clock).for_each(|number| put_number(&mut start, number));
+    start.push(0);
+    let resume = [18, 3, 7, 1, 0];
+    let entries = [&[13][..], &resume, &[2, 1, 13]].concat();
+    let blocks = [beginning([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
+    assert!(fault_of(&written(&blocks)).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
+}
+
+/// Also not what turns the rest of the line around, or hides it.
+#[test]
+fn what_a_journal_says_cannot_rearrange_the_line() {
+    for c in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}'] {
+        let build = beginning([1, 1, 0, 0, 1, 0], &format!("1{c}2"), "", &[0]);
+        let said = replay(&written(&[build])).expect_err("another build").to_string();
+        assert!(!said.contains(c), "{said:?}");
+    }
+}
+
 /// What is shown to a person may be in a terminal.
 #[test]
 fn what_a_journal_says_is_shown_without_control_characters() {

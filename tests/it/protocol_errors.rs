@@ -197,6 +197,30 @@ fn a_breach_while_closing_ends_it() {
     assert_eq!(world.engine.stats().counters.closed(CloseReason::ProtocolError), 0, "the first reason stands");
 }
 
+/// Whoever breaks the protocol after our close frame has not sent its own, and may go on sending: its socket is read and
+/// dropped as after any other breach, or the reset eats the goodbye. Also where the breach ends with what was received.
+#[test]
+fn a_breach_while_closing_is_lingered_for() {
+    let too_big = [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1][..], &MASK].concat();
+    let breaches = [
+        too_big,
+        frame(0x81, b"\xff\xff"),
+        wire::frame(Opcode::PING, false, b"", MASK),
+        wire::frame(Opcode::CONTINUATION, true, b"", MASK),
+    ];
+    for breach in breaches {
+        for behind in [&b"x"[..], b""] {
+            let mut world = World::new(Config::default(), Witness::<true>::default());
+            world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+            world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
+            world.send("ann", &[&breach, behind].concat());
+            world.settle();
+            world.run("ann < eof");
+            assert!(world.is_open("ann"), "{breach:02x?} and {} bytes: the socket is dropped at once", behind.len());
+        }
+    }
+}
+
 #[test]
 fn pings_are_answered_with_their_payload_in_order() {
     let mut world = World::new(Config::default(), Echo);

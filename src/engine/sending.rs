@@ -47,7 +47,7 @@ impl Core {
             } else if self.holds() {
                 return None;
             } else if let Some(key) = self.singers.pop() {
-                if self.has_share(key as usize) {
+                if self.lobby_to_hear(key as usize).is_some() {
                     let id = self.slots[key as usize].id;
                     self.flushing.push(id);
                     return Some(id);
@@ -128,18 +128,17 @@ impl Core {
 
     // ---- a member's share ----
 
-    /// Whether the connection under `key` is a member's who has not taken all of what its lobby has said.
-    fn has_share(&self, key: usize) -> bool {
-        self.slots.get(key).is_some_and(|slot| {
-            !slot.behind && slot.lobby().is_some_and(|lobby| self.chorus.has_spoken_since(lobby, slot.place))
-        })
+    /// The lobby of the member under `key`, if the member has not taken all of what it has said.
+    fn lobby_to_hear(&self, key: usize) -> Option<LobbyKey> {
+        let slot = self.slots.get(key).filter(|slot| !slot.behind)?;
+        slot.lobby().filter(|&lobby| self.chorus.has_spoken_since(lobby, slot.place))
     }
 
     /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
     pub(super) fn waiting(&self, key: usize) -> Waiting {
         let slot = &self.slots[key];
         let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
-        if let Some(lobby) = slot.lobby().filter(|_| self.has_share(key)) {
+        if let Some(lobby) = self.lobby_to_hear(key) {
             for part in self.chorus.share(lobby, slot.place, key) {
                 waiting.bytes += part.len();
                 waiting.cost += part.cost();
@@ -160,13 +159,10 @@ impl Core {
 
     /// Queues a member's share to be written at once. Whether there was one.
     fn take_share(&mut self, key: usize) -> bool {
-        if !self.has_share(key) {
-            return false;
-        }
+        let Some(lobby) = self.lobby_to_hear(key) else { return false };
         let held = self.holds();
         let Core { slots, chorus, outboxes, holders, .. } = self;
         let slot = &mut slots[key];
-        let Some(lobby) = slot.lobby() else { return false };
         let was_held = slot.wire.outbox().is_some_and(Outbox::is_held);
         let mut took = false;
         for part in chorus.share(lobby, slot.place, key) {

@@ -137,37 +137,40 @@ fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Body(_)));
 }
 
+/// What one read takes at most, and a turn.
+const READ: usize = 65_536;
+
+/// Whoever sends `bytes`, more than is read in a turn, gets a close frame with 1000.
+#[track_caller]
+fn check_goodbye_to(bytes: &[&[u8]]) {
+    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: lobbyd::Bytes(READ), ..config() };
+    let mut server = Server::bind(config, Relay::default()).expect("a free port");
+    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
+    client.send(&bytes.concat());
+    assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
+}
+
+/// A binary message of so many bytes, without its header.
+fn message(payload: usize) -> Vec<u8> {
+    wire::frame(Opcode::BINARY, true, &vec![0; payload], [1, 2, 3, 4])
+}
+
 /// The same for who is told goodbye while a message follows that is refused by its header, with which a read ends.
 #[test]
 fn a_goodbye_is_not_eaten_by_what_is_too_big() {
-    let share = lobbyd::Bytes(65_536);
-    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: share, ..config() };
-    let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
-    let mut client = Client::connect(address, "chess", "ann");
-    assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
-    let frame = |payload: usize| wire::frame(Opcode::BINARY, true, &vec![0; payload], [1, 2, 3, 4]);
     let leave = wire::text(r#"{"type":"leave"}"#);
     // The last bytes that one read takes are the header of the second.
-    let fits = frame(share.0 - leave.len() - 8 - 14);
-    client.send(&[leave, fits, frame(65_537), vec![0; 50_000]].concat());
-    assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
+    let fits = message(READ - leave.len() - 8 - 14);
+    check_goodbye_to(&[&leave, &fits, &message(65_537), &[0; 50_000]]);
 }
 
 /// The same for who goes on sending behind its close frame, if that is read with it.
 #[test]
 fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
-    let share = lobbyd::Bytes(65_536);
-    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: share, ..config() };
-    let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
-    let mut client = Client::connect(address, "chess", "ann");
-    assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     let close = wire::close(1000, "");
     // All but one byte of what is behind the close frame comes later.
-    let before = wire::frame(Opcode::BINARY, true, &vec![0; share.0 - close.len() - 8 - 1], [1, 2, 3, 4]);
-    client.send(&[before, close, vec![0; 120_000]].concat());
-    assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
+    check_goodbye_to(&[&message(READ - close.len() - 8 - 1), &close, &[0; 120_000]]);
 }
 
 /// The lingering is bounded too, in bytes.

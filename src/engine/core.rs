@@ -71,7 +71,7 @@ pub(crate) struct Core {
     pub(super) closing: BTreeMap<u64, ConnId>,
     pub(super) closing_ever: u64,
     /// Sockets that hold no seat yet, oldest first.
-    pub(super) pending: BTreeMap<u32, ConnId>,
+    pub(super) pending: BTreeMap<u64, ConnId>,
     pub(super) draining: Option<Drain>,
     pub(super) partings: Partings,
     pub(super) pings: Pings,
@@ -194,12 +194,14 @@ impl Core {
                 }
             }
         }
-        self.counters.accepted += 1;
-        let generation = self.counters.accepted as u32;
         let index = self.slots.vacant_key();
-        let id = ConnId { index: index as u32, generation };
+        let Some(id) = ConnId::new(index, self.counters.accepted + 1) else {
+            self.counters.shed += 1;
+            return Err(Full);
+        };
+        self.counters.accepted += 1;
         self.slots.insert(Slot::new(id, peer, self.now));
-        self.pending.insert(generation, id);
+        self.pending.insert(id.generation(), id);
         debug!("conn={id} peer={peer} accepted");
         if turned_away {
             // Those over the bound of pending sockets count as closing, so that the bound holds.
@@ -273,7 +275,7 @@ impl Core {
         let slot = &mut self.slots[key];
         match std::mem::replace(&mut slot.standing, Standing::Gone) {
             Standing::Pending(waiting) => {
-                self.pending.remove(&slot.id.generation);
+                self.pending.remove(&slot.id.generation());
                 debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
             }
             Standing::Closing(order) => {
@@ -347,7 +349,7 @@ impl Core {
             self.slots[key].peer.address(),
             taken_over_word(took_over)
         );
-        self.pending.remove(&id.generation);
+        self.pending.remove(&id.generation());
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);

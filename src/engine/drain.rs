@@ -42,7 +42,7 @@ impl fmt::Display for DrainTotals {
 pub(super) struct Drain {
     deadline: Time,
     /// The youngest connection that is waited for. Later ones are only told to come back another time.
-    youngest: u32,
+    youngest: u64,
     /// How many there were to wait for.
     begun: usize,
     /// How many of those are left.
@@ -63,7 +63,7 @@ pub(super) struct Partings {
 
 impl Drain {
     fn waits_for(&self, id: ConnId) -> bool {
-        id.generation <= self.youngest
+        id.generation() <= self.youngest
     }
 
     fn totals(&self) -> DrainTotals {
@@ -115,7 +115,7 @@ impl Core {
     pub(super) fn members_by_age(&self) -> Vec<ConnId> {
         let members = self.slots.iter().filter(|(_, slot)| slot.seat().is_some());
         let mut conns: Vec<ConnId> = members.map(|(_, slot)| slot.id).collect();
-        conns.sort_unstable_by_key(|conn| conn.generation);
+        conns.sort_unstable_by_key(|conn| conn.generation());
         conns
     }
 
@@ -175,7 +175,7 @@ impl Core {
         let begun = self.slots.len();
         self.draining = Some(Drain {
             deadline,
-            youngest: self.counters.accepted as u32,
+            youngest: self.counters.accepted,
             begun,
             left: begun,
             flushed_bytes: 0,
@@ -244,7 +244,7 @@ impl Core {
     pub(super) fn retry_after_ms(&self, conn: ConnId) -> u64 {
         let window = self.draining.as_ref().map_or(0, |drain| drain.begun as u64).max(4000);
         // Multiples of the golden ratio fill a range evenly, however many there are (Knuth, volume 3, section 6.4).
-        let place = u64::from(conn.generation.wrapping_mul(0x9e37_79b9));
+        let place = u64::from((conn.generation() as u32).wrapping_mul(0x9e37_79b9));
         1000 + ((place * window) >> 32)
     }
 
@@ -264,4 +264,33 @@ impl Core {
 /// The answer to requests that come, or are undecided, while the server is draining.
 pub(super) fn shutting_down() -> Refusal {
     Refusal::new(503, "the server is shutting down; try again in a moment")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::Relay;
+    use crate::config::Config;
+    use crate::engine::{Engine, Start};
+
+    /// Accepts, refuses and drains around every power of two at which a counter could be cut off.
+    #[test]
+    fn a_drain_ends_after_any_number_of_accepts() {
+        for accepted in [1 << 16, 1 << 31, 1 << 32, 1 << 33] {
+            let config = Config { max_pending: 2, ..Config::default() };
+            let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Relay::default());
+            engine.core.counters.accepted = accepted - 2;
+            let peers = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.2:4"];
+            let conns = peers.map(|peer| engine.handle_accept(Time::ZERO, peer.parse().unwrap()).unwrap());
+            assert!(conns.is_sorted_by_key(|conn| conn.generation()), "{conns:?} are in the order of accepting");
+            assert!(engine.core.slots[conns[0].index()].is_gone(), "the oldest makes room for another address");
+            engine.handle_drain(Time::ZERO);
+            while let Some(conn) = engine.poll_writable() {
+                engine.write_to(conn, &mut Vec::new()).unwrap();
+                engine.handle_hangup(Time::ZERO, conn);
+            }
+            while engine.poll_closed().is_some() {}
+            assert!(engine.is_drained(), "{accepted}: {:?}", engine.drain_totals());
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Core {
         let before = std::mem::replace(&mut self.slots[key].standing, Standing::Closing(self.closing_ever));
         if let Standing::Pending(waiting) = before {
             debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
-            self.pending.remove(&self.slots[key].id.generation);
+            self.pending.remove(&self.slots[key].id.generation());
         }
     }
 

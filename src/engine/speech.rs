@@ -210,7 +210,7 @@ impl Core {
         let mut receivers = std::mem::take(&mut self.audience);
         receivers.clear();
         let seats = self.directory.seats_of(to).iter().map(|&seat| self.directory.seat(seat));
-        receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.index));
+        receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.key()));
         let mut text = std::mem::take(&mut self.text);
         protocol::write_direct(&mut text, &from.user, data);
         for &key in &receivers {

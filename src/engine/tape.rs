@@ -491,7 +491,7 @@ impl<'a, S> Watched<'a, S> {
 
 /// Two connections that are sent the same are told apart.
 pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
-    Checksum::new(u64::from(conn.index) << 32 | u64::from(conn.generation))
+    Checksum::new(conn.bits())
 }
 
 impl<S: Write> Write for Watched<'_, S> {

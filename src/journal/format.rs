@@ -601,7 +601,7 @@ impl<'a> Cursor<'a> {
 /// Connections by index and generation: the generation is written only when it is another than the last time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Conns {
-    generations: Vec<u32>,
+    generations: Vec<u64>,
 }
 
 impl Conns {
@@ -610,10 +610,10 @@ impl Conns {
         if index >= self.generations.len() {
             self.generations.resize(index + 1, 0);
         }
-        let is_new = std::mem::replace(&mut self.generations[index], conn.generation) != conn.generation;
+        let is_new = std::mem::replace(&mut self.generations[index], conn.generation()) != conn.generation();
         to.put_number((index as u64) << 1 | u64::from(is_new));
         if is_new {
-            to.put_number(conn.generation.into());
+            to.put_number(conn.generation());
         }
     }
 }
@@ -621,7 +621,7 @@ impl Conns {
 /// The same, as they are read. A number costs what it takes in the journal, however large it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Named {
-    generations: HashMap<u32, u32>,
+    generations: HashMap<u32, u64>,
 }
 
 impl Named {
@@ -629,10 +629,10 @@ impl Named {
         let number = from.number()?;
         let index = u32::try_from(number >> 1).map_err(|_| Malformed)?;
         if number & 1 == 1 {
-            self.generations.insert(index, from.number_as()?);
+            self.generations.insert(index, from.number()?);
         }
         let generation = *self.generations.get(&index).ok_or(Malformed)?;
-        Ok(ConnId { index, generation })
+        ConnId::new(index as usize, generation).ok_or(Malformed)
     }
 }
 
@@ -677,7 +677,7 @@ mod tests {
     #[test]
     fn connections_are_named_shortly_and_surely() {
         let conns =
-            [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId { index, generation });
+            [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId::new(index, generation).unwrap());
         let (mut written, mut bytes) = (Conns::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
         let (mut read, mut from) = (Named::default(), Cursor::new(&bytes));

@@ -294,7 +294,7 @@ impl Directory {
             let took_over = std::mem::replace(&mut self.seats[own].conn, conn);
             let lobby = &mut self.lobbies[self.seats[own].lobby];
             let place = lobby.place_of(own);
-            lobby.conns[place] = conn.index;
+            lobby.conns[place] = conn.key();
             return Ok(Joined { seat: own, took_over: Some(took_over), gave_up: None });
         }
         // The user must outlive its old seat: keep it while that one goes.
@@ -312,7 +312,7 @@ impl Directory {
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
         lobby.members.push(seat);
-        lobby.conns.push(conn.index);
+        lobby.conns.push(conn.key());
         lobby.presence.joined();
         Ok(Joined { seat, took_over: None, gave_up })
     }
@@ -497,7 +497,7 @@ impl Directory {
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
             assert!(!lobby.members.is_empty() || lobby.awaited > 0, "an empty lobby is gone");
             assert!(lobby.members.iter().all(|&seat| self.seats[seat].lobby == key), "members sit in their lobby");
-            let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.index);
+            let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.key());
             assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
             let fresh = lobby.members.iter().filter(|&&seat| !self.seats[seat].introduced).count();
             assert_eq!(lobby.presence.fresh(), fresh, "presence counts those who are not introduced");

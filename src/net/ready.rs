@@ -143,7 +143,7 @@ mod tests {
         let mut turn = ready.begin_turn(budget);
         let mut read = Vec::new();
         while let Some((id, standing)) = ready.next(&mut turn) {
-            read.push(id.index);
+            read.push(id.key());
             ready.spend(standing, cost);
             let left = &mut left[id.index()];
             *left = left.saturating_sub(1);
@@ -155,7 +155,7 @@ mod tests {
     }
 
     fn id(index: u32) -> ConnId {
-        ConnId { index, generation: 0 }
+        ConnId::new(index as usize, 0).expect("small")
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl<A: App> World<A> {
 impl<'a> Wish<'a> {
     fn encode(self) -> String {
         // No user's name and no lobby's code has a line's end in it.
-        let id = |conn: ConnId| format!("{}\n{}", conn.index, conn.generation);
+        let id = |conn: ConnId| format!("{}\n{}", conn.index(), conn.generation());
         let show = |Latest { key, value, padding }: Latest| format!("{key}\n{value}\n{padding}");
         match self {
             Wish::Ban(conn) => format!("ban\n{}", id(conn)),
@@ -63,7 +63,7 @@ impl<'a> Wish<'a> {
         fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
             text.parse().ok()
         }
-        let id = |index, generation| Some(ConnId { index: number(index)?, generation: number(generation)? });
+        let id = |index, generation| ConnId::new(number(index)?, number(generation)?);
         let latest =
             |key, value, padding| Some(Latest { key: number(key)?, value: number(value)?, padding: number(padding)? });
         let lines: Vec<&str> = str::from_utf8(command).ok()?.split('\n').collect();

@@ -350,7 +350,7 @@ mod tests {
     /// What a request leads to: the status, and for 101 the subprotocol and the token.
     fn answer(lines: &[&str], subprotocols: Subprotocols) -> (u16, String) {
         let head = lines.join("\r\n") + "\r\n\r\n";
-        let conn = ConnId { index: 0, generation: 0 };
+        let conn = ConnId::new(0, 0).expect("both fit");
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
         let terms = Terms { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
         let decided = read(head.as_bytes(), &terms, |request, upgrade| {

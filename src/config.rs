@@ -282,6 +282,8 @@ config! {
     work_per_turn: Bytes = "2MiB";
     /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
     work_per_receive: Bytes = "64KiB";
+    /// Turns for which a due timer waits while its connection has input that was not read yet.
+    max_deferred_turns: u32 = "1000";
     /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.
     receive_buffer_bytes: Bytes = "64KiB";
     /// What the kernel keeps of each connection until it is read; `off` leaves it to the kernel, which may keep some megabytes.

@@ -73,6 +73,8 @@ struct Client {
     continued: bool,
     /// Whether the client will send nothing more.
     ended: bool,
+    /// Whether its socket has more to read, so that its time is not over yet.
+    is_unread: bool,
     /// Whether it has once asked something that needs a token, with the right one.
     is_known: bool,
     deadline: Time,
@@ -135,6 +137,7 @@ impl Desk {
             fresh: false,
             continued: false,
             ended: false,
+            is_unread: false,
             deadline: now + self.timeout,
         }))
     }
@@ -153,6 +156,13 @@ impl Desk {
                 client.input.extend_from_slice(bytes);
                 client.fresh = true;
             }
+        }
+    }
+
+    /// The client's socket may have more to read, which the next turn reads: its deadline waits for that turn.
+    pub fn handle_unread(&mut self, client: usize) {
+        if let Some(client) = self.clients.get_mut(client) {
+            client.is_unread = true;
         }
     }
 
@@ -213,7 +223,8 @@ impl Desk {
             if std::mem::take(&mut client.fresh) {
                 client.work(now, engine, guard, *bounds, now + *timeout);
             }
-            if client.deadline <= now {
+            let is_unread = std::mem::take(&mut client.is_unread);
+            if client.deadline <= now && !is_unread {
                 client.expire(now + *timeout);
             }
         }

@@ -20,6 +20,7 @@ use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
 use super::tape::Tape;
 use super::tick::Ticks;
+use super::unread::Unread;
 use super::wheel::TimerWheel;
 use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
@@ -48,12 +49,18 @@ pub(crate) struct Core {
     pub(super) config: Config,
     pub(super) speech: Speech,
     pub(super) now: Time,
-    /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
-    pub(super) start_unix: u64,
+    /// When timers were last looked at.
+    pub(super) looked_at: Time,
+    /// What the wall clock, as it stands now, showed or would have shown at [`Time::ZERO`], in microseconds since the Unix
+    /// epoch.
+    pub(super) unix_at_zero: u64,
+    /// By the key of a member's connection, when its identity expires.
+    pub(super) expiries: BTreeMap<usize, Expiry>,
     pub(super) random: Random,
     pub(super) slots: Slab<Slot>,
     pub(super) directory: Directory,
     pub(super) wheel: TimerWheel,
+    pub(super) unread: Unread,
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
     pub(super) counters: Counters,
@@ -115,7 +122,10 @@ impl Core {
             config,
             speech,
             now: Time::ZERO,
-            start_unix: start.unix_micros,
+            looked_at: Time::ZERO,
+            unix_at_zero: start.unix_micros,
+            expiries: BTreeMap::new(),
+            unread: Unread::default(),
             random: Random::new(start.seed),
             slots: Slab::new(),
             counters: Counters::default(),
@@ -158,7 +168,27 @@ impl Core {
     }
 
     pub(super) fn unix_micros(&self) -> u64 {
-        self.start_unix + self.now.as_micros()
+        self.unix_at_zero.saturating_add(self.now.as_micros())
+    }
+
+    /// The wall clock shows `unix_micros` now. Deadlines that are points in wall time move with it.
+    pub(super) fn set_wall_time(&mut self, unix_micros: u64) {
+        self.unix_at_zero = unix_micros.saturating_sub(self.now.as_micros());
+        let keys: Vec<usize> = self.expiries.keys().copied().collect();
+        for key in keys {
+            self.set_expiry_deadline(key);
+            self.rearm(key);
+        }
+    }
+
+    /// Sets the deadline of a member whose identity expires: that of the identity, or of `max_lifetime` if it is earlier.
+    fn set_expiry_deadline(&mut self, key: usize) {
+        let Expiry { unix_millis, retires } = self.expiries[&key];
+        let micros = unix_millis.saturating_mul(1000).saturating_sub(self.unix_at_zero);
+        let expires = Time::from_micros(micros) + self.config.token_grace;
+        let slot = &mut self.slots[key];
+        slot.deadline = expires.min(retires);
+        slot.retires = retires < expires;
     }
 
     pub(super) fn random(&mut self) -> &mut Random {
@@ -167,12 +197,43 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now));
-        [self.wheel.next(), self.next_parting(), self.pings.next(), tick].into_iter().flatten().min()
+        [self.next_timer(), self.next_parting(), tick].into_iter().flatten().min()
     }
 
-    /// The keys of connections whose timers have fired.
-    pub(super) fn expire(&mut self, due: &mut Vec<usize>) {
-        self.wheel.expire(self.now, due);
+    /// When the next timer of a connection, or of an operator's ping to one, is due.
+    pub(super) fn next_timer(&self) -> Option<Time> {
+        [self.wheel.next(), self.unread.next(), self.pings.next()].into_iter().flatten().min()
+    }
+
+    /// The keys of connections whose timers are due and need not wait for input to be read.
+    pub(super) fn expire(&mut self) -> Vec<usize> {
+        let mut fired = Vec::new();
+        self.wheel.expire(self.now, &mut fired);
+        let waited = self.unread.take_waiting(self.now);
+        let mut due = Vec::new();
+        for (conn, turns) in waited {
+            if self.slot(conn).is_some() && !self.defer(conn.index(), turns) {
+                due.push(conn.index());
+            }
+        }
+        for key in fired {
+            if !self.defer(key, 0) {
+                due.push(key);
+            }
+        }
+        due
+    }
+
+    /// Lets a connection's timer wait if the connection may have unread input. False when the timer must act now.
+    fn defer(&mut self, key: usize, turns: u32) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        // No input can move the end of a member's token or lifetime.
+        let is_over = slot.seat().is_some() && self.now >= slot.deadline;
+        let defers = !is_over && turns < self.config.max_deferred_turns && self.unread.contains(slot.id);
+        if defers {
+            self.unread.wait(self.now, slot.id, turns + 1);
+        }
+        defers
     }
 
     pub(super) fn rearm(&mut self, key: usize) {
@@ -353,13 +414,15 @@ impl Core {
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);
-        let expires =
-            identity.expires.map_or(Time::NEVER, |millis| expiry(millis, self.start_unix, self.config.token_grace));
         let retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
-        slot.deadline = expires.min(retires);
-        slot.retires = retires < expires;
+        slot.deadline = retires;
+        slot.retires = true;
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
+        }
+        if let Some(unix_millis) = identity.expires {
+            self.expiries.insert(key, Expiry { unix_millis, retires });
+            self.set_expiry_deadline(key);
         }
         let member = self.member(key).expect("it has just been seated");
         self.tune_in(key);
@@ -461,9 +524,13 @@ impl Core {
         for (key, slot) in &self.slots {
             assert_eq!(slot.id.index(), key);
             slot.wire.outbox().into_iter().for_each(Outbox::check);
-            assert_eq!(self.wheel.is_armed(key), !slot.is_gone(), "every connection has one timer: {slot:?}");
+            let waits = self.unread.is_waiting(slot.id);
+            assert!(!slot.is_gone() || !self.wheel.is_armed(key), "a dropped connection has no timer: {slot:?}");
+            assert!(slot.is_gone() || waits || self.wheel.is_armed(key), "every connection has a timer: {slot:?}");
             let deadline = slot.deadline(&self.config);
-            assert!(slot.is_gone() || self.wheel.fires_by(key, deadline), "its timer comes in time: {slot:?}");
+            let in_time = slot.is_gone() || waits || self.wheel.fires_by(key, deadline);
+            assert!(in_time, "its timer comes in time: {slot:?}");
+            assert!(!self.expiries.contains_key(&key) || slot.seat().is_some(), "only members' identities expire");
             // The answer to the request may repeat a name from its head.
             let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
             assert!(self.waiting(key).cost <= bound, "max_outbound_bytes: {slot:?}");
@@ -526,7 +593,11 @@ fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
 }
 
-/// When a token's time, and the grace after it, is over.
-fn expiry(millis: u64, start_unix: u64, grace: Duration) -> Time {
-    Time::from_micros(millis.saturating_mul(1000).saturating_sub(start_unix)) + grace
+/// When a member's identity expires.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expiry {
+    /// In milliseconds since the Unix epoch.
+    unix_millis: u64,
+    /// When `max_lifetime` ends its connection.
+    retires: Time,
 }

@@ -69,6 +69,7 @@ impl Core {
 
     pub(super) fn set_closing(&mut self, key: usize) {
         self.tune_out(key);
+        self.expiries.remove(&key);
         self.closing_ever += 1;
         self.closing.insert(self.closing_ever, self.slots[key].id);
         let before = std::mem::replace(&mut self.slots[key].standing, Standing::Closing(self.closing_ever));
@@ -97,6 +98,22 @@ impl Core {
         self.end(key, reason);
         if !self.slots[key].is_gone() {
             self.slots[key].wire.finish();
+            self.set_step(key, self.config.close_timeout);
+            self.mark_dirty(key);
+        }
+    }
+
+    /// The peer has closed its direction, or its socket failed. What is queued is flushed first, then the socket is dropped:
+    /// after a request or a close frame and the end of the stream in one packet, the peer waits for the answer.
+    pub(super) fn peer_finished(&mut self, key: usize) {
+        if self.record_end(key, CloseReason::Hangup) {
+            self.vacate(key, CloseReason::Hangup);
+        }
+        let slot = &mut self.slots[key];
+        if slot.wire.outbox().is_none() {
+            self.release(key);
+        } else if !slot.wire.has_parted() {
+            slot.wire.part();
             self.set_step(key, self.config.close_timeout);
             self.mark_dirty(key);
         }

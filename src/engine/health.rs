@@ -90,11 +90,14 @@ impl Health {
         checks.nonce
     }
 
-    /// Ends the check that was begun with `nonce`. Returns how long it took; `None` for a nonce that is unknown,
-    /// answered before, or too late.
-    pub(crate) fn answer(&mut self, now: Time, nonce: u64) -> Option<Duration> {
+    /// Ends the check that was begun with `nonce`. Returns how long it took; `None` for a nonce that is unknown, answered
+    /// before, or whose check has expired.
+    ///
+    /// `heard_until`: what arrived before that has been read. An answer that is read after its deadline counts if it may have
+    /// arrived in time.
+    pub(crate) fn answer(&mut self, now: Time, nonce: u64, heard_until: Time) -> Option<Duration> {
         let open = &mut self.checks.as_mut()?.open;
-        let at = open.iter().position(|check| check.nonce == nonce && now <= check.deadline)?;
+        let at = open.iter().position(|check| check.nonce == nonce && now.min(heard_until) <= check.deadline)?;
         Some(now - open.remove(at).sent)
     }
 

@@ -7,6 +7,7 @@ use super::member::Speech;
 use super::sending::Haste;
 use super::slot::Standing;
 use crate::close::CloseReason;
+use crate::time::Time;
 use crate::wire::frame::Outgoing;
 use crate::wire::http::Refusal;
 
@@ -111,7 +112,10 @@ impl Core {
 
     pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
         self.slots[key].seat()?;
-        let latency = self.slots[key].health.answer(self.now, nonce)?;
+        let slot = &mut self.slots[key];
+        // Sockets are read before timers are looked at, but for those that are named as unread.
+        let heard_until = if self.unread.is_waiting(slot.id) { Time::ZERO } else { self.looked_at };
+        let latency = slot.health.answer(self.now, nonce, heard_until)?;
         let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
         self.happenings.push_back(Happening::Health(member, Some(latency)));

@@ -23,6 +23,7 @@ mod speech;
 pub(crate) mod stats;
 pub(crate) mod tape;
 pub(crate) mod tick;
+mod unread;
 pub(crate) mod wheel;
 
 use std::borrow::Cow;
@@ -61,7 +62,7 @@ pub struct Start {
     pub seed: u64,
 }
 
-/// Every socket there may be is in use. The driver drops the new one.
+/// Every socket there may be is in use, or every [`ConnId`] was given. The driver drops the new socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -204,14 +205,40 @@ impl<A: App> Engine<A> {
         taken
     }
 
-    /// The peer's end is gone: reading gave the end of the stream, or an error.
+    /// The peer will send nothing more: reading gave the end of the stream, or an error.
+    ///
+    /// Its seat is free at once. What is queued for it is still written, because a peer may close only its own direction and
+    /// wait for the answer to what it sent before. If the socket is broken, writing fails and the connection ends with that.
     pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Hangup(conn));
         self.hear_out(conn);
         if self.core.slot(conn).is_some() {
-            self.core.lost(conn.index(), CloseReason::Hangup);
+            self.core.peer_finished(conn.index());
             self.tell();
         }
+    }
+
+    /// Names all connections that may have received bytes which have not been read yet. Holds until the next call.
+    ///
+    /// Their due timers wait, because an unread answer may be what they wait for: at most for
+    /// [`max_deferred_turns`](Config::max_deferred_turns) turns. A token's end and `max_lifetime` do not wait. A driver
+    /// calls this before [`handle_timeout`](Self::handle_timeout) when [`has_due_timers`](Self::has_due_timers) says so.
+    pub fn handle_unread(&mut self, now: Time, conns: &[ConnId]) {
+        if conns.is_empty() && self.core.unread.is_empty() {
+            return;
+        }
+        self.enter(now, &Input::Unread(conns));
+        self.core.unread.set(conns);
+    }
+
+    /// The wall clock shows `unix_micros`, in microseconds since the Unix epoch, which is not what it should show by the
+    /// engine's time: it was set, it drifts, or the machine was suspended. From now on `server_time` and the ends of tokens
+    /// follow it; timeouts do not.
+    pub fn handle_wall_time(&mut self, now: Time, unix_micros: u64) {
+        // What no clock shows must not overflow a sum.
+        let unix_micros = unix_micros.min(1 << 62);
+        self.enter(now, &Input::WallTime(unix_micros));
+        self.core.set_wall_time(unix_micros);
     }
 
     /// A socket that was [`Blocked`](Flow::Blocked) takes bytes again.
@@ -226,9 +253,8 @@ impl<A: App> Engine<A> {
     /// tick follows with the next call, which is due once everybody has been written to.
     pub fn handle_timeout(&mut self, now: Time) {
         self.enter(now, &Input::Timeout);
-        let mut due = Vec::new();
-        self.core.expire(&mut due);
-        for key in due {
+        self.core.looked_at = self.core.now();
+        for key in self.core.expire() {
             self.core.timer(key);
             self.tell();
         }
@@ -320,6 +346,13 @@ impl<A: App> Engine<A> {
     }
 
     // ---- what the driver must do ----
+
+    /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections. Before that a driver
+    /// looks once more which sockets have input, and passes those it does not read now to
+    /// [`handle_unread`](Self::handle_unread).
+    pub fn has_due_timers(&self, now: Time) -> bool {
+        self.core.next_timer().is_some_and(|at| at <= now)
+    }
 
     /// When to call [`handle_timeout`](Self::handle_timeout) next; `None` when nothing waits for time to pass.
     pub fn poll_timeout(&self) -> Option<Time> {

@@ -15,6 +15,7 @@ use super::drain::DrainTotals;
 use super::member::{Exclude, Sent, Speech};
 use super::tape::Input;
 use super::tick::{ClockCommand, ClockView};
+use super::unread::Unread;
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
@@ -202,6 +203,8 @@ struct Ping {
     ticket: u64,
     user: String,
     deadline: Time,
+    /// For how many turns it has waited beyond its deadline because of unread input.
+    deferred: u32,
     asked: Vec<Asked>,
 }
 
@@ -241,9 +244,18 @@ impl Pings {
         self.resolve(|asked| (asked.conn == conn).then_some(None));
     }
 
-    pub(super) fn expire(&mut self, now: Time) {
+    /// Ends the pings that have waited long enough. Connections with unread input are waited for, for `max_deferred` turns.
+    pub(super) fn expire(&mut self, now: Time, unread: &Unread, max_deferred: u32) {
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
-            ping.asked.iter_mut().for_each(|asked| asked.outcome = asked.outcome.or(Some(None)));
+            let may_wait = ping.deferred < max_deferred;
+            for asked in ping.asked.iter_mut().filter(|asked| asked.outcome.is_none()) {
+                if may_wait && unread.contains(asked.conn) {
+                    ping.deadline = Time::from_micros(now.as_micros().saturating_add(1));
+                } else {
+                    asked.outcome = Some(None);
+                }
+            }
+            ping.deferred += 1;
         }
         self.collect();
     }
@@ -384,7 +396,7 @@ impl Core {
     }
 
     pub(super) fn expire_pings(&mut self) {
-        self.pings.expire(self.now);
+        self.pings.expire(self.now, &self.unread, self.config.max_deferred_turns);
     }
 
     fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
@@ -421,7 +433,7 @@ impl Core {
         }
         self.pings.last_ticket += 1;
         let ticket = self.pings.last_ticket;
-        self.pings.open.push(Ping { ticket, user, deadline: self.now + timeout, asked });
+        self.pings.open.push(Ping { ticket, user, deadline: self.now + timeout, deferred: 0, asked });
         self.pings.collect();
         Ok(OperatorAnswer::Pinged(ticket))
     }

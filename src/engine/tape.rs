@@ -38,6 +38,10 @@ pub(crate) enum Input<'a> {
     Hangup(ConnId),
     Writable(ConnId),
     Timeout,
+    /// These connections, and no others, may have input that has not been read.
+    Unread(&'a [ConnId]),
+    /// The wall clock shows so many microseconds since the Unix epoch.
+    WallTime(u64),
     Authorized(ConnId, &'a Authorization),
     Command(&'a [u8]),
     Reload(&'a [u8]),
@@ -87,6 +91,7 @@ pub(crate) enum WroteEnd {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Residue {
     pub(crate) now: Time,
+    pub(crate) unix_at_zero: u64,
     pub(crate) seed: u64,
     pub(crate) seats_ever: u64,
     pub(crate) last_epoch: u64,
@@ -301,6 +306,8 @@ impl<A: App> Engine<A> {
             Input::Hangup(conn) => self.handle_hangup(now, conn),
             Input::Writable(conn) => self.handle_writable(now, conn),
             Input::Timeout => self.handle_timeout(now),
+            Input::Unread(conns) => self.handle_unread(now, conns),
+            Input::WallTime(unix_micros) => self.handle_wall_time(now, unix_micros),
             Input::Authorized(conn, answer) => self.handle_authorized(now, conn, answer.clone()),
             Input::Command(command) => self.handle_command(now, command),
             Input::Reload(contents) => self.handle_reload(now, contents),
@@ -444,6 +451,7 @@ impl Core {
         let (seats_ever, last_epoch) = self.directory.numbers();
         Residue {
             now: self.now,
+            unix_at_zero: self.unix_at_zero,
             seed: self.random().next_u64(),
             seats_ever,
             last_epoch,
@@ -455,7 +463,7 @@ impl Core {
     }
 
     fn begin_anew(&mut self, residue: &Residue) {
-        let start = Start { unix_micros: self.start_unix, seed: residue.seed };
+        let start = Start { unix_micros: residue.unix_at_zero, seed: residue.seed };
         let tape = std::mem::take(&mut self.tape);
         *self = Core { tape, ..Core::new(self.config.clone(), self.speech, start) };
         self.now = residue.now;

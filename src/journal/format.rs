@@ -18,7 +18,7 @@ use crate::wire::handshake::{Facts, Upgrade};
 use crate::wire::http::Refusal;
 
 /// What begins a segment. Another version has another number in it.
-pub(super) const MAGIC: &[u8] = b"lobbyd journal 1\n";
+pub(super) const MAGIC: &[u8] = b"lobbyd journal 2\n";
 /// What all versions begin with.
 pub(super) const FAMILY: &[u8] = b"lobbyd journal ";
 
@@ -64,6 +64,8 @@ kinds! {
     FLUSHED = 28,
     FLUSHED_IN_SILENCE = 29,
     SHARE = 30,
+    UNREAD = 31,
+    WALL_TIME = 32,
 }
 
 /// What stands at the beginning of a segment.
@@ -320,8 +322,8 @@ pub(super) trait Put {
             self.put_slice(text.as_bytes());
         }
         self.put_option(start.as_ref(), |to, (residue, snapshot)| {
-            let Residue { now, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters, ticks } = residue;
-            for number in [now.as_micros(), *seed, *seats_ever, *last_epoch, *closing_ever, *last_ticket] {
+            let Residue { now, unix_at_zero, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters, ticks } = residue;
+            for number in [now.as_micros(), *unix_at_zero, *seed, *seats_ever, *last_epoch, *closing_ever, *last_ticket] {
                 to.put_number(number);
             }
             let mut counters = counters.clone();
@@ -578,6 +580,7 @@ impl<'a> Cursor<'a> {
     fn residue(&mut self) -> Read<Residue> {
         let mut residue = Residue {
             now: Time::from_micros(self.count()?),
+            unix_at_zero: self.count()?,
             seed: self.number()?,
             seats_ever: self.count()?,
             last_epoch: self.count()?,
@@ -676,8 +679,8 @@ mod tests {
 
     #[test]
     fn connections_are_named_shortly_and_surely() {
-        let conns =
-            [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)].map(|(index, generation)| ConnId::new(index, generation).unwrap());
+        let conns = [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)]
+            .map(|(index, generation)| ConnId::new(index, generation).unwrap());
         let (mut written, mut bytes) = (Conns::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
         let (mut read, mut from) = (Named::default(), Cursor::new(&bytes));

@@ -31,10 +31,10 @@
 //! requests (`route`, `authorize`). What [`App::on_reload`](crate::App::on_reload) was given is left out too, unless
 //! `journal_secrets` is `keep`.
 //!
-//! # The format, version 1
+//! # The format, version 2
 //!
 //! A journal is a stream of segments, each a file; they may stand one behind the other in one stream. A segment begins with
-//! the line `lobbyd journal 1`, and goes on with blocks:
+//! the line `lobbyd journal 2`, and goes on with blocks:
 //!
 //! | bytes | |
 //! | --- | --- |
@@ -50,7 +50,7 @@
 //!
 //! | kind | fields | |
 //! | ---: | --- | --- |
-//! | 1 | session, number, check of the block before, wall time, seed, turn, build, type of the application, configuration, start? | the first of a segment and only there. The configuration is a line `name=value` for each field. A start is what is left of an empty engine (time, seed, four numbers, counters, the clock of ticks) and a slice of the application's own |
+//! | 1 | session, number, check of the block before, wall time, seed, turn, build, type of the application, configuration, start? | the first of a segment and only there. The configuration is a line `name=value` for each field. A start is what is left of an empty engine (time, wall time at its start, seed, four numbers, counters, the clock of ticks) and a slice of the application's own |
 //! | 2 | microseconds | time has passed; what follows happens then |
 //! | 3 | address (4 or 6, octets, port; with 6 flow and scope) | a socket was accepted |
 //! | 4 | connection, slice | bytes were received |
@@ -72,6 +72,9 @@
 //! | 26, 27 | number, 2 bytes | a write took so many bytes and was blocked; or failed |
 //! | 28 | 8 bytes | the flush is over: a rolling checksum of all that was sent since the segment began |
 //! | 29 | | the flush is over, and nothing was sent in it |
+//! | 30 | number | from now on, at most so much work is done for each receive |
+//! | 31 | slice of connections | these connections, and no others, may have input that was not read |
+//! | 32 | microseconds | the wall clock shows so many microseconds since the Unix epoch |
 //!
 //! Entries 6 to 10 stand in a slice of their own. Checksums are those of `src/checksum.rs`.
 

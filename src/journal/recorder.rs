@@ -260,6 +260,17 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
             Input::Hangup(conn) => self.put_conn(format::HANGUP, conn),
             Input::Writable(conn) => self.put_conn(format::WRITABLE, conn),
             Input::Timeout => self.buffer.put_byte(format::TIMEOUT),
+            Input::Unread(conns) => {
+                let mut entry = Vec::new();
+                conns.iter().for_each(|&conn| self.conns.put(&mut entry, conn));
+                let fits = self.make_room(entry.len());
+                self.buffer.put_byte(format::UNREAD);
+                self.put_last(&entry, fits);
+            }
+            Input::WallTime(unix_micros) => {
+                self.buffer.put_byte(format::WALL_TIME);
+                self.buffer.put_number(unix_micros);
+            }
             Input::Authorized(conn, answer) => {
                 let mut entry = Vec::new();
                 entry.put_authorization(answer);

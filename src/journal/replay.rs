@@ -74,7 +74,7 @@ impl fmt::Display for Fault {
             }
             Fault::OtherVersion(version) => {
                 let version = Printable(version);
-                write!(f, "it is written in version {version} of the format, and this build reads version 1")
+                write!(f, "it is written in version {version} of the format, and this build reads version 2")
             }
             Fault::OtherBuild(build) => {
                 let build = Printable(build);
@@ -469,6 +469,19 @@ impl<A: App, R: Read> Replay<A, R> {
                 self.engine.reenter(now, &Input::Writable(conn));
             }
             format::TIMEOUT => self.engine.reenter(now, &Input::Timeout),
+            format::UNREAD => {
+                let mut entry = Cursor::new(from.slice()?);
+                let mut conns = Vec::new();
+                while !entry.is_empty() {
+                    conns.push(self.conns.read(&mut entry)?);
+                }
+                self.engine.reenter(now, &Input::Unread(&conns));
+            }
+            format::WALL_TIME => {
+                let unix_micros = from.count()?;
+                self.engine.watched().note(now, None, format!("the wall clock shows {unix_micros} us"));
+                self.engine.reenter(now, &Input::WallTime(unix_micros));
+            }
             format::AUTHORIZED => {
                 let conn = self.conns.read(from)?;
                 let answer = Cursor::new(from.slice()?).authorization()?;

@@ -1,27 +1,72 @@
 //! The only place that reads a clock.
 #![allow(clippy::disallowed_methods)]
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::engine::Start;
 use crate::time::Time;
 
-/// Monotonic time since the engine started.
+/// How far the wall clock may be from where the engine expects it before the engine is told. Smaller differences are
+/// the usual slewing of a synchronized clock, at most 0.5 ms a second.
+const TOLERANCE: Duration = Duration::from_millis(10);
+/// Engine time between two looks at the wall clock, so that a busy loop does not pay for one in each turn.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Monotonic time since the engine started, and the wall clock beside it.
 #[derive(Debug)]
 pub(super) struct Clock {
     start: Instant,
+    wall: Wall,
+}
+
+/// What the engine knows of the wall clock.
+#[derive(Debug)]
+struct Wall {
+    /// Wall time at [`Time::ZERO`], as the engine was told last, in microseconds since the Unix epoch.
+    unix_at_zero: u64,
+    next_look: Time,
 }
 
 impl Clock {
-    /// Starts the clock. The wall time is read once, here; it may be set later without any effect.
+    /// Starts the clock.
     pub(super) fn start(seed: u64) -> (Clock, Start) {
-        let unix_micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
-        (Clock { start: Instant::now() }, Start { unix_micros, seed })
+        let unix_micros = unix_micros();
+        let wall = Wall { unix_at_zero: unix_micros, next_look: Time::ZERO };
+        (Clock { start: Instant::now(), wall }, Start { unix_micros, seed })
     }
 
     pub(super) fn now(&self) -> Time {
         Time::ZERO + self.start.elapsed()
     }
+
+    /// The wall time now, if the clock was set, or has drifted, since the engine was told last.
+    pub(super) fn moved_wall_time(&mut self, now: Time) -> Option<u64> {
+        if now < self.wall.next_look {
+            return None;
+        }
+        self.wall.next_look = now + LOOK_INTERVAL;
+        let before = self.now();
+        let unix_micros = unix_micros();
+        self.wall.moved(before, unix_micros, self.now())
+    }
+}
+
+impl Wall {
+    /// `unix_micros` was read between `before` and `after`, which may be far apart when the process is interrupted. It has
+    /// moved if no moment between them explains it. Returns the wall time at `after` then.
+    fn moved(&mut self, before: Time, unix_micros: u64, after: Time) -> Option<u64> {
+        let expected = |at: Time| Time::from_micros(self.unix_at_zero.saturating_add(at.as_micros()));
+        let read = Time::from_micros(unix_micros);
+        if read + TOLERANCE >= expected(before) && read <= expected(after) + TOLERANCE {
+            return None;
+        }
+        self.unix_at_zero = unix_micros.saturating_sub(before.as_micros());
+        Some(self.unix_at_zero.saturating_add(after.as_micros()))
+    }
+}
+
+fn unix_micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
 /// How long something takes that makes the loop wait.
@@ -34,5 +79,47 @@ impl Stopwatch {
 
     pub(super) fn micros(&self) -> u64 {
         self.0.elapsed().as_micros() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: u64 = 1_700_000_000_000_000;
+
+    /// `offset`: where the wall clock stands against where it should, in microseconds, read at `at` and for `long`.
+    #[track_caller]
+    fn check(wall: &mut Wall, at: u64, long: u64, offset: i64, told: Option<i64>) {
+        let unix = (START + at).checked_add_signed(offset).expect("in range");
+        let moved = wall.moved(Time::from_micros(at), unix, Time::from_micros(at + long));
+        let told = told.map(|offset| (START + at + long).checked_add_signed(offset).expect("in range"));
+        assert_eq!(moved, told);
+    }
+
+    #[test]
+    fn a_step_is_told_once_and_slewing_when_it_adds_up() {
+        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+        check(&mut wall, 1_000, 0, 0, None);
+        check(&mut wall, 2_000, 0, 10_000, None);
+        check(&mut wall, 3_000, 0, 10_001, Some(10_001));
+        check(&mut wall, 4_000, 0, 10_001, None);
+        check(&mut wall, 5_000, 3, -3_600_000_000, Some(-3_600_000_000));
+        check(&mut wall, 6_000, 0, -3_600_000_000, None);
+    }
+
+    #[test]
+    fn an_interrupted_look_is_no_step() {
+        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+        // The process was stopped for a minute after the first reading, or after the second.
+        check(&mut wall, 1_000, 60_000_000, 60_000_000, None);
+        check(&mut wall, 70_000_000, 60_000_000, 0, None);
+        check(&mut wall, 140_000_000, 60_000_000, 120_000_000, Some(120_000_000));
+    }
+
+    #[test]
+    fn a_clock_before_the_epoch_is_the_epoch() {
+        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+        assert_eq!(wall.moved(Time::from_micros(5), 0, Time::from_micros(6)), Some(6));
     }
 }

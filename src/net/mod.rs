@@ -1,7 +1,8 @@
 //! The mio driver: sockets, the clock and the loop. The only place that does I/O.
 //!
-//! One turn: wait; read the clock once; accept; read the ready sockets, as far as the turn's budget of work goes; expire
-//! timers; write what is queued, one vectored write for each connection; drop what has ended.
+//! One turn: wait; read the clock once; accept; read the ready sockets, as far as the turn's budget of work goes; if timers
+//! are due, look for input once more and name the connections whose input is not read; expire timers; write what is queued,
+//! one vectored write for each connection; drop what has ended.
 
 #[cfg(target_os = "linux")]
 mod alarm;
@@ -56,6 +57,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events taken from one wait: many more than sockets are read in a turn, so that when thousands are ready at once
 /// newcomers are seen among them.
 const EVENTS: usize = 16_384;
+/// How often one turn looks for more events before timers expire. All sockets a process may have fit in this many waits.
+const MAX_LOOKS: usize = 64;
 
 /// What a read costs beside its bytes: a system call takes about the time in which so many are copied.
 const READ_WORK: usize = 4096;
@@ -72,6 +75,8 @@ pub struct Server<A> {
     /// By [`ConnId::index`].
     sockets: Vec<Option<Socket>>,
     ready: Ready,
+    /// Scratch list of the connections in `ready`.
+    unread: Vec<ConnId>,
     /// Shared by all connections; nothing stays in it between two reads.
     buffer: Box<[u8]>,
     /// When to accept next, if there may be something to accept.
@@ -206,6 +211,7 @@ impl<A: App> Server<A> {
             listener,
             sockets: Vec::new(),
             ready: Ready::default(),
+            unread: Vec::new(),
             accept_at: None,
             handle,
             #[cfg(all(feature = "bin", unix))]
@@ -320,12 +326,11 @@ impl<A: App> Server<A> {
         self.keep_journal()?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
         let wait = self.rest(wait);
-        match self.poll.poll(&mut self.events, wait) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
-            Err(error) => return Err(Error::Poll(error)),
-        }
+        self.poll_events(wait)?;
         let now = self.clock.now();
+        if let Some(unix_micros) = self.clock.moved_wall_time(now) {
+            self.engine.handle_wall_time(now, unix_micros);
+        }
         let was_behind = !self.ready.is_empty();
         self.sort_events(now);
         // The listener's own event may stand behind those of thousands of sockets.
@@ -333,6 +338,7 @@ impl<A: App> Server<A> {
             self.accept(now);
         }
         self.read_ready(now);
+        self.look_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
         }
@@ -356,6 +362,41 @@ impl<A: App> Server<A> {
             info!("{}", self.stats_line());
         }
         Ok(self.status(now))
+    }
+
+    /// Waits for events. A signal ends the wait without any.
+    fn poll_events(&mut self, wait: Option<Duration>) -> Result<(), Error> {
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(error) => Err(Error::Poll(error)),
+        }
+    }
+
+    /// Before timers expire: takes all events that are there, and names the connections that may have unread input.
+    ///
+    /// The first wait does not show all of them when the process was stopped or suspended after it, when a signal ended it,
+    /// or when it returned as many events as it may. A pong or a request that lies in the kernel must not come too late
+    /// because of that.
+    fn look_before_timers(&mut self, now: Time) -> Result<(), Error> {
+        let operators_are_due = self.operators.as_ref().is_some_and(|operators| operators.has_due_timers(now));
+        if !self.engine.has_due_timers(now) && !operators_are_due {
+            return Ok(());
+        }
+        for _ in 0..MAX_LOOKS {
+            self.poll_events(Some(Duration::ZERO))?;
+            let count = self.sort_events(now);
+            if count < EVENTS {
+                break;
+            }
+        }
+        self.unread.clear();
+        self.unread.extend(self.ready.ids());
+        self.engine.handle_unread(now, &self.unread);
+        Ok(())
     }
 
     /// While everybody is told everything at the tick, what arrives within a moment is read together: most of what a single
@@ -382,9 +423,11 @@ impl<A: App> Server<A> {
         Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
     }
 
-    fn sort_events(&mut self, now: Time) {
-        let mut woken = false;
+    /// Notes what the events of the last wait say. Returns how many there were.
+    fn sort_events(&mut self, now: Time) -> usize {
+        let (mut woken, mut count) = (false, 0);
         for event in &self.events {
+            count += 1;
             match event.token() {
                 LISTENER => self.accept_at = Some(now),
                 WAKER => woken = true,
@@ -435,6 +478,7 @@ impl<A: App> Server<A> {
         if self.stopping == Stopping::Draining {
             self.engine.handle_drain(now);
         }
+        count
     }
 
     fn accept(&mut self, now: Time) {

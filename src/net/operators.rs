@@ -66,6 +66,11 @@ impl Operators {
         [ready, self.accept_at, self.desk.poll_timeout()].into_iter().flatten().min()
     }
 
+    /// Whether a client's time is over. Sockets are looked at once more before that has consequences.
+    pub(super) fn has_due_timers(&self, now: Time) -> bool {
+        self.desk.poll_timeout().is_some_and(|at| at <= now)
+    }
+
     pub(super) fn listener_is_ready(&mut self, now: Time) {
         self.accept_at = Some(now);
     }
@@ -97,7 +102,12 @@ impl Operators {
                     socket.is_ready = false;
                     self.desk.handle_end(key);
                 }
-                Ok(n) => self.desk.handle_bytes(key, &buffer[..n]),
+                Ok(n) => {
+                    self.desk.handle_bytes(key, &buffer[..n]);
+                    if n == buffer.len() {
+                        self.desk.handle_unread(key);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {

@@ -66,6 +66,11 @@ impl Ready {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
+    /// The connections that have, or may have, something to read.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
+        self.queues.iter().flatten().copied()
+    }
+
     /// Begins a turn: of the greedy each is read as often as there is work left, and of the others each once.
     pub(super) fn begin_turn(&mut self, budget: Budget) -> Turn {
         let full = i64::try_from(budget.work).unwrap_or(i64::MAX);

@@ -86,6 +86,14 @@ pub(super) struct Link {
     pub(super) opened: Time,
     /// When the server last received a byte.
     pub(super) last_heard: Time,
+    /// Turns in a row in which it was named as having unread input.
+    pub(super) unread_turns: u32,
+    /// Whether the driver has seen the client's end.
+    pub(super) end_was_read: bool,
+    /// Whether the socket took nothing more, or failed, when the server dropped it.
+    pub(super) was_cut: bool,
+    /// Whether every answer must reach a client that has closed its own direction: the limits never cut it off.
+    pub(super) is_owed_answers: bool,
     /// Why the server says the connection ended.
     pub(super) reason: Option<CloseReason>,
 }
@@ -139,6 +147,10 @@ impl Link {
             is_unfinished: false,
             opened: now,
             last_heard: now,
+            unread_turns: 0,
+            end_was_read: false,
+            was_cut: false,
+            is_owed_answers: false,
             reason: None,
         }
     }
@@ -157,6 +169,12 @@ impl Link {
             && self.pipe.upward() < 100_000
             && self.patience.is_none()
             && self.refused.is_none()
+    }
+
+    /// Whether the server could read something, or the end, of which it does not know yet.
+    pub(super) fn has_input(&self) -> bool {
+        let is_at_end = self.pipe.is_at_end() && !self.end_was_read;
+        self.conn.is_some() && (self.pipe.upward() > 0 || is_at_end)
     }
 
     /// Whether it takes part to the end: it read its welcome, and nothing has ended it.
@@ -220,7 +238,7 @@ impl Link {
         while let Some(received) = self.reader.next().map_err(|violation| violation.to_string())? {
             self.take(received, common, random)?;
         }
-        if self.pipe.is_at_servers_end() && self.pipe.client == Side::Open {
+        if self.pipe.is_at_servers_end() && self.pipe.reads() {
             self.servers_end()?;
         }
         Ok(())
@@ -234,6 +252,16 @@ impl Link {
             }
             if self.status.is_none() || (self.status == Some(101) && self.closed.is_none()) {
                 return Err("the server shut down without a word of why".into());
+            }
+        }
+        if self.pipe.client == Side::HalfClosed && self.is_owed_answers && !self.was_cut {
+            let has_none = match self.reason {
+                Some(CloseReason::PeerClosed) => self.closed.is_none(),
+                Some(CloseReason::HttpRefused) => self.status.is_none(),
+                _ => false,
+            };
+            if has_none {
+                return Err(format!("closed its own direction, and got no answer before the end: {:?}", self.reason));
             }
         }
         self.pipe.end(Side::Ended);

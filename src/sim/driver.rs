@@ -18,6 +18,7 @@ impl<A: App> World<A> {
         let conn = link.conn.expect("only open connections are delivered to");
         self.involved = link.number;
         if link.pipe.is_at_end() {
+            link.end_was_read = true;
             self.transcript.note(self.now, link.number, "hangs up", 0, &[]);
             return self.engine.handle_hangup(self.now, conn);
         }
@@ -57,6 +58,7 @@ impl<A: App> World<A> {
     /// What a driver does at the end of a turn: timers, then writing, then dropping what is over.
     pub(super) fn end_turn(&mut self) -> Result<(), String> {
         self.turn_open = false;
+        self.name_unread();
         self.engine.handle_timeout(self.now);
         // A tick with much to say goes on once everybody has been written to.
         while self.engine.wants_flush() {
@@ -70,7 +72,26 @@ impl<A: App> World<A> {
             self.dropped(place)?;
         }
         self.engine.turn_page();
-        self.after_turn()
+        self.after_turn()?;
+        self.last_turn = self.now;
+        self.had_unread = self.has_unread();
+        Ok(())
+    }
+
+    /// Names the connections whose input lies in the network, as a driver does whose turn ends before it has read all.
+    fn name_unread(&mut self) {
+        if !self.engine.has_due_timers(self.now) {
+            return;
+        }
+        let mut unread = Vec::new();
+        for link in self.links.iter_mut().flatten() {
+            link.unread_turns = if link.has_input() { link.unread_turns + 1 } else { 0 };
+            unread.extend(link.conn.filter(|_| link.has_input()));
+        }
+        if !unread.is_empty() && self.swarm.weight(Behaviour::Unread) > 0 {
+            self.count(Behaviour::Unread);
+        }
+        self.engine.handle_unread(self.now, &unread);
     }
 
     fn write_all(&mut self) -> Result<(), String> {
@@ -138,6 +159,7 @@ impl<A: App> World<A> {
         let overtakes = self.network.percent(50);
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
+        link.was_cut = link.pipe.is_blocked || link.pipe.breaks;
         if let Some(conn) = link.conn.take() {
             let identity = self.engine.watched().seen.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);
@@ -217,7 +239,7 @@ impl<A: App> World<A> {
             let mut moved = false;
             for place in self.places() {
                 let Some(link) = &self.links[place] else { continue };
-                if link.conn.is_some() && (link.pipe.upward() > 0 || link.pipe.is_at_end()) {
+                if link.has_input() {
                     self.deliver(place, usize::MAX);
                     moved = true;
                 }
@@ -229,7 +251,7 @@ impl<A: App> World<A> {
             self.end_turn()?;
             for place in self.places() {
                 let Some(link) = &self.links[place] else { continue };
-                if link.pipe.client == Side::Open && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end()) {
+                if link.pipe.reads() && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end()) {
                     self.read(place, usize::MAX)?;
                     moved = true;
                 }

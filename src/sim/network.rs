@@ -11,6 +11,8 @@ use std::io::{self, IoSlice, Write};
 pub(super) enum Side {
     /// It may still send.
     Open,
+    /// It has closed its own direction; the server reads the end after what is under way, and the client reads on.
+    HalfClosed,
     /// It has closed; the server reads the end after what is under way.
     Ended,
     /// It has reset; what is under way is lost.
@@ -116,7 +118,7 @@ impl Pipe {
     pub(super) fn is_at_end(&self) -> bool {
         match self.client {
             Side::Open | Side::Vanished => false,
-            Side::Ended => self.up.len() == 0,
+            Side::HalfClosed | Side::Ended => self.up.len() == 0,
             Side::Reset => true,
         }
     }
@@ -146,9 +148,21 @@ impl Pipe {
         (self.server_ended || self.server_gone) && self.down.len() == 0
     }
 
+    /// Whether the client still reads what arrives.
+    pub(super) fn reads(&self) -> bool {
+        matches!(self.client, Side::Open | Side::HalfClosed)
+    }
+
+    /// The client sends nothing more, and reads on.
+    pub(super) fn half_close(&mut self) {
+        if self.client == Side::Open {
+            self.client = Side::HalfClosed;
+        }
+    }
+
     /// The client's side is over; from now on it neither reads nor sends.
     pub(super) fn end(&mut self, how: Side) {
-        if self.client != Side::Open {
+        if !self.reads() {
             return;
         }
         self.client = how;
@@ -171,7 +185,7 @@ impl Pipe {
 
     fn room(&self) -> usize {
         match self.client {
-            Side::Open | Side::Vanished => self.capacity.saturating_sub(self.down.len()),
+            Side::Open | Side::HalfClosed | Side::Vanished => self.capacity.saturating_sub(self.down.len()),
             Side::Ended | Side::Reset => usize::MAX,
         }
     }
@@ -195,7 +209,7 @@ impl Pipe {
 
     fn arrive(&mut self, bytes: &[u8]) {
         // Nobody reads at the end of a client that has closed.
-        if self.client == Side::Open {
+        if self.reads() {
             self.down.push(bytes);
         } else if self.client == Side::Vanished {
             // It fills the way there, and stays unread.

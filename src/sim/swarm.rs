@@ -133,6 +133,12 @@ behaviours! {
     Ticks = "ticks";
     /// An operator pauses, steps and slows the clock.
     Clock = "clock";
+    /// The client closes its own direction, with or without a close frame, and reads on.
+    HalfClose = "half-close";
+    /// The wall clock is set.
+    WallStep = "wall-step";
+    /// Timers wait for unread input for few turns, or for none.
+    Unread = "unread";
 }
 
 /// A set of behaviours.

@@ -10,7 +10,7 @@ use super::beat;
 use super::client::Link;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
-use super::world::{START_MICROS, World};
+use super::world::World;
 use crate::close::CloseReason;
 use crate::config::{Bytes, Config, Limit};
 use crate::engine::app::{App, Identity};
@@ -83,6 +83,9 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
         config.attempt_burst = pick(random, &[1, 3, 10, 60]);
         config.max_remembered_rates = pick(random, &[0, 1, 65_536]);
     }
+    if let Some(random) = &mut numbers(Behaviour::Unread) {
+        config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
+    }
     if let Some(random) = &mut numbers(Behaviour::Ticks) {
         beat::draw(config, random);
     }
@@ -149,9 +152,9 @@ impl Leases {
 }
 
 /// When a connection must be over at the latest for its identity's sake.
-fn ends(identity: &Identity, config: &Config) -> Option<Time> {
+fn ends(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time> {
     let millis = identity.expires?;
-    Some(Time::from_micros((millis * 1000).saturating_sub(START_MICROS)) + config.token_grace)
+    Some(Time::from_micros((millis * 1000).saturating_sub(unix_at_zero)) + config.token_grace)
 }
 
 impl<A: App> World<A> {
@@ -163,7 +166,7 @@ impl<A: App> World<A> {
         match reason {
             CloseReason::TokenExpired => identity.is_some_and(|identity| {
                 let grace = if link.view.is_settled() { Duration::ZERO } else { config.token_grace };
-                ends(identity, config).is_some_and(|end| self.now + grace >= end)
+                ends(identity, config, self.unix_at_zero).is_some_and(|end| self.now + grace >= end)
             }),
             CloseReason::Unauthorized => {
                 let elsewhere = identity.and_then(|identity| identity.lobby.as_deref());
@@ -187,7 +190,9 @@ impl<A: App> World<A> {
         let slack = config.wheel_granule * 2;
         for seated in seen.seats.values() {
             let conn = seated.conn;
-            let end = seen.identities.get(&conn).and_then(|identity| ends(identity, config));
+            let end = seen.identities.get(&conn).and_then(|identity| ends(identity, config, self.unix_at_zero));
+            // A step of the wall clock may put it into the past.
+            let end = end.map(|end| end.max(self.stepped_at.unwrap_or(Time::ZERO)));
             if end.is_some_and(|end| self.now >= end + slack) {
                 return Err(format!("conn={conn} is still here, and its identity has expired"));
             }

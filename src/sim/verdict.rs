@@ -29,7 +29,7 @@ impl<A: App> World<A> {
         }
         for place in self.places() {
             let Some(link) = &self.links[place] else { continue };
-            if link.conn.is_none() && link.pipe.client != Side::Open {
+            if link.conn.is_none() && !link.pipe.reads() {
                 self.involved = link.number;
                 link.check_end()?;
                 if let Some((client, k)) = link.view.missed(&self.common) {
@@ -107,6 +107,12 @@ impl<A: App> World<A> {
             CloseReason::Hangup => link.pipe.client != Side::Open,
             CloseReason::WriteFailed => link.pipe.breaks || link.pipe.client == Side::Reset,
             CloseReason::ServerShutdown => self.is_draining,
+            // Nobody is given up for silence while there is something to read from it.
+            CloseReason::Stale | CloseReason::HandshakeTimeout | CloseReason::AuthTimeout
+                if link.has_input() && link.unread_turns <= config.max_deferred_turns =>
+            {
+                false
+            }
             CloseReason::Stale => self.now - link.last_heard >= config.ping_interval + config.pong_timeout,
             CloseReason::HandshakeTimeout => self.now - link.opened >= config.handshake_timeout,
             CloseReason::AuthTimeout => self.now - link.opened >= config.auth_timeout,
@@ -133,9 +139,10 @@ impl<A: App> World<A> {
         let answered = std::mem::take(&mut self.engine.watched().seen.answered);
         for (conn, at, latency) in answered {
             let Some(link) = self.links.iter_mut().flatten().find(|link| link.conn == Some(conn)) else { continue };
-            let sent = (super::world::START_MICROS + at.as_micros() - latency.as_micros() as u64) / 1000;
+            let sent = (self.unix_at_zero + at.as_micros() - latency.as_micros() as u64) / 1000;
             // Checks of the same millisecond take the next numbers.
-            let own = link.ponged.iter().position(|&nonce| (sent..sent + 64).contains(&nonce));
+            let has_stepped = self.stepped_at.is_some();
+            let own = link.ponged.iter().position(|&nonce| has_stepped || (sent..sent + 64).contains(&nonce));
             match own {
                 Some(own) => drop(link.ponged.remove(own)),
                 None if link.is_spoiled || link.player.is_some() => {}
@@ -154,7 +161,7 @@ impl<A: App> World<A> {
         for link in self.links.iter_mut().flatten() {
             link.manners = Default::default();
             (link.refused, link.patience) = (None, None);
-            if link.pipe.client == Side::Open {
+            if link.pipe.reads() {
                 link.pipe.capacity = usize::MAX;
                 if link.is_spoiled && !link.is_unfinished {
                     link.pipe.end(Side::Reset);

@@ -30,6 +30,14 @@ pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;
 pub(super) struct World<A: App> {
     pub(super) engine: Engine<Watched<A>>,
     pub(super) now: Time,
+    /// Wall time at [`Time::ZERO`] by the wall clock as it stands, in microseconds since the Unix epoch.
+    pub(super) unix_at_zero: u64,
+    /// The time of the turn before this one.
+    pub(super) last_turn: Time,
+    /// Whether timers may have waited for somebody's input after that turn.
+    pub(super) had_unread: bool,
+    /// When the wall clock was set last, if it ever was.
+    pub(super) stepped_at: Option<Time>,
     /// By the place of a client; a client has one connection at a time, but not each connection is read to its end.
     pub(super) links: Vec<Option<Link>>,
     /// The place of each connection, by its index in the engine.
@@ -119,6 +127,8 @@ const STEPS: &[Behaviour] = &[
     Behaviour::OperatorSay,
     Behaviour::OperatorPing,
     Behaviour::Clock,
+    Behaviour::HalfClose,
+    Behaviour::WallStep,
 ];
 
 impl<A: App> World<A> {
@@ -158,6 +168,10 @@ impl<A: App> World<A> {
         World {
             engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, app),
             now: Time::ZERO,
+            unix_at_zero: START_MICROS,
+            last_turn: Time::ZERO,
+            had_unread: false,
+            stepped_at: None,
             links: (0..swarm.clients.max(1)).map(|_| None).collect(),
             places: Vec::new(),
             total_weight: actions.iter().map(|(_, weight)| u64::from(*weight)).sum(),
@@ -226,11 +240,7 @@ impl<A: App> World<A> {
     fn act(&mut self, action: Action) -> Result<bool, String> {
         match action {
             Action::Deliver => {
-                let Some(place) =
-                    self.pick(|link| link.conn.is_some() && (link.pipe.upward() > 0 || link.pipe.is_at_end()))
-                else {
-                    return Ok(false);
-                };
+                let Some(place) = self.pick(Link::has_input) else { return Ok(false) };
                 let chunk = match self.swarm.strikes(Behaviour::Chunk, &mut self.network) {
                     true => {
                         self.count(Behaviour::Chunk);
@@ -242,7 +252,7 @@ impl<A: App> World<A> {
             }
             Action::Read => {
                 let Some(place) = self.pick(|link| {
-                    link.pipe.client == Side::Open
+                    link.pipe.reads()
                         && !link.manners.is_stalled
                         && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end())
                 }) else {
@@ -355,7 +365,10 @@ impl<A: App> World<A> {
         let capacity = if manners.is_slow || manners.is_stalled { self.swarm.narrow } else { 16 * 1024 };
         let mut link = Link::new(number, conn, user, lobby, capacity, manners, is_json, self.now);
         link.network = network;
-        link.view.has_ticks = self.engine.config().tick_hz.is_some();
+        let config = self.engine.config();
+        link.view.has_ticks = config.tick_hz.is_some();
+        let most = self.links.len() as u32;
+        link.is_owed_answers = config.max_closing >= most && config.max_pending >= most;
         let random = &mut self.clients;
         let mut request = mischief::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
         match special {
@@ -431,6 +444,26 @@ impl<A: App> World<A> {
                 };
                 self.note(place, behaviour.word(), 0, &[]);
                 self.link(place).pipe.end(side);
+            }
+            Behaviour::HalfClose => {
+                let Some(place) = self.pick(|link| link.pipe.client == Side::Open) else { return Ok(false) };
+                let says_so = self.clients.percent(50);
+                let World { links, clients, .. } = self;
+                let link = links[place].as_mut().expect("a link that was picked is there");
+                if says_so && link.may_speak() {
+                    link.close(1000, clients);
+                }
+                link.pipe.half_close();
+                self.note(place, behaviour.word(), 0, &[]);
+            }
+            Behaviour::WallStep => {
+                let step = terms::pick(&mut self.owner, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
+                self.unix_at_zero =
+                    if self.owner.percent(50) { self.unix_at_zero + step } else { self.unix_at_zero - step };
+                self.stepped_at = Some(self.now);
+                self.turn_open = true;
+                self.transcript.note(self.now, NOBODY, behaviour.word(), self.unix_at_zero, &[]);
+                self.engine.handle_wall_time(self.now, self.unix_at_zero + self.now.as_micros());
             }
             Behaviour::SpuriousWake => {
                 let Some(place) = self.pick(|link| link.conn.is_some()) else { return Ok(false) };

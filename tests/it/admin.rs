@@ -35,6 +35,21 @@ fn operator(config: &Config) -> Operator {
     Operator { desk, client }
 }
 
+/// After a pause of the process: the rest of the request lies in the kernel.
+#[test]
+fn a_request_that_is_not_read_to_its_end_is_not_late() {
+    let mut world = World::new(config(), Relay::default());
+    let mut operator = operator(&config());
+    let request = get("/health/live");
+    operator.desk.handle_bytes(operator.client, &request.as_bytes()[..10]);
+    assert_eq!(operator.turn(&mut world), "");
+    world.now = world.now + Duration::from_secs(3600);
+    operator.desk.handle_unread(operator.client);
+    assert_eq!(operator.turn(&mut world), "");
+    operator.desk.handle_bytes(operator.client, &request.as_bytes()[10..]);
+    assert!(operator.turn(&mut world).starts_with("HTTP/1.1 200"));
+}
+
 fn get(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nHost: localhost:9002\r\n\r\n")
 }

@@ -214,6 +214,7 @@ const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("events_per_turn", "the_accept_budget_leaves_nobody_waiting"),
     ("work_per_turn", "a_flood_waits_for_itself"),
     ("work_per_receive", "a_flood_waits_for_itself"),
+    ("max_deferred_turns", "timers_wait_for_input_that_was_not_read"),
     ("receive_buffer_bytes", "more_than_a_receive_buffer_is_read_to_its_end"),
     ("socket_receive_bytes", "the_kernel_keeps_little_of_what_nobody_reads"),
     ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),

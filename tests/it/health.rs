@@ -261,7 +261,7 @@ fn a_check_that_is_not_answered_in_time_ends_once() {
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
-/// Also when nobody has looked at the timers since.
+/// Also when the wheel, whose granule is coarse, has not fired yet.
 #[test]
 fn an_answer_after_the_deadline_is_none() {
     let mut world = with_ann::<true>(Config::default());
@@ -269,10 +269,33 @@ fn an_answer_after_the_deadline_is_none() {
     world.run("ann < health_ping timestamp=1000000000");
     let conn = world.conn("ann");
     world.now = Time::from_micros(2_000_001);
-    world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
     world.engine.handle_timeout(world.now);
+    world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
     world.run("advance 10ms");
     assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
+}
+
+/// After a pause of the whole process nobody knows when the answer arrived: it may have been in time.
+#[test]
+fn an_answer_that_waited_for_the_server_is_one() {
+    for is_named in [false, true] {
+        let mut world = with_ann::<true>(Config::default());
+        world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+        world.run("ann < health_ping timestamp=1000000000");
+        let conn = world.conn("ann");
+        world.now = Time::from_micros(3_600_000_000);
+        if is_named {
+            // The budget of the first turn ended before it was read.
+            world.engine.handle_unread(world.now, &[conn]);
+            world.engine.handle_timeout(world.now);
+            world.now = Time::from_micros(3_600_000_500);
+        }
+        world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
+        world.engine.handle_unread(world.now, &[]);
+        world.engine.handle_timeout(world.now);
+        let latency = world.now - Time::ZERO;
+        assert_eq!(world.engine.app_mut().take(), [format!("health ann {}us", latency.as_micros())]);
+    }
 }
 
 #[test]

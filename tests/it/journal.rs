@@ -336,8 +336,8 @@ fn what_is_no_journal_is_said_to_be_none() {
     assert!(matches!(fault_of(b"{}"), Some(Fault::NotAJournal)));
     assert!(matches!(fault_of(&[0; 100]), Some(Fault::NotAJournal)));
     assert!(matches!(fault_of(&journal[20..]), Some(Fault::NotAJournal)));
-    let other = [&b"lobbyd journal 2\n"[..], &journal[17..]].concat();
-    assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "2"));
+    let other = [&b"lobbyd journal 9\n"[..], &journal[17..]].concat();
+    assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "9"));
     // Whatever follows is not taken for a part of it.
     for more in [&b"more"[..], &[0; 64], &journal] {
         assert!(fault_of(&[&journal, more].concat()).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
@@ -353,7 +353,7 @@ fn a_length_costs_no_memory() {
         // Well checked, but there is nothing behind it.
         let check = crc32(0, &length.to_le_bytes());
         let claimed =
-            [&b"lobbyd journal 1\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
+            [&b"lobbyd journal 2\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
         assert!(matches!(fault_of(&claimed.concat()), Some(Fault::Broken { .. })), "{length}");
     }
 }

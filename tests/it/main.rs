@@ -27,6 +27,7 @@ mod protocol_errors;
 mod rates;
 mod regressions;
 mod simulator;
+mod stalls;
 mod ticks;
 mod tidy;
 mod witness;

@@ -174,6 +174,30 @@ fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
 }
 
 /// The lingering is bounded too, in bytes.
+/// A request, or a close frame, and the end of the stream arrive together: both ports answer before they drop the socket.
+#[test]
+fn what_arrives_with_the_end_of_the_stream_is_answered() {
+    let admin = Some("127.0.0.1:0".parse().expect("an address"));
+    let mut server = Server::bind(Config { admin, ..config() }, Relay::default()).expect("a free port");
+    let members = server.local_addr().expect("it listens");
+    let operators = server.admin_addr().expect("it listens").expect("admin is on");
+    let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
+    let closing = [wire::upgrade_request("/ws/chess?token=ann", &[]), wire::close(1000, "")].concat();
+    for _ in 0..20 {
+        for (address, bytes) in [(members, &request), (operators, &request), (members, &closing)] {
+            let mut client = Client::open(address);
+            client.send(bytes);
+            client.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+            let last = read_to_the_end(&mut client, &mut server);
+            assert!(
+                matches!(last, Received::Answer(200, _) | Received::Body(_) | Received::Close(1000, _)),
+                "{last:?}"
+            );
+        }
+    }
+    assert_eq!(server.engine().stats().total_connections, 0);
+}
+
 #[test]
 fn whoever_goes_on_sending_after_its_end_is_cut_off() {
     let config = Config { max_linger_bytes: lobbyd::Bytes(100_000), ..config() };

@@ -182,7 +182,7 @@ fn nothing_is_queued_for_whoever_is_not_there() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('x'))));
     assert_eq!(queued(&mut world, ann), 100);
-    world.run("ann > hangup\nbob > connect a\nbob < upgrade\nbob > window 0");
+    world.run("ann > hangup\nadvance 2s\nbob > connect a\nbob < upgrade\nbob > window 0");
     assert_eq!(world.conn("bob").index(), ann.index());
     assert_eq!(queued(&mut world, ann), 0);
     world.app(|_, cx| {

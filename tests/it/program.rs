@@ -283,6 +283,44 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
 }
 
+// ---- a stopped process ----
+
+/// Stopped by a debugger or with its machine for longer than any timeout: whatever arrived meanwhile is read before anybody is
+/// given up.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_was_stopped_closes_nobody() {
+    let timeouts = ["--ping-interval", "1s", "--pong-timeout", "900ms", "--handshake-timeout", "1s"];
+    let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
+    let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
+    let mut members: Vec<_> = (0..40).map(|user| connect(&program, &format!("u{user}"))).collect();
+    for (stream, reader, _) in &mut members {
+        while !matches!(blocking(stream, reader), Received::Ping(_)) {}
+    }
+    let mut newcomer = TcpStream::connect(program.address).expect("it listens");
+    program.signal("-STOP");
+    newcomer.write_all(&wire::upgrade_request("/ws/b?token=new", &[])).expect("the kernel takes it");
+    for (stream, ..) in &mut members {
+        stream.write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4])).expect("the kernel takes it");
+    }
+    // Nothing comes from a stopped process, so this takes the whole time.
+    newcomer.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
+    assert!(newcomer.read(&mut [0]).is_err());
+    program.signal("-CONT");
+    newcomer.set_read_timeout(None).expect("a socket takes it");
+    assert!(matches!(blocking(&mut newcomer, &mut Reader::default()), Received::Answer(101, _)));
+    for (stream, reader, _) in &mut members {
+        stream.write_all(&wire::text(r#"{"type":"ping","ref":"still here"}"#)).expect("it reads");
+        loop {
+            match blocking(stream, reader) {
+                Received::Text(text) if text.contains("still here") => break,
+                Received::Text(text) => assert!(!text.contains("goodbye"), "{text}"),
+                received => assert!(matches!(received, Received::Ping(_)), "{received:?}"),
+            }
+        }
+    }
+}
+
 // ---- no descriptor left ----
 
 /// What `GET /stats` says, on a connection that stays open: a new one would need a descriptor.

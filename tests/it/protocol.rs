@@ -427,6 +427,8 @@ fn whoever_comes_and_goes_in_one_turn_was_never_there() {
         dan > connect chess
         turn ends
         bob < upgrade, welcome, goodbye, close 1000 left
+        # It may have closed only its own direction.
+        cid < upgrade, welcome, eof
         dan < upgrade, welcome, presence_state seq=1 users=ann,dan
         ann < presence_diff seq=1 +dan
         "#,

@@ -355,8 +355,10 @@ impl<A: App + Default> World<A> {
                 };
                 self.engine.handle_authorized(now, conn, answer);
             }
-            15 => match input.below(3) {
+            15 => match input.below(5) {
                 0 => self.links[index].breaks = true,
+                3 => self.engine.handle_unread(now, &[conn]),
+                4 => self.engine.handle_wall_time(now, 1 << input.below(64)),
                 // A clock that goes back.
                 1 => self.engine.handle_timeout(Time::ZERO),
                 _ => self.engine.handle_bytes(Time::ZERO, conn, &wire::text(TEXTS[0])),
@@ -424,6 +426,7 @@ impl<A: App + Default> World<A> {
 
     /// Everybody goes; nothing is left.
     fn finish(&mut self) {
+        self.engine.handle_unread(self.now, &[]);
         self.engine.handle_drain(self.now);
         for _ in 0..10_000 {
             self.end_turn();

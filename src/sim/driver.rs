@@ -159,7 +159,7 @@ impl<A: App> World<A> {
         let overtakes = self.network.percent(50);
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
-        link.was_cut = link.pipe.is_blocked || link.pipe.breaks;
+        link.was_cut = link.pipe.is_blocked || link.pipe.breaks || self.is_draining;
         if let Some(conn) = link.conn.take() {
             let identity = self.engine.watched().seen.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);

@@ -183,7 +183,9 @@ impl<A: App> World<A> {
             self.transcript.mix(ticket ^ (answers.len() as u64) << 32);
         }
         let overdue = self.desk.pings.iter().find(|ping| ping.1 < self.now);
-        if let Some(ping) = overdue.filter(|_| !self.has_unread()) {
+        // A ping that waited for input ends in the first turn after it in which time has passed.
+        let may_wait = self.has_unread() || self.had_unread || self.last_turn == self.now;
+        if let Some(ping) = overdue.filter(|_| !may_wait) {
             return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
         }
         if !self.desk.ending.is_empty() {

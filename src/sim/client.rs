@@ -90,7 +90,7 @@ pub(super) struct Link {
     pub(super) unread_turns: u32,
     /// Whether the driver has seen the client's end.
     pub(super) end_was_read: bool,
-    /// Whether the socket took nothing more, failed, or may have been cut off by a drain when the server dropped it.
+    /// Whether the last write to it failed or was blocked, or a drain may have cut it off.
     pub(super) was_cut: bool,
     /// Whether every answer must reach a client that has closed its own direction: the limits never cut it off.
     pub(super) is_owed_answers: bool,

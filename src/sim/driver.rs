@@ -129,6 +129,7 @@ impl<A: App> World<A> {
         let taken = link.pipe.taken - before;
         // What was written before a write failed is in nobody's books.
         let counted = outcome.is_ok();
+        link.was_cut = matches!(outcome, Ok(Flow::Blocked) | Err(_));
         let what = match outcome {
             Ok(Flow::Drained) => "wrote",
             Ok(Flow::Blocked) => "wrote, blocked",
@@ -159,7 +160,7 @@ impl<A: App> World<A> {
         let overtakes = self.network.percent(50);
         let link = self.links[place].as_mut().expect("a link that is dropped is there");
         let was_unread = link.pipe.upward() > 0;
-        link.was_cut = link.pipe.is_blocked || link.pipe.breaks || self.is_draining;
+        link.was_cut |= self.is_draining;
         if let Some(conn) = link.conn.take() {
             let identity = self.engine.watched().seen.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);

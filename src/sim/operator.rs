@@ -160,10 +160,9 @@ impl<A: App> World<A> {
         self.desk.ending.extend(seats.into_iter().map(|seat| (seat, conn(seat), end)));
     }
 
-    /// Whether timers may wait for somebody's input.
+    /// Whether somebody was named as having unread input, so that an operator's ping to it may wait.
     pub(super) fn has_unread(&self) -> bool {
-        let most = self.engine.config().max_deferred_turns;
-        self.links.iter().flatten().any(|link| link.unread_turns > 0 && link.unread_turns <= most)
+        self.links.iter().flatten().any(|link| link.unread_turns > 0)
     }
 
     /// Takes the answers that have come, and holds the engine to those that are due. After every turn.

@@ -220,9 +220,12 @@ impl Context<'_> {
     }
 
     /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
+    ///
+    /// In [`App::on_message`], from the member that is heard: the `ack` of its message carries the `seq` of this one, of the
+    /// last if there are several.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         match self.core.directory().find_lobby(&from.lobby) {
-            Some(lobby) => self.core.broadcast_message(lobby, from, data).1,
+            Some(lobby) => self.core.broadcast_for_app(lobby, from, data),
             None => Sent::default(),
         }
     }

@@ -76,6 +76,8 @@ pub(crate) struct Core {
     pub(super) partings: Partings,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
+    /// The last `message` that the application sent in a member's name: the connection, and the `seq`. An `ack` carries it.
+    pub(super) relayed: Option<(ConnId, u64)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
     /// What lobbies say in this turn.
@@ -130,6 +132,7 @@ impl Core {
             partings: Partings::default(),
             pings: Pings::default(),
             rejection: None,
+            relayed: None,
             text: String::new(),
             chorus: Chorus::default(),
             outboxes: Outboxes::default(),

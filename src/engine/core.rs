@@ -4,6 +4,7 @@
 //! after the call that brought it about, so that no callback runs inside another.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -103,6 +104,8 @@ pub(crate) struct Core {
     pub(super) audience: Vec<u32>,
     /// Who records or foretells.
     pub(super) tape: Tape,
+    /// Whether a method of [`Context`](super::app::Context) is running. Between calls: whether one has panicked.
+    pub(super) in_call: Cell<bool>,
 }
 
 impl Core {
@@ -146,7 +149,33 @@ impl Core {
             scratch: Vec::new(),
             audience: Vec::new(),
             tape: Tape::Off,
+            in_call: Cell::new(false),
         }
+    }
+
+    // ---- whether it is whole ----
+
+    /// The application calls the engine.
+    #[inline]
+    pub(super) fn begin_call(&self) {
+        self.assert_whole();
+        self.in_call.set(true);
+    }
+
+    #[inline]
+    pub(super) fn end_call(&self) {
+        self.in_call.set(false);
+    }
+
+    /// Whether the engine has panicked while the application called it.
+    pub(super) fn has_panicked(&self) -> bool {
+        self.in_call.get()
+    }
+
+    /// What is half changed must not be used, also if the application has caught the panic itself.
+    #[inline]
+    pub(super) fn assert_whole(&self) {
+        assert!(!self.in_call.get(), "the engine has panicked before, so its state cannot be trusted");
     }
 
     // ---- time ----

@@ -315,6 +315,8 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let Request { method, path, .. } = request;
+                // Whoever reaches the port writes both.
+                let path = path.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

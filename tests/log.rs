@@ -154,11 +154,11 @@ fn sessions_of_an_engine() {
     log::info!("{}", stats.line());
 }
 
-/// What a terminal or a reader of the log could mistake for something else: the beginning of a line, a colour, text that
-/// runs the other way, nothing at all, the end of a quotation.
+/// Characters that make a log line look like something else: direction overrides, invisible characters, line separators and a
+/// quotation mark.
 const HOSTILE: &str = "ann\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{ad}\u{e0001}\" healthy";
 
-/// Strangers who write what must not stand in a log as it is, wherever they can write something.
+/// Strangers write such characters everywhere they can.
 fn sessions_of_hostile_strangers() {
     let config = Config {
         health_interval: Some(Duration::from_secs(3)),
@@ -294,10 +294,10 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
             assert!(!text.contains(token), "{level} {target}: {text}");
         }
         assert!(!text.contains(SAID), "{level} {target}: {text}");
-        // Nothing in it can be mistaken for anything else: `escape_debug` leaves alone what can be seen.
+        // `escape_debug` leaves visible characters as they are, except for quotation marks and the backslash.
         let hidden = text.chars().find(|c| !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1);
         assert_eq!(hidden, None, "{level} {target}: {text:?}");
-        // A name that holds a quotation mark does not end its own quotation.
+        // A quotation mark in a name does not end the quoted name.
         assert!(!text.contains("\" healthy") || text.contains("\\\" healthy"), "{level} {target}: {text}");
     }
 }

@@ -315,7 +315,7 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let Request { method, path, .. } = request;
-                // Whoever reaches the port writes both.
+                // The path may hold any UTF-8, and the client may be a stranger.
                 let path = path.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);

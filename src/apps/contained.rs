@@ -57,14 +57,14 @@ impl<A> Contained<A> {
 
 /// Calls the application. `None` when it panics.
 ///
-/// A panic of the engine, in what the application asks of it, goes on: the engine's state is suspect then, and that is
-/// everybody's.
+/// A panic of the engine in a method of `Context` is not caught: then the engine's state is suspect, which concerns all
+/// lobbies.
 fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
     // Whether what it has left behind can still be used is what the operator has answered by choosing this.
     let result = panic::catch_unwind(AssertUnwindSafe(|| call(cx)));
     if cx.has_engine_panicked() {
         error!("the engine itself panicked in a call of the application, which cannot be contained");
-        // Without one to resume the application has caught it.
+        // There is no payload if the application has caught the panic itself.
         panic::resume_unwind(result.err().unwrap_or_else(|| Box::new("the engine has panicked")));
     }
     result.ok()

@@ -147,8 +147,8 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Runs the engine's part of a method. That it is running is noted: whoever catches a panic of the application can tell
-    /// one of the engine from it by [`has_engine_panicked`](Self::has_engine_panicked), as the note then stays.
+    /// Runs the engine's part of a method, with a flag set. The flag stays set if that panics, which tells a panic of the engine
+    /// from one of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
     fn run<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> R {
         self.core.begin_call();
         let result = work(self.core);
@@ -164,7 +164,7 @@ impl Context<'_> {
         result
     }
 
-    /// Whether the engine has panicked in a method of this, so that what it holds may be half changed.
+    /// Whether the engine has panicked in one of these methods, so that its state may be half changed.
     pub(crate) fn has_engine_panicked(&self) -> bool {
         self.core.has_panicked()
     }
@@ -186,7 +186,7 @@ impl Context<'_> {
 
     /// The seeded generator. The only randomness an application may use if its sessions are to be repeatable.
     pub fn random(&mut self) -> &mut Random {
-        // Nothing here can panic, and what the generator panics at is the application's fault.
+        // This cannot panic, and a panic of the generator is the application's fault.
         self.core.random()
     }
 

@@ -77,7 +77,7 @@ pub(crate) struct Core {
     pub(super) partings: Partings,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// The last `message` that the application sent in a member's name: the connection, and the `seq`. An `ack` carries it.
+    /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -104,7 +104,7 @@ pub(crate) struct Core {
     pub(super) audience: Vec<u32>,
     /// Who records or foretells.
     pub(super) tape: Tape,
-    /// Whether a method of [`Context`](super::app::Context) is running. Between calls: whether one has panicked.
+    /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has panicked.
     pub(super) in_call: Cell<bool>,
 }
 
@@ -172,7 +172,7 @@ impl Core {
         self.in_call.get()
     }
 
-    /// What is half changed must not be used, also if the application has caught the panic itself.
+    /// Panics if the engine has panicked before. Its state may be half changed, also if the application caught the panic.
     #[inline]
     pub(super) fn assert_whole(&self) {
         assert!(!self.in_call.get(), "the engine has panicked before, so its state cannot be trusted");
@@ -397,6 +397,7 @@ impl Core {
         if let Some(old) = took_over {
             self.inherit_parting(old, id);
         }
+        self.obey_orders(key, user, code);
         // Before the welcome, which may already end a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;
@@ -526,6 +527,7 @@ impl Core {
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_share(key);
         }
+        self.check_partings();
         self.ticks.iter().for_each(Ticks::check);
         self.inboxes.check(self.config.max_message_bytes.0, |conn| {
             self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.seat().is_some())

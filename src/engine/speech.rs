@@ -22,7 +22,7 @@ impl<A: App> Engine<A> {
             Err(Malformed { reference, why, is_health_pong }) => {
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
                 return match charge(&mut self.core, key) {
-                    // A client answers every health_ping, so a strike for each would end a member for its JSON library.
+                    // A client answers every health_ping the same way, so strikes would close it for its JSON library.
                     Ok(()) if is_health_pong => self.core.reject(key, reference, Reject::BadMessage, why),
                     Ok(()) => self.core.malformed(key, reference, why),
                     Err(denied) => self.core.rate_limited(key, reference, denied),

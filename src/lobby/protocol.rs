@@ -52,8 +52,7 @@ pub(crate) struct Envelope<'a> {
 pub(crate) struct Malformed<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) why: &'static str,
-    /// Whether it is a `health_pong`: the server has asked for it, so however it is written it is charged as one and is no
-    /// strike.
+    /// Whether it is a `health_pong`. The server asked for it, so it is charged as one and is no strike, however malformed.
     pub(crate) is_health_pong: bool,
 }
 

@@ -30,7 +30,7 @@ pub(super) enum Ask {
     Presence,
     Ping,
     Malformed,
-    /// An answer to a health check that cannot be read: an error, and nothing else.
+    /// A `health_pong` that cannot be read: an error, which is charged as a `health_pong`.
     BadPong,
     Leave,
 }

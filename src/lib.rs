@@ -28,6 +28,7 @@ mod checksum;
 mod close;
 mod config;
 mod id;
+mod number;
 mod random;
 mod rate;
 mod time;

@@ -236,7 +236,7 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
         }
     };
     limits.iter().for_each(|line| info!("{line}"));
-    // One application serves all lobbies, so after a panic in it its state is suspect: the process ends.
+    // One application serves all lobbies, so after a panic its state is suspect: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
         Ok(Ok(totals)) => {
             info!("stopped; {}", server.stats_line());
@@ -247,7 +247,7 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
             ExitCode::from(FAILED)
         }
         Err(_) => {
-            error!("the application panicked, so its state cannot be trusted; the message is above");
+            error!("there was a panic, so the state cannot be trusted and the server ends; the message is above");
             ExitCode::from(FAILED)
         }
     }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use lobbyd::admin::Desk;
 use lobbyd::apps::{Auth, Relay, Tokens};
 use lobbyd::net::{Handle, Server};
 use lobbyd::sim::wire;
@@ -153,6 +154,88 @@ fn sessions_of_an_engine() {
     log::info!("{}", stats.line());
 }
 
+/// Characters that make a log line look like something else: direction overrides, invisible characters, line separators and a
+/// quotation mark.
+const HOSTILE: &str = "ann\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{ad}\u{e0001}\" healthy";
+
+/// Strangers write such characters everywhere they can.
+fn sessions_of_hostile_strangers() {
+    let config = Config {
+        health_interval: Some(Duration::from_secs(3)),
+        trusted_proxies: 1,
+        admin: Some("127.0.0.1:9002".parse().expect("an address")),
+        ..Config::default()
+    };
+    let mut engine = Engine::new(config.clone(), Start { unix_micros: 0, seed: 1 }, Relay::default());
+    let mut now = Time::ZERO;
+    let percent = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let name = percent(HOSTILE);
+    let lines: [&[String]; 5] = [
+        &[],
+        &[format!("X-Forwarded-For: {HOSTILE}, 10.0.0.1")],
+        &[format!("Origin: http://{HOSTILE}")],
+        &[format!("User-Agent: {HOSTILE}\u{1b}[31m")],
+        &[format!("Sec-WebSocket-Protocol: {HOSTILE}")],
+    ];
+    let paths =
+        ["/ws/chess".into(), format!("/ws/{name}"), format!("/{name}"), format!("/{HOSTILE}"), "/\u{1b}".into()];
+    let forwarded = "X-Forwarded-For: 10.0.0.1";
+    for (lines, path) in lines.iter().flat_map(|lines| paths.iter().map(move |path| (lines, path))) {
+        let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        let target = format!("{path}?token={name}");
+        let mut all: Vec<&str> = lines.iter().map(String::as_str).collect();
+        if !lines.iter().any(|line| line.starts_with("X-Forwarded-For")) {
+            all.push(forwarded);
+        }
+        engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &all));
+        settle(&mut engine);
+        for text in
+            [HOSTILE, "\u{1b}[2J", &format!("{{\"type\":\"{HOSTILE}\",\"ref\":\"{HOSTILE}\"}}"), r#"{"type":"ping"}"#]
+        {
+            engine.handle_bytes(now, conn, &wire::text(text));
+            settle(&mut engine);
+        }
+        // Its page is asked whether it is alive, answers once, and then no more.
+        for _ in 0..3 {
+            now = now + Duration::from_secs(3);
+            engine.handle_timeout(now);
+            settle(&mut engine);
+            let pong = format!(r#"{{"type":"health_pong","timestamp":{}}}"#, now.as_micros() / 1000);
+            engine.handle_bytes(now, conn, &wire::text(&pong));
+            now = now + Duration::from_secs(2);
+            engine.handle_timeout(now);
+            settle(&mut engine);
+        }
+        now = now + Duration::from_secs(4);
+        engine.handle_timeout(now);
+        engine.handle_bytes(now, conn, &wire::close(4000, HOSTILE));
+        settle(&mut engine);
+        engine.handle_hangup(now, conn);
+        settle(&mut engine);
+    }
+    // And an operator's port, which others may reach too.
+    let mut desk = Desk::new(&config, None);
+    for path in [
+        format!("/{HOSTILE}"),
+        format!("/users/{name}/kick"),
+        format!("/users/{HOSTILE}/kick"),
+        format!("/kick?{HOSTILE}"),
+    ] {
+        for method in ["GET", "POST", "\u{1b}[1m"] {
+            let client = desk.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
+            let head = format!("{method} {} HTTP/1.1\r\nHost: localhost:9002\r\n", path.replace(' ', ""));
+            let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+            desk.handle_bytes(client, format!("{head}{body}").as_bytes());
+            desk.work(now, &mut engine);
+            let answer = desk.pending(client).len();
+            assert!(answer > 0, "an answer");
+            desk.handle_written(now, client, answer);
+            desk.handle_hangup(client);
+            while desk.poll_closed().is_some() {}
+        }
+    }
+}
+
 /// The same on a socket, with a list of tokens that is read again.
 fn session_of_a_server() {
     let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
@@ -179,10 +262,11 @@ fn session_of_a_server() {
 }
 
 #[test]
-fn no_record_holds_a_token_or_what_was_said() {
+fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
     log::set_logger(&KEPT).expect("the first logger");
     log::set_max_level(LevelFilter::Trace);
     sessions_of_an_engine();
+    sessions_of_hostile_strangers();
     session_of_a_server();
     let kept = std::mem::take(&mut *KEPT.0.lock().expect("nobody panicked"));
 
@@ -195,6 +279,11 @@ fn no_record_holds_a_token_or_what_was_said() {
         (Level::Debug, "closed: 4001 unauthorized"),
         (Level::Debug, "answered 400"),
         (Level::Debug, "path: \"/ws/chess\""),
+        (Level::Info, "joined user=\"ann\\u{202e}"),
+        (Level::Info, " healthy latency_ms=0.000"),
+        (Level::Info, " unhealthy"),
+        (Level::Info, "/kick 404"),
+        (Level::Debug, "POST /ann\\u{202e}"),
     ] {
         let is_said = kept.iter().any(|(said, _, text)| *said == level && text.contains(words));
         assert!(is_said, "no {level} record says {words}");
@@ -205,5 +294,10 @@ fn no_record_holds_a_token_or_what_was_said() {
             assert!(!text.contains(token), "{level} {target}: {text}");
         }
         assert!(!text.contains(SAID), "{level} {target}: {text}");
+        // `escape_debug` leaves visible characters as they are, except for quotation marks and the backslash.
+        let hidden = text.chars().find(|c| !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1);
+        assert_eq!(hidden, None, "{level} {target}: {text:?}");
+        // A quotation mark in a name does not end the quoted name.
+        assert!(!text.contains("\" healthy") || text.contains("\\\" healthy"), "{level} {target}: {text}");
     }
 }

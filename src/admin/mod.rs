@@ -326,6 +326,8 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let Request { method, path, .. } = request;
+                // The path may hold any UTF-8, and the client may be a stranger.
+                let path = path.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

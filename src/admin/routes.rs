@@ -17,6 +17,7 @@ use crate::engine::operator::{
 };
 use crate::engine::tape::Recording;
 use crate::engine::tick::{ClockCommand, ClockView, TickStats};
+use crate::number::integer;
 use crate::time::Time;
 use crate::wire::http::percent_decode;
 
@@ -110,7 +111,7 @@ fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
         ["users", user, "send"] => OperatorCommand::Send { user: user.into(), payload: fields.payload()? },
         ["users", user, "ping"] => {
             let timeout: u64 =
-                fields.take("timeout_ms", "must be milliseconds from 1 to 60000")?.unwrap_or(DEFAULT_PING);
+                fields.integer("timeout_ms", "must be milliseconds from 1 to 60000")?.unwrap_or(DEFAULT_PING);
             if !(1..=MAX_PING).contains(&timeout) {
                 return Err(bad("timeout_ms must be milliseconds from 1 to 60000"));
             }
@@ -128,12 +129,12 @@ fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
         ["clock", "pause"] => OperatorCommand::Clock(ClockCommand::Pause),
         ["clock", "resume"] => OperatorCommand::Clock(ClockCommand::Resume),
         ["clock", "step"] => {
-            let ticks = fields.take("ticks", "must be a number from 1 to 100")?.unwrap_or(1);
+            let ticks = fields.integer("ticks", "must be a number from 1 to 100")?.unwrap_or(1);
             OperatorCommand::Clock(ClockCommand::Step(ticks))
         }
         ["clock", "slow"] => {
             let rule = "must be how many times slower the clock is to run, from 1 to 1000";
-            let factor = fields.take("factor", rule)?.ok_or_else(|| bad(&format!("factor {rule}")))?;
+            let factor = fields.integer("factor", rule)?.ok_or_else(|| bad(&format!("factor {rule}")))?;
             OperatorCommand::Clock(ClockCommand::Slow(factor))
         }
         _ => unreachable!("read() knows what is a command"),
@@ -157,9 +158,17 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A field that is null is absent.
     fn take<T: serde::Deserialize<'a>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, Answer> {
-        let value = self.0.remove(key).map(|raw| serde_json::from_str(raw.get())).transpose();
-        value.map_err(|_| bad(&format!("{key} {rule}")))
+        let value = self.0.remove(key).filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get()));
+        value.transpose().map_err(|_| bad(&format!("{key} {rule}")))
+    }
+
+    /// An integer, however its number is written: `100`, `100.0` and `1e2` are the same.
+    fn integer<T: TryFrom<i64>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, Answer> {
+        let value = self.0.remove(key).filter(|raw| raw.get() != "null");
+        let read = |raw: &RawValue| integer(raw.get()).and_then(|value| T::try_from(value).ok());
+        value.map(|raw| read(raw).ok_or_else(|| bad(&format!("{key} {rule}")))).transpose()
     }
 
     fn payload(&mut self) -> Result<Payload, Answer> {

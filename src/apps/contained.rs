@@ -19,7 +19,8 @@ use crate::wire::handshake::Request;
 ///
 /// Only the application's own state is at stake. It never runs inside one of the engine's functions, only between them:
 /// everything it asks for through [`Context`] is done when the call returns, and what it must be told of that waits until it
-/// has returned itself. So wherever it panics, no change of the engine's is half done.
+/// has returned itself. So wherever it panics, no change of the engine's is half done. A panic of the engine itself, in a method of
+/// [`Context`], is another matter: it is not contained, and ends the process.
 ///
 /// A panic that concerns no member, in [`App::on_tick`], [`App::on_command`], [`App::on_reload`] or [`App::on_drain`], still ends the process.
 /// Who panics while authorizing is answered with 1011, and while routing with HTTP status 404.
@@ -54,10 +55,19 @@ impl<A> Contained<A> {
     }
 }
 
-/// Calls the application about nobody in particular. `None` when it panics.
-fn attempt<R>(call: impl FnOnce() -> R) -> Option<R> {
+/// Calls the application. `None` when it panics.
+///
+/// A panic of the engine in a method of `Context` is not caught: then the engine's state is suspect, which concerns all
+/// lobbies.
+fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
     // Whether what it has left behind can still be used is what the operator has answered by choosing this.
-    panic::catch_unwind(AssertUnwindSafe(call)).ok()
+    let result = panic::catch_unwind(AssertUnwindSafe(|| call(cx)));
+    if cx.has_engine_panicked() {
+        error!("the engine itself panicked in a call of the application, which cannot be contained");
+        // There is no payload if the application has caught the panic itself.
+        panic::resume_unwind(result.err().unwrap_or_else(|| Box::new("the engine has panicked")));
+    }
+    result.ok()
 }
 
 impl<A: App> Contained<A> {
@@ -68,7 +78,7 @@ impl<A: App> Contained<A> {
         who: &Member,
         call: impl FnOnce(&mut A, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        let result = attempt(|| call(&mut self.app, cx));
+        let result = attempt(cx, |cx| call(&mut self.app, cx));
         if result.is_none() {
             self.panics += 1;
             let closed = cx.close_lobby(who.lobby(), CloseReason::InternalError);
@@ -86,11 +96,12 @@ impl<A: App> App for Contained<A> {
     const SPEECH: Speech = A::SPEECH;
 
     fn route(&self, request: &Request<'_>) -> Route {
-        attempt(|| self.app.route(request)).unwrap_or(Route::NotFound)
+        // It cannot call the engine.
+        panic::catch_unwind(AssertUnwindSafe(|| self.app.route(request))).unwrap_or(Route::NotFound)
     }
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        attempt(|| self.app.authorize(cx, request)).unwrap_or_else(|| {
+        attempt(cx, |cx| self.app.authorize(cx, request)).unwrap_or_else(|| {
             self.panics += 1;
             error!("the application panicked while it authorized conn={}", request.conn());
             Authorization::Refuse(CloseReason::InternalError)

@@ -47,12 +47,12 @@ impl App for Relay {
     fn on_health(&mut self, _: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
         match latency {
             Some(latency) => info!(
-                "conn={} user={} healthy latency_ms={:.3}",
+                "conn={} user={:?} healthy latency_ms={:.3}",
                 who.conn(),
                 who.user(),
                 latency.as_secs_f64() * 1000.0
             ),
-            None => info!("conn={} user={} unhealthy", who.conn(), who.user()),
+            None => info!("conn={} user={:?} unhealthy", who.conn(), who.user()),
         }
     }
 

@@ -147,23 +147,46 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Runs the engine's part of a method, with a flag set. The flag stays set if that panics, which tells a panic of the engine
+    /// from one of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
+    fn run<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> R {
+        self.core.begin_call();
+        let result = work(self.core);
+        self.core.end_call();
+        result
+    }
+
+    /// The same for a method that changes nothing.
+    fn look<'c, R>(&'c self, work: impl FnOnce(&'c Core) -> R) -> R {
+        self.core.begin_call();
+        let result = work(self.core);
+        self.core.end_call();
+        result
+    }
+
+    /// Whether the engine has panicked in one of these methods, so that its state may be half changed.
+    pub(crate) fn has_engine_panicked(&self) -> bool {
+        self.core.has_panicked()
+    }
+
     /// The time of this turn: it does not move while the application runs.
     pub fn now(&self) -> Time {
-        self.core.now()
+        self.look(|core| core.now())
     }
 
     /// The number of the tick that is over or under way; 0 before the first, and with `tick_hz` off.
     pub fn tick(&self) -> u64 {
-        self.core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick)
+        self.look(|core| core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick))
     }
 
     /// Milliseconds since the Unix epoch, by the same clock: the start's wall time and [`now`](Self::now).
     pub fn unix_millis(&self) -> u64 {
-        self.core.unix_micros() / 1000
+        self.look(|core| core.unix_micros() / 1000)
     }
 
     /// The seeded generator. The only randomness an application may use if its sessions are to be repeatable.
     pub fn random(&mut self) -> &mut Random {
+        // This cannot panic, and a panic of the generator is the application's fault.
         self.core.random()
     }
 
@@ -173,34 +196,34 @@ impl Context<'_> {
     ///
     /// `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
-        self.core.directory().admits(lobby, None)
+        self.look(|core| core.directory().admits(lobby, None))
     }
 
     /// Sends `frame` to the members of the lobby, in the order in which they joined. A lobby that does not exist has none.
     pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
-        match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.broadcast(lobby, exclude, Outgoing::Frame(frame)),
+        self.run(|core| match core.directory().find_lobby(lobby) {
+            Some(lobby) => core.broadcast(lobby, exclude, Outgoing::Frame(frame)),
             None => Sent::default(),
-        }
+        })
     }
 
     /// Sends `frame` to everybody in the lobby of `from` but its own connection, without looking the lobby up.
     pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
-        self.core.relay(from, Outgoing::Frame(frame))
+        self.run(|core| core.relay(from, Outgoing::Frame(frame)))
     }
 
     /// Sends what `from` said to everybody else in its lobby, as it is.
     ///
     /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of it, which need not be made.
     pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
-        self.core.relay(from, outgoing(message))
+        self.run(|core| core.relay(from, outgoing(message)))
     }
 
     /// Sends a message on to one connection, as it is.
     ///
     /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of it, which need not be made.
     pub fn relay_to_conn(&mut self, conn: ConnId, message: Message<'_>) -> bool {
-        self.core.send_to_conn(conn, outgoing(message))
+        self.run(|core| core.send_to_conn(conn, outgoing(message)))
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: of those queued for a member only the newest is
@@ -208,112 +231,118 @@ impl Context<'_> {
     ///
     /// A member for whom there is no room gets none, and stays: those count as `dropped`.
     pub fn broadcast_latest(&mut self, lobby: &str, exclude: Exclude<'_>, key: u64, frame: &Frame) -> Sent {
-        match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.broadcast_latest(lobby, exclude, key, frame),
+        self.run(|core| match core.directory().find_lobby(lobby) {
+            Some(lobby) => core.broadcast_latest(lobby, exclude, key, frame),
             None => Sent::default(),
-        }
+        })
     }
 
     /// Sends `frame` to one connection as the latest under `key`; see [`broadcast_latest`](Self::broadcast_latest).
     pub fn send_latest_to_conn(&mut self, conn: ConnId, key: u64, frame: &Frame) -> bool {
-        self.core.send_latest_to_conn(conn, key, frame)
+        self.run(|core| core.send_latest_to_conn(conn, key, frame))
     }
 
     /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
+    ///
+    /// In [`App::on_message`], from the member that is heard: the `ack` of its message carries the `seq` of this one, of the
+    /// last if there are several.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
-        match self.core.directory().find_lobby(&from.lobby) {
-            Some(lobby) => self.core.broadcast_message(lobby, from, data).1,
+        self.run(|core| match core.directory().find_lobby(&from.lobby) {
+            Some(lobby) => core.broadcast_for_app(lobby, from, data),
             None => Sent::default(),
-        }
+        })
     }
 
     /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody in the lobby as a `message` that is `from`
     /// nobody (`null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
-        match self.core.directory().find_lobby(lobby) {
-            Some(lobby) => self.core.announce(lobby, data).1,
+        self.run(|core| match core.directory().find_lobby(lobby) {
+            Some(lobby) => core.announce(lobby, data).1,
             None => Sent::default(),
-        }
+        })
     }
 
     /// Sends `frame` to all connections of `user`. Nothing is queued when the user is not connected.
     pub fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
-        self.core.send_to_user(user, frame)
+        self.run(|core| core.send_to_user(user, frame))
     }
 
     /// Sends `frame` to one connection. Whether it was queued: not if the connection has no seat, or was closed as too slow.
     pub fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.core.send_to_conn(conn, Outgoing::Frame(frame))
+        self.run(|core| core.send_to_conn(conn, Outgoing::Frame(frame)))
     }
 
     /// With [`Speech::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
     pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
-        self.core.set_rejection(reject, message.into());
+        let message = message.into();
+        self.run(|core| core.set_rejection(reject, message));
     }
 
     /// Asks the page of each of the user's connections whether it is alive. [`App::on_health`] gets each answer.
     ///
     /// Returns how many were asked: 0 when the user is not connected.
     pub fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
-        self.core.ping_user(user, timeout)
+        self.run(|core| core.ping_user(user, timeout))
     }
 
     /// Hands in the answer to a health check that reached the application by a way of its own.
     ///
     /// Returns the latency if `nonce` is that of a check under way on `conn`; [`App::on_health`] is told too.
     pub fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
-        self.core.record_pong(conn, nonce)
+        self.run(|core| core.record_pong(conn, nonce))
     }
 
     /// Takes something that reached the application by a way of its own as a sign of life of `conn`.
     pub fn update_last_message(&mut self, conn: ConnId) {
-        self.core.update_last_message(conn);
+        self.run(|core| core.update_last_message(conn));
     }
 
     /// Whether the user has a connection with a seat.
     pub fn is_user_connected(&self, user: &str) -> bool {
-        !self.core.directory().seats_of(user).is_empty()
+        self.look(|core| !core.directory().seats_of(user).is_empty())
     }
 
     /// The lobby's members, in the order in which they joined; a user with two seats stands there twice.
     pub fn lobby_users(&self, lobby: &str) -> impl Iterator<Item = &str> {
-        let directory = self.core.directory();
-        let members = directory.find_lobby(lobby).map_or(&[][..], |lobby| directory.members(lobby));
-        members.iter().map(|&seat| &**directory.user_of(seat))
+        let members = self.look(|core| {
+            let directory = core.directory();
+            directory.find_lobby(lobby).map_or(&[][..], |lobby| directory.members(lobby))
+        });
+        members.iter().map(|&seat| self.look(|core| &**core.directory().user_of(seat)))
     }
 
     /// Counters and the present state.
     pub fn stats(&self) -> Stats {
-        self.core.stats()
+        self.look(|core| core.stats())
     }
 
     /// Bytes that wait to be written to `conn`.
     pub fn queued_bytes(&self, conn: ConnId) -> usize {
-        self.core.queued_bytes(conn)
+        self.look(|core| core.queued_bytes(conn))
     }
 
     /// Ends a connection: what is queued is still delivered, then goodbye and a close frame. Its seat is free at once.
     ///
     /// For a reason without a code that can be sent (0 or 1006) it is cut off.
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
-        self.core.close(conn, reason);
+        self.run(|core| core.close(conn, reason));
     }
 
     /// Ends all connections of a user. Returns how many.
     pub fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
-        self.core.close_user(user, reason)
+        self.run(|core| core.close_user(user, reason))
     }
 
     /// Lets nobody new into a lobby, or lets them in again; members who come back to their own seats are let in anyway.
     ///
     /// False when there is no such lobby. A lobby that becomes empty is gone, and its lock with it.
     pub fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
-        self.core.lock_lobby(lobby, locked)
+        self.run(|core| core.lock_lobby(lobby, locked))
     }
 
     /// Ends all connections in a lobby. Returns how many.
     pub fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
-        self.core.close_lobby(lobby, reason)
+        self.run(|core| core.close_lobby(lobby, reason))
     }
 }
 
@@ -322,5 +351,115 @@ fn outgoing(message: Message<'_>) -> Outgoing<'_> {
     match message {
         Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
         Message::Binary(bytes) => Outgoing::Binary(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{self, AssertUnwindSafe};
+
+    use super::*;
+    use crate::apps::Contained;
+    use crate::config::Config;
+    use crate::engine::{Engine, Start};
+    use crate::sim::wire;
+
+    /// Does something with a context that may have been broken.
+    struct Caller(fn(&mut Context<'_>));
+
+    impl App for Caller {
+        const SPEECH: Speech = Speech::Opaque;
+
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+
+        fn on_message(&mut self, cx: &mut Context<'_>, _: &Member, _: Message<'_>) {
+            self.0(cx);
+        }
+    }
+
+    /// Every method that looks up the connection of bob, who is alone in the lobby `go`, panics from now on.
+    fn break_engine(cx: &mut Context<'_>) {
+        let seat = cx.core.directory.seats_of("bob")[0];
+        cx.core.slots.remove(cx.core.directory.seat(seat).conn.index());
+    }
+
+    /// Ann says something, and the contained application does `act`. Whether that is contained; and whether the engine can be
+    /// used afterwards.
+    #[track_caller]
+    fn check(act: fn(&mut Context<'_>), expected: (bool, bool)) {
+        let start = Start { unix_micros: 0, seed: 1 };
+        let mut engine = Engine::new(Config::default(), start, Contained::new(Caller(act)));
+        let mut enter = |target: &str| {
+            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+            engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(target, &[]));
+            conn
+        };
+        let ann = enter("/ws/chess?token=ann");
+        enter("/ws/go?token=bob");
+        assert_eq!(engine.stats().total_connections, 2);
+        let mut holds = |bytes: &[u8]| {
+            panic::catch_unwind(AssertUnwindSafe(|| engine.handle_bytes(Time::ZERO, ann, bytes))).is_ok()
+        };
+        assert_eq!((holds(&wire::text("act")), holds(b"")), expected);
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_is_not_contained() {
+        // Unbroken they do not panic.
+        check(|cx| assert_eq!(cx.close_user("bob", CloseReason::Kicked), 1), (true, true));
+        check(|cx| assert_eq!(cx.close_lobby("go", CloseReason::Kicked), 1), (true, true));
+        check(|cx| assert_eq!(cx.ping_user("bob", Duration::from_secs(1)), 1), (true, true));
+        let broken: [fn(&mut Context<'_>); 3] = [
+            |cx| {
+                break_engine(cx);
+                cx.close_user("bob", CloseReason::Kicked);
+            },
+            |cx| {
+                break_engine(cx);
+                cx.close_lobby("go", CloseReason::Kicked);
+            },
+            |cx| {
+                break_engine(cx);
+                cx.ping_user("bob", Duration::from_secs(1));
+            },
+        ];
+        broken.into_iter().for_each(|act| check(act, (false, false)));
+    }
+
+    #[test]
+    fn a_panic_of_the_engine_that_the_application_catches_goes_on() {
+        check(
+            |cx| {
+                break_engine(cx);
+                panic::catch_unwind(AssertUnwindSafe(|| cx.close_user("bob", CloseReason::Kicked))).unwrap_err();
+            },
+            (false, false),
+        );
+        check(
+            |cx| {
+                break_engine(cx);
+                panic::catch_unwind(AssertUnwindSafe(|| cx.close_user("bob", CloseReason::Kicked))).unwrap_err();
+                cx.tick();
+            },
+            (false, false),
+        );
+    }
+
+    #[test]
+    fn a_panic_of_the_application_between_two_calls_is_contained() {
+        check(|_| panic!("as it was told to"), (true, true));
+        check(|cx| assert_eq!(cx.random().below(0), 0), (true, true));
+        check(|cx| assert!(cx.lobby_users("chess").any(|user| user == "bob"), "as it was told to"), (true, true));
+        check(|cx| cx.lobby_users("chess").for_each(|user| panic!("{user}")), (true, true));
+        // A message of the application's own kind is made by its code.
+        struct Bad;
+        impl From<Bad> for Cow<'static, str> {
+            fn from(_: Bad) -> Self {
+                panic!("as it was told to")
+            }
+        }
+        check(|cx| cx.reject(Reject::BadMessage, Bad), (true, true));
     }
 }

@@ -4,6 +4,7 @@
 //! after the call that brought it about, so that no callback runs inside another.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -83,6 +84,8 @@ pub(crate) struct Core {
     pub(super) partings: Partings,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
+    /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
+    pub(super) relayed: Option<(ConnId, u64)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
     /// What lobbies say in this turn.
@@ -108,6 +111,8 @@ pub(crate) struct Core {
     pub(super) audience: Vec<u32>,
     /// Who records or foretells.
     pub(super) tape: Tape,
+    /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has panicked.
+    pub(super) in_call: Cell<bool>,
 }
 
 impl Core {
@@ -140,6 +145,7 @@ impl Core {
             partings: Partings::default(),
             pings: Pings::default(),
             rejection: None,
+            relayed: None,
             text: String::new(),
             chorus: Chorus::default(),
             outboxes: Outboxes::default(),
@@ -153,7 +159,33 @@ impl Core {
             scratch: Vec::new(),
             audience: Vec::new(),
             tape: Tape::Off,
+            in_call: Cell::new(false),
         }
+    }
+
+    // ---- whether it is whole ----
+
+    /// The application calls the engine.
+    #[inline]
+    pub(super) fn begin_call(&self) {
+        self.assert_whole();
+        self.in_call.set(true);
+    }
+
+    #[inline]
+    pub(super) fn end_call(&self) {
+        self.in_call.set(false);
+    }
+
+    /// Whether the engine has panicked while the application called it.
+    pub(super) fn has_panicked(&self) -> bool {
+        self.in_call.get()
+    }
+
+    /// Panics if the engine has panicked before. Its state may be half changed, also if the application caught the panic.
+    #[inline]
+    pub(super) fn assert_whole(&self) {
+        assert!(!self.in_call.get(), "the engine has panicked before, so its state cannot be trusted");
     }
 
     // ---- time ----
@@ -430,6 +462,7 @@ impl Core {
         if let Some(old) = took_over {
             self.inherit_parting(old, id);
         }
+        self.obey_orders(key, user, code);
         // Before the welcome, which may already end a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;
@@ -563,6 +596,7 @@ impl Core {
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_share(key);
         }
+        self.check_partings();
         self.ticks.iter().for_each(Ticks::check);
         self.inboxes.check(self.config.max_message_bytes.0, |conn| {
             self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.seat().is_some())

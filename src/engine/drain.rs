@@ -6,12 +6,14 @@
 //!                               +--the deadline, or a second request: cut_all()--> drained
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
 use log::info;
+use smol_str::SmolStr;
 
 use super::core::Core;
+use super::operator::Whom;
 use super::slot::{Slot, Standing};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -55,10 +57,66 @@ pub(super) struct Drain {
 /// Connections that will be told to go, in the order in which they will.
 #[derive(Default)]
 pub(super) struct Partings {
-    queue: VecDeque<(ConnId, CloseReason)>,
+    /// Connections with increasing sequence numbers. The reason is in the slot.
+    queue: VecDeque<(u64, ConnId)>,
+    /// The sequence number given last.
+    last: u64,
     /// How many more may be told before `next_batch`.
     room: u32,
     next_batch: Time,
+    orders: Orders,
+}
+
+/// The operator's orders to close connections for good whose batches are still running. They apply to members that join
+/// meanwhile too.
+///
+/// An order found at least one member when it was given, and is forgotten with its last batch.
+#[derive(Default)]
+struct Orders {
+    users: BTreeMap<SmolStr, Order>,
+    lobbies: BTreeMap<SmolStr, Order>,
+    everybody: Option<Order>,
+}
+
+#[derive(Clone, Copy)]
+struct Order {
+    reason: CloseReason,
+    /// Sequence number of the last connection queued for it. When that has been closed, the order is over.
+    until: u64,
+}
+
+impl Orders {
+    fn insert(&mut self, whom: &Whom, order: Order) {
+        let standing = match whom {
+            Whom::User(user) => self.users.entry(user.as_str().into()).or_insert(order),
+            Whom::Lobby(lobby) => self.lobbies.entry(lobby.as_str().into()).or_insert(order),
+            Whom::Everybody => self.everybody.get_or_insert(order),
+        };
+        standing.until = order.until;
+    }
+
+    /// The reason to close a member that joins now.
+    fn reason(&self, user: &str, lobby: &str) -> Option<CloseReason> {
+        let order = self.users.get(user).or_else(|| self.lobbies.get(lobby)).or(self.everybody.as_ref());
+        order.map(|order| order.reason)
+    }
+
+    /// Forgets the orders that are over. `next` is the sequence number at the front of the queue.
+    fn expire(&mut self, next: u64) {
+        self.users.retain(|_, order| order.until >= next);
+        self.lobbies.retain(|_, order| order.until >= next);
+        self.everybody.take_if(|order| order.until < next);
+    }
+}
+
+/// Strictness of an order to close a connection: a stricter order replaces an earlier one for connections still queued.
+/// A reconnect is the mildest, then a shutdown; a kick and a closed lobby are final.
+fn severity(reason: CloseReason) -> u8 {
+    match reason {
+        CloseReason::ForcedReconnect => 0,
+        CloseReason::ServerShutdown => 1,
+        _ => 2,
+    }
 }
 
 impl Drain {
@@ -83,31 +141,80 @@ impl Core {
     /// Ends connections for `reason`, `drain_batch` of them now and so many every `drain_batch_interval`, so that
     /// neither the loop nor those who come back are overrun. Returns how many will be ended.
     ///
-    /// Who is to be ended already keeps its place and its reason.
+    /// A connection that is queued already keeps its place, and its reason unless the new one is [stricter](severity).
     pub(super) fn part_with(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
-        let mut count = 0;
-        for conn in conns {
-            if let Some(slot) = self.slot(conn).filter(|slot| slot.ended.is_none()) {
-                count += 1;
-                if !std::mem::replace(&mut slot.parting, true) {
-                    self.partings.queue.push_back((conn, reason));
-                }
-            }
+        let count = self.queue_to_part(conns, reason);
+        self.part();
+        count
+    }
+
+    /// The same for an order about `whom`. Unless it asks for a reconnect, it also applies to members that join before its last
+    /// batch: otherwise a user could escape by a second connection.
+    pub(super) fn order_to_part(
+        &mut self,
+        whom: &Whom,
+        conns: impl IntoIterator<Item = ConnId>,
+        reason: CloseReason,
+    ) -> usize {
+        let count = self.queue_to_part(conns, reason);
+        if count > 0 && reason != CloseReason::ForcedReconnect {
+            self.partings.orders.insert(whom, Order { reason, until: self.partings.last });
         }
         self.part();
         count
     }
 
+    fn queue_to_part(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
+        let mut count = 0;
+        for conn in conns {
+            let Some(slot) = self.slot(conn).filter(|slot| slot.ended.is_none()) else { continue };
+            count += 1;
+            match &mut slot.parting {
+                Some(before) if severity(*before) < severity(reason) => *before = reason,
+                Some(_) => {}
+                None => self.push_to_part(conn, reason),
+            }
+        }
+        count
+    }
+
+    fn push_to_part(&mut self, conn: ConnId, reason: CloseReason) {
+        self.slots[conn.index()].parting = Some(reason);
+        // Connections that end before their batch stay in the queue, so it is purged when most of it may be gone.
+        if self.partings.queue.len() > 2 * self.slots.len() {
+            let Core { partings, slots, .. } = self;
+            partings.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
+            let next = partings.queue.front().map_or(u64::MAX, |&(number, _)| number);
+            partings.orders.expire(next);
+        }
+        self.partings.last += 1;
+        self.partings.queue.push_back((self.partings.last, conn));
+    }
+
     /// A newer connection of a member has taken its seat over. If the member was to be told to go, it still is, unless to
     /// come again was all that was asked of it.
     pub(super) fn inherit_parting(&mut self, old: ConnId, new: ConnId) {
-        if !self.slots[old.index()].parting {
+        let reason = self.slots[old.index()].parting.filter(|reason| *reason != CloseReason::ForcedReconnect);
+        if reason.is_none() {
             return;
         }
-        let parting = self.partings.queue.iter_mut().find(|(conn, _)| *conn == old);
-        if let Some((conn, _)) = parting.filter(|(_, reason)| *reason != CloseReason::ForcedReconnect) {
+        if let Some((_, conn)) = self.partings.queue.iter_mut().find(|(_, conn)| *conn == old) {
             *conn = new;
-            self.slots[new.index()].parting = true;
+            self.slots[new.index()].parting = reason;
+        }
+    }
+
+    /// A connection has been seated. Queues it if an order whose batches are running applies to it.
+    pub(super) fn obey_orders(&mut self, key: usize, user: &str, lobby: &str) {
+        if self.partings.queue.is_empty() || self.slots[key].parting.is_some() {
+            return;
+        }
+        let Some(reason) = self.partings.orders.reason(user, lobby) else { return };
+        self.push_to_part(self.slots[key].id, reason);
+        // An order about one user lasts until its newest connection is closed. The others are not extended by newcomers: with
+        // steady arrivals they would never end.
+        if let Some(order) = self.partings.orders.users.get_mut(user) {
+            order.until = self.partings.last;
         }
     }
 
@@ -120,7 +227,8 @@ impl Core {
     }
 
     fn part(&mut self) {
-        if self.partings.queue.is_empty() {
+        let first = self.partings.queue.front().map(|&(number, _)| number);
+        if first.is_none() {
             return;
         }
         if self.now >= self.partings.next_batch {
@@ -128,23 +236,28 @@ impl Core {
             self.partings.next_batch = self.now + self.config.drain_batch_interval;
         }
         while self.partings.room > 0
-            && let Some((conn, reason)) = self.partings.queue.pop_front()
+            && let Some((_, conn)) = self.partings.queue.pop_front()
         {
-            if self.slot(conn).is_some_and(|slot| slot.ended.is_none()) {
+            if let Some(slot) = self.slot(conn).filter(|slot| slot.ended.is_none()) {
+                let reason = slot.parting.expect("what is queued has a reason");
                 self.partings.room -= 1;
                 self.end(conn.index(), reason);
             }
         }
-        if self.partings.queue.is_empty() {
+        let next = self.partings.queue.front().map(|&(number, _)| number);
+        if next.is_none() {
             self.partings.queue = VecDeque::new();
+        }
+        if next != first {
+            self.partings.orders.expire(next.unwrap_or(u64::MAX));
         }
     }
 
     /// Who will be told to go now.
     pub(super) fn next_to_part(&self) -> Vec<ConnId> {
-        let Partings { queue, room, next_batch } = &self.partings;
+        let Partings { queue, room, next_batch, .. } = &self.partings;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
-        queue.iter().take(room as usize).map(|&(conn, _)| conn).collect()
+        queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
     }
 
     /// The next batch, or the end of the drain.
@@ -160,6 +273,18 @@ impl Core {
         if self.draining.as_ref().is_some_and(|drain| drain.left > 0 && self.now >= drain.deadline) {
             self.cut_all();
         }
+    }
+
+    pub(super) fn check_partings(&self) {
+        let Partings { queue, last, orders, .. } = &self.partings;
+        assert!(queue.iter().is_sorted_by(|a, b| a.0 < b.0) && queue.back().is_none_or(|(number, _)| number <= last));
+        for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.ended.is_none() && slot.parting.is_some()) {
+            let count = queue.iter().filter(|(_, conn)| *conn == slot.id).count();
+            assert_eq!(count, 1, "a connection to be closed is queued once: {key}");
+        }
+        let every = || orders.users.values().chain(orders.lobbies.values()).chain(&orders.everybody);
+        let first = queue.front().map_or(u64::MAX, |&(number, _)| number);
+        assert!(every().all(|order| order.until >= first), "an order is forgotten with its last batch");
     }
 
     // ---- the end of it all ----

@@ -369,12 +369,12 @@ impl Core {
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
             OperatorCommand::Kick { whom, reconnect } => {
                 let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
-                let conns = match whom {
-                    Whom::User(user) => self.conns_of(self.seats_of(&user)?),
-                    Whom::Lobby(lobby) => self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
+                let conns = match &whom {
+                    Whom::User(user) => self.conns_of(self.seats_of(user)?),
+                    Whom::Lobby(lobby) => self.conns_in(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
                     Whom::Everybody => self.members_by_age(),
                 };
-                Ok(OperatorAnswer::Ending(self.part_with(conns, reason)))
+                Ok(OperatorAnswer::Ending(self.order_to_part(&whom, conns, reason)))
             }
             OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
                 true => Ok(OperatorAnswer::Locked(locked)),
@@ -384,7 +384,7 @@ impl Core {
                 let conns = self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
                 // So that nobody comes in between two batches.
                 self.lock_lobby(&lobby, true);
-                Ok(OperatorAnswer::Ending(self.part_with(conns, CloseReason::LobbyClosed)))
+                Ok(OperatorAnswer::Ending(self.order_to_part(&Whom::Lobby(lobby), conns, CloseReason::LobbyClosed)))
             }
             OperatorCommand::Clock(command) => {
                 let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.now);

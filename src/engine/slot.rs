@@ -61,8 +61,8 @@ pub(crate) struct Slot {
     pub(crate) pressed: bool,
     /// Whether the driver was told to shut down the write side.
     pub(crate) shut_down: bool,
-    /// Whether it stands in the list of those to be told to go.
-    pub(crate) parting: bool,
+    /// The reason to close it, while it is queued to be closed in a batch.
+    pub(crate) parting: Option<CloseReason>,
     /// Whether the deadline of being here is that of its age, and not of its token.
     pub(crate) retires: bool,
     /// Why the connection ends. Set once.
@@ -129,7 +129,7 @@ impl Slot {
             dirty: false,
             blocked: false,
             shut_down: false,
-            parting: false,
+            parting: None,
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
 
     /// Every idle connection pays for this, so growth is a decision. What stands in it, in bytes:
     ///
-    /// id 8; standing 16; place 8; seven flags and why it ended 8; the box of what is queued 8, with which ends what
+    /// id 8; standing 16; place 8; six flags, why it ended and why it is to be told to go 8; the box of what is queued 8, with which ends what
     /// writing needs; the protocol's state 24 (a head that has begun to arrive); health 24: when it was heard, when it
     /// was pinged, the box of checks; meter 40: three buckets, bytes owed, the box of what few need; untaken and strikes 8;
     /// deadline 8; address 8; lingered 4; peer 18; and 2 that are left over.

@@ -10,7 +10,7 @@ use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::Telling;
-use crate::lobby::protocol::{self, Envelope, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
+use crate::lobby::protocol::{self, Envelope, Malformed, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
 use crate::wire::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
@@ -19,10 +19,13 @@ impl<A: App> Engine<A> {
         let key = member.conn.index();
         let Envelope { request, reference } = match protocol::read(text) {
             Ok(envelope) => envelope,
-            Err(malformed) => {
-                return match self.core.charge_message(key) {
-                    Ok(()) => self.core.malformed(key, malformed.reference, malformed.why),
-                    Err(denied) => self.core.rate_limited(key, malformed.reference, denied),
+            Err(Malformed { reference, why, is_health_pong }) => {
+                let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
+                return match charge(&mut self.core, key) {
+                    // A client answers every health_ping the same way, so strikes would close it for its JSON library.
+                    Ok(()) if is_health_pong => self.core.reject(key, reference, Reject::BadMessage, why),
+                    Ok(()) => self.core.malformed(key, reference, why),
+                    Err(denied) => self.core.rate_limited(key, reference, denied),
                 };
             }
         };
@@ -75,11 +78,11 @@ impl<A: App> Engine<A> {
                 if !self.core.direct(member, &to, data) {
                     return self.core.reject(key, reference, Reject::UserNotFound, "no such user in this lobby");
                 }
-                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Presence => {
                 self.core.tell_presence(key, member.lobby_key);
-                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Ping => {
                 let server_time = self.core.unix_micros() / 1000;
@@ -87,22 +90,28 @@ impl<A: App> Engine<A> {
                 Some(())
             }
             Request::HealthPong { timestamp } => {
-                self.core.answer_check(key, timestamp);
-                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+                // A negative one is a nonce that was never sent: a sign of life, and nothing else.
+                if let Ok(nonce) = u64::try_from(timestamp) {
+                    self.core.answer_check(key, nonce);
+                }
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Leave => {
                 self.hear_out(member.conn);
                 if let Some(reference) = reference {
-                    protocol::write_ack(&mut self.core.text, reference);
+                    protocol::write_ack(&mut self.core.text, reference, None);
                     self.core.reply(key);
                 }
                 return self.core.end(key, CloseReason::Left);
             }
             Request::App { kind } => {
+                self.core.relayed = None;
                 if let Some((reject, message)) = self.hand_over(member, Message::Json { kind: &kind, text }) {
                     return self.core.reject(key, reference, reject, &message);
                 }
-                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference))
+                let relayed = self.core.relayed.take().filter(|&(conn, _)| conn == member.conn);
+                let seq = relayed.map(|(_, seq)| seq);
+                reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, seq))
             }
         };
         if outcome.is_some() {
@@ -199,6 +208,16 @@ impl Core {
         let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
         self.text = text;
         (seq, sent)
+    }
+
+    /// The same when the application sends it: the sender's `ack` is to carry the `seq`.
+    pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
+        let (seq, sent) = self.broadcast_message(lobby, from, data);
+        // 0: nothing was sent.
+        if seq > 0 {
+            self.relayed = Some((from.conn, seq));
+        }
+        sent
     }
 
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.

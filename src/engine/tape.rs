@@ -194,6 +194,7 @@ impl<A: App> Engine<A> {
     /// The one way in: time passes, and what enters is recorded before anything comes of it.
     #[inline]
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
+        self.core.assert_whole();
         self.core.advance(now);
         if self.core.tape.is_recording() {
             self.core.record_input(input);
@@ -202,6 +203,7 @@ impl<A: App> Engine<A> {
 
     /// Bytes were received. What belongs to a request may hold a token, and what nobody reads may hold anything.
     pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
+        self.core.assert_whole();
         self.core.advance(now);
         let max_header_bytes = self.core.config.max_header_bytes.0;
         if self.core.tape.is_recording() {

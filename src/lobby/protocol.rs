@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::presence::Departure;
 use crate::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::id::SeatId;
+use crate::number::integer;
 
 /// The subprotocol that names all this.
 pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";
@@ -30,7 +31,7 @@ pub(crate) enum Request<'a> {
     Presence,
     Ping,
     HealthPong {
-        timestamp: u64,
+        timestamp: i64,
     },
     Leave,
     /// The application's own.
@@ -51,6 +52,8 @@ pub(crate) struct Envelope<'a> {
 pub(crate) struct Malformed<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) why: &'static str,
+    /// Whether it is a `health_pong`. The server asked for it, so it is charged as one and is no strike, however malformed.
+    pub(crate) is_health_pong: bool,
 }
 
 /// The reserved fields, unjudged: what they must be depends on `type`, and an application may use them as it likes.
@@ -92,7 +95,7 @@ impl<'a> Present<'a> {
 
 /// Reads one text message.
 pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
-    let malformed = |why| Malformed { reference: None, why };
+    let malformed = |why| Malformed { reference: None, why, is_health_pong: false };
     // serde would take an array for a struct too.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(malformed("send one JSON object per message"));
@@ -101,14 +104,19 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
         serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
         _ => malformed("the message is not valid JSON"),
     })?;
+    let kind = fields.kind.as_string().filter(|kind| !kind.is_empty());
+    let is_health_pong = kind.as_deref() == Some("health_pong");
     let reference = match fields.reference.0 {
-        None => None,
+        // An optional field that is null is absent.
+        None | Some("null") => None,
         Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
-        Some(_) => return Err(malformed("ref must be an integer or a string of at most 64 bytes")),
+        Some(_) => {
+            let why = "ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes";
+            return Err(Malformed { reference: None, why, is_health_pong });
+        }
     };
-    let malformed = |why| Malformed { reference, why };
-    let kind =
-        fields.kind.as_string().filter(|kind| !kind.is_empty()).ok_or(malformed("type must be a non-empty string"))?;
+    let malformed = |why| Malformed { reference, why, is_health_pong };
+    let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
     let data = fields.data.0.ok_or(malformed("data is missing"));
     let request = match &*kind {
         "broadcast" => Request::Broadcast { data: data? },
@@ -119,7 +127,7 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
         "presence" => Request::Presence,
         "ping" => Request::Ping,
         "health_pong" => {
-            let timestamp = fields.timestamp.0.and_then(|raw| raw.parse().ok());
+            let timestamp = fields.timestamp.0.and_then(integer);
             Request::HealthPong { timestamp: timestamp.ok_or(malformed("timestamp must be that of a health_ping"))? }
         }
         "leave" => Request::Leave,
@@ -129,9 +137,7 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
 }
 
 fn is_reference(field: &Present<'_>, raw: &str) -> bool {
-    let digits = raw.strip_prefix('-').unwrap_or(raw);
-    let is_integer = digits.len() <= 20 && digits.bytes().all(|c| c.is_ascii_digit());
-    is_integer || field.as_string().is_some_and(|text| text.len() <= MAX_REF_BYTES)
+    integer(raw).is_some() || field.as_string().is_some_and(|text| text.len() <= MAX_REF_BYTES)
 }
 
 /// The first message on every connection.
@@ -247,8 +253,13 @@ pub(crate) fn write_server_direct(out: &mut String, data: &str) {
     Object::of_type(out, "direct").raw("from", "null").raw("data", data).end();
 }
 
-pub(crate) fn write_ack(out: &mut String, reference: &str) {
-    Object::of_type(out, "ack").raw("ref", reference).end();
+/// `seq` is that of the `message` that became of what is acknowledged, if any did.
+pub(crate) fn write_ack(out: &mut String, reference: &str, seq: Option<u64>) {
+    let object = Object::of_type(out, "ack").raw("ref", reference);
+    match seq {
+        Some(seq) => object.number("seq", seq).end(),
+        None => object.end(),
+    }
 }
 
 pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
@@ -365,7 +376,11 @@ mod tests {
         );
         check(r#"{"type":"presence"}"#, Request::Presence, None);
         check(r#"{"type":"ping","ref":-1}"#, Request::Ping, Some("-1"));
-        check(r#"{"type":"health_pong","timestamp":17}"#, Request::HealthPong { timestamp: 17 }, None);
+        for seventeen in ["17", "17.0", "1.7e1", "170E-1"] {
+            let text = format!(r#"{{"type":"health_pong","timestamp":{seventeen},"ref":{seventeen}}}"#);
+            check(&text, Request::HealthPong { timestamp: 17 }, Some(seventeen));
+        }
+        check(r#"{"type":"ping","ref":null}"#, Request::Ping, None);
         check(r#"{"type":"leave"}"#, Request::Leave, None);
     }
 
@@ -390,9 +405,7 @@ mod tests {
         check_malformed(r#"{"type":"broadcast","ref":1}"#, "data is missing", Some("1"));
         check_malformed(r#"{"type":"direct","data":1}"#, "to must be", None);
         check_malformed(r#"{"type":"health_pong","timestamp":"x"}"#, "timestamp", None);
-        for reference in
-            ["1.5", "1e3", "true", "null", "[1]", &format!("{:?}", "x".repeat(65)), "123456789012345678901"]
-        {
+        for reference in ["1.5", "1e-1", "1e16", "true", "[1]", &format!("{:?}", "x".repeat(65)), "9007199254740992"] {
             check_malformed(&format!(r#"{{"type":"ping","ref":{reference}}}"#), "ref must be", None);
         }
     }

@@ -10,7 +10,7 @@ use super::Player;
 use super::common::Common;
 use super::network::{Pipe, Side};
 use super::rates::Patience;
-use super::view::{Ask, Expected, Heard, View};
+use super::view::{Ask, Expected, Heard, View, write_number};
 use super::wire::{self, Opcode, Reader, Received};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -362,7 +362,7 @@ impl Link {
     fn pong(&mut self, nonce: u64, random: &mut Random) {
         self.ponged.push(nonce);
         self.health_pongs += 1;
-        let text = format!("{{\"type\":\"health_pong\",\"timestamp\":{nonce}}}");
+        let text = format!("{{\"type\":\"health_pong\",\"timestamp\":{}}}", write_number(nonce));
         self.pipe.send(&wire::frame(Opcode::TEXT, true, text.as_bytes(), mask(random)));
     }
 

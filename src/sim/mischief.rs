@@ -6,7 +6,7 @@ use data_encoding::BASE64URL_NOPAD;
 use super::client::{Link, mask};
 use super::common::Common;
 use super::swarm::{Behaviour, Swarm};
-use super::view::{Ask, raw_message};
+use super::view::{Ask, raw_message, write_number};
 use super::wire::{self, Opcode};
 use crate::random::Random;
 
@@ -88,7 +88,8 @@ impl Link {
             self.references += 1;
             reference = Some(self.references);
         }
-        let end = reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{reference}}}"));
+        let end =
+            reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{}}}", write_number(reference.into())));
         let link = self.number;
         let padding = ".".repeat(padding);
         let (what, text) = match kind {
@@ -115,9 +116,9 @@ impl Link {
                     (None, 2) => "{\"type\":\"ping\",\"ref\":1.5}".into(),
                     (None, 3) => "{\"type\":\"ping\",\"type\":\"ping\"}".into(),
                     (None, 4) => String::new(),
-                    (None, _) => "{\"type\":\"health_pong\",\"timestamp\":-1}".into(),
+                    (None, _) => "{\"type\":\"health_pong\",\"timestamp\":0.5}".into(),
                 };
-                (Ask::Malformed, text)
+                (if text.contains("health_pong") { Ask::BadPong } else { Ask::Malformed }, text)
             }
             Behaviour::Leave => {
                 self.sent_leave = true;

@@ -1,9 +1,11 @@
 //! What an operator does, through the engine's own commands for that, and that each command is answered once and done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::swarm::Behaviour;
 use super::transcript::NOBODY;
+use super::watch::Seated;
 use super::wish::{Latest, Wish};
 use super::world::World;
 use crate::close::CloseReason;
@@ -24,6 +26,10 @@ pub(super) struct Desk {
     /// Seats whose members will be told to go, and with which batch at the latest. Nobody keeps one by coming again; but
     /// if that is all that is wanted of a connection, it is named.
     ending: Vec<(SeatId, Option<ConnId>, u32)>,
+    /// Orders to close for good, and the seats they found. While one of these seats is taken, the order applies to newcomers.
+    orders: Vec<(Whom, Vec<SeatId>)>,
+    /// Connections that such an order found. None of them may be closed with `reconnect` instead.
+    for_good: BTreeSet<ConnId>,
     /// Batches there can have been, and when the last was.
     batches: u32,
     last_batch: Time,
@@ -116,12 +122,12 @@ impl<A: App> World<A> {
                     Whom::Lobby(_) => members,
                     Whom::Everybody => self.engine.app().seen.seats.keys().copied().collect(),
                 };
-                self.expect_endings(ending, *reconnect);
+                self.expect_endings(ending, whom, *reconnect);
                 *count == there
             }
-            (OperatorCommand::Close { .. }, Ok(OperatorAnswer::Ending(count))) => {
+            (OperatorCommand::Close { lobby }, Ok(OperatorAnswer::Ending(count))) => {
                 self.desk.locks = true;
-                self.expect_endings(members, false);
+                self.expect_endings(members, &Whom::Lobby(lobby.clone()), false);
                 *count == there
             }
             (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => {
@@ -150,14 +156,43 @@ impl<A: App> World<A> {
     }
 
     /// All of these are told to go, in batches after those who are to be told before.
-    fn expect_endings(&mut self, seats: Vec<SeatId>, reconnect: bool) {
+    fn expect_endings(&mut self, seats: Vec<SeatId>, whom: &Whom, reconnect: bool) {
+        let taken = &self.engine.app().seen.seats;
+        if !reconnect {
+            self.desk.for_good.extend(seats.iter().filter_map(|seat| taken.get(seat)).map(|seated| seated.conn));
+            self.desk.orders.push((whom.clone(), seats.clone()));
+        }
+        let conn = |seat: SeatId| taken.get(&seat).map(|seated| seated.conn).filter(|_| reconnect);
+        let ending = seats.into_iter().map(|seat| (seat, conn(seat))).collect();
+        self.expect_ends(ending);
+    }
+
+    fn expect_ends(&mut self, ending: Vec<(SeatId, Option<ConnId>)>) {
         let taken = &self.engine.app().seen.seats;
         self.desk.ending.retain(|(seat, ..)| taken.contains_key(seat));
-        let config = self.engine.config();
-        let batches = (self.desk.ending.len() + seats.len()) as u32 / config.drain_batch + 2;
+        let batches = (self.desk.ending.len() + ending.len()) as u32 / self.engine.config().drain_batch + 2;
         let end = self.desk.batches + batches;
-        let conn = |seat: SeatId| taken.get(&seat).map(|seated| seated.conn).filter(|_| reconnect);
-        self.desk.ending.extend(seats.into_iter().map(|seat| (seat, conn(seat), end)));
+        self.desk.ending.extend(ending.into_iter().map(|(seat, conn)| (seat, conn, end)));
+    }
+
+    /// Members that joined while the batches of an order about them were running are closed too.
+    fn expect_newcomers_to_end(&mut self) {
+        let seats = &self.engine.app().seen.seats;
+        self.desk.orders.retain(|(_, found)| found.iter().any(|seat| seats.contains_key(seat)));
+        let known: BTreeSet<SeatId> =
+            self.desk.ending.iter().filter(|(_, conn, _)| conn.is_none()).map(|&(seat, ..)| seat).collect();
+        let is_meant = |seated: &Seated| {
+            self.desk.orders.iter().any(|(whom, _)| match whom {
+                Whom::User(user) => *seated.user == **user,
+                Whom::Lobby(lobby) => *seated.lobby == **lobby,
+                Whom::Everybody => true,
+            })
+        };
+        let newcomers = seats.iter().filter(|(seat, seated)| !known.contains(seat) && is_meant(seated));
+        let newcomers: Vec<_> = newcomers.map(|(&seat, _)| (seat, None)).collect();
+        if !newcomers.is_empty() {
+            self.expect_ends(newcomers);
+        }
     }
 
     /// Whether somebody was named as having unread input, so that an operator's ping to it may wait.
@@ -187,6 +222,7 @@ impl<A: App> World<A> {
         if let Some(ping) = overdue.filter(|_| !may_wait) {
             return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
         }
+        self.expect_newcomers_to_end();
         if !self.desk.ending.is_empty() {
             // However much time passes at once, it is one batch.
             let desk = &mut self.desk;
@@ -267,9 +303,12 @@ impl<A: App> World<A> {
     }
 
     /// Whether an operator can have ended a connection for this reason.
-    pub(super) fn may_be_told_to_go(&self, reason: CloseReason) -> bool {
+    pub(super) fn may_be_told_to_go(&self, conn: Option<ConnId>, reason: CloseReason) -> bool {
         match reason {
-            CloseReason::ForcedReconnect => self.desk.reconnects,
+            // A stricter order replaces a reconnect.
+            CloseReason::ForcedReconnect => {
+                self.desk.reconnects && !self.is_draining && conn.is_none_or(|conn| !self.desk.for_good.contains(&conn))
+            }
             CloseReason::LobbyLocked => self.desk.locks,
             _ => true,
         }

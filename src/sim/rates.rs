@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::client::Link;
 use super::swarm::Behaviour;
 use super::terms::{limit, pick};
-use super::view::Ask;
+use super::view::{Ask, write_number};
 use super::world::World;
 use crate::config::{Config, Limit};
 use crate::engine::app::App;
@@ -205,7 +205,8 @@ impl<A: App> World<A> {
             link.manners.fragments = false;
             link.references += 1;
             let reference = link.references;
-            link.ask(Ask::Ping, Some(reference), &format!("{{\"type\":\"ping\",\"ref\":{reference}}}"), clients);
+            let text = format!("{{\"type\":\"ping\",\"ref\":{}}}", write_number(reference.into()));
+            link.ask(Ask::Ping, Some(reference), &text, clients);
             patience.retried = Some(reference);
             link.patience = Some(patience);
             self.deliver(place, usize::MAX);

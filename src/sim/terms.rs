@@ -178,7 +178,7 @@ impl<A: App> World<A> {
                 !config.max_per_ip.has_room(there.count() - 1)
             }
             CloseReason::RateLimited => self.may_be_struck(link),
-            _ => self.may_be_told_to_go(reason),
+            _ => self.may_be_told_to_go(link.conn, reason),
         }
     }
 

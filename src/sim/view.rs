@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::common::Common;
+use crate::number::integer;
 
 /// A question or message of the client's own, in the order in which they were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub(super) enum Ask {
     Presence,
     Ping,
     Malformed,
+    /// A `health_pong` that cannot be read: an error, which is charged as a `health_pong`.
+    BadPong,
     Leave,
 }
 
@@ -348,8 +351,8 @@ impl View {
             "latest" => self.take_latest(field(spoken.key)?, field(spoken.value)?)?,
             "error" if self.leaving.is_some() => {
                 let is_refused = spoken.code.is_some_and(|code| code.get() == "\"rate_limited\"");
-                let reference = spoken.reference.and_then(|raw| raw.get().parse().ok());
-                self.stays_after_all |= is_refused && reference == self.leaving;
+                let reference = spoken.reference.and_then(|raw| read_number(raw.get()));
+                self.stays_after_all |= is_refused && reference.is_some() && reference == self.leaving.map(u64::from);
             }
             "health_ping" => {
                 let nonce = field(spoken.timestamp)?;
@@ -415,7 +418,10 @@ impl View {
     fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>, common: &mut Common) -> Result<(), String> {
         let reference: Option<u32> = match spoken.reference {
             None => None,
-            Some(raw) => Some(raw.get().parse().map_err(|_| "a ref that was never used")?),
+            Some(raw) => {
+                let number = read_number(raw.get()).and_then(|number| u32::try_from(number).ok());
+                Some(number.ok_or("a ref that was never used, or is not written as it was")?)
+            }
         };
         let code = spoken.code.map(|raw| raw.get().trim_matches('"'));
         if code == Some("rate_limited") {
@@ -426,10 +432,10 @@ impl View {
             front.reference == reference
                 && match (kind, front.what) {
                     ("pong", what) => what == Ask::Ping,
-                    ("error", Ask::Malformed) => code == Some("bad_message"),
+                    ("error", Ask::Malformed | Ask::BadPong) => code == Some("bad_message"),
                     ("error", Ask::Direct) => code == Some("user_not_found"),
                     ("error", _) => false,
-                    (_, Ask::Ping | Ask::Malformed) => false,
+                    (_, Ask::Ping | Ask::Malformed | Ask::BadPong) => false,
                     (_, _) => true,
                 }
         };
@@ -442,18 +448,17 @@ impl View {
             require(self.skip_silent(is_kept, common), "an answer to nothing, or out of order")?;
         }
         let front = self.queue(is_kept).pop_front().expect("the loop has found it");
-        self.served += 1;
+        self.served += u64::from(front.what != Ask::BadPong);
         if common.limited && matches!(front.what, Ask::Broadcast | Ask::App) {
             common.acked.insert((self.number, front.k));
         }
         match front.what {
-            Ask::Broadcast => {
+            Ask::Broadcast | Ask::App => {
                 let seq = field(spoken.seq)?;
                 let next = self.seq + 1..=self.seq + self.slack + 1;
                 require(next.contains(&seq), "an ack whose seq is not the next")?;
                 (self.seq, self.slack) = (seq, 0);
             }
-            Ask::App => self.seq += 1,
             Ask::Presence => {
                 if !std::mem::take(&mut self.front_answered) {
                     // It was taken for the answer to a question without a `ref`, which was refused in silence.
@@ -461,7 +466,9 @@ impl View {
                     self.served -= 1;
                 }
             }
-            Ask::Direct | Ask::Ping | Ask::Malformed | Ask::Leave => {}
+            Ask::Direct | Ask::Ping | Ask::Malformed | Ask::BadPong | Ask::Leave => {
+                require(spoken.seq.is_none(), "a seq for what takes none")?;
+            }
         }
         Ok(())
     }
@@ -502,7 +509,7 @@ impl View {
                 common.refused.insert(told);
             }
             Ask::Leave => self.stays_after_all = true,
-            Ask::Direct | Ask::Presence | Ask::Ping | Ask::Malformed => {}
+            Ask::Direct | Ask::Presence | Ask::Ping | Ask::Malformed | Ask::BadPong => {}
         }
         Ok(())
     }
@@ -564,6 +571,25 @@ impl View {
     pub(super) fn last_raw(&self, link: u32) -> Option<u32> {
         self.heard_binary.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
     }
+}
+
+/// A number as a client of some language writes it: many write every number as a double.
+pub(super) fn write_number(number: u64) -> String {
+    let digits = number.to_string();
+    let (first, rest) = digits.split_at(1);
+    match number % 5 {
+        0 => digits,
+        1 => format!("{digits}.0"),
+        2 => format!("{first}.{rest}0e{}", rest.len()),
+        3 => format!("{digits}00E-2"),
+        _ => format!("{digits}.000e+00"),
+    }
+}
+
+/// The number that [`write_number`] writes like this.
+fn read_number(text: &str) -> Option<u64> {
+    let number = integer(text).and_then(|number| u64::try_from(number).ok())?;
+    (write_number(number) == text).then_some(number)
 }
 
 /// The text that [`View::hear_raw`] reads.

@@ -65,7 +65,7 @@ pub(super) struct Seen {
 pub(super) struct Seated {
     pub(super) conn: ConnId,
     pub(super) user: Box<str>,
-    lobby: Box<str>,
+    pub(super) lobby: Box<str>,
     /// Since when this connection is.
     pub(super) since: Time,
 }

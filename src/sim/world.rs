@@ -14,7 +14,7 @@ use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
 use super::transcript::{NOBODY, Transcript};
-use super::view::Ask;
+use super::view::{Ask, write_number};
 use super::watch::Watched;
 use super::{Invariant, Players};
 use crate::Config;
@@ -502,7 +502,7 @@ impl<A: App> World<A> {
             Behaviour::Presence => {
                 link.references += 1;
                 let reference = link.references;
-                let text = format!("{{\"type\":\"presence\",\"ref\":{reference}}}");
+                let text = format!("{{\"type\":\"presence\",\"ref\":{}}}", write_number(reference.into()));
                 link.ask(Ask::Presence, Some(reference), &text, clients);
             }
             Behaviour::Control => link.ping(clients),

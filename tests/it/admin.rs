@@ -315,6 +315,36 @@ fn a_ping_is_answered_when_the_user_answers() {
 }
 
 #[test]
+fn numbers_are_values_and_null_is_absence() {
+    let config = Config { tick_hz: Some(10), ..config() };
+    let mut world = World::new(config.clone(), Relay::default());
+    world.steps("ann > connect chess");
+    world.take("ann");
+    let mut operator = operator(&config);
+    operator.check(&mut world, &post("/clock/pause", ""), 200, json!({"tick": 0, "paused": true, "slowdown": 1}));
+    for (field, slowdown) in [("20.0", 20), ("2e1", 20), ("300e-1", 30)] {
+        let body = json!({"tick": 0, "paused": true, "slowdown": slowdown});
+        operator.check(&mut world, &post("/clock/slow", &format!(r#"{{"factor":{field}}}"#)), 200, body);
+    }
+    for bad in ["null", "2.5", "-1", "\"2\"", "1e99", "4294967297"] {
+        operator.refused(&mut world, &post("/clock/slow", &format!(r#"{{"factor":{bad}}}"#)), 400, "bad_request");
+    }
+    operator.check(
+        &mut world,
+        &post("/clock/step", r#"{"ticks":null}"#),
+        200,
+        json!({"tick": 0, "paused": true, "slowdown": 30}),
+    );
+    operator.desk.handle_bytes(operator.client, post("/users/ann/ping", r#"{"timeout_ms":3.0e2}"#).as_bytes());
+    assert_eq!(operator.turn(&mut world), "");
+    world.advance(Duration::from_millis(300));
+    assert_eq!(read(&operator.turn(&mut world)).body["healthy"], false);
+    operator.check(&mut world, &post("/lobbies/chess/lock", r#"{"locked":null}"#), 200, json!({"locked": true}));
+    operator.check(&mut world, &post("/users/ann/kick", r#"{"reconnect":null}"#), 200, json!({"closing": 1}));
+    world.steps("ann < health_ping, goodbye, close 4003 kicked");
+}
+
+#[test]
 fn every_seat_of_a_user_is_pinged() {
     let config = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(2), ..config() };
     let mut world = World::new(config.clone(), Verbatim::default());

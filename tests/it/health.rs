@@ -245,6 +245,50 @@ fn latency_is_exact_to_the_microsecond() {
     }
 }
 
+/// Godot and Gson write every number as a double.
+#[test]
+fn a_page_whose_language_has_only_doubles_answers_like_any_other() {
+    let spellings = ["1000000000", "1000000000.0", "1e9", "1E+9", "1.0e9", "10000000000e-1", "0.0000000001e19"];
+    for spelling in spellings {
+        let mut world = with_ann::<true>(Config::default());
+        world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+        world.run("ann < health_ping timestamp=1000000000");
+        world.run(&format!("advance 1ms\nann > {{\"type\":\"health_pong\",\"timestamp\":{spelling}}}\nann < nothing"));
+        assert_eq!(world.engine.app_mut().take(), ["health ann 1000us"], "{spelling}");
+    }
+    // Nearly the same is another number, whatever a double makes of it.
+    for other in ["1000000000.0000000000000000001", "999999999.9999999999999999999", "-1000000000", "1000000000e-1"] {
+        let mut world = with_ann::<true>(Config::default());
+        world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
+        world.run("ann < health_ping timestamp=1000000000");
+        world.steps(&format!("ann > {{\"type\":\"health_pong\",\"timestamp\":{other}}}"));
+        assert_eq!(world.engine.app_mut().take(), [""; 0], "{other}");
+    }
+}
+
+#[test]
+fn a_health_pong_that_cannot_be_read_is_no_strike() {
+    let config = Config { max_strikes: 0, control_burst: 5, ..Config::default() };
+    let mut world = with_ann::<true>(config);
+    for bad in [r#""timestamp":null"#, r#""timestamp":"x""#, r#""timestamp":0.5"#, r#""stamp":1"#] {
+        world.run(&format!("ann > {{\"type\":\"health_pong\",{bad}}}\nann < error !ref code=bad_message"));
+    }
+    world.run(
+        r#"
+        ann > {"ref":[],"type":"health_pong","timestamp":1}
+        ann < error !ref code=bad_message
+        # It is charged as what it is.
+        ann > {"type":"health_pong","ref":1}
+        ann < error ref=1 code=rate_limited
+        ann > {"type":"ping"}
+        ann < pong
+        # Anything else that cannot be read is one.
+        ann > {"type":"ping","ref":[]}
+        ann < goodbye, close 4005 bad_message
+        "#,
+    );
+}
+
 #[test]
 fn a_check_that_is_not_answered_in_time_ends_once() {
     let mut world = with_ann::<true>(Config::default());

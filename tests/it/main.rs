@@ -17,6 +17,7 @@ mod journal;
 mod limits;
 mod net;
 mod operating;
+mod orders;
 mod origins;
 mod panics;
 mod pressure;

@@ -2,7 +2,10 @@
 
 use lobbyd::apps::{Echo, Relay, Verbatim};
 use lobbyd::sim::wire;
-use lobbyd::{Bytes, CloseReason, Config, DuplicateLogin, Limit, Reject};
+use lobbyd::{
+    App, Authorization, Bytes, CloseReason, Config, Context, DuplicateLogin, Limit, Member, Message, Reject, Request,
+    Speech,
+};
 use serde_json::Value;
 
 use crate::scenario::{World, check};
@@ -130,6 +133,7 @@ fn presence_ping_health_pong_and_leave_are_answered() {
         ann > {"type":"health_pong","timestamp":5}
         ann > {"type":"health_pong","timestamp":5,"ref":2}
         ann < ack ref=2
+        ann > {"type":"health_pong","timestamp":-5}
         ann > {"type":"health_pong","ref":3}
         ann < error ref=3 code=bad_message
         bob < nothing
@@ -154,7 +158,7 @@ fn every_other_type_is_the_applications() {
         bob < message from=ann seq=1 data={"type":"move","to":["e4"],"data":0,"timestamp":"noon"}
         cid < message from=ann seq=1 data={"type":"move","to":["e4"],"data":0,"timestamp":"noon"}
         ann > {"type":"Broadcast","ref":1}
-        ann < ack ref=1 !seq
+        ann < ack ref=1 seq=2 !delivered
         bob < message seq=2 data={"type":"Broadcast","ref":1}
         cid < message seq=2
         # What only the server says is not reserved for clients; `from` cannot be forged.
@@ -182,17 +186,89 @@ fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
         }
     }
     let (longest, too_long) = (format!("{:?}", "x".repeat(64)), format!("{:?}", "x".repeat(65)));
-    for good in ["0", "-1", "9007199254740993", "18446744073709551615", r#""""#, r#""a b""#, r#""\u00e9\"""#, &longest]
-    {
+    for good in ["0", "-1", "-0", "9007199254740991", r#""""#, r#""a b""#, r#""\u00e9\"""#, &longest] {
+        check_ref(good, true);
+    }
+    // A number is a value and not a spelling, and comes back in the client's.
+    let zeros = format!("5.{}", "0".repeat(1000));
+    for good in ["1.0", "-1.0", "1e2", "1.7e1", "170e-1", "1E+2", "0e999", &zeros] {
         check_ref(good, true);
     }
     // The bound is in bytes, after unescaping.
     check_ref(&format!("{:?}", "é".repeat(32)), true);
     check_ref(&format!("{:?}", "é".repeat(33)), false);
     check_ref(&format!("\"{}\"", r"\u0041".repeat(64)), true);
-    for bad in ["null", "true", "1.0", "1e2", "[]", "{}", &too_long, "123456789012345678901"] {
+    for bad in ["true", "[]", "{}", &too_long, "9007199254740992", "-9007199254740992", "1.5", "1e-1", "1e16", "1e400"]
+    {
         check_ref(bad, false);
     }
+}
+
+#[test]
+fn an_optional_field_that_is_null_is_absent() {
+    check_three(
+        r#"
+        ann > {"type":"ping","ref":null}
+        ann < pong !ref
+        ann > {"type":"broadcast","data":null,"ref":null}
+        bob < message data=null
+        cid < message data=null
+        # What must be there must be something.
+        ann > {"type":"direct","to":null,"data":1,"ref":1}
+        ann < error ref=1 code=bad_message
+        ann > {"type":null,"ref":2}
+        ann < error ref=2 code=bad_message
+        "#,
+    );
+}
+
+#[test]
+fn the_ack_of_what_was_given_a_seq_carries_it() {
+    /// Says in the sender's name what it is told to, and other things too.
+    struct Speaker;
+    impl App for Speaker {
+        const SPEECH: Speech = Speech::Json;
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+            cx.broadcast_message(who, "0");
+        }
+        fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+            let Message::Json { kind, text } = message else { return };
+            for step in kind.split('+') {
+                match step {
+                    "say" => drop(cx.broadcast_message(from, text)),
+                    "announce" => drop(cx.announce(from.lobby(), "1")),
+                    "reject" => cx.reject(Reject::NotAllowed, "no"),
+                    _ => {}
+                }
+            }
+        }
+    }
+    World::new(Config::default(), Speaker).run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome seq=0, presence_state seq=0
+        ann > {"type":"nothing","ref":1}
+        ann < ack ref=1 !seq
+        ann > {"type":"say","ref":2}
+        ann < ack ref=2 seq=2
+        # Not that of another message, which the sender gets itself.
+        ann > {"type":"announce","ref":3}
+        ann < message seq=3, ack ref=3 !seq
+        ann > {"type":"say+announce","ref":4}
+        ann < message seq=5, ack ref=4 seq=4
+        ann > {"type":"say+say","ref":5}
+        ann < ack ref=5 seq=7
+        ann > {"type":"say+reject","ref":6}
+        ann < error ref=6 code=not_allowed !seq
+        ann > {"type":"nothing","ref":7}
+        ann < ack ref=7 !seq
+        ann > {"type":"presence","ref":8}
+        ann < presence_state seq=8, ack ref=8 !seq
+        "#,
+    );
 }
 
 #[test]

@@ -1,0 +1,115 @@
+//! Integers as JSON writes them.
+
+/// The first integer that a double cannot tell from its neighbour.
+const BOUND: u64 = 1 << 53;
+/// Every integer below [`BOUND`] has at most so many digits.
+const MAX_DIGITS: i64 = 16;
+/// A number of so few digits is below [`BOUND`], whatever they are.
+const SAFE_DIGITS: usize = 15;
+
+/// The value of a JSON number (RFC 8259 section 6), if it is integral and smaller than 2^53 in magnitude.
+///
+/// The spelling does not matter: `17`, `17.0` and `1.7e1` are the same, and many clients write every number as a double.
+/// The value is exact: nothing is rounded, however many digits and whatever exponent the text has.
+///
+/// `None` for anything else. `json` must be valid JSON.
+pub(crate) fn integer(json: &str) -> Option<i64> {
+    let digits = json.strip_prefix('-').unwrap_or(json);
+    let magnitude = if digits.len() <= SAFE_DIGITS && digits.bytes().all(|c| c.is_ascii_digit()) {
+        digits.parse().ok()?
+    } else {
+        magnitude(digits)?
+    };
+    let value = i64::try_from(magnitude).ok()?;
+    Some(if digits.len() < json.len() { -value } else { value })
+}
+
+/// The value of a number without a sign.
+fn magnitude(text: &str) -> Option<u64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // A string, an array or a word is no number.
+    if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let digits = || whole.bytes().chain(fraction.bytes());
+    let leading = digits().take_while(|&c| c == b'0').count();
+    let count = digits().count();
+    if leading == count {
+        return Some(0);
+    }
+    let trailing = digits().rev().take_while(|&c| c == b'0').count();
+    // The value is the significant digits, times ten to the power of `scale`.
+    let scale = power(exponent)? - fraction.len() as i64 + trailing as i64;
+    let significant = count - leading - trailing;
+    if scale < 0 || scale + significant as i64 > MAX_DIGITS {
+        return None;
+    }
+    let value = digits().skip(leading).take(significant).fold(0, |value, c| value * 10 + u64::from(c - b'0'));
+    Some(value * 10_u64.pow(scale as u32)).filter(|&value| value < BOUND)
+}
+
+/// An exponent. One that is larger than any text is long decides the matter, so a larger one is as good.
+fn power(text: &str) -> Option<i64> {
+    const ENOUGH: i64 = 1 << 40;
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
+    let power = digits.bytes().fold(0, |power: i64, c| ENOUGH.min(power * 10 + i64::from(c - b'0')));
+    Some(if text.starts_with('-') { -power } else { power })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(spellings: &[&str], expected: Option<i64>) {
+        for text in spellings {
+            assert_eq!(integer(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_a_value_and_not_a_spelling() {
+        check(
+            &["17", "17.0", "1.7e1", "1.7E+1", "170e-1", "0.017e3", "1700000e-5", "17.000000000000000000000"],
+            Some(17),
+        );
+        check(&["-17", "-17.0", "-1.7e1", "-170e-1", "-0.17e02"], Some(-17));
+        check(&["0", "-0", "0.0", "-0.0e5", "0e400", "0e-400", "0.000e99999999999999999999999"], Some(0));
+        check(&["1e15", "1000000000000000.0", "0.1e16", "1e+0015"], Some(1_000_000_000_000_000));
+        let long = format!("1{}e-2000", "0".repeat(2001));
+        check(&[&long, &format!("0.{}1e2003", "0".repeat(2001)), &format!("10.{}", "0".repeat(5000))], Some(10));
+    }
+
+    #[test]
+    fn the_bound_is_exact() {
+        check(&["9007199254740991", "9007199254740991.0", "9.007199254740991e15"], Some(9_007_199_254_740_991));
+        check(&["-9007199254740991", "-900719925474099100e-2"], Some(-9_007_199_254_740_991));
+        // A double would round the first of these, and the last to an integer.
+        check(&["9007199254740991.5", "9007199254740992", "-9007199254740992", "9.007199254740992e15"], None);
+        check(&["9999999999999999", "1e16", "18446744073709551616", "1e400", "-1e400", "1e99999999999999999999"], None);
+        check(&["1.5", "1e-1", "0.1", "1e-400", "1e-99999999999999999999", "1.00000000000000000000000001"], None);
+        check(&[&"9".repeat(5000), &format!("0.{}", "9".repeat(5000))], None);
+    }
+
+    #[test]
+    fn what_is_no_number_has_no_value() {
+        check(&["null", "true", "\"17\"", "[17]", "{}", "", "-", "\"1e1\"", "e", ".", "NaN"], None);
+    }
+
+    /// Held against the arithmetic of doubles, where that is exact.
+    #[test]
+    fn small_numbers_are_what_doubles_say() {
+        for mantissa in ["1", "12", "1.5", "0.25", "100", "7.00", "123.450"] {
+            for exponent in -6..8 {
+                let text = format!("{mantissa}e{exponent}");
+                let double: f64 = format!("{mantissa}e{}", exponent + 6).parse().expect("a number");
+                let expected = (double % 1e6 == 0.0).then_some((double / 1e6) as i64);
+                check(&[&text, &text.to_uppercase()], expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! An operator's orders to close connections, while their batches run: the stricter order counts, and logging in is no escape.
+
+use lobbyd::apps::Relay;
+use lobbyd::{
+    App, Authorization, Config, Context, DuplicateLogin, Limit, Member, Message, OperatorCommand, Request, Speech, Whom,
+};
+
+use crate::scenario::World;
+
+fn kick(whom: Whom, reconnect: bool) -> OperatorCommand {
+    OperatorCommand::Kick { whom, reconnect }
+}
+
+#[track_caller]
+fn order<A: App>(world: &mut World<A>, command: OperatorCommand) {
+    world.engine.handle_operator(world.now, command).expect("they are there");
+    world.settle();
+}
+
+/// Ann, bob and cid are to reconnect, one in each batch. Ann has been closed when `stricter` happens.
+fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script: &str) {
+    let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.steps("ann > connect a\nbob > connect chess\ncid > connect go");
+    order(&mut world, kick(Whom::Everybody, true));
+    world.steps("ann < upgrade, welcome, presence_state, goodbye, close 4103 reconnect");
+    world.steps("bob < upgrade, welcome, presence_state\ncid < upgrade, welcome, presence_state");
+    stricter(&mut world);
+    world.run(script);
+}
+
+#[test]
+fn a_stricter_order_replaces_a_reconnect() {
+    while_a_reconnect_is_queued(
+        |world| order(world, kick(Whom::User("cid".into()), false)),
+        "advance 100ms
+         bob < goodbye, close 4103 reconnect
+         advance 100ms
+         cid < goodbye, close 4003 kicked",
+    );
+    while_a_reconnect_is_queued(
+        |world| order(world, OperatorCommand::Close { lobby: "go".into() }),
+        "advance 100ms
+         bob < goodbye, close 4103 reconnect
+         advance 100ms
+         cid < goodbye, close 4006 lobby_closed",
+    );
+    while_a_reconnect_is_queued(
+        |world| world.engine.handle_drain(world.now),
+        "advance 100ms
+         bob < goodbye, close 1001 server_shutdown
+         advance 100ms
+         cid < goodbye, close 1001 server_shutdown",
+    );
+    // Of two final orders the first counts, and no milder one replaces it.
+    while_a_reconnect_is_queued(
+        |world| {
+            order(world, OperatorCommand::Close { lobby: "go".into() });
+            order(world, kick(Whom::Everybody, false));
+            order(world, kick(Whom::Everybody, true));
+            world.engine.handle_drain(world.now);
+        },
+        "advance 100ms
+         bob < goodbye, close 4003 kicked
+         advance 100ms
+         cid < goodbye, close 4006 lobby_closed",
+    );
+}
+
+/// Bob and ann are in chess. Bob is closed in the first batch; `command` is given, and ann waits for the next batch.
+#[track_caller]
+fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCommand, script: &str) {
+    let config = Config {
+        drain_batch: 1,
+        max_connections: Limit::at_most(10),
+        duplicate_login,
+        max_per_user: Limit::at_most(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, Relay::default());
+    world.steps("bob > connect chess\nann > connect chess");
+    // Uses up the first batch.
+    order(&mut world, kick(Whom::User("bob".into()), false));
+    order(&mut world, command);
+    world.steps("bob < upgrade, welcome, presence_state, presence_diff +ann, goodbye, close 4003 kicked");
+    world.steps("ann < upgrade, welcome, presence_state, presence_diff -bob:kicked");
+    world.run(script);
+}
+
+#[test]
+fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
+    let user = || kick(Whom::User("ann".into()), false);
+    let lobby = || kick(Whom::Lobby("chess".into()), false);
+    let everybody = || kick(Whom::Everybody, false);
+    // On a second connection, in another lobby.
+    login_while_batches_run(
+        DuplicateLogin::Allow,
+        user(),
+        "ann:2 > connect go
+         ann:2 < upgrade, welcome, presence_state
+         eve > connect chess
+         eve < upgrade, welcome, presence_state
+         ann < presence_diff +eve
+         advance 100ms
+         ann < goodbye, close 4003 kicked
+         eve < presence_diff -ann:kicked
+         advance 100ms
+         ann:2 < goodbye, close 4003 kicked
+         advance 200ms
+         # The order is over: a kick is no ban.
+         ann:3 > connect go
+         ann:3 < upgrade, welcome, presence_state
+         advance 200ms
+         ann:3 < nothing",
+    );
+    // By going to another lobby, as often as it likes.
+    login_while_batches_run(
+        DuplicateLogin::Replace,
+        user(),
+        "ann:2 > connect go
+         ann < goodbye, close 4004 replaced
+         ann:2 < upgrade, welcome, presence_state
+         ann:3 > connect bridge
+         ann:2 < goodbye, close 4004 replaced
+         ann:3 < upgrade, welcome, presence_state
+         advance 100ms
+         ann:3 < goodbye, close 4003 kicked",
+    );
+    login_while_batches_run(
+        DuplicateLogin::Replace,
+        lobby(),
+        "eve > connect chess
+         eve < upgrade, welcome, presence_state
+         ann < presence_diff +eve
+         fay > connect go
+         fay < upgrade, welcome, presence_state
+         advance 100ms
+         ann < goodbye, close 4003 kicked
+         eve < presence_diff -ann:kicked
+         advance 100ms
+         eve < goodbye, close 4003 kicked
+         advance 200ms
+         fay < nothing",
+    );
+    // It applies to eve, who joins before its last batch, and not to bob, who joins after it.
+    login_while_batches_run(
+        DuplicateLogin::Replace,
+        everybody(),
+        "eve > connect go
+         eve < upgrade, welcome, presence_state
+         advance 100ms
+         ann < goodbye, close 4003 kicked
+         bob:2 > connect chess
+         bob:2 < upgrade, welcome, presence_state
+         advance 100ms
+         eve < goodbye, close 4003 kicked
+         advance 200ms
+         bob:2 < nothing",
+    );
+    // A client that was to reconnect, and has.
+    login_while_batches_run(
+        DuplicateLogin::Replace,
+        kick(Whom::Everybody, true),
+        "ann:2 > connect go
+         ann < goodbye, close 4004 replaced
+         ann:2 < upgrade, welcome, presence_state
+         advance 200ms
+         ann:2 < nothing",
+    );
+}
+
+/// A user that logs in again and again leaves nothing behind, and is closed in the end.
+#[test]
+fn logging_in_often_while_the_batches_run_is_no_escape() {
+    let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.steps("bob > connect chess\nann > connect chess");
+    order(&mut world, kick(Whom::User("bob".into()), false));
+    order(&mut world, kick(Whom::User("ann".into()), false));
+    for n in 2..100 {
+        world.steps(&format!("ann:{n} > connect lobby-{n}\nann:{n} < upgrade, welcome, presence_state"));
+        // The operator gives the order again and again, too.
+        order(&mut world, kick(Whom::User("ann".into()), false));
+        if n < 99 {
+            world.steps(&format!("ann:{n} > hangup"));
+        }
+    }
+    world.steps("advance 100ms\nann:99 < goodbye, close 4003 kicked\nadvance 100ms");
+    world.steps("ann:100 > connect go\nann:100 < upgrade, welcome, presence_state\nadvance 200ms\nann:100 < nothing");
+}
+
+/// The authorization is pending when the order is given.
+#[test]
+fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
+    struct Late;
+    impl App for Late {
+        const SPEECH: Speech = Speech::Opaque;
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            match request.token() {
+                Some("eve") => Authorization::Pending { user: Some("eve".into()) },
+                _ => Authorization::token_is_user(request),
+            }
+        }
+        fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+    }
+    let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
+    let mut world = World::new(config, Late);
+    world.run("ann > connect chess\nann < upgrade\nbob > connect chess\nbob < upgrade\neve > connect chess");
+    order(&mut world, kick(Whom::Lobby("chess".into()), false));
+    let eve = world.conn("eve");
+    world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
+    world.settle();
+    world.run(
+        "ann < close 4003 kicked
+         eve < upgrade
+         advance 100ms
+         bob < close 4003 kicked
+         advance 100ms
+         eve < close 4003 kicked",
+    );
+}

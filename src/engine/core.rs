@@ -24,7 +24,7 @@ use super::wheel::TimerWheel;
 use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
 use crate::config::{Config, Limit};
-use crate::id::ConnId;
+use crate::id::{ConnId, remove_keyed};
 use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation};
 use crate::random::Random;
 use crate::time::Time;
@@ -298,7 +298,7 @@ impl Core {
 
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
-        self.slots.remove(id.index());
+        remove_keyed(&mut self.slots, id.index());
         self.note_gone(id);
         Some(id)
     }

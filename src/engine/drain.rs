@@ -61,6 +61,21 @@ pub(super) struct Partings {
     next_batch: Time,
 }
 
+impl Partings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// How many more may be told to go, and until when that holds.
+    pub(super) fn numbers(&self) -> (u32, Time) {
+        (self.room, self.next_batch)
+    }
+
+    pub(super) fn set_numbers(&mut self, (room, next_batch): (u32, Time)) {
+        (self.room, self.next_batch) = (room, next_batch);
+    }
+}
+
 impl Drain {
     fn waits_for(&self, id: ConnId) -> bool {
         id.generation <= self.youngest

@@ -500,6 +500,15 @@ impl Config {
             "receive_buffer_bytes",
             "must be at most 16MiB while a journal is written".into(),
         );
+        let names_file = |path: &PathBuf| {
+            let ends = path.as_os_str().as_encoded_bytes().last();
+            path.file_name().is_some() && !ends.is_some_and(|&end| std::path::is_separator(end.into()))
+        };
+        require(
+            self.journal.as_ref().is_none_or(names_file),
+            "journal",
+            "must name a file, such as session in that folder: segments are called session.000001 and so on".into(),
+        );
         require(
             self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),
             "journal_max_bytes",

@@ -35,6 +35,11 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_STARTED);
         }
     };
+    #[cfg(unix)]
+    if let Err(problem) = outlive_file_limits() {
+        eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
+        return ExitCode::from(NOT_STARTED);
+    }
     if let Err(problem) = log_to_stderr(&options) {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
@@ -195,6 +200,16 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
     let text = std::fs::read_to_string(file).map_err(|error| vec![format!("tokens_file = {file}: {error}")])?;
     Tokens::parse(&text)
         .map_err(|problems| problems.into_iter().map(|problem| format!("tokens_file = {file}: {problem}")).collect())
+}
+
+/// A file at its size limit (`ulimit -f`) is like a full disk: the write fails, and `journal_on_error` says what then. Without
+/// a handler the kernel ends the process.
+#[cfg(unix)]
+fn outlive_file_limits() -> std::io::Result<()> {
+    use std::sync::atomic::AtomicBool;
+
+    static WAS_RAISED: AtomicBool = AtomicBool::new(false);
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, &WAS_RAISED).map(drop)
 }
 
 fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {

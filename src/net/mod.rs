@@ -6,6 +6,7 @@
 #[cfg(target_os = "linux")]
 mod alarm;
 mod clock;
+mod files;
 mod handle;
 mod journal;
 mod listener;
@@ -25,6 +26,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use self::clock::Clock;
+pub use self::files::read_file;
 use self::handle::Command;
 pub use self::handle::{Busy, Handle};
 use self::journal::Files;

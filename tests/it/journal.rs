@@ -657,7 +657,7 @@ impl Folder {
 
     fn segments(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).expect("a folder").map(|entry| entry.expect("an entry").path());
-        let mut paths: Vec<PathBuf> = entries.collect();
+        let mut paths: Vec<PathBuf> = entries.filter(|path| path.extension().is_none_or(|end| end != "lock")).collect();
         paths.sort();
         paths
     }
@@ -785,6 +785,44 @@ fn a_journal_that_cannot_be_begun_does_not_start() {
     let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
     let error = Server::bind(config, Relay::default()).err().expect("there is no such folder");
     assert!(matches!(&error, Error::Journal(..)) && error.to_string().contains("missing/session"), "{error}");
+}
+
+#[test]
+fn a_journal_has_one_server() {
+    let folder = Folder::new("locked");
+    let config = |name: &str| {
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        Config { listen, journal: Some(folder.0.join(name)), ..Config::default() }
+    };
+    let first = Server::bind(config("session"), Relay::default()).expect("a free port");
+    let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
+    assert!(error.contains("session: another server records in it"), "{error}");
+    // Spelled in another way, it is the same.
+    let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
+    assert!(error.contains("another server records in it"), "{error}");
+    assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
+    let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
+    drop(first);
+    let again = Server::bind(config("session"), Relay::default()).expect("the first server has gone");
+    drop((other, again));
+    assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").segments, 1);
+}
+
+#[test]
+fn a_journal_needs_the_name_of_a_file() {
+    let folder = Folder::new("folder");
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    for (path, words) in [
+        (folder.0.join(""), "must name a file"),
+        (folder.0.join(".."), "must name a file"),
+        ("/".into(), "must name a file"),
+        (folder.0.clone(), "it is a folder"),
+    ] {
+        let config = Config { listen, journal: Some(path.clone()), ..Config::default() };
+        let error = Server::bind(config, Relay::default()).err().expect("no file can be named so").to_string();
+        assert!(error.contains(words) && error.contains("journal = "), "{}: {error}", path.display());
+    }
+    assert!(folder.segments().is_empty());
 }
 
 /// What goes out follows from what is in the file by then, so the end of the process loses nothing.

@@ -366,10 +366,98 @@ fn without_descriptors_it_sheds_and_goes_on() {
 }
 
 fn remove_segments(path: &str) {
+    let _ = fs::remove_file(format!("{path}.lock"));
     for number in 1.. {
         if fs::remove_file(format!("{path}.{number:06}")).is_err() {
             assert!(number > 3, "there were several");
             return;
         }
     }
+}
+
+// ---- no room for another byte ----
+
+/// A server whose files may not grow beyond 40 blocks, and what an echo hears of 100 messages of 2000 bytes: how many.
+#[cfg(unix)]
+fn echoes_with_limited_files(program: &mut Program) -> usize {
+    let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
+    let text = "x".repeat(2000);
+    for heard in 0..100 {
+        let mut bytes = [0; 4096];
+        if stream.write_all(&wire::text(&text)).is_err() {
+            return heard;
+        }
+        loop {
+            match reader.next().expect("the server keeps to the protocol") {
+                Some(received) => break assert_eq!(received, Received::Text(text.clone())),
+                None => match stream.read(&mut bytes) {
+                    Ok(n) if n > 0 => reader.push(&bytes[..n]),
+                    _ => return heard,
+                },
+            }
+        }
+    }
+    100
+}
+
+/// The kernel says so by SIGXFSZ, which ends a process that does not expect it. It is a full disk like any other.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    let folder = File::new("limited-files", "");
+    let limited = ["-c", "ulimit -f 40 && exec \"$0\" \"$@\"", PROGRAM];
+    let arguments = ["--listen", "127.0.0.1:0", "--app", "echo", "--bytes-per-second", "unlimited"];
+    let journal = ["--journal", folder.path(), "--journal-on-error"];
+    for (policy, code) in [("stop", 1), ("continue", 0)] {
+        let mut program = Program::start("sh", &[&limited[..], &arguments, &journal, &[policy]].concat());
+        let heard = echoes_with_limited_files(&mut program);
+        if policy == "stop" {
+            assert!((5..50).contains(&heard), "{heard} messages were served");
+        } else {
+            assert_eq!(heard, 100, "it goes on without a journal");
+            program.signal("-TERM");
+        }
+        assert_eq!(program.exit_code(), Some(code), "{:?}", program.said);
+        let said = program.said.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
+        assert_eq!(said, 1, "{:?}", program.said);
+    }
+    // What was recorded before ends with a whole block.
+    for number in [1, 2] {
+        let journal = format!("{}.{number:06}", folder.path());
+        let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
+        let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(replayed.status.success() && !said.contains("torn"), "{said}");
+        fs::remove_file(journal).expect("it is there");
+    }
+    let _ = fs::remove_file(format!("{}.lock", folder.path()));
+}
+
+/// The log too may be a file that can take no more.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_the_log_ends_nothing() {
+    let log = File::new("limited-log", "");
+    let command = format!("ulimit -f 4 && exec \"$0\" \"$@\" 2>'{}'", log.path());
+    let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
+    let mut child = Command::new("sh").args(arguments).spawn().expect("there is a shell");
+    let address = loop {
+        let said = fs::read_to_string(log.path()).expect("the log is UTF-8");
+        if let Some((_, rest)) = said.split_once("listening on ")
+            && let Some((address, _)) = rest.split_once('\n')
+        {
+            break address.parse::<SocketAddr>().expect("an address");
+        }
+        assert!(child.try_wait().expect("it can be asked").is_none(), "it has ended: {said}");
+        std::thread::yield_now();
+    };
+    for user in 0..50 {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("it reads");
+        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+    }
+    let length = fs::metadata(log.path()).expect("it is there").len();
+    assert!(length > 0 && length % 512 == 0, "the log has come to its limit: {length}");
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("there is a kill").success());
+    assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
 }

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use lobbyd::apps::{Auth, Contained, Echo, Relay, Tokens, Verbatim};
-use lobbyd::net::{Error, Server, Status};
+use lobbyd::net::{Error, Server, Status, read_file};
 use lobbyd::{App, Config, DrainTotals};
 use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
 
@@ -197,9 +197,9 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
-    let text = std::fs::read_to_string(file).map_err(|error| vec![format!("tokens_file = {file}: {error}")])?;
-    Tokens::parse(&text)
-        .map_err(|problems| problems.into_iter().map(|problem| format!("tokens_file = {file}: {problem}")).collect())
+    let named = |problem: String| format!("tokens_file = {file}: {problem}");
+    let contents = read_file(file.as_ref(), Tokens::MAX_FILE).map_err(|error| vec![named(error.to_string())])?;
+    Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
 }
 
 /// A file at its size limit (`ulimit -f`) is like a full disk: the write fails, and `journal_on_error` says what then. Without
@@ -276,7 +276,7 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
         if server.take_reload()
             && let Some(file) = &options.tokens_file
         {
-            match std::fs::read(file) {
+            match read_file(file.as_ref(), Tokens::MAX_FILE) {
                 Ok(contents) => server.reload(&contents),
                 Err(error) => warn!("the old tokens stay in force: {file}: {error}"),
             }

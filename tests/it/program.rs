@@ -237,6 +237,47 @@ fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
     assert!(!said.contains("secret-"), "{said}");
 }
 
+/// Opening a FIFO waits for somebody to write to it, and everybody would wait with it.
+#[cfg(unix)]
+#[test]
+fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
+    let list = File::new("irregular", "secret-1 ann");
+    let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
+    let mut program = Program::start(PROGRAM, &arguments);
+    check_token(&program, "secret-1", Some("ann"));
+
+    let fifo = File::new("fifo", "");
+    fs::remove_file(fifo.path()).expect("it is there");
+    assert!(Command::new("mkfifo").arg(fifo.path()).status().expect("there is a mkfifo").success());
+    let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file"];
+    assert!(refused(&[&tokens[..], &[fifo.path()]].concat()).contains("it is not a regular file"));
+    assert!(refused(&[&tokens[..], &["/dev/zero"]].concat()).contains("it is not a regular file"));
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    assert!(refused(&[&tokens[..], &[folder]].concat()).contains("it is not a regular file"));
+    let operators = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--admin-token-file"];
+    assert!(refused(&[&operators[..], &[fifo.path()]].concat()).contains("it is not a regular file"));
+    let large = File::new("large", &"x".repeat(5000));
+    assert!(refused(&[&operators[..], &[large.path()]].concat()).contains("it is larger than 4096 bytes"));
+    let replayed = Command::new(PROGRAM).args(["replay", fifo.path()]).output().expect("the program was built");
+    assert_eq!(replayed.status.code(), Some(2));
+
+    // The same on SIGHUP: the loop goes on, with the old tokens.
+    fs::rename(fifo.path(), list.path()).expect("it can take its place");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("it is not a regular file"));
+    check_token(&program, "secret-1", Some("ann"));
+    fs::remove_file(list.path()).expect("it is there");
+    let mut contents = "secret-2 bob\n".to_owned();
+    contents.push_str(&"#".repeat(16 << 20));
+    fs::write(list.path(), contents).expect("it can be written");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("it is larger than 16777216 bytes"));
+    check_token(&program, "secret-2", None);
+    fs::write(list.path(), "\u{feff}secret-3 cid").expect("it can be written");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("byte order mark"));
+}
+
 #[test]
 fn rates_and_origins_are_set_by_flags() {
     let origins = ["--allowed-origin", "https://game.example"];

@@ -572,6 +572,53 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// Fields that are set to something else than their default although nothing looks at them, because another field
+    /// switches off what they belong to. [`Server::bind`](crate::net::Server::bind) warns of them.
+    ///
+    /// ```
+    /// use lobbyd::Config;
+    ///
+    /// let config = Config { journal_sync: true, ..Config::default() };
+    /// assert_eq!(config.without_effect()[0].to_string(), "journal_sync = on: has no effect while journal is off");
+    /// ```
+    pub fn without_effect(&self) -> Vec<Problem> {
+        let unlimited = |limit: Limit| limit == Limit::UNLIMITED;
+        let owners: &[(bool, &str, &[&'static str])] = &[
+            (
+                self.admin.is_none(),
+                "admin is off",
+                &["admin_token_file", "admin_host", "max_admin_connections", "admin_timeout"],
+            ),
+            (
+                self.journal.is_none(),
+                "journal is off",
+                &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
+            ),
+            (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
+            (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
+            (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
+            (unlimited(self.attempts_per_minute), "attempts_per_minute is unlimited", &["attempt_burst"]),
+            (unlimited(self.messages_per_second), "messages_per_second is unlimited", &["message_burst"]),
+            (
+                unlimited(self.user_messages_per_second),
+                "user_messages_per_second is unlimited",
+                &["user_message_burst"],
+            ),
+            (unlimited(self.bytes_per_second), "bytes_per_second is unlimited", &["byte_burst"]),
+            (unlimited(self.user_bytes_per_second), "user_bytes_per_second is unlimited", &["user_byte_burst"]),
+            (unlimited(self.control_per_second), "control_per_second is unlimited", &["control_burst"]),
+        ];
+        let idle = owners.iter().filter(|(is_off, ..)| *is_off);
+        idle.flat_map(|(_, why, fields)| fields.iter().map(move |field| (why, *field)))
+            .map(|(why, field)| Problem {
+                field,
+                value: self.value_of(field),
+                rule: format!("has no effect while {why}"),
+            })
+            .filter(|problem| problem.value != Config::default().value_of(problem.field))
+            .collect()
+    }
+
     /// The largest frame the server itself can be made to send, with its bookkeeping.
     pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;

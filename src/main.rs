@@ -3,6 +3,7 @@
 //! Exit 0 stopped on request, 1 failed while running, 2 would not start as configured, 3 the drain deadline cut
 //! connections off. `replay` has codes of its own.
 
+mod notices;
 mod replay;
 mod simulate;
 
@@ -44,8 +45,8 @@ fn main() -> ExitCode {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
-    let app = matches.get_one::<String>("app").expect("it has a default");
-    match app.as_str() {
+    options.warnings.iter().for_each(|warning| warn!("{warning}"));
+    match options.app_word.as_str() {
         "relay" => run_contained(&options, Relay::new(options.auth.clone())),
         "verbatim" => run_contained(&options, Verbatim::new(options.auth.clone())),
         "echo" => run_contained(&options, Echo),
@@ -144,6 +145,10 @@ struct Options {
     auth: Auth,
     tokens_file: Option<String>,
     contains_panics: bool,
+    /// How application and authentication are called, for the log.
+    app_word: String,
+    auth_word: String,
+    warnings: Vec<String>,
 }
 
 /// All problems of all fields at once.
@@ -169,8 +174,20 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         problems.extend(more.iter().map(ToString::to_string));
     }
     let seed = matches.get_one("seed").copied();
+    let word = |name: &str| matches.get_one::<String>(name).expect("it has a default").clone();
+    let (app_word, auth_word) = (word("app"), word("auth"));
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
-    let auth = match (matches.get_one::<String>("auth").expect("it has a default").as_str(), &tokens_file) {
+    if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
+        problems.push(format!(
+            "tokens_file = {file}: with auth = {auth_word} nobody reads it, and anybody is let in; say --auth tokens, or \
+             leave the list out"
+        ));
+    }
+    if app_word == "echo" && auth_word == "tokens" {
+        problems
+            .push("auth = tokens: app = echo asks nobody for a token; use another --app, or leave --auth out".into());
+    }
+    let auth = match (auth_word.as_str(), &tokens_file) {
         ("tokens", None) => {
             problems.push("auth = tokens: name the list with --tokens-file".into());
             Auth::Open
@@ -192,7 +209,13 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         _ => Auth::Open,
     };
     let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
-    let options = Options { config, level, modules, seed, auth, tokens_file, contains_panics };
+    let mut warnings = notices::without_effect(matches, &app_word, matches!(auth, Auth::Tokens(_)));
+    warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
+    if matches!(&auth, Auth::Tokens(tokens) if tokens.is_empty()) {
+        warnings.push("the list of tokens is empty: nobody can come in".into());
+    }
+    let options =
+        Options { config, level, modules, seed, auth, tokens_file, contains_panics, app_word, auth_word, warnings };
     if problems.is_empty() { Ok(options) } else { Err(problems) }
 }
 
@@ -291,8 +314,20 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     };
     server.listen_to_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
+    let admin = server.admin_addr().map_err(Error::Poll)?;
+    let tokens = match &options.auth {
+        Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
+        Auth::Open => String::new(),
+    };
+    info!(
+        "lobbyd {} app={} auth={}{tokens} listen={address} admin={}",
+        env!("CARGO_PKG_VERSION"),
+        options.app_word,
+        options.auth_word,
+        admin.map_or_else(|| "off".into(), |address| address.to_string())
+    );
     info!("listening on {address}");
-    if let Some(address) = server.admin_addr().map_err(Error::Poll)? {
+    if let Some(address) = admin {
         info!("operators are answered on http://{address}");
     }
     Ok(server)

@@ -93,7 +93,7 @@ pub use self::replay::{Divergence, Failure, Fault, Replay, Step, Summary, replay
 pub use crate::engine::tape::{Length, Recording};
 
 /// The build whose journals this one replays: its version, and a hash of its sources.
-pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("LOBBYD_SOURCES"));
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
 
 /// Where a journal is written.
 pub trait Sink: 'static {

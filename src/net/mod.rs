@@ -179,6 +179,7 @@ impl<A: App> Server<A> {
     /// As [`bind`](Server::bind).
     pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
         config.check().map_err(Error::Config)?;
+        config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
         let mut listener =
             Listener::bind(config.listen, receive_bytes).map_err(|error| Error::Listen(config.listen, error))?;

@@ -21,12 +21,12 @@ struct Program {
 
 impl Program {
     fn start(path: &str, arguments: &[&str]) -> Program {
-        let mut child = Command::new(path)
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the program was built");
+        let child = Command::new(path).args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+        Program::of(child.expect("the program was built"))
+    }
+
+    /// One that was started with its log on a pipe.
+    fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
         let mut program = Program { child, address: nowhere, log, said: Vec::new() };
@@ -235,6 +235,85 @@ fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
         assert!(said.contains(problem), "all problems at once: {said}");
     }
     assert!(!said.contains("secret-"), "{said}");
+}
+
+/// An option that nobody looks at is refused where it decides who may come in.
+#[test]
+fn a_list_of_tokens_that_nobody_reads_does_not_start() {
+    let list = File::new("unread", "secret-1 ann");
+    let given = ["--listen", "127.0.0.1:0", "--tokens-file", list.path()];
+    for auth in [&[][..], &["--auth", "open"], &["--auth", "open-to-anybody"], &["--auth", "open", "--app", "echo"]] {
+        let said = refused(&[&given[..], auth].concat());
+        let rule = format!("tokens_file = {}: with auth = open", list.path());
+        assert!(said.contains(&rule) && said.contains("say --auth tokens, or leave the list out"), "{said}");
+    }
+    // The same by a variable.
+    let refused_by_variable = Command::new(PROGRAM)
+        .args(["--listen", "127.0.0.1:0"])
+        .env("LOBBYD_TOKENS_FILE", list.path())
+        .output()
+        .expect("the program was built");
+    assert_eq!(refused_by_variable.status.code(), Some(2));
+    // An echo knows nobody.
+    let said = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
+    assert!(said.contains("auth = tokens: app = echo asks nobody"), "{said}");
+}
+
+#[test]
+fn the_start_is_logged_with_what_decides_who_may_come_in() {
+    let list = File::new("counted", "secret-1 ann\nsecret-2 bob");
+    let given = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path(), "--app", "verbatim"];
+    let program = Program::start(PROGRAM, &given);
+    let words = format!("lobbyd {} app=verbatim auth=tokens tokens=2 listen=", env!("CARGO_PKG_VERSION"));
+    let line = program.said.iter().find(|line| line.contains(&words)).expect("it is said before it listens");
+    assert!(line.ends_with(&format!("listen={} admin=off", program.address)), "{line}");
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let line = program.said.iter().find(|line| line.contains("app=relay auth=open listen=127.0.0.1:"));
+    assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
+}
+
+#[test]
+fn options_and_variables_without_effect_are_warned_about() {
+    let given = ["--listen", "127.0.0.1:0", "--app", "verbatim", "--journal-sync", "on", "--presence-max", "3"];
+    let more =
+        ["--attempt-burst", "7", "--max-catch-up-ticks", "1", "--token-grace", "1s", "--admin-host", "a.example"];
+    let child = Command::new(PROGRAM)
+        .args(given)
+        .args(more)
+        // What is set to its default may stand in a file that is for all servers.
+        .args(["--max-inbox-bytes", "64KiB"])
+        .env("LOBBYD_MAX_CONECTIONS", "said-in-confidence")
+        .env("LOBBYD_SERVICE_HOST", "10.0.0.1")
+        .env("LOBBYD_AUTH_TIMEOUT", "1s")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut program = Program::of(child.expect("the program was built"));
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    let warnings: Vec<&str> =
+        program.said.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
+    let expected = [
+        "auth_timeout has no effect: the stock applications answer at once",
+        "token_grace has no effect: only the tokens of auth = tokens expire",
+        "presence_max has no effect: app = verbatim tells of nobody's presence",
+        "the variable LOBBYD_MAX_CONECTIONS is not known; do you mean LOBBYD_MAX_CONNECTIONS?",
+        "the variable LOBBYD_SERVICE_HOST is not known",
+        "admin_host = a.example: has no effect while admin is off",
+        "journal_sync = on: has no effect while journal is off",
+        "max_catch_up_ticks = 1: has no effect while tick_hz is off",
+        "attempt_burst = 7: has no effect while attempts_per_minute is unlimited",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for (warning, words) in warnings.iter().zip(expected) {
+        assert!(warning.ends_with(words), "{warning}: {words}");
+    }
+    assert!(!program.said.concat().contains("said-in-confidence"));
+    // Nothing is said of the defaults.
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    assert!(!program.said.iter().any(|line| line.contains(" WARN ")), "{:?}", program.said);
 }
 
 /// Opening a FIFO waits for somebody to write to it, and everybody would wait with it.
@@ -497,7 +576,7 @@ fn a_limit_on_the_size_of_the_log_ends_nothing() {
         assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
     }
     let length = fs::metadata(log.path()).expect("it is there").len();
-    assert!(length > 0 && length % 512 == 0, "the log has come to its limit: {length}");
+    assert!(length > 0 && length.is_multiple_of(512), "the log has come to its limit: {length}");
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
     assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));

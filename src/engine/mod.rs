@@ -463,7 +463,7 @@ impl<A: App> Engine<A> {
             }
             self.tell();
             let brought_about = (self.core.counters.frames_out - frames_out) as usize;
-            work += (1 + brought_about) * (FRAME_WORK + length);
+            work = (1 + brought_about).saturating_mul(FRAME_WORK + length).saturating_add(work);
             if work >= max_work {
                 break;
             }

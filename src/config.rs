@@ -4,7 +4,7 @@
 //! environment, the README's table and the printed limits all come from [`Config::FIELDS`].
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,8 +181,9 @@ config! {
     /// Room, beside free seats, for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
     max_closing: u32 = "256";
 
-    /// Origins of pages that may connect beside the server's `own`, separated by commas, or `any`; others are closed with 4003
-    /// `forbidden_origin`.
+    /// Origins of pages that may connect beside the server's `own`, separated by commas; `loopback` stands for pages of this
+    /// machine, `any` for all. Others are closed with 4003 `forbidden_origin`. When not given, `--auth open` on a loopback
+    /// address makes it `loopback`.
     allowed_origin: Origins = "own";
     /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
     trusted_proxies: u32 = "0";
@@ -312,6 +313,10 @@ config! {
 pub struct Origins {
     /// Whether all may.
     pub any: bool,
+    /// Whether pages of loopback origins may (`http://localhost:5173`, `http://127.0.0.1`, `https://[::1]:8443`), if the
+    /// request calls the server by a loopback name, too. With another name in `Host` the browser may have been led here by
+    /// DNS rebinding.
+    pub loopback: bool,
     /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path; or `null`, which is
     /// what a page without an origin says.
     pub listed: Vec<String>,
@@ -323,7 +328,29 @@ impl Origins {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         self.any
             || authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+            || (self.loopback && is_loopback_page(origin) && is_loopback(host))
             || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+    }
+}
+
+fn is_loopback_page(origin: &str) -> bool {
+    origin.split_once("://").is_some_and(|(scheme, authority)| {
+        ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) && is_loopback(authority)
+    })
+}
+
+/// Whether an authority, a host and perhaps a port, is `localhost` or a loopback address.
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+        None => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        }
     }
 }
 

@@ -209,6 +209,11 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         _ => Auth::Open,
     };
     let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
+    // Trying it out: a page from this machine's own development server. Whatever was said about origins stands.
+    let is_local = auth_word == "open" && config.listen.ip().is_loopback();
+    if is_local && !notices::is_given(matches, "allowed_origin") {
+        config.allowed_origin.loopback = true;
+    }
     let mut warnings = notices::without_effect(matches, &app_word, matches!(auth, Auth::Tokens(_)));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(&auth, Auth::Tokens(tokens) if tokens.is_empty()) {
@@ -320,10 +325,11 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
         Auth::Open => String::new(),
     };
     info!(
-        "lobbyd {} app={} auth={}{tokens} listen={address} admin={}",
+        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={address} admin={}",
         env!("CARGO_PKG_VERSION"),
         options.app_word,
         options.auth_word,
+        show("allowed_origin", &options.config),
         admin.map_or_else(|| "off".into(), |address| address.to_string())
     );
     info!("listening on {address}");
@@ -331,6 +337,11 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
         info!("operators are answered on http://{address}");
     }
     Ok(server)
+}
+
+fn show(name: &str, config: &Config) -> String {
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    (field.show)(config)
 }
 
 /// Which limits are in force, and what memory they can cost.

@@ -15,6 +15,7 @@ use super::drain::{Drain, Partings};
 use super::inbox::Inboxes;
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
+use super::origins::LoggedOrigins;
 use super::rates::{Addresses, Rates, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
@@ -99,6 +100,7 @@ pub(crate) struct Core {
     pub(super) scratch: Vec<u8>,
     /// Where those stand for whom a frame is queued one by one: that changes who is behind.
     pub(super) audience: Vec<u32>,
+    pub(super) logged_origins: LoggedOrigins,
     /// Who records or foretells.
     pub(super) tape: Tape,
 }
@@ -142,6 +144,7 @@ impl Core {
             gathered: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
+            logged_origins: LoggedOrigins::default(),
             tape: Tape::Off,
         }
     }

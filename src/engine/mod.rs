@@ -16,6 +16,7 @@ mod inspect;
 mod keepalive;
 pub(crate) mod member;
 pub(crate) mod operator;
+mod origins;
 mod rates;
 mod sending;
 mod slot;
@@ -694,16 +695,6 @@ impl Core {
             Authorization::Allow(identity) => Ok(identity),
             Authorization::Pending { .. } => unreachable!("whoever waits is not judged"),
         }
-    }
-
-    /// A page of a foreign origin may not use what the browser knows of its visitor (RFC 6455 section 10.2).
-    fn check_origin(&self, request: &Request<'_>) -> Result<(), CloseReason> {
-        let host = request.header("host").unwrap_or_default();
-        let allowed = match request.origin() {
-            Ok(origin) => origin.is_none_or(|origin| self.config.allowed_origin.allow(origin, host)),
-            Err(()) => self.config.allowed_origin.any,
-        };
-        if allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) }
     }
 
     fn wait_for_authorization(&mut self, key: usize, upgrade: Upgrade, code: &str, user: Option<&str>) {

@@ -264,11 +264,13 @@ fn the_start_is_logged_with_what_decides_who_may_come_in() {
     let list = File::new("counted", "secret-1 ann\nsecret-2 bob");
     let given = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path(), "--app", "verbatim"];
     let program = Program::start(PROGRAM, &given);
-    let words = format!("lobbyd {} app=verbatim auth=tokens tokens=2 listen=", env!("CARGO_PKG_VERSION"));
+    let words =
+        format!("lobbyd {} app=verbatim auth=tokens tokens=2 allowed_origin=own listen=", env!("CARGO_PKG_VERSION"));
     let line = program.said.iter().find(|line| line.contains(&words)).expect("it is said before it listens");
     assert!(line.ends_with(&format!("listen={} admin=off", program.address)), "{line}");
     let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let line = program.said.iter().find(|line| line.contains("app=relay auth=open listen=127.0.0.1:"));
+    let line =
+        program.said.iter().find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
     assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
 }
 
@@ -374,6 +376,56 @@ fn rates_and_origins_are_set_by_flags() {
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
+}
+
+/// What a page of `origin` gets from a server that it calls `host`: its second answer, after the upgrade.
+fn page(program: &Program, origin: &str, host: &str) -> String {
+    let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
+    let request =
+        String::from_utf8(request).expect("ASCII").replace("Host: localhost\r\n", &format!("Host: {host}\r\n"));
+    let mut stream = TcpStream::connect(program.address).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut reader = Reader::default();
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
+    first
+}
+
+#[test]
+fn a_page_of_this_machine_may_try_it_out() {
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    let host = program.address.to_string();
+    for origin in ["http://localhost:5173", "http://127.0.0.1:8000", "https://[::1]:8443", "http://localhost"] {
+        assert!(page(&program, origin, &host).contains("welcome"), "{origin}");
+    }
+    for (origin, host) in [
+        ("null", &*host),
+        ("https://game.example", &host),
+        // Led here by DNS rebinding.
+        ("http://localhost:5173", "evil.example"),
+        ("https://game.example", &host),
+    ] {
+        assert!(page(&program, origin, host).contains("forbidden_origin"), "{origin}");
+    }
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    let warnings: Vec<&String> = program.said.iter().filter(|line| line.contains("--allowed-origin")).collect();
+    let expected =
+        ["the origin null", "the origin https://game.example is refused at 127.0.0.1:", "refused at evil.example"];
+    assert_eq!(warnings.len(), expected.len(), "once for each origin: {warnings:?}");
+    for (line, words) in warnings.iter().zip(expected) {
+        assert!(line.contains(" WARN ") && line.contains(words), "{line}: {words}");
+    }
+
+    // Where users are known, or where it was said who may come, nobody else may.
+    let list = File::new("pages", "ann ann");
+    let tokens = ["--auth", "tokens", "--tokens-file", list.path()];
+    let outside = ["--auth", "open-to-anybody"];
+    for given in [&["--allowed-origin", "own"][..], &["--allowed-origin", "https://game.example"], &tokens, &outside] {
+        let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], given].concat());
+        let said = page(&program, "http://localhost:5173", &program.address.to_string());
+        assert!(said.contains("forbidden_origin"), "{given:?}: {said}");
+    }
 }
 
 /// Whoever reads the log may go away; the members must not notice.

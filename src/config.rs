@@ -558,7 +558,8 @@ impl Config {
         require(
             self.journal.as_ref().is_none_or(names_file),
             "journal",
-            "must name a file, such as session in that folder: segments are called session.000001 and so on".into(),
+            "must name a file, not a folder: segments of the journal session are called session.000001 and so on"
+                .into(),
         );
         require(
             self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),

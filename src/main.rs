@@ -179,13 +179,14 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
     if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
         problems.push(format!(
-            "tokens_file = {file}: with auth = {auth_word} nobody reads it, and anybody is let in; say --auth tokens, or \
-             leave the list out"
+            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which lets anybody in; set \
+             --auth tokens, or leave --tokens-file out"
         ));
     }
     if app_word == "echo" && auth_word == "tokens" {
-        problems
-            .push("auth = tokens: app = echo asks nobody for a token; use another --app, or leave --auth out".into());
+        problems.push(
+            "auth = tokens: app = echo lets anybody in without a token; use another --app, or leave --auth out".into(),
+        );
     }
     let auth = match (auth_word.as_str(), &tokens_file) {
         ("tokens", None) => {
@@ -209,7 +210,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         _ => Auth::Open,
     };
     let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
-    // Trying it out: a page from this machine's own development server. Whatever was said about origins stands.
+    // For trying it out: pages of a development server on this machine may connect. An explicit --allowed-origin is kept.
     let is_local = auth_word == "open" && config.listen.ip().is_loopback();
     if is_local && !notices::is_given(matches, "allowed_origin") {
         config.allowed_origin.loopback = true;

@@ -1,4 +1,4 @@
-//! What the program was told that changes nothing: options without effect, and variables that it does not know.
+//! Warnings at the start: options without effect, and unknown environment variables.
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -8,7 +8,7 @@ use lobbyd::Config;
 const VARIABLES: &[&str] =
     &["LOBBYD_APP", "LOBBYD_AUTH", "LOBBYD_TOKENS_FILE", "LOBBYD_ON_APP_PANIC", "LOBBYD_LOG", "LOBBYD_SEED"];
 
-/// Options that were given and have no effect with the application and the authentication chosen, a sentence each.
+/// Returns a warning for each option that has no effect with the chosen application and authentication.
 pub(crate) fn without_effect(matches: &ArgMatches, app: &str, has_tokens: bool) -> Vec<String> {
     let rules = [
         ("auth_timeout", false, "the stock applications answer at once".to_owned()),
@@ -26,8 +26,9 @@ pub(crate) fn is_given(matches: &ArgMatches, name: &str) -> bool {
     matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue)
 }
 
-/// Variables that look like ours and are not, a sentence each. No errors: Kubernetes sets variables such as
-/// `LOBBYD_SERVICE_HOST` in every container beside a service called lobbyd. Their values are not repeated.
+/// Returns a warning for each unknown variable that begins with `LOBBYD_`. These are no errors: Kubernetes sets variables
+/// such as `LOBBYD_SERVICE_HOST` in the containers of a namespace that has a service `lobbyd`. Values are not shown: they
+/// may be secrets.
 pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let known: Vec<String> =
         Config::FIELDS.iter().map(|field| field.variable()).chain(VARIABLES.iter().copied().map(Into::into)).collect();
@@ -46,15 +47,15 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
         .collect()
 }
 
-/// The known name that is most like `name`, unless none is.
+/// Returns the known name with the smallest distance to `name`, unless it is too large.
 fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let distances = known.iter().map(|other| (distance(name, other), other.as_str()));
-    // Of the letters behind the prefix two thirds must be right.
+    // Two thirds of the letters behind the prefix must be right.
     let most = name.len().saturating_sub("LOBBYD_".len()) / 3;
     distances.min().filter(|&(distance, _)| distance <= most.max(1)).map(|(_, other)| other)
 }
 
-/// Levenshtein's: how many letters must be put in, taken out or changed.
+/// Levenshtein distance: letters to insert, remove or replace.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

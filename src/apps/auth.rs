@@ -92,6 +92,11 @@ impl Tokens {
         let mut tokens = Tokens::default();
         let mut problems = Vec::new();
         for (number, line) in text.lines().enumerate() {
+            // In comments, too: a lone CR may be meant as the end of a line.
+            if line.chars().any(|c| c.is_control() && c != '\t') {
+                problems.push(format!("line {}: it holds a control character", number + 1));
+                continue;
+            }
             let line = without_comment(line).trim();
             if line.is_empty() {
                 continue;
@@ -131,10 +136,6 @@ fn without_comment(line: &str) -> &str {
 
 /// Problems repeat no word of the line: where two columns are mistaken for each other, any of them may be the token.
 fn entry(line: &str) -> Result<(String, Identity), String> {
-    // A tab is white space like a blank. Anything else was not typed by anybody.
-    if line.chars().any(|c| c.is_control() && c != '\t') {
-        return Err("it holds a control character".into());
-    }
     let mut words = line.split_whitespace();
     let (Some(token), Some(user)) = (words.next(), words.next()) else {
         return Err("a token is followed by its user".into());

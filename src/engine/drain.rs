@@ -66,7 +66,7 @@ impl Partings {
         self.queue.is_empty()
     }
 
-    /// How many more may be told to go, and until when that holds.
+    /// Goodbyes left in the current batch, and the time of the next batch.
     pub(super) fn numbers(&self) -> (u32, Time) {
         (self.room, self.next_batch)
     }

@@ -1,4 +1,4 @@
-//! Pages of foreign origins: refused, and the operator is told which they are.
+//! Refuses pages of foreign origins, and logs which they are.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::close::CloseReason;
 use crate::time::Time;
 use crate::wire::handshake::Request;
 
-/// How long nothing more is logged of an origin.
+/// Time between two log lines about the same origin.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Origins of which that is remembered. Further ones are not logged before one of them is forgotten: a page, or whoever
-/// claims to be one, chooses what it says, and must not fill the log.
+/// Origins that are remembered. No other is logged until one of them expires: a client chooses what it sends, and must
+/// not fill the log.
 const MAX_ORIGINS: usize = 16;
 
 /// Origins that were logged lately, the oldest first.
@@ -22,7 +22,7 @@ const MAX_ORIGINS: usize = 16;
 pub(super) struct LoggedOrigins(VecDeque<(Time, String)>);
 
 impl LoggedOrigins {
-    /// Whether a refusal of this origin is to be logged now. If so, that is noted.
+    /// Returns whether a refusal of this origin is to be logged now, and remembers it.
     fn is_news(&mut self, now: Time, origin: &str) -> bool {
         while self.0.front().is_some_and(|&(at, _)| at + PAUSE <= now) {
             self.0.pop_front();
@@ -41,7 +41,7 @@ impl Core {
         if request.is_from_allowed_page(&self.config.allowed_origin) {
             return Ok(());
         }
-        // A replay tells nothing new, and its requests may have less in them.
+        // A replay logs nothing: the server did.
         if !matches!(self.tape, Tape::Replaying(_)) {
             let origin = request.origin_for_log();
             if self.logged_origins.is_news(self.now, &origin) {

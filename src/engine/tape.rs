@@ -98,7 +98,7 @@ pub(crate) struct Residue {
     pub(crate) last_epoch: u64,
     pub(crate) closing_ever: u64,
     pub(crate) last_ticket: u64,
-    /// How many goodbyes may be said before when: the batches of [`Partings`](super::drain::Partings).
+    /// Goodbyes left in the current batch, and the time of the next batch: see [`Partings`](super::drain::Partings).
     pub(crate) batch: (u32, Time),
     pub(crate) counters: Counters,
     /// The game's clock; empty when there is none.
@@ -152,7 +152,7 @@ pub(crate) trait Recorder: Any {
     /// Nothing is left to be written.
     fn flushed(&mut self);
     fn length(&self) -> Length;
-    /// Whether so much was recorded since a replay could begin last that another such beginning is small beside it.
+    /// Whether a residue may be written now: enough was recorded since the last one.
     fn affords_start(&self) -> bool;
     /// Goes on elsewhere. With a residue, and what the application says of its state, a replay can begin there.
     fn turn_page(&mut self, start: Option<(&Residue, &[u8])>);

@@ -135,8 +135,10 @@ impl<S: Sink> Recorder<S> {
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
         self.buffer.put_segment(&self.segment);
         if self.buffer.len() - BLOCK_HEADER > MAX_BLOCK {
-            // Nothing is lost: a replay begins with an earlier segment.
-            warn!("what a segment of the journal could begin with takes more than the {MAX_BLOCK} bytes of a block");
+            // A replay can still begin with an earlier segment.
+            warn!(
+                "the state at the beginning of a journal segment exceeds a block ({MAX_BLOCK} bytes) and is left out"
+            );
             self.segment.start = None;
             self.buffer.truncate(BLOCK_HEADER);
             self.buffer.put_segment(&self.segment);
@@ -487,8 +489,8 @@ mod tests {
         }
     }
 
-    /// Users come, say so much, and go, until the server is empty; several times. Returns everything that was sent, and when
-    /// the engine wanted to be called.
+    /// Users connect, talk and leave, until the server is empty, several times. Returns everything that was sent, each answer of
+    /// `poll_timeout`, and the number of segments.
     fn visits(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
         let config = Config {
             user_messages_per_second: Limit::at_most(1),

@@ -1,4 +1,4 @@
-//! Opening files that somebody else has written.
+//! Reads files that operators write: regular files of a bounded size.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,8 +8,7 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Those of the operating system; and when it is something else, such as a FIFO, which would make the loop wait for
-/// somebody to write to it.
+/// Those of the operating system; and when it is something else, such as a FIFO, whose reader waits for a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
@@ -30,7 +29,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// Those of the operating system; and when it is larger, or no regular file.
 pub fn read_file(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take(max as u64 + 1).read_to_end(&mut bytes)?;
+    open(path)?.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() > max {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes")));
     }

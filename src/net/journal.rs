@@ -126,10 +126,10 @@ fn private() -> OpenOptions {
     options
 }
 
-/// Locks the journal `path`: with two servers its segments would belong to two sessions in turn.
+/// Locks the journal `path`, so that no other server writes segments of the same name.
 ///
-/// A file of its own is locked, because segments come and go. It stays when the server ends: whoever removes a locked file
-/// leaves the lock to nobody.
+/// A file of its own is locked, because segments come and go. It is never removed: another server may have opened it
+/// already, and would then lock a file that nobody else can find.
 fn lock(path: &Path) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -139,11 +139,11 @@ fn lock(path: &Path) -> io::Result<File> {
         let error = io::Error::from(error);
         let name = Path::new(&name).display();
         if error.kind() == io::ErrorKind::WouldBlock {
-            let why = format!("another server records in it, which has locked {name}; name another file");
+            let why = format!("another server writes it and has locked {name}; give each server a journal of its own");
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
         }
         // Some network file systems have no locks.
-        warn!("{name} cannot be locked: {error}; no other server may record in this journal");
+        warn!("{name} cannot be locked: {error}; no other server may write this journal");
     }
     Ok(file)
 }

@@ -322,6 +322,7 @@ fn a_list_is_read_as_it_was_meant_or_not_at_all() {
     // The ends of lines of other systems, and a last line without one.
     check_list(b"5ec2e7 ann\r\n\r\n5ec2e8 bob tier=pro\r\n5ec2e9 cid", Ok(3));
     check_list(b"5ec2e7 ann\r5ec2e8 bob\r", Err("line 1: it holds a control character"));
+    check_list(b"# who\r5ec2e7 ann\r", Err("line 1: it holds a control character"));
     check_list(b"5ec2e7\0 ann", Err("line 1: it holds a control character"));
     check_list("5ec2e8 bob\n5ec2e7 \u{7f}ann".as_bytes(), Err("line 2: it holds a control character"));
     check_list(b"\xef\xbb\xbf5ec2e7 ann", Err("it begins with a byte order mark; save it without one"));

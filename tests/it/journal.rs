@@ -796,10 +796,10 @@ fn a_journal_has_one_server() {
     };
     let first = Server::bind(config("session"), Relay::default()).expect("a free port");
     let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
-    assert!(error.contains("session: another server records in it"), "{error}");
+    assert!(error.contains("session: another server writes it"), "{error}");
     // Spelled in another way, it is the same.
     let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
-    assert!(error.contains("another server records in it"), "{error}");
+    assert!(error.contains("another server writes it"), "{error}");
     assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
     let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
     drop(first);

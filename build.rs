@@ -20,7 +20,8 @@ fn main() {
         }
     }
     println!("cargo::rerun-if-changed=src");
-    println!("cargo::rustc-env=LOBBYD_SOURCES={hash:016x}");
+    // Cargo sets it for what it runs, too: under another prefix than that of options.
+    println!("cargo::rustc-env=SOURCES_OF_LOBBYD={hash:016x}");
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {

@@ -4,7 +4,7 @@
 //! environment, the README's table and the printed limits all come from [`Config::FIELDS`].
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -181,8 +181,9 @@ config! {
     /// Room, beside free seats, for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
     max_closing: u32 = "256";
 
-    /// Origins of pages that may connect beside the server's `own`, separated by commas, or `any`; others are closed with 4003
-    /// `forbidden_origin`.
+    /// Origins of pages that may connect beside the server's `own`, separated by commas; `loopback` stands for pages of this
+    /// machine, `any` for all. Others are closed with 4003 `forbidden_origin`. When not given, `--auth open` on a loopback
+    /// address makes it `loopback`.
     allowed_origin: Origins = "own";
     /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
     trusted_proxies: u32 = "0";
@@ -314,6 +315,10 @@ config! {
 pub struct Origins {
     /// Whether all may.
     pub any: bool,
+    /// Whether pages of loopback origins may (`http://localhost:5173`, `http://127.0.0.1`, `https://[::1]:8443`), if the
+    /// request calls the server by a loopback name, too. With another name in `Host` the browser may have been led here by
+    /// DNS rebinding.
+    pub loopback: bool,
     /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path; or `null`, which is
     /// what a page without an origin says.
     pub listed: Vec<String>,
@@ -325,7 +330,29 @@ impl Origins {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         self.any
             || authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
+            || (self.loopback && is_loopback_page(origin) && is_loopback(host))
             || self.listed.iter().any(|listed| listed.eq_ignore_ascii_case(origin))
+    }
+}
+
+fn is_loopback_page(origin: &str) -> bool {
+    origin.split_once("://").is_some_and(|(scheme, authority)| {
+        ["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) && is_loopback(authority)
+    })
+}
+
+/// Whether an authority, a host and perhaps a port, is `localhost` or a loopback address.
+fn is_loopback(authority: &str) -> bool {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
+        None => {
+            host.eq_ignore_ascii_case("localhost")
+                || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+        }
     }
 }
 
@@ -336,7 +363,7 @@ pub struct Bytes(pub usize);
 impl Bytes {
     /// `n` times 1024 bytes.
     pub const fn kib(n: usize) -> Bytes {
-        Bytes(n * 1024)
+        Bytes(n.saturating_mul(1024))
     }
 }
 
@@ -426,6 +453,14 @@ impl Config {
             "max_lifetime",
             "must be at least 1s, or off".into(),
         );
+        for (field, span) in [
+            ("max_lifetime", self.max_lifetime),
+            ("token_grace", Some(self.token_grace)),
+            ("health_interval", self.health_interval),
+            ("stats_interval", self.stats_interval),
+        ] {
+            require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h, which is a year".into());
+        }
         require(
             self.tick_hz.is_none_or(|hz| (1..=1000).contains(&hz)),
             "tick_hz",
@@ -458,6 +493,22 @@ impl Config {
                 field,
                 "must be from 1 to 1048576: with none nobody could be served".into(),
             );
+        }
+        for (field, count, most) in [
+            // More entries than fit into a request head.
+            ("trusted_proxies", self.trusted_proxies, 1 << 16),
+            // What is remembered takes 320 bytes each.
+            ("max_remembered_rates", self.max_remembered_rates, 1 << 24),
+        ] {
+            require(count <= most, field, format!("must be at most {most}"));
+        }
+        for (field, bytes) in [
+            ("max_outbound_bytes", self.max_outbound_bytes),
+            ("outbound_high_mark", self.outbound_high_mark),
+            ("max_inbox_bytes", self.max_inbox_bytes),
+            ("max_linger_bytes", self.max_linger_bytes),
+        ] {
+            require(bytes.0 <= 2 << 30, field, "must be at most 2048MiB".into());
         }
         require(self.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024".into());
         let is_exposed = self.admin.is_some_and(|address| !address.ip().is_loopback());
@@ -502,6 +553,16 @@ impl Config {
             "receive_buffer_bytes",
             "must be at most 16MiB while a journal is written".into(),
         );
+        let names_file = |path: &PathBuf| {
+            let ends = path.as_os_str().as_encoded_bytes().last();
+            path.file_name().is_some() && !ends.is_some_and(|&end| std::path::is_separator(end.into()))
+        };
+        require(
+            self.journal.as_ref().is_none_or(names_file),
+            "journal",
+            "must name a file, not a folder: segments of the journal session are called session.000001 and so on"
+                .into(),
+        );
         require(
             self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),
             "journal_max_bytes",
@@ -521,7 +582,7 @@ impl Config {
             let limited = rate.bound().is_some();
             require(!limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
         }
-        let received = u32::try_from(self.max_message_bytes.0 + 14).unwrap_or(u32::MAX);
+        let received = u32::try_from(self.max_message_bytes.0.saturating_add(14)).unwrap_or(u32::MAX);
         for (field, rate, burst_field, burst) in [
             ("bytes_per_second", self.bytes_per_second, "byte_burst", self.byte_burst),
             ("user_bytes_per_second", self.user_bytes_per_second, "user_byte_burst", self.user_byte_burst),
@@ -565,12 +626,59 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// Fields that are set to something else than their default although nothing looks at them, because another field
+    /// switches off what they belong to. [`Server::bind`](crate::net::Server::bind) warns of them.
+    ///
+    /// ```
+    /// use lobbyd::Config;
+    ///
+    /// let config = Config { journal_sync: true, ..Config::default() };
+    /// assert_eq!(config.without_effect()[0].to_string(), "journal_sync = on: has no effect while journal is off");
+    /// ```
+    pub fn without_effect(&self) -> Vec<Problem> {
+        let unlimited = |limit: Limit| limit == Limit::UNLIMITED;
+        let owners: &[(bool, &str, &[&'static str])] = &[
+            (
+                self.admin.is_none(),
+                "admin is off",
+                &["admin_token_file", "admin_host", "max_admin_connections", "admin_timeout"],
+            ),
+            (
+                self.journal.is_none(),
+                "journal is off",
+                &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
+            ),
+            (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
+            (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
+            (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
+            (unlimited(self.attempts_per_minute), "attempts_per_minute is unlimited", &["attempt_burst"]),
+            (unlimited(self.messages_per_second), "messages_per_second is unlimited", &["message_burst"]),
+            (
+                unlimited(self.user_messages_per_second),
+                "user_messages_per_second is unlimited",
+                &["user_message_burst"],
+            ),
+            (unlimited(self.bytes_per_second), "bytes_per_second is unlimited", &["byte_burst"]),
+            (unlimited(self.user_bytes_per_second), "user_bytes_per_second is unlimited", &["user_byte_burst"]),
+            (unlimited(self.control_per_second), "control_per_second is unlimited", &["control_burst"]),
+        ];
+        let idle = owners.iter().filter(|(is_off, ..)| *is_off);
+        idle.flat_map(|(_, why, fields)| fields.iter().map(move |field| (why, *field)))
+            .map(|(why, field)| Problem {
+                field,
+                value: self.value_of(field),
+                rule: format!("has no effect while {why}"),
+            })
+            .filter(|problem| problem.value != Config::default().value_of(problem.field))
+            .collect()
+    }
+
     /// The largest frame the server itself can be made to send, with its bookkeeping.
     pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
-        let presence = listed * PRESENCE_BYTES_PER_MEMBER;
-        let message = self.max_message_bytes.0 + ENVELOPE_BYTES;
-        message.max(presence) + ENVELOPE_BYTES
+        let presence = listed.saturating_mul(PRESENCE_BYTES_PER_MEMBER);
+        let message = self.max_message_bytes.0.saturating_add(ENVELOPE_BYTES);
+        message.max(presence).saturating_add(ENVELOPE_BYTES)
     }
 
     /// `limit` in each `period`, with a burst; `None` when unlimited.
@@ -607,24 +715,35 @@ impl Config {
     /// `None` when a limit that matters is `unlimited`. The kernel's own buffers are not included; on Linux each
     /// socket may take up to `tcp_rmem[2] + tcp_wmem[2]` more.
     pub fn worst_case_memory(&self) -> Option<u64> {
-        let seats = u64::from(self.max_connections.bound()?);
-        let sockets =
-            seats + u64::from(self.max_pending) + u64::from(self.max_closing) + u64::from(self.accept_per_turn);
+        let seats = u128::from(self.max_connections.bound()?);
+        let [max_message, max_header, receive_buffer, max_outbound, largest_frame, max_inbox] = [
+            self.max_message_bytes.0,
+            self.max_header_bytes.0,
+            self.receive_buffer_bytes.0,
+            self.max_outbound_bytes.0,
+            self.largest_frame(),
+            self.max_inbox_bytes.0,
+        ]
+        .map(|bytes| bytes as u128);
+        let others = [self.max_pending, self.max_closing, self.accept_per_turn].map(u128::from);
+        let sockets = seats + others.iter().sum::<u128>();
         // A message under way is held twice: the frame being received and the fragments before it; growing a buffer
         // can take up to twice what is in it.
-        let message = 3 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let message = 3 * max_message + max_header;
         // Whoever sends more than its work has the rest kept.
-        let inbound = message + self.receive_buffer_bytes.0 as u64;
-        let outbound = self.max_outbound_bytes.0 as u64 + self.largest_frame() as u64;
+        let inbound = message + receive_buffer;
+        let outbound = max_outbound + largest_frame;
         // One message is always kept, however large.
-        let kept = if self.tick_hz.is_some() { self.max_inbox_bytes.0.max(self.max_message_bytes.0) as u64 } else { 0 };
+        let kept = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
         // Of each operator what two requests take, written with escapes, and an answer of the longest page.
-        let request = 7 * self.max_message_bytes.0 as u64 + self.max_header_bytes.0 as u64;
+        let request = 7 * max_message + max_header;
         let operators =
-            if self.admin.is_some() { u64::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
-        let remembered = 2 * u64::from(self.max_remembered_rates) * REMEMBERED_BYTES;
-        let fixed = remembered + operators + (4 * self.receive_buffer_bytes.0) as u64 + (4 << 20);
-        Some(sockets * (inbound + outbound + kept + CONNECTION_BYTES) + fixed)
+            if self.admin.is_some() { u128::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
+        let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
+        let fixed = remembered + operators + 4 * receive_buffer + (4 << 20);
+        // At most 2^33 sockets of at most 2^69 bytes: no step of it wraps. More than can be addressed counts as all of it.
+        let bytes = sockets * (inbound + outbound + kept + CONNECTION_BYTES) + fixed;
+        Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 
     fn value_of(&self, name: &str) -> String {
@@ -634,15 +753,16 @@ impl Config {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+const YEAR: Duration = Duration::from_secs(8760 * 3600);
 /// A member in a `presence_state`: a user id of 128 bytes of which each may need a backslash, the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
 /// What an envelope adds to its payload: names, numbers and a user id, the frame header and the outbox's bookkeeping.
 const ENVELOPE_BYTES: usize = 1024;
 /// Slab entry, seat, user, lobby, map entries and timer of one connection.
-const CONNECTION_BYTES: u64 = 2048;
+const CONNECTION_BYTES: u128 = 2048;
 
 /// A user's or an address's spent rates: the longest name, and its places in the map and in the order.
-const REMEMBERED_BYTES: u64 = 320;
+const REMEMBERED_BYTES: u128 = 320;
 
 #[cfg(test)]
 mod tests {
@@ -653,6 +773,18 @@ mod tests {
         for field in Config::FIELDS {
             assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
         }
+    }
+
+    #[test]
+    fn the_worst_case_of_memory_grows_with_its_limits_and_never_wraps() {
+        let with = |max_connections, max_outbound_bytes| {
+            let config = Config { max_connections, max_outbound_bytes: Bytes(max_outbound_bytes), ..Config::default() };
+            config.worst_case_memory().expect("nothing is unlimited")
+        };
+        let usual = with(Limit::at_most(500), 1 << 18);
+        let many = with(Limit::at_most(u32::MAX - 1), 1 << 18);
+        assert!(usual < many && many < with(Limit::at_most(u32::MAX - 1), 1 << 31));
+        assert_eq!(with(Limit::at_most(u32::MAX - 1), usize::MAX), u64::MAX);
     }
 
     #[test]

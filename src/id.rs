@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use slab::Slab;
+
 /// Names one connection for as long as the process lives.
 ///
 /// `index` is the connection's key in the engine's slab, and so the driver's `mio::Token`; indices are used again.
@@ -68,6 +70,16 @@ impl fmt::Display for SeatId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "s{}", self.0)
     }
+}
+
+/// Removes an entry from a slab. The keys of a slab that has become empty start again at 0: keys, and orders that follow
+/// from them, must not depend on what happened before the server was empty, because a replay can begin there.
+pub(crate) fn remove_keyed<T>(slab: &mut Slab<T>, key: usize) -> T {
+    let removed = slab.remove(key);
+    if slab.is_empty() {
+        slab.clear();
+    }
+    removed
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! Exit 0 stopped on request, 1 failed while running, 2 would not start as configured, 3 the drain deadline cut
 //! connections off. `replay` has codes of its own.
 
+mod notices;
 mod replay;
 mod simulate;
 
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
 use lobbyd::apps::{Auth, Contained, Echo, Relay, Tokens, Verbatim};
-use lobbyd::net::{Error, Server, Status};
+use lobbyd::net::{Error, Server, Status, read_file};
 use lobbyd::{App, Config, DrainTotals};
 use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
 
@@ -35,12 +36,17 @@ fn main() -> ExitCode {
             return ExitCode::from(NOT_STARTED);
         }
     };
+    #[cfg(unix)]
+    if let Err(problem) = outlive_file_limits() {
+        eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
+        return ExitCode::from(NOT_STARTED);
+    }
     if let Err(problem) = log_to_stderr(&options) {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
-    let app = matches.get_one::<String>("app").expect("it has a default");
-    match app.as_str() {
+    options.warnings.iter().for_each(|warning| warn!("{warning}"));
+    match options.app_word.as_str() {
         "relay" => run_contained(&options, Relay::new(options.auth.clone())),
         "verbatim" => run_contained(&options, Verbatim::new(options.auth.clone())),
         "echo" => run_contained(&options, Echo),
@@ -139,6 +145,10 @@ struct Options {
     auth: Auth,
     tokens_file: Option<String>,
     contains_panics: bool,
+    /// How application and authentication are called, for the log.
+    app_word: String,
+    auth_word: String,
+    warnings: Vec<String>,
 }
 
 /// All problems of all fields at once.
@@ -164,8 +174,21 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         problems.extend(more.iter().map(ToString::to_string));
     }
     let seed = matches.get_one("seed").copied();
+    let word = |name: &str| matches.get_one::<String>(name).expect("it has a default").clone();
+    let (app_word, auth_word) = (word("app"), word("auth"));
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
-    let auth = match (matches.get_one::<String>("auth").expect("it has a default").as_str(), &tokens_file) {
+    if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
+        problems.push(format!(
+            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which lets anybody in; set \
+             --auth tokens, or leave --tokens-file out"
+        ));
+    }
+    if app_word == "echo" && auth_word == "tokens" {
+        problems.push(
+            "auth = tokens: app = echo lets anybody in without a token; use another --app, or leave --auth out".into(),
+        );
+    }
+    let auth = match (auth_word.as_str(), &tokens_file) {
         ("tokens", None) => {
             problems.push("auth = tokens: name the list with --tokens-file".into());
             Auth::Open
@@ -187,14 +210,35 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         _ => Auth::Open,
     };
     let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
-    let options = Options { config, level, modules, seed, auth, tokens_file, contains_panics };
+    // For trying it out: pages of a development server on this machine may connect. An explicit --allowed-origin is kept.
+    let is_local = auth_word == "open" && config.listen.ip().is_loopback();
+    if is_local && !notices::is_given(matches, "allowed_origin") {
+        config.allowed_origin.loopback = true;
+    }
+    let mut warnings = notices::without_effect(matches, &app_word, matches!(auth, Auth::Tokens(_)));
+    warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
+    if matches!(&auth, Auth::Tokens(tokens) if tokens.is_empty()) {
+        warnings.push("the list of tokens is empty: nobody can come in".into());
+    }
+    let options =
+        Options { config, level, modules, seed, auth, tokens_file, contains_panics, app_word, auth_word, warnings };
     if problems.is_empty() { Ok(options) } else { Err(problems) }
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
-    let text = std::fs::read_to_string(file).map_err(|error| vec![format!("tokens_file = {file}: {error}")])?;
-    Tokens::parse(&text)
-        .map_err(|problems| problems.into_iter().map(|problem| format!("tokens_file = {file}: {problem}")).collect())
+    let named = |problem: String| format!("tokens_file = {file}: {problem}");
+    let contents = read_file(file.as_ref(), Tokens::MAX_FILE).map_err(|error| vec![named(error.to_string())])?;
+    Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
+}
+
+/// A file at its size limit (`ulimit -f`) is like a full disk: the write fails, and `journal_on_error` says what then. Without
+/// a handler the kernel ends the process.
+#[cfg(unix)]
+fn outlive_file_limits() -> std::io::Result<()> {
+    use std::sync::atomic::AtomicBool;
+
+    static WAS_RAISED: AtomicBool = AtomicBool::new(false);
+    signal_hook::flag::register(signal_hook::consts::SIGXFSZ, &WAS_RAISED).map(drop)
 }
 
 fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
@@ -261,7 +305,7 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
         if server.take_reload()
             && let Some(file) = &options.tokens_file
         {
-            match std::fs::read(file) {
+            match read_file(file.as_ref(), Tokens::MAX_FILE) {
                 Ok(contents) => server.reload(&contents),
                 Err(error) => warn!("the old tokens stay in force: {file}: {error}"),
             }
@@ -276,11 +320,29 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     };
     server.listen_to_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
+    let admin = server.admin_addr().map_err(Error::Poll)?;
+    let tokens = match &options.auth {
+        Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
+        Auth::Open => String::new(),
+    };
+    info!(
+        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={address} admin={}",
+        env!("CARGO_PKG_VERSION"),
+        options.app_word,
+        options.auth_word,
+        show("allowed_origin", &options.config),
+        admin.map_or_else(|| "off".into(), |address| address.to_string())
+    );
     info!("listening on {address}");
-    if let Some(address) = server.admin_addr().map_err(Error::Poll)? {
+    if let Some(address) = admin {
         info!("operators are answered on http://{address}");
     }
     Ok(server)
+}
+
+fn show(name: &str, config: &Config) -> String {
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    (field.show)(config)
 }
 
 /// Which limits are in force, and what memory they can cost.

@@ -29,7 +29,7 @@ impl Random {
         Random { state: [next(), next(), next(), next()] }
     }
 
-    /// What the rest of the sequence follows from.
+    /// The state that the rest of the sequence follows from.
     pub(crate) fn state(&self) -> [u64; 4] {
         self.state
     }

@@ -177,6 +177,16 @@ impl Bucket {
         rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
+    /// All there is to it, for a journal.
+    pub(crate) fn full_at_nanos(self) -> u64 {
+        self.full_at
+    }
+
+    /// The bucket of which [`full_at_nanos`](Self::full_at_nanos) gave that.
+    pub(crate) fn from_full_at_nanos(full_at: u64) -> Bucket {
+        Bucket { full_at }
+    }
+
     /// How long until the bucket is full.
     pub fn full_after(&self, now: Time) -> Duration {
         Duration::from_nanos(self.full_at.saturating_sub(nanos(now)))
@@ -199,16 +209,23 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), ever: 0 }
     }
 
-    /// Remembers somebody who is not remembered yet.
+    /// Remembers somebody, in place of what was remembered of it.
     pub(crate) fn put(&mut self, key: K, value: V) {
         self.ever += 1;
         self.order.insert(self.ever, key.clone());
-        let before = self.entries.insert(key, (self.ever, value));
-        debug_assert!(before.is_none(), "whoever comes back is taken out");
+        // Whoever comes back is taken out, so only a forged journal remembers somebody twice.
+        if let Some((place, _)) = self.entries.insert(key, (self.ever, value)) {
+            self.order.remove(&place);
+        }
         if self.order.len() > self.bound {
             let (_, oldest) = self.order.pop_first().expect("there is one");
             self.entries.remove(&oldest);
         }
+    }
+
+    /// All entries, the oldest first.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.order.values().map(|key| (key, &self.entries[key].1))
     }
 
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {

@@ -277,6 +277,7 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         (Level::Info, "3 tokens read"),
         (Level::Warn, "line 1: a token is followed by its user; "),
         (Level::Debug, "closed: 4001 unauthorized"),
+        (Level::Warn, "a page of the origin http://evil.example is refused at localhost: "),
         (Level::Debug, "answered 400"),
         (Level::Debug, "path: \"/ws/chess\""),
         (Level::Info, "joined user=\"ann\\u{202e}"),
@@ -288,6 +289,8 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         let is_said = kept.iter().any(|(said, _, text)| *said == level && text.contains(words));
         assert!(is_said, "no {level} record says {words}");
     }
+    let refused = kept.iter().filter(|(_, _, text)| text.contains("a page of the origin"));
+    assert_eq!(refused.count(), 1, "an origin is told of once a minute");
     assert!(kept.iter().any(|(level, _, _)| *level == Level::Trace), "the crates below are heard too");
     for (level, target, text) in &kept {
         for token in TOKENS {

@@ -28,7 +28,7 @@ impl Auth {
     /// Takes a new list in place of the old, unless it is wrong or no list is used. Those who are in stay in.
     pub(super) fn reload(&mut self, contents: &[u8]) {
         if let Auth::Tokens(tokens) = self {
-            match str::from_utf8(contents).map_err(|_| vec!["it is not UTF-8".to_owned()]).and_then(Tokens::parse) {
+            match Tokens::read(contents) {
                 // A file that is being written anew is empty for a moment.
                 Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
                 Ok(new) => {
@@ -44,7 +44,8 @@ impl Auth {
 /// Tokens and who they stand for.
 ///
 /// As text one line each: the token, the user, and perhaps `tier=free|pro|enterprise`, `lobby=CODE` and
-/// `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment.
+/// `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment at the start of a line and
+/// after white space; elsewhere it is part of its word.
 ///
 /// ```
 /// use lobbyd::apps::Tokens;
@@ -66,16 +67,37 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
+    /// Bytes of the largest file that the program takes for a list.
+    pub const MAX_FILE: usize = 16 << 20;
+
+    /// Reads a list as it stands in a file.
+    ///
+    /// # Errors
+    ///
+    /// That it is not UTF-8; else as [`parse`](Self::parse).
+    pub fn read(contents: &[u8]) -> Result<Tokens, Vec<String>> {
+        str::from_utf8(contents).map_err(|_| vec!["it is not UTF-8".to_owned()]).and_then(Tokens::parse)
+    }
+
     /// Reads a list.
     ///
     /// # Errors
     ///
     /// All that is wrong, by line. Never a token.
     pub fn parse(text: &str) -> Result<Tokens, Vec<String>> {
+        if text.starts_with('\u{feff}') {
+            // The first token would begin with it.
+            return Err(vec!["it begins with a byte order mark; save it without one".to_owned()]);
+        }
         let mut tokens = Tokens::default();
         let mut problems = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            let line = line.split('#').next().unwrap_or_default().trim();
+            // In comments, too: a lone CR may be meant as the end of a line.
+            if line.chars().any(|c| c.is_control() && c != '\t') {
+                problems.push(format!("line {}: it holds a control character", number + 1));
+                continue;
+            }
+            let line = without_comment(line).trim();
             if line.is_empty() {
                 continue;
             }
@@ -102,6 +124,16 @@ impl Tokens {
     }
 }
 
+fn without_comment(line: &str) -> &str {
+    let mut follows_space = true;
+    let comment = line.find(|c: char| {
+        let begins = c == '#' && follows_space;
+        follows_space = c.is_whitespace();
+        begins
+    });
+    &line[..comment.unwrap_or(line.len())]
+}
+
 /// Problems repeat no word of the line: where two columns are mistaken for each other, any of them may be the token.
 fn entry(line: &str) -> Result<(String, Identity), String> {
     let mut words = line.split_whitespace();
@@ -112,7 +144,13 @@ fn entry(line: &str) -> Result<(String, Identity), String> {
         return Err("the second word is no user id: 1 to 128 bytes without control characters".into());
     }
     let mut identity = Identity::new(user);
+    let mut known: Vec<&str> = Vec::new();
     for (at, word) in words.enumerate() {
+        let name = word.split_once('=').map_or(word, |(name, _)| name);
+        if matches!(name, "tier" | "lobby" | "expires") && known.contains(&name) {
+            return Err(format!("word {} repeats {name}=", at + 3));
+        }
+        known.push(name);
         identity = match word.split_once('=') {
             Some(("tier", "free")) => identity.tier(Rate::FREE),
             Some(("tier", "pro")) => identity.tier(Rate::PRO),

@@ -215,10 +215,12 @@ impl Value for Secrets {
 impl Value for Origins {
     fn parse(text: &str) -> Result<Self, String> {
         if text == "any" {
-            return Ok(Origins { any: true, listed: Vec::new() });
+            return Ok(Origins { any: true, ..Origins::default() });
         }
-        let origins = text.split(',').map(str::trim).filter(|&origin| !origin.is_empty() && origin != "own");
-        let listed: Vec<String> = origins.map(Into::into).collect();
+        let words = text.split(',').map(str::trim);
+        let loopback = words.clone().any(|word| word == "loopback");
+        let listed: Vec<String> =
+            words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
         match listed.iter().find(|origin| {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
             **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
@@ -226,15 +228,17 @@ impl Value for Origins {
             Some(wrong) => {
                 Err(format!("`{wrong}` is not an origin such as https://game.example or http://localhost:8080"))
             }
-            None => Ok(Origins { any: false, listed }),
+            None => Ok(Origins { any: false, loopback, listed }),
         }
     }
 
     fn show(&self) -> String {
-        match (self.any, self.listed.is_empty()) {
+        let loopback = self.loopback.then_some("loopback");
+        let words: Vec<&str> = loopback.into_iter().chain(self.listed.iter().map(String::as_str)).collect();
+        match (self.any, words.is_empty()) {
             (true, _) => "any".into(),
             (false, true) => "own".into(),
-            (false, false) => self.listed.join(","),
+            (false, false) => words.join(","),
         }
     }
 }

@@ -16,6 +16,7 @@ use super::drain::{Drain, Partings};
 use super::inbox::Inboxes;
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
+use super::origins::LoggedOrigins;
 use super::rates::{Addresses, Rates, network_of};
 use super::slot::{Slot, Standing};
 use super::stats::{Counters, Stats};
@@ -26,7 +27,7 @@ use super::wheel::TimerWheel;
 use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
 use crate::config::{Config, Limit};
-use crate::id::ConnId;
+use crate::id::{ConnId, remove_keyed};
 use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation};
 use crate::random::Random;
 use crate::time::Time;
@@ -109,6 +110,7 @@ pub(crate) struct Core {
     pub(super) scratch: Vec<u8>,
     /// Where those stand for whom a frame is queued one by one: that changes who is behind.
     pub(super) audience: Vec<u32>,
+    pub(super) logged_origins: LoggedOrigins,
     /// Who records or foretells.
     pub(super) tape: Tape,
     /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has panicked.
@@ -158,6 +160,7 @@ impl Core {
             gathered: Vec::new(),
             scratch: Vec::new(),
             audience: Vec::new(),
+            logged_origins: LoggedOrigins::default(),
             tape: Tape::Off,
             in_call: Cell::new(false),
         }
@@ -393,7 +396,7 @@ impl Core {
 
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
-        self.slots.remove(id.index());
+        remove_keyed(&mut self.slots, id.index());
         self.note_gone(id);
         Some(id)
     }

@@ -119,6 +119,21 @@ fn severity(reason: CloseReason) -> u8 {
     }
 }
 
+impl Partings {
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Goodbyes left in the current batch, and the time of the next batch.
+    pub(super) fn numbers(&self) -> (u32, Time) {
+        (self.room, self.next_batch)
+    }
+
+    pub(super) fn set_numbers(&mut self, (room, next_batch): (u32, Time)) {
+        (self.room, self.next_batch) = (room, next_batch);
+    }
+}
+
 impl Drain {
     fn waits_for(&self, id: ConnId) -> bool {
         id.generation() <= self.youngest

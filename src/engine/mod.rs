@@ -16,6 +16,7 @@ mod inspect;
 mod keepalive;
 pub(crate) mod member;
 pub(crate) mod operator;
+mod origins;
 mod rates;
 mod sending;
 mod slot;
@@ -496,7 +497,7 @@ impl<A: App> Engine<A> {
             }
             self.tell();
             let brought_about = (self.core.counters.frames_out - frames_out) as usize;
-            work += (1 + brought_about) * (FRAME_WORK + length);
+            work = (1 + brought_about).saturating_mul(FRAME_WORK + length).saturating_add(work);
             if work >= max_work {
                 break;
             }
@@ -727,16 +728,6 @@ impl Core {
             Authorization::Allow(identity) => Ok(identity),
             Authorization::Pending { .. } => unreachable!("whoever waits is not judged"),
         }
-    }
-
-    /// A page of a foreign origin may not use what the browser knows of its visitor (RFC 6455 section 10.2).
-    fn check_origin(&self, request: &Request<'_>) -> Result<(), CloseReason> {
-        let host = request.header("host").unwrap_or_default();
-        let allowed = match request.origin() {
-            Ok(origin) => origin.is_none_or(|origin| self.config.allowed_origin.allow(origin, host)),
-            Err(()) => self.config.allowed_origin.any,
-        };
-        if allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) }
     }
 
     fn wait_for_authorization(&mut self, key: usize, upgrade: Upgrade, code: &str, user: Option<&str>) {

@@ -10,6 +10,7 @@ use super::core::Core;
 use super::member::Speech;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
+use crate::id::remove_keyed;
 use crate::lobby::protocol;
 use crate::rate::{Bucket, Denied, Rate, Remembered};
 use crate::time::Time;
@@ -134,12 +135,21 @@ impl Addresses {
         let here = &mut self.here[key as usize];
         here.connections -= 1;
         if here.connections == 0 {
-            let Here { address, attempts, .. } = self.here.remove(key as usize);
+            let Here { address, attempts, .. } = remove_keyed(&mut self.here, key as usize);
             self.keys.remove(&address);
             if attempts != Bucket::default() {
                 self.gone.put(address, attempts);
             }
         }
+    }
+
+    /// The attempts of addresses without a connection. The address that was left first comes first.
+    pub(crate) fn remembered(&self) -> Vec<(IpAddr, Bucket)> {
+        self.gone.entries().map(|(&address, &attempts)| (address, attempts)).collect()
+    }
+
+    pub(crate) fn remember(&mut self, address: IpAddr, attempts: Bucket) {
+        self.gone.put(address, attempts);
     }
 
     /// Connections of one address.

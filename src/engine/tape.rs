@@ -6,7 +6,9 @@
 
 use std::any::Any;
 use std::io::{self, IoSlice, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use smol_str::SmolStr;
 
 use super::app::{App, Context};
 use super::core::Core;
@@ -18,6 +20,7 @@ use super::{Engine, Start};
 use crate::checksum::Checksum;
 use crate::close::CloseReason;
 use crate::id::ConnId;
+use crate::rate::Bucket;
 use crate::time::Time;
 use crate::wire::handshake::{Facts, Request, Upgrade};
 use crate::wire::http::Refusal;
@@ -87,19 +90,27 @@ pub(crate) enum WroteEnd {
     Failed,
 }
 
-/// What is left of an engine in which nobody is: everything else begins anew from here.
+/// The whole state of an engine without connections: an engine that starts from it goes on as this one does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Residue {
     pub(crate) now: Time,
     pub(crate) unix_at_zero: u64,
-    pub(crate) seed: u64,
+    /// The generator's state.
+    pub(crate) random: [u64; 4],
+    /// The position of the timer wheel.
+    pub(crate) wheel: u64,
     pub(crate) seats_ever: u64,
     pub(crate) last_epoch: u64,
     pub(crate) closing_ever: u64,
     pub(crate) last_ticket: u64,
+    /// Goodbyes left in the current batch, and the time of the next batch: see [`Partings`](super::drain::Partings).
+    pub(crate) batch: (u32, Time),
     pub(crate) counters: Counters,
     /// The game's clock; empty when there is none.
     pub(crate) ticks: Vec<u64>,
+    /// The spent rates of users (messages, bytes) and addresses that have left, the oldest first.
+    pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
+    pub(crate) addresses: Vec<(IpAddr, Bucket)>,
 }
 
 /// Whether a record has become so long that another should begin.
@@ -146,6 +157,8 @@ pub(crate) trait Recorder: Any {
     /// Nothing is left to be written.
     fn flushed(&mut self);
     fn length(&self) -> Length;
+    /// Whether a residue may be written now: enough was recorded since the last one.
+    fn affords_start(&self) -> bool;
     /// Goes on elsewhere. With a residue, and what the application says of its state, a replay can begin there.
     fn turn_page(&mut self, start: Option<(&Residue, &[u8])>);
     fn recording(&self) -> Recording;
@@ -241,20 +254,18 @@ impl<A: App> Engine<A> {
         self.core.tape.recorder().map_or(Ok(()), Recorder::commit)
     }
 
-    /// Begins another part of the record when this one is long enough: at best one with which a replay can begin.
-    ///
-    /// For that everything is forgotten that an engine without connections still knows, which is what those who have
-    /// gone had used up of their rates.
+    /// Begins another part of the record when this one is long enough: at best one with which a replay can begin. That
+    /// changes nothing about the engine.
     pub(crate) fn turn_page(&mut self) {
         let Tape::Recording(recorder) = &self.core.tape else { return };
         let length = recorder.length();
         if length == Length::Short {
             return;
         }
-        let snapshot = if self.core.is_blank() { self.app.snapshot() } else { None };
+        let may_start = self.core.is_blank() && recorder.affords_start();
+        let snapshot = if may_start { self.app.snapshot() } else { None };
         if let Some(snapshot) = snapshot {
             let residue = self.core.residue();
-            self.core.begin_anew(&residue);
             self.core.tape.recorder().expect("it is recording").turn_page(Some((&residue, &snapshot)));
         } else if length == Length::Full {
             self.core.tape.recorder().expect("it is recording").turn_page(None);
@@ -320,6 +331,11 @@ impl<A: App> Engine<A> {
             Input::Shed => self.note_shed(),
             Input::Owner => {}
         }
+    }
+
+    /// The state of an engine in which nobody is.
+    pub(crate) fn residue(&mut self) -> Residue {
+        self.core.residue()
     }
 
     /// Goes on from a moment at which nobody was there.
@@ -446,7 +462,7 @@ impl Core {
     fn is_blank(&self) -> bool {
         let is_beating = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
         let is_empty = self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty();
-        is_empty && !is_beating && self.draining.is_none()
+        is_empty && !is_beating && self.draining.is_none() && self.partings.is_empty()
     }
 
     fn residue(&mut self) -> Residue {
@@ -454,26 +470,35 @@ impl Core {
         Residue {
             now: self.now,
             unix_at_zero: self.unix_at_zero,
-            seed: self.random().next_u64(),
+            random: self.random.state(),
+            wheel: self.wheel.position(),
             seats_ever,
             last_epoch,
             closing_ever: self.closing_ever,
             last_ticket: self.pings.last_ticket(),
+            batch: self.partings.numbers(),
             counters: self.counters.clone(),
             ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
+            users: self.directory.remembered(),
+            addresses: self.addresses.remembered(),
         }
     }
 
     fn begin_anew(&mut self, residue: &Residue) {
-        let start = Start { unix_micros: residue.unix_at_zero, seed: residue.seed };
+        let start = Start { unix_micros: residue.unix_at_zero, seed: 0 };
         let tape = std::mem::take(&mut self.tape);
         *self = Core { tape, ..Core::new(self.config.clone(), self.speech, start) };
         self.now = residue.now;
+        self.random.set_state(residue.random);
+        self.wheel.set_position(residue.wheel, residue.now);
         self.directory.set_numbers(residue.seats_ever, residue.last_epoch);
         self.closing_ever = residue.closing_ever;
         self.pings.set_last_ticket(residue.last_ticket);
+        self.partings.set_numbers(residue.batch);
         self.counters = residue.counters.clone();
         self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
+        residue.users.iter().for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets));
+        residue.addresses.iter().for_each(|&(address, attempts)| self.addresses.remember(address, attempts));
     }
 }
 

@@ -182,6 +182,17 @@ impl TimerWheel {
         unreachable!("a timer is armed, so a bit is set")
     }
 
+    /// The last granule that has expired.
+    pub(crate) fn position(&self) -> u64 {
+        self.granule_now
+    }
+
+    /// Moves an empty wheel to a [`position`](Self::position), which must not lie after `now`.
+    pub(crate) fn set_position(&mut self, position: u64, now: Time) {
+        debug_assert!(self.is_empty());
+        self.granule_now = position.min(now.as_micros() / self.granule);
+    }
+
     /// How many timers are armed.
     pub fn len(&self) -> usize {
         self.len

@@ -12,7 +12,7 @@ use crate::engine::stats::Counters;
 use crate::engine::tape::{Answers, Residue};
 use crate::engine::tick::ClockCommand;
 use crate::id::ConnId;
-use crate::rate::Rate;
+use crate::rate::{Bucket, Rate};
 use crate::time::Time;
 use crate::wire::handshake::{Facts, Upgrade};
 use crate::wire::http::Refusal;
@@ -322,15 +322,32 @@ pub(super) trait Put {
             self.put_slice(text.as_bytes());
         }
         self.put_option(start.as_ref(), |to, (residue, snapshot)| {
-            let Residue { now, unix_at_zero, seed, seats_ever, last_epoch, closing_ever, last_ticket, counters, ticks } = residue;
-            for number in [now.as_micros(), *unix_at_zero, *seed, *seats_ever, *last_epoch, *closing_ever, *last_ticket] {
+            let Residue { now, unix_at_zero, random, wheel, seats_ever, last_epoch, closing_ever, last_ticket, .. } =
+                residue;
+            for number in
+                [now.as_micros(), *unix_at_zero, *wheel, *seats_ever, *last_epoch, *closing_ever, *last_ticket]
+            {
                 to.put_number(number);
             }
+            random.iter().for_each(|word| to.put_number(*word));
+            let Residue { batch: (room, next), counters, ticks, users, addresses, .. } = residue;
+            to.put_number(u64::from(*room));
+            to.put_number(next.as_micros());
             let mut counters = counters.clone();
             to.put_number(counters.all_mut().count() as u64);
             counters.all_mut().for_each(|count| to.put_number(*count));
             to.put_number(ticks.len() as u64);
             ticks.iter().for_each(|number| to.put_number(*number));
+            to.put_number(users.len() as u64);
+            for (user, buckets) in users {
+                to.put_slice(user.as_bytes());
+                buckets.iter().for_each(|bucket| to.put_number(bucket.full_at_nanos()));
+            }
+            to.put_number(addresses.len() as u64);
+            for (address, attempts) in addresses {
+                to.put_ip(*address);
+                to.put_number(attempts.full_at_nanos());
+            }
             to.put_slice(snapshot);
         });
     }
@@ -577,17 +594,25 @@ impl<'a> Cursor<'a> {
         })
     }
 
+    fn bucket(&mut self) -> Read<Bucket> {
+        self.number().map(Bucket::from_full_at_nanos)
+    }
+
     fn residue(&mut self) -> Read<Residue> {
         let mut residue = Residue {
             now: Time::from_micros(self.count()?),
             unix_at_zero: self.count()?,
-            seed: self.number()?,
+            wheel: self.count()?,
             seats_ever: self.count()?,
             last_epoch: self.count()?,
             closing_ever: self.count()?,
             last_ticket: self.count()?,
+            random: [self.number()?, self.number()?, self.number()?, self.number()?],
+            batch: (self.number_as()?, Time::from_micros(self.count()?)),
             counters: Counters::default(),
             ticks: Vec::new(),
+            users: Vec::new(),
+            addresses: Vec::new(),
         };
         let count: usize = self.number_as()?;
         if count != residue.counters.all_mut().count() {
@@ -597,6 +622,13 @@ impl<'a> Cursor<'a> {
             *counter = self.count()?;
         }
         residue.ticks = (0..self.number()?).map(|_| self.count()).collect::<Read<_>>()?;
+        for _ in 0..self.number()? {
+            let user = self.text()?.into();
+            residue.users.push((user, [self.bucket()?, self.bucket()?]));
+        }
+        for _ in 0..self.number()? {
+            residue.addresses.push((self.ip()?, self.bucket()?));
+        }
         Ok(residue)
     }
 }

@@ -50,7 +50,7 @@
 //!
 //! | kind | fields | |
 //! | ---: | --- | --- |
-//! | 1 | session, number, check of the block before, wall time, seed, turn, build, type of the application, configuration, start? | the first of a segment and only there. The configuration is a line `name=value` for each field. A start is what is left of an empty engine (time, wall time at its start, seed, four numbers, counters, the clock of ticks) and a slice of the application's own |
+//! | 1 | session, number, check of the block before, wall time, seed, turn, build, type of the application, configuration, start? | the first of a segment and only there. The configuration is a line `name=value` for each field. A start is the state of an engine without connections and a slice of the application's own. The state: time, wall time at its start, position of the timer wheel, four numbers, the generator's four words, how many goodbyes may be said and when the next batch is due, counters, the clock of ticks, the spent rates of users (name, messages, bytes) and of addresses that have left, the oldest first; each list behind its length |
 //! | 2 | microseconds | time has passed; what follows happens then |
 //! | 3 | address (4 or 6, octets, port; with 6 flow and scope) | a socket was accepted |
 //! | 4 | connection, slice | bytes were received |
@@ -96,7 +96,7 @@ pub use self::replay::{Divergence, Failure, Fault, Replay, Step, Summary, replay
 pub use crate::engine::tape::{Length, Recording};
 
 /// The build whose journals this one replays: its version, and a hash of its sources.
-pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("LOBBYD_SOURCES"));
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
 
 /// Where a journal is written.
 pub trait Sink: 'static {

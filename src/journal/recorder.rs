@@ -7,7 +7,7 @@
 
 use std::io;
 
-use log::error;
+use log::{error, warn};
 
 use super::format::{self, BLOCK_HEADER, Conns, MAGIC, MAX_BLOCK, Put, Segment};
 use super::{BUILD, Length, Recording, Sink, check_of};
@@ -53,6 +53,8 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         conns: Conns::default(),
         max_work: usize::MAX,
         sent: Checksum::new(0),
+        start_bytes: 0,
+        since_start: 0,
         has_input: false,
         is_flushing: false,
         has_sent: false,
@@ -106,6 +108,9 @@ struct Recorder<S: Sink> {
     max_work: usize,
     /// Of everything sent since the segment began.
     sent: Checksum,
+    /// Size of the last start block, with which a replay can begin; and bytes written from there on, that block included.
+    start_bytes: usize,
+    since_start: usize,
     /// Whether something has entered since the last flush.
     has_input: bool,
     is_flushing: bool,
@@ -129,6 +134,18 @@ impl<S: Sink> Recorder<S> {
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
         self.buffer.put_segment(&self.segment);
+        if self.buffer.len() - BLOCK_HEADER > MAX_BLOCK {
+            // A replay can still begin with an earlier segment.
+            warn!(
+                "the state at the beginning of a journal segment exceeds a block ({MAX_BLOCK} bytes) and is left out"
+            );
+            self.segment.start = None;
+            self.buffer.truncate(BLOCK_HEADER);
+            self.buffer.put_segment(&self.segment);
+        }
+        if start.is_some() {
+            (self.start_bytes, self.since_start) = (self.buffer.len(), 0);
+        }
         if let Some(sink) = &mut self.sink {
             sink.begin(self.segment.number)?;
             sink.write(MAGIC, &[])?;
@@ -162,6 +179,7 @@ impl<S: Sink> Recorder<S> {
         header[..4].copy_from_slice(&length);
         header[4..8].copy_from_slice(&length_check.to_le_bytes());
         header[8..].copy_from_slice(&self.chain.to_le_bytes());
+        self.since_start += self.buffer.len() + rest.len();
         let written = sink.write(&self.buffer, rest);
         self.buffer.truncate(BLOCK_HEADER);
         if let Err(error) = written {
@@ -398,6 +416,11 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
         }
     }
 
+    /// Spent rates make a start block megabytes large. So at most half of what is written is start blocks.
+    fn affords_start(&self) -> bool {
+        self.since_start >= 2 * self.start_bytes
+    }
+
     fn turn_page(&mut self, start: Option<(&Residue, &[u8])>) {
         self.seal();
         if self.failed.is_none()
@@ -418,5 +441,133 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
 impl<S: Sink> Drop for Recorder<S> {
     fn drop(&mut self) {
         self.seal();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::Limit;
+    use crate::engine::app::{Authorization, Context, Member, Message, Speech};
+    use crate::engine::operator::{OperatorCommand, Whom};
+    use crate::sim::wire;
+    use crate::wire::frame::Frame;
+    use crate::wire::handshake::Request;
+
+    /// Draws a lot for each that comes, and remembers how many have.
+    struct Lots(u8);
+
+    impl App for Lots {
+        const SPEECH: Speech = Speech::Json;
+
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+
+        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+            self.0 += 1;
+            let lot = cx.random().next_u64();
+            cx.send_to_conn(
+                who.conn(),
+                &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)),
+            );
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+        fn snapshot(&self) -> Option<Vec<u8>> {
+            Some(vec![self.0])
+        }
+    }
+
+    /// Memory in which a new segment is always due. Counts the segments.
+    struct Rotating(u64);
+
+    impl Sink for Rotating {
+        fn begin(&mut self, number: u64) -> io::Result<()> {
+            self.0 = number;
+            Ok(())
+        }
+
+        fn write(&mut self, _: &[u8], _: &[u8]) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn length(&self) -> Length {
+            Length::Full
+        }
+    }
+
+    /// Users connect, talk and leave, until the server is empty, several times. Returns everything that was sent, each answer of
+    /// `poll_timeout`, and the number of segments.
+    fn visits(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
+        let config = Config {
+            user_messages_per_second: Limit::at_most(1),
+            user_message_burst: 3,
+            attempts_per_minute: Limit::at_most(60),
+            attempt_burst: 20,
+            max_remembered_rates: 4,
+            tick_hz: Some(10),
+            max_connections: Limit::at_most(20),
+            drain_batch: 1,
+            ..Config::default()
+        };
+        let start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
+        let (mut engine, mut now) = (Engine::new(config, start, Lots(0)), Time::ZERO);
+        if is_recorded {
+            record(&mut engine, start, Rotating(0)).expect("it can be recorded");
+        }
+        let (mut sent, mut timeouts) = (Vec::new(), Vec::new());
+        for round in 0..12_u64 {
+            let users: Vec<String> = (0..1 + round % 3).map(|user| format!("user{}", (round + user) % 5)).collect();
+            let connect = |user: &String| {
+                let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+                engine.handle_bytes(now, conn, &wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
+                conn
+            };
+            let conns: Vec<ConnId> = users.iter().map(connect).collect();
+            let mut turns = 0;
+            while engine.stats().total_connections > 0 || engine.stats().closing > 0 || turns == 0 {
+                turns += 1;
+                if turns == 1 {
+                    for &conn in &conns {
+                        engine.handle_bytes(now, conn, &wire::text(r#"{"type":"presence","ref":1}"#).repeat(3));
+                    }
+                } else if turns < 9 && round % 2 == 0 {
+                    let whom = Whom::Lobby("chess".into());
+                    let _ = engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false });
+                } else {
+                    // The first to come is not the first to go.
+                    for &conn in conns.iter().rev() {
+                        engine.handle_hangup(now, conn);
+                    }
+                }
+                now = now + Duration::from_millis(7);
+                engine.handle_timeout(now);
+                while let Some(conn) = engine.poll_writable() {
+                    sent.extend_from_slice(conn.to_string().as_bytes());
+                    let _ = engine.write_to(conn, &mut sent);
+                }
+                while engine.poll_closed().is_some() {}
+                timeouts.push(engine.poll_timeout());
+                engine.turn_page();
+            }
+        }
+        (sent, timeouts, finish(&mut engine).map_or(0, |Rotating(segments)| segments))
+    }
+
+    #[test]
+    fn a_server_that_records_does_what_it_does_without() {
+        let (without, timeouts_without, _) = visits(false);
+        let text = String::from_utf8_lossy(&without);
+        for words in ["rate_limited", "presence_state", "lot", "kicked", "429 Too Many Requests"] {
+            assert!(text.contains(words), "{words} is not among it");
+        }
+        let (sent, timeouts, segments) = visits(true);
+        assert!(segments > 30, "{segments}");
+        assert!(sent == without, "a server that records sends something else");
+        assert_eq!(timeouts, timeouts_without);
     }
 }

@@ -387,6 +387,11 @@ impl<A: App, R: Read> Replay<A, R> {
             if !self.engine.is_blank() {
                 return Err(self.differs("nobody should be here when a segment begins, and somebody is".into()));
             }
+            let held = self.engine.residue();
+            // A reload that was not recorded may have left the application, and what it drew, in another state.
+            if held != *residue && self.summary.omitted_reloads == 0 {
+                return Err(self.differs("another state is left where a segment begins with nobody there".into()));
+            }
             self.engine.begin_anew(residue);
         }
         self.conns = Named::default();

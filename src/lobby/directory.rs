@@ -20,7 +20,7 @@ use smol_str::SmolStr;
 use super::presence::{Departure, Presence};
 use crate::close::{CloseReason, LeaveReason};
 use crate::config::{Config, DuplicateLogin, Limit};
-use crate::id::{ConnId, SeatId};
+use crate::id::{ConnId, SeatId, remove_keyed};
 use crate::rate::{Bucket, Remembered};
 
 pub(crate) type SeatKey = usize;
@@ -239,6 +239,16 @@ impl Directory {
         self.users.is_empty() && self.lobbies.is_empty() && self.seats.is_empty()
     }
 
+    /// What users who are not here have used up of their messages and bytes. The user who left first comes first.
+    pub(crate) fn remembered(&self) -> Vec<(SmolStr, [Bucket; 2])> {
+        let entries = self.remembered.entries();
+        entries.map(|(user, &UserMeter { messages, bytes })| (user.clone(), [messages, bytes])).collect()
+    }
+
+    pub(crate) fn remember(&mut self, user: SmolStr, [messages, bytes]: [Bucket; 2]) {
+        self.remembered.put(user, UserMeter { messages, bytes });
+    }
+
     /// How many seats there ever were, and the last epoch.
     pub(crate) fn numbers(&self) -> (u64, u64) {
         (self.seats_ever, self.last_epoch)
@@ -335,7 +345,7 @@ impl Directory {
 
     /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason) {
-        let Seat { id, lobby, user, introduced, .. } = self.seats.remove(seat);
+        let Seat { id, lobby, user, introduced, .. } = remove_keyed(&mut self.seats, seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         let there = &mut self.lobbies[lobby];
@@ -382,11 +392,11 @@ impl Directory {
 
     fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.awaited == 0) {
-            let lobby = self.lobbies.remove(lobby);
+            let lobby = remove_keyed(&mut self.lobbies, lobby);
             self.lobby_keys.remove(&lobby.code);
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.awaited == 0) {
-            let user = self.users.remove(user);
+            let user = remove_keyed(&mut self.users, user);
             self.user_keys.remove(&user.name);
             if user.meter != UserMeter::default() {
                 self.remembered.put(user.name, user.meter);

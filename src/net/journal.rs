@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use log::{info, warn};
 
 use super::clock::Stopwatch;
+use super::files;
 use crate::config::Config;
 use crate::journal::{Length, Recording, Sink};
 
@@ -24,11 +25,17 @@ pub(super) struct Files {
     number: u64,
     length: u64,
     recording: Recording,
+    /// Locked as long as it is open.
+    _lock: File,
 }
 
 impl Files {
     /// The next files of the journal that `config` names. What is there already stays as it is.
     pub(super) fn open(path: &Path, config: &Config) -> io::Result<Files> {
+        if path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
+        }
+        let lock = lock(path)?;
         let number = segments(path)?.last().map_or(0, |(number, _)| *number) + 1;
         Ok(Files {
             path: path.to_owned(),
@@ -38,6 +45,7 @@ impl Files {
             number,
             length: 0,
             recording: Recording::default(),
+            _lock: lock,
         })
     }
 
@@ -105,13 +113,39 @@ fn name(path: &Path, number: u64) -> PathBuf {
     name.into()
 }
 
-/// It holds what members say: nobody else may read it.
+/// Segments hold what members say: nobody else may read them.
 fn create(path: &Path, number: u64) -> io::Result<File> {
+    private().create_new(true).open(name(path, number))
+}
+
+fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(name(path, number))
+    options
+}
+
+/// Locks the journal `path`, so that no other server writes segments of the same name.
+///
+/// A file of its own is locked, because segments come and go. It is never removed: another server may have opened it
+/// already, and would then lock a file that nobody else can find.
+fn lock(path: &Path) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = private().create(true).truncate(false).open(&name)?;
+    #[cfg(unix)]
+    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        let error = io::Error::from(error);
+        let name = Path::new(&name).display();
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let why = format!("another server writes it and has locked {name}; give each server a journal of its own");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+        // Some network file systems have no locks.
+        warn!("{name} cannot be locked: {error}; no other server may write this journal");
+    }
+    Ok(file)
 }
 
 /// A file and its number.
@@ -173,7 +207,7 @@ fn following(path: &Path) -> io::Result<(Option<u64>, Vec<Segment>)> {
 
 /// Whether a segment is the first of its session.
 fn begins_session(segment: &Path) -> io::Result<bool> {
-    Ok(crate::journal::begins_session(&mut File::open(segment)?))
+    Ok(crate::journal::begins_session(&mut files::open(segment)?))
 }
 
 /// Files read one behind the other.
@@ -193,7 +227,7 @@ impl Read for Chain {
                 self.current = None;
             }
             match self.files.pop_front() {
-                Some(next) => self.current = Some(io::BufReader::new(File::open(next)?)),
+                Some(next) => self.current = Some(io::BufReader::new(files::open(&next)?)),
                 None => return Ok(0),
             }
         }

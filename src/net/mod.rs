@@ -7,6 +7,7 @@
 #[cfg(target_os = "linux")]
 mod alarm;
 mod clock;
+mod files;
 mod handle;
 mod journal;
 mod listener;
@@ -26,6 +27,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use self::clock::Clock;
+pub use self::files::read_file;
 use self::handle::Command;
 pub use self::handle::{Busy, Handle};
 use self::journal::Files;
@@ -182,6 +184,7 @@ impl<A: App> Server<A> {
     /// As [`bind`](Server::bind).
     pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
         config.check().map_err(Error::Config)?;
+        config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
         let mut listener =
             Listener::bind(config.listen, receive_bytes).map_err(|error| Error::Listen(config.listen, error))?;

@@ -1,6 +1,5 @@
 //! The operators' sockets: a listener of their own, and the [`Desk`] that answers them.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
@@ -9,6 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::files::read_file;
 use super::listener::{Accepted, Listener};
 use super::{ACCEPT_PAUSE, Error};
 use crate::admin::{self, Desk};
@@ -20,6 +20,9 @@ use crate::time::Time;
 /// The token of the listener; those of its connections begin at [`FIRST`], far above all keys of members' connections.
 pub(super) const LISTENER: Token = Token(usize::MAX - 4);
 pub(super) const FIRST: usize = usize::MAX / 2 + 1;
+
+/// Bytes of the file that holds the operators' token. It holds one line.
+const MAX_TOKEN_FILE: usize = 4096;
 
 /// The rest waits for the next turn.
 const ACCEPTED_PER_TURN: usize = 16;
@@ -48,8 +51,10 @@ impl Operators {
             None => None,
             Some(path) => {
                 let problem = |why: String| Error::Token(path.clone(), why);
-                let text = fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-                Some(admin::Token::read(&text).map_err(|rule| problem(rule.into()))?)
+                let bytes =
+                    read_file(path, MAX_TOKEN_FILE).map_err(|error| problem(format!("cannot be read: {error}")))?;
+                let text = str::from_utf8(&bytes).map_err(|_| problem("is not UTF-8".into()))?;
+                Some(admin::Token::read(text).map_err(|rule| problem(rule.into()))?)
             }
         };
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;

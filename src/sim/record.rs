@@ -5,7 +5,6 @@ use std::io;
 use super::terms::Leases;
 use super::watch::Watched;
 use super::world::{START_MICROS, World};
-use crate::config::Limit;
 use crate::engine::Start;
 use crate::engine::app::App;
 use crate::journal::{self, Failure, Fault, Length, Sink, Summary};
@@ -13,47 +12,38 @@ use crate::random::Random;
 
 /// Segments as short as they may be, so that they end at all sorts of moments.
 #[derive(Default)]
-struct Segments {
-    segments: Vec<Vec<u8>>,
-    /// Whether a segment may begin with nobody there. That forgets rates, which the clients of a run would notice.
-    may_begin_anew: bool,
-}
+struct Segments(Vec<Vec<u8>>);
 
 impl Sink for Segments {
     fn begin(&mut self, number: u64) -> io::Result<()> {
-        self.segments.push(Vec::new());
-        assert_eq!(self.segments.len() as u64, number, "segments are counted from 1");
+        self.0.push(Vec::new());
+        assert_eq!(self.0.len() as u64, number, "segments are counted from 1");
         Ok(())
     }
 
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
-        let segment = self.segments.last_mut().expect("a segment was begun");
+        let segment = self.0.last_mut().expect("a segment was begun");
         segment.extend_from_slice(block);
         segment.extend_from_slice(rest);
         Ok(())
     }
 
     fn length(&self) -> Length {
-        match self.segments.last().map_or(0, Vec::len) {
-            40_000.. => Length::Full,
-            4_000.. if self.may_begin_anew => Length::Ripe,
-            _ => Length::Short,
-        }
+        // A moment at which nobody is there is rare enough to be used always.
+        if self.0.last().map_or(0, Vec::len) < 40_000 { Length::Ripe } else { Length::Full }
     }
 }
 
 impl<A: App> World<A> {
     pub(super) fn record(&mut self, seed: u64) {
         let start = Start { unix_micros: START_MICROS, seed };
-        let may_begin_anew = !self.common.limited && self.engine.config().attempts_per_minute == Limit::UNLIMITED;
-        let segments = Segments { segments: Vec::new(), may_begin_anew };
-        journal::record(&mut self.engine, start, segments).expect("what is drawn can be written");
+        journal::record(&mut self.engine, start, Segments::default()).expect("what is drawn can be written");
     }
 
     /// The journal of the whole run leads to where the run ended; and so does what is left of it when all segments are
     /// deleted that can be.
     pub(super) fn replay(&mut self, again: &dyn Fn() -> A) -> Result<(), String> {
-        let Segments { segments, .. } = journal::finish(&mut self.engine).ok_or("nothing was recorded")?;
+        let Segments(segments) = journal::finish(&mut self.engine).ok_or("nothing was recorded")?;
         self.replay_from(&segments, again())?.ok_or("the journal does not begin with its beginning")?;
         for first in (1..segments.len()).rev() {
             if self.replay_from(&segments[first..], again())?.is_some() {

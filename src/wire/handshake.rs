@@ -10,6 +10,7 @@ use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
 
 use super::http::{Refusal, percent_decode};
+use crate::config::Origins;
 use crate::id::ConnId;
 
 /// The prefix of a subprotocol that carries a token, for browsers, which cannot set `Authorization`.
@@ -70,9 +71,28 @@ impl Request<'_> {
         query_value(self.query, name).expect("read() has decoded the whole query once")
     }
 
+    /// Whether no page asks, or one that may. All that decides about it are the rules and two header fields.
+    pub(crate) fn is_from_allowed_page(&self, rules: &Origins) -> bool {
+        match self.origin() {
+            Ok(None) => true,
+            Ok(Some(origin)) => rules.allow(origin, self.header("host").unwrap_or_default()),
+            Err(()) => rules.any,
+        }
+    }
+
+    /// The values of `Origin`, printable and not long.
+    pub(crate) fn origin_for_log(&self) -> String {
+        for_log(header_values(self.headers, "origin"))
+    }
+
+    /// The value of `Host`, printable and not long.
+    pub(crate) fn host_for_log(&self) -> String {
+        for_log(header_values(self.headers, "host"))
+    }
+
     /// Where the page comes from that asks; `None` when no page asks. Fails when that cannot be told: when there are
     /// several `Origin` lines, or one that is not UTF-8.
-    pub(crate) fn origin(&self) -> Result<Option<&str>, ()> {
+    fn origin(&self) -> Result<Option<&str>, ()> {
         let mut origins = header_values(self.headers, "origin");
         match (origins.next(), origins.next()) {
             (None, _) => Ok(None),
@@ -319,6 +339,14 @@ fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, (
 
 fn header_values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
+/// Header values that anybody may have written, as printable ASCII of a bounded length.
+fn for_log<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
+    const MAX: usize = 200;
+    let joined = values.collect::<Vec<_>>().join(&b", "[..]);
+    let shown = joined[..joined.len().min(MAX)].escape_ascii();
+    if joined.len() > MAX { format!("{shown}…") } else { shown.to_string() }
 }
 
 /// The elements of a comma-separated header, of all its lines (RFC 9110 section 5.6.1).

@@ -35,7 +35,9 @@ impl Refusal {
 
     /// Status 429, with when to come back and what the limit is (draft-ietf-httpapi-ratelimit-headers, in its older form).
     pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
-        let seconds = |span: Duration| span.as_secs() + u64::from(span.subsec_nanos() > 0);
+        // RFC 9111 section 1.2.2: no recipient need understand more seconds. A rate of 0 lets nobody in at any time.
+        const FOREVER: u64 = 1 << 31;
+        let seconds = |span: Duration| span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).min(FOREVER);
         let lines = format!(
             "Retry-After: {}\r\nX-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {remaining}\r\nX-RateLimit-Reset: {}\r\n",
             seconds(retry_after),

@@ -24,17 +24,18 @@ async def results(binary):
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
     try:
         origin = (await asyncio.wait_for(page.stdout.readline(), 10)).decode().strip()
-        # The page comes from another port than lobbyd's: another origin.
-        allowed = ["--allowed-origin", origin]
-        with Lobbyd(binary, *allowed, "--max-per-lobby", 2) as plain, \
-                Lobbyd(binary, *allowed, "--max-connections", 1) as full, \
-                Lobbyd(binary, *allowed, "--health-interval", "2s") as health, \
-                Lobbyd(binary) as stranger:
+        # The page comes from another port than lobbyd's: another origin. On this machine it may connect unless it was said who may.
+        with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
+                Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
+                Lobbyd(binary, "--health-interval", "2s") as health, \
+                Lobbyd(binary, "--allowed-origin", "own") as stranger:
             address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&stranger={stranger.port}"
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", trouble(
                 lambda: health.wait_for_log(r"user=page\b.*\bhealthy latency_ms=\d", 5))
+            yield "the log names the origin that is refused", trouble(
+                lambda: stranger.wait_for_log(rf"the origin {origin} is refused at 127", 5))
             yield "the page is never reported unhealthy", \
                 "unhealthy in the log" if "unhealthy" in health.log() else ""
     finally:

@@ -4,11 +4,12 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use lobbyd::Config;
 use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::{App, Config, Engine, Time};
 
-use crate::scenario::World;
+use crate::scenario::{START, World};
 use crate::witness::Witness;
 
 /// A field and its value, further fields that it takes to hit it, and what happens then. `<n>` stands for so many bytes, and
@@ -310,4 +311,155 @@ fn no_field_is_forgotten() {
     known.sort_unstable();
     fields.sort_unstable();
     assert_eq!(known, fields, "each field of the configuration has one row");
+}
+
+// ---- extreme values ----
+
+/// Values of all kinds, each as small or as large as it can be written, or nearly.
+const EXTREMES: &[&str] = &[
+    "0",
+    "1",
+    "2",
+    "4294967294",
+    "4294967295",
+    "9223372036854775807",
+    "18446744073709551615",
+    "17592186044415MiB",
+    "1024MiB",
+    "2048MiB",
+    "0s",
+    "1ms",
+    "24h",
+    "18446744073709551615ms",
+    "5124095576030h",
+    "unlimited",
+    "off",
+    "on",
+    "reject",
+    "allow",
+    "tick",
+    "continue",
+    "keep",
+    "any",
+    "127.0.0.1:0",
+    "[::]:65535",
+];
+
+/// Configurations in which one value is made extreme.
+const AROUND: &[&[(&str, &str)]] = &[
+    &[],
+    &[("tick_hz", "1000"), ("flush", "tick"), ("admin", "127.0.0.1:1"), ("journal", "session")],
+    // Everything that might be too small beside a large value.
+    &[
+        ("max_outbound_bytes", "2047MiB"),
+        ("outbound_high_mark", "1024MiB"),
+        ("byte_burst", "4294967295"),
+        ("user_byte_burst", "4294967295"),
+        ("max_connections", "1"),
+        ("user_bytes_per_second", "1"),
+        ("user_messages_per_second", "1"),
+        ("attempts_per_minute", "1"),
+        ("health_interval", "24h"),
+        ("max_lifetime", "24h"),
+        ("ping_interval", "24h"),
+        ("drain_deadline", "24h"),
+        ("tick_hz", "1"),
+    ],
+    &[
+        ("messages_per_second", "unlimited"),
+        ("bytes_per_second", "unlimited"),
+        ("max_connections", "unlimited"),
+        ("max_lobbies", "unlimited"),
+        ("max_per_lobby", "unlimited"),
+        ("max_per_user", "unlimited"),
+        ("presence_max", "0"),
+        ("duplicate_login", "allow"),
+    ],
+];
+
+fn set(config: &mut Config, name: &str, value: &str) -> Result<(), String> {
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    (field.set)(config, value)
+}
+
+/// Whatever an operator writes: either no server starts with it, or it serves. In a debug build an overflow panics.
+#[test]
+fn extreme_values_are_refused_or_served() {
+    let (mut refused, mut served) = (0, 0);
+    for around in AROUND {
+        let mut base = Config::default();
+        around.iter().for_each(|(name, value)| set(&mut base, name, value).expect("a value of its kind"));
+        base.check().expect("without an extreme value it is a good one");
+        for field in Config::FIELDS {
+            for value in EXTREMES {
+                let mut config = base.clone();
+                if (field.set)(&mut config, value).is_err() {
+                    continue;
+                }
+                println!("{} = {value} with {around:?}", field.name);
+                // Figures and warnings of what is refused are asked for, too.
+                let _ = (config.worst_case_memory(), config.without_effect());
+                if config.check().is_ok() {
+                    serve(&config, Witness::<true>::default());
+                    serve(&config, Witness::<false>::default());
+                    served += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 200 && served > 1000, "{refused} refused, {served} served");
+}
+
+/// A short life of a server: clients come, talk, ask too much and go; timers and ticks run; time jumps; it drains.
+fn serve<A: App>(config: &Config, app: A) {
+    let mut engine = Engine::new(config.clone(), START, app);
+    let mut now = Time::ZERO;
+    let mut conns = Vec::new();
+    for (user, address) in [("ann", 1), ("ann", 1), ("bob", 2), ("", 3)] {
+        let Ok(conn) = engine.handle_accept(now, ([127, 0, 0, address], 4000).into()) else { continue };
+        let target = format!("/ws/a?token={user}");
+        engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &["X-Forwarded-For: 10.0.0.1"]));
+        conns.push(conn);
+    }
+    let said = [
+        wire::text(r#"{"type":"broadcast","data":"hello","ref":1}"#),
+        wire::text(r#"{"type":"ping","ref":2}"#),
+        wire::text("no JSON"),
+        wire::frame(Opcode::PING, true, b"", [1; 4]),
+        wire::frame(Opcode::BINARY, true, &[7; 300], [1; 4]),
+    ]
+    .concat();
+    for step in 0..12 {
+        settle(&mut engine);
+        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &said));
+        engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
+        settle(&mut engine);
+        now = match step {
+            11 => now + Duration::from_secs(60 * 60 * 24 * 365 * 100),
+            _ if step % 3 == 0 => now + Duration::from_secs(7),
+            _ => engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400))),
+        };
+        engine.handle_timeout(now);
+    }
+    engine.handle_drain(now);
+    for _ in 0..3 {
+        settle(&mut engine);
+        now = engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400)));
+        engine.handle_timeout(now);
+    }
+    conns.iter().for_each(|&conn| engine.handle_hangup(now, conn));
+    engine.handle_stop(now);
+    settle(&mut engine);
+    assert!(engine.is_drained());
+    let _ = engine.stats().line();
+}
+
+fn settle<A: App>(engine: &mut Engine<A>) {
+    while let Some(conn) = engine.poll_writable() {
+        let _ = engine.write_to(conn, &mut std::io::sink());
+    }
+    while engine.poll_closed().is_some() {}
+    engine.check();
 }

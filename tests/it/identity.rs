@@ -299,3 +299,52 @@ fn the_welcome_names_the_rate_of_the_tier() {
         "ann < upgrade, welcome limits={\"max_message_bytes\":65536,\"messages_per_second\":0.25}, presence_state",
     );
 }
+
+/// What a list comes to: its users, or the first thing that is wrong with it.
+#[track_caller]
+fn check_list(contents: &[u8], expected: Result<usize, &str>) {
+    match (Tokens::read(contents), expected) {
+        (Ok(tokens), Ok(count)) => assert_eq!(tokens.len(), count),
+        (Err(problems), Err(words)) => {
+            assert!(problems[0].contains(words), "{problems:?}");
+            assert!(problems.iter().all(|problem| !problem.contains("5ec2e7")), "{problems:?}");
+        }
+        (read, _) => panic!("{:?}: {read:?}", String::from_utf8_lossy(contents)),
+    }
+}
+
+#[test]
+fn a_list_is_read_as_it_was_meant_or_not_at_all() {
+    // A comment begins at the start of a line or behind white space.
+    check_list(b"# who\n5ec2e7 ann # the first\n  \t# more\n5ec2e8 bob\t#the second\n", Ok(2));
+    check_list(b"5ec2e7 ann #", Ok(1));
+    check_list(b"5ec2e7 # ann", Err("line 1: a token is followed by its user"));
+    // The ends of lines of other systems, and a last line without one.
+    check_list(b"5ec2e7 ann\r\n\r\n5ec2e8 bob tier=pro\r\n5ec2e9 cid", Ok(3));
+    check_list(b"5ec2e7 ann\r5ec2e8 bob\r", Err("line 1: it holds a control character"));
+    check_list(b"# who\r5ec2e7 ann\r", Err("line 1: it holds a control character"));
+    check_list(b"5ec2e7\0 ann", Err("line 1: it holds a control character"));
+    check_list("5ec2e8 bob\n5ec2e7 \u{7f}ann".as_bytes(), Err("line 2: it holds a control character"));
+    check_list(b"\xef\xbb\xbf5ec2e7 ann", Err("it begins with a byte order mark; save it without one"));
+    check_list(b"5ec2e7 ann\n5ec2e8 b\xffb", Err("it is not UTF-8"));
+    check_list(b"\xff\xfe5\0", Err("it is not UTF-8"));
+    check_list(b"5ec2e7 ann lobby=a lobby=b", Err("line 1: word 4 repeats lobby="));
+    check_list(b"5ec2e7 ann tier=pro expires=1 tier=free", Err("line 1: word 5 repeats tier="));
+    check_list(b"5ec2e7 ann\n5ec2e7 ann", Err("line 2: the token occurs twice"));
+}
+
+/// A `#` within a word belongs to it: otherwise this `bob` is let into every lobby.
+#[test]
+fn a_number_sign_within_a_word_is_part_of_it() {
+    let mut world = World::new(Config::default(), listed("5ec2e7 bob#7 lobby=chess\na#b ann"));
+    world.run(
+        r#"
+        bob > get /ws/go?token=5ec2e7
+        bob < upgrade, goodbye, close 4001 unauthorized
+        eve > get /ws/chess?token=5ec2e7
+        eve < upgrade, welcome user=bob#7, presence_state
+        ann > get /ws/go?token=a%23b
+        ann < upgrade, welcome user=ann, presence_state
+        "#,
+    );
+}

@@ -420,31 +420,57 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     check(numbers, "", none, &[&*late, &[TIMEOUT], &late, &[TIMEOUT]].concat());
 
     // A start of which one number is too large.
-    let counters = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
-    for wrong in [0, 2, 3, 4, 5, 7, 7 + counters, 7 + counters + 1] {
-        let mut start = vec![1];
-        let ahead = [5_000_000, 7, 3, 9, 2, 1, counters as u64];
-        let ticks = [12, 300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
-        let numbers_of = ahead.into_iter().chain(vec![0; counters]).chain(ticks);
-        for (at, number) in numbers_of.enumerate() {
-            put_number(&mut start, if at == wrong { most } else { number });
-        }
-        start.push(0);
-        check(numbers, "tick_hz=60", &start, &[2, 0x80, 0x80, 4, TIMEOUT]);
+    let ahead = [5_000_000, 500, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0];
+    let ticks = [300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
+    let entries = [2, 0x80, 0x80, 4, TIMEOUT];
+    let first_counter = ahead.len() + 1;
+    for wrong in [0, 1, 2, 3, 4, 5, 10, 11, 12, first_counter, first_counter + COUNTERS - 1, first_counter + COUNTERS] {
+        let start = start_block(ahead, &ticks, &[], Some((wrong, most)));
+        check(numbers, "tick_hz=60", &start, &entries);
     }
+    // Of a start that is good in itself: users twice, more of them than are remembered, and a wheel that is ahead of time.
+    for (config, users) in
+        [("max_remembered_rates=1", &["ann", "ann", "bob"][..]), ("wheel_granule=100ms", &["", "ann"])]
+    {
+        let start = start_block([7, 1 << 61, 3, 9, 2, 1, 0, 0, 0, 0, 1, 1 << 62], &[], users, None);
+        let blocks = [beginning(numbers, journal::BUILD, config, &start), entries.to_vec()];
+        assert!(fault_of(&written(&blocks)).is_none(), "{config}");
+    }
+}
+
+/// Counters of an engine.
+const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
+
+/// What a segment begins with when nobody is there. `ahead` stands before the counters; one number may be `wrong`.
+fn start_block(ahead: [u64; 12], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {
+    let mut start = vec![1];
+    let counters = std::iter::once(COUNTERS as u64).chain(vec![0; COUNTERS]);
+    let numbers = ahead.into_iter().chain(counters).chain([ticks.len() as u64]).chain(ticks.iter().copied());
+    for (at, number) in numbers.enumerate() {
+        put_number(&mut start, wrong.filter(|(wrong, _)| *wrong == at).map_or(number, |(_, number)| number));
+    }
+    put_number(&mut start, users.len() as u64);
+    for user in users {
+        put_number(&mut start, user.len() as u64);
+        start.extend_from_slice(user.as_bytes());
+        put_number(&mut start, u64::MAX);
+        put_number(&mut start, 1);
+    }
+    put_number(&mut start, 1);
+    start.extend_from_slice(&[4, 127, 0, 0, 1]);
+    put_number(&mut start, u64::MAX);
+    // The application's own state.
+    put_number(&mut start, 0);
+    start
 }
 
 /// A clock that stands where no clock comes to, and is told to go on.
 #[test]
 fn a_clock_at_the_end_of_time_harms_nobody() {
     const MOST: u64 = 1 << 62;
-    let counters = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
     // Of the clock: the last tick, since when it shows what, its slowdown, paused, and one step to do; then counts.
-    let clock = [10, MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
-    let mut start = vec![1];
-    let ahead = [0, 7, 3, 9, 2, 1, counters as u64];
-    ahead.into_iter().chain(vec![0; counters]).chain(clock).for_each(|number| put_number(&mut start, number));
-    start.push(0);
+    let clock = [MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
+    let start = start_block([0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
     let resume = [18, 3, 7, 1, 0];
     let entries = [&[13][..], &resume, &[2, 1, 13]].concat();
     let blocks = [beginning([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
@@ -631,7 +657,7 @@ impl Folder {
 
     fn segments(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.0).expect("a folder").map(|entry| entry.expect("an entry").path());
-        let mut paths: Vec<PathBuf> = entries.collect();
+        let mut paths: Vec<PathBuf> = entries.filter(|path| path.extension().is_none_or(|end| end != "lock")).collect();
         paths.sort();
         paths
     }
@@ -759,6 +785,44 @@ fn a_journal_that_cannot_be_begun_does_not_start() {
     let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
     let error = Server::bind(config, Relay::default()).err().expect("there is no such folder");
     assert!(matches!(&error, Error::Journal(..)) && error.to_string().contains("missing/session"), "{error}");
+}
+
+#[test]
+fn a_journal_has_one_server() {
+    let folder = Folder::new("locked");
+    let config = |name: &str| {
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        Config { listen, journal: Some(folder.0.join(name)), ..Config::default() }
+    };
+    let first = Server::bind(config("session"), Relay::default()).expect("a free port");
+    let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
+    assert!(error.contains("session: another server writes it"), "{error}");
+    // Spelled in another way, it is the same.
+    let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
+    assert!(error.contains("another server writes it"), "{error}");
+    assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
+    let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
+    drop(first);
+    let again = Server::bind(config("session"), Relay::default()).expect("the first server has gone");
+    drop((other, again));
+    assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").segments, 1);
+}
+
+#[test]
+fn a_journal_needs_the_name_of_a_file() {
+    let folder = Folder::new("folder");
+    let listen = "127.0.0.1:0".parse().expect("an address");
+    for (path, words) in [
+        (folder.0.join(""), "must name a file"),
+        (folder.0.join(".."), "must name a file"),
+        ("/".into(), "must name a file"),
+        (folder.0.clone(), "it is a folder"),
+    ] {
+        let config = Config { listen, journal: Some(path.clone()), ..Config::default() };
+        let error = Server::bind(config, Relay::default()).err().expect("no file can be named so").to_string();
+        assert!(error.contains(words) && error.contains("journal = "), "{}: {error}", path.display());
+    }
+    assert!(folder.segments().is_empty());
 }
 
 /// What goes out follows from what is in the file by then, so the end of the process loses nothing.

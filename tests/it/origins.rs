@@ -69,12 +69,74 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 }
 
 #[test]
+fn pages_of_this_machine_may_connect_when_that_is_said() {
+    #[track_caller]
+    fn check(origin: &str, host: &str, expected: bool) {
+        let rules = set("allowed_origin", "loopback, https://game.example").expect("a good list").allowed_origin;
+        assert_eq!(rules.allow(origin, host), expected, "{origin} at {host}");
+    }
+    let names = ["localhost", "LocalHost:9001", "127.0.0.1", "127.0.0.1:9001", "127.255.3.4:1", "[::1]", "[::1]:65535"];
+    for host in names {
+        for name in names {
+            check(&format!("http://{name}"), host, true);
+            check(&format!("HTTPS://{name}"), host, true);
+        }
+        check("https://game.example", host, true);
+    }
+    for origin in [
+        "null",
+        "",
+        "localhost",
+        "file://",
+        "file://localhost",
+        "chrome-extension://localhost",
+        "http://localhost.evil.example",
+        "http://evil.example:80",
+        "http://127.0.0.1.evil.example",
+        "http://evil.example@localhost",
+        "http://user:1@localhost",
+        "http://localhost@evil.example:80",
+        "http://localhost:80:80",
+        "http://localhost:",
+        "http://localhost/",
+        "http://localhost, http://evil.example",
+        "http://128.0.0.1",
+        "http://0.0.0.0",
+        "http://0x7f.1",
+        "http://127.1",
+        "http://[::2]",
+        "http://[::1",
+        "http://::1",
+        "http://[::ffff:127.0.0.1]",
+    ] {
+        check(origin, "localhost:9001", false);
+    }
+    for host in ["", "evil.example", "evil.example:9001", "localhost.evil.example", "10.0.0.1:9001", "[::2]:1", "[::]"]
+    {
+        check("http://localhost:5173", host, false);
+        check("http://127.0.0.1", host, false);
+    }
+    check("http://evil.example:9001", "evil.example:9001", true);
+    // The engine keeps to it.
+    check_origin("loopback", "http://127.0.0.1:5173", IN);
+    check_origin("loopback", "null", FORBIDDEN);
+    check_origin("own", "http://127.0.0.1:5173", FORBIDDEN);
+}
+
+#[test]
 fn a_list_of_origins_is_one_of_origins() {
     for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
         let problem = set("allowed_origin", wrong).expect_err(wrong);
         assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
     }
-    for (text, shown) in [("own", "own"), ("any", "any"), ("", "own"), ("own,http://a.example", "http://a.example")] {
+    for (text, shown) in [
+        ("own", "own"),
+        ("any", "any"),
+        ("", "own"),
+        ("own,http://a.example", "http://a.example"),
+        ("own, loopback", "loopback"),
+        ("http://a.example,loopback", "loopback,http://a.example"),
+    ] {
         let config = set("allowed_origin", text).expect(text);
         let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origin").expect("a field");
         assert_eq!((field.show)(&config), shown);

@@ -19,14 +19,21 @@ struct Program {
     said: Vec<String>,
 }
 
+/// A program without the variables that are for the tests.
+fn command(path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.env_remove("LOBBYD_SEEDS").env_remove("LOBBYD_BLESS");
+    command
+}
+
 impl Program {
     fn start(path: &str, arguments: &[&str]) -> Program {
-        let mut child = Command::new(path)
-            .args(arguments)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the program was built");
+        let child = command(path).args(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
+        Program::of(child.expect("the program was built"))
+    }
+
+    /// One that was started with its log on a pipe.
+    fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
         let mut program = Program { child, address: nowhere, log, said: Vec::new() };
@@ -237,6 +244,128 @@ fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
     assert!(!said.contains("secret-"), "{said}");
 }
 
+/// An option without effect is refused if it decides who may come in.
+#[test]
+fn a_list_of_tokens_that_nobody_reads_does_not_start() {
+    let list = File::new("unread", "secret-1 ann");
+    let given = ["--listen", "127.0.0.1:0", "--tokens-file", list.path()];
+    for auth in [&[][..], &["--auth", "open"], &["--auth", "open-to-anybody"], &["--auth", "open", "--app", "echo"]] {
+        let said = refused(&[&given[..], auth].concat());
+        let rule = format!("tokens_file = {}: is read only with auth = tokens, and auth is open", list.path());
+        assert!(said.contains(&rule) && said.contains("set --auth tokens, or leave --tokens-file out"), "{said}");
+    }
+    // The same by a variable.
+    let refused_by_variable = Command::new(PROGRAM)
+        .args(["--listen", "127.0.0.1:0"])
+        .env("LOBBYD_TOKENS_FILE", list.path())
+        .output()
+        .expect("the program was built");
+    assert_eq!(refused_by_variable.status.code(), Some(2));
+    // An echo knows nobody.
+    let said = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
+    assert!(said.contains("auth = tokens: app = echo lets anybody in"), "{said}");
+}
+
+#[test]
+fn the_start_is_logged_with_what_decides_who_may_come_in() {
+    let list = File::new("counted", "secret-1 ann\nsecret-2 bob");
+    let given = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path(), "--app", "verbatim"];
+    let program = Program::start(PROGRAM, &given);
+    let words =
+        format!("lobbyd {} app=verbatim auth=tokens tokens=2 allowed_origin=own listen=", env!("CARGO_PKG_VERSION"));
+    let line = program.said.iter().find(|line| line.contains(&words)).expect("it is said before it listens");
+    assert!(line.ends_with(&format!("listen={} admin=off", program.address)), "{line}");
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let line =
+        program.said.iter().find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
+    assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
+}
+
+#[test]
+fn options_and_variables_without_effect_are_warned_about() {
+    let given = ["--listen", "127.0.0.1:0", "--app", "verbatim", "--journal-sync", "on", "--presence-max", "3"];
+    let more =
+        ["--attempt-burst", "7", "--max-catch-up-ticks", "1", "--token-grace", "1s", "--admin-host", "a.example"];
+    let child = command(PROGRAM)
+        .args(given)
+        .args(more)
+        // What is set to its default may stand in a file that is for all servers.
+        .args(["--max-inbox-bytes", "64KiB"])
+        .env("LOBBYD_MAX_CONECTIONS", "said-in-confidence")
+        .env("LOBBYD_SERVICE_HOST", "10.0.0.1")
+        .env("LOBBYD_AUTH_TIMEOUT", "1s")
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut program = Program::of(child.expect("the program was built"));
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    let warnings: Vec<&str> =
+        program.said.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
+    let expected = [
+        "auth_timeout has no effect: the stock applications answer at once",
+        "token_grace has no effect: only the tokens of auth = tokens expire",
+        "presence_max has no effect: app = verbatim tells of nobody's presence",
+        "the variable LOBBYD_MAX_CONECTIONS is not known; do you mean LOBBYD_MAX_CONNECTIONS?",
+        "the variable LOBBYD_SERVICE_HOST is not known",
+        "admin_host = a.example: has no effect while admin is off",
+        "journal_sync = on: has no effect while journal is off",
+        "max_catch_up_ticks = 1: has no effect while tick_hz is off",
+        "attempt_burst = 7: has no effect while attempts_per_minute is unlimited",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{warnings:?}");
+    for (warning, words) in warnings.iter().zip(expected) {
+        assert!(warning.ends_with(words), "{warning}: {words}");
+    }
+    assert!(!program.said.concat().contains("said-in-confidence"));
+    // Nothing is said of the defaults.
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    assert!(!program.said.iter().any(|line| line.contains(" WARN ")), "{:?}", program.said);
+}
+
+/// Opening a FIFO waits for somebody to write to it, and everybody would wait with it.
+#[cfg(unix)]
+#[test]
+fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
+    let list = File::new("irregular", "secret-1 ann");
+    let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
+    let mut program = Program::start(PROGRAM, &arguments);
+    check_token(&program, "secret-1", Some("ann"));
+
+    let fifo = File::new("fifo", "");
+    fs::remove_file(fifo.path()).expect("it is there");
+    assert!(Command::new("mkfifo").arg(fifo.path()).status().expect("there is a mkfifo").success());
+    let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file"];
+    assert!(refused(&[&tokens[..], &[fifo.path()]].concat()).contains("it is not a regular file"));
+    assert!(refused(&[&tokens[..], &["/dev/zero"]].concat()).contains("it is not a regular file"));
+    let folder = env!("CARGO_TARGET_TMPDIR");
+    assert!(refused(&[&tokens[..], &[folder]].concat()).contains("it is not a regular file"));
+    let operators = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--admin-token-file"];
+    assert!(refused(&[&operators[..], &[fifo.path()]].concat()).contains("it is not a regular file"));
+    let large = File::new("large", &"x".repeat(5000));
+    assert!(refused(&[&operators[..], &[large.path()]].concat()).contains("it is larger than 4096 bytes"));
+    let replayed = Command::new(PROGRAM).args(["replay", fifo.path()]).output().expect("the program was built");
+    assert_eq!(replayed.status.code(), Some(2));
+
+    // The same on SIGHUP: the loop goes on, with the old tokens.
+    fs::rename(fifo.path(), list.path()).expect("it can take its place");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("it is not a regular file"));
+    check_token(&program, "secret-1", Some("ann"));
+    fs::remove_file(list.path()).expect("it is there");
+    let mut contents = "secret-2 bob\n".to_owned();
+    contents.push_str(&"#".repeat(16 << 20));
+    fs::write(list.path(), contents).expect("it can be written");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("it is larger than 16777216 bytes"));
+    check_token(&program, "secret-2", None);
+    fs::write(list.path(), "\u{feff}secret-3 cid").expect("it can be written");
+    program.signal("-HUP");
+    assert!(program.wait_for("the old tokens stay in force").contains("byte order mark"));
+}
+
 #[test]
 fn rates_and_origins_are_set_by_flags() {
     let origins = ["--allowed-origin", "https://game.example"];
@@ -254,6 +383,56 @@ fn rates_and_origins_are_set_by_flags() {
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
+}
+
+/// What a page of `origin` gets from a server that it calls `host`: its second answer, after the upgrade.
+fn page(program: &Program, origin: &str, host: &str) -> String {
+    let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
+    let request =
+        String::from_utf8(request).expect("ASCII").replace("Host: localhost\r\n", &format!("Host: {host}\r\n"));
+    let mut stream = TcpStream::connect(program.address).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut reader = Reader::default();
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
+    first
+}
+
+#[test]
+fn a_page_of_this_machine_may_try_it_out() {
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    let host = program.address.to_string();
+    for origin in ["http://localhost:5173", "http://127.0.0.1:8000", "https://[::1]:8443", "http://localhost"] {
+        assert!(page(&program, origin, &host).contains("welcome"), "{origin}");
+    }
+    for (origin, host) in [
+        ("null", &*host),
+        ("https://game.example", &host),
+        // Led here by DNS rebinding.
+        ("http://localhost:5173", "evil.example"),
+        ("https://game.example", &host),
+    ] {
+        assert!(page(&program, origin, host).contains("forbidden_origin"), "{origin}");
+    }
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    let warnings: Vec<&String> = program.said.iter().filter(|line| line.contains("--allowed-origin")).collect();
+    let expected =
+        ["the origin null", "the origin https://game.example is refused at 127.0.0.1:", "refused at evil.example"];
+    assert_eq!(warnings.len(), expected.len(), "once for each origin: {warnings:?}");
+    for (line, words) in warnings.iter().zip(expected) {
+        assert!(line.contains(" WARN ") && line.contains(words), "{line}: {words}");
+    }
+
+    // Where users are known, or where it was said who may come, nobody else may.
+    let list = File::new("pages", "ann ann");
+    let tokens = ["--auth", "tokens", "--tokens-file", list.path()];
+    let outside = ["--auth", "open-to-anybody"];
+    for given in [&["--allowed-origin", "own"][..], &["--allowed-origin", "https://game.example"], &tokens, &outside] {
+        let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], given].concat());
+        let said = page(&program, "http://localhost:5173", &program.address.to_string());
+        assert!(said.contains("forbidden_origin"), "{given:?}: {said}");
+    }
 }
 
 /// Whoever reads the log may go away; the members must not notice.
@@ -404,10 +583,98 @@ fn without_descriptors_it_sheds_and_goes_on() {
 }
 
 fn remove_segments(path: &str) {
+    let _ = fs::remove_file(format!("{path}.lock"));
     for number in 1.. {
         if fs::remove_file(format!("{path}.{number:06}")).is_err() {
             assert!(number > 3, "there were several");
             return;
         }
     }
+}
+
+// ---- no room for another byte ----
+
+/// A server whose files may not grow beyond 40 blocks, and what an echo hears of 100 messages of 2000 bytes: how many.
+#[cfg(unix)]
+fn echoes_with_limited_files(program: &mut Program) -> usize {
+    let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
+    let text = "x".repeat(2000);
+    for heard in 0..100 {
+        let mut bytes = [0; 4096];
+        if stream.write_all(&wire::text(&text)).is_err() {
+            return heard;
+        }
+        loop {
+            match reader.next().expect("the server keeps to the protocol") {
+                Some(received) => break assert_eq!(received, Received::Text(text.clone())),
+                None => match stream.read(&mut bytes) {
+                    Ok(n) if n > 0 => reader.push(&bytes[..n]),
+                    _ => return heard,
+                },
+            }
+        }
+    }
+    100
+}
+
+/// The kernel says so by SIGXFSZ, which ends a process that does not expect it. It is a full disk like any other.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_is_a_full_disk() {
+    let folder = File::new("limited-files", "");
+    let limited = ["-c", "ulimit -f 40 && exec \"$0\" \"$@\"", PROGRAM];
+    let arguments = ["--listen", "127.0.0.1:0", "--app", "echo", "--bytes-per-second", "unlimited"];
+    let journal = ["--journal", folder.path(), "--journal-on-error"];
+    for (policy, code) in [("stop", 1), ("continue", 0)] {
+        let mut program = Program::start("sh", &[&limited[..], &arguments, &journal, &[policy]].concat());
+        let heard = echoes_with_limited_files(&mut program);
+        if policy == "stop" {
+            assert!((5..50).contains(&heard), "{heard} messages were served");
+        } else {
+            assert_eq!(heard, 100, "it goes on without a journal");
+            program.signal("-TERM");
+        }
+        assert_eq!(program.exit_code(), Some(code), "{:?}", program.said);
+        let said = program.said.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
+        assert_eq!(said, 1, "{:?}", program.said);
+    }
+    // What was recorded before ends with a whole block.
+    for number in [1, 2] {
+        let journal = format!("{}.{number:06}", folder.path());
+        let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
+        let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(replayed.status.success() && !said.contains("torn"), "{said}");
+        fs::remove_file(journal).expect("it is there");
+    }
+    let _ = fs::remove_file(format!("{}.lock", folder.path()));
+}
+
+/// The log too may be a file that can take no more.
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_the_log_ends_nothing() {
+    let log = File::new("limited-log", "");
+    let command = format!("ulimit -f 4 && exec \"$0\" \"$@\" 2>'{}'", log.path());
+    let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
+    let mut child = Command::new("sh").args(arguments).spawn().expect("there is a shell");
+    let address = loop {
+        let said = fs::read_to_string(log.path()).expect("the log is UTF-8");
+        if let Some((_, rest)) = said.split_once("listening on ")
+            && let Some((address, _)) = rest.split_once('\n')
+        {
+            break address.parse::<SocketAddr>().expect("an address");
+        }
+        assert!(child.try_wait().expect("it can be asked").is_none(), "it has ended: {said}");
+        std::thread::yield_now();
+    };
+    for user in 0..50 {
+        let mut stream = TcpStream::connect(address).expect("it listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("it reads");
+        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+    }
+    let length = fs::metadata(log.path()).expect("it is there").len();
+    assert!(length > 0 && length.is_multiple_of(512), "the log has come to its limit: {length}");
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("there is a kill").success());
+    assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
 }

@@ -719,3 +719,17 @@ fn what_is_remembered_is_part_of_the_memory_at_worst() {
     let with = |max_remembered_rates| Config { max_remembered_rates, ..Config::default() }.worst_case_memory();
     assert!(with(1 << 20) > with(0).map(|bytes| bytes + (256 << 20)), "some hundred bytes for each");
 }
+
+/// Whoever may never come is told so in a number that every client understands.
+#[test]
+fn a_rate_of_no_attempts_lets_nobody_in() {
+    let config = Config { attempts_per_minute: Limit::at_most(0), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.open("ann");
+    world.send("ann", &wire::upgrade_request("/ws/chess?token=ann", &[]));
+    let mut answer = Vec::new();
+    let conn = world.engine.poll_writable().expect("it is answered");
+    world.engine.write_to(conn, &mut answer).expect("a vector takes everything");
+    let answer = String::from_utf8(answer).expect("ASCII");
+    assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nRetry-After: 2147483648\r\n"), "{answer}");
+}

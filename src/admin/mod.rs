@@ -307,7 +307,7 @@ impl Client {
             }
             routes::read(request)
         });
-        let is_command = matches!(ask, Ok(Ask::Do(_)));
+        let (is_read, is_command) = (ask.is_ok(), matches!(ask, Ok(Ask::Do(_))));
         let outcome = match ask {
             Ok(ask) => routes::carry_out(engine, now, ask),
             Err(answer) => Outcome::Answer(answer),
@@ -315,6 +315,8 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let Request { method, path, .. } = request;
+                // A path that means nothing may hold anything, even the token.
+                let path = if is_read { path } else { "-" };
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

@@ -299,6 +299,7 @@ impl Core {
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
         self.slots.remove(id.index());
+        self.tape.forget(id);
         self.note_gone(id);
         Some(id)
     }

@@ -283,7 +283,7 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
         }
     }
 
-    fn asked(&mut self, asked: Result<&Facts<'_>, &Refusal>) {
+    fn asked(&mut self, asked: Result<&Facts, &Refusal>) {
         if self.failed.is_some() {
             return;
         }

@@ -292,7 +292,7 @@ impl Core {
         self.wheel.disarm(key);
         self.gone.push_back(id);
         if let Some(address) = self.slots[key].address {
-            self.addresses.left(address);
+            self.addresses.left(address, self.now);
         }
     }
 
@@ -327,8 +327,8 @@ impl Core {
         let replaced = self.directory.seat_to_replace(user).map(|own| self.directory.seat(own).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.index()));
         let Joined { seat, took_over, gave_up } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
-            None => self.directory.join(code, user, id, unix)?,
+            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, self.now, unix)?,
+            None => self.directory.join(code, user, id, self.now, unix)?,
         };
         if let Some(old) = took_over.or(gave_up) {
             let member = replaced.expect("a seat's connection is seated");

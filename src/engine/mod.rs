@@ -259,7 +259,7 @@ impl<A: App> Engine<A> {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
-                    self.core.directory.cancel(reservation);
+                    self.core.directory.cancel(reservation, self.core.now);
                 }
                 Err(reason)
             }

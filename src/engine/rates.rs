@@ -130,15 +130,13 @@ impl Addresses {
         })
     }
 
-    pub(crate) fn left(&mut self, key: AddressKey) {
+    pub(crate) fn left(&mut self, key: AddressKey, now: Time) {
         let here = &mut self.here[key as usize];
         here.connections -= 1;
         if here.connections == 0 {
             let Here { address, attempts, .. } = self.here.remove(key as usize);
             self.keys.remove(&address);
-            if attempts != Bucket::default() {
-                self.gone.put(address, attempts);
-            }
+            self.gone.put(now, address, attempts, attempts.full_at());
         }
     }
 
@@ -152,6 +150,12 @@ impl Addresses {
         assert_eq!(self.here.len(), self.keys.len());
         self.here.len()
     }
+}
+
+/// The rate of a connection, unless it is its user's too: then the user's bucket, from which all of the user's connections
+/// spend, is never the fuller one, and decides alone.
+fn beside(user: Option<Rate>, own: Option<Rate>) -> Option<Rate> {
+    own.filter(|_| own != user)
 }
 
 /// What counts as one address.
@@ -186,7 +190,7 @@ impl Core {
         let charged = match seat.filter(|_| user.is_some()) {
             Some(seat) => {
                 let shared = &mut directory.meter_of(seat).bytes;
-                Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
+                Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, beside(user, own)), (shared, user)])
             }
             None => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
         };
@@ -212,7 +216,8 @@ impl Core {
         }
     }
 
-    /// Charges a message, to its connection and to its user.
+    /// Charges a message, to its connection and to its user. An identity's own rate counts as both, so that no lower one of a
+    /// user undercuts it.
     pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
         let Core { slots, directory, now, rates, .. } = self;
         let slot = &mut slots[key];
@@ -226,7 +231,7 @@ impl Core {
         match seat.filter(|_| user.is_some()) {
             Some(seat) => {
                 let shared = &mut directory.meter_of(seat).messages;
-                Bucket::take_from_all(*now, 1, [(&mut meter.messages, own), (shared, user)])
+                Bucket::take_from_all(*now, 1, [(&mut meter.messages, beside(user, own)), (shared, user)])
             }
             None => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
         }

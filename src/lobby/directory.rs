@@ -22,6 +22,7 @@ use crate::close::{CloseReason, LeaveReason};
 use crate::config::{Config, DuplicateLogin, Limit};
 use crate::id::{ConnId, SeatId};
 use crate::rate::{Bucket, Remembered};
+use crate::time::Time;
 
 pub(crate) type SeatKey = usize;
 pub(crate) type LobbyKey = usize;
@@ -94,6 +95,13 @@ impl UserSeats {
 pub(crate) struct UserMeter {
     pub(crate) messages: Bucket,
     pub(crate) bytes: Bucket,
+}
+
+impl UserMeter {
+    /// When there is nothing to be made up any more.
+    fn full_at(&self) -> Time {
+        self.messages.full_at().max(self.bytes.full_at())
+    }
 }
 
 #[derive(Debug)]
@@ -270,10 +278,10 @@ impl Directory {
     }
 
     /// Takes a promised seat back.
-    pub(crate) fn cancel(&mut self, reservation: Reservation) {
+    pub(crate) fn cancel(&mut self, reservation: Reservation, now: Time) {
         let Reservation { lobby, user, .. } = reservation;
         self.take_back(reservation);
-        self.forget_if_empty(lobby, user);
+        self.forget_if_empty(lobby, user, now);
     }
 
     fn take_back(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
@@ -284,8 +292,15 @@ impl Directory {
         self.reserved -= usize::from(in_server);
     }
 
-    /// Gives `conn` a seat in the lobby `code` for `user`. `now` in microseconds since the Unix epoch.
-    pub(crate) fn join(&mut self, code: &str, user: &str, conn: ConnId, now: u64) -> Result<Joined, CloseReason> {
+    /// Gives `conn` a seat in the lobby `code` for `user`. `unix` is `now` in microseconds since the Unix epoch.
+    pub(crate) fn join(
+        &mut self,
+        code: &str,
+        user: &str,
+        conn: ConnId,
+        now: Time,
+        unix: u64,
+    ) -> Result<Joined, CloseReason> {
         self.admits(code, Some(user))?;
         let to_take_over = self.seat_to_take_over(code, user);
         let user = self.user(user);
@@ -301,11 +316,11 @@ impl Directory {
         self.users[user].awaited += 1;
         let gave_up = own.map(|own| {
             let conn = self.seats[own].conn;
-            self.leave(own, LeaveReason::Replaced);
+            self.leave(own, LeaveReason::Replaced, now);
             conn
         });
         self.users[user].awaited -= 1;
-        let lobby = self.lobby(code, now);
+        let lobby = self.lobby(code, unix);
         self.seats_ever += 1;
         let id = SeatId(self.seats_ever);
         let seat = self.seats.insert(Seat { id, conn, lobby, introduced: false, user });
@@ -324,17 +339,18 @@ impl Directory {
         code: &str,
         user: &str,
         conn: ConnId,
-        now: u64,
+        now: Time,
+        unix: u64,
     ) -> Result<Joined, CloseReason> {
         let Reservation { lobby, user: promised, .. } = reservation;
         self.take_back(reservation);
-        let joined = self.join(code, user, conn, now);
-        self.forget_if_empty(lobby, promised);
+        let joined = self.join(code, user, conn, now, unix);
+        self.forget_if_empty(lobby, promised, now);
         joined
     }
 
     /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
-    pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason) {
+    pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
         let Seat { id, lobby, user, introduced, .. } = self.seats.remove(seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
@@ -343,7 +359,7 @@ impl Directory {
         there.members.remove(place);
         there.conns.remove(place);
         there.presence.left(introduced, Departure { user: name, seat: id, reason });
-        self.forget_if_empty(lobby, user);
+        self.forget_if_empty(lobby, user, now);
     }
 
     fn user(&mut self, name: &str) -> UserKey {
@@ -380,7 +396,7 @@ impl Directory {
         lobby
     }
 
-    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey) {
+    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.awaited == 0) {
             let lobby = self.lobbies.remove(lobby);
             self.lobby_keys.remove(&lobby.code);
@@ -388,9 +404,7 @@ impl Directory {
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.awaited == 0) {
             let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
-            if user.meter != UserMeter::default() {
-                self.remembered.put(user.name, user.meter);
-            }
+            self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
     }
 

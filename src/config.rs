@@ -693,7 +693,7 @@ const ENVELOPE_BYTES: usize = 1024;
 const CONNECTION_BYTES: u64 = 2048;
 
 /// A user's or an address's spent rates: the longest name, and its places in the map and in the order.
-const REMEMBERED_BYTES: u64 = 320;
+const REMEMBERED_BYTES: u64 = 360;
 
 #[cfg(test)]
 mod tests {

@@ -167,6 +167,11 @@ impl Bucket {
         }
     }
 
+    /// Makes it no fuller than `other`.
+    pub(crate) fn lower_to(&mut self, other: Bucket) {
+        self.full_at = self.full_at.max(other.full_at);
+    }
+
     /// How many could be taken now.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
         if rate.count == 0 || rate.period == 0 {

@@ -349,6 +349,7 @@ impl Core {
             taken_over_word(took_over)
         );
         self.pending.remove(&id.generation);
+        self.share_bytes(key, seat);
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);

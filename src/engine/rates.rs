@@ -10,6 +10,7 @@ use super::core::Core;
 use super::member::Speech;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
+use crate::lobby::directory::SeatKey;
 use crate::lobby::protocol;
 use crate::rate::{Bucket, Denied, Rate, Remembered};
 use crate::time::Time;
@@ -25,15 +26,23 @@ pub(crate) struct Rates {
     control: Option<Rate>,
     attempt: Option<Rate>,
     strike: Rate,
+    /// Whether a user is limited, and to the rate of one connection. Then the user's bucket, from which all of its connections
+    /// spend, is never fuller than that of one of them, and is charged alone.
+    is_message_same: bool,
+    is_byte_same: bool,
 }
 
 impl Rates {
     pub(crate) fn new(config: &Config) -> Rates {
+        let (message, user_message) = (config.message_rate(), config.user_message_rate());
+        let (byte, user_byte) = (config.byte_rate(), config.user_byte_rate());
         Rates {
-            message: config.message_rate(),
-            user_message: config.user_message_rate(),
-            byte: config.byte_rate(),
-            user_byte: config.user_byte_rate(),
+            message,
+            user_message,
+            byte,
+            user_byte,
+            is_message_same: message.is_some() && message == user_message,
+            is_byte_same: byte.is_some() && byte == user_byte,
             control: config.control_rate(),
             attempt: config.attempt_rate(),
             strike: Rate::new(1, Duration::from_secs(1), config.max_rate_strikes),
@@ -152,12 +161,6 @@ impl Addresses {
     }
 }
 
-/// The rate of a connection, unless it is its user's too: then the user's bucket, from which all of the user's connections
-/// spend, is never the fuller one, and decides alone.
-fn beside(user: Option<Rate>, own: Option<Rate>) -> Option<Rate> {
-    own.filter(|_| own != user)
-}
-
 /// What counts as one address.
 pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -187,12 +190,16 @@ impl Core {
         let seat = slot.seat();
         let meter = &mut slot.meter;
         meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        let charged = match seat.filter(|_| user.is_some()) {
-            Some(seat) => {
+        let charged = match seat {
+            Some(seat) if rates.is_byte_same => {
                 let shared = &mut directory.meter_of(seat).bytes;
-                Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, beside(user, own)), (shared, user)])
+                Bucket::take_from_all(*now, meter.owed, [(shared, user)])
             }
-            None => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
+            Some(seat) if user.is_some() => {
+                let shared = &mut directory.meter_of(seat).bytes;
+                Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
+            }
+            _ => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
         };
         meter.set_over(charged.err());
         let Err(over) = charged else {
@@ -204,6 +211,13 @@ impl Core {
         if seat.is_some() && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
             self.rate_limited(key, None, over);
+        }
+    }
+
+    /// A connection has taken `seat`. What its request took from its own bucket is missing in its user's from now on.
+    pub(super) fn share_bytes(&mut self, key: usize, seat: SeatKey) {
+        if self.rates.is_byte_same {
+            self.directory.meter_of(seat).bytes.lower_to(self.slots[key].meter.bytes);
         }
     }
 
@@ -227,13 +241,17 @@ impl Core {
             return Err(over);
         }
         let tier = meter.tier();
-        let (own, user) = (tier.or(rates.message), tier.or(rates.user_message));
-        match seat.filter(|_| user.is_some()) {
-            Some(seat) => {
+        let (own, user) = (tier.or(rates.message), rates.user_message);
+        match seat {
+            Some(seat) if rates.is_message_same || tier.is_some() => {
                 let shared = &mut directory.meter_of(seat).messages;
-                Bucket::take_from_all(*now, 1, [(&mut meter.messages, beside(user, own)), (shared, user)])
+                Bucket::take_from_all(*now, 1, [(shared, own)])
             }
-            None => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
+            Some(seat) if user.is_some() => {
+                let shared = &mut directory.meter_of(seat).messages;
+                Bucket::take_from_all(*now, 1, [(&mut meter.messages, own), (shared, user)])
+            }
+            _ => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
         }
     }
 

@@ -322,7 +322,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         }
     }
     heads.push(head("/ws/chess?token=known", &[&format!("{s}: x")]));
-    heads.push(head("/ws/chess?token=known", &[&format!("{s}")]));
+    heads.push(head("/ws/chess?token=known", &[s]));
     heads.push(head("/ws/chess?token=known", &["X: y", &format!(" {s}")]));
     heads.push(format!("{s} /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n"));
     heads.push(format!("POST /{s} HTTP/1.1\r\nHost: {s}\r\n\r\n"));

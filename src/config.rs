@@ -47,6 +47,40 @@ impl Limit {
     }
 }
 
+/// A limit of one user, over all its connections.
+///
+/// ```
+/// use lobbyd::{Config, Limit};
+///
+/// let config = Config { messages_per_second: Limit::at_most(10), ..Config::default() };
+/// assert_eq!(config.user_messages_per_second.or(config.messages_per_second), Limit::at_most(10));
+/// let config = Config { user_messages_per_second: Limit::UNLIMITED.into(), ..config };
+/// assert_eq!(config.user_messages_per_second.or(config.messages_per_second), Limit::UNLIMITED);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerUser<T> {
+    /// The same as for one connection.
+    Same,
+    /// One of its own.
+    Own(T),
+}
+
+impl<T> PerUser<T> {
+    /// The limit, where that of one connection is `connection`.
+    pub fn or(self, connection: T) -> T {
+        match self {
+            PerUser::Same => connection,
+            PerUser::Own(limit) => limit,
+        }
+    }
+}
+
+impl<T> From<T> for PerUser<T> {
+    fn from(limit: T) -> PerUser<T> {
+        PerUser::Own(limit)
+    }
+}
+
 /// What happens when a user who holds a seat connects again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateLogin {
@@ -219,25 +253,25 @@ config! {
     messages_per_second: Limit = "60";
     /// Messages at once of one connection.
     message_burst: u32 = "120";
-    /// Messages per second of one user, over all its connections, unless its identity has a rate of its own.
-    user_messages_per_second: Limit = "unlimited";
-    /// Messages at once of one user.
-    user_message_burst: u32 = "120";
+    /// Messages per second of one user, over all its connections and across reconnects, unless its identity has a rate of its own; `same` as one connection.
+    user_messages_per_second: PerUser<Limit> = "same";
+    /// Messages at once of one user; `same` as one connection.
+    user_message_burst: PerUser<u32> = "same";
     /// Bytes per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
     bytes_per_second: Limit = "65536";
     /// Bytes at once of one connection.
     byte_burst: u32 = "131072";
-    /// Bytes per second of one user, over all its connections.
-    user_bytes_per_second: Limit = "unlimited";
-    /// Bytes at once of one user.
-    user_byte_burst: u32 = "131072";
+    /// Bytes per second of one user, over all its connections and across reconnects; `same` as one connection.
+    user_bytes_per_second: PerUser<Limit> = "same";
+    /// Bytes at once of one user; `same` as one connection.
+    user_byte_burst: PerUser<u32> = "same";
     /// Pings, pongs and `health_pong`s per second of one connection.
     control_per_second: Limit = "20";
     /// Pings, pongs and `health_pong`s at once of one connection.
     control_burst: u32 = "60";
     /// Refused messages at once, one a second in the long run, before the connection is closed with 4009 `rate_limited`.
     max_rate_strikes: u32 = "32";
-    /// Users and addresses that are gone and whose spent rates are remembered; the oldest is forgotten first.
+    /// Users, and as many addresses, that are gone and whose spent rates are remembered until they are made up; beyond it those that are made up first are forgotten.
     max_remembered_rates: u32 = "65536";
     /// Ticks per second of the game's clock, 1 to 1000; `off`: the application is told of messages as they arrive.
     tick_hz: Switch<u32> = "off";
@@ -573,9 +607,17 @@ impl Config {
             "outbound_low_mark",
             format!("must be below outbound_high_mark ({}), or every frame would cross both", self.outbound_high_mark),
         );
+        // A limit that is the same as a connection's is checked there.
+        let own = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
+        let (user_messages, user_message_burst) = self.user_messages();
+        let is_same = (self.user_messages_per_second, self.user_message_burst) == (PerUser::Same, PerUser::Same);
+        let user_messages = own(is_same, user_messages);
+        let (user_bytes, user_byte_burst) = self.user_bytes();
+        let is_same = (self.user_bytes_per_second, self.user_byte_burst) == (PerUser::Same, PerUser::Same);
+        let user_bytes = own(is_same, user_bytes);
         for (field, rate, burst_field, burst) in [
             ("messages_per_second", self.messages_per_second, "message_burst", self.message_burst),
-            ("user_messages_per_second", self.user_messages_per_second, "user_message_burst", self.user_message_burst),
+            ("user_messages_per_second", user_messages, "user_message_burst", user_message_burst),
             ("control_per_second", self.control_per_second, "control_burst", self.control_burst),
             ("attempts_per_minute", self.attempts_per_minute, "attempt_burst", self.attempt_burst),
         ] {
@@ -585,7 +627,7 @@ impl Config {
         let received = u32::try_from(self.max_message_bytes.0.saturating_add(14)).unwrap_or(u32::MAX);
         for (field, rate, burst_field, burst) in [
             ("bytes_per_second", self.bytes_per_second, "byte_burst", self.byte_burst),
-            ("user_bytes_per_second", self.user_bytes_per_second, "user_byte_burst", self.user_byte_burst),
+            ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
         ] {
             let limited = rate.bound().is_some();
             require(
@@ -654,12 +696,16 @@ impl Config {
             (unlimited(self.attempts_per_minute), "attempts_per_minute is unlimited", &["attempt_burst"]),
             (unlimited(self.messages_per_second), "messages_per_second is unlimited", &["message_burst"]),
             (
-                unlimited(self.user_messages_per_second),
+                unlimited(self.user_messages_per_second.or(self.messages_per_second)),
                 "user_messages_per_second is unlimited",
                 &["user_message_burst"],
             ),
             (unlimited(self.bytes_per_second), "bytes_per_second is unlimited", &["byte_burst"]),
-            (unlimited(self.user_bytes_per_second), "user_bytes_per_second is unlimited", &["user_byte_burst"]),
+            (
+                unlimited(self.user_bytes_per_second.or(self.bytes_per_second)),
+                "user_bytes_per_second is unlimited",
+                &["user_byte_burst"],
+            ),
             (unlimited(self.control_per_second), "control_per_second is unlimited", &["control_burst"]),
         ];
         let idle = owners.iter().filter(|(is_off, ..)| *is_off);
@@ -686,12 +732,22 @@ impl Config {
         limit.bound().map(|count| Rate::new(count, period, burst))
     }
 
+    fn user_messages(&self) -> (Limit, u32) {
+        let limit = self.user_messages_per_second.or(self.messages_per_second);
+        (limit, self.user_message_burst.or(self.message_burst))
+    }
+
+    fn user_bytes(&self) -> (Limit, u32) {
+        (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
+    }
+
     pub(crate) fn message_rate(&self) -> Option<Rate> {
         Config::rate(self.messages_per_second, SECOND, self.message_burst)
     }
 
     pub(crate) fn user_message_rate(&self) -> Option<Rate> {
-        Config::rate(self.user_messages_per_second, SECOND, self.user_message_burst)
+        let (limit, burst) = self.user_messages();
+        Config::rate(limit, SECOND, burst)
     }
 
     pub(crate) fn byte_rate(&self) -> Option<Rate> {
@@ -699,7 +755,8 @@ impl Config {
     }
 
     pub(crate) fn user_byte_rate(&self) -> Option<Rate> {
-        Config::rate(self.user_bytes_per_second, SECOND, self.user_byte_burst)
+        let (limit, burst) = self.user_bytes();
+        Config::rate(limit, SECOND, burst)
     }
 
     pub(crate) fn control_rate(&self) -> Option<Rate> {
@@ -762,7 +819,7 @@ const ENVELOPE_BYTES: usize = 1024;
 const CONNECTION_BYTES: u128 = 2048;
 
 /// A user's or an address's spent rates: the longest name, and its places in the map and in the order.
-const REMEMBERED_BYTES: u128 = 320;
+const REMEMBERED_BYTES: u128 = 360;
 
 #[cfg(test)]
 mod tests {

@@ -45,7 +45,7 @@ pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
 pub use config::{
-    Bytes, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, Problem, Secrets, Switch,
+    Bytes, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
 };
 pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;

@@ -167,6 +167,11 @@ impl Bucket {
         }
     }
 
+    /// Makes it no fuller than `other`.
+    pub(crate) fn lower_to(&mut self, other: Bucket) {
+        self.full_at = self.full_at.max(other.full_at);
+    }
+
     /// How many could be taken now.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
         if rate.count == 0 || rate.period == 0 {
@@ -187,51 +192,78 @@ impl Bucket {
         Bucket { full_at }
     }
 
+    /// When the bucket is full.
+    pub(crate) fn full_at(&self) -> Time {
+        Time::from_micros(self.full_at.div_ceil(1000))
+    }
+
     /// How long until the bucket is full.
     pub fn full_after(&self, now: Time) -> Duration {
         Duration::from_nanos(self.full_at.saturating_sub(nanos(now)))
     }
 }
 
-/// What somebody who is gone had used up, so that coming back does not fill its bucket. Bounded: the oldest is forgotten
-/// first.
+/// What users or addresses that are gone had used up, so that coming back does not fill their buckets.
+///
+/// An entry lasts until its buckets are full, since from then on it says nothing. Their number is bounded: beyond it the one
+/// whose buckets are full first is forgotten, as it loses the least. So whoever wants its own entry forgotten has to bring in
+/// as many others that have used up more.
 #[derive(Debug)]
 pub(crate) struct Remembered<K, V> {
     bound: usize,
     /// Each with its place in the order.
-    entries: HashMap<K, (u64, V)>,
-    order: BTreeMap<u64, K>,
+    entries: HashMap<K, (Place, V)>,
+    order: BTreeMap<Place, K>,
     ever: u64,
 }
+
+/// When the buckets of an entry are full, and its number.
+type Place = (Time, u64);
 
 impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     pub(crate) fn new(bound: u32) -> Remembered<K, V> {
         Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), ever: 0 }
     }
 
-    /// Remembers somebody, in place of what was remembered of it.
-    pub(crate) fn put(&mut self, key: K, value: V) {
+    /// Remembers somebody until `full_at`, in place of what was remembered of it.
+    pub(crate) fn put(&mut self, now: Time, key: K, value: V, full_at: Time) {
+        self.forget_full(now);
+        if full_at <= now {
+            return;
+        }
         self.ever += 1;
-        self.order.insert(self.ever, key.clone());
-        // Whoever comes back is taken out, so only a forged journal remembers somebody twice.
-        if let Some((place, _)) = self.entries.insert(key, (self.ever, value)) {
-            self.order.remove(&place);
+        let place = (full_at, self.ever);
+        self.order.insert(place, key.clone());
+        // A returning user's entry is taken out, so only a forged journal remembers a user twice.
+        if let Some((before, _)) = self.entries.insert(key, (place, value)) {
+            self.order.remove(&before);
         }
         if self.order.len() > self.bound {
-            let (_, oldest) = self.order.pop_first().expect("there is one");
-            self.entries.remove(&oldest);
+            self.forget_first();
         }
     }
 
-    /// All entries, the oldest first.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.order.values().map(|key| (key, &self.entries[key].1))
+    /// All entries that still say something at `now`, the one that is full first at the front.
+    pub(crate) fn entries(&self, now: Time) -> impl Iterator<Item = (&K, &V)> {
+        let unfull = self.order.iter().filter(move |&(&(full_at, _), _)| full_at > now);
+        unfull.map(|(_, key)| (key, &self.entries[key].1))
     }
 
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {
         let (place, value) = self.entries.remove(key)?;
         self.order.remove(&place);
         Some(value)
+    }
+
+    fn forget_full(&mut self, now: Time) {
+        while self.order.first_key_value().is_some_and(|(&(full_at, _), _)| full_at <= now) {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        let (_, key) = self.order.pop_first().expect("there is one");
+        self.entries.remove(&key);
     }
 }
 
@@ -281,6 +313,24 @@ mod tests {
             let expected = u64::from(count) / 10;
             assert!(allowed.abs_diff(expected) * 100 <= expected, "{rate}: {allowed}");
         }
+    }
+
+    /// Also with ever new names nothing is kept longer than it means something, and no more than the bound.
+    #[test]
+    fn what_is_remembered_is_forgotten_when_it_is_made_up() {
+        let seconds = |n| Time::ZERO + Duration::from_secs(n);
+        let mut remembered = Remembered::new(10);
+        (0..1000u64).for_each(|n| remembered.put(seconds(n), n, (), seconds(n + 2)));
+        assert_eq!((remembered.entries.len(), remembered.order.len()), (2, 2));
+        remembered.put(seconds(1000), 1000, (), seconds(1000));
+        assert_eq!(remembered.take(&1000), None, "a full bucket is as good as none");
+        assert_eq!((remembered.entries.len(), remembered.order.len()), (1, 1));
+        // Those that have used up less give way.
+        (2000..2100).for_each(|n| remembered.put(seconds(1000), n, (), seconds(n)));
+        (0..1000).for_each(|n| remembered.put(seconds(1000), 10_000 + n, (), seconds(1001)));
+        assert_eq!((remembered.entries.len(), remembered.order.len()), (10, 10));
+        assert!((2090..2100).all(|n| remembered.take(&n).is_some()));
+        assert_eq!((remembered.entries.len(), remembered.order.len()), (0, 0));
     }
 
     #[test]

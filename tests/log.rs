@@ -79,7 +79,7 @@ fn sessions_of_an_engine() {
     let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
-    let requests: [(&str, &[&str]); 15] = [
+    let requests: [(&str, &[&str]); 22] = [
         ("/ws/chess?token=tok-99d0", &[]),
         ("/ws/chess?token=tok%2D2b", &[]),
         ("/ws/go?token=tok-99d0", &[]),
@@ -96,6 +96,14 @@ fn sessions_of_an_engine() {
         ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
         ("/ws/chess?token=tok-4f1c", &[" folded"]),
         ("http://a/ws/chess?token=tok-4f1c", &[header]),
+        // A token in a place where none belongs.
+        ("/ws/chess&token=tok-4f1c", &[header]),
+        ("/ws/chess%3Ftoken=tok%2D2b", &[header]),
+        ("/ws/chess/tok-4f1c", &[header]),
+        ("/tok-4f1c", &[header]),
+        ("/ws/chess", &[header, "Origin: http://tok-4f1c"]),
+        ("/ws/chess", &[header, "Cookie: tok-4f1c", "User-Agent: tok-4f1c", "Referer: tok-4f1c", "X: tok-4f1c"]),
+        ("/ws/chess", &["Authorization: Basic tok-4f1c", "Sec-WebSocket-Protocol: tok-4f1c, lobby.v1.json"]),
     ];
     let messages = [
         wire::text(&format!(r#"{{"type":"broadcast","data":"{SAID}","ref":1}}"#)),
@@ -279,7 +287,7 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         (Level::Debug, "closed: 4001 unauthorized"),
         (Level::Warn, "a page of the origin http://evil.example is refused at localhost: "),
         (Level::Debug, "answered 400"),
-        (Level::Debug, "path: \"/ws/chess\""),
+        (Level::Debug, "Request { conn: "),
         (Level::Info, "joined user=\"ann\\u{202e}"),
         (Level::Info, " healthy latency_ms=0.000"),
         (Level::Info, " unhealthy"),

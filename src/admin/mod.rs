@@ -318,7 +318,7 @@ impl Client {
             }
             routes::read(request)
         });
-        let is_command = matches!(ask, Ok(Ask::Do(_)));
+        let (is_read, is_command) = (ask.is_ok(), matches!(ask, Ok(Ask::Do(_))));
         let outcome = match ask {
             Ok(ask) => routes::carry_out(engine, now, ask),
             Err(answer) => Outcome::Answer(answer),
@@ -326,8 +326,8 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let Request { method, path, .. } = request;
-                // The path may hold any UTF-8, and the client may be a stranger.
-                let path = path.escape_debug();
+                // A path that means nothing may hold anything, even the token. Any other may hold names of any UTF-8.
+                let path = if is_read { path } else { "-" }.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bytes, DuplicateLogin, Flush, Limit, OnJournalError, Origins, Secrets, Switch};
+use super::{Bytes, DuplicateLogin, Flush, Limit, OnJournalError, Origins, PerUser, Secrets, Switch};
 
 /// How a field is written as text.
 pub(super) trait Value: Sized {
@@ -95,6 +95,23 @@ impl<T: Value> Value for Switch<T> {
 
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "off".into(), Value::show)
+    }
+}
+
+impl<T: Value> Value for PerUser<T> {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "same" {
+            Ok(PerUser::Same)
+        } else {
+            T::parse(text).map(PerUser::Own).map_err(|error| format!("{error}, or `same`"))
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            PerUser::Same => "same".into(),
+            PerUser::Own(limit) => limit.show(),
+        }
     }
 }
 
@@ -267,6 +284,10 @@ mod tests {
         check_text::<Limit>("0", Ok("0"));
         check_text::<Limit>("unlimited", Ok("unlimited"));
         check_text::<Limit>("-1", Err(()));
+        check_text::<PerUser<Limit>>("same", Ok("same"));
+        check_text::<PerUser<Limit>>("unlimited", Ok("unlimited"));
+        check_text::<PerUser<u32>>("7", Ok("7"));
+        check_text::<PerUser<u32>>("unlimited", Err(()));
         check_text::<Switch<Duration>>("off", Ok("off"));
         check_text::<DuplicateLogin>("both", Err(()));
         check_text::<Flush>("never", Err(()));

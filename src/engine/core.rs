@@ -390,13 +390,14 @@ impl Core {
         self.wheel.disarm(key);
         self.gone.push_back(id);
         if let Some(address) = self.slots[key].address {
-            self.addresses.left(address);
+            self.addresses.left(address, self.now);
         }
     }
 
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
         remove_keyed(&mut self.slots, id.index());
+        self.tape.forget(id);
         self.note_gone(id);
         Some(id)
     }
@@ -424,8 +425,8 @@ impl Core {
         let replaced = self.directory.seat_to_replace(user).map(|own| self.directory.seat(own).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.index()));
         let Joined { seat, took_over, gave_up } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, unix)?,
-            None => self.directory.join(code, user, id, unix)?,
+            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, self.now, unix)?,
+            None => self.directory.join(code, user, id, self.now, unix)?,
         };
         if let Some(old) = took_over.or(gave_up) {
             let member = replaced.expect("a seat's connection is seated");
@@ -446,6 +447,7 @@ impl Core {
             taken_over_word(took_over)
         );
         self.pending.remove(&id.generation());
+        self.share_bytes(key, seat);
         let slot = &mut self.slots[key];
         slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);

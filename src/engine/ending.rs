@@ -53,13 +53,13 @@ impl Core {
         match &mut self.slots[key].standing {
             Standing::Pending(waiting) => {
                 if let Some(reservation) = waiting.take().and_then(|waiting| waiting.reservation) {
-                    self.directory.cancel(reservation);
+                    self.directory.cancel(reservation, self.now);
                 }
             }
             Standing::Seated(..) => {
                 let member = self.member(key).expect("it is seated");
                 let why = reason.leave_reason();
-                self.directory.leave(member.seat_key, why);
+                self.directory.leave(member.seat_key, why, self.now);
                 self.set_closing(key);
                 self.left(member, why);
             }

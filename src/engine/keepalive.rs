@@ -38,7 +38,7 @@ impl Core {
 
     /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
     fn end_late(&mut self, key: usize) {
-        self.slots[key].wire.accept_held(&mut self.outboxes);
+        self.accept_held(key);
         self.end(key, CloseReason::AuthTimeout);
     }
 

@@ -5,7 +5,7 @@ use smol_str::SmolStr;
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
-use crate::lobby::protocol;
+use crate::lobby::{is_lobby_code, is_user_id, protocol};
 use crate::rate::Rate;
 use crate::wire::handshake::{Request, Subprotocols};
 
@@ -113,6 +113,20 @@ impl Authorization {
     /// Let in as `user`, without any restriction.
     pub fn allow(user: impl Into<String>) -> Authorization {
         Authorization::Allow(Identity::new(user))
+    }
+
+    /// The same, without names that break the rules: those let nobody in, and may be anything, even a token.
+    pub(super) fn without_bad_names(self) -> Authorization {
+        match self {
+            Authorization::Allow(Identity { user, lobby, .. })
+                if !is_user_id(&user) || lobby.as_ref().is_some_and(|code| !is_lobby_code(code)) =>
+            {
+                Authorization::Refuse(CloseReason::Unauthorized)
+            }
+            // Nobody can come in under that name, so no seat is held for it.
+            Authorization::Pending { user: Some(user) } if !is_user_id(&user) => Authorization::Pending { user: None },
+            answer => answer,
+        }
     }
 
     /// For trying out: whoever has a token is let in under it as a name; without one, 4001 `unauthorized`.

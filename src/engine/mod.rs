@@ -35,21 +35,21 @@ use std::time::Duration;
 
 use log::debug;
 
-use self::app::{App, Authorization, Context, Identity, Member, Message, Route, Speech};
+use self::app::{App, Authorization, Context, Identity, Member, Message, Speech};
 use self::core::{Core, Happening};
 use self::drain::{DrainTotals, shutting_down};
 use self::inbox::Said;
 use self::slot::{Standing, Waiting};
 use self::stats::Stats;
-use self::tape::{Answers, Input, Tape};
+use self::tape::{Answers, Destination, Input, Tape};
 use self::tick::Ticks;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::id::ConnId;
-use crate::lobby::{is_lobby_code, is_user_id};
+use crate::lobby::is_user_id;
 use crate::time::Time;
 use crate::wire::connection::Event;
-use crate::wire::handshake::{self, Request, Terms, Upgrade};
+use crate::wire::handshake::{self, Facts, Probe, Request, Terms, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
 use crate::wire::websocket::Limits;
@@ -269,6 +269,7 @@ impl<A: App> Engine<A> {
     /// The answer to an authorization that was [`Pending`](Authorization::Pending). Too late, or for a connection that
     /// waits for none, it means nothing.
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
+        let answer = answer.without_bad_names();
         self.enter(now, &Input::Authorized(conn, &answer));
         let Some(slot) = self.core.slot(conn).filter(|slot| slot.ended.is_none() && slot.wire.is_deciding()) else {
             return;
@@ -280,12 +281,12 @@ impl<A: App> Engine<A> {
         let Standing::Pending(waiting) = &mut slot.standing else { return };
         let Waiting { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
         let key = conn.index();
-        let early = self.core.slots[key].wire.accept_held(&mut self.core.outboxes);
+        let early = self.core.accept_held(key);
         let outcome = match self.core.judge(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
-                    self.core.directory.cancel(reservation);
+                    self.core.directory.cancel(reservation, self.core.now);
                 }
                 Err(reason)
             }
@@ -531,36 +532,51 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Decides about a request that is well-formed.
+    /// Decides about a request that is well-formed. There is none in a replay, where the answers are known.
     fn decide(
         &mut self,
         key: usize,
-        request: &Request<'_>,
-        upgrade: Result<Upgrade, Refusal>,
+        request: Option<&Request<'_>>,
+        facts: Facts,
         answers: &mut Answers,
     ) -> Result<(), Refusal> {
-        if let Some(health) = self.core.health_answer(request.path(), upgrade.is_ok()) {
+        if let Some(health) = self.core.health_answer(&facts) {
             return Err(health);
         }
         if self.core.is_draining() {
             return Err(shutting_down());
         }
-        let within_limit = self.core.charge_attempt(key, request.address())?;
-        let Route::Lobby(code) = self.ask_route(request, answers) else {
-            return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+        let within_limit = self.core.charge_attempt(key, facts.address)?;
+        // Only what is recorded may be missing. Then the replay ends here.
+        let Some(destination) = self.ask_destination(request, answers) else { return Ok(()) };
+        let code = match destination {
+            Destination::Nowhere => {
+                return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+            }
+            Destination::Lobby(code) => Ok(code),
+            Destination::BadCode => Err(CloseReason::BadLobbyCode),
         };
-        let upgrade = upgrade?;
+        let upgrade = facts.upgrade?;
         // From here on a page can read why it may not come in.
-        let acceptable = within_limit.and_then(|()| self.core.check_origin(request)).and_then(|()| check_code(&code));
-        if let Err(reason) = acceptable {
-            self.core.grant(key, upgrade, &code, Err(reason));
-            return Ok(());
-        }
+        let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
+        let code = match within_limit.and(origin).and(code) {
+            Ok(code) => code,
+            Err(reason) => {
+                if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
+                    self.core.log_refused_origin(request);
+                }
+                self.core.refuse(key, &upgrade, reason);
+                return Ok(());
+            }
+        };
         match self.ask_authorization(request, answers) {
-            Authorization::Pending { user } => self.core.wait_for_authorization(key, upgrade, &code, user.as_deref()),
-            answer => {
+            None => {}
+            Some(Authorization::Pending { user }) => {
+                self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
+            }
+            Some(answer) => {
                 let identity = self.core.judge(answer, &code);
-                self.core.grant(key, upgrade, &code, identity);
+                self.core.grant(key, &upgrade, &code, identity);
             }
         }
         Ok(())
@@ -684,27 +700,36 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// What is decided about a request before the application is asked.
+    pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, Refusal>) -> Facts {
+        Facts {
+            probe: request.probe(),
+            address: request.address(),
+            is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
+            upgrade,
+        }
+    }
+
     /// The answer to a health check on the port of the members. An upgrade for the same path is the application's.
     ///
     /// Ready means that new members are taken; a full server is ready too, since it says itself why it takes none.
-    fn health_answer(&self, path: &str, is_upgrade: bool) -> Option<Refusal> {
-        match path {
-            _ if is_upgrade => None,
-            "/health/live" => Some(Refusal::new(200, "live")),
-            "/health/ready" if self.is_draining() => Some(Refusal::new(503, "draining")),
-            "/health/ready" => Some(Refusal::new(200, "ready")),
-            _ => None,
+    fn health_answer(&self, facts: &Facts) -> Option<Refusal> {
+        match facts.probe? {
+            _ if facts.upgrade.is_ok() => None,
+            Probe::Live => Some(Refusal::new(200, "live")),
+            Probe::Ready if self.is_draining() => Some(Refusal::new(503, "draining")),
+            Probe::Ready => Some(Refusal::new(200, "ready")),
         }
     }
 
     /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
     /// refused upgrade.
-    fn grant(&mut self, key: usize, upgrade: Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
+    fn grant(&mut self, key: usize, upgrade: &Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
         // The application may have ended the connection while it was asked.
         if self.slots[key].ended.is_some() {
             return;
         }
-        self.slots[key].wire.accept(&upgrade, &mut self.outboxes);
+        self.accept_upgrade(key, upgrade);
         let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),
@@ -712,11 +737,32 @@ impl Core {
         }
     }
 
+    /// Grants the upgrade, and says why there is no seat.
+    fn refuse(&mut self, key: usize, upgrade: &Upgrade, reason: CloseReason) {
+        if self.slots[key].ended.is_none() {
+            self.accept_upgrade(key, upgrade);
+            self.end(key, reason);
+        }
+    }
+
+    fn accept_upgrade(&mut self, key: usize, upgrade: &Upgrade) {
+        let slot = &mut self.slots[key];
+        self.tape.conceal_echo(slot.id, upgrade);
+        slot.wire.accept(upgrade, &mut self.outboxes);
+    }
+
+    /// Grants an upgrade that was held. Returns what the client sent meanwhile.
+    pub(super) fn accept_held(&mut self, key: usize) -> Vec<u8> {
+        let slot = &mut self.slots[key];
+        slot.wire.held_upgrade().into_iter().for_each(|upgrade| self.tape.conceal_echo(slot.id, upgrade));
+        slot.wire.accept_held(&mut self.outboxes)
+    }
+
     /// What the application's answer comes to in the lobby `code`.
     fn judge(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
-            // An id that breaks the rules is no id, and an identity for another lobby is none here.
+            // An id that breaks the rules is no id, and an identity for another lobby is none here. A journal may hold either.
             Authorization::Allow(identity)
                 if !is_user_id(&identity.user) || identity.lobby.as_deref().is_some_and(|lobby| lobby != code) =>
             {
@@ -743,11 +789,7 @@ impl Core {
                 slot.standing = Standing::Pending(Some(Box::new(Waiting { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
-            Err(reason) => self.grant(key, upgrade, code, Err(reason)),
+            Err(reason) => self.refuse(key, &upgrade, reason),
         }
     }
-}
-
-fn check_code(code: &str) -> Result<(), CloseReason> {
-    if is_lobby_code(code) { Ok(()) } else { Err(CloseReason::BadLobbyCode) }
 }

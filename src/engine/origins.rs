@@ -1,4 +1,4 @@
-//! Refuses pages of foreign origins, and logs which they are.
+//! Logs which pages of foreign origins are refused.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,8 +6,6 @@ use std::time::Duration;
 use log::warn;
 
 use super::core::Core;
-use super::tape::Tape;
-use crate::close::CloseReason;
 use crate::time::Time;
 use crate::wire::handshake::Request;
 
@@ -36,25 +34,19 @@ impl LoggedOrigins {
 }
 
 impl Core {
-    /// A page of a foreign origin may not use what the browser knows of its visitor (RFC 6455 section 10.2).
-    pub(super) fn check_origin(&mut self, request: &Request<'_>) -> Result<(), CloseReason> {
-        if request.is_from_allowed_page(&self.config.allowed_origin) {
-            return Ok(());
+    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), with what to do about it. A replay has no
+    /// request and logs nothing.
+    pub(super) fn log_refused_origin(&mut self, request: &Request<'_>) {
+        let origin = request.origin_for_log();
+        if self.logged_origins.is_news(self.now, &origin) {
+            warn!(
+                "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
+                 --allowed-origin",
+                request.conn(),
+                request.peer(),
+                request.host_for_log()
+            );
         }
-        // A replay logs nothing: the server did.
-        if !matches!(self.tape, Tape::Replaying(_)) {
-            let origin = request.origin_for_log();
-            if self.logged_origins.is_news(self.now, &origin) {
-                warn!(
-                    "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the \
-                     origin in --allowed-origin",
-                    request.conn(),
-                    request.peer(),
-                    request.host_for_log()
-                );
-            }
-        }
-        Err(CloseReason::ForbiddenOrigin)
     }
 }
 

@@ -11,6 +11,7 @@ use super::member::Speech;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::id::remove_keyed;
+use crate::lobby::directory::SeatKey;
 use crate::lobby::protocol;
 use crate::rate::{Bucket, Denied, Rate, Remembered};
 use crate::time::Time;
@@ -26,15 +27,23 @@ pub(crate) struct Rates {
     control: Option<Rate>,
     attempt: Option<Rate>,
     strike: Rate,
+    /// Whether a user is limited, and to the rate of one connection. Then the user's bucket, from which all of its connections
+    /// spend, is never fuller than that of one of them, and is charged alone.
+    is_message_same: bool,
+    is_byte_same: bool,
 }
 
 impl Rates {
     pub(crate) fn new(config: &Config) -> Rates {
+        let (message, user_message) = (config.message_rate(), config.user_message_rate());
+        let (byte, user_byte) = (config.byte_rate(), config.user_byte_rate());
         Rates {
-            message: config.message_rate(),
-            user_message: config.user_message_rate(),
-            byte: config.byte_rate(),
-            user_byte: config.user_byte_rate(),
+            message,
+            user_message,
+            byte,
+            user_byte,
+            is_message_same: message.is_some() && message == user_message,
+            is_byte_same: byte.is_some() && byte == user_byte,
             control: config.control_rate(),
             attempt: config.attempt_rate(),
             strike: Rate::new(1, Duration::from_secs(1), config.max_rate_strikes),
@@ -131,25 +140,23 @@ impl Addresses {
         })
     }
 
-    pub(crate) fn left(&mut self, key: AddressKey) {
+    pub(crate) fn left(&mut self, key: AddressKey, now: Time) {
         let here = &mut self.here[key as usize];
         here.connections -= 1;
         if here.connections == 0 {
             let Here { address, attempts, .. } = remove_keyed(&mut self.here, key as usize);
             self.keys.remove(&address);
-            if attempts != Bucket::default() {
-                self.gone.put(address, attempts);
-            }
+            self.gone.put(now, address, attempts, attempts.full_at());
         }
     }
 
-    /// The attempts of addresses without a connection. The address that was left first comes first.
-    pub(crate) fn remembered(&self) -> Vec<(IpAddr, Bucket)> {
-        self.gone.entries().map(|(&address, &attempts)| (address, attempts)).collect()
+    /// The attempts of addresses without a connection. The address whose bucket is full first comes first.
+    pub(crate) fn remembered(&self, now: Time) -> Vec<(IpAddr, Bucket)> {
+        self.gone.entries(now).map(|(&address, &attempts)| (address, attempts)).collect()
     }
 
-    pub(crate) fn remember(&mut self, address: IpAddr, attempts: Bucket) {
-        self.gone.put(address, attempts);
+    pub(crate) fn remember(&mut self, address: IpAddr, attempts: Bucket, now: Time) {
+        self.gone.put(now, address, attempts, attempts.full_at());
     }
 
     /// Connections of one address.
@@ -193,12 +200,16 @@ impl Core {
         let seat = slot.seat();
         let meter = &mut slot.meter;
         meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        let charged = match seat.filter(|_| user.is_some()) {
-            Some(seat) => {
+        let charged = match seat {
+            Some(seat) if rates.is_byte_same => {
+                let shared = &mut directory.meter_of(seat).bytes;
+                Bucket::take_from_all(*now, meter.owed, [(shared, user)])
+            }
+            Some(seat) if user.is_some() => {
                 let shared = &mut directory.meter_of(seat).bytes;
                 Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
             }
-            None => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
+            _ => Bucket::take_from_all(*now, meter.owed, [(&mut meter.bytes, own)]),
         };
         meter.set_over(charged.err());
         let Err(over) = charged else {
@@ -213,6 +224,13 @@ impl Core {
         }
     }
 
+    /// A connection has taken `seat`. What its request took from its own bucket is missing in its user's from now on.
+    pub(super) fn share_bytes(&mut self, key: usize, seat: SeatKey) {
+        if self.rates.is_byte_same {
+            self.directory.meter_of(seat).bytes.lower_to(self.slots[key].meter.bytes);
+        }
+    }
+
     /// A message has been read to its end, and `unread` bytes follow it. If it was refused for its bytes, they are not owed
     /// any more; those after it are.
     pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
@@ -222,7 +240,8 @@ impl Core {
         }
     }
 
-    /// Charges a message, to its connection and to its user.
+    /// Charges a message, to its connection and to its user. An identity's own rate counts as both, so that no lower one of a
+    /// user undercuts it.
     pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
         let Core { slots, directory, now, rates, .. } = self;
         let slot = &mut slots[key];
@@ -232,13 +251,17 @@ impl Core {
             return Err(over);
         }
         let tier = meter.tier();
-        let (own, user) = (tier.or(rates.message), tier.or(rates.user_message));
-        match seat.filter(|_| user.is_some()) {
-            Some(seat) => {
+        let (own, user) = (tier.or(rates.message), rates.user_message);
+        match seat {
+            Some(seat) if rates.is_message_same || tier.is_some() => {
+                let shared = &mut directory.meter_of(seat).messages;
+                Bucket::take_from_all(*now, 1, [(shared, own)])
+            }
+            Some(seat) if user.is_some() => {
                 let shared = &mut directory.meter_of(seat).messages;
                 Bucket::take_from_all(*now, 1, [(&mut meter.messages, own), (shared, user)])
             }
-            None => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
+            _ => Bucket::take_from_all(*now, 1, [(&mut meter.messages, own)]),
         }
     }
 

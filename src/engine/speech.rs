@@ -11,6 +11,7 @@ use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::Telling;
 use crate::lobby::protocol::{self, Envelope, Malformed, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
+use crate::rate::Rate;
 use crate::wire::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
@@ -256,9 +257,12 @@ impl Core {
         self.text = text;
     }
 
-    /// What the `welcome` names as the rate, in the long run.
+    /// What the `welcome` names as the rate, in the long run: the lower one of the connection's and the user's.
     fn messages_per_second(&self, key: usize) -> Option<serde_json::Number> {
-        let rate = self.slots[key].meter.tier().or(self.config.message_rate())?;
+        let tier = self.slots[key].meter.tier();
+        let rates = [tier.or(self.config.message_rate()), tier.or(self.config.user_message_rate())];
+        let in_a_second = |rate: &Rate| f64::from(rate.count()) / rate.period().as_secs_f64();
+        let rate = rates.into_iter().flatten().min_by(|a, b| in_a_second(a).total_cmp(&in_a_second(b)))?;
         let (count, millis) = (u64::from(rate.count()) * 1000, rate.period().as_millis() as u64);
         if count.is_multiple_of(millis.max(1)) {
             Some((count / millis.max(1)).into())

@@ -5,8 +5,10 @@
 //! So these decisions are told too, and a replay hands them to the engine in place of asking the application.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use smol_str::SmolStr;
 
@@ -20,6 +22,7 @@ use super::{Engine, Start};
 use crate::checksum::Checksum;
 use crate::close::CloseReason;
 use crate::id::ConnId;
+use crate::lobby::is_lobby_code;
 use crate::rate::Bucket;
 use crate::time::Time;
 use crate::wire::handshake::{Facts, Request, Upgrade};
@@ -59,10 +62,31 @@ pub(crate) enum Input<'a> {
     Owner,
 }
 
+/// Where a request leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// To nothing that is here.
+    Nowhere,
+    /// To the lobby of this code, which is a valid one.
+    Lobby(String),
+    /// To a lobby whose code is not valid. What was written in its place is not kept: it may hold a token.
+    BadCode,
+}
+
+impl From<Route> for Destination {
+    fn from(route: Route) -> Destination {
+        match route {
+            Route::NotFound => Destination::Nowhere,
+            Route::Lobby(code) if is_lobby_code(&code) => Destination::Lobby(code),
+            Route::Lobby(_) => Destination::BadCode,
+        }
+    }
+}
+
 /// What the application said to a request. It is asked for less when the engine decides by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Answers {
-    pub(crate) route: Option<Route>,
+    pub(crate) destination: Option<Destination>,
     pub(crate) authorization: Option<Authorization>,
     /// The generator's state afterwards, if the application drew from it.
     pub(crate) random: Option<[u64; 4]>,
@@ -71,7 +95,7 @@ pub(crate) struct Answers {
 /// A request and its answers, as they were recorded.
 #[derive(Debug)]
 pub(crate) struct Foretold {
-    pub(crate) asked: Result<Facts<'static>, Refusal>,
+    pub(crate) asked: Result<Facts, Refusal>,
     pub(crate) answers: Answers,
 }
 
@@ -144,7 +168,7 @@ pub(crate) trait Recorder: Any {
     /// Something enters. The engine has not acted on it yet.
     fn input(&mut self, now: Time, input: &Input<'_>);
     /// The bytes before held a whole request.
-    fn asked(&mut self, asked: Result<&Facts<'_>, &Refusal>);
+    fn asked(&mut self, asked: Result<&Facts, &Refusal>);
     /// What came of it.
     fn answered(&mut self, answers: &Answers);
     /// What followed the request in the same bytes; `is_read`: somebody will look at more than their number.
@@ -169,7 +193,7 @@ pub(crate) trait Recorder: Any {
 pub(super) enum Tape {
     #[default]
     Off,
-    Recording(Box<dyn Recorder>),
+    Recording(Box<dyn Recorder>, Concealed),
     Replaying(Box<Replaying>),
 }
 
@@ -185,7 +209,7 @@ pub(super) struct Replaying {
 impl Tape {
     pub(super) fn recorder(&mut self) -> Option<&mut dyn Recorder> {
         match self {
-            Tape::Recording(recorder) => Some(&mut **recorder),
+            Tape::Recording(recorder, _) => Some(&mut **recorder),
             Tape::Off | Tape::Replaying(_) => None,
         }
     }
@@ -199,7 +223,47 @@ impl Tape {
 
     #[inline]
     pub(super) fn is_recording(&self) -> bool {
-        matches!(self, Tape::Recording(_))
+        matches!(self, Tape::Recording(..))
+    }
+
+    /// The answer to `conn`, which is the first that it is sent, may repeat a word of the client's.
+    pub(super) fn conceal_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
+        if let Tape::Recording(_, concealed) = self
+            && let Some(range) = upgrade.echo()
+        {
+            concealed.0.insert(conn, range);
+        }
+    }
+
+    /// A connection is over.
+    pub(super) fn forget(&mut self, conn: ConnId) {
+        if let Tape::Recording(_, concealed) = self {
+            concealed.0.remove(&conn);
+        }
+    }
+}
+
+/// Stands for each byte that checksums must not depend on, because a replay does not know it.
+pub(crate) const CONCEALED: u8 = b'x';
+
+/// Connections that have still to be sent something that a client wrote in its request: where it stands in what is written
+/// to them next.
+#[derive(Debug, Default)]
+pub(super) struct Concealed(BTreeMap<ConnId, Range<u64>>);
+
+impl Concealed {
+    fn of(&self, conn: ConnId) -> Range<u64> {
+        self.0.get(&conn).cloned().unwrap_or_default()
+    }
+
+    /// So many bytes were written.
+    fn wrote(&mut self, conn: ConnId, taken: u64) {
+        if let Some(range) = self.0.get_mut(&conn) {
+            *range = range.start.saturating_sub(taken)..range.end.saturating_sub(taken);
+            if range.is_empty() {
+                self.0.remove(&conn);
+            }
+        }
     }
 }
 
@@ -231,13 +295,13 @@ impl<A: App> Engine<A> {
     /// Has everything recorded from now on. An engine is recorded from its beginning or not at all.
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
         debug_assert!(self.core.is_blank(), "a record begins with nobody there");
-        self.core.tape = Tape::Recording(recorder);
+        self.core.tape = Tape::Recording(recorder, Concealed::default());
     }
 
     /// Ends the record.
     pub(crate) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
         match std::mem::take(&mut self.core.tape) {
-            Tape::Recording(recorder) => Some(recorder),
+            Tape::Recording(recorder, _) => Some(recorder),
             other => {
                 self.core.tape = other;
                 None
@@ -257,7 +321,7 @@ impl<A: App> Engine<A> {
     /// Begins another part of the record when this one is long enough: at best one with which a replay can begin. That
     /// changes nothing about the engine.
     pub(crate) fn turn_page(&mut self) {
-        let Tape::Recording(recorder) = &self.core.tape else { return };
+        let Tape::Recording(recorder, _) = &self.core.tape else { return };
         let length = recorder.length();
         if length == Length::Short {
             return;
@@ -275,7 +339,7 @@ impl<A: App> Engine<A> {
     /// How recording goes; `None` when nothing is recorded.
     pub fn recording(&self) -> Option<Recording> {
         match &self.core.tape {
-            Tape::Recording(recorder) => Some(recorder.recording()),
+            Tape::Recording(recorder, _) => Some(recorder.recording()),
             Tape::Off | Tape::Replaying(_) => None,
         }
     }
@@ -298,7 +362,7 @@ impl<A: App> Engine<A> {
     pub(crate) fn take_ends(&mut self) -> Vec<(ConnId, CloseReason)> {
         match &mut self.core.tape {
             Tape::Replaying(replaying) => std::mem::take(&mut replaying.ends),
-            Tape::Off | Tape::Recording(_) => Vec::new(),
+            Tape::Off | Tape::Recording(..) => Vec::new(),
         }
     }
 
@@ -350,60 +414,73 @@ impl<A: App> Engine<A> {
 
     // ---- requests ----
 
-    /// Asks the application, or whoever foretells what it said, about a request; and records what was said.
+    /// Decides about a request that was read, and records what was decided.
     pub(super) fn consider(
         &mut self,
         key: usize,
         request: &Request<'_>,
         upgrade: Result<Upgrade, Refusal>,
     ) -> Result<(), Refusal> {
+        let facts = self.core.facts(request, upgrade);
         let mut answers = Answers::default();
         if let Some(recorder) = self.core.tape.recorder() {
-            recorder.asked(Ok(&request.facts(&upgrade)));
-            let outcome = self.decide(key, request, upgrade, &mut answers);
+            recorder.asked(Ok(&facts));
+            let outcome = self.decide(key, Some(request), facts, &mut answers);
             self.core.tape.recorder().expect("it is recording").answered(&answers);
             outcome
         } else {
-            self.decide(key, request, upgrade, &mut answers)
+            self.decide(key, Some(request), facts, &mut answers)
         }
     }
 
-    /// A request that is read again: its head is not known any more, but what mattered of it.
+    /// Decides again about a request that was recorded: what was written in it is not known any more, but what was decided.
     pub(super) fn reconsider(&mut self, key: usize) -> Result<(), Refusal> {
         let Tape::Replaying(replaying) = &mut self.core.tape else { unreachable!("it was asked for") };
         let Some(Foretold { asked, mut answers }) = replaying.foretold.take() else {
             replaying.is_at_a_loss = true;
             return Ok(());
         };
-        let facts = asked?;
-        let slot = &self.core.slots[key];
-        let headers = facts.headers();
-        let request = Request::from_facts(slot.id, slot.peer.address(), &facts, &headers);
-        self.decide(key, &request, facts.upgrade.clone(), &mut answers)
+        self.decide(key, None, asked?, &mut answers)
     }
 
-    /// Where the request leads, as the application says.
-    pub(super) fn ask_route(&self, request: &Request<'_>, answers: &mut Answers) -> Route {
-        if answers.route.is_none() {
-            answers.route = Some(self.app.route(request));
+    /// Where the request leads, as the application says; in a replay, as it said.
+    pub(super) fn ask_destination(
+        &mut self,
+        request: Option<&Request<'_>>,
+        answers: &mut Answers,
+    ) -> Option<Destination> {
+        if let Some(request) = request {
+            answers.destination = Some(self.app.route(request).into());
         }
-        answers.route.clone().expect("it was asked")
+        self.unless_at_a_loss(answers.destination.clone())
     }
 
-    /// Who it is, as the application says.
-    pub(super) fn ask_authorization(&mut self, request: &Request<'_>, answers: &mut Answers) -> Authorization {
-        if let Some(known) = &answers.authorization {
+    /// Who it is, as the application says; in a replay, as it said.
+    pub(super) fn ask_authorization(
+        &mut self,
+        request: Option<&Request<'_>>,
+        answers: &mut Answers,
+    ) -> Option<Authorization> {
+        let Some(request) = request else {
             if let Some(state) = answers.random {
                 self.core.random().set_state(state);
             }
-            return known.clone();
-        }
+            return self.unless_at_a_loss(answers.authorization.clone());
+        };
         let before = self.core.random().state();
-        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request);
+        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request).without_bad_names();
         if self.core.tape.is_recording() {
             let after = self.core.random().state();
             answers.random = (after != before).then_some(after);
             answers.authorization = Some(answer.clone());
+        }
+        Some(answer)
+    }
+
+    /// A journal that says nothing of what the engine asks for belongs to another engine.
+    fn unless_at_a_loss<T>(&mut self, answer: Option<T>) -> Option<T> {
+        if let Tape::Replaying(replaying) = &mut self.core.tape {
+            replaying.is_at_a_loss |= answer.is_none();
         }
         answer
     }
@@ -412,21 +489,21 @@ impl<A: App> Engine<A> {
 impl Core {
     #[cold]
     fn record_input(&mut self, input: &Input<'_>) {
-        if let Tape::Recording(recorder) = &mut self.tape {
+        if let Tape::Recording(recorder, _) = &mut self.tape {
             recorder.input(self.now, input);
         }
     }
 
     #[inline]
     pub(super) fn record_flush(&mut self) {
-        if let Tape::Recording(recorder) = &mut self.tape {
+        if let Tape::Recording(recorder, _) = &mut self.tape {
             recorder.flush();
         }
     }
 
     #[inline]
     pub(super) fn record_flushed(&mut self) {
-        if let Tape::Recording(recorder) = &mut self.tape {
+        if let Tape::Recording(recorder, _) = &mut self.tape {
             recorder.flushed();
         }
     }
@@ -434,11 +511,16 @@ impl Core {
     /// The same as [`write_to`](Self::write_to), under the eyes of the recorder. Apart, so that it costs nothing to have no journal.
     #[cold]
     pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
-        let mut socket = Watched::new(conn, socket);
+        let concealed = match &self.tape {
+            Tape::Recording(_, concealed) => concealed.of(conn),
+            Tape::Off | Tape::Replaying(_) => Range::default(),
+        };
+        let mut socket = Watched::new(conn, socket, concealed);
         let written = self.write_to(conn.index(), &mut socket);
         let wrote = socket.wrote(&written);
-        if let Tape::Recording(recorder) = &mut self.tape {
+        if let Tape::Recording(recorder, concealed) = &mut self.tape {
             recorder.wrote(conn, &wrote);
+            concealed.wrote(conn, wrote.taken);
         }
         written
     }
@@ -479,8 +561,8 @@ impl Core {
             batch: self.partings.numbers(),
             counters: self.counters.clone(),
             ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
-            users: self.directory.remembered(),
-            addresses: self.addresses.remembered(),
+            users: self.directory.remembered(self.now),
+            addresses: self.addresses.remembered(self.now),
         }
     }
 
@@ -497,8 +579,11 @@ impl Core {
         self.partings.set_numbers(residue.batch);
         self.counters = residue.counters.clone();
         self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
-        residue.users.iter().for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets));
-        residue.addresses.iter().for_each(|&(address, attempts)| self.addresses.remember(address, attempts));
+        residue.users.iter().for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets, residue.now));
+        residue
+            .addresses
+            .iter()
+            .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, residue.now));
     }
 }
 
@@ -507,11 +592,26 @@ struct Watched<'a, S> {
     socket: &'a mut S,
     taken: u64,
     checksum: Checksum,
+    /// Bytes that the checksum does not depend on.
+    concealed: Range<u64>,
 }
 
 impl<'a, S> Watched<'a, S> {
-    fn new(conn: ConnId, socket: &'a mut S) -> Watched<'a, S> {
-        Watched { socket, taken: 0, checksum: checksum_for(conn) }
+    fn new(conn: ConnId, socket: &'a mut S, concealed: Range<u64>) -> Watched<'a, S> {
+        Watched { socket, taken: 0, checksum: checksum_for(conn), concealed }
+    }
+
+    fn took(&mut self, bytes: &[u8]) {
+        let before = self.taken;
+        self.taken += bytes.len() as u64;
+        // Where in `bytes` the concealed ones stand; nearly always nowhere.
+        let clamp = |at: u64| at.clamp(before, self.taken) - before;
+        let (start, end) = (clamp(self.concealed.start) as usize, clamp(self.concealed.end) as usize);
+        self.checksum.write(&bytes[..start]);
+        if start < end {
+            self.checksum.write(&vec![CONCEALED; end - start]);
+        }
+        self.checksum.write(&bytes[end..]);
     }
 
     fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
@@ -532,8 +632,7 @@ pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
 impl<S: Write> Write for Watched<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.socket.write(bytes)?;
-        self.checksum.write(&bytes[..n]);
-        self.taken += n as u64;
+        self.took(&bytes[..n]);
         Ok(n)
     }
 
@@ -542,10 +641,9 @@ impl<S: Write> Write for Watched<'_, S> {
         let mut left = n;
         for slice in slices {
             let part = left.min(slice.len());
-            self.checksum.write(&slice[..part]);
+            self.took(&slice[..part]);
             left -= part;
         }
-        self.taken += n as u64;
         Ok(n)
     }
 

@@ -1,20 +1,19 @@
 //! How entries are written down: a byte for the kind, then numbers in LEB128, and lengths before what has one.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::close::CloseReason;
-use crate::engine::member::{Authorization, Identity, Route};
+use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{OperatorCommand, Payload, Whom};
 use crate::engine::stats::Counters;
-use crate::engine::tape::{Answers, Residue};
+use crate::engine::tape::{Answers, CONCEALED, Destination, Residue};
 use crate::engine::tick::ClockCommand;
 use crate::id::ConnId;
 use crate::rate::{Bucket, Rate};
 use crate::time::Time;
-use crate::wire::handshake::{Facts, Upgrade};
+use crate::wire::handshake::{Facts, Probe, Upgrade};
 use crate::wire::http::Refusal;
 
 /// What begins a segment. Another version has another number in it.
@@ -187,21 +186,23 @@ pub(super) trait Put {
         self.put_byte(is_bodiless.into());
     }
 
-    fn put_facts(&mut self, facts: &Facts<'_>)
+    fn put_facts(&mut self, facts: &Facts)
     where
         Self: Sized,
     {
-        self.put_slice(facts.path.as_bytes());
+        self.put_byte(match facts.probe {
+            None => 0,
+            Some(Probe::Live) => 1,
+            Some(Probe::Ready) => 2,
+        });
         self.put_ip(facts.address);
-        for values in [&facts.hosts, &facts.origins] {
-            self.put_number(values.len() as u64);
-            values.iter().for_each(|value| self.put_slice(value));
-        }
+        self.put_byte(facts.is_origin_allowed.into());
         match &facts.upgrade {
             Ok(Upgrade { accept_key, subprotocol }) => {
                 self.put_byte(1);
                 self.put_slice(accept_key.as_bytes());
-                self.put_option(subprotocol.as_ref(), |to, name| to.put_slice(name.as_bytes()));
+                // The name is the client's word, and may be its token.
+                self.put_option(subprotocol.as_ref(), |to, name| to.put_number(name.len() as u64));
             }
             Err(refusal) => {
                 self.put_byte(0);
@@ -214,9 +215,13 @@ pub(super) trait Put {
     where
         Self: Sized,
     {
-        self.put_option(answers.route.as_ref(), |to, route| match route {
-            Route::Lobby(code) => to.put_option(Some(code), |to, code| to.put_slice(code.as_bytes())),
-            Route::NotFound => to.put_option(None, |_, ()| {}),
+        self.put_option(answers.destination.as_ref(), |to, destination| match destination {
+            Destination::Nowhere => to.put_byte(0),
+            Destination::Lobby(code) => {
+                to.put_byte(1);
+                to.put_slice(code.as_bytes());
+            }
+            Destination::BadCode => to.put_byte(2),
         });
         self.put_option(answers.authorization.as_ref(), Put::put_authorization);
         self.put_option(answers.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));
@@ -507,25 +512,39 @@ impl<'a> Cursor<'a> {
         Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
-    pub(super) fn facts(&mut self) -> Read<Facts<'static>> {
-        let (path, address) = (Cow::Owned(self.text()?), self.ip()?);
-        let mut values = || -> Read<Vec<Cow<'static, [u8]>>> {
-            (0..self.number()?).map(|_| Ok(Cow::Owned(self.slice()?.to_vec()))).collect()
+    /// A subprotocol comes from a head of at most `max_header_bytes`.
+    pub(super) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
+        let probe = match self.byte()? {
+            0 => None,
+            1 => Some(Probe::Live),
+            2 => Some(Probe::Ready),
+            _ => return Err(Malformed),
         };
-        let (hosts, origins) = (values()?, values()?);
+        let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
         let upgrade = if self.flag()? {
-            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(Cursor::text)? })
+            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.concealed(max_header_bytes))? })
         } else {
             Err(self.refusal()?)
         };
-        Ok(Facts { path, address, hosts, origins, upgrade })
+        Ok(Facts { probe, address, is_origin_allowed, upgrade })
+    }
+
+    /// Stands for a text of which only the length was kept.
+    fn concealed(&mut self, max_bytes: usize) -> Read<String> {
+        let length: usize = self.number_as()?;
+        if length <= max_bytes { Ok(char::from(CONCEALED).to_string().repeat(length)) } else { Err(Malformed) }
     }
 
     pub(super) fn answers(&mut self) -> Read<Answers> {
-        let route = self.option(|from| Ok(from.option(Cursor::text)?.map_or(Route::NotFound, Route::Lobby)))?;
+        let destination = self.option(|from| match from.byte()? {
+            0 => Ok(Destination::Nowhere),
+            1 => from.text().map(Destination::Lobby),
+            2 => Ok(Destination::BadCode),
+            _ => Err(Malformed),
+        })?;
         let authorization = self.option(Cursor::authorization)?;
         let random = self.option(|from| Ok([from.number()?, from.number()?, from.number()?, from.number()?]))?;
-        Ok(Answers { route, authorization, random })
+        Ok(Answers { destination, authorization, random })
     }
 
     pub(super) fn authorization(&mut self) -> Read<Authorization> {

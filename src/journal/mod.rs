@@ -55,9 +55,9 @@
 //! | 3 | address (4 or 6, octets, port; with 6 flow and scope) | a socket was accepted |
 //! | 4 | connection, slice | bytes were received |
 //! | 5 | connection, shape | bytes were received that belong to a request or to nothing: their number, whether they begin with a capital, and where CR and LF stand |
-//! | 6 | facts | these bytes completed a request: path, address, values of `Host` and `Origin`, and either the accept key and subprotocol? or the refusal |
+//! | 6 | facts | these bytes completed a request: 1 or 2 if it checks whether the server is alive or ready, else 0; address; whether its origin is allowed; and either the accept key and the length of the subprotocol?, or the refusal |
 //! | 7 | refusal | or what is none: status, sentence, header lines |
-//! | 8 | route?, authorization?, generator's state? | what the application said to it |
+//! | 8 | destination?, authorization?, generator's state? | what the application said to it. A destination is 0 for nowhere, 1 and a lobby's code, or 2 for a code that is not valid |
 //! | 9, 10 | slice or shape | what followed the request in the same bytes; 10 if nobody read it |
 //! | 11, 12 | connection | the peer's end is gone; the socket can be written to again |
 //! | 13 | | timers were looked at |
@@ -76,7 +76,8 @@
 //! | 31 | slice of connections | these connections, and no others, may have input that was not read |
 //! | 32 | microseconds | the wall clock shows so many microseconds since the Unix epoch |
 //!
-//! Entries 6 to 10 stand in a slice of their own. Checksums are those of `src/checksum.rs`.
+//! Entries 6 to 10 stand in a slice of their own. Checksums are those of `src/checksum.rs`; they take each byte of a subprotocol in
+//! an answer for `x`.
 
 mod format;
 mod narrator;

@@ -312,7 +312,7 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
         }
     }
 
-    fn asked(&mut self, asked: Result<&Facts<'_>, &Refusal>) {
+    fn asked(&mut self, asked: Result<&Facts, &Refusal>) {
         if self.failed.is_some() {
             return;
         }
@@ -504,8 +504,8 @@ mod tests {
     /// `poll_timeout`, and the number of segments.
     fn visits(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
         let config = Config {
-            user_messages_per_second: Limit::at_most(1),
-            user_message_burst: 3,
+            user_messages_per_second: Limit::at_most(1).into(),
+            user_message_burst: 3.into(),
             attempts_per_minute: Limit::at_most(60),
             attempt_burst: 20,
             max_remembered_rates: 4,

@@ -12,7 +12,7 @@ use crate::checksum::Checksum;
 use crate::close::CloseReason;
 use crate::engine::app::App;
 use crate::engine::stats::Stats;
-use crate::engine::tape::{Answers, Foretold, Input, checksum_for};
+use crate::engine::tape::{Answers, Destination, Foretold, Input, checksum_for};
 use crate::engine::{Engine, Start};
 use crate::id::ConnId;
 use crate::time::Time;
@@ -408,7 +408,7 @@ impl<A: App, R: Read> Replay<A, R> {
             format::ASKED | format::REFUSED | format::ANSWERED | format::REST | format::UNREAD_REST => {
                 let mut entry = Cursor::new(from.slice()?);
                 let pending = self.pending.as_mut().ok_or(Malformed)?;
-                pending.add(kind, &mut entry)?;
+                pending.add(kind, &mut entry, self.engine.config().max_header_bytes.0)?;
                 return Ok(Step::On);
             }
             _ => self.run_pending()?,
@@ -535,11 +535,7 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(Malformed.into());
         }
         if let Some(foretold) = &foretold {
-            let what = match &foretold.asked {
-                Ok(facts) => format!("asks for {}", facts.path),
-                Err(refusal) => format!("asks wrongly: {}", refusal.sentence()),
-            };
-            self.engine.watched().note(self.now, Some(conn), what);
+            self.engine.watched().note(self.now, Some(conn), asked(foretold));
         }
         self.engine.foretell(foretold);
         self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
@@ -691,7 +687,7 @@ impl<A: App, R: Read> Replay<A, R> {
 }
 
 impl Pending {
-    fn add(&mut self, kind: u8, entry: &mut Cursor<'_>) -> Result<(), Malformed> {
+    fn add(&mut self, kind: u8, entry: &mut Cursor<'_>, max_header_bytes: usize) -> Result<(), Malformed> {
         match kind {
             format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
             format::UNREAD_REST => entry.shape(&mut self.bytes)?,
@@ -700,13 +696,31 @@ impl Pending {
                 foretold.answers = entry.answers()?;
             }
             _ => {
-                let asked = if kind == format::ASKED { Ok(entry.facts()?) } else { Err(entry.refusal()?) };
+                let asked =
+                    if kind == format::ASKED { Ok(entry.facts(max_header_bytes)?) } else { Err(entry.refusal()?) };
                 self.foretold = Some(Foretold { asked, answers: Answers::default() });
             }
         }
         // An entry of a few bytes may stand for many.
         if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(Malformed) }
     }
+}
+
+/// A request in words, as far as it was recorded.
+fn asked(Foretold { asked, answers }: &Foretold) -> String {
+    let facts = match asked {
+        Ok(facts) => facts,
+        Err(refusal) => return format!("asks wrongly: {}", refusal.sentence()),
+    };
+    let origin = if facts.is_origin_allowed { "" } else { ", from a page of a forbidden origin" };
+    let what = match (&answers.destination, facts.probe) {
+        (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
+        (Some(Destination::BadCode), _) => "a lobby, by a code that is not valid".to_owned(),
+        (Some(Destination::Nowhere), _) => "something that is not here".to_owned(),
+        (None, Some(_)) if facts.upgrade.is_err() => "a health check".to_owned(),
+        (None, _) => "a seat".to_owned(),
+    };
+    format!("asks for {what}{origin}")
 }
 
 fn read_segment(block: &[u8]) -> Result<Segment, Fault> {

@@ -22,6 +22,7 @@ use crate::close::{CloseReason, LeaveReason};
 use crate::config::{Config, DuplicateLogin, Limit};
 use crate::id::{ConnId, SeatId, remove_keyed};
 use crate::rate::{Bucket, Remembered};
+use crate::time::Time;
 
 pub(crate) type SeatKey = usize;
 pub(crate) type LobbyKey = usize;
@@ -94,6 +95,13 @@ impl UserSeats {
 pub(crate) struct UserMeter {
     pub(crate) messages: Bucket,
     pub(crate) bytes: Bucket,
+}
+
+impl UserMeter {
+    /// When there is nothing to be made up any more.
+    fn full_at(&self) -> Time {
+        self.messages.full_at().max(self.bytes.full_at())
+    }
 }
 
 #[derive(Debug)]
@@ -239,14 +247,16 @@ impl Directory {
         self.users.is_empty() && self.lobbies.is_empty() && self.seats.is_empty()
     }
 
-    /// What users who are not here have used up of their messages and bytes. The user who left first comes first.
-    pub(crate) fn remembered(&self) -> Vec<(SmolStr, [Bucket; 2])> {
-        let entries = self.remembered.entries();
+    /// What users who are not here have used up of their messages and bytes. The user whose buckets are full first comes
+    /// first.
+    pub(crate) fn remembered(&self, now: Time) -> Vec<(SmolStr, [Bucket; 2])> {
+        let entries = self.remembered.entries(now);
         entries.map(|(user, &UserMeter { messages, bytes })| (user.clone(), [messages, bytes])).collect()
     }
 
-    pub(crate) fn remember(&mut self, user: SmolStr, [messages, bytes]: [Bucket; 2]) {
-        self.remembered.put(user, UserMeter { messages, bytes });
+    pub(crate) fn remember(&mut self, user: SmolStr, [messages, bytes]: [Bucket; 2], now: Time) {
+        let meter = UserMeter { messages, bytes };
+        self.remembered.put(now, user, meter, meter.full_at());
     }
 
     /// How many seats there ever were, and the last epoch.
@@ -280,10 +290,10 @@ impl Directory {
     }
 
     /// Takes a promised seat back.
-    pub(crate) fn cancel(&mut self, reservation: Reservation) {
+    pub(crate) fn cancel(&mut self, reservation: Reservation, now: Time) {
         let Reservation { lobby, user, .. } = reservation;
         self.take_back(reservation);
-        self.forget_if_empty(lobby, user);
+        self.forget_if_empty(lobby, user, now);
     }
 
     fn take_back(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
@@ -294,8 +304,15 @@ impl Directory {
         self.reserved -= usize::from(in_server);
     }
 
-    /// Gives `conn` a seat in the lobby `code` for `user`. `now` in microseconds since the Unix epoch.
-    pub(crate) fn join(&mut self, code: &str, user: &str, conn: ConnId, now: u64) -> Result<Joined, CloseReason> {
+    /// Gives `conn` a seat in the lobby `code` for `user`. `unix` is `now` in microseconds since the Unix epoch.
+    pub(crate) fn join(
+        &mut self,
+        code: &str,
+        user: &str,
+        conn: ConnId,
+        now: Time,
+        unix: u64,
+    ) -> Result<Joined, CloseReason> {
         self.admits(code, Some(user))?;
         let to_take_over = self.seat_to_take_over(code, user);
         let user = self.user(user);
@@ -311,11 +328,11 @@ impl Directory {
         self.users[user].awaited += 1;
         let gave_up = own.map(|own| {
             let conn = self.seats[own].conn;
-            self.leave(own, LeaveReason::Replaced);
+            self.leave(own, LeaveReason::Replaced, now);
             conn
         });
         self.users[user].awaited -= 1;
-        let lobby = self.lobby(code, now);
+        let lobby = self.lobby(code, unix);
         self.seats_ever += 1;
         let id = SeatId(self.seats_ever);
         let seat = self.seats.insert(Seat { id, conn, lobby, introduced: false, user });
@@ -334,17 +351,18 @@ impl Directory {
         code: &str,
         user: &str,
         conn: ConnId,
-        now: u64,
+        now: Time,
+        unix: u64,
     ) -> Result<Joined, CloseReason> {
         let Reservation { lobby, user: promised, .. } = reservation;
         self.take_back(reservation);
-        let joined = self.join(code, user, conn, now);
-        self.forget_if_empty(lobby, promised);
+        let joined = self.join(code, user, conn, now, unix);
+        self.forget_if_empty(lobby, promised, now);
         joined
     }
 
     /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
-    pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason) {
+    pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
         let Seat { id, lobby, user, introduced, .. } = remove_keyed(&mut self.seats, seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
@@ -353,7 +371,7 @@ impl Directory {
         there.members.remove(place);
         there.conns.remove(place);
         there.presence.left(introduced, Departure { user: name, seat: id, reason });
-        self.forget_if_empty(lobby, user);
+        self.forget_if_empty(lobby, user, now);
     }
 
     fn user(&mut self, name: &str) -> UserKey {
@@ -390,7 +408,7 @@ impl Directory {
         lobby
     }
 
-    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey) {
+    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.awaited == 0) {
             let lobby = remove_keyed(&mut self.lobbies, lobby);
             self.lobby_keys.remove(&lobby.code);
@@ -398,9 +416,7 @@ impl Directory {
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.awaited == 0) {
             let user = remove_keyed(&mut self.users, user);
             self.user_keys.remove(&user.name);
-            if user.meter != UserMeter::default() {
-                self.remembered.put(user.name, user.meter);
-            }
+            self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
     }
 

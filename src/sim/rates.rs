@@ -7,7 +7,7 @@ use super::swarm::Behaviour;
 use super::terms::{limit, pick};
 use super::view::{Ask, write_number};
 use super::world::World;
-use crate::config::{Config, Limit};
+use crate::config::{Config, Limit, PerUser};
 use crate::engine::app::App;
 use crate::random::Random;
 use crate::rate::Rate;
@@ -33,8 +33,9 @@ pub(super) struct Patience {
 pub(super) fn draw(config: &mut Config, random: &mut Random) {
     config.messages_per_second = limit(random, &[0, LEAST, LEAST, 2 * LEAST, 100, 5000]);
     config.message_burst = pick(random, &[1, 3, 20, 1000]);
-    config.user_messages_per_second = limit(random, &[0, 0, 0, LEAST, 5000]);
-    config.user_message_burst = pick(random, &[1, 5, 1000]);
+    let own = |n: u32| PerUser::Own(if n == 0 { Limit::UNLIMITED } else { Limit::at_most(n) });
+    config.user_messages_per_second = pick(random, &[PerUser::Same, PerUser::Same, own(0), own(LEAST), own(5000)]);
+    config.user_message_burst = pick(random, &[PerUser::Same, PerUser::Own(1), PerUser::Own(5), PerUser::Own(1000)]);
     // What the server itself asks for must fit, or it ends whoever answers.
     let in_a_second = |span: Duration| (1000 / span.as_millis().max(1)) as u32 + 1;
     let answers = in_a_second(config.ping_interval) + config.health_interval.map_or(0, in_a_second) + 2;
@@ -44,8 +45,10 @@ pub(super) fn draw(config: &mut Config, random: &mut Random) {
     let least = LEAST * whole + 80 * answers;
     config.bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, least, 10 * least]);
     config.byte_burst = whole + pick(random, &[0, 300, 100_000]);
-    config.user_bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, 0, least]);
-    config.user_byte_burst = whole + pick(random, &[0, 300, 100_000]);
+    let same = PerUser::Same;
+    config.user_bytes_per_second = pick(random, &[own(0), own(0), own(0), same, same, same, same, own(least)]);
+    let (small, large) = (PerUser::Own(whole), PerUser::Own(whole + 100_000));
+    config.user_byte_burst = pick(random, &[PerUser::Same, small, PerUser::Own(whole + 300), large]);
     config.max_rate_strikes = pick(random, &[0, 5, 32, 32, 1000]);
 }
 
@@ -56,9 +59,9 @@ pub(super) fn draw_tier(random: &mut Random) -> Rate {
 
 /// Whether anybody may be refused for its rate.
 pub(super) fn are_limited(config: &Config) -> bool {
-    let own = [config.messages_per_second, config.bytes_per_second, config.control_per_second];
-    let users = [config.user_messages_per_second, config.user_bytes_per_second];
-    own.iter().chain(&users).any(|&limit| limit != Limit::UNLIMITED)
+    let users = [config.user_message_rate(), config.user_byte_rate()];
+    let own = [config.message_rate(), config.byte_rate(), config.control_rate()];
+    own.iter().chain(&users).any(Option::is_some)
 }
 
 impl<A: App> World<A> {
@@ -116,13 +119,17 @@ impl<A: App> World<A> {
         if view.unasked > seconds {
             return Err(format!("told {} times in {elapsed:?} of what had no ref", view.unasked));
         }
-        let is_shared = config.user_message_rate().is_some() || config.user_byte_rate().is_some() || tier.is_some();
+        // Other connections of its user spend from the same buckets, also those that are gone.
+        let has_user_rate = config.user_message_rate().is_some() || config.user_byte_rate().is_some();
+        let is_shared = tier.is_some() || (has_user_rate && self.connections_of(place) > 1);
         let within = |rate: Option<Rate>, count: u64| rate.is_none_or(|rate| count <= u64::from(rate.burst()));
         if !is_shared
             && !full
             && within(config.message_rate(), link.pipe.sends)
             && within(config.control_rate(), link.pipe.sends)
             && within(config.byte_rate(), link.pipe.sent)
+            && within(config.user_message_rate(), link.pipe.sends)
+            && within(config.user_byte_rate(), link.pipe.sent)
         {
             return Err(format!("refused, after {} frames of {} bytes in all", link.pipe.sends, link.pipe.sent));
         }

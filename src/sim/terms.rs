@@ -15,7 +15,7 @@ use crate::close::CloseReason;
 use crate::config::{Bytes, Config, Limit};
 use crate::engine::app::{App, Identity};
 use crate::random::Random;
-use crate::rate::Rate;
+use crate::rate::{Bucket, Rate};
 use crate::time::Time;
 
 /// Where clients come from, and which of them are one to the limits: an address, or a /64 of IPv6.
@@ -27,6 +27,8 @@ const ADDRESSES: &[(IpAddr, usize)] = &[
     (v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2]), 2),
     (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), 3),
 ];
+/// More than there are users in a run.
+const MANY: usize = 1000;
 /// So many of them are different to the limits.
 pub(super) const NETWORKS: usize = 4;
 
@@ -105,13 +107,37 @@ pub(super) struct Leases {
     /// The rate of each user that has come so far.
     tiers: BTreeMap<String, Option<Rate>>,
     random: Random,
+    /// The rate of messages of a user that has none of its own.
+    user_rate: Option<Rate>,
+    /// Whether what users who are gone had used up is remembered of all of them.
+    remembers: bool,
+    /// What each user has used up of its rate, over all its connections.
+    spent: BTreeMap<String, Bucket>,
 }
 
 impl Leases {
     pub(super) fn new(swarm: &Swarm, config: &Config, random: Random) -> Leases {
         let percents = [Behaviour::Tier, Behaviour::Expiry, Behaviour::OneLobby];
         let percents = percents.map(|behaviour| u64::from(swarm.weight(behaviour)).min(60));
-        Leases { percents, span: config.ping_interval.as_millis() as u64, tiers: BTreeMap::new(), random }
+        Leases {
+            percents,
+            span: config.ping_interval.as_millis() as u64,
+            tiers: BTreeMap::new(),
+            random,
+            user_rate: config.user_message_rate(),
+            remembers: config.max_remembered_rates as usize >= MANY,
+            spent: BTreeMap::new(),
+        }
+    }
+
+    /// `user` has said something that reached the application, which its rate must allow, however often it came back.
+    ///
+    /// Not everything that is charged reaches the application, so this bucket is never emptier than the engine's.
+    pub(super) fn charge(&mut self, user: &str, now: Time) -> Result<(), String> {
+        let tier = self.tiers.get(user).copied().flatten();
+        let Some(rate) = tier.or(self.user_rate).filter(|_| self.remembers) else { return Ok(()) };
+        let spent = self.spent.entry(user.into()).or_default();
+        spent.take(now, 1, rate).map_err(|_| format!("{user} has said more than {rate} over all its connections"))
     }
 
     /// A user has one rate, or what it owes under a generous one is paid off under a mean one.

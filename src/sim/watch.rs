@@ -115,7 +115,15 @@ impl Seen {
     /// What `who` says reaches the application.
     fn hear(&mut self, who: &Member, now: Time, call: &str) {
         self.require_seated(who, call);
-        self.beat.iter_mut().for_each(|beat| beat.hear(now, who.conn()));
+        match &mut self.beat {
+            Some(beat) => beat.hear(now, who.conn()),
+            // With ticks a message is charged before it is heard.
+            None => {
+                if let Err(violation) = self.leases.charge(who.user(), now) {
+                    self.require(false, || violation);
+                }
+            }
+        }
     }
 
     fn note_left(&mut self, conn: ConnId) {

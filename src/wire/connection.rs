@@ -193,6 +193,14 @@ impl Connection {
         self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
 
+    /// What it takes to accept a request that is held.
+    pub(crate) fn held_upgrade(&self) -> Option<&Upgrade> {
+        match &self.phase {
+            Phase::Deciding(deciding) => Some(&deciding.upgrade),
+            _ => None,
+        }
+    }
+
     /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
     pub(crate) fn accept_held(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Finishing) {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
@@ -29,7 +30,8 @@ pub enum Subprotocols {
 
 /// A client's request to connect, before anything is decided.
 ///
-/// Its `Debug` form and everything the server logs of it leave out the token.
+/// Its `Debug` form, and everything the server logs or records of it, leaves out what the client wrote: a token may stand
+/// anywhere in it, also in the path.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
@@ -109,52 +111,41 @@ impl Request<'_> {
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Request")
-            .field("conn", &self.conn)
-            .field("peer", &self.peer)
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Request").field("conn", &self.conn).field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
-/// What the engine itself needs to know of a request. There is no token among it.
+/// A health check, which is answered on the members' port without an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// Whether the process is alive.
+    Live,
+    /// Whether new members are taken.
+    Ready,
+}
+
+/// What is decided from a request before the application is asked: this is recorded, and a replay starts from it.
+///
+/// A client may have written its token in any place of its request, so nothing in here is text that a client wrote, except
+/// for the subprotocol in the upgrade. Recorders keep only its length: see [`Upgrade::echo`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Facts<'a> {
-    pub(crate) path: Cow<'a, str>,
+pub(crate) struct Facts {
+    /// Set when the path is that of a health check.
+    pub(crate) probe: Option<Probe>,
     pub(crate) address: IpAddr,
-    /// The values of the lines `Host` and `Origin`.
-    pub(crate) hosts: Vec<Cow<'a, [u8]>>,
-    pub(crate) origins: Vec<Cow<'a, [u8]>>,
+    /// Whether the rules for origins let the page connect.
+    pub(crate) is_origin_allowed: bool,
     pub(crate) upgrade: Result<Upgrade, Refusal>,
 }
 
-impl Facts<'_> {
-    pub(crate) fn headers(&self) -> Vec<Header<'_>> {
-        let hosts = self.hosts.iter().map(|value| Header { name: "host", value });
-        hosts.chain(self.origins.iter().map(|value| Header { name: "origin", value })).collect()
-    }
-}
-
-impl<'a> Request<'a> {
-    pub(crate) fn facts(&self, upgrade: &Result<Upgrade, Refusal>) -> Facts<'_> {
-        Facts {
-            path: Cow::Borrowed(&self.path),
-            address: self.address,
-            hosts: header_values(self.headers, "host").map(Cow::Borrowed).collect(),
-            origins: header_values(self.headers, "origin").map(Cow::Borrowed).collect(),
-            upgrade: upgrade.clone(),
+impl Request<'_> {
+    /// The health check that the path stands for.
+    pub(crate) fn probe(&self) -> Option<Probe> {
+        match &*self.path {
+            "/health/live" => Some(Probe::Live),
+            "/health/ready" => Some(Probe::Ready),
+            _ => None,
         }
-    }
-
-    /// The request of which these facts are known, with the headers that are among them.
-    pub(crate) fn from_facts(
-        conn: ConnId,
-        peer: SocketAddr,
-        facts: &'a Facts<'_>,
-        headers: &'a [Header<'a>],
-    ) -> Request<'a> {
-        let path = Cow::Borrowed(&*facts.path);
-        Request { conn, peer, address: facts.address, path, query: "", token: None, headers }
     }
 }
 
@@ -166,6 +157,14 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
+    /// Where in the answer the subprotocol stands. It is a word of the client's: with [`Subprotocols::Any`] it may be any.
+    pub(crate) fn echo(&self) -> Option<Range<u64>> {
+        let name = self.subprotocol.as_ref()?.len() as u64;
+        // It ends the answer but for its own line's end and the empty line.
+        let end = self.response().len() as u64 - 4;
+        Some(end - name..end)
+    }
+
     /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2).
     pub(super) fn response(&self) -> Bytes {
         let protocol = match &self.subprotocol {

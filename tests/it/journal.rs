@@ -14,7 +14,7 @@ use lobbyd::net::{Error, Server, Status, open_journal};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{
     App, Authorization, Bytes, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
-    OperatorCommand, Request, Secrets, Speech, Start, Time,
+    OperatorCommand, Request, Route, Secrets, Speech, Start, Time,
 };
 
 use crate::fuzzed::journal::{blocks_of, crc32, put_number, written};
@@ -49,6 +49,12 @@ impl<A: App> Site<A> {
     fn connect(&mut self, target: &str, lines: &[&str]) -> ConnId {
         let conn = self.accept();
         self.bytes(conn, &wire::upgrade_request(target, lines));
+        conn
+    }
+
+    fn connect_raw(&mut self, head: &[u8]) -> ConnId {
+        let conn = self.accept();
+        self.bytes(conn, head);
         conn
     }
 
@@ -156,7 +162,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
     let mut site = Site::new(Config::default(), Doorman(Rc::clone(&asked)));
     site.connect("/ws/a?x=secret-q&token=secret-query", &["Cookie: id=secret-cookie", "X-Api-Key: secret-key"]);
     site.connect("/ws/a", &["Authorization: Bearer secret-header"]);
-    let coded = data_encoding_of("secret-subprotocol");
+    let coded = base64url("secret-subprotocol");
     site.connect("/ws/a", &[&format!("Sec-WebSocket-Protocol: base64url.bearer.lobby.{coded}, other")]);
     site.turn();
     let late = site.connect("/ws/a?token=secret-late", &[]);
@@ -185,7 +191,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
     assert_eq!((again.get(), summary.stats), (0, stats));
 }
 
-fn data_encoding_of(token: &str) -> String {
+fn base64url(token: &str) -> String {
     // base64url without padding; the test has no other use for a library.
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
@@ -195,6 +201,294 @@ fn data_encoding_of(token: &str) -> String {
         text.extend(digits);
     }
     text
+}
+
+/// A word that may stand anywhere in a request, and must not be found again.
+const SECRET: &str = "s3cret+4f1c";
+
+/// The forms in which it may travel.
+fn forms_of(secret: &str) -> Vec<String> {
+    let upper: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    vec![secret.into(), secret.replace('+', "%2B"), secret.replace('+', " "), upper, base64url(secret)]
+}
+
+#[track_caller]
+fn check_no_secret(bytes: &[u8], place: &str) {
+    for form in forms_of(SECRET) {
+        let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
+        assert!(!found, "{form} is in the {place}: {}", bytes.escape_ascii());
+    }
+}
+
+/// What `lobbyd replay --print` says of a journal, and its state at the end.
+fn narrated<A: App>(journal: &[u8], app: A) -> String {
+    let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
+    replay.narrate();
+    let mut text = String::new();
+    loop {
+        let step = replay.step().expect("nothing differs");
+        replay.events().iter().for_each(|event| text.push_str(&format!("{event}\n")));
+        if step == Step::End {
+            return text + &replay.state();
+        }
+    }
+}
+
+/// Request heads with the secret in every place that a client writes, each in one form.
+fn heads_with(secret: &str) -> Vec<String> {
+    const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    let head = |target: &str, lines: &[&str]| {
+        let mut all = vec![format!("GET {target} HTTP/1.1")];
+        let usual = ["Host: a", "Upgrade: websocket", "Connection: Upgrade", KEY, "Sec-WebSocket-Version: 13"];
+        // A line takes the place of the usual one of its name.
+        let is_replaced = |line: &str| lines.iter().any(|other| other.split(':').next() == line.split(':').next());
+        all.extend(usual.iter().filter(|line| !is_replaced(line)).map(|line| (*line).to_owned()));
+        all.extend(lines.iter().map(|line| (*line).to_owned()));
+        all.join("\r\n") + "\r\n\r\n"
+    };
+    let s = secret;
+    let targets = [
+        format!("/ws/chess?token={s}"),
+        format!("/ws/chess?token=known&token={s}"),
+        format!("/ws/chess?token={s}&token=known"),
+        format!("/ws/chess?{s}=1&x={s}"),
+        format!("/ws/chess?x={s}%zz"),
+        format!("/ws/chess?x={s}%00"),
+        format!("/ws/chess&token={s}"),
+        format!("/ws/chess%26token%3D{s}"),
+        format!("/ws/chess%3Ftoken={s}"),
+        format!("/ws/chess;token={s}"),
+        format!("/ws/chess/{s}"),
+        format!("/ws/chess/{s}?token=known"),
+        // A lobby's code is no secret.
+        if lobbyd::is_lobby_code(s) { "/ws/".to_owned() } else { format!("/ws/{s}") },
+        format!("/ws/%zz{s}"),
+        format!("/{s}"),
+        format!("/{s}/ws/chess"),
+        format!("/health/live?{s}"),
+        format!("/health/{s}"),
+        format!("/ws/chess#{s}"),
+        format!("http://a/ws/chess?token={s}"),
+        format!("http://{s}/ws/chess"),
+        s.to_owned(),
+    ];
+    let mut heads = Vec::new();
+    for target in &targets {
+        heads.push(head(target, &[]));
+        heads.push(head(target, &["Authorization: Bearer known"]));
+        heads.push(head(target, &["Upgrade: none"]));
+    }
+    const NAMES: [&str; 20] = [
+        "Host",
+        "Origin",
+        "Authorization",
+        "Proxy-Authorization",
+        "Cookie",
+        "User-Agent",
+        "Referer",
+        "X-Forwarded-For",
+        "X-Real-IP",
+        "Forwarded",
+        "Sec-WebSocket-Protocol",
+        "Sec-WebSocket-Extensions",
+        "Sec-WebSocket-Key",
+        "Sec-WebSocket-Version",
+        "Upgrade",
+        "Connection",
+        "Content-Length",
+        "Transfer-Encoding",
+        "Accept-Language",
+        "X-Api-Key",
+    ];
+    for name in NAMES {
+        for value in [
+            s.to_owned(),
+            format!("Bearer {s}"),
+            format!("http://{s}"),
+            format!("{s}, lobby.v1.json"),
+            format!("lobby.v1.json, {s}"),
+            format!("base64url.bearer.lobby.{s}, {s}"),
+            format!("BASE64URL.bearer.lobby.{s}"),
+            format!("{s}, 9.9.9.9"),
+            format!("9.9.9.9, {s}"),
+        ] {
+            let line = format!("{name}: {value}");
+            heads.push(head("/ws/chess?token=known", &[&line]));
+            heads.push(head("/ws/chess?token=known", &[&line, &line]));
+            heads.push(head("/ws/chess?token=known", &[&line, &format!("{name}: other")]));
+            heads.push(head("/ws/chess", &[&format!("{name}: other"), &line]));
+            heads.push(head("/ws/bad%20code", &[&line]));
+            heads.push(head("/nowhere", &[&line]));
+        }
+    }
+    heads.push(head("/ws/chess?token=known", &[&format!("{s}: x")]));
+    heads.push(head("/ws/chess?token=known", &[s]));
+    heads.push(head("/ws/chess?token=known", &["X: y", &format!(" {s}")]));
+    heads.push(format!("{s} /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n"));
+    heads.push(format!("POST /{s} HTTP/1.1\r\nHost: {s}\r\n\r\n"));
+    heads.push(format!("HEAD /{s} HTTP/1.1\r\nHost: {s}\r\n\r\n"));
+    heads.push(format!("GET /ws/chess {s}/1.1\r\nHost: a\r\n\r\n"));
+    heads.push(format!("GET /ws/chess HTTP/1.1\r\nHost: {s}\nX: {s}\r\n\r\n"));
+    heads.push(format!("{s}\r\n\r\n"));
+    heads
+}
+
+/// Has requests with the secret everywhere recorded, and looks for it in all that is left of them.
+fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
+    let mut site = Site::new(config.clone(), app());
+    for form in forms_of(SECRET) {
+        for head in heads_with(&form) {
+            let conn = site.connect_raw(head.as_bytes());
+            let is_refused = site.engine.ending(conn) == Some(CloseReason::HttpRefused);
+            site.turn();
+            site.engine.handle_hangup(site.now, conn);
+            site.turn();
+            if is_refused {
+                // Whatever follows belongs to nothing, in the same bytes and later; and the head may come in pieces.
+                let more = format!("GET /ws/chess?token={form} HTTP/1.1\r\nAuthorization: Bearer {form}\r\n\r\n{form}");
+                let conn = site.connect_raw(format!("{head}{more}").as_bytes());
+                site.bytes(conn, more.as_bytes());
+                site.turn();
+                let conn = site.accept();
+                head.as_bytes().chunks(head.len() / 2).for_each(|piece| site.bytes(conn, piece));
+                site.bytes(conn, more.as_bytes());
+                site.turn();
+            }
+        }
+        // A head that is never complete.
+        let conn = site.connect_raw(format!("GET /{form} HTTP/1.1\r\nCookie: {form}").as_bytes());
+        site.turn();
+        site.engine.handle_hangup(site.now, conn);
+        site.turn();
+    }
+    let (stats, journal) = (site.engine.stats(), site.journal());
+    check_no_secret(&journal, "journal");
+    check_no_secret(narrated(&journal, app()).as_bytes(), "timeline");
+    let summary = journal::replay(&*journal, app()).expect("nothing differs");
+    assert_eq!(summary.stats, stats);
+    summary
+}
+
+/// Whatever a client wrote in a request may be its token, in whichever place it wrote it.
+#[test]
+fn no_word_of_a_request_is_in_a_journal() {
+    let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a good list"));
+    for (trusted_proxies, any) in [(0, false), (1, true)] {
+        let allowed_origin = lobbyd::Origins { any, listed: Vec::new() };
+        let config = Config { trusted_proxies, allowed_origin, ..Config::default() };
+        let summaries =
+            [check_secrets(&config, || Relay::new(tokens())), check_secrets(&config, || Verbatim::new(tokens()))];
+        for Summary { stats, .. } in summaries {
+            assert!(stats.counters.joined > 100, "{}", stats.counters.joined);
+            for reason in [CloseReason::HttpRefused, CloseReason::Unauthorized, CloseReason::BadLobbyCode] {
+                assert!(stats.counters.closed(reason) > 10, "{reason}: {}", stats.counters.closed(reason));
+            }
+            assert!(any || stats.counters.closed(CloseReason::ForbiddenOrigin) > 10);
+        }
+    }
+}
+
+/// Says whatever it finds in the request.
+struct Parrot;
+
+impl App for Parrot {
+    const SPEECH: Speech = Speech::Opaque;
+
+    fn route(&self, request: &Request<'_>) -> Route {
+        Route::Lobby(request.query("lobby").unwrap_or_default().into_owned())
+    }
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        let user = request.query("user").map(|user| user.into_owned());
+        match request.query("answer").as_deref() {
+            Some("later") => Authorization::Pending { user },
+            Some("elsewhere") => Authorization::Allow(lobbyd::Identity::new("ann").only_in(user.unwrap_or_default())),
+            _ => Authorization::allow(user.unwrap_or_default()),
+        }
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+/// A text of the application's that is no lobby code and no user id is nothing, and may be a token: `--auth open` takes one
+/// for a name.
+#[test]
+fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
+    let long = SECRET.replace('+', "-").repeat(20);
+    let mut site = Site::new(Config::default(), Parrot);
+    let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"s3cret-4f1c");
+    let mut reasons = Vec::new();
+    for target in [
+        format!("/?lobby={long}&user=ann"),
+        format!("/?lobby=chess&user={long}"),
+        format!("/?lobby=chess&user={long}&answer=elsewhere"),
+    ] {
+        let conn = site.connect(&target, &[]);
+        reasons.push(site.engine.ending(conn));
+        site.turn();
+    }
+    assert_eq!(reasons, [CloseReason::BadLobbyCode, CloseReason::Unauthorized, CloseReason::Unauthorized].map(Some));
+    // An answer that comes later, and with another name than the one that was claimed.
+    for (user, ending) in [("bob", None), (&*long, Some(CloseReason::Unauthorized))] {
+        let conn = site.connect(&format!("/?lobby=chess&user={long}&answer=later"), &[]);
+        site.turn();
+        site.engine.handle_authorized(site.now, conn, Authorization::allow(user));
+        assert_eq!(site.engine.ending(conn), ending);
+        site.turn();
+    }
+    let (stats, journal) = (site.engine.stats(), site.journal());
+    assert!(!has(&journal), "{}", journal.escape_ascii());
+    assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+}
+
+/// Takes so many bytes, and is blocked then.
+struct Narrow<'a>(usize, &'a mut Vec<u8>);
+
+impl io::Write for Narrow<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(self.0);
+        if taken == 0 && !bytes.is_empty() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0 -= taken;
+        self.1.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The server repeats the name to the client, but the journal does not; also when the answer is written in pieces, or late.
+#[test]
+fn a_subprotocol_is_echoed_and_not_recorded() {
+    let line = format!("Sec-WebSocket-Protocol: {SECRET}, other");
+    for answer in ["now", "later"] {
+        for first in 0..180 {
+            let mut site = Site::new(Config::default(), Parrot);
+            // The place of somebody who never read its answer is taken again.
+            let gone = site.connect("/?lobby=chess&user=bob", &[&line]);
+            site.engine.handle_hangup(site.now, gone);
+            site.turn();
+            let conn = site.connect(&format!("/?lobby=chess&user=ann&answer={answer}"), &[&line]);
+            site.engine.handle_authorized(site.now, conn, Authorization::allow("ann"));
+            let mut sent = Vec::new();
+            for room in [first, 1, 3, 30, 1000] {
+                site.now = site.now + Duration::from_millis(10);
+                site.engine.handle_writable(site.now, conn);
+                while let Some(conn) = site.engine.poll_writable() {
+                    let _ = site.engine.write_to(conn, &mut Narrow(room, &mut sent));
+                }
+                while site.engine.poll_closed().is_some() {}
+            }
+            let echoed = format!("\r\nSec-WebSocket-Protocol: {SECRET}\r\n\r\n");
+            assert!(sent.ends_with(echoed.as_bytes()), "{}", sent.escape_ascii());
+            let (stats, journal) = (site.engine.stats(), site.journal());
+            check_no_secret(&journal, "journal");
+            assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+        }
+    }
 }
 
 #[test]
@@ -497,15 +791,15 @@ fn what_a_journal_says_is_shown_without_control_characters() {
     assert!(said.contains("\\u{1b}"), "{said}");
 
     let mut blocks = blocks_of(&session());
-    let path = b"/ws/chess";
-    let asked = blocks[1].windows(path.len()).position(|window| window == path).expect("somebody asked for it");
-    blocks[1][asked] = 0x1b;
+    let code = b"chess";
+    let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("somebody asked for it");
+    blocks[1][answered] = 0x1b;
     let journal = written(&blocks);
     let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
     replay.narrate();
     while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
     let said: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
-    assert!(said.iter().any(|line| line.contains("asks for \\u{1b}ws/chess")), "{said:?}");
+    assert!(said.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{said:?}");
     assert!(!said.concat().contains(char::is_control), "{said:?}");
 }
 
@@ -867,7 +1161,7 @@ fn a_timeline_says_who_came_spoke_and_left_and_why() {
     let text = lines.join("\n");
     for words in [
         "conn=0.1 connects from 127.0.0.1:4000",
-        "conn=0.1 asks for /ws/chess",
+        "conn=0.1 asks for lobby chess",
         "conn=0.1 user=\"ann\" lobby=chess joins",
         "conn=1.2 ends: 0 http_refused",
         "user=\"ann\" lobby=chess broadcasts \\\"hello\\\\u001b[2J\\\"",

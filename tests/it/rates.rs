@@ -16,9 +16,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn no_rates() -> Config {
     Config {
         messages_per_second: Limit::UNLIMITED,
-        user_messages_per_second: Limit::UNLIMITED,
+        user_messages_per_second: Limit::UNLIMITED.into(),
         bytes_per_second: Limit::UNLIMITED,
-        user_bytes_per_second: Limit::UNLIMITED,
+        user_bytes_per_second: Limit::UNLIMITED.into(),
         control_per_second: Limit::UNLIMITED,
         attempts_per_minute: Limit::UNLIMITED,
         max_rate_strikes: 1 << 30,
@@ -101,7 +101,8 @@ fn each_tier_is_held_to_its_rate() {
 
 #[test]
 fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
-    let config = Config { user_messages_per_second: Limit::at_most(20), user_message_burst: 30, ..no_rates() };
+    let config =
+        Config { user_messages_per_second: Limit::at_most(20).into(), user_message_burst: 30.into(), ..no_rates() };
     check_messages(config.clone(), 1, "", 30, 20 * 60);
     check_messages(config, 2, "", 30, 20 * 60);
     for connections in [1, 2] {
@@ -159,7 +160,8 @@ fn bytes_of_a_connection_are_held_to_their_rate() {
 
 #[test]
 fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
-    let config = Config { user_bytes_per_second: Limit::at_most(4000), user_byte_burst: 10_000, ..no_rates() };
+    let config =
+        Config { user_bytes_per_second: Limit::at_most(4000).into(), user_byte_burst: 10_000.into(), ..no_rates() };
     check_bytes(config.clone(), 1, 4000);
     check_bytes(config, 2, 4000);
 }
@@ -265,18 +267,18 @@ fn retry_after_is_exact() {
     let at_most = Limit::at_most;
     let messages = Config { messages_per_second: at_most(7), message_burst: 5, ..no_rates() };
     check_retry_after(messages.clone(), &[short]);
-    let user = Config { user_messages_per_second: at_most(3), user_message_burst: 8, ..no_rates() };
+    let user = Config { user_messages_per_second: at_most(3).into(), user_message_burst: 8.into(), ..no_rates() };
     check_retry_after(user.clone(), &[short]);
     let bytes = Config { bytes_per_second: at_most(700), byte_burst: 1500, ..no_rates() };
     check_retry_after(bytes.clone(), &[short, &long]);
-    let user_bytes = Config { user_bytes_per_second: at_most(900), user_byte_burst: 1800, ..no_rates() };
+    let user_bytes = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: 1800.into(), ..no_rates() };
     check_retry_after(user_bytes.clone(), &[short, &long]);
     // Of two buckets the one that takes longer says how long, and what the one denies costs nothing in the other.
-    let both = Config { user_messages_per_second: at_most(3), user_message_burst: 8, ..messages };
+    let both = Config { user_messages_per_second: at_most(3).into(), user_message_burst: 8.into(), ..messages };
     check_retry_after(both, &[short]);
     let slow_connection = Config { messages_per_second: at_most(2), message_burst: 4, ..user };
     check_retry_after(slow_connection, &[short]);
-    let both = Config { user_bytes_per_second: at_most(900), user_byte_burst: 1800, ..bytes };
+    let both = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: 1800.into(), ..bytes };
     check_retry_after(both, &[short, &long]);
 }
 
@@ -511,7 +513,7 @@ fn signs_of_life_are_held_to_their_rate() {
 #[test]
 fn coming_back_fills_no_bucket_of_a_user() {
     check(
-        Config { user_messages_per_second: Limit::at_most(1), user_message_burst: 2, ..no_rates() },
+        Config { user_messages_per_second: Limit::at_most(1).into(), user_message_burst: 2.into(), ..no_rates() },
         r#"
         ann > connect chess
         ann < upgrade, welcome, presence_state
@@ -539,12 +541,81 @@ fn coming_back_fills_no_bucket_of_a_user() {
     );
 }
 
+/// What `visits` of one user, one after the other and all at the same time, bring to be heard; each sends `said` so often.
+fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, times: usize) -> u64 {
+    let config = Config { max_rate_strikes: 1 << 30, duplicate_login: DuplicateLogin::Allow, ..config };
+    let config = Config { max_per_user: Limit::UNLIMITED, ..config };
+    let mut world = World::new(config, Witness::<true>::default());
+    for _ in 0..visits {
+        let names: Vec<String> = (0..seats).map(|n| format!("ann:{n}")).collect();
+        names.iter().for_each(|name| world.steps(&format!("{name} > connect chess")));
+        for name in &names {
+            (0..times).for_each(|_| world.send(name, &wire::text(said)));
+            world.settle();
+        }
+        names.iter().for_each(|name| world.steps(&format!("{name} > hangup")));
+    }
+    world.engine.check();
+    heard(&mut world)
+}
+
+/// Neither coming back nor sitting in several seats is a way around the defaults.
+#[test]
+fn by_default_a_user_has_the_rates_of_one_connection() {
+    let message = r#"{"type":"move"}"#;
+    for (visits, seats) in [(1, 1), (10, 1), (1, 10), (5, 2)] {
+        let what = format!("{visits} visits on {seats} seats");
+        assert_eq!(heard_in_visits(Config::default(), visits, seats, message, 130), 120, "{what}: messages");
+        // Less than three of them make the burst of 128 KiB.
+        let long = format!(r#"{{"type":"move","data":"{}"}}"#, "x".repeat(50_000));
+        assert_eq!(heard_in_visits(Config::default(), visits, seats, &long, 3), 2, "{what}: bytes");
+    }
+    // Whoever changes the rate of a connection changes that of a user, unless the user has one of its own.
+    let faster = Config { messages_per_second: Limit::at_most(500), message_burst: 500, ..Config::default() };
+    assert_eq!(heard_in_visits(faster.clone(), 2, 2, message, 400), 500);
+    let several = Config { user_messages_per_second: Limit::UNLIMITED.into(), ..faster.clone() };
+    assert_eq!(heard_in_visits(several, 2, 2, message, 400), 1600);
+    let slower = Config { user_message_burst: 100.into(), ..faster };
+    assert_eq!(heard_in_visits(slower, 2, 2, message, 400), 100);
+}
+
+/// What is told to a client is the rate that it is held to.
+#[test]
+fn the_welcome_names_the_lower_rate_of_a_connection_and_its_user() {
+    #[track_caller]
+    fn check_named(config: Config, query: &str, named: &str) {
+        let config = Config { duplicate_login: DuplicateLogin::Replace, ..config };
+        let mut world = World::new(config, Witness::<true>::default());
+        world.run(&format!(
+            "ann > get /ws/chess?token=ann{query}\n\
+             ann < upgrade, welcome limits={{\"max_message_bytes\":65536,\"messages_per_second\":{named}}}, presence_state"
+        ));
+    }
+    let user = |limit: u32| Config { user_messages_per_second: Limit::at_most(limit).into(), ..Config::default() };
+    check_named(Config::default(), "", "60");
+    check_named(user(7), "", "7");
+    check_named(user(700), "", "60");
+    check_named(Config { messages_per_second: Limit::UNLIMITED, ..user(7) }, "", "7");
+    check_named(no_rates(), "", "null");
+    // A tier is both, whichever is the higher.
+    check_named(user(7), "&tier=enterprise", "100");
+    check_named(Config { messages_per_second: Limit::at_most(7), ..Config::default() }, "&tier=pro", "10");
+}
+
+/// A generous tier is not undercut by the rate of a user, and a mean one is not a way to more.
+#[test]
+fn a_tier_is_the_rate_of_its_user_too() {
+    check_messages(Config { max_rate_strikes: 1 << 30, ..Config::default() }, 1, "&tier=pro", 100, 600);
+    let seats = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(2), ..Config::default() };
+    check_messages(Config { max_rate_strikes: 1 << 30, ..seats }, 2, "&tier=free", 10, 60);
+}
+
 /// However often somebody comes and goes: what is remembered of it is one entry, and as young as its last.
 #[test]
 fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
     let config = Config {
-        user_messages_per_second: Limit::at_most(1),
-        user_message_burst: 1,
+        user_messages_per_second: Limit::at_most(1).into(),
+        user_message_burst: 1.into(),
         max_remembered_rates: 2,
         ..no_rates()
     };
@@ -686,7 +757,7 @@ fn buckets_hold_what_they_must() {
     let limited = Limit::at_most(100);
     check_problem(Config { message_burst: 0, ..Config::default() }, "message_burst", "messages_per_second");
     check_problem(
-        Config { user_messages_per_second: limited, user_message_burst: 0, ..Config::default() },
+        Config { user_messages_per_second: limited.into(), user_message_burst: 0.into(), ..Config::default() },
         "user_message_burst",
         "user_messages_per_second",
     );
@@ -699,7 +770,7 @@ fn buckets_hold_what_they_must() {
     let longest = 65_536 + 14;
     check_problem(Config { byte_burst: longest - 1, ..Config::default() }, "byte_burst", "65550");
     check_problem(
-        Config { user_bytes_per_second: limited, user_byte_burst: longest - 1, ..Config::default() },
+        Config { user_bytes_per_second: limited.into(), user_byte_burst: (longest - 1).into(), ..Config::default() },
         "user_byte_burst",
         "max_message_bytes (64KiB)",
     );

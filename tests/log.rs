@@ -292,7 +292,7 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         (Level::Info, " healthy latency_ms=0.000"),
         (Level::Info, " unhealthy"),
         (Level::Info, "/kick 404"),
-        (Level::Debug, "POST /ann\\u{202e}"),
+        (Level::Debug, "POST - "),
     ] {
         let is_said = kept.iter().any(|(said, _, text)| *said == level && text.contains(words));
         assert!(is_said, "no {level} record says {words}");

@@ -374,7 +374,7 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
 fn no_word_of_a_request_is_in_a_journal() {
     let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a good list"));
     for (trusted_proxies, any) in [(0, false), (1, true)] {
-        let allowed_origin = lobbyd::Origins { any, listed: Vec::new() };
+        let allowed_origin = lobbyd::Origins { any, ..lobbyd::Origins::default() };
         let config = Config { trusted_proxies, allowed_origin, ..Config::default() };
         let summaries =
             [check_secrets(&config, || Relay::new(tokens())), check_secrets(&config, || Verbatim::new(tokens()))];
@@ -714,11 +714,13 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     check(numbers, "", none, &[&*late, &[TIMEOUT], &late, &[TIMEOUT]].concat());
 
     // A start of which one number is too large.
-    let ahead = [5_000_000, 500, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0];
+    let ahead = [5_000_000, 1_000_000, 500, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0];
     let ticks = [300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
     let entries = [2, 0x80, 0x80, 4, TIMEOUT];
     let first_counter = ahead.len() + 1;
-    for wrong in [0, 1, 2, 3, 4, 5, 10, 11, 12, first_counter, first_counter + COUNTERS - 1, first_counter + COUNTERS] {
+    for wrong in
+        [0, 1, 2, 3, 4, 5, 6, 11, 12, 13, first_counter, first_counter + COUNTERS - 1, first_counter + COUNTERS]
+    {
         let start = start_block(ahead, &ticks, &[], Some((wrong, most)));
         check(numbers, "tick_hz=60", &start, &entries);
     }
@@ -726,7 +728,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     for (config, users) in
         [("max_remembered_rates=1", &["ann", "ann", "bob"][..]), ("wheel_granule=100ms", &["", "ann"])]
     {
-        let start = start_block([7, 1 << 61, 3, 9, 2, 1, 0, 0, 0, 0, 1, 1 << 62], &[], users, None);
+        let start = start_block([7, 0, 1 << 61, 3, 9, 2, 1, 0, 0, 0, 0, 1, 1 << 62], &[], users, None);
         let blocks = [beginning(numbers, journal::BUILD, config, &start), entries.to_vec()];
         assert!(fault_of(&written(&blocks)).is_none(), "{config}");
     }
@@ -736,7 +738,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
 const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
 
 /// What a segment begins with when nobody is there. `ahead` stands before the counters; one number may be `wrong`.
-fn start_block(ahead: [u64; 12], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {
+fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {
     let mut start = vec![1];
     let counters = std::iter::once(COUNTERS as u64).chain(vec![0; COUNTERS]);
     let numbers = ahead.into_iter().chain(counters).chain([ticks.len() as u64]).chain(ticks.iter().copied());

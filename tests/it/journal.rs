@@ -766,7 +766,7 @@ fn a_clock_at_the_end_of_time_harms_nobody() {
     const MOST: u64 = 1 << 62;
     // Of the clock: the last tick, since when it shows what, its slowdown, paused, and one step to do; then counts.
     let clock = [MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
-    let start = start_block([0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
+    let start = start_block([0, 0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
     let resume = [18, 3, 7, 1, 0];
     let entries = [&[13][..], &resume, &[2, 1, 13]].concat();
     let blocks = [beginning([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];

@@ -397,6 +397,9 @@ impl Core {
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
         let id = self.gone.pop_front()?;
         remove_keyed(&mut self.slots, id.index());
+        if self.slots.is_empty() {
+            self.forget_turn();
+        }
         self.tape.forget(id);
         self.note_gone(id);
         Some(id)

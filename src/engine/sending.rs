@@ -83,6 +83,15 @@ impl Core {
         self.chorus.end_turn();
     }
 
+    /// No connection is left, so nobody will be sent what was said. While frames wait for a tick, the turn has no other end,
+    /// and what an earlier lobby has said would count against a later one under the same key.
+    pub(super) fn forget_turn(&mut self) {
+        self.holders.clear();
+        self.flushing.clear();
+        (self.wants_flush, self.is_releasing) = (false, false);
+        self.chorus.end_turn();
+    }
+
     pub(super) fn writable(&mut self, id: ConnId) {
         if let Some(slot) = self.slot(id)
             && slot.blocked

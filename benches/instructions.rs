@@ -12,9 +12,10 @@
 
 use std::time::Duration;
 
-use lobbyd::App;
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::journal::{Sink, record};
 use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::{App, Config, Engine, Flush};
 
 mod common;
 
@@ -47,6 +48,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "big", turns: 50, run: |turns| talk(Verbatim::default(), &text(), [1, 1000], 1, 4, turns) },
     // The same as w1 in the JSON protocol.
     Scenario { name: "json", turns: 1_000, run: |turns| talk(Relay::default(), &json(), [1, 10], 1, 1, turns) },
+    // A JSON broadcast to the 999 other members of a lobby.
+    Scenario { name: "json-999", turns: 50, run: |turns| talk(Relay::default(), &json(), [1, 1000], 1, 1, turns) },
+    // A tick at 60 Hz in which each of 8 members speaks, with everything flushed at the tick.
+    Scenario { name: "tick-flush", turns: 500, run: |turns| ticks(turns) },
+    // The same as all, with a journal in memory that is thrown away.
+    Scenario { name: "journal", turns: 500, run: |turns| recorded(turns) },
     // One lobby of 8, alone and beside 2,499 others: the same.
     Scenario { name: "alone", turns: 2_000, run: |turns| talk(Verbatim::default(), &text(), [1, 8], 1, 1, turns) },
     Scenario { name: "crowd", turns: 10_000, run: |turns| talk(Verbatim::default(), &text(), [2500, 8], 1, 1, turns) },
@@ -89,6 +96,59 @@ fn talk<A: App>(
     let sent = after.frames_out - before.frames_out;
     assert_eq!(sent, (turns * speakers * each * (size - 1)) as u64, "everybody got every message");
     sent
+}
+
+/// Everybody in a lobby of 8 speaks once before each tick, and everything goes out at the tick.
+fn ticks(turns: usize) -> u64 {
+    let configure = |config: &mut Config| (config.tick_hz, config.flush) = (Some(60), Flush::Tick);
+    let mut crowd = Crowd::with(Verbatim::default(), 1, 8, configure, |_| {});
+    let said = text();
+    crowd.engine.handle_timeout(crowd.now);
+    crowd.end_turn();
+    let before = crowd.engine.stats().counters;
+    for _ in 0..turns {
+        for &speaker in &crowd.conns {
+            crowd.engine.handle_bytes(crowd.now, speaker, &said);
+        }
+        crowd.end_turn();
+        crowd.now = crowd.engine.poll_timeout().expect("the clock runs");
+        crowd.engine.handle_timeout(crowd.now);
+        crowd.end_turn();
+    }
+    let after = crowd.engine.stats().counters;
+    // Pings of silent members do not come: everybody speaks.
+    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "everybody got every message");
+    after.frames_out - before.frames_out
+}
+
+/// Everything that is recorded goes nowhere.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn begin(&mut self, _: u64) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _: &[u8], _: &[u8]) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn recorded(turns: usize) -> u64 {
+    let prepare = |engine: &mut Engine<Verbatim>| record(engine, common::START, Nowhere).expect("it takes everything");
+    let mut crowd = Crowd::with(Verbatim::default(), 1, 8, |_| {}, prepare);
+    let said = text();
+    let before = crowd.engine.stats().counters;
+    for _ in 0..turns {
+        for &speaker in &crowd.conns {
+            crowd.engine.handle_bytes(crowd.now, speaker, &said);
+        }
+        crowd.end_turn();
+    }
+    let after = crowd.engine.stats().counters;
+    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "everybody got every message");
+    assert!(crowd.engine.recording().is_some_and(|recording| !recording.has_failed));
+    after.frames_out - before.frames_out
 }
 
 fn idle(lobbies: usize, turns: usize) -> u64 {

@@ -12,12 +12,26 @@ pub(crate) struct Crowd<A> {
     pub(crate) now: Time,
 }
 
+/// What every engine of the benches starts from.
+pub(crate) const START: Start = Start { unix_micros: 0, seed: 1 };
+
 impl<A: App> Crowd<A> {
     /// `lobbies` lobbies, `l0` and on, of `size` members each.
     ///
     /// They come in evenly over one `ping_interval`, so that their timers are spread as in a server that is up for long.
     pub(crate) fn new(app: A, lobbies: usize, size: usize) -> Crowd<A> {
-        let config = Config {
+        Crowd::with(app, lobbies, size, |_| {}, |_| {})
+    }
+
+    /// The same with another configuration, and with something done to the engine before anybody comes.
+    pub(crate) fn with(
+        app: A,
+        lobbies: usize,
+        size: usize,
+        configure: impl FnOnce(&mut Config),
+        prepare: impl FnOnce(&mut Engine<A>),
+    ) -> Crowd<A> {
+        let mut config = Config {
             max_connections: Limit::UNLIMITED,
             max_per_lobby: Limit::UNLIMITED,
             max_lobbies: Limit::UNLIMITED,
@@ -28,8 +42,10 @@ impl<A: App> Crowd<A> {
             byte_burst: 1_000_000_000,
             ..Config::default()
         };
+        configure(&mut config);
         let pause = config.ping_interval / (lobbies * size) as u32;
-        let engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, app);
+        let mut engine = Engine::new(config, START, app);
+        prepare(&mut engine);
         let mut crowd = Crowd { engine, conns: Vec::new(), now: Time::ZERO };
         for lobby in 0..lobbies {
             for user in 0..size {

@@ -152,7 +152,7 @@ impl Core {
         let wait = ticks.wait(self.now);
         if self.may_tell_refusal(key, reference) {
             let millis = wait.map_or(PAUSED_RETRY_MS, |wait| (wait.as_micros().div_ceil(1000) as u64).max(1));
-            let why = "more waits for the next tick than max_inbox_bytes";
+            let why = "messages that wait for the next tick exceed max_inbox_bytes";
             protocol::write_rate_limited(&mut self.text, reference, why, millis);
             self.reply(key);
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::swarm::Behaviour;
 use super::terms::pick;
-use super::transcript::NOBODY;
+use super::transcript::{NOBODY, What};
 use super::world::World;
 use crate::config::{Bytes, Config, Flush};
 use crate::engine::app::App;
@@ -236,7 +236,13 @@ impl<A: App> World<A> {
     /// Does what an operator may, and compares what comes of it.
     pub(super) fn command_clock(&mut self, command: ClockCommand) -> Result<(), String> {
         self.turn_open = true;
-        self.transcript.note(self.now, NOBODY, Behaviour::Clock.word(), 0, format!("{command:?}").as_bytes());
+        let number = match command {
+            ClockCommand::Pause => 1 << 32,
+            ClockCommand::Resume => 2 << 32,
+            ClockCommand::Step(ticks) => 3 << 32 | u64::from(ticks),
+            ClockCommand::Slow(factor) => 4 << 32 | u64::from(factor),
+        };
+        self.transcript.note(self.now, NOBODY, What::Did(Behaviour::Clock), number, &[]);
         let now = self.now;
         let answer = self.engine.handle_operator(now, OperatorCommand::Clock(command));
         let expected = match &mut self.engine.watched().seen.beat {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::network::{Side, Socket};
 use super::swarm::Behaviour;
-use super::transcript::{CLOCK, NOBODY};
+use super::transcript::{NOBODY, What};
 use super::world::World;
 use crate::engine::app::App;
 use crate::id::ConnId;
@@ -19,7 +19,7 @@ impl<A: App> World<A> {
         self.involved = link.number;
         if link.pipe.is_at_end() {
             link.end_was_read = true;
-            self.transcript.note(self.now, link.number, "hangs up", 0, &[]);
+            self.transcript.note(self.now, link.number, What::HangsUp, 0, &[]);
             return self.engine.handle_hangup(self.now, conn);
         }
         link.last_heard = self.now;
@@ -28,7 +28,7 @@ impl<A: App> World<A> {
         let bytes = link.pipe.take_up(chunk);
         let handed_in = bytes.len();
         self.tally.bytes_in += handed_in.saturating_sub(link.untaken) as u64;
-        self.transcript.note(self.now, link.number, "arrived", handed_in as u64, bytes);
+        self.transcript.note(self.now, link.number, What::Arrived, handed_in as u64, bytes);
         let taken = self.engine.handle_bytes_up_to(self.now, conn, bytes, max_work).bytes;
         link.untaken = link.untaken.max(handed_in) - taken;
         link.pipe.put_back(handed_in - taken);
@@ -40,14 +40,14 @@ impl<A: App> World<A> {
         self.involved = link.number;
         let before = link.pipe.downward();
         let outcome = link.read(chunk, common, clients);
-        transcript.note(self.now, link.number, "reads", (before - link.pipe.downward()) as u64, &[]);
+        transcript.note(self.now, link.number, What::Reads, (before - link.pipe.downward()) as u64, &[]);
         outcome?;
         if self.common.limited { self.check_rates(place) } else { Ok(()) }
     }
 
     pub(super) fn wake(&mut self, place: usize) {
         self.turn_open = true;
-        self.note(place, "writable", 0, &[]);
+        self.note(place, What::Writable, 0, &[]);
         let link = self.link(place);
         link.pipe.is_blocked = false;
         if let Some(conn) = link.conn {
@@ -131,14 +131,14 @@ impl<A: App> World<A> {
         let counted = outcome.is_ok();
         link.was_cut = matches!(outcome, Ok(Flow::Blocked) | Err(_));
         let what = match outcome {
-            Ok(Flow::Drained) => "wrote",
-            Ok(Flow::Blocked) => "wrote, blocked",
+            Ok(Flow::Drained) => What::Wrote,
+            Ok(Flow::Blocked) => What::WroteBlocked,
             Ok(Flow::Finished) => {
                 link.pipe.server_ended = true;
-                "wrote, finished"
+                What::WroteFinished
             }
-            Ok(Flow::Closed) => "wrote, closed",
-            Err(_) => "write failed",
+            Ok(Flow::Closed) => What::WroteClosed,
+            Err(_) => What::WriteFailed,
         };
         if counted {
             self.tally.bytes_out += taken;
@@ -154,7 +154,7 @@ impl<A: App> World<A> {
     }
 
     fn dropped(&mut self, place: usize) -> Result<(), String> {
-        self.note(place, "dropped", 0, &[]);
+        self.note(place, What::Dropped, 0, &[]);
         self.tally.closed += 1;
         // Input that nobody has read turns the end into a reset, which may overtake what was written.
         let overtakes = self.network.percent(50);
@@ -203,7 +203,7 @@ impl<A: App> World<A> {
             }
         };
         self.turn_open = true;
-        self.transcript.note(self.now, NOBODY, CLOCK, 0, &[]);
+        self.transcript.note(self.now, NOBODY, What::Clock, 0, &[]);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::swarm::Behaviour;
-use super::transcript::NOBODY;
+use super::transcript::{NOBODY, What};
 use super::watch::Seated;
 use super::wish::{Latest, Wish};
 use super::world::World;
@@ -50,7 +50,7 @@ impl<A: App> World<A> {
         let user = self.common.users[random.below(self.common.users.len() as u64) as usize].clone();
         let lobby = self.common.lobbies[random.below(self.common.lobbies.len() as u64) as usize].clone();
         let how = random.below(10);
-        self.transcript.note(self.now, NOBODY, behaviour.word(), how, lobby.as_bytes());
+        self.transcript.note(self.now, NOBODY, What::Did(behaviour), how, lobby.as_bytes());
         let command = match (behaviour, how) {
             (Behaviour::Lock, 0) => OperatorCommand::Close { lobby: lobby.clone() },
             (Behaviour::Lock, _) => OperatorCommand::Lock { lobby: lobby.clone(), locked: how < 6 },
@@ -263,7 +263,7 @@ impl<A: App> World<A> {
             let sent = self.ask_app(Wish::LatestInLobby { lobby: &lobby, latest });
             (sent.queued, Some(sent.dropped))
         };
-        self.transcript.note(self.now, NOBODY, "latest", key, &value.to_be_bytes());
+        self.transcript.note(self.now, NOBODY, What::Latest, key, &value.to_be_bytes());
         let reached = match members {
             None => {
                 if sent == 1 {

@@ -4,7 +4,7 @@
 
 use super::client::Link;
 use super::swarm::Behaviour;
-use super::transcript::NOBODY;
+use super::transcript::{NOBODY, What};
 use super::wish::Wish;
 use super::world::World;
 use crate::close::CloseReason;
@@ -27,7 +27,7 @@ const FILLED: usize = 20_000;
 
 impl<A: App> World<A> {
     pub(super) fn drain(&mut self) {
-        self.transcript.note(self.now, NOBODY, "drains", 0, &[]);
+        self.transcript.note(self.now, NOBODY, What::Drains, 0, &[]);
         self.is_draining = true;
         self.drained_from = self.common.owners.len() as u32;
         self.turn_open = true;
@@ -87,7 +87,7 @@ impl<A: App> World<A> {
             let room = self.engine.room(conn);
             if room < FILLED && self.owner.percent(70) {
                 let left = self.owner.below(most) as usize;
-                self.note(place, "filled", left as u64, &[]);
+                self.note(place, What::Filled, left as u64, &[]);
                 self.ask_app(Wish::Fill { conn, padding: room.saturating_sub(left) });
             }
         }
@@ -129,7 +129,7 @@ impl<A: App> World<A> {
             Some(room) if room < FILLED && random.percent(60) => room.saturating_sub(random.below(200) as usize),
             _ => random.below(self.swarm.padding as u64 + 1) as usize,
         };
-        self.transcript.note(self.now, NOBODY, behaviour.word(), how, user.as_bytes());
+        self.transcript.note(self.now, NOBODY, What::Did(behaviour), how, user.as_bytes());
         let timeout = self.engine.config().health_timeout * (1 + how as u32);
         let (user, lobby) = (&*user, &*lobby);
         let sent = self.ask_app(match (behaviour, how, conn) {
@@ -175,7 +175,7 @@ impl<A: App> World<A> {
         };
         self.turn_open = true;
         if let Some(place) = place {
-            self.note(place, "authorized", how, &[]);
+            self.note(place, What::Authorized, how, &[]);
         }
         self.count(Behaviour::LateAuth);
         self.engine.handle_authorized(self.now, conn, answer.clone());

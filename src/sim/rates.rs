@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::client::Link;
 use super::swarm::Behaviour;
 use super::terms::{limit, pick};
+use super::transcript::What;
 use super::view::{Ask, write_number};
 use super::world::World;
 use crate::config::{Config, Limit, PerUser};
@@ -206,7 +207,7 @@ impl<A: App> World<A> {
             if !is_silent || self.connections_of(place) != patience.connections {
                 continue;
             }
-            self.note(place, "has waited", 0, &[]);
+            self.note(place, What::HasWaited, 0, &[]);
             let World { links, clients, .. } = self;
             let link = links[place].as_mut().expect("just looked at");
             link.manners.fragments = false;

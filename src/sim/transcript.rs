@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use super::swarm::Behaviour;
+use crate::close::CloseReason;
 use crate::time::Time;
 
 /// Events kept for the report of a failure.
@@ -13,15 +15,68 @@ const KEPT: usize = 4096;
 const SAMPLE: usize = 72;
 /// For what concerns no connection.
 pub(super) const NOBODY: u32 = u32::MAX;
-/// Time has passed.
-pub(super) const CLOCK: &str = "the clock moves";
+
+macro_rules! events {
+    ($( $name:ident = $number:literal, $word:literal; )*) => {
+        /// What happened. Its number goes into the hash and its word into reports, so that words can change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(super) enum What {
+            $( $name, )*
+            /// A client, the network or the application's owner behaved in this way.
+            Did(Behaviour),
+            /// The server ended a connection for this reason.
+            Ended(CloseReason),
+        }
+
+        impl What {
+            const fn number(self) -> u64 {
+                match self {
+                    $( What::$name => $number, )*
+                    What::Did(behaviour) => 1000 + behaviour as u64,
+                    What::Ended(reason) => 2000 + reason as u64,
+                }
+            }
+
+            const fn word(self) -> &'static str {
+                match self {
+                    $( What::$name => $word, )*
+                    What::Did(behaviour) => behaviour.word(),
+                    What::Ended(reason) => reason.word(),
+                }
+            }
+        }
+    };
+}
+
+events! {
+    HangsUp = 1, "hangs up";
+    Arrived = 2, "arrived";
+    Reads = 3, "reads";
+    Writable = 4, "writable";
+    Wrote = 5, "wrote";
+    WroteBlocked = 6, "wrote, blocked";
+    WroteFinished = 7, "wrote, finished";
+    WroteClosed = 8, "wrote, closed";
+    WriteFailed = 9, "write failed";
+    Dropped = 10, "dropped";
+    Clock = 11, "the clock moves";
+    TurnedAway = 12, "turned away";
+    Connects = 13, "connects";
+    Broadcast = 14, "broadcast";
+    SpuriousWake = 15, "spurious wake";
+    Latest = 16, "latest";
+    HasWaited = 17, "has waited";
+    Drains = 18, "drains";
+    Filled = 19, "filled";
+    Authorized = 20, "authorized";
+}
 
 #[derive(Clone, Copy)]
 struct Event {
     step: u64,
     at: Time,
     link: u32,
-    what: &'static str,
+    what: What,
     number: u64,
     sample: [u8; SAMPLE],
     sampled: u8,
@@ -41,9 +96,9 @@ impl Transcript {
     }
 
     /// Adds an event. Its `bytes` go into the hash in full.
-    pub(super) fn note(&mut self, at: Time, link: u32, what: &'static str, number: u64, bytes: &[u8]) {
+    pub(super) fn note(&mut self, at: Time, link: u32, what: What, number: u64, bytes: &[u8]) {
         self.mix(at.as_micros());
-        self.mix(u64::from(link) << 32 | what.len() as u64 ^ u64::from(what.as_bytes()[0]) << 8);
+        self.mix(u64::from(link) << 32 | what.number());
         self.mix(number);
         self.mix_bytes(bytes);
         let sampled = bytes.len().min(SAMPLE);
@@ -80,13 +135,14 @@ impl Transcript {
         let ordered = self.events[self.next..].iter().chain(&self.events[..self.next]);
         let is_involved = |event: &&Event| match event.link {
             // Each line has its time.
-            NOBODY => event.what != CLOCK,
+            NOBODY => event.what != What::Clock,
             link => links.contains(&link),
         };
         let involved: Vec<&Event> = ordered.filter(is_involved).collect();
         let mut lines = String::new();
         for event in &involved[involved.len().saturating_sub(count)..] {
             let Event { step, at, what, number, .. } = event;
+            let what = what.word();
             let link = if event.link == NOBODY { String::from("server") } else { format!("#{}", event.link) };
             let _ = write!(lines, "  step {step:<6} {at} {link:<7} {what}");
             if *number > 0 {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::network::Side;
 use super::swarm::Behaviour;
+use super::transcript::What;
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Speech};
@@ -87,7 +88,7 @@ impl<A: App> World<A> {
                 return Err(format!("conn={conn} ended with {:?}, and now it is {ending:?}", link.reason));
             };
             link.reason = Some(reason);
-            self.transcript.note(self.now, link.number, reason.word(), u64::from(reason.code()), &[]);
+            self.transcript.note(self.now, link.number, What::Ended(reason), u64::from(reason.code()), &[]);
             let number = link.number;
             self.tally.behaviours[Behaviour::Lifetime as usize] += u64::from(reason == CloseReason::MaxLifetime);
             if !self.is_plausible(place, reason) {

@@ -13,7 +13,7 @@ use super::operator::Desk;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::terms::{self, Leases, NETWORKS};
-use super::transcript::{NOBODY, Transcript};
+use super::transcript::{NOBODY, Transcript, What};
 use super::view::{Ask, write_number};
 use super::watch::Watched;
 use super::{Invariant, Players};
@@ -302,7 +302,7 @@ impl<A: App> World<A> {
         0..self.links.len()
     }
 
-    pub(super) fn note(&mut self, place: usize, what: &'static str, number: u64, bytes: &[u8]) {
+    pub(super) fn note(&mut self, place: usize, what: What, number: u64, bytes: &[u8]) {
         let link = self.links[place].as_ref().map_or(NOBODY, |link| link.number);
         self.involved = link;
         self.transcript.note(self.now, link, what, number, bytes);
@@ -351,7 +351,7 @@ impl<A: App> World<A> {
             if several { terms::draw_address(&mut self.clients) } else { ([127, 0, 0, 1].into(), 0) };
         let Ok(conn) = self.engine.handle_accept(self.now, (address, 1024 + place as u16).into()) else {
             self.tally.shed += 1;
-            self.transcript.note(self.now, NOBODY, "turned away", 0, &[]);
+            self.transcript.note(self.now, NOBODY, What::TurnedAway, 0, &[]);
             return true;
         };
         let number = self.common.owners.len() as u32;
@@ -391,7 +391,7 @@ impl<A: App> World<A> {
         self.links[place] = Some(link);
         let (user, lobby) = (&self.common.users[user], &self.common.lobbies[lobby]);
         let words = format!("conn={conn} user={user} lobby={lobby}");
-        self.note(place, "connects", 0, words.as_bytes());
+        self.note(place, What::Connects, 0, words.as_bytes());
         true
     }
 
@@ -426,8 +426,8 @@ impl<A: App> World<A> {
             }
             _ => link.say(kind, swarm, common, max, clients),
         }
-        let word = if matches!(action, Action::Talk) { "broadcast" } else { kind.word() };
-        self.note(place, word, 0, &[]);
+        let what = if matches!(action, Action::Talk) { What::Broadcast } else { What::Did(kind) };
+        self.note(place, what, 0, &[]);
         true
     }
 
@@ -442,7 +442,7 @@ impl<A: App> World<A> {
                     Behaviour::Reset => Side::Reset,
                     _ => Side::Vanished,
                 };
-                self.note(place, behaviour.word(), 0, &[]);
+                self.note(place, What::Did(behaviour), 0, &[]);
                 self.link(place).pipe.end(side);
             }
             Behaviour::HalfClose => {
@@ -454,7 +454,7 @@ impl<A: App> World<A> {
                     link.close(1000, clients);
                 }
                 link.pipe.half_close();
-                self.note(place, behaviour.word(), 0, &[]);
+                self.note(place, What::Did(behaviour), 0, &[]);
             }
             Behaviour::WallStep => {
                 let step = terms::pick(&mut self.owner, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
@@ -462,12 +462,12 @@ impl<A: App> World<A> {
                     if self.owner.percent(50) { self.unix_at_zero + step } else { self.unix_at_zero - step };
                 self.stepped_at = Some(self.now);
                 self.turn_open = true;
-                self.transcript.note(self.now, NOBODY, behaviour.word(), self.unix_at_zero, &[]);
+                self.transcript.note(self.now, NOBODY, What::Did(behaviour), self.unix_at_zero, &[]);
                 self.engine.handle_wall_time(self.now, self.unix_at_zero + self.now.as_micros());
             }
             Behaviour::SpuriousWake => {
                 let Some(place) = self.pick(|link| link.conn.is_some()) else { return Ok(false) };
-                self.note(place, "spurious wake", 0, &[]);
+                self.note(place, What::SpuriousWake, 0, &[]);
                 let conn = self.link(place).conn.expect("picked for it");
                 self.turn_open = true;
                 // If somebody does wait, it will be told again: the socket will still be blocked.

@@ -3,6 +3,7 @@
 mod scenario;
 
 mod admin;
+mod baseline;
 mod bounds;
 mod bytewise;
 mod closes;

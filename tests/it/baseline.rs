@@ -1,0 +1,39 @@
+//! Sessions of real clients that were recorded with an earlier build: this build sends the same bytes.
+//!
+//! A change of behaviour makes these fail. If it is meant, record them again with `tests/clients/baseline.py`.
+
+use std::fs;
+use std::path::Path;
+
+use lobbyd::apps::Relay;
+use lobbyd::journal::{Replay, Step};
+
+#[track_caller]
+fn check(name: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/baseline").join(format!("{name}.journal"));
+    let journal = fs::read(path).expect("it is part of the repository");
+    let mut replay = Replay::open(&*journal, Relay::default(), true).expect("a journal");
+    while replay.step().unwrap_or_else(|failure| panic!("{name}: {failure}")) != Step::End {}
+    let summary = replay.summary();
+    assert!(summary.confirmed > 0 && summary.torn.is_none() && !summary.is_open_ended, "{name}: {summary:?}");
+}
+
+#[test]
+fn a_recorded_soak_is_replayed() {
+    check("soak");
+}
+
+#[test]
+fn a_recorded_session_with_ticks_is_replayed() {
+    check("ticks");
+}
+
+#[test]
+fn a_recorded_session_with_operators_is_replayed() {
+    check("operators");
+}
+
+#[test]
+fn a_recorded_flood_is_replayed() {
+    check("floods");
+}

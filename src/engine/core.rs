@@ -31,7 +31,7 @@ use crate::id::{ConnId, remove_keyed};
 use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation};
 use crate::random::Random;
 use crate::time::Time;
-use crate::wire::chorus::Chorus;
+use crate::wire::broadcast_log::BroadcastLog;
 use crate::wire::http::Refusal;
 use crate::wire::outbox::{Outbox, Outboxes};
 
@@ -90,14 +90,14 @@ pub(crate) struct Core {
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
     /// What lobbies say in this turn.
-    pub(super) chorus: Chorus,
+    pub(super) broadcast_log: BroadcastLog,
     pub(super) outboxes: Outboxes,
     /// Whether an outbox that can be written to, or what a lobby has said, has crossed the high mark in this turn.
     pub(super) wants_flush: bool,
     /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn; who spoke first is first.
-    pub(super) singing: VecDeque<LobbyKey>,
+    pub(super) lobbies_to_flush: VecDeque<LobbyKey>,
     /// The keys of the connections of those members of one of them that have still to be named, the next one last.
-    pub(super) singers: Vec<u32>,
+    pub(super) flush_targets: Vec<u32>,
     /// Connections for which something is held until the tick; some more than once.
     pub(super) holders: Vec<ConnId>,
     /// Whether what was held is being written.
@@ -109,7 +109,7 @@ pub(crate) struct Core {
     /// Where a received message lies while it is acted on.
     pub(super) scratch: Vec<u8>,
     /// Where those stand for whom a frame is queued one by one: that changes who is behind.
-    pub(super) audience: Vec<u32>,
+    pub(super) receivers: Vec<u32>,
     pub(super) logged_origins: LoggedOrigins,
     /// Who records or foretells.
     pub(super) tape: Tape,
@@ -149,17 +149,17 @@ impl Core {
             rejection: None,
             relayed: None,
             text: String::new(),
-            chorus: Chorus::default(),
+            broadcast_log: BroadcastLog::default(),
             outboxes: Outboxes::default(),
             wants_flush: false,
-            singing: VecDeque::new(),
-            singers: Vec::new(),
+            lobbies_to_flush: VecDeque::new(),
+            flush_targets: Vec::new(),
             holders: Vec::new(),
             is_releasing: false,
             flushing: Vec::new(),
             gathered: Vec::new(),
             scratch: Vec::new(),
-            audience: Vec::new(),
+            receivers: Vec::new(),
             logged_origins: LoggedOrigins::default(),
             tape: Tape::Off,
             in_call: Cell::new(false),
@@ -383,7 +383,7 @@ impl Core {
         let id = slot.id;
         let dropped = slot.wire.queued_bytes();
         if let Some(outbox) = slot.wire.queued_mut() {
-            self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
+            self.counters.frames_dropped += outbox.discard_unsent(&self.broadcast_log) as u64;
         }
         slot.wire.give_back(&mut self.outboxes);
         self.note_dropped(id, dropped);
@@ -465,7 +465,7 @@ impl Core {
             self.set_expiry_deadline(key);
         }
         let member = self.member(key).expect("it has just been seated");
-        self.tune_in(key);
+        self.subscribe(key);
         self.rearm(key);
         if let Some(old) = took_over {
             self.inherit_parting(old, id);
@@ -592,9 +592,9 @@ impl Core {
                 }
                 Standing::Gone => gone += 1,
             }
-            let is_shared = slot.wire.outbox().is_some_and(Outbox::is_shared);
+            let has_ranges = slot.wire.outbox().is_some_and(Outbox::has_ranges);
             assert!(
-                !is_shared || slot.dirty || self.flushing.contains(&slot.id) || self.holders.contains(&slot.id),
+                !has_ranges || slot.dirty || self.flushing.contains(&slot.id) || self.holders.contains(&slot.id),
                 "what is shared is written in its turn: {slot:?}"
             );
             assert!(slot.wire.outbox().is_none() || !slot.is_gone(), "nothing is queued for who is gone");
@@ -602,7 +602,7 @@ impl Core {
             assert!(!is_held || self.holders.contains(&slot.id), "what is held is released at the tick: {slot:?}");
             let waits = slot.wire.outbox().is_some_and(Outbox::is_ready);
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
-            self.check_share(key);
+            self.check_cursor(key);
         }
         self.check_partings();
         self.ticks.iter().for_each(Ticks::check);

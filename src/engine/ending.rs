@@ -68,7 +68,7 @@ impl Core {
     }
 
     pub(super) fn set_closing(&mut self, key: usize) {
-        self.tune_out(key);
+        self.unsubscribe(key);
         self.expiries.remove(&key);
         self.closing_ever += 1;
         self.closing.insert(self.closing_ever, self.slots[key].id);
@@ -147,7 +147,7 @@ impl Core {
             // What it did not read in time it will not miss; the reason must reach it.
             let (conn, before) = (slot.id, slot.wire.queued_bytes());
             if let Some(outbox) = slot.wire.queued_mut() {
-                self.counters.frames_dropped += outbox.drop_unbegun(&self.chorus) as u64;
+                self.counters.frames_dropped += outbox.discard_unsent(&self.broadcast_log) as u64;
             }
             let dropped = before - slot.wire.queued_bytes();
             self.note_dropped(conn, dropped);

@@ -15,7 +15,7 @@ use crate::close::CloseReason;
 use crate::config::Flush;
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
-use crate::wire::chorus::{Except, Part};
+use crate::wire::broadcast_log::{Excluded, FrameRange};
 use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::outbox::{Flow, Outbox};
 
@@ -46,16 +46,16 @@ impl Core {
                 }
             } else if self.holds() {
                 return None;
-            } else if let Some(key) = self.singers.pop() {
-                if self.lobby_to_hear(key as usize).is_some() {
+            } else if let Some(key) = self.flush_targets.pop() {
+                if self.lobby_with_unread(key as usize).is_some() {
                     let id = self.slots[key as usize].id;
                     self.flushing.push(id);
                     return Some(id);
                 }
-            } else if let Some(lobby) = self.singing.pop_front() {
-                self.chorus.end_singing(lobby);
+            } else if let Some(lobby) = self.lobbies_to_flush.pop_front() {
+                self.broadcast_log.unmark_for_flush(lobby);
                 if self.directory.get_lobby(lobby).is_some() {
-                    self.singers.extend(self.directory.conns(lobby).iter().rev());
+                    self.flush_targets.extend(self.directory.conns(lobby).iter().rev());
                 }
             } else {
                 self.end_turn();
@@ -68,19 +68,19 @@ impl Core {
     fn end_turn(&mut self) {
         self.wants_flush = false;
         self.is_releasing = false;
-        if self.chorus.is_silent() {
+        if self.broadcast_log.is_empty() {
             self.flushing.clear();
             return;
         }
         while let Some(id) = self.flushing.pop() {
             // The driver was asked to write to it, and has not.
             if self.slot(id).is_some() {
-                self.take_share(id.index());
-                self.weigh(id.index());
-                self.own(id.index());
+                self.queue_unread(id.index());
+                self.update_lagging(id.index());
+                self.materialize(id.index());
             }
         }
-        self.chorus.end_turn();
+        self.broadcast_log.end_turn();
     }
 
     /// No connection is left, so nobody will be sent what was said. While frames wait for a tick, the turn has no other end,
@@ -89,7 +89,7 @@ impl Core {
         self.holders.clear();
         self.flushing.clear();
         (self.wants_flush, self.is_releasing) = (false, false);
-        self.chorus.end_turn();
+        self.broadcast_log.end_turn();
     }
 
     pub(super) fn writable(&mut self, id: ConnId) {
@@ -138,17 +138,17 @@ impl Core {
     // ---- a member's share ----
 
     /// The lobby of the member under `key`, if the member has not taken all of what it has said.
-    fn lobby_to_hear(&self, key: usize) -> Option<LobbyKey> {
-        let slot = self.slots.get(key).filter(|slot| !slot.behind)?;
-        slot.lobby().filter(|&lobby| self.chorus.has_spoken_since(lobby, slot.place))
+    fn lobby_with_unread(&self, key: usize) -> Option<LobbyKey> {
+        let slot = self.slots.get(key).filter(|slot| !slot.is_lagging)?;
+        slot.lobby().filter(|&lobby| self.broadcast_log.has_unread(lobby, slot.cursor))
     }
 
     /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
     pub(super) fn waiting(&self, key: usize) -> Waiting {
         let slot = &self.slots[key];
         let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
-        if let Some(lobby) = self.lobby_to_hear(key) {
-            for part in self.chorus.share(lobby, slot.place, key) {
+        if let Some(lobby) = self.lobby_with_unread(key) {
+            for part in self.broadcast_log.unread_frames(lobby, slot.cursor, key) {
                 waiting.bytes += part.len();
                 waiting.cost += part.cost();
             }
@@ -158,68 +158,68 @@ impl Core {
 
     /// Queues a member's share of what its lobby has said so far, so that something can be queued behind it.
     fn catch_up(&mut self, key: usize) {
-        if self.take_share(key) {
+        if self.queue_unread(key) {
             if !self.holds() {
                 self.mark_dirty(key);
             }
-            self.weigh(key);
+            self.update_lagging(key);
         }
     }
 
     /// Queues a member's share to be written at once. Whether there was one.
-    fn take_share(&mut self, key: usize) -> bool {
-        let Some(lobby) = self.lobby_to_hear(key) else { return false };
+    fn queue_unread(&mut self, key: usize) -> bool {
+        let Some(lobby) = self.lobby_with_unread(key) else { return false };
         let held = self.holds();
-        let Core { slots, chorus, outboxes, holders, .. } = self;
+        let Core { slots, broadcast_log, outboxes, holders, .. } = self;
         let slot = &mut slots[key];
         let was_held = slot.wire.outbox().is_some_and(Outbox::is_held);
         let mut took = false;
-        for part in chorus.share(lobby, slot.place, key) {
-            slot.wire.outbox_mut(outboxes).push_shared(part, held);
+        for part in broadcast_log.unread_frames(lobby, slot.cursor, key) {
+            slot.wire.outbox_mut(outboxes).push_range(part, held);
             took = true;
         }
         if took && held && !was_held {
             holders.push(slot.id);
         }
-        slot.place = chorus.here(lobby);
+        slot.cursor = broadcast_log.end_cursor(lobby);
         took
     }
 
     /// From now on frames are queued for the member one by one.
-    fn fall_behind(&mut self, key: usize) {
+    fn mark_lagging(&mut self, key: usize) {
         self.catch_up(key);
         let slot = &mut self.slots[key];
-        if !slot.behind
+        if !slot.is_lagging
             && let Some(lobby) = slot.lobby()
         {
-            slot.behind = true;
-            self.chorus.fall_behind(lobby, key);
+            slot.is_lagging = true;
+            self.broadcast_log.mark_lagging(lobby, key);
         }
     }
 
     /// From now on the member takes its share of what its lobby says.
-    pub(super) fn keep_up(&mut self, key: usize) {
+    pub(super) fn clear_lagging(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        if std::mem::take(&mut slot.behind) {
+        if std::mem::take(&mut slot.is_lagging) {
             let lobby = slot.lobby().expect("only members are behind");
-            slot.place = self.chorus.here(lobby);
-            self.chorus.keep_up(lobby, key);
+            slot.cursor = self.broadcast_log.end_cursor(lobby);
+            self.broadcast_log.clear_lagging(lobby, key);
         }
     }
 
     /// Begins to take a share, from what is said next.
-    pub(super) fn tune_in(&mut self, key: usize) {
+    pub(super) fn subscribe(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         let lobby = slot.lobby().expect("only members hear what is said");
-        slot.place = self.chorus.here(lobby);
-        self.weigh(key);
+        slot.cursor = self.broadcast_log.end_cursor(lobby);
+        self.update_lagging(key);
     }
 
     /// Takes the last share, of what was said until now.
-    pub(super) fn tune_out(&mut self, key: usize) {
+    pub(super) fn unsubscribe(&mut self, key: usize) {
         self.catch_up(key);
         self.unhold(key);
-        self.keep_up(key);
+        self.clear_lagging(key);
     }
 
     /// Half of the smallest bound on what waits for a member: see the top of this file.
@@ -228,10 +228,10 @@ impl Core {
     }
 
     /// Something was queued for a connection; if much is, or it cannot be written to, it is behind.
-    fn weigh(&mut self, key: usize) {
+    fn update_lagging(&mut self, key: usize) {
         let slot = &self.slots[key];
-        if !slot.behind && (slot.blocked || slot.wire.queued_cost() > self.half_bound()) {
-            self.fall_behind(key);
+        if !slot.is_lagging && (slot.blocked || slot.wire.queued_cost() > self.half_bound()) {
+            self.mark_lagging(key);
         }
     }
 
@@ -239,17 +239,17 @@ impl Core {
 
     /// Writes what waits for a connection, until everything is gone or the socket takes no more.
     pub(super) fn write_to(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Flow> {
-        let shared = match self.write_share(key, socket)? {
-            ShareWritten::All(written) => {
+        let shared = match self.write_unread(key, socket)? {
+            UnreadWritten::All(written) => {
                 // The usual case: there was nothing else for it, and so there is nothing else to look after.
                 self.note_written(key, written);
                 return Ok(Flow::Drained);
             }
-            ShareWritten::Part(written) => written,
+            UnreadWritten::FrameRange(written) => written,
         };
         let (written, flow) = match self.slots[key].wire.queued_mut() {
             None => (0, Flow::Drained),
-            Some(outbox) => outbox.write_to(socket, &self.chorus, &mut self.gathered)?,
+            Some(outbox) => outbox.write_to(socket, &self.broadcast_log, &mut self.gathered)?,
         };
         self.note_written(key, shared + written);
         self.feel_pressure(key);
@@ -258,30 +258,32 @@ impl Core {
 
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
     /// something else goes before it.
-    fn write_share(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<ShareWritten> {
+    fn write_unread(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
         if self.holds() {
-            return Ok(ShareWritten::Part(0));
+            return Ok(UnreadWritten::FrameRange(0));
         }
-        let Core { slots, chorus, gathered, .. } = self;
+        let Core { slots, broadcast_log, gathered, .. } = self;
         let slot = &mut slots[key];
-        let Some(lobby) = slot.lobby().filter(|_| !slot.behind) else { return Ok(ShareWritten::Part(0)) };
+        let Some(lobby) = slot.lobby().filter(|_| !slot.is_lagging) else { return Ok(UnreadWritten::FrameRange(0)) };
         if slot.wire.outbox().is_some() {
-            self.take_share(key);
-            return Ok(ShareWritten::Part(0));
+            self.queue_unread(key);
+            return Ok(UnreadWritten::FrameRange(0));
         }
-        let bytes = match chorus.uncut_share(lobby, slot.place, key) {
+        let bytes = match broadcast_log.contiguous_unread(lobby, slot.cursor, key) {
             // The usual case: the lobby's buffer as it stands.
             Some(bytes) => bytes,
             // Cut into pieces, because it said something itself; what has been said in a turn is not much.
             None => {
                 gathered.clear();
-                chorus.share(lobby, slot.place, key).for_each(|part| gathered.extend_from_slice(chorus.bytes(&part)));
+                broadcast_log
+                    .unread_frames(lobby, slot.cursor, key)
+                    .for_each(|part| gathered.extend_from_slice(broadcast_log.bytes(&part)));
                 gathered
             }
         };
         if bytes.is_empty() {
-            slot.place = chorus.here(lobby);
-            return Ok(ShareWritten::All(0));
+            slot.cursor = broadcast_log.end_cursor(lobby);
+            return Ok(UnreadWritten::All(0));
         }
         let written = match socket.write(bytes) {
             Ok(written) => written,
@@ -289,15 +291,15 @@ impl Core {
             Err(error) => return Err(error),
         };
         if written == bytes.len() {
-            slot.place = chorus.here(lobby);
-            return Ok(ShareWritten::All(written));
+            slot.cursor = broadcast_log.end_cursor(lobby);
+            return Ok(UnreadWritten::All(written));
         }
-        self.take_share(key);
+        self.queue_unread(key);
         if written > 0 {
             let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
-            outbox.advance(written, &self.chorus);
+            outbox.advance(written, &self.broadcast_log);
         }
-        Ok(ShareWritten::Part(written))
+        Ok(UnreadWritten::FrameRange(written))
     }
 
     /// The socket took `bytes` bytes.
@@ -316,15 +318,15 @@ impl Core {
         match flow {
             Flow::Blocked => {
                 slot.blocked = true;
-                self.weigh(key);
+                self.update_lagging(key);
                 // Only what the kernel did not take is copied.
-                self.own(key);
+                self.materialize(key);
             }
             Flow::Drained | Flow::Finished | Flow::Closed => {
                 let is_last = slot.wire.is_finishing() && !slot.shut_down;
                 if !slot.wire.outbox().is_some_and(Outbox::is_held) {
                     slot.wire.give_back(&mut self.outboxes);
-                    self.keep_up(key);
+                    self.clear_lagging(key);
                 }
                 if is_last && self.slots[key].wire.has_parted() {
                     self.release(key);
@@ -340,9 +342,9 @@ impl Core {
     }
 
     /// Copies what a connection's queue refers to in the buffers of this turn.
-    fn own(&mut self, key: usize) {
+    fn materialize(&mut self, key: usize) {
         if let Some(outbox) = self.slots[key].wire.queued_mut() {
-            outbox.own(&self.chorus);
+            outbox.materialize(&self.broadcast_log);
         }
     }
 
@@ -368,7 +370,7 @@ impl Core {
         // Who is not written to in this turn needs the frame for itself; and while something is held, the buffers last for
         // longer than what is not held needs.
         let lasts = haste == Haste::Tick || !self.holds();
-        let part = if lasts && !self.slots[key].blocked { self.chorus.say_to_one(frame) } else { None };
+        let part = if lasts && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
         self.add(key, part.ok_or_else(|| frame.to_frame()), haste);
     }
 
@@ -378,7 +380,7 @@ impl Core {
     }
 
     /// Queues a frame that was said to many, of whom this one takes no share.
-    fn queue_part(&mut self, key: usize, part: Option<&Part>, frame: Outgoing<'_>) -> bool {
+    fn queue_range(&mut self, key: usize, part: Option<&FrameRange>, frame: Outgoing<'_>) -> bool {
         self.catch_up(key);
         if !self.has_room(key, frame.len()) {
             return false;
@@ -392,7 +394,7 @@ impl Core {
         self.slots[key].wire.queued_cost() + bytes <= self.config.max_outbound_bytes.0
     }
 
-    fn add(&mut self, key: usize, frame: Result<Part, Frame>, haste: Haste) {
+    fn add(&mut self, key: usize, frame: Result<FrameRange, Frame>, haste: Haste) {
         let held = haste == Haste::Tick;
         let slot = &mut self.slots[key];
         let outbox = slot.wire.outbox_mut(&mut self.outboxes);
@@ -400,7 +402,7 @@ impl Core {
             self.holders.push(slot.id);
         }
         match (frame, haste) {
-            (Ok(part), _) => outbox.push_shared(part, held),
+            (Ok(part), _) => outbox.push_range(part, held),
             (Err(frame), Haste::Ahead) => outbox.push_ahead(frame.into_bytes()),
             (Err(frame), Haste::Tick | Haste::Now) => outbox.push(frame.into_bytes(), held),
         }
@@ -414,7 +416,7 @@ impl Core {
             self.mark_dirty(key);
         }
         self.feel_pressure(key);
-        self.weigh(key);
+        self.update_lagging(key);
     }
 
     /// Queues a frame in place of the one that was queued under the same key before, if that is still there.
@@ -473,50 +475,50 @@ impl Core {
     pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
         // It may be in another lobby, or have gone.
         let except = except.filter(|&conn| self.slot(conn).and_then(|slot| slot.lobby()) == Some(lobby));
-        let is_within = self.chorus.cost_with(lobby, frame) <= self.half_bound();
+        let is_within = self.broadcast_log.cost_with(lobby, frame) <= self.half_bound();
         // Once everybody has been written to, there is room again.
         self.wants_flush |= !is_within;
-        let except_key = except.map_or(Except::Nobody, |conn| Except::Conn(conn.index()));
-        let said = is_within.then(|| self.chorus.say(lobby, frame, except_key)).flatten();
+        let except_key = except.map_or(Excluded::Nobody, |conn| Excluded::Conn(conn.index()));
+        let said = is_within.then(|| self.broadcast_log.append(lobby, frame, except_key)).flatten();
         let Some(part) = said else {
             return self.send_to_members(lobby, frame, |directory, seat| Some(directory.seat(seat).conn) != except);
         };
-        if self.chorus.begin_singing(lobby) {
-            self.singing.push_back(lobby);
+        if self.broadcast_log.mark_for_flush(lobby) {
+            self.lobbies_to_flush.push_back(lobby);
         }
         let excluded = usize::from(except.is_some());
         let members = self.directory.members(lobby).len();
         let mut sent = Sent { queued: members - excluded, dropped: 0, excluded };
         self.counters.frames_out += sent.queued as u64;
-        if !self.chorus.behind(lobby).is_empty() {
-            self.send_to_behind(lobby, frame, &part, except, &mut sent);
+        if !self.broadcast_log.lagging(lobby).is_empty() {
+            self.send_to_lagging(lobby, frame, &part, except, &mut sent);
         }
         sent
     }
 
     /// Queues a frame that was said to a whole lobby for those of its members who take no share of it.
-    fn send_to_behind(
+    fn send_to_lagging(
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'_>,
-        part: &Part,
+        part: &FrameRange,
         except: Option<ConnId>,
         sent: &mut Sent,
     ) {
         let mut slow = Vec::new();
-        let mut audience = std::mem::take(&mut self.audience);
-        audience.clear();
-        audience.extend_from_slice(self.chorus.behind(lobby));
-        for key in audience.iter().map(|&key| key as usize) {
+        let mut receivers = std::mem::take(&mut self.receivers);
+        receivers.clear();
+        receivers.extend_from_slice(self.broadcast_log.lagging(lobby));
+        for key in receivers.iter().map(|&key| key as usize) {
             if Some(self.slots[key].id) != except {
                 // Counted when it is queued.
                 self.counters.frames_out -= 1;
-                if !self.queue_part(key, Some(part), frame) {
+                if !self.queue_range(key, Some(part), frame) {
                     slow.push(key);
                 }
             }
         }
-        self.audience = audience;
+        self.receivers = receivers;
         sent.queued -= slow.len();
         sent.dropped += slow.len();
         // In the order in which they joined, whoever fell behind first.
@@ -533,7 +535,7 @@ impl Core {
         mut includes: impl FnMut(&Directory, SeatKey) -> bool,
     ) -> Sent {
         // Encoded once: in the lobby's buffer, or if it is too large for that, on its own.
-        let part = self.chorus.say(lobby, frame, Except::Everybody);
+        let part = self.broadcast_log.append(lobby, frame, Excluded::Everybody);
         let whole = if part.is_some() { None } else { Some(frame.to_frame()) };
         let frame = whole.as_ref().map_or(frame, Outgoing::Frame);
         let mut slow = Vec::new();
@@ -541,7 +543,7 @@ impl Core {
             if !includes(&core.directory, seat) {
                 return None;
             }
-            let queued = core.queue_part(key, part.as_ref(), frame);
+            let queued = core.queue_range(key, part.as_ref(), frame);
             if !queued {
                 slow.push(key);
             }
@@ -587,20 +589,23 @@ impl Core {
 
 impl Core {
     /// Asserts what makes it safe to say something to a lobby without looking at its members.
-    pub(super) fn check_share(&self, key: usize) {
+    pub(super) fn check_cursor(&self, key: usize) {
         let slot = &self.slots[key];
-        let Some(lobby) = slot.lobby() else { return assert!(!slot.behind, "only members are behind") };
-        let behind = self.chorus.behind(lobby).iter().filter(|&&other| other as usize == key).count();
-        assert_eq!(behind, usize::from(slot.behind), "who is behind is known to be");
-        if slot.behind {
+        let Some(lobby) = slot.lobby() else { return assert!(!slot.is_lagging, "only members are behind") };
+        let behind = self.broadcast_log.lagging(lobby).iter().filter(|&&other| other as usize == key).count();
+        assert_eq!(behind, usize::from(slot.is_lagging), "who is behind is known to be");
+        if slot.is_lagging {
             return;
         }
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
-        let share: usize = self.chorus.share(lobby, slot.place, key).map(|part| part.cost()).sum();
+        let share: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|part| part.cost()).sum();
         assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
         assert!(slot.wire.outbox().is_some() || !slot.pressed, "who is told to go slow has something queued");
-        let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.singers.contains(&(key as u32));
-        assert!(share == 0 || is_named || self.chorus.is_singing(lobby), "a share is written in its turn");
+        let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));
+        assert!(
+            share == 0 || is_named || self.broadcast_log.is_marked_for_flush(lobby),
+            "a share is written in its turn"
+        );
     }
 }
 
@@ -616,11 +621,11 @@ pub(super) enum Haste {
 }
 
 /// What became of a member's share.
-enum ShareWritten {
+enum UnreadWritten {
     /// The socket took all of it, so many bytes; nothing is queued.
     All(usize),
     /// So many bytes of it were written. What is left is queued, with whatever was before it.
-    Part(usize),
+    FrameRange(usize),
 }
 
 /// What waits to be written to a connection.

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::id::ConnId;
 use crate::lobby::directory::{LobbyKey, Reservation, SeatKey};
 use crate::time::Time;
-use crate::wire::chorus::Place;
+use crate::wire::broadcast_log::Cursor;
 use crate::wire::connection::Connection;
 
 /// What a connection counts as.
@@ -50,9 +50,9 @@ pub(crate) struct Slot {
     pub(crate) id: ConnId,
     pub(crate) standing: Standing,
     /// How much of what its lobby said it has taken.
-    pub(crate) place: Place,
+    pub(crate) cursor: Cursor,
     /// Whether what its lobby says is queued for it frame by frame: its socket takes nothing, or much is queued already.
-    pub(crate) behind: bool,
+    pub(crate) is_lagging: bool,
     /// Whether it stands in the list of those with something to write.
     pub(crate) dirty: bool,
     /// Whether the socket took less than it was given, and has not said that it takes more.
@@ -116,7 +116,7 @@ impl Slot {
             deadline: Time::NEVER,
             health: Health::new(now),
             meter: Meter::default(),
-            place: Place::default(),
+            cursor: Cursor::default(),
             address: None,
             strikes: 0,
             lingered: 0,
@@ -124,7 +124,7 @@ impl Slot {
             peer: peer.into(),
             ended: None,
             retires: false,
-            behind: false,
+            is_lagging: false,
             pressed: false,
             dirty: false,
             blocked: false,

@@ -227,7 +227,7 @@ impl Core {
         if !self.directory.is_taken(from.seat_key, from.seat) {
             return true;
         }
-        let mut receivers = std::mem::take(&mut self.audience);
+        let mut receivers = std::mem::take(&mut self.receivers);
         receivers.clear();
         let seats = self.directory.seats_of(to).iter().map(|&seat| self.directory.seat(seat));
         receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.key()));
@@ -238,7 +238,7 @@ impl Core {
         }
         self.text = text;
         let found = !receivers.is_empty();
-        self.audience = receivers;
+        self.receivers = receivers;
         found
     }
 

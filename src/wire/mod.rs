@@ -2,7 +2,7 @@
 //!
 //! The only place that knows HTTP and RFC 6455. It knows no lobby, no user and no clock.
 
-pub(crate) mod chorus;
+pub(crate) mod broadcast_log;
 pub(crate) mod connection;
 pub(crate) mod frame;
 pub(crate) mod handshake;

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
-use super::chorus::{Chorus, Part};
+use super::broadcast_log::{BroadcastLog, FrameRange};
 
 /// What a queued frame costs beside its bytes, so that a flood of tiny frames cannot take many times the bound.
 pub(super) const FRAME_OVERHEAD: usize = 64;
@@ -46,7 +46,7 @@ struct Queued {
 enum Data {
     Own(Bytes),
     /// Said in the lobby in this turn, and still in its buffer.
-    Shared(Part),
+    Shared(FrameRange),
 }
 
 impl Data {
@@ -57,10 +57,10 @@ impl Data {
         }
     }
 
-    fn bytes<'a>(&'a self, chorus: &'a Chorus) -> &'a [u8] {
+    fn bytes<'a>(&'a self, broadcast_log: &'a BroadcastLog) -> &'a [u8] {
         match self {
             Data::Own(bytes) => bytes,
-            Data::Shared(part) => chorus.bytes(part),
+            Data::Shared(part) => broadcast_log.bytes(part),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Outbox {
 
     /// Queues frames that lie in the buffer of this turn. Before it ends, [`own`](Self::own) must be called if they have
     /// not been written.
-    pub(crate) fn push_shared(&mut self, part: Part, held: bool) {
+    pub(crate) fn push_range(&mut self, part: FrameRange, held: bool) {
         if held != (self.held > 0) {
             self.add(part.frames(), Data::Shared(part), None, held);
         } else if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
@@ -176,13 +176,13 @@ impl Outbox {
     }
 
     /// Copies what still lies in the lobby's buffer, whose turn is about to end.
-    pub(crate) fn own(&mut self, chorus: &Chorus) {
+    pub(crate) fn materialize(&mut self, broadcast_log: &BroadcastLog) {
         if !self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_))) {
             return;
         }
         for (index, queued) in self.queue.iter_mut().enumerate() {
             if let Data::Shared(part) = &queued.data {
-                let bytes = chorus.bytes(part);
+                let bytes = broadcast_log.bytes(part);
                 let gone = if index == 0 { whole_frames(bytes, self.written) } else { 0 };
                 queued.data = Data::Own(Bytes::copy_from_slice(&bytes[gone..]));
                 self.written -= gone;
@@ -222,7 +222,7 @@ impl Outbox {
     /// Drops every frame of which no byte has been written. Returns how many.
     ///
     /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
-    pub(crate) fn drop_unbegun(&mut self, chorus: &Chorus) -> usize {
+    pub(crate) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
         self.held = 0;
         if self.written == 0 && !self.answer_first {
@@ -234,7 +234,7 @@ impl Outbox {
         let first = &mut self.queue[0];
         if !self.answer_first {
             // Of frames that are queued as one only that is kept which has begun, if any has.
-            let bytes = first.data.bytes(chorus);
+            let bytes = first.data.bytes(broadcast_log);
             let start = whole_frames(bytes, self.written);
             if start == self.written {
                 self.clear();
@@ -265,16 +265,16 @@ impl Outbox {
     pub(crate) fn write_to(
         &mut self,
         socket: &mut dyn Write,
-        chorus: &Chorus,
+        broadcast_log: &BroadcastLog,
         scratch: &mut Vec<u8>,
     ) -> io::Result<(usize, Flow)> {
         let mut total = 0;
         while self.is_ready() {
-            match self.write_once(socket, chorus, scratch) {
+            match self.write_once(socket, broadcast_log, scratch) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => {
                     total += n;
-                    self.advance(n, chorus);
+                    self.advance(n, broadcast_log);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((total, Flow::Blocked)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -284,8 +284,13 @@ impl Outbox {
         Ok((total, Flow::Drained))
     }
 
-    fn write_once(&self, socket: &mut dyn Write, chorus: &Chorus, scratch: &mut Vec<u8>) -> io::Result<usize> {
-        let first = &self.queue[0].data.bytes(chorus)[self.written..];
+    fn write_once(
+        &self,
+        socket: &mut dyn Write,
+        broadcast_log: &BroadcastLog,
+        scratch: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let first = &self.queue[0].data.bytes(broadcast_log)[self.written..];
         let ready = self.queue.iter().take(self.ready());
         if self.ready() == 1 {
             return socket.write(first);
@@ -293,21 +298,21 @@ impl Outbox {
         if self.bytes <= MAX_GATHERED {
             scratch.clear();
             scratch.extend_from_slice(first);
-            ready.skip(1).for_each(|queued| scratch.extend_from_slice(queued.data.bytes(chorus)));
+            ready.skip(1).for_each(|queued| scratch.extend_from_slice(queued.data.bytes(broadcast_log)));
             return socket.write(scratch);
         }
         let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         slices[0] = IoSlice::new(first);
         let mut count = 1;
         for queued in ready.take(MAX_SLICES).skip(1) {
-            slices[count] = IoSlice::new(queued.data.bytes(chorus));
+            slices[count] = IoSlice::new(queued.data.bytes(broadcast_log));
             count += 1;
         }
         socket.write_vectored(&slices[..count])
     }
 
     /// The first `n` bytes have been written.
-    pub(crate) fn advance(&mut self, mut n: usize, chorus: &Chorus) {
+    pub(crate) fn advance(&mut self, mut n: usize, broadcast_log: &BroadcastLog) {
         self.bytes -= n;
         if self.bytes == 0 {
             // The usual case: everything was taken, and it was one piece.
@@ -326,7 +331,7 @@ impl Outbox {
                 let before = self.written;
                 self.written += n;
                 if first.frames > 1 {
-                    let gone = count_whole(first.data.bytes(chorus), before, self.written);
+                    let gone = count_whole(first.data.bytes(broadcast_log), before, self.written);
                     first.frames -= gone as u32;
                     self.frames -= gone;
                 }
@@ -351,7 +356,7 @@ impl Outbox {
     }
 
     /// Whether something lies in a lobby's buffer, which lasts only for the turn.
-    pub(crate) fn is_shared(&self) -> bool {
+    pub(crate) fn has_ranges(&self) -> bool {
         self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_)))
     }
 }
@@ -435,7 +440,7 @@ mod tests {
                 outbox.push(frame.into(), false);
             }
             let mut socket = Narrow { step, block: false, got: Vec::new() };
-            while outbox.write_to(&mut socket, &Chorus::default(), &mut Vec::new()).expect("never fails").1
+            while outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("never fails").1
                 == Flow::Blocked
             {
                 outbox.check();
@@ -450,12 +455,12 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(Bytes::from_static(b"\x81\x05begun"), false);
         outbox.push(Bytes::from_static(b"\x81\x03not"), false);
-        outbox.advance(4, &Chorus::default());
-        assert_eq!(outbox.drop_unbegun(&Chorus::default()), 1);
+        outbox.advance(4, &BroadcastLog::default());
+        assert_eq!(outbox.discard_unsent(&BroadcastLog::default()), 1);
         outbox.check();
         let mut socket = Narrow { step: 100, block: true, got: Vec::new() };
         assert_eq!(
-            outbox.write_to(&mut socket, &Chorus::default(), &mut Vec::new()).expect("never fails"),
+            outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("never fails"),
             (3, Flow::Drained)
         );
         assert_eq!(socket.got, b"gun");
@@ -463,26 +468,26 @@ mod tests {
 
     #[test]
     fn what_is_held_is_overtaken_and_follows_when_it_is_released() {
-        let (mut chorus, mut outbox, mut got) = (Chorus::default(), Outbox::default(), Vec::new());
-        let mut write = |outbox: &mut Outbox, chorus: &Chorus| {
+        let (mut broadcast_log, mut outbox, mut got) = (BroadcastLog::default(), Outbox::default(), Vec::new());
+        let mut write = |outbox: &mut Outbox, broadcast_log: &BroadcastLog| {
             outbox.check();
-            outbox.write_to(&mut got, chorus, &mut Vec::new()).expect("a vector takes everything");
+            outbox.write_to(&mut got, broadcast_log, &mut Vec::new()).expect("a vector takes everything");
             String::from_utf8_lossy(&std::mem::take(&mut got)).replace(['\u{1}', '\u{2}', '\u{fffd}'], "")
         };
         outbox.push(Bytes::from_static(b"a"), false);
         outbox.push(Bytes::from_static(b"d"), true);
-        outbox.push_shared(chorus.say_to_one(Outgoing::Text("e")).expect("it is small"), true);
-        outbox.push_shared(chorus.say_to_one(Outgoing::Text("f")).expect("it is small"), true);
+        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("e")).expect("it is small"), true);
+        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("f")).expect("it is small"), true);
         outbox.push_latest(1, Bytes::from_static(b"old"), true);
         outbox.push_ahead(Bytes::from_static(b"b"));
-        assert_eq!(write(&mut outbox, &chorus), "ab");
+        assert_eq!(write(&mut outbox, &broadcast_log), "ab");
         assert!(outbox.drop_latest(1) && outbox.is_held() && !outbox.is_ready());
         outbox.push_ahead(Bytes::from_static(b"c"));
-        outbox.own(&chorus);
-        chorus.end_turn();
-        assert_eq!(write(&mut outbox, &chorus), "c");
+        outbox.materialize(&broadcast_log);
+        broadcast_log.end_turn();
+        assert_eq!(write(&mut outbox, &broadcast_log), "c");
         outbox.push(Bytes::from_static(b"g"), false);
-        assert_eq!(write(&mut outbox, &chorus), "defg");
+        assert_eq!(write(&mut outbox, &broadcast_log), "defg");
         assert_eq!((outbox.bytes(), outbox.cost()), (0, 0));
     }
 
@@ -496,7 +501,7 @@ mod tests {
         outbox.push_latest(7, Bytes::from_static(b"new"), false);
         outbox.check();
         // All before it and one byte of `new` are written: it must be completed, and the next one follows it.
-        outbox.advance(5 + 5 + 1, &Chorus::default());
+        outbox.advance(5 + 5 + 1, &BroadcastLog::default());
         assert!(!outbox.drop_latest(7));
         outbox.push_latest(7, Bytes::from_static(b"newer"), false);
         outbox.check();
@@ -508,32 +513,35 @@ mod tests {
     fn a_shared_range_is_written_owned_and_dropped_by_frames() {
         for written in 0..60 {
             for (owned, dropped) in [(false, false), (true, false), (false, true), (true, true)] {
-                let (mut chorus, mut outbox) = (Chorus::default(), Outbox::default());
+                let (mut broadcast_log, mut outbox) = (BroadcastLog::default(), Outbox::default());
                 let frames: Vec<Frame> = (0..8).map(|n| Frame::text(&"x".repeat(n))).collect();
                 for frame in &frames {
-                    outbox.push_shared(chorus.say_to_one(Outgoing::Frame(frame)).expect("there is room"), false);
+                    outbox.push_range(
+                        broadcast_log.append_unicast(Outgoing::Frame(frame)).expect("there is room"),
+                        false,
+                    );
                 }
                 let all: Vec<u8> = frames.iter().flat_map(|frame| frame.as_bytes().to_vec()).collect();
                 assert_eq!((outbox.queue.len(), outbox.bytes()), (1, all.len()));
                 let written = written.min(all.len() - 1);
                 if written > 0 {
-                    outbox.advance(written, &chorus);
+                    outbox.advance(written, &broadcast_log);
                 }
                 let whole =
                     (0..=8).filter(|&n| frames[..n].iter().map(|f| f.as_bytes().len()).sum::<usize>() <= written);
                 let whole = whole.max().expect("none is a number");
                 assert_eq!(outbox.cost(), all.len() - written + (8 - whole) * FRAME_OVERHEAD);
                 if owned {
-                    outbox.own(&chorus);
-                    chorus.end_turn();
+                    outbox.materialize(&broadcast_log);
+                    broadcast_log.end_turn();
                 }
                 let begun = frames[..whole].iter().map(|f| f.as_bytes().len()).sum::<usize>() < written;
                 if dropped {
-                    assert_eq!(outbox.drop_unbegun(&chorus), 8 - whole - usize::from(begun));
+                    assert_eq!(outbox.discard_unsent(&broadcast_log), 8 - whole - usize::from(begun));
                 }
                 outbox.check();
                 let mut rest = Vec::new();
-                outbox.write_to(&mut rest, &chorus, &mut Vec::new()).expect("a vector takes everything");
+                outbox.write_to(&mut rest, &broadcast_log, &mut Vec::new()).expect("a vector takes everything");
                 let kept = if dropped { whole + usize::from(begun) } else { 8 };
                 let end = frames[..kept].iter().map(|f| f.as_bytes().len()).sum::<usize>();
                 assert_eq!(rest, &all[written..end.max(written)], "{written} bytes written");

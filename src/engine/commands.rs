@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Sent;
-use super::sending::Haste;
+use super::sending::Priority;
 use crate::close::{CloseReason, Reject};
 use crate::id::ConnId;
 use crate::lobby::directory::{Directory, SeatKey};
@@ -20,7 +20,7 @@ impl Core {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
             let Some(key) = self.introduced(conn) else { continue };
-            let queued = self.send(key, Outgoing::Frame(frame), Haste::Tick);
+            let queued = self.send(key, Outgoing::Frame(frame), Priority::Deferred);
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
         }
@@ -28,7 +28,7 @@ impl Core {
     }
 
     pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: Outgoing<'_>) -> bool {
-        self.introduced(conn).is_some_and(|key| self.send(key, frame, Haste::Tick))
+        self.introduced(conn).is_some_and(|key| self.send(key, frame, Priority::Deferred))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
@@ -68,7 +68,7 @@ impl Core {
 
     pub(super) fn queued_bytes(&self, conn: ConnId) -> usize {
         let slot = self.slots.get(conn.index()).filter(|slot| slot.id == conn);
-        slot.map_or(0, |_| self.waiting(conn.index()).bytes)
+        slot.map_or(0, |_| self.queued_size(conn.index()).bytes)
     }
 
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {

@@ -99,9 +99,9 @@ pub(crate) struct Core {
     /// The keys of the connections of those members of one of them that have still to be named, the next one last.
     pub(super) flush_targets: Vec<u32>,
     /// Connections for which something is held until the tick; some more than once.
-    pub(super) holders: Vec<ConnId>,
+    pub(super) corked_conns: Vec<ConnId>,
     /// Whether what was held is being written.
-    pub(super) is_releasing: bool,
+    pub(super) is_uncorking: bool,
     /// Connections that were named as writable in this turn and have not been written to since.
     pub(super) flushing: Vec<ConnId>,
     /// Where small pieces are put together to be written.
@@ -154,8 +154,8 @@ impl Core {
             wants_flush: false,
             lobbies_to_flush: VecDeque::new(),
             flush_targets: Vec::new(),
-            holders: Vec::new(),
-            is_releasing: false,
+            corked_conns: Vec::new(),
+            is_uncorking: false,
             flushing: Vec::new(),
             gathered: Vec::new(),
             scratch: Vec::new(),
@@ -574,7 +574,7 @@ impl Core {
             assert!(!self.expiries.contains_key(&key) || slot.seat().is_some(), "only members' identities expire");
             // The answer to the request may repeat a name from its head.
             let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
-            assert!(self.waiting(key).cost <= bound, "max_outbound_bytes: {slot:?}");
+            assert!(self.queued_size(key).cost <= bound, "max_outbound_bytes: {slot:?}");
             match &slot.standing {
                 Standing::Pending(_) => pending += 1,
                 &Standing::Seated(seat, lobby) => {
@@ -594,12 +594,15 @@ impl Core {
             }
             let has_ranges = slot.wire.outbox().is_some_and(Outbox::has_ranges);
             assert!(
-                !has_ranges || slot.dirty || self.flushing.contains(&slot.id) || self.holders.contains(&slot.id),
+                !has_ranges || slot.dirty || self.flushing.contains(&slot.id) || self.corked_conns.contains(&slot.id),
                 "what is shared is written in its turn: {slot:?}"
             );
             assert!(slot.wire.outbox().is_none() || !slot.is_gone(), "nothing is queued for who is gone");
-            let is_held = slot.wire.outbox().is_some_and(Outbox::is_held);
-            assert!(!is_held || self.holders.contains(&slot.id), "what is held is released at the tick: {slot:?}");
+            let is_corked = slot.wire.outbox().is_some_and(Outbox::is_corked);
+            assert!(
+                !is_corked || self.corked_conns.contains(&slot.id),
+                "what is held is released at the tick: {slot:?}"
+            );
             let waits = slot.wire.outbox().is_some_and(Outbox::is_ready);
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_cursor(key);

@@ -104,7 +104,7 @@ impl Inboxes {
         Some(said)
     }
 
-    pub(super) fn holds(&self, conn: ConnId) -> bool {
+    pub(super) fn has_messages_of(&self, conn: ConnId) -> bool {
         self.due.contains_key(&conn) || self.waiting.contains_key(&conn)
     }
 
@@ -160,7 +160,7 @@ impl Core {
 
     /// What a connection has said and nobody has heard is told before it is gone, although its seat is free already.
     pub(super) fn note_unheard(&mut self, member: &Member) {
-        if self.inboxes.holds(member.conn) {
+        if self.inboxes.has_messages_of(member.conn) {
             self.happenings.push_back(Happening::Unheard(member.clone()));
         }
     }

@@ -24,7 +24,9 @@ impl<A: App> Engine<A> {
     /// What still fits into the outbox of `conn`.
     pub(crate) fn room(&self, conn: ConnId) -> usize {
         let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);
-        slot.map_or(0, |_| self.core.config.max_outbound_bytes.0.saturating_sub(self.core.waiting(conn.index()).cost))
+        slot.map_or(0, |_| {
+            self.core.config.max_outbound_bytes.0.saturating_sub(self.core.queued_size(conn.index()).cost)
+        })
     }
 
     /// Connections whose socket has not been dropped, and armed timers.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::core::{Core, Happening};
 use super::member::Speech;
-use super::sending::Haste;
+use super::sending::Priority;
 use super::slot::Standing;
 use crate::close::CloseReason;
 use crate::time::Time;
@@ -70,7 +70,7 @@ impl Core {
         } else {
             slot.health.pinged(self.now);
             self.counters.pings += 1;
-            self.send(key, Outgoing::Ping(b""), Haste::Ahead);
+            self.send(key, Outgoing::Ping(b""), Priority::Urgent);
         }
     }
 
@@ -94,7 +94,7 @@ impl Core {
         match self.speech {
             Speech::Json => self.health_ping(key, nonce),
             Speech::Opaque => {
-                self.send(key, Outgoing::Ping(&nonce.to_be_bytes()), Haste::Ahead);
+                self.send(key, Outgoing::Ping(&nonce.to_be_bytes()), Priority::Urgent);
             }
         }
         nonce
@@ -124,11 +124,11 @@ impl Core {
 
     /// The peer pinged, and gets its pong. Pongs count against the bound like everything else.
     pub(super) fn pinged(&mut self, key: usize, payload: &[u8]) {
-        self.queue_anyhow(key, Outgoing::Pong(payload), Haste::Ahead);
+        self.queue_unbounded(key, Outgoing::Pong(payload), Priority::Urgent);
         if let Err(denied) = self.charge_control(key) {
             self.rate_limited(key, None, denied);
         }
-        if self.waiting(key).cost > self.config.max_outbound_bytes.0 {
+        if self.queued_size(key).cost > self.config.max_outbound_bytes.0 {
             self.end(key, CloseReason::SlowConsumer);
         }
     }

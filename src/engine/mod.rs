@@ -39,7 +39,7 @@ use self::app::{App, Authorization, Context, Identity, Member, Message, Speech};
 use self::core::{Core, Happening};
 use self::drain::{DrainTotals, shutting_down};
 use self::inbox::Said;
-use self::slot::{Standing, Waiting};
+use self::slot::{PendingAuth, Standing};
 use self::stats::Stats;
 use self::tape::{Answers, Destination, Input, Tape};
 use self::tick::Ticks;
@@ -279,7 +279,7 @@ impl<A: App> Engine<A> {
             return;
         }
         let Standing::Pending(waiting) = &mut slot.standing else { return };
-        let Waiting { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
+        let PendingAuth { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
         let key = conn.index();
         let early = self.core.accept_held(key);
         let outcome = match self.core.judge(answer, &code) {
@@ -415,8 +415,8 @@ impl<A: App> Engine<A> {
     }
 
     /// How long nobody would notice if nothing were read: with `flush` at the tick a part of its period.
-    pub fn rest(&self) -> Option<Duration> {
-        self.core.rest()
+    pub fn max_read_delay(&self) -> Option<Duration> {
+        self.core.max_read_delay()
     }
 
     /// Counters and the present state.
@@ -638,7 +638,7 @@ impl<A: App> Engine<A> {
         // Told before it is written: who came and who left belongs to the tick.
         if has_ticked {
             self.settle();
-            self.core.unhold_all();
+            self.core.uncork_all();
         }
     }
 
@@ -786,7 +786,7 @@ impl Core {
             Ok(reservation) => {
                 let slot = &mut self.slots[key];
                 slot.wire.hold(upgrade);
-                slot.standing = Standing::Pending(Some(Box::new(Waiting { code: code.into(), reservation })));
+                slot.standing = Standing::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
             Err(reason) => self.refuse(key, &upgrade, reason),

@@ -487,7 +487,7 @@ impl Core {
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
             peer: slot.peer.address(),
-            queued_bytes: self.waiting(seat.conn.index()).bytes,
+            queued_bytes: self.queued_size(seat.conn.index()).bytes,
             idle: self.now - slot.health.last_heard(),
         }
     }

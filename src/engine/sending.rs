@@ -20,9 +20,9 @@ use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::outbox::{Flow, Outbox};
 
 /// How late a pong may be, so that what arrives meanwhile is read together.
-const MAX_REST: Duration = Duration::from_millis(4);
+const MAX_READ_DELAY: Duration = Duration::from_millis(4);
 /// About what it costs to go to sleep and to be woken, many times over.
-const MIN_REST: Duration = Duration::from_millis(1);
+const MIN_READ_DELAY: Duration = Duration::from_millis(1);
 
 impl Core {
     pub(super) fn mark_dirty(&mut self, key: usize) {
@@ -34,8 +34,8 @@ impl Core {
     }
 
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
-        if self.config.flush == Flush::Tick && (self.wants_flush || !self.holds()) {
-            self.unhold_all();
+        if self.config.flush == Flush::Tick && (self.wants_flush || !self.is_corked()) {
+            self.uncork_all();
         }
         loop {
             if let Some(id) = self.dirty.pop_front() {
@@ -44,7 +44,7 @@ impl Core {
                     self.flushing.push(id);
                     return Some(id);
                 }
-            } else if self.holds() {
+            } else if self.is_corked() {
                 return None;
             } else if let Some(key) = self.flush_targets.pop() {
                 if self.lobby_with_unread(key as usize).is_some() {
@@ -67,7 +67,7 @@ impl Core {
     /// Everybody has been written to, so what was said in this turn can be forgotten.
     fn end_turn(&mut self) {
         self.wants_flush = false;
-        self.is_releasing = false;
+        self.is_uncorking = false;
         if self.broadcast_log.is_empty() {
             self.flushing.clear();
             return;
@@ -86,9 +86,9 @@ impl Core {
     /// No connection is left, so nobody will be sent what was said. While frames wait for a tick, the turn has no other end,
     /// and what an earlier lobby has said would count against a later one under the same key.
     pub(super) fn forget_turn(&mut self) {
-        self.holders.clear();
+        self.corked_conns.clear();
         self.flushing.clear();
-        (self.wants_flush, self.is_releasing) = (false, false);
+        (self.wants_flush, self.is_uncorking) = (false, false);
         self.broadcast_log.end_turn();
     }
 
@@ -104,33 +104,33 @@ impl Core {
     // ---- what waits for the tick ----
 
     /// Whether what is said waits for the next tick.
-    fn holds(&self) -> bool {
+    fn is_corked(&self) -> bool {
         self.config.flush == Flush::Tick
-            && !self.is_releasing
+            && !self.is_uncorking
             && self.draining.is_none()
             && self.ticks.as_ref().is_some_and(|ticks| !ticks.view().paused)
     }
 
     /// How long nobody would notice if nothing were read; `None` when that is too short to be worth a pause.
-    pub(super) fn rest(&self) -> Option<Duration> {
-        let period = self.ticks.as_ref().filter(|_| self.holds())?.period();
-        Some((period / 8).min(MAX_REST)).filter(|&rest| rest >= MIN_REST)
+    pub(super) fn max_read_delay(&self) -> Option<Duration> {
+        let period = self.ticks.as_ref().filter(|_| self.is_corked())?.period();
+        Some((period / 8).min(MAX_READ_DELAY)).filter(|&rest| rest >= MIN_READ_DELAY)
     }
 
-    /// What is held may be written: a tick is over, or there is no room for more.
-    pub(super) fn unhold_all(&mut self) {
-        self.is_releasing = true;
-        while let Some(id) = self.holders.pop() {
+    /// What is corked may be written: a tick is over, or there is no room for more.
+    pub(super) fn uncork_all(&mut self) {
+        self.is_uncorking = true;
+        while let Some(id) = self.corked_conns.pop() {
             if self.slot(id).is_some() {
-                self.unhold(id.index());
+                self.uncork(id.index());
             }
         }
     }
 
-    /// What is held for one connection may be written.
-    fn unhold(&mut self, key: usize) {
-        if let Some(outbox) = self.slots[key].wire.queued_mut().filter(|outbox| outbox.is_held()) {
-            outbox.release();
+    /// What is corked for one connection may be written.
+    fn uncork(&mut self, key: usize) {
+        if let Some(outbox) = self.slots[key].wire.queued_mut().filter(|outbox| outbox.is_corked()) {
+            outbox.uncork();
             self.mark_dirty(key);
         }
     }
@@ -144,9 +144,9 @@ impl Core {
     }
 
     /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
-    pub(super) fn waiting(&self, key: usize) -> Waiting {
+    pub(super) fn queued_size(&self, key: usize) -> QueuedSize {
         let slot = &self.slots[key];
-        let mut waiting = Waiting { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
+        let mut waiting = QueuedSize { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
         if let Some(lobby) = self.lobby_with_unread(key) {
             for part in self.broadcast_log.unread_frames(lobby, slot.cursor, key) {
                 waiting.bytes += part.len();
@@ -159,7 +159,7 @@ impl Core {
     /// Queues a member's share of what its lobby has said so far, so that something can be queued behind it.
     fn catch_up(&mut self, key: usize) {
         if self.queue_unread(key) {
-            if !self.holds() {
+            if !self.is_corked() {
                 self.mark_dirty(key);
             }
             self.update_lagging(key);
@@ -169,17 +169,17 @@ impl Core {
     /// Queues a member's share to be written at once. Whether there was one.
     fn queue_unread(&mut self, key: usize) -> bool {
         let Some(lobby) = self.lobby_with_unread(key) else { return false };
-        let held = self.holds();
-        let Core { slots, broadcast_log, outboxes, holders, .. } = self;
+        let corked = self.is_corked();
+        let Core { slots, broadcast_log, outboxes, corked_conns, .. } = self;
         let slot = &mut slots[key];
-        let was_held = slot.wire.outbox().is_some_and(Outbox::is_held);
+        let was_held = slot.wire.outbox().is_some_and(Outbox::is_corked);
         let mut took = false;
         for part in broadcast_log.unread_frames(lobby, slot.cursor, key) {
-            slot.wire.outbox_mut(outboxes).push_range(part, held);
+            slot.wire.outbox_mut(outboxes).push_range(part, corked);
             took = true;
         }
-        if took && held && !was_held {
-            holders.push(slot.id);
+        if took && corked && !was_held {
+            corked_conns.push(slot.id);
         }
         slot.cursor = broadcast_log.end_cursor(lobby);
         took
@@ -218,7 +218,7 @@ impl Core {
     /// Takes the last share, of what was said until now.
     pub(super) fn unsubscribe(&mut self, key: usize) {
         self.catch_up(key);
-        self.unhold(key);
+        self.uncork(key);
         self.clear_lagging(key);
     }
 
@@ -242,7 +242,7 @@ impl Core {
         let shared = match self.write_unread(key, socket)? {
             UnreadWritten::All(written) => {
                 // The usual case: there was nothing else for it, and so there is nothing else to look after.
-                self.note_written(key, written);
+                self.count_written(key, written);
                 return Ok(Flow::Drained);
             }
             UnreadWritten::FrameRange(written) => written,
@@ -251,15 +251,15 @@ impl Core {
             None => (0, Flow::Drained),
             Some(outbox) => outbox.write_to(socket, &self.broadcast_log, &mut self.gathered)?,
         };
-        self.note_written(key, shared + written);
-        self.feel_pressure(key);
-        Ok(self.settle_written(key, flow))
+        self.count_written(key, shared + written);
+        self.check_watermarks(key);
+        Ok(self.after_write(key, flow))
     }
 
     /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
     /// something else goes before it.
     fn write_unread(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
-        if self.holds() {
+        if self.is_corked() {
             return Ok(UnreadWritten::FrameRange(0));
         }
         let Core { slots, broadcast_log, gathered, .. } = self;
@@ -303,7 +303,7 @@ impl Core {
     }
 
     /// The socket took `bytes` bytes.
-    fn note_written(&mut self, key: usize, bytes: usize) {
+    fn count_written(&mut self, key: usize, bytes: usize) {
         let id = self.slots[key].id;
         self.counters.bytes_out += bytes as u64;
         self.note_flushed(id, bytes);
@@ -313,7 +313,7 @@ impl Core {
     }
 
     /// What becomes of a connection whose queue has been written as far as that goes.
-    fn settle_written(&mut self, key: usize, flow: Flow) -> Flow {
+    fn after_write(&mut self, key: usize, flow: Flow) -> Flow {
         let slot = &mut self.slots[key];
         match flow {
             Flow::Blocked => {
@@ -324,7 +324,7 @@ impl Core {
             }
             Flow::Drained | Flow::Finished | Flow::Closed => {
                 let is_last = slot.wire.is_finishing() && !slot.shut_down;
-                if !slot.wire.outbox().is_some_and(Outbox::is_held) {
+                if !slot.wire.outbox().is_some_and(Outbox::is_corked) {
                     slot.wire.give_back(&mut self.outboxes);
                     self.clear_lagging(key);
                 }
@@ -351,10 +351,10 @@ impl Core {
     // ---- queueing ----
 
     /// Queues a frame for a member. A member that has not read what was queued before is ended instead.
-    pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>, haste: Haste) -> bool {
-        let queued = self.waiting(key).cost + frame.len() <= self.config.max_outbound_bytes.0;
+    pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>, priority: Priority) -> bool {
+        let queued = self.queued_size(key).cost + frame.len() <= self.config.max_outbound_bytes.0;
         if queued {
-            self.queue_anyhow(key, frame, haste);
+            self.queue_unbounded(key, frame, priority);
         } else {
             self.end(key, CloseReason::SlowConsumer);
         }
@@ -362,21 +362,21 @@ impl Core {
     }
 
     /// Queues a frame whether there is room for it or not.
-    pub(super) fn queue_anyhow(&mut self, key: usize, frame: Outgoing<'_>, haste: Haste) {
-        let haste = self.hasten(haste);
-        if haste != Haste::Ahead {
+    pub(super) fn queue_unbounded(&mut self, key: usize, frame: Outgoing<'_>, priority: Priority) {
+        let priority = self.effective_priority(priority);
+        if priority != Priority::Urgent {
             self.catch_up(key);
         }
-        // Who is not written to in this turn needs the frame for itself; and while something is held, the buffers last for
-        // longer than what is not held needs.
-        let lasts = haste == Haste::Tick || !self.holds();
+        // Who is not written to in this turn needs the frame for itself; and while something is corked, the buffers last for
+        // longer than what is not corked needs.
+        let lasts = priority == Priority::Deferred || !self.is_corked();
         let part = if lasts && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
-        self.add(key, part.ok_or_else(|| frame.to_frame()), haste);
+        self.add(key, part.ok_or_else(|| frame.to_frame()), priority);
     }
 
     /// Nothing waits when nothing is held.
-    fn hasten(&self, haste: Haste) -> Haste {
-        if self.holds() { haste } else { Haste::Now }
+    fn effective_priority(&self, priority: Priority) -> Priority {
+        if self.is_corked() { priority } else { Priority::Normal }
     }
 
     /// Queues a frame that was said to many, of whom this one takes no share.
@@ -386,7 +386,7 @@ impl Core {
             return false;
         }
         let part = part.filter(|_| !self.slots[key].blocked).cloned();
-        self.add(key, part.ok_or_else(|| frame.to_frame()), self.hasten(Haste::Tick));
+        self.add(key, part.ok_or_else(|| frame.to_frame()), self.effective_priority(Priority::Deferred));
         true
     }
 
@@ -394,28 +394,28 @@ impl Core {
         self.slots[key].wire.queued_cost() + bytes <= self.config.max_outbound_bytes.0
     }
 
-    fn add(&mut self, key: usize, frame: Result<FrameRange, Frame>, haste: Haste) {
-        let held = haste == Haste::Tick;
+    fn add(&mut self, key: usize, frame: Result<FrameRange, Frame>, priority: Priority) {
+        let corked = priority == Priority::Deferred;
         let slot = &mut self.slots[key];
         let outbox = slot.wire.outbox_mut(&mut self.outboxes);
-        if held && !outbox.is_held() {
-            self.holders.push(slot.id);
+        if corked && !outbox.is_corked() {
+            self.corked_conns.push(slot.id);
         }
-        match (frame, haste) {
-            (Ok(part), _) => outbox.push_range(part, held),
-            (Err(frame), Haste::Ahead) => outbox.push_ahead(frame.into_bytes()),
-            (Err(frame), Haste::Tick | Haste::Now) => outbox.push(frame.into_bytes(), held),
+        match (frame, priority) {
+            (Ok(part), _) => outbox.push_range(part, corked),
+            (Err(frame), Priority::Urgent) => outbox.push_ahead(frame.into_bytes()),
+            (Err(frame), Priority::Deferred | Priority::Normal) => outbox.push(frame.into_bytes(), corked),
         }
         self.counters.frames_out += 1;
-        self.added(key, held);
+        self.added(key, corked);
     }
 
     /// Something was queued for a connection.
-    fn added(&mut self, key: usize, held: bool) {
-        if !held {
+    fn added(&mut self, key: usize, corked: bool) {
+        if !corked {
             self.mark_dirty(key);
         }
-        self.feel_pressure(key);
+        self.check_watermarks(key);
         self.update_lagging(key);
     }
 
@@ -428,42 +428,43 @@ impl Core {
         if outbox.drop_latest(latest) {
             self.counters.frames_replaced += 1;
         }
-        let (has_room, held) = (self.has_room(key, frame.as_bytes().len()), self.holds());
+        let (has_room, corked) = (self.has_room(key, frame.as_bytes().len()), self.is_corked());
         if has_room {
             let slot = &mut self.slots[key];
             let outbox = slot.wire.outbox_mut(&mut self.outboxes);
-            if held && !outbox.is_held() {
-                self.holders.push(slot.id);
+            if corked && !outbox.is_corked() {
+                self.corked_conns.push(slot.id);
             }
-            outbox.push_latest(latest, frame.into_bytes(), held);
+            outbox.push_latest(latest, frame.into_bytes(), corked);
             self.counters.frames_out += 1;
         } else {
             self.counters.frames_dropped += 1;
         }
-        self.added(key, held);
+        self.added(key, corked);
         has_room
     }
 
     /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
     #[inline]
-    fn feel_pressure(&mut self, key: usize) {
+    fn check_watermarks(&mut self, key: usize) {
         let slot = &self.slots[key];
         let queued = slot.wire.queued_bytes();
-        let crossed = if slot.pressed {
+        let crossed = if slot.above_high_mark {
             queued <= self.config.outbound_low_mark.0
         } else {
             queued > self.config.outbound_high_mark.0
         };
         if crossed {
-            self.tell_pressure(key, queued);
+            self.report_pressure(key, queued);
         }
     }
 
-    fn tell_pressure(&mut self, key: usize, queued_bytes: usize) {
+    fn report_pressure(&mut self, key: usize, queued_bytes: usize) {
         let slot = &mut self.slots[key];
-        self.wants_flush |= !slot.pressed && !slot.blocked;
-        let pressure = if slot.pressed { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
-        slot.pressed = !slot.pressed;
+        self.wants_flush |= !slot.above_high_mark && !slot.blocked;
+        let pressure =
+            if slot.above_high_mark { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
+        slot.above_high_mark = !slot.above_high_mark;
         if let Some(member) = self.member(key) {
             self.happenings.push_back(Happening::Pressure(member, pressure));
         }
@@ -600,7 +601,7 @@ impl Core {
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
         let share: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|part| part.cost()).sum();
         assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
-        assert!(slot.wire.outbox().is_some() || !slot.pressed, "who is told to go slow has something queued");
+        assert!(slot.wire.outbox().is_some() || !slot.above_high_mark, "who is told to go slow has something queued");
         let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));
         assert!(
             share == 0 || is_named || self.broadcast_log.is_marked_for_flush(lobby),
@@ -611,13 +612,13 @@ impl Core {
 
 /// How a frame for one connection stands to what waits for the tick, if something does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Haste {
+pub(super) enum Priority {
     /// It waits too.
-    Tick,
+    Deferred,
     /// All of it goes out now, and this at its end.
-    Now,
+    Normal,
     /// It overtakes.
-    Ahead,
+    Urgent,
 }
 
 /// What became of a member's share.
@@ -629,7 +630,7 @@ enum UnreadWritten {
 }
 
 /// What waits to be written to a connection.
-pub(super) struct Waiting {
+pub(super) struct QueuedSize {
     pub(super) bytes: usize,
     /// What it counts against `max_outbound_bytes`.
     pub(super) cost: usize,

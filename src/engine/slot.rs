@@ -21,7 +21,7 @@ use crate::wire::connection::Connection;
 #[derive(Debug)]
 pub(crate) enum Standing {
     /// Holds no seat; perhaps it waits for the application to say whether it gets one.
-    Pending(Option<Box<Waiting>>),
+    Pending(Option<Box<PendingAuth>>),
     /// Holds this seat, in this lobby.
     Seated(u32, u32),
     /// Had a seat; says goodbye. The number orders those that do by age.
@@ -32,7 +32,7 @@ pub(crate) enum Standing {
 
 /// A connection that is being authorized.
 #[derive(Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct PendingAuth {
     /// The lobby it asked for.
     pub(crate) code: Box<str>,
     /// The seat held for it, if it is known whom it claims to be.
@@ -58,7 +58,7 @@ pub(crate) struct Slot {
     /// Whether the socket took less than it was given, and has not said that it takes more.
     pub(crate) blocked: bool,
     /// Whether the application was told that much is queued.
-    pub(crate) pressed: bool,
+    pub(crate) above_high_mark: bool,
     /// Whether the driver was told to shut down the write side.
     pub(crate) shut_down: bool,
     /// The reason to close it, while it is queued to be closed in a batch.
@@ -125,7 +125,7 @@ impl Slot {
             ended: None,
             retires: false,
             is_lagging: false,
-            pressed: false,
+            above_high_mark: false,
             dirty: false,
             blocked: false,
             shut_down: false,

@@ -4,7 +4,7 @@ use super::app::{App, Context};
 use super::core::Core;
 use super::inbox::Said;
 use super::member::{Member, Message, Sent, Utterance};
-use super::sending::Haste;
+use super::sending::Priority;
 use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
@@ -130,13 +130,13 @@ impl<A: App> Engine<A> {
 impl Core {
     /// Sends what stands in `text` to a member, unless it has ended meanwhile.
     pub(super) fn reply(&mut self, key: usize) {
-        self.answer(key, Haste::Now);
+        self.answer(key, Priority::Normal);
     }
 
-    fn answer(&mut self, key: usize, haste: Haste) {
+    fn answer(&mut self, key: usize, priority: Priority) {
         if self.slots[key].seat().is_some() {
             let text = std::mem::take(&mut self.text);
-            self.send(key, Outgoing::Text(&text), haste);
+            self.send(key, Outgoing::Text(&text), priority);
             self.text = text;
         }
     }
@@ -234,7 +234,7 @@ impl Core {
         let mut text = std::mem::take(&mut self.text);
         protocol::write_direct(&mut text, &from.user, data);
         for &key in &receivers {
-            self.send(key as usize, Outgoing::Text(&text), Haste::Tick);
+            self.send(key as usize, Outgoing::Text(&text), Priority::Deferred);
         }
         self.text = text;
         let found = !receivers.is_empty();
@@ -244,7 +244,7 @@ impl Core {
 
     pub(super) fn health_ping(&mut self, key: usize, nonce: u64) {
         protocol::write_health_ping(&mut self.text, nonce);
-        self.answer(key, Haste::Ahead);
+        self.answer(key, Priority::Urgent);
     }
 
     /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
@@ -253,7 +253,7 @@ impl Core {
         let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
         protocol::write_goodbye(&mut self.text, reason, retry_after_ms);
         let text = std::mem::take(&mut self.text);
-        self.queue_anyhow(key, Outgoing::Text(&text), Haste::Now);
+        self.queue_unbounded(key, Outgoing::Text(&text), Priority::Normal);
         self.text = text;
     }
 
@@ -304,7 +304,7 @@ impl Core {
         };
         let mut text = String::new();
         welcome.write(&mut text);
-        self.send(member.conn.index(), Outgoing::Text(&text), Haste::Now);
+        self.send(member.conn.index(), Outgoing::Text(&text), Priority::Normal);
         if !is_fresh && self.slots[member.conn.index()].seat().is_some() {
             self.tell_presence(member.conn.index(), member.lobby_key);
         }
@@ -316,7 +316,7 @@ impl Core {
         self.introduce(lobby);
         if self.slots[key].seat().is_some() {
             let frame = self.presence_state(lobby);
-            self.send(key, Outgoing::Frame(&frame), Haste::Now);
+            self.send(key, Outgoing::Frame(&frame), Priority::Normal);
         }
     }
 

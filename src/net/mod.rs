@@ -328,7 +328,7 @@ impl<A: App> Server<A> {
         self.write_all();
         self.keep_journal()?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
-        let wait = self.rest(wait);
+        let wait = self.delay_read(wait);
         self.poll_events(wait)?;
         let now = self.clock.now();
         if let Some(unix_micros) = self.clock.moved_wall_time(now) {
@@ -404,8 +404,10 @@ impl<A: App> Server<A> {
 
     /// While everybody is told everything at the tick, what arrives within a moment is read together: most of what a single
     /// message costs then is waking up for it. Returns what is left of `wait`.
-    fn rest(&self, wait: Option<Duration>) -> Option<Duration> {
-        let Some(rest) = self.engine.rest().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else { return wait };
+    fn delay_read(&self, wait: Option<Duration>) -> Option<Duration> {
+        let Some(rest) = self.engine.max_read_delay().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else {
+            return wait;
+        };
         #[expect(clippy::disallowed_methods, reason = "the one wait that sockets must not end")]
         std::thread::sleep(rest);
         wait.map(|wait| wait - rest)

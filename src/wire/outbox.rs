@@ -75,7 +75,7 @@ pub(crate) struct Outbox {
     /// Frames that have not been written whole.
     frames: usize,
     /// How many at the end of the queue wait to be [released](Self::release).
-    held: usize,
+    corked: usize,
     /// Whether the first in line is the answer to the request, without which the peer understands no frame.
     answer_first: bool,
 }
@@ -114,29 +114,29 @@ impl Outbox {
     }
 
     /// Queues a frame, which waits to be released if it is `held`. If it is not, nothing before it waits any more.
-    pub(crate) fn push(&mut self, frame: Bytes, held: bool) {
-        self.add(1, Data::Own(frame), None, held);
+    pub(crate) fn push(&mut self, frame: Bytes, corked: bool) {
+        self.add(1, Data::Own(frame), None, corked);
     }
 
     /// Queues a frame that overtakes what is held.
     pub(crate) fn push_ahead(&mut self, frame: Bytes) {
-        let held = std::mem::take(&mut self.held);
+        let corked = std::mem::take(&mut self.corked);
         self.add(1, Data::Own(frame), None, false);
         let last = self.queue.pop_back().expect("it has just been queued");
-        self.queue.insert(self.queue.len() - held, last);
-        self.held = held;
+        self.queue.insert(self.queue.len() - corked, last);
+        self.corked = corked;
     }
 
     /// Queues a frame that only matters until the next one under the same key.
-    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes, held: bool) {
-        self.add(1, Data::Own(frame), Some(key), held);
+    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes, corked: bool) {
+        self.add(1, Data::Own(frame), Some(key), corked);
     }
 
     /// Queues frames that lie in the buffer of this turn. Before it ends, [`own`](Self::own) must be called if they have
     /// not been written.
-    pub(crate) fn push_range(&mut self, part: FrameRange, held: bool) {
-        if held != (self.held > 0) {
-            self.add(part.frames(), Data::Shared(part), None, held);
+    pub(crate) fn push_range(&mut self, part: FrameRange, corked: bool) {
+        if corked != (self.corked > 0) {
+            self.add(part.frames(), Data::Shared(part), None, corked);
         } else if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
             && last.extend(&part)
         {
@@ -144,20 +144,20 @@ impl Outbox {
             self.frames += part.frames();
             *frames += part.frames() as u32;
         } else {
-            self.add(part.frames(), Data::Shared(part), None, held);
+            self.add(part.frames(), Data::Shared(part), None, corked);
         }
     }
 
-    fn add(&mut self, frames: usize, data: Data, latest: Option<u64>, held: bool) {
+    fn add(&mut self, frames: usize, data: Data, latest: Option<u64>, corked: bool) {
         self.bytes += data.len();
         self.frames += frames;
-        self.held = if held { self.held + 1 } else { 0 };
+        self.corked = if corked { self.corked + 1 } else { 0 };
         self.queue.push_back(Queued { data, frames: frames as u32, latest });
     }
 
     /// How many in the queue may be written.
     fn ready(&self) -> usize {
-        self.queue.len() - self.held
+        self.queue.len() - self.corked
     }
 
     /// Whether there is something that may be written.
@@ -166,13 +166,13 @@ impl Outbox {
     }
 
     /// Whether something waits to be released.
-    pub(crate) fn is_held(&self) -> bool {
-        self.held > 0
+    pub(crate) fn is_corked(&self) -> bool {
+        self.corked > 0
     }
 
-    /// What is held may be written.
-    pub(crate) fn release(&mut self) {
-        self.held = 0;
+    /// What is corked may be written.
+    pub(crate) fn uncork(&mut self) {
+        self.corked = 0;
     }
 
     /// Copies what still lies in the lobby's buffer, whose turn is about to end.
@@ -198,7 +198,7 @@ impl Outbox {
         let Some(at) = self.queue.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
             return false;
         };
-        self.held -= usize::from(begun + at >= self.ready());
+        self.corked -= usize::from(begun + at >= self.ready());
         let dropped = self.queue.remove(begun + at).expect("position() has found it");
         self.bytes -= dropped.data.len();
         self.frames -= 1;
@@ -224,7 +224,7 @@ impl Outbox {
     /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
     pub(crate) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
-        self.held = 0;
+        self.corked = 0;
         if self.written == 0 && !self.answer_first {
             self.queue.clear();
             (self.bytes, self.frames) = (0, 0);
@@ -258,7 +258,7 @@ impl Outbox {
         *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 
-    /// Writes until everything that is not held is gone or the socket takes no more. Returns the bytes written, and whether
+    /// Writes until everything that is not corked is gone or the socket takes no more. Returns the bytes written, and whether
     /// all are.
     ///
     /// `scratch` is where several small pieces are put together.
@@ -351,7 +351,10 @@ impl Outbox {
         assert_eq!(self.bytes + self.written, queued, "the outbox's byte count is that of its frames");
         let frames: usize = self.queue.iter().map(|queued| queued.frames as usize).sum();
         assert_eq!(self.frames, frames, "the outbox's count of frames is theirs");
-        assert!(self.held <= self.queue.len() && (self.written == 0 || self.is_ready()), "what has begun is not held");
+        assert!(
+            self.corked <= self.queue.len() && (self.written == 0 || self.is_ready()),
+            "what has begun is not held"
+        );
         assert!(self.queue.front().map_or(self.written == 0, |first| self.written < first.data.len()));
     }
 
@@ -481,7 +484,7 @@ mod tests {
         outbox.push_latest(1, Bytes::from_static(b"old"), true);
         outbox.push_ahead(Bytes::from_static(b"b"));
         assert_eq!(write(&mut outbox, &broadcast_log), "ab");
-        assert!(outbox.drop_latest(1) && outbox.is_held() && !outbox.is_ready());
+        assert!(outbox.drop_latest(1) && outbox.is_corked() && !outbox.is_ready());
         outbox.push_ahead(Bytes::from_static(b"c"));
         outbox.materialize(&broadcast_log);
         broadcast_log.end_turn();

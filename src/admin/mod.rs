@@ -68,7 +68,7 @@ struct Client {
     written: usize,
     state: State,
     /// Whether bytes have come that were not looked at.
-    fresh: bool,
+    has_new_input: bool,
     /// Whether the client was told to send its body.
     continued: bool,
     /// Whether the client will send nothing more.
@@ -134,7 +134,7 @@ impl Desk {
             written: 0,
             is_known: false,
             state: State::Reading,
-            fresh: false,
+            has_new_input: false,
             continued: false,
             ended: false,
             is_unread: false,
@@ -154,7 +154,7 @@ impl Desk {
             }
             _ => {
                 client.input.extend_from_slice(bytes);
-                client.fresh = true;
+                client.has_new_input = true;
             }
         }
     }
@@ -170,7 +170,7 @@ impl Desk {
     pub fn handle_end(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
             client.ended = true;
-            client.fresh = true;
+            client.has_new_input = true;
         }
     }
 
@@ -194,12 +194,12 @@ impl Desk {
             State::Writing { is_last: true } => {
                 client.state = State::Ending;
                 client.input = Vec::new();
-                client.fresh = true;
+                client.has_new_input = true;
                 client.deadline = now + self.linger;
             }
             State::Writing { is_last: false } => {
                 client.state = State::Reading;
-                client.fresh = true;
+                client.has_new_input = true;
                 client.deadline = now + self.timeout;
             }
             State::Reading | State::Waiting { .. } | State::Ending | State::Gone => {}
@@ -220,7 +220,7 @@ impl Desk {
         }
         let Desk { guard, bounds, clients, timeout, .. } = self;
         for (_, client) in clients {
-            if std::mem::take(&mut client.fresh) {
+            if std::mem::take(&mut client.has_new_input) {
                 client.work(now, engine, guard, *bounds, now + *timeout);
             }
             let is_unread = std::mem::take(&mut client.is_unread);
@@ -237,7 +237,7 @@ impl Desk {
         self.clients
             .iter()
             .map(|(_, client)| match client.state {
-                _ if client.fresh => Time::ZERO,
+                _ if client.has_new_input => Time::ZERO,
                 // The ping has a deadline of its own.
                 State::Waiting { .. } => Time::NEVER,
                 _ => client.deadline,

@@ -19,7 +19,7 @@ impl Core {
     pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
-            let Some(key) = self.introduced(conn) else { continue };
+            let Some(key) = self.key_after_presence(conn) else { continue };
             let queued = self.send(key, Outgoing::Frame(frame), Priority::Deferred);
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
@@ -28,19 +28,19 @@ impl Core {
     }
 
     pub(super) fn send_to_conn(&mut self, conn: ConnId, frame: Outgoing<'_>) -> bool {
-        self.introduced(conn).is_some_and(|key| self.send(key, frame, Priority::Deferred))
+        self.key_after_presence(conn).is_some_and(|key| self.send(key, frame, Priority::Deferred))
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
-        self.introduced(conn).is_some_and(|key| self.queue_latest(key, latest, frame.clone()))
+        self.key_after_presence(conn).is_some_and(|key| self.queue_latest(key, latest, frame.clone()))
     }
 
     /// The key of a member to whom something is about to be said: first its lobby is told what it has not been told yet.
     ///
     /// `None` when there is no such member, also when being told has ended it, as too slow.
-    fn introduced(&mut self, conn: ConnId) -> Option<usize> {
+    fn key_after_presence(&mut self, conn: ConnId) -> Option<usize> {
         let lobby = self.slot(conn)?.lobby()?;
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         self.slot(conn)?.seat().map(|_| conn.index())
     }
 

@@ -1,6 +1,6 @@
 //! Everything the engine owns but the application: connections, directory, timers, and what has still to happen.
 //!
-//! Every change goes through here. What the application must be told of a change is put into `happenings` and told
+//! Every change goes through here. What the application must be told of a change is put into `app_events` and told
 //! after the call that brought it about, so that no callback runs inside another.
 
 use std::borrow::Cow;
@@ -37,9 +37,9 @@ use crate::wire::outbox::{Outbox, Outboxes};
 
 /// What the application has still to be told.
 #[derive(Debug)]
-pub(crate) enum Happening {
+pub(crate) enum AppEvent {
     /// A connection is about to leave its seat, and what it said has not been heard.
-    Unheard(Member),
+    Undelivered(Member),
     Joined(Member),
     Rejoined(Member),
     Left(Member, LeaveReason),
@@ -69,9 +69,9 @@ pub(crate) struct Core {
     /// `None` when `tick_hz` is off.
     pub(super) ticks: Option<Ticks>,
     pub(super) inboxes: Inboxes,
-    pub(super) happenings: VecDeque<Happening>,
+    pub(super) app_events: VecDeque<AppEvent>,
     /// Lobbies whose members have something to be told at the end of the turn.
-    pub(super) unsettled: Vec<LobbyKey>,
+    pub(super) unflushed_lobbies: Vec<LobbyKey>,
     /// Connections with something to write, in the order in which they got it.
     pub(super) dirty: VecDeque<ConnId>,
     /// Connections whose socket the driver has still to drop.
@@ -136,8 +136,8 @@ impl Core {
             random: Random::new(start.seed),
             slots: Slab::new(),
             counters: Counters::default(),
-            happenings: VecDeque::new(),
-            unsettled: Vec::new(),
+            app_events: VecDeque::new(),
+            unflushed_lobbies: Vec::new(),
             dirty: VecDeque::new(),
             gone: VecDeque::new(),
             closing: BTreeMap::new(),
@@ -418,11 +418,11 @@ impl Core {
         let (id, unix) = (self.slots[key].id, self.unix_micros());
         let user = &*identity.user;
         if let Some(own) = self.directory.seat_to_take_over(code, user)
-            && self.directory.seat(own).introduced
+            && self.directory.seat(own).is_announced
         {
             // What the lobby has still to be told goes to the older connection: the newer one hears its welcome first,
             // and then who is there.
-            self.introduce(self.directory.seat(own).lobby);
+            self.flush_presence(self.directory.seat(own).lobby);
         }
         // Whoever loses its seat is noted while it still has it.
         let replaced = self.directory.seat_to_replace(user).map(|own| self.directory.seat(own).conn);
@@ -437,7 +437,7 @@ impl Core {
             if gave_up.is_some() {
                 self.left(member, LeaveReason::Replaced);
             } else {
-                self.note_unheard(&member);
+                self.note_undelivered(&member);
             }
             // Its seat is not its own any more, so there is nothing to vacate.
             self.set_closing(old.index());
@@ -474,16 +474,16 @@ impl Core {
         // Before the welcome, which may already end a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;
-            self.happenings.push_back(Happening::Rejoined(member.clone()));
+            self.app_events.push_back(AppEvent::Rejoined(member.clone()));
         } else {
             self.counters.joined += 1;
-            self.happenings.push_back(Happening::Joined(member.clone()));
+            self.app_events.push_back(AppEvent::Joined(member.clone()));
         }
         if self.speech == Speech::Json {
             self.welcome(&member);
         } else {
             // Nobody is told, so everybody counts as told.
-            self.settle_silently(lobby_key);
+            self.discard_presence_changes(lobby_key);
         }
         Ok(())
     }
@@ -512,26 +512,26 @@ impl Core {
         self.counters.left += 1;
         if self.directory.get_lobby(member.lobby_key).is_some() {
             if self.speech == Speech::Json && self.draining.is_none() {
-                self.unsettled.push(member.lobby_key);
+                self.unflushed_lobbies.push(member.lobby_key);
             } else {
-                self.settle_silently(member.lobby_key);
+                self.discard_presence_changes(member.lobby_key);
             }
         }
-        self.note_unheard(&member);
-        self.happenings.push_back(Happening::Left(member, why));
+        self.note_undelivered(&member);
+        self.app_events.push_back(AppEvent::Left(member, why));
     }
 
-    pub(super) fn settle_silently(&mut self, lobby: LobbyKey) {
+    pub(super) fn discard_presence_changes(&mut self, lobby: LobbyKey) {
         let Core { directory, .. } = self;
-        if directory.lobby_ref(lobby).presence.is_settled() {
+        if directory.lobby_ref(lobby).presence.is_flushed() {
             return;
         }
         let count = directory.members(lobby).len();
-        directory.lobby_mut(lobby).presence.settle_untold();
+        directory.lobby_mut(lobby).presence.discard_changes();
         for index in (0..count).rev() {
             let seat = directory.members(lobby)[index];
             // Fresh seats are at the end: members stand in join order.
-            if std::mem::replace(&mut directory.seat_mut(seat).introduced, true) {
+            if std::mem::replace(&mut directory.seat_mut(seat).is_announced, true) {
                 break;
             }
         }
@@ -633,7 +633,7 @@ impl Core {
 /// What an outbox may hold beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
 const OUTBOX_OVERRUN: usize = 1024;
 
-/// Said in the log.
+/// QueuedMessage in the log.
 fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
 }

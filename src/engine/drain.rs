@@ -310,7 +310,7 @@ impl Core {
             return None;
         }
         // Nothing is told of comings and goings from now on, and nobody may hear from a member it does not know.
-        self.introduce_all();
+        self.flush_all_presence();
         let deadline = self.now + self.config.drain_deadline;
         let begun = self.slots.len();
         self.draining = Some(Drain {

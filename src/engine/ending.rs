@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use log::{debug, info};
 
-use super::core::{Core, Happening};
+use super::core::{AppEvent, Core};
 use super::drain::shutting_down;
 use super::member::{Member, Speech};
 use super::slot::Standing;
@@ -31,7 +31,7 @@ impl Core {
         self.counters.health_checks_failed += unanswered as u64;
         if let Some(member) = member {
             // Before it leaves, so that every check has a result and nothing follows the leave.
-            self.happenings.extend((0..unanswered).map(|_| Happening::Health(member.clone(), None)));
+            self.app_events.extend((0..unanswered).map(|_| AppEvent::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
         let peer = slot.peer.address();

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::core::{Core, Happening};
+use super::core::{AppEvent, Core};
 use super::member::Member;
 use crate::close::Reject;
 use crate::config::Config;
@@ -23,17 +23,17 @@ const PAUSED_RETRY_MS: u64 = 1000;
 
 /// What a member said, in memory of its own.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum QueuedMessage {
     Text(Box<str>),
     Binary(Box<[u8]>),
 }
 
-impl Said {
+impl QueuedMessage {
     fn cost(&self) -> usize {
         OVERHEAD
             + match self {
-                Said::Text(text) => text.len(),
-                Said::Binary(bytes) => bytes.len(),
+                QueuedMessage::Text(text) => text.len(),
+                QueuedMessage::Binary(bytes) => bytes.len(),
             }
     }
 }
@@ -41,7 +41,7 @@ impl Said {
 /// One connection's messages.
 #[derive(Debug, Default)]
 struct Inbox {
-    messages: VecDeque<Said>,
+    messages: VecDeque<QueuedMessage>,
     bytes: usize,
 }
 
@@ -72,7 +72,7 @@ impl Inboxes {
         held == 0 || held + cost <= self.max_bytes
     }
 
-    fn put(&mut self, conn: ConnId, said: Said) {
+    fn put(&mut self, conn: ConnId, said: QueuedMessage) {
         let inbox = self.waiting.entry(conn).or_default();
         inbox.bytes += said.cost();
         self.bytes += said.cost();
@@ -86,13 +86,13 @@ impl Inboxes {
     }
 
     /// The next message of the tick that has begun.
-    pub(super) fn take_due(&mut self) -> Option<(ConnId, Said)> {
+    pub(super) fn take_due(&mut self) -> Option<(ConnId, QueuedMessage)> {
         let (&conn, _) = self.due.first_key_value()?;
         self.take_of(conn).map(|said| (conn, said))
     }
 
     /// The first message of a connection.
-    pub(super) fn take_of(&mut self, conn: ConnId) -> Option<Said> {
+    pub(super) fn take_of(&mut self, conn: ConnId) -> Option<QueuedMessage> {
         let inboxes = if self.due.contains_key(&conn) { &mut self.due } else { &mut self.waiting };
         let inbox = inboxes.get_mut(&conn)?;
         let said = inbox.messages.pop_front().expect("an inbox without messages is forgotten");
@@ -113,7 +113,11 @@ impl Inboxes {
         let mut held: BTreeMap<ConnId, usize> = BTreeMap::new();
         for (&conn, inbox) in self.waiting.iter().chain(&self.due) {
             assert!(!inbox.messages.is_empty() && is_member(conn), "an inbox is a member's and not empty: {conn}");
-            assert_eq!(inbox.bytes, inbox.messages.iter().map(Said::cost).sum::<usize>(), "an inbox counts its bytes");
+            assert_eq!(
+                inbox.bytes,
+                inbox.messages.iter().map(QueuedMessage::cost).sum::<usize>(),
+                "an inbox counts its bytes"
+            );
             *held.entry(conn).or_default() += inbox.bytes;
         }
         assert_eq!(self.bytes, held.values().sum::<usize>(), "all inboxes count their bytes");
@@ -128,7 +132,12 @@ impl Core {
     ///
     /// Whoever says more than its inbox holds is refused, and nothing is charged for that: not the sender's rate but the
     /// tick's lets it wait. It is no strike either, or who goes on talking while an operator pauses the clock would be closed.
-    pub(super) fn take_in(&mut self, key: usize, reference: Option<&str>, said: impl FnOnce() -> Said) -> bool {
+    pub(super) fn admit_message(
+        &mut self,
+        key: usize,
+        reference: Option<&str>,
+        said: impl FnOnce() -> QueuedMessage,
+    ) -> bool {
         let before = self.ticks.is_some().then(|| self.message_buckets(key));
         if let Err(denied) = self.charge_message(key) {
             self.rate_limited(key, reference, denied);
@@ -159,9 +168,9 @@ impl Core {
     }
 
     /// What a connection has said and nobody has heard is told before it is gone, although its seat is free already.
-    pub(super) fn note_unheard(&mut self, member: &Member) {
+    pub(super) fn note_undelivered(&mut self, member: &Member) {
         if self.inboxes.has_messages_of(member.conn) {
-            self.happenings.push_back(Happening::Unheard(member.clone()));
+            self.app_events.push_back(AppEvent::Undelivered(member.clone()));
         }
     }
 

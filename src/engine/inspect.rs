@@ -17,8 +17,8 @@ impl<A: App> Engine<A> {
     }
 
     /// Whether every lobby's members have been told who came and who left, as they must have been at a turn's end.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.core.directory.is_settled()
+    pub(crate) fn is_presence_flushed(&self) -> bool {
+        self.core.directory.is_presence_flushed()
     }
 
     /// What still fits into the outbox of `conn`.

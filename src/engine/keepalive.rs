@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::core::{Core, Happening};
+use super::core::{AppEvent, Core};
 use super::member::Speech;
 use super::sending::Priority;
 use super::slot::Standing;
@@ -49,7 +49,7 @@ impl Core {
             return self.end(key, reason);
         }
         let late = slot.health.expire_checks(self.now);
-        self.tell_unanswered(key, late);
+        self.report_unanswered(key, late);
         let slot = &mut self.slots[key];
         if self.now >= slot.health.next_check()
             && let Some(interval) = self.config.health_interval
@@ -75,11 +75,11 @@ impl Core {
     }
 
     /// So many of a member's health checks were not answered.
-    fn tell_unanswered(&mut self, key: usize, count: usize) {
+    fn report_unanswered(&mut self, key: usize, count: usize) {
         self.counters.health_checks_failed += count as u64;
         for _ in 0..count {
             let member = self.member(key).expect("only members are checked");
-            self.happenings.push_back(Happening::Health(member, None));
+            self.app_events.push_back(AppEvent::Health(member, None));
         }
     }
 
@@ -90,7 +90,7 @@ impl Core {
         let nonce = slot.health.begin_check(self.now, timeout, stamp);
         let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
-        self.tell_unanswered(key, displaced);
+        self.report_unanswered(key, displaced);
         match self.speech {
             Speech::Json => self.health_ping(key, nonce),
             Speech::Opaque => {
@@ -118,7 +118,7 @@ impl Core {
         let latency = slot.health.answer(self.now, nonce, heard_until)?;
         let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
-        self.happenings.push_back(Happening::Health(member, Some(latency)));
+        self.app_events.push_back(AppEvent::Health(member, Some(latency)));
         Some(latency)
     }
 

@@ -36,9 +36,9 @@ use std::time::Duration;
 use log::debug;
 
 use self::app::{App, Authorization, Context, Identity, Member, Message, Speech};
-use self::core::{Core, Happening};
+use self::core::{AppEvent, Core};
 use self::drain::{DrainTotals, shutting_down};
-use self::inbox::Said;
+use self::inbox::QueuedMessage;
 use self::slot::{PendingAuth, Standing};
 use self::stats::Stats;
 use self::tape::{Answers, Destination, Input, Tape};
@@ -149,7 +149,7 @@ impl<A: App> Engine<A> {
     pub fn act<R>(&mut self, now: Time, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
         self.enter(now, &Input::Owner);
         let result = act(&mut self.app, &mut Context { core: &mut self.core });
-        self.tell();
+        self.dispatch_events();
         result
     }
 
@@ -183,21 +183,21 @@ impl<A: App> Engine<A> {
             return Taken { bytes: bytes.len(), work: bytes.len() };
         };
         let untaken = std::mem::take(&mut slot.untaken) as usize;
-        let fresh = bytes.len().saturating_sub(untaken);
+        let new_bytes = bytes.len().saturating_sub(untaken);
         let is_gone = slot.is_gone();
-        self.core.counters.bytes_in += fresh as u64;
+        self.core.counters.bytes_in += new_bytes as u64;
         if is_gone {
             return Taken { bytes: bytes.len(), work: bytes.len() };
         }
-        if fresh > 0 {
+        if new_bytes > 0 {
             let slot = &mut self.core.slots[conn.index()];
             slot.health.heard(now);
-            if slot.ended.is_some() && self.core.has_lingered(conn.index(), fresh) {
+            if slot.ended.is_some() && self.core.has_lingered(conn.index(), new_bytes) {
                 return Taken { bytes: bytes.len(), work: bytes.len() };
             }
-            self.core.charge_bytes(conn.index(), fresh);
+            self.core.charge_bytes(conn.index(), new_bytes);
             // That may have ended it, and then nothing more is read from it.
-            self.tell();
+            self.dispatch_events();
         }
         let taken = self.feed(conn, bytes, max_work);
         if let Some(slot) = self.core.slot(conn) {
@@ -212,10 +212,10 @@ impl<A: App> Engine<A> {
     /// wait for the answer to what it sent before. If the socket is broken, writing fails and the connection ends with that.
     pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Hangup(conn));
-        self.hear_out(conn);
+        self.drain_inbox(conn);
         if self.core.slot(conn).is_some() {
             self.core.peer_finished(conn.index());
-            self.tell();
+            self.dispatch_events();
         }
     }
 
@@ -257,12 +257,12 @@ impl<A: App> Engine<A> {
         self.core.looked_at = self.core.now();
         for key in self.core.expire() {
             self.core.timer(key);
-            self.tell();
+            self.dispatch_events();
         }
-        self.core.next_to_part().into_iter().for_each(|conn| self.hear_out(conn));
+        self.core.next_to_part().into_iter().for_each(|conn| self.drain_inbox(conn));
         self.core.drive_drain();
         self.core.expire_pings();
-        self.tell();
+        self.dispatch_events();
         self.run_ticks();
     }
 
@@ -295,7 +295,7 @@ impl<A: App> Engine<A> {
             Ok(()) => self.core.mark_dirty(key),
             Err(reason) => self.core.end(key, reason),
         }
-        self.tell();
+        self.dispatch_events();
         self.feed(conn, &early, usize::MAX);
     }
 
@@ -309,14 +309,14 @@ impl<A: App> Engine<A> {
     pub fn handle_command(&mut self, now: Time, command: &[u8]) {
         self.enter(now, &Input::Command(command));
         self.app.on_command(&mut Context { core: &mut self.core }, command);
-        self.tell();
+        self.dispatch_events();
     }
 
     /// What the application was started with has been read again, for [`App::on_reload`].
     pub fn handle_reload(&mut self, now: Time, contents: &[u8]) {
         self.enter(now, &Input::Reload(contents));
         self.app.on_reload(&mut Context { core: &mut self.core }, contents);
-        self.tell();
+        self.dispatch_events();
     }
 
     /// Say goodbye to everybody and let nobody in; [`is_drained`](Self::is_drained) tells when it is over.
@@ -331,11 +331,11 @@ impl<A: App> Engine<A> {
     fn drain(&mut self) {
         if let Some(deadline) = self.core.begin_drain() {
             self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
-            self.tell();
+            self.dispatch_events();
             // Nobody hears from a member that is gone: what waits for the next tick is said before the goodbyes.
-            self.core.members_by_age().into_iter().for_each(|conn| self.hear_out(conn));
+            self.core.members_by_age().into_iter().for_each(|conn| self.drain_inbox(conn));
             self.core.end_everybody();
-            self.tell();
+            self.dispatch_events();
         }
     }
 
@@ -344,7 +344,7 @@ impl<A: App> Engine<A> {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
         self.core.cut_all();
-        self.tell();
+        self.dispatch_events();
     }
 
     // ---- what the driver must do ----
@@ -364,7 +364,7 @@ impl<A: App> Engine<A> {
     /// The next connection with something to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
         self.core.record_flush();
-        self.settle();
+        self.flush_presence_and_events();
         let next = self.core.poll_writable();
         if next.is_none() {
             self.core.record_flushed();
@@ -390,10 +390,10 @@ impl<A: App> Engine<A> {
         };
         if let Err(error) = &result {
             debug!("conn={conn} cannot be written to: {error}");
-            self.hear_out(conn);
+            self.drain_inbox(conn);
             if self.core.slot(conn).is_some() {
                 self.core.lost(conn.index(), CloseReason::WriteFailed);
-                self.tell();
+                self.dispatch_events();
             }
         }
         result
@@ -484,19 +484,19 @@ impl<A: App> Engine<A> {
                 Event::Pong(payload) => self.core.ponged(key, payload),
                 // It may hear nothing after the answer to its close frame, so what it said comes first.
                 Event::Close(answer) => {
-                    self.hear_out(conn);
+                    self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
                         self.core.peer_closed(key, answer, input.is_empty());
                     }
                 }
                 Event::Fault(reason) => {
-                    self.hear_out(conn);
+                    self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
                         self.core.end_broken(key, reason);
                     }
                 }
             }
-            self.tell();
+            self.dispatch_events();
             let brought_about = (self.core.counters.frames_out - frames_out) as usize;
             work = (1 + brought_about).saturating_mul(FRAME_WORK + length).saturating_add(work);
             if work >= max_work {
@@ -597,21 +597,21 @@ impl<A: App> Engine<A> {
         let Some(member) = self.core.member(key) else { return };
         self.core.counters.messages_in += 1;
         let kept = || match message {
-            Message::Text(text) | Message::Json { text, .. } => Said::Text(text.into()),
-            Message::Binary(bytes) => Said::Binary(bytes.into()),
+            Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),
+            Message::Binary(bytes) => QueuedMessage::Binary(bytes.into()),
         };
-        if self.core.take_in(key, None, kept) {
+        if self.core.admit_message(key, None, kept) {
             // Only a JSON message can be answered with an error.
-            let _ = self.hand_over(&member, message);
+            let _ = self.deliver(&member, message);
         }
     }
 
     /// Tells lobbies and the application of all that has changed.
-    fn settle(&mut self) {
+    fn flush_presence_and_events(&mut self) {
         // What the application says to what it is told may change lobbies again.
-        while !self.core.unsettled.is_empty() || !self.core.happenings.is_empty() {
-            self.core.introduce_all();
-            self.tell();
+        while !self.core.unflushed_lobbies.is_empty() || !self.core.app_events.is_empty() {
+            self.core.flush_all_presence();
+            self.dispatch_events();
         }
     }
 
@@ -626,44 +626,44 @@ impl<A: App> Engine<A> {
             }
             if let Some((conn, said)) = self.core.inboxes.take_due() {
                 let member = self.core.member(conn.index()).expect("an inbox is a member's");
-                self.serve_kept(&member, &said);
+                self.serve_queued(&member, &said);
             } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
                 self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
                 has_ticked = true;
             } else if !self.core.begin_tick() {
                 break;
             }
-            self.tell();
+            self.dispatch_events();
         }
         // Told before it is written: who came and who left belongs to the tick.
         if has_ticked {
-            self.settle();
+            self.flush_presence_and_events();
             self.core.uncork_all();
         }
     }
 
     /// Hands over what a member has said and nobody has heard, while it is still there.
-    fn hear_out(&mut self, conn: ConnId) {
+    fn drain_inbox(&mut self, conn: ConnId) {
         while self.core.slot(conn).is_some_and(|slot| slot.seat().is_some())
             && let Some(said) = self.core.inboxes.take_of(conn)
         {
             let member = self.core.member(conn.index()).expect("it holds a seat");
-            self.serve_kept(&member, &said);
-            self.tell();
+            self.serve_queued(&member, &said);
+            self.dispatch_events();
         }
     }
 
     /// Serves what was kept. Its sender may have left its seat.
-    fn serve_kept(&mut self, from: &Member, said: &Said) {
+    fn serve_queued(&mut self, from: &Member, said: &QueuedMessage) {
         match (A::SPEECH, said) {
-            (Speech::Json, Said::Text(text)) => self.serve_kept_request(from, text),
-            (Speech::Opaque, Said::Text(text)) => drop(self.hand_over(from, Message::Text(text))),
-            (_, Said::Binary(bytes)) => drop(self.hand_over(from, Message::Binary(bytes))),
+            (Speech::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
+            (Speech::Opaque, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
+            (_, QueuedMessage::Binary(bytes)) => drop(self.deliver(from, Message::Binary(bytes))),
         }
     }
 
     /// Gives a message to the application. Returns how it refused it, if it did.
-    fn hand_over(&mut self, from: &Member, message: Message<'_>) -> Option<(Reject, Cow<'static, str>)> {
+    fn deliver(&mut self, from: &Member, message: Message<'_>) -> Option<(Reject, Cow<'static, str>)> {
         let Engine { app, core } = self;
         // What was refused in another callback was no message.
         core.take_rejection();
@@ -673,27 +673,27 @@ impl<A: App> Engine<A> {
 
     /// Tells the application what has happened, until it has nothing to answer to it.
     #[inline]
-    fn tell(&mut self) {
-        if !self.core.happenings.is_empty() {
-            self.tell_all();
+    fn dispatch_events(&mut self) {
+        if !self.core.app_events.is_empty() {
+            self.dispatch_all_events();
         }
     }
 
-    fn tell_all(&mut self) {
-        while let Some(happening) = self.core.happenings.pop_front() {
+    fn dispatch_all_events(&mut self) {
+        while let Some(event) = self.core.app_events.pop_front() {
             let Engine { app, core } = self;
             let cx = &mut Context { core };
-            match happening {
-                Happening::Unheard(member) => {
+            match event {
+                AppEvent::Undelivered(member) => {
                     while let Some(said) = self.core.inboxes.take_of(member.conn) {
-                        self.serve_kept(&member, &said);
+                        self.serve_queued(&member, &said);
                     }
                 }
-                Happening::Joined(member) => app.on_join(cx, &member),
-                Happening::Rejoined(member) => app.on_rejoin(cx, &member),
-                Happening::Left(member, why) => app.on_leave(cx, &member, why),
-                Happening::Health(member, latency) => app.on_health(cx, &member, latency),
-                Happening::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),
+                AppEvent::Joined(member) => app.on_join(cx, &member),
+                AppEvent::Rejoined(member) => app.on_rejoin(cx, &member),
+                AppEvent::Left(member, why) => app.on_leave(cx, &member, why),
+                AppEvent::Health(member, latency) => app.on_health(cx, &member, latency),
+                AppEvent::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),
             }
         }
     }

@@ -296,7 +296,7 @@ impl<A: App> Engine<A> {
             return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("it has begun")));
         }
         let answer = self.core.operate(command);
-        self.tell();
+        self.dispatch_events();
         answer
     }
 
@@ -440,7 +440,7 @@ impl Core {
 
     /// Sends `data` to everybody in the lobby as a `message` from nobody. Returns its `seq`.
     pub(super) fn announce(&mut self, lobby: LobbyKey, data: &str) -> (u64, Sent) {
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
         let there = self.directory.lobby_mut(lobby);
         there.seq += 1;

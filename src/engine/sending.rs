@@ -9,7 +9,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::core::{Core, Happening};
+use super::core::{AppEvent, Core};
 use super::member::{Pressure, Sent};
 use crate::close::CloseReason;
 use crate::config::Flush;
@@ -466,7 +466,7 @@ impl Core {
             if slot.above_high_mark { Pressure::Low { queued_bytes } } else { Pressure::High { queued_bytes } };
         slot.above_high_mark = !slot.above_high_mark;
         if let Some(member) = self.member(key) {
-            self.happenings.push_back(Happening::Pressure(member, pressure));
+            self.app_events.push_back(AppEvent::Pressure(member, pressure));
         }
     }
 

@@ -2,14 +2,14 @@
 
 use super::app::{App, Context};
 use super::core::Core;
-use super::inbox::Said;
+use super::inbox::QueuedMessage;
 use super::member::{Member, Message, Sent, Utterance};
 use super::sending::Priority;
 use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
-use crate::lobby::presence::Telling;
+use crate::lobby::presence::PresenceUpdate;
 use crate::lobby::protocol::{self, Envelope, Malformed, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
 use crate::rate::Rate;
 use crate::wire::frame::{Frame, Outgoing};
@@ -35,7 +35,7 @@ impl<A: App> Engine<A> {
             Request::HealthPong { .. } => self.core.charge_control(key),
             // What the application has a say in waits for its tick; what the engine answers alone never does.
             Request::Broadcast { .. } | Request::Direct { .. } | Request::App { .. } => {
-                if self.core.take_in(key, reference, || Said::Text(text.into())) {
+                if self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
                     self.serve(member, text, request, reference);
                 }
                 return;
@@ -49,7 +49,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Serves a request that was kept for its tick.
-    pub(super) fn serve_kept_request(&mut self, member: &Member, text: &str) {
+    pub(super) fn serve_queued_request(&mut self, member: &Member, text: &str) {
         let Ok(Envelope { request, reference }) = protocol::read(text) else {
             unreachable!("only what was read is kept")
         };
@@ -82,7 +82,7 @@ impl<A: App> Engine<A> {
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Presence => {
-                self.core.tell_presence(key, member.lobby_key);
+                self.core.send_presence_state(key, member.lobby_key);
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Ping => {
@@ -98,7 +98,7 @@ impl<A: App> Engine<A> {
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
             Request::Leave => {
-                self.hear_out(member.conn);
+                self.drain_inbox(member.conn);
                 if let Some(reference) = reference {
                     protocol::write_ack(&mut self.core.text, reference, None);
                     self.core.reply(key);
@@ -107,7 +107,7 @@ impl<A: App> Engine<A> {
             }
             Request::App { kind } => {
                 self.core.relayed = None;
-                if let Some((reject, message)) = self.hand_over(member, Message::Json { kind: &kind, text }) {
+                if let Some((reject, message)) = self.deliver(member, Message::Json { kind: &kind, text }) {
                     return self.core.reject(key, reference, reject, &message);
                 }
                 let relayed = self.core.relayed.take().filter(|&(conn, _)| conn == member.conn);
@@ -158,7 +158,7 @@ impl Core {
 
     /// With `latest` the frame takes the place of the one queued under that key before.
     pub(super) fn broadcast(&mut self, lobby: LobbyKey, exclude: Exclude<'_>, frame: Outgoing<'_>) -> Sent {
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         // Introducing may have ended the last member, as too slow.
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
@@ -186,7 +186,7 @@ impl Core {
         latest: u64,
         frame: &Frame,
     ) -> Sent {
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
@@ -195,7 +195,7 @@ impl Core {
 
     /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
     pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         // Being told may have ended the speaker, as too slow; and nobody may hear from whom it does not know.
         if !self.directory.is_taken(from.seat_key, from.seat) {
             return (0, Sent::default());
@@ -223,7 +223,7 @@ impl Core {
 
     /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
-        self.introduce(from.lobby_key);
+        self.flush_presence(from.lobby_key);
         if !self.directory.is_taken(from.seat_key, from.seat) {
             return true;
         }
@@ -271,11 +271,11 @@ impl Core {
         }
     }
 
-    /// The first words to a member: who it is and where. Who else is there follows when the lobby is introduced.
+    /// The first words to a member: who it is and where. Who else is there follows when the lobby is is_announced.
     pub(super) fn welcome(&mut self, member: &Member) {
-        let is_fresh = !self.directory.seat(member.seat_key).introduced;
-        if is_fresh {
-            self.unsettled.push(member.lobby_key);
+        let is_new = !self.directory.seat(member.seat_key).is_announced;
+        if is_new {
+            self.unflushed_lobbies.push(member.lobby_key);
         }
         let lobby = self.directory.lobby_ref(member.lobby_key);
         let welcome = Welcome {
@@ -305,15 +305,15 @@ impl Core {
         let mut text = String::new();
         welcome.write(&mut text);
         self.send(member.conn.index(), Outgoing::Text(&text), Priority::Normal);
-        if !is_fresh && self.slots[member.conn.index()].seat().is_some() {
-            self.tell_presence(member.conn.index(), member.lobby_key);
+        if !is_new && self.slots[member.conn.index()].seat().is_some() {
+            self.send_presence_state(member.conn.index(), member.lobby_key);
         }
     }
 
     /// Tells one member who is in its lobby.
-    fn tell_presence(&mut self, key: usize, lobby: LobbyKey) {
+    fn send_presence_state(&mut self, key: usize, lobby: LobbyKey) {
         // Who is told the state must have been told all before, and nothing in it twice.
-        self.introduce(lobby);
+        self.flush_presence(lobby);
         if self.slots[key].seat().is_some() {
             let frame = self.presence_state(lobby);
             self.send(key, Outgoing::Frame(&frame), Priority::Normal);
@@ -331,11 +331,11 @@ impl Core {
     }
 
     /// Tells every lobby that has changed in this turn.
-    pub(super) fn introduce_all(&mut self) {
-        // Telling may end members, and so change lobbies again.
-        while let Some(lobby) = self.unsettled.pop() {
+    pub(super) fn flush_all_presence(&mut self) {
+        // PresenceUpdate may end members, and so change lobbies again.
+        while let Some(lobby) = self.unflushed_lobbies.pop() {
             if self.directory.get_lobby(lobby).is_some() {
-                self.introduce(lobby);
+                self.flush_presence(lobby);
             }
         }
     }
@@ -343,39 +343,40 @@ impl Core {
     /// Tells a lobby's members who came and who left since they were last told, and tells those who came who is there.
     ///
     /// Called before anybody speaks, so that nobody hears from a member it does not know.
-    pub(super) fn introduce(&mut self, lobby: LobbyKey) {
-        // Telling may end members who read too slowly; whoever is left has to be told of that too.
-        while self.directory.get_lobby(lobby).is_some_and(|there| !there.presence.is_settled()) {
+    pub(super) fn flush_presence(&mut self, lobby: LobbyKey) {
+        // PresenceUpdate may end members who read too slowly; whoever is left has to be told of that too.
+        while self.directory.get_lobby(lobby).is_some_and(|there| !there.presence.is_flushed()) {
             if self.is_draining() {
-                self.settle_silently(lobby);
+                self.discard_presence_changes(lobby);
             } else {
-                self.introduce_once(lobby);
+                self.flush_presence_once(lobby);
             }
         }
     }
 
-    fn introduce_once(&mut self, lobby: LobbyKey) {
+    fn flush_presence_once(&mut self, lobby: LobbyKey) {
         let count = self.directory.members(lobby).len();
         let presence_max = self.config.presence_max as usize;
-        let (departures, telling) = self.directory.lobby_mut(lobby).presence.settle(count, presence_max);
+        let (departures, update) = self.directory.lobby_mut(lobby).presence.take_changes(count, presence_max);
         // Members stand in join order, so those who came are the last.
-        let fresh_from = self.directory.members(lobby).partition_point(|&seat| self.directory.seat(seat).introduced);
-        let fresh: Vec<SeatKey> = self.directory.members(lobby)[fresh_from..].to_vec();
+        let first_unannounced =
+            self.directory.members(lobby).partition_point(|&seat| self.directory.seat(seat).is_announced);
+        let unannounced: Vec<SeatKey> = self.directory.members(lobby)[first_unannounced..].to_vec();
         let mut diff = None;
-        if fresh_from > 0 && telling == Telling::Diff {
+        if first_unannounced > 0 && update == PresenceUpdate::Diff {
             let there = self.directory.lobby_mut(lobby);
             there.seq += 1;
             let seq = there.seq;
-            let joins = fresh.iter().map(|&seat| named(&self.directory, seat));
+            let joins = unannounced.iter().map(|&seat| named(&self.directory, seat));
             protocol::write_presence_diff(&mut self.text, seq, joins, &departures);
             diff = Some(Frame::text(&self.text));
         }
-        let state = (telling == Telling::State || !fresh.is_empty()).then(|| self.presence_state(lobby));
-        for &seat in &fresh {
-            self.directory.seat_mut(seat).introduced = true;
+        let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));
+        for &seat in &unannounced {
+            self.directory.seat_mut(seat).is_announced = true;
         }
         if let Some(diff) = diff {
-            let first_fresh = fresh.first().map(|&seat| self.directory.seat(seat).id);
+            let first_fresh = unannounced.first().map(|&seat| self.directory.seat(seat).id);
             self.send_to_members(lobby, Outgoing::Frame(&diff), |directory, seat| {
                 first_fresh.is_none_or(|first| directory.seat(seat).id < first)
             });
@@ -383,8 +384,8 @@ impl Core {
         if let Some(state) = state
             && self.directory.get_lobby(lobby).is_some()
         {
-            let to_all = telling == Telling::State;
-            self.send_to_members(lobby, Outgoing::Frame(&state), |_, seat| to_all || fresh.contains(&seat));
+            let to_all = update == PresenceUpdate::State;
+            self.send_to_members(lobby, Outgoing::Frame(&state), |_, seat| to_all || unannounced.contains(&seat));
         }
     }
 }

@@ -110,7 +110,7 @@ pub(crate) struct Seat {
     pub(crate) conn: ConnId,
     pub(crate) lobby: LobbyKey,
     /// Whether the other members have been told.
-    pub(crate) introduced: bool,
+    pub(crate) is_announced: bool,
     user: UserKey,
 }
 
@@ -335,7 +335,7 @@ impl Directory {
         let lobby = self.lobby(code, unix);
         self.seats_ever += 1;
         let id = SeatId(self.seats_ever);
-        let seat = self.seats.insert(Seat { id, conn, lobby, introduced: false, user });
+        let seat = self.seats.insert(Seat { id, conn, lobby, is_announced: false, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
         lobby.members.push(seat);
@@ -363,14 +363,14 @@ impl Directory {
 
     /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
-        let Seat { id, lobby, user, introduced, .. } = remove_keyed(&mut self.seats, seat);
+        let Seat { id, lobby, user, is_announced, .. } = remove_keyed(&mut self.seats, seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         let there = &mut self.lobbies[lobby];
         let place = there.place_of(seat);
         there.members.remove(place);
         there.conns.remove(place);
-        there.presence.left(introduced, Departure { user: name, seat: id, reason });
+        there.presence.left(is_announced, Departure { user: name, seat: id, reason });
         self.forget_if_empty(lobby, user, now);
     }
 
@@ -431,8 +431,8 @@ impl Directory {
     }
 
     /// Whether nobody has to be told anything about who is there.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.lobbies.iter().all(|(_, lobby)| lobby.presence.is_settled())
+    pub(crate) fn is_presence_flushed(&self) -> bool {
+        self.lobbies.iter().all(|(_, lobby)| lobby.presence.is_flushed())
     }
 
     pub(crate) fn lobbies_count(&self) -> usize {
@@ -525,8 +525,8 @@ impl Directory {
             assert!(lobby.members.iter().all(|&seat| self.seats[seat].lobby == key), "members sit in their lobby");
             let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.key());
             assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
-            let fresh = lobby.members.iter().filter(|&&seat| !self.seats[seat].introduced).count();
-            assert_eq!(lobby.presence.fresh(), fresh, "presence counts those who are not introduced");
+            let unannounced = lobby.members.iter().filter(|&&seat| !self.seats[seat].is_announced).count();
+            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts those who are not introduced");
         }
         for (key, user) in &self.users {
             assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");

@@ -23,49 +23,49 @@ pub(crate) struct Departure {
 pub(crate) struct Presence {
     departures: Vec<Departure>,
     /// Joined seats that nobody has been told of.
-    fresh: usize,
+    unannounced: usize,
     /// Whether the members know a list (and follow it by diffs) or only a number.
     counted: bool,
 }
 
 impl Presence {
     pub(crate) fn joined(&mut self) {
-        self.fresh += 1;
+        self.unannounced += 1;
     }
 
     /// A member left. Those who were never `introduced` leave without a trace.
-    pub(crate) fn left(&mut self, introduced: bool, departure: Departure) {
-        if introduced {
+    pub(crate) fn left(&mut self, is_announced: bool, departure: Departure) {
+        if is_announced {
             self.departures.push(departure);
         } else {
-            self.fresh -= 1;
+            self.unannounced -= 1;
         }
     }
 
-    pub(crate) fn is_settled(&self) -> bool {
-        self.fresh == 0 && self.departures.is_empty()
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.unannounced == 0 && self.departures.is_empty()
     }
 
-    pub(crate) fn fresh(&self) -> usize {
-        self.fresh
+    pub(crate) fn unannounced(&self) -> usize {
+        self.unannounced
     }
 
     /// Everything is being told now, to `members` members. Returns who left, and how the members are to be told.
-    pub(crate) fn settle(&mut self, members: usize, presence_max: usize) -> (Vec<Departure>, Telling) {
-        self.fresh = 0;
+    pub(crate) fn take_changes(&mut self, members: usize, presence_max: usize) -> (Vec<Departure>, PresenceUpdate) {
+        self.unannounced = 0;
         let was_counted = mem::replace(&mut self.counted, members > presence_max);
-        let telling = match (was_counted, self.counted) {
-            (false, false) => Telling::Diff,
-            (true, true) => Telling::Nothing,
-            (false, true) | (true, false) => Telling::State,
+        let update = match (was_counted, self.counted) {
+            (false, false) => PresenceUpdate::Diff,
+            (true, true) => PresenceUpdate::Nothing,
+            (false, true) | (true, false) => PresenceUpdate::State,
         };
-        (mem::take(&mut self.departures), telling)
+        (mem::take(&mut self.departures), update)
     }
 
     /// What is untold stays so: while everybody is leaving, or where nobody is told anything. Members still know what they
     /// knew, a list or a number.
-    pub(crate) fn settle_untold(&mut self) {
-        self.fresh = 0;
+    pub(crate) fn discard_changes(&mut self) {
+        self.unannounced = 0;
         self.departures.clear();
     }
 
@@ -77,7 +77,7 @@ impl Presence {
 
 /// How those who were there before learn of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Telling {
+pub(crate) enum PresenceUpdate {
     /// By a diff.
     Diff,
     /// By the whole state: the lobby has become too large to be listed, or small enough again.

@@ -61,7 +61,7 @@ impl<A: App> World<A> {
                 return Err(format!("conn={conn} was not told to go, although the server drains"));
             }
         }
-        if !self.engine.is_settled() {
+        if !self.engine.is_presence_flushed() {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());
         }
         self.check_operator()?;

@@ -51,7 +51,7 @@ pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
 pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance};
 pub use engine::operator::{
-    LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
+    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
 pub use engine::stats::{Counters, Stats};
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};

@@ -13,7 +13,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
 use crate::engine::operator::{
-    LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView, Whom,
+    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
 use crate::engine::tape::Recording;
 use crate::engine::tick::{ClockCommand, ClockView, TickStats};
@@ -122,9 +122,9 @@ fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
             OperatorCommand::Lock { lobby: lobby.into(), locked }
         }
         ["lobbies", lobby, "close"] => OperatorCommand::Close { lobby: lobby.into() },
-        ["lobbies", lobby, "kick"] => fields.kick(Whom::Lobby(lobby.into()))?,
-        ["users", user, "kick"] => fields.kick(Whom::User(user.into()))?,
-        ["kick"] => fields.kick(Whom::Everybody)?,
+        ["lobbies", lobby, "kick"] => fields.kick(KickTarget::Lobby(lobby.into()))?,
+        ["users", user, "kick"] => fields.kick(KickTarget::User(user.into()))?,
+        ["kick"] => fields.kick(KickTarget::Everybody)?,
         ["drain"] => OperatorCommand::Drain,
         ["clock", "pause"] => OperatorCommand::Clock(ClockCommand::Pause),
         ["clock", "resume"] => OperatorCommand::Clock(ClockCommand::Resume),
@@ -179,7 +179,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn kick(&mut self, whom: Whom) -> Result<OperatorCommand, Answer> {
+    fn kick(&mut self, whom: KickTarget) -> Result<OperatorCommand, Answer> {
         let reconnect = self.take("reconnect", "must be true or false")?.unwrap_or(false);
         Ok(OperatorCommand::Kick { whom, reconnect })
     }

@@ -73,7 +73,7 @@ impl Core {
 
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         if self.slot(conn).is_some() {
-            self.end(conn.index(), reason);
+            self.begin_close(conn.index(), reason);
         }
     }
 
@@ -89,7 +89,7 @@ impl Core {
     }
 
     fn close_all(&mut self, conns: Vec<ConnId>, reason: CloseReason) -> usize {
-        conns.iter().for_each(|conn| self.end(conn.index(), reason));
+        conns.iter().for_each(|conn| self.begin_close(conn.index(), reason));
         conns.len()
     }
 

@@ -12,13 +12,13 @@ use std::time::Duration;
 use log::{debug, info};
 use slab::Slab;
 
-use super::drain::{Drain, Partings};
+use super::drain::{CloseQueue, Drain};
 use super::inbox::Inboxes;
 use super::member::{Identity, Member, Pressure, Speech};
 use super::operator::Pings;
 use super::origins::LoggedOrigins;
 use super::rates::{Addresses, Rates, network_of};
-use super::slot::{Slot, Standing};
+use super::slot::{ConnState, Slot};
 use super::stats::{Counters, Stats};
 use super::tape::Tape;
 use super::tick::Ticks;
@@ -75,14 +75,14 @@ pub(crate) struct Core {
     /// Connections with something to write, in the order in which they got it.
     pub(super) dirty: VecDeque<ConnId>,
     /// Connections whose socket the driver has still to drop.
-    pub(super) gone: VecDeque<ConnId>,
+    pub(super) closed: VecDeque<ConnId>,
     /// Connections that are saying goodbye, oldest first.
     pub(super) closing: BTreeMap<u64, ConnId>,
     pub(super) closing_ever: u64,
     /// Sockets that hold no seat yet, oldest first.
     pub(super) pending: BTreeMap<u64, ConnId>,
     pub(super) draining: Option<Drain>,
-    pub(super) partings: Partings,
+    pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
@@ -139,12 +139,12 @@ impl Core {
             app_events: VecDeque::new(),
             unflushed_lobbies: Vec::new(),
             dirty: VecDeque::new(),
-            gone: VecDeque::new(),
+            closed: VecDeque::new(),
             closing: BTreeMap::new(),
             closing_ever: 0,
             pending: BTreeMap::new(),
             draining: None,
-            partings: Partings::default(),
+            close_queue: CloseQueue::default(),
             pings: Pings::default(),
             rejection: None,
             relayed: None,
@@ -232,7 +232,7 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now));
-        [self.next_timer(), self.next_parting(), tick].into_iter().flatten().min()
+        [self.next_timer(), self.next_batch_at(), tick].into_iter().flatten().min()
     }
 
     /// When the next timer of a connection, or of an operator's ping to one, is due.
@@ -283,7 +283,7 @@ impl Core {
         if self.is_crowded() {
             match self.closing.first_key_value() {
                 // While draining, what is queued for those who go comes before whoever comes.
-                Some((_, &oldest)) if self.draining.is_none() => self.release(oldest.index()),
+                Some((_, &oldest)) if self.draining.is_none() => self.mark_closed(oldest.index()),
                 _ => {
                     self.counters.shed += 1;
                     return Err(Full);
@@ -301,7 +301,7 @@ impl Core {
         debug!("conn={id} peer={peer} accepted");
         if turned_away {
             // Those over the bound of pending sockets count as closing, so that the bound holds.
-            self.record_end(index, CloseReason::HttpRefused);
+            self.record_close_reason(index, CloseReason::HttpRefused);
             self.set_closing(index);
             self.refuse_http(index, &Refusal::new(503, "the server is busy; try again in a moment"));
         } else {
@@ -327,7 +327,7 @@ impl Core {
         match held.into_values().max_by_key(|&(count, _)| count) {
             Some((most, oldest)) if most > own + 1 => {
                 debug!("conn={oldest} gives way: its address holds {most} sockets without a seat");
-                self.lost(oldest.index(), CloseReason::HttpRefused);
+                self.abort(oldest.index(), CloseReason::HttpRefused);
                 true
             }
             _ => false,
@@ -337,7 +337,7 @@ impl Core {
     /// Whether a further socket needs the place of one that is saying goodbye.
     fn is_crowded(&self) -> bool {
         match self.max_sockets().bound() {
-            Some(_) => !self.max_sockets().has_room(self.slots.len() - self.gone.len()),
+            Some(_) => !self.max_sockets().has_room(self.slots.len() - self.closed.len()),
             // Seats are not limited, so those saying goodbye are bounded by themselves.
             None => self.closing.len() >= self.config.max_closing as usize,
         }
@@ -355,30 +355,30 @@ impl Core {
 
     /// The slot of a connection that is not gone.
     pub(super) fn slot(&mut self, id: ConnId) -> Option<&mut Slot> {
-        self.slots.get_mut(id.index()).filter(|slot| slot.id == id && !slot.is_gone())
+        self.slots.get_mut(id.index()).filter(|slot| slot.id == id && !slot.is_closed())
     }
 
     /// The connection was lost: nothing more can be written to it or read from it.
-    pub(super) fn lost(&mut self, key: usize, reason: CloseReason) {
-        if self.record_end(key, reason) {
-            self.vacate(key, reason);
+    pub(super) fn abort(&mut self, key: usize, reason: CloseReason) {
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
         }
-        self.release(key);
+        self.mark_closed(key);
     }
 
     /// Gives the connection up at once: the driver is told to drop its socket.
-    pub(super) fn release(&mut self, key: usize) {
+    pub(super) fn mark_closed(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        match std::mem::replace(&mut slot.standing, Standing::Gone) {
-            Standing::Pending(waiting) => {
+        match std::mem::replace(&mut slot.state, ConnState::Closed) {
+            ConnState::Pending(waiting) => {
                 self.pending.remove(&slot.id.generation());
-                debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
+                debug_assert!(waiting.is_none(), "leave_seat() has given the reservation back");
             }
-            Standing::Closing(order) => {
+            ConnState::Closing(order) => {
                 self.closing.remove(&order);
             }
-            Standing::Seated(..) => unreachable!("vacate() has freed the seat"),
-            Standing::Gone => return,
+            ConnState::Seated(..) => unreachable!("leave_seat() has freed the seat"),
+            ConnState::Closed => return,
         }
         let id = slot.id;
         let dropped = slot.wire.queued_bytes();
@@ -388,20 +388,20 @@ impl Core {
         slot.wire.give_back(&mut self.outboxes);
         self.note_dropped(id, dropped);
         self.wheel.disarm(key);
-        self.gone.push_back(id);
+        self.closed.push_back(id);
         if let Some(address) = self.slots[key].address {
             self.addresses.left(address, self.now);
         }
     }
 
     pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
-        let id = self.gone.pop_front()?;
+        let id = self.closed.pop_front()?;
         remove_keyed(&mut self.slots, id.index());
         if self.slots.is_empty() {
             self.forget_turn();
         }
         self.tape.forget(id);
-        self.note_gone(id);
+        self.note_freed(id);
         Some(id)
     }
 
@@ -433,15 +433,15 @@ impl Core {
         };
         if let Some(old) = took_over.or(gave_up) {
             let member = replaced.expect("a seat's connection is seated");
-            self.record_end_of(old.index(), Some(&member), CloseReason::Replaced);
+            self.record_close_reason_of(old.index(), Some(&member), CloseReason::Replaced);
             if gave_up.is_some() {
-                self.left(member, LeaveReason::Replaced);
+                self.note_left(member, LeaveReason::Replaced);
             } else {
                 self.note_undelivered(&member);
             }
-            // Its seat is not its own any more, so there is nothing to vacate.
+            // Its seat is not its own any more, so there is nothing to leave_seat.
             self.set_closing(old.index());
-            self.say_goodbye(old.index(), CloseReason::Replaced);
+            self.send_close(old.index(), CloseReason::Replaced);
         }
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
@@ -452,7 +452,7 @@ impl Core {
         self.pending.remove(&id.generation());
         self.share_bytes(key, seat);
         let slot = &mut self.slots[key];
-        slot.standing = Standing::Seated(seat as u32, lobby_key as u32);
+        slot.state = ConnState::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);
         let retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
         slot.deadline = retires;
@@ -468,9 +468,9 @@ impl Core {
         self.subscribe(key);
         self.rearm(key);
         if let Some(old) = took_over {
-            self.inherit_parting(old, id);
+            self.inherit_queued_close(old, id);
         }
-        self.obey_orders(key, user, code);
+        self.apply_orders(key, user, code);
         // Before the welcome, which may already end a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;
@@ -508,7 +508,7 @@ impl Core {
     }
 
     /// A member's seat is free; the others, and the application, have to be told.
-    pub(super) fn left(&mut self, member: Member, why: LeaveReason) {
+    pub(super) fn note_left(&mut self, member: Member, why: LeaveReason) {
         self.counters.left += 1;
         if self.directory.get_lobby(member.lobby_key).is_some() {
             if self.speech == Speech::Json && self.draining.is_none() {
@@ -566,38 +566,38 @@ impl Core {
             assert_eq!(slot.id.index(), key);
             slot.wire.outbox().into_iter().for_each(Outbox::check);
             let waits = self.unread.is_waiting(slot.id);
-            assert!(!slot.is_gone() || !self.wheel.is_armed(key), "a dropped connection has no timer: {slot:?}");
-            assert!(slot.is_gone() || waits || self.wheel.is_armed(key), "every connection has a timer: {slot:?}");
+            assert!(!slot.is_closed() || !self.wheel.is_armed(key), "a dropped connection has no timer: {slot:?}");
+            assert!(slot.is_closed() || waits || self.wheel.is_armed(key), "every connection has a timer: {slot:?}");
             let deadline = slot.deadline(&self.config);
-            let in_time = slot.is_gone() || waits || self.wheel.fires_by(key, deadline);
+            let in_time = slot.is_closed() || waits || self.wheel.fires_by(key, deadline);
             assert!(in_time, "its timer comes in time: {slot:?}");
             assert!(!self.expiries.contains_key(&key) || slot.seat().is_some(), "only members' identities expire");
             // The answer to the request may repeat a name from its head.
             let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
             assert!(self.queued_size(key).cost <= bound, "max_outbound_bytes: {slot:?}");
-            match &slot.standing {
-                Standing::Pending(_) => pending += 1,
-                &Standing::Seated(seat, lobby) => {
+            match &slot.state {
+                ConnState::Pending(_) => pending += 1,
+                &ConnState::Seated(seat, lobby) => {
                     seated += 1;
-                    assert!(slot.ended.is_none() && slot.wire.is_open(), "a member's connection is open");
+                    assert!(slot.close_reason.is_none() && slot.wire.is_open(), "a member's connection is open");
                     let seat = self.directory.seat(seat as usize);
                     assert_eq!((seat.conn, seat.lobby), (slot.id, lobby as usize));
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
-                Standing::Closing(order) => {
+                ConnState::Closing(order) => {
                     closing += 1;
-                    assert!(slot.ended.is_some(), "what is closing has a reason");
+                    assert!(slot.close_reason.is_some(), "what is closing has a reason");
                     assert_eq!(self.closing.get(order), Some(&slot.id));
                 }
-                Standing::Gone => gone += 1,
+                ConnState::Closed => gone += 1,
             }
             let has_ranges = slot.wire.outbox().is_some_and(Outbox::has_ranges);
             assert!(
                 !has_ranges || slot.dirty || self.flushing.contains(&slot.id) || self.corked_conns.contains(&slot.id),
                 "what is shared is written in its turn: {slot:?}"
             );
-            assert!(slot.wire.outbox().is_none() || !slot.is_gone(), "nothing is queued for who is gone");
+            assert!(slot.wire.outbox().is_none() || !slot.is_closed(), "nothing is queued for who is gone");
             let is_corked = slot.wire.outbox().is_some_and(Outbox::is_corked);
             assert!(
                 !is_corked || self.corked_conns.contains(&slot.id),
@@ -607,24 +607,24 @@ impl Core {
             assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
             self.check_cursor(key);
         }
-        self.check_partings();
+        self.check_close_queue();
         self.ticks.iter().for_each(Ticks::check);
         self.inboxes.check(self.config.max_message_bytes.0, |conn| {
             self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.seat().is_some())
         });
         let mut addresses = BTreeMap::new();
-        for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_gone()) {
+        for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_closed()) {
             slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);
         }
         assert_eq!(self.addresses.len(), addresses.len(), "an address without a connection is forgotten");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
-        assert_eq!((pending, closing, gone), (self.pending.len(), self.closing.len(), self.gone.len()));
+        assert_eq!((pending, closing, gone), (self.pending.len(), self.closing.len(), self.closed.len()));
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(self.pending.len() <= self.config.max_pending as usize, "max_pending");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let counters = &self.counters;
         assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
-        let ended = self.slots.iter().filter(|(_, slot)| slot.ended.is_some()).count() as u64;
+        let ended = self.slots.iter().filter(|(_, slot)| slot.close_reason.is_some()).count() as u64;
         let over = counters.accepted - self.slots.len() as u64;
         assert_eq!(counters.closed_in_all(), over + ended, "every connection ends once");
     }

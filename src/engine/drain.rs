@@ -3,7 +3,7 @@
 //! ```text
 //! serving --begin_drain()--> draining: no new seats; batches of goodbyes; everything queued is flushed
 //!                               |--everybody has gone----------------------------> drained
-//!                               +--the deadline, or a second request: cut_all()--> drained
+//!                               +--the deadline, or a second request: abort_all()--> drained
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,8 +13,8 @@ use log::info;
 use smol_str::SmolStr;
 
 use super::core::Core;
-use super::operator::Whom;
-use super::slot::{Slot, Standing};
+use super::operator::KickTarget;
+use super::slot::{ConnState, Slot};
 use crate::close::CloseReason;
 use crate::id::ConnId;
 use crate::time::Time;
@@ -56,7 +56,7 @@ pub(super) struct Drain {
 
 /// Connections that will be told to go, in the order in which they will.
 #[derive(Default)]
-pub(super) struct Partings {
+pub(super) struct CloseQueue {
     /// Connections with increasing sequence numbers. The reason is in the slot.
     queue: VecDeque<(u64, ConnId)>,
     /// The sequence number given last.
@@ -86,11 +86,11 @@ struct Order {
 }
 
 impl Orders {
-    fn insert(&mut self, whom: &Whom, order: Order) {
+    fn insert(&mut self, whom: &KickTarget, order: Order) {
         let standing = match whom {
-            Whom::User(user) => self.users.entry(user.as_str().into()).or_insert(order),
-            Whom::Lobby(lobby) => self.lobbies.entry(lobby.as_str().into()).or_insert(order),
-            Whom::Everybody => self.everybody.get_or_insert(order),
+            KickTarget::User(user) => self.users.entry(user.as_str().into()).or_insert(order),
+            KickTarget::Lobby(lobby) => self.lobbies.entry(lobby.as_str().into()).or_insert(order),
+            KickTarget::Everybody => self.everybody.get_or_insert(order),
         };
         standing.until = order.until;
     }
@@ -119,7 +119,7 @@ fn severity(reason: CloseReason) -> u8 {
     }
 }
 
-impl Partings {
+impl CloseQueue {
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
@@ -157,79 +157,79 @@ impl Core {
     /// neither the loop nor those who come back are overrun. Returns how many will be ended.
     ///
     /// A connection that is queued already keeps its place, and its reason unless the new one is [stricter](severity).
-    pub(super) fn part_with(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
-        let count = self.queue_to_part(conns, reason);
-        self.part();
+    pub(super) fn close_in_batches(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
+        let count = self.enqueue_closes(conns, reason);
+        self.close_next_batch();
         count
     }
 
     /// The same for an order about `whom`. Unless it asks for a reconnect, it also applies to members that join before its last
     /// batch: otherwise a user could escape by a second connection.
-    pub(super) fn order_to_part(
+    pub(super) fn order_close(
         &mut self,
-        whom: &Whom,
+        whom: &KickTarget,
         conns: impl IntoIterator<Item = ConnId>,
         reason: CloseReason,
     ) -> usize {
-        let count = self.queue_to_part(conns, reason);
+        let count = self.enqueue_closes(conns, reason);
         if count > 0 && reason != CloseReason::ForcedReconnect {
-            self.partings.orders.insert(whom, Order { reason, until: self.partings.last });
+            self.close_queue.orders.insert(whom, Order { reason, until: self.close_queue.last });
         }
-        self.part();
+        self.close_next_batch();
         count
     }
 
-    fn queue_to_part(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
+    fn enqueue_closes(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
         let mut count = 0;
         for conn in conns {
-            let Some(slot) = self.slot(conn).filter(|slot| slot.ended.is_none()) else { continue };
+            let Some(slot) = self.slot(conn).filter(|slot| slot.close_reason.is_none()) else { continue };
             count += 1;
-            match &mut slot.parting {
+            match &mut slot.queued_close {
                 Some(before) if severity(*before) < severity(reason) => *before = reason,
                 Some(_) => {}
-                None => self.push_to_part(conn, reason),
+                None => self.push_close(conn, reason),
             }
         }
         count
     }
 
-    fn push_to_part(&mut self, conn: ConnId, reason: CloseReason) {
-        self.slots[conn.index()].parting = Some(reason);
+    fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
+        self.slots[conn.index()].queued_close = Some(reason);
         // Connections that end before their batch stay in the queue, so it is purged when most of it may be gone.
-        if self.partings.queue.len() > 2 * self.slots.len() {
-            let Core { partings, slots, .. } = self;
-            partings.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
-            let next = partings.queue.front().map_or(u64::MAX, |&(number, _)| number);
-            partings.orders.expire(next);
+        if self.close_queue.queue.len() > 2 * self.slots.len() {
+            let Core { close_queue, slots, .. } = self;
+            close_queue.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
+            let next = close_queue.queue.front().map_or(u64::MAX, |&(number, _)| number);
+            close_queue.orders.expire(next);
         }
-        self.partings.last += 1;
-        self.partings.queue.push_back((self.partings.last, conn));
+        self.close_queue.last += 1;
+        self.close_queue.queue.push_back((self.close_queue.last, conn));
     }
 
     /// A newer connection of a member has taken its seat over. If the member was to be told to go, it still is, unless to
     /// come again was all that was asked of it.
-    pub(super) fn inherit_parting(&mut self, old: ConnId, new: ConnId) {
-        let reason = self.slots[old.index()].parting.filter(|reason| *reason != CloseReason::ForcedReconnect);
+    pub(super) fn inherit_queued_close(&mut self, old: ConnId, new: ConnId) {
+        let reason = self.slots[old.index()].queued_close.filter(|reason| *reason != CloseReason::ForcedReconnect);
         if reason.is_none() {
             return;
         }
-        if let Some((_, conn)) = self.partings.queue.iter_mut().find(|(_, conn)| *conn == old) {
+        if let Some((_, conn)) = self.close_queue.queue.iter_mut().find(|(_, conn)| *conn == old) {
             *conn = new;
-            self.slots[new.index()].parting = reason;
+            self.slots[new.index()].queued_close = reason;
         }
     }
 
     /// A connection has been seated. Queues it if an order whose batches are running applies to it.
-    pub(super) fn obey_orders(&mut self, key: usize, user: &str, lobby: &str) {
-        if self.partings.queue.is_empty() || self.slots[key].parting.is_some() {
+    pub(super) fn apply_orders(&mut self, key: usize, user: &str, lobby: &str) {
+        if self.close_queue.queue.is_empty() || self.slots[key].queued_close.is_some() {
             return;
         }
-        let Some(reason) = self.partings.orders.reason(user, lobby) else { return };
-        self.push_to_part(self.slots[key].id, reason);
+        let Some(reason) = self.close_queue.orders.reason(user, lobby) else { return };
+        self.push_close(self.slots[key].id, reason);
         // An order about one user lasts until its newest connection is closed. The others are not extended by newcomers: with
         // steady arrivals they would never end.
-        if let Some(order) = self.partings.orders.users.get_mut(user) {
-            order.until = self.partings.last;
+        if let Some(order) = self.close_queue.orders.users.get_mut(user) {
+            order.until = self.close_queue.last;
         }
     }
 
@@ -241,59 +241,61 @@ impl Core {
         conns
     }
 
-    fn part(&mut self) {
-        let first = self.partings.queue.front().map(|&(number, _)| number);
+    fn close_next_batch(&mut self) {
+        let first = self.close_queue.queue.front().map(|&(number, _)| number);
         if first.is_none() {
             return;
         }
-        if self.now >= self.partings.next_batch {
-            self.partings.room = self.config.drain_batch;
-            self.partings.next_batch = self.now + self.config.drain_batch_interval;
+        if self.now >= self.close_queue.next_batch {
+            self.close_queue.room = self.config.drain_batch;
+            self.close_queue.next_batch = self.now + self.config.drain_batch_interval;
         }
-        while self.partings.room > 0
-            && let Some((_, conn)) = self.partings.queue.pop_front()
+        while self.close_queue.room > 0
+            && let Some((_, conn)) = self.close_queue.queue.pop_front()
         {
-            if let Some(slot) = self.slot(conn).filter(|slot| slot.ended.is_none()) {
-                let reason = slot.parting.expect("what is queued has a reason");
-                self.partings.room -= 1;
-                self.end(conn.index(), reason);
+            if let Some(slot) = self.slot(conn).filter(|slot| slot.close_reason.is_none()) {
+                let reason = slot.queued_close.expect("what is queued has a reason");
+                self.close_queue.room -= 1;
+                self.begin_close(conn.index(), reason);
             }
         }
-        let next = self.partings.queue.front().map(|&(number, _)| number);
+        let next = self.close_queue.queue.front().map(|&(number, _)| number);
         if next.is_none() {
-            self.partings.queue = VecDeque::new();
+            self.close_queue.queue = VecDeque::new();
         }
         if next != first {
-            self.partings.orders.expire(next.unwrap_or(u64::MAX));
+            self.close_queue.orders.expire(next.unwrap_or(u64::MAX));
         }
     }
 
     /// Who will be told to go now.
-    pub(super) fn next_to_part(&self) -> Vec<ConnId> {
-        let Partings { queue, room, next_batch, .. } = &self.partings;
+    pub(super) fn next_batch(&self) -> Vec<ConnId> {
+        let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
         queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
     }
 
     /// The next batch, or the end of the drain.
-    pub(super) fn next_parting(&self) -> Option<Time> {
-        let batch = (!self.partings.queue.is_empty()).then_some(self.partings.next_batch);
+    pub(super) fn next_batch_at(&self) -> Option<Time> {
+        let batch = (!self.close_queue.queue.is_empty()).then_some(self.close_queue.next_batch);
         let deadline = self.draining.as_ref().filter(|drain| drain.left > 0).map(|drain| drain.deadline);
         [batch, deadline].into_iter().flatten().min()
     }
 
     /// Says the goodbyes that are due, and cuts off what is left when the time for the drain is over.
     pub(super) fn drive_drain(&mut self) {
-        self.part();
+        self.close_next_batch();
         if self.draining.as_ref().is_some_and(|drain| drain.left > 0 && self.now >= drain.deadline) {
-            self.cut_all();
+            self.abort_all();
         }
     }
 
-    pub(super) fn check_partings(&self) {
-        let Partings { queue, last, orders, .. } = &self.partings;
+    pub(super) fn check_close_queue(&self) {
+        let CloseQueue { queue, last, orders, .. } = &self.close_queue;
         assert!(queue.iter().is_sorted_by(|a, b| a.0 < b.0) && queue.back().is_none_or(|(number, _)| number <= last));
-        for (key, slot) in self.slots.iter().filter(|(_, slot)| slot.ended.is_none() && slot.parting.is_some()) {
+        for (key, slot) in
+            self.slots.iter().filter(|(_, slot)| slot.close_reason.is_none() && slot.queued_close.is_some())
+        {
             let count = queue.iter().filter(|(_, conn)| *conn == slot.id).count();
             assert_eq!(count, 1, "a connection to be closed is queued once: {key}");
         }
@@ -328,23 +330,23 @@ impl Core {
     }
 
     /// Says goodbye to everybody, in batches; those who were not let in yet are told at once.
-    pub(super) fn end_everybody(&mut self) {
-        let pending = self.slots.iter().filter(|(_, slot)| matches!(slot.standing, Standing::Pending(_)));
+    pub(super) fn close_all_members(&mut self) {
+        let pending = self.slots.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_)));
         let pending: Vec<ConnId> = pending.map(|(_, slot)| slot.id).collect();
         for conn in pending {
-            self.end_with_http(conn.index(), CloseReason::ServerShutdown, &shutting_down());
+            self.close_with_http(conn.index(), CloseReason::ServerShutdown, &shutting_down());
         }
-        self.part_with(self.members_by_age(), CloseReason::ServerShutdown);
+        self.close_in_batches(self.members_by_age(), CloseReason::ServerShutdown);
     }
 
     /// Cuts off whatever is left.
-    pub(super) fn cut_all(&mut self) {
+    pub(super) fn abort_all(&mut self) {
         let left: Vec<ConnId> =
-            self.slots.iter().filter(|(_, slot)| !slot.is_gone()).map(|(_, slot)| slot.id).collect();
+            self.slots.iter().filter(|(_, slot)| !slot.is_closed()).map(|(_, slot)| slot.id).collect();
         if let Some(drain) = &mut self.draining {
             drain.forced += left.iter().filter(|&&conn| drain.waits_for(conn)).count() as u64;
         }
-        left.iter().for_each(|conn| self.lost(conn.index(), CloseReason::ServerShutdown));
+        left.iter().for_each(|conn| self.abort(conn.index(), CloseReason::ServerShutdown));
     }
 
     /// Whether the connection must not be given up yet, however slowly it reads: a drain flushes what is queued, and
@@ -366,7 +368,7 @@ impl Core {
     }
 
     /// A connection's slot is free.
-    pub(super) fn note_gone(&mut self, conn: ConnId) {
+    pub(super) fn note_freed(&mut self, conn: ConnId) {
         if let Some(drain) = self.draining.as_mut().filter(|drain| drain.waits_for(conn)) {
             drain.left -= 1;
             self.note_drained();
@@ -423,7 +425,7 @@ mod tests {
             let peers = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.2:4"];
             let conns = peers.map(|peer| engine.handle_accept(Time::ZERO, peer.parse().unwrap()).unwrap());
             assert!(conns.is_sorted_by_key(|conn| conn.generation()), "{conns:?} are in the order of accepting");
-            assert!(engine.core.slots[conns[0].index()].is_gone(), "the oldest makes room for another address");
+            assert!(engine.core.slots[conns[0].index()].is_closed(), "the oldest makes room for another address");
             engine.handle_drain(Time::ZERO);
             while let Some(conn) = engine.poll_writable() {
                 engine.write_to(conn, &mut Vec::new()).unwrap();

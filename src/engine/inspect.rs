@@ -8,7 +8,7 @@ use crate::id::{ConnId, SeatId};
 impl<A: App> Engine<A> {
     /// Why a connection is ending. `None` while it is not, and once its socket has been dropped.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
-        self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.ended)
+        self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.close_reason)
     }
 
     /// Bytes that wait to be written to `conn`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::core::{AppEvent, Core};
 use super::member::Speech;
 use super::sending::Priority;
-use super::slot::Standing;
+use super::slot::ConnState;
 use crate::close::CloseReason;
 use crate::time::Time;
 use crate::wire::frame::Outgoing;
@@ -15,38 +15,38 @@ impl Core {
     /// A connection's timer has fired. What it waits for may have moved on since the timer was set.
     pub(super) fn timer(&mut self, key: usize) {
         let Some(slot) = self.slots.get(key) else { return };
-        match (&slot.standing, slot.ended) {
-            (Standing::Gone, _) => return,
-            (Standing::Seated(..), _) => self.keep_alive(key),
+        match (&slot.state, slot.close_reason) {
+            (ConnState::Closed, _) => return,
+            (ConnState::Seated(..), _) => self.keep_alive(key),
             (_, _) if self.now < slot.deadline => {}
             (_, Some(_)) if self.must_flush(slot) => self.set_step(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
-                self.slots[key].wire.finish();
+                self.slots[key].wire.linger();
                 self.set_step(key, self.config.linger_timeout);
                 self.mark_dirty(key);
             }
-            (_, Some(_)) => return self.release(key),
-            (_, None) if slot.wire.is_deciding() => self.end_late(key),
+            (_, Some(_)) => return self.mark_closed(key),
+            (_, None) if slot.wire.is_deciding() => self.close_for_auth_timeout(key),
             (_, None) => {
                 let refusal = Refusal::new(408, "the request head took too long");
-                self.end_with_http(key, CloseReason::HandshakeTimeout, &refusal);
+                self.close_with_http(key, CloseReason::HandshakeTimeout, &refusal);
             }
         }
         self.rearm(key);
     }
 
     /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
-    fn end_late(&mut self, key: usize) {
+    fn close_for_auth_timeout(&mut self, key: usize) {
         self.accept_held(key);
-        self.end(key, CloseReason::AuthTimeout);
+        self.begin_close(key, CloseReason::AuthTimeout);
     }
 
     fn keep_alive(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if self.now >= slot.deadline {
             let reason = if slot.retires { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
-            return self.end(key, reason);
+            return self.begin_close(key, reason);
         }
         let late = slot.health.expire_checks(self.now);
         self.report_unanswered(key, late);
@@ -60,13 +60,13 @@ impl Core {
             self.begin_check(key, self.config.health_timeout);
         }
         let slot = &mut self.slots[key];
-        if slot.ended.is_some()
+        if slot.close_reason.is_some()
             || self.now < slot.health.path_deadline(self.config.ping_interval, self.config.pong_timeout)
         {
             return;
         }
         if slot.health.is_pinged() {
-            self.end(key, CloseReason::Stale);
+            self.begin_close(key, CloseReason::Stale);
         } else {
             slot.health.pinged(self.now);
             self.counters.pings += 1;
@@ -129,7 +129,7 @@ impl Core {
             self.rate_limited(key, None, denied);
         }
         if self.queued_size(key).cost > self.config.max_outbound_bytes.0 {
-            self.end(key, CloseReason::SlowConsumer);
+            self.begin_close(key, CloseReason::SlowConsumer);
         }
     }
 }

@@ -8,7 +8,6 @@ pub(crate) mod app;
 mod commands;
 mod core;
 pub(crate) mod drain;
-mod ending;
 mod health;
 mod histogram;
 mod inbox;
@@ -23,6 +22,7 @@ mod slot;
 mod speech;
 pub(crate) mod stats;
 pub(crate) mod tape;
+mod teardown;
 pub(crate) mod tick;
 mod unread;
 pub(crate) mod wheel;
@@ -39,7 +39,7 @@ use self::app::{App, Authorization, Context, Identity, Member, Message, Speech};
 use self::core::{AppEvent, Core};
 use self::drain::{DrainTotals, shutting_down};
 use self::inbox::QueuedMessage;
-use self::slot::{PendingAuth, Standing};
+use self::slot::{ConnState, PendingAuth};
 use self::stats::Stats;
 use self::tape::{Answers, Destination, Input, Tape};
 use self::tick::Ticks;
@@ -184,15 +184,15 @@ impl<A: App> Engine<A> {
         };
         let untaken = std::mem::take(&mut slot.untaken) as usize;
         let new_bytes = bytes.len().saturating_sub(untaken);
-        let is_gone = slot.is_gone();
+        let is_closed = slot.is_closed();
         self.core.counters.bytes_in += new_bytes as u64;
-        if is_gone {
+        if is_closed {
             return Taken { bytes: bytes.len(), work: bytes.len() };
         }
         if new_bytes > 0 {
             let slot = &mut self.core.slots[conn.index()];
             slot.health.heard(now);
-            if slot.ended.is_some() && self.core.has_lingered(conn.index(), new_bytes) {
+            if slot.close_reason.is_some() && self.core.has_lingered(conn.index(), new_bytes) {
                 return Taken { bytes: bytes.len(), work: bytes.len() };
             }
             self.core.charge_bytes(conn.index(), new_bytes);
@@ -259,7 +259,7 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.dispatch_events();
         }
-        self.core.next_to_part().into_iter().for_each(|conn| self.drain_inbox(conn));
+        self.core.next_batch().into_iter().for_each(|conn| self.drain_inbox(conn));
         self.core.drive_drain();
         self.core.expire_pings();
         self.dispatch_events();
@@ -271,14 +271,15 @@ impl<A: App> Engine<A> {
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
         let answer = answer.without_bad_names();
         self.enter(now, &Input::Authorized(conn, &answer));
-        let Some(slot) = self.core.slot(conn).filter(|slot| slot.ended.is_none() && slot.wire.is_deciding()) else {
+        let Some(slot) = self.core.slot(conn).filter(|slot| slot.close_reason.is_none() && slot.wire.is_deciding())
+        else {
             return;
         };
         // Still pending is no answer.
         if matches!(answer, Authorization::Pending { .. }) {
             return;
         }
-        let Standing::Pending(waiting) = &mut slot.standing else { return };
+        let ConnState::Pending(waiting) = &mut slot.state else { return };
         let PendingAuth { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
         let key = conn.index();
         let early = self.core.accept_held(key);
@@ -293,7 +294,7 @@ impl<A: App> Engine<A> {
         };
         match outcome {
             Ok(()) => self.core.mark_dirty(key),
-            Err(reason) => self.core.end(key, reason),
+            Err(reason) => self.core.begin_close(key, reason),
         }
         self.dispatch_events();
         self.feed(conn, &early, usize::MAX);
@@ -334,7 +335,7 @@ impl<A: App> Engine<A> {
             self.dispatch_events();
             // Nobody hears from a member that is gone: what waits for the next tick is said before the goodbyes.
             self.core.members_by_age().into_iter().for_each(|conn| self.drain_inbox(conn));
-            self.core.end_everybody();
+            self.core.close_all_members();
             self.dispatch_events();
         }
     }
@@ -343,7 +344,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
-        self.core.cut_all();
+        self.core.abort_all();
         self.dispatch_events();
     }
 
@@ -392,7 +393,7 @@ impl<A: App> Engine<A> {
             debug!("conn={conn} cannot be written to: {error}");
             self.drain_inbox(conn);
             if self.core.slot(conn).is_some() {
-                self.core.lost(conn.index(), CloseReason::WriteFailed);
+                self.core.abort(conn.index(), CloseReason::WriteFailed);
                 self.dispatch_events();
             }
         }
@@ -471,7 +472,7 @@ impl<A: App> Engine<A> {
                     self.on_head(conn, &head);
                     self.core.record_rest(key, input);
                 }
-                Event::BadHead(refusal) => self.core.end_with_http(key, CloseReason::HttpRefused, &refusal),
+                Event::BadHead(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
                 Event::Text(text) => {
                     self.on_text(key, text);
                     self.core.message_ended(key, input.len());
@@ -492,7 +493,7 @@ impl<A: App> Engine<A> {
                 Event::Fault(reason) => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
-                        self.core.end_broken(key, reason);
+                        self.core.close_after_fault(key, reason);
                     }
                 }
             }
@@ -505,7 +506,7 @@ impl<A: App> Engine<A> {
         }
         self.core.scratch = scratch;
         // Of a connection that has been given up, or is understood no more, the rest is nobody's.
-        let left = self.core.slot(conn).map_or(0, |slot| if slot.wire.is_finishing() { 0 } else { input.len() });
+        let left = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
         Taken { bytes: bytes.len() - left, work }
     }
 
@@ -528,7 +529,7 @@ impl<A: App> Engine<A> {
             })
         };
         if let Err(refusal) = outcome {
-            self.core.end_with_http(key, CloseReason::HttpRefused, &refusal);
+            self.core.close_with_http(key, CloseReason::HttpRefused, &refusal);
         }
     }
 
@@ -726,22 +727,22 @@ impl Core {
     /// refused upgrade.
     fn grant(&mut self, key: usize, upgrade: &Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
         // The application may have ended the connection while it was asked.
-        if self.slots[key].ended.is_some() {
+        if self.slots[key].close_reason.is_some() {
             return;
         }
         self.accept_upgrade(key, upgrade);
         let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
         match outcome {
             Ok(()) => self.mark_dirty(key),
-            Err(reason) => self.end(key, reason),
+            Err(reason) => self.begin_close(key, reason),
         }
     }
 
     /// Grants the upgrade, and says why there is no seat.
     fn refuse(&mut self, key: usize, upgrade: &Upgrade, reason: CloseReason) {
-        if self.slots[key].ended.is_none() {
+        if self.slots[key].close_reason.is_none() {
             self.accept_upgrade(key, upgrade);
-            self.end(key, reason);
+            self.begin_close(key, reason);
         }
     }
 
@@ -777,7 +778,7 @@ impl Core {
     }
 
     fn wait_for_authorization(&mut self, key: usize, upgrade: Upgrade, code: &str, user: Option<&str>) {
-        if self.slots[key].ended.is_some() {
+        if self.slots[key].close_reason.is_some() {
             return;
         }
         // Without a name no seat can be held: whoever it turns out to be may have one already.
@@ -786,7 +787,7 @@ impl Core {
             Ok(reservation) => {
                 let slot = &mut self.slots[key];
                 slot.wire.hold(upgrade);
-                slot.standing = Standing::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
+                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
             Err(reason) => self.refuse(key, &upgrade, reason),

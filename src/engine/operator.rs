@@ -53,7 +53,7 @@ pub enum OperatorCommand {
     /// End connections with 4003 `kicked`, or with 4103 `reconnect` when they may come back.
     Kick {
         /// Whose.
-        whom: Whom,
+        whom: KickTarget,
         /// Whether the clients are to connect again.
         reconnect: bool,
     },
@@ -87,7 +87,7 @@ pub enum Payload {
 
 /// Whose connections an operator ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whom {
+pub enum KickTarget {
     /// All of one user's.
     User(String),
     /// All in one lobby.
@@ -370,11 +370,11 @@ impl Core {
             OperatorCommand::Kick { whom, reconnect } => {
                 let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
                 let conns = match &whom {
-                    Whom::User(user) => self.conns_of(self.seats_of(user)?),
-                    Whom::Lobby(lobby) => self.conns_in(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
-                    Whom::Everybody => self.members_by_age(),
+                    KickTarget::User(user) => self.conns_of(self.seats_of(user)?),
+                    KickTarget::Lobby(lobby) => self.conns_in(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
+                    KickTarget::Everybody => self.members_by_age(),
                 };
-                Ok(OperatorAnswer::Ending(self.order_to_part(&whom, conns, reason)))
+                Ok(OperatorAnswer::Ending(self.order_close(&whom, conns, reason)))
             }
             OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
                 true => Ok(OperatorAnswer::Locked(locked)),
@@ -384,7 +384,7 @@ impl Core {
                 let conns = self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
                 // So that nobody comes in between two batches.
                 self.lock_lobby(&lobby, true);
-                Ok(OperatorAnswer::Ending(self.order_to_part(&Whom::Lobby(lobby), conns, CloseReason::LobbyClosed)))
+                Ok(OperatorAnswer::Ending(self.order_close(&KickTarget::Lobby(lobby), conns, CloseReason::LobbyClosed)))
             }
             OperatorCommand::Clock(command) => {
                 let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.now);
@@ -428,7 +428,7 @@ impl Core {
             let Some(seat) = self.slots[conn.index()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.index(), timeout);
             self.rearm(conn.index());
-            let ended = self.slots[conn.index()].ended.is_some();
+            let ended = self.slots[conn.index()].close_reason.is_some();
             asked.push(Asked { conn, seat, nonce, outcome: ended.then_some(None) });
         }
         self.pings.last_ticket += 1;

@@ -103,13 +103,13 @@ pub(crate) type AddressKey = u32;
 /// Connections by address. With IPv6 an address is a /64: what one customer is given.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    here: Slab<Here>,
+    connected: Slab<ConnectedAddress>,
     keys: HashMap<IpAddr, AddressKey>,
-    gone: Remembered<IpAddr, Bucket>,
+    remembered: Remembered<IpAddr, Bucket>,
 }
 
 #[derive(Debug)]
-struct Here {
+struct ConnectedAddress {
     address: IpAddr,
     connections: usize,
     attempts: Bucket,
@@ -117,23 +117,27 @@ struct Here {
 
 impl Addresses {
     pub(crate) fn new(config: &Config) -> Addresses {
-        Addresses { here: Slab::new(), keys: HashMap::new(), gone: Remembered::new(config.max_remembered_rates) }
+        Addresses {
+            connected: Slab::new(),
+            keys: HashMap::new(),
+            remembered: Remembered::new(config.max_remembered_rates),
+        }
     }
 
     /// A connection came from `address`. Counts it until [`left`](Self::left).
     fn came(&mut self, address: IpAddr) -> AddressKey {
-        let Addresses { here, keys, gone } = self;
+        let Addresses { connected, keys, remembered } = self;
         let key = *keys.entry(address).or_insert_with(|| {
-            let attempts = gone.take(&address).unwrap_or_default();
-            here.insert(Here { address, connections: 0, attempts }) as AddressKey
+            let attempts = remembered.take(&address).unwrap_or_default();
+            connected.insert(ConnectedAddress { address, connections: 0, attempts }) as AddressKey
         });
-        here[key as usize].connections += 1;
+        connected[key as usize].connections += 1;
         key
     }
 
     /// Fails when it is one attempt too many.
     fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), Refusal> {
-        let attempts = &mut self.here[key as usize].attempts;
+        let attempts = &mut self.connected[key as usize].attempts;
         attempts.take(now, 1, rate).map_err(|denied| {
             let remaining = attempts.remaining(now, rate);
             Refusal::too_many(rate, remaining, denied.retry_after, attempts.full_after(now))
@@ -141,33 +145,33 @@ impl Addresses {
     }
 
     pub(crate) fn left(&mut self, key: AddressKey, now: Time) {
-        let here = &mut self.here[key as usize];
+        let here = &mut self.connected[key as usize];
         here.connections -= 1;
         if here.connections == 0 {
-            let Here { address, attempts, .. } = remove_keyed(&mut self.here, key as usize);
+            let ConnectedAddress { address, attempts, .. } = remove_keyed(&mut self.connected, key as usize);
             self.keys.remove(&address);
-            self.gone.put(now, address, attempts, attempts.full_at());
+            self.remembered.put(now, address, attempts, attempts.full_at());
         }
     }
 
     /// The attempts of addresses without a connection. The address whose bucket is full first comes first.
     pub(crate) fn remembered(&self, now: Time) -> Vec<(IpAddr, Bucket)> {
-        self.gone.entries(now).map(|(&address, &attempts)| (address, attempts)).collect()
+        self.remembered.entries(now).map(|(&address, &attempts)| (address, attempts)).collect()
     }
 
     pub(crate) fn remember(&mut self, address: IpAddr, attempts: Bucket, now: Time) {
-        self.gone.put(now, address, attempts, attempts.full_at());
+        self.remembered.put(now, address, attempts, attempts.full_at());
     }
 
     /// Connections of one address.
     pub(crate) fn connections(&self, key: AddressKey) -> usize {
-        self.here.get(key as usize).map_or(0, |here| here.connections)
+        self.connected.get(key as usize).map_or(0, |here| here.connections)
     }
 
     /// Addresses with a connection.
     pub(crate) fn len(&self) -> usize {
-        assert_eq!(self.here.len(), self.keys.len());
-        self.here.len()
+        assert_eq!(self.connected.len(), self.keys.len());
+        self.connected.len()
     }
 }
 
@@ -295,7 +299,7 @@ impl Core {
         let now = self.now;
         let meter = self.slots[key].meter.unusual.get_or_insert_default();
         if meter.strikes.take(now, 1, self.rates.strike).is_err() {
-            return self.end(key, CloseReason::RateLimited);
+            return self.begin_close(key, CloseReason::RateLimited);
         }
         if !self.may_tell_refusal(key, reference) {
             return;

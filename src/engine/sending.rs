@@ -148,9 +148,9 @@ impl Core {
         let slot = &self.slots[key];
         let mut waiting = QueuedSize { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
         if let Some(lobby) = self.lobby_with_unread(key) {
-            for part in self.broadcast_log.unread_frames(lobby, slot.cursor, key) {
-                waiting.bytes += part.len();
-                waiting.cost += part.cost();
+            for range in self.broadcast_log.unread_frames(lobby, slot.cursor, key) {
+                waiting.bytes += range.len();
+                waiting.cost += range.cost();
             }
         }
         waiting
@@ -174,8 +174,8 @@ impl Core {
         let slot = &mut slots[key];
         let was_held = slot.wire.outbox().is_some_and(Outbox::is_corked);
         let mut took = false;
-        for part in broadcast_log.unread_frames(lobby, slot.cursor, key) {
-            slot.wire.outbox_mut(outboxes).push_range(part, corked);
+        for range in broadcast_log.unread_frames(lobby, slot.cursor, key) {
+            slot.wire.outbox_mut(outboxes).push_range(range, corked);
             took = true;
         }
         if took && corked && !was_held {
@@ -277,7 +277,7 @@ impl Core {
                 gathered.clear();
                 broadcast_log
                     .unread_frames(lobby, slot.cursor, key)
-                    .for_each(|part| gathered.extend_from_slice(broadcast_log.bytes(&part)));
+                    .for_each(|range| gathered.extend_from_slice(broadcast_log.bytes(&range)));
                 gathered
             }
         };
@@ -323,13 +323,13 @@ impl Core {
                 self.materialize(key);
             }
             Flow::Drained | Flow::Finished | Flow::Closed => {
-                let is_last = slot.wire.is_finishing() && !slot.shut_down;
+                let is_last = slot.wire.ignores_input() && !slot.shut_down;
                 if !slot.wire.outbox().is_some_and(Outbox::is_corked) {
                     slot.wire.give_back(&mut self.outboxes);
                     self.clear_lagging(key);
                 }
-                if is_last && self.slots[key].wire.has_parted() {
-                    self.release(key);
+                if is_last && self.slots[key].wire.is_close_complete() {
+                    self.mark_closed(key);
                     return Flow::Closed;
                 } else if is_last {
                     self.slots[key].shut_down = true;
@@ -356,7 +356,7 @@ impl Core {
         if queued {
             self.queue_unbounded(key, frame, priority);
         } else {
-            self.end(key, CloseReason::SlowConsumer);
+            self.begin_close(key, CloseReason::SlowConsumer);
         }
         queued
     }
@@ -370,8 +370,8 @@ impl Core {
         // Who is not written to in this turn needs the frame for itself; and while something is corked, the buffers last for
         // longer than what is not corked needs.
         let lasts = priority == Priority::Deferred || !self.is_corked();
-        let part = if lasts && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
-        self.add(key, part.ok_or_else(|| frame.to_frame()), priority);
+        let range = if lasts && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
+        self.add(key, range.ok_or_else(|| frame.to_frame()), priority);
     }
 
     /// Nothing waits when nothing is held.
@@ -380,13 +380,13 @@ impl Core {
     }
 
     /// Queues a frame that was said to many, of whom this one takes no share.
-    fn queue_range(&mut self, key: usize, part: Option<&FrameRange>, frame: Outgoing<'_>) -> bool {
+    fn queue_range(&mut self, key: usize, range: Option<&FrameRange>, frame: Outgoing<'_>) -> bool {
         self.catch_up(key);
         if !self.has_room(key, frame.len()) {
             return false;
         }
-        let part = part.filter(|_| !self.slots[key].blocked).cloned();
-        self.add(key, part.ok_or_else(|| frame.to_frame()), self.effective_priority(Priority::Deferred));
+        let range = range.filter(|_| !self.slots[key].blocked).cloned();
+        self.add(key, range.ok_or_else(|| frame.to_frame()), self.effective_priority(Priority::Deferred));
         true
     }
 
@@ -402,7 +402,7 @@ impl Core {
             self.corked_conns.push(slot.id);
         }
         match (frame, priority) {
-            (Ok(part), _) => outbox.push_range(part, corked),
+            (Ok(range), _) => outbox.push_range(range, corked),
             (Err(frame), Priority::Urgent) => outbox.push_ahead(frame.into_bytes()),
             (Err(frame), Priority::Deferred | Priority::Normal) => outbox.push(frame.into_bytes(), corked),
         }
@@ -481,7 +481,7 @@ impl Core {
         self.wants_flush |= !is_within;
         let except_key = except.map_or(Excluded::Nobody, |conn| Excluded::Conn(conn.index()));
         let said = is_within.then(|| self.broadcast_log.append(lobby, frame, except_key)).flatten();
-        let Some(part) = said else {
+        let Some(range) = said else {
             return self.send_to_members(lobby, frame, |directory, seat| Some(directory.seat(seat).conn) != except);
         };
         if self.broadcast_log.mark_for_flush(lobby) {
@@ -492,7 +492,7 @@ impl Core {
         let mut sent = Sent { queued: members - excluded, dropped: 0, excluded };
         self.counters.frames_out += sent.queued as u64;
         if !self.broadcast_log.lagging(lobby).is_empty() {
-            self.send_to_lagging(lobby, frame, &part, except, &mut sent);
+            self.send_to_lagging(lobby, frame, &range, except, &mut sent);
         }
         sent
     }
@@ -502,7 +502,7 @@ impl Core {
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'_>,
-        part: &FrameRange,
+        range: &FrameRange,
         except: Option<ConnId>,
         sent: &mut Sent,
     ) {
@@ -514,7 +514,7 @@ impl Core {
             if Some(self.slots[key].id) != except {
                 // Counted when it is queued.
                 self.counters.frames_out -= 1;
-                if !self.queue_range(key, Some(part), frame) {
+                if !self.queue_range(key, Some(range), frame) {
                     slow.push(key);
                 }
             }
@@ -524,7 +524,7 @@ impl Core {
         sent.dropped += slow.len();
         // In the order in which they joined, whoever fell behind first.
         slow.sort_unstable_by_key(|&key| self.slots[key].seat().map(|seat| self.directory.seat(seat).id));
-        slow.into_iter().for_each(|key| self.end(key, CloseReason::SlowConsumer));
+        slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
     }
 
     /// Queues a frame for each of the members of a lobby for whom `includes` holds. Returns how many got it, and how many
@@ -536,22 +536,22 @@ impl Core {
         mut includes: impl FnMut(&Directory, SeatKey) -> bool,
     ) -> Sent {
         // Encoded once: in the lobby's buffer, or if it is too large for that, on its own.
-        let part = self.broadcast_log.append(lobby, frame, Excluded::Everybody);
-        let whole = if part.is_some() { None } else { Some(frame.to_frame()) };
+        let range = self.broadcast_log.append(lobby, frame, Excluded::Everybody);
+        let whole = if range.is_some() { None } else { Some(frame.to_frame()) };
         let frame = whole.as_ref().map_or(frame, Outgoing::Frame);
         let mut slow = Vec::new();
         let sent = self.for_members(lobby, |core, seat, key| {
             if !includes(&core.directory, seat) {
                 return None;
             }
-            let queued = core.queue_range(key, part.as_ref(), frame);
+            let queued = core.queue_range(key, range.as_ref(), frame);
             if !queued {
                 slow.push(key);
             }
             Some(queued)
         });
         // Afterwards, so that everybody who was in the lobby at the call gets the frame.
-        slow.into_iter().for_each(|key| self.end(key, CloseReason::SlowConsumer));
+        slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
         sent
     }
 
@@ -599,7 +599,7 @@ impl Core {
             return;
         }
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
-        let share: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|part| part.cost()).sum();
+        let share: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|range| range.cost()).sum();
         assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
         assert!(slot.wire.outbox().is_some() || !slot.above_high_mark, "who is told to go slow has something queued");
         let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));

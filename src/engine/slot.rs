@@ -19,7 +19,7 @@ use crate::wire::connection::Connection;
 ///    +-------------------------------------release()------------^
 /// ```
 #[derive(Debug)]
-pub(crate) enum Standing {
+pub(crate) enum ConnState {
     /// Holds no seat; perhaps it waits for the application to say whether it gets one.
     Pending(Option<Box<PendingAuth>>),
     /// Holds this seat, in this lobby.
@@ -27,7 +27,7 @@ pub(crate) enum Standing {
     /// Had a seat; says goodbye. The number orders those that do by age.
     Closing(u64),
     /// The driver has still to drop the socket.
-    Gone,
+    Closed,
 }
 
 /// A connection that is being authorized.
@@ -48,7 +48,7 @@ pub(crate) struct PendingAuth {
 #[repr(C)]
 pub(crate) struct Slot {
     pub(crate) id: ConnId,
-    pub(crate) standing: Standing,
+    pub(crate) state: ConnState,
     /// How much of what its lobby said it has taken.
     pub(crate) cursor: Cursor,
     /// Whether what its lobby says is queued for it frame by frame: its socket takes nothing, or much is queued already.
@@ -62,11 +62,11 @@ pub(crate) struct Slot {
     /// Whether the driver was told to shut down the write side.
     pub(crate) shut_down: bool,
     /// The reason to close it, while it is queued to be closed in a batch.
-    pub(crate) parting: Option<CloseReason>,
+    pub(crate) queued_close: Option<CloseReason>,
     /// Whether the deadline of being here is that of its age, and not of its token.
     pub(crate) retires: bool,
     /// Why the connection ends. Set once.
-    pub(crate) ended: Option<CloseReason>,
+    pub(crate) close_reason: Option<CloseReason>,
     /// What is queued, and the state of the protocol.
     pub(crate) wire: Connection,
     pub(crate) health: Health,
@@ -112,7 +112,7 @@ impl Slot {
         Slot {
             id,
             wire: Connection::new(),
-            standing: Standing::Pending(None),
+            state: ConnState::Pending(None),
             deadline: Time::NEVER,
             health: Health::new(now),
             meter: Meter::default(),
@@ -122,45 +122,45 @@ impl Slot {
             lingered: 0,
             untaken: 0,
             peer: peer.into(),
-            ended: None,
+            close_reason: None,
             retires: false,
             is_lagging: false,
             above_high_mark: false,
             dirty: false,
             blocked: false,
             shut_down: false,
-            parting: None,
+            queued_close: None,
         }
     }
 
     pub(crate) fn seat(&self) -> Option<SeatKey> {
-        match self.standing {
-            Standing::Seated(seat, _) => Some(seat as SeatKey),
+        match self.state {
+            ConnState::Seated(seat, _) => Some(seat as SeatKey),
             _ => None,
         }
     }
 
     /// The lobby in which it has a seat.
     pub(crate) fn lobby(&self) -> Option<LobbyKey> {
-        match self.standing {
-            Standing::Seated(_, lobby) => Some(lobby as LobbyKey),
+        match self.state {
+            ConnState::Seated(_, lobby) => Some(lobby as LobbyKey),
             _ => None,
         }
     }
 
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(self.standing, Standing::Gone)
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, ConnState::Closed)
     }
 
     /// When this connection must be looked at next, unless something happens before.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
-        match &self.standing {
-            Standing::Gone => Time::NEVER,
-            Standing::Seated(..) => {
+        match &self.state {
+            ConnState::Closed => Time::NEVER,
+            ConnState::Seated(..) => {
                 let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
                 path.min(self.health.check_deadline()).min(self.deadline)
             }
-            Standing::Pending(_) | Standing::Closing(_) => self.deadline,
+            ConnState::Pending(_) | ConnState::Closing(_) => self.deadline,
         }
     }
 }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn a_slot_stays_small() {
         assert_eq!(size_of::<Connection>(), 32);
-        assert_eq!(size_of::<Standing>(), 16);
+        assert_eq!(size_of::<ConnState>(), 16);
         assert_eq!(size_of::<Health>(), 24);
         assert_eq!(size_of::<Meter>(), 40);
         assert_eq!(size_of::<Slot>(), 184);

@@ -103,7 +103,7 @@ impl<A: App> Engine<A> {
                     protocol::write_ack(&mut self.core.text, reference, None);
                     self.core.reply(key);
                 }
-                return self.core.end(key, CloseReason::Left);
+                return self.core.begin_close(key, CloseReason::Left);
             }
             Request::App { kind } => {
                 self.core.relayed = None;
@@ -122,7 +122,7 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
         let Engine { app, core } = self;
-        // Whom the application has ended instead of answering says nothing any more. A seat that was taken over is there.
+        // KickTarget the application has ended instead of answering says nothing any more. A seat that was taken over is there.
         app.allows(&mut Context { core }, member, what) && core.directory.is_taken(member.seat_key, member.seat)
     }
 }
@@ -150,7 +150,7 @@ impl Core {
     fn malformed(&mut self, key: usize, reference: Option<&str>, why: &str) {
         let slot = &mut self.slots[key];
         if slot.strikes == self.config.max_strikes {
-            return self.end(key, CloseReason::BadMessage);
+            return self.begin_close(key, CloseReason::BadMessage);
         }
         slot.strikes += 1;
         self.reject(key, reference, Reject::BadMessage, why);

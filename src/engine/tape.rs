@@ -127,7 +127,7 @@ pub(crate) struct Residue {
     pub(crate) last_epoch: u64,
     pub(crate) closing_ever: u64,
     pub(crate) last_ticket: u64,
-    /// Goodbyes left in the current batch, and the time of the next batch: see [`Partings`](super::drain::Partings).
+    /// Goodbyes left in the current batch, and the time of the next batch: see [`CloseQueue`](super::drain::CloseQueue).
     pub(crate) batch: (u32, Time),
     pub(crate) counters: Counters,
     /// The game's clock; empty when there is none.
@@ -534,7 +534,7 @@ impl Core {
 
     /// What followed a request in the same bytes.
     pub(super) fn record_rest(&mut self, key: usize, rest: &[u8]) {
-        let is_read = self.slots.get(key).is_some_and(|slot| !slot.wire.is_finishing());
+        let is_read = self.slots.get(key).is_some_and(|slot| !slot.wire.ignores_input());
         if let Some(recorder) = self.tape.recorder().filter(|_| !rest.is_empty()) {
             recorder.rest(rest, is_read);
         }
@@ -544,7 +544,7 @@ impl Core {
     fn is_blank(&self) -> bool {
         let is_beating = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
         let is_empty = self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty();
-        is_empty && !is_beating && self.draining.is_none() && self.partings.is_empty()
+        is_empty && !is_beating && self.draining.is_none() && self.close_queue.is_empty()
     }
 
     fn residue(&mut self) -> Residue {
@@ -558,7 +558,7 @@ impl Core {
             last_epoch,
             closing_ever: self.closing_ever,
             last_ticket: self.pings.last_ticket(),
-            batch: self.partings.numbers(),
+            batch: self.close_queue.numbers(),
             counters: self.counters.clone(),
             ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
             users: self.directory.remembered(self.now),
@@ -576,7 +576,7 @@ impl Core {
         self.directory.set_numbers(residue.seats_ever, residue.last_epoch);
         self.closing_ever = residue.closing_ever;
         self.pings.set_last_ticket(residue.last_ticket);
-        self.partings.set_numbers(residue.batch);
+        self.close_queue.set_numbers(residue.batch);
         self.counters = residue.counters.clone();
         self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
         residue.users.iter().for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets, residue.now));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::close::CloseReason;
 use crate::engine::member::{Authorization, Identity};
-use crate::engine::operator::{OperatorCommand, Payload, Whom};
+use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::stats::Counters;
 use crate::engine::tape::{Answers, CONCEALED, Destination, Residue};
 use crate::engine::tick::ClockCommand;
@@ -283,9 +283,9 @@ pub(super) trait Put {
             OperatorCommand::Kick { whom, reconnect } => {
                 self.put_byte(3);
                 let (kind, name) = match whom {
-                    Whom::User(user) => (0, &**user),
-                    Whom::Lobby(code) => (1, &**code),
-                    Whom::Everybody => (2, ""),
+                    KickTarget::User(user) => (0, &**user),
+                    KickTarget::Lobby(code) => (1, &**code),
+                    KickTarget::Everybody => (2, ""),
                 };
                 self.put_byte(kind);
                 self.put_slice(name.as_bytes());
@@ -576,9 +576,9 @@ impl<'a> Cursor<'a> {
             2 => OperatorCommand::Ping { user: self.text()?, timeout: self.duration()? },
             3 => {
                 let whom = match (self.byte()?, self.text()?) {
-                    (0, user) => Whom::User(user),
-                    (1, code) => Whom::Lobby(code),
-                    (2, _) => Whom::Everybody,
+                    (0, user) => KickTarget::User(user),
+                    (1, code) => KickTarget::Lobby(code),
+                    (2, _) => KickTarget::Everybody,
                     _ => return Err(Malformed),
                 };
                 OperatorCommand::Kick { whom, reconnect: self.flag()? }

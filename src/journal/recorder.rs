@@ -451,7 +451,7 @@ mod tests {
     use super::*;
     use crate::config::Limit;
     use crate::engine::app::{Authorization, Context, Member, Message, Speech};
-    use crate::engine::operator::{OperatorCommand, Whom};
+    use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;
     use crate::wire::frame::Frame;
     use crate::wire::handshake::Request;
@@ -536,7 +536,7 @@ mod tests {
                         engine.handle_bytes(now, conn, &wire::text(r#"{"type":"presence","ref":1}"#).repeat(3));
                     }
                 } else if turns < 9 && round % 2 == 0 {
-                    let whom = Whom::Lobby("chess".into());
+                    let whom = KickTarget::Lobby("chess".into());
                     let _ = engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false });
                 } else {
                     // The first to come is not the first to go.

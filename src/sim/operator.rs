@@ -10,7 +10,7 @@ use super::wish::{Latest, Wish};
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Sent, Speech};
-use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport, Whom};
+use crate::engine::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport};
 use crate::id::{ConnId, SeatId};
 use crate::time::Time;
 
@@ -27,7 +27,7 @@ pub(super) struct Desk {
     /// if that is all that is wanted of a connection, it is named.
     ending: Vec<(SeatId, Option<ConnId>, u32)>,
     /// Orders to close for good, and the seats they found. While one of these seats is taken, the order applies to newcomers.
-    orders: Vec<(Whom, Vec<SeatId>)>,
+    orders: Vec<(KickTarget, Vec<SeatId>)>,
     /// Connections that such an order found. None of them may be closed with `reconnect` instead.
     for_good: BTreeSet<ConnId>,
     /// Batches there can have been, and when the last was.
@@ -54,12 +54,12 @@ impl<A: App> World<A> {
         let command = match (behaviour, how) {
             (Behaviour::Lock, 0) => OperatorCommand::Close { lobby: lobby.clone() },
             (Behaviour::Lock, _) => OperatorCommand::Lock { lobby: lobby.clone(), locked: how < 6 },
-            (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { whom: Whom::Everybody, reconnect: true },
+            (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { whom: KickTarget::Everybody, reconnect: true },
             (Behaviour::OperatorKick, 1..4) => {
-                OperatorCommand::Kick { whom: Whom::Lobby(lobby.clone()), reconnect: how == 1 }
+                OperatorCommand::Kick { whom: KickTarget::Lobby(lobby.clone()), reconnect: how == 1 }
             }
             (Behaviour::OperatorKick, _) => {
-                OperatorCommand::Kick { whom: Whom::User(user.clone()), reconnect: how < 7 }
+                OperatorCommand::Kick { whom: KickTarget::User(user.clone()), reconnect: how < 7 }
             }
             (Behaviour::OperatorPing, _) => {
                 let timeout = self.engine.config().health_timeout * (how as u32 + 1) / 2;
@@ -90,8 +90,8 @@ impl<A: App> World<A> {
             OperatorCommand::Publish { .. } | OperatorCommand::Lock { .. } | OperatorCommand::Close { .. } => {
                 members.len()
             }
-            OperatorCommand::Kick { whom: Whom::Lobby(_), .. } => members.len(),
-            OperatorCommand::Kick { whom: Whom::Everybody, .. } => everybody,
+            OperatorCommand::Kick { whom: KickTarget::Lobby(_), .. } => members.len(),
+            OperatorCommand::Kick { whom: KickTarget::Everybody, .. } => everybody,
             _ => seats.len(),
         };
         let counted = |sent: Sent| sent.queued + sent.dropped + sent.excluded;
@@ -118,16 +118,16 @@ impl<A: App> World<A> {
             (OperatorCommand::Kick { whom, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
                 self.desk.reconnects |= *reconnect;
                 let ending = match whom {
-                    Whom::User(_) => seats,
-                    Whom::Lobby(_) => members,
-                    Whom::Everybody => self.engine.app().seen.seats.keys().copied().collect(),
+                    KickTarget::User(_) => seats,
+                    KickTarget::Lobby(_) => members,
+                    KickTarget::Everybody => self.engine.app().seen.seats.keys().copied().collect(),
                 };
                 self.expect_endings(ending, whom, *reconnect);
                 *count == there
             }
             (OperatorCommand::Close { lobby }, Ok(OperatorAnswer::Ending(count))) => {
                 self.desk.locks = true;
-                self.expect_endings(members, &Whom::Lobby(lobby.clone()), false);
+                self.expect_endings(members, &KickTarget::Lobby(lobby.clone()), false);
                 *count == there
             }
             (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => {
@@ -156,7 +156,7 @@ impl<A: App> World<A> {
     }
 
     /// All of these are told to go, in batches after those who are to be told before.
-    fn expect_endings(&mut self, seats: Vec<SeatId>, whom: &Whom, reconnect: bool) {
+    fn expect_endings(&mut self, seats: Vec<SeatId>, whom: &KickTarget, reconnect: bool) {
         let taken = &self.engine.app().seen.seats;
         if !reconnect {
             self.desk.for_good.extend(seats.iter().filter_map(|seat| taken.get(seat)).map(|seated| seated.conn));
@@ -183,9 +183,9 @@ impl<A: App> World<A> {
             self.desk.ending.iter().filter(|(_, conn, _)| conn.is_none()).map(|&(seat, ..)| seat).collect();
         let is_meant = |seated: &Seated| {
             self.desk.orders.iter().any(|(whom, _)| match whom {
-                Whom::User(user) => *seated.user == **user,
-                Whom::Lobby(lobby) => *seated.lobby == **lobby,
-                Whom::Everybody => true,
+                KickTarget::User(user) => *seated.user == **user,
+                KickTarget::Lobby(lobby) => *seated.lobby == **lobby,
+                KickTarget::Everybody => true,
             })
         };
         let newcomers = seats.iter().filter(|(seat, seated)| !known.contains(seat) && is_meant(seated));

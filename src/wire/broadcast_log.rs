@@ -127,9 +127,9 @@ impl BroadcastLog {
     /// receiver needs the frame for itself.
     pub(crate) fn append(&mut self, key: usize, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
         let index = self.buffer_of(key);
-        let part = self.append_to_buffer(index, frame, except)?;
+        let range = self.append_to_buffer(index, frame, except)?;
         self.lobbies[key].appended += 1;
-        Some(part)
+        Some(range)
     }
 
     /// Appends a frame that one receiver is going to queue.
@@ -235,8 +235,8 @@ impl BroadcastLog {
         buffer.ends.len() - missed as usize
     }
 
-    pub(crate) fn bytes(&self, part: &FrameRange) -> &[u8] {
-        &self.buffers[part.buffer as usize].bytes[part.range.start as usize..part.range.end as usize]
+    pub(crate) fn bytes(&self, range: &FrameRange) -> &[u8] {
+        &self.buffers[range.buffer as usize].bytes[range.range.start as usize..range.range.end as usize]
     }
 
     /// The turn is over, and nobody refers to its buffers any more.
@@ -302,7 +302,7 @@ pub(crate) struct UnreadFrames<'a> {
 }
 
 impl UnreadFrames<'_> {
-    fn part(&self, from: usize, to: usize) -> FrameRange {
+    fn range_of(&self, from: usize, to: usize) -> FrameRange {
         let start = if from == 0 { 0 } else { self.ends[from - 1] };
         FrameRange { buffer: self.index, range: start..self.ends[to - 1], frames: (to - from) as u32 }
     }
@@ -317,7 +317,7 @@ impl Iterator for UnreadFrames<'_> {
         let length = self.excluded[from..].iter().position(|&except| is_excluded(self.conn, except));
         let to = length.map_or(self.ends.len(), |length| from + length);
         self.next = to;
-        Some(self.part(from, to))
+        Some(self.range_of(from, to))
     }
 }
 
@@ -349,8 +349,8 @@ mod tests {
                         _ => Excluded::Conn(conn),
                     };
                     let text = "x".repeat(random.below(9) as usize);
-                    let part = broadcast_log.append(lobby, Outgoing::Text(&text), except).expect("there is room");
-                    said.push((lobby, except, broadcast_log.bytes(&part).to_vec()));
+                    let range = broadcast_log.append(lobby, Outgoing::Text(&text), except).expect("there is room");
+                    said.push((lobby, except, broadcast_log.bytes(&range).to_vec()));
                 }
                 for lobby in 0..3 {
                     for conn in 0..4 {
@@ -359,9 +359,9 @@ mod tests {
                         let is_cut = missed.clone().any(|&(_, except, _)| !takes(except));
                         let expected: Vec<_> = missed.filter(|&&(_, except, _)| takes(except)).collect();
                         let share = broadcast_log.unread_frames(lobby, places[lobby][conn], conn);
-                        assert_eq!(share.clone().map(|part| part.frames()).sum::<usize>(), expected.len());
+                        assert_eq!(share.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> =
-                            share.clone().flat_map(|part| broadcast_log.bytes(&part).to_vec()).collect();
+                            share.clone().flat_map(|range| broadcast_log.bytes(&range).to_vec()).collect();
                         assert_eq!(bytes, expected.iter().flat_map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
                         let uncut = broadcast_log.contiguous_unread(lobby, places[lobby][conn], conn);
                         assert_eq!(uncut, (!is_cut).then_some(&*bytes), "seed {seed}");

@@ -52,9 +52,9 @@ enum Phase {
     /// Our close frame is queued, the peer's is awaited.
     Closing(WebSocket),
     /// Nothing more is understood: flush, shut down, drop what comes.
-    Finishing,
+    Lingering,
     /// Both ends have sent their close frames: once ours is flushed it is over.
-    Parted,
+    CloseComplete,
 }
 
 /// A request whose answer is not decided.
@@ -122,7 +122,7 @@ impl Connection {
                     _ => Event::Nothing,
                 })
             }
-            Phase::Finishing | Phase::Parted => {
+            Phase::Lingering | Phase::CloseComplete => {
                 *input = &[];
                 None
             }
@@ -176,7 +176,7 @@ impl Connection {
             Phase::Head(held) if held.is_empty() => http::head_end(input, 0, max_header_bytes),
             Phase::Head(held) => http::head_end(&[held, input].concat(), held.len(), max_header_bytes)
                 .map(|end| end.map(|end| end - held.len())),
-            Phase::Finishing | Phase::Parted => Ok(None),
+            Phase::Lingering | Phase::CloseComplete => Ok(None),
             Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
@@ -203,7 +203,7 @@ impl Connection {
 
     /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
     pub(crate) fn accept_held(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
-        match mem::replace(&mut self.phase, Phase::Finishing) {
+        match mem::replace(&mut self.phase, Phase::Lingering) {
             Phase::Deciding(deciding) => {
                 self.accept(&deciding.upgrade, outboxes);
                 deciding.early
@@ -215,12 +215,12 @@ impl Connection {
     /// Answers the request with an HTTP status; nothing follows.
     pub(crate) fn refuse(&mut self, refusal: &Refusal, outboxes: &mut Outboxes) {
         self.outbox_mut(outboxes).push_answer(refusal.response());
-        self.phase = Phase::Finishing;
+        self.phase = Phase::Lingering;
     }
 
     /// Queues a close frame and waits for the peer's.
     pub(crate) fn close(&mut self, code: u16, reason: &'static str, outboxes: &mut Outboxes) {
-        match mem::replace(&mut self.phase, Phase::Finishing) {
+        match mem::replace(&mut self.phase, Phase::Lingering) {
             Phase::Open(websocket) => {
                 self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes(), false);
                 self.phase = Phase::Closing(websocket);
@@ -230,13 +230,13 @@ impl Connection {
     }
 
     /// Waits for nothing any more: what is queued is flushed, what comes is dropped.
-    pub(crate) fn finish(&mut self) {
-        self.phase = Phase::Finishing;
+    pub(crate) fn linger(&mut self) {
+        self.phase = Phase::Lingering;
     }
 
     /// Waits for nothing any more, since the peer has nothing more to say (RFC 6455 section 5.5.1).
-    pub(crate) fn part(&mut self) {
-        self.phase = Phase::Parted;
+    pub(crate) fn complete_close(&mut self) {
+        self.phase = Phase::CloseComplete;
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -252,13 +252,13 @@ impl Connection {
         matches!(self.phase, Phase::Closing(_))
     }
 
-    pub(crate) fn is_finishing(&self) -> bool {
-        matches!(self.phase, Phase::Finishing | Phase::Parted)
+    pub(crate) fn ignores_input(&self) -> bool {
+        matches!(self.phase, Phase::Lingering | Phase::CloseComplete)
     }
 
     /// Whether both close frames have been sent.
-    pub(crate) fn has_parted(&self) -> bool {
-        matches!(self.phase, Phase::Parted)
+    pub(crate) fn is_close_complete(&self) -> bool {
+        matches!(self.phase, Phase::CloseComplete)
     }
 
     /// What is queued; `None` when nothing is.

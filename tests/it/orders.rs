@@ -2,12 +2,13 @@
 
 use lobbyd::apps::Relay;
 use lobbyd::{
-    App, Authorization, Config, Context, DuplicateLogin, Limit, Member, Message, OperatorCommand, Request, Speech, Whom,
+    App, Authorization, Config, Context, DuplicateLogin, KickTarget, Limit, Member, Message, OperatorCommand, Request,
+    Speech,
 };
 
 use crate::scenario::World;
 
-fn kick(whom: Whom, reconnect: bool) -> OperatorCommand {
+fn kick(whom: KickTarget, reconnect: bool) -> OperatorCommand {
     OperatorCommand::Kick { whom, reconnect }
 }
 
@@ -22,7 +23,7 @@ fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script:
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.steps("ann > connect a\nbob > connect chess\ncid > connect go");
-    order(&mut world, kick(Whom::Everybody, true));
+    order(&mut world, kick(KickTarget::Everybody, true));
     world.steps("ann < upgrade, welcome, presence_state, goodbye, close 4103 reconnect");
     world.steps("bob < upgrade, welcome, presence_state\ncid < upgrade, welcome, presence_state");
     stricter(&mut world);
@@ -32,7 +33,7 @@ fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script:
 #[test]
 fn a_stricter_order_replaces_a_reconnect() {
     while_a_reconnect_is_queued(
-        |world| order(world, kick(Whom::User("cid".into()), false)),
+        |world| order(world, kick(KickTarget::User("cid".into()), false)),
         "advance 100ms
          bob < goodbye, close 4103 reconnect
          advance 100ms
@@ -56,8 +57,8 @@ fn a_stricter_order_replaces_a_reconnect() {
     while_a_reconnect_is_queued(
         |world| {
             order(world, OperatorCommand::Close { lobby: "go".into() });
-            order(world, kick(Whom::Everybody, false));
-            order(world, kick(Whom::Everybody, true));
+            order(world, kick(KickTarget::Everybody, false));
+            order(world, kick(KickTarget::Everybody, true));
             world.engine.handle_drain(world.now);
         },
         "advance 100ms
@@ -80,7 +81,7 @@ fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCom
     let mut world = World::new(config, Relay::default());
     world.steps("bob > connect chess\nann > connect chess");
     // Uses up the first batch.
-    order(&mut world, kick(Whom::User("bob".into()), false));
+    order(&mut world, kick(KickTarget::User("bob".into()), false));
     order(&mut world, command);
     world.steps("bob < upgrade, welcome, presence_state, presence_diff +ann, goodbye, close 4003 kicked");
     world.steps("ann < upgrade, welcome, presence_state, presence_diff -bob:kicked");
@@ -89,9 +90,9 @@ fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCom
 
 #[test]
 fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
-    let user = || kick(Whom::User("ann".into()), false);
-    let lobby = || kick(Whom::Lobby("chess".into()), false);
-    let everybody = || kick(Whom::Everybody, false);
+    let user = || kick(KickTarget::User("ann".into()), false);
+    let lobby = || kick(KickTarget::Lobby("chess".into()), false);
+    let everybody = || kick(KickTarget::Everybody, false);
     // On a second connection, in another lobby.
     login_while_batches_run(
         DuplicateLogin::Allow,
@@ -160,7 +161,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     // A client that was to reconnect, and has.
     login_while_batches_run(
         DuplicateLogin::Replace,
-        kick(Whom::Everybody, true),
+        kick(KickTarget::Everybody, true),
         "ann:2 > connect go
          ann < goodbye, close 4004 replaced
          ann:2 < upgrade, welcome, presence_state
@@ -175,12 +176,12 @@ fn logging_in_often_while_the_batches_run_is_no_escape() {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.steps("bob > connect chess\nann > connect chess");
-    order(&mut world, kick(Whom::User("bob".into()), false));
-    order(&mut world, kick(Whom::User("ann".into()), false));
+    order(&mut world, kick(KickTarget::User("bob".into()), false));
+    order(&mut world, kick(KickTarget::User("ann".into()), false));
     for n in 2..100 {
         world.steps(&format!("ann:{n} > connect lobby-{n}\nann:{n} < upgrade, welcome, presence_state"));
         // The operator gives the order again and again, too.
-        order(&mut world, kick(Whom::User("ann".into()), false));
+        order(&mut world, kick(KickTarget::User("ann".into()), false));
         if n < 99 {
             world.steps(&format!("ann:{n} > hangup"));
         }
@@ -206,7 +207,7 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
     let mut world = World::new(config, Late);
     world.run("ann > connect chess\nann < upgrade\nbob > connect chess\nbob < upgrade\neve > connect chess");
-    order(&mut world, kick(Whom::Lobby("chess".into()), false));
+    order(&mut world, kick(KickTarget::Lobby("chess".into()), false));
     let eve = world.conn("eve");
     world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
     world.settle();

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Limit, Member, Message,
-    OperatorCommand, Request, Speech, Whom,
+    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, KickTarget, LeaveReason, Limit, Member,
+    Message, OperatorCommand, Request, Speech,
 };
 
 use crate::scenario::World;
@@ -209,7 +209,7 @@ fn who_takes_a_seat_over_in_a_lobby_that_is_closed_is_told_to_go_too() {
 #[test]
 fn who_was_to_connect_again_and_has_is_left_alone() {
     ann_comes_again_before_her_turn(
-        OperatorCommand::Kick { whom: Whom::Lobby("chess".into()), reconnect: true },
+        OperatorCommand::Kick { whom: KickTarget::Lobby("chess".into()), reconnect: true },
         "bob < goodbye, close 4103 reconnect
          ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
          ann:2 < upgrade, welcome, presence_state users=ann

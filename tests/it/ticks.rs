@@ -204,7 +204,7 @@ fn whoever_is_made_to_go_is_told_to_the_application_first() {
     // Between two ticks, by an operator.
     world.run("cid > text c2");
     let now = world.now;
-    let whom = lobbyd::Whom::User("cid".into());
+    let whom = lobbyd::KickTarget::User("cid".into());
     world.engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false }).expect("cid is there");
     world.reads(&["cid:c2", "-cid kicked"]);
 }

@@ -7,8 +7,8 @@ use lobbyd::journal::{self, Failure, Summary};
 use lobbyd::sim::wire::{self, Opcode, Reader};
 use lobbyd::{
     App, Authorization, Bytes, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
-    LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech, Stats,
-    Time, Whom,
+    KickTarget, LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech,
+    Stats, Time,
 };
 
 use super::{Input, START};
@@ -386,9 +386,9 @@ impl<A: App + Default> World<A> {
             2 => OperatorCommand::Publish { lobby, payload },
             3 => OperatorCommand::Send { user, payload },
             4 => OperatorCommand::Ping { user, timeout: Duration::from_secs(1) },
-            5 => OperatorCommand::Kick { whom: Whom::User(user), reconnect: true },
-            6 => OperatorCommand::Kick { whom: Whom::Lobby(lobby), reconnect: false },
-            7 => OperatorCommand::Kick { whom: Whom::Everybody, reconnect: true },
+            5 => OperatorCommand::Kick { whom: KickTarget::User(user), reconnect: true },
+            6 => OperatorCommand::Kick { whom: KickTarget::Lobby(lobby), reconnect: false },
+            7 => OperatorCommand::Kick { whom: KickTarget::Everybody, reconnect: true },
             8 => OperatorCommand::Lock { lobby, locked: input.below(2) == 0 },
             _ => OperatorCommand::Close { lobby },
         };

@@ -7,24 +7,24 @@ use log::{debug, info};
 use super::core::{AppEvent, Core};
 use super::drain::shutting_down;
 use super::member::{Member, Speech};
-use super::slot::Standing;
+use super::slot::ConnState;
 use crate::close::CloseReason;
 use crate::wire::frame::Frame;
 use crate::wire::http::Refusal;
 
 impl Core {
     /// Notes why a connection ends. False when it is ending already: the first reason stands.
-    pub(super) fn record_end(&mut self, key: usize, reason: CloseReason) -> bool {
-        self.slots[key].ended.is_none() && self.record_end_of(key, self.member(key).as_ref(), reason)
+    pub(super) fn record_close_reason(&mut self, key: usize, reason: CloseReason) -> bool {
+        self.slots[key].close_reason.is_none() && self.record_close_reason_of(key, self.member(key).as_ref(), reason)
     }
 
     /// The same for a connection that is, or was until now, that of `member`.
-    pub(super) fn record_end_of(&mut self, key: usize, member: Option<&Member>, reason: CloseReason) -> bool {
+    pub(super) fn record_close_reason_of(&mut self, key: usize, member: Option<&Member>, reason: CloseReason) -> bool {
         let slot = &mut self.slots[key];
-        if slot.ended.is_some() {
+        if slot.close_reason.is_some() {
             return false;
         }
-        slot.ended = Some(reason);
+        slot.close_reason = Some(reason);
         self.counters.count_close(reason);
         self.tape.note_end(slot.id, reason);
         let unanswered = slot.health.end_checks();
@@ -49,21 +49,21 @@ impl Core {
     }
 
     /// Gives back the seat, or the promise of one.
-    pub(super) fn vacate(&mut self, key: usize, reason: CloseReason) {
-        match &mut self.slots[key].standing {
-            Standing::Pending(waiting) => {
+    pub(super) fn leave_seat(&mut self, key: usize, reason: CloseReason) {
+        match &mut self.slots[key].state {
+            ConnState::Pending(waiting) => {
                 if let Some(reservation) = waiting.take().and_then(|waiting| waiting.reservation) {
                     self.directory.cancel(reservation, self.now);
                 }
             }
-            Standing::Seated(..) => {
+            ConnState::Seated(..) => {
                 let member = self.member(key).expect("it is seated");
                 let why = reason.leave_reason();
                 self.directory.leave(member.seat_key, why, self.now);
                 self.set_closing(key);
-                self.left(member, why);
+                self.note_left(member, why);
             }
-            Standing::Closing(_) | Standing::Gone => {}
+            ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 
@@ -72,32 +72,32 @@ impl Core {
         self.expiries.remove(&key);
         self.closing_ever += 1;
         self.closing.insert(self.closing_ever, self.slots[key].id);
-        let before = std::mem::replace(&mut self.slots[key].standing, Standing::Closing(self.closing_ever));
-        if let Standing::Pending(waiting) = before {
-            debug_assert!(waiting.is_none(), "vacate() has given the reservation back");
+        let before = std::mem::replace(&mut self.slots[key].state, ConnState::Closing(self.closing_ever));
+        if let ConnState::Pending(waiting) = before {
+            debug_assert!(waiting.is_none(), "leave_seat() has given the reservation back");
             self.pending.remove(&self.slots[key].id.generation());
         }
     }
 
     /// Ends a connection in good order: its seat is free now; goodbye and a close frame follow what is queued. For a reason
     /// that no close frame can carry, the connection is cut off.
-    pub(super) fn end(&mut self, key: usize, reason: CloseReason) {
-        if self.record_end(key, reason) {
-            self.vacate(key, reason);
+    pub(super) fn begin_close(&mut self, key: usize, reason: CloseReason) {
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
             if reason.is_sent() {
-                self.say_goodbye(key, reason);
+                self.send_close(key, reason);
             } else {
-                self.release(key);
+                self.mark_closed(key);
             }
         }
     }
 
     /// Ends a connection whose peer has broken the protocol: what it sends cannot be understood any more, its close frame
     /// neither, so nothing is waited for.
-    pub(super) fn end_broken(&mut self, key: usize, reason: CloseReason) {
-        self.end(key, reason);
-        if !self.slots[key].is_gone() {
-            self.slots[key].wire.finish();
+    pub(super) fn close_after_fault(&mut self, key: usize, reason: CloseReason) {
+        self.begin_close(key, reason);
+        if !self.slots[key].is_closed() {
+            self.slots[key].wire.linger();
             self.set_step(key, self.config.close_timeout);
             self.mark_dirty(key);
         }
@@ -106,23 +106,23 @@ impl Core {
     /// The peer has closed its direction, or its socket failed. What is queued is flushed first, then the socket is dropped:
     /// after a request or a close frame and the end of the stream in one packet, the peer waits for the answer.
     pub(super) fn peer_finished(&mut self, key: usize) {
-        if self.record_end(key, CloseReason::Hangup) {
-            self.vacate(key, CloseReason::Hangup);
+        if self.record_close_reason(key, CloseReason::Hangup) {
+            self.leave_seat(key, CloseReason::Hangup);
         }
         let slot = &mut self.slots[key];
         if slot.wire.outbox().is_none() {
-            self.release(key);
-        } else if !slot.wire.has_parted() {
-            slot.wire.part();
+            self.mark_closed(key);
+        } else if !slot.wire.is_close_complete() {
+            slot.wire.complete_close();
             self.set_step(key, self.config.close_timeout);
             self.mark_dirty(key);
         }
     }
 
     /// Answers a request with an HTTP status, and ends the connection.
-    pub(super) fn end_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
-        if self.record_end(key, reason) {
-            self.vacate(key, reason);
+    pub(super) fn close_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
             self.refuse_http(key, refusal);
         }
     }
@@ -134,7 +134,7 @@ impl Core {
         self.mark_dirty(key);
     }
 
-    pub(super) fn say_goodbye(&mut self, key: usize, reason: CloseReason) {
+    pub(super) fn send_close(&mut self, key: usize, reason: CloseReason) {
         let slot = &mut self.slots[key];
         if !slot.wire.is_open() {
             let refusal = match reason {
@@ -169,7 +169,7 @@ impl Core {
         let too_much = slot.lingered as usize > self.config.max_linger_bytes.0;
         if too_much {
             debug!("conn={} cut off: it went on sending", slot.id);
-            self.release(key);
+            self.mark_closed(key);
         }
         too_much
     }
@@ -181,17 +181,17 @@ impl Core {
     /// bytes, `is_last` is false and the end is as after a fault: what a socket has received unread when it is dropped turns
     /// into a reset. Of what is still on its way nobody can know; whoever sends it breaks the protocol.
     pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>, is_last: bool) {
-        if self.record_end(key, CloseReason::PeerClosed) {
-            self.vacate(key, CloseReason::PeerClosed);
+        if self.record_close_reason(key, CloseReason::PeerClosed) {
+            self.leave_seat(key, CloseReason::PeerClosed);
             if let Some(answer) = answer {
                 self.slots[key].wire.outbox_mut(&mut self.outboxes).push(answer.into_bytes(), false);
             }
         }
         let wire = &mut self.slots[key].wire;
         if is_last {
-            wire.part();
+            wire.complete_close();
         } else {
-            wire.finish();
+            wire.linger();
         }
         self.set_step(key, self.config.close_timeout);
         self.mark_dirty(key);

@@ -31,7 +31,7 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, Authorization, Context, Member, Message, Reject, Request, Speech};
+use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Reject, Request};
 
 #[path = "common/each.rs"]
 mod bencher;
@@ -44,7 +44,7 @@ use common::Crowd;
 struct Silent;
 
 impl App for Silent {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)

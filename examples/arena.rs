@@ -16,8 +16,8 @@ use std::thread;
 use lobbyd::journal::{Replay, Step};
 use lobbyd::net::{Server, open_journal};
 use lobbyd::{
-    App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Random, Reject, Request,
-    SeatId, Speech, Tick,
+    App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
+    Request, SeatId, Tick,
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ struct Arena {
 }
 
 impl App for Arena {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -176,7 +176,7 @@ fn set(config: &mut Config, flag: &str, value: &str) -> Result<(), String> {
 /// Answers every request with the page. That will do for trying out.
 fn serve(page: &TcpListener) {
     let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-RotateHint: {}\r\nConnection: close\r\n\r\n{PAGE}",
         PAGE.len()
     );
     for mut browser in page.incoming().flatten() {
@@ -256,7 +256,7 @@ mod tests {
     struct Forgetful(Arena);
 
     impl App for Forgetful {
-        const SPEECH: Speech = Arena::SPEECH;
+        const PROTOCOL: Protocol = Arena::PROTOCOL;
         fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             self.0.authorize(cx, request)
         }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use lobbyd::net::{Server, Status};
-use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, Limit, Member, Message, Request, Speech};
+use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, Limit, Member, Message, Protocol, Request};
 
 /// Where everybody stands on a line. Members say `left` and `right`; every frame everybody is told the positions.
 #[derive(Default)]
@@ -16,7 +16,7 @@ struct Arena {
 }
 
 impl App for Arena {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)

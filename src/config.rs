@@ -234,21 +234,21 @@ config! {
     max_lifetime: Switch<Duration> = "off";
     /// How long a connection may outlive its token; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
-    /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
-    max_header_bytes: Bytes = "8KiB";
+    /// ByteSize of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
+    max_header_bytes: ByteSize = "8KiB";
     /// Header lines of a request; more is answered with HTTP status 431.
     max_headers: u32 = "64";
 
-    /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
-    max_message_bytes: Bytes = "64KiB";
+    /// ByteSize of one message, however it is fragmented; a larger one is closed with 1009.
+    max_message_bytes: ByteSize = "64KiB";
     /// Frames of one message; more are closed with 1008.
     max_fragments: u32 = "65536";
-    /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
-    max_outbound_bytes: Bytes = "256KiB";
-    /// Bytes queued above which the application is told of pressure.
-    outbound_high_mark: Bytes = "64KiB";
-    /// Bytes queued at which the application is told that the pressure is over.
-    outbound_low_mark: Bytes = "16KiB";
+    /// ByteSize queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
+    max_outbound_bytes: ByteSize = "256KiB";
+    /// ByteSize queued above which the application is told of pressure.
+    outbound_high_mark: ByteSize = "64KiB";
+    /// ByteSize queued at which the application is told that the pressure is over.
+    outbound_low_mark: ByteSize = "16KiB";
     /// Messages per second of one connection, unless its identity has a rate of its own; more get `error rate_limited`.
     messages_per_second: Limit = "60";
     /// Messages at once of one connection.
@@ -257,13 +257,13 @@ config! {
     user_messages_per_second: PerUser<Limit> = "same";
     /// Messages at once of one user; `same` as one connection.
     user_message_burst: PerUser<u32> = "same";
-    /// Bytes per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
+    /// ByteSize per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
     bytes_per_second: Limit = "65536";
-    /// Bytes at once of one connection.
+    /// ByteSize at once of one connection.
     byte_burst: u32 = "131072";
-    /// Bytes per second of one user, over all its connections and across reconnects; `same` as one connection.
+    /// ByteSize per second of one user, over all its connections and across reconnects; `same` as one connection.
     user_bytes_per_second: PerUser<Limit> = "same";
-    /// Bytes at once of one user; `same` as one connection.
+    /// ByteSize at once of one user; `same` as one connection.
     user_byte_burst: PerUser<u32> = "same";
     /// Pings, pongs and `health_pong`s per second of one connection.
     control_per_second: Limit = "20";
@@ -279,8 +279,8 @@ config! {
     flush: Flush = "turn";
     /// Late ticks that are made up for before the one that is due; older ones are skipped.
     max_catch_up_ticks: u32 = "5";
-    /// Bytes of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
-    max_inbox_bytes: Bytes = "64KiB";
+    /// ByteSize of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
+    max_inbox_bytes: ByteSize = "64KiB";
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
     /// Members up to which a lobby's presence is listed; above it only their number is told.
@@ -300,8 +300,8 @@ config! {
     close_timeout: Duration = "2s";
     /// Time to read and drop what a peer still sends after the last byte to it, so that no reset eats the close frame.
     linger_timeout: Duration = "1s";
-    /// Bytes read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
-    max_linger_bytes: Bytes = "1MiB";
+    /// ByteSize read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
+    max_linger_bytes: ByteSize = "1MiB";
     /// Time to say goodbye to everybody at the end; what is left then is cut off.
     drain_deadline: Duration = "30s";
     /// Members told goodbye at once when many are: at the end, or because an operator kicks them all.
@@ -314,15 +314,15 @@ config! {
     /// Sockets read in one turn of the loop, of those who say little, and of those who have just come; the rest wait.
     events_per_turn: u32 = "1024";
     /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next. Those who say little have four times as much.
-    work_per_turn: Bytes = "2MiB";
+    work_per_turn: ByteSize = "2MiB";
     /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
-    work_per_receive: Bytes = "64KiB";
+    work_per_receive: ByteSize = "64KiB";
     /// Turns for which a due timer waits while its connection has input that was not read yet.
     max_deferred_turns: u32 = "1000";
     /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.
-    receive_buffer_bytes: Bytes = "64KiB";
+    receive_buffer_bytes: ByteSize = "64KiB";
     /// What the kernel keeps of each connection until it is read; `off` leaves it to the kernel, which may keep some megabytes.
-    socket_receive_bytes: Switch<Bytes> = "128KiB";
+    socket_receive_bytes: Switch<ByteSize> = "128KiB";
     /// Commands from other threads that may wait; a further one is returned to its sender.
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
@@ -330,7 +330,7 @@ config! {
     /// Where everything that enters the server is recorded, to be replayed: segments of this name with `.000001` and so on behind it.
     journal: Switch<PathBuf> = "off";
     /// Size at which a new segment of the journal begins. Those before one that begins with nobody there can be deleted.
-    journal_max_bytes: Switch<Bytes> = "off";
+    journal_max_bytes: Switch<ByteSize> = "off";
     /// Whether the journal is on the disk, and not only with the operating system, before what follows from it goes out.
     journal_sync: bool = "off";
     /// What happens when the journal cannot be written: the server ends (`stop`), or goes on without (`continue`).
@@ -392,16 +392,16 @@ fn is_loopback(authority: &str) -> bool {
 
 /// A number of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Bytes(pub usize);
+pub struct ByteSize(pub usize);
 
-impl Bytes {
+impl ByteSize {
     /// `n` times 1024 bytes.
-    pub const fn kib(n: usize) -> Bytes {
-        Bytes(n.saturating_mul(1024))
+    pub const fn kib(n: usize) -> ByteSize {
+        ByteSize(n.saturating_mul(1024))
     }
 }
 
-impl fmt::Display for Bytes {
+impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             n if n != 0 && n % (1 << 20) == 0 => write!(f, "{}MiB", n >> 20),
@@ -583,7 +583,7 @@ impl Config {
             "must be from 4KiB to 1GiB, or off".into(),
         );
         require(
-            self.journal.is_none() || self.receive_buffer_bytes <= Bytes(16 << 20),
+            self.journal.is_none() || self.receive_buffer_bytes <= ByteSize(16 << 20),
             "receive_buffer_bytes",
             "must be at most 16MiB while a journal is written".into(),
         );
@@ -598,7 +598,7 @@ impl Config {
                 .into(),
         );
         require(
-            self.journal_max_bytes.is_none_or(|max| max >= Bytes::kib(16)),
+            self.journal_max_bytes.is_none_or(|max| max >= ByteSize::kib(16)),
             "journal_max_bytes",
             "must be at least 16KiB, or off: what each segment begins with takes some of it".into(),
         );
@@ -767,7 +767,7 @@ impl Config {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
 
-    /// Bytes of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
+    /// ByteSize of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
     ///
     /// `None` when a limit that matters is `unlimited`. The kernel's own buffers are not included; on Linux each
     /// socket may take up to `tcp_rmem[2] + tcp_wmem[2]` more.
@@ -835,7 +835,8 @@ mod tests {
     #[test]
     fn the_worst_case_of_memory_grows_with_its_limits_and_never_wraps() {
         let with = |max_connections, max_outbound_bytes| {
-            let config = Config { max_connections, max_outbound_bytes: Bytes(max_outbound_bytes), ..Config::default() };
+            let config =
+                Config { max_connections, max_outbound_bytes: ByteSize(max_outbound_bytes), ..Config::default() };
             config.worst_case_memory().expect("nothing is unlimited")
         };
         let usual = with(Limit::at_most(500), 1 << 18);
@@ -848,7 +849,7 @@ mod tests {
     fn all_problems_are_named_at_once() {
         let config = Config {
             pong_timeout: Duration::from_secs(40),
-            max_outbound_bytes: Bytes(1000),
+            max_outbound_bytes: ByteSize(1000),
             max_pending: 0,
             ..Config::default()
         };

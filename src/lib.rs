@@ -45,18 +45,20 @@ pub mod sim;
 
 pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
 pub use config::{
-    Bytes, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
+    ByteSize, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
 };
 pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
-pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance};
+pub use engine::member::{
+    Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
+};
 pub use engine::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
 pub use engine::stats::{Counters, Stats};
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
-pub use engine::{Engine, Full, Start, Taken};
+pub use engine::{Consumed, Engine, Full, Start};
 pub use id::{ConnId, SeatId};
 pub use lobby::{is_lobby_code, is_user_id};
 pub use random::Random;

@@ -11,7 +11,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command};
-use lobbyd::apps::{Auth, Contained, Echo, Relay, Tokens, Verbatim};
+use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
 use lobbyd::net::{Error, Server, Status, read_file};
 use lobbyd::{App, Config, DrainTotals};
 use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
@@ -47,9 +47,9 @@ fn main() -> ExitCode {
     }
     options.warnings.iter().for_each(|warning| warn!("{warning}"));
     match options.app_word.as_str() {
-        "relay" => run_contained(&options, Relay::new(options.auth.clone())),
-        "verbatim" => run_contained(&options, Verbatim::new(options.auth.clone())),
-        "echo" => run_contained(&options, Echo),
+        "relay" => run_app(&options, Relay::new(options.auth.clone())),
+        "verbatim" => run_app(&options, Verbatim::new(options.auth.clone())),
+        "echo" => run_app(&options, Echo),
         other => unreachable!("the parser knows no app {other}"),
     }
 }
@@ -246,13 +246,13 @@ fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     let modules = options.modules.iter();
     let logger = modules.fold(logger, |logger, (module, level)| logger.with_module_level(module, *level));
     log::set_max_level(logger.max_level());
-    log::set_boxed_logger(Box::new(Unshaken(logger)))
+    log::set_boxed_logger(Box::new(NonPanickingLog(logger)))
 }
 
 /// A full disk or a reader that is gone costs log lines, not members: the logger panics when it cannot write.
-struct Unshaken(simple_logger::SimpleLogger);
+struct NonPanickingLog(simple_logger::SimpleLogger);
 
-impl Log for Unshaken {
+impl Log for NonPanickingLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         self.0.enabled(metadata)
     }
@@ -266,8 +266,8 @@ impl Log for Unshaken {
     }
 }
 
-fn run_contained<A: App>(options: &Options, app: A) -> ExitCode {
-    if options.contains_panics { run(options, Contained::new(app)) } else { run(options, app) }
+fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
+    if options.contains_panics { run(options, CatchPanics::new(app)) } else { run(options, app) }
 }
 
 fn run<A: App>(options: &Options, app: A) -> ExitCode {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lobbyd::apps::{Echo, Relay, Verbatim};
-use lobbyd::journal::{Event, Failure, Fault, Replay, Step, Summary};
+use lobbyd::journal::{Failure, Fault, Replay, Step, Summary, TraceEvent};
 use lobbyd::net::open_journal;
 use lobbyd::{App, Time};
 
@@ -141,7 +141,7 @@ fn replay_all<A: App, R: Read>(matches: &ArgMatches, mut replay: Replay<A, R>) -
     let filter = matches.get_flag("print").then(|| Filter::of(matches));
     let stop_at = matches.get_one::<u64>("stop-at").copied();
     if filter.is_some() {
-        replay.narrate();
+        replay.trace_events();
     }
     loop {
         let step = replay.step();
@@ -189,7 +189,7 @@ impl Filter {
         }
     }
 
-    fn shows(&self, event: &Event) -> bool {
+    fn shows(&self, event: &TraceEvent) -> bool {
         (self.from..self.until).contains(&event.at)
             && self.lobby.as_ref().is_none_or(|lobby| event.lobby.as_ref() == Some(lobby))
             && self.user.as_ref().is_none_or(|user| event.user.as_ref() == Some(user))

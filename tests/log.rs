@@ -5,13 +5,13 @@ use std::net::TcpStream;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lobbyd::admin::Desk;
+use lobbyd::admin::AdminConns;
 use lobbyd::apps::{Auth, Relay, Tokens};
 use lobbyd::net::{Handle, Server};
 use lobbyd::sim::wire;
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, Engine, Flow, Identity, Member, Message, Reject, Request,
-    Speech, Start, Time,
+    App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Flow, Identity, Member, Message, Protocol,
+    Reject, Request, Start, Time,
 };
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -41,7 +41,7 @@ const SAID: &str = "said-in-confidence";
 struct Knowing;
 
 impl App for Knowing {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         // An application may log the request: its form leaves the token out.
@@ -75,7 +75,7 @@ fn settle<A: App>(engine: &mut Engine<A>) -> usize {
 
 /// Everything that is read, decided and refused, with tokens in all places and messages of all kinds.
 fn sessions_of_an_engine() {
-    let config = Config { max_message_bytes: Bytes(2000), token_grace: Duration::ZERO, ..Config::default() };
+    let config = Config { max_message_bytes: ByteSize(2000), token_grace: Duration::ZERO, ..Config::default() };
     let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
@@ -92,7 +92,7 @@ fn sessions_of_an_engine() {
         ("/ws/no%20code?token=tok-4f1c", &[]),
         ("/ws/chess?token=tok-4f1c%zz", &[]),
         ("/ws/chess?token=tok-4f1c", &["Origin: http://evil.example"]),
-        ("/ws/chess?token=tok-4f1c", &["Content-Length: 5"]),
+        ("/ws/chess?token=tok-4f1c", &["Content-RotateHint: 5"]),
         ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
         ("/ws/chess?token=tok-4f1c", &[" folded"]),
         ("http://a/ws/chess?token=tok-4f1c", &[header]),
@@ -221,7 +221,7 @@ fn sessions_of_hostile_strangers() {
         settle(&mut engine);
     }
     // And an operator's port, which others may reach too.
-    let mut desk = Desk::new(&config, None);
+    let mut desk = AdminConns::new(&config, None);
     for path in [
         format!("/{HOSTILE}"),
         format!("/users/{name}/kick"),
@@ -231,7 +231,7 @@ fn sessions_of_hostile_strangers() {
         for method in ["GET", "POST", "\u{1b}[1m"] {
             let client = desk.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
             let head = format!("{method} {} HTTP/1.1\r\nHost: localhost:9002\r\n", path.replace(' ', ""));
-            let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
+            let body = "Content-Type: application/json\r\nContent-RotateHint: 2\r\n\r\n{}";
             desk.handle_bytes(client, format!("{head}{body}").as_bytes());
             desk.work(now, &mut engine);
             let answer = desk.pending(client).len();

@@ -7,7 +7,7 @@ use crate::wire::http::head_end;
 
 /// A complete request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
+pub(super) struct HttpRequest<'a> {
     pub(super) method: &'a str,
     /// As it stands in the request line, percent-encoding and all.
     pub(super) path: &'a str,
@@ -29,11 +29,11 @@ pub(super) struct Headers<'a> {
 
 /// What stands at the front of the received bytes.
 #[derive(Debug)]
-pub(super) enum Front<'a> {
+pub(super) enum Parsed<'a> {
     /// Not yet a whole request. `expects_continue` when the client waits to be told to send the body.
-    Part { expects_continue: bool },
+    PageQuery { expects_continue: bool },
     /// A request, and its length.
-    Whole(Request<'a>, usize),
+    Whole(HttpRequest<'a>, usize),
     /// Nothing that can be understood: the answer, after which the connection ends.
     Bad(Answer),
 }
@@ -67,17 +67,17 @@ impl Answer {
         let phrase = match status {
             200 => "OK",
             202 => "Accepted",
-            400 => "Bad Request",
+            400 => "Bad HttpRequest",
             401 => "Unauthorized",
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
-            408 => "Request Timeout",
+            408 => "HttpRequest Timeout",
             409 => "Conflict",
-            411 => "Length Required",
+            411 => "RotateHint Required",
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
-            431 => "Request Header Fields Too Large",
+            431 => "HttpRequest Header Fields Too Large",
             503 => "Service Unavailable",
             _ => "Refused",
         };
@@ -85,7 +85,7 @@ impl Answer {
         let length = body.len() + 1;
         out.extend_from_slice(
             format!(
-                "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+                "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-RotateHint: {length}\r\n\
                  Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
             )
             .as_bytes(),
@@ -109,21 +109,21 @@ pub(super) struct Bounds {
 const HEADERS: usize = 256;
 
 /// Reads what stands at the front of `bytes`.
-pub(super) fn read<'a>(bytes: &'a [u8], bounds: Bounds) -> Front<'a> {
+pub(super) fn read<'a>(bytes: &'a [u8], bounds: Bounds) -> Parsed<'a> {
     match try_read(bytes, bounds) {
         Ok(front) => front,
-        Err(answer) => Front::Bad(answer),
+        Err(answer) => Parsed::Bad(answer),
     }
 }
 
-fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
+fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
     let bad = |message: &str| Answer::error(400, "bad_request", message);
     let head = head_end(bytes, 0, bounds.max_head).map_err(|refusal| bad(refusal.sentence()))?;
     let Some(head) = head else {
         if bytes.len() > bounds.max_head {
             return Err(Answer::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
         }
-        return Ok(Front::Part { expects_continue: false });
+        return Ok(Parsed::PageQuery { expects_continue: false });
     };
     let mut places: [Header<'a>; HEADERS] = [httparse::EMPTY_HEADER; HEADERS];
     let mut parsed = httparse::Request::new(&mut places[..bounds.max_headers.min(HEADERS)]);
@@ -136,14 +136,14 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
     }
     let lines: &[Header<'a>] = parsed.headers;
     if once(lines, "transfer-encoding")?.is_some() {
-        return Err(Answer::error(411, "length_required", "send a Content-Length, not chunks"));
+        return Err(Answer::error(411, "length_required", "send a Content-RotateHint, not chunks"));
     }
     let length = match once(lines, "content-length")? {
         None => 0,
         Some(text) if !text.is_empty() && text.len() <= 9 && text.bytes().all(|c| c.is_ascii_digit()) => {
             text.parse().expect("nine digits")
         }
-        Some(_) => return Err(bad("Content-Length must be a number of bytes")),
+        Some(_) => return Err(bad("Content-RotateHint must be a number of bytes")),
     };
     if length > bounds.max_body {
         let message =
@@ -152,7 +152,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
     }
     if bytes.len() < head + length {
         let expects_continue = once(lines, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        return Ok(Front::Part { expects_continue: expects_continue && bytes.len() == head });
+        return Ok(Parsed::PageQuery { expects_continue: expects_continue && bytes.len() == head });
     }
     let target = parsed.path.unwrap_or_default();
     if !target.starts_with('/') {
@@ -167,7 +167,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
         authorization: once(lines, "authorization")?,
         content_type: once(lines, "content-type")?,
     };
-    let request = Request {
+    let request = HttpRequest {
         method: parsed.method.unwrap_or_default(),
         path,
         query,
@@ -175,7 +175,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Front<'a>, Answer> {
         body: &bytes[head..head + length],
         keep_alive: parsed.version == Some(1) && !closes,
     };
-    Ok(Front::Whole(request, head + length))
+    Ok(Parsed::Whole(request, head + length))
 }
 
 /// The value of a header that stands there once or not at all.

@@ -23,8 +23,8 @@ use slab::Slab;
 
 use self::guard::Guard;
 pub use self::guard::Token;
-use self::http::{Answer, Bounds, Front, Request};
-use self::routes::{Ask, Outcome};
+use self::http::{Answer, Bounds, HttpRequest, Parsed};
+use self::routes::{AdminRequest, Outcome};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -36,12 +36,12 @@ const ENVELOPE_BYTES: usize = 1024;
 /// Answers operators. See the [module's documentation](self).
 ///
 /// ```
-/// use lobbyd::admin::Desk;
+/// use lobbyd::admin::AdminConns;
 /// use lobbyd::apps::Relay;
 /// use lobbyd::{Config, Engine, Start, Time};
 ///
 /// let config = Config { admin: Some("127.0.0.1:9002".parse().unwrap()), ..Config::default() };
-/// let mut desk = Desk::new(&config, None);
+/// let mut desk = AdminConns::new(&config, None);
 /// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Relay::default());
 ///
 /// let client = desk.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
@@ -50,7 +50,7 @@ const ENVELOPE_BYTES: usize = 1024;
 /// assert!(desk.pending(client).ends_with(b"\r\n\r\n{\"status\":\"ready\"}\n"));
 /// ```
 #[derive(Debug)]
-pub struct Desk {
+pub struct AdminConns {
     guard: Guard,
     bounds: Bounds,
     max_clients: usize,
@@ -94,10 +94,10 @@ enum State {
     Gone,
 }
 
-impl Desk {
+impl AdminConns {
     /// A desk without clients. `config.admin` says under which address it is known.
-    pub fn new(config: &Config, token: Option<Token>) -> Desk {
-        Desk {
+    pub fn new(config: &Config, token: Option<Token>) -> AdminConns {
+        AdminConns {
             guard: Guard::new(config, token),
             bounds: Bounds {
                 max_head: config.max_header_bytes.0,
@@ -218,7 +218,7 @@ impl Desk {
                 client.answer(&routes::pinged(&report), true, keep_alive, now + self.timeout);
             }
         }
-        let Desk { guard, bounds, clients, timeout, .. } = self;
+        let AdminConns { guard, bounds, clients, timeout, .. } = self;
         for (_, client) in clients {
             if std::mem::take(&mut client.has_new_input) {
                 client.work(now, engine, guard, *bounds, now + *timeout);
@@ -287,15 +287,15 @@ impl Client {
         match http::read(&input, bounds) {
             _ if input.is_empty() && self.ended => self.state = State::Gone,
             _ if input.is_empty() => {}
-            Front::Part { .. } if self.ended => self.state = State::Gone,
-            Front::Part { expects_continue } => {
+            Parsed::PageQuery { .. } if self.ended => self.state = State::Gone,
+            Parsed::PageQuery { expects_continue } => {
                 if expects_continue && !std::mem::replace(&mut self.continued, true) {
                     self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
                 self.input = input;
             }
-            Front::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
-            Front::Whole(request, length) => {
+            Parsed::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
+            Parsed::Whole(request, length) => {
                 self.continued = false;
                 self.serve(now, engine, guard, &request, deadline);
                 self.input = input[length..].to_vec();
@@ -308,7 +308,7 @@ impl Client {
         now: Time,
         engine: &mut Engine<A>,
         guard: &Guard,
-        request: &Request<'_>,
+        request: &HttpRequest<'_>,
         deadline: Time,
     ) {
         let ask = guard.check_source(request.headers).and_then(|()| {
@@ -318,14 +318,14 @@ impl Client {
             }
             routes::read(request)
         });
-        let (is_read, is_command) = (ask.is_ok(), matches!(ask, Ok(Ask::Do(_))));
+        let (is_read, is_command) = (ask.is_ok(), matches!(ask, Ok(AdminRequest::Do(_))));
         let outcome = match ask {
             Ok(ask) => routes::carry_out(engine, now, ask),
             Err(answer) => Outcome::Answer(answer),
         };
         match outcome {
             Outcome::Answer(answer) => {
-                let Request { method, path, .. } = request;
+                let HttpRequest { method, path, .. } = request;
                 // A path that means nothing may hold anything, even the token. Any other may hold names of any UTF-8.
                 let path = if is_read { path } else { "-" }.escape_debug();
                 if is_command {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::http::{Answer, Request};
+use super::http::{Answer, HttpRequest};
 use super::json::{Object, millis};
 use crate::close::{CloseReason, Reject};
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ use crate::engine::drain::DrainTotals;
 use crate::engine::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
-use crate::engine::tape::Recording;
+use crate::engine::recording::Recording;
 use crate::engine::tick::{ClockCommand, ClockView, TickStats};
 use crate::number::integer;
 use crate::time::Time;
@@ -30,19 +30,19 @@ const MAX_PING: u64 = 60_000;
 
 /// What an operator asks.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum AdminRequest {
     Live,
     Ready,
     Stats,
-    Lobbies(Part),
-    Lobby(String, Part),
-    User(String, Part),
+    Lobbies(PageQuery),
+    Lobby(String, PageQuery),
+    User(String, PageQuery),
     Do(OperatorCommand),
 }
 
 /// Which part of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
+pub(super) struct PageQuery {
     limit: usize,
     after: Option<u64>,
 }
@@ -53,7 +53,7 @@ pub(super) fn needs_no_token(path: &str) -> bool {
 }
 
 /// Reads a request.
-pub(super) fn read(request: &Request<'_>) -> Result<Ask, Answer> {
+pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, Answer> {
     let segments: Option<Vec<Cow<'_, str>>> =
         request.path[1..].split('/').map(|segment| percent_decode(segment, false)).collect();
     let segments = segments.ok_or_else(|| bad("the path is not properly percent-encoded UTF-8"))?;
@@ -72,21 +72,21 @@ pub(super) fn read(request: &Request<'_>) -> Result<Ask, Answer> {
     }
 }
 
-fn question(segments: &[&str], query: &str) -> Result<Ask, Answer> {
+fn question(segments: &[&str], query: &str) -> Result<AdminRequest, Answer> {
     let part = part(query)?;
     Ok(match *segments {
-        ["health", "live"] => Ask::Live,
-        ["health", "ready"] => Ask::Ready,
-        ["stats"] => Ask::Stats,
-        ["lobbies"] => Ask::Lobbies(part),
-        ["lobbies", code] => Ask::Lobby(code.into(), part),
-        ["users", user] => Ask::User(user.into(), part),
+        ["health", "live"] => AdminRequest::Live,
+        ["health", "ready"] => AdminRequest::Ready,
+        ["stats"] => AdminRequest::Stats,
+        ["lobbies"] => AdminRequest::Lobbies(part),
+        ["lobbies", code] => AdminRequest::Lobby(code.into(), part),
+        ["users", user] => AdminRequest::User(user.into(), part),
         _ => unreachable!("read() knows what is a question"),
     })
 }
 
-fn part(query: &str) -> Result<Part, Answer> {
-    let mut part = Part { limit: DEFAULT_LIMIT, after: None };
+fn part(query: &str) -> Result<PageQuery, Answer> {
+    let mut part = PageQuery { limit: DEFAULT_LIMIT, after: None };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
             Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => part.limit = limit as usize,
@@ -99,7 +99,7 @@ fn part(query: &str) -> Result<Part, Answer> {
     Ok(part)
 }
 
-fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
+fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest, Answer> {
     // A page of another origin cannot send this type without asking first, which is never allowed.
     let media_type = request.headers.content_type.and_then(|value| value.split(';').next());
     if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json")) {
@@ -140,7 +140,7 @@ fn command(segments: &[&str], request: &Request<'_>) -> Result<Ask, Answer> {
         _ => unreachable!("read() knows what is a command"),
     };
     fields.end()?;
-    Ok(Ask::Do(command))
+    Ok(AdminRequest::Do(command))
 }
 
 /// The fields of a request's body that have not been asked for.
@@ -204,18 +204,18 @@ pub(super) enum Outcome {
 }
 
 /// Does what is asked.
-pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: Ask) -> Outcome {
+pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: AdminRequest) -> Outcome {
     let answer = match ask {
-        Ask::Live => Answer::new(200, Object::new().string("status", "live")),
-        Ask::Ready if engine.is_draining() => Answer::new(503, Object::new().string("status", "draining")),
-        Ask::Ready => Answer::new(200, Object::new().string("status", "ready")),
-        Ask::Stats => stats(engine, now),
-        Ask::Lobbies(Part { limit, after }) => {
+        AdminRequest::Live => Answer::new(200, Object::new().string("status", "live")),
+        AdminRequest::Ready if engine.is_draining() => Answer::new(503, Object::new().string("status", "draining")),
+        AdminRequest::Ready => Answer::new(200, Object::new().string("status", "ready")),
+        AdminRequest::Stats => stats(engine, now),
+        AdminRequest::Lobbies(PageQuery { limit, after }) => {
             let Page { items, next } = engine.lobbies(after, limit);
             let lobbies = items.iter().map(|view| lobby(Object::new(), view));
             Answer::new(200, Object::new().array("lobbies", lobbies).optional("next", next))
         }
-        Ask::Lobby(code, Part { limit, after }) => match engine.lobby(&code) {
+        AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
             Some(view) => {
                 let Page { items, next } = engine.lobby_members(&code, after, limit);
@@ -223,7 +223,7 @@ pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: Ask) -> 
                 Answer::new(200, lobby(Object::new(), &view).array("users", users).optional("next", next))
             }
         },
-        Ask::User(user, Part { limit, after }) => {
+        AdminRequest::User(user, PageQuery { limit, after }) => {
             let Page { items, next } = engine.user_seats(&user, after, limit);
             if items.is_empty() && after.is_none() {
                 refused(OperatorRefusal::NoSuchUser)
@@ -232,7 +232,7 @@ pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: Ask) -> 
                 Answer::new(200, Object::new().string("user", &user).array("seats", seats).optional("next", next))
             }
         }
-        Ask::Do(command) => match engine.handle_operator(now, command) {
+        AdminRequest::Do(command) => match engine.handle_operator(now, command) {
             Ok(OperatorAnswer::Pinged(ticket)) => return Outcome::Later(ticket),
             Ok(done) => done_as(done),
             Err(refusal) => refused(refusal),

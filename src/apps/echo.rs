@@ -1,4 +1,4 @@
-use crate::{App, Authorization, Context, Member, Message, Request, Route, Speech};
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request, Route};
 
 /// Sends every message back to where it came from, on any path and for anybody. For trying a client out, and for
 /// conformance tests.
@@ -8,7 +8,7 @@ use crate::{App, Authorization, Context, Member, Message, Request, Route, Speech
 pub struct Echo;
 
 impl App for Echo {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn route(&self, request: &Request<'_>) -> Route {
         Route::Lobby(name(request))

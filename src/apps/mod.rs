@@ -1,13 +1,13 @@
 //! The stock applications, written against the public [`App`](crate::App) trait like anybody's.
 
 mod auth;
-mod contained;
+mod catch_panics;
 mod echo;
 mod relay;
 mod verbatim;
 
 pub use auth::{Auth, Tokens};
-pub use contained::Contained;
+pub use catch_panics::CatchPanics;
 pub use echo::Echo;
 pub use relay::Relay;
 pub use verbatim::Verbatim;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use log::info;
 
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
+use crate::{App, Authorization, Context, Frame, Member, Message, Protocol, Request};
 
 /// A lobby as most want it: the JSON protocol, whose `broadcast` and `direct` the engine serves, and everything else
 /// passed on to the other members.
@@ -23,7 +23,7 @@ impl Relay {
 }
 
 impl App for Relay {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(request)

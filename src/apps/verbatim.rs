@@ -1,5 +1,5 @@
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Member, Message, Request, Speech};
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// Passes every message on to the rest of the lobby, unchanged and unread. Says nothing of its own.
 ///
@@ -17,7 +17,7 @@ impl Verbatim {
 }
 
 impl App for Verbatim {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(request)

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{Bytes, DuplicateLogin, Flush, Limit, OnJournalError, Origins, PerUser, Secrets, Switch};
+use super::{ByteSize, DuplicateLogin, Flush, Limit, OnJournalError, Origins, PerUser, Secrets, Switch};
 
 /// How a field is written as text.
 pub(super) trait Value: Sized {
@@ -38,7 +38,7 @@ impl Value for Limit {
     }
 }
 
-impl Value for Bytes {
+impl Value for ByteSize {
     fn parse(text: &str) -> Result<Self, String> {
         let (digits, unit) = match text.strip_suffix("KiB") {
             Some(digits) => (digits, 1 << 10),
@@ -50,7 +50,7 @@ impl Value for Bytes {
         let count: Option<usize> = digits.trim_end().parse().ok();
         count
             .and_then(|n| n.checked_mul(unit))
-            .map(Bytes)
+            .map(ByteSize)
             .ok_or_else(|| format!("`{text}` is not a size such as 65536, 64KiB or 16MiB"))
     }
 
@@ -278,9 +278,9 @@ mod tests {
         check_text::<Duration>("20", Err(()));
         check_text::<Duration>("-1s", Err(()));
         check_text::<Duration>("18446744073709551615h", Err(()));
-        check_text::<Bytes>("64KiB", Ok("64KiB"));
-        check_text::<Bytes>("1000", Ok("1000"));
-        check_text::<Bytes>("17592186044416MiB", Err(()));
+        check_text::<ByteSize>("64KiB", Ok("64KiB"));
+        check_text::<ByteSize>("1000", Ok("1000"));
+        check_text::<ByteSize>("17592186044416MiB", Err(()));
         check_text::<Limit>("0", Ok("0"));
         check_text::<Limit>("unlimited", Ok("unlimited"));
         check_text::<Limit>("-1", Err(()));

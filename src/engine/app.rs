@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::core::Core;
 pub(crate) use super::member::{
-    Authorization, Exclude, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
+    Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
 use super::stats::Stats;
 use super::tick::Tick;
@@ -23,13 +23,13 @@ use crate::wire::handshake::Request;
 /// as the application reads no clock and draws no randomness but [`Context::now`] and [`Context::random`].
 ///
 /// ```
-/// use lobbyd::{App, Authorization, Context, Frame, Member, Message, Request, Speech};
+/// use lobbyd::{App, Authorization, Context, Frame, Member, Message, Request, Protocol};
 ///
 /// /// Tells everybody in the lobby, the sender too, what was said, in capitals.
 /// struct Shout;
 ///
 /// impl App for Shout {
-///     const SPEECH: Speech = Speech::Opaque;
+///     const PROTOCOL: Protocol = Protocol::Raw;
 ///
 ///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
 ///         Authorization::token_is_user(request)
@@ -45,7 +45,7 @@ use crate::wire::handshake::Request;
 /// ```
 pub trait App {
     /// Whether the engine speaks the JSON protocol with the members, or says nothing of its own.
-    const SPEECH: Speech;
+    const PROTOCOL: Protocol;
 
     /// Which lobby a request is for. By default `/ws/{lobby_code}`. A replay does not call this.
     fn route(&self, request: &Request<'_>) -> Route {
@@ -60,7 +60,7 @@ pub trait App {
     /// A journal holds the answer and no token, so a replay does not call this: nothing but the answer may come of it.
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization;
 
-    /// `who` has a seat. With [`Speech::Json`] it has been sent its `welcome`.
+    /// `who` has a seat. With [`Protocol::Json`] it has been sent its `welcome`.
     fn on_join(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
 
     /// A newer connection of the same user has taken over `who`'s seat; the other members notice nothing.
@@ -68,8 +68,8 @@ pub trait App {
     /// The newer connection knows nothing yet: a game sends it the state of things.
     fn on_rejoin(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
 
-    /// With [`Speech::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
-    fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _what: Utterance<'_>) -> bool {
+    /// With [`Protocol::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
+    fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _what: RelayRequest<'_>) -> bool {
         true
     }
 
@@ -81,13 +81,13 @@ pub trait App {
     /// tick, and not from the order in which packets were read.
     ///
     /// ```
-    /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Speech, Tick};
+    /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Protocol, Tick};
     ///
     /// /// Counts what is said, and tells the sum with every tick.
     /// struct Sum(u64);
     ///
     /// impl App for Sum {
-    ///     const SPEECH: Speech = Speech::Opaque;
+    ///     const PROTOCOL: Protocol = Protocol::Raw;
     ///
     ///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
     ///         Authorization::token_is_user(request)
@@ -242,7 +242,7 @@ impl Context<'_> {
         self.run(|core| core.send_latest_to_conn(conn, key, frame))
     }
 
-    /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
+    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
     ///
     /// In [`App::on_message`], from the member that is heard: the `ack` of its message carries the `seq` of this one, of the
     /// last if there are several.
@@ -253,7 +253,7 @@ impl Context<'_> {
         })
     }
 
-    /// With [`Speech::Json`]: sends `data`, which must be JSON, to everybody in the lobby as a `message` that is `from`
+    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to everybody in the lobby as a `message` that is `from`
     /// nobody (`null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
         self.run(|core| match core.directory().find_lobby(lobby) {
@@ -272,7 +272,7 @@ impl Context<'_> {
         self.run(|core| core.send_to_conn(conn, Outgoing::Frame(frame)))
     }
 
-    /// With [`Speech::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
+    /// With [`Protocol::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
     pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
         let message = message.into();
         self.run(|core| core.set_rejection(reject, message));
@@ -359,7 +359,7 @@ mod tests {
     use std::panic::{self, AssertUnwindSafe};
 
     use super::*;
-    use crate::apps::Contained;
+    use crate::apps::CatchPanics;
     use crate::config::Config;
     use crate::engine::{Engine, Start};
     use crate::sim::wire;
@@ -368,7 +368,7 @@ mod tests {
     struct Caller(fn(&mut Context<'_>));
 
     impl App for Caller {
-        const SPEECH: Speech = Speech::Opaque;
+        const PROTOCOL: Protocol = Protocol::Raw;
 
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
@@ -390,7 +390,7 @@ mod tests {
     #[track_caller]
     fn check(act: fn(&mut Context<'_>), expected: (bool, bool)) {
         let start = Start { unix_micros: 0, seed: 1 };
-        let mut engine = Engine::new(Config::default(), start, Contained::new(Caller(act)));
+        let mut engine = Engine::new(Config::default(), start, CatchPanics::new(Caller(act)));
         let mut enter = |target: &str| {
             let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
             engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(target, &[]));

@@ -14,13 +14,13 @@ use slab::Slab;
 
 use super::drain::{CloseQueue, Drain};
 use super::inbox::Inboxes;
-use super::member::{Identity, Member, Pressure, Speech};
+use super::member::{Identity, Member, Pressure, Protocol};
 use super::operator::Pings;
 use super::origins::LoggedOrigins;
 use super::rates::{Addresses, Rates, network_of};
+use super::recording::RecordMode;
 use super::slot::{ConnState, Slot};
 use super::stats::{Counters, Stats};
-use super::tape::Tape;
 use super::tick::Ticks;
 use super::unread::Unread;
 use super::wheel::TimerWheel;
@@ -49,7 +49,7 @@ pub(crate) enum AppEvent {
 
 pub(crate) struct Core {
     pub(super) config: Config,
-    pub(super) speech: Speech,
+    pub(super) protocol: Protocol,
     pub(super) now: Time,
     /// When timers were last looked at.
     pub(super) looked_at: Time,
@@ -112,13 +112,13 @@ pub(crate) struct Core {
     pub(super) receivers: Vec<u32>,
     pub(super) logged_origins: LoggedOrigins,
     /// Who records or foretells.
-    pub(super) tape: Tape,
+    pub(super) record_mode: RecordMode,
     /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has panicked.
     pub(super) in_call: Cell<bool>,
 }
 
 impl Core {
-    pub(super) fn new(config: Config, speech: Speech, start: Start) -> Core {
+    pub(super) fn new(config: Config, protocol: Protocol, start: Start) -> Core {
         Core {
             directory: Directory::new(&config),
             rates: Rates::new(&config),
@@ -127,7 +127,7 @@ impl Core {
             inboxes: Inboxes::new(&config),
             wheel: TimerWheel::new(config.wheel_granule),
             config,
-            speech,
+            protocol,
             now: Time::ZERO,
             looked_at: Time::ZERO,
             unix_at_zero: start.unix_micros,
@@ -161,7 +161,7 @@ impl Core {
             scratch: Vec::new(),
             receivers: Vec::new(),
             logged_origins: LoggedOrigins::default(),
-            tape: Tape::Off,
+            record_mode: RecordMode::Off,
             in_call: Cell::new(false),
         }
     }
@@ -400,7 +400,7 @@ impl Core {
         if self.slots.is_empty() {
             self.forget_turn();
         }
-        self.tape.forget(id);
+        self.record_mode.forget(id);
         self.note_freed(id);
         Some(id)
     }
@@ -479,7 +479,7 @@ impl Core {
             self.counters.joined += 1;
             self.app_events.push_back(AppEvent::Joined(member.clone()));
         }
-        if self.speech == Speech::Json {
+        if self.protocol == Protocol::Json {
             self.welcome(&member);
         } else {
             // Nobody is told, so everybody counts as told.
@@ -511,7 +511,7 @@ impl Core {
     pub(super) fn note_left(&mut self, member: Member, why: LeaveReason) {
         self.counters.left += 1;
         if self.directory.get_lobby(member.lobby_key).is_some() {
-            if self.speech == Speech::Json && self.draining.is_none() {
+            if self.protocol == Protocol::Json && self.draining.is_none() {
                 self.unflushed_lobbies.push(member.lobby_key);
             } else {
                 self.discard_presence_changes(member.lobby_key);

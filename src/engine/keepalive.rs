@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::core::{AppEvent, Core};
-use super::member::Speech;
+use super::member::Protocol;
 use super::sending::Priority;
 use super::slot::ConnState;
 use crate::close::CloseReason;
@@ -91,9 +91,9 @@ impl Core {
         let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
         self.report_unanswered(key, displaced);
-        match self.speech {
-            Speech::Json => self.health_ping(key, nonce),
-            Speech::Opaque => {
+        match self.protocol {
+            Protocol::Json => self.health_ping(key, nonce),
+            Protocol::Raw => {
                 self.send(key, Outgoing::Ping(&nonce.to_be_bytes()), Priority::Urgent);
             }
         }
@@ -105,7 +105,7 @@ impl Core {
         if let Err(denied) = self.charge_control(key) {
             return self.rate_limited(key, None, denied);
         }
-        if let (Speech::Opaque, Ok(nonce)) = (self.speech, payload.try_into()) {
+        if let (Protocol::Raw, Ok(nonce)) = (self.protocol, payload.try_into()) {
             self.answer_check(key, u64::from_be_bytes(nonce));
         }
     }

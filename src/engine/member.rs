@@ -11,7 +11,7 @@ use crate::wire::handshake::{Request, Subprotocols};
 
 /// What a member wants to say by means of the engine: see [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Utterance<'a> {
+pub enum RelayRequest<'a> {
     /// `data`, as JSON, to everybody else.
     Broadcast {
         /// JSON text.
@@ -28,18 +28,18 @@ pub enum Utterance<'a> {
 
 /// Who speaks the JSON protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speech {
+pub enum Protocol {
     /// The engine welcomes members, tells them who is there, answers the reserved types and says goodbye.
     Json,
     /// The engine says nothing; every message is the application's.
-    Opaque,
+    Raw,
 }
 
-impl Speech {
+impl Protocol {
     pub(super) fn subprotocols(self) -> Subprotocols {
         match self {
-            Speech::Json => Subprotocols::Only(protocol::SUBPROTOCOL),
-            Speech::Opaque => Subprotocols::Any,
+            Protocol::Json => Subprotocols::Only(protocol::SUBPROTOCOL),
+            Protocol::Raw => Subprotocols::Any,
         }
     }
 }
@@ -141,9 +141,9 @@ impl Authorization {
 /// What a member said.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Message<'a> {
-    /// A text message, with [`Speech::Opaque`].
+    /// A text message, with [`Protocol::Raw`].
     Text(&'a str),
-    /// A JSON object whose `type` is not one of the protocol's, with [`Speech::Json`].
+    /// A JSON object whose `type` is not one of the protocol's, with [`Protocol::Json`].
     Json {
         /// Its `type`.
         kind: &'a str,

@@ -17,11 +17,11 @@ pub(crate) mod member;
 pub(crate) mod operator;
 mod origins;
 mod rates;
+pub(crate) mod recording;
+mod requests;
 mod sending;
 mod slot;
-mod speech;
 pub(crate) mod stats;
-pub(crate) mod tape;
 mod teardown;
 pub(crate) mod tick;
 mod unread;
@@ -35,13 +35,13 @@ use std::time::Duration;
 
 use log::debug;
 
-use self::app::{App, Authorization, Context, Identity, Member, Message, Speech};
+use self::app::{App, Authorization, Context, Identity, Member, Message, Protocol};
 use self::core::{AppEvent, Core};
 use self::drain::{DrainTotals, shutting_down};
 use self::inbox::QueuedMessage;
+use self::recording::{Decisions, Destination, Input, RecordMode};
 use self::slot::{ConnState, PendingAuth};
 use self::stats::Stats;
-use self::tape::{Answers, Destination, Input, Tape};
 use self::tick::Ticks;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
@@ -77,7 +77,7 @@ impl std::error::Error for Full {}
 
 /// What [`Engine::handle_bytes_up_to`] made of the bytes it was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Consumed {
     /// So many of them, from the front, were acted on.
     pub bytes: usize,
     /// What that cost, roughly, in bytes: the length of each message, once for itself and once for each frame that it brought
@@ -118,7 +118,7 @@ impl<A: App> Engine<A> {
     ///
     /// `config` should have passed [`Config::check`].
     pub fn new(config: Config, start: Start, app: A) -> Engine<A> {
-        Engine { app, core: Core::new(config, A::SPEECH, start) }
+        Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
 
     /// The application.
@@ -136,7 +136,7 @@ impl<A: App> Engine<A> {
     }
 
     /// The application, for whoever only watches it.
-    pub(crate) fn watched(&mut self) -> &mut A {
+    pub(crate) fn observed_app(&mut self) -> &mut A {
         &mut self.app
     }
 
@@ -171,29 +171,29 @@ impl<A: App> Engine<A> {
     }
 
     /// Bytes were received while others wait too: as [`handle_bytes`](Self::handle_bytes), but it stops after the frame with
-    /// which the [work](Taken::work) comes to `max_work`. At least one frame is taken.
+    /// which the [work](Consumed::work) comes to `max_work`. At least one frame is taken.
     ///
     /// What is not taken the driver hands in again, before what was received after it, when the others have had their turn.
     /// It is counted and charged once.
-    pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Taken {
+    pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         self.enter_bytes(now, conn, bytes, max_work);
         let now = self.core.now();
         // Also a connection that was given up earlier in the turn: received is received.
         let Some(slot) = self.core.slots.get_mut(conn.index()).filter(|slot| slot.id == conn) else {
-            return Taken { bytes: bytes.len(), work: bytes.len() };
+            return Consumed { bytes: bytes.len(), work: bytes.len() };
         };
         let untaken = std::mem::take(&mut slot.untaken) as usize;
         let new_bytes = bytes.len().saturating_sub(untaken);
         let is_closed = slot.is_closed();
         self.core.counters.bytes_in += new_bytes as u64;
         if is_closed {
-            return Taken { bytes: bytes.len(), work: bytes.len() };
+            return Consumed { bytes: bytes.len(), work: bytes.len() };
         }
         if new_bytes > 0 {
             let slot = &mut self.core.slots[conn.index()];
             slot.health.heard(now);
             if slot.close_reason.is_some() && self.core.has_lingered(conn.index(), new_bytes) {
-                return Taken { bytes: bytes.len(), work: bytes.len() };
+                return Consumed { bytes: bytes.len(), work: bytes.len() };
             }
             self.core.charge_bytes(conn.index(), new_bytes);
             // That may have ended it, and then nothing more is read from it.
@@ -383,7 +383,7 @@ impl<A: App> Engine<A> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
         }
-        let result = if self.core.tape.is_recording() {
+        let result = if self.core.record_mode.is_recording() {
             self.commit_record()?;
             self.core.write_recorded(conn, socket)
         } else {
@@ -452,13 +452,13 @@ impl<A: App> Engine<A> {
     // ---- inside ----
 
     /// Takes received bytes apart and acts on each event, until that is `max_work`.
-    fn feed(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Taken {
+    fn feed(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         let mut input = bytes;
         let mut work = 0;
         let config = &self.core.config;
         let max_header_bytes = config.max_header_bytes.0;
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
-        // Taken out, because messages lie in it while the core acts on them.
+        // Consumed out, because messages lie in it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.scratch);
         while !input.is_empty()
             && let Some(slot) = self.core.slot(conn)
@@ -507,22 +507,22 @@ impl<A: App> Engine<A> {
         self.core.scratch = scratch;
         // Of a connection that has been given up, or is understood no more, the rest is nobody's.
         let left = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
-        Taken { bytes: bytes.len() - left, work }
+        Consumed { bytes: bytes.len() - left, work }
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
         let key = conn.index();
-        let outcome = if let Tape::Replaying(_) = self.core.tape {
-            self.reconsider(key)
+        let outcome = if let RecordMode::Replaying(_) = self.core.record_mode {
+            self.decide_from_record(key)
         } else {
             let terms = Terms {
                 conn,
                 peer: self.core.slots[key].peer.address(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
-                subprotocols: A::SPEECH.subprotocols(),
+                subprotocols: A::PROTOCOL.subprotocols(),
             };
-            let read = handshake::read(head, &terms, |request, upgrade| self.consider(key, request, upgrade));
+            let read = handshake::read(head, &terms, |request, upgrade| self.decide_and_record(key, request, upgrade));
             read.unwrap_or_else(|refusal| {
                 self.core.record_refused(&refusal);
                 Err(refusal)
@@ -539,7 +539,7 @@ impl<A: App> Engine<A> {
         key: usize,
         request: Option<&Request<'_>>,
         facts: Facts,
-        answers: &mut Answers,
+        decisions: &mut Decisions,
     ) -> Result<(), Refusal> {
         if let Some(health) = self.core.health_answer(&facts) {
             return Err(health);
@@ -549,7 +549,7 @@ impl<A: App> Engine<A> {
         }
         let within_limit = self.core.charge_attempt(key, facts.address)?;
         // Only what is recorded may be missing. Then the replay ends here.
-        let Some(destination) = self.ask_destination(request, answers) else { return Ok(()) };
+        let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
             Destination::Nowhere => {
                 return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
@@ -570,7 +570,7 @@ impl<A: App> Engine<A> {
                 return Ok(());
             }
         };
-        match self.ask_authorization(request, answers) {
+        match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
                 self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
@@ -584,9 +584,9 @@ impl<A: App> Engine<A> {
     }
 
     fn on_text(&mut self, key: usize, text: &str) {
-        match A::SPEECH {
-            Speech::Opaque => self.on_app_message(key, Message::Text(text)),
-            Speech::Json => {
+        match A::PROTOCOL {
+            Protocol::Raw => self.on_app_message(key, Message::Text(text)),
+            Protocol::Json => {
                 let Some(member) = self.core.member(key) else { return };
                 self.core.counters.messages_in += 1;
                 self.on_request(&member, text);
@@ -656,9 +656,9 @@ impl<A: App> Engine<A> {
 
     /// Serves what was kept. Its sender may have left its seat.
     fn serve_queued(&mut self, from: &Member, said: &QueuedMessage) {
-        match (A::SPEECH, said) {
-            (Speech::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
-            (Speech::Opaque, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
+        match (A::PROTOCOL, said) {
+            (Protocol::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
+            (Protocol::Raw, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
             (_, QueuedMessage::Binary(bytes)) => drop(self.deliver(from, Message::Binary(bytes))),
         }
     }
@@ -748,14 +748,14 @@ impl Core {
 
     fn accept_upgrade(&mut self, key: usize, upgrade: &Upgrade) {
         let slot = &mut self.slots[key];
-        self.tape.conceal_echo(slot.id, upgrade);
+        self.record_mode.redact_echo(slot.id, upgrade);
         slot.wire.accept(upgrade, &mut self.outboxes);
     }
 
     /// Grants an upgrade that was held. Returns what the client sent meanwhile.
     pub(super) fn accept_held(&mut self, key: usize) -> Vec<u8> {
         let slot = &mut self.slots[key];
-        slot.wire.held_upgrade().into_iter().for_each(|upgrade| self.tape.conceal_echo(slot.id, upgrade));
+        slot.wire.held_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
         slot.wire.accept_held(&mut self.outboxes)
     }
 

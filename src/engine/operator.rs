@@ -12,8 +12,8 @@ use super::Engine;
 use super::app::App;
 use super::core::Core;
 use super::drain::DrainTotals;
-use super::member::{Exclude, Sent, Speech};
-use super::tape::Input;
+use super::member::{Exclude, Protocol, Sent};
+use super::recording::Input;
 use super::tick::{ClockCommand, ClockView};
 use super::unread::Unread;
 use crate::close::CloseReason;
@@ -23,7 +23,7 @@ use crate::lobby::protocol;
 use crate::time::Time;
 use crate::wire::frame::{Frame, Outgoing};
 
-/// Pings of operators that may wait for their answers, or for their answers to be taken.
+/// Pings of operators that may wait for their decisions, or for their answers to be taken.
 const MAX_PINGS: usize = 64;
 
 /// Something an operator wants done.
@@ -78,10 +78,10 @@ pub enum OperatorCommand {
 /// What an operator says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// JSON. With [`Speech::Json`] it is the `data` of a `message` or `direct` that is `from` nobody (`null`); with
-    /// [`Speech::Opaque`] it is a text message as it stands.
+    /// JSON. With [`Protocol::Json`] it is the `data` of a `message` or `direct` that is `from` nobody (`null`); with
+    /// [`Protocol::Raw`] it is a text message as it stands.
     Json(String),
-    /// A text message as it stands, which only [`Speech::Opaque`] knows.
+    /// A text message as it stands, which only [`Protocol::Raw`] knows.
     Text(String),
 }
 
@@ -129,7 +129,7 @@ pub enum OperatorRefusal {
     NotJson,
     /// More than `max_message_bytes`.
     TooLong,
-    /// Too many pings wait for their answers.
+    /// Too many pings wait for their decisions.
     Busy,
     /// `tick_hz` is off.
     NoTicks,
@@ -345,7 +345,7 @@ impl Core {
             OperatorCommand::Publish { lobby, payload } => {
                 let lobby = self.directory.find_lobby(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
                 let (seq, sent) = match self.admit(payload)? {
-                    Payload::Json(data) if self.speech == Speech::Json => {
+                    Payload::Json(data) if self.protocol == Protocol::Json => {
                         let (seq, sent) = self.announce(lobby, &data);
                         (Some(seq), sent)
                     }
@@ -358,7 +358,7 @@ impl Core {
             OperatorCommand::Send { user, payload } => {
                 self.seats_of(&user)?;
                 let frame = match self.admit(payload)? {
-                    Payload::Json(data) if self.speech == Speech::Json => {
+                    Payload::Json(data) if self.protocol == Protocol::Json => {
                         protocol::write_server_direct(&mut self.text, &data);
                         Frame::text(&self.text)
                     }
@@ -403,7 +403,7 @@ impl Core {
         let (Payload::Json(text) | Payload::Text(text)) = &payload;
         match &payload {
             _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
-            Payload::Text(_) if self.speech == Speech::Json => Err(OperatorRefusal::NotJson),
+            Payload::Text(_) if self.protocol == Protocol::Json => Err(OperatorRefusal::NotJson),
             _ => Ok(payload),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::core::Core;
-use super::member::Speech;
+use super::member::Protocol;
 use crate::close::{CloseReason, Reject};
 use crate::config::Config;
 use crate::id::remove_keyed;
@@ -313,7 +313,7 @@ impl Core {
     pub(super) fn may_tell_refusal(&mut self, key: usize, reference: Option<&str>) -> bool {
         let now = self.now;
         let meter = self.slots[key].meter.unusual.get_or_insert_default();
-        if self.speech == Speech::Opaque || (reference.is_none() && now < meter.error_at) {
+        if self.protocol == Protocol::Raw || (reference.is_none() && now < meter.error_at) {
             return false;
         }
         meter.error_at = now + Duration::from_secs(1);

@@ -6,7 +6,7 @@ use log::{debug, info};
 
 use super::core::{AppEvent, Core};
 use super::drain::shutting_down;
-use super::member::{Member, Speech};
+use super::member::{Member, Protocol};
 use super::slot::ConnState;
 use crate::close::CloseReason;
 use crate::wire::frame::Frame;
@@ -26,7 +26,7 @@ impl Core {
         }
         slot.close_reason = Some(reason);
         self.counters.count_close(reason);
-        self.tape.note_end(slot.id, reason);
+        self.record_mode.note_closed(slot.id, reason);
         let unanswered = slot.health.end_checks();
         self.counters.health_checks_failed += unanswered as u64;
         if let Some(member) = member {
@@ -119,7 +119,7 @@ impl Core {
         }
     }
 
-    /// Answers a request with an HTTP status, and ends the connection.
+    /// Decisions a request with an HTTP status, and ends the connection.
     pub(super) fn close_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
@@ -152,7 +152,7 @@ impl Core {
             let dropped = before - slot.wire.queued_bytes();
             self.note_dropped(conn, dropped);
         }
-        if self.speech == Speech::Json {
+        if self.protocol == Protocol::Json {
             self.send_goodbye(key, reason);
         }
         let wire = &mut self.slots[key].wire;

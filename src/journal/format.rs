@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::close::CloseReason;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::recording::{Checkpoint, Decisions, Destination, REDACTED};
 use crate::engine::stats::Counters;
-use crate::engine::tape::{Answers, CONCEALED, Destination, Residue};
 use crate::engine::tick::ClockCommand;
 use crate::id::ConnId;
 use crate::rate::{Bucket, Rate};
@@ -85,7 +85,7 @@ pub(super) struct Segment {
     /// The number of the last turn before it.
     pub(super) turn: u64,
     /// What a replay can begin with: nobody was there.
-    pub(super) start: Option<(Residue, Vec<u8>)>,
+    pub(super) start: Option<(Checkpoint, Vec<u8>)>,
 }
 
 // ---- writing ----
@@ -211,11 +211,11 @@ pub(super) trait Put {
         }
     }
 
-    fn put_answers(&mut self, answers: &Answers)
+    fn put_decisions(&mut self, decisions: &Decisions)
     where
         Self: Sized,
     {
-        self.put_option(answers.destination.as_ref(), |to, destination| match destination {
+        self.put_option(decisions.destination.as_ref(), |to, destination| match destination {
             Destination::Nowhere => to.put_byte(0),
             Destination::Lobby(code) => {
                 to.put_byte(1);
@@ -223,8 +223,8 @@ pub(super) trait Put {
             }
             Destination::BadCode => to.put_byte(2),
         });
-        self.put_option(answers.authorization.as_ref(), Put::put_authorization);
-        self.put_option(answers.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));
+        self.put_option(decisions.authorization.as_ref(), Put::put_authorization);
+        self.put_option(decisions.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));
     }
 
     fn put_authorization(&mut self, answer: &Authorization)
@@ -326,16 +326,17 @@ pub(super) trait Put {
         for text in [build, app, config] {
             self.put_slice(text.as_bytes());
         }
-        self.put_option(start.as_ref(), |to, (residue, snapshot)| {
-            let Residue { now, unix_at_zero, random, wheel, seats_ever, last_epoch, closing_ever, last_ticket, .. } =
-                residue;
+        self.put_option(start.as_ref(), |to, (checkpoint, snapshot)| {
+            let Checkpoint {
+                now, unix_at_zero, random, wheel, seats_ever, last_epoch, closing_ever, last_ticket, ..
+            } = checkpoint;
             for number in
                 [now.as_micros(), *unix_at_zero, *wheel, *seats_ever, *last_epoch, *closing_ever, *last_ticket]
             {
                 to.put_number(number);
             }
             random.iter().for_each(|word| to.put_number(*word));
-            let Residue { batch: (room, next), counters, ticks, users, addresses, .. } = residue;
+            let Checkpoint { batch: (room, next), counters, ticks, users, addresses, .. } = checkpoint;
             to.put_number(u64::from(*room));
             to.put_number(next.as_micros());
             let mut counters = counters.clone();
@@ -522,7 +523,7 @@ impl<'a> Cursor<'a> {
         };
         let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
         let upgrade = if self.flag()? {
-            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.concealed(max_header_bytes))? })
+            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.redacted(max_header_bytes))? })
         } else {
             Err(self.refusal()?)
         };
@@ -530,12 +531,12 @@ impl<'a> Cursor<'a> {
     }
 
     /// Stands for a text of which only the length was kept.
-    fn concealed(&mut self, max_bytes: usize) -> Read<String> {
+    fn redacted(&mut self, max_bytes: usize) -> Read<String> {
         let length: usize = self.number_as()?;
-        if length <= max_bytes { Ok(char::from(CONCEALED).to_string().repeat(length)) } else { Err(Malformed) }
+        if length <= max_bytes { Ok(char::from(REDACTED).to_string().repeat(length)) } else { Err(Malformed) }
     }
 
-    pub(super) fn answers(&mut self) -> Read<Answers> {
+    pub(super) fn decisions(&mut self) -> Read<Decisions> {
         let destination = self.option(|from| match from.byte()? {
             0 => Ok(Destination::Nowhere),
             1 => from.text().map(Destination::Lobby),
@@ -544,7 +545,7 @@ impl<'a> Cursor<'a> {
         })?;
         let authorization = self.option(Cursor::authorization)?;
         let random = self.option(|from| Ok([from.number()?, from.number()?, from.number()?, from.number()?]))?;
-        Ok(Answers { destination, authorization, random })
+        Ok(Decisions { destination, authorization, random })
     }
 
     pub(super) fn authorization(&mut self) -> Read<Authorization> {
@@ -609,7 +610,7 @@ impl<'a> Cursor<'a> {
             build: self.text()?,
             app: self.text()?,
             config: self.text()?,
-            start: self.option(|from| Ok((from.residue()?, from.slice()?.to_vec())))?,
+            start: self.option(|from| Ok((from.checkpoint()?, from.slice()?.to_vec())))?,
         })
     }
 
@@ -617,8 +618,8 @@ impl<'a> Cursor<'a> {
         self.number().map(Bucket::from_full_at_nanos)
     }
 
-    fn residue(&mut self) -> Read<Residue> {
-        let mut residue = Residue {
+    fn checkpoint(&mut self) -> Read<Checkpoint> {
+        let mut checkpoint = Checkpoint {
             now: Time::from_micros(self.count()?),
             unix_at_zero: self.count()?,
             wheel: self.count()?,
@@ -634,21 +635,21 @@ impl<'a> Cursor<'a> {
             addresses: Vec::new(),
         };
         let count: usize = self.number_as()?;
-        if count != residue.counters.all_mut().count() {
+        if count != checkpoint.counters.all_mut().count() {
             return Err(Malformed);
         }
-        for counter in residue.counters.all_mut() {
+        for counter in checkpoint.counters.all_mut() {
             *counter = self.count()?;
         }
-        residue.ticks = (0..self.number()?).map(|_| self.count()).collect::<Read<_>>()?;
+        checkpoint.ticks = (0..self.number()?).map(|_| self.count()).collect::<Read<_>>()?;
         for _ in 0..self.number()? {
             let user = self.text()?.into();
-            residue.users.push((user, [self.bucket()?, self.bucket()?]));
+            checkpoint.users.push((user, [self.bucket()?, self.bucket()?]));
         }
         for _ in 0..self.number()? {
-            residue.addresses.push((self.ip()?, self.bucket()?));
+            checkpoint.addresses.push((self.ip()?, self.bucket()?));
         }
-        Ok(residue)
+        Ok(checkpoint)
     }
 }
 

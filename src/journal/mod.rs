@@ -80,10 +80,10 @@
 //! an answer for `x`.
 
 mod format;
-mod narrator;
 mod reader;
 mod recorder;
 mod replay;
+mod trace;
 
 use std::io;
 
@@ -91,10 +91,10 @@ use crc32fast::Hasher;
 
 use crate::config::Config;
 
-pub use self::narrator::Event;
 pub use self::recorder::{finish, record};
 pub use self::replay::{Divergence, Failure, Fault, Replay, Step, Summary, replay};
-pub use crate::engine::tape::{Length, Recording};
+pub use self::trace::TraceEvent;
+pub use crate::engine::recording::{Recording, RotateHint};
 
 /// The build whose journals this one replays: its version, and a hash of its sources.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
@@ -116,8 +116,8 @@ pub trait Sink: 'static {
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()>;
 
     /// Whether the segment has become long.
-    fn length(&self) -> Length {
-        Length::Short
+    fn rotate_hint(&self) -> RotateHint {
+        RotateHint::Continue
     }
 
     /// What was written so far.

@@ -10,11 +10,11 @@ use std::io;
 use log::{error, warn};
 
 use super::format::{self, BLOCK_HEADER, Conns, MAGIC, MAX_BLOCK, Put, Segment};
-use super::{BUILD, Length, Recording, Sink, check_of};
+use super::{BUILD, Recording, RotateHint, Sink, check_of};
 use crate::checksum::Checksum;
 use crate::config::{Config, OnJournalError, Secrets};
 use crate::engine::app::App;
-use crate::engine::tape::{self, Answers, Input, Residue, Wrote, WroteEnd};
+use crate::engine::recording::{self, Checkpoint, Decisions, Input, WriteEnd, WriteRecord};
 use crate::engine::{Engine, Start};
 use crate::id::ConnId;
 use crate::time::Time;
@@ -123,10 +123,10 @@ struct Recorder<S: Sink> {
 }
 
 impl<S: Sink> Recorder<S> {
-    fn begin_segment(&mut self, start: Option<(&Residue, &[u8])>) -> io::Result<()> {
+    fn begin_segment(&mut self, start: Option<(&Checkpoint, &[u8])>) -> io::Result<()> {
         self.segment.number += 1;
         self.segment.chain = self.chain;
-        self.segment.start = start.map(|(residue, snapshot)| (residue.clone(), snapshot.to_vec()));
+        self.segment.start = start.map(|(checkpoint, snapshot)| (checkpoint.clone(), snapshot.to_vec()));
         self.chain = 0;
         self.conns = Conns::default();
         self.max_work = usize::MAX;
@@ -235,7 +235,7 @@ impl<S: Sink> Recorder<S> {
     }
 }
 
-impl<S: Sink> tape::Recorder for Recorder<S> {
+impl<S: Sink> recording::Recorder for Recorder<S> {
     fn input(&mut self, now: Time, input: &Input<'_>) {
         if self.failed.is_some() {
             return;
@@ -326,12 +326,12 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
         self.put_last(&entry, fits);
     }
 
-    fn answered(&mut self, answers: &Answers) {
+    fn answered(&mut self, decisions: &Decisions) {
         if self.failed.is_some() {
             return;
         }
         let mut entry = Vec::new();
-        entry.put_answers(answers);
+        entry.put_decisions(decisions);
         let fits = self.make_room(entry.len());
         self.buffer.put_byte(format::ANSWERED);
         self.put_last(&entry, fits);
@@ -375,18 +375,18 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
     }
 
     #[inline]
-    fn wrote(&mut self, _: ConnId, wrote: &Wrote) {
+    fn wrote(&mut self, _: ConnId, wrote: &WriteRecord) {
         if self.failed.is_some() {
             return;
         }
         self.make_room(0);
         let kind = match wrote.end {
-            WroteEnd::Whole => format::WROTE,
-            WroteEnd::Blocked => format::BLOCKED,
-            WroteEnd::Failed => format::FAILED,
+            WriteEnd::Whole => format::WROTE,
+            WriteEnd::Blocked => format::BLOCKED,
+            WriteEnd::Failed => format::FAILED,
         };
         self.buffer.put_byte(kind);
-        if wrote.end != WroteEnd::Whole {
+        if wrote.end != WriteEnd::Whole {
             self.buffer.put_number(wrote.taken);
             self.is_uneven = true;
         }
@@ -409,19 +409,19 @@ impl<S: Sink> tape::Recorder for Recorder<S> {
         self.is_uneven = false;
     }
 
-    fn length(&self) -> Length {
+    fn rotate_hint(&self) -> RotateHint {
         match &self.sink {
-            Some(sink) if self.failed.is_none() => sink.length(),
-            _ => Length::Short,
+            Some(sink) if self.failed.is_none() => sink.rotate_hint(),
+            _ => RotateHint::Continue,
         }
     }
 
     /// Spent rates make a start block megabytes large. So at most half of what is written is start blocks.
-    fn affords_start(&self) -> bool {
+    fn may_write_checkpoint(&self) -> bool {
         self.since_start >= 2 * self.start_bytes
     }
 
-    fn turn_page(&mut self, start: Option<(&Residue, &[u8])>) {
+    fn rotate_segment(&mut self, start: Option<(&Checkpoint, &[u8])>) {
         self.seal();
         if self.failed.is_none()
             && let Err(error) = self.begin_segment(start)
@@ -450,7 +450,7 @@ mod tests {
 
     use super::*;
     use crate::config::Limit;
-    use crate::engine::app::{Authorization, Context, Member, Message, Speech};
+    use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;
     use crate::wire::frame::Frame;
@@ -460,7 +460,7 @@ mod tests {
     struct Lots(u8);
 
     impl App for Lots {
-        const SPEECH: Speech = Speech::Json;
+        const PROTOCOL: Protocol = Protocol::Json;
 
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
@@ -495,8 +495,8 @@ mod tests {
             Ok(())
         }
 
-        fn length(&self) -> Length {
-            Length::Full
+        fn rotate_hint(&self) -> RotateHint {
+            RotateHint::Now
         }
     }
 
@@ -552,7 +552,7 @@ mod tests {
                 }
                 while engine.poll_closed().is_some() {}
                 timeouts.push(engine.poll_timeout());
-                engine.turn_page();
+                engine.rotate_segment();
             }
         }
         (sent, timeouts, finish(&mut engine).map_or(0, |Rotating(segments)| segments))

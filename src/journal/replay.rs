@@ -5,14 +5,14 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use super::format::{self, Cursor, FAMILY, MAX_BLOCK, Malformed, Named, Segment};
-use super::narrator::{Event, Narrator, Printable};
 use super::reader::{Blocks, Next};
+use super::trace::{EventTracer, Printable, TraceEvent};
 use super::{BUILD, config_from_text};
 use crate::checksum::Checksum;
 use crate::close::CloseReason;
 use crate::engine::app::App;
+use crate::engine::recording::{Decisions, Destination, Input, RecordedDecision, checksum_for};
 use crate::engine::stats::Stats;
-use crate::engine::tape::{Answers, Destination, Foretold, Input, checksum_for};
 use crate::engine::{Engine, Start};
 use crate::id::ConnId;
 use crate::time::Time;
@@ -205,7 +205,7 @@ pub struct Replay<A: App, R> {
     block: Vec<u8>,
     /// Where the next entry begins in it.
     at: usize,
-    engine: Engine<Narrator<A>>,
+    engine: Engine<EventTracer<A>>,
     session: Segment,
     conns: Named,
     /// How much of what was received was acted on at once.
@@ -224,7 +224,7 @@ pub struct Replay<A: App, R> {
 struct Pending {
     conn: ConnId,
     bytes: Vec<u8>,
-    foretold: Option<Foretold>,
+    recorded_decision: Option<RecordedDecision>,
 }
 
 impl<A: App, R: Read> Replay<A, R> {
@@ -254,7 +254,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 return Err(Fault::Broken { offset: blocks.offset(), what });
             }
             let start = Start { unix_micros: segment.unix_micros, seed: segment.seed };
-            let mut app = Narrator::new(app);
+            let mut app = EventTracer::new(app);
             if let Some((_, snapshot)) = &segment.start {
                 app.restore(snapshot);
             } else if segment.number != 1 {
@@ -262,8 +262,8 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             let mut engine = Engine::new(config, start, app);
             engine.replay();
-            if let Some((residue, _)) = &segment.start {
-                engine.begin_anew(residue);
+            if let Some((checkpoint, _)) = &segment.start {
+                engine.restore_checkpoint(checkpoint);
             }
             let now = engine.now();
             let summary = Summary {
@@ -320,13 +320,13 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     /// From now on it is noted what happens; see [`events`](Self::events).
-    pub fn narrate(&mut self) {
-        self.engine.watched().narrate();
+    pub fn trace_events(&mut self) {
+        self.engine.observed_app().trace_events();
     }
 
     /// What has happened since the last call, when it is noted.
-    pub fn events(&mut self) -> Vec<Event> {
-        self.engine.watched().take_events()
+    pub fn events(&mut self) -> Vec<TraceEvent> {
+        self.engine.observed_app().take_events()
     }
 
     /// What has been replayed so far.
@@ -383,16 +383,16 @@ impl<A: App, R: Read> Replay<A, R> {
         if self.is_flushing {
             return broken("a segment begins in the middle of a turn");
         }
-        if let Some((residue, _)) = &segment.start {
+        if let Some((checkpoint, _)) = &segment.start {
             if !self.engine.is_blank() {
                 return Err(self.differs("nobody should be here when a segment begins, and somebody is".into()));
             }
-            let held = self.engine.residue();
+            let held = self.engine.checkpoint();
             // A reload that was not recorded may have left the application, and what it drew, in another state.
-            if held != *residue && self.summary.omitted_reloads == 0 {
+            if held != *checkpoint && self.summary.omitted_reloads == 0 {
                 return Err(self.differs("another state is left where a segment begins with nobody there".into()));
             }
-            self.engine.begin_anew(residue);
+            self.engine.restore_checkpoint(checkpoint);
         }
         self.conns = Named::default();
         self.max_work = usize::MAX;
@@ -423,7 +423,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 let conn = self.conns.read(from)?;
                 let mut bytes = Vec::new();
                 Cursor::new(from.slice()?).shape(&mut bytes)?;
-                self.pending = Some(Pending { conn, bytes, foretold: None });
+                self.pending = Some(Pending { conn, bytes, recorded_decision: None });
             }
             format::FLUSH => {
                 (self.is_flushing, self.has_sent) = (true, false);
@@ -457,90 +457,94 @@ impl<A: App, R: Read> Replay<A, R> {
             format::ACCEPT => {
                 let peer = from.address()?;
                 if let Ok(conn) = self.engine.handle_accept(now, peer) {
-                    self.engine.watched().note(now, Some(conn), format!("connects from {peer}"));
+                    self.engine.observed_app().note(now, Some(conn), format!("connects from {peer}"));
                 }
             }
             format::BYTES => {
                 let conn = self.conns.read(from)?;
                 self.engine
-                    .reenter(now, &Input::Bytes { conn, head: 0, bytes: from.slice()?, max_work: self.max_work });
+                    .replay_input(now, &Input::Bytes { conn, head: 0, bytes: from.slice()?, max_work: self.max_work });
             }
             format::HANGUP => {
                 let conn = self.conns.read(from)?;
-                self.engine.reenter(now, &Input::Hangup(conn));
+                self.engine.replay_input(now, &Input::Hangup(conn));
             }
             format::WRITABLE => {
                 let conn = self.conns.read(from)?;
-                self.engine.reenter(now, &Input::Writable(conn));
+                self.engine.replay_input(now, &Input::Writable(conn));
             }
-            format::TIMEOUT => self.engine.reenter(now, &Input::Timeout),
+            format::TIMEOUT => self.engine.replay_input(now, &Input::Timeout),
             format::UNREAD => {
                 let mut entry = Cursor::new(from.slice()?);
                 let mut conns = Vec::new();
                 while !entry.is_empty() {
                     conns.push(self.conns.read(&mut entry)?);
                 }
-                self.engine.reenter(now, &Input::Unread(&conns));
+                self.engine.replay_input(now, &Input::Unread(&conns));
             }
             format::WALL_TIME => {
                 let unix_micros = from.count()?;
-                self.engine.watched().note(now, None, format!("the wall clock shows {unix_micros} us"));
-                self.engine.reenter(now, &Input::WallTime(unix_micros));
+                self.engine.observed_app().note(now, None, format!("the wall clock shows {unix_micros} us"));
+                self.engine.replay_input(now, &Input::WallTime(unix_micros));
             }
             format::AUTHORIZED => {
                 let conn = self.conns.read(from)?;
                 let answer = Cursor::new(from.slice()?).authorization()?;
-                self.engine.reenter(now, &Input::Authorized(conn, &answer));
+                self.engine.replay_input(now, &Input::Authorized(conn, &answer));
             }
             format::COMMAND => {
                 let command = from.slice()?;
-                self.engine.watched().note(now, None, format!("a command of {} bytes", command.len()));
-                self.engine.reenter(now, &Input::Command(command));
+                self.engine.observed_app().note(now, None, format!("a command of {} bytes", command.len()));
+                self.engine.replay_input(now, &Input::Command(command));
             }
             format::RELOAD => {
                 let contents = from.slice()?;
-                self.engine.watched().note(now, None, format!("a reload of {} bytes", contents.len()));
-                self.engine.reenter(now, &Input::Reload(contents));
+                self.engine.observed_app().note(now, None, format!("a reload of {} bytes", contents.len()));
+                self.engine.replay_input(now, &Input::Reload(contents));
             }
             format::OMITTED_RELOAD => {
                 let length = from.number()?;
                 self.summary.omitted_reloads += 1;
-                self.engine.watched().note(now, None, format!("a reload of {length} bytes, which were not recorded"));
+                self.engine.observed_app().note(
+                    now,
+                    None,
+                    format!("a reload of {length} bytes, which were not recorded"),
+                );
             }
             format::OPERATOR => {
                 let command = Cursor::new(from.slice()?).operator()?;
-                self.engine.watched().note(now, None, format!("an operator: {command:?}"));
-                self.engine.reenter(now, &Input::Operator(&command));
+                self.engine.observed_app().note(now, None, format!("an operator: {command:?}"));
+                self.engine.replay_input(now, &Input::Operator(&command));
             }
-            format::REPORT_TAKEN => self.engine.reenter(now, &Input::ReportTaken),
+            format::REPORT_TAKEN => self.engine.replay_input(now, &Input::ReportTaken),
             format::DRAIN => {
                 if !self.engine.is_draining() {
-                    self.engine.watched().note(now, None, "drains".into());
+                    self.engine.observed_app().note(now, None, "drains".into());
                 }
-                self.engine.reenter(now, &Input::Drain);
+                self.engine.replay_input(now, &Input::Drain);
             }
-            format::STOP => self.engine.reenter(now, &Input::Stop),
-            format::SHED => self.engine.reenter(now, &Input::Shed),
+            format::STOP => self.engine.replay_input(now, &Input::Stop),
+            format::SHED => self.engine.replay_input(now, &Input::Shed),
             format::OWNER => return Err(Fault::Owner),
             _ => return Err(Malformed.into()),
         }
-        self.note_ends();
+        self.note_all_closed();
         Ok(())
     }
 
     /// The bytes of a request are complete, and so is what is known of it.
     fn run_pending(&mut self) -> Result<(), Fault> {
-        let Some(Pending { conn, bytes, foretold }) = self.pending.take() else { return Ok(()) };
+        let Some(Pending { conn, bytes, recorded_decision }) = self.pending.take() else { return Ok(()) };
         if self.is_flushing {
             return Err(Malformed.into());
         }
-        if let Some(foretold) = &foretold {
-            self.engine.watched().note(self.now, Some(conn), asked(foretold));
+        if let Some(recorded_decision) = &recorded_decision {
+            self.engine.observed_app().note(self.now, Some(conn), asked(recorded_decision));
         }
-        self.engine.foretell(foretold);
-        self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
-        self.note_ends();
-        if self.engine.is_at_a_loss() {
+        self.engine.set_recorded_decision(recorded_decision);
+        self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
+        self.note_all_closed();
+        if self.engine.has_decision_mismatch() {
             return Err(self.differs(format!("the request of conn={conn} is read at another moment")));
         }
         Ok(())
@@ -619,7 +623,7 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     fn drop_closed(&mut self) {
-        self.note_ends();
+        self.note_all_closed();
         while let Some(conn) = self.engine.poll_closed() {
             if let Some(stream) = self.streams.get_mut(conn.index()) {
                 *stream = 0;
@@ -629,11 +633,12 @@ impl<A: App, R: Read> Replay<A, R> {
 
     /// The journal has come to its end, perhaps in the middle of a turn.
     fn end(&mut self) -> Result<Step, Fault> {
-        if let Some(Pending { conn, bytes, foretold }) = self.pending.take() {
-            // If the application panicked when it was asked, nothing is foretold; then the request stays unread.
-            let is_known = foretold.as_ref().is_some_and(|it| it.asked.is_err() || it.answers != Answers::default());
-            self.engine.foretell(foretold.filter(|_| is_known));
-            self.engine.reenter(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
+        if let Some(Pending { conn, bytes, recorded_decision }) = self.pending.take() {
+            // If the application panicked when it was asked, nothing is recorded_decision; then the request stays unread.
+            let is_known =
+                recorded_decision.as_ref().is_some_and(|it| it.asked.is_err() || it.decisions != Decisions::default());
+            self.engine.set_recorded_decision(recorded_decision.filter(|_| is_known));
+            self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
             self.summary.is_open_ended = true;
         }
         if self.is_flushing {
@@ -653,9 +658,9 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     /// Notes why connections have ended, which the application is not told.
-    fn note_ends(&mut self) {
-        for (conn, reason) in self.engine.take_ends() {
-            self.engine.watched().note_end(self.now, conn, reason);
+    fn note_all_closed(&mut self) {
+        for (conn, reason) in self.engine.take_closed() {
+            self.engine.observed_app().note_closed(self.now, conn, reason);
         }
     }
 
@@ -692,13 +697,13 @@ impl Pending {
             format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
             format::UNREAD_REST => entry.shape(&mut self.bytes)?,
             format::ANSWERED => {
-                let foretold = self.foretold.as_mut().ok_or(Malformed)?;
-                foretold.answers = entry.answers()?;
+                let recorded_decision = self.recorded_decision.as_mut().ok_or(Malformed)?;
+                recorded_decision.decisions = entry.decisions()?;
             }
             _ => {
                 let asked =
                     if kind == format::ASKED { Ok(entry.facts(max_header_bytes)?) } else { Err(entry.refusal()?) };
-                self.foretold = Some(Foretold { asked, answers: Answers::default() });
+                self.recorded_decision = Some(RecordedDecision { asked, decisions: Decisions::default() });
             }
         }
         // An entry of a few bytes may stand for many.
@@ -707,13 +712,13 @@ impl Pending {
 }
 
 /// A request in words, as far as it was recorded.
-fn asked(Foretold { asked, answers }: &Foretold) -> String {
+fn asked(RecordedDecision { asked, decisions }: &RecordedDecision) -> String {
     let facts = match asked {
         Ok(facts) => facts,
         Err(refusal) => return format!("asks wrongly: {}", refusal.sentence()),
     };
     let origin = if facts.is_origin_allowed { "" } else { ", from a page of a forbidden origin" };
-    let what = match (&answers.destination, facts.probe) {
+    let what = match (&decisions.destination, facts.probe) {
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
         (Some(Destination::BadCode), _) => "a lobby, by a code that is not valid".to_owned(),
         (Some(Destination::Nowhere), _) => "something that is not here".to_owned(),

@@ -9,7 +9,7 @@ use log::{info, warn};
 use super::clock::Stopwatch;
 use super::files;
 use crate::config::Config;
-use crate::journal::{Length, Recording, Sink};
+use crate::journal::{Recording, RotateHint, Sink};
 
 /// A write that takes longer than this makes members wait.
 const SLOW_MICROS: u64 = 10_000;
@@ -94,11 +94,11 @@ impl Sink for Files {
         written
     }
 
-    fn length(&self) -> Length {
+    fn rotate_hint(&self) -> RotateHint {
         match self.max_bytes {
-            Some(max) if self.length >= max => Length::Full,
-            Some(max) if self.length >= max / 2 => Length::Ripe,
-            _ => Length::Short,
+            Some(max) if self.length >= max => RotateHint::Now,
+            Some(max) if self.length >= max / 2 => RotateHint::WhenEmpty,
+            _ => RotateHint::Continue,
         }
     }
 

@@ -76,11 +76,11 @@ impl Listener {
                 }
                 Accepted::Connection(stream, peer)
             }
-            Err(error) => match Trouble::of(&error) {
-                Trouble::Empty => Accepted::Empty,
-                Trouble::Peer => Accepted::Aborted,
-                Trouble::Descriptors => self.shed(&error),
-                Trouble::System => {
+            Err(error) => match AcceptError::of(&error) {
+                AcceptError::Empty => Accepted::Empty,
+                AcceptError::Peer => Accepted::Aborted,
+                AcceptError::Descriptors => self.shed(&error),
+                AcceptError::System => {
                     self.warn_once(&error);
                     Accepted::Later
                 }
@@ -113,7 +113,7 @@ impl Listener {
 
 /// What an error of accept(2) says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trouble {
+enum AcceptError {
     /// There is nobody to accept.
     Empty,
     /// That connection came to nothing, or the call was interrupted: the next one may be accepted at once.
@@ -124,15 +124,15 @@ enum Trouble {
     System,
 }
 
-impl Trouble {
-    fn of(error: &io::Error) -> Trouble {
+impl AcceptError {
+    fn of(error: &io::Error) -> AcceptError {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
         match (error.kind(), error.raw_os_error()) {
-            (WouldBlock, _) => Trouble::Empty,
-            (Interrupted | ConnectionAborted | ConnectionReset, _) => Trouble::Peer,
-            (_, Some(code)) if NO_DESCRIPTORS.contains(&code) => Trouble::Descriptors,
-            (_, Some(code)) if PENDING_ERRORS.contains(&code) => Trouble::Peer,
-            _ => Trouble::System,
+            (WouldBlock, _) => AcceptError::Empty,
+            (Interrupted | ConnectionAborted | ConnectionReset, _) => AcceptError::Peer,
+            (_, Some(code)) if NO_DESCRIPTORS.contains(&code) => AcceptError::Descriptors,
+            (_, Some(code)) if PENDING_ERRORS.contains(&code) => AcceptError::Peer,
+            _ => AcceptError::System,
         }
     }
 }
@@ -149,27 +149,27 @@ mod tests {
     #[test]
     fn each_error_of_accept_is_taken_for_what_it_is() {
         for (code, name, trouble) in [
-            (11, "EAGAIN", Trouble::Empty),
-            (4, "EINTR", Trouble::Peer),
-            (103, "ECONNABORTED", Trouble::Peer),
-            (104, "ECONNRESET", Trouble::Peer),
-            (71, "EPROTO", Trouble::Peer),
-            (92, "ENOPROTOOPT", Trouble::Peer),
-            (100, "ENETDOWN", Trouble::Peer),
-            (101, "ENETUNREACH", Trouble::Peer),
-            (112, "EHOSTDOWN", Trouble::Peer),
-            (113, "EHOSTUNREACH", Trouble::Peer),
-            (64, "ENONET", Trouble::Peer),
-            (95, "EOPNOTSUPP", Trouble::Peer),
-            (24, "EMFILE", Trouble::Descriptors),
-            (23, "ENFILE", Trouble::Descriptors),
-            (105, "ENOBUFS", Trouble::System),
-            (12, "ENOMEM", Trouble::System),
-            (1, "EPERM", Trouble::System),
-            (9999, "none that is known", Trouble::System),
+            (11, "EAGAIN", AcceptError::Empty),
+            (4, "EINTR", AcceptError::Peer),
+            (103, "ECONNABORTED", AcceptError::Peer),
+            (104, "ECONNRESET", AcceptError::Peer),
+            (71, "EPROTO", AcceptError::Peer),
+            (92, "ENOPROTOOPT", AcceptError::Peer),
+            (100, "ENETDOWN", AcceptError::Peer),
+            (101, "ENETUNREACH", AcceptError::Peer),
+            (112, "EHOSTDOWN", AcceptError::Peer),
+            (113, "EHOSTUNREACH", AcceptError::Peer),
+            (64, "ENONET", AcceptError::Peer),
+            (95, "EOPNOTSUPP", AcceptError::Peer),
+            (24, "EMFILE", AcceptError::Descriptors),
+            (23, "ENFILE", AcceptError::Descriptors),
+            (105, "ENOBUFS", AcceptError::System),
+            (12, "ENOMEM", AcceptError::System),
+            (1, "EPERM", AcceptError::System),
+            (9999, "none that is known", AcceptError::System),
         ] {
-            assert_eq!(Trouble::of(&io::Error::from_raw_os_error(code)), trouble, "{name}");
+            assert_eq!(AcceptError::of(&io::Error::from_raw_os_error(code)), trouble, "{name}");
         }
-        assert_eq!(Trouble::of(&io::ErrorKind::Other.into()), Trouble::System);
+        assert_eq!(AcceptError::of(&io::ErrorKind::Other.into()), AcceptError::System);
     }
 }

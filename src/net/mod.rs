@@ -4,17 +4,17 @@
 //! are due, look for input once more and name the connections whose input is not read; expire timers; write what is queued,
 //! one vectored write for each connection; drop what has ended.
 
-#[cfg(target_os = "linux")]
-mod alarm;
 mod clock;
 mod files;
 mod handle;
 mod journal;
 mod listener;
 mod operators;
-mod ready;
+mod read_scheduler;
 #[cfg(all(feature = "bin", unix))]
 mod signal;
+#[cfg(target_os = "linux")]
+mod timerfd;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -34,7 +34,7 @@ use self::journal::Files;
 pub use self::journal::open_journal;
 use self::listener::{Accepted, Listener};
 use self::operators::Operators;
-use self::ready::{Budget, Kept, Ready, Standing};
+use self::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
 use crate::config::{Config, Problem};
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -52,7 +52,7 @@ const STOP: Token = Token(usize::MAX - 2);
 #[cfg(all(feature = "bin", unix))]
 const RELOAD: Token = Token(usize::MAX - 3);
 #[cfg(target_os = "linux")]
-const ALARM: Token = Token(usize::MAX - 5);
+const TIMERFD: Token = Token(usize::MAX - 5);
 
 /// How long to wait before accepting again when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -75,8 +75,8 @@ pub struct Server<A> {
     events: Events,
     listener: Listener,
     /// By [`ConnId::index`].
-    sockets: Vec<Option<Socket>>,
-    ready: Ready,
+    sockets: Vec<Option<MemberSocket>>,
+    ready: ReadScheduler,
     /// Scratch list of the connections in `ready`.
     unread: Vec<ConnId>,
     /// Shared by all connections; nothing stays in it between two reads.
@@ -92,19 +92,19 @@ pub struct Server<A> {
     operators: Option<Operators>,
     /// Wakes the loop to the microsecond, when ticks need that.
     #[cfg(target_os = "linux")]
-    alarm: Option<alarm::Alarm>,
+    timerfd: Option<timerfd::TimerFd>,
 }
 
-struct Socket {
+struct MemberSocket {
     id: ConnId,
     stream: TcpStream,
     /// Whether it stands in `ready`.
     is_ready: bool,
-    standing: Standing,
-    /// Whether there is, or may be, something to read beside what is kept.
+    class: ReadClass,
+    /// Whether there is, or may be, something to read beside what is backlog.
     is_readable: bool,
     /// Of those who say more than their share, which are few.
-    kept: Option<Box<Kept>>,
+    backlog: Option<Box<ReadBacklog>>,
     /// Whether the peer's end was reported closed: read on to the end, there is no second event.
     read_closed: bool,
 }
@@ -193,8 +193,8 @@ impl<A: App> Server<A> {
         let operators = Operators::bind(&config, poll.registry())?;
         let handle = Handle::new(poll.registry(), WAKER, config.max_commands).map_err(Error::Poll)?;
         #[cfg(target_os = "linux")]
-        let alarm = match config.tick_hz {
-            Some(_) => Some(alarm::Alarm::new(poll.registry(), ALARM).map_err(Error::Poll)?),
+        let timerfd = match config.tick_hz {
+            Some(_) => Some(timerfd::TimerFd::new(poll.registry(), TIMERFD).map_err(Error::Poll)?),
             None => None,
         };
         let (clock, start) = Clock::start(seed);
@@ -213,7 +213,7 @@ impl<A: App> Server<A> {
             events: Events::with_capacity(EVENTS),
             listener,
             sockets: Vec::new(),
-            ready: Ready::default(),
+            ready: ReadScheduler::default(),
             unread: Vec::new(),
             accept_at: None,
             handle,
@@ -223,7 +223,7 @@ impl<A: App> Server<A> {
             wants_reload: false,
             operators,
             #[cfg(target_os = "linux")]
-            alarm,
+            timerfd,
         })
     }
 
@@ -422,8 +422,8 @@ impl<A: App> Server<A> {
         let next = [self.engine.poll_timeout(), self.accept_at, stats_at, operators].into_iter().flatten().min();
         let now = self.clock.now();
         #[cfg(target_os = "linux")]
-        if let (Some(alarm), Some(next)) = (&mut self.alarm, next) {
-            alarm.set(now, next)?;
+        if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
+            timerfd.set(now, next)?;
         }
         Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
     }
@@ -438,7 +438,7 @@ impl<A: App> Server<A> {
                 WAKER => woken = true,
                 // That it wakes the loop is all it does.
                 #[cfg(target_os = "linux")]
-                ALARM => {}
+                TIMERFD => {}
                 #[cfg(all(feature = "bin", unix))]
                 RELOAD => self.wants_reload |= self.signals.as_mut().is_some_and(signal::Signals::take_reload),
                 #[cfg(all(feature = "bin", unix))]
@@ -461,7 +461,7 @@ impl<A: App> Server<A> {
                     socket.is_readable |= event.is_readable() || socket.read_closed;
                     if socket.is_readable && !socket.is_ready {
                         socket.is_ready = true;
-                        self.ready.push(socket.id, socket.standing);
+                        self.ready.push(socket.id, socket.class);
                     }
                 }
             }
@@ -517,13 +517,13 @@ impl<A: App> Server<A> {
         if id.index() >= self.sockets.len() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        self.sockets[id.index()] = Some(Socket {
+        self.sockets[id.index()] = Some(MemberSocket {
             id,
             stream,
             is_ready: false,
-            standing: Standing::New,
+            class: ReadClass::New,
             is_readable: false,
-            kept: None,
+            backlog: None,
             read_closed: false,
         });
     }
@@ -535,14 +535,14 @@ impl<A: App> Server<A> {
         let budget =
             Budget { new: config.accept_per_turn, others: config.events_per_turn, work: config.work_per_turn.0 };
         let mut turn = self.ready.begin_turn(budget);
-        while let Some((id, standing)) = self.ready.next(&mut turn) {
+        while let Some((id, class)) = self.ready.next(&mut turn) {
             // Of a newcomer only its request is read, and no more than that may take: what follows it waits like the rest.
-            let (max_bytes, max_work) = match standing {
-                Standing::New => (request.min(self.buffer.len()), 0),
-                Standing::Modest | Standing::Unheard | Standing::Greedy => (self.buffer.len(), share),
+            let (max_bytes, max_work) = match class {
+                ReadClass::New => (request.min(self.buffer.len()), 0),
+                ReadClass::Light | ReadClass::Unclassified | ReadClass::Heavy => (self.buffer.len(), share),
             };
             let work = self.receive(now, id, max_bytes, max_work);
-            self.ready.spend(standing, work);
+            self.ready.spend(class, work);
             // Many who speak in one turn must not fill the outbox of somebody who reads: nobody has asked its socket yet.
             if self.engine.wants_flush() {
                 self.write_all();
@@ -556,10 +556,10 @@ impl<A: App> Server<A> {
         let Some(socket) = socket.filter(|socket| socket.id == id) else { return 0 };
         socket.is_ready = false;
         let (mut work, mut said) = (READ_WORK, 0);
-        if let Some(kept) = &mut socket.kept {
-            let taken = self.engine.handle_bytes_up_to(now, id, kept.bytes(), max_work);
-            if kept.take(taken.bytes) {
-                socket.kept = None;
+        if let Some(backlog) = &mut socket.backlog {
+            let taken = self.engine.handle_bytes_up_to(now, id, backlog.bytes(), max_work);
+            if backlog.take(taken.bytes) {
+                socket.backlog = None;
             }
             said = taken.work;
             work = said;
@@ -573,7 +573,7 @@ impl<A: App> Server<A> {
                     // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
                     socket.is_readable = n == max_bytes || socket.read_closed || !cfg!(target_os = "linux");
                     let taken = self.engine.handle_bytes_up_to(now, id, &self.buffer[..n], max_work);
-                    socket.kept = Kept::new(&self.buffer[taken.bytes..n]);
+                    socket.backlog = ReadBacklog::new(&self.buffer[taken.bytes..n]);
                     said = taken.work;
                     work += n + said;
                 }
@@ -586,16 +586,16 @@ impl<A: App> Server<A> {
                 }
             }
         }
-        let has_more = socket.is_readable || socket.kept.is_some();
-        socket.standing = match socket.standing {
-            _ if has_more => Standing::Greedy,
-            Standing::New => Standing::Unheard,
-            _ if said > max_work => Standing::Greedy,
-            _ => Standing::Modest,
+        let has_more = socket.is_readable || socket.backlog.is_some();
+        socket.class = match socket.class {
+            _ if has_more => ReadClass::Heavy,
+            ReadClass::New => ReadClass::Unclassified,
+            _ if said > max_work => ReadClass::Heavy,
+            _ => ReadClass::Light,
         };
         if has_more {
             socket.is_ready = true;
-            self.ready.push(id, Standing::Greedy);
+            self.ready.push(id, ReadClass::Heavy);
         }
         work
     }
@@ -617,7 +617,7 @@ impl<A: App> Server<A> {
 
     /// Everything is written, so another part of the journal may begin.
     fn keep_journal(&mut self) -> Result<(), Error> {
-        self.engine.turn_page();
+        self.engine.rotate_segment();
         self.engine.commit_record().map_err(|error| {
             let path = self.engine.config().journal.clone();
             Error::Journal(path.expect("what is recorded has a name"), error)

@@ -1,4 +1,4 @@
-//! The operators' sockets: a listener of their own, and the [`Desk`] that answers them.
+//! The operators' sockets: a listener of their own, and the [`AdminConns`] that answers them.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -11,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use super::files::read_file;
 use super::listener::{Accepted, Listener};
 use super::{ACCEPT_PAUSE, Error};
-use crate::admin::{self, Desk};
+use crate::admin::{self, AdminConns};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -29,13 +29,13 @@ const ACCEPTED_PER_TURN: usize = 16;
 
 pub(super) struct Operators {
     listener: Listener,
-    desk: Desk,
+    conns: AdminConns,
     /// By the desk's keys.
-    sockets: Vec<Option<Socket>>,
+    sockets: Vec<Option<AdminSocket>>,
     accept_at: Option<Time>,
 }
 
-struct Socket {
+struct AdminSocket {
     stream: TcpStream,
     /// Whether it has, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
     is_ready: bool,
@@ -59,7 +59,7 @@ impl Operators {
         };
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
         listener.register(registry, LISTENER).map_err(Error::Poll)?;
-        Ok(Some(Operators { listener, desk: Desk::new(config, token), sockets: Vec::new(), accept_at: None }))
+        Ok(Some(Operators { listener, conns: AdminConns::new(config, token), sockets: Vec::new(), accept_at: None }))
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -68,12 +68,12 @@ impl Operators {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let ready = self.sockets.iter().flatten().any(|socket| socket.is_ready).then_some(Time::ZERO);
-        [ready, self.accept_at, self.desk.poll_timeout()].into_iter().flatten().min()
+        [ready, self.accept_at, self.conns.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Whether a client's time is over. Sockets are looked at once more before that has consequences.
     pub(super) fn has_due_timers(&self, now: Time) -> bool {
-        self.desk.poll_timeout().is_some_and(|at| at <= now)
+        self.conns.poll_timeout().is_some_and(|at| at <= now)
     }
 
     pub(super) fn listener_is_ready(&mut self, now: Time) {
@@ -105,19 +105,19 @@ impl Operators {
             match socket.stream.read(buffer) {
                 Ok(0) => {
                     socket.is_ready = false;
-                    self.desk.handle_end(key);
+                    self.conns.handle_end(key);
                 }
                 Ok(n) => {
-                    self.desk.handle_bytes(key, &buffer[..n]);
+                    self.conns.handle_bytes(key, &buffer[..n]);
                     if n == buffer.len() {
-                        self.desk.handle_unread(key);
+                        self.conns.handle_unread(key);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => {
                     socket.is_ready = false;
-                    self.desk.handle_hangup(key);
+                    self.conns.handle_hangup(key);
                 }
             }
         }
@@ -125,43 +125,43 @@ impl Operators {
 
     fn adopt(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
         // Otherwise the socket is dropped.
-        let Some(key) = self.desk.handle_accept(now, peer) else { return };
+        let Some(key) = self.conns.handle_accept(now, peer) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Token(FIRST + key), interest) {
             debug!("admin: {peer} cannot be polled: {error}");
-            return self.desk.handle_hangup(key);
+            return self.conns.handle_hangup(key);
         }
         if key >= self.sockets.len() {
             self.sockets.resize_with(key + 1, || None);
         }
-        self.sockets[key] = Some(Socket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
+        self.sockets[key] = Some(AdminSocket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
     }
 
     /// Does what they ask for. What they are told of it waits for [`write`](Self::write).
     pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
-        self.desk.work(now, engine);
+        self.conns.work(now, engine);
     }
 
     /// Writes, and drops what has ended.
     pub(super) fn write(&mut self, now: Time) {
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut() else { continue };
-            while !socket.is_blocked && !self.desk.pending(key).is_empty() {
-                match socket.stream.write(self.desk.pending(key)) {
-                    Ok(n) => self.desk.handle_written(now, key, n),
+            while !socket.is_blocked && !self.conns.pending(key).is_empty() {
+                match socket.stream.write(self.conns.pending(key)) {
+                    Ok(n) => self.conns.handle_written(now, key, n),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_blocked = true,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(_) => {
-                        self.desk.handle_hangup(key);
+                        self.conns.handle_hangup(key);
                         break;
                     }
                 }
             }
-            if self.desk.is_finished(key) && !std::mem::replace(&mut socket.is_shut_down, true) {
+            if self.conns.is_finished(key) && !std::mem::replace(&mut socket.is_shut_down, true) {
                 let _ = socket.stream.shutdown(Shutdown::Write);
             }
         }
-        while let Some(key) = self.desk.poll_closed() {
+        while let Some(key) = self.conns.poll_closed() {
             if let Some(socket) = self.sockets.get_mut(key) {
                 *socket = None;
             }

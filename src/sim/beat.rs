@@ -9,7 +9,7 @@ use super::swarm::Behaviour;
 use super::terms::pick;
 use super::transcript::{NOBODY, What};
 use super::world::World;
-use crate::config::{Bytes, Config, Flush};
+use crate::config::{ByteSize, Config, Flush};
 use crate::engine::app::App;
 use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal};
 use crate::engine::tick::{ClockCommand, ClockView, Tick};
@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::time::Time;
 
 /// An inbox that nobody fills, so that nobody is refused.
-const VAST: Bytes = Bytes(1 << 30);
+const VAST: ByteSize = ByteSize(1 << 30);
 /// In the calm at the end there are about so many ticks, however fast the clock ran before.
 const CALM_TICKS: u128 = 500;
 
@@ -27,7 +27,8 @@ pub(super) fn draw(config: &mut Config, random: &mut Random) {
     config.tick_hz = Some(pick(random, &[1, 3, 10, 30, 60, 144, 1000]));
     config.flush = if random.percent(40) { Flush::Tick } else { Flush::Turn };
     config.max_catch_up_ticks = pick(random, &[0, 1, 5, 20]);
-    config.max_inbox_bytes = pick(random, &[Bytes(0), Bytes(500), Bytes(5000), Bytes::kib(64), VAST, VAST, VAST]);
+    config.max_inbox_bytes =
+        pick(random, &[ByteSize(0), ByteSize(500), ByteSize(5000), ByteSize::kib(64), VAST, VAST, VAST]);
 }
 
 /// Whether anybody may be refused because too much waits for the next tick.
@@ -245,7 +246,7 @@ impl<A: App> World<A> {
         self.transcript.note(self.now, NOBODY, What::Did(Behaviour::Clock), number, &[]);
         let now = self.now;
         let answer = self.engine.handle_operator(now, OperatorCommand::Clock(command));
-        let expected = match &mut self.engine.watched().seen.beat {
+        let expected = match &mut self.engine.observed_app().seen.beat {
             Some(beat) => beat.command(now, command).map(OperatorAnswer::Clock),
             None => Err(OperatorRefusal::NoTicks),
         };
@@ -279,7 +280,7 @@ impl<A: App> World<A> {
 
     pub(super) fn check_beat(&mut self) -> Result<(), String> {
         let kept = self.kept_bytes();
-        match &mut self.engine.watched().seen.beat {
+        match &mut self.engine.observed_app().seen.beat {
             Some(beat) => beat.check(self.now, kept),
             None => Ok(()),
         }

@@ -71,7 +71,7 @@ impl<A: App> World<A> {
             let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
             self.dropped(place)?;
         }
-        self.engine.turn_page();
+        self.engine.rotate_segment();
         self.after_turn()?;
         self.last_turn = self.now;
         self.had_unread = self.has_unread();
@@ -162,7 +162,7 @@ impl<A: App> World<A> {
         let was_unread = link.pipe.upward() > 0;
         link.was_cut |= self.is_draining;
         if let Some(conn) = link.conn.take() {
-            let identity = self.engine.watched().seen.identities.remove(&conn);
+            let identity = self.engine.observed_app().seen.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);
         }
         link.pipe.drop_server();

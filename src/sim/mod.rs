@@ -18,7 +18,7 @@
 //! use std::collections::BTreeMap;
 //!
 //! use lobbyd::sim::{Player, Simulator};
-//! use lobbyd::{App, Authorization, Config, Context, Member, Message, Random, Request, Speech};
+//! use lobbyd::{App, Authorization, Config, Context, Member, Message, Random, Request, Protocol};
 //!
 //! #[derive(Default)]
 //! struct Dice {
@@ -27,7 +27,7 @@
 //! }
 //!
 //! impl App for Dice {
-//!     const SPEECH: Speech = Speech::Json;
+//!     const PROTOCOL: Protocol = Protocol::Json;
 //!
 //!     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
 //!         Authorization::token_is_user(request)

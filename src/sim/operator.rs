@@ -9,7 +9,7 @@ use super::watch::Seated;
 use super::wish::{Latest, Wish};
 use super::world::World;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Sent, Speech};
+use crate::engine::app::{App, Protocol, Sent};
 use crate::engine::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport};
 use crate::id::{ConnId, SeatId};
 use crate::time::Time;
@@ -98,7 +98,7 @@ impl<A: App> World<A> {
         let fits = match (&command, &answer) {
             (_, Err(OperatorRefusal::NoSuchLobby)) => members.is_empty(),
             (_, Err(OperatorRefusal::NoSuchUser)) => seats.is_empty(),
-            (_, Err(OperatorRefusal::NotJson)) => how == 0 && A::SPEECH == Speech::Json,
+            (_, Err(OperatorRefusal::NotJson)) => how == 0 && A::PROTOCOL == Protocol::Json,
             (_, Err(OperatorRefusal::TooLong)) => how == 1,
             (_, Err(OperatorRefusal::Busy)) => self.desk.pings.len() >= 64,
             (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq, sent })) => {
@@ -137,7 +137,7 @@ impl<A: App> World<A> {
             _ => false,
         };
         let is_locked = self.engine.lobby(&lobby).is_some_and(|lobby| lobby.locked);
-        let locked = &mut self.engine.watched().seen.locked;
+        let locked = &mut self.engine.observed_app().seen.locked;
         locked.retain(|code| **code != *lobby);
         if is_locked {
             locked.push(lobby.into());

@@ -152,7 +152,7 @@ impl<A: App> World<A> {
             return false;
         }
         let random = &mut self.owner;
-        let (conn, answer) = self.engine.watched().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
+        let (conn, answer) = self.engine.observed_app().seen.waiting.swap_remove(random.below(waiting as u64) as usize);
         let place = self.place_of(conn);
         let random = &mut self.owner;
         let how = if self.swarm.weight(Behaviour::LateAuth) > 0 { random.below(10) } else { 9 };
@@ -164,7 +164,7 @@ impl<A: App> World<A> {
                 let link = self.links[place].as_mut().expect("place_of() has found it");
                 link.user = user;
                 self.common.owners[link.number as usize] = user;
-                let seen = &mut self.engine.watched().seen;
+                let seen = &mut self.engine.observed_app().seen;
                 let identity = seen.leases.identity_of(&self.common.users[user]);
                 seen.identities.insert(conn, identity.clone());
                 Authorization::Allow(identity)

@@ -7,7 +7,7 @@ use super::watch::Watched;
 use super::world::{START_MICROS, World};
 use crate::engine::Start;
 use crate::engine::app::App;
-use crate::journal::{self, Failure, Fault, Length, Sink, Summary};
+use crate::journal::{self, Failure, Fault, RotateHint, Sink, Summary};
 use crate::random::Random;
 
 /// Segments as short as they may be, so that they end at all sorts of moments.
@@ -28,9 +28,9 @@ impl Sink for Segments {
         Ok(())
     }
 
-    fn length(&self) -> Length {
+    fn rotate_hint(&self) -> RotateHint {
         // A moment at which nobody is there is rare enough to be used always.
-        if self.0.last().map_or(0, Vec::len) < 40_000 { Length::Ripe } else { Length::Full }
+        if self.0.last().map_or(0, Vec::len) < 40_000 { RotateHint::WhenEmpty } else { RotateHint::Now }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::config::{Bytes, Config, DuplicateLogin, Limit};
+use crate::config::{ByteSize, Config, DuplicateLogin, Limit};
 use crate::random::Random;
 
 macro_rules! behaviours {
@@ -269,13 +269,13 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
     config.max_per_user = limit(random, &[1, 2, 99]);
     config.max_pending = pick(random, &[1, 4, 8, 256, 256]);
     config.max_closing = pick(random, &[1, 2, 256]);
-    config.max_header_bytes = pick(random, &[Bytes(512), Bytes::kib(1), Bytes::kib(8)]);
-    config.max_message_bytes = pick(random, &[Bytes(125), Bytes(300), Bytes(2000), Bytes::kib(64)]);
+    config.max_header_bytes = pick(random, &[ByteSize(512), ByteSize::kib(1), ByteSize::kib(8)]);
+    config.max_message_bytes = pick(random, &[ByteSize(125), ByteSize(300), ByteSize(2000), ByteSize::kib(64)]);
     config.presence_max = pick(random, &[0, 1, 2, 4, 500]);
     if config.max_per_lobby == Limit::UNLIMITED && random.percent(70) {
         config.presence_max = config.presence_max.min(4);
     }
-    config.max_outbound_bytes = Bytes(config.largest_frame() + pick(random, &[0, 0, 300, 5000, 100_000]));
+    config.max_outbound_bytes = ByteSize(config.largest_frame() + pick(random, &[0, 0, 300, 5000, 100_000]));
     config.max_strikes = pick(random, &[0, 1, 3, 32]);
     config.wheel_granule = millis(random, &[1, 10, 10, 100, 1000]);
     // Timeouts of about the same size meet more often than others.

@@ -12,7 +12,7 @@ use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::world::World;
 use crate::close::CloseReason;
-use crate::config::{Bytes, Config, Limit};
+use crate::config::{ByteSize, Config, Limit};
 use crate::engine::app::{App, Identity};
 use crate::random::Random;
 use crate::rate::{Bucket, Rate};
@@ -92,9 +92,9 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
         beat::draw(config, random);
     }
     if let Some(random) = &mut numbers(Behaviour::Pressure) {
-        config.outbound_high_mark = pick(random, &[Bytes(1), Bytes(100), Bytes(1000), Bytes(20_000)]);
+        config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =
-            Bytes(pick(random, &[0, config.outbound_high_mark.0 / 4, config.outbound_high_mark.0 - 1]));
+            ByteSize(pick(random, &[0, config.outbound_high_mark.0 / 4, config.outbound_high_mark.0 - 1]));
     }
 }
 

@@ -7,7 +7,7 @@ use super::swarm::Behaviour;
 use super::transcript::What;
 use super::world::World;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Speech};
+use crate::engine::app::{App, Protocol};
 use crate::engine::tick::ClockCommand;
 
 impl<A: App> World<A> {
@@ -16,7 +16,7 @@ impl<A: App> World<A> {
         self.engine.check();
         self.look_for_reasons()?;
         self.check_answers()?;
-        let seen = &mut self.engine.watched().seen;
+        let seen = &mut self.engine.observed_app().seen;
         if let Some(violation) = seen.violation.take() {
             return Err(violation);
         }
@@ -137,7 +137,7 @@ impl<A: App> World<A> {
 
     /// A health check is answered by its own nonce, and tells how long that took.
     fn check_answers(&mut self) -> Result<(), String> {
-        let answered = std::mem::take(&mut self.engine.watched().seen.answered);
+        let answered = std::mem::take(&mut self.engine.observed_app().seen.answered);
         for (conn, at, latency) in answered {
             let Some(link) = self.links.iter_mut().flatten().find(|link| link.conn == Some(conn)) else { continue };
             let sent = (self.unix_at_zero + at.as_micros() - latency.as_micros() as u64) / 1000;
@@ -170,7 +170,7 @@ impl<A: App> World<A> {
             }
         }
         self.calm_clock(self.longest_wait())?;
-        self.engine.watched().seen.late = 0;
+        self.engine.observed_app().seen.late = 0;
         // Half of those who wait for an authorization get it; the others wait in vain.
         for _ in 0..self.engine.app().seen.waiting.len() / 2 {
             self.authorize();
@@ -225,11 +225,13 @@ impl<A: App> World<A> {
         let mut said = 0;
         self.common.is_calm = true;
         for place in self.places() {
-            let kinds: &[Behaviour] = match (A::SPEECH, self.players.is_some()) {
-                (Speech::Json, false) => &[Behaviour::Flood, Behaviour::Presence, Behaviour::Ping, Behaviour::Control],
-                (Speech::Json, true) => &[Behaviour::Presence, Behaviour::Control],
-                (Speech::Opaque, false) => &[Behaviour::Flood, Behaviour::Control],
-                (Speech::Opaque, true) => &[Behaviour::Control],
+            let kinds: &[Behaviour] = match (A::PROTOCOL, self.players.is_some()) {
+                (Protocol::Json, false) => {
+                    &[Behaviour::Flood, Behaviour::Presence, Behaviour::Ping, Behaviour::Control]
+                }
+                (Protocol::Json, true) => &[Behaviour::Presence, Behaviour::Control],
+                (Protocol::Raw, false) => &[Behaviour::Flood, Behaviour::Control],
+                (Protocol::Raw, true) => &[Behaviour::Control],
             };
             for &kind in kinds {
                 if self.common.limited {
@@ -369,7 +371,7 @@ impl<A: App> World<A> {
             }
             let kind = match self.clients.below(4) {
                 // It could be refused.
-                0 if A::SPEECH == Speech::Json && self.players.is_none() && !self.common.limited => {
+                0 if A::PROTOCOL == Protocol::Json && self.players.is_none() && !self.common.limited => {
                     Some(Behaviour::Leave)
                 }
                 0 | 1 => Some(Behaviour::Close),

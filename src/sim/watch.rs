@@ -11,7 +11,7 @@ use super::swarm::Behaviour;
 use super::terms::Leases;
 use super::wish::Wish;
 use crate::engine::app::{
-    App, Authorization, Context, Identity, Member, Message, Pressure, Route, Sent, Speech, Utterance,
+    App, Authorization, Context, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
 use crate::engine::tick::Tick;
 use crate::id::{ConnId, SeatId};
@@ -142,7 +142,7 @@ impl Seen {
 }
 
 impl<A: App> App for Watched<A> {
-    const SPEECH: Speech = A::SPEECH;
+    const PROTOCOL: Protocol = A::PROTOCOL;
 
     fn route(&self, request: &Request<'_>) -> Route {
         self.app.route(request)
@@ -194,7 +194,7 @@ impl<A: App> App for Watched<A> {
         self.app.on_rejoin(cx, who);
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
         self.seen.hear(from, cx.now(), "allows");
         self.app.allows(cx, from, what)
     }
@@ -249,7 +249,7 @@ impl<A: App> App for Watched<A> {
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
         match Wish::decode(command) {
-            Some(wish) => self.seen.granted = wish.grant(A::SPEECH, cx),
+            Some(wish) => self.seen.granted = wish.grant(A::PROTOCOL, cx),
             None => self.app.on_command(cx, command),
         }
     }

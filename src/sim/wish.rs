@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Context, Exclude, Sent, Speech};
+use crate::engine::app::{App, Context, Exclude, Protocol, Sent};
 use crate::id::ConnId;
 use crate::wire::frame::Frame;
 
@@ -35,7 +35,7 @@ impl<A: App> World<A> {
     pub(super) fn ask_app(&mut self, wish: Wish<'_>) -> Sent {
         let command = wish.encode();
         self.engine.handle_command(self.now, command.as_bytes());
-        std::mem::take(&mut self.engine.watched().seen.granted)
+        std::mem::take(&mut self.engine.observed_app().seen.granted)
     }
 }
 
@@ -89,7 +89,7 @@ impl<'a> Wish<'a> {
     }
 
     /// Does it.
-    pub(super) fn grant(self, speech: Speech, cx: &mut Context<'_>) -> Sent {
+    pub(super) fn grant(self, speech: Protocol, cx: &mut Context<'_>) -> Sent {
         let reached = |queued| Sent { queued, ..Sent::default() };
         match self {
             Wish::Ban(conn) => {
@@ -116,21 +116,21 @@ impl<'a> Wish<'a> {
 }
 
 impl Latest {
-    fn frame(self, speech: Speech) -> Frame {
+    fn frame(self, speech: Protocol) -> Frame {
         let Latest { key, value, padding } = self;
         let padding = ".".repeat(padding);
         match speech {
-            Speech::Json => {
+            Protocol::Json => {
                 Frame::text(&format!("{{\"type\":\"latest\",\"key\":{key},\"value\":{value},\"pad\":\"{padding}\"}}"))
             }
-            Speech::Opaque => Frame::binary(format!("L{key}{value:012}{padding}").as_bytes()),
+            Protocol::Raw => Frame::binary(format!("L{key}{value:012}{padding}").as_bytes()),
         }
     }
 }
 
-fn filler(speech: Speech, padding: usize) -> Frame {
+fn filler(speech: Protocol, padding: usize) -> Frame {
     match speech {
-        Speech::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
-        Speech::Opaque => Frame::binary(&vec![b'!'; padding]),
+        Protocol::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
+        Protocol::Raw => Frame::binary(&vec![b'!'; padding]),
     }
 }

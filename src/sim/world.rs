@@ -19,7 +19,7 @@ use super::watch::Watched;
 use super::{Invariant, Players};
 use crate::Config;
 use crate::close::CloseReason;
-use crate::engine::app::{App, Speech};
+use crate::engine::app::{App, Protocol};
 use crate::engine::{Engine, Start};
 use crate::random::Random;
 use crate::time::Time;
@@ -361,7 +361,7 @@ impl<A: App> World<A> {
         if several {
             self.count(Behaviour::Addresses);
         }
-        let is_json = A::SPEECH == Speech::Json;
+        let is_json = A::PROTOCOL == Protocol::Json;
         let capacity = if manners.is_slow || manners.is_stalled { self.swarm.narrow } else { 16 * 1024 };
         let mut link = Link::new(number, conn, user, lobby, capacity, manners, is_json, self.now);
         link.network = network;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lobbyd::admin::{Desk, Token};
+use lobbyd::admin::{AdminConns, Token};
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, Authorization, Bytes, CloseReason, Config, DuplicateLogin, Limit, Time};
+use lobbyd::{App, Authorization, ByteSize, CloseReason, Config, DuplicateLogin, Limit, Time};
 use serde_json::{Value, json};
 
 use crate::scenario::World;
@@ -13,7 +13,7 @@ use crate::witness::Witness;
 
 /// An operator with one connection.
 struct Operator {
-    desk: Desk,
+    desk: AdminConns,
     client: usize,
 }
 
@@ -30,7 +30,7 @@ fn config() -> Config {
 }
 
 fn operator(config: &Config) -> Operator {
-    let mut desk = Desk::new(config, None);
+    let mut desk = AdminConns::new(config, None);
     let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
     Operator { desk, client }
 }
@@ -58,7 +58,7 @@ fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost:9002\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
+         Content-RotateHint: {length}\r\n\r\n{body}"
     )
 }
 
@@ -104,7 +104,7 @@ impl Operator {
 fn read(text: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let length = format!("\r\nContent-Length: {}\r\n", body.len());
+    let length = format!("\r\nContent-RotateHint: {}\r\n", body.len());
     assert!(head.contains(&length), "{head}\n{} bytes", body.len());
     assert!(head.contains("\r\nContent-Type: application/json\r\n") && body.ends_with("}\n"), "{text}");
     Answer { status, head: head.to_owned(), body: serde_json::from_str(body).expect("JSON") }
@@ -551,7 +551,7 @@ fn foreign_pages_are_refused() {
     assert_eq!(operator.ask(&mut world, &own).status, 200);
     // What a form of another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
-        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");
+        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-RotateHint: 2\r\n\r\n{{}}");
         operator.refused(&mut world, &request, 415, "not_json");
     }
     let with_charset = post("/kick", "{}").replace("/json", "/json; charset=utf-8");
@@ -562,7 +562,7 @@ fn foreign_pages_are_refused() {
 fn a_token_is_asked_for_where_there_is_one() {
     let mut world = World::new(config(), Relay::default());
     let token = Token::read("correct-horse-battery\n").expect("a token");
-    let mut desk = Desk::new(&config(), Some(token));
+    let mut desk = AdminConns::new(&config(), Some(token));
     let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
     let mut operator = Operator { desk, client };
     let with = |line: &str| format!("GET /stats HTTP/1.1\r\nHost: localhost\r\n{line}\r\n");
@@ -613,10 +613,10 @@ fn what_is_no_proper_request_is_told_so() {
     check(&mut world, "\x16\x03\x01", 400);
     check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 411);
     for length in ["-1", "+1", "1, 1", "", "9999999999"] {
-        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
+        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-RotateHint: {length}\r\n\r\n");
         check(&mut world, &request, 400);
     }
-    check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n", 413);
+    check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-RotateHint: 999999999\r\n\r\n", 413);
     check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 431);
     check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(64)), 431);
 }
@@ -700,7 +700,7 @@ fn a_head_request_gets_the_head_alone() {
     operator.desk.handle_bytes(operator.client, request.as_bytes());
     let answer = operator.turn(&mut world);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert!(answer.contains("\r\nContent-Length: 18\r\n"), "{answer}");
+    assert!(answer.contains("\r\nContent-RotateHint: 18\r\n"), "{answer}");
 }
 
 #[test]
@@ -718,9 +718,9 @@ fn a_client_that_waits_to_send_its_body_is_told_to() {
 fn idle_clients_make_room_and_slow_ones_are_dropped() {
     let config = Config { max_admin_connections: 2, ..config() };
     let mut world = World::new(config.clone(), Relay::default());
-    let mut desk = Desk::new(&config, None);
+    let mut desk = AdminConns::new(&config, None);
     let peer = ([127, 0, 0, 1], 5000).into();
-    let mut asks = |desk: &mut Desk, client: usize| {
+    let mut asks = |desk: &mut AdminConns, client: usize| {
         desk.handle_bytes(client, get("/stats").as_bytes());
         desk.work(world.now, &mut world.engine);
         let answered = desk.pending(client).len();
@@ -760,7 +760,7 @@ fn idle_clients_make_room_and_slow_ones_are_dropped() {
 fn strangers_who_never_end_their_request_make_room() {
     let config = Config { max_admin_connections: 2, ..config() };
     let mut world = World::new(config.clone(), Relay::default());
-    let mut desk = Desk::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
+    let mut desk = AdminConns::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
     let peer = ([127, 0, 0, 1], 5000).into();
     for _ in 0..10 {
         let stranger = desk.handle_accept(world.now, peer).expect("an older stranger makes room");
@@ -776,7 +776,7 @@ fn strangers_who_never_end_their_request_make_room() {
 
 #[test]
 fn nobody_sends_more_than_it_waits_for() {
-    let config = Config { max_message_bytes: Bytes(1024), ..config() };
+    let config = Config { max_message_bytes: ByteSize(1024), ..config() };
     let (mut world, mut operator) = (World::new(config.clone(), Relay::default()), operator(&config));
     let request = get("/health/live");
     for _ in 0..5000 {

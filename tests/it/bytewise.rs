@@ -4,7 +4,7 @@
 //! where a turn ends, and may.
 
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, Bytes, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
+use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
 
 use crate::scenario::START;
 use crate::witness::Witness;
@@ -17,7 +17,7 @@ fn config() -> Config {
         messages_per_second: lobbyd::Limit::UNLIMITED,
         bytes_per_second: lobbyd::Limit::UNLIMITED,
         control_per_second: lobbyd::Limit::UNLIMITED,
-        max_message_bytes: Bytes(400),
+        max_message_bytes: ByteSize(400),
         max_strikes: 3,
         max_per_lobby: Limit::at_most(CLIENTS as u32),
         ..Config::default()
@@ -187,7 +187,7 @@ fn however_the_bytes_are_cut_the_same_comes_of_them() {
 fn messages_arrive_as_they_were_sent() {
     struct Last(Vec<u8>);
     impl App for Last {
-        const SPEECH: lobbyd::Speech = lobbyd::Speech::Opaque;
+        const PROTOCOL: lobbyd::Protocol = lobbyd::Protocol::Raw;
 
         fn authorize(&mut self, _: &mut lobbyd::Context<'_>, request: &lobbyd::Request<'_>) -> lobbyd::Authorization {
             lobbyd::Authorization::token_is_user(request)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lobbyd::apps::Relay;
 use lobbyd::sim::wire;
 use lobbyd::{
-    Authorization, Bytes, CloseReason, Config, Context, DuplicateLogin, LeaveReason, Limit, Reconnect, Reject,
+    Authorization, ByteSize, CloseReason, Config, Context, DuplicateLogin, LeaveReason, Limit, Reconnect, Reject,
 };
 
 use crate::scenario::{World, small_outbox};
@@ -76,7 +76,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         (
             Reason::MessageTooBig,
             Hand(
-                with(|config| config.max_message_bytes = Bytes(200)),
+                with(|config| config.max_message_bytes = ByteSize(200)),
                 |world| world.send("ann", &wire::text(&"x".repeat(201))),
                 "ann < goodbye code=1009, close 1009 message_too_big, eof",
             ),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{Bytes, CloseReason, Config, ConnId, DrainTotals, Engine, Exclude, Frame, Limit, Time};
+use lobbyd::{ByteSize, CloseReason, Config, ConnId, DrainTotals, Engine, Exclude, Frame, Limit, Time};
 
 use crate::scenario::{START, World};
 use crate::witness::Witness;
@@ -268,7 +268,7 @@ fn five_thousand_get_every_queued_message() {
     let config = Config {
         max_connections: Limit::at_most(CROWD),
         max_pending: CROWD,
-        max_outbound_bytes: Bytes::kib(256),
+        max_outbound_bytes: ByteSize::kib(256),
         ..Config::default()
     };
     let mut engine = Engine::new(

@@ -13,8 +13,8 @@ use lobbyd::journal::{self, Failure, Fault, Replay, Sink, Step, Summary};
 use lobbyd::net::{Error, Server, Status, open_journal};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
-    OperatorCommand, Request, Route, Secrets, Speech, Start, Time,
+    App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
+    OperatorCommand, Protocol, Request, Route, Secrets, Start, Time,
 };
 
 use crate::fuzzed::journal::{blocks_of, crc32, put_number, written};
@@ -135,7 +135,7 @@ fn that_an_operator_took_an_answer_is_recorded() {
 struct Doorman(Rc<Cell<u32>>);
 
 impl App for Doorman {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.0.set(self.0.get() + 1);
@@ -223,7 +223,7 @@ fn check_no_secret(bytes: &[u8], place: &str) {
 /// What `lobbyd replay --print` says of a journal, and its state at the end.
 fn narrated<A: App>(journal: &[u8], app: A) -> String {
     let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
-    replay.narrate();
+    replay.trace_events();
     let mut text = String::new();
     loop {
         let step = replay.step().expect("nothing differs");
@@ -295,7 +295,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         "Sec-WebSocket-Version",
         "Upgrade",
         "Connection",
-        "Content-Length",
+        "Content-RotateHint",
         "Transfer-Encoding",
         "Accept-Language",
         "X-Api-Key",
@@ -392,7 +392,7 @@ fn no_word_of_a_request_is_in_a_journal() {
 struct Parrot;
 
 impl App for Parrot {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn route(&self, request: &Request<'_>) -> Route {
         Route::Lobby(request.query("lobby").unwrap_or_default().into_owned())
@@ -510,7 +510,7 @@ fn a_reload_is_kept_only_when_that_is_wanted() {
 struct Moody(u8);
 
 impl App for Moody {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -798,7 +798,7 @@ fn what_a_journal_says_is_shown_without_control_characters() {
     blocks[1][answered] = 0x1b;
     let journal = written(&blocks);
     let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
-    replay.narrate();
+    replay.trace_events();
     while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
     let said: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
     assert!(said.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{said:?}");
@@ -820,7 +820,7 @@ fn another_build_is_named_and_may_be_tried() {
 struct Fragile;
 
 impl App for Fragile {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         assert_ne!(request.token(), Some("nobody"), "nobody comes in");
@@ -978,7 +978,7 @@ const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 struct Lots(u8);
 
 impl App for Lots {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -1027,7 +1027,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
         journal: Some(folder.journal()),
-        journal_max_bytes: Some(Bytes(20_000)),
+        journal_max_bytes: Some(ByteSize(20_000)),
         tick_hz: Some(1000),
         ..Config::default()
     };
@@ -1157,7 +1157,7 @@ fn a_timeline_says_who_came_spoke_and_left_and_why() {
     }
     let journal = site.journal();
     let mut replay = Replay::open(&*journal, Relay::default(), false).expect("it is whole");
-    replay.narrate();
+    replay.trace_events();
     while replay.step().expect("nothing differs") != Step::End {}
     let lines: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
     let text = lines.join("\n");

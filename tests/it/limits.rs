@@ -5,7 +5,7 @@ use std::time::Duration;
 use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{
-    Authorization, Bytes, CloseReason, Config, DuplicateLogin, Engine, Exclude, Frame, Full, Limit, Sent, Time,
+    Authorization, ByteSize, CloseReason, Config, DuplicateLogin, Engine, Exclude, Frame, Full, Limit, Sent, Time,
 };
 
 use crate::scenario::{START, World, check, small_outbox};
@@ -223,7 +223,7 @@ fn a_request_head_has_its_time() {
 
 #[test]
 fn a_request_head_has_its_size() {
-    let config = Config { max_header_bytes: Bytes(300), max_headers: 6, ..Config::default() };
+    let config = Config { max_header_bytes: ByteSize(300), max_headers: 6, ..Config::default() };
     #[track_caller]
     fn check_head(config: &Config, lines: &[&str], expected: &str) {
         for step in [1, 7, usize::MAX] {
@@ -251,7 +251,7 @@ fn a_request_head_has_its_size() {
 
 #[test]
 fn what_is_sent_before_authorization_is_bounded() {
-    let config = Config { max_header_bytes: Bytes(300), ..Config::default() };
+    let config = Config { max_header_bytes: ByteSize(300), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
     let conn = world.conn("ann");
@@ -412,7 +412,7 @@ fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
 fn a_message_has_its_size() {
     #[track_caller]
     fn check_message(frames: &[Vec<u8>], fits: bool) {
-        let config = Config { max_message_bytes: Bytes(200), ..Config::default() };
+        let config = Config { max_message_bytes: ByteSize(200), ..Config::default() };
         let mut world = World::new(config, Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", &frames.concat());
@@ -602,7 +602,7 @@ fn draining_an_empty_server_is_over_at_once() {
 /// A flood does not end with the goodbye, but it is not read for long.
 #[test]
 fn whoever_goes_on_sending_after_its_end_is_cut_off() {
-    let config = Config { max_linger_bytes: Bytes(1000), ..Config::default() };
+    let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Authorization, Config, ConnId, Context, Member, Message, Request, Speech};
+use lobbyd::{App, Authorization, Config, ConnId, Context, Member, Message, Protocol, Request};
 
 use crate::scenario::blocking;
 
@@ -143,7 +143,8 @@ const READ: usize = 65_536;
 /// Whoever sends `bytes`, more than is read in a turn, gets a close frame with 1000.
 #[track_caller]
 fn check_goodbye_to(bytes: &[&[u8]]) {
-    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: lobbyd::Bytes(READ), ..config() };
+    let config =
+        Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: lobbyd::ByteSize(READ), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -200,7 +201,7 @@ fn what_arrives_with_the_end_of_the_stream_is_answered() {
 
 #[test]
 fn whoever_goes_on_sending_after_its_end_is_cut_off() {
-    let config = Config { max_linger_bytes: lobbyd::Bytes(100_000), ..config() };
+    let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -245,7 +246,7 @@ fn two_clients_talk_over_real_sockets() {
 fn more_than_a_receive_buffer_is_read_to_its_end() {
     // Edge-triggered: what one read leaves behind brings no second event.
     let unlimited = lobbyd::Limit::UNLIMITED;
-    let small = Config { receive_buffer_bytes: lobbyd::Bytes(1024), bytes_per_second: unlimited, ..config() };
+    let small = Config { receive_buffer_bytes: lobbyd::ByteSize(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));
@@ -278,8 +279,8 @@ fn a_flood_waits_for_itself() {
         messages_per_second: unlimited,
         bytes_per_second: unlimited,
         max_per_lobby: lobbyd::Limit::at_most(30),
-        work_per_turn: lobbyd::Bytes(32_768),
-        work_per_receive: lobbyd::Bytes(16_384),
+        work_per_turn: lobbyd::ByteSize(32_768),
+        work_per_receive: lobbyd::ByteSize(16_384),
         ..config()
     };
     let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
@@ -327,7 +328,7 @@ fn a_flood_waits_for_itself() {
 #[test]
 fn newcomers_are_let_in_before_any_of_them_is_heard() {
     let few = Config {
-        work_per_turn: lobbyd::Bytes(1024),
+        work_per_turn: lobbyd::ByteSize(1024),
         accept_per_turn: 20,
         max_per_lobby: lobbyd::Limit::at_most(20),
         ..config()
@@ -368,7 +369,7 @@ fn the_kernel_keeps_little_of_what_nobody_reads() {
         }
         sent
     };
-    let (bounded, unbounded) = (sent(Some(lobbyd::Bytes(16_384))), sent(None));
+    let (bounded, unbounded) = (sent(Some(lobbyd::ByteSize(16_384))), sent(None));
     assert!(bounded < unbounded, "{bounded} and {unbounded} bytes, the client's own buffer included");
 }
 
@@ -396,7 +397,7 @@ struct Asking {
 }
 
 impl App for Asking {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.asked.push(request.conn());

@@ -2,8 +2,8 @@
 
 use lobbyd::apps::Relay;
 use lobbyd::{
-    App, Authorization, Config, Context, DuplicateLogin, KickTarget, Limit, Member, Message, OperatorCommand, Request,
-    Speech,
+    App, Authorization, Config, Context, DuplicateLogin, KickTarget, Limit, Member, Message, OperatorCommand, Protocol,
+    Request,
 };
 
 use crate::scenario::World;
@@ -195,7 +195,7 @@ fn logging_in_often_while_the_batches_run_is_no_escape() {
 fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     struct Late;
     impl App for Late {
-        const SPEECH: Speech = Speech::Opaque;
+        const PROTOCOL: Protocol = Protocol::Raw;
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             match request.token() {
                 Some("eve") => Authorization::Pending { user: Some("eve".into()) },

@@ -273,13 +273,13 @@ fn proxies_are_believed_as_far_as_they_are_trusted() {
 /// The address is the application's to see, and the peer too.
 #[test]
 fn an_application_sees_both_addresses() {
-    use lobbyd::{App, Authorization, Context, Member, Message, Request, Speech};
+    use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Request};
 
     #[derive(Default)]
     struct Seen(Vec<(String, String)>);
 
     impl App for Seen {
-        const SPEECH: Speech = Speech::Opaque;
+        const PROTOCOL: Protocol = Protocol::Raw;
 
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             self.0.push((request.peer().to_string(), request.address().to_string()));

@@ -1,9 +1,10 @@
 //! An application that panics, contained: it costs a lobby, and nothing else.
 
-use lobbyd::apps::Contained;
+use lobbyd::apps::CatchPanics;
 use lobbyd::sim::Simulator;
 use lobbyd::{
-    App, Authorization, CloseReason, Config, Context, LeaveReason, Member, Message, Request, Route, Speech, Utterance,
+    App, Authorization, CloseReason, Config, Context, LeaveReason, Member, Message, Protocol, RelayRequest, Request,
+    Route,
 };
 
 use crate::scenario::World;
@@ -22,7 +23,7 @@ impl Fragile {
 }
 
 impl App for Fragile {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn route(&self, request: &Request<'_>) -> Route {
         assert_ne!(request.path(), "/ws/panic", "as it was told to");
@@ -38,7 +39,7 @@ impl App for Fragile {
         self.may_panic("at join");
     }
 
-    fn allows(&mut self, _: &mut Context<'_>, _: &Member, _: Utterance<'_>) -> bool {
+    fn allows(&mut self, _: &mut Context<'_>, _: &Member, _: RelayRequest<'_>) -> bool {
         self.may_panic("at allows");
         true
     }
@@ -63,7 +64,7 @@ impl App for Fragile {
 
 #[track_caller]
 fn check(script: &str, panics: u64, left: &[&str]) {
-    let mut world = World::new(Config::default(), Contained::new(Fragile::default()));
+    let mut world = World::new(Config::default(), CatchPanics::new(Fragile::default()));
     world.run(
         "ann > connect chess
          ann < upgrade, welcome, presence_state
@@ -143,7 +144,7 @@ fn who_panics_over_a_request_refuses_it() {
 fn the_engine_is_whole_after_every_panic() {
     struct Unlucky;
     impl App for Unlucky {
-        const SPEECH: Speech = Speech::Json;
+        const PROTOCOL: Protocol = Protocol::Json;
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
         }
@@ -161,7 +162,7 @@ fn the_engine_is_whole_after_every_panic() {
     }
     let mut panics = 0;
     for seed in 0..30 {
-        match Simulator::new(seed, Config::default(), Contained::new(Unlucky)).run(300) {
+        match Simulator::new(seed, Config::default(), CatchPanics::new(Unlucky)).run(300) {
             Ok(report) => {
                 panics += report
                     .closes()

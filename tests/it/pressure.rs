@@ -1,7 +1,7 @@
 //! Members who read slowly, and what an application sees of it: marks, counts, and frames that only matter until the next.
 
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{Bytes, CloseReason, Config, ConnId, Exclude, Frame, Sent};
+use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
 
 use crate::scenario::World;
 use crate::witness::{React, Witness};
@@ -9,10 +9,10 @@ use crate::witness::{React, Witness};
 /// Marks at 1000 and 300 bytes, and room for 20 000.
 fn marks() -> Config {
     Config {
-        outbound_high_mark: Bytes(1000),
-        outbound_low_mark: Bytes(300),
-        max_outbound_bytes: Bytes(20_000),
-        max_message_bytes: Bytes(1000),
+        outbound_high_mark: ByteSize(1000),
+        outbound_low_mark: ByteSize(300),
+        max_outbound_bytes: ByteSize(20_000),
+        max_message_bytes: ByteSize(1000),
         ..Config::default()
     }
 }

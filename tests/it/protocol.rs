@@ -3,8 +3,8 @@
 use lobbyd::apps::{Echo, Relay, Verbatim};
 use lobbyd::sim::wire;
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, DuplicateLogin, Limit, Member, Message, Reject, Request,
-    Speech,
+    App, Authorization, ByteSize, CloseReason, Config, Context, DuplicateLogin, Limit, Member, Message, Protocol,
+    Reject, Request,
 };
 use serde_json::Value;
 
@@ -227,7 +227,7 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
     /// Says in the sender's name what it is told to, and other things too.
     struct Speaker;
     impl App for Speaker {
-        const SPEECH: Speech = Speech::Json;
+        const PROTOCOL: Protocol = Protocol::Json;
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
         }
@@ -403,7 +403,7 @@ fn data_is_passed_on_as_it_was_written() {
 
 #[test]
 fn welcome_tells_the_limits_and_the_time() {
-    let config = Config { max_message_bytes: Bytes(1000), ..Config::default() };
+    let config = Config { max_message_bytes: ByteSize(1000), ..Config::default() };
     check(
         config,
         r#"

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{App, Bytes, CloseReason, Config, DuplicateLogin, Limit, Reject};
+use lobbyd::{App, ByteSize, CloseReason, Config, DuplicateLogin, Limit, Reject};
 use serde_json::Value;
 
 use crate::scenario::{World, check};
@@ -130,7 +130,7 @@ fn bytes_heard(world: &mut World<Witness<false>>) -> u64 {
 #[track_caller]
 fn check_bytes(config: Config, connections: usize, per_second: u64) {
     for length in [10, 100, 1000] {
-        let config = Config { max_message_bytes: Bytes(1000), ..config.clone() };
+        let config = Config { max_message_bytes: ByteSize(1000), ..config.clone() };
         let mut world = World::new(config, Witness::<false>::default());
         let names: Vec<String> = (0..connections).map(|n| format!("ann:{n}")).collect();
         for name in &names {
@@ -170,7 +170,7 @@ fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
 #[test]
 fn a_message_in_pieces_costs_what_it_has() {
     let config = Config {
-        max_message_bytes: Bytes(6100),
+        max_message_bytes: ByteSize(6100),
         bytes_per_second: Limit::at_most(2000),
         byte_burst: 7000,
         ..no_rates()
@@ -229,7 +229,7 @@ fn denied(world: &mut World<impl App>, name: &str) -> Option<u64> {
 /// `message`, which has a `ref`, until she is denied, over and over.
 #[track_caller]
 fn check_retry_after(config: Config, messages: &[&str]) {
-    let config = Config { max_message_bytes: Bytes(1000), ..config };
+    let config = Config { max_message_bytes: ByteSize(1000), ..config };
     let mut world = World::new(config, Relay::default());
     world.steps("ann > connect a\nann:2 > connect b");
     let (mut let_through, mut waits) = (0, 0);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, Context, Exclude, Frame, KickTarget, LeaveReason, Limit, Member,
-    Message, OperatorCommand, Request, Speech,
+    App, Authorization, ByteSize, CloseReason, Config, Context, Exclude, Frame, KickTarget, LeaveReason, Limit, Member,
+    Message, OperatorCommand, Protocol, Request,
 };
 
 use crate::scenario::World;
@@ -15,7 +15,7 @@ struct Late {
 }
 
 impl App for Late {
-    const SPEECH: Speech = Speech::Json;
+    const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         let user = request.token().expect("the scripts send one").to_owned();
@@ -33,7 +33,7 @@ impl App for Late {
 struct Silent;
 
 impl App for Silent {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Authorization {
         Authorization::Pending { user: None }
@@ -77,8 +77,8 @@ fn a_late_authorization_grants_the_upgrade_at_once_also_without_a_word_to_say() 
 fn a_slow_consumer_is_answered_before_it_is_closed() {
     let config = Config {
         max_per_lobby: Limit::at_most(3),
-        max_message_bytes: Bytes(125),
-        max_outbound_bytes: Bytes(2200),
+        max_message_bytes: ByteSize(125),
+        max_outbound_bytes: ByteSize(2200),
         ..Config::default()
     };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
@@ -115,8 +115,12 @@ fn authorization_ends_after_auth_timeout_and_not_after_handshake_timeout() {
 fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
     // Three are counted, two are listed: when one is closed as too slow, all are sent the list, and that is too much
     // for another.
-    let config =
-        Config { presence_max: 2, max_message_bytes: Bytes(125), max_outbound_bytes: Bytes(2200), ..Config::default() };
+    let config = Config {
+        presence_max: 2,
+        max_message_bytes: ByteSize(125),
+        max_outbound_bytes: ByteSize(2200),
+        ..Config::default()
+    };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(
         "ann > connect chess
@@ -147,8 +151,8 @@ fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
 
 #[test]
 fn sending_to_a_user_whose_connection_ends_on_the_way_is_no_panic() {
-    let config = Config { max_per_lobby: Limit::at_most(3), max_message_bytes: Bytes(125), ..Config::default() };
-    let config = Config { max_outbound_bytes: Bytes(2200), ..config };
+    let config = Config { max_per_lobby: Limit::at_most(3), max_message_bytes: ByteSize(125), ..Config::default() };
+    let config = Config { max_outbound_bytes: ByteSize(2200), ..config };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(
         "ann > connect chess
@@ -222,7 +226,7 @@ fn who_was_to_connect_again_and_has_is_left_alone() {
 struct Count(i32);
 
 impl App for Count {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -244,7 +248,7 @@ fn an_application_is_told_at_once_of_who_is_ended_for_too_many_bytes() {
     let config = Config {
         bytes_per_second: Limit::at_most(1),
         byte_burst: 200,
-        max_message_bytes: Bytes(125),
+        max_message_bytes: ByteSize(125),
         max_rate_strikes: 0,
         ..Config::default()
     };

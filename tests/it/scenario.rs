@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use lobbyd::{
-    App, Authorization, Bytes, ClockCommand, Config, ConnId, Context, Engine, Flow, Limit, OperatorAnswer,
+    App, Authorization, ByteSize, ClockCommand, Config, ConnId, Context, Engine, Flow, Limit, OperatorAnswer,
     OperatorCommand, Start, Time,
 };
 use serde_json::Value;
@@ -71,8 +71,8 @@ pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 /// An outbox that holds the largest frame, and not two of them.
 pub fn small_outbox() -> Config {
     Config {
-        max_message_bytes: Bytes(3000),
-        max_outbound_bytes: Bytes(5100),
+        max_message_bytes: ByteSize(3000),
+        max_outbound_bytes: ByteSize(5100),
         max_per_lobby: Limit::at_most(4),
         ..Config::default()
     }

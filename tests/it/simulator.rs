@@ -61,7 +61,7 @@ fn seeds_that_once_failed_hold() {
 
 mod broken {
     use lobbyd::sim::Simulator;
-    use lobbyd::{App, Authorization, Context, LeaveReason, Member, Message, Request, Speech};
+    use lobbyd::{App, Authorization, Context, LeaveReason, Member, Message, Protocol, Request};
 
     use super::*;
 
@@ -70,7 +70,7 @@ mod broken {
     struct Miscount(i64);
 
     impl App for Miscount {
-        const SPEECH: Speech = Speech::Json;
+        const PROTOCOL: Protocol = Protocol::Json;
 
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::{
-    App, Authorization, Bytes, ClockCommand, CloseReason, Config, Context, Exclude, Flush, Frame, LeaveReason, Limit,
-    Member, Message, OperatorCommand, OperatorRefusal, Request, Speech, Tick,
+    App, Authorization, ByteSize, ClockCommand, CloseReason, Config, Context, Exclude, Flush, Frame, LeaveReason,
+    Limit, Member, Message, OperatorCommand, OperatorRefusal, Protocol, Request, Tick,
 };
 
 use crate::scenario::{World, check};
@@ -17,7 +17,7 @@ struct Diary {
 }
 
 impl App for Diary {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -268,7 +268,12 @@ fn everybody_is_heard_before_the_server_drains() {
 #[test]
 fn a_full_inbox_refuses_and_costs_nothing() {
     check(
-        Config { max_inbox_bytes: Bytes(400), message_burst: 4, messages_per_second: Limit::at_most(10), ..config() },
+        Config {
+            max_inbox_bytes: ByteSize(400),
+            message_burst: 4,
+            messages_per_second: Limit::at_most(10),
+            ..config()
+        },
         r#"
         ann > connect chess
         ann < upgrade, welcome, presence_state
@@ -297,7 +302,7 @@ fn a_full_inbox_refuses_and_costs_nothing() {
 
 #[test]
 fn one_message_always_fits() {
-    let config = Config { max_inbox_bytes: Bytes(0), ..config() };
+    let config = Config { max_inbox_bytes: ByteSize(0), ..config() };
     let mut world = World::new(config, Diary::default());
     world.enter(&["ann"]);
     world.run("ann > text one\nann > text two\nadvance 100ms");
@@ -308,8 +313,12 @@ fn one_message_always_fits() {
 /// Whoever talks on while the clock stands is refused, and neither closed for it nor forgotten.
 #[test]
 fn nobody_times_out_and_nobody_is_closed_while_the_clock_is_paused() {
-    let config =
-        Config { max_inbox_bytes: Bytes(200), messages_per_second: Limit::UNLIMITED, max_rate_strikes: 2, ..config() };
+    let config = Config {
+        max_inbox_bytes: ByteSize(200),
+        messages_per_second: Limit::UNLIMITED,
+        max_rate_strikes: 2,
+        ..config()
+    };
     let mut world = World::new(config, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nclock pause");
     world.run("ann > {\"type\":\"a\"}\nann > {\"type\":\"b\"}");

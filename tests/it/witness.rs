@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::{
-    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Pressure, Rate, Request, Speech,
-    Time, Utterance,
+    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Pressure, Protocol, Rate,
+    RelayRequest, Request, Time,
 };
 
 /// With `JSON` the engine speaks the protocol; without, it says nothing of its own.
@@ -43,7 +43,7 @@ impl<const JSON: bool> Witness<JSON> {
 }
 
 impl<const JSON: bool> App for Witness<JSON> {
-    const SPEECH: Speech = if JSON { Speech::Json } else { Speech::Opaque };
+    const PROTOCOL: Protocol = if JSON { Protocol::Json } else { Protocol::Raw };
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         match request.query("auth").as_deref() {
@@ -68,10 +68,12 @@ impl<const JSON: bool> App for Witness<JSON> {
         self.saw(cx, Some(who), format!("rejoin {}", who.user()));
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
         let (text, allowed) = match what {
-            Utterance::Broadcast { data } => (format!("may {} broadcast {data}", from.user()), data != "\"forbidden\""),
-            Utterance::Direct { to, data } => {
+            RelayRequest::Broadcast { data } => {
+                (format!("may {} broadcast {data}", from.user()), data != "\"forbidden\"")
+            }
+            RelayRequest::Direct { to, data } => {
                 (format!("may {} tell {to} {data}", from.user()), data != "\"forbidden\"")
             }
         };

@@ -1,9 +1,9 @@
 //! Operators' requests: one byte for the cuts, then what an operator sends on one connection.
 
-use lobbyd::admin::Desk;
+use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;
 use lobbyd::sim::wire;
-use lobbyd::{Bytes, Config, Engine, Time};
+use lobbyd::{ByteSize, Config, Engine, Time};
 use serde_json::Value;
 
 use super::{START, pieces, without_rates};
@@ -26,12 +26,12 @@ fn text(bytes: &[u8]) -> String {
 fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
     let config = Config {
         admin: Some("127.0.0.1:9002".parse().expect("an address")),
-        max_message_bytes: Bytes(300),
-        max_header_bytes: Bytes(512),
+        max_message_bytes: ByteSize(300),
+        max_header_bytes: ByteSize(512),
         max_headers: 16,
         ..without_rates()
     };
-    let mut desk = Desk::new(&config, None);
+    let mut desk = AdminConns::new(&config, None);
     let mut engine = Engine::new(config, START, Relay::default());
     for user in ["ann", "bob"] {
         let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
@@ -61,7 +61,7 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
 }
 
 /// What a driver does until nothing more comes of it.
-fn work(now: Time, desk: &mut Desk, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
+fn work(now: Time, desk: &mut AdminConns, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
     for _ in 0..10_000 {
         desk.work(now, engine);
         write(engine);
@@ -96,7 +96,7 @@ fn check_answers(mut bytes: &[u8]) {
             bytes = rest;
             continue;
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-RotateHint: ")).expect("a length");
         let length: usize = length.parse().expect("a number");
         // An answer to HEAD has none of the bytes it counts.
         let body = rest.get(..length).filter(|body| body.starts_with(b"{"));

@@ -6,9 +6,9 @@ use std::time::Duration;
 use lobbyd::journal::{self, Failure, Summary};
 use lobbyd::sim::wire::{self, Opcode, Reader};
 use lobbyd::{
-    App, Authorization, Bytes, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
-    KickTarget, LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Rate, Reject, Request, Speech,
-    Stats, Time,
+    App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
+    KickTarget, LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Protocol, Rate, Reject,
+    Request, Stats, Time,
 };
 
 use super::{Input, START};
@@ -94,13 +94,13 @@ fn config(input: &mut Input<'_>) -> Config {
         attempts_per_minute: small(3, 3),
         attempt_burst: 3,
         max_lifetime: is(4).then_some(Duration::from_secs(60)),
-        max_header_bytes: Bytes(512),
+        max_header_bytes: ByteSize(512),
         max_headers: 16,
-        max_message_bytes: Bytes(300),
+        max_message_bytes: ByteSize(300),
         max_fragments: 5,
-        max_outbound_bytes: Bytes(6000),
-        outbound_high_mark: Bytes(600),
-        outbound_low_mark: Bytes(200),
+        max_outbound_bytes: ByteSize(6000),
+        outbound_high_mark: ByteSize(600),
+        outbound_low_mark: ByteSize(200),
         messages_per_second: small(4, 3),
         message_burst: 3,
         user_messages_per_second: small(5, 3).into(),
@@ -117,7 +117,7 @@ fn config(input: &mut Input<'_>) -> Config {
         presence_max: if is(5) { 2 } else { 500 },
         health_interval: is(5).then_some(Duration::from_secs(7)),
         max_health_pings: 2,
-        max_linger_bytes: Bytes(1000),
+        max_linger_bytes: ByteSize(1000),
         drain_batch: 2,
         ..Config::default()
     }
@@ -131,7 +131,7 @@ struct Meddler<const JSON: bool> {
 }
 
 impl<const JSON: bool> App for Meddler<JSON> {
-    const SPEECH: Speech = if JSON { Speech::Json } else { Speech::Opaque };
+    const PROTOCOL: Protocol = if JSON { Protocol::Json } else { Protocol::Raw };
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         match request.query("auth").as_deref() {

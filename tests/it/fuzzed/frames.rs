@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{App, Authorization, Bytes, CloseReason, Config, Context, Engine, Member, Message, Request, Speech, Time};
+use lobbyd::{
+    App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time,
+};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::{START, pieces, without_rates};
@@ -20,7 +22,7 @@ enum Said {
 struct Recorder(Vec<Said>);
 
 impl App for Recorder {
-    const SPEECH: Speech = Speech::Opaque;
+    const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
@@ -77,7 +79,7 @@ pub fn run(data: &[u8]) {
 }
 
 fn ours(stream: &[u8], seed: u8) -> Outcome {
-    let config = Config { max_message_bytes: Bytes(MAX_MESSAGE), ..without_rates() };
+    let config = Config { max_message_bytes: ByteSize(MAX_MESSAGE), ..without_rates() };
     let mut engine = Engine::new(config, START, Recorder::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[]));

@@ -2,7 +2,7 @@
 
 use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{Reader, Received};
-use lobbyd::{Bytes, Config, Engine, Flow, Time};
+use lobbyd::{ByteSize, Config, Engine, Flow, Time};
 
 use super::{START, pieces, without_rates};
 
@@ -30,7 +30,7 @@ pub fn run(data: &[u8]) {
 
 /// What comes of `bytes` that arrive in one turn.
 fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
-    let config = Config { max_header_bytes: Bytes(512), max_headers: 16, ..without_rates() };
+    let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..without_rates() };
     let mut engine = Engine::new(config, START, Relay::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     for piece in pieces(bytes, seed) {

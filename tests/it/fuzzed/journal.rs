@@ -31,7 +31,7 @@ fn replay(journal: &[u8]) -> Result<Summary, Failure> {
 
 fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
     let mut replay = Replay::open(journal, Relay::default(), true)?;
-    replay.narrate();
+    replay.trace_events();
     // Every step takes something from the journal.
     for _ in 0..=journal.len() {
         let step = replay.step();

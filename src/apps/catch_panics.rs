@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::error;
 
 use crate::close::{CloseReason, LeaveReason};
-use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Route, Speech, Utterance};
+use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
 use crate::engine::tick::Tick;
 use crate::time::Time;
 use crate::wire::handshake::Request;
@@ -26,22 +26,22 @@ use crate::wire::handshake::Request;
 /// Who panics while authorizing is answered with 1011, and while routing with HTTP status 404.
 ///
 /// ```
-/// use lobbyd::apps::{Contained, Relay};
+/// use lobbyd::apps::{CatchPanics, Relay};
 /// use lobbyd::{Config, Engine, Start};
 ///
-/// let engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Contained::new(Relay::default()));
+/// let engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, CatchPanics::new(Relay::default()));
 /// assert_eq!(engine.app().panics(), 0);
 /// ```
 #[derive(Debug, Default)]
-pub struct Contained<A> {
+pub struct CatchPanics<A> {
     app: A,
     panics: u64,
 }
 
-impl<A> Contained<A> {
+impl<A> CatchPanics<A> {
     /// `app`, contained.
-    pub fn new(app: A) -> Contained<A> {
-        Contained { app, panics: 0 }
+    pub fn new(app: A) -> CatchPanics<A> {
+        CatchPanics { app, panics: 0 }
     }
 
     /// The application itself.
@@ -70,9 +70,9 @@ fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) ->
     result.ok()
 }
 
-impl<A: App> Contained<A> {
+impl<A: App> CatchPanics<A> {
     /// Calls the application about `who`, and closes the lobby when it panics.
-    fn contain<R>(
+    fn catch_panic<R>(
         &mut self,
         cx: &mut Context<'_>,
         who: &Member,
@@ -92,8 +92,8 @@ impl<A: App> Contained<A> {
     }
 }
 
-impl<A: App> App for Contained<A> {
-    const SPEECH: Speech = A::SPEECH;
+impl<A: App> App for CatchPanics<A> {
+    const PROTOCOL: Protocol = A::PROTOCOL;
 
     fn route(&self, request: &Request<'_>) -> Route {
         // It cannot call the engine.
@@ -109,19 +109,19 @@ impl<A: App> App for Contained<A> {
     }
 
     fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.contain(cx, who, |app, cx| app.on_join(cx, who));
+        self.catch_panic(cx, who, |app, cx| app.on_join(cx, who));
     }
 
     fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.contain(cx, who, |app, cx| app.on_rejoin(cx, who));
+        self.catch_panic(cx, who, |app, cx| app.on_rejoin(cx, who));
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
-        self.contain(cx, from, |app, cx| app.allows(cx, from, what)).unwrap_or(false)
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
+        self.catch_panic(cx, from, |app, cx| app.allows(cx, from, what)).unwrap_or(false)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        self.contain(cx, from, |app, cx| app.on_message(cx, from, message));
+        self.catch_panic(cx, from, |app, cx| app.on_message(cx, from, message));
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
@@ -129,15 +129,15 @@ impl<A: App> App for Contained<A> {
     }
 
     fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.contain(cx, who, |app, cx| app.on_leave(cx, who, why));
+        self.catch_panic(cx, who, |app, cx| app.on_leave(cx, who, why));
     }
 
     fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
-        self.contain(cx, who, |app, cx| app.on_health(cx, who, latency));
+        self.catch_panic(cx, who, |app, cx| app.on_health(cx, who, latency));
     }
 
     fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
-        self.contain(cx, who, |app, cx| app.on_pressure(cx, who, pressure));
+        self.catch_panic(cx, who, |app, cx| app.on_pressure(cx, who, pressure));
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {

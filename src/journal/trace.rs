@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use crate::close::{CloseReason, LeaveReason};
-use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Route, Speech, Utterance};
+use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
 use crate::engine::tick::Tick;
 use crate::id::ConnId;
 use crate::time::Time;
@@ -18,7 +18,7 @@ const LATE: Duration = Duration::from_millis(1);
 
 /// Something that happened in a session. Displayed as a line, in which nothing but printable characters stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Event {
+pub struct TraceEvent {
     /// When.
     pub at: Time,
     /// To which connection, if to one.
@@ -31,7 +31,7 @@ pub struct Event {
     pub what: String,
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.at)?;
         match self.conn {
@@ -59,40 +59,40 @@ impl fmt::Display for Printable<'_> {
     }
 }
 
-pub(super) struct Narrator<A> {
+pub(super) struct EventTracer<A> {
     app: A,
     is_narrating: bool,
-    events: Vec<Event>,
+    events: Vec<TraceEvent>,
     /// Who is there: user and lobby.
     open: BTreeMap<ConnId, (String, String)>,
 }
 
-impl<A> Narrator<A> {
-    pub(super) fn new(app: A) -> Narrator<A> {
-        Narrator { app, is_narrating: false, events: Vec::new(), open: BTreeMap::new() }
+impl<A> EventTracer<A> {
+    pub(super) fn new(app: A) -> EventTracer<A> {
+        EventTracer { app, is_narrating: false, events: Vec::new(), open: BTreeMap::new() }
     }
 
     pub(super) fn inner(&self) -> &A {
         &self.app
     }
 
-    pub(super) fn narrate(&mut self) {
+    pub(super) fn trace_events(&mut self) {
         self.is_narrating = true;
     }
 
-    pub(super) fn take_events(&mut self) -> Vec<Event> {
+    pub(super) fn take_events(&mut self) -> Vec<TraceEvent> {
         std::mem::take(&mut self.events)
     }
 
     pub(super) fn note(&mut self, at: Time, conn: Option<ConnId>, what: String) {
         if self.is_narrating {
             let (user, lobby) = conn.and_then(|conn| self.open.get(&conn)).cloned().unzip();
-            self.events.push(Event { at, conn, user, lobby, what });
+            self.events.push(TraceEvent { at, conn, user, lobby, what });
         }
     }
 
     /// A connection ends; its user is not there any more.
-    pub(super) fn note_end(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
+    pub(super) fn note_closed(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
         let verb = if self.open.contains_key(&conn) { "leaves" } else { "ends" };
         self.note(at, Some(conn), format!("{verb}: {reason}: {}", reason.explain()));
         self.open.remove(&conn);
@@ -108,7 +108,7 @@ impl<A> Narrator<A> {
     fn note_member(&mut self, cx: &Context<'_>, who: &Member, what: impl FnOnce() -> String) {
         if self.is_narrating {
             let (user, lobby) = (Some(who.user().to_owned()), Some(who.lobby().to_owned()));
-            self.events.push(Event { at: cx.now(), conn: Some(who.conn()), user, lobby, what: what() });
+            self.events.push(TraceEvent { at: cx.now(), conn: Some(who.conn()), user, lobby, what: what() });
         }
     }
 }
@@ -122,8 +122,8 @@ fn quote(text: &str) -> String {
     quoted
 }
 
-impl<A: App> App for Narrator<A> {
-    const SPEECH: Speech = A::SPEECH;
+impl<A: App> App for EventTracer<A> {
+    const PROTOCOL: Protocol = A::PROTOCOL;
 
     fn route(&self, request: &Request<'_>) -> Route {
         self.app.route(request)
@@ -143,10 +143,10 @@ impl<A: App> App for Narrator<A> {
         self.app.on_rejoin(cx, who);
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: Utterance<'_>) -> bool {
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
         self.note_member(cx, from, || match what {
-            Utterance::Broadcast { data } => format!("broadcasts {}", quote(data)),
-            Utterance::Direct { to, data } => format!("says to {to:?} {}", quote(data)),
+            RelayRequest::Broadcast { data } => format!("broadcasts {}", quote(data)),
+            RelayRequest::Direct { to, data } => format!("says to {to:?} {}", quote(data)),
         });
         self.app.allows(cx, from, what)
     }

@@ -85,30 +85,30 @@ impl From<Route> for Destination {
 
 /// What the application said to a request. It is asked for less when the engine decides by itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Answers {
+pub(crate) struct Decisions {
     pub(crate) destination: Option<Destination>,
     pub(crate) authorization: Option<Authorization>,
     /// The generator's state afterwards, if the application drew from it.
     pub(crate) random: Option<[u64; 4]>,
 }
 
-/// A request and its answers, as they were recorded.
+/// A request and its decisions, as they were recorded.
 #[derive(Debug)]
-pub(crate) struct Foretold {
+pub(crate) struct RecordedDecision {
     pub(crate) asked: Result<Facts, Refusal>,
-    pub(crate) answers: Answers,
+    pub(crate) decisions: Decisions,
 }
 
 /// What one call of `write_to` came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Wrote {
+pub(crate) struct WriteRecord {
     pub(crate) taken: u64,
     pub(crate) checksum: u64,
-    pub(crate) end: WroteEnd,
+    pub(crate) end: WriteEnd,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WroteEnd {
+pub(crate) enum WriteEnd {
     Whole,
     Blocked,
     Failed,
@@ -116,7 +116,7 @@ pub(crate) enum WroteEnd {
 
 /// The whole state of an engine without connections: an engine that starts from it goes on as this one does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Residue {
+pub(crate) struct Checkpoint {
     pub(crate) now: Time,
     pub(crate) unix_at_zero: u64,
     /// The generator's state.
@@ -139,13 +139,13 @@ pub(crate) struct Residue {
 
 /// Whether a record has become so long that another should begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum RotateHint {
     /// Go on.
-    Short,
+    Continue,
     /// A good moment should be used.
-    Ripe,
+    WhenEmpty,
     /// Another should begin.
-    Full,
+    Now,
 }
 
 /// How recording goes. It depends on the machine, so none of it can reach an application.
@@ -170,88 +170,88 @@ pub(crate) trait Recorder: Any {
     /// The bytes before held a whole request.
     fn asked(&mut self, asked: Result<&Facts, &Refusal>);
     /// What came of it.
-    fn answered(&mut self, answers: &Answers);
+    fn answered(&mut self, decisions: &Decisions);
     /// What followed the request in the same bytes; `is_read`: somebody will look at more than their number.
     fn rest(&mut self, bytes: &[u8], is_read: bool);
     /// The driver is about to write whatever is queued.
     fn flush(&mut self);
     /// Before anything is written: what it follows from must be recorded.
     fn commit(&mut self) -> io::Result<()>;
-    fn wrote(&mut self, conn: ConnId, wrote: &Wrote);
+    fn wrote(&mut self, conn: ConnId, wrote: &WriteRecord);
     /// Nothing is left to be written.
     fn flushed(&mut self);
-    fn length(&self) -> Length;
-    /// Whether a residue may be written now: enough was recorded since the last one.
-    fn affords_start(&self) -> bool;
-    /// Goes on elsewhere. With a residue, and what the application says of its state, a replay can begin there.
-    fn turn_page(&mut self, start: Option<(&Residue, &[u8])>);
+    fn rotate_hint(&self) -> RotateHint;
+    /// Whether a checkpoint may be written now: enough was recorded since the last one.
+    fn may_write_checkpoint(&self) -> bool;
+    /// Goes on elsewhere. With a checkpoint, and what the application says of its state, a replay can begin there.
+    fn rotate_segment(&mut self, start: Option<(&Checkpoint, &[u8])>);
     fn recording(&self) -> Recording;
 }
 
 /// Whether the engine is recorded, or replays.
 #[derive(Default)]
-pub(super) enum Tape {
+pub(super) enum RecordMode {
     #[default]
     Off,
-    Recording(Box<dyn Recorder>, Concealed),
+    Recording(Box<dyn Recorder>, RedactedRange),
     Replaying(Box<Replaying>),
 }
 
 #[derive(Default)]
 pub(super) struct Replaying {
-    foretold: Option<Foretold>,
-    /// A request was read of which nothing is foretold.
-    is_at_a_loss: bool,
+    recorded_decision: Option<RecordedDecision>,
+    /// A request was read of which nothing is recorded_decision.
+    has_decision_mismatch: bool,
     /// Connections that have ended since somebody looked.
     ends: Vec<(ConnId, CloseReason)>,
 }
 
-impl Tape {
+impl RecordMode {
     pub(super) fn recorder(&mut self) -> Option<&mut dyn Recorder> {
         match self {
-            Tape::Recording(recorder, _) => Some(&mut **recorder),
-            Tape::Off | Tape::Replaying(_) => None,
+            RecordMode::Recording(recorder, _) => Some(&mut **recorder),
+            RecordMode::Off | RecordMode::Replaying(_) => None,
         }
     }
 
     /// Somebody who replays wants to know why a connection ended.
-    pub(super) fn note_end(&mut self, conn: ConnId, reason: CloseReason) {
-        if let Tape::Replaying(replaying) = self {
+    pub(super) fn note_closed(&mut self, conn: ConnId, reason: CloseReason) {
+        if let RecordMode::Replaying(replaying) = self {
             replaying.ends.push((conn, reason));
         }
     }
 
     #[inline]
     pub(super) fn is_recording(&self) -> bool {
-        matches!(self, Tape::Recording(..))
+        matches!(self, RecordMode::Recording(..))
     }
 
     /// The answer to `conn`, which is the first that it is sent, may repeat a word of the client's.
-    pub(super) fn conceal_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
-        if let Tape::Recording(_, concealed) = self
+    pub(super) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
+        if let RecordMode::Recording(_, redacted) = self
             && let Some(range) = upgrade.echo()
         {
-            concealed.0.insert(conn, range);
+            redacted.0.insert(conn, range);
         }
     }
 
     /// A connection is over.
     pub(super) fn forget(&mut self, conn: ConnId) {
-        if let Tape::Recording(_, concealed) = self {
-            concealed.0.remove(&conn);
+        if let RecordMode::Recording(_, redacted) = self {
+            redacted.0.remove(&conn);
         }
     }
 }
 
 /// Stands for each byte that checksums must not depend on, because a replay does not know it.
-pub(crate) const CONCEALED: u8 = b'x';
+pub(crate) const REDACTED: u8 = b'x';
 
 /// Connections that have still to be sent something that a client wrote in its request: where it stands in what is written
 /// to them next.
 #[derive(Debug, Default)]
-pub(super) struct Concealed(BTreeMap<ConnId, Range<u64>>);
+pub(super) struct RedactedRange(BTreeMap<ConnId, Range<u64>>);
 
-impl Concealed {
+impl RedactedRange {
     fn of(&self, conn: ConnId) -> Range<u64> {
         self.0.get(&conn).cloned().unwrap_or_default()
     }
@@ -273,7 +273,7 @@ impl<A: App> Engine<A> {
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
         self.core.assert_whole();
         self.core.advance(now);
-        if self.core.tape.is_recording() {
+        if self.core.record_mode.is_recording() {
             self.core.record_input(input);
         }
     }
@@ -283,7 +283,7 @@ impl<A: App> Engine<A> {
         self.core.assert_whole();
         self.core.advance(now);
         let max_header_bytes = self.core.config.max_header_bytes.0;
-        if self.core.tape.is_recording() {
+        if self.core.record_mode.is_recording() {
             let head = match self.core.slot(conn) {
                 Some(slot) => slot.wire.unread(bytes, max_header_bytes),
                 None => bytes.len(),
@@ -295,15 +295,15 @@ impl<A: App> Engine<A> {
     /// Has everything recorded from now on. An engine is recorded from its beginning or not at all.
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
         debug_assert!(self.core.is_blank(), "a record begins with nobody there");
-        self.core.tape = Tape::Recording(recorder, Concealed::default());
+        self.core.record_mode = RecordMode::Recording(recorder, RedactedRange::default());
     }
 
     /// Ends the record.
     pub(crate) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
-        match std::mem::take(&mut self.core.tape) {
-            Tape::Recording(recorder, _) => Some(recorder),
+        match std::mem::take(&mut self.core.record_mode) {
+            RecordMode::Recording(recorder, _) => Some(recorder),
             other => {
-                self.core.tape = other;
+                self.core.record_mode = other;
                 None
             }
         }
@@ -315,32 +315,32 @@ impl<A: App> Engine<A> {
     ///
     /// When that fails, and nobody is to be served unrecorded.
     pub(crate) fn commit_record(&mut self) -> io::Result<()> {
-        self.core.tape.recorder().map_or(Ok(()), Recorder::commit)
+        self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit)
     }
 
     /// Begins another part of the record when this one is long enough: at best one with which a replay can begin. That
     /// changes nothing about the engine.
-    pub(crate) fn turn_page(&mut self) {
-        let Tape::Recording(recorder, _) = &self.core.tape else { return };
-        let length = recorder.length();
-        if length == Length::Short {
+    pub(crate) fn rotate_segment(&mut self) {
+        let RecordMode::Recording(recorder, _) = &self.core.record_mode else { return };
+        let length = recorder.rotate_hint();
+        if length == RotateHint::Continue {
             return;
         }
-        let may_start = self.core.is_blank() && recorder.affords_start();
+        let may_start = self.core.is_blank() && recorder.may_write_checkpoint();
         let snapshot = if may_start { self.app.snapshot() } else { None };
         if let Some(snapshot) = snapshot {
-            let residue = self.core.residue();
-            self.core.tape.recorder().expect("it is recording").turn_page(Some((&residue, &snapshot)));
-        } else if length == Length::Full {
-            self.core.tape.recorder().expect("it is recording").turn_page(None);
+            let checkpoint = self.core.checkpoint();
+            self.core.record_mode.recorder().expect("it is recording").rotate_segment(Some((&checkpoint, &snapshot)));
+        } else if length == RotateHint::Now {
+            self.core.record_mode.recorder().expect("it is recording").rotate_segment(None);
         }
     }
 
     /// How recording goes; `None` when nothing is recorded.
     pub fn recording(&self) -> Option<Recording> {
-        match &self.core.tape {
-            Tape::Recording(recorder, _) => Some(recorder.recording()),
-            Tape::Off | Tape::Replaying(_) => None,
+        match &self.core.record_mode {
+            RecordMode::Recording(recorder, _) => Some(recorder.recording()),
+            RecordMode::Off | RecordMode::Replaying(_) => None,
         }
     }
 
@@ -348,31 +348,31 @@ impl<A: App> Engine<A> {
 
     /// From now on the application is not asked about requests.
     pub(crate) fn replay(&mut self) {
-        self.core.tape = Tape::Replaying(Box::default());
+        self.core.record_mode = RecordMode::Replaying(Box::default());
     }
 
     /// The next request that is read is this one.
-    pub(crate) fn foretell(&mut self, next: Option<Foretold>) {
-        if let Tape::Replaying(replaying) = &mut self.core.tape {
-            replaying.foretold = next;
+    pub(crate) fn set_recorded_decision(&mut self, next: Option<RecordedDecision>) {
+        if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
+            replaying.recorded_decision = next;
         }
     }
 
     /// Connections that have ended since the last call, and why.
-    pub(crate) fn take_ends(&mut self) -> Vec<(ConnId, CloseReason)> {
-        match &mut self.core.tape {
-            Tape::Replaying(replaying) => std::mem::take(&mut replaying.ends),
-            Tape::Off | Tape::Recording(..) => Vec::new(),
+    pub(crate) fn take_closed(&mut self) -> Vec<(ConnId, CloseReason)> {
+        match &mut self.core.record_mode {
+            RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.ends),
+            RecordMode::Off | RecordMode::Recording(..) => Vec::new(),
         }
     }
 
-    /// Whether a request was read of which nothing was foretold, or the other way round.
-    pub(crate) fn is_at_a_loss(&self) -> bool {
-        matches!(&self.core.tape, Tape::Replaying(replaying) if replaying.is_at_a_loss || replaying.foretold.is_some())
+    /// Whether a request was read of which nothing was recorded_decision, or the other way round.
+    pub(crate) fn has_decision_mismatch(&self) -> bool {
+        matches!(&self.core.record_mode, RecordMode::Replaying(replaying) if replaying.has_decision_mismatch || replaying.recorded_decision.is_some())
     }
 
     /// What has been recorded enters again.
-    pub(crate) fn reenter(&mut self, now: Time, input: &Input<'_>) {
+    pub(crate) fn replay_input(&mut self, now: Time, input: &Input<'_>) {
         match *input {
             Input::Accept(peer) => {
                 let _ = self.handle_accept(now, peer);
@@ -398,13 +398,13 @@ impl<A: App> Engine<A> {
     }
 
     /// The state of an engine in which nobody is.
-    pub(crate) fn residue(&mut self) -> Residue {
-        self.core.residue()
+    pub(crate) fn checkpoint(&mut self) -> Checkpoint {
+        self.core.checkpoint()
     }
 
     /// Goes on from a moment at which nobody was there.
-    pub(crate) fn begin_anew(&mut self, residue: &Residue) {
-        self.core.begin_anew(residue);
+    pub(crate) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        self.core.restore_checkpoint(checkpoint);
     }
 
     /// Whether nobody is here and nothing waits.
@@ -415,72 +415,72 @@ impl<A: App> Engine<A> {
     // ---- requests ----
 
     /// Decides about a request that was read, and records what was decided.
-    pub(super) fn consider(
+    pub(super) fn decide_and_record(
         &mut self,
         key: usize,
         request: &Request<'_>,
         upgrade: Result<Upgrade, Refusal>,
     ) -> Result<(), Refusal> {
         let facts = self.core.facts(request, upgrade);
-        let mut answers = Answers::default();
-        if let Some(recorder) = self.core.tape.recorder() {
+        let mut decisions = Decisions::default();
+        if let Some(recorder) = self.core.record_mode.recorder() {
             recorder.asked(Ok(&facts));
-            let outcome = self.decide(key, Some(request), facts, &mut answers);
-            self.core.tape.recorder().expect("it is recording").answered(&answers);
+            let outcome = self.decide(key, Some(request), facts, &mut decisions);
+            self.core.record_mode.recorder().expect("it is recording").answered(&decisions);
             outcome
         } else {
-            self.decide(key, Some(request), facts, &mut answers)
+            self.decide(key, Some(request), facts, &mut decisions)
         }
     }
 
     /// Decides again about a request that was recorded: what was written in it is not known any more, but what was decided.
-    pub(super) fn reconsider(&mut self, key: usize) -> Result<(), Refusal> {
-        let Tape::Replaying(replaying) = &mut self.core.tape else { unreachable!("it was asked for") };
-        let Some(Foretold { asked, mut answers }) = replaying.foretold.take() else {
-            replaying.is_at_a_loss = true;
+    pub(super) fn decide_from_record(&mut self, key: usize) -> Result<(), Refusal> {
+        let RecordMode::Replaying(replaying) = &mut self.core.record_mode else { unreachable!("it was asked for") };
+        let Some(RecordedDecision { asked, mut decisions }) = replaying.recorded_decision.take() else {
+            replaying.has_decision_mismatch = true;
             return Ok(());
         };
-        self.decide(key, None, asked?, &mut answers)
+        self.decide(key, None, asked?, &mut decisions)
     }
 
     /// Where the request leads, as the application says; in a replay, as it said.
     pub(super) fn ask_destination(
         &mut self,
         request: Option<&Request<'_>>,
-        answers: &mut Answers,
+        decisions: &mut Decisions,
     ) -> Option<Destination> {
         if let Some(request) = request {
-            answers.destination = Some(self.app.route(request).into());
+            decisions.destination = Some(self.app.route(request).into());
         }
-        self.unless_at_a_loss(answers.destination.clone())
+        self.unless_mismatched(decisions.destination.clone())
     }
 
     /// Who it is, as the application says; in a replay, as it said.
     pub(super) fn ask_authorization(
         &mut self,
         request: Option<&Request<'_>>,
-        answers: &mut Answers,
+        decisions: &mut Decisions,
     ) -> Option<Authorization> {
         let Some(request) = request else {
-            if let Some(state) = answers.random {
+            if let Some(state) = decisions.random {
                 self.core.random().set_state(state);
             }
-            return self.unless_at_a_loss(answers.authorization.clone());
+            return self.unless_mismatched(decisions.authorization.clone());
         };
         let before = self.core.random().state();
         let answer = self.app.authorize(&mut Context { core: &mut self.core }, request).without_bad_names();
-        if self.core.tape.is_recording() {
+        if self.core.record_mode.is_recording() {
             let after = self.core.random().state();
-            answers.random = (after != before).then_some(after);
-            answers.authorization = Some(answer.clone());
+            decisions.random = (after != before).then_some(after);
+            decisions.authorization = Some(answer.clone());
         }
         Some(answer)
     }
 
     /// A journal that says nothing of what the engine asks for belongs to another engine.
-    fn unless_at_a_loss<T>(&mut self, answer: Option<T>) -> Option<T> {
-        if let Tape::Replaying(replaying) = &mut self.core.tape {
-            replaying.is_at_a_loss |= answer.is_none();
+    fn unless_mismatched<T>(&mut self, answer: Option<T>) -> Option<T> {
+        if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
+            replaying.has_decision_mismatch |= answer.is_none();
         }
         answer
     }
@@ -489,21 +489,21 @@ impl<A: App> Engine<A> {
 impl Core {
     #[cold]
     fn record_input(&mut self, input: &Input<'_>) {
-        if let Tape::Recording(recorder, _) = &mut self.tape {
+        if let RecordMode::Recording(recorder, _) = &mut self.record_mode {
             recorder.input(self.now, input);
         }
     }
 
     #[inline]
     pub(super) fn record_flush(&mut self) {
-        if let Tape::Recording(recorder, _) = &mut self.tape {
+        if let RecordMode::Recording(recorder, _) = &mut self.record_mode {
             recorder.flush();
         }
     }
 
     #[inline]
     pub(super) fn record_flushed(&mut self) {
-        if let Tape::Recording(recorder, _) = &mut self.tape {
+        if let RecordMode::Recording(recorder, _) = &mut self.record_mode {
             recorder.flushed();
         }
     }
@@ -511,23 +511,23 @@ impl Core {
     /// The same as [`write_to`](Self::write_to), under the eyes of the recorder. Apart, so that it costs nothing to have no journal.
     #[cold]
     pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
-        let concealed = match &self.tape {
-            Tape::Recording(_, concealed) => concealed.of(conn),
-            Tape::Off | Tape::Replaying(_) => Range::default(),
+        let redacted = match &self.record_mode {
+            RecordMode::Recording(_, redacted) => redacted.of(conn),
+            RecordMode::Off | RecordMode::Replaying(_) => Range::default(),
         };
-        let mut socket = Watched::new(conn, socket, concealed);
+        let mut socket = RecordedSocket::new(conn, socket, redacted);
         let written = self.write_to(conn.index(), &mut socket);
         let wrote = socket.wrote(&written);
-        if let Tape::Recording(recorder, concealed) = &mut self.tape {
+        if let RecordMode::Recording(recorder, redacted) = &mut self.record_mode {
             recorder.wrote(conn, &wrote);
-            concealed.wrote(conn, wrote.taken);
+            redacted.wrote(conn, wrote.taken);
         }
         written
     }
 
     /// What was taken for a request is none that could be read.
     pub(super) fn record_refused(&mut self, refusal: &Refusal) {
-        if let Some(recorder) = self.tape.recorder() {
+        if let Some(recorder) = self.record_mode.recorder() {
             recorder.asked(Err(refusal));
         }
     }
@@ -535,7 +535,7 @@ impl Core {
     /// What followed a request in the same bytes.
     pub(super) fn record_rest(&mut self, key: usize, rest: &[u8]) {
         let is_read = self.slots.get(key).is_some_and(|slot| !slot.wire.ignores_input());
-        if let Some(recorder) = self.tape.recorder().filter(|_| !rest.is_empty()) {
+        if let Some(recorder) = self.record_mode.recorder().filter(|_| !rest.is_empty()) {
             recorder.rest(rest, is_read);
         }
     }
@@ -547,9 +547,9 @@ impl Core {
         is_empty && !is_beating && self.draining.is_none() && self.close_queue.is_empty()
     }
 
-    fn residue(&mut self) -> Residue {
+    fn checkpoint(&mut self) -> Checkpoint {
         let (seats_ever, last_epoch) = self.directory.numbers();
-        Residue {
+        Checkpoint {
             now: self.now,
             unix_at_zero: self.unix_at_zero,
             random: self.random.state(),
@@ -566,39 +566,42 @@ impl Core {
         }
     }
 
-    fn begin_anew(&mut self, residue: &Residue) {
-        let start = Start { unix_micros: residue.unix_at_zero, seed: 0 };
-        let tape = std::mem::take(&mut self.tape);
-        *self = Core { tape, ..Core::new(self.config.clone(), self.speech, start) };
-        self.now = residue.now;
-        self.random.set_state(residue.random);
-        self.wheel.set_position(residue.wheel, residue.now);
-        self.directory.set_numbers(residue.seats_ever, residue.last_epoch);
-        self.closing_ever = residue.closing_ever;
-        self.pings.set_last_ticket(residue.last_ticket);
-        self.close_queue.set_numbers(residue.batch);
-        self.counters = residue.counters.clone();
-        self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&residue.ticks));
-        residue.users.iter().for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets, residue.now));
-        residue
+    fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        let start = Start { unix_micros: checkpoint.unix_at_zero, seed: 0 };
+        let record_mode = std::mem::take(&mut self.record_mode);
+        *self = Core { record_mode, ..Core::new(self.config.clone(), self.protocol, start) };
+        self.now = checkpoint.now;
+        self.random.set_state(checkpoint.random);
+        self.wheel.set_position(checkpoint.wheel, checkpoint.now);
+        self.directory.set_numbers(checkpoint.seats_ever, checkpoint.last_epoch);
+        self.closing_ever = checkpoint.closing_ever;
+        self.pings.set_last_ticket(checkpoint.last_ticket);
+        self.close_queue.set_numbers(checkpoint.batch);
+        self.counters = checkpoint.counters.clone();
+        self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&checkpoint.ticks));
+        checkpoint
+            .users
+            .iter()
+            .for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets, checkpoint.now));
+        checkpoint
             .addresses
             .iter()
-            .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, residue.now));
+            .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, checkpoint.now));
     }
 }
 
 /// A socket that is written to under the eyes of a recorder.
-struct Watched<'a, S> {
+struct RecordedSocket<'a, S> {
     socket: &'a mut S,
     taken: u64,
     checksum: Checksum,
     /// Bytes that the checksum does not depend on.
-    concealed: Range<u64>,
+    redacted: Range<u64>,
 }
 
-impl<'a, S> Watched<'a, S> {
-    fn new(conn: ConnId, socket: &'a mut S, concealed: Range<u64>) -> Watched<'a, S> {
-        Watched { socket, taken: 0, checksum: checksum_for(conn), concealed }
+impl<'a, S> RecordedSocket<'a, S> {
+    fn new(conn: ConnId, socket: &'a mut S, redacted: Range<u64>) -> RecordedSocket<'a, S> {
+        RecordedSocket { socket, taken: 0, checksum: checksum_for(conn), redacted }
     }
 
     fn took(&mut self, bytes: &[u8]) {
@@ -606,21 +609,21 @@ impl<'a, S> Watched<'a, S> {
         self.taken += bytes.len() as u64;
         // Where in `bytes` the concealed ones stand; nearly always nowhere.
         let clamp = |at: u64| at.clamp(before, self.taken) - before;
-        let (start, end) = (clamp(self.concealed.start) as usize, clamp(self.concealed.end) as usize);
+        let (start, end) = (clamp(self.redacted.start) as usize, clamp(self.redacted.end) as usize);
         self.checksum.write(&bytes[..start]);
         if start < end {
-            self.checksum.write(&vec![CONCEALED; end - start]);
+            self.checksum.write(&vec![REDACTED; end - start]);
         }
         self.checksum.write(&bytes[end..]);
     }
 
-    fn wrote(&self, outcome: &io::Result<Flow>) -> Wrote {
+    fn wrote(&self, outcome: &io::Result<Flow>) -> WriteRecord {
         let end = match outcome {
-            Ok(Flow::Drained | Flow::Finished | Flow::Closed) => WroteEnd::Whole,
-            Ok(Flow::Blocked) => WroteEnd::Blocked,
-            Err(_) => WroteEnd::Failed,
+            Ok(Flow::Drained | Flow::Finished | Flow::Closed) => WriteEnd::Whole,
+            Ok(Flow::Blocked) => WriteEnd::Blocked,
+            Err(_) => WriteEnd::Failed,
         };
-        Wrote { taken: self.taken, checksum: self.checksum.finish(), end }
+        WriteRecord { taken: self.taken, checksum: self.checksum.finish(), end }
     }
 }
 
@@ -629,7 +632,7 @@ pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
     Checksum::new(conn.bits())
 }
 
-impl<S: Write> Write for Watched<'_, S> {
+impl<S: Write> Write for RecordedSocket<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.socket.write(bytes)?;
         self.took(&bytes[..n]);

@@ -16,27 +16,27 @@ use crate::id::ConnId;
 
 /// What is known of a socket that decides where it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ReadClass {
     /// It has never been read.
     New,
     /// The last time it was read, all there was was little.
-    Modest,
+    Light,
     /// It has said nothing yet but its request.
-    Unheard,
+    Unclassified,
     /// It had more to say than its share.
-    Greedy,
+    Heavy,
 }
 
 /// How many times the budget of the others the modest have.
-const MODEST_SHARES: i64 = 4;
+const LIGHT_SHARES: i64 = 4;
 
 /// The queues in their order.
-const ORDER: [Standing; 4] = [Standing::New, Standing::Modest, Standing::Unheard, Standing::Greedy];
+const ORDER: [ReadClass; 4] = [ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy];
 
 /// The sockets that have, or may have, something to read.
 #[derive(Debug, Default)]
-pub(super) struct Ready {
-    /// By [`Standing`].
+pub(super) struct ReadScheduler {
+    /// By [`ReadClass`].
     queues: [VecDeque<ConnId>; 4],
     /// What each of them may still cost in this turn; below zero what it has to pay back.
     work: [i64; 4],
@@ -57,9 +57,9 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct Turn([usize; 4]);
 
-impl Ready {
-    pub(super) fn push(&mut self, id: ConnId, standing: Standing) {
-        self.queues[standing as usize].push_back(id);
+impl ReadScheduler {
+    pub(super) fn push(&mut self, id: ConnId, class: ReadClass) {
+        self.queues[class as usize].push_back(id);
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -74,42 +74,42 @@ impl Ready {
     /// Begins a turn: of the greedy each is read as often as there is work left, and of the others each once.
     pub(super) fn begin_turn(&mut self, budget: Budget) -> Turn {
         let full = i64::try_from(budget.work).unwrap_or(i64::MAX);
-        for standing in ORDER {
-            let work = &mut self.work[standing as usize];
-            *work = match standing {
-                Standing::New => full,
+        for class in ORDER {
+            let work = &mut self.work[class as usize];
+            *work = match class {
+                ReadClass::New => full,
                 // Whoever is modest and costs much is so no more: there is nothing to be paid back by the others.
-                Standing::Modest => full.saturating_mul(MODEST_SHARES),
-                Standing::Unheard | Standing::Greedy => work.saturating_add(full).min(full),
+                ReadClass::Light => full.saturating_mul(LIGHT_SHARES),
+                ReadClass::Unclassified | ReadClass::Heavy => work.saturating_add(full).min(full),
             };
         }
-        Turn(ORDER.map(|standing| match standing {
-            Standing::New => budget.new as usize,
-            Standing::Modest | Standing::Unheard => budget.others as usize,
-            Standing::Greedy => usize::MAX,
+        Turn(ORDER.map(|class| match class {
+            ReadClass::New => budget.new as usize,
+            ReadClass::Light | ReadClass::Unclassified => budget.others as usize,
+            ReadClass::Heavy => usize::MAX,
         }))
     }
 
     /// Who is to be read next in this turn, and where it stood.
-    pub(super) fn next(&mut self, turn: &mut Turn) -> Option<(ConnId, Standing)> {
-        for standing in ORDER {
-            let queue = standing as usize;
+    pub(super) fn next(&mut self, turn: &mut Turn) -> Option<(ConnId, ReadClass)> {
+        for class in ORDER {
+            let queue = class as usize;
             if turn.0[queue] > 0
                 && self.work[queue] > 0
                 && let Some(id) = self.queues[queue].pop_front()
             {
                 turn.0[queue] -= 1;
-                return Some((id, standing));
+                return Some((id, class));
             }
         }
         None
     }
 
     /// What came of reading whom [`next`](Self::next) has named.
-    pub(super) fn spend(&mut self, standing: Standing, work: usize) {
+    pub(super) fn spend(&mut self, class: ReadClass, work: usize) {
         // Newcomers are bounded by their number, and each by its request.
-        if standing != Standing::New {
-            let left = &mut self.work[standing as usize];
+        if class != ReadClass::New {
+            let left = &mut self.work[class as usize];
             *left = left.saturating_sub(i64::try_from(work).unwrap_or(i64::MAX));
         }
     }
@@ -117,15 +117,15 @@ impl Ready {
 
 /// Bytes that were read of a connection that says more than its share, and that wait for its next turn.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct ReadBacklog {
     bytes: Vec<u8>,
     taken: usize,
 }
 
-impl Kept {
+impl ReadBacklog {
     /// `None` when nothing is left.
-    pub(super) fn new(bytes: &[u8]) -> Option<Box<Kept>> {
-        (!bytes.is_empty()).then(|| Box::new(Kept { bytes: bytes.to_vec(), taken: 0 }))
+    pub(super) fn new(bytes: &[u8]) -> Option<Box<ReadBacklog>> {
+        (!bytes.is_empty()).then(|| Box::new(ReadBacklog { bytes: bytes.to_vec(), taken: 0 }))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -144,16 +144,16 @@ mod tests {
     use super::*;
 
     /// Each reading of `id` costs what `cost` says, and leaves so many readings to do as `left` says.
-    fn turn(ready: &mut Ready, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<u32> {
+    fn turn(ready: &mut ReadScheduler, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<u32> {
         let mut turn = ready.begin_turn(budget);
         let mut read = Vec::new();
-        while let Some((id, standing)) = ready.next(&mut turn) {
+        while let Some((id, class)) = ready.next(&mut turn) {
             read.push(id.key());
-            ready.spend(standing, cost);
+            ready.spend(class, cost);
             let left = &mut left[id.index()];
             *left = left.saturating_sub(1);
             if *left > 0 {
-                ready.push(id, Standing::Greedy);
+                ready.push(id, ReadClass::Heavy);
             }
         }
         read
@@ -165,11 +165,12 @@ mod tests {
 
     #[test]
     fn newcomers_go_first_then_the_modest_and_the_greedy_by_turns() {
-        let mut ready = Ready::default();
+        let mut ready = ReadScheduler::default();
         let mut left = [3, 3, 1, 1, 1, 1, 1];
-        let (new, modest, unheard, greedy) = (Standing::New, Standing::Modest, Standing::Unheard, Standing::Greedy);
-        for (n, standing) in [greedy, greedy, modest, new, modest, new, unheard].into_iter().enumerate() {
-            ready.push(id(n as u32), standing);
+        let (new, modest, unheard, greedy) =
+            (ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy);
+        for (n, class) in [greedy, greedy, modest, new, modest, new, unheard].into_iter().enumerate() {
+            ready.push(id(n as u32), class);
         }
         let budget = Budget { new: 1, others: 10, work: 40 };
         assert_eq!(turn(&mut ready, budget, 10, &mut left), [3, 2, 4, 6, 0, 1, 0, 1]);
@@ -179,10 +180,10 @@ mod tests {
 
     #[test]
     fn whoever_is_left_over_keeps_its_place_and_all_queues_move_on() {
-        let mut ready = Ready::default();
+        let mut ready = ReadScheduler::default();
         let mut left = [1; 8];
-        (0..4).for_each(|n| ready.push(id(n), Standing::Modest));
-        (4..8).for_each(|n| ready.push(id(n), Standing::Greedy));
+        (0..4).for_each(|n| ready.push(id(n), ReadClass::Light));
+        (4..8).for_each(|n| ready.push(id(n), ReadClass::Heavy));
         // One reading costs three times the budget: two of the modest a turn, and of the greedy one in every third.
         let budget = Budget { new: 1, others: 10, work: 10 };
         let turns: Vec<Vec<u32>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();

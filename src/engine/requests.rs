@@ -1,9 +1,9 @@
-//! What the engine itself says to members when it speaks the JSON protocol, and what it answers.
+//! What the engine itself says to members when it speaks the JSON protocol, and what it decisions.
 
 use super::app::{App, Context};
 use super::core::Core;
 use super::inbox::QueuedMessage;
-use super::member::{Member, Message, Sent, Utterance};
+use super::member::{Member, Message, RelayRequest, Sent};
 use super::sending::Priority;
 use super::{Engine, member::Exclude};
 use crate::close::{CloseReason, Reject};
@@ -64,7 +64,7 @@ impl<A: App> Engine<A> {
         let key = member.conn.index();
         let outcome = match request {
             Request::Broadcast { data } => {
-                if !self.allows(member, Utterance::Broadcast { data }) {
+                if !self.allows(member, RelayRequest::Broadcast { data }) {
                     return self.core.reject(key, reference, Reject::NotAllowed, "you may not broadcast here");
                 }
                 let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, data);
@@ -73,7 +73,7 @@ impl<A: App> Engine<A> {
                 })
             }
             Request::Direct { to, data } => {
-                if !self.allows(member, Utterance::Direct { to: &to, data }) {
+                if !self.allows(member, RelayRequest::Direct { to: &to, data }) {
                     return self.core.reject(key, reference, Reject::NotAllowed, "you may not write to others here");
                 }
                 if !self.core.direct(member, &to, data) {
@@ -120,7 +120,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn allows(&mut self, member: &Member, what: Utterance<'_>) -> bool {
+    fn allows(&mut self, member: &Member, what: RelayRequest<'_>) -> bool {
         let Engine { app, core } = self;
         // KickTarget the application has ended instead of answering says nothing any more. A seat that was taken over is there.
         app.allows(&mut Context { core }, member, what) && core.directory.is_taken(member.seat_key, member.seat)

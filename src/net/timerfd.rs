@@ -12,16 +12,16 @@ use rustix::time::{
 use crate::time::Time;
 
 #[derive(Debug)]
-pub(super) struct Alarm {
+pub(super) struct TimerFd {
     timer: OwnedFd,
     set_for: Time,
 }
 
-impl Alarm {
-    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<Alarm> {
+impl TimerFd {
+    pub(super) fn new(registry: &Registry, token: Token) -> io::Result<TimerFd> {
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         registry.register(&mut SourceFd(&timer.as_raw_fd()), token, Interest::READABLE)?;
-        Ok(Alarm { timer, set_for: Time::ZERO })
+        Ok(TimerFd { timer, set_for: Time::ZERO })
     }
 
     /// Rings once, at `deadline`, if that is not over. Setting it takes back that it has rung, so it is never read.

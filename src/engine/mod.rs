@@ -48,7 +48,7 @@ use crate::config::Config;
 use crate::id::ConnId;
 use crate::lobby::is_user_id;
 use crate::time::Time;
-use crate::wire::connection::Event;
+use crate::wire::connection::WireEvent;
 use crate::wire::handshake::{self, Facts, Probe, Request, Terms, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
@@ -467,30 +467,30 @@ impl<A: App> Engine<A> {
             let key = conn.index();
             let (length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
             match event {
-                Event::Nothing => {}
-                Event::Head(head) => {
+                WireEvent::Nothing => {}
+                WireEvent::Head(head) => {
                     self.on_head(conn, &head);
                     self.core.record_rest(key, input);
                 }
-                Event::BadHead(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
-                Event::Text(text) => {
+                WireEvent::BadHead(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
+                WireEvent::Text(text) => {
                     self.on_text(key, text);
                     self.core.message_ended(key, input.len());
                 }
-                Event::Binary(bytes) => {
+                WireEvent::Binary(bytes) => {
                     self.on_app_message(key, Message::Binary(bytes));
                     self.core.message_ended(key, input.len());
                 }
-                Event::Ping(payload) => self.core.pinged(key, payload),
-                Event::Pong(payload) => self.core.ponged(key, payload),
+                WireEvent::Ping(payload) => self.core.pinged(key, payload),
+                WireEvent::Pong(payload) => self.core.ponged(key, payload),
                 // It may hear nothing after the answer to its close frame, so what it said comes first.
-                Event::Close(answer) => {
+                WireEvent::Close(answer) => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
                         self.core.peer_closed(key, answer, input.is_empty());
                     }
                 }
-                Event::Fault(reason) => {
+                WireEvent::Fault(reason) => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
                         self.core.close_after_fault(key, reason);

@@ -10,7 +10,9 @@ use crate::close::{CloseReason, Reject};
 use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::PresenceUpdate;
-use crate::lobby::protocol::{self, Envelope, Malformed, Request, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
+use crate::lobby::protocol::{
+    self, ClientRequest, Envelope, Malformed, Welcome, WelcomeLimits, WelcomePing, WelcomeTick,
+};
 use crate::rate::Rate;
 use crate::wire::frame::{Frame, Outgoing};
 
@@ -32,9 +34,9 @@ impl<A: App> Engine<A> {
         };
         // Charged once type and ref are known, so that what is denied can be answered.
         let charged = match request {
-            Request::HealthPong { .. } => self.core.charge_control(key),
+            ClientRequest::HealthPong { .. } => self.core.charge_control(key),
             // What the application has a say in waits for its tick; what the engine answers alone never does.
-            Request::Broadcast { .. } | Request::Direct { .. } | Request::App { .. } => {
+            ClientRequest::Broadcast { .. } | ClientRequest::Direct { .. } | ClientRequest::App { .. } => {
                 if self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
                     self.serve(member, text, request, reference);
                 }
@@ -55,15 +57,15 @@ impl<A: App> Engine<A> {
         };
         let is_here = self.core.directory.is_taken(member.seat_key, member.seat);
         // The engine passes nothing on from whom the others have seen leave; the application may want to know even so.
-        if is_here || matches!(request, Request::App { .. }) {
+        if is_here || matches!(request, ClientRequest::App { .. }) {
             self.serve(member, text, request, reference);
         }
     }
 
-    fn serve(&mut self, member: &Member, text: &str, request: Request<'_>, reference: Option<&str>) {
+    fn serve(&mut self, member: &Member, text: &str, request: ClientRequest<'_>, reference: Option<&str>) {
         let key = member.conn.index();
         let outcome = match request {
-            Request::Broadcast { data } => {
+            ClientRequest::Broadcast { data } => {
                 if !self.allows(member, RelayRequest::Broadcast { data }) {
                     return self.core.reject(key, reference, Reject::NotAllowed, "you may not broadcast here");
                 }
@@ -72,7 +74,7 @@ impl<A: App> Engine<A> {
                     protocol::write_broadcast_ack(&mut self.core.text, reference, seq, sent.queued, sent.dropped);
                 })
             }
-            Request::Direct { to, data } => {
+            ClientRequest::Direct { to, data } => {
                 if !self.allows(member, RelayRequest::Direct { to: &to, data }) {
                     return self.core.reject(key, reference, Reject::NotAllowed, "you may not write to others here");
                 }
@@ -81,23 +83,23 @@ impl<A: App> Engine<A> {
                 }
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
-            Request::Presence => {
+            ClientRequest::Presence => {
                 self.core.send_presence_state(key, member.lobby_key);
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
-            Request::Ping => {
+            ClientRequest::Ping => {
                 let server_time = self.core.unix_micros() / 1000;
                 protocol::write_pong(&mut self.core.text, reference, server_time);
                 Some(())
             }
-            Request::HealthPong { timestamp } => {
+            ClientRequest::HealthPong { timestamp } => {
                 // A negative one is a nonce that was never sent: a sign of life, and nothing else.
                 if let Ok(nonce) = u64::try_from(timestamp) {
                     self.core.answer_check(key, nonce);
                 }
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, None))
             }
-            Request::Leave => {
+            ClientRequest::Leave => {
                 self.drain_inbox(member.conn);
                 if let Some(reference) = reference {
                     protocol::write_ack(&mut self.core.text, reference, None);
@@ -105,7 +107,7 @@ impl<A: App> Engine<A> {
                 }
                 return self.core.begin_close(key, CloseReason::Left);
             }
-            Request::App { kind } => {
+            ClientRequest::App { kind } => {
                 self.core.relayed = None;
                 if let Some((reject, message)) = self.deliver(member, Message::Json { kind: &kind, text }) {
                     return self.core.reject(key, reference, reject, &message);

@@ -36,7 +36,7 @@ pub struct TimerWheel {
     granule: u64,
     /// The last granule that has expired.
     granule_now: u64,
-    slots: Box<[Slot]>,
+    slots: Box<[WheelSlot]>,
     /// A bit for each slot that holds a timer.
     occupied: [u64; SLOTS / 64],
     timers: Vec<Timer>,
@@ -44,7 +44,7 @@ pub struct TimerWheel {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct WheelSlot {
     head: u32,
     tail: u32,
 }
@@ -71,7 +71,7 @@ impl TimerWheel {
         TimerWheel {
             granule,
             granule_now: 0,
-            slots: vec![Slot { head: NONE, tail: NONE }; SLOTS].into(),
+            slots: vec![WheelSlot { head: NONE, tail: NONE }; SLOTS].into(),
             occupied: [0; SLOTS / 64],
             timers: Vec::new(),
             len: 0,

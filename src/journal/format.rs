@@ -655,11 +655,11 @@ impl<'a> Cursor<'a> {
 
 /// Connections by index and generation: the generation is written only when it is another than the last time.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Conns {
+pub(super) struct ConnWriter {
     generations: Vec<u64>,
 }
 
-impl Conns {
+impl ConnWriter {
     pub(super) fn put(&mut self, to: &mut Vec<u8>, conn: ConnId) {
         let index = conn.index();
         if index >= self.generations.len() {
@@ -675,11 +675,11 @@ impl Conns {
 
 /// The same, as they are read. A number costs what it takes in the journal, however large it is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Named {
+pub(super) struct ConnReader {
     generations: HashMap<u32, u64>,
 }
 
-impl Named {
+impl ConnReader {
     pub(super) fn read(&mut self, from: &mut Cursor<'_>) -> Read<ConnId> {
         let number = from.number()?;
         let index = u32::try_from(number >> 1).map_err(|_| Malformed)?;
@@ -733,9 +733,9 @@ mod tests {
     fn connections_are_named_shortly_and_surely() {
         let conns = [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)]
             .map(|(index, generation)| ConnId::new(index, generation).unwrap());
-        let (mut written, mut bytes) = (Conns::default(), Vec::new());
+        let (mut written, mut bytes) = (ConnWriter::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
-        let (mut read, mut from) = (Named::default(), Cursor::new(&bytes));
+        let (mut read, mut from) = (ConnReader::default(), Cursor::new(&bytes));
         conns.iter().for_each(|&conn| assert_eq!(read.read(&mut from), Ok(conn)));
         assert!(from.is_empty() && bytes.len() == 6 + 4);
     }

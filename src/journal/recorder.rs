@@ -9,7 +9,7 @@ use std::io;
 
 use log::{error, warn};
 
-use super::format::{self, BLOCK_HEADER, Conns, MAGIC, MAX_BLOCK, Put, Segment};
+use super::format::{self, BLOCK_HEADER, ConnWriter, MAGIC, MAX_BLOCK, Put, Segment};
 use super::{BUILD, Recording, RotateHint, Sink, check_of};
 use crate::checksum::Checksum;
 use crate::config::{Config, OnJournalError, Secrets};
@@ -50,7 +50,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         buffer: Vec::with_capacity(BUFFER),
         chain: 0,
         now: Time::ZERO,
-        conns: Conns::default(),
+        conns: ConnWriter::default(),
         max_work: usize::MAX,
         sent: Checksum::new(0),
         start_bytes: 0,
@@ -103,7 +103,7 @@ struct Recorder<S: Sink> {
     /// The check of the last block, which goes into that of the next: so none can be missing or stand elsewhere.
     chain: u32,
     now: Time,
-    conns: Conns,
+    conns: ConnWriter,
     /// How much of what is received is acted on at once, as far as it was recorded.
     max_work: usize,
     /// Of everything sent since the segment began.
@@ -128,7 +128,7 @@ impl<S: Sink> Recorder<S> {
         self.segment.chain = self.chain;
         self.segment.start = start.map(|(checkpoint, snapshot)| (checkpoint.clone(), snapshot.to_vec()));
         self.chain = 0;
-        self.conns = Conns::default();
+        self.conns = ConnWriter::default();
         self.max_work = usize::MAX;
         self.sent = Checksum::new(0);
         self.buffer.clear();

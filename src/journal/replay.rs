@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::format::{self, Cursor, FAMILY, MAX_BLOCK, Malformed, Named, Segment};
+use super::format::{self, ConnReader, Cursor, FAMILY, MAX_BLOCK, Malformed, Segment};
 use super::reader::{Blocks, Next};
 use super::trace::{EventTracer, Printable, TraceEvent};
 use super::{BUILD, config_from_text};
@@ -207,7 +207,7 @@ pub struct Replay<A: App, R> {
     at: usize,
     engine: Engine<EventTracer<A>>,
     session: Segment,
-    conns: Named,
+    conns: ConnReader,
     /// How much of what was received was acted on at once.
     max_work: usize,
     now: Time,
@@ -285,7 +285,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 block,
                 engine,
                 session: segment,
-                conns: Named::default(),
+                conns: ConnReader::default(),
                 max_work: usize::MAX,
                 now,
                 pending: None,
@@ -394,7 +394,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             self.engine.restore_checkpoint(checkpoint);
         }
-        self.conns = Named::default();
+        self.conns = ConnReader::default();
         self.max_work = usize::MAX;
         self.sent = Checksum::new(0);
         self.summary.segments += 1;

@@ -20,7 +20,7 @@ const MAX_REF_BYTES: usize = 64;
 
 /// What a client asks for.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Request<'a> {
+pub(crate) enum ClientRequest<'a> {
     Broadcast {
         data: &'a str,
     },
@@ -43,7 +43,7 @@ pub(crate) enum Request<'a> {
 /// A request and the `ref` its answer carries, as it stood in the message.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Envelope<'a> {
-    pub(crate) request: Request<'a>,
+    pub(crate) request: ClientRequest<'a>,
     pub(crate) reference: Option<&'a str>,
 }
 
@@ -119,19 +119,21 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
     let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
     let data = fields.data.0.ok_or(malformed("data is missing"));
     let request = match &*kind {
-        "broadcast" => Request::Broadcast { data: data? },
+        "broadcast" => ClientRequest::Broadcast { data: data? },
         "direct" => {
             let to = fields.to.as_string().ok_or(malformed("to must be a string"))?;
-            Request::Direct { to, data: data? }
+            ClientRequest::Direct { to, data: data? }
         }
-        "presence" => Request::Presence,
-        "ping" => Request::Ping,
+        "presence" => ClientRequest::Presence,
+        "ping" => ClientRequest::Ping,
         "health_pong" => {
             let timestamp = fields.timestamp.0.and_then(integer);
-            Request::HealthPong { timestamp: timestamp.ok_or(malformed("timestamp must be that of a health_ping"))? }
+            ClientRequest::HealthPong {
+                timestamp: timestamp.ok_or(malformed("timestamp must be that of a health_ping"))?,
+            }
         }
-        "leave" => Request::Leave,
-        _ => Request::App { kind },
+        "leave" => ClientRequest::Leave,
+        _ => ClientRequest::App { kind },
     };
     Ok(Envelope { request, reference })
 }
@@ -352,7 +354,7 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(text: &str, expected: Request<'_>, reference: Option<&str>) {
+    fn check(text: &str, expected: ClientRequest<'_>, reference: Option<&str>) {
         assert_eq!(read(text), Ok(Envelope { request: expected, reference }), "{text}");
     }
 
@@ -365,28 +367,28 @@ mod tests {
 
     #[test]
     fn requests_are_read_in_any_order_of_keys() {
-        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, Request::Broadcast { data: r#"{"a":[1]}"# }, None);
-        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, Request::Broadcast { data: "null" }, Some("7"));
-        check(r#"{"type":"broadc\u0061st","data":1}"#, Request::Broadcast { data: "1" }, None);
+        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, ClientRequest::Broadcast { data: r#"{"a":[1]}"# }, None);
+        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, ClientRequest::Broadcast { data: "null" }, Some("7"));
+        check(r#"{"type":"broadc\u0061st","data":1}"#, ClientRequest::Broadcast { data: "1" }, None);
         let to = Cow::Borrowed("zoë");
         check(
             r#"{"type":"direct","to":"zo\u00eb","data":"x","ref":"a"}"#,
-            Request::Direct { to, data: r#""x""# },
+            ClientRequest::Direct { to, data: r#""x""# },
             Some(r#""a""#),
         );
-        check(r#"{"type":"presence"}"#, Request::Presence, None);
-        check(r#"{"type":"ping","ref":-1}"#, Request::Ping, Some("-1"));
+        check(r#"{"type":"presence"}"#, ClientRequest::Presence, None);
+        check(r#"{"type":"ping","ref":-1}"#, ClientRequest::Ping, Some("-1"));
         for seventeen in ["17", "17.0", "1.7e1", "170E-1"] {
             let text = format!(r#"{{"type":"health_pong","timestamp":{seventeen},"ref":{seventeen}}}"#);
-            check(&text, Request::HealthPong { timestamp: 17 }, Some(seventeen));
+            check(&text, ClientRequest::HealthPong { timestamp: 17 }, Some(seventeen));
         }
-        check(r#"{"type":"ping","ref":null}"#, Request::Ping, None);
-        check(r#"{"type":"leave"}"#, Request::Leave, None);
+        check(r#"{"type":"ping","ref":null}"#, ClientRequest::Ping, None);
+        check(r#"{"type":"leave"}"#, ClientRequest::Leave, None);
     }
 
     #[test]
     fn an_application_may_use_the_reserved_fields_as_it_likes() {
-        let kind = || Request::App { kind: Cow::Borrowed("move") };
+        let kind = || ClientRequest::App { kind: Cow::Borrowed("move") };
         check(r#"{"type":"move","to":5,"timestamp":"x"}"#, kind(), None);
         check(r#"{"type":"move","type2":1,"x":1,"x":2}"#, kind(), None);
     }

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Player;
-use super::common::Common;
 use super::network::{Pipe, Side};
 use super::rates::Patience;
-use super::view::{Ask, Expected, Heard, View, write_number};
+use super::shared_state::SharedState;
+use super::view::{Expected, Heard, Question, View, write_number};
 use super::wire::{self, Opcode, Reader, Received};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -189,13 +189,13 @@ impl Link {
     }
 
     /// Answers are exactly predictable.
-    fn is_strict(&self, common: &Common) -> bool {
+    fn is_strict(&self, common: &SharedState) -> bool {
         common.relays && !self.is_spoiled && self.player.is_none()
     }
 
     /// Sends a message of the protocol, to be answered in order.
-    pub(super) fn ask(&mut self, what: Ask, reference: Option<u32>, text: &str, random: &mut Random) {
-        if what == Ask::Leave {
+    pub(super) fn ask(&mut self, what: Question, reference: Option<u32>, text: &str, random: &mut Random) {
+        if what == Question::Leave {
             self.view.leaving = reference;
         }
         self.view.expect(Expected { what, reference, k: self.said });
@@ -232,7 +232,7 @@ impl Link {
     }
 
     /// Reads up to `n` bytes and acts on what they are.
-    pub(super) fn read(&mut self, n: usize, common: &mut Common, random: &mut Random) -> Result<(), String> {
+    pub(super) fn read(&mut self, n: usize, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
         let bytes = self.pipe.take_down(n);
         self.reader.push(bytes);
         while let Some(received) = self.reader.next().map_err(|violation| violation.to_string())? {
@@ -268,7 +268,7 @@ impl Link {
         Ok(())
     }
 
-    fn take(&mut self, received: Received, common: &mut Common, random: &mut Random) -> Result<(), String> {
+    fn take(&mut self, received: Received, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
         match received {
             Received::Answer(status, head) => {
                 self.status = Some(status);
@@ -317,7 +317,7 @@ impl Link {
         Ok(())
     }
 
-    fn take_text(&mut self, text: &str, common: &mut Common, random: &mut Random) -> Result<(), String> {
+    fn take_text(&mut self, text: &str, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
         if !self.is_json {
             return self.view.hear_raw(text.as_bytes(), common);
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::network::{Side, Socket};
+use super::network::{PipeEnd, Side};
 use super::swarm::Behaviour;
 use super::transcript::{NOBODY, What};
 use super::world::World;
@@ -123,7 +123,7 @@ impl<A: App> World<A> {
         link.pipe.is_blocked = false;
         self.written.clear();
         let before = link.pipe.taken;
-        let mut socket = Socket { pipe: &mut link.pipe, written: &mut self.written };
+        let mut socket = PipeEnd { pipe: &mut link.pipe, written: &mut self.written };
         let outcome = self.engine.write_to(conn, &mut socket);
         (link.pipe.budget, link.pipe.grain) = (usize::MAX, usize::MAX);
         let taken = link.pipe.taken - before;

@@ -72,26 +72,26 @@
 //! assert!(failure.violation().contains("scores for"), "{failure}");
 //! ```
 
-mod beat;
+mod app_command;
+mod app_owner;
 mod client;
-mod common;
+mod client_input;
 mod driver;
-mod mischief;
+mod invariants;
+mod limit_model;
 mod network;
+mod observed_app;
 mod operator;
-mod owner;
 mod rates;
 mod record;
+mod shared_state;
 mod shrink;
-mod stock;
+mod stock_apps;
 mod swarm;
-mod terms;
+mod tick_model;
 mod transcript;
-mod verdict;
 mod view;
-mod watch;
 pub mod wire;
-mod wish;
 mod world;
 
 use std::any::Any;
@@ -107,7 +107,7 @@ use crate::engine::app::App;
 use crate::random::Random;
 
 pub use self::shrink::shrink;
-pub use self::stock::{simulate, simulate_journaled};
+pub use self::stock_apps::{simulate, simulate_journaled};
 pub use self::swarm::Behaviour;
 
 /// Clients there are at most in one run, unless it is told otherwise.
@@ -233,7 +233,7 @@ impl<A: App> Simulator<A> {
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.repeats != Repeats::New {
-            terms::draw(&mut self.config, &swarm, self.seed);
+            limit_model::draw(&mut self.config, &swarm, self.seed);
         }
         if let Err(problems) = self.config.check() {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();

@@ -219,12 +219,12 @@ impl Pipe {
 }
 
 /// The server's end of a pipe. What it writes is kept for the transcript too.
-pub(super) struct Socket<'a> {
+pub(super) struct PipeEnd<'a> {
     pub(super) pipe: &'a mut Pipe,
     pub(super) written: &'a mut Vec<u8>,
 }
 
-impl Write for Socket<'_> {
+impl Write for PipeEnd<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.pipe.allow(bytes.len())?;
         self.pipe.arrive(&bytes[..n]);

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::app_command::{AppCommand, Latest};
+use super::observed_app::Seated;
 use super::swarm::Behaviour;
 use super::transcript::{NOBODY, What};
-use super::watch::Seated;
-use super::wish::{Latest, Wish};
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Protocol, Sent};
@@ -19,7 +19,7 @@ const KEYS: u64 = 3;
 
 /// What the operator waits for.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct OperatorModel {
     /// Pings that are not answered: the ticket, by when they are, how many were asked, and how long they were given.
     pings: Vec<(u64, Time, usize, Duration)>,
     last_ticket: u64,
@@ -71,8 +71,8 @@ impl<A: App> World<A> {
                 OperatorCommand::Send { user: user.clone(), payload: Payload::Json(long) }
             }
             (_, _) => {
-                self.desk.published += 1;
-                let payload = Payload::Json(format!("{{\"op\":{}}}", self.desk.published));
+                self.operators.published += 1;
+                let payload = Payload::Json(format!("{{\"op\":{}}}", self.operators.published));
                 match how {
                     2..6 => OperatorCommand::Send { user: user.clone(), payload },
                     _ => OperatorCommand::Publish { lobby: lobby.clone(), payload },
@@ -100,9 +100,9 @@ impl<A: App> World<A> {
             (_, Err(OperatorRefusal::NoSuchUser)) => seats.is_empty(),
             (_, Err(OperatorRefusal::NotJson)) => how == 0 && A::PROTOCOL == Protocol::Json,
             (_, Err(OperatorRefusal::TooLong)) => how == 1,
-            (_, Err(OperatorRefusal::Busy)) => self.desk.pings.len() >= 64,
+            (_, Err(OperatorRefusal::Busy)) => self.operators.pings.len() >= 64,
             (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq, sent })) => {
-                self.common.published.extend(seq.map(|seq| (self.desk.published, seq)));
+                self.common.published.extend(seq.map(|seq| (self.operators.published, seq)));
                 // Telling who came may end members before. A lobby may be there for a seat that is promised.
                 counted(*sent) <= there
             }
@@ -111,12 +111,12 @@ impl<A: App> World<A> {
             }
             (OperatorCommand::Ping { timeout, .. }, &Ok(OperatorAnswer::Pinged(ticket))) => {
                 let deadline = self.now + *timeout;
-                let is_new = std::mem::replace(&mut self.desk.last_ticket, ticket) < ticket;
-                self.desk.pings.push((ticket, deadline, there, *timeout));
+                let is_new = std::mem::replace(&mut self.operators.last_ticket, ticket) < ticket;
+                self.operators.pings.push((ticket, deadline, there, *timeout));
                 is_new && there > 0
             }
             (OperatorCommand::Kick { whom, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
-                self.desk.reconnects |= *reconnect;
+                self.operators.reconnects |= *reconnect;
                 let ending = match whom {
                     KickTarget::User(_) => seats,
                     KickTarget::Lobby(_) => members,
@@ -126,12 +126,12 @@ impl<A: App> World<A> {
                 *count == there
             }
             (OperatorCommand::Close { lobby }, Ok(OperatorAnswer::Ending(count))) => {
-                self.desk.locks = true;
+                self.operators.locks = true;
                 self.expect_endings(members, &KickTarget::Lobby(lobby.clone()), false);
                 *count == there
             }
             (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => {
-                self.desk.locks = true;
+                self.operators.locks = true;
                 locked == now
             }
             _ => false,
@@ -159,8 +159,8 @@ impl<A: App> World<A> {
     fn expect_endings(&mut self, seats: Vec<SeatId>, whom: &KickTarget, reconnect: bool) {
         let taken = &self.engine.app().seen.seats;
         if !reconnect {
-            self.desk.for_good.extend(seats.iter().filter_map(|seat| taken.get(seat)).map(|seated| seated.conn));
-            self.desk.orders.push((whom.clone(), seats.clone()));
+            self.operators.for_good.extend(seats.iter().filter_map(|seat| taken.get(seat)).map(|seated| seated.conn));
+            self.operators.orders.push((whom.clone(), seats.clone()));
         }
         let conn = |seat: SeatId| taken.get(&seat).map(|seated| seated.conn).filter(|_| reconnect);
         let ending = seats.into_iter().map(|seat| (seat, conn(seat))).collect();
@@ -169,20 +169,20 @@ impl<A: App> World<A> {
 
     fn expect_ends(&mut self, ending: Vec<(SeatId, Option<ConnId>)>) {
         let taken = &self.engine.app().seen.seats;
-        self.desk.ending.retain(|(seat, ..)| taken.contains_key(seat));
-        let batches = (self.desk.ending.len() + ending.len()) as u32 / self.engine.config().drain_batch + 2;
-        let end = self.desk.batches + batches;
-        self.desk.ending.extend(ending.into_iter().map(|(seat, conn)| (seat, conn, end)));
+        self.operators.ending.retain(|(seat, ..)| taken.contains_key(seat));
+        let batches = (self.operators.ending.len() + ending.len()) as u32 / self.engine.config().drain_batch + 2;
+        let end = self.operators.batches + batches;
+        self.operators.ending.extend(ending.into_iter().map(|(seat, conn)| (seat, conn, end)));
     }
 
     /// Members that joined while the batches of an order about them were running are closed too.
     fn expect_newcomers_to_end(&mut self) {
         let seats = &self.engine.app().seen.seats;
-        self.desk.orders.retain(|(_, found)| found.iter().any(|seat| seats.contains_key(seat)));
+        self.operators.orders.retain(|(_, found)| found.iter().any(|seat| seats.contains_key(seat)));
         let known: BTreeSet<SeatId> =
-            self.desk.ending.iter().filter(|(_, conn, _)| conn.is_none()).map(|&(seat, ..)| seat).collect();
+            self.operators.ending.iter().filter(|(_, conn, _)| conn.is_none()).map(|&(seat, ..)| seat).collect();
         let is_meant = |seated: &Seated| {
-            self.desk.orders.iter().any(|(whom, _)| match whom {
+            self.operators.orders.iter().any(|(whom, _)| match whom {
                 KickTarget::User(user) => *seated.user == **user,
                 KickTarget::Lobby(lobby) => *seated.lobby == **lobby,
                 KickTarget::Everybody => true,
@@ -203,9 +203,9 @@ impl<A: App> World<A> {
     /// Takes the answers that have come, and holds the engine to those that are due. After every turn.
     pub(super) fn check_operator(&mut self) -> Result<(), String> {
         while let Some(PingReport { ticket, user, answers }) = self.engine.poll_operator() {
-            let at = self.desk.pings.iter().position(|ping| ping.0 == ticket);
+            let at = self.operators.pings.iter().position(|ping| ping.0 == ticket);
             let (_, due, asked, timeout) = self
-                .desk
+                .operators
                 .pings
                 .remove(at.ok_or_else(|| format!("the ping {ticket} of {user} is answered, and is not open"))?);
             let late = answers.iter().filter_map(|(_, latency)| *latency).find(|&latency| latency > timeout);
@@ -216,29 +216,30 @@ impl<A: App> World<A> {
             }
             self.transcript.mix(ticket ^ (answers.len() as u64) << 32);
         }
-        let overdue = self.desk.pings.iter().find(|ping| ping.1 < self.now);
+        let overdue = self.operators.pings.iter().find(|ping| ping.1 < self.now);
         // A ping that waited for input ends in the first turn after it in which time has passed.
         let may_wait = self.has_unread() || self.had_unread || self.last_turn == self.now;
         if let Some(ping) = overdue.filter(|_| !may_wait) {
             return Err(format!("the ping {} was to be answered by {}", ping.0, ping.1));
         }
         self.expect_newcomers_to_end();
-        if !self.desk.ending.is_empty() {
+        if !self.operators.ending.is_empty() {
             // However much time passes at once, it is one batch.
-            let desk = &mut self.desk;
-            if self.now - desk.last_batch >= self.engine.config().drain_batch_interval {
-                desk.batches += 1;
-                desk.last_batch = self.now;
+            let operators = &mut self.operators;
+            if self.now - operators.last_batch >= self.engine.config().drain_batch_interval {
+                operators.batches += 1;
+                operators.last_batch = self.now;
             }
             let seats = &self.engine.app().seen.seats;
             let is_here = |seat, conn: Option<ConnId>| {
                 seats.get(seat).is_some_and(|seated| conn.is_none_or(|conn| conn == seated.conn))
             };
-            let overdue = desk.ending.iter().find(|(seat, conn, end)| *end < desk.batches && is_here(seat, *conn));
+            let overdue =
+                operators.ending.iter().find(|(seat, conn, end)| *end < operators.batches && is_here(seat, *conn));
             if let Some((seat, _, end)) = overdue {
-                return Err(format!("seat={seat} was to be told to go {} batches ago", desk.batches - end));
+                return Err(format!("seat={seat} was to be told to go {} batches ago", operators.batches - end));
             }
-            desk.ending.retain(|&(.., end)| end >= desk.batches);
+            operators.ending.retain(|&(.., end)| end >= operators.batches);
         }
         Ok(())
     }
@@ -253,14 +254,14 @@ impl<A: App> World<A> {
         let padding = random.below(self.swarm.padding as u64 + 200) as usize;
         let Some(link) = place.and_then(|place| self.links[place].as_ref()) else { return };
         let (Some(conn), lobby) = (link.conn, &self.common.lobbies[link.lobby]) else { return };
-        self.desk.latest += 1;
-        let value = self.desk.latest;
+        self.operators.latest += 1;
+        let value = self.operators.latest;
         let lobby = lobby.clone();
         let latest = Latest { key, value, padding };
         let (sent, members) = if is_single {
-            (self.ask_app(Wish::Latest { conn, latest }).queued, None)
+            (self.ask_app(AppCommand::Latest { conn, latest }).queued, None)
         } else {
-            let sent = self.ask_app(Wish::LatestInLobby { lobby: &lobby, latest });
+            let sent = self.ask_app(AppCommand::LatestInLobby { lobby: &lobby, latest });
             (sent.queued, Some(sent.dropped))
         };
         self.transcript.note(self.now, NOBODY, What::Latest, key, &value.to_be_bytes());
@@ -307,9 +308,11 @@ impl<A: App> World<A> {
         match reason {
             // A stricter order replaces a reconnect.
             CloseReason::ForcedReconnect => {
-                self.desk.reconnects && !self.is_draining && conn.is_none_or(|conn| !self.desk.for_good.contains(&conn))
+                self.operators.reconnects
+                    && !self.is_draining
+                    && conn.is_none_or(|conn| !self.operators.for_good.contains(&conn))
             }
-            CloseReason::LobbyLocked => self.desk.locks,
+            CloseReason::LobbyLocked => self.operators.locks,
             _ => true,
         }
     }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::client::Link;
+use super::limit_model::{limit, pick};
 use super::swarm::Behaviour;
-use super::terms::{limit, pick};
 use super::transcript::What;
-use super::view::{Ask, write_number};
+use super::view::{Question, write_number};
 use super::world::World;
 use crate::config::{Config, Limit, PerUser};
 use crate::engine::app::App;
@@ -214,7 +214,7 @@ impl<A: App> World<A> {
             link.references += 1;
             let reference = link.references;
             let text = format!("{{\"type\":\"ping\",\"ref\":{}}}", write_number(reference.into()));
-            link.ask(Ask::Ping, Some(reference), &text, clients);
+            link.ask(Question::Ping, Some(reference), &text, clients);
             patience.retried = Some(reference);
             link.patience = Some(patience);
             self.deliver(place, usize::MAX);

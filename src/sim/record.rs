@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::terms::Leases;
-use super::watch::Watched;
+use super::limit_model::Leases;
+use super::observed_app::ObservedApp;
 use super::world::{START_MICROS, World};
 use crate::engine::Start;
 use crate::engine::app::App;
@@ -56,7 +56,7 @@ impl<A: App> World<A> {
     /// `None` when a replay cannot begin there.
     fn replay_from(&self, segments: &[Vec<u8>], again: A) -> Result<Option<Summary>, String> {
         let leases = Leases::new(&self.swarm, self.engine.config(), Random::new(0));
-        let app = Watched::new(again, 0, leases, None, Random::new(0));
+        let app = ObservedApp::new(again, 0, leases, None, Random::new(0));
         let summary = match journal::replay(&*segments.concat(), app) {
             Ok(summary) => summary,
             Err(Failure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),

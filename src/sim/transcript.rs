@@ -72,7 +72,7 @@ events! {
 }
 
 #[derive(Clone, Copy)]
-struct Event {
+struct TranscriptEvent {
     step: u64,
     at: Time,
     link: u32,
@@ -84,7 +84,7 @@ struct Event {
 
 pub(super) struct Transcript {
     hash: u64,
-    events: Vec<Event>,
+    events: Vec<TranscriptEvent>,
     /// Where the next event goes once `events` is full.
     next: usize,
     pub(super) step: u64,
@@ -102,7 +102,8 @@ impl Transcript {
         self.mix(number);
         self.mix_bytes(bytes);
         let sampled = bytes.len().min(SAMPLE);
-        let mut event = Event { step: self.step, at, link, what, number, sample: [0; SAMPLE], sampled: sampled as u8 };
+        let mut event =
+            TranscriptEvent { step: self.step, at, link, what, number, sample: [0; SAMPLE], sampled: sampled as u8 };
         event.sample[..sampled].copy_from_slice(&bytes[..sampled]);
         if self.events.len() < KEPT {
             self.events.push(event);
@@ -133,15 +134,15 @@ impl Transcript {
     /// The last `count` events of the connections in `links`, and of nobody, one to a line.
     pub(super) fn last(&self, links: &[u32], count: usize) -> String {
         let ordered = self.events[self.next..].iter().chain(&self.events[..self.next]);
-        let is_involved = |event: &&Event| match event.link {
+        let is_involved = |event: &&TranscriptEvent| match event.link {
             // Each line has its time.
             NOBODY => event.what != What::Clock,
             link => links.contains(&link),
         };
-        let involved: Vec<&Event> = ordered.filter(is_involved).collect();
+        let involved: Vec<&TranscriptEvent> = ordered.filter(is_involved).collect();
         let mut lines = String::new();
         for event in &involved[involved.len().saturating_sub(count)..] {
-            let Event { step, at, what, number, .. } = event;
+            let TranscriptEvent { step, at, what, number, .. } = event;
             let what = what.word();
             let link = if event.link == NOBODY { String::from("server") } else { format!("#{}", event.link) };
             let _ = write!(lines, "  step {step:<6} {at} {link:<7} {what}");

@@ -10,20 +10,20 @@ use std::collections::VecDeque;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::common::Common;
+use super::shared_state::SharedState;
 use crate::number::integer;
 
 /// A question or message of the client's own, in the order in which they were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Expected {
-    pub(super) what: Ask,
+    pub(super) what: Question,
     pub(super) reference: Option<u32>,
     /// The number of a broadcast, or of a message to the application.
     pub(super) k: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum Question {
     Broadcast,
     App,
     Direct,
@@ -122,11 +122,11 @@ struct Spoken<'a> {
     seq: Option<u64>,
     count: Option<u64>,
     #[serde(borrow)]
-    users: Option<Vec<Person<'a>>>,
+    users: Option<Vec<UserState<'a>>>,
     #[serde(borrow)]
-    joins: Option<Vec<Person<'a>>>,
+    joins: Option<Vec<UserState<'a>>>,
     #[serde(borrow)]
-    leaves: Option<Vec<Person<'a>>>,
+    leaves: Option<Vec<UserState<'a>>>,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -150,7 +150,7 @@ struct Operated {
 }
 
 #[derive(Deserialize)]
-struct Person<'a> {
+struct UserState<'a> {
     #[serde(borrow)]
     user: Cow<'a, str>,
     #[serde(borrow)]
@@ -159,7 +159,7 @@ struct Person<'a> {
     reason: Option<Cow<'a, str>>,
 }
 
-impl Person<'_> {
+impl UserState<'_> {
     fn named(&self) -> Named {
         Named { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
     }
@@ -215,8 +215,8 @@ impl View {
     }
 
     /// Whether a question waits for a tick.
-    fn keeps(&self, what: Ask) -> bool {
-        self.has_ticks && matches!(what, Ask::Broadcast | Ask::App | Ask::Direct)
+    fn keeps(&self, what: Question) -> bool {
+        self.has_ticks && matches!(what, Question::Broadcast | Question::App | Question::Direct)
     }
 
     /// The first question that has no answer.
@@ -241,7 +241,7 @@ impl View {
         me: &str,
         lobby: &str,
         strict: bool,
-        common: &mut Common,
+        common: &mut SharedState,
     ) -> Result<Heard, String> {
         let Kind { kind } = serde_json::from_str(text).map_err(|error| format!("not JSON ({error}): {text}"))?;
         if self.stage == Stage::Over {
@@ -279,7 +279,7 @@ impl View {
         me: &str,
         lobby: &str,
         strict: bool,
-        common: &mut Common,
+        common: &mut SharedState,
     ) -> Result<Heard, String> {
         match kind {
             "welcome" => {
@@ -377,10 +377,10 @@ impl View {
         Ok(())
     }
 
-    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool, common: &Common) -> Result<(), String> {
+    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool, common: &SharedState) -> Result<(), String> {
         let seq = spoken.seq.ok_or("no seq")?;
         let was_listed = self.members.is_some();
-        self.members = spoken.users.as_ref().map(|users| users.iter().map(Person::named).collect());
+        self.members = spoken.users.as_ref().map(|users| users.iter().map(UserState::named).collect());
         self.count = match &self.members {
             Some(members) => members.len() as u64,
             None => spoken.count.ok_or("neither users nor count")?,
@@ -400,7 +400,7 @@ impl View {
         }
         (self.seq, self.slack) = (seq, 0);
         if strict && was_listed == self.members.is_some() {
-            let asks = |front: &Expected| front.what == Ask::Presence;
+            let asks = |front: &Expected| front.what == Question::Presence;
             while !self.expected.front().is_some_and(asks) && self.skip_silent(false, common) {}
             let front = self.expected.front().filter(|front| asks(front) && !self.front_answered);
             match front.ok_or("a state that nobody asked for")?.reference {
@@ -415,7 +415,7 @@ impl View {
         Ok(())
     }
 
-    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>, common: &mut Common) -> Result<(), String> {
+    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>, common: &mut SharedState) -> Result<(), String> {
         let reference: Option<u32> = match spoken.reference {
             None => None,
             Some(raw) => {
@@ -431,11 +431,11 @@ impl View {
         let answers = |front: &Expected| {
             front.reference == reference
                 && match (kind, front.what) {
-                    ("pong", what) => what == Ask::Ping,
-                    ("error", Ask::Malformed | Ask::BadPong) => code == Some("bad_message"),
-                    ("error", Ask::Direct) => code == Some("user_not_found"),
+                    ("pong", what) => what == Question::Ping,
+                    ("error", Question::Malformed | Question::BadPong) => code == Some("bad_message"),
+                    ("error", Question::Direct) => code == Some("user_not_found"),
                     ("error", _) => false,
-                    (_, Ask::Ping | Ask::Malformed | Ask::BadPong) => false,
+                    (_, Question::Ping | Question::Malformed | Question::BadPong) => false,
                     (_, _) => true,
                 }
         };
@@ -448,25 +448,25 @@ impl View {
             require(self.skip_silent(is_kept, common), "an answer to nothing, or out of order")?;
         }
         let front = self.queue(is_kept).pop_front().expect("the loop has found it");
-        self.served += u64::from(front.what != Ask::BadPong);
-        if common.limited && matches!(front.what, Ask::Broadcast | Ask::App) {
+        self.served += u64::from(front.what != Question::BadPong);
+        if common.limited && matches!(front.what, Question::Broadcast | Question::App) {
             common.acked.insert((self.number, front.k));
         }
         match front.what {
-            Ask::Broadcast | Ask::App => {
+            Question::Broadcast | Question::App => {
                 let seq = field(spoken.seq)?;
                 let next = self.seq + 1..=self.seq + self.slack + 1;
                 require(next.contains(&seq), "an ack whose seq is not the next")?;
                 (self.seq, self.slack) = (seq, 0);
             }
-            Ask::Presence => {
+            Question::Presence => {
                 if !std::mem::take(&mut self.front_answered) {
                     // It was taken for the answer to a question without a `ref`, which was refused in silence.
                     require(std::mem::take(&mut self.spare_state), "an ack before the state")?;
                     self.served -= 1;
                 }
             }
-            Ask::Direct | Ask::Ping | Ask::Malformed | Ask::BadPong | Ask::Leave => {
+            Question::Direct | Question::Ping | Question::Malformed | Question::BadPong | Question::Leave => {
                 require(spoken.seq.is_none(), "a seq for what takes none")?;
             }
         }
@@ -478,7 +478,7 @@ impl View {
         &mut self,
         reference: Option<u32>,
         retry_after_ms: Option<u64>,
-        common: &mut Common,
+        common: &mut SharedState,
     ) -> Result<(), String> {
         let wait = field(retry_after_ms)?;
         require(wait > 0, "refused, and may try again at once")?;
@@ -503,24 +503,24 @@ impl View {
         };
         let front = front.ok_or("a refusal of nothing that was said")?;
         match front.what {
-            Ask::Broadcast | Ask::App => {
+            Question::Broadcast | Question::App => {
                 let told = (self.number, front.k);
                 require(!common.spread.contains(&told), "refused, and somebody has heard it")?;
                 common.refused.insert(told);
             }
-            Ask::Leave => self.stays_after_all = true,
-            Ask::Direct | Ask::Presence | Ask::Ping | Ask::Malformed | Ask::BadPong => {}
+            Question::Leave => self.stays_after_all = true,
+            Question::Direct | Question::Presence | Question::Ping | Question::Malformed | Question::BadPong => {}
         }
         Ok(())
     }
 
     /// A message, by client and number, that was sent on to everybody and has not come.
-    pub(super) fn missed(&self, common: &Common) -> Option<(u32, u32)> {
+    pub(super) fn missed(&self, common: &SharedState) -> Option<(u32, u32)> {
         self.gaps.iter().copied().find(|gap| common.acked.contains(gap))
     }
 
     /// `seq` is told; what lies between can only be the member's own.
-    fn reach(&mut self, seq: u64, strict: bool, common: &Common) -> Result<(), String> {
+    fn reach(&mut self, seq: u64, strict: bool, common: &SharedState) -> Result<(), String> {
         require(seq > self.seq, "a seq that was told before")?;
         while strict && self.seq + self.slack + 1 < seq {
             require(self.skip_silent(self.has_ticks, common), "a gap in seq")?;
@@ -532,14 +532,14 @@ impl View {
     /// Takes the first question to have been served, if that may go without an answer.
     ///
     /// Under a rate anything without a `ref` may have been refused in silence.
-    fn skip_silent(&mut self, is_kept: bool, common: &Common) -> bool {
+    fn skip_silent(&mut self, is_kept: bool, common: &SharedState) -> bool {
         let Some(front) = self.queue(is_kept).front().copied().filter(|front| front.reference.is_none()) else {
             return false;
         };
         match front.what {
-            Ask::Broadcast | Ask::App if common.limited => self.slack += 1,
-            Ask::Broadcast | Ask::App => self.seq += 1,
-            Ask::Direct => {}
+            Question::Broadcast | Question::App if common.limited => self.slack += 1,
+            Question::Broadcast | Question::App => self.seq += 1,
+            Question::Direct => {}
             _ if common.limited => {}
             _ => return false,
         }
@@ -551,14 +551,14 @@ impl View {
         if is_kept { &mut self.kept } else { &mut self.expected }
     }
 
-    pub(super) fn skip_all_silent(&mut self, common: &Common) {
+    pub(super) fn skip_all_silent(&mut self, common: &SharedState) {
         for is_kept in [false, true] {
             while self.skip_silent(is_kept, common) {}
         }
     }
 
     /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.
-    pub(super) fn hear_raw(&mut self, bytes: &[u8], common: &mut Common) -> Result<(), String> {
+    pub(super) fn hear_raw(&mut self, bytes: &[u8], common: &mut SharedState) -> Result<(), String> {
         if let Some((key, value)) = raw_latest(bytes) {
             return self.take_latest(key, value);
         }

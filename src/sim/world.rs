@@ -4,18 +4,18 @@
 //! finishes its turn, time passes. Everything is drawn from a few generators with a purpose each, so that what one of
 //! them decides does not shift what the others draw.
 
-use super::beat::{self, Beat};
 use super::client::{Link, Manners};
-use super::common::Common;
-use super::mischief;
+use super::client_input;
+use super::limit_model::{self, Leases, NETWORKS};
 use super::network::Side;
-use super::operator::Desk;
+use super::observed_app::ObservedApp;
+use super::operator::OperatorModel;
 use super::rates;
+use super::shared_state::SharedState;
 use super::swarm::{Behaviour, Swarm};
-use super::terms::{self, Leases, NETWORKS};
+use super::tick_model::{self, TickModel};
 use super::transcript::{NOBODY, Transcript, What};
-use super::view::{Ask, write_number};
-use super::watch::Watched;
+use super::view::{Question, write_number};
 use super::{Invariant, Players};
 use crate::Config;
 use crate::close::CloseReason;
@@ -28,7 +28,7 @@ use crate::time::Time;
 pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;
 
 pub(super) struct World<A: App> {
-    pub(super) engine: Engine<Watched<A>>,
+    pub(super) engine: Engine<ObservedApp<A>>,
     pub(super) now: Time,
     /// Wall time at [`Time::ZERO`] by the wall clock as it stands, in microseconds since the Unix epoch.
     pub(super) unix_at_zero: u64,
@@ -49,7 +49,7 @@ pub(super) struct World<A: App> {
     pub(super) network: Random,
     pub(super) clients: Random,
     pub(super) owner: Random,
-    pub(super) common: Common,
+    pub(super) common: SharedState,
     pub(super) transcript: Transcript,
     pub(super) tally: Tally,
     pub(super) players: Option<Players>,
@@ -61,7 +61,7 @@ pub(super) struct World<A: App> {
     pub(super) is_draining: bool,
     /// The first number of those who were not there when the drain began.
     pub(super) drained_from: u32,
-    pub(super) desk: Desk,
+    pub(super) operators: OperatorModel,
     /// Connections that each address has made.
     pub(super) came: [u64; NETWORKS],
     pub(super) written: Vec<u8>,
@@ -134,7 +134,7 @@ const STEPS: &[Behaviour] = &[
 impl<A: App> World<A> {
     pub(super) fn new(seed: u64, config: Config, app: A, swarm: Swarm, relays: bool) -> World<A> {
         let stream = |purpose: u64| Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ purpose << 56);
-        let users = (0..swarm.users).map(mischief::user_name).collect();
+        let users = (0..swarm.users).map(client_input::user_name).collect();
         let lobbies = (0..swarm.lobbies).map(|index| ["chess", "go", "2-4_Z"][index % 3].to_owned()).collect();
         let late = u64::from(swarm.weight(Behaviour::LateAuth)).min(60);
         let mut actions = vec![
@@ -160,11 +160,11 @@ impl<A: App> World<A> {
             actions.push((Action::Do(behaviour), weight));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
-        let mut common = Common::new(users, lobbies, relays);
-        common.has_full_inboxes = beat::are_inboxes_limited(&config);
+        let mut common = SharedState::new(users, lobbies, relays);
+        common.has_full_inboxes = tick_model::are_inboxes_limited(&config);
         common.limited = rates::are_limited(&config) || swarm.weight(Behaviour::Tier) > 0 || common.has_full_inboxes;
         let leases = Leases::new(&swarm, &config, stream(6));
-        let app = Watched::new(app, late, leases, Beat::new(&config), stream(1));
+        let app = ObservedApp::new(app, late, leases, TickModel::new(&config), stream(1));
         World {
             engine: Engine::new(config, Start { unix_micros: START_MICROS, seed }, app),
             now: Time::ZERO,
@@ -194,7 +194,7 @@ impl<A: App> World<A> {
             involved: NOBODY,
             is_draining: false,
             drained_from: 0,
-            desk: Desk::default(),
+            operators: OperatorModel::default(),
             came: [0; NETWORKS],
             written: Vec::new(),
         }
@@ -348,7 +348,7 @@ impl<A: App> World<A> {
         self.turn_open = true;
         let several = self.swarm.weight(Behaviour::Addresses) > 0;
         let (address, network) =
-            if several { terms::draw_address(&mut self.clients) } else { ([127, 0, 0, 1].into(), 0) };
+            if several { limit_model::draw_address(&mut self.clients) } else { ([127, 0, 0, 1].into(), 0) };
         let Ok(conn) = self.engine.handle_accept(self.now, (address, 1024 + place as u16).into()) else {
             self.tally.shed += 1;
             self.transcript.note(self.now, NOBODY, What::TurnedAway, 0, &[]);
@@ -370,10 +370,10 @@ impl<A: App> World<A> {
         let most = self.links.len() as u32;
         link.is_owed_answers = config.max_closing >= most && config.max_pending >= most;
         let random = &mut self.clients;
-        let mut request = mischief::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
+        let mut request = client_input::request(&self.common.users[user], &self.common.lobbies[lobby], is_json, random);
         match special {
             Some(Behaviour::BadRequest) => {
-                (request, link.may_be_granted) = mischief::bad_request(random);
+                (request, link.may_be_granted) = client_input::bad_request(random);
                 link.is_spoiled = true;
             }
             Some(_) => {
@@ -457,7 +457,7 @@ impl<A: App> World<A> {
                 self.note(place, What::Did(behaviour), 0, &[]);
             }
             Behaviour::WallStep => {
-                let step = terms::pick(&mut self.owner, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
+                let step = limit_model::pick(&mut self.owner, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
                 self.unix_at_zero =
                     if self.owner.percent(50) { self.unix_at_zero + step } else { self.unix_at_zero - step };
                 self.stepped_at = Some(self.now);
@@ -503,7 +503,7 @@ impl<A: App> World<A> {
                 link.references += 1;
                 let reference = link.references;
                 let text = format!("{{\"type\":\"presence\",\"ref\":{}}}", write_number(reference.into()));
-                link.ask(Ask::Presence, Some(reference), &text, clients);
+                link.ask(Question::Presence, Some(reference), &text, clients);
             }
             Behaviour::Control => link.ping(clients),
             _ => link.say(kind, swarm, common, max, clients),

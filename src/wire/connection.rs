@@ -24,7 +24,7 @@ use crate::close::CloseReason;
 ///
 /// A head lies in the input (`'a`) or is handed over; messages lie in the scratch buffer (`'s`).
 #[derive(Debug)]
-pub(crate) enum Event<'a, 's> {
+pub(crate) enum WireEvent<'a, 's> {
     /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::hold`] must follow.
     Head(Cow<'a, [u8]>),
     /// What arrived instead of a request head gets this answer.
@@ -73,12 +73,12 @@ pub(crate) struct Connection {
     phase: Phase,
 }
 
-impl Event<'_, '_> {
+impl WireEvent<'_, '_> {
     /// Bytes of the message, where it is one.
     pub(crate) fn message_bytes(&self) -> usize {
         match self {
-            Event::Text(text) => text.len(),
-            Event::Binary(bytes) => bytes.len(),
+            WireEvent::Text(text) => text.len(),
+            WireEvent::Binary(bytes) => bytes.len(),
             _ => 0,
         }
     }
@@ -96,30 +96,30 @@ impl Connection {
         scratch: &'s mut Vec<u8>,
         max_header_bytes: usize,
         limits: Limits,
-    ) -> Option<Event<'a, 's>> {
+    ) -> Option<WireEvent<'a, 's>> {
         match &mut self.phase {
             Phase::Head(_) => self.poll_head(input, max_header_bytes),
             Phase::Deciding(deciding) => {
                 let early = &mut deciding.early;
                 early.extend_from_slice(mem::take(input));
                 let too_much = early.len() > max_header_bytes;
-                too_much.then(|| Event::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
+                too_much.then(|| WireEvent::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
             }
             Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
-                Received::Text(text) => Event::Text(text),
-                Received::Binary(bytes) => Event::Binary(bytes),
-                Received::Fragment => Event::Nothing,
-                Received::Ping(payload) => Event::Ping(payload),
-                Received::Pong(payload) => Event::Pong(payload),
-                Received::Close(answer) => Event::Close(Some(answer)),
-                Received::Fault(reason) => Event::Fault(reason),
+                Received::Text(text) => WireEvent::Text(text),
+                Received::Binary(bytes) => WireEvent::Binary(bytes),
+                Received::Fragment => WireEvent::Nothing,
+                Received::Ping(payload) => WireEvent::Ping(payload),
+                Received::Pong(payload) => WireEvent::Pong(payload),
+                Received::Close(answer) => WireEvent::Close(Some(answer)),
+                Received::Fault(reason) => WireEvent::Fault(reason),
             }),
             Phase::Closing(websocket) => {
                 // Of what a peer sent before it saw our close frame only its own close frame matters.
                 Some(match websocket.receive(input, scratch, limits)? {
-                    Received::Close(_) => Event::Close(None),
-                    Received::Fault(reason) => Event::Fault(reason),
-                    _ => Event::Nothing,
+                    Received::Close(_) => WireEvent::Close(None),
+                    Received::Fault(reason) => WireEvent::Fault(reason),
+                    _ => WireEvent::Nothing,
                 })
             }
             Phase::Lingering | Phase::CloseComplete => {
@@ -129,7 +129,7 @@ impl Connection {
         }
     }
 
-    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<Event<'a, 'static>> {
+    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<WireEvent<'a, 'static>> {
         let Phase::Head(held) = &mut self.phase else { unreachable!("poll() has looked") };
         if input.is_empty() {
             return None;
@@ -143,10 +143,10 @@ impl Connection {
             http::head_end(held, before, max_header_bytes)
         };
         match found {
-            Err(refusal) => Some(Event::BadHead(refusal)),
+            Err(refusal) => Some(WireEvent::BadHead(refusal)),
             Ok(None) if before + input.len() > max_header_bytes => {
                 let refusal = Refusal::new(431, format!("the request head is longer than {max_header_bytes} bytes"));
-                Some(Event::BadHead(refusal))
+                Some(WireEvent::BadHead(refusal))
             }
             Ok(None) => {
                 if before == 0 {
@@ -164,7 +164,7 @@ impl Connection {
                     (Cow::Owned(mem::take(held)), &input[end - before..])
                 };
                 *input = rest;
-                Some(Event::Head(head))
+                Some(WireEvent::Head(head))
             }
         }
     }

@@ -65,8 +65,8 @@ impl<A: App> World<A> {
             return Err("a lobby has not been told at the end of a turn who came and who left".into());
         }
         self.check_operator()?;
-        self.check_beat()?;
-        self.check_terms()?;
+        self.check_ticks()?;
+        self.check_limits()?;
         self.check_attempts()?;
         match self.engine.poll_timeout() {
             Some(next) if next <= self.now => Err(format!("asks to be called at {next}, and it is {}", self.now)),
@@ -126,7 +126,7 @@ impl<A: App> World<A> {
             CloseReason::BadMessage => is_free || self.tally.behaviours[Behaviour::Malformed as usize] > 0,
             CloseReason::MessageTooBig => is_free,
             CloseReason::ProtocolError | CloseReason::BadUtf8 => link.is_spoiled,
-            _ => self.terms_allow(link, reason),
+            _ => self.limits_allow(link, reason),
         }
     }
 
@@ -406,8 +406,8 @@ impl<A: App> World<A> {
             return Err("nobody is there, and the engine waits for something".into());
         }
         let seen = &self.engine.app().seen;
-        if let (Some(beat), Some(ticks)) = (&seen.beat, &stats.ticks) {
-            beat.check_counts(ticks.ran, ticks.skipped)?;
+        if let (Some(tick_model), Some(ticks)) = (&seen.tick_model, &stats.ticks) {
+            tick_model.check_counts(ticks.ran, ticks.skipped)?;
             if ticks.inbox_bytes > 0 {
                 return Err(format!("nobody is there, and {} bytes wait for a tick", ticks.inbox_bytes));
             }

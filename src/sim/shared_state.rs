@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::terms::NETWORKS;
+use super::limit_model::NETWORKS;
 
 /// What all clients of a run know together.
-pub(super) struct Common {
+pub(super) struct SharedState {
     pub(super) users: Vec<String>,
     pub(super) lobbies: Vec<String>,
     /// The user of each link there ever was, by the link's number.
@@ -32,9 +32,9 @@ pub(super) struct Common {
     pub(super) refused_429: [u64; NETWORKS],
 }
 
-impl Common {
-    pub(super) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool) -> Common {
-        Common {
+impl SharedState {
+    pub(super) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool) -> SharedState {
+        SharedState {
             users,
             lobbies,
             owners: Vec::new(),

@@ -1,15 +1,15 @@
 //! The application under test, with somebody looking over its shoulder.
 //!
-//! [`Watched`] passes every call on, and notes what it saw: each `on_join` must be followed by exactly one `on_leave`,
+//! [`ObservedApp`] passes every call on, and notes what it saw: each `on_join` must be followed by exactly one `on_leave`,
 //! and nobody speaks, is measured or is taken over outside of that. It also makes authorization slow, when told to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::beat::Beat;
+use super::app_command::AppCommand;
+use super::limit_model::Leases;
 use super::swarm::Behaviour;
-use super::terms::Leases;
-use super::wish::Wish;
+use super::tick_model::TickModel;
 use crate::engine::app::{
     App, Authorization, Context, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
@@ -20,7 +20,7 @@ use crate::time::Time;
 use crate::wire::handshake::Request;
 use crate::{LeaveReason, is_user_id};
 
-pub(super) struct Watched<A> {
+pub(super) struct ObservedApp<A> {
     pub(super) app: A,
     pub(super) seen: Seen,
 }
@@ -41,7 +41,7 @@ pub(super) struct Seen {
     /// Lobbies that take nobody new.
     pub(super) locked: Vec<Box<str>>,
     /// The ticks, when they are on.
-    pub(super) beat: Option<Beat>,
+    pub(super) tick_model: Option<TickModel>,
     /// Who is in, by seat.
     pub(super) seats: BTreeMap<SeatId, Seated>,
     /// Of whom it was told that much is queued.
@@ -54,7 +54,7 @@ pub(super) struct Seen {
     /// Answered health checks since the last look: whose, when, and how long they took.
     pub(super) answered: Vec<(ConnId, Time, Duration)>,
     pub(super) answered_ever: u64,
-    /// What came of the last wish.
+    /// What came of the last command.
     pub(super) granted: Sent,
     /// What must not be, if it was.
     pub(super) violation: Option<String>,
@@ -70,8 +70,14 @@ pub(super) struct Seated {
     pub(super) since: Time,
 }
 
-impl<A> Watched<A> {
-    pub(super) fn new(app: A, late: u64, leases: Leases, beat: Option<Beat>, random: Random) -> Watched<A> {
+impl<A> ObservedApp<A> {
+    pub(super) fn new(
+        app: A,
+        late: u64,
+        leases: Leases,
+        tick_model: Option<TickModel>,
+        random: Random,
+    ) -> ObservedApp<A> {
         let seen = Seen {
             late,
             never_late: late == 0,
@@ -81,7 +87,7 @@ impl<A> Watched<A> {
             did: Vec::new(),
             identities: BTreeMap::new(),
             locked: Vec::new(),
-            beat,
+            tick_model,
             seats: BTreeMap::new(),
             pressed: BTreeSet::new(),
             joined: 0,
@@ -94,7 +100,7 @@ impl<A> Watched<A> {
             granted: Sent::default(),
             violation: None,
         };
-        Watched { app, seen }
+        ObservedApp { app, seen }
     }
 }
 
@@ -115,8 +121,8 @@ impl Seen {
     /// What `who` says reaches the application.
     fn hear(&mut self, who: &Member, now: Time, call: &str) {
         self.require_seated(who, call);
-        match &mut self.beat {
-            Some(beat) => beat.hear(now, who.conn()),
+        match &mut self.tick_model {
+            Some(tick_model) => tick_model.hear(now, who.conn()),
             // With ticks a message is charged before it is heard.
             None => {
                 if let Err(violation) = self.leases.charge(who.user(), now) {
@@ -128,7 +134,7 @@ impl Seen {
 
     fn note_left(&mut self, conn: ConnId) {
         self.pressed.remove(&conn);
-        self.beat.iter_mut().for_each(|beat| beat.left(conn));
+        self.tick_model.iter_mut().for_each(|tick_model| tick_model.left(conn));
     }
 
     /// `who` comes in, which its identity must allow.
@@ -141,7 +147,7 @@ impl Seen {
     }
 }
 
-impl<A: App> App for Watched<A> {
+impl<A: App> App for ObservedApp<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
 
     fn route(&self, request: &Request<'_>) -> Route {
@@ -248,8 +254,8 @@ impl<A: App> App for Watched<A> {
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
-        match Wish::decode(command) {
-            Some(wish) => self.seen.granted = wish.grant(A::PROTOCOL, cx),
+        match AppCommand::decode(command) {
+            Some(command) => self.seen.granted = command.grant(A::PROTOCOL, cx),
             None => self.app.on_command(cx, command),
         }
     }
@@ -265,8 +271,8 @@ impl<A: App> App for Watched<A> {
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
         let seen = &mut self.seen;
         seen.did.push(Behaviour::Ticks);
-        let checked = match &mut seen.beat {
-            Some(beat) => beat.tick(cx.now(), tick),
+        let checked = match &mut seen.tick_model {
+            Some(tick_model) => tick_model.tick(cx.now(), tick),
             None => Err(format!("{tick:?} although ticks are off")),
         };
         if let Err(violation) = checked {
@@ -277,7 +283,7 @@ impl<A: App> App for Watched<A> {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
-        self.seen.beat.iter_mut().for_each(Beat::drain);
+        self.seen.tick_model.iter_mut().for_each(TickModel::drain);
         self.app.on_drain(cx, deadline);
     }
 }

@@ -4,9 +4,9 @@
 use data_encoding::BASE64URL_NOPAD;
 
 use super::client::{Link, mask};
-use super::common::Common;
+use super::shared_state::SharedState;
 use super::swarm::{Behaviour, Swarm};
-use super::view::{Ask, raw_message, write_number};
+use super::view::{Question, raw_message, write_number};
 use super::wire::{self, Opcode};
 use crate::random::Random;
 
@@ -64,7 +64,14 @@ impl Link {
     }
 
     /// Says one thing of `kind`.
-    pub(super) fn say(&mut self, kind: Behaviour, swarm: &Swarm, common: &Common, max: usize, random: &mut Random) {
+    pub(super) fn say(
+        &mut self,
+        kind: Behaviour,
+        swarm: &Swarm,
+        common: &SharedState,
+        max: usize,
+        random: &mut Random,
+    ) {
         if let Some(player) = &mut self.player {
             if let Some(text) = player.act(random) {
                 self.send_message(Opcode::TEXT, text.as_bytes(), random);
@@ -98,13 +105,19 @@ impl Link {
                 let to = &common.users[random.below(common.users.len() as u64) as usize];
                 let to = serde_json::Value::String(to.clone());
                 let k = self.said_directly;
-                (Ask::Direct, format!("{{\"type\":\"direct\",\"to\":{to},\"data\":{{\"l\":{link},\"k\":{k}}}{end}"))
+                (
+                    Question::Direct,
+                    format!("{{\"type\":\"direct\",\"to\":{to},\"data\":{{\"l\":{link},\"k\":{k}}}{end}"),
+                )
             }
-            Behaviour::Presence => (Ask::Presence, format!("{{\"type\":\"presence\"{end}")),
-            Behaviour::Ping => (Ask::Ping, format!("{{\"type\":\"ping\"{end}")),
+            Behaviour::Presence => (Question::Presence, format!("{{\"type\":\"presence\"{end}")),
+            Behaviour::Ping => (Question::Ping, format!("{{\"type\":\"ping\"{end}")),
             Behaviour::AppMessage => {
                 self.said += 1;
-                (Ask::App, format!("{{\"k\":{},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}", self.said))
+                (
+                    Question::App,
+                    format!("{{\"k\":{},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}", self.said),
+                )
             }
             Behaviour::Malformed => {
                 let text = match (reference, random.below(6)) {
@@ -118,16 +131,16 @@ impl Link {
                     (None, 4) => String::new(),
                     (None, _) => "{\"type\":\"health_pong\",\"timestamp\":0.5}".into(),
                 };
-                (if text.contains("health_pong") { Ask::BadPong } else { Ask::Malformed }, text)
+                (if text.contains("health_pong") { Question::BadPong } else { Question::Malformed }, text)
             }
             Behaviour::Leave => {
                 self.sent_leave = true;
-                (Ask::Leave, format!("{{\"type\":\"leave\"{end}"))
+                (Question::Leave, format!("{{\"type\":\"leave\"{end}"))
             }
             _ => {
                 self.said += 1;
                 let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"}}", self.said);
-                (Ask::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
+                (Question::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
             }
         };
         self.ask(what, reference, &text, random);

@@ -2,17 +2,17 @@
 //!
 //! Everything here goes through the engine's public commands, as an administrator's or a game's own wishes would.
 
+use super::app_command::AppCommand;
 use super::client::Link;
 use super::swarm::Behaviour;
 use super::transcript::{NOBODY, What};
-use super::wish::Wish;
 use super::world::World;
 use crate::close::CloseReason;
 use crate::engine::app::{App, Authorization};
 use crate::engine::operator::{OperatorAnswer, OperatorCommand};
 
 /// What the owner may do on top of something else: talking and kicking go together badly most often.
-const WISHES: &[Behaviour] = &[
+const APP_COMMANDS: &[Behaviour] = &[
     Behaviour::Kick,
     Behaviour::Kick,
     Behaviour::Notice,
@@ -48,16 +48,16 @@ impl<A: App> World<A> {
         let speaker = places().find(|&place| link(place).is_some_and(|link| link.pipe.upward() > 0));
         let anybody = places().find(|&place| link(place).is_some());
         let target = speaker.filter(|_| speaks).or(anybody);
-        self.wish(behaviour, target);
+        self.command_app(behaviour, target);
         let lobby = target.and_then(|place| self.links[place].as_ref()).map(|link| link.lobby);
         while self.owner.percent(70) {
-            let next = WISHES[self.owner.below(WISHES.len() as u64) as usize];
+            let next = APP_COMMANDS[self.owner.below(APP_COMMANDS.len() as u64) as usize];
             let neighbour = self.owner.below(self.links.len() as u64) as usize;
             let is_near = self.links[neighbour].as_ref().is_some_and(|link| Some(link.lobby) == lobby);
             let target = if is_near && self.owner.percent(50) { Some(neighbour) } else { target };
             if self.swarm.weight(next) > 0 {
                 self.count(next);
-                self.wish(next, target);
+                self.command_app(next, target);
             }
         }
         for place in self.places() {
@@ -88,14 +88,14 @@ impl<A: App> World<A> {
             if room < FILLED && self.owner.percent(70) {
                 let left = self.owner.below(most) as usize;
                 self.note(place, What::Filled, left as u64, &[]);
-                self.ask_app(Wish::Fill { conn, padding: room.saturating_sub(left) });
+                self.ask_app(AppCommand::Fill { conn, padding: room.saturating_sub(left) });
             }
         }
         let leaver = crowd[self.owner.below(crowd.len() as u64) as usize];
-        self.wish(Behaviour::Kick, Some(leaver));
+        self.command_app(Behaviour::Kick, Some(leaver));
         if self.owner.percent(30) {
             let user = self.common.users[self.links[crowd[0]].as_ref().map_or(0, |link| link.user)].clone();
-            let sent = self.ask_app(Wish::FillUser { user: &user, padding: 0 });
+            let sent = self.ask_app(AppCommand::FillUser { user: &user, padding: 0 });
             self.transcript.mix(sent.queued as u64);
         }
         for place in crowd {
@@ -114,7 +114,7 @@ impl<A: App> World<A> {
         true
     }
 
-    fn wish(&mut self, behaviour: Behaviour, target: Option<usize>) {
+    fn command_app(&mut self, behaviour: Behaviour, target: Option<usize>) {
         self.turn_open = true;
         let random = &mut self.owner;
         let target = target.and_then(|place| self.links[place].as_ref()).filter(|_| random.percent(70));
@@ -133,14 +133,14 @@ impl<A: App> World<A> {
         let timeout = self.engine.config().health_timeout * (1 + how as u32);
         let (user, lobby) = (&*user, &*lobby);
         let sent = self.ask_app(match (behaviour, how, conn) {
-            (Behaviour::Kick, 0, Some(conn)) => Wish::Ban(conn),
-            (Behaviour::Kick, _, _) => Wish::Kick { user },
-            (Behaviour::CloseLobby, _, _) => Wish::CloseLobby { lobby },
-            (Behaviour::HealthCheck, _, _) => Wish::Ping { user, timeout },
-            (_, 0, Some(conn)) => Wish::Fill { conn, padding },
-            (_, 1, _) => Wish::FillUser { user, padding },
-            (_, 2, _) => Wish::FillOthers { lobby, user, padding },
-            (_, _, _) => Wish::FillLobby { lobby, padding },
+            (Behaviour::Kick, 0, Some(conn)) => AppCommand::Ban(conn),
+            (Behaviour::Kick, _, _) => AppCommand::Kick { user },
+            (Behaviour::CloseLobby, _, _) => AppCommand::CloseLobby { lobby },
+            (Behaviour::HealthCheck, _, _) => AppCommand::Ping { user, timeout },
+            (_, 0, Some(conn)) => AppCommand::Fill { conn, padding },
+            (_, 1, _) => AppCommand::FillUser { user, padding },
+            (_, 2, _) => AppCommand::FillOthers { lobby, user, padding },
+            (_, _, _) => AppCommand::FillLobby { lobby, padding },
         });
         self.transcript.mix(sent.queued as u64);
     }

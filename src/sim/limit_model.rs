@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use super::beat;
 use super::client::Link;
 use super::rates;
 use super::swarm::{Behaviour, Swarm};
+use super::tick_model;
 use super::world::World;
 use crate::close::CloseReason;
 use crate::config::{ByteSize, Config, Limit};
@@ -89,7 +89,7 @@ pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
     }
     if let Some(random) = &mut numbers(Behaviour::Ticks) {
-        beat::draw(config, random);
+        tick_model::draw(config, random);
     }
     if let Some(random) = &mut numbers(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
@@ -185,7 +185,7 @@ fn ends(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time>
 
 impl<A: App> World<A> {
     /// Whether the terms of a connection can have ended it now.
-    pub(super) fn terms_allow(&self, link: &Link, reason: CloseReason) -> bool {
+    pub(super) fn limits_allow(&self, link: &Link, reason: CloseReason) -> bool {
         let config = self.engine.config();
         let seen = &self.engine.app().seen;
         let identity = link.conn.and_then(|conn| seen.identities.get(&conn));
@@ -209,7 +209,7 @@ impl<A: App> World<A> {
     }
 
     /// After a turn: nobody is in a seat whose time is over, and no address has more than its share.
-    pub(super) fn check_terms(&self) -> Result<(), String> {
+    pub(super) fn check_limits(&self) -> Result<(), String> {
         let config = self.engine.config();
         let seen = &self.engine.app().seen;
         // A timer may come late by the wheel's granule.

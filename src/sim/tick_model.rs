@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::limit_model::pick;
 use super::swarm::Behaviour;
-use super::terms::pick;
 use super::transcript::{NOBODY, What};
 use super::world::World;
 use crate::config::{ByteSize, Config, Flush};
@@ -38,7 +38,7 @@ pub(super) fn are_inboxes_limited(config: &Config) -> bool {
 
 /// What is known of the ticks so far.
 #[derive(Debug)]
-pub(super) struct Beat {
+pub(super) struct TickModel {
     hz: u64,
     max_catch_up: u64,
     /// Nanoseconds that the clock showed at `since`.
@@ -62,9 +62,9 @@ pub(super) struct Beat {
     is_draining: bool,
 }
 
-impl Beat {
-    pub(super) fn new(config: &Config) -> Option<Beat> {
-        config.tick_hz.map(|hz| Beat {
+impl TickModel {
+    pub(super) fn new(config: &Config) -> Option<TickModel> {
+        config.tick_hz.map(|hz| TickModel {
             hz: hz.into(),
             max_catch_up: config.max_catch_up_ticks.into(),
             shown: 0,
@@ -246,8 +246,8 @@ impl<A: App> World<A> {
         self.transcript.note(self.now, NOBODY, What::Did(Behaviour::Clock), number, &[]);
         let now = self.now;
         let answer = self.engine.handle_operator(now, OperatorCommand::Clock(command));
-        let expected = match &mut self.engine.observed_app().seen.beat {
-            Some(beat) => beat.command(now, command).map(OperatorAnswer::Clock),
+        let expected = match &mut self.engine.observed_app().seen.tick_model {
+            Some(tick_model) => tick_model.command(now, command).map(OperatorAnswer::Clock),
             None => Err(OperatorRefusal::NoTicks),
         };
         if answer == expected { Ok(()) } else { Err(format!("{command:?} was answered {answer:?}, not {expected:?}")) }
@@ -274,14 +274,14 @@ impl<A: App> World<A> {
 
     /// Whether what is queued may wait for the next tick, although its socket is not blocked.
     pub(super) fn may_hold(&self) -> bool {
-        let beat = self.engine.app().seen.beat.as_ref();
-        self.engine.config().flush == Flush::Tick && beat.is_some_and(Beat::may_hold)
+        let tick_model = self.engine.app().seen.tick_model.as_ref();
+        self.engine.config().flush == Flush::Tick && tick_model.is_some_and(TickModel::may_hold)
     }
 
-    pub(super) fn check_beat(&mut self) -> Result<(), String> {
+    pub(super) fn check_ticks(&mut self) -> Result<(), String> {
         let kept = self.kept_bytes();
-        match &mut self.engine.observed_app().seen.beat {
-            Some(beat) => beat.check(self.now, kept),
+        match &mut self.engine.observed_app().seen.tick_model {
+            Some(tick_model) => tick_model.check(self.now, kept),
             None => Ok(()),
         }
     }

@@ -176,7 +176,7 @@ fn set(config: &mut Config, flag: &str, value: &str) -> Result<(), String> {
 /// Answers every request with the page. That will do for trying out.
 fn serve(page: &TcpListener) {
     let answer = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-RotateHint: {}\r\nConnection: close\r\n\r\n{PAGE}",
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
         PAGE.len()
     );
     for mut browser in page.incoming().flatten() {

@@ -234,20 +234,20 @@ config! {
     max_lifetime: Switch<Duration> = "off";
     /// How long a connection may outlive its token; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
-    /// ByteSize of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
+    /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
     max_header_bytes: ByteSize = "8KiB";
     /// Header lines of a request; more is answered with HTTP status 431.
     max_headers: u32 = "64";
 
-    /// ByteSize of one message, however it is fragmented; a larger one is closed with 1009.
+    /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
     max_message_bytes: ByteSize = "64KiB";
     /// Frames of one message; more are closed with 1008.
     max_fragments: u32 = "65536";
-    /// ByteSize queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
+    /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
     max_outbound_bytes: ByteSize = "256KiB";
-    /// ByteSize queued above which the application is told of pressure.
+    /// Bytes queued above which the application is told of pressure.
     outbound_high_mark: ByteSize = "64KiB";
-    /// ByteSize queued at which the application is told that the pressure is over.
+    /// Bytes queued at which the application is told that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
     /// Messages per second of one connection, unless its identity has a rate of its own; more get `error rate_limited`.
     messages_per_second: Limit = "60";
@@ -257,13 +257,13 @@ config! {
     user_messages_per_second: PerUser<Limit> = "same";
     /// Messages at once of one user; `same` as one connection.
     user_message_burst: PerUser<u32> = "same";
-    /// ByteSize per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
+    /// Bytes per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
     bytes_per_second: Limit = "65536";
-    /// ByteSize at once of one connection.
+    /// Bytes at once of one connection.
     byte_burst: u32 = "131072";
-    /// ByteSize per second of one user, over all its connections and across reconnects; `same` as one connection.
+    /// Bytes per second of one user, over all its connections and across reconnects; `same` as one connection.
     user_bytes_per_second: PerUser<Limit> = "same";
-    /// ByteSize at once of one user; `same` as one connection.
+    /// Bytes at once of one user; `same` as one connection.
     user_byte_burst: PerUser<u32> = "same";
     /// Pings, pongs and `health_pong`s per second of one connection.
     control_per_second: Limit = "20";
@@ -279,7 +279,7 @@ config! {
     flush: Flush = "turn";
     /// Late ticks that are made up for before the one that is due; older ones are skipped.
     max_catch_up_ticks: u32 = "5";
-    /// ByteSize of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
+    /// Bytes of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
     max_inbox_bytes: ByteSize = "64KiB";
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
@@ -300,7 +300,7 @@ config! {
     close_timeout: Duration = "2s";
     /// Time to read and drop what a peer still sends after the last byte to it, so that no reset eats the close frame.
     linger_timeout: Duration = "1s";
-    /// ByteSize read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
+    /// Bytes read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
     max_linger_bytes: ByteSize = "1MiB";
     /// Time to say goodbye to everybody at the end; what is left then is cut off.
     drain_deadline: Duration = "30s";
@@ -767,7 +767,7 @@ impl Config {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
 
-    /// ByteSize of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
+    /// Bytes of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
     ///
     /// `None` when a limit that matters is `unlimited`. The kernel's own buffers are not included; on Linux each
     /// socket may take up to `tcp_rmem[2] + tcp_wmem[2]` more.

@@ -92,7 +92,7 @@ fn sessions_of_an_engine() {
         ("/ws/no%20code?token=tok-4f1c", &[]),
         ("/ws/chess?token=tok-4f1c%zz", &[]),
         ("/ws/chess?token=tok-4f1c", &["Origin: http://evil.example"]),
-        ("/ws/chess?token=tok-4f1c", &["Content-RotateHint: 5"]),
+        ("/ws/chess?token=tok-4f1c", &["Content-Length: 5"]),
         ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
         ("/ws/chess?token=tok-4f1c", &[" folded"]),
         ("http://a/ws/chess?token=tok-4f1c", &[header]),
@@ -231,7 +231,7 @@ fn sessions_of_hostile_strangers() {
         for method in ["GET", "POST", "\u{1b}[1m"] {
             let client = desk.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
             let head = format!("{method} {} HTTP/1.1\r\nHost: localhost:9002\r\n", path.replace(' ', ""));
-            let body = "Content-Type: application/json\r\nContent-RotateHint: 2\r\n\r\n{}";
+            let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
             desk.handle_bytes(client, format!("{head}{body}").as_bytes());
             desk.work(now, &mut engine);
             let answer = desk.pending(client).len();

@@ -67,17 +67,17 @@ impl Answer {
         let phrase = match status {
             200 => "OK",
             202 => "Accepted",
-            400 => "Bad HttpRequest",
+            400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
             404 => "Not Found",
             405 => "Method Not Allowed",
-            408 => "HttpRequest Timeout",
+            408 => "Request Timeout",
             409 => "Conflict",
-            411 => "RotateHint Required",
+            411 => "Length Required",
             413 => "Content Too Large",
             415 => "Unsupported Media Type",
-            431 => "HttpRequest Header Fields Too Large",
+            431 => "Request Header Fields Too Large",
             503 => "Service Unavailable",
             _ => "Refused",
         };
@@ -85,7 +85,7 @@ impl Answer {
         let length = body.len() + 1;
         out.extend_from_slice(
             format!(
-                "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-RotateHint: {length}\r\n\
+                "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
                  Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
             )
             .as_bytes(),
@@ -136,14 +136,14 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
     }
     let lines: &[Header<'a>] = parsed.headers;
     if once(lines, "transfer-encoding")?.is_some() {
-        return Err(Answer::error(411, "length_required", "send a Content-RotateHint, not chunks"));
+        return Err(Answer::error(411, "length_required", "send a Content-Length, not chunks"));
     }
     let length = match once(lines, "content-length")? {
         None => 0,
         Some(text) if !text.is_empty() && text.len() <= 9 && text.bytes().all(|c| c.is_ascii_digit()) => {
             text.parse().expect("nine digits")
         }
-        Some(_) => return Err(bad("Content-RotateHint must be a number of bytes")),
+        Some(_) => return Err(bad("Content-Length must be a number of bytes")),
     };
     if length > bounds.max_body {
         let message =

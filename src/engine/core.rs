@@ -633,7 +633,7 @@ impl Core {
 /// What an outbox may hold beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
 const OUTBOX_OVERRUN: usize = 1024;
 
-/// QueuedMessage in the log.
+/// Said in the log.
 fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
 }

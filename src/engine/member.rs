@@ -104,7 +104,7 @@ pub enum Authorization {
     Refuse(CloseReason),
     /// Not decided: `Handle::authorized` will answer, or the connection ends with 4101 after `auth_timeout`.
     Pending {
-        /// KickTarget the client claims to be, if that is known: its seat is held for it meanwhile.
+        /// Whom the client claims to be, if that is known: its seat is held for it meanwhile.
         user: Option<String>,
     },
 }

@@ -458,7 +458,7 @@ impl<A: App> Engine<A> {
         let config = &self.core.config;
         let max_header_bytes = config.max_header_bytes.0;
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
-        // Consumed out, because messages lie in it while the core acts on them.
+        // Taken out, because messages lie in it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.scratch);
         while !input.is_empty()
             && let Some(slot) = self.core.slot(conn)

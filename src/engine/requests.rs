@@ -124,7 +124,7 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, what: RelayRequest<'_>) -> bool {
         let Engine { app, core } = self;
-        // KickTarget the application has ended instead of answering says nothing any more. A seat that was taken over is there.
+        // Whom the application has ended instead of answering says nothing any more. A seat that was taken over is there.
         app.allows(&mut Context { core }, member, what) && core.directory.is_taken(member.seat_key, member.seat)
     }
 }

@@ -119,7 +119,7 @@ impl Core {
         }
     }
 
-    /// Decisions a request with an HTTP status, and ends the connection.
+    /// Answers a request with an HTTP status, and ends the connection.
     pub(super) fn close_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);

@@ -47,7 +47,7 @@ pub(super) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
         2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), false),
         3 => wire::upgrade_request("/elsewhere?token=user0", &[]),
         4 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-RotateHint: 3\r\n\r\nabc".to_vec(),
+        5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
         6 => wire::upgrade_request("/ws/chess?token=user0", &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]),
         7 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
         _ => wire::upgrade_request(&format!("/ws/chess?token={}", "x".repeat(20_000)), &[]),

@@ -56,7 +56,7 @@ pub(super) struct World<A: App> {
     pub(super) invariant: Option<Invariant<A>>,
     /// Whether something has happened since the driver's last turn ended.
     pub(super) turn_open: bool,
-    /// KickTarget the last step was about.
+    /// Whom the last step was about.
     pub(super) involved: u32,
     pub(super) is_draining: bool,
     /// The first number of those who were not there when the drain began.

@@ -430,7 +430,7 @@ mod tests {
         check_with(|l| l.push("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), (400, "exactly one"));
         check_with(|l| l[5] = "Sec-WebSocket-Version: 8", (426, "13"));
         check_with(|l| l.push("Sec-WebSocket-Version: 13"), (426, "once"));
-        check_with(|l| l.push("Content-RotateHint: 0"), (400, "body"));
+        check_with(|l| l.push("Content-Length: 0"), (400, "body"));
         check_with(|l| l.push("Transfer-Encoding: chunked"), (400, "body"));
         check_with(|l| l.extend(["A: b"; 20]), (431, "16 header lines"));
         check_with(|l| l.push("no colon"), (400, "well-formed"));

@@ -99,7 +99,7 @@ impl Refusal {
         let length = sentence.len() + 1;
         let mut response = format!(
             "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{lines}\
-             Content-Type: text/plain; charset=utf-8\r\nContent-RotateHint: {length}\r\n\r\n"
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
         );
         if !is_bodiless {
             response.extend([sentence, "\n"]);

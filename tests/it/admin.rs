@@ -58,7 +58,7 @@ fn post(path: &str, body: &str) -> String {
     let length = body.len();
     format!(
         "POST {path} HTTP/1.1\r\nHost: localhost:9002\r\nContent-Type: application/json\r\n\
-         Content-RotateHint: {length}\r\n\r\n{body}"
+         Content-Length: {length}\r\n\r\n{body}"
     )
 }
 
@@ -104,7 +104,7 @@ impl Operator {
 fn read(text: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {text:?}"));
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let length = format!("\r\nContent-RotateHint: {}\r\n", body.len());
+    let length = format!("\r\nContent-Length: {}\r\n", body.len());
     assert!(head.contains(&length), "{head}\n{} bytes", body.len());
     assert!(head.contains("\r\nContent-Type: application/json\r\n") && body.ends_with("}\n"), "{text}");
     Answer { status, head: head.to_owned(), body: serde_json::from_str(body).expect("JSON") }
@@ -551,7 +551,7 @@ fn foreign_pages_are_refused() {
     assert_eq!(operator.ask(&mut world, &own).status, 200);
     // What a form of another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
-        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-RotateHint: 2\r\n\r\n{{}}");
+        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");
         operator.refused(&mut world, &request, 415, "not_json");
     }
     let with_charset = post("/kick", "{}").replace("/json", "/json; charset=utf-8");
@@ -613,10 +613,10 @@ fn what_is_no_proper_request_is_told_so() {
     check(&mut world, "\x16\x03\x01", 400);
     check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", 411);
     for length in ["-1", "+1", "1, 1", "", "9999999999"] {
-        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-RotateHint: {length}\r\n\r\n");
+        let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n");
         check(&mut world, &request, 400);
     }
-    check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-RotateHint: 999999999\r\n\r\n", 413);
+    check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n", 413);
     check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 431);
     check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(64)), 431);
 }
@@ -700,7 +700,7 @@ fn a_head_request_gets_the_head_alone() {
     operator.desk.handle_bytes(operator.client, request.as_bytes());
     let answer = operator.turn(&mut world);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
-    assert!(answer.contains("\r\nContent-RotateHint: 18\r\n"), "{answer}");
+    assert!(answer.contains("\r\nContent-Length: 18\r\n"), "{answer}");
 }
 
 #[test]

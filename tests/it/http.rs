@@ -64,7 +64,7 @@ fn check_bytes(request: &[u8], status: u16, lines: &[&str], words: &str) {
         assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} is missing in {head}");
     }
     assert!(head.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\nContent-RotateHint: {}\r\n", body.len())), "{head}");
+    assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())), "{head}");
     assert!(body.contains(words) && body.ends_with('\n') && body.lines().count() == 1, "{body:?}");
 }
 
@@ -152,7 +152,7 @@ fn a_head_request_is_answered_without_a_body() {
         assert_eq!(answer(Relay::default(), request.as_bytes(), 1), (whole.clone(), finished), "byte by byte");
         let whole = String::from_utf8(whole).expect("ASCII");
         assert!(finished && whole.starts_with(&format!("HTTP/1.1 {status} ")), "{whole}");
-        assert!(whole.contains("\r\nContent-RotateHint: ") && whole.ends_with("\r\n\r\n"), "{whole}");
+        assert!(whole.contains("\r\nContent-Length: ") && whole.ends_with("\r\n\r\n"), "{whole}");
         assert_eq!(whole.matches("\r\n\r\n").count(), 1, "{whole}");
     }
 }
@@ -187,7 +187,7 @@ fn malformed_requests_are_refused() {
     check(|lines| lines[0] = "GET /ws/chess?%zz=1&token=ann HTTP/1.1", 400, &close, "query");
     check(|lines| without(lines, 1), 400, &close, "Host");
     check(|lines| lines.push("Host: other"), 400, &close, "Host");
-    check(|lines| lines.push("Content-RotateHint: 5"), 400, &close, "body");
+    check(|lines| lines.push("Content-Length: 5"), 400, &close, "body");
     check(|lines| lines.push("Transfer-Encoding: chunked"), 400, &close, "body");
     check(|lines| lines.push("no colon"), 400, &close, "well-formed");
     check(|lines| lines.push(" folded: line"), 400, &close, "well-formed");

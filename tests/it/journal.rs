@@ -295,7 +295,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         "Sec-WebSocket-Version",
         "Upgrade",
         "Connection",
-        "Content-RotateHint",
+        "Content-Length",
         "Transfer-Encoding",
         "Accept-Language",
         "X-Api-Key",

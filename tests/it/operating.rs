@@ -112,7 +112,7 @@ impl Site {
                 "-d" | "--json" => {
                     let kind = if argument == "-d" { "x-www-form-urlencoded" } else { "json" };
                     (method, body) = ("POST", value());
-                    lines += &format!("Content-Type: application/{kind}\r\nContent-RotateHint: {}\r\n", body.len());
+                    lines += &format!("Content-Type: application/{kind}\r\nContent-Length: {}\r\n", body.len());
                 }
                 url => target = url.strip_prefix("localhost:9002").expect("the admin address").to_owned(),
             }

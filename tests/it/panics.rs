@@ -186,7 +186,7 @@ fn every_callback_is_passed_on() {
     let text = read("src/engine/app.rs");
     let (_, declared) = text.split_once("pub trait App {").expect("the trait is there");
     let (declared, _) = declared.split_once("\n}\n").expect("it ends");
-    let contained = read("src/apps/contained.rs");
+    let contained = read("src/apps/catch_panics.rs");
     let names: Vec<&str> =
         declared.lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next()).collect();
     assert!(names.len() > 10, "{names:?}");

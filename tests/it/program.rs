@@ -509,7 +509,7 @@ fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
     while line != "\r\n" {
         line.clear();
         operator.read_line(&mut line).expect("it answers");
-        length = line.strip_prefix("Content-RotateHint: ").map_or(length, |n| n.trim().parse().expect("a number"));
+        length = line.strip_prefix("Content-Length: ").map_or(length, |n| n.trim().parse().expect("a number"));
     }
     let mut body = vec![0; length];
     operator.read_exact(&mut body).expect("it answers");

@@ -96,7 +96,7 @@ fn check_answers(mut bytes: &[u8]) {
             bytes = rest;
             continue;
         }
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-RotateHint: ")).expect("a length");
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a number");
         // An answer to HEAD has none of the bytes it counts.
         let body = rest.get(..length).filter(|body| body.starts_with(b"{"));

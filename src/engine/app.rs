@@ -1,4 +1,6 @@
-//! What a game writes: an [`App`], which is told what happened and acts through [`Context`].
+//! The interface of an application: the engine calls an [`App`] for each event, and the app acts through [`Context`].
+//!
+//! An application sees requests, members and messages. It does not see sockets, timers or the engine's tables.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -16,16 +18,16 @@ use crate::time::Time;
 use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::handshake::Request;
 
-/// An application that lives in the engine: it is called for everything that happens, on one thread, one call at a time.
+/// An application that runs inside the engine. It is called for every event, on one thread, one call at a time.
 ///
-/// No call runs inside another: what a call brings about (a member that leaves because it was closed, say) is told in
-/// a later call of the same turn. Given the same seed and the same inputs, the same calls follow, bit for bit, as long
-/// as the application reads no clock and draws no randomness but [`Context::now`] and [`Context::random`].
+/// Calls are not nested. An event that a call causes, such as the leave of a member that it closed, is dispatched in a
+/// later call of the same turn. With the same seed and the same inputs, exactly the same calls follow, if the
+/// application takes the time only from [`Context::now`] and randomness only from [`Context::random`].
 ///
 /// ```
 /// use lobbyd::{App, Authorization, Context, Frame, Member, Message, Request, Protocol};
 ///
-/// /// Tells everybody in the lobby, the sender too, what was said, in capitals.
+/// /// Sends each text to the whole lobby, the sender included, in upper case.
 /// struct Shout;
 ///
 /// impl App for Shout {
@@ -44,10 +46,11 @@ use crate::wire::handshake::Request;
 /// }
 /// ```
 pub trait App {
-    /// Whether the engine speaks the JSON protocol with the members, or says nothing of its own.
+    /// Whether the engine speaks the JSON protocol with members, or sends no messages of its own.
     const PROTOCOL: Protocol;
 
-    /// Which lobby a request is for. By default `/ws/{lobby_code}`. A replay does not call this.
+    /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`. A replay does not call
+    /// this.
     fn route(&self, request: &Request<'_>) -> Route {
         match request.path().strip_prefix("/ws/") {
             Some(code) => Route::Lobby(code.to_owned()),
@@ -55,35 +58,39 @@ pub trait App {
         }
     }
 
-    /// Whether the client may come in, and as whom. Limits are checked afterwards.
+    /// Decides whether the client may join, and as which user. Limits are checked afterwards.
     ///
-    /// A journal holds the answer and no token, so a replay does not call this: nothing but the answer may come of it.
+    /// A journal contains the answer and no token, so a replay does not call this. It must have no effect besides its
+    /// answer.
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization;
 
-    /// `who` has a seat. With [`Protocol::Json`] it has been sent its `welcome`.
-    fn on_join(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
+    /// `member` has a seat. With [`Protocol::Json`] it has been sent its `welcome`.
+    fn on_join(&mut self, _cx: &mut Context<'_>, _member: &Member) {}
 
-    /// A newer connection of the same user has taken over `who`'s seat; the other members notice nothing.
+    /// A newer connection of the same user has taken over the seat. `member` is the newer one; other members are not
+    /// notified.
     ///
-    /// The newer connection knows nothing yet: a game sends it the state of things.
-    fn on_rejoin(&mut self, _cx: &mut Context<'_>, _who: &Member) {}
+    /// The newer connection has no state yet: a game sends it the current one.
+    fn on_rejoin(&mut self, _cx: &mut Context<'_>, _member: &Member) {}
 
     /// With [`Protocol::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
-    fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _what: RelayRequest<'_>) -> bool {
+    fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _request: RelayRequest<'_>) -> bool {
         true
     }
 
-    /// `from` said something that the engine does not answer itself.
+    /// `from` sent a message that the engine does not answer itself.
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>);
 
-    /// A tick of the game's clock, with `tick_hz` on. What members have said since the last has just been told, by
-    /// connection, and for each in the order in which it came: so what the game does follows from who said what before which
-    /// tick, and not from the order in which packets were read.
+    /// A tick of the game's clock, with `tick_hz` on.
+    ///
+    /// The messages received since the previous tick have just been delivered: by connection, and for each connection
+    /// in order of arrival. So a game's state depends on which member sent which message before which tick. It does
+    /// not depend on the order in which packets were read.
     ///
     /// ```
     /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Protocol, Tick};
     ///
-    /// /// Counts what is said, and tells the sum with every tick.
+    /// /// Counts messages, and sends the count with every tick.
     /// struct Sum(u64);
     ///
     /// impl App for Sum {
@@ -99,7 +106,7 @@ pub trait App {
     ///
     ///     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
     ///         let state = format!("tick {}: {}", tick.number(), self.0);
-    ///         // Nobody will miss the state of a tick that is over when the next follows at once.
+    ///         // When the next tick follows at once, it sends a newer state.
     ///         if !tick.is_catching_up() {
     ///             cx.broadcast_latest("arena", Exclude::None, 0, &Frame::text(&state));
     ///         }
@@ -108,98 +115,101 @@ pub trait App {
     /// ```
     fn on_tick(&mut self, _cx: &mut Context<'_>, _tick: &Tick) {}
 
-    /// `who` has no seat any more. Each `on_join` is followed by exactly one `on_leave`.
-    fn on_leave(&mut self, _cx: &mut Context<'_>, _who: &Member, _why: LeaveReason) {}
+    /// `member` has left its seat. Each `on_join` is followed by exactly one `on_leave`.
+    fn on_leave(&mut self, _cx: &mut Context<'_>, _member: &Member, _reason: LeaveReason) {}
 
-    /// A health check of `who` has ended: answered after `latency`, or not in time (`None`).
+    /// A health check of `member` has ended: answered after `latency`, or not answered in time (`None`).
     ///
-    /// Every check has one result. Those that are open when the connection ends are told as `None`, before `on_leave`.
-    fn on_health(&mut self, _cx: &mut Context<'_>, _who: &Member, _latency: Option<Duration>) {}
+    /// Every check has one result. Checks that are open when the connection ends are reported as `None`, before
+    /// `on_leave`.
+    fn on_health(&mut self, _cx: &mut Context<'_>, _member: &Member, _latency: Option<Duration>) {}
 
-    /// More than `outbound_high_mark` bytes are queued for `who`, or no more than `outbound_low_mark` again.
-    fn on_pressure(&mut self, _cx: &mut Context<'_>, _who: &Member, _pressure: Pressure) {}
+    /// The bytes queued for `member` have risen above `outbound_high_mark`, or fallen again to `outbound_low_mark`.
+    fn on_pressure(&mut self, _cx: &mut Context<'_>, _member: &Member, _pressure: Pressure) {}
 
     /// Another thread has sent `command`, through `Handle::send`.
     fn on_command(&mut self, _cx: &mut Context<'_>, _command: &[u8]) {}
 
-    /// The operator wants what the application was started with to be read again; `contents` is that. The stock applications
-    /// take it for their list of tokens.
+    /// The operator asked for a reload: `contents` is the new content of the application's start data. The
+    /// applications of this crate read it as their list of tokens.
     fn on_reload(&mut self, _cx: &mut Context<'_>, _contents: &[u8]) {}
 
-    /// The application's state while nobody is there, for a journal: a replay can begin at such a moment, and hands it to
-    /// [`restore`](Self::restore). An application that keeps nothing says `Some(Vec::new())`.
+    /// Returns the application's state while no connection exists, for a checkpoint in the journal.
     ///
-    /// `None`, the default: a replay must begin where the server did.
+    /// A replay can start at a checkpoint and passes the state to [`restore`](Self::restore). An application without
+    /// state returns `Some(Vec::new())`. With `None`, the default, a replay must start where the server did.
     fn snapshot(&self) -> Option<Vec<u8>> {
         None
     }
 
-    /// Takes the state that [`snapshot`](Self::snapshot) gave, in an application that has just been made.
+    /// Restores the state that [`snapshot`](Self::snapshot) returned, in a newly created application.
     fn restore(&mut self, _snapshot: &[u8]) {}
 
-    /// The server is about to say goodbye to everybody. Whatever is left at `deadline` is cut off.
+    /// A drain begins: all members are about to be closed. Connections that are left at `deadline` are cut off.
     fn on_drain(&mut self, _cx: &mut Context<'_>, _deadline: Time) {}
 }
 
-/// How an application acts. What it asks for happens at once and in order, to the members as they are at that moment.
+/// The application's access to the engine. Each call takes effect at once and in order, on the members present at that
+/// moment.
 pub struct Context<'a> {
     pub(super) core: &'a mut Core,
 }
 
 impl Context<'_> {
-    /// Runs the engine's part of a method, with a flag set. The flag stays set if that panics, which tells a panic of the engine
-    /// from one of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
-    fn run<R>(&mut self, work: impl FnOnce(&mut Core) -> R) -> R {
+    /// Runs a method of the engine with a flag set. The flag stays set if the method panics, which tells a panic of
+    /// the engine from one of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
+    fn run<R>(&mut self, method: impl FnOnce(&mut Core) -> R) -> R {
         self.core.begin_call();
-        let result = work(self.core);
+        let result = method(self.core);
         self.core.end_call();
         result
     }
 
-    /// The same for a method that changes nothing.
-    fn look<'c, R>(&'c self, work: impl FnOnce(&'c Core) -> R) -> R {
+    /// The same as [`run`](Self::run), for a method that changes nothing.
+    fn look<'c, R>(&'c self, method: impl FnOnce(&'c Core) -> R) -> R {
         self.core.begin_call();
-        let result = work(self.core);
+        let result = method(self.core);
         self.core.end_call();
         result
     }
 
-    /// Whether the engine has panicked in one of these methods, so that its state may be half changed.
+    /// Whether the engine has panicked in a method of the context, so that its state may be inconsistent.
     pub(crate) fn has_engine_panicked(&self) -> bool {
         self.core.has_panicked()
     }
 
-    /// The time of this turn: it does not move while the application runs.
+    /// Returns the time of this turn. It does not advance while the application runs.
     pub fn now(&self) -> Time {
         self.look(|core| core.now())
     }
 
-    /// The number of the tick that is over or under way; 0 before the first, and with `tick_hz` off.
+    /// Returns the number of the last tick that has run or is running; 0 before the first, and with `tick_hz` off.
     pub fn tick(&self) -> u64 {
         self.look(|core| core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick))
     }
 
-    /// Milliseconds since the Unix epoch, by the same clock: the start's wall time and [`now`](Self::now).
+    /// Returns the wall time of this turn, in milliseconds since the Unix epoch. It advances together with
+    /// [`now`](Self::now).
     pub fn unix_millis(&self) -> u64 {
         self.look(|core| core.unix_micros() / 1000)
     }
 
-    /// The seeded generator. The only randomness an application may use if its sessions are to be repeatable.
+    /// Returns the seeded generator. An application whose sessions must be reproducible uses no other randomness.
     pub fn random(&mut self) -> &mut Random {
-        // This cannot panic, and a panic of the generator is the application's fault.
+        // Without the flag: this cannot panic, and a panic in the use of the generator is the application's.
         self.core.random()
     }
 
-    /// Whether somebody could join the lobby now; the reason why not otherwise.
+    /// Checks whether a further user could join the lobby now.
     ///
     /// # Errors
     ///
-    /// `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
+    /// The reason why not: `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
         self.look(|core| core.directory().admits(lobby, None))
     }
 
-    /// Sends `frame` to the members of the lobby, in the order in which they joined. A lobby that does not exist has none.
+    /// Sends `frame` to the members of the lobby, in join order. A lobby that does not exist has no members.
     pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
         self.run(|core| match core.directory().find_lobby(lobby) {
             Some(lobby) => core.broadcast(lobby, exclude, Outgoing::Frame(frame)),
@@ -207,29 +217,30 @@ impl Context<'_> {
         })
     }
 
-    /// Sends `frame` to everybody in the lobby of `from` but its own connection, without looking the lobby up.
+    /// Sends `frame` to all connections in the lobby of `from` except its own, without looking up the lobby.
     pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
         self.run(|core| core.relay(from, Outgoing::Frame(frame)))
     }
 
-    /// Sends what `from` said to everybody else in its lobby, as it is.
+    /// Sends the message of `from` unchanged to all other connections in its lobby.
     ///
-    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of it, which need not be made.
+    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of the message, but no frame need be created.
     pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
         self.run(|core| core.relay(from, outgoing(message)))
     }
 
-    /// Sends a message on to one connection, as it is.
+    /// Sends a message unchanged to one connection.
     ///
-    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of it, which need not be made.
+    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of the message, but no frame need be created.
     pub fn relay_to_conn(&mut self, conn: ConnId, message: Message<'_>) -> bool {
         self.run(|core| core.send_to_conn(conn, outgoing(message)))
     }
 
-    /// Sends `frame` to the members of the lobby as the latest under `key`: of those queued for a member only the newest is
-    /// kept. For snapshots, which only matter until the next one.
+    /// Sends `frame` to the members of the lobby as the latest under `key`: it replaces a queued frame with the same
+    /// key.
     ///
-    /// A member for whom there is no room gets none, and stays: those count as `dropped`.
+    /// For snapshots, which are obsolete when the next one is sent. A member whose queue is full does not get the
+    /// frame and stays connected; it counts as `dropped`.
     pub fn broadcast_latest(&mut self, lobby: &str, exclude: Exclude<'_>, key: u64, frame: &Frame) -> Sent {
         self.run(|core| match core.directory().find_lobby(lobby) {
             Some(lobby) => core.broadcast_latest(lobby, exclude, key, frame),
@@ -242,10 +253,11 @@ impl Context<'_> {
         self.run(|core| core.send_latest_to_conn(conn, key, frame))
     }
 
-    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to everybody else in the lobby as a `message` from `from`.
+    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to all other members of the lobby as a `message`
+    /// from `from`.
     ///
-    /// In [`App::on_message`], from the member that is heard: the `ack` of its message carries the `seq` of this one, of the
-    /// last if there are several.
+    /// In [`App::on_message`], for the sender of the message being handled: the `ack` of its message carries the `seq`
+    /// of this one. After several calls it carries the last `seq`.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         self.run(|core| match core.directory().find_lobby(&from.lobby) {
             Some(lobby) => core.broadcast_for_app(lobby, from, data),
@@ -253,8 +265,8 @@ impl Context<'_> {
         })
     }
 
-    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to everybody in the lobby as a `message` that is `from`
-    /// nobody (`null`).
+    /// With [`Protocol::Json`]: sends `data`, which must be JSON, to all members of the lobby as a `message` without a
+    /// sender (`from` is `null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
         self.run(|core| match core.directory().find_lobby(lobby) {
             Some(lobby) => core.announce(lobby, data).1,
@@ -267,32 +279,34 @@ impl Context<'_> {
         self.run(|core| core.send_to_user(user, frame))
     }
 
-    /// Sends `frame` to one connection. Whether it was queued: not if the connection has no seat, or was closed as too slow.
+    /// Sends `frame` to one connection. Returns whether it was queued.
+    ///
+    /// It is not queued if the connection has no seat, or is closed because its queue is full.
     pub fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
         self.run(|core| core.send_to_conn(conn, Outgoing::Frame(frame)))
     }
 
-    /// With [`Protocol::Json`], in `on_message`: the message is refused; its `ref` gets an `error` in place of an `ack`.
+    /// With [`Protocol::Json`], in `on_message`: rejects the message. Its `ref` gets an `error` instead of an `ack`.
     pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
         let message = message.into();
         self.run(|core| core.set_rejection(reject, message));
     }
 
-    /// Asks the page of each of the user's connections whether it is alive. [`App::on_health`] gets each answer.
+    /// Starts a health check on each of the user's connections. [`App::on_health`] gets each result.
     ///
-    /// Returns how many were asked: 0 when the user is not connected.
+    /// Returns the number of checks: 0 when the user is not connected.
     pub fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
         self.run(|core| core.ping_user(user, timeout))
     }
 
-    /// Hands in the answer to a health check that reached the application by a way of its own.
+    /// Reports the answer to a health check that reached the application outside the protocol.
     ///
-    /// Returns the latency if `nonce` is that of a check under way on `conn`; [`App::on_health`] is told too.
+    /// Returns the latency if `nonce` belongs to an open check of `conn`; [`App::on_health`] is then called too.
     pub fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
         self.run(|core| core.record_pong(conn, nonce))
     }
 
-    /// Takes something that reached the application by a way of its own as a sign of life of `conn`.
+    /// Counts a message that reached the application outside the protocol as a sign of life of `conn`.
     pub fn update_last_message(&mut self, conn: ConnId) {
         self.run(|core| core.update_last_message(conn));
     }
@@ -302,7 +316,7 @@ impl Context<'_> {
         self.look(|core| !core.directory().seats_of(user).is_empty())
     }
 
-    /// The lobby's members, in the order in which they joined; a user with two seats stands there twice.
+    /// Returns the user ids of the lobby's members, in join order. A user with two seats is listed twice.
     pub fn lobby_users(&self, lobby: &str) -> impl Iterator<Item = &str> {
         let members = self.look(|core| {
             let directory = core.directory();
@@ -311,42 +325,43 @@ impl Context<'_> {
         members.iter().map(|&seat| self.look(|core| &**core.directory().user_of(seat)))
     }
 
-    /// Counters and the present state.
+    /// Returns the counters and the current state.
     pub fn stats(&self) -> Stats {
         self.look(|core| core.stats())
     }
 
-    /// Bytes that wait to be written to `conn`.
+    /// Returns the number of bytes that wait to be written to `conn`.
     pub fn queued_bytes(&self, conn: ConnId) -> usize {
         self.look(|core| core.queued_bytes(conn))
     }
 
-    /// Ends a connection: what is queued is still delivered, then goodbye and a close frame. Its seat is free at once.
+    /// Closes a connection after its queued output, with a goodbye and a close frame. It leaves its seat at once.
     ///
-    /// For a reason without a code that can be sent (0 or 1006) it is cut off.
+    /// For a reason without a code that can be sent (0 or 1006) the connection is cut off.
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.run(|core| core.close(conn, reason));
     }
 
-    /// Ends all connections of a user. Returns how many.
+    /// Closes all connections of a user. Returns their number.
     pub fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
         self.run(|core| core.close_user(user, reason))
     }
 
-    /// Lets nobody new into a lobby, or lets them in again; members who come back to their own seats are let in anyway.
+    /// Locks a lobby against new members, or unlocks it. Members that come back to their own seats are always
+    /// admitted.
     ///
-    /// False when there is no such lobby. A lobby that becomes empty is gone, and its lock with it.
+    /// Returns false when there is no such lobby. A lobby that becomes empty is removed, and its lock with it.
     pub fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
         self.run(|core| core.lock_lobby(lobby, locked))
     }
 
-    /// Ends all connections in a lobby. Returns how many.
+    /// Closes all connections in a lobby. Returns their number.
     pub fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
         self.run(|core| core.close_lobby(lobby, reason))
     }
 }
 
-/// A message as it is sent on.
+/// The form in which a message is sent on.
 fn outgoing(message: Message<'_>) -> Outgoing<'_> {
     match message {
         Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
@@ -364,7 +379,7 @@ mod tests {
     use crate::engine::{Engine, Start};
     use crate::sim::wire;
 
-    /// Does something with a context that may have been broken.
+    /// Calls a function with a context whose engine may be broken.
     struct Caller(fn(&mut Context<'_>));
 
     impl App for Caller {
@@ -379,14 +394,15 @@ mod tests {
         }
     }
 
-    /// Every method that looks up the connection of bob, who is alone in the lobby `go`, panics from now on.
+    /// Breaks the engine: from now on every method that looks up the connection of bob, the only member of `go`,
+    /// panics.
     fn break_engine(cx: &mut Context<'_>) {
         let seat = cx.core.directory.seats_of("bob")[0];
         cx.core.slots.remove(cx.core.directory.seat(seat).conn.index());
     }
 
-    /// Ann says something, and the contained application does `act`. Whether that is contained; and whether the engine can be
-    /// used afterwards.
+    /// Ann sends a message, and the application, wrapped in [`CatchPanics`], calls `act`. Expects whether the call
+    /// returns, and whether the engine can be used afterwards.
     #[track_caller]
     fn check(act: fn(&mut Context<'_>), expected: (bool, bool)) {
         let start = Start { unix_micros: 0, seed: 1 };
@@ -399,15 +415,15 @@ mod tests {
         let ann = enter("/ws/chess?token=ann");
         enter("/ws/go?token=bob");
         assert_eq!(engine.stats().total_connections, 2);
-        let mut holds = |bytes: &[u8]| {
+        let mut returns = |bytes: &[u8]| {
             panic::catch_unwind(AssertUnwindSafe(|| engine.handle_bytes(Time::ZERO, ann, bytes))).is_ok()
         };
-        assert_eq!((holds(&wire::text("act")), holds(b"")), expected);
+        assert_eq!((returns(&wire::text("act")), returns(b"")), expected);
     }
 
     #[test]
-    fn a_panic_of_the_engine_is_not_contained() {
-        // Unbroken they do not panic.
+    fn a_panic_of_the_engine_is_not_caught() {
+        // While the engine is not broken, these calls do not panic.
         check(|cx| assert_eq!(cx.close_user("bob", CloseReason::Kicked), 1), (true, true));
         check(|cx| assert_eq!(cx.close_lobby("go", CloseReason::Kicked), 1), (true, true));
         check(|cx| assert_eq!(cx.ping_user("bob", Duration::from_secs(1)), 1), (true, true));
@@ -429,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_engine_that_the_application_catches_goes_on() {
+    fn a_panic_of_the_engine_that_the_application_catches_still_breaks_the_engine() {
         check(
             |cx| {
                 break_engine(cx);
@@ -448,16 +464,19 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_of_the_application_between_two_calls_is_contained() {
-        check(|_| panic!("as it was told to"), (true, true));
+    fn a_panic_of_the_application_between_two_calls_is_caught() {
+        check(|_| panic!("the test panics on purpose"), (true, true));
         check(|cx| assert_eq!(cx.random().below(0), 0), (true, true));
-        check(|cx| assert!(cx.lobby_users("chess").any(|user| user == "bob"), "as it was told to"), (true, true));
+        check(
+            |cx| assert!(cx.lobby_users("chess").any(|user| user == "bob"), "the test panics on purpose"),
+            (true, true),
+        );
         check(|cx| cx.lobby_users("chess").for_each(|user| assert_eq!(user, "bob")), (true, true));
-        // A message of the application's own kind is made by its code.
+        // The conversion of the application's own message type is the application's code.
         struct Bad;
         impl From<Bad> for Cow<'static, str> {
             fn from(_: Bad) -> Self {
-                panic!("as it was told to")
+                panic!("the test panics on purpose")
             }
         }
         check(|cx| cx.reject(Reject::BadMessage, Bad), (true, true));

@@ -1,4 +1,4 @@
-//! What an application asks for through its [`Context`](super::app::Context), by users and connections.
+//! Commands of an application, given through its [`Context`](super::app::Context), on users and connections.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -35,9 +35,9 @@ impl Core {
         self.key_after_presence(conn).is_some_and(|key| self.queue_latest(key, latest, frame.clone()))
     }
 
-    /// The key of a member to whom something is about to be said: first its lobby is told what it has not been told yet.
+    /// Returns the key of a member to send to, after flushing the presence changes of its lobby.
     ///
-    /// `None` when there is no such member, also when being told has ended it, as too slow.
+    /// `None` when there is no such member, or when the flush has closed it as too slow.
     fn key_after_presence(&mut self, conn: ConnId) -> Option<usize> {
         let lobby = self.slot(conn)?.lobby()?;
         self.flush_presence(lobby);

@@ -1,7 +1,7 @@
-//! Everything the engine owns but the application: connections, directory, timers, and what has still to happen.
+//! The state of the engine except the application: connections, directory, timers and pending output.
 //!
-//! Every change goes through here. What the application must be told of a change is put into `app_events` and told
-//! after the call that brought it about, so that no callback runs inside another.
+//! Every change goes through [`Core`]. Events for the application are queued in `app_events` and dispatched after the
+//! call that caused them, so that no callback runs inside another.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -35,10 +35,10 @@ use crate::wire::broadcast_log::BroadcastLog;
 use crate::wire::http::Refusal;
 use crate::wire::outbox::{Outbox, Outboxes};
 
-/// What the application has still to be told.
+/// An event that has still to be dispatched to the application.
 #[derive(Debug)]
 pub(crate) enum AppEvent {
-    /// A connection is about to leave its seat, and what it said has not been heard.
+    /// A connection is about to leave its seat, and its inbox holds undelivered messages.
     Undelivered(Member),
     Joined(Member),
     Rejoined(Member),
@@ -51,12 +51,11 @@ pub(crate) struct Core {
     pub(super) config: Config,
     pub(super) protocol: Protocol,
     pub(super) now: Time,
-    /// When timers were last looked at.
-    pub(super) looked_at: Time,
-    /// What the wall clock, as it stands now, showed or would have shown at [`Time::ZERO`], in microseconds since the Unix
-    /// epoch.
+    /// Time of the last [`handle_timeout`](super::Engine::handle_timeout), in which timers expire.
+    pub(super) last_timeout: Time,
+    /// The wall time at [`Time::ZERO`], by the wall clock as it is set now, in microseconds since the Unix epoch.
     pub(super) unix_at_zero: u64,
-    /// By the key of a member's connection, when its identity expires.
+    /// Expiry of members' identities, by the key of the connection.
     pub(super) expiries: BTreeMap<usize, Expiry>,
     pub(super) random: Random,
     pub(super) slots: Slab<Slot>,
@@ -70,16 +69,16 @@ pub(crate) struct Core {
     pub(super) ticks: Option<Ticks>,
     pub(super) inboxes: Inboxes,
     pub(super) app_events: VecDeque<AppEvent>,
-    /// Lobbies whose members have something to be told at the end of the turn.
+    /// Lobbies with presence changes to flush at the end of the turn.
     pub(super) unflushed_lobbies: Vec<LobbyKey>,
-    /// Connections with something to write, in the order in which they got it.
+    /// Connections with output to write, in the order in which the output was queued.
     pub(super) dirty: VecDeque<ConnId>,
-    /// Connections whose socket the driver has still to drop.
+    /// Closed connections whose socket the driver has still to drop.
     pub(super) closed: VecDeque<ConnId>,
-    /// Connections that are saying goodbye, oldest first.
+    /// Closing connections, oldest first.
     pub(super) closing: BTreeMap<u64, ConnId>,
     pub(super) closing_ever: u64,
-    /// Sockets that hold no seat yet, oldest first.
+    /// Connections that have no seat yet, oldest first.
     pub(super) pending: BTreeMap<u64, ConnId>,
     pub(super) draining: Option<Drain>,
     pub(super) close_queue: CloseQueue,
@@ -87,33 +86,36 @@ pub(crate) struct Core {
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
     /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
     pub(super) relayed: Option<(ConnId, u64)>,
-    /// Where JSON is written before it becomes a frame.
+    /// Buffer in which JSON is written before it becomes a frame.
     pub(super) text: String,
-    /// What lobbies say in this turn.
+    /// The broadcasts of this turn.
     pub(super) broadcast_log: BroadcastLog,
     pub(super) outboxes: Outboxes,
-    /// Whether an outbox that can be written to, or what a lobby has said, has crossed the high mark in this turn.
+    /// Whether a writable outbox, or the broadcasts of one lobby, crossed the high-water mark in this turn.
     pub(super) wants_flush: bool,
-    /// Lobbies whose members have to be written to, because of what lies in the buffers of this turn; who spoke first is first.
+    /// Lobbies with frames in this turn's buffers, whose members must still be written to; in the order of their first
+    /// frame.
     pub(super) lobbies_to_flush: VecDeque<LobbyKey>,
-    /// The keys of the connections of those members of one of them that have still to be named, the next one last.
+    /// Keys of the connections still to flush in one of these lobbies, in reverse order.
     pub(super) flush_targets: Vec<u32>,
-    /// Connections for which something is held until the tick; some more than once.
+    /// Connections with output that is corked until the tick; may contain duplicates.
     pub(super) corked_conns: Vec<ConnId>,
-    /// Whether what was held is being written.
+    /// Whether corked output is being written.
     pub(super) is_uncorking: bool,
-    /// Connections that were named as writable in this turn and have not been written to since.
+    /// Connections that `poll_writable` returned in this turn and that have not been written to since.
     pub(super) flushing: Vec<ConnId>,
-    /// Where small pieces are put together to be written.
+    /// Buffer that joins small pieces into one write.
     pub(super) gathered: Vec<u8>,
-    /// Where a received message lies while it is acted on.
+    /// Buffer that holds a received message while it is processed.
     pub(super) scratch: Vec<u8>,
-    /// Where those stand for whom a frame is queued one by one: that changes who is behind.
+    /// Scratch list of receivers that need the frame queued individually. Copied first, because queueing may add
+    /// lagging members.
     pub(super) receivers: Vec<u32>,
     pub(super) logged_origins: LoggedOrigins,
-    /// Who records or foretells.
+    /// Recorder or replayer of the engine's inputs, if any.
     pub(super) record_mode: RecordMode,
-    /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has panicked.
+    /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has
+    /// panicked.
     pub(super) in_call: Cell<bool>,
 }
 
@@ -129,7 +131,7 @@ impl Core {
             config,
             protocol,
             now: Time::ZERO,
-            looked_at: Time::ZERO,
+            last_timeout: Time::ZERO,
             unix_at_zero: start.unix_micros,
             expiries: BTreeMap::new(),
             unread: Unread::default(),
@@ -166,9 +168,9 @@ impl Core {
         }
     }
 
-    // ---- whether it is whole ----
+    // ---- panics of the engine ----
 
-    /// The application calls the engine.
+    /// Marks the start of a call of the application into the engine.
     #[inline]
     pub(super) fn begin_call(&self) {
         self.assert_whole();
@@ -180,20 +182,21 @@ impl Core {
         self.in_call.set(false);
     }
 
-    /// Whether the engine has panicked while the application called it.
+    /// Whether the engine has panicked during such a call.
     pub(super) fn has_panicked(&self) -> bool {
         self.in_call.get()
     }
 
-    /// Panics if the engine has panicked before. Its state may be half changed, also if the application caught the panic.
+    /// Panics if the engine has panicked before. Its state may be inconsistent, even if the application caught the
+    /// panic.
     #[inline]
     pub(super) fn assert_whole(&self) {
-        assert!(!self.in_call.get(), "the engine has panicked before, so its state cannot be trusted");
+        assert!(!self.in_call.get(), "the engine has panicked before, so its state may be inconsistent");
     }
 
     // ---- time ----
 
-    /// Time never goes back, whatever the driver's clock does.
+    /// Advances the time, which never goes back, whatever the driver's clock does.
     pub(super) fn advance(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
@@ -206,7 +209,7 @@ impl Core {
         self.unix_at_zero.saturating_add(self.now.as_micros())
     }
 
-    /// The wall clock shows `unix_micros` now. Deadlines that are points in wall time move with it.
+    /// Sets the current wall time. Deadlines that are points in wall time move with it.
     pub(super) fn set_wall_time(&mut self, unix_micros: u64) {
         self.unix_at_zero = unix_micros.saturating_sub(self.now.as_micros());
         let keys: Vec<usize> = self.expiries.keys().copied().collect();
@@ -216,14 +219,15 @@ impl Core {
         }
     }
 
-    /// Sets the deadline of a member whose identity expires: that of the identity, or of `max_lifetime` if it is earlier.
+    /// Sets the deadline of a member whose identity expires: the expiry, or the end of `max_lifetime` if that is
+    /// earlier.
     fn set_expiry_deadline(&mut self, key: usize) {
-        let Expiry { unix_millis, retires } = self.expiries[&key];
+        let Expiry { unix_millis, max_lifetime_end } = self.expiries[&key];
         let micros = unix_millis.saturating_mul(1000).saturating_sub(self.unix_at_zero);
         let expires = Time::from_micros(micros) + self.config.token_grace;
         let slot = &mut self.slots[key];
-        slot.deadline = expires.min(retires);
-        slot.retires = retires < expires;
+        slot.deadline = expires.min(max_lifetime_end);
+        slot.ends_at_max_lifetime = max_lifetime_end < expires;
     }
 
     pub(super) fn random(&mut self) -> &mut Random {
@@ -235,12 +239,12 @@ impl Core {
         [self.next_timer(), self.next_batch_at(), tick].into_iter().flatten().min()
     }
 
-    /// When the next timer of a connection, or of an operator's ping to one, is due.
+    /// Time of the next timer of a connection or of an operator's ping.
     pub(super) fn next_timer(&self) -> Option<Time> {
         [self.wheel.next(), self.unread.next(), self.pings.next()].into_iter().flatten().min()
     }
 
-    /// The keys of connections whose timers are due and need not wait for input to be read.
+    /// Returns the keys of the connections whose timers are due and not deferred for unread input.
     pub(super) fn expire(&mut self) -> Vec<usize> {
         let mut fired = Vec::new();
         self.wheel.expire(self.now, &mut fired);
@@ -259,10 +263,10 @@ impl Core {
         due
     }
 
-    /// Lets a connection's timer wait if the connection may have unread input. False when the timer must act now.
+    /// Defers a connection's timer if the connection may have unread input. Returns false when the timer must act now.
     fn defer(&mut self, key: usize, turns: u32) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
-        // No input can move the end of a member's token or lifetime.
+        // No input can extend a member's token or lifetime.
         let is_over = slot.seat().is_some() && self.now >= slot.deadline;
         let defers = !is_over && turns < self.config.max_deferred_turns && self.unread.contains(slot.id);
         if defers {
@@ -275,14 +279,14 @@ impl Core {
         self.wheel.arm(key, self.slots[key].deadline(&self.config));
     }
 
-    // ---- sockets come and go ----
+    // ---- sockets ----
 
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
         let is_full = self.pending.len() >= self.config.max_pending as usize;
-        let turned_away = is_full && !self.displace_pending(peer.ip());
+        let is_refused = is_full && !self.displace_pending(peer.ip());
         if self.is_crowded() {
             match self.closing.first_key_value() {
-                // While draining, what is queued for those who go comes before whoever comes.
+                // During a drain, flushing the closing connections takes precedence over new ones.
                 Some((_, &oldest)) if self.draining.is_none() => self.mark_closed(oldest.index()),
                 _ => {
                     self.counters.shed += 1;
@@ -299,8 +303,8 @@ impl Core {
         self.slots.insert(Slot::new(id, peer, self.now));
         self.pending.insert(id.generation(), id);
         debug!("conn={id} peer={peer} accepted");
-        if turned_away {
-            // Those over the bound of pending sockets count as closing, so that the bound holds.
+        if is_refused {
+            // A socket beyond the bound of pending sockets counts as closing, so that the bound holds.
             self.record_close_reason(index, CloseReason::HttpRefused);
             self.set_closing(index);
             self.refuse_http(index, &Refusal::new(503, "the server is busy; try again in a moment"));
@@ -311,22 +315,23 @@ impl Core {
         Ok(id)
     }
 
-    /// Makes a newcomer from `address` room when all places for those without a seat are taken: the oldest of the address
-    /// that holds the most gives way, if that is more than the newcomer's would then hold. So whoever opens sockets and
-    /// says nothing keeps out nobody but itself.
+    /// Makes room for a new socket from `address` when `max_pending` is reached. Returns whether there is room now.
+    ///
+    /// Aborts the oldest pending socket of the address that has most of them, if it has more than `address` would then
+    /// have. So a client that opens sockets and sends nothing can only displace its own sockets.
     fn displace_pending(&mut self, address: IpAddr) -> bool {
-        // Behind a proxy everybody comes from the same address, as far as can be seen before the request.
+        // Behind a proxy all sockets come from the same address, as far as is known before the request.
         if self.config.trusted_proxies > 0 {
             return false;
         }
-        let mut held: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
+        let mut pending: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
         for &id in self.pending.values() {
-            held.entry(network_of(self.slots[id.index()].peer.address().ip())).or_insert((0, id)).0 += 1;
+            pending.entry(network_of(self.slots[id.index()].peer.address().ip())).or_insert((0, id)).0 += 1;
         }
-        let own = held.get(&network_of(address)).map_or(0, |&(count, _)| count);
-        match held.into_values().max_by_key(|&(count, _)| count) {
-            Some((most, oldest)) if most > own + 1 => {
-                debug!("conn={oldest} gives way: its address holds {most} sockets without a seat");
+        let count = pending.get(&network_of(address)).map_or(0, |&(count, _)| count);
+        match pending.into_values().max_by_key(|&(count, _)| count) {
+            Some((most, oldest)) if most > count + 1 => {
+                debug!("conn={oldest} displaced: its address has {most} sockets without a seat");
                 self.abort(oldest.index(), CloseReason::HttpRefused);
                 true
             }
@@ -334,16 +339,16 @@ impl Core {
         }
     }
 
-    /// Whether a further socket needs the place of one that is saying goodbye.
+    /// Whether a further socket needs the room of one that is closing.
     fn is_crowded(&self) -> bool {
         match self.max_sockets().bound() {
             Some(_) => !self.max_sockets().has_room(self.slots.len() - self.closed.len()),
-            // Seats are not limited, so those saying goodbye are bounded by themselves.
+            // The number of seats is unlimited, so closing connections are bounded on their own.
             None => self.closing.len() >= self.config.max_closing as usize,
         }
     }
 
-    /// All sockets there may be at once.
+    /// Bound on all sockets together.
     fn max_sockets(&self) -> Limit {
         match self.config.max_connections.bound() {
             None => Limit::UNLIMITED,
@@ -353,12 +358,12 @@ impl Core {
         }
     }
 
-    /// The slot of a connection that is not gone.
+    /// Returns the slot of a connection that is not closed.
     pub(super) fn slot(&mut self, id: ConnId) -> Option<&mut Slot> {
         self.slots.get_mut(id.index()).filter(|slot| slot.id == id && !slot.is_closed())
     }
 
-    /// The connection was lost: nothing more can be written to it or read from it.
+    /// Closes a connection at once: nothing more is written to it or read from it.
     pub(super) fn abort(&mut self, key: usize, reason: CloseReason) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
@@ -366,13 +371,13 @@ impl Core {
         self.mark_closed(key);
     }
 
-    /// Gives the connection up at once: the driver is told to drop its socket.
+    /// Marks a connection as closed, discards its queued output, and lets the driver drop its socket.
     pub(super) fn mark_closed(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         match std::mem::replace(&mut slot.state, ConnState::Closed) {
-            ConnState::Pending(waiting) => {
+            ConnState::Pending(authorization) => {
                 self.pending.remove(&slot.id.generation());
-                debug_assert!(waiting.is_none(), "leave_seat() has given the reservation back");
+                debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
             }
             ConnState::Closing(order) => {
                 self.closing.remove(&order);
@@ -407,7 +412,7 @@ impl Core {
 
     // ---- seats ----
 
-    /// Puts a connection that was accepted as a WebSocket into a seat.
+    /// Seats a connection whose upgrade was accepted.
     pub(super) fn seat(
         &mut self,
         key: usize,
@@ -417,15 +422,15 @@ impl Core {
     ) -> Result<(), CloseReason> {
         let (id, unix) = (self.slots[key].id, self.unix_micros());
         let user = &*identity.user;
-        if let Some(own) = self.directory.seat_to_take_over(code, user)
-            && self.directory.seat(own).is_announced
+        if let Some(seat) = self.directory.seat_to_take_over(code, user)
+            && self.directory.seat(seat).is_announced
         {
-            // What the lobby has still to be told goes to the older connection: the newer one hears its welcome first,
-            // and then who is there.
-            self.flush_presence(self.directory.seat(own).lobby);
+            // The older connection receives the presence changes that are still to flush. The newer one must receive
+            // its `welcome` first, and then the presence state.
+            self.flush_presence(self.directory.seat(seat).lobby);
         }
-        // Whoever loses its seat is noted while it still has it.
-        let replaced = self.directory.seat_to_replace(user).map(|own| self.directory.seat(own).conn);
+        // The member that loses its seat is read while it still has the seat.
+        let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.index()));
         let Joined { seat, took_over, gave_up } = match reservation {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, self.now, unix)?,
@@ -439,7 +444,7 @@ impl Core {
             } else {
                 self.note_undelivered(&member);
             }
-            // Its seat is not its own any more, so there is nothing to leave_seat.
+            // The directory has already taken the seat away, so `leave_seat` is not called.
             self.set_closing(old.index());
             self.send_close(old.index(), CloseReason::Replaced);
         }
@@ -454,14 +459,14 @@ impl Core {
         let slot = &mut self.slots[key];
         slot.state = ConnState::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);
-        let retires = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
-        slot.deadline = retires;
-        slot.retires = true;
+        let max_lifetime_end = self.config.max_lifetime.map_or(Time::NEVER, |age| self.now + age);
+        slot.deadline = max_lifetime_end;
+        slot.ends_at_max_lifetime = true;
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(self.now + interval);
         }
         if let Some(unix_millis) = identity.expires {
-            self.expiries.insert(key, Expiry { unix_millis, retires });
+            self.expiries.insert(key, Expiry { unix_millis, max_lifetime_end });
             self.set_expiry_deadline(key);
         }
         let member = self.member(key).expect("it has just been seated");
@@ -471,7 +476,7 @@ impl Core {
             self.inherit_queued_close(old, id);
         }
         self.apply_orders(key, user, code);
-        // Before the welcome, which may already end a connection whose outbox is too small.
+        // The event precedes the welcome, which may close a connection whose outbox is too small.
         if took_over.is_some() {
             self.counters.taken_over += 1;
             self.app_events.push_back(AppEvent::Rejoined(member.clone()));
@@ -482,18 +487,18 @@ impl Core {
         if self.protocol == Protocol::Json {
             self.welcome(&member);
         } else {
-            // Nobody is told, so everybody counts as told.
+            // A raw protocol sends no presence, so all members count as announced.
             self.discard_presence_changes(lobby_key);
         }
         Ok(())
     }
 
-    /// Whether `member` is still in the seat it describes.
+    /// Whether `member` still has the seat that it describes.
     pub(super) fn is_seated(&self, member: &Member) -> bool {
         self.slots.get(member.conn.index()).is_some_and(|slot| slot.id == member.conn && slot.seat().is_some())
     }
 
-    /// Who is in the seat that the connection under `key` holds.
+    /// Returns the member in the seat of the connection `key`; `None` if the connection has no seat.
     pub(super) fn member(&self, key: usize) -> Option<Member> {
         let slot = &self.slots[key];
         let (seat_key, lobby_key) = (slot.seat()?, slot.lobby()?);
@@ -507,8 +512,8 @@ impl Core {
         })
     }
 
-    /// A member's seat is free; the others, and the application, have to be told.
-    pub(super) fn note_left(&mut self, member: Member, why: LeaveReason) {
+    /// Records that a member has left its seat: queues the presence change and the events for the application.
+    pub(super) fn note_left(&mut self, member: Member, reason: LeaveReason) {
         self.counters.left += 1;
         if self.directory.get_lobby(member.lobby_key).is_some() {
             if self.protocol == Protocol::Json && self.draining.is_none() {
@@ -518,7 +523,7 @@ impl Core {
             }
         }
         self.note_undelivered(&member);
-        self.app_events.push_back(AppEvent::Left(member, why));
+        self.app_events.push_back(AppEvent::Left(member, reason));
     }
 
     pub(super) fn discard_presence_changes(&mut self, lobby: LobbyKey) {
@@ -530,7 +535,7 @@ impl Core {
         directory.lobby_mut(lobby).presence.discard_changes();
         for index in (0..count).rev() {
             let seat = directory.members(lobby)[index];
-            // Fresh seats are at the end: members stand in join order.
+            // Unannounced seats are at the end, because members are in join order.
             if std::mem::replace(&mut directory.seat_mut(seat).is_announced, true) {
                 break;
             }
@@ -538,15 +543,15 @@ impl Core {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let taken = self.directory.members_count();
+        let seated = self.directory.members_count();
         let max_connections = self.config.max_connections.bound();
         let capacity_percent = match max_connections {
             None => 0.0,
             Some(0) => 100.0,
-            Some(max) => (taken as f64 / f64::from(max) * 1000.0).round() / 10.0,
+            Some(max) => (seated as f64 / f64::from(max) * 1000.0).round() / 10.0,
         };
         Stats {
-            total_connections: taken,
+            total_connections: seated,
             max_connections,
             capacity_percent,
             active_lobbies: self.directory.lobbies_count(),
@@ -557,22 +562,28 @@ impl Core {
         }
     }
 
-    /// Asserts every invariant. Costs a walk over everything.
+    /// Asserts all invariants. Visits every connection, lobby and timer.
     pub(super) fn check(&self) {
         self.directory.check();
         self.wheel.check();
-        let (mut pending, mut seated, mut closing, mut gone) = (0, 0, 0, 0);
+        let (mut pending, mut seated, mut closing, mut closed) = (0, 0, 0, 0);
         for (key, slot) in &self.slots {
             assert_eq!(slot.id.index(), key);
             slot.wire.outbox().into_iter().for_each(Outbox::check);
-            let waits = self.unread.is_waiting(slot.id);
-            assert!(!slot.is_closed() || !self.wheel.is_armed(key), "a dropped connection has no timer: {slot:?}");
-            assert!(slot.is_closed() || waits || self.wheel.is_armed(key), "every connection has a timer: {slot:?}");
+            let is_deferred = self.unread.is_waiting(slot.id);
+            assert!(!slot.is_closed() || !self.wheel.is_armed(key), "a closed connection has no timer: {slot:?}");
+            assert!(
+                slot.is_closed() || is_deferred || self.wheel.is_armed(key),
+                "every connection that is not closed has a timer: {slot:?}"
+            );
             let deadline = slot.deadline(&self.config);
-            let in_time = slot.is_closed() || waits || self.wheel.fires_by(key, deadline);
-            assert!(in_time, "its timer comes in time: {slot:?}");
-            assert!(!self.expiries.contains_key(&key) || slot.seat().is_some(), "only members' identities expire");
-            // The answer to the request may repeat a name from its head.
+            let in_time = slot.is_closed() || is_deferred || self.wheel.fires_by(key, deadline);
+            assert!(in_time, "the timer fires by the deadline: {slot:?}");
+            assert!(
+                !self.expiries.contains_key(&key) || slot.seat().is_some(),
+                "only members have an expiring identity"
+            );
+            // The response to the upgrade may repeat a name from the request head.
             let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
             assert!(self.queued_size(key).cost <= bound, "max_outbound_bytes: {slot:?}");
             match &slot.state {
@@ -587,24 +598,24 @@ impl Core {
                 }
                 ConnState::Closing(order) => {
                     closing += 1;
-                    assert!(slot.close_reason.is_some(), "what is closing has a reason");
+                    assert!(slot.close_reason.is_some(), "a closing connection has a close reason");
                     assert_eq!(self.closing.get(order), Some(&slot.id));
                 }
-                ConnState::Closed => gone += 1,
+                ConnState::Closed => closed += 1,
             }
             let has_ranges = slot.wire.outbox().is_some_and(Outbox::has_ranges);
             assert!(
                 !has_ranges || slot.dirty || self.flushing.contains(&slot.id) || self.corked_conns.contains(&slot.id),
-                "what is shared is written in its turn: {slot:?}"
+                "frames of the broadcast log are written in their turn: {slot:?}"
             );
-            assert!(slot.wire.outbox().is_none() || !slot.is_closed(), "nothing is queued for who is gone");
+            assert!(slot.wire.outbox().is_none() || !slot.is_closed(), "a closed connection has no outbox");
             let is_corked = slot.wire.outbox().is_some_and(Outbox::is_corked);
             assert!(
                 !is_corked || self.corked_conns.contains(&slot.id),
-                "what is held is released at the tick: {slot:?}"
+                "corked output is uncorked at the tick: {slot:?}"
             );
-            let waits = slot.wire.outbox().is_some_and(Outbox::is_ready);
-            assert!(!waits || slot.dirty || slot.blocked, "what is queued is going to be written: {slot:?}");
+            let is_ready = slot.wire.outbox().is_some_and(Outbox::is_ready);
+            assert!(!is_ready || slot.dirty || slot.blocked, "queued output is scheduled for a write: {slot:?}");
             self.check_cursor(key);
         }
         self.check_close_queue();
@@ -616,33 +627,33 @@ impl Core {
         for (_, slot) in self.slots.iter().filter(|(_, slot)| !slot.is_closed()) {
             slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);
         }
-        assert_eq!(self.addresses.len(), addresses.len(), "an address without a connection is forgotten");
+        assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
-        assert_eq!((pending, closing, gone), (self.pending.len(), self.closing.len(), self.closed.len()));
+        assert_eq!((pending, closing, closed), (self.pending.len(), self.closing.len(), self.closed.len()));
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(self.pending.len() <= self.config.max_pending as usize, "max_pending");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let counters = &self.counters;
         assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
         let ended = self.slots.iter().filter(|(_, slot)| slot.close_reason.is_some()).count() as u64;
-        let over = counters.accepted - self.slots.len() as u64;
-        assert_eq!(counters.closed_in_all(), over + ended, "every connection ends once");
+        let freed = counters.accepted - self.slots.len() as u64;
+        assert_eq!(counters.closed_in_all(), freed + ended, "every connection has one close reason");
     }
 }
 
-/// What an outbox may hold beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
+/// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
 const OUTBOX_OVERRUN: usize = 1024;
 
-/// Said in the log.
+/// Suffix of the log message of a join.
 fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
 }
 
-/// When a member's identity expires.
+/// Expiry of a member's identity.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expiry {
-    /// In milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch.
     unix_millis: u64,
-    /// When `max_lifetime` ends its connection.
-    retires: Time,
+    /// Time at which `max_lifetime` ends the connection.
+    max_lifetime_end: Time,
 }

@@ -1,13 +1,14 @@
-//! One connection's signs of life.
+//! Signs of life of one connection. Plain data: it sends nothing and touches no timer.
 //!
-//! Two questions are kept apart. Is the path alive? Any byte received says so; after silence a ping asks. Is the page
-//! alive, and how far away? A health check asks the application at the other end; its answer carries the check's nonce.
+//! Two questions are separate. Is the path alive? Any received byte proves it; after a silence a ping is sent. Is the
+//! page alive, and with which latency? A health check asks the application at the other end; the answer carries the
+//! nonce of the check.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// A health check that has not been answered.
+/// A health check that has not been answered yet.
 #[derive(Clone, Copy, Debug)]
 struct Check {
     nonce: u64,
@@ -18,19 +19,19 @@ struct Check {
 #[derive(Debug)]
 pub(crate) struct Health {
     last_heard: Time,
-    /// When the ping that is not answered yet was sent, or [`Time::NEVER`].
+    /// When the unanswered ping was sent, or [`Time::NEVER`].
     ping_sent: Time,
-    /// Once there is one to think of.
+    /// Present once a check was started or scheduled.
     checks: Option<Box<Checks>>,
 }
 
 #[derive(Debug)]
 struct Checks {
-    /// The last nonce used; each is larger than the one before.
+    /// The last nonce that was used; each is larger than the one before.
     nonce: u64,
     /// Oldest first.
     open: Vec<Check>,
-    /// When to begin the next periodic check.
+    /// When to start the next periodic check.
     next: Time,
 }
 
@@ -45,7 +46,7 @@ impl Health {
         Health { last_heard: now, ping_sent: Time::NEVER, checks: None }
     }
 
-    /// Bytes were received: the path is alive. Touches no timer.
+    /// Records received bytes: the path is alive. Touches no timer.
     pub(crate) fn heard(&mut self, now: Time) {
         self.last_heard = now;
         self.ping_sent = Time::NEVER;
@@ -55,7 +56,7 @@ impl Health {
         self.last_heard
     }
 
-    /// When a ping is due, or when the one under way has taken too long.
+    /// When a ping is due, or when the unanswered one times out.
     pub(crate) fn path_deadline(&self, interval: Duration, timeout: Duration) -> Time {
         if self.is_pinged() { self.ping_sent + timeout } else { self.last_heard + interval }
     }
@@ -68,7 +69,7 @@ impl Health {
         self.ping_sent = now;
     }
 
-    /// When the first check ends unanswered, or the next periodic one begins.
+    /// When the first check expires, or the next periodic one starts.
     pub(crate) fn check_deadline(&self) -> Time {
         let Some(checks) = &self.checks else { return Time::NEVER };
         checks.open.iter().map(|check| check.deadline).fold(checks.next, Time::min)
@@ -82,7 +83,7 @@ impl Health {
         self.checks.get_or_insert_default().next = at;
     }
 
-    /// Begins a check. Returns its nonce, at least `stamp` and larger than all before.
+    /// Starts a check. Returns its nonce, which is at least `stamp` and larger than all before.
     pub(crate) fn begin_check(&mut self, now: Time, timeout: Duration, stamp: u64) -> u64 {
         let checks = self.checks.get_or_insert_default();
         checks.nonce = stamp.max(checks.nonce + 1);
@@ -90,18 +91,18 @@ impl Health {
         checks.nonce
     }
 
-    /// Ends the check that was begun with `nonce`. Returns how long it took; `None` for a nonce that is unknown, answered
-    /// before, or whose check has expired.
+    /// Ends the check with this `nonce`. Returns its latency; `None` for a nonce that is unknown, already answered or
+    /// expired.
     ///
-    /// `heard_until`: what arrived before that has been read. An answer that is read after its deadline counts if it may have
-    /// arrived in time.
+    /// All bytes that arrived before `heard_until` have been read. An answer that is read after its deadline counts if
+    /// it may have arrived in time.
     pub(crate) fn answer(&mut self, now: Time, nonce: u64, heard_until: Time) -> Option<Duration> {
         let open = &mut self.checks.as_mut()?.open;
         let at = open.iter().position(|check| check.nonce == nonce && now.min(heard_until) <= check.deadline)?;
         Some(now - open.remove(at).sent)
     }
 
-    /// Ends the checks whose time is over. Returns how many.
+    /// Ends the checks whose deadline has passed. Returns their number.
     pub(crate) fn expire_checks(&mut self, now: Time) -> usize {
         let Some(checks) = &mut self.checks else { return 0 };
         let before = checks.open.len();
@@ -109,14 +110,14 @@ impl Health {
         before - checks.open.len()
     }
 
-    /// Ends the oldest checks so that at most `bound` are left. Returns how many.
+    /// Ends the oldest checks so that at most `bound` are left. Returns the number of ended checks.
     pub(crate) fn trim_checks(&mut self, bound: usize) -> usize {
         let excess = self.open_checks().saturating_sub(bound);
         self.checks.iter_mut().for_each(|checks| drop(checks.open.drain(..excess)));
         excess
     }
 
-    /// Ends all checks. Returns how many.
+    /// Ends all checks. Returns their number.
     pub(crate) fn end_checks(&mut self) -> usize {
         self.checks.take().map_or(0, |checks| checks.open.len())
     }

@@ -1,4 +1,4 @@
-//! What a test or an operator may look at. It changes nothing.
+//! Read-only views of the engine, for tests and operators.
 
 use super::Engine;
 use super::app::App;
@@ -6,22 +6,22 @@ use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 
 impl<A: App> Engine<A> {
-    /// Why a connection is ending. `None` while it is not, and once its socket has been dropped.
+    /// Returns the reason why a connection is closing. `None` before that, and once its socket has been dropped.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
         self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.close_reason)
     }
 
-    /// Bytes that wait to be written to `conn`.
+    /// Returns the number of bytes that wait to be written to `conn`.
     pub fn queued_bytes(&self, conn: ConnId) -> usize {
         self.core.queued_bytes(conn)
     }
 
-    /// Whether every lobby's members have been told who came and who left, as they must have been at a turn's end.
+    /// Whether all presence changes have been flushed, as is required at the end of a turn.
     pub(crate) fn is_presence_flushed(&self) -> bool {
         self.core.directory.is_presence_flushed()
     }
 
-    /// What still fits into the outbox of `conn`.
+    /// Free room in the outbox of `conn`, in bytes that count against `max_outbound_bytes`.
     pub(crate) fn room(&self, conn: ConnId) -> usize {
         let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);
         slot.map_or(0, |_| {
@@ -29,12 +29,12 @@ impl<A: App> Engine<A> {
         })
     }
 
-    /// Connections whose socket has not been dropped, and armed timers.
+    /// Number of connections whose socket has not been dropped, and number of armed timers.
     pub(crate) fn held(&self) -> (usize, usize) {
         (self.core.slots.len(), self.core.wheel.len())
     }
 
-    /// A lobby's epoch and `seq`, and who is in it in join order.
+    /// Epoch and `seq` of a lobby, and its members in join order.
     pub(crate) fn lobby_inside(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;

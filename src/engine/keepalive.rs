@@ -1,4 +1,4 @@
-//! What a connection's timer does: pings, health checks, and the end of what takes too long.
+//! The work of a connection's timer: pings, health checks and timeouts.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::wire::frame::Outgoing;
 use crate::wire::http::Refusal;
 
 impl Core {
-    /// A connection's timer has fired. What it waits for may have moved on since the timer was set.
+    /// Handles a connection's timer. The deadline may have moved since the timer was set.
     pub(super) fn timer(&mut self, key: usize) {
         let Some(slot) = self.slots.get(key) else { return };
         match (&slot.state, slot.close_reason) {
@@ -36,7 +36,7 @@ impl Core {
         self.rearm(key);
     }
 
-    /// Authorization took too long: the upgrade is granted so that a page can read why it is over.
+    /// Authorization took too long. The upgrade is accepted, so that a page can read the close reason.
     fn close_for_auth_timeout(&mut self, key: usize) {
         self.accept_held(key);
         self.begin_close(key, CloseReason::AuthTimeout);
@@ -45,16 +45,17 @@ impl Core {
     fn keep_alive(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if self.now >= slot.deadline {
-            let reason = if slot.retires { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
+            let reason = if slot.ends_at_max_lifetime { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
             return self.begin_close(key, reason);
         }
-        let late = slot.health.expire_checks(self.now);
-        self.report_unanswered(key, late);
+        let expired = slot.health.expire_checks(self.now);
+        self.report_unanswered(key, expired);
         let slot = &mut self.slots[key];
         if self.now >= slot.health.next_check()
             && let Some(interval) = self.config.health_interval
         {
-            // From the time it was due, so that checks do not drift; from now after a long pause.
+            // Counted from the time at which it was due, so that checks do not drift; after a long pause, counted from
+            // now.
             let next = slot.health.next_check() + interval;
             slot.health.schedule_check(if next > self.now { next } else { self.now + interval });
             self.begin_check(key, self.config.health_timeout);
@@ -74,16 +75,16 @@ impl Core {
         }
     }
 
-    /// So many of a member's health checks were not answered.
+    /// Reports `count` health checks of a member as unanswered.
     fn report_unanswered(&mut self, key: usize, count: usize) {
         self.counters.health_checks_failed += count as u64;
         for _ in 0..count {
-            let member = self.member(key).expect("only members are checked");
+            let member = self.member(key).expect("only members have health checks");
             self.app_events.push_back(AppEvent::Health(member, None));
         }
     }
 
-    /// Begins a health check of a member's page. Returns its nonce.
+    /// Starts a health check of a member's page. Returns its nonce.
     pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) -> u64 {
         let stamp = self.unix_micros() / 1000;
         let slot = &mut self.slots[key];
@@ -100,7 +101,7 @@ impl Core {
         nonce
     }
 
-    /// An RFC 6455 pong. Of an opaque application's members it answers health checks too.
+    /// Handles an RFC 6455 pong. With a raw protocol it answers health checks too.
     pub(super) fn ponged(&mut self, key: usize, payload: &[u8]) {
         if let Err(denied) = self.charge_control(key) {
             return self.rate_limited(key, None, denied);
@@ -113,8 +114,8 @@ impl Core {
     pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
         self.slots[key].seat()?;
         let slot = &mut self.slots[key];
-        // Sockets are read before timers are looked at, but for those that are named as unread.
-        let heard_until = if self.unread.is_waiting(slot.id) { Time::ZERO } else { self.looked_at };
+        // Sockets are read before timers expire, except for those that the driver listed as unread.
+        let heard_until = if self.unread.is_waiting(slot.id) { Time::ZERO } else { self.last_timeout };
         let latency = slot.health.answer(self.now, nonce, heard_until)?;
         let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
@@ -122,7 +123,7 @@ impl Core {
         Some(latency)
     }
 
-    /// The peer pinged, and gets its pong. Pongs count against the bound like everything else.
+    /// Handles a ping: queues its pong. Pongs count against the bound like all other output.
     pub(super) fn pinged(&mut self, key: usize, payload: &[u8]) {
         self.queue_unbounded(key, Outgoing::Pong(payload), Priority::Urgent);
         if let Err(denied) = self.charge_control(key) {

@@ -1,4 +1,5 @@
-//! The words of the conversation between the engine and an application: who is there, what was said, what became of it.
+//! Types that the engine and an application share: members and identities, requests and messages, and the result of a
+//! send.
 
 use smol_str::SmolStr;
 
@@ -9,29 +10,29 @@ use crate::lobby::{is_lobby_code, is_user_id, protocol};
 use crate::rate::Rate;
 use crate::wire::handshake::{Request, Subprotocols};
 
-/// What a member wants to say by means of the engine: see [`App::allows`](crate::App::allows).
+/// A request of a member that the engine relays to other members: see [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayRequest<'a> {
-    /// `data`, as JSON, to everybody else.
+    /// `data`, as JSON, to all other members of the lobby.
     Broadcast {
         /// JSON text.
         data: &'a str,
     },
     /// `data`, as JSON, to one user in the same lobby.
     Direct {
-        /// The receiver.
+        /// User id of the receiver.
         to: &'a str,
         /// JSON text.
         data: &'a str,
     },
 }
 
-/// Who speaks the JSON protocol.
+/// The protocol that the engine speaks with members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// The engine welcomes members, tells them who is there, answers the reserved types and says goodbye.
+    /// The engine sends `welcome`, presence and `goodbye`, and answers the reserved message types.
     Json,
-    /// The engine says nothing; every message is the application's.
+    /// The engine sends no messages of its own; every message is the application's.
     Raw,
 }
 
@@ -44,16 +45,16 @@ impl Protocol {
     }
 }
 
-/// Where a request leads.
+/// The destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// To the lobby of this code. A code that is not valid is refused with 4007.
+    /// The lobby with this code. An invalid code is refused with 4007.
     Lobby(String),
-    /// Nowhere: HTTP status 404.
+    /// No destination: HTTP status 404.
     NotFound,
 }
 
-/// Who a client is, and what that allows.
+/// The identity of a client and its restrictions.
 ///
 /// ```
 /// use lobbyd::{Identity, Rate};
@@ -63,33 +64,34 @@ pub enum Route {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// 1 to 128 bytes without control characters; anything else is refused with 4001.
+    /// User id: 1 to 128 bytes without control characters. Any other is refused with 4001.
     pub user: String,
-    /// How many messages the user may send, over all its connections. `None`: as the configuration says.
+    /// Message rate of the user over all its connections. `None`: the rate in the configuration.
     pub tier: Option<Rate>,
-    /// The one lobby it is good for. In any other it is refused with 4001 `unauthorized`. `None`: all.
+    /// The one lobby in which the identity is valid. In any other it is refused with 4001 `unauthorized`. `None`: all
+    /// lobbies.
     pub lobby: Option<String>,
-    /// When it ends, in milliseconds since the Unix epoch: then the connection is closed with 4001 `token_expired`.
+    /// Expiry time, in milliseconds since the Unix epoch. The connection is then closed with 4001 `token_expired`.
     pub expires: Option<u64>,
 }
 
 impl Identity {
-    /// A user without any restriction.
+    /// Creates an identity without restrictions.
     pub fn new(user: impl Into<String>) -> Identity {
         Identity { user: user.into(), tier: None, lobby: None, expires: None }
     }
 
-    /// The same, with a rate of its own.
+    /// Returns the identity with its own message rate.
     pub fn tier(self, tier: Rate) -> Identity {
         Identity { tier: Some(tier), ..self }
     }
 
-    /// The same, good for one lobby.
+    /// Returns the identity restricted to one lobby.
     pub fn only_in(self, lobby: impl Into<String>) -> Identity {
         Identity { lobby: Some(lobby.into()), ..self }
     }
 
-    /// The same, for a limited time.
+    /// Returns the identity with an expiry time, in milliseconds since the Unix epoch.
     pub fn expires_at_unix_millis(self, millis: u64) -> Identity {
         Identity { expires: Some(millis), ..self }
     }
@@ -98,24 +100,25 @@ impl Identity {
 /// The answer to [`App::authorize`](crate::App::authorize).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
-    /// Let in as this user.
+    /// The client is admitted as this user.
     Allow(Identity),
-    /// Refused; the client reads the reason's code.
+    /// The client is refused; it receives the code of this reason.
     Refuse(CloseReason),
-    /// Not decided: `Handle::authorized` will answer, or the connection ends with 4101 after `auth_timeout`.
+    /// Not decided yet: `Handle::authorized` gives the answer later, or the connection ends with 4101 after
+    /// `auth_timeout`.
     Pending {
-        /// Whom the client claims to be, if that is known: its seat is held for it meanwhile.
+        /// The user that the client claims to be, if known. A seat is reserved for this user meanwhile.
         user: Option<String>,
     },
 }
 
 impl Authorization {
-    /// Let in as `user`, without any restriction.
+    /// Admits the client as `user`, without restrictions.
     pub fn allow(user: impl Into<String>) -> Authorization {
         Authorization::Allow(Identity::new(user))
     }
 
-    /// The same, without names that break the rules: those let nobody in, and may be anything, even a token.
+    /// Returns the answer without invalid names. They admit no client, and may contain anything, even a token.
     pub(super) fn without_bad_names(self) -> Authorization {
         match self {
             Authorization::Allow(Identity { user, lobby, .. })
@@ -123,13 +126,15 @@ impl Authorization {
             {
                 Authorization::Refuse(CloseReason::Unauthorized)
             }
-            // Nobody can come in under that name, so no seat is held for it.
+            // An invalid user id is never admitted, so no seat is reserved for it.
             Authorization::Pending { user: Some(user) } if !is_user_id(&user) => Authorization::Pending { user: None },
             answer => answer,
         }
     }
 
-    /// For trying out: whoever has a token is let in under it as a name; without one, 4001 `unauthorized`.
+    /// Admits every client with a token, and uses the token as its user id. For trying out.
+    ///
+    /// A client without a token is refused with 4001 `unauthorized`.
     pub fn token_is_user(request: &Request<'_>) -> Authorization {
         match request.token() {
             Some(token) => Authorization::allow(token),
@@ -138,23 +143,23 @@ impl Authorization {
     }
 }
 
-/// What a member said.
+/// A message from a member.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Message<'a> {
     /// A text message, with [`Protocol::Raw`].
     Text(&'a str),
-    /// A JSON object whose `type` is not one of the protocol's, with [`Protocol::Json`].
+    /// A JSON object whose `type` is not defined by the protocol, with [`Protocol::Json`].
     Json {
-        /// Its `type`.
+        /// Value of its `type`.
         kind: &'a str,
-        /// The whole object, as the member wrote it.
+        /// The whole object, as the member sent it.
         text: &'a str,
     },
     /// A binary message.
     Binary(&'a [u8]),
 }
 
-/// Somebody who holds a seat.
+/// A connection that has a seat in a lobby.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub(super) conn: ConnId,
@@ -166,7 +171,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// The connection that is in the seat.
+    /// The connection in the seat.
     pub fn conn(&self) -> ConnId {
         self.conn
     }
@@ -181,47 +186,48 @@ impl Member {
         &self.lobby
     }
 
-    /// The seat's name: the `conn` field of the protocol.
+    /// The seat's id: the `conn` field of the protocol.
     pub fn seat(&self) -> SeatId {
         self.seat
     }
 }
 
-/// Who does not get a broadcast.
+/// Members that do not receive a broadcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclude<'a> {
-    /// Everybody gets it.
+    /// No member is excluded.
     None,
-    /// Not this connection.
+    /// This connection.
     Conn(ConnId),
-    /// Not this user, on any of its connections.
+    /// This user, on all of its connections.
     User(&'a str),
-    /// None of these users.
+    /// These users, on all of their connections.
     Users(&'a [&'a str]),
 }
 
-/// How full a member's queue is: see [`App::on_pressure`](crate::App::on_pressure).
+/// A change in the bytes queued for a member: see [`App::on_pressure`](crate::App::on_pressure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
-    /// Above the high mark.
+    /// Above the high-water mark.
     High {
         /// Bytes that wait to be written.
         queued_bytes: usize,
     },
-    /// At the low mark again.
+    /// At the low-water mark again.
     Low {
         /// Bytes that wait to be written.
         queued_bytes: usize,
     },
 }
 
-/// What became of a frame.
+/// The result of sending a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Receivers for whom it was queued.
+    /// Number of receivers for which the frame was queued.
     pub queued: usize,
-    /// Receivers who were closed with 4102 instead, because too much was queued for them already.
+    /// Number of receivers that did not get the frame because their queue was full. They were closed with 4102, except
+    /// for a latest-wins frame.
     pub dropped: usize,
-    /// Members who were left out on purpose.
+    /// Number of members that the caller excluded.
     pub excluded: usize,
 }

@@ -1,8 +1,9 @@
-//! The deterministic state machine: bytes and time go in; bytes and "drop this socket" come out.
+//! The engine: a deterministic state machine. Received bytes and time go in; bytes to send and sockets to drop come
+//! out.
 //!
-//! It opens no socket, reads no clock, spawns nothing and locks nothing. A driver turns its crank: it calls any number
-//! of `handle_*` methods for what happened, and then drains every `poll_*` method before it sleeps: `poll_writable` first,
-//! because what is written may end connections, and then `poll_closed`.
+//! It opens no socket, reads no clock, spawns no thread and takes no lock. A driver reports events with `handle_*`
+//! methods, as many as it likes. Before it sleeps, it calls every `poll_*` method until nothing is left: first
+//! `poll_writable`, because a write may close a connection, and then `poll_closed`.
 
 pub(crate) mod app;
 mod commands;
@@ -54,16 +55,16 @@ use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
 use crate::wire::websocket::Limits;
 
-/// What an engine starts from besides its configuration. The same start and the same inputs give the same outputs.
+/// The initial state of an engine besides its configuration. The same start and the same inputs give the same outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
     pub unix_micros: u64,
-    /// Where all randomness comes from.
+    /// The seed of the random generator.
     pub seed: u64,
 }
 
-/// Every socket there may be is in use, or every [`ConnId`] was given. The driver drops the new socket.
+/// The error of [`Engine::handle_accept`]: every socket that the limits allow is in use, or no [`ConnId`] is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -75,23 +76,24 @@ impl fmt::Display for Full {
 
 impl std::error::Error for Full {}
 
-/// What [`Engine::handle_bytes_up_to`] made of the bytes it was given.
+/// The result of [`Engine::handle_bytes_up_to`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Consumed {
-    /// So many of them, from the front, were acted on.
+    /// Number of bytes consumed from the front of the input.
     pub bytes: usize,
-    /// What that cost, roughly, in bytes: the length of each message, once for itself and once for each frame that it brought
-    /// about, and 256 for each of them.
+    /// Estimated cost of processing them, in bytes. Each received frame costs the length of its message plus 256, and
+    /// the same again for each frame that it causes to be queued.
     pub work: usize,
 }
 
-/// What a frame costs beside its bytes: finding it, and its part of a system call, take the time of copying so many.
+/// Cost of a frame besides its bytes. Locating the frame, and its part of a system call, take about as long as copying
+/// this many bytes.
 const FRAME_WORK: usize = 256;
 
-/// A whole lobby server without I/O, and the application in it.
+/// A complete lobby server without I/O, including its application.
 ///
-/// Methods come in four kinds: getters; `handle_*`, what happened; commands, given by the application through
-/// [`Context`]; and `poll_*`, what the driver must do now.
+/// Its methods come in four kinds: getters; `handle_*` methods, which report an event; commands, which the application
+/// gives through [`Context`]; and `poll_*` methods, which return the next task of the driver.
 ///
 /// ```
 /// use lobbyd::apps::Echo;
@@ -114,38 +116,41 @@ pub struct Engine<A> {
 }
 
 impl<A: App> Engine<A> {
-    /// An engine without connections, at [`Time::ZERO`].
+    /// Creates an engine without connections, at [`Time::ZERO`].
     ///
     /// `config` should have passed [`Config::check`].
     pub fn new(config: Config, start: Start, app: A) -> Engine<A> {
         Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
 
-    /// The application.
+    /// Returns the application.
     pub fn app(&self) -> &A {
         &self.app
     }
 
-    /// The application, to look at and to change between turns. What is to reach members goes through [`Engine::act`].
+    /// Returns the application, to inspect or change it between turns. To send to members, use [`Engine::act`].
     ///
-    /// Whoever replays the session cannot know what was changed: a journal stops being replayable here, and so it does
-    /// with [`Engine::act`]. What is to be recorded comes as data, through [`Engine::handle_command`].
+    /// A journal cannot record such a change. After a call of this method or of [`Engine::act`] the session cannot be
+    /// replayed. A change that must be recorded is passed as data, through [`Engine::handle_command`].
     pub fn app_mut(&mut self) -> &mut A {
         self.enter(self.core.now(), &Input::Owner);
         &mut self.app
     }
 
-    /// The application, for whoever only watches it.
+    /// Returns the application to a caller that only observes it. The call is not recorded.
     pub(crate) fn observed_app(&mut self) -> &mut A {
         &mut self.app
     }
 
-    /// The configuration in force.
+    /// Returns the configuration in use.
     pub fn config(&self) -> &Config {
         &self.core.config
     }
 
-    /// Lets the application's owner act between turns, as the application does in a callback.
+    /// Runs a closure that acts on the application and the engine between turns, as the application does in a
+    /// callback.
+    ///
+    /// A journal cannot record the closure: see [`Engine::app_mut`].
     pub fn act<R>(&mut self, now: Time, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
         self.enter(now, &Input::Owner);
         let result = act(&mut self.app, &mut Context { core: &mut self.core });
@@ -153,9 +158,9 @@ impl<A: App> Engine<A> {
         result
     }
 
-    // ---- what happened ----
+    // ---- events ----
 
-    /// A socket was accepted.
+    /// Reports an accepted socket. Returns the id of the new connection.
     ///
     /// # Errors
     ///
@@ -165,25 +170,26 @@ impl<A: App> Engine<A> {
         self.core.accept(peer)
     }
 
-    /// Bytes were received.
+    /// Reports received bytes, and processes all of them.
     pub fn handle_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8]) {
         self.handle_bytes_up_to(now, conn, bytes, usize::MAX);
     }
 
-    /// Bytes were received while others wait too: as [`handle_bytes`](Self::handle_bytes), but it stops after the frame with
-    /// which the [work](Consumed::work) comes to `max_work`. At least one frame is taken.
+    /// Reports received bytes like [`handle_bytes`](Self::handle_bytes), but limits the [work](Consumed::work) of this
+    /// call.
     ///
-    /// What is not taken the driver hands in again, before what was received after it, when the others have had their turn.
-    /// It is counted and charged once.
+    /// Processing stops after the frame with which the work reaches `max_work`, so at least one frame is consumed. A
+    /// driver uses this when other connections have input too. It passes the unconsumed bytes again when the other
+    /// connections have had their turn, before any later bytes. They are counted and charged once.
     pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         self.enter_bytes(now, conn, bytes, max_work);
         let now = self.core.now();
-        // Also a connection that was given up earlier in the turn: received is received.
+        // A connection that was closed earlier in the turn is included: its received bytes are counted too.
         let Some(slot) = self.core.slots.get_mut(conn.index()).filter(|slot| slot.id == conn) else {
             return Consumed { bytes: bytes.len(), work: bytes.len() };
         };
-        let untaken = std::mem::take(&mut slot.untaken) as usize;
-        let new_bytes = bytes.len().saturating_sub(untaken);
+        let unconsumed = std::mem::take(&mut slot.unconsumed) as usize;
+        let new_bytes = bytes.len().saturating_sub(unconsumed);
         let is_closed = slot.is_closed();
         self.core.counters.bytes_in += new_bytes as u64;
         if is_closed {
@@ -192,24 +198,25 @@ impl<A: App> Engine<A> {
         if new_bytes > 0 {
             let slot = &mut self.core.slots[conn.index()];
             slot.health.heard(now);
-            if slot.close_reason.is_some() && self.core.has_lingered(conn.index(), new_bytes) {
+            if slot.close_reason.is_some() && self.core.count_lingering(conn.index(), new_bytes) {
                 return Consumed { bytes: bytes.len(), work: bytes.len() };
             }
             self.core.charge_bytes(conn.index(), new_bytes);
-            // That may have ended it, and then nothing more is read from it.
+            // The charge may have closed the connection, so the events are dispatched before the input is parsed.
             self.dispatch_events();
         }
-        let taken = self.feed(conn, bytes, max_work);
+        let consumed = self.process_bytes(conn, bytes, max_work);
         if let Some(slot) = self.core.slot(conn) {
-            slot.untaken = u32::try_from(untaken.max(bytes.len()) - taken.bytes).unwrap_or(u32::MAX);
+            slot.unconsumed = u32::try_from(unconsumed.max(bytes.len()) - consumed.bytes).unwrap_or(u32::MAX);
         }
-        taken
+        consumed
     }
 
-    /// The peer will send nothing more: reading gave the end of the stream, or an error.
+    /// Reports that the peer sends nothing more: a read returned the end of the stream, or an error.
     ///
-    /// Its seat is free at once. What is queued for it is still written, because a peer may close only its own direction and
-    /// wait for the answer to what it sent before. If the socket is broken, writing fails and the connection ends with that.
+    /// The connection leaves its seat at once. Queued output is still written, because a peer may close only its own
+    /// direction and wait for the answer to its last message. If the socket is broken, the next write fails and closes
+    /// the connection.
     pub fn handle_hangup(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Hangup(conn));
         self.drain_inbox(conn);
@@ -219,11 +226,13 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Names all connections that may have received bytes which have not been read yet. Holds until the next call.
+    /// Lists all connections that may have received bytes which the driver has not read yet. Valid until the next
+    /// call.
     ///
-    /// Their due timers wait, because an unread answer may be what they wait for: at most for
-    /// [`max_deferred_turns`](Config::max_deferred_turns) turns. A token's end and `max_lifetime` do not wait. A driver
-    /// calls this before [`handle_timeout`](Self::handle_timeout) when [`has_due_timers`](Self::has_due_timers) says so.
+    /// Due timers of these connections are deferred, because an unread message may be the answer that a timer waits
+    /// for. They are deferred for at most [`max_deferred_turns`](Config::max_deferred_turns) turns; the expiry of a
+    /// token and `max_lifetime` are not deferred. A driver calls this before [`handle_timeout`](Self::handle_timeout)
+    /// when [`has_due_timers`](Self::has_due_timers) returns true.
     pub fn handle_unread(&mut self, now: Time, conns: &[ConnId]) {
         if conns.is_empty() && self.core.unread.is_empty() {
             return;
@@ -232,29 +241,32 @@ impl<A: App> Engine<A> {
         self.core.unread.set(conns);
     }
 
-    /// The wall clock shows `unix_micros`, in microseconds since the Unix epoch, which is not what it should show by the
-    /// engine's time: it was set, it drifts, or the machine was suspended. From now on `server_time` and the ends of tokens
-    /// follow it; timeouts do not.
+    /// Reports that the wall clock shows `unix_micros`, in microseconds since the Unix epoch, and differs from the
+    /// engine's time.
+    ///
+    /// The clock was set, it drifts, or the machine was suspended. From now on `server_time` and the expiry of tokens
+    /// follow the new value; timeouts do not.
     pub fn handle_wall_time(&mut self, now: Time, unix_micros: u64) {
-        // What no clock shows must not overflow a sum.
+        // No real clock shows such a value; the bound keeps sums from overflowing.
         let unix_micros = unix_micros.min(1 << 62);
         self.enter(now, &Input::WallTime(unix_micros));
         self.core.set_wall_time(unix_micros);
     }
 
-    /// A socket that was [`Blocked`](Flow::Blocked) takes bytes again.
+    /// Reports that a socket that was [`Blocked`](Flow::Blocked) accepts bytes again.
     pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Writable(conn));
         self.core.writable(conn);
     }
 
-    /// Time has passed; [`poll_timeout`](Self::poll_timeout) says when to call this. Timers expire, then ticks run.
+    /// Advances the time: expires timers, then runs due ticks. [`poll_timeout`](Self::poll_timeout) returns when to
+    /// call this.
     ///
-    /// What is said in a tick may be more than queues hold: when [`wants_flush`](Self::wants_flush) says so, the rest of the
-    /// tick follows with the next call, which is due once everybody has been written to.
+    /// A tick may send more than the queues hold. If [`wants_flush`](Self::wants_flush) returns true afterwards, the
+    /// rest of the tick runs in the next call, which is due after all connections with output have been written to.
     pub fn handle_timeout(&mut self, now: Time) {
         self.enter(now, &Input::Timeout);
-        self.core.looked_at = self.core.now();
+        self.core.last_timeout = self.core.now();
         for key in self.core.expire() {
             self.core.timer(key);
             self.dispatch_events();
@@ -266,8 +278,9 @@ impl<A: App> Engine<A> {
         self.run_ticks();
     }
 
-    /// The answer to an authorization that was [`Pending`](Authorization::Pending). Too late, or for a connection that
-    /// waits for none, it means nothing.
+    /// Reports the answer to an authorization that was [`Pending`](Authorization::Pending).
+    ///
+    /// An answer that is still `Pending`, comes too late, or is for a connection that waits for none, is ignored.
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
         let answer = answer.without_bad_names();
         self.enter(now, &Input::Authorized(conn, &answer));
@@ -275,15 +288,15 @@ impl<A: App> Engine<A> {
         else {
             return;
         };
-        // Still pending is no answer.
         if matches!(answer, Authorization::Pending { .. }) {
             return;
         }
-        let ConnState::Pending(waiting) = &mut slot.state else { return };
-        let PendingAuth { code, reservation } = *waiting.take().expect("a held request waits for its authorization");
+        let ConnState::Pending(pending) = &mut slot.state else { return };
+        let PendingAuth { code, reservation } =
+            *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.index();
         let early = self.core.accept_held(key);
-        let outcome = match self.core.judge(answer, &code) {
+        let outcome = match self.core.check_authorization(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
@@ -297,33 +310,35 @@ impl<A: App> Engine<A> {
             Err(reason) => self.core.begin_close(key, reason),
         }
         self.dispatch_events();
-        self.feed(conn, &early, usize::MAX);
+        self.process_bytes(conn, &early, usize::MAX);
     }
 
-    /// A connection was closed for want of a descriptor before it could be accepted.
+    /// Reports that a connection was closed before it could be accepted, because no file descriptor was free.
     pub(crate) fn note_shed(&mut self) {
         self.enter(self.core.now(), &Input::Shed);
         self.core.counters.shed += 1;
     }
 
-    /// A command from outside, for [`App::on_command`].
+    /// Passes a command from outside to [`App::on_command`].
     pub fn handle_command(&mut self, now: Time, command: &[u8]) {
         self.enter(now, &Input::Command(command));
         self.app.on_command(&mut Context { core: &mut self.core }, command);
         self.dispatch_events();
     }
 
-    /// What the application was started with has been read again, for [`App::on_reload`].
+    /// Passes the application's reloaded start data to [`App::on_reload`].
     pub fn handle_reload(&mut self, now: Time, contents: &[u8]) {
         self.enter(now, &Input::Reload(contents));
         self.app.on_reload(&mut Context { core: &mut self.core }, contents);
         self.dispatch_events();
     }
 
-    /// Say goodbye to everybody and let nobody in; [`is_drained`](Self::is_drained) tells when it is over.
+    /// Starts a drain: admits no new members and closes all existing ones. [`is_drained`](Self::is_drained) tells when
+    /// it is over.
     ///
-    /// The application hears of it first and may still speak to everybody. Members are told in batches of `drain_batch`,
-    /// oldest first, and what is queued is flushed, however slowly they read, until `drain_deadline` cuts off the rest.
+    /// [`App::on_drain`] is called first and may still send to all members. Members are closed in batches of
+    /// `drain_batch`, oldest first. Their queued output is flushed, however slowly they read, until `drain_deadline`;
+    /// the connections that are left then are cut off.
     pub fn handle_drain(&mut self, now: Time) {
         self.enter(now, &Input::Drain);
         self.drain();
@@ -333,14 +348,16 @@ impl<A: App> Engine<A> {
         if let Some(deadline) = self.core.begin_drain() {
             self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
             self.dispatch_events();
-            // Nobody hears from a member that is gone: what waits for the next tick is said before the goodbyes.
+            // The messages of a member that has left are not relayed. So messages that wait for the next tick are
+            // delivered before the members are closed.
             self.core.members_by_age().into_iter().for_each(|conn| self.drain_inbox(conn));
             self.core.close_all_members();
             self.dispatch_events();
         }
     }
 
-    /// Cuts off whatever is left, without another word: the second request to stop, or the end of patience.
+    /// Cuts off all remaining connections, without a close frame: for a second request to stop, or when a drain takes
+    /// too long.
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
@@ -348,21 +365,22 @@ impl<A: App> Engine<A> {
         self.dispatch_events();
     }
 
-    // ---- what the driver must do ----
+    // ---- the driver's tasks ----
 
-    /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections. Before that a driver
-    /// looks once more which sockets have input, and passes those it does not read now to
+    /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections.
+    ///
+    /// If so, the driver first checks again which sockets have input, and passes those that it does not read now to
     /// [`handle_unread`](Self::handle_unread).
     pub fn has_due_timers(&self, now: Time) -> bool {
         self.core.next_timer().is_some_and(|at| at <= now)
     }
 
-    /// When to call [`handle_timeout`](Self::handle_timeout) next; `None` when nothing waits for time to pass.
+    /// Returns when to call [`handle_timeout`](Self::handle_timeout) next; `None` when nothing waits for time to pass.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.core.poll_timeout()
     }
 
-    /// The next connection with something to write, for [`write_to`](Self::write_to).
+    /// Returns the next connection with output to write, for [`write_to`](Self::write_to).
     pub fn poll_writable(&mut self) -> Option<ConnId> {
         self.core.record_flush();
         self.flush_presence_and_events();
@@ -373,12 +391,12 @@ impl<A: App> Engine<A> {
         next
     }
 
-    /// Writes what is queued for `conn` to its socket.
+    /// Writes the queued output of `conn` to its socket.
     ///
     /// # Errors
     ///
-    /// Those of the socket. The connection has ended then, and [`poll_closed`](Self::poll_closed) will name it. And those
-    /// of the record, when nothing may go out unrecorded; then nothing has.
+    /// - An error of the socket. The connection has ended, and [`poll_closed`](Self::poll_closed) will return it.
+    /// - An error of the recorder, when no output may be sent unrecorded. Nothing has been written then.
     pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         if self.core.slot(conn).is_none() {
             return Ok(Flow::Drained);
@@ -390,7 +408,7 @@ impl<A: App> Engine<A> {
             self.core.write_to(conn.index(), socket)
         };
         if let Err(error) = &result {
-            debug!("conn={conn} cannot be written to: {error}");
+            debug!("conn={conn} write failed: {error}");
             self.drain_inbox(conn);
             if self.core.slot(conn).is_some() {
                 self.core.abort(conn.index(), CloseReason::WriteFailed);
@@ -400,47 +418,50 @@ impl<A: App> Engine<A> {
         result
     }
 
-    /// The next connection whose socket must be dropped. Its id means nothing from now on.
+    /// Returns the next connection whose socket must be dropped. Its id is invalid from now on.
     ///
-    /// To be asked when [`poll_writable`](Self::poll_writable) has said `None`, until it says so too: writing may be what ends
-    /// a connection, and a session that is recorded is replayed in this order.
+    /// Call this after [`poll_writable`](Self::poll_writable) has returned `None`, until it returns `None` too: a
+    /// write may close a connection, and a recorded session is replayed in this order.
     pub fn poll_closed(&mut self) -> Option<ConnId> {
         self.core.poll_closed()
     }
 
     // ---- getters ----
 
-    /// Whether so much is queued for somebody who could be written to that the driver should write before it reads on.
+    /// Whether so much output is queued for writable connections that the driver should write before it reads on.
     pub fn wants_flush(&self) -> bool {
         self.core.wants_flush
     }
 
-    /// How long nobody would notice if nothing were read: with `flush` at the tick a part of its period.
+    /// Returns the longest delay before the next read that keeps ticks on time; `None` for no delay.
+    ///
+    /// Only while output is corked until the tick: an eighth of the tick's period, at most 4 ms, if that is at least 1
+    /// ms.
     pub fn max_read_delay(&self) -> Option<Duration> {
         self.core.max_read_delay()
     }
 
-    /// Counters and the present state.
+    /// Returns the counters and the current state.
     pub fn stats(&self) -> Stats {
         self.core.stats()
     }
 
-    /// Whether everybody has gone after [`handle_drain`](Self::handle_drain).
+    /// Whether all connections that [`handle_drain`](Self::handle_drain) waits for are closed.
     pub fn is_drained(&self) -> bool {
         self.core.is_drained()
     }
 
-    /// Whether the server is saying goodbye to everybody, or has.
+    /// Whether a drain has started. It stays true when the drain is over.
     pub fn is_draining(&self) -> bool {
         self.core.is_draining()
     }
 
-    /// What has come so far of [`handle_drain`](Self::handle_drain); `None` before it.
+    /// Returns the totals of the drain so far; `None` before [`handle_drain`](Self::handle_drain).
     pub fn drain_totals(&self) -> Option<DrainTotals> {
         self.core.drain_totals()
     }
 
-    /// Asserts every invariant of every owner of a fact. For tests: it walks over everything.
+    /// Asserts all invariants of the engine and its parts. For tests: it visits every connection, lobby and timer.
     ///
     /// # Panics
     ///
@@ -449,16 +470,16 @@ impl<A: App> Engine<A> {
         self.core.check();
     }
 
-    // ---- inside ----
+    // ---- internals ----
 
-    /// Takes received bytes apart and acts on each event, until that is `max_work`.
-    fn feed(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+    /// Parses received bytes and acts on each event, until the work reaches `max_work`.
+    fn process_bytes(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         let mut input = bytes;
         let mut work = 0;
         let config = &self.core.config;
         let max_header_bytes = config.max_header_bytes.0;
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
-        // Taken out, because messages lie in it while the core acts on them.
+        // Moved out of the core, because events borrow from it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.scratch);
         while !input.is_empty()
             && let Some(slot) = self.core.slot(conn)
@@ -483,7 +504,8 @@ impl<A: App> Engine<A> {
                 }
                 WireEvent::Ping(payload) => self.core.pinged(key, payload),
                 WireEvent::Pong(payload) => self.core.ponged(key, payload),
-                // It may hear nothing after the answer to its close frame, so what it said comes first.
+                // No frame may follow the answer to the peer's close frame, so the peer's queued messages are served
+                // first.
                 WireEvent::Close(answer) => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
@@ -498,16 +520,16 @@ impl<A: App> Engine<A> {
                 }
             }
             self.dispatch_events();
-            let brought_about = (self.core.counters.frames_out - frames_out) as usize;
-            work = (1 + brought_about).saturating_mul(FRAME_WORK + length).saturating_add(work);
+            let frames_queued = (self.core.counters.frames_out - frames_out) as usize;
+            work = (1 + frames_queued).saturating_mul(FRAME_WORK + length).saturating_add(work);
             if work >= max_work {
                 break;
             }
         }
         self.core.scratch = scratch;
-        // Of a connection that has been given up, or is understood no more, the rest is nobody's.
-        let left = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
-        Consumed { bytes: bytes.len() - left, work }
+        // The rest of the input is discarded if the connection is closed or parses nothing more.
+        let unconsumed = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
+        Consumed { bytes: bytes.len() - unconsumed, work }
     }
 
     fn on_head(&mut self, conn: ConnId, head: &[u8]) {
@@ -533,7 +555,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Decides about a request that is well-formed. There is none in a replay, where the answers are known.
+    /// Decides about a well-formed request. In a replay `request` is `None`, and the recorded decisions are used.
     fn decide(
         &mut self,
         key: usize,
@@ -541,14 +563,14 @@ impl<A: App> Engine<A> {
         facts: Facts,
         decisions: &mut Decisions,
     ) -> Result<(), Refusal> {
-        if let Some(health) = self.core.health_answer(&facts) {
-            return Err(health);
+        if let Some(response) = self.core.health_response(&facts) {
+            return Err(response);
         }
         if self.core.is_draining() {
             return Err(shutting_down());
         }
         let within_limit = self.core.charge_attempt(key, facts.address)?;
-        // Only what is recorded may be missing. Then the replay ends here.
+        // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
             Destination::Nowhere => {
@@ -558,7 +580,7 @@ impl<A: App> Engine<A> {
             Destination::BadCode => Err(CloseReason::BadLobbyCode),
         };
         let upgrade = facts.upgrade?;
-        // From here on a page can read why it may not come in.
+        // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let code = match within_limit.and(origin).and(code) {
             Ok(code) => code,
@@ -566,7 +588,7 @@ impl<A: App> Engine<A> {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
                 }
-                self.core.refuse(key, &upgrade, reason);
+                self.core.accept_and_close(key, &upgrade, reason);
                 return Ok(());
             }
         };
@@ -576,8 +598,8 @@ impl<A: App> Engine<A> {
                 self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
             }
             Some(answer) => {
-                let identity = self.core.judge(answer, &code);
-                self.core.grant(key, &upgrade, &code, identity);
+                let identity = self.core.check_authorization(answer, &code);
+                self.core.accept_and_seat(key, &upgrade, &code, identity);
             }
         }
         Ok(())
@@ -597,19 +619,19 @@ impl<A: App> Engine<A> {
     fn on_app_message(&mut self, key: usize, message: Message<'_>) {
         let Some(member) = self.core.member(key) else { return };
         self.core.counters.messages_in += 1;
-        let kept = || match message {
+        let queued = || match message {
             Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),
             Message::Binary(bytes) => QueuedMessage::Binary(bytes.into()),
         };
-        if self.core.admit_message(key, None, kept) {
-            // Only a JSON message can be answered with an error.
+        if self.core.admit_message(key, None, queued) {
+            // Only a JSON message can be answered with an error, so a rejection is dropped here.
             let _ = self.deliver(&member, message);
         }
     }
 
-    /// Tells lobbies and the application of all that has changed.
+    /// Flushes presence and dispatches events until nothing is left to do.
     fn flush_presence_and_events(&mut self) {
-        // What the application says to what it is told may change lobbies again.
+        // A callback may send, and so change lobbies again.
         while !self.core.unflushed_lobbies.is_empty() || !self.core.app_events.is_empty() {
             self.core.flush_all_presence();
             self.dispatch_events();
@@ -618,16 +640,16 @@ impl<A: App> Engine<A> {
 
     // ---- ticks ----
 
-    /// Runs what is due: for each tick what has been said since the last, and then the tick itself.
+    /// Runs the due ticks. Before each tick it delivers the messages that were received since the previous one.
     fn run_ticks(&mut self) {
         let mut has_ticked = false;
         loop {
             if self.core.wants_flush {
                 return;
             }
-            if let Some((conn, said)) = self.core.inboxes.take_due() {
-                let member = self.core.member(conn.index()).expect("an inbox is a member's");
-                self.serve_queued(&member, &said);
+            if let Some((conn, message)) = self.core.inboxes.take_due() {
+                let member = self.core.member(conn.index()).expect("only members have an inbox");
+                self.serve_queued(&member, &message);
             } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
                 self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
                 has_ticked = true;
@@ -636,43 +658,43 @@ impl<A: App> Engine<A> {
             }
             self.dispatch_events();
         }
-        // Told before it is written: who came and who left belongs to the tick.
+        // Presence is flushed before output is uncorked: joins and leaves belong to this tick.
         if has_ticked {
             self.flush_presence_and_events();
             self.core.uncork_all();
         }
     }
 
-    /// Hands over what a member has said and nobody has heard, while it is still there.
+    /// Delivers the queued messages of a member, as long as it has its seat.
     fn drain_inbox(&mut self, conn: ConnId) {
         while self.core.slot(conn).is_some_and(|slot| slot.seat().is_some())
-            && let Some(said) = self.core.inboxes.take_of(conn)
+            && let Some(message) = self.core.inboxes.take_of(conn)
         {
-            let member = self.core.member(conn.index()).expect("it holds a seat");
-            self.serve_queued(&member, &said);
+            let member = self.core.member(conn.index()).expect("the connection has a seat");
+            self.serve_queued(&member, &message);
             self.dispatch_events();
         }
     }
 
-    /// Serves what was kept. Its sender may have left its seat.
-    fn serve_queued(&mut self, from: &Member, said: &QueuedMessage) {
-        match (A::PROTOCOL, said) {
+    /// Serves a queued message. Its sender may have left its seat.
+    fn serve_queued(&mut self, from: &Member, message: &QueuedMessage) {
+        match (A::PROTOCOL, message) {
             (Protocol::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
             (Protocol::Raw, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
             (_, QueuedMessage::Binary(bytes)) => drop(self.deliver(from, Message::Binary(bytes))),
         }
     }
 
-    /// Gives a message to the application. Returns how it refused it, if it did.
+    /// Passes a message to the application. Returns the rejection if the application rejected the message.
     fn deliver(&mut self, from: &Member, message: Message<'_>) -> Option<(Reject, Cow<'static, str>)> {
         let Engine { app, core } = self;
-        // What was refused in another callback was no message.
+        // A rejection from another callback is discarded: it does not belong to this message.
         core.take_rejection();
         app.on_message(&mut Context { core }, from, message);
         core.take_rejection()
     }
 
-    /// Tells the application what has happened, until it has nothing to answer to it.
+    /// Dispatches events to the application, including those that its callbacks cause, until none is left.
     #[inline]
     fn dispatch_events(&mut self) {
         if !self.core.app_events.is_empty() {
@@ -686,13 +708,13 @@ impl<A: App> Engine<A> {
             let cx = &mut Context { core };
             match event {
                 AppEvent::Undelivered(member) => {
-                    while let Some(said) = self.core.inboxes.take_of(member.conn) {
-                        self.serve_queued(&member, &said);
+                    while let Some(message) = self.core.inboxes.take_of(member.conn) {
+                        self.serve_queued(&member, &message);
                     }
                 }
                 AppEvent::Joined(member) => app.on_join(cx, &member),
                 AppEvent::Rejoined(member) => app.on_rejoin(cx, &member),
-                AppEvent::Left(member, why) => app.on_leave(cx, &member, why),
+                AppEvent::Left(member, reason) => app.on_leave(cx, &member, reason),
                 AppEvent::Health(member, latency) => app.on_health(cx, &member, latency),
                 AppEvent::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),
             }
@@ -701,7 +723,7 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
-    /// What is decided about a request before the application is asked.
+    /// The facts about a request that are known before the application is asked.
     pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, Refusal>) -> Facts {
         Facts {
             probe: request.probe(),
@@ -711,10 +733,12 @@ impl Core {
         }
     }
 
-    /// The answer to a health check on the port of the members. An upgrade for the same path is the application's.
+    /// The response to a health check on the members' port. An upgrade request for the same path goes to the
+    /// application.
     ///
-    /// Ready means that new members are taken; a full server is ready too, since it says itself why it takes none.
-    fn health_answer(&self, facts: &Facts) -> Option<Refusal> {
+    /// Ready means that new members are admitted. A full server is ready too, because it refuses members with a close
+    /// reason of its own.
+    fn health_response(&self, facts: &Facts) -> Option<Refusal> {
         match facts.probe? {
             _ if facts.upgrade.is_ok() => None,
             Probe::Live => Some(Refusal::new(200, "live")),
@@ -723,10 +747,10 @@ impl Core {
         }
     }
 
-    /// Grants the upgrade, and then the seat or the reason why there is none: a browser cannot read the status of a
-    /// refused upgrade.
-    fn grant(&mut self, key: usize, upgrade: &Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
-        // The application may have ended the connection while it was asked.
+    /// Accepts the upgrade, then seats the connection or closes it with the reason. A browser cannot read the status
+    /// of a refused upgrade.
+    fn accept_and_seat(&mut self, key: usize, upgrade: &Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
+        // The application may have closed the connection while it was asked.
         if self.slots[key].close_reason.is_some() {
             return;
         }
@@ -738,8 +762,8 @@ impl Core {
         }
     }
 
-    /// Grants the upgrade, and says why there is no seat.
-    fn refuse(&mut self, key: usize, upgrade: &Upgrade, reason: CloseReason) {
+    /// Accepts the upgrade and closes the connection with the reason.
+    fn accept_and_close(&mut self, key: usize, upgrade: &Upgrade, reason: CloseReason) {
         if self.slots[key].close_reason.is_none() {
             self.accept_upgrade(key, upgrade);
             self.begin_close(key, reason);
@@ -752,18 +776,18 @@ impl Core {
         slot.wire.accept(upgrade, &mut self.outboxes);
     }
 
-    /// Grants an upgrade that was held. Returns what the client sent meanwhile.
+    /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
     pub(super) fn accept_held(&mut self, key: usize) -> Vec<u8> {
         let slot = &mut self.slots[key];
         slot.wire.held_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
         slot.wire.accept_held(&mut self.outboxes)
     }
 
-    /// What the application's answer comes to in the lobby `code`.
-    fn judge(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+    /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
+    fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
-            // An id that breaks the rules is no id, and an identity for another lobby is none here. A journal may hold either.
+            // An invalid user id and an identity for another lobby are refused. A journal may contain either.
             Authorization::Allow(identity)
                 if !is_user_id(&identity.user) || identity.lobby.as_deref().is_some_and(|lobby| lobby != code) =>
             {
@@ -773,7 +797,7 @@ impl Core {
                 Err(CloseReason::TokenExpired)
             }
             Authorization::Allow(identity) => Ok(identity),
-            Authorization::Pending { .. } => unreachable!("whoever waits is not judged"),
+            Authorization::Pending { .. } => unreachable!("a pending answer is never checked"),
         }
     }
 
@@ -781,7 +805,7 @@ impl Core {
         if self.slots[key].close_reason.is_some() {
             return;
         }
-        // Without a name no seat can be held: whoever it turns out to be may have one already.
+        // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let reserved = user.map(|user| self.directory.reserve(code, user, self.unix_micros())).transpose();
         match reserved {
             Ok(reservation) => {
@@ -790,7 +814,7 @@ impl Core {
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }
-            Err(reason) => self.refuse(key, &upgrade, reason),
+            Err(reason) => self.accept_and_close(key, &upgrade, reason),
         }
     }
 }

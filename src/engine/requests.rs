@@ -1,4 +1,5 @@
-//! What the engine itself says to members when it speaks the JSON protocol, and what it decisions.
+//! The engine's part of the JSON protocol: serves members' requests, and sends welcome, presence, broadcasts and
+//! goodbyes.
 
 use super::app::{App, Context};
 use super::core::Core;
@@ -17,7 +18,7 @@ use crate::rate::Rate;
 use crate::wire::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
-    /// A member sent a text message.
+    /// Handles a text message of a member.
     pub(super) fn on_request(&mut self, member: &Member, text: &str) {
         let key = member.conn.index();
         let Envelope { request, reference } = match protocol::read(text) {
@@ -25,17 +26,19 @@ impl<A: App> Engine<A> {
             Err(Malformed { reference, why, is_health_pong }) => {
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
                 return match charge(&mut self.core, key) {
-                    // A client answers every health_ping the same way, so strikes would close it for its JSON library.
+                    // A client answers every `health_ping` in the same way, so strikes would close it because of its
+                    // JSON library.
                     Ok(()) if is_health_pong => self.core.reject(key, reference, Reject::BadMessage, why),
                     Ok(()) => self.core.malformed(key, reference, why),
                     Err(denied) => self.core.rate_limited(key, reference, denied),
                 };
             }
         };
-        // Charged once type and ref are known, so that what is denied can be answered.
+        // Charged after `type` and `ref` are known, so that a refusal can carry the `ref`.
         let charged = match request {
             ClientRequest::HealthPong { .. } => self.core.charge_control(key),
-            // What the application has a say in waits for its tick; what the engine answers alone never does.
+            // A request that involves the application waits for its tick. A request that the engine answers alone
+            // never waits.
             ClientRequest::Broadcast { .. } | ClientRequest::Direct { .. } | ClientRequest::App { .. } => {
                 if self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
                     self.serve(member, text, request, reference);
@@ -50,14 +53,15 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Serves a request that was kept for its tick.
+    /// Serves a request that was queued for its tick.
     pub(super) fn serve_queued_request(&mut self, member: &Member, text: &str) {
         let Ok(Envelope { request, reference }) = protocol::read(text) else {
-            unreachable!("only what was read is kept")
+            unreachable!("only parsed requests are queued")
         };
-        let is_here = self.core.directory.is_taken(member.seat_key, member.seat);
-        // The engine passes nothing on from whom the others have seen leave; the application may want to know even so.
-        if is_here || matches!(request, ClientRequest::App { .. }) {
+        let is_seated = self.core.directory.is_taken(member.seat_key, member.seat);
+        // The engine relays nothing from a sender that the other members have seen leave. The application gets its
+        // message even so.
+        if is_seated || matches!(request, ClientRequest::App { .. }) {
             self.serve(member, text, request, reference);
         }
     }
@@ -93,7 +97,7 @@ impl<A: App> Engine<A> {
                 Some(())
             }
             ClientRequest::HealthPong { timestamp } => {
-                // A negative one is a nonce that was never sent: a sign of life, and nothing else.
+                // A negative timestamp is a nonce that was never sent: it counts as a sign of life only.
                 if let Ok(nonce) = u64::try_from(timestamp) {
                     self.core.answer_check(key, nonce);
                 }
@@ -122,20 +126,21 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn allows(&mut self, member: &Member, what: RelayRequest<'_>) -> bool {
+    fn allows(&mut self, member: &Member, request: RelayRequest<'_>) -> bool {
         let Engine { app, core } = self;
-        // Whom the application has ended instead of answering says nothing any more. A seat that was taken over is there.
-        app.allows(&mut Context { core }, member, what) && core.directory.is_taken(member.seat_key, member.seat)
+        // The application may have closed the member in this call, and then nothing is relayed. If a newer connection
+        // has taken over the seat meanwhile, the request is still relayed.
+        app.allows(&mut Context { core }, member, request) && core.directory.is_taken(member.seat_key, member.seat)
     }
 }
 
 impl Core {
-    /// Sends what stands in `text` to a member, unless it has ended meanwhile.
+    /// Sends the contents of `text` to a member, unless it has left its seat.
     pub(super) fn reply(&mut self, key: usize) {
-        self.answer(key, Priority::Normal);
+        self.send_text(key, Priority::Normal);
     }
 
-    fn answer(&mut self, key: usize, priority: Priority) {
+    fn send_text(&mut self, key: usize, priority: Priority) {
         if self.slots[key].seat().is_some() {
             let text = std::mem::take(&mut self.text);
             self.send(key, Outgoing::Text(&text), priority);
@@ -158,10 +163,10 @@ impl Core {
         self.reject(key, reference, Reject::BadMessage, why);
     }
 
-    /// With `latest` the frame takes the place of the one queued under that key before.
+    /// Sends a frame to the members of a lobby that `exclude` does not name.
     pub(super) fn broadcast(&mut self, lobby: LobbyKey, exclude: Exclude<'_>, frame: Outgoing<'_>) -> Sent {
         self.flush_presence(lobby);
-        // Introducing may have ended the last member, as too slow.
+        // The flush may have closed the last member as too slow.
         if self.directory.get_lobby(lobby).is_none() {
             return Sent::default();
         }
@@ -174,13 +179,14 @@ impl Core {
         }
     }
 
-    /// Sends a frame to everybody else in the lobby of `from`, which may have left it.
+    /// Sends a frame to all other connections in the lobby of `from`. The sender may have left it.
     pub(super) fn relay(&mut self, from: &Member, frame: Outgoing<'_>) -> Sent {
         let lobby = if self.is_seated(from) { Some(from.lobby_key) } else { self.directory.find_lobby(&from.lobby) };
         lobby.map_or(Sent::default(), |lobby| self.broadcast(lobby, Exclude::Conn(from.conn), frame))
     }
 
-    /// The same as [`broadcast`](Self::broadcast) with a frame that takes the place of the one queued before under the key `latest`.
+    /// The same as [`broadcast`](Self::broadcast), but the frame replaces the one that was queued before under the key
+    /// `latest`.
     pub(super) fn broadcast_latest(
         &mut self,
         lobby: LobbyKey,
@@ -195,10 +201,11 @@ impl Core {
         self.send_latest_to_members(lobby, frame, latest, |directory, seat| includes(exclude, directory, seat))
     }
 
-    /// Sends `data` to everybody else in the lobby as a `message`. Returns its `seq`.
+    /// Sends `data` to all other members of the lobby as a `message`. Returns its `seq`, or 0 if nothing was sent.
     pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
         self.flush_presence(lobby);
-        // Being told may have ended the speaker, as too slow; and nobody may hear from whom it does not know.
+        // The flush may have closed the sender as too slow, and no member may receive a message from a sender it does
+        // not know.
         if !self.directory.is_taken(from.seat_key, from.seat) {
             return (0, Sent::default());
         }
@@ -207,23 +214,23 @@ impl Core {
         let seq = lobby_ref.seq;
         let mut text = std::mem::take(&mut self.text);
         protocol::write_message(&mut text, &from.user, seq, data);
-        // Without a connection, not a seat: whoever has taken the seat over does not know what was said from it.
+        // Excludes the connection, not the seat: a newer connection that took over the seat has not seen this message.
         let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
         self.text = text;
         (seq, sent)
     }
 
-    /// The same when the application sends it: the sender's `ack` is to carry the `seq`.
+    /// The same for the application: the sender's `ack` carries the `seq`.
     pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
         let (seq, sent) = self.broadcast_message(lobby, from, data);
-        // 0: nothing was sent.
+        // A `seq` of 0 means that nothing was sent.
         if seq > 0 {
             self.relayed = Some((from.conn, seq));
         }
         sent
     }
 
-    /// Sends `data` to the seats of `to` in the sender's lobby. False when there is none.
+    /// Sends `data` to the seats of `to` in the sender's lobby. Returns false when there is none.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
         self.flush_presence(from.lobby_key);
         if !self.directory.is_taken(from.seat_key, from.seat) {
@@ -246,10 +253,10 @@ impl Core {
 
     pub(super) fn health_ping(&mut self, key: usize, nonce: u64) {
         protocol::write_health_ping(&mut self.text, nonce);
-        self.answer(key, Priority::Urgent);
+        self.send_text(key, Priority::Urgent);
     }
 
-    /// Queues the goodbye that precedes a close frame. It may go beyond the bound by its own size.
+    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size.
     pub(super) fn send_goodbye(&mut self, key: usize, reason: CloseReason) {
         let shutdown = reason == CloseReason::ServerShutdown;
         let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.slots[key].id));
@@ -259,12 +266,12 @@ impl Core {
         self.text = text;
     }
 
-    /// What the `welcome` names as the rate, in the long run: the lower one of the connection's and the user's.
+    /// The long-term message rate for the `welcome`: the lower one of the connection's and the user's.
     fn messages_per_second(&self, key: usize) -> Option<serde_json::Number> {
         let tier = self.slots[key].meter.tier();
         let rates = [tier.or(self.config.message_rate()), tier.or(self.config.user_message_rate())];
-        let in_a_second = |rate: &Rate| f64::from(rate.count()) / rate.period().as_secs_f64();
-        let rate = rates.into_iter().flatten().min_by(|a, b| in_a_second(a).total_cmp(&in_a_second(b)))?;
+        let per_second = |rate: &Rate| f64::from(rate.count()) / rate.period().as_secs_f64();
+        let rate = rates.into_iter().flatten().min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
         let (count, millis) = (u64::from(rate.count()) * 1000, rate.period().as_millis() as u64);
         if count.is_multiple_of(millis.max(1)) {
             Some((count / millis.max(1)).into())
@@ -273,7 +280,10 @@ impl Core {
         }
     }
 
-    /// The first words to a member: who it is and where. Who else is there follows when the lobby is is_announced.
+    /// Sends the `welcome`, a member's first message: its user id, its lobby and the limits.
+    ///
+    /// The presence state follows when the lobby's presence is flushed. A seat that is already announced gets it at
+    /// once.
     pub(super) fn welcome(&mut self, member: &Member) {
         let is_new = !self.directory.seat(member.seat_key).is_announced;
         if is_new {
@@ -312,9 +322,10 @@ impl Core {
         }
     }
 
-    /// Tells one member who is in its lobby.
+    /// Sends the presence state of its lobby to one member.
     fn send_presence_state(&mut self, key: usize, lobby: LobbyKey) {
-        // Who is told the state must have been told all before, and nothing in it twice.
+        // A member that receives the state must have received all changes before it, and must not receive any of them
+        // again.
         self.flush_presence(lobby);
         if self.slots[key].seat().is_some() {
             let frame = self.presence_state(lobby);
@@ -325,16 +336,16 @@ impl Core {
     fn presence_state(&mut self, lobby: LobbyKey) -> Frame {
         let Core { directory, text, .. } = self;
         let members = directory.members(lobby);
-        let there = directory.lobby_ref(lobby);
-        let listed = !there.presence.is_counted();
-        let users = listed.then(|| members.iter().map(|&seat| named(directory, seat)));
-        protocol::write_presence_state(text, there.seq, members.len(), users);
+        let lobby_ref = directory.lobby_ref(lobby);
+        let listed = !lobby_ref.presence.is_counted();
+        let users = listed.then(|| members.iter().map(|&seat| user_and_seat(directory, seat)));
+        protocol::write_presence_state(text, lobby_ref.seq, members.len(), users);
         Frame::text(text)
     }
 
-    /// Tells every lobby that has changed in this turn.
+    /// Flushes presence in all lobbies that have changed in this turn.
     pub(super) fn flush_all_presence(&mut self) {
-        // PresenceUpdate may end members, and so change lobbies again.
+        // A flush may close members as too slow, and so change lobbies again.
         while let Some(lobby) = self.unflushed_lobbies.pop() {
             if self.directory.get_lobby(lobby).is_some() {
                 self.flush_presence(lobby);
@@ -342,12 +353,13 @@ impl Core {
         }
     }
 
-    /// Tells a lobby's members who came and who left since they were last told, and tells those who came who is there.
+    /// Sends the joins and leaves since the last flush to a lobby's members, and the presence state to those that
+    /// joined.
     ///
-    /// Called before anybody speaks, so that nobody hears from a member it does not know.
+    /// Called before any message is sent, so that no member receives a message from a sender it does not know.
     pub(super) fn flush_presence(&mut self, lobby: LobbyKey) {
-        // PresenceUpdate may end members who read too slowly; whoever is left has to be told of that too.
-        while self.directory.get_lobby(lobby).is_some_and(|there| !there.presence.is_flushed()) {
+        // A flush may close members that read too slowly; the remaining members must receive these leaves too.
+        while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
             if self.is_draining() {
                 self.discard_presence_changes(lobby);
             } else {
@@ -360,16 +372,16 @@ impl Core {
         let count = self.directory.members(lobby).len();
         let presence_max = self.config.presence_max as usize;
         let (departures, update) = self.directory.lobby_mut(lobby).presence.take_changes(count, presence_max);
-        // Members stand in join order, so those who came are the last.
+        // Members are in join order, so unannounced seats are at the end.
         let first_unannounced =
             self.directory.members(lobby).partition_point(|&seat| self.directory.seat(seat).is_announced);
         let unannounced: Vec<SeatKey> = self.directory.members(lobby)[first_unannounced..].to_vec();
         let mut diff = None;
         if first_unannounced > 0 && update == PresenceUpdate::Diff {
-            let there = self.directory.lobby_mut(lobby);
-            there.seq += 1;
-            let seq = there.seq;
-            let joins = unannounced.iter().map(|&seat| named(&self.directory, seat));
+            let lobby_ref = self.directory.lobby_mut(lobby);
+            lobby_ref.seq += 1;
+            let seq = lobby_ref.seq;
+            let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
             protocol::write_presence_diff(&mut self.text, seq, joins, &departures);
             diff = Some(Frame::text(&self.text));
         }
@@ -378,9 +390,9 @@ impl Core {
             self.directory.seat_mut(seat).is_announced = true;
         }
         if let Some(diff) = diff {
-            let first_fresh = unannounced.first().map(|&seat| self.directory.seat(seat).id);
+            let first_unannounced_id = unannounced.first().map(|&seat| self.directory.seat(seat).id);
             self.send_to_members(lobby, Outgoing::Frame(&diff), |directory, seat| {
-                first_fresh.is_none_or(|first| directory.seat(seat).id < first)
+                first_unannounced_id.is_none_or(|first| directory.seat(seat).id < first)
             });
         }
         if let Some(state) = state
@@ -401,6 +413,6 @@ fn includes(exclude: Exclude<'_>, directory: &Directory, seat: SeatKey) -> bool 
     }
 }
 
-fn named(directory: &Directory, seat: SeatKey) -> (&str, SeatId) {
+fn user_and_seat(directory: &Directory, seat: SeatKey) -> (&str, SeatId) {
     (directory.user_of(seat), directory.seat(seat).id)
 }

@@ -1,4 +1,7 @@
-//! One connection as the engine holds it.
+//! The engine's state of one connection.
+//!
+//! Plain data: it does not know the directory, the timer wheel or other connections. The rules are in the files that
+//! change it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -12,79 +15,83 @@ use crate::time::Time;
 use crate::wire::broadcast_log::Cursor;
 use crate::wire::connection::Connection;
 
-/// What a connection counts as.
+/// Lifecycle state of a connection.
 ///
 /// ```text
-/// Pending --seat()--> Seated --end()--> Closing --release()--> Gone
-///    +-------------------------------------release()------------^
+/// Pending --seat()--> Seated --leave_seat(), or replaced--> Closing --mark_closed()--> Closed --poll_closed()--> freed
+///    |                                                         ^                         ^
+///    +---------------------over max_pending--------------------+                         |
+///    +------------------------------------mark_closed()----------------------------------+
 /// ```
 #[derive(Debug)]
 pub(crate) enum ConnState {
-    /// Holds no seat; perhaps it waits for the application to say whether it gets one.
+    /// Has no seat. The box is there while the application's authorization is pending.
     Pending(Option<Box<PendingAuth>>),
-    /// Holds this seat, in this lobby.
+    /// Has this seat, in this lobby.
     Seated(u32, u32),
-    /// Had a seat; says goodbye. The number orders those that do by age.
+    /// Has left its seat, or was refused because `max_pending` was reached. The number orders connections by the time
+    /// at which they began to close.
     Closing(u64),
     /// The driver has still to drop the socket.
     Closed,
 }
 
-/// A connection that is being authorized.
+/// A connection whose authorization is pending.
 #[derive(Debug)]
 pub(crate) struct PendingAuth {
-    /// The lobby it asked for.
+    /// Code of the requested lobby.
     pub(crate) code: Box<str>,
-    /// The seat held for it, if it is known whom it claims to be.
+    /// The reserved seat, if the user that the client claims to be is known.
     pub(crate) reservation: Option<Reservation>,
 }
 
-/// Every idle connection pays for what stands here, so what few need is in a box.
+/// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.
 ///
-/// With thousands of members no slot is in the processor's cache when its turn comes to be written to. So what that needs
-/// stands together, at the front. Not aligned to the cache's lines: then the slab could not grow in place, which leaves
-/// holes behind that cost more memory than the slots.
+/// With thousands of members, no slot is in the CPU's cache when it is written to. So the fields that a write needs
+/// are adjacent, at the front. The type is not aligned to cache lines: the slab could not grow in place then, and the
+/// holes that this leaves in memory cost more than the slots.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slot {
     pub(crate) id: ConnId,
     pub(crate) state: ConnState,
-    /// How much of what its lobby said it has taken.
+    /// Position in the lobby's broadcast log up to which the member has read.
     pub(crate) cursor: Cursor,
-    /// Whether what its lobby says is queued for it frame by frame: its socket takes nothing, or much is queued already.
+    /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
+    /// by frame.
     pub(crate) is_lagging: bool,
-    /// Whether it stands in the list of those with something to write.
+    /// Whether it is in the list of connections with output to write.
     pub(crate) dirty: bool,
-    /// Whether the socket took less than it was given, and has not said that it takes more.
+    /// Whether the socket accepted less than it was given, and has not become writable since.
     pub(crate) blocked: bool,
-    /// Whether the application was told that much is queued.
+    /// Whether the application was told that the queue is above the high-water mark.
     pub(crate) above_high_mark: bool,
     /// Whether the driver was told to shut down the write side.
     pub(crate) shut_down: bool,
-    /// The reason to close it, while it is queued to be closed in a batch.
+    /// The close reason, while the connection waits in the close queue.
     pub(crate) queued_close: Option<CloseReason>,
-    /// Whether the deadline of being here is that of its age, and not of its token.
-    pub(crate) retires: bool,
-    /// Why the connection ends. Set once.
+    /// Whether the deadline of a seated connection is that of `max_lifetime`, and not of its token.
+    pub(crate) ends_at_max_lifetime: bool,
+    /// The close reason. Set once.
     pub(crate) close_reason: Option<CloseReason>,
-    /// What is queued, and the state of the protocol.
+    /// The outbox and the protocol state.
     pub(crate) wire: Connection,
     pub(crate) health: Health,
     pub(crate) meter: Meter,
-    /// Bytes at the front of what is handed in next that were counted and charged before, when they were handed in and not
-    /// taken.
-    pub(crate) untaken: u32,
+    /// Bytes at the front of the next input that were counted and charged before, when they were passed in and not
+    /// consumed.
+    pub(crate) unconsumed: u32,
     pub(crate) strikes: u32,
-    /// When what it is doing must be over: the handshake, authorization, being here, the close handshake, lingering.
+    /// End of the current stage: the handshake, authorization, the stay in a seat, the close handshake, or lingering.
     pub(crate) deadline: Time,
-    /// The address it counts for, once it is known.
+    /// Key of the address that the connection counts for, once it is known.
     pub(crate) address: Option<AddressKey>,
-    /// Bytes received since the connection ended.
-    pub(crate) lingered: u32,
+    /// Bytes received since the close reason was recorded.
+    pub(crate) lingering_bytes: u32,
     pub(crate) peer: Peer,
 }
 
-/// The other end of a socket, in the eighteen bytes it takes: IPv4 as IPv6 writes it (RFC 4291 section 2.5.5.2).
+/// Address of the peer, in 18 bytes: IPv4 is stored as an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     ip: Ipv6Addr,
@@ -119,11 +126,11 @@ impl Slot {
             cursor: Cursor::default(),
             address: None,
             strikes: 0,
-            lingered: 0,
-            untaken: 0,
+            lingering_bytes: 0,
+            unconsumed: 0,
             peer: peer.into(),
             close_reason: None,
-            retires: false,
+            ends_at_max_lifetime: false,
             is_lagging: false,
             above_high_mark: false,
             dirty: false,
@@ -140,7 +147,7 @@ impl Slot {
         }
     }
 
-    /// The lobby in which it has a seat.
+    /// The lobby of its seat.
     pub(crate) fn lobby(&self) -> Option<LobbyKey> {
         match self.state {
             ConnState::Seated(_, lobby) => Some(lobby as LobbyKey),
@@ -152,7 +159,7 @@ impl Slot {
         matches!(self.state, ConnState::Closed)
     }
 
-    /// When this connection must be looked at next, unless something happens before.
+    /// Time at which the connection's timer must fire.
     pub(crate) fn deadline(&self, config: &Config) -> Time {
         match &self.state {
             ConnState::Closed => Time::NEVER,
@@ -172,12 +179,12 @@ mod tests {
 
     use super::*;
 
-    /// Every idle connection pays for this, so growth is a decision. What stands in it, in bytes:
+    /// Every idle connection pays for this size, so growth is a decision. The fields, in bytes:
     ///
-    /// id 8; standing 16; place 8; six flags, why it ended and why it is to be told to go 8; the box of what is queued 8, with which ends what
-    /// writing needs; the protocol's state 24 (a head that has begun to arrive); health 24: when it was heard, when it
-    /// was pinged, the box of checks; meter 40: three buckets, bytes owed, the box of what few need; untaken and strikes 8;
-    /// deadline 8; address 8; lingered 4; peer 18; and 2 that are left over.
+    /// id 8; state 16; cursor 8; six flags, the close reason and the queued close 8; the box of the outbox 8, which
+    /// ends the part that a write needs; the protocol state 24 (such as a partial request head); health 24: last
+    /// heard, ping sent, the box of checks; meter 40: three buckets, bytes owed, the box of rarely used state;
+    /// unconsumed and strikes 8; deadline 8; address 8; lingered bytes 4; peer 18; padding 2.
     #[test]
     fn a_slot_stays_small() {
         assert_eq!(size_of::<Connection>(), 32);
@@ -185,11 +192,11 @@ mod tests {
         assert_eq!(size_of::<Health>(), 24);
         assert_eq!(size_of::<Meter>(), 40);
         assert_eq!(size_of::<Slot>(), 184);
-        assert_eq!(offset_of!(Slot, wire) + size_of::<usize>(), 48, "what writing needs stands together");
+        assert_eq!(offset_of!(Slot, wire) + size_of::<usize>(), 48, "the fields that a write needs are adjacent");
     }
 
     #[test]
-    fn a_peer_is_what_it_was() {
+    fn a_peer_address_round_trips() {
         for address in ["127.0.0.1:80", "[::1]:65535", "[2001:db8::7]:1"] {
             let address: SocketAddr = address.parse().expect("an address");
             assert_eq!(Peer::from(address).address(), address);

@@ -1,38 +1,38 @@
-//! Counters. All of them only grow, but for those that say how many there are now.
+//! Counters, which only grow, and gauges, which show the current state.
 
 use super::tick::TickStats;
 use crate::close::{CloseReason, Reject};
 
-/// What the server has done so far and holds now.
+/// The current state of the server and its counters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stats {
-    /// Connections that hold a seat now.
+    /// Connections that have a seat.
     pub total_connections: usize,
-    /// Seats there may be; `None` when unlimited.
+    /// Limit of seats; `None` when unlimited.
     pub max_connections: Option<u32>,
-    /// Seats taken, in percent of `max_connections` with one decimal. 0 when unlimited, 100 when none are allowed.
+    /// Taken seats in percent of `max_connections`, with one decimal. 0 when unlimited, 100 when the limit is 0.
     pub capacity_percent: f64,
-    /// Lobbies that exist now.
+    /// Lobbies that exist.
     pub active_lobbies: usize,
 
-    /// Sockets that hold no seat yet.
+    /// Connections that have no seat yet.
     pub pending: usize,
-    /// Sockets that are saying goodbye.
+    /// Connections that are closing.
     pub closing: usize,
     /// The game's clock; `None` when `tick_hz` is off.
     pub ticks: Option<TickStats>,
-    /// What has happened since the start.
+    /// Counters since the start.
     pub counters: Counters,
 }
 
-/// What has happened since the start.
+/// Counters since the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections turned away without an answer because every socket there may be was in use.
+    /// Connections dropped without an answer, because no socket or file descriptor was left for them.
     pub shed: u64,
-    /// Seats taken by a new member.
+    /// Seats taken by new members.
     pub joined: u64,
     /// Seats taken over by a newer connection of the same user in the same lobby.
     pub taken_over: u64,
@@ -46,15 +46,15 @@ pub struct Counters {
     pub messages_in: u64,
     /// Frames queued, one for each receiver: messages, pings and pongs.
     pub frames_out: u64,
-    /// Frames of which the receiver was cut off before a byte was written.
+    /// Frames that were discarded before a byte of them was written, because the connection was cut off or too slow.
     pub frames_dropped: u64,
-    /// Latest-wins frames that gave way to a newer one before they were written.
+    /// Latest-wins frames that were replaced by a newer one before they were written.
     pub frames_replaced: u64,
     /// Pings sent to idle connections.
     pub pings: u64,
-    /// Application-level health checks begun.
+    /// Application-level health checks started.
     pub health_checks: u64,
-    /// Those that were not answered in time.
+    /// Health checks that ended without an answer.
     pub health_checks_failed: u64,
     closes: [u64; CloseReason::ALL.len()],
     rejects: [u64; Reject::ALL.len()],
@@ -84,22 +84,22 @@ impl Default for Counters {
 }
 
 impl Counters {
-    /// Connections that ended for `reason`.
+    /// Returns the number of connections closed for `reason`.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closes[reason as usize]
     }
 
-    /// Connections that ended, for any reason.
+    /// Returns the number of connections closed for any reason.
     pub fn closed_in_all(&self) -> u64 {
         self.closes.iter().sum()
     }
 
-    /// Requests that were refused with `reject`.
+    /// Returns the number of requests refused with `reject`.
     pub fn rejected(&self, reject: Reject) -> u64 {
         self.rejects[reject as usize]
     }
 
-    /// Every counter but those of closes and errors, under its name.
+    /// Returns the name and value of every counter except those of closes and rejects.
     pub fn named(&self) -> Vec<(&'static str, u64)> {
         let c = self;
         vec![
@@ -120,7 +120,7 @@ impl Counters {
         ]
     }
 
-    /// All of them in a fixed order, to be written down and read again.
+    /// All counters in a fixed order, to save and restore them.
     pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         let Counters {
             accepted,
@@ -169,7 +169,7 @@ impl Counters {
 }
 
 impl Stats {
-    /// One line for a log: what is there now, and every counter that is not 0.
+    /// Returns one line for the log: the current state, and every counter that is not 0.
     pub fn line(&self) -> String {
         let c = &self.counters;
         let mut line = format!(

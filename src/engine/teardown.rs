@@ -1,4 +1,11 @@
-//! How connections end: why is noted once, the seat is given back, goodbye is said.
+//! The end of a connection, in stages. The close reason is recorded once; the first one stays.
+//!
+//! ```text
+//! open --record_close_reason()--> reason recorded --leave_seat()--> closing --mark_closed()--> closed --poll_closed()--> freed
+//! ```
+//!
+//! A closing connection flushes its queued output, then a goodbye and a close frame. A connection that is cut off
+//! skips that. A connection without a seat counts as pending until it is closed.
 
 use std::time::Duration;
 
@@ -13,12 +20,12 @@ use crate::wire::frame::Frame;
 use crate::wire::http::Refusal;
 
 impl Core {
-    /// Notes why a connection ends. False when it is ending already: the first reason stands.
+    /// Records the close reason of a connection. Returns false when one is recorded already.
     pub(super) fn record_close_reason(&mut self, key: usize, reason: CloseReason) -> bool {
         self.slots[key].close_reason.is_none() && self.record_close_reason_of(key, self.member(key).as_ref(), reason)
     }
 
-    /// The same for a connection that is, or was until now, that of `member`.
+    /// The same for a connection that is, or was until now, the connection of `member`.
     pub(super) fn record_close_reason_of(&mut self, key: usize, member: Option<&Member>, reason: CloseReason) -> bool {
         let slot = &mut self.slots[key];
         if slot.close_reason.is_some() {
@@ -30,7 +37,7 @@ impl Core {
         let unanswered = slot.health.end_checks();
         self.counters.health_checks_failed += unanswered as u64;
         if let Some(member) = member {
-            // Before it leaves, so that every check has a result and nothing follows the leave.
+            // Before the leave, so that every check has a result and no event follows the leave.
             self.app_events.extend((0..unanswered).map(|_| AppEvent::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
@@ -48,20 +55,20 @@ impl Core {
         true
     }
 
-    /// Gives back the seat, or the promise of one.
+    /// Frees the seat of a connection, or its reservation.
     pub(super) fn leave_seat(&mut self, key: usize, reason: CloseReason) {
         match &mut self.slots[key].state {
-            ConnState::Pending(waiting) => {
-                if let Some(reservation) = waiting.take().and_then(|waiting| waiting.reservation) {
+            ConnState::Pending(authorization) => {
+                if let Some(reservation) = authorization.take().and_then(|pending| pending.reservation) {
                     self.directory.cancel(reservation, self.now);
                 }
             }
             ConnState::Seated(..) => {
-                let member = self.member(key).expect("it is seated");
-                let why = reason.leave_reason();
-                self.directory.leave(member.seat_key, why, self.now);
+                let member = self.member(key).expect("the connection has a seat");
+                let leave_reason = reason.leave_reason();
+                self.directory.leave(member.seat_key, leave_reason, self.now);
                 self.set_closing(key);
-                self.note_left(member, why);
+                self.note_left(member, leave_reason);
             }
             ConnState::Closing(_) | ConnState::Closed => {}
         }
@@ -73,14 +80,14 @@ impl Core {
         self.closing_ever += 1;
         self.closing.insert(self.closing_ever, self.slots[key].id);
         let before = std::mem::replace(&mut self.slots[key].state, ConnState::Closing(self.closing_ever));
-        if let ConnState::Pending(waiting) = before {
-            debug_assert!(waiting.is_none(), "leave_seat() has given the reservation back");
+        if let ConnState::Pending(authorization) = before {
+            debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
             self.pending.remove(&self.slots[key].id.generation());
         }
     }
 
-    /// Ends a connection in good order: its seat is free now; goodbye and a close frame follow what is queued. For a reason
-    /// that no close frame can carry, the connection is cut off.
+    /// Closes a connection in order: it leaves its seat now; a goodbye and a close frame follow its queued output. For
+    /// a reason that no close frame can carry, the connection is cut off.
     pub(super) fn begin_close(&mut self, key: usize, reason: CloseReason) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
@@ -92,8 +99,8 @@ impl Core {
         }
     }
 
-    /// Ends a connection whose peer has broken the protocol: what it sends cannot be understood any more, its close frame
-    /// neither, so nothing is waited for.
+    /// Closes a connection whose peer has broken the protocol. Its further input cannot be parsed, not even a close
+    /// frame, so none is awaited.
     pub(super) fn close_after_fault(&mut self, key: usize, reason: CloseReason) {
         self.begin_close(key, reason);
         if !self.slots[key].is_closed() {
@@ -103,8 +110,9 @@ impl Core {
         }
     }
 
-    /// The peer has closed its direction, or its socket failed. What is queued is flushed first, then the socket is dropped:
-    /// after a request or a close frame and the end of the stream in one packet, the peer waits for the answer.
+    /// Handles the end of the peer's stream, or a failure of the socket. Queued output is flushed before the socket is
+    /// dropped: a peer that sent a request or a close frame and the end of the stream in one packet waits for the
+    /// answer.
     pub(super) fn peer_finished(&mut self, key: usize) {
         if self.record_close_reason(key, CloseReason::Hangup) {
             self.leave_seat(key, CloseReason::Hangup);
@@ -119,7 +127,7 @@ impl Core {
         }
     }
 
-    /// Answers a request with an HTTP status, and ends the connection.
+    /// Answers a request with an HTTP status, and closes the connection.
     pub(super) fn close_with_http(&mut self, key: usize, reason: CloseReason, refusal: &Refusal) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
@@ -144,7 +152,7 @@ impl Core {
             return self.refuse_http(key, &refusal);
         }
         if reason == CloseReason::SlowConsumer {
-            // What it did not read in time it will not miss; the reason must reach it.
+            // A slow consumer's unsent frames are discarded, so that the close reason can reach it.
             let (conn, before) = (slot.id, slot.wire.queued_bytes());
             if let Some(outbox) = slot.wire.queued_mut() {
                 self.counters.frames_dropped += outbox.discard_unsent(&self.broadcast_log) as u64;
@@ -161,25 +169,27 @@ impl Core {
         self.mark_dirty(key);
     }
 
-    /// Counts what a peer still sends after its connection has ended. Gives it up, and says so, when that is too much: it
-    /// does not want to hear the reason.
-    pub(super) fn has_lingered(&mut self, key: usize, count: usize) -> bool {
+    /// Counts the bytes that a peer sends after its close reason was recorded. Above `max_linger_bytes` it closes the
+    /// connection and returns true: such a peer does not wait for the reason.
+    pub(super) fn count_lingering(&mut self, key: usize, count: usize) -> bool {
         let slot = &mut self.slots[key];
-        slot.lingered = slot.lingered.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
-        let too_much = slot.lingered as usize > self.config.max_linger_bytes.0;
+        slot.lingering_bytes = slot.lingering_bytes.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let too_much = slot.lingering_bytes as usize > self.config.max_linger_bytes.0;
         if too_much {
-            debug!("conn={} cut off: it went on sending", slot.id);
+            debug!("conn={} cut off: its peer kept sending after the close", slot.id);
             self.mark_closed(key);
         }
         too_much
     }
 
-    /// The peer's close frame has come: first, and then with the answer that is due, or as the answer to ours.
+    /// Handles the peer's close frame: the first one, for which `answer` is due, or the answer to ours.
     ///
-    /// It is the last that a peer sends, so once ours is on its way the socket is dropped, which tells the peer that it is
-    /// for the server to end the connection (RFC 6455 section 7.1.1). If something came behind it nevertheless, in the same
-    /// bytes, `is_last` is false and the end is as after a fault: what a socket has received unread when it is dropped turns
-    /// into a reset. Of what is still on its way nobody can know; whoever sends it breaks the protocol.
+    /// A close frame is the last frame that a peer sends. So once ours is written the socket is dropped, because the
+    /// server must close the TCP connection first (RFC 6455 section 7.1.1).
+    ///
+    /// If more bytes follow the close frame in the same input, `is_last` is false and the connection ends as after a
+    /// fault: a socket that is dropped with unread input sends a reset. Bytes that arrive even later are not known
+    /// yet; a peer that sends them breaks the protocol.
     pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>, is_last: bool) {
         if self.record_close_reason(key, CloseReason::PeerClosed) {
             self.leave_seat(key, CloseReason::PeerClosed);

@@ -239,8 +239,8 @@ impl Context<'_> {
     /// Sends `frame` to the members of the lobby as the latest under `key`: it replaces a queued frame with the same
     /// key.
     ///
-    /// For snapshots, which are obsolete when the next one is sent. A member whose queue is full does not get the
-    /// frame and stays connected; it counts as `dropped`.
+    /// For snapshots, which are obsolete when the next one is sent. If the queue of a member is full, the member does
+    /// not get the frame and stays connected; it counts as `dropped`.
     pub fn broadcast_latest(&mut self, lobby: &str, exclude: Exclude<'_>, key: u64, frame: &Frame) -> Sent {
         self.run(|core| match core.directory().find_lobby(lobby) {
             Some(lobby) => core.broadcast_latest(lobby, exclude, key, frame),
@@ -401,8 +401,8 @@ mod tests {
         cx.core.slots.remove(cx.core.directory.seat(seat).conn.index());
     }
 
-    /// Ann sends a message, and the application, wrapped in [`CatchPanics`], calls `act`. Expects whether the call
-    /// returns, and whether the engine can be used afterwards.
+    /// Ann sends a message, and the application calls `act` inside [`CatchPanics`]. `expected`: whether the call of
+    /// the engine returns, and whether the engine can be used afterwards.
     #[track_caller]
     fn check(act: fn(&mut Context<'_>), expected: (bool, bool)) {
         let start = Start { unix_micros: 0, seed: 1 };

@@ -91,7 +91,8 @@ pub(crate) struct Core {
     /// The broadcasts of this turn.
     pub(super) broadcast_log: BroadcastLog,
     pub(super) outboxes: Outboxes,
-    /// Whether a writable outbox, or the broadcasts of one lobby, crossed the high-water mark in this turn.
+    /// Whether the driver should write before it reads on: in this turn a writable outbox crossed the high-water mark,
+    /// or the broadcasts of one lobby exceeded half the bound.
     pub(super) wants_flush: bool,
     /// Lobbies with frames in this turn's buffers, whose members must still be written to; in the order of their first
     /// frame.
@@ -452,7 +453,7 @@ impl Core {
         info!(
             "conn={id} peer={} joined user={user:?} lobby={code}{}",
             self.slots[key].peer.address(),
-            taken_over_word(took_over)
+            took_over_suffix(took_over)
         );
         self.pending.remove(&id.generation());
         self.share_bytes(key, seat);
@@ -645,7 +646,7 @@ impl Core {
 const OUTBOX_OVERRUN: usize = 1024;
 
 /// Suffix of the log message of a join.
-fn taken_over_word(took_over: Option<ConnId>) -> &'static str {
+fn took_over_suffix(took_over: Option<ConnId>) -> &'static str {
     if took_over.is_some() { " (took over)" } else { "" }
 }
 

@@ -1,5 +1,5 @@
-//! The engine: a deterministic state machine. Received bytes and time go in; bytes to send and sockets to drop come
-//! out.
+//! The engine: a deterministic state machine. Input is received bytes and time; output is bytes to send and sockets to
+//! drop.
 //!
 //! It opens no socket, reads no clock, spawns no thread and takes no lock. A driver reports events with `handle_*`
 //! methods, as many as it likes. Before it sleeps, it calls every `poll_*` method until nothing is left: first
@@ -433,10 +433,11 @@ impl<A: App> Engine<A> {
         self.core.wants_flush
     }
 
-    /// Returns the longest delay before the next read that keeps ticks on time; `None` for no delay.
+    /// Returns the longest delay before the next read that keeps ticks on time; `None` if the next read must not be
+    /// delayed.
     ///
-    /// Only while output is corked until the tick: an eighth of the tick's period, at most 4 ms, if that is at least 1
-    /// ms.
+    /// It is an eighth of the tick's period, at most 4 ms. `None` if that is shorter than 1 ms, or while no output is
+    /// corked until a tick.
     pub fn max_read_delay(&self) -> Option<Duration> {
         self.core.max_read_delay()
     }
@@ -479,7 +480,7 @@ impl<A: App> Engine<A> {
         let config = &self.core.config;
         let max_header_bytes = config.max_header_bytes.0;
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
-        // Moved out of the core, because events borrow from it while the core acts on them.
+        // The scratch buffer is moved out of the core, because events borrow from it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.scratch);
         while !input.is_empty()
             && let Some(slot) = self.core.slot(conn)
@@ -527,7 +528,7 @@ impl<A: App> Engine<A> {
             }
         }
         self.core.scratch = scratch;
-        // The rest of the input is discarded if the connection is closed or parses nothing more.
+        // The rest of the input is discarded if the connection is closed or no longer parses its input.
         let unconsumed = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
         Consumed { bytes: bytes.len() - unconsumed, work }
     }
@@ -750,7 +751,7 @@ impl Core {
     /// Accepts the upgrade, then seats the connection or closes it with the reason. A browser cannot read the status
     /// of a refused upgrade.
     fn accept_and_seat(&mut self, key: usize, upgrade: &Upgrade, code: &str, decision: Result<Identity, CloseReason>) {
-        // The application may have closed the connection while it was asked.
+        // The application may have closed the connection in `authorize`.
         if self.slots[key].close_reason.is_some() {
             return;
         }

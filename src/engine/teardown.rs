@@ -1,7 +1,8 @@
 //! The end of a connection, in stages. The close reason is recorded once; the first one stays.
 //!
 //! ```text
-//! open --record_close_reason()--> reason recorded --leave_seat()--> closing --mark_closed()--> closed --poll_closed()--> freed
+//! open --record_close_reason()--> reason recorded --leave_seat()--> closing --mark_closed()--> closed
+//! closed --poll_closed(), the driver drops the socket--> freed
 //! ```
 //!
 //! A closing connection flushes its queued output, then a goodbye and a close frame. A connection that is cut off

@@ -231,6 +231,8 @@ impl Core {
     }
 
     /// Sends `data` to the seats of `to` in the sender's lobby. Returns false when there is none.
+    ///
+    /// A sender that the flush has closed sends nothing, and the result is true.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
         self.flush_presence(from.lobby_key);
         if !self.directory.is_taken(from.seat_key, from.seat) {

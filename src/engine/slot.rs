@@ -184,7 +184,7 @@ mod tests {
     /// id 8; state 16; cursor 8; six flags, the close reason and the queued close 8; the box of the outbox 8, which
     /// ends the part that a write needs; the protocol state 24 (such as a partial request head); health 24: last
     /// heard, ping sent, the box of checks; meter 40: three buckets, bytes owed, the box of rarely used state;
-    /// unconsumed and strikes 8; deadline 8; address 8; lingered bytes 4; peer 18; padding 2.
+    /// unconsumed and strikes 8; deadline 8; address 8; lingering bytes 4; peer 18; padding 2.
     #[test]
     fn a_slot_stays_small() {
         assert_eq!(size_of::<Connection>(), 32);

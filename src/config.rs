@@ -214,7 +214,7 @@ config! {
     max_per_ip: Limit = "unlimited";
     /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";
-    /// Closing sockets allowed in addition to one for each free seat; beyond it the oldest closing socket is dropped.
+    /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
     /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this
@@ -271,7 +271,7 @@ config! {
     control_per_second: Limit = "20";
     /// Largest burst of pings, pongs and `health_pong`s from one connection.
     control_burst: u32 = "60";
-    /// Messages refused for their rate in one burst, recovering one per second, before the connection is closed with 4009 `rate_limited`.
+    /// Messages over the rate that are refused before the connection is closed with 4009 `rate_limited`; one is forgiven per second.
     max_rate_strikes: u32 = "32";
     /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";
@@ -296,7 +296,7 @@ config! {
     health_interval: Switch<Duration> = "off";
     /// Time for a page to answer a `health_ping` of `health_interval`.
     health_timeout: Duration = "2s";
-    /// Unanswered `health_ping`s tracked per connection; a further one ends the oldest as unanswered.
+    /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
     max_health_pings: u32 = "8";
     /// Time for the peer to answer a close frame.
     close_timeout: Duration = "2s";

@@ -1,19 +1,20 @@
-//! A fast hash over a stream of bytes, the same on every machine and however the stream is cut.
+//! Fast checksum of a byte stream. It is the same on every machine and does not depend on how the stream is split.
 
-/// Sixteen bytes a step by multiplying and folding, as in wyhash (Wang, "Modern non-cryptographic hash function", 2019).
+/// Processes 16 bytes per step by multiplying and folding, as in wyhash (Wang, "Modern non-cryptographic hash function",
+/// 2019).
 ///
-/// It finds what changes by accident, and nothing else: it is no defence against somebody who wants it to be the same.
+/// Detects accidental changes only: it is not cryptographic and does not resist deliberate collisions.
 #[derive(Clone, Debug)]
 pub(crate) struct Checksum {
     state: u64,
-    /// Bytes that do not make a step yet.
+    /// Bytes of an incomplete step.
     tail: [u8; STEP],
     tail_length: usize,
     length: u64,
 }
 
 const STEP: usize = 16;
-/// wyhash's own.
+/// Constants of wyhash.
 const SECRETS: [u64; 3] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3];
 
 impl Checksum {
@@ -72,19 +73,19 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_same_however_the_stream_is_cut() {
+    fn checksum_does_not_depend_on_splits() {
         let stream: Vec<u8> = (0..100).collect();
         let whole = of(&[&stream]);
         for first in 0..=stream.len() {
             for second in first..=stream.len() {
-                let cut = of(&[&stream[..first], &stream[first..second], &stream[second..]]);
-                assert_eq!(cut, whole, "cut at {first} and {second}");
+                let split = of(&[&stream[..first], &stream[first..second], &stream[second..]]);
+                assert_eq!(split, whole, "split at {first} and {second}");
             }
         }
     }
 
     #[test]
-    fn every_bit_and_the_length_count() {
+    fn checksum_depends_on_every_bit_and_the_length() {
         let mut stream = vec![0; 50];
         let mut seen = vec![of(&[&stream]), of(&[&stream[..49]]), of(&[&stream[..48]])];
         for bit in 0..stream.len() * 8 {
@@ -95,12 +96,12 @@ mod tests {
         let count = seen.len();
         seen.sort_unstable();
         seen.dedup();
-        assert_eq!(seen.len(), count, "no two are the same");
+        assert_eq!(seen.len(), count, "all checksums differ");
     }
 
-    /// A recorded session stays replayable by later versions.
+    /// The checksum must never change, so that later versions can replay a journal.
     #[test]
-    fn it_is_fixed_for_ever() {
+    fn checksum_never_changes() {
         assert_eq!(of(&[b"lobbyd"]), 0x83a3_0145_8eed_fb21);
     }
 }

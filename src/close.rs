@@ -1,31 +1,31 @@
-//! Why a connection ended, why a member left, and why a request was refused.
+//! Reasons: why a connection ended, why a member left its lobby, and why a request was refused.
 
 use std::fmt;
 
 macro_rules! close_reasons {
     ($( $(#[$doc:meta])* $name:ident = $code:literal, $word:literal, $explain:literal; )*) => {
-        /// Why a connection ended. Every connection ends with exactly one of these.
+        /// Reason why a connection ended. Every connection ends with exactly one reason.
         ///
-        /// Codes from 1000 on are those of RFC 6455 section 7.4 and of the protocol's own range. Code 1006 is never
-        /// sent: it stands for an end without a close frame. Code 0 stands for an end before there was a WebSocket.
+        /// The codes are those of RFC 6455 section 7.4 and, from 4000, those of the lobby protocol. Code 1006 is never
+        /// sent: it means an end without a close frame. Code 0 means an end before the connection was a WebSocket.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CloseReason { $( $(#[$doc])* $name, )* }
 
         impl CloseReason {
-            /// Every reason, in the order of the counters in [`Stats`](crate::Stats).
+            /// All reasons, in the order of the counters in [`Stats`](crate::Stats).
             pub const ALL: &'static [CloseReason] = &[ $( CloseReason::$name, )* ];
 
-            /// The close code a peer reads, or 1006 or 0 when none was sent.
+            /// Returns the close code that is sent to the peer, or 1006 or 0 if no close frame is sent.
             pub const fn code(self) -> u16 {
                 match self { $( CloseReason::$name => $code, )* }
             }
 
-            /// The reason word a peer reads beside the code.
+            /// Returns the reason word that is sent to the peer with the code.
             pub const fn word(self) -> &'static str {
                 match self { $( CloseReason::$name => $word, )* }
             }
 
-            /// One sentence for the person who reads the log or the documentation.
+            /// Returns an explanation for the log and the documentation.
             pub const fn explain(self) -> &'static str {
                 match self { $( CloseReason::$name => $explain, )* }
             }
@@ -34,89 +34,89 @@ macro_rules! close_reasons {
 }
 
 close_reasons! {
-    /// The client asked to leave.
+    /// The client sent `leave`.
     Left = 1000, "left", "the client said leave";
-    /// The peer sent a close frame of its own accord.
+    /// The peer sent a close frame first.
     PeerClosed = 1000, "peer_closed", "the peer sent a close frame";
-    /// The peer's end of the connection went away without a close frame.
+    /// The connection ended without a close frame from the peer.
     Hangup = 1006, "hangup", "the connection ended without a close frame";
     /// Writing to the peer failed.
     WriteFailed = 1006, "write_failed", "the operating system could not write to the connection";
-    /// The server is going away.
+    /// The server is shutting down.
     ServerShutdown = 1001, "server_shutdown", "the server is shutting down";
-    /// The peer broke RFC 6455.
+    /// The peer violated RFC 6455.
     ProtocolError = 1002, "protocol_error", "the peer broke the WebSocket protocol";
-    /// The application takes no messages of that kind.
+    /// The application does not accept messages of that kind.
     UnsupportedData = 1003, "unsupported_data", "the application does not take messages of that kind";
-    /// A text message or close reason was not UTF-8.
+    /// A text message or a close reason was not valid UTF-8.
     BadUtf8 = 1007, "bad_utf8", "a text was not valid UTF-8";
-    /// The application refused what the peer did.
+    /// The application refused an action of the peer, or a message had more than `max_fragments` frames.
     PolicyViolation = 1008, "policy_violation", "the application refused what the peer did";
     /// A message was larger than `max_message_bytes`.
     MessageTooBig = 1009, "message_too_big", "a message was larger than max_message_bytes";
     /// The application failed.
     InternalError = 1011, "internal_error", "the application failed";
-    /// No token, or one that is not good.
+    /// The request had no token, or the token was refused.
     Unauthorized = 4001, "unauthorized", "there was no token, or it was refused";
-    /// The token was good once.
+    /// The token has expired.
     TokenExpired = 4001, "token_expired", "the token has expired";
-    /// `max_connections` seats are taken.
+    /// All `max_connections` seats of the server are taken.
     ServerFull = 4002, "server_full", "all max_connections seats of the server are taken";
-    /// `max_per_lobby` seats are taken.
+    /// All `max_per_lobby` seats of the lobby are taken.
     LobbyFull = 4002, "lobby_full", "all max_per_lobby seats of the lobby are taken";
-    /// The lobby was locked by the application or an operator.
+    /// The lobby is locked by the application or an operator.
     LobbyLocked = 4002, "lobby_locked", "the lobby is locked: it takes nobody new";
-    /// `max_lobbies` lobbies exist.
+    /// `max_lobbies` lobbies exist already.
     LobbyLimit = 4002, "lobby_limit", "max_lobbies lobbies exist already";
-    /// The user holds as many seats as it may.
+    /// The user has its maximum number of seats.
     UserLimit = 4002, "user_limit", "the user holds as many seats as it may";
-    /// The address holds as many connections as it may.
+    /// The address has its maximum number of connections.
     IpLimit = 4002, "ip_limit", "the address holds as many connections as it may";
-    /// Removed by the application or an operator.
+    /// The application or an operator removed the member.
     Kicked = 4003, "kicked", "the member was kicked";
-    /// Removed and not wanted back.
+    /// The user is banned.
     Banned = 4003, "banned", "the user is banned";
-    /// A page of a foreign origin tried to connect.
+    /// The page's origin is not allowed.
     ForbiddenOrigin = 4003, "forbidden_origin", "the page's origin is not allowed";
-    /// A newer connection of the same user took the seat.
+    /// A newer connection of the same user took over the seat.
     Replaced = 4004, "replaced", "a newer connection of the same user took the seat";
-    /// More than `max_strikes` malformed messages.
+    /// The client sent more than `max_strikes` malformed messages.
     BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed";
-    /// The lobby was closed by the application or an operator.
+    /// The application or an operator closed the lobby.
     LobbyClosed = 4006, "lobby_closed", "the lobby was closed";
-    /// The path names no valid lobby.
+    /// The path does not contain a valid lobby code.
     BadLobbyCode = 4007, "bad_lobby_code", "a lobby code is 1 to 64 letters, digits, _ or -";
-    /// Too many messages.
+    /// The client kept exceeding its rate.
     RateLimited = 4009, "rate_limited", "the peer kept sending more than its rate";
-    /// The application did not answer `authorize` in `auth_timeout`.
+    /// The application did not complete the authorization within `auth_timeout`.
     AuthTimeout = 4101, "auth_timeout", "authorization took longer than auth_timeout";
-    /// The peer reads slower than it is sent to.
+    /// The peer reads too slowly, and its queue exceeded `max_outbound_bytes`.
     SlowConsumer = 4102, "slow_consumer", "the peer reads too slowly: more than max_outbound_bytes were queued";
-    /// An operator wants the client on a new connection.
+    /// An operator requested that the client reconnect.
     ForcedReconnect = 4103, "reconnect", "an operator asked the client to connect again";
-    /// No sign of life.
+    /// No bytes were received within `pong_timeout` of a ping.
     Stale = 4201, "stale", "nothing was heard within pong_timeout of a ping";
-    /// The connection reached its allowed age.
+    /// The connection reached the age `max_lifetime`.
     MaxLifetime = 4202, "max_lifetime", "the connection reached its allowed age";
     /// The request was answered with an HTTP status.
     HttpRefused = 0, "http_refused", "the request was answered with an HTTP status";
-    /// The request head did not arrive in `handshake_timeout`.
+    /// The request head did not arrive within `handshake_timeout`.
     HandshakeTimeout = 0, "handshake_timeout", "the request head did not arrive within handshake_timeout";
 }
 
-/// Whether and when a client should try again after a close.
+/// Whether and when a client should reconnect after a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
-    /// Not with the same request.
+    /// Do not reconnect with the same request.
     No,
-    /// After a growing, jittered wait.
+    /// Reconnect after a growing, jittered wait.
     Backoff,
-    /// At once.
+    /// Reconnect immediately.
     AtOnce,
 }
 
 impl CloseReason {
-    /// What the protocol's table of close codes tells a client to do.
+    /// Returns the reconnect rule of the protocol's table of close codes.
     pub const fn reconnect(self) -> Reconnect {
         match self.code() {
             1001 | 1006 | 1011 | 4100..=4199 => Reconnect::Backoff,
@@ -125,12 +125,12 @@ impl CloseReason {
         }
     }
 
-    /// Whether a close frame can carry it: 1006 must not be sent (RFC 6455 section 7.4.1), and 0 is no code.
+    /// Returns whether a close frame can carry the code: 1006 must not be sent (RFC 6455 section 7.4.1), and 0 is no code.
     pub(crate) const fn is_sent(self) -> bool {
         !matches!(self.code(), 0 | 1006)
     }
 
-    /// How the others in the lobby see a member that ended like this.
+    /// Returns the reason that the other members of the lobby see.
     pub const fn leave_reason(self) -> LeaveReason {
         match self {
             CloseReason::Left | CloseReason::PeerClosed => LeaveReason::Left,
@@ -158,27 +158,27 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// Why a member is no longer in its lobby, as `presence_diff` says it.
+/// Reason why a member left its lobby, as sent in `presence_diff`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaveReason {
-    /// It said `leave`, or closed its connection properly.
+    /// The client sent `leave` or a close frame.
     Left,
-    /// Its connection broke, or it broke the protocol.
+    /// The connection was lost, or the client violated the protocol.
     Dropped,
-    /// It gave no sign of life.
+    /// The client did not respond in time.
     Timeout,
-    /// It was removed.
+    /// The server, the application or an operator removed the member.
     Kicked,
-    /// The same user took a seat elsewhere.
+    /// A newer connection of the same user replaced the member.
     Replaced,
-    /// It did not read fast enough.
+    /// The client read too slowly.
     Slow,
-    /// The server is going away.
+    /// The server is shutting down.
     Shutdown,
 }
 
 impl LeaveReason {
-    /// The word on the wire.
+    /// Returns the word used on the wire.
     pub const fn word(self) -> &'static str {
         match self {
             LeaveReason::Left => "left",
@@ -192,25 +192,25 @@ impl LeaveReason {
     }
 }
 
-/// Why a request was refused while its connection lives on: the `code` of an `error`.
+/// Reason why a request was refused although the connection stays open: the `code` of an `error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reject {
-    /// It was no JSON object with a `type`, or a field was missing or of the wrong kind.
+    /// The message is not a JSON object with a `type`, or a field is missing or has the wrong type.
     BadMessage,
-    /// Nobody of that name is in the lobby.
+    /// The lobby has no member with that user id.
     UserNotFound,
-    /// Too many requests.
+    /// The client exceeds its rate.
     RateLimited,
-    /// The application does not let this member do that.
+    /// The application does not allow this request of this member.
     NotAllowed,
 }
 
 impl Reject {
-    /// Every way to refuse a request, in the order of the counters in [`Stats`](crate::Stats).
+    /// All reasons, in the order of the counters in [`Stats`](crate::Stats).
     pub const ALL: &'static [Reject] =
         &[Reject::BadMessage, Reject::UserNotFound, Reject::RateLimited, Reject::NotAllowed];
 
-    /// The word on the wire.
+    /// Returns the word used on the wire.
     pub const fn word(self) -> &'static str {
         match self {
             Reject::BadMessage => "bad_message",

@@ -1,7 +1,8 @@
-//! Every number that an operator can set, in one struct.
+//! Configuration: all options of the server in one struct, the check of their values, and the worst-case memory.
 //!
-//! A field exists once, in the table below: its name, its default and its documentation. The command line, the
-//! environment, the README's table and the printed limits all come from [`Config::FIELDS`].
+//! Each field is defined once, in the table below: name, type, default and documentation. The command line, the
+//! environment variables and the README's table are generated from [`Config::FIELDS`]. How values are written as text is
+//! in `value`. Reads no file and no environment.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -25,7 +26,7 @@ use crate::rate::Rate;
 pub struct Limit(u32);
 
 impl Limit {
-    /// No bound at all.
+    /// No bound.
     pub const UNLIMITED: Limit = Limit(u32::MAX);
 
     /// At most `n`; 0 means none.
@@ -33,12 +34,12 @@ impl Limit {
         Limit(n)
     }
 
-    /// The bound, or `None` when there is none.
+    /// Returns the bound, or `None` if the limit is unlimited.
     pub const fn bound(self) -> Option<u32> {
         if self.0 == u32::MAX { None } else { Some(self.0) }
     }
 
-    /// Whether one more fits when there are `taken` already.
+    /// Returns whether one more fits when `taken` exist already.
     pub const fn has_room(self, taken: usize) -> bool {
         match self.bound() {
             Some(bound) => taken < bound as usize,
@@ -47,7 +48,7 @@ impl Limit {
     }
 }
 
-/// A limit of one user, over all its connections.
+/// A limit that applies to one user, over all its connections.
 ///
 /// ```
 /// use lobbyd::{Config, Limit};
@@ -59,14 +60,14 @@ impl Limit {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PerUser<T> {
-    /// The same as for one connection.
+    /// The limit of one connection applies to the user as well.
     Same,
-    /// One of its own.
+    /// The user has a limit of its own.
     Own(T),
 }
 
 impl<T> PerUser<T> {
-    /// The limit, where that of one connection is `connection`.
+    /// Returns the user's limit; `connection` is the limit of one connection.
     pub fn or(self, connection: T) -> T {
         match self {
             PerUser::Same => connection,
@@ -81,65 +82,65 @@ impl<T> From<T> for PerUser<T> {
     }
 }
 
-/// What happens when a user who holds a seat connects again.
+/// Policy for a user that has a seat and connects again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateLogin {
-    /// The newer connection takes the seat over; the older one is closed with 4004.
+    /// The newer connection takes over the seat; the older one is closed with 4004.
     Replace,
     /// The newer connection is refused with 4002 `user_limit`.
     Reject,
-    /// Both stay, up to `max_per_user` seats.
+    /// Both connections stay, up to `max_per_user` seats.
     Allow,
 }
 
-/// When frames go out.
+/// When queued frames are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     /// At the end of each turn of the loop.
     Turn,
-    /// At the end of each tick; what answers one member, pings and goodbyes do not wait.
+    /// At the end of each tick. Replies to one member, pings and goodbyes do not wait.
     Tick,
 }
 
-/// What happens when a journal cannot be written.
+/// Action when the journal cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnJournalError {
-    /// The server ends: nobody is served unrecorded.
+    /// The server stops, so that no client is served without being recorded.
     Stop,
-    /// The server goes on, and the journal ends.
+    /// The server continues without a journal.
     Continue,
 }
 
-/// Whether a journal holds what the application reads again on a reload.
+/// Whether a journal contains the contents that a reload passes to the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrets {
-    /// Only its length.
+    /// Only the length of the contents.
     Omit,
-    /// All of it.
+    /// The contents.
     Keep,
 }
 
-/// One field of [`Config`], as text: for command lines, documentation and tests.
+/// One field of [`Config`] as text, for the command line, documentation and tests.
 pub struct Field {
-    /// Its name, in snake_case.
+    /// Name in snake_case.
     pub name: &'static str,
-    /// Its default, written as it would be set.
+    /// Default value, in the form that `set` accepts.
     pub default: &'static str,
-    /// What it means; the first line stands alone.
+    /// Documentation: one or more sentences.
     pub doc: &'static str,
-    /// Sets the field from text.
+    /// Sets the field from text. Fails with a message that names the expected form.
     pub set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The field's present value as text, such that `set` takes it back.
+    /// Returns the current value as text, in the form that `set` accepts.
     pub show: fn(&Config) -> String,
 }
 
 impl Field {
-    /// The command-line flag without its dashes: `max-connections`.
+    /// Returns the command-line flag without its leading dashes: `max-connections`.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
 
-    /// The environment variable: `LOBBYD_MAX_CONNECTIONS`.
+    /// Returns the name of the environment variable: `LOBBYD_MAX_CONNECTIONS`.
     pub fn variable(&self) -> String {
         format!("LOBBYD_{}", self.name.to_uppercase())
     }
@@ -147,7 +148,8 @@ impl Field {
 
 macro_rules! config {
     ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
-        /// All limits, timeouts and budgets. `0` means none, `unlimited` means unlimited, `off` means off.
+        /// All limits, timeouts and budgets. In text, `0` means none, `unlimited` removes a limit, and `off` switches
+        /// a feature off.
         ///
         /// ```
         /// use lobbyd::{Config, Limit};
@@ -163,13 +165,13 @@ macro_rules! config {
         impl Default for Config {
             fn default() -> Config {
                 Config {
-                    $( $name: <$kind as Value>::parse($default).expect("the table's defaults are written correctly"), )*
+                    $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )*
                 }
             }
         }
 
         impl Config {
-            /// Every field, in the order of the documentation.
+            /// All fields, in the order of the documentation.
             pub const FIELDS: &'static [Field] = &[ $( Field {
                 name: stringify!($name),
                 default: $default,
@@ -185,181 +187,181 @@ macro_rules! config {
 }
 
 config! {
-    /// Address to accept WebSocket connections on; port 0 takes a free one.
+    /// Address to accept WebSocket connections on; port 0 selects a free port.
     listen: SocketAddr = "127.0.0.1:9001";
-    /// Address to answer operators on: JSON over HTTP; one that is not loopback needs `admin_token_file`.
+    /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
     admin: Switch<SocketAddr> = "off";
-    /// File that holds the token which operators send as `Authorization: Bearer`; without it anybody who reaches the address may ask.
+    /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
     admin_token_file: Switch<PathBuf> = "off";
-    /// Name under which operators reach the server, beside `localhost` and its address; requests for other names are refused.
+    /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
     admin_host: Switch<String> = "off";
-    /// Operators' connections; a further one takes the place of an idle one or of a stranger's, or is dropped.
+    /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
     max_admin_connections: u32 = "16";
-    /// Time for an operator's request to arrive, for its answer to be read, and for an idle connection to stay open.
+    /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
 
-    /// Seats in the whole server; the next connection is closed with 4002 `server_full`.
+    /// Seats in the whole server; a further connection is closed with 4002 `server_full`.
     max_connections: Limit = "500";
-    /// Seats in one lobby; the next connection is closed with 4002 `lobby_full`.
+    /// Seats in one lobby; a further connection is closed with 4002 `lobby_full`.
     max_per_lobby: Limit = "10";
-    /// Lobbies that exist at once; a connection to one more is closed with 4002 `lobby_limit`.
+    /// Lobbies that exist at the same time; a connection that would create a further one is closed with 4002 `lobby_limit`.
     max_lobbies: Limit = "10000";
-    /// What a second connection of a user does: `replace`, `reject` (4002 `user_limit`) or `allow`.
+    /// Effect of a second connection of the same user: `replace` the first, `reject` the second (4002 `user_limit`), or `allow` both.
     duplicate_login: DuplicateLogin = "replace";
-    /// Seats of one user when duplicate logins are allowed; the next is closed with 4002 `user_limit`.
+    /// Seats of one user if duplicate logins are allowed; a further connection is closed with 4002 `user_limit`.
     max_per_user: Limit = "1";
-    /// Connections of one address (of one /64 with IPv6); the next is closed with 4002 `ip_limit`.
+    /// Connections from one address (with IPv6, from one /64); a further one is closed with 4002 `ip_limit`.
     max_per_ip: Limit = "unlimited";
-    /// Sockets that hold no seat yet; further ones are answered with HTTP status 503, unless another address holds more.
+    /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";
-    /// Room, beside free seats, for sockets that are still saying goodbye; beyond it the oldest of them is cut off.
+    /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
-    /// Origins of pages that may connect beside the server's `own`, separated by commas; `loopback` stands for pages of this
-    /// machine, `any` for all. Others are closed with 4003 `forbidden_origin`. When not given, `--auth open` on a loopback
-    /// address makes it `loopback`.
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this
+    /// machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open`
+    /// on a loopback address sets it to `loopback`.
     allowed_origin: Origins = "own";
-    /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
+    /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
     trusted_proxies: u32 = "0";
-    /// Connection attempts of one address per minute; more are answered with HTTP status 429.
+    /// Connection attempts per minute from one address; more are answered with HTTP status 429.
     attempts_per_minute: Limit = "unlimited";
-    /// Attempts of one address at once.
+    /// Largest burst of connection attempts from one address.
     attempt_burst: u32 = "60";
 
     /// Time for the request head to arrive; then HTTP status 408.
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";
-    /// Age at which a connection is closed with 4202 `max_lifetime`, to come back at once: so that a fleet can be drained.
+    /// Age at which a connection is closed with 4202 `max_lifetime`, and its client reconnects at once. It lets a fleet of servers be drained.
     max_lifetime: Switch<Duration> = "off";
-    /// How long a connection may outlive its token; then it is closed with 4001 `token_expired`.
+    /// Time that a connection may stay open after its token has expired; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
-    /// Bytes of a request head, and of what a client sends before it is let in; more is answered with HTTP status 431.
+    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
     max_header_bytes: ByteSize = "8KiB";
-    /// Header lines of a request; more is answered with HTTP status 431.
+    /// Header lines of a request; more are answered with HTTP status 431.
     max_headers: u32 = "64";
 
-    /// Bytes of one message, however it is fragmented; a larger one is closed with 1009.
+    /// Bytes of one message, counted over all its fragments; a larger message closes the connection with 1009.
     max_message_bytes: ByteSize = "64KiB";
-    /// Frames of one message; more are closed with 1008.
+    /// Frames of one message; more close the connection with 1008.
     max_fragments: u32 = "65536";
-    /// Bytes queued for one connection, counting 64 for each frame; beyond it the peer is closed with 4102 `slow_consumer`.
+    /// Bytes queued for one connection, plus 64 for each frame; beyond it the connection is closed with 4102 `slow_consumer`.
     max_outbound_bytes: ByteSize = "256KiB";
-    /// Bytes queued above which the application is told of pressure.
+    /// High-water mark: when more bytes are queued for a connection, the application is notified of pressure.
     outbound_high_mark: ByteSize = "64KiB";
-    /// Bytes queued at which the application is told that the pressure is over.
+    /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
-    /// Messages per second of one connection, unless its identity has a rate of its own; more get `error rate_limited`.
+    /// Messages per second from one connection, unless its identity has a rate of its own; more get `error rate_limited`.
     messages_per_second: Limit = "60";
-    /// Messages at once of one connection.
+    /// Largest burst of messages from one connection.
     message_burst: u32 = "120";
-    /// Messages per second of one user, over all its connections and across reconnects, unless its identity has a rate of its own; `same` as one connection.
+    /// Messages per second from one user, over all its connections and across reconnects, unless its identity has a rate of its own; `same` as one connection.
     user_messages_per_second: PerUser<Limit> = "same";
-    /// Messages at once of one user; `same` as one connection.
+    /// Largest burst of messages from one user; `same` as one connection.
     user_message_burst: PerUser<u32> = "same";
-    /// Bytes per second of one connection, charged before they are looked at; messages beyond get `error rate_limited`.
+    /// Bytes per second from one connection, charged before they are parsed; messages beyond the rate get `error rate_limited`.
     bytes_per_second: Limit = "65536";
-    /// Bytes at once of one connection.
+    /// Largest burst of bytes from one connection.
     byte_burst: u32 = "131072";
-    /// Bytes per second of one user, over all its connections and across reconnects; `same` as one connection.
+    /// Bytes per second from one user, over all its connections and across reconnects; `same` as one connection.
     user_bytes_per_second: PerUser<Limit> = "same";
-    /// Bytes at once of one user; `same` as one connection.
+    /// Largest burst of bytes from one user; `same` as one connection.
     user_byte_burst: PerUser<u32> = "same";
-    /// Pings, pongs and `health_pong`s per second of one connection.
+    /// Pings, pongs and `health_pong`s per second from one connection.
     control_per_second: Limit = "20";
-    /// Pings, pongs and `health_pong`s at once of one connection.
+    /// Largest burst of pings, pongs and `health_pong`s from one connection.
     control_burst: u32 = "60";
-    /// Refused messages at once, one a second in the long run, before the connection is closed with 4009 `rate_limited`.
+    /// Messages over the rate that are refused before the connection is closed with 4009 `rate_limited`; one is forgiven per second.
     max_rate_strikes: u32 = "32";
-    /// Users, and as many addresses, that are gone and whose spent rates are remembered until they are made up; beyond it those that are made up first are forgotten.
+    /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";
-    /// Ticks per second of the game's clock, 1 to 1000; `off`: the application is told of messages as they arrive.
+    /// Ticks per second of the game clock, 1 to 1000; with `off`, the application receives messages as they arrive.
     tick_hz: Switch<u32> = "off";
-    /// When frames go out: at the end of every `turn` of the loop, or, with ticks, of every `tick`.
+    /// When frames are sent: at the end of each `turn` of the loop or, with ticks, at the end of each `tick`.
     flush: Flush = "turn";
-    /// Late ticks that are made up for before the one that is due; older ones are skipped.
+    /// Late ticks that are run before the one that is due; older ones are skipped.
     max_catch_up_ticks: u32 = "5";
-    /// Bytes of one connection that wait for the next tick, counting 64 for each message; more get `error rate_limited`.
+    /// Bytes of messages from one connection that wait for the next tick, plus 64 for each message; more get `error rate_limited`.
     max_inbox_bytes: ByteSize = "64KiB";
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
-    /// Members up to which a lobby's presence is listed; above it only their number is told.
+    /// Largest lobby whose presence lists all members; above it only their number is sent.
     presence_max: u32 = "500";
 
-    /// Silence after which a connection is pinged (RFC 6455 ping).
+    /// Time without received bytes after which a connection is sent a ping (RFC 6455).
     ping_interval: Duration = "20s";
-    /// Time for any sign of life after a ping; then the connection is closed with 4201 `stale`.
+    /// Time for any byte to arrive after a ping; then the connection is closed with 4201 `stale`.
     pong_timeout: Duration = "10s";
-    /// Period at which every member's page is sent a `health_ping`; `off` leaves it to the application.
+    /// Interval at which each member's page is sent a `health_ping`; with `off`, only the application and operators send them.
     health_interval: Switch<Duration> = "off";
-    /// Time for the answer to such a `health_ping`.
+    /// Time for a page to answer a `health_ping` of `health_interval`.
     health_timeout: Duration = "2s";
-    /// Unanswered `health_ping`s kept per connection; a further one ends the oldest as unanswered.
+    /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
     max_health_pings: u32 = "8";
     /// Time for the peer to answer a close frame.
     close_timeout: Duration = "2s";
-    /// Time to read and drop what a peer still sends after the last byte to it, so that no reset eats the close frame.
+    /// Time to read and discard input after the last byte was sent, so that a TCP reset does not destroy the close frame.
     linger_timeout: Duration = "1s";
-    /// Bytes read and dropped from a peer that goes on sending after its end; beyond it the connection is cut off.
+    /// Bytes read and discarded from a peer that keeps sending after its connection has ended; beyond it the socket is dropped.
     max_linger_bytes: ByteSize = "1MiB";
-    /// Time to say goodbye to everybody at the end; what is left then is cut off.
+    /// Time to close all connections at shutdown; those still open afterwards are dropped.
     drain_deadline: Duration = "30s";
-    /// Members told goodbye at once when many are: at the end, or because an operator kicks them all.
+    /// Members closed in one batch when many are closed: at shutdown, or when an operator kicks all members.
     drain_batch: u32 = "500";
-    /// Time between two such batches.
+    /// Time between two batches of `drain_batch`.
     drain_batch_interval: Duration = "100ms";
 
-    /// Connections accepted in one turn of the loop; the rest wait for the next.
+    /// Connections accepted in one turn of the loop; the rest wait for the next turn.
     accept_per_turn: u32 = "16";
-    /// Sockets read in one turn of the loop, of those who say little, and of those who have just come; the rest wait.
+    /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
     events_per_turn: u32 = "1024";
-    /// Work of one turn: bytes read, of messages and of the frames they bring about, and 256 for each; the rest waits for the next. Those who say little have four times as much.
+    /// Work of one turn: bytes read, bytes of messages and of the frames they cause, and 256 for each message and frame; the rest waits for the next turn. Light senders have four times this budget.
     work_per_turn: ByteSize = "2MiB";
-    /// Work of one connection before others have theirs; what it sends beyond waits, and goes behind those who send less.
+    /// Work for one connection before other connections have their turn; the rest of its input waits, behind connections that send less.
     work_per_receive: ByteSize = "64KiB";
-    /// Turns for which a due timer waits while its connection has input that was not read yet.
+    /// Turns for which a due timer is deferred while its connection has unread input.
     max_deferred_turns: u32 = "1000";
-    /// The receive buffer shared by all connections; what is left in it is kept for a connection that sends more than its work.
+    /// Receive buffer shared by all connections. Input beyond `work_per_receive` is copied out of it and kept for its connection.
     receive_buffer_bytes: ByteSize = "64KiB";
-    /// What the kernel keeps of each connection until it is read; `off` leaves it to the kernel, which may keep some megabytes.
+    /// Kernel receive buffer of each connection; with `off` the kernel chooses the size, which can be several megabytes.
     socket_receive_bytes: Switch<ByteSize> = "128KiB";
     /// Commands from other threads that may wait; a further one is returned to its sender.
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
     wheel_granule: Duration = "10ms";
-    /// Where everything that enters the server is recorded, to be replayed: segments of this name with `.000001` and so on behind it.
+    /// File in which all input of the server is recorded for replay; its segments append `.000001` and so on to this name.
     journal: Switch<PathBuf> = "off";
-    /// Size at which a new segment of the journal begins. Those before one that begins with nobody there can be deleted.
+    /// Size at which a new segment of the journal begins. If a segment begins while the server is empty, the segments before it can be deleted.
     journal_max_bytes: Switch<ByteSize> = "off";
-    /// Whether the journal is on the disk, and not only with the operating system, before what follows from it goes out.
+    /// Whether the journal is synced to disk, instead of only handed to the operating system, before the output that depends on it is sent.
     journal_sync: bool = "off";
-    /// What happens when the journal cannot be written: the server ends (`stop`), or goes on without (`continue`).
+    /// Action if the journal cannot be written: `stop` ends the server, `continue` goes on without a journal.
     journal_on_error: OnJournalError = "stop";
-    /// Whether the journal holds the contents of reloads, such as the list of tokens: `omit` or `keep`.
+    /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
     journal_secrets: Secrets = "omit";
-    /// Period of the statistics line in the log.
+    /// Interval of the statistics line in the log.
     stats_interval: Switch<Duration> = "60s";
 }
 
-/// Which pages may connect.
+/// Origins of the pages that may connect.
 ///
-/// A request without an `Origin` comes from no page and is always allowed, and so is one whose origin's authority is the
-/// request's own `Host`.
+/// A request without an `Origin` header does not come from a page and is always allowed. A page whose origin has the
+/// same authority as the request's `Host` header is always allowed, too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
-    /// Whether all may.
+    /// Allows pages of every origin.
     pub any: bool,
-    /// Whether pages of loopback origins may (`http://localhost:5173`, `http://127.0.0.1`, `https://[::1]:8443`), if the
-    /// request calls the server by a loopback name, too. With another name in `Host` the browser may have been led here by
-    /// DNS rebinding.
+    /// Allows pages of loopback origins (`http://localhost:5173`, `http://127.0.0.1`, `https://[::1]:8443`), if the
+    /// `Host` header of the request is a loopback name, too. With another name in `Host`, DNS rebinding may have sent
+    /// the browser here.
     pub loopback: bool,
-    /// Those that may, as browsers write them: `https://game.example`, in lower case, without a path; or `null`, which is
-    /// what a page without an origin says.
+    /// Allowed origins, as browsers write them: `https://game.example`, in lower case, without a path; or `null`, which
+    /// browsers send for a page without an origin.
     pub listed: Vec<String>,
 }
 
 impl Origins {
-    /// Whether a page of this origin may connect to a server it calls `host`.
+    /// Returns whether a page of this origin may connect; `host` is the request's `Host` header.
     pub fn allow(&self, origin: &str, host: &str) -> bool {
         let authority = origin.split_once("://").map(|(_, authority)| authority);
         self.any
@@ -375,7 +377,7 @@ fn is_loopback_page(origin: &str) -> bool {
     })
 }
 
-/// Whether an authority, a host and perhaps a port, is `localhost` or a loopback address.
+/// Returns whether an authority (host and optional port) names `localhost` or a loopback address.
 fn is_loopback(authority: &str) -> bool {
     let host = match authority.rsplit_once(':') {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|c| c.is_ascii_digit()) => host,
@@ -390,12 +392,12 @@ fn is_loopback(authority: &str) -> bool {
     }
 }
 
-/// A number of bytes.
+/// A size in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);
 
 impl ByteSize {
-    /// `n` times 1024 bytes.
+    /// Returns a size of `n` KiB (1024 bytes each).
     pub const fn kib(n: usize) -> ByteSize {
         ByteSize(n.saturating_mul(1024))
     }
@@ -411,17 +413,17 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Something that can be switched off.
+/// A value that can be switched off; `None` means off.
 pub type Switch<T> = Option<T>;
 
-/// What the operator set does not hold together. Displayed as one line.
+/// A configuration value that breaks a rule or has no effect. Displayed as one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// The field at fault.
+    /// Name of the field.
     pub field: &'static str,
-    /// The value it has.
+    /// Current value of the field.
     pub value: String,
-    /// What it must be instead, and why.
+    /// The rule that the value breaks, with the reason.
     pub rule: String,
 }
 
@@ -432,7 +434,11 @@ impl fmt::Display for Problem {
 }
 
 impl Config {
-    /// Checks that the values can work together. Returns all problems at once.
+    /// Checks that each value is in range and that the values work together.
+    ///
+    /// # Errors
+    ///
+    /// All problems at once, each with field, value, rule and reason.
     pub fn check(&self) -> Result<(), Vec<Problem>> {
         let mut problems = Vec::new();
         let mut require = |holds: bool, field: &'static str, rule: String| {
@@ -471,7 +477,7 @@ impl Config {
             self.pong_timeout < self.ping_interval,
             "pong_timeout",
             format!(
-                "must be shorter than ping_interval ({:?}), or a ping goes out while the last one still waits",
+                "must be shorter than ping_interval ({:?}), or a ping is sent while the previous one is unanswered",
                 self.ping_interval
             ),
         );
@@ -479,7 +485,7 @@ impl Config {
             require(
                 interval >= self.health_timeout,
                 "health_interval",
-                format!("must be at least health_timeout ({:?}), or checks of one page overlap", self.health_timeout),
+                format!("must be at least health_timeout ({:?}), or checks of a page overlap", self.health_timeout),
             );
         }
         require(
@@ -493,7 +499,7 @@ impl Config {
             ("health_interval", self.health_interval),
             ("stats_interval", self.stats_interval),
         ] {
-            require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h, which is a year".into());
+            require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h (one year)".into());
         }
         require(
             self.tick_hz.is_none_or(|hz| (1..=1000).contains(&hz)),
@@ -503,12 +509,12 @@ impl Config {
         require(
             self.flush == Flush::Turn || self.tick_hz.is_some(),
             "flush",
-            "must be turn when tick_hz is off: there is no tick to wait for".into(),
+            "must be turn while tick_hz is off, since no tick would send the frames".into(),
         );
         require(
             self.max_catch_up_ticks <= 1000,
             "max_catch_up_ticks",
-            "must be at most 1000: they run in one turn of the loop".into(),
+            "must be at most 1000, since late ticks run in one turn of the loop".into(),
         );
         require(self.stats_interval != Some(Duration::ZERO), "stats_interval", "must be above 0, or off".into());
         for (field, count) in [
@@ -525,13 +531,13 @@ impl Config {
             require(
                 (1..=1 << 20).contains(&count),
                 field,
-                "must be from 1 to 1048576: with none nobody could be served".into(),
+                "must be from 1 to 1048576; with 0 the server could not work".into(),
             );
         }
         for (field, count, most) in [
-            // More entries than fit into a request head.
+            // No request head has room for more entries.
             ("trusted_proxies", self.trusted_proxies, 1 << 16),
-            // What is remembered takes 320 bytes each.
+            // Each remembered entry takes up to REMEMBERED_BYTES.
             ("max_remembered_rates", self.max_remembered_rates, 1 << 24),
         ] {
             require(count <= most, field, format!("must be at most {most}"));
@@ -549,20 +555,20 @@ impl Config {
         require(
             !is_exposed || self.admin_token_file.is_some(),
             "admin",
-            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: whoever reaches it may \
-             kick everybody"
+            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: without a token, every \
+             client that reaches the address can kick all members"
                 .into(),
         );
         require(
             self.admin != Some(self.listen) || self.listen.port() == 0,
             "admin",
-            "must differ from listen: operators have an address of their own".into(),
+            "must differ from listen: the admin API needs an address of its own".into(),
         );
         require(self.max_headers <= 256, "max_headers", "must be at most 256".into());
         require(
             (256..=1 << 20).contains(&self.max_header_bytes.0),
             "max_header_bytes",
-            "must be from 256 to 1MiB; a browser's request takes some 600".into(),
+            "must be from 256 to 1MiB; a browser's request head has about 600 bytes".into(),
         );
         require(
             (125..=1 << 30).contains(&self.max_message_bytes.0),
@@ -585,36 +591,35 @@ impl Config {
         require(
             self.journal.is_none() || self.receive_buffer_bytes <= ByteSize(16 << 20),
             "receive_buffer_bytes",
-            "must be at most 16MiB while a journal is written".into(),
+            "must be at most 16MiB while journal is on".into(),
         );
         let names_file = |path: &PathBuf| {
-            let ends = path.as_os_str().as_encoded_bytes().last();
-            path.file_name().is_some() && !ends.is_some_and(|&end| std::path::is_separator(end.into()))
+            let last = path.as_os_str().as_encoded_bytes().last();
+            path.file_name().is_some() && !last.is_some_and(|&last| std::path::is_separator(last.into()))
         };
         require(
             self.journal.as_ref().is_none_or(names_file),
             "journal",
-            "must name a file, not a folder: segments of the journal session are called session.000001 and so on"
-                .into(),
+            "must name a file, not a folder: the segments of a journal `session` are session.000001 and so on".into(),
         );
         require(
             self.journal_max_bytes.is_none_or(|max| max >= ByteSize::kib(16)),
             "journal_max_bytes",
-            "must be at least 16KiB, or off: what each segment begins with takes some of it".into(),
+            "must be at least 16KiB, or off: the header of each segment takes part of it".into(),
         );
         require(
             self.outbound_low_mark < self.outbound_high_mark,
             "outbound_low_mark",
-            format!("must be below outbound_high_mark ({}), or every frame would cross both", self.outbound_high_mark),
+            format!("must be below outbound_high_mark ({}), or a frame could cross both", self.outbound_high_mark),
         );
-        // A limit that is the same as a connection's is checked there.
-        let own = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
+        // A user limit that is the same as that of a connection is checked for the connection, and is skipped here.
+        let own_limit = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
         let (user_messages, user_message_burst) = self.user_messages();
         let is_same = (self.user_messages_per_second, self.user_message_burst) == (PerUser::Same, PerUser::Same);
-        let user_messages = own(is_same, user_messages);
+        let user_messages = own_limit(is_same, user_messages);
         let (user_bytes, user_byte_burst) = self.user_bytes();
         let is_same = (self.user_bytes_per_second, self.user_byte_burst) == (PerUser::Same, PerUser::Same);
-        let user_bytes = own(is_same, user_bytes);
+        let user_bytes = own_limit(is_same, user_bytes);
         for (field, rate, burst_field, burst) in [
             ("messages_per_second", self.messages_per_second, "message_burst", self.message_burst),
             ("user_messages_per_second", user_messages, "user_message_burst", user_message_burst),
@@ -634,19 +639,19 @@ impl Config {
                 !limited || burst >= received,
                 burst_field,
                 format!(
-                    "must be at least {received} while {field} is limited, or a message of max_message_bytes ({}) could \
-                     never be sent",
+                    "must be at least {received} while {field} is limited, or a message of max_message_bytes ({}) would \
+                     always be refused",
                     self.max_message_bytes
                 ),
             );
         }
         let batches = self.max_connections.bound().unwrap_or(0).div_ceil(self.drain_batch.max(1));
-        let goodbyes = self.drain_batch_interval.saturating_mul(batches.saturating_sub(1));
+        let batches_span = self.drain_batch_interval.saturating_mul(batches.saturating_sub(1));
         require(
-            goodbyes < self.drain_deadline,
+            batches_span < self.drain_deadline,
             "drain_deadline",
             format!(
-                "must be longer than the {goodbyes:?} that saying goodbye to max_connections ({}) takes in batches of \
+                "must be longer than {batches_span:?}, the time to close max_connections ({}) in batches of \
                  drain_batch ({}) every drain_batch_interval ({:?})",
                 self.max_connections.show(),
                 self.drain_batch,
@@ -658,8 +663,8 @@ impl Config {
             self.max_outbound_bytes.0 >= largest,
             "max_outbound_bytes",
             format!(
-                "must be at least {largest}, which is what the largest single frame takes: a message of \
-                 max_message_bytes ({}), or the presence of a full lobby (max_per_lobby {}, presence_max {})",
+                "must be at least {largest}, the space for the largest frame: a message of max_message_bytes ({}), or \
+                 the presence of a full lobby (max_per_lobby {}, presence_max {})",
                 self.max_message_bytes,
                 self.max_per_lobby.show(),
                 self.presence_max
@@ -668,8 +673,8 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
-    /// Fields that are set to something else than their default although nothing looks at them, because another field
-    /// switches off what they belong to. [`Server::bind`](crate::net::Server::bind) warns of them.
+    /// Returns the fields that differ from their default but have no effect, because another field switches their
+    /// feature off. [`Server::bind`](crate::net::Server::bind) logs a warning for each of them.
     ///
     /// ```
     /// use lobbyd::Config;
@@ -679,7 +684,7 @@ impl Config {
     /// ```
     pub fn without_effect(&self) -> Vec<Problem> {
         let unlimited = |limit: Limit| limit == Limit::UNLIMITED;
-        let owners: &[(bool, &str, &[&'static str])] = &[
+        let dependencies: &[(bool, &str, &[&'static str])] = &[
             (
                 self.admin.is_none(),
                 "admin is off",
@@ -708,18 +713,19 @@ impl Config {
             ),
             (unlimited(self.control_per_second), "control_per_second is unlimited", &["control_burst"]),
         ];
-        let idle = owners.iter().filter(|(is_off, ..)| *is_off);
-        idle.flat_map(|(_, why, fields)| fields.iter().map(move |field| (why, *field)))
-            .map(|(why, field)| Problem {
+        let unused = dependencies.iter().filter(|(is_off, ..)| *is_off);
+        unused
+            .flat_map(|(_, cause, fields)| fields.iter().map(move |field| (cause, *field)))
+            .map(|(cause, field)| Problem {
                 field,
                 value: self.value_of(field),
-                rule: format!("has no effect while {why}"),
+                rule: format!("has no effect while {cause}"),
             })
             .filter(|problem| problem.value != Config::default().value_of(problem.field))
             .collect()
     }
 
-    /// The largest frame the server itself can be made to send, with its bookkeeping.
+    /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
         let presence = listed.saturating_mul(PRESENCE_BYTES_PER_MEMBER);
@@ -727,16 +733,18 @@ impl Config {
         message.max(presence).saturating_add(ENVELOPE_BYTES)
     }
 
-    /// `limit` in each `period`, with a burst; `None` when unlimited.
+    /// Returns the rate of `limit` in each `period` with `burst`, or `None` if `limit` is unlimited.
     fn rate(limit: Limit, period: Duration, burst: u32) -> Option<Rate> {
         limit.bound().map(|count| Rate::new(count, period, burst))
     }
 
+    /// Returns the message limit of a user and its burst.
     fn user_messages(&self) -> (Limit, u32) {
         let limit = self.user_messages_per_second.or(self.messages_per_second);
         (limit, self.user_message_burst.or(self.message_burst))
     }
 
+    /// Returns the byte limit of a user and its burst.
     fn user_bytes(&self) -> (Limit, u32) {
         (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
     }
@@ -767,10 +775,10 @@ impl Config {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
 
-    /// Bytes of memory that the limits allow at the very worst: every socket there may be, with every buffer full.
+    /// Returns the worst-case memory in bytes: the largest number of sockets, with every buffer full.
     ///
-    /// `None` when a limit that matters is `unlimited`. The kernel's own buffers are not included; on Linux each
-    /// socket may take up to `tcp_rmem[2] + tcp_wmem[2]` more.
+    /// `None` if `max_connections` is `unlimited`. The kernel's buffers are not included; on Linux each socket may take
+    /// up to `tcp_rmem[2] + tcp_wmem[2]` more.
     pub fn worst_case_memory(&self) -> Option<u64> {
         let seats = u128::from(self.max_connections.bound()?);
         let [max_message, max_header, receive_buffer, max_outbound, largest_frame, max_inbox] = [
@@ -784,41 +792,42 @@ impl Config {
         .map(|bytes| bytes as u128);
         let others = [self.max_pending, self.max_closing, self.accept_per_turn].map(u128::from);
         let sockets = seats + others.iter().sum::<u128>();
-        // A message under way is held twice: the frame being received and the fragments before it; growing a buffer
-        // can take up to twice what is in it.
+        // A message that is being received is in memory twice: the current frame and the fragments before it. Growing a
+        // buffer can take up to twice its contents.
         let message = 3 * max_message + max_header;
-        // Whoever sends more than its work has the rest kept.
+        // If a connection sends more than work_per_receive, up to one receive buffer of its input is kept.
         let inbound = message + receive_buffer;
         let outbound = max_outbound + largest_frame;
-        // One message is always kept, however large.
-        let kept = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
-        // Of each operator what two requests take, written with escapes, and an answer of the longest page.
+        // An inbox always accepts one message, however large.
+        let inbox = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
+        // For each operator connection: two requests written with escapes, and a response with the longest page.
         let request = 7 * max_message + max_header;
         let operators =
             if self.admin.is_some() { u128::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + 4 * receive_buffer + (4 << 20);
-        // At most 2^33 sockets of at most 2^69 bytes: no step of it wraps. More than can be addressed counts as all of it.
-        let bytes = sockets * (inbound + outbound + kept + CONNECTION_BYTES) + fixed;
+        // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
+        let bytes = sockets * (inbound + outbound + inbox + CONNECTION_BYTES) + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 
     fn value_of(&self, name: &str) -> String {
-        let field = Config::FIELDS.iter().find(|field| field.name == name).expect("check() names fields of the table");
+        let field =
+            Config::FIELDS.iter().find(|field| field.name == name).expect("only fields of the table are looked up");
         (field.show)(self)
     }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 const YEAR: Duration = Duration::from_secs(8760 * 3600);
-/// A member in a `presence_state`: a user id of 128 bytes of which each may need a backslash, the seat and the keys.
+/// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
-/// What an envelope adds to its payload: names, numbers and a user id, the frame header and the outbox's bookkeeping.
+/// Bytes that an envelope adds to its payload: names, numbers, a user id, the frame header and the outbox's overhead.
 const ENVELOPE_BYTES: usize = 1024;
-/// Slab entry, seat, user, lobby, map entries and timer of one connection.
+/// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
 
-/// A user's or an address's spent rates: the longest name, and its places in the map and in the order.
+/// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
 const REMEMBERED_BYTES: u128 = 360;
 
 #[cfg(test)]
@@ -826,14 +835,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_default_is_shown_as_it_is_written() {
+    fn defaults_are_shown_as_written() {
         for field in Config::FIELDS {
             assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
         }
     }
 
     #[test]
-    fn the_worst_case_of_memory_grows_with_its_limits_and_never_wraps() {
+    fn worst_case_memory_grows_with_limits_and_saturates() {
         let with = |max_connections, max_outbound_bytes| {
             let config =
                 Config { max_connections, max_outbound_bytes: ByteSize(max_outbound_bytes), ..Config::default() };
@@ -846,7 +855,7 @@ mod tests {
     }
 
     #[test]
-    fn all_problems_are_named_at_once() {
+    fn check_returns_all_problems_at_once() {
         let config = Config {
             pong_timeout: Duration::from_secs(40),
             max_outbound_bytes: ByteSize(1000),
@@ -854,8 +863,8 @@ mod tests {
             ..Config::default()
         };
         let problems = config.check().expect_err("three fields are wrong");
-        let named: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
-        assert_eq!(named, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
         assert!(problems[0].to_string().starts_with("pong_timeout = 40s: must be shorter than ping_interval (20s)"));
     }
 }

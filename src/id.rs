@@ -1,24 +1,24 @@
-//! Names for things that come and go.
+//! Ids of connections and seats.
 
 use std::fmt;
 
 use slab::Slab;
 
-/// Names one connection for as long as the process lives.
+/// Id of a connection, unique within the lifetime of the engine.
 ///
-/// `index` is the connection's key in the engine's slab, and so the driver's `mio::Token`; indices are used again.
-/// `generation` counts accepted connections, so that an id kept after its connection has ended never means another one.
-/// Ids are ordered by index.
+/// `index` is the key of the connection in the engine's slab, which the driver also uses as its `mio::Token`. Indices are
+/// reused. `generation` counts accepted connections, so an id that is kept after its connection was freed never matches a
+/// later connection. Ids are ordered by index, then by generation.
 ///
-/// The index has 24 bits and the generation 40: enough for 16 million sockets at once and for 100,000 accepts a second
-/// during four months. An engine that has used them up accepts no further connection.
+/// The index has 24 bits and the generation has 40: enough for 16 million sockets at once, and for 100,000 accepted
+/// connections per second during four months. After that the engine accepts no further connection.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
 const GENERATION_BITS: u32 = 40;
 
 impl ConnId {
-    /// `None` when one of the two is too large.
+    /// Returns `None` if the index or the generation is too large.
     pub(crate) const fn new(index: usize, generation: u64) -> Option<ConnId> {
         if index >> (u64::BITS - GENERATION_BITS) == 0 && generation >> GENERATION_BITS == 0 {
             Some(ConnId((index as u64) << GENERATION_BITS | generation))
@@ -27,22 +27,22 @@ impl ConnId {
         }
     }
 
-    /// The slab key: dense, and used again once the connection is gone.
+    /// Returns the slab key: a small number, reused after the connection is freed.
     pub fn index(self) -> usize {
         (self.0 >> GENERATION_BITS) as usize
     }
 
-    /// The same as a number of the width in which lists of connections store it.
+    /// Returns the slab key as `u32`, the width in which lists of connections store it.
     pub(crate) fn key(self) -> u32 {
         (self.0 >> GENERATION_BITS) as u32
     }
 
-    /// How many connections had been accepted with this one.
+    /// Returns the number of connections accepted so far, including this one.
     pub(crate) fn generation(self) -> u64 {
         self.0 & ((1 << GENERATION_BITS) - 1)
     }
 
-    /// Both parts in one number, which no other connection has.
+    /// Returns both parts as one number, unique for each connection.
     pub(crate) fn bits(self) -> u64 {
         self.0
     }
@@ -60,9 +60,9 @@ impl fmt::Display for ConnId {
     }
 }
 
-/// Names one seat: the `conn` field of the protocol.
+/// Id of a seat: the `conn` field of the protocol.
 ///
-/// It stays the same when a newer connection takes the seat over, and is new with every join.
+/// It stays the same when a newer connection takes over the seat, and is new for each join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeatId(pub(crate) u64);
 
@@ -72,8 +72,9 @@ impl fmt::Display for SeatId {
     }
 }
 
-/// Removes an entry from a slab. The keys of a slab that has become empty start again at 0: keys, and orders that follow
-/// from them, must not depend on what happened before the server was empty, because a replay can begin there.
+/// Removes an entry from a slab, and resets the slab's free list when the slab becomes empty, so that keys start again
+/// at 0. A replay can begin at a point where the server is empty; therefore keys, and orders that follow from them, must
+/// not depend on earlier events.
 pub(crate) fn remove_keyed<T>(slab: &mut Slab<T>, key: usize) -> T {
     let removed = slab.remove(key);
     if slab.is_empty() {
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_keeps_both_parts_and_refuses_what_it_cannot_hold() {
+    fn ids_keep_both_parts_and_refuse_parts_that_are_too_large() {
         for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 1, (1 << 40) - 1)] {
             let id = ConnId::new(index, generation).expect("both fit");
             assert_eq!((id.index(), id.key() as usize, id.generation()), (index, index, generation));

@@ -4,7 +4,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use lobbyd::Config;
 
-/// Variables of the program that are no fields of the configuration.
+/// Variables of the program that are not fields of the configuration.
 const VARIABLES: &[&str] =
     &["LOBBYD_APP", "LOBBYD_AUTH", "LOBBYD_TOKENS_FILE", "LOBBYD_ON_APP_PANIC", "LOBBYD_LOG", "LOBBYD_SEED"];
 
@@ -17,22 +17,22 @@ pub(crate) fn without_effect(matches: &ArgMatches, app: &str, has_tokens: bool) 
         ("presence_max", app == "relay", format!("app = {app} tells of nobody's presence")),
         ("max_strikes", app == "relay", format!("app = {app} reads no JSON")),
     ];
-    let idle = rules.into_iter().filter(|(field, has_effect, _)| !has_effect && is_given(matches, field));
-    idle.map(|(field, _, why)| format!("{field} has no effect: {why}")).collect()
+    let unused = rules.into_iter().filter(|(field, has_effect, _)| !has_effect && is_given(matches, field));
+    unused.map(|(field, _, cause)| format!("{field} has no effect: {cause}")).collect()
 }
 
-/// Whether an option was given by a flag or a variable.
+/// Returns whether an option was set by a flag or an environment variable.
 pub(crate) fn is_given(matches: &ArgMatches, name: &str) -> bool {
     matches.value_source(name).is_some_and(|source| source != ValueSource::DefaultValue)
 }
 
-/// Returns a warning for each unknown variable that begins with `LOBBYD_`. These are no errors: Kubernetes sets variables
-/// such as `LOBBYD_SERVICE_HOST` in the containers of a namespace that has a service `lobbyd`. Values are not shown: they
-/// may be secrets.
+/// Returns a warning for each unknown variable that begins with `LOBBYD_`. They are not errors, because Kubernetes sets
+/// variables such as `LOBBYD_SERVICE_HOST` in the containers of a namespace that has a service `lobbyd`. Values are not
+/// shown, because they may be secrets.
 pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     let known: Vec<String> =
         Config::FIELDS.iter().map(|field| field.variable()).chain(VARIABLES.iter().copied().map(Into::into)).collect();
-    // The environment has no order.
+    // The order of the environment is not defined.
     let mut unknown: Vec<String> = names.filter(|name| name.starts_with("LOBBYD_") && !known.contains(name)).collect();
     unknown.sort();
     unknown
@@ -47,15 +47,15 @@ pub(crate) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<Stri
         .collect()
 }
 
-/// Returns the known name with the smallest distance to `name`, unless it is too large.
+/// Returns the known name with the smallest distance to `name`, unless that distance is too large.
 fn nearest<'a>(name: &str, known: &'a [String]) -> Option<&'a str> {
     let distances = known.iter().map(|other| (distance(name, other), other.as_str()));
-    // Two thirds of the letters behind the prefix must be right.
-    let most = name.len().saturating_sub("LOBBYD_".len()) / 3;
-    distances.min().filter(|&(distance, _)| distance <= most.max(1)).map(|(_, other)| other)
+    // At most a third of the letters after the prefix may differ.
+    let max_distance = name.len().saturating_sub("LOBBYD_".len()) / 3;
+    distances.min().filter(|&(distance, _)| distance <= max_distance.max(1)).map(|(_, other)| other)
 }
 
-/// Levenshtein distance: letters to insert, remove or replace.
+/// Returns the Levenshtein distance: the number of characters to insert, remove or replace.
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_nearly_one_is_named_with_the_one_it_is_nearly() {
+    fn misspelled_variables_get_a_suggestion() {
         let like = |name: &str, nearest: &str| {
             check(name, &[&format!("the variable {name} is not known; do you mean {nearest}?")]);
         };
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_distance_counts_letters() {
+    fn distance_counts_edits() {
         for (from, to, expected) in
             [("", "", 0), ("a", "", 1), ("", "ab", 2), ("kitten", "sitting", 3), ("ab", "ba", 2)]
         {

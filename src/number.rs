@@ -1,18 +1,18 @@
-//! Integers as JSON writes them.
+//! Integers in JSON text, parsed exactly.
 
-/// The first integer that a double cannot tell from its neighbour.
+/// Smallest magnitude at which a double cannot represent every integer: 2^53 and 2^53 + 1 are the same double.
 const BOUND: u64 = 1 << 53;
-/// Every integer below [`BOUND`] has at most so many digits.
+/// Largest number of digits of an integer below [`BOUND`].
 const MAX_DIGITS: i64 = 16;
-/// A number of so few digits is below [`BOUND`], whatever they are.
+/// Every number with at most this many digits is below [`BOUND`].
 const SAFE_DIGITS: usize = 15;
 
-/// The value of a JSON number (RFC 8259 section 6), if it is integral and smaller than 2^53 in magnitude.
+/// Returns the value of a JSON number (RFC 8259 section 6) if it is integral and smaller than 2^53 in magnitude.
 ///
-/// The spelling does not matter: `17`, `17.0` and `1.7e1` are the same, and many clients write every number as a double.
-/// The value is exact: nothing is rounded, however many digits and whatever exponent the text has.
+/// The notation does not matter: `17`, `17.0` and `1.7e1` are equal, because many clients write every number as a double.
+/// The value is exact for any number of digits and any exponent; nothing is rounded.
 ///
-/// `None` for anything else. `json` must be valid JSON.
+/// Returns `None` for all other JSON values. `json` must be valid JSON.
 pub(crate) fn integer(json: &str) -> Option<i64> {
     let digits = json.strip_prefix('-').unwrap_or(json);
     let magnitude = if digits.len() <= SAFE_DIGITS && digits.bytes().all(|c| c.is_ascii_digit()) {
@@ -24,11 +24,11 @@ pub(crate) fn integer(json: &str) -> Option<i64> {
     Some(if digits.len() < json.len() { -value } else { value })
 }
 
-/// The value of a number without a sign.
+/// Returns the value of a number without a sign.
 fn magnitude(text: &str) -> Option<u64> {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    // A string, an array or a word is no number.
+    // Not a number but a string, an array, an object or a literal.
     if whole.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|c| c.is_ascii_digit()) {
         return None;
     }
@@ -39,8 +39,8 @@ fn magnitude(text: &str) -> Option<u64> {
         return Some(0);
     }
     let trailing = digits().rev().take_while(|&c| c == b'0').count();
-    // The value is the significant digits, times ten to the power of `scale`.
-    let scale = power(exponent)? - fraction.len() as i64 + trailing as i64;
+    // value = significant digits * 10^scale
+    let scale = parse_exponent(exponent)? - fraction.len() as i64 + trailing as i64;
     let significant = count - leading - trailing;
     if scale < 0 || scale + significant as i64 > MAX_DIGITS {
         return None;
@@ -49,15 +49,16 @@ fn magnitude(text: &str) -> Option<u64> {
     Some(value * 10_u64.pow(scale as u32)).filter(|&value| value < BOUND)
 }
 
-/// An exponent. One that is larger than any text is long decides the matter, so a larger one is as good.
-fn power(text: &str) -> Option<i64> {
-    const ENOUGH: i64 = 1 << 40;
+/// Parses an exponent, limited to `MAX_EXPONENT`. A larger exponent gives the same result, because no text has enough
+/// digits to compensate for it.
+fn parse_exponent(text: &str) -> Option<i64> {
+    const MAX_EXPONENT: i64 = 1 << 40;
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
     if digits.is_empty() || !digits.bytes().all(|c| c.is_ascii_digit()) {
         return None;
     }
-    let power = digits.bytes().fold(0, |power: i64, c| ENOUGH.min(power * 10 + i64::from(c - b'0')));
-    Some(if text.starts_with('-') { -power } else { power })
+    let exponent = digits.bytes().fold(0, |value: i64, c| MAX_EXPONENT.min(value * 10 + i64::from(c - b'0')));
+    Some(if text.starts_with('-') { -exponent } else { exponent })
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_a_value_and_not_a_spelling() {
+    fn different_notations_of_a_number_are_equal() {
         check(
             &["17", "17.0", "1.7e1", "1.7E+1", "170e-1", "0.017e3", "1700000e-5", "17.000000000000000000000"],
             Some(17),
@@ -88,7 +89,7 @@ mod tests {
     fn the_bound_is_exact() {
         check(&["9007199254740991", "9007199254740991.0", "9.007199254740991e15"], Some(9_007_199_254_740_991));
         check(&["-9007199254740991", "-900719925474099100e-2"], Some(-9_007_199_254_740_991));
-        // A double would round the first of these, and the last to an integer.
+        // As a double, 9007199254740991.5 would be rounded, and 1.00000000000000000000000001 would become an integer.
         check(&["9007199254740991.5", "9007199254740992", "-9007199254740992", "9.007199254740992e15"], None);
         check(&["9999999999999999", "1e16", "18446744073709551616", "1e400", "-1e400", "1e99999999999999999999"], None);
         check(&["1.5", "1e-1", "0.1", "1e-400", "1e-99999999999999999999", "1.00000000000000000000000001"], None);
@@ -96,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_has_no_value() {
+    fn other_json_values_are_refused() {
         check(&["null", "true", "\"17\"", "[17]", "{}", "", "-", "\"1e1\"", "e", ".", "NaN"], None);
     }
 
-    /// Held against the arithmetic of doubles, where that is exact.
+    /// Compares with double arithmetic, in a range in which that is exact.
     #[test]
-    fn small_numbers_are_what_doubles_say() {
+    fn small_numbers_equal_double_arithmetic() {
         for mantissa in ["1", "12", "1.5", "0.25", "100", "7.00", "123.450"] {
             for exponent in -6..8 {
                 let text = format!("{mantissa}e{exponent}");

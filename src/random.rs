@@ -1,9 +1,9 @@
-//! A small seeded generator, the same on every machine and in every version of this crate.
+//! Seeded random number generator with the same output on every machine and in every version of this crate.
 
 /// xoshiro256++ (Blackman and Vigna, 2019), seeded through SplitMix64.
 ///
-/// For games and simulations: fast and repeatable. It is no source of secrets; whoever sees some of its output can
-/// compute the rest.
+/// For games and simulations: fast and reproducible. Not for secrets: the rest of the sequence can be computed from some
+/// of its output.
 ///
 /// ```
 /// let mut a = lobbyd::Random::new(7);
@@ -17,7 +17,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// A generator whose whole sequence follows from `seed`.
+    /// Creates a generator; the whole sequence follows from `seed`.
     pub fn new(seed: u64) -> Random {
         let mut mix = seed;
         let mut next = || {
@@ -29,7 +29,7 @@ impl Random {
         Random { state: [next(), next(), next(), next()] }
     }
 
-    /// The state that the rest of the sequence follows from.
+    /// Returns the state, which determines the rest of the sequence.
     pub(crate) fn state(&self) -> [u64; 4] {
         self.state
     }
@@ -38,7 +38,7 @@ impl Random {
         self.state = state;
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let s = &mut self.state;
         let result = s[0].wrapping_add(s[3]).rotate_left(23).wrapping_add(s[0]);
@@ -52,17 +52,18 @@ impl Random {
         result
     }
 
-    /// A number in `0..bound`, by multiplication (Lemire, 2019); its bias is below `bound / 2^64`.
+    /// Returns a number in `0..bound`, by multiplication (Lemire, 2019) without rejection. The bias is below
+    /// `bound / 2^64`.
     ///
     /// # Panics
     ///
-    /// When `bound` is 0.
+    /// If `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        assert!(bound > 0, "there is no number below 0");
+        assert!(bound > 0, "bound must be above 0");
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// True in `percent` of a hundred cases.
+    /// Returns true with a probability of `percent` / 100.
     pub fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
@@ -72,9 +73,9 @@ impl Random {
 mod tests {
     use super::Random;
 
-    /// The first outputs for seed 0, so that a recorded session stays replayable by later versions.
+    /// First outputs for seed 0. They must never change, so that later versions can replay a journal.
     #[test]
-    fn sequence_is_fixed_for_ever() {
+    fn sequence_never_changes() {
         let mut random = Random::new(0);
         let first: Vec<u64> = (0..3).map(|_| random.next_u64()).collect();
         assert_eq!(first, [0x53175d61490b23df, 0x61da6f3dc380d507, 0x5c0fdf91ec9a7bfc]);

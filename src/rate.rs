@@ -1,4 +1,4 @@
-//! How often something may happen: rates, and the buckets that hold peers to them.
+//! Rate limits: rates, token buckets, and the buckets remembered for disconnected users and addresses.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// So many in so much time, and a burst at once.
+/// A rate: a count per period, and a burst.
 ///
 /// ```
 /// use lobbyd::Rate;
@@ -22,52 +22,53 @@ pub struct Rate {
     burst: u32,
     /// In nanoseconds.
     period: u64,
-    /// Nanoseconds in which a whole burst may happen; `None` when nothing is ever allowed.
-    whole: Option<u64>,
+    /// Nanoseconds in which an empty bucket fills completely; `None` if nothing is ever allowed.
+    fill_time: Option<u64>,
 }
 
 impl Rate {
-    /// 60 a minute, 10 at once.
+    /// 60 per minute, burst 10.
     pub const FREE: Rate = Rate::new(60, Duration::from_secs(60), 10);
-    /// 600 a minute, 100 at once.
+    /// 600 per minute, burst 100.
     pub const PRO: Rate = Rate::new(600, Duration::from_secs(60), 100);
-    /// 6000 a minute, 1000 at once.
+    /// 6000 per minute, burst 1000.
     pub const ENTERPRISE: Rate = Rate::new(6000, Duration::from_secs(60), 1000);
 
-    /// `count` in each `period` in the long run, and up to `burst` at once after a pause.
+    /// Creates a rate of `count` per `period` in the long run, and up to `burst` at once after a pause.
     ///
-    /// With a `count` or `burst` of 0 nothing is ever allowed.
+    /// With a `count` or `burst` of 0 nothing is ever allowed. A `period` beyond `u64::MAX` nanoseconds is cut to that.
     pub const fn new(count: u32, period: Duration, burst: u32) -> Rate {
-        // Longer than five centuries is for ever.
+        // u64::MAX nanoseconds are more than five centuries.
         let nanos = period.as_nanos();
         let period = if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 };
-        let rate = Rate { count, burst, period, whole: None };
-        Rate { whole: rate.span_of(burst), ..rate }
+        let rate = Rate { count, burst, period, fill_time: None };
+        Rate { fill_time: rate.span_of(burst), ..rate }
     }
 
-    /// How many in each period.
+    /// Returns the count per period.
     pub const fn count(self) -> u32 {
         self.count
     }
 
-    /// The period.
+    /// Returns the period.
     pub const fn period(self) -> Duration {
         Duration::from_nanos(self.period)
     }
 
-    /// How many at once.
+    /// Returns the burst: the capacity of the bucket.
     pub const fn burst(self) -> u32 {
         self.burst
     }
 
-    /// Nanoseconds in which `amount` may happen; `None` when nothing is ever allowed.
+    /// Returns the nanoseconds in which `amount` tokens are refilled; `None` if nothing is ever allowed.
     ///
-    /// Divided once for the whole amount: of a rate of bytes, a rounded interval between two would be percents off.
+    /// Divides once for the whole amount. At high rates such as bytes per second, a rounded interval per token would be
+    /// wrong by some percent.
     const fn span_of(self, amount: u32) -> Option<u64> {
         if self.count == 0 || self.burst == 0 {
             return None;
         }
-        // Wide divisions are slow, and hardly ever needed.
+        // A 128-bit division is slow and rarely needed.
         if let Some(product) = self.period.checked_mul(amount as u64) {
             return Some(product / self.count as u64);
         }
@@ -82,16 +83,18 @@ impl fmt::Display for Rate {
     }
 }
 
-/// Why something may not happen now.
+/// The bucket has too few tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// How long to wait until it may. [`Duration::MAX`]: for ever, it is more than the burst.
+    /// Time until the bucket has enough tokens. [`Duration::MAX`] if it never will: the amount is larger than the burst, or
+    /// the rate allows nothing.
     pub retry_after: Duration,
 }
 
-/// A token bucket, in the form of the generic cell rate algorithm (ITU-T I.371): one number instead of a level and a time.
+/// A token bucket, implemented as the generic cell rate algorithm (ITU-T I.371): one number replaces the level and a
+/// timestamp.
 ///
-/// It is full at first. Whatever is denied costs nothing.
+/// A new bucket is full. A denied request takes no tokens.
 ///
 /// ```
 /// use lobbyd::{Bucket, Rate, Time};
@@ -108,41 +111,45 @@ pub struct Denied {
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// When the bucket is full again, in nanoseconds since the start.
+    /// Time at which the bucket is full again, in nanoseconds since the start.
     full_at: u64,
 }
 
 impl Bucket {
-    /// Takes `amount` out of the bucket, or says how long to wait until that is possible.
+    /// Takes `amount` tokens.
     ///
     /// # Errors
     ///
-    /// [`Denied`]; nothing was taken.
+    /// [`Denied`] with the time to wait, if the bucket has fewer tokens. No tokens are taken then.
     pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
-        self.full_at = self.after(now, amount, rate)?;
+        self.full_at = self.full_at_after(now, amount, rate)?;
         Ok(())
     }
 
-    /// When the bucket would be full again if `amount` was taken.
+    /// Returns the time at which the bucket is full again if `amount` is taken now, in nanoseconds since the start.
     #[inline]
-    fn after(&self, now: Time, amount: u32, rate: Rate) -> Result<u64, Denied> {
-        let for_ever = Denied { retry_after: Duration::MAX };
-        let (Some(cost), Some(whole)) = (rate.span_of(amount), rate.whole) else { return Err(for_ever) };
+    fn full_at_after(&self, now: Time, amount: u32, rate: Rate) -> Result<u64, Denied> {
+        let never = Denied { retry_after: Duration::MAX };
+        let (Some(cost), Some(fill_time)) = (rate.span_of(amount), rate.fill_time) else { return Err(never) };
         if amount > rate.burst {
-            return Err(for_ever);
+            return Err(never);
         }
         let now = nanos(now);
         let full_at = self.full_at.max(now).saturating_add(cost);
-        let allowed_at = full_at.saturating_sub(whole);
+        let allowed_at = full_at.saturating_sub(fill_time);
         if allowed_at > now {
-            // Rounded up to the engine's microseconds: whoever waits that long is not denied again.
+            // Rounded up to the engine's microseconds, so that a retry after this wait is not denied.
             return Err(Denied { retry_after: Duration::from_micros((allowed_at - now).div_ceil(1000)) });
         }
         Ok(full_at)
     }
 
-    /// Takes the same amount out of all buckets or out of none, so that what one of them denies costs nothing in another.
-    /// Never more than a bucket can hold. Without a rate there is no bucket.
+    /// Takes `amount` tokens from all buckets or from none: if one bucket denies, the others keep their tokens. From a
+    /// bucket whose burst is smaller than `amount`, takes the burst. A bucket without a rate is skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] with the longest wait of all buckets.
     pub(crate) fn take_from_all<const N: usize>(
         now: Time,
         amount: u32,
@@ -153,7 +160,7 @@ impl Bucket {
         for ((bucket, rate), full_at) in buckets.iter().zip(&mut full_at) {
             *full_at = bucket.full_at;
             let Some(rate) = rate else { continue };
-            match bucket.after(now, amount.min(rate.burst), *rate) {
+            match bucket.full_at_after(now, amount.min(rate.burst), *rate) {
                 Ok(after) => *full_at = after,
                 Err(denied) => longest = longest.max(Some(denied.retry_after)),
             }
@@ -167,12 +174,12 @@ impl Bucket {
         }
     }
 
-    /// Makes it no fuller than `other`.
+    /// Lowers the level to that of `other`, if that is lower.
     pub(crate) fn lower_to(&mut self, other: Bucket) {
         self.full_at = self.full_at.max(other.full_at);
     }
 
-    /// How many could be taken now.
+    /// Returns the number of tokens in the bucket.
     pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
         if rate.count == 0 || rate.period == 0 {
             return if rate.count == 0 { 0 } else { rate.burst };
@@ -182,87 +189,91 @@ impl Bucket {
         rate.burst.saturating_sub(u32::try_from(missing).unwrap_or(u32::MAX))
     }
 
-    /// All there is to it, for a journal.
+    /// Returns the whole state of the bucket, for a journal.
     pub(crate) fn full_at_nanos(self) -> u64 {
         self.full_at
     }
 
-    /// The bucket of which [`full_at_nanos`](Self::full_at_nanos) gave that.
+    /// Restores a bucket from [`full_at_nanos`](Self::full_at_nanos).
     pub(crate) fn from_full_at_nanos(full_at: u64) -> Bucket {
         Bucket { full_at }
     }
 
-    /// When the bucket is full.
+    /// Returns the time at which the bucket is full.
     pub(crate) fn full_at(&self) -> Time {
         Time::from_micros(self.full_at.div_ceil(1000))
     }
 
-    /// How long until the bucket is full.
+    /// Returns the time until the bucket is full.
     pub fn full_after(&self, now: Time) -> Duration {
         Duration::from_nanos(self.full_at.saturating_sub(nanos(now)))
     }
 }
 
-/// What users or addresses that are gone had used up, so that coming back does not fill their buckets.
+/// Buckets of disconnected users or addresses, so that a reconnect does not refill them.
 ///
-/// An entry lasts until its buckets are full, since from then on it says nothing. Their number is bounded: beyond it the one
-/// whose buckets are full first is forgotten, as it loses the least. So whoever wants its own entry forgotten has to bring in
-/// as many others that have used up more.
+/// An entry is removed when its buckets are full, since it then equals a new one. The number of entries is bounded; beyond
+/// the bound, the entry whose buckets are full first is removed, because it has the fewest missing tokens. To evict its own
+/// entry, a client would have to add as many other entries that have used up more.
 #[derive(Debug)]
 pub(crate) struct Remembered<K, V> {
     bound: usize,
-    /// Each with its place in the order.
-    entries: HashMap<K, (Place, V)>,
-    order: BTreeMap<Place, K>,
-    ever: u64,
+    /// Entries with their keys in `order`.
+    entries: HashMap<K, (OrderKey, V)>,
+    order: BTreeMap<OrderKey, K>,
+    /// Number of entries added so far.
+    sequence: u64,
 }
 
-/// When the buckets of an entry are full, and its number.
-type Place = (Time, u64);
+/// The time at which the buckets of an entry are full, and a sequence number that makes the key unique.
+type OrderKey = (Time, u64);
 
 impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
     pub(crate) fn new(bound: u32) -> Remembered<K, V> {
-        Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), ever: 0 }
+        Remembered { bound: bound as usize, entries: HashMap::new(), order: BTreeMap::new(), sequence: 0 }
     }
 
-    /// Remembers somebody until `full_at`, in place of what was remembered of it.
+    /// Adds or replaces the entry of `key`, which lasts until `full_at`.
     pub(crate) fn put(&mut self, now: Time, key: K, value: V, full_at: Time) {
-        self.forget_full(now);
+        self.remove_full(now);
         if full_at <= now {
             return;
         }
-        self.ever += 1;
-        let place = (full_at, self.ever);
-        self.order.insert(place, key.clone());
-        // A returning user's entry is taken out, so only a forged journal remembers a user twice.
-        if let Some((before, _)) = self.entries.insert(key, (place, value)) {
-            self.order.remove(&before);
+        self.sequence += 1;
+        let order_key = (full_at, self.sequence);
+        self.order.insert(order_key, key.clone());
+        // take() removes the entry of a returning user, so only a forged journal adds a key twice.
+        if let Some((previous, _)) = self.entries.insert(key, (order_key, value)) {
+            self.order.remove(&previous);
         }
         if self.order.len() > self.bound {
-            self.forget_first();
+            self.remove_first();
         }
     }
 
-    /// All entries that still say something at `now`, the one that is full first at the front.
+    /// Returns the entries whose buckets are not full at `now`, ordered by the time at which they are full.
     pub(crate) fn entries(&self, now: Time) -> impl Iterator<Item = (&K, &V)> {
         let unfull = self.order.iter().filter(move |&(&(full_at, _), _)| full_at > now);
         unfull.map(|(_, key)| (key, &self.entries[key].1))
     }
 
+    /// Removes and returns the entry of `key`.
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {
-        let (place, value) = self.entries.remove(key)?;
-        self.order.remove(&place);
+        let (order_key, value) = self.entries.remove(key)?;
+        self.order.remove(&order_key);
         Some(value)
     }
 
-    fn forget_full(&mut self, now: Time) {
+    /// Removes the entries whose buckets are full at `now`.
+    fn remove_full(&mut self, now: Time) {
         while self.order.first_key_value().is_some_and(|(&(full_at, _), _)| full_at <= now) {
-            self.forget_first();
+            self.remove_first();
         }
     }
 
-    fn forget_first(&mut self) {
-        let (_, key) = self.order.pop_first().expect("there is one");
+    /// Removes the entry that is full first.
+    fn remove_first(&mut self) {
+        let (_, key) = self.order.pop_first().expect("the callers have checked that there is an entry");
         self.entries.remove(&key);
     }
 }
@@ -275,9 +286,9 @@ fn nanos(time: Time) -> u64 {
 mod tests {
     use super::*;
 
-    /// Whoever asks all the time gets the burst and then the rate, to within one percent over a minute.
+    /// Continuous requests during one minute are granted the burst plus the rate, to within one percent.
     #[test]
-    fn a_minute_of_asking_yields_burst_and_rate() {
+    fn continuous_requests_get_burst_and_rate() {
         for (count, period, burst) in
             [(60, 1, 120), (60, 60, 10), (600, 60, 100), (6000, 60, 1000), (65_536, 1, 131_072)]
         {
@@ -296,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Also where there is less than a nanosecond, or not a whole number of them, for each.
+    /// Includes rates at which a token takes less than one nanosecond, or a fractional number of nanoseconds.
     #[test]
     fn high_rates_are_as_exact_as_low_ones() {
         for count in [15_000_000, 67_108_864, 300_000_000, 4_000_000_000] {
@@ -315,17 +326,17 @@ mod tests {
         }
     }
 
-    /// Also with ever new names nothing is kept longer than it means something, and no more than the bound.
+    /// Even with new keys all the time, no entry outlives the refill of its buckets, and their number stays bounded.
     #[test]
-    fn what_is_remembered_is_forgotten_when_it_is_made_up() {
+    fn remembered_entries_are_removed_when_full_and_bounded_in_number() {
         let seconds = |n| Time::ZERO + Duration::from_secs(n);
         let mut remembered = Remembered::new(10);
         (0..1000u64).for_each(|n| remembered.put(seconds(n), n, (), seconds(n + 2)));
         assert_eq!((remembered.entries.len(), remembered.order.len()), (2, 2));
         remembered.put(seconds(1000), 1000, (), seconds(1000));
-        assert_eq!(remembered.take(&1000), None, "a full bucket is as good as none");
+        assert_eq!(remembered.take(&1000), None, "a full bucket is not remembered");
         assert_eq!((remembered.entries.len(), remembered.order.len()), (1, 1));
-        // Those that have used up less give way.
+        // Entries that have used up less are removed.
         (2000..2100).for_each(|n| remembered.put(seconds(1000), n, (), seconds(n)));
         (0..1000).for_each(|n| remembered.put(seconds(1000), 10_000 + n, (), seconds(1001)));
         assert_eq!((remembered.entries.len(), remembered.order.len()), (10, 10));
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_denied_costs_nothing_and_may_happen_when_promised() {
+    fn denied_requests_take_no_tokens_and_retry_after_is_exact() {
         let rate = Rate::new(3, Duration::from_secs(1), 5);
         let mut bucket = Bucket::default();
         assert!(bucket.take(Time::ZERO, 4, rate).is_ok());
@@ -349,9 +360,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_burst_and_a_rate_of_nothing_are_denied_for_ever() {
-        let for_ever = Err(Denied { retry_after: Duration::MAX });
-        assert_eq!(Bucket::default().take(Time::ZERO, 6, Rate::new(3, Duration::from_secs(1), 5)), for_ever);
-        assert_eq!(Bucket::default().take(Time::ZERO, 1, Rate::new(0, Duration::from_secs(1), 5)), for_ever);
+    fn more_than_the_burst_and_a_zero_rate_are_always_denied() {
+        let never = Err(Denied { retry_after: Duration::MAX });
+        assert_eq!(Bucket::default().take(Time::ZERO, 6, Rate::new(3, Duration::from_secs(1), 5)), never);
+        assert_eq!(Bucket::default().take(Time::ZERO, 1, Rate::new(0, Duration::from_secs(1), 5)), never);
     }
 }

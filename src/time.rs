@@ -1,12 +1,13 @@
-//! Time as the engine sees it: microseconds since it started, passed in from outside.
+//! The engine's time: microseconds since it started. The driver passes it in; nothing here reads a clock.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point in time: whole microseconds since the engine started.
+/// A point in time, in whole microseconds since the engine started.
 ///
-/// The engine reads no clock. Its driver passes one `Time` for a whole turn, and it never goes back.
+/// The engine reads no clock. The driver passes the same `Time` throughout a turn, and later turns never pass an earlier
+/// one.
 ///
 /// ```
 /// use lobbyd::Time;
@@ -21,17 +22,17 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
-    /// The moment the engine started.
+    /// The time at which the engine started.
     pub const ZERO: Time = Time(0);
-    /// Later than anything that happens.
+    /// A time that is never reached.
     pub const NEVER: Time = Time(u64::MAX);
 
-    /// The time `micros` microseconds after the start.
+    /// Returns the time `micros` microseconds after the start.
     pub const fn from_micros(micros: u64) -> Time {
         Time(micros)
     }
 
-    /// Microseconds since the start.
+    /// Returns the microseconds since the start.
     pub const fn as_micros(self) -> u64 {
         self.0
     }
@@ -40,7 +41,7 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Time;
 
-    /// Saturates at [`Time::NEVER`], so that a deadline "for ever away" can be written as a sum.
+    /// Saturates at [`Time::NEVER`], so that the sum of a time and an unlimited timeout is a valid deadline.
     fn add(self, span: Duration) -> Time {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         Time(self.0.saturating_add(micros))
@@ -50,7 +51,7 @@ impl Add<Duration> for Time {
 impl Sub for Time {
     type Output = Duration;
 
-    /// Zero when `earlier` is in fact later.
+    /// Returns the difference, or zero if `earlier` is the later time.
     fn sub(self, earlier: Time) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }

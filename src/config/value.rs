@@ -1,4 +1,4 @@
-//! How the fields of [`Config`](super::Config) are written as text: on the command line, in the environment, in the README.
+//! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the README.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::{ByteSize, DuplicateLogin, Flush, Limit, OnJournalError, Origins, PerUser, Secrets, Switch};
 
-/// How a field is written as text.
+/// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
 pub(super) trait Value: Sized {
+    /// Fails with a message that quotes `text` and names the expected form.
     fn parse(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
 }
@@ -242,8 +243,8 @@ impl Value for Origins {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
             **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
         }) {
-            Some(wrong) => {
-                Err(format!("`{wrong}` is not an origin such as https://game.example or http://localhost:8080"))
+            Some(invalid) => {
+                Err(format!("`{invalid}` is not an origin such as https://game.example or http://localhost:8080"))
             }
             None => Ok(Origins { any: false, loopback, listed }),
         }
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_read_and_shown() {
+    fn values_are_parsed_and_shown() {
         check_text::<Duration>("1500ms", Ok("1500ms"));
         check_text::<Duration>("120s", Ok("2m"));
         check_text::<Duration>("20", Err(()));

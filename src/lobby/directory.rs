@@ -1,6 +1,6 @@
-//! Who sits where: users, lobbies and the seats between them, with every limit.
+//! Directory of users, lobbies and the seats that connect them, with all seat limits.
 //!
-//! A seat is taken and given back here and nowhere else:
+//! A seat is reserved, joined and freed only here:
 //!
 //! ```text
 //! free --reserve()--> reserved --join_reserved()--> joined --leave()--> free
@@ -8,8 +8,9 @@
 //!  +------------------join()------------------------^
 //! ```
 //!
-//! `reserved + joined <= limit` holds at every instant, per lobby, per user and for the server. Knows connections only
-//! by their names. Hash maps are looked up, never walked; members are walked in the order in which they joined.
+//! `reserved + joined <= limit` holds at all times, per lobby, per user and for the server. Connections are known only by
+//! their ids. Hash maps are looked up, never iterated, so that no behavior depends on hash order. Members are iterated in
+//! the order in which they joined.
 
 use std::collections::HashMap;
 use std::slice;
@@ -31,21 +32,21 @@ type UserKey = usize;
 #[derive(Debug)]
 pub(crate) struct Lobby {
     pub(crate) code: SmolStr,
-    /// New whenever a lobby comes into being, also under a name that existed before.
+    /// New for each lobby that is created, even if a lobby with the same code existed before.
     pub(crate) epoch: u64,
-    /// Counts what everybody in the lobby was told, without gaps.
+    /// Number of the lobby's last `message` or `presence_diff`; counts up by one.
     pub(crate) seq: u64,
     pub(crate) presence: Presence,
-    /// Whether it takes nobody new.
+    /// Whether new members are refused.
     pub(crate) locked: bool,
-    /// Joined seats, in the order in which they joined.
+    /// Joined seats, in join order.
     members: Vec<SeatKey>,
-    /// The keys of their connections, in the same order: what is said to all of them needs nothing else of their seats.
+    /// Keys of the members' connections, in the same order. A broadcast reads this list and does not look up the seats.
     conns: Vec<u32>,
-    /// Seats promised to connections that are being authorized.
+    /// Seats reserved for connections that are being authorized.
     reserved: usize,
-    /// Connections being authorized, also those that will take over a seat and need none.
-    awaited: usize,
+    /// Connections that are being authorized, including those that will take over a seat and reserve none.
+    authorizing: usize,
 }
 
 #[derive(Debug)]
@@ -53,11 +54,11 @@ struct User {
     name: SmolStr,
     seats: UserSeats,
     reserved: u32,
-    awaited: u32,
+    authorizing: u32,
     meter: UserMeter,
 }
 
-/// A user's joined seats, oldest first. Nearly everybody has one, and that needs no memory of its own.
+/// A user's joined seats, oldest first. A single seat, which is the common case, needs no heap memory.
 #[derive(Debug)]
 enum UserSeats {
     None,
@@ -90,7 +91,7 @@ impl UserSeats {
     }
 }
 
-/// What a user has used up of its rates, over all its connections.
+/// Rate buckets of a user, shared by all its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct UserMeter {
     pub(crate) messages: Bucket,
@@ -98,7 +99,7 @@ pub(crate) struct UserMeter {
 }
 
 impl UserMeter {
-    /// When there is nothing to be made up any more.
+    /// Returns the time at which both buckets are full again.
     fn full_at(&self) -> Time {
         self.messages.full_at().max(self.bytes.full_at())
     }
@@ -109,30 +110,33 @@ pub(crate) struct Seat {
     pub(crate) id: SeatId,
     pub(crate) conn: ConnId,
     pub(crate) lobby: LobbyKey,
-    /// Whether the other members have been told.
+    /// Whether the join has been sent to the other members.
     pub(crate) is_announced: bool,
     user: UserKey,
 }
 
-/// A seat promised to a connection that is being authorized. Must be given back to the directory.
+/// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`] or
+/// [`Directory::join_reserved`].
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Reservation {
     lobby: LobbyKey,
     user: UserKey,
-    /// Whether it counts in the lobby and for the user; otherwise it takes over the user's own seat there.
+    /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
+    /// lobby.
     in_lobby: bool,
-    /// Whether it counts for the server; otherwise the user's own seat elsewhere will be given up for it.
+    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby or
+    /// in another.
     in_server: bool,
 }
 
-/// A connection has its seat.
+/// Result of a join: the seat of the connection, and the seat or connection that it replaces.
 #[derive(Debug)]
 pub(crate) struct Joined {
     pub(crate) seat: SeatKey,
-    /// The connection that held this very seat before.
+    /// The connection that had this seat before.
     pub(crate) took_over: Option<ConnId>,
-    /// The seat in another lobby that had to be given up, and its connection.
+    /// The connection of the user's seat in another lobby, which was freed for this join.
     pub(crate) gave_up: Option<ConnId>,
 }
 
@@ -148,7 +152,7 @@ pub(crate) struct Directory {
     lobbies: Slab<Lobby>,
     lobby_keys: HashMap<SmolStr, LobbyKey>,
     seats: Slab<Seat>,
-    /// What users who are not here had used up when they left.
+    /// Rate buckets of users without a seat, kept until they are full again.
     remembered: Remembered<SmolStr, UserMeter>,
     reserved: usize,
     seats_ever: u64,
@@ -175,43 +179,47 @@ impl Directory {
         }
     }
 
-    /// Whether `user` would get a seat in the lobby `code`, and if not, why.
+    /// Checks whether `user` would get a seat in the lobby `code`.
+    ///
+    /// # Errors
+    ///
+    /// The close reason of the limit or lock that refuses the seat.
     pub(crate) fn admits(&self, code: &str, user: Option<&str>) -> Result<(), CloseReason> {
         let lobby = self.lobby_keys.get(code).copied();
         let user = user.and_then(|user| self.user_keys.get(user).copied());
-        match self.own_seat(user) {
-            Some(own) if Some(self.seats[own].lobby) == lobby => Ok(()),
-            own => self.has_room(lobby, user, own),
+        match self.replaceable_seat(user) {
+            Some(seat) if Some(self.seats[seat].lobby) == lobby => Ok(()),
+            replaced => self.has_room(lobby, user, replaced),
         }
     }
 
-    /// The seat that a new connection of `user` would take over or give up.
-    fn own_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
+    /// Returns the seat that a new connection of `user` would take over or replace. Only `duplicate_login replace` has one.
+    fn replaceable_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
         match self.duplicate_login {
             DuplicateLogin::Replace => self.users[user?].seats.as_slice().first().copied(),
             DuplicateLogin::Reject | DuplicateLogin::Allow => None,
         }
     }
 
-    /// The seat that a new connection of `user` would take over or give up.
+    /// Returns the seat that a new connection of `user` would take over or replace.
     pub(crate) fn seat_to_replace(&self, user: &str) -> Option<SeatKey> {
-        self.own_seat(self.user_keys.get(user).copied())
+        self.replaceable_seat(self.user_keys.get(user).copied())
     }
 
-    /// The seat in the lobby `code` that a new connection of `user` would take over.
+    /// Returns the seat in the lobby `code` that a new connection of `user` would take over.
     pub(crate) fn seat_to_take_over(&self, code: &str, user: &str) -> Option<SeatKey> {
-        let own = self.own_seat(self.user_keys.get(user).copied())?;
-        (*self.lobbies[self.seats[own].lobby].code == *code).then_some(own)
+        let seat = self.replaceable_seat(self.user_keys.get(user).copied())?;
+        (*self.lobbies[self.seats[seat].lobby].code == *code).then_some(seat)
     }
 
-    /// Whether there is room for one more seat; `own` will be given up for it and does not count against it.
+    /// Checks whether there is room for one more seat. The seat `replaced` will be freed for it and is not counted.
     fn has_room(
         &self,
         lobby: Option<LobbyKey>,
         user: Option<UserKey>,
-        own: Option<SeatKey>,
+        replaced: Option<SeatKey>,
     ) -> Result<(), CloseReason> {
-        if !self.max_connections.has_room(self.taken() - usize::from(own.is_some())) {
+        if !self.max_connections.has_room(self.taken() - usize::from(replaced.is_some())) {
             return Err(CloseReason::ServerFull);
         }
         match lobby {
@@ -227,84 +235,90 @@ impl Directory {
                 if !self.max_per_lobby.has_room(0) {
                     return Err(CloseReason::LobbyFull);
                 }
-                let leaves_empty = own.is_some_and(|own| self.lobbies[self.seats[own].lobby].would_end());
-                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(leaves_empty)) {
+                let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
+                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(removes_lobby)) {
                     return Err(CloseReason::LobbyLimit);
                 }
             }
         }
-        let held = user.map_or(0, |user| self.users[user].held());
+        let taken = user.map_or(0, |user| self.users[user].taken());
         let allowed = match self.duplicate_login {
             DuplicateLogin::Replace => true,
-            DuplicateLogin::Reject => held == 0,
-            DuplicateLogin::Allow => self.max_per_user.has_room(held),
+            DuplicateLogin::Reject => taken == 0,
+            DuplicateLogin::Allow => self.max_per_user.has_room(taken),
         };
         if allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
     }
 
-    /// Whether nobody is here or awaited.
+    /// Returns whether there are no users, lobbies or seats, and no connection is being authorized.
     pub(crate) fn is_blank(&self) -> bool {
         self.users.is_empty() && self.lobbies.is_empty() && self.seats.is_empty()
     }
 
-    /// What users who are not here have used up of their messages and bytes. The user whose buckets are full first comes
-    /// first.
+    /// Returns the message and byte buckets of the users without a seat, ordered by the time at which they are full.
     pub(crate) fn remembered(&self, now: Time) -> Vec<(SmolStr, [Bucket; 2])> {
         let entries = self.remembered.entries(now);
         entries.map(|(user, &UserMeter { messages, bytes })| (user.clone(), [messages, bytes])).collect()
     }
 
+    /// Restores the message and byte buckets of a user without a seat.
     pub(crate) fn remember(&mut self, user: SmolStr, [messages, bytes]: [Bucket; 2], now: Time) {
         let meter = UserMeter { messages, bytes };
         self.remembered.put(now, user, meter, meter.full_at());
     }
 
-    /// How many seats there ever were, and the last epoch.
+    /// Returns the number of seats ever created and the last epoch, for a checkpoint.
     pub(crate) fn numbers(&self) -> (u64, u64) {
         (self.seats_ever, self.last_epoch)
     }
 
-    /// Goes on counting from these.
+    /// Restores the counters from a checkpoint.
     pub(crate) fn set_numbers(&mut self, seats_ever: u64, last_epoch: u64) {
         (self.seats_ever, self.last_epoch) = (seats_ever, last_epoch);
     }
 
-    /// Promises a seat to a connection that is being authorized as `user`. `now` in microseconds since the Unix epoch.
+    /// Reserves a seat for a connection that is being authorized as `user`. `now` is in microseconds since the Unix epoch.
     pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
         self.admits(code, Some(user))?;
-        // The lobby that the user would leave empty stays until it joins: the new one cannot have its place yet.
+        // admits() lets the new lobby replace one that the user would leave empty. But that lobby exists until the join,
+        // so until then both lobbies count.
         if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
             return Err(CloseReason::LobbyLimit);
         }
         let user = self.user(user);
         let lobby = self.lobby(code, now);
-        let own = self.own_seat(Some(user));
-        let in_lobby = own.is_none_or(|own| self.seats[own].lobby != lobby);
-        let in_server = own.is_none();
-        self.users[user].awaited += 1;
-        self.lobbies[lobby].awaited += 1;
+        let replaced = self.replaceable_seat(Some(user));
+        let in_lobby = replaced.is_none_or(|seat| self.seats[seat].lobby != lobby);
+        let in_server = replaced.is_none();
+        self.users[user].authorizing += 1;
+        self.lobbies[lobby].authorizing += 1;
         self.users[user].reserved += u32::from(in_lobby);
         self.lobbies[lobby].reserved += usize::from(in_lobby);
         self.reserved += usize::from(in_server);
         Ok(Reservation { lobby, user, in_lobby, in_server })
     }
 
-    /// Takes a promised seat back.
+    /// Cancels a reservation.
     pub(crate) fn cancel(&mut self, reservation: Reservation, now: Time) {
         let Reservation { lobby, user, .. } = reservation;
-        self.take_back(reservation);
-        self.forget_if_empty(lobby, user, now);
+        self.release(reservation);
+        self.remove_if_empty(lobby, user, now);
     }
 
-    fn take_back(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
-        self.users[user].awaited -= 1;
-        self.lobbies[lobby].awaited -= 1;
+    /// Subtracts a reservation from all counters.
+    fn release(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
+        self.users[user].authorizing -= 1;
+        self.lobbies[lobby].authorizing -= 1;
         self.users[user].reserved -= u32::from(in_lobby);
         self.lobbies[lobby].reserved -= usize::from(in_lobby);
         self.reserved -= usize::from(in_server);
     }
 
     /// Gives `conn` a seat in the lobby `code` for `user`. `unix` is `now` in microseconds since the Unix epoch.
+    ///
+    /// # Errors
+    ///
+    /// As [`admits`](Self::admits); nothing has changed then.
     pub(crate) fn join(
         &mut self,
         code: &str,
@@ -316,22 +330,22 @@ impl Directory {
         self.admits(code, Some(user))?;
         let to_take_over = self.seat_to_take_over(code, user);
         let user = self.user(user);
-        let own = self.own_seat(Some(user));
-        if let Some(own) = to_take_over {
-            let took_over = std::mem::replace(&mut self.seats[own].conn, conn);
-            let lobby = &mut self.lobbies[self.seats[own].lobby];
-            let place = lobby.place_of(own);
-            lobby.conns[place] = conn.key();
-            return Ok(Joined { seat: own, took_over: Some(took_over), gave_up: None });
+        let replaced = self.replaceable_seat(Some(user));
+        if let Some(seat) = to_take_over {
+            let took_over = std::mem::replace(&mut self.seats[seat].conn, conn);
+            let lobby = &mut self.lobbies[self.seats[seat].lobby];
+            let position = lobby.position_of(seat);
+            lobby.conns[position] = conn.key();
+            return Ok(Joined { seat, took_over: Some(took_over), gave_up: None });
         }
-        // The user must outlive its old seat: keep it while that one goes.
-        self.users[user].awaited += 1;
-        let gave_up = own.map(|own| {
-            let conn = self.seats[own].conn;
-            self.leave(own, LeaveReason::Replaced, now);
+        // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
+        self.users[user].authorizing += 1;
+        let gave_up = replaced.map(|seat| {
+            let conn = self.seats[seat].conn;
+            self.leave(seat, LeaveReason::Replaced, now);
             conn
         });
-        self.users[user].awaited -= 1;
+        self.users[user].authorizing -= 1;
         let lobby = self.lobby(code, unix);
         self.seats_ever += 1;
         let id = SeatId(self.seats_ever);
@@ -344,7 +358,7 @@ impl Directory {
         Ok(Joined { seat, took_over: None, gave_up })
     }
 
-    /// Turns a promise into a seat, perhaps under another name or in another lobby than was promised.
+    /// Turns a reservation into a seat. The user and the lobby may differ from those of the reservation.
     pub(crate) fn join_reserved(
         &mut self,
         reservation: Reservation,
@@ -354,26 +368,27 @@ impl Directory {
         now: Time,
         unix: u64,
     ) -> Result<Joined, CloseReason> {
-        let Reservation { lobby, user: promised, .. } = reservation;
-        self.take_back(reservation);
+        let Reservation { lobby, user: reserved_user, .. } = reservation;
+        self.release(reservation);
         let joined = self.join(code, user, conn, now, unix);
-        self.forget_if_empty(lobby, promised, now);
+        self.remove_if_empty(lobby, reserved_user, now);
         joined
     }
 
-    /// Frees a seat. The lobby's members have still to be told, through its [`Presence`].
+    /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
         let Seat { id, lobby, user, is_announced, .. } = remove_keyed(&mut self.seats, seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
-        let there = &mut self.lobbies[lobby];
-        let place = there.place_of(seat);
-        there.members.remove(place);
-        there.conns.remove(place);
-        there.presence.left(is_announced, Departure { user: name, seat: id, reason });
-        self.forget_if_empty(lobby, user, now);
+        let entry = &mut self.lobbies[lobby];
+        let position = entry.position_of(seat);
+        entry.members.remove(position);
+        entry.conns.remove(position);
+        entry.presence.left(is_announced, Departure { user: name, seat: id, reason });
+        self.remove_if_empty(lobby, user, now);
     }
 
+    /// Returns the key of the user `name`, and creates the user if there is none.
     fn user(&mut self, name: &str) -> UserKey {
         if let Some(&user) = self.user_keys.get(name) {
             return user;
@@ -381,17 +396,18 @@ impl Directory {
         let name: SmolStr = name.into();
         let meter = self.remembered.take(&name).unwrap_or_default();
         let user =
-            self.users.insert(User { name: name.clone(), seats: UserSeats::None, reserved: 0, awaited: 0, meter });
+            self.users.insert(User { name: name.clone(), seats: UserSeats::None, reserved: 0, authorizing: 0, meter });
         self.user_keys.insert(name, user);
         user
     }
 
+    /// Returns the key of the lobby `code`, and creates the lobby if there is none.
     fn lobby(&mut self, code: &str, now: u64) -> LobbyKey {
         if let Some(&lobby) = self.lobby_keys.get(code) {
             return lobby;
         }
         let code: SmolStr = code.into();
-        // The time makes an epoch new after a restart too, the maximum within a microsecond.
+        // The time makes the epoch new after a restart; the maximum makes it new within one microsecond.
         self.last_epoch = now.max(self.last_epoch + 1);
         let lobby = self.lobbies.insert(Lobby {
             code: code.clone(),
@@ -402,35 +418,36 @@ impl Directory {
             members: Vec::new(),
             conns: Vec::new(),
             reserved: 0,
-            awaited: 0,
+            authorizing: 0,
         });
         self.lobby_keys.insert(code, lobby);
         lobby
     }
 
-    fn forget_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
-        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.awaited == 0) {
+    /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
+    fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
+        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
             let lobby = remove_keyed(&mut self.lobbies, lobby);
             self.lobby_keys.remove(&lobby.code);
         }
-        if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.awaited == 0) {
+        if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
             let user = remove_keyed(&mut self.users, user);
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
     }
 
-    /// Seats that are taken, also by connections that are still being authorized.
+    /// Returns the number of joined and reserved seats.
     pub(crate) fn taken(&self) -> usize {
         self.seats.len() + self.reserved
     }
 
-    /// Members of all lobbies together.
+    /// Returns the number of members of all lobbies.
     pub(crate) fn members_count(&self) -> usize {
         self.seats.len()
     }
 
-    /// Whether nobody has to be told anything about who is there.
+    /// Returns whether no lobby has presence changes that are still to be sent.
     pub(crate) fn is_presence_flushed(&self) -> bool {
         self.lobbies.iter().all(|(_, lobby)| lobby.presence.is_flushed())
     }
@@ -443,7 +460,7 @@ impl Directory {
         &self.seats[seat]
     }
 
-    /// Whether the seat `id` is still taken, under the key it had.
+    /// Returns whether `seat` is still the key of the seat `id`. Keys are reused; ids are not.
     pub(crate) fn is_taken(&self, seat: SeatKey, id: SeatId) -> bool {
         self.seats.get(seat).is_some_and(|seat| seat.id == id)
     }
@@ -464,16 +481,16 @@ impl Directory {
         self.lobby_keys.get(code).copied()
     }
 
-    /// At most `limit` lobbies with keys above `after`, and after which key to go on if there may be more.
+    /// Returns at most `limit` lobbies with keys above `after`, and the key after which to continue if there may be more.
     ///
-    /// Looks at no more than so many places, whether there is a lobby or not, so that a page costs a bounded time.
+    /// Looks at no more than `MAX_KEYS` keys, used or unused, so that the time for a page is bounded.
     pub(crate) fn lobbies_after(&self, after: Option<LobbyKey>, limit: usize) -> (Vec<LobbyKey>, Option<LobbyKey>) {
-        const MAX_PLACES: usize = 100_000;
+        const MAX_KEYS: usize = 100_000;
         let from = after.map_or(0, |after| after.saturating_add(1));
-        // No lobby has a key beyond the slab's capacity.
+        // All keys are below the slab's capacity.
         let end = self.lobbies.capacity();
         let mut found = Vec::new();
-        for key in from..end.min(from.saturating_add(MAX_PLACES)) {
+        for key in from..end.min(from.saturating_add(MAX_KEYS)) {
             if self.lobbies.contains(key) {
                 if found.len() == limit {
                     return (found, Some(key - 1));
@@ -481,8 +498,8 @@ impl Directory {
                 found.push(key);
             }
         }
-        let looked_at = from.saturating_add(MAX_PLACES);
-        (found, (looked_at < end).then(|| looked_at - 1))
+        let next = from.saturating_add(MAX_KEYS);
+        (found, (next < end).then(|| next - 1))
     }
 
     pub(crate) fn get_lobby(&self, lobby: LobbyKey) -> Option<&Lobby> {
@@ -497,22 +514,22 @@ impl Directory {
         &mut self.lobbies[lobby]
     }
 
-    /// A lobby's seats, in the order in which they were taken.
+    /// Returns a lobby's seats in join order.
     pub(crate) fn members(&self, lobby: LobbyKey) -> &[SeatKey] {
         &self.lobbies[lobby].members
     }
 
-    /// The keys of the connections of a lobby's members, in the same order.
+    /// Returns the keys of the members' connections in join order.
     pub(crate) fn conns(&self, lobby: LobbyKey) -> &[u32] {
         &self.lobbies[lobby].conns
     }
 
-    /// A user's seats, oldest first.
+    /// Returns a user's seats, oldest first.
     pub(crate) fn seats_of(&self, user: &str) -> &[SeatKey] {
         self.user_keys.get(user).map_or(&[], |&user| self.users[user].seats.as_slice())
     }
 
-    /// Asserts every invariant, by counting everything again.
+    /// Asserts all invariants. Recomputes every counter.
     pub(crate) fn check(&self) {
         assert!(self.max_connections.bound().is_none_or(|bound| self.taken() <= bound as usize), "server limit");
         assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
@@ -521,25 +538,28 @@ impl Directory {
         for (key, lobby) in &self.lobbies {
             assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
-            assert!(!lobby.members.is_empty() || lobby.awaited > 0, "an empty lobby is gone");
-            assert!(lobby.members.iter().all(|&seat| self.seats[seat].lobby == key), "members sit in their lobby");
+            assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
+            assert!(
+                lobby.members.iter().all(|&seat| self.seats[seat].lobby == key),
+                "members have seats of their lobby"
+            );
             let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.key());
             assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
             let unannounced = lobby.members.iter().filter(|&&seat| !self.seats[seat].is_announced).count();
-            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts those who are not introduced");
+            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
         }
         for (key, user) in &self.users {
             assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
             let seats = user.seats.as_slice();
-            assert!(!seats.is_empty() || user.awaited > 0, "a user without a seat is forgotten");
+            assert!(!seats.is_empty() || user.authorizing > 0, "a user without a seat is removed");
             assert!(seats.iter().all(|&seat| self.seats[seat].user == key), "seats belong to their user");
-            let held = seats.len();
+            let joined = seats.len();
             match self.duplicate_login {
-                DuplicateLogin::Replace => assert!(held <= 1, "one seat for each user"),
-                DuplicateLogin::Reject => assert!(user.held() <= 1, "one seat for each user"),
+                DuplicateLogin::Replace => assert!(joined <= 1, "one seat for each user"),
+                DuplicateLogin::Reject => assert!(user.taken() <= 1, "one seat for each user"),
                 DuplicateLogin::Allow => {
                     let bound = self.max_per_user.bound();
-                    assert!(bound.is_none_or(|bound| user.held() <= bound as usize), "user limit");
+                    assert!(bound.is_none_or(|bound| user.taken() <= bound as usize), "user limit");
                 }
             }
         }
@@ -548,30 +568,30 @@ impl Directory {
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
         let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
-        assert!(self.reserved <= reserved, "what is reserved for the server is reserved in a lobby");
+        assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
     }
 }
 
 impl Lobby {
-    /// Seats that are taken, also by connections that are still being authorized.
+    /// Returns the number of joined and reserved seats.
     fn taken(&self) -> usize {
         self.members.len() + self.reserved
     }
 
-    /// Where a member stands in the order in which they joined.
-    fn place_of(&self, seat: SeatKey) -> usize {
-        self.members.iter().position(|&other| other == seat).expect("who sits in a lobby is among its members")
+    /// Returns a member's position in join order.
+    fn position_of(&self, seat: SeatKey) -> usize {
+        self.members.iter().position(|&other| other == seat).expect("every seat of a lobby is in its member list")
     }
 
-    /// Whether the lobby ends when one member leaves.
-    fn would_end(&self) -> bool {
-        self.members.len() == 1 && self.awaited == 0
+    /// Returns whether the lobby is removed when its member leaves.
+    fn has_one_member(&self) -> bool {
+        self.members.len() == 1 && self.authorizing == 0
     }
 }
 
 impl User {
-    /// Seats that are taken, also by connections that are still being authorized.
-    fn held(&self) -> usize {
+    /// Returns the number of joined and reserved seats.
+    fn taken(&self) -> usize {
         self.seats.as_slice().len() + self.reserved as usize
     }
 }
@@ -580,10 +600,11 @@ impl User {
 mod tests {
     use super::*;
 
-    /// Every member pays for these, and with few in a lobby also for the last: growth is a decision.
+    /// Each member needs a `User` and a `Seat`, and small lobbies need about one `Lobby` per member. A change of these
+    /// sizes must be deliberate.
     #[test]
-    fn what_a_member_costs_stays_small() {
-        // Name 24, which holds up to 23 bytes itself; seats 24, counts 8, buckets 16.
+    fn memory_per_member_stays_small() {
+        // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
         assert_eq!(size_of::<User>(), 72);
         // Id 8, connection 8, lobby 8, user 8, flag 8.
         assert_eq!(size_of::<Seat>(), 40);

@@ -1,17 +1,17 @@
-//! The rules, without bytes: who is in, who may come in, and what is said about it.
+//! Rules of lobbies: users, seats and limits, presence, and the JSON protocol.
 //!
-//! Knows nothing of sockets, frames or HTTP. The only place with serde derives.
+//! Knows nothing of sockets, frames or HTTP. The only module with serde derives.
 
 pub(crate) mod directory;
 pub(crate) mod presence;
 pub(crate) mod protocol;
 
-/// Whether `text` can name a lobby: 1 to 64 of `A-Z a-z 0-9 _ -`.
+/// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
 pub fn is_lobby_code(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
-/// Whether `text` can name a user: 1 to 128 bytes of UTF-8 without control characters.
+/// Returns whether `text` is a valid user id: 1 to 128 bytes of UTF-8 without control characters.
 pub fn is_user_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
 }

@@ -1,7 +1,8 @@
-//! What a lobby's members have not been told yet about who came and who left.
+//! Presence changes of one lobby that have not been sent to its members yet.
 //!
-//! Changes are merged: they are told once per turn, or earlier when somebody is about to speak, so that nobody hears
-//! from a member it does not know. Whoever joins and leaves in between was never there.
+//! Changes are merged and sent once per turn. They are sent earlier if a message is about to be delivered, so that no
+//! client receives a message from a member that was not announced to it. A member that joins and leaves between two
+//! updates does not appear in either.
 
 use std::mem;
 
@@ -18,22 +19,23 @@ pub(crate) struct Departure {
     pub(crate) reason: LeaveReason,
 }
 
-/// One lobby's untold changes. Who joined is marked at the seat itself.
+/// Unsent presence changes of one lobby. Joins are marked at the seats (`is_announced`) and only counted here.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     departures: Vec<Departure>,
-    /// Joined seats that nobody has been told of.
+    /// Number of joined seats that have not been announced.
     unannounced: usize,
-    /// Whether the members know a list (and follow it by diffs) or only a number.
+    /// Whether the members know only the number of members. Otherwise they know the list and receive diffs.
     counted: bool,
 }
 
 impl Presence {
+    /// Records that a member joined. It is not announced yet.
     pub(crate) fn joined(&mut self) {
         self.unannounced += 1;
     }
 
-    /// A member left. Those who were never `introduced` leave without a trace.
+    /// Records that a member left. No departure is sent for a member that was not announced.
     pub(crate) fn left(&mut self, is_announced: bool, departure: Departure) {
         if is_announced {
             self.departures.push(departure);
@@ -50,7 +52,8 @@ impl Presence {
         self.unannounced
     }
 
-    /// Everything is being told now, to `members` members. Returns who left, and how the members are to be told.
+    /// Takes the unsent changes, for a lobby with `members` members. Returns the departures and the kind of update to
+    /// send. The caller marks the joined seats as announced.
     pub(crate) fn take_changes(&mut self, members: usize, presence_max: usize) -> (Vec<Departure>, PresenceUpdate) {
         self.unannounced = 0;
         let was_counted = mem::replace(&mut self.counted, members > presence_max);
@@ -62,26 +65,26 @@ impl Presence {
         (mem::take(&mut self.departures), update)
     }
 
-    /// What is untold stays so: while everybody is leaving, or where nobody is told anything. Members still know what they
-    /// knew, a list or a number.
+    /// Discards the unsent changes: during a drain, and for protocols without presence. The members still know either
+    /// the list or the number.
     pub(crate) fn discard_changes(&mut self) {
         self.unannounced = 0;
         self.departures.clear();
     }
 
-    /// Whether the lobby is too large to be listed.
+    /// Returns whether the lobby is too large for a list of its members.
     pub(crate) fn is_counted(&self) -> bool {
         self.counted
     }
 }
 
-/// How those who were there before learn of a change.
+/// Kind of update that announces a change to the members that were in the lobby before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PresenceUpdate {
-    /// By a diff.
+    /// A `presence_diff`.
     Diff,
-    /// By the whole state: the lobby has become too large to be listed, or small enough again.
+    /// A `presence_state`: the lobby has become too large for a list, or small enough again.
     State,
-    /// Not at all: they know only a number, and can ask.
+    /// No update: the members know only the number, and can request it.
     Nothing,
 }

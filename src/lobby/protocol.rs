@@ -1,4 +1,6 @@
-//! The JSON a client and the server say to each other: one object per text frame, named by its `type`.
+//! The JSON protocol `lobby.v1.json`: parses client requests and writes server messages.
+//!
+//! Each text frame is one JSON object, and its `type` names the kind. Knows no lobby and no connection.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,13 +14,13 @@ use crate::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::id::SeatId;
 use crate::number::integer;
 
-/// The subprotocol that names all this.
+/// Name of the WebSocket subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";
 
-/// The longest `ref`, in bytes.
+/// Maximum length of a string `ref`, in bytes.
 const MAX_REF_BYTES: usize = 64;
 
-/// What a client asks for.
+/// A client's request, by `type`.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ClientRequest<'a> {
     Broadcast {
@@ -34,29 +36,31 @@ pub(crate) enum ClientRequest<'a> {
         timestamp: i64,
     },
     Leave,
-    /// The application's own.
+    /// Any other `type`: passed to the application.
     App {
         kind: Cow<'a, str>,
     },
 }
 
-/// A request and the `ref` its answer carries, as it stood in the message.
+/// A request and its `ref`, exactly as the client wrote it; the answer carries the same text.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Envelope<'a> {
     pub(crate) request: ClientRequest<'a>,
     pub(crate) reference: Option<&'a str>,
 }
 
-/// Why a message is malformed, and the `ref` to answer with if it had a proper one.
+/// A malformed message: the reason, and the `ref` for the answer if the message has a valid one.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Malformed<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) why: &'static str,
-    /// Whether it is a `health_pong`. The server asked for it, so it is charged as one and is no strike, however malformed.
+    /// Whether the `type` is `health_pong`. Such a message answers a request of the server. Even if it is malformed, it is
+    /// charged as a `health_pong` and is not counted as a strike.
     pub(crate) is_health_pong: bool,
 }
 
-/// The reserved fields, unjudged: what they must be depends on `type`, and an application may use them as it likes.
+/// The reserved fields as raw JSON. Their types are checked later: the rules depend on `type`, and in messages of the
+/// application the fields may have any type.
 #[derive(serde::Deserialize)]
 struct Fields<'a> {
     #[serde(borrow, default, rename = "type")]
@@ -71,7 +75,7 @@ struct Fields<'a> {
     timestamp: Present<'a>,
 }
 
-/// A field's JSON, if the field is there. Unlike `Option<&RawValue>` it tells `null` from absence.
+/// A field's JSON, if the field is present. Unlike `Option<&RawValue>` it distinguishes `null` from an absent field.
 #[derive(Default)]
 struct Present<'a>(Option<&'a str>);
 
@@ -83,7 +87,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Present<'a> {
 
 impl<'a> Present<'a> {
     fn as_string(&self) -> Option<Cow<'a, str>> {
-        // Text without a backslash is borrowed as it stands; the rest must be decoded.
+        // Text without a backslash is borrowed; text with escapes must be decoded.
         let inner = self.0?.strip_prefix('"')?.strip_suffix('"')?;
         if inner.contains('\\') {
             serde_json::from_str(self.0?).ok().map(Cow::Owned)
@@ -93,10 +97,14 @@ impl<'a> Present<'a> {
     }
 }
 
-/// Reads one text message.
+/// Parses one text message.
+///
+/// # Errors
+///
+/// [`Malformed`] if the text is not one JSON object, has no `type`, or has a reserved field of the wrong type.
 pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
     let malformed = |why| Malformed { reference: None, why, is_health_pong: false };
-    // serde would take an array for a struct too.
+    // serde also deserializes a struct from an array.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(malformed("send one JSON object per message"));
     }
@@ -107,7 +115,7 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
     let kind = fields.kind.as_string().filter(|kind| !kind.is_empty());
     let is_health_pong = kind.as_deref() == Some("health_pong");
     let reference = match fields.reference.0 {
-        // An optional field that is null is absent.
+        // `null` means that the field is absent.
         None | Some("null") => None,
         Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
         Some(_) => {
@@ -162,7 +170,7 @@ pub(crate) struct Welcome<'a> {
     pub(crate) tick: Option<WelcomeTick>,
 }
 
-/// How the game's clock beats, and the number of its last tick.
+/// Tick rate of the game clock and the number of its last tick.
 #[derive(Serialize)]
 pub(crate) struct WelcomeTick {
     pub(crate) hz: u32,
@@ -184,11 +192,11 @@ pub(crate) struct WelcomePing {
 
 impl Welcome<'_> {
     pub(crate) fn write(&self, out: &mut String) {
-        *out = serde_json::to_string(self).expect("strings and numbers can always be written");
+        *out = serde_json::to_string(self).expect("strings and numbers always serialize");
     }
 }
 
-/// A JSON object under way: written by hand, because it is the hot path and `data` must go through untouched.
+/// Writer of one JSON object. It does not use serde, because this is the hot path and `data` must stay byte for byte.
 struct Object<'a>(&'a mut String);
 
 impl Object<'_> {
@@ -206,7 +214,7 @@ impl Object<'_> {
     }
 
     fn number(self, key: &str, value: u64) -> Self {
-        write!(self.0, ",\"{key}\":{value}").expect("a string takes every byte");
+        write!(self.0, ",\"{key}\":{value}").expect("writing to a String cannot fail");
         self
     }
 
@@ -224,11 +232,11 @@ impl Object<'_> {
     }
 
     fn push_string(&mut self, value: &str) {
-        // Names rarely hold anything that JSON must escape.
+        // Fast path: names rarely contain characters that JSON must escape.
         if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
             self.0.extend(["\"", value, "\""]);
         } else {
-            self.0.push_str(&serde_json::to_string(value).expect("a string can always be written"));
+            self.0.push_str(&serde_json::to_string(value).expect("a string always serializes"));
         }
     }
 
@@ -245,17 +253,17 @@ pub(crate) fn write_direct(out: &mut String, from: &str, data: &str) {
     Object::of_type(out, "direct").string("from", from).raw("data", data).end();
 }
 
-/// A `message` from nobody.
+/// Writes a `message` from the application or an operator: `from` is `null`.
 pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
     Object::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
 }
 
-/// A `direct` from nobody.
+/// Writes a `direct` from the application or an operator: `from` is `null`.
 pub(crate) fn write_server_direct(out: &mut String, data: &str) {
     Object::of_type(out, "direct").raw("from", "null").raw("data", data).end();
 }
 
-/// `seq` is that of the `message` that became of what is acknowledged, if any did.
+/// Writes an `ack`. `seq` is the number of the `message` that the request was sent as, if any.
 pub(crate) fn write_ack(out: &mut String, reference: &str, seq: Option<u64>) {
     let object = Object::of_type(out, "ack").raw("ref", reference);
     match seq {
@@ -306,7 +314,7 @@ pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_m
     }
 }
 
-/// Who is there, or how many when the lobby is too large to be listed.
+/// Writes a `presence_state`: the list of members, or only `count` if `users` is `None` (the lobby is too large for a list).
 pub(crate) fn write_presence_state<'a>(
     out: &mut String,
     seq: u64,
@@ -329,7 +337,7 @@ pub(crate) fn write_presence_diff<'a>(
 ) {
     let mut object = Object::of_type(out, "presence_diff").number("seq", seq);
     object.members("joins", joins.map(|(user, seat)| (user, seat, None)));
-    object.members("leaves", leaves.iter().map(|gone| (&*gone.user, gone.seat, Some(gone.reason))));
+    object.members("leaves", leaves.iter().map(|left| (&*left.user, left.seat, Some(left.reason))));
     object.end();
 }
 
@@ -339,7 +347,7 @@ impl Object<'_> {
         for (index, (user, seat, reason)) in members.enumerate() {
             self.0.push_str(if index == 0 { "{\"user\":" } else { ",{\"user\":" });
             self.push_string(user);
-            write!(self.0, ",\"conn\":\"{seat}\"").expect("a string takes every byte");
+            write!(self.0, ",\"conn\":\"{seat}\"").expect("writing to a String cannot fail");
             if let Some(reason) = reason {
                 self.0.extend([",\"reason\":\"", reason.word(), "\""]);
             }
@@ -366,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_read_in_any_order_of_keys() {
+    fn requests_are_parsed_with_keys_in_any_order() {
         check(r#"{"type":"broadcast","data":{"a":[1]}}"#, ClientRequest::Broadcast { data: r#"{"a":[1]}"# }, None);
         check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, ClientRequest::Broadcast { data: "null" }, Some("7"));
         check(r#"{"type":"broadc\u0061st","data":1}"#, ClientRequest::Broadcast { data: "1" }, None);
@@ -387,14 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn an_application_may_use_the_reserved_fields_as_it_likes() {
+    fn application_messages_may_give_reserved_fields_any_type() {
         let kind = || ClientRequest::App { kind: Cow::Borrowed("move") };
         check(r#"{"type":"move","to":5,"timestamp":"x"}"#, kind(), None);
         check(r#"{"type":"move","type2":1,"x":1,"x":2}"#, kind(), None);
     }
 
     #[test]
-    fn what_is_malformed_is_named() {
+    fn malformed_messages_are_refused_with_the_reason() {
         for text in ["", "[]", "1", "null", r#""x""#, r#"["broadcast",1,2]"#] {
             check_malformed(text, "one JSON object", None);
         }
@@ -413,15 +421,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_json_whatever_the_names_are() {
+    fn names_with_special_characters_are_escaped() {
         let mut out = String::new();
         let name = "a\"b\\c\u{2028}d";
         write_message(&mut out, name, 3, "{\"x\": 1}");
         let value: serde_json::Value = serde_json::from_str(&out).expect(&out);
         assert_eq!(value, serde_json::json!({"type": "message", "from": name, "seq": 3, "data": {"x": 1}}));
 
-        let gone = Departure { user: "bob".into(), seat: SeatId(2), reason: LeaveReason::Slow };
-        write_presence_diff(&mut out, 9, [("ann", SeatId(1)), (name, SeatId(3))].into_iter(), &[gone]);
+        let departure = Departure { user: "bob".into(), seat: SeatId(2), reason: LeaveReason::Slow };
+        write_presence_diff(&mut out, 9, [("ann", SeatId(1)), (name, SeatId(3))].into_iter(), &[departure]);
         let value: serde_json::Value = serde_json::from_str(&out).expect(&out);
         assert_eq!(value["joins"][1], serde_json::json!({"user": name, "conn": "s3"}));
         assert_eq!(value["leaves"][0], serde_json::json!({"user": "bob", "conn": "s2", "reason": "slow"}));

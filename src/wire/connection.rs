@@ -1,13 +1,15 @@
-//! One connection's protocol state: bytes in, events out; and an outbox for the way back.
+//! Protocol state of one connection: bytes in, events out, and an outbox for the frames to send.
 //!
-//! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes both in as data.
+//! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes received bytes in.
 //!
 //! ```text
-//! Head --request complete--> Deciding --accept--> Open --close()--> Closing
-//!  |                            |                   | |                | |
-//!  +--------refuse--------------+-----finish()------+-+----------------+-+--> Finishing (flushes, understands nothing)
-//!                                                     |                  |
-//!                                                     +---peer's close---+--> Parted (the same, and nothing will come)
+//! Head --hold()--> Deciding --accept_held()--> Open --close()--> Closing
+//!  |                                            ^
+//!  +------------------accept()------------------+
+//!
+//! Head, Deciding   --refuse()----------> Lingering      flush the outbox, discard input
+//! any              --linger()----------> Lingering
+//! Open, Closing    --complete_close()--> CloseComplete  the same; the peer has sent its close frame
 //! ```
 
 use std::borrow::Cow;
@@ -20,61 +22,62 @@ use super::outbox::{Outbox, Outboxes};
 use super::websocket::{Limits, Received, WebSocket};
 use crate::close::CloseReason;
 
-/// What came of the bytes that were received.
+/// An event that received bytes produced.
 ///
-/// A head lies in the input (`'a`) or is handed over; messages lie in the scratch buffer (`'s`).
+/// A request head is borrowed from the input (`'a`) or owned; payloads are borrowed from the scratch buffer (`'s`).
 #[derive(Debug)]
 pub(crate) enum WireEvent<'a, 's> {
     /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::hold`] must follow.
     Head(Cow<'a, [u8]>),
-    /// What arrived instead of a request head gets this answer.
+    /// The bytes are not a valid request head; this is the response.
     BadHead(Refusal),
     Text(&'s str),
     Binary(&'s [u8]),
     Ping(&'s [u8]),
-    /// A frame from which nothing follows: a fragment, or what a peer sent before it saw our close frame.
+    /// A frame that requires no action: a fragment, or a frame that the peer sent before it saw our close frame.
     Nothing,
     Pong(&'s [u8]),
-    /// The peer sent a close frame: first, and then this is the answer to it, or as the answer to ours. Either way
-    /// [`Connection::part`] or [`Connection::finish`] must follow.
+    /// The peer sent a close frame. If the peer closed first, this is the reply to send; `None` if the frame answers ours.
+    /// [`Connection::complete_close`] or [`Connection::linger`] must follow.
     Close(Option<Frame>),
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     Fault(CloseReason),
 }
 
+/// Protocol state, as drawn in the module documentation.
 #[derive(Debug)]
 enum Phase {
-    /// Collecting the request head: what came of it before this receive.
+    /// Receiving the request head; contains the bytes of it that arrived in earlier receives.
     Head(Vec<u8>),
-    /// The head is read; the answer is not decided. Keeps what the client sends meanwhile.
+    /// The head was parsed and the decision about it is pending. Buffers the bytes that the client sends meanwhile.
     Deciding(Box<Deciding>),
     Open(WebSocket),
-    /// Our close frame is queued, the peer's is awaited.
+    /// Our close frame is queued; the peer's has not arrived.
     Closing(WebSocket),
-    /// Nothing more is understood: flush, shut down, drop what comes.
+    /// Input is no longer parsed: flush the outbox, shut down the write side, discard input.
     Lingering,
-    /// Both ends have sent their close frames: once ours is flushed it is over.
+    /// Both sides have sent a close frame. The connection ends when ours is flushed.
     CloseComplete,
 }
 
-/// A request whose answer is not decided.
+/// A valid upgrade request that is waiting for a decision, and the bytes received after it.
 #[derive(Debug)]
 struct Deciding {
     upgrade: Upgrade,
     early: Vec<u8>,
 }
 
-/// Who writes looks at the outbox and at nothing else, so it comes first.
+/// Protocol state and outbox of one connection. Writing reads only the outbox, so it is the first field (`repr(C)`).
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Connection {
-    /// Only while something is queued: who is idle has none.
+    /// `None` while nothing is queued, so that an idle connection needs no outbox.
     outbox: Option<Box<Outbox>>,
     phase: Phase,
 }
 
 impl WireEvent<'_, '_> {
-    /// Bytes of the message, where it is one.
+    /// Returns the length of a text or binary message, and 0 for other events.
     pub(crate) fn message_bytes(&self) -> usize {
         match self {
             WireEvent::Text(text) => text.len(),
@@ -89,7 +92,7 @@ impl Connection {
         Connection { phase: Phase::Head(Vec::new()), outbox: None }
     }
 
-    /// Takes from `input` up to the next event. `None` when `input` is used up.
+    /// Consumes `input` up to the next event and returns that event. `None` when all of `input` is consumed.
     pub(crate) fn poll<'a, 's>(
         &mut self,
         input: &mut &'a [u8],
@@ -115,7 +118,7 @@ impl Connection {
                 Received::Fault(reason) => WireEvent::Fault(reason),
             }),
             Phase::Closing(websocket) => {
-                // Of what a peer sent before it saw our close frame only its own close frame matters.
+                // After our close frame only the peer's close frame matters; its other frames are ignored.
                 Some(match websocket.receive(input, scratch, limits)? {
                     Received::Close(_) => WireEvent::Close(None),
                     Received::Fault(reason) => WireEvent::Fault(reason),
@@ -130,17 +133,17 @@ impl Connection {
     }
 
     fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<WireEvent<'a, 'static>> {
-        let Phase::Head(held) = &mut self.phase else { unreachable!("poll() has looked") };
+        let Phase::Head(buffered) = &mut self.phase else { unreachable!("poll() calls this in phase Head only") };
         if input.is_empty() {
             return None;
         }
-        let before = held.len();
-        // The usual request comes in one piece and is read where it lies.
+        let before = buffered.len();
+        // A request usually arrives in one piece. Then it is parsed in the input buffer without a copy.
         let found = if before == 0 {
             http::head_end(input, 0, max_header_bytes)
         } else {
-            held.extend_from_slice(input);
-            http::head_end(held, before, max_header_bytes)
+            buffered.extend_from_slice(input);
+            http::head_end(buffered, before, max_header_bytes)
         };
         match found {
             Err(refusal) => Some(WireEvent::BadHead(refusal)),
@@ -150,7 +153,7 @@ impl Connection {
             }
             Ok(None) => {
                 if before == 0 {
-                    held.extend_from_slice(input);
+                    buffered.extend_from_slice(input);
                 }
                 *input = &[];
                 None
@@ -160,8 +163,8 @@ impl Connection {
                     let (head, rest) = input.split_at(end);
                     (Cow::Borrowed(head), rest)
                 } else {
-                    held.truncate(end);
-                    (Cow::Owned(mem::take(held)), &input[end - before..])
+                    buffered.truncate(end);
+                    (Cow::Owned(mem::take(buffered)), &input[end - before..])
                 };
                 *input = rest;
                 Some(WireEvent::Head(head))
@@ -169,31 +172,31 @@ impl Connection {
         }
     }
 
-    /// How many bytes at the front of `input` are not looked at as frames: those of a request, and those nobody reads. Of
-    /// them only the number and the ends of lines matter.
+    /// Returns how many bytes at the front of `input` are not parsed as frames: bytes of a request head, and input that is
+    /// discarded. Of these only their number and the line ends have an effect.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
         let end = match &self.phase {
-            Phase::Head(held) if held.is_empty() => http::head_end(input, 0, max_header_bytes),
-            Phase::Head(held) => http::head_end(&[held, input].concat(), held.len(), max_header_bytes)
-                .map(|end| end.map(|end| end - held.len())),
+            Phase::Head(buffered) if buffered.is_empty() => http::head_end(input, 0, max_header_bytes),
+            Phase::Head(buffered) => http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes)
+                .map(|end| end.map(|end| end - buffered.len())),
             Phase::Lingering | Phase::CloseComplete => Ok(None),
             Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
     }
 
-    /// Answers the request with an upgrade: from now on this is a WebSocket.
+    /// Queues the 101 response and opens the WebSocket.
     pub(crate) fn accept(&mut self, upgrade: &Upgrade, outboxes: &mut Outboxes) {
         self.outbox_mut(outboxes).push_answer(upgrade.response());
         self.phase = Phase::Open(WebSocket::default());
     }
 
-    /// Keeps what it takes to accept later.
+    /// Keeps an upgrade while the decision about it is pending; [`accept_held`](Self::accept_held) accepts it.
     pub(crate) fn hold(&mut self, upgrade: Upgrade) {
         self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
 
-    /// What it takes to accept a request that is held.
+    /// Returns the upgrade whose decision is pending, if any.
     pub(crate) fn held_upgrade(&self) -> Option<&Upgrade> {
         match &self.phase {
             Phase::Deciding(deciding) => Some(&deciding.upgrade),
@@ -201,18 +204,19 @@ impl Connection {
         }
     }
 
-    /// Accepts a request that was held. Returns what the client sent meanwhile, to be polled next.
+    /// Accepts the upgrade kept by [`hold`](Self::hold). Returns the bytes received since then, which the caller must poll
+    /// next.
     pub(crate) fn accept_held(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Lingering) {
             Phase::Deciding(deciding) => {
                 self.accept(&deciding.upgrade, outboxes);
                 deciding.early
             }
-            phase => unreachable!("only a held request can be accepted later, this is {phase:?}"),
+            phase => unreachable!("accept_held() needs a pending upgrade, but the phase is {phase:?}"),
         }
     }
 
-    /// Answers the request with an HTTP status; nothing follows.
+    /// Queues an HTTP response without an upgrade, and lingers.
     pub(crate) fn refuse(&mut self, refusal: &Refusal, outboxes: &mut Outboxes) {
         self.outbox_mut(outboxes).push_answer(refusal.response());
         self.phase = Phase::Lingering;
@@ -225,16 +229,16 @@ impl Connection {
                 self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes(), false);
                 self.phase = Phase::Closing(websocket);
             }
-            phase => unreachable!("only an open WebSocket can be closed, this is {phase:?}"),
+            phase => unreachable!("close() needs an open WebSocket, but the phase is {phase:?}"),
         }
     }
 
-    /// Waits for nothing any more: what is queued is flushed, what comes is dropped.
+    /// Stops parsing: the outbox is flushed and input is discarded.
     pub(crate) fn linger(&mut self) {
         self.phase = Phase::Lingering;
     }
 
-    /// Waits for nothing any more, since the peer has nothing more to say (RFC 6455 section 5.5.1).
+    /// Records that both sides have sent a close frame, so no further frame can follow (RFC 6455 section 5.5.1).
     pub(crate) fn complete_close(&mut self) {
         self.phase = Phase::CloseComplete;
     }
@@ -247,7 +251,7 @@ impl Connection {
         matches!(self.phase, Phase::Deciding(_))
     }
 
-    /// Whether the peer's close frame is awaited.
+    /// Returns whether our close frame is queued or sent and the peer's has not arrived.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.phase, Phase::Closing(_))
     }
@@ -256,37 +260,38 @@ impl Connection {
         matches!(self.phase, Phase::Lingering | Phase::CloseComplete)
     }
 
-    /// Whether both close frames have been sent.
+    /// Returns whether both sides have sent a close frame; ours may still be queued.
     pub(crate) fn is_close_complete(&self) -> bool {
         matches!(self.phase, Phase::CloseComplete)
     }
 
-    /// What is queued; `None` when nothing is.
+    /// Returns the outbox, or `None` if nothing is queued.
     pub(crate) fn outbox(&self) -> Option<&Outbox> {
         self.outbox.as_deref()
     }
 
-    /// Where to queue something. What is queued must be written, or dropped with [`give_back`](Self::give_back).
+    /// Returns the outbox to queue frames in, and takes one from `outboxes` if there is none. The outbox must be written
+    /// empty or dropped with [`give_back`](Self::give_back).
     pub(crate) fn outbox_mut(&mut self, outboxes: &mut Outboxes) -> &mut Outbox {
         self.outbox.get_or_insert_with(|| outboxes.take())
     }
 
-    /// What is queued, to be written or looked through.
+    /// Returns the outbox for writing or inspection, or `None` if nothing is queued.
     pub(crate) fn queued_mut(&mut self) -> Option<&mut Outbox> {
         self.outbox.as_deref_mut()
     }
 
-    /// Drops whatever is queued.
+    /// Drops all queued frames and returns the outbox to `outboxes`.
     pub(crate) fn give_back(&mut self, outboxes: &mut Outboxes) {
         self.outbox.take().into_iter().for_each(|outbox| outboxes.give(outbox));
     }
 
-    /// Bytes that are queued.
+    /// Returns the number of queued bytes.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.outbox().map_or(0, Outbox::bytes)
     }
 
-    /// What they count against `max_outbound_bytes`.
+    /// Returns the cost of the queue, which `max_outbound_bytes` bounds: its bytes plus an overhead for each frame.
     pub(crate) fn queued_cost(&self) -> usize {
         self.outbox().map_or(0, Outbox::cost)
     }

@@ -1,4 +1,4 @@
-//! A complete frame from server to client, encoded once and shared by everyone who gets it.
+//! Frames from the server to clients: encoded once and shared by all receivers.
 
 use bytes::Bytes;
 use tungstenite::protocol::frame::FrameHeader;
@@ -6,7 +6,7 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 /// A complete WebSocket frame as a server sends it (RFC 6455 section 5.2).
 ///
-/// Frames from a server carry no mask, so the same bytes are right for every receiver. Cloning shares them.
+/// Frames from a server are not masked, so all receivers get the same bytes. Cloning shares them.
 ///
 /// ```
 /// use lobbyd::Frame;
@@ -18,33 +18,37 @@ use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 pub struct Frame(Bytes);
 
 impl Frame {
-    /// A text message in one frame.
+    /// Encodes a text message as one frame.
     pub fn text(text: &str) -> Frame {
         Frame::encode(OpCode::Data(Data::Text), text.as_bytes())
     }
 
-    /// A binary message in one frame.
+    /// Encodes a binary message as one frame.
     pub fn binary(bytes: &[u8]) -> Frame {
         Frame::encode(OpCode::Data(Data::Binary), bytes)
     }
 
-    /// A text message with `value` as JSON.
+    /// Encodes a text message with `value` as JSON.
     ///
     /// # Errors
     ///
-    /// When `value` cannot be written as JSON. Nothing has been sent then, and nobody is disconnected for it.
+    /// If `value` cannot be serialized as JSON. Nothing has been sent then, and no connection is affected.
     pub fn json(value: &impl serde::Serialize) -> Result<Frame, serde_json::Error> {
         serde_json::to_string(value).map(|text| Frame::text(&text))
     }
 
-    /// A close frame with a code and a reason (RFC 6455 section 5.5.1).
+    /// Encodes a close frame with a code and a reason (RFC 6455 section 5.5.1).
+    ///
+    /// # Panics
+    ///
+    /// If code and reason together take more than 125 bytes.
     pub(super) fn close(code: u16, reason: &str) -> Frame {
         let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
         assert!(payload.len() <= 125, "a control frame carries at most 125 bytes (RFC 6455 section 5.5)");
         Frame::encode(OpCode::Control(Control::Close), &payload)
     }
 
-    /// A close frame that says nothing.
+    /// Encodes a close frame without a code.
     pub(super) fn empty_close() -> Frame {
         Frame::encode(OpCode::Control(Control::Close), &[])
     }
@@ -55,7 +59,7 @@ impl Frame {
         Frame(buffer.into())
     }
 
-    /// The frame as it goes over the wire, header included.
+    /// Returns the whole frame, including its header.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -65,7 +69,7 @@ impl Frame {
     }
 }
 
-/// A frame that is about to be sent: one that is encoded already, or what is encoded where it is going to lie.
+/// A frame to send: an encoded one, or a payload that is encoded directly into its destination buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outgoing<'a> {
     Frame(&'a Frame),
@@ -73,12 +77,12 @@ pub(crate) enum Outgoing<'a> {
     Binary(&'a [u8]),
     /// Up to 125 bytes (RFC 6455 section 5.5).
     Ping(&'a [u8]),
-    /// The answer to a ping (RFC 6455 section 5.5.3).
+    /// The reply to a ping (RFC 6455 section 5.5.3).
     Pong(&'a [u8]),
 }
 
 impl Outgoing<'_> {
-    /// The length of the whole frame.
+    /// Returns the length of the whole frame in bytes.
     pub(crate) fn len(self) -> usize {
         match self.parts() {
             Ok((opcode, payload)) => encoded_length(opcode, payload),
@@ -94,7 +98,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// The frame on its own.
+    /// Returns the frame, encoded into a buffer of its own if it is not encoded yet.
     pub(crate) fn to_frame(self) -> Frame {
         match self.parts() {
             Ok((opcode, payload)) => Frame::encode(opcode, payload),
@@ -102,7 +106,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// What is to be encoded, or the frame if it is already.
+    /// Returns the opcode and the payload, or the frame as `Err` if it is already encoded.
     fn parts(&self) -> Result<(OpCode, &[u8]), &Frame> {
         match self {
             Outgoing::Frame(frame) => Err(frame),
@@ -120,7 +124,7 @@ fn encoded_length(opcode: OpCode, payload: &[u8]) -> usize {
 
 fn encode(opcode: OpCode, payload: &[u8], buffer: &mut Vec<u8>) {
     let header = FrameHeader { opcode, ..FrameHeader::default() };
-    header.format(payload.len() as u64, buffer).expect("a growable buffer takes every byte");
+    header.format(payload.len() as u64, buffer).expect("writing to a Vec cannot fail");
     buffer.extend_from_slice(payload);
 }
 
@@ -128,7 +132,7 @@ fn encode(opcode: OpCode, payload: &[u8], buffer: &mut Vec<u8>) {
 mod tests {
     use super::Frame;
 
-    /// The three length forms of RFC 6455 section 5.2, at their borders.
+    /// The three length forms of RFC 6455 section 5.2, at their boundaries.
     #[test]
     fn length_is_encoded_in_the_shortest_form() {
         #[track_caller]

@@ -1,4 +1,7 @@
-//! The opening handshake (RFC 6455 section 4.2): a request head in, the facts that decide about it out.
+//! Opening handshake (RFC 6455 section 4.2): parses a request head into a [`Request`] and the facts for the decision.
+//!
+//! Checks only the form of the request and of its upgrade. Knows no lobby and no user: the engine and the application
+//! decide which user joins which lobby.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,24 +17,24 @@ use super::http::{Refusal, percent_decode};
 use crate::config::Origins;
 use crate::id::ConnId;
 
-/// The prefix of a subprotocol that carries a token, for browsers, which cannot set `Authorization`.
+/// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
-/// More header lines than any `max_headers`; the parser needs a place for each.
+/// Largest `max_headers`: size of the parser's array of header lines.
 const HEADERS: usize = 256;
 
-/// Which subprotocols a server takes part in (RFC 6455 section 1.9).
+/// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subprotocols {
-    /// This one, when it is offered. An offer of only others is refused.
+    /// Only this one. An offer without it is refused; a request without an offer is accepted.
     Only(&'static str),
-    /// Whatever is offered first: the payload is opaque to the server.
+    /// The first that is offered, since the server does not interpret payloads.
     Any,
 }
 
-/// A client's request to connect, before anything is decided.
+/// A client's request to connect, before it is accepted or refused.
 ///
-/// Its `Debug` form, and everything the server logs or records of it, leaves out what the client wrote: a token may stand
-/// anywhere in it, also in the path.
+/// Its `Debug` output contains nothing that the client wrote, and neither does the log or a journal: any part of a
+/// request may contain a token, even the path.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
@@ -43,37 +46,39 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The connection that asks.
+    /// Returns the id of the connection.
     pub fn conn(&self) -> ConnId {
         self.conn
     }
 
-    /// The address it comes from.
+    /// Returns the address of the socket's peer.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
-    /// The client's own address: behind trusted proxies the one they name, else that of the peer.
+    /// Returns the client's address: behind trusted proxies the one in `X-Forwarded-For`, otherwise that of the peer.
     pub fn address(&self) -> IpAddr {
         self.address
     }
 
-    /// The path, with percent-encoding undone; it starts with `/`.
+    /// Returns the percent-decoded path; it starts with `/`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The token from `Authorization: Bearer`, from the bearer subprotocol or from `?token=`, looked for in that order.
+    /// Returns the token from `Authorization: Bearer`, the bearer subprotocol or `?token=`: the first of these that is
+    /// present.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// The first parameter `name` of the query, decoded.
+    /// Returns the first non-empty query parameter `name`, decoded.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         query_value(self.query, name).expect("read() has decoded the whole query once")
     }
 
-    /// Whether no page asks, or one that may. All that decides about it are the rules and two header fields.
+    /// Returns whether `rules` allow the request's origin. Depends only on the headers `Origin` and `Host`. A request
+    /// without `Origin` does not come from a page and is allowed.
     pub(crate) fn is_from_allowed_page(&self, rules: &Origins) -> bool {
         match self.origin() {
             Ok(None) => true,
@@ -82,18 +87,18 @@ impl Request<'_> {
         }
     }
 
-    /// The values of `Origin`, printable and not long.
+    /// Returns the values of `Origin` for the log: printable ASCII of bounded length.
     pub(crate) fn origin_for_log(&self) -> String {
         for_log(header_values(self.headers, "origin"))
     }
 
-    /// The value of `Host`, printable and not long.
+    /// Returns the value of `Host` for the log: printable ASCII of bounded length.
     pub(crate) fn host_for_log(&self) -> String {
         for_log(header_values(self.headers, "host"))
     }
 
-    /// Where the page comes from that asks; `None` when no page asks. Fails when that cannot be told: when there are
-    /// several `Origin` lines, or one that is not UTF-8.
+    /// Returns the origin of the page, or `None` if the request does not come from a page. Fails if there are several
+    /// `Origin` lines, or one that is not UTF-8.
     fn origin(&self) -> Result<Option<&str>, ()> {
         let mut origins = header_values(self.headers, "origin");
         match (origins.next(), origins.next()) {
@@ -103,7 +108,7 @@ impl Request<'_> {
         }
     }
 
-    /// The first header line `name` (in any case) whose value is UTF-8.
+    /// Returns the value of the first header line `name` (in any case) that is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
         header_values(self.headers, name).find_map(|value| str::from_utf8(value).ok())
     }
@@ -115,31 +120,32 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// A health check, which is answered on the members' port without an upgrade.
+/// A health check on the members' port, answered without an upgrade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Whether the process is alive.
+    /// Whether the process is running.
     Live,
-    /// Whether new members are taken.
+    /// Whether new members are accepted.
     Ready,
 }
 
-/// What is decided from a request before the application is asked: this is recorded, and a replay starts from it.
+/// Facts about a request that are determined before the application authorizes it. They are recorded, and a replay starts
+/// from them.
 ///
-/// A client may have written its token in any place of its request, so nothing in here is text that a client wrote, except
-/// for the subprotocol in the upgrade. Recorders keep only its length: see [`Upgrade::echo`].
+/// A token may occur anywhere in a request. Therefore the facts contain no text of the client except the subprotocol in
+/// the upgrade, of which recorders keep only the length: see [`Upgrade::echo`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// Set when the path is that of a health check.
     pub(crate) probe: Option<Probe>,
     pub(crate) address: IpAddr,
-    /// Whether the rules for origins let the page connect.
+    /// Whether `allowed_origin` permits the request.
     pub(crate) is_origin_allowed: bool,
     pub(crate) upgrade: Result<Upgrade, Refusal>,
 }
 
 impl Request<'_> {
-    /// The health check that the path stands for.
+    /// Returns the health check that the path names, if any.
     pub(crate) fn probe(&self) -> Option<Probe> {
         match &*self.path {
             "/health/live" => Some(Probe::Live),
@@ -149,7 +155,7 @@ impl Request<'_> {
     }
 }
 
-/// What the answer to a proper upgrade request consists of.
+/// Contents of the response to a valid upgrade request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
     pub(crate) accept_key: String,
@@ -157,15 +163,16 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Where in the answer the subprotocol stands. It is a word of the client's: with [`Subprotocols::Any`] it may be any.
+    /// Returns the byte range of the subprotocol in the response. The client wrote it, and with [`Subprotocols::Any`] it
+    /// can be any text.
     pub(crate) fn echo(&self) -> Option<Range<u64>> {
         let name = self.subprotocol.as_ref()?.len() as u64;
-        // It ends the answer but for its own line's end and the empty line.
+        // Only CR LF and the empty line follow it.
         let end = self.response().len() as u64 - 4;
         Some(end - name..end)
     }
 
-    /// The answer that makes the connection a WebSocket (RFC 6455 section 4.2.2).
+    /// Encodes the 101 response (RFC 6455 section 4.2.2).
     pub(super) fn response(&self) -> Bytes {
         let protocol = match &self.subprotocol {
             Some(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
@@ -179,20 +186,24 @@ impl Upgrade {
     }
 }
 
-/// Whose request it is, and how it is to be read.
+/// Parameters for reading a request: its connection and the limits of the configuration.
 pub(crate) struct Terms {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
     pub(crate) max_headers: u32,
-    /// Proxies whose word about the client's address is taken.
+    /// Number of proxies whose `X-Forwarded-For` entries are trusted.
     pub(crate) trusted_proxies: u32,
     pub(crate) subprotocols: Subprotocols,
 }
 
-/// Reads a complete request head and passes it on as a [`Request`] and what it takes to grant it.
+/// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
 ///
-/// The upgrade may be refused while the request is well-formed, so that a page that does not exist is "not found" even
-/// to somebody who asks for no upgrade.
+/// A well-formed request that is not a valid upgrade reaches `decide`, too, so that an unknown path is answered 404 even
+/// without an upgrade.
+///
+/// # Errors
+///
+/// The response to a request that is malformed or not supported; `decide` is not called.
 pub(crate) fn read<R>(
     head: &[u8],
     terms: &Terms,
@@ -208,8 +219,8 @@ fn try_read<R>(
 ) -> Result<R, Refusal> {
     let &Terms { conn, peer, max_headers, trusted_proxies, subprotocols } = terms;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let places = headers.len().min(max_headers as usize);
-    let mut parsed = httparse::Request::new(&mut headers[..places]);
+    let capacity = headers.len().min(max_headers as usize);
+    let mut parsed = httparse::Request::new(&mut headers[..capacity]);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => {
@@ -255,7 +266,7 @@ fn try_read<R>(
     Ok(decide(&request, upgrade(headers, subprotocols)))
 }
 
-/// Whether the headers ask for an upgrade as RFC 6455 section 4.2.1 wants it.
+/// Checks the headers of an upgrade request (RFC 6455 section 4.2.1).
 fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade, Refusal> {
     if !has_token(headers, "upgrade", "websocket") || !has_token(headers, "connection", "upgrade") {
         return Err(Refusal::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
@@ -276,7 +287,8 @@ fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade
     }
 }
 
-/// Picks the subprotocol to name in the answer. A browser that offered one fails a connection on which none is named.
+/// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the browser
+/// fails the connection; so such a request is refused here with a reason.
 fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
     let mut offers = list(headers, "sec-websocket-protocol").peekable();
     if offers.peek().is_none() {
@@ -298,31 +310,34 @@ fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<S
     }
 }
 
-/// The address that the outermost of `proxies` trusted proxies saw. Entries further left are the client's own invention.
+/// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries to
+/// the left of it.
 fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
-    // Split before it is decoded: what a client wrote to the left must not make the proxies' own entries unreadable.
+    // Split first, decode afterwards: forged entries that are not UTF-8 must not invalidate the proxies' entries.
     let lines = header_values(headers, "x-forwarded-for");
     let entries: Vec<&[u8]> =
         lines.flat_map(|line| line.split(|&c| c == b',')).map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()).collect();
     let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
     let entry = str::from_utf8(entry).ok()?;
-    // Some proxies add the port.
+    // Some proxies append the port.
     entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
+/// Returns the token of `Authorization: Bearer`.
 fn header_token<'a>(headers: &'a [Header<'a>]) -> Option<&'a str> {
     let value = str::from_utf8(header_values(headers, "authorization").next()?).ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
+/// Returns the token of the bearer subprotocol.
 fn subprotocol_token(headers: &[Header<'_>]) -> Option<String> {
     let encoded = list(headers, "sec-websocket-protocol").find_map(|offer| offer.strip_prefix(BEARER_PREFIX))?;
     let token = BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty())
 }
 
-/// The first non-empty value of `name` in a query. Fails when any part of the query cannot be decoded.
+/// Returns the first non-empty value of `name` in a query. Fails if any part of the query cannot be decoded.
 fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, ()> {
     let mut found = None;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -340,7 +355,7 @@ fn header_values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Ite
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Header values that anybody may have written, as printable ASCII of a bounded length.
+/// Formats untrusted header values for the log: printable ASCII of bounded length.
 fn for_log<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
     const MAX: usize = 200;
     let joined = values.collect::<Vec<_>>().join(&b", "[..]);
@@ -348,7 +363,7 @@ fn for_log<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
     if joined.len() > MAX { format!("{shown}…") } else { shown.to_string() }
 }
 
-/// The elements of a comma-separated header, of all its lines (RFC 9110 section 5.6.1).
+/// Returns the elements of a comma-separated header over all its lines (RFC 9110 section 5.6.1).
 fn list<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
     header_values(headers, name)
         .filter_map(|value| str::from_utf8(value).ok())
@@ -357,6 +372,7 @@ fn list<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a s
         .filter(|element| !element.is_empty())
 }
 
+/// Returns whether a comma-separated header contains `token`, in any case.
 fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
     list(headers, name).any(|element| element.eq_ignore_ascii_case(token))
 }
@@ -374,7 +390,7 @@ mod tests {
         "Sec-WebSocket-Version: 13",
     ];
 
-    /// What a request leads to: the status, and for 101 the subprotocol and the token.
+    /// Returns the status of the response and its text: for 101 the subprotocol and the token, otherwise the sentence.
     fn answer(lines: &[&str], subprotocols: Subprotocols) -> (u16, String) {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
@@ -400,13 +416,13 @@ mod tests {
     fn check_with(change: impl FnOnce(&mut Vec<&'static str>), expected: (u16, &str)) {
         let mut lines = GOOD.to_vec();
         change(&mut lines);
-        let (status, said) = answer(&lines, Subprotocols::Only("lobby.v1.json"));
-        assert_eq!(status, expected.0, "{said}");
-        assert!(said.contains(expected.1), "{said}");
+        let (status, text) = answer(&lines, Subprotocols::Only("lobby.v1.json"));
+        assert_eq!(status, expected.0, "{text}");
+        assert!(text.contains(expected.1), "{text}");
     }
 
     #[test]
-    fn a_proper_request_is_upgraded() {
+    fn valid_requests_are_upgraded() {
         check_with(|_| {}, (101, r#"None Some("ann")"#));
         check_with(|l| l[2] = "upgrade:   WebSocket  ", (101, ""));
         check_with(|l| l[3] = "connection: keep-alive, UPGRADE", (101, ""));
@@ -415,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn an_improper_request_is_told_what_to_do() {
+    fn invalid_requests_are_refused_with_the_remedy() {
         check_with(|l| l[0] = "POST /ws/a HTTP/1.1", (405, "GET"));
         check_with(|l| l[0] = "GET /ws/a HTTP/1.0", (505, "HTTP/1.1"));
         check_with(|l| l[0] = "GET http://a/ws/a HTTP/1.1", (400, "path"));
@@ -437,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_looked_for_in_their_order() {
+    fn token_sources_have_an_order_of_precedence() {
         let bearer = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.Ym9i";
         check_with(|l| l.push(bearer), (101, r#"Some("lobby.v1.json") Some("bob")"#));
         check_with(|l| l.extend([bearer, "Authorization: bearer cid"]), (101, r#"Some("cid")"#));
@@ -445,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_counted_from_the_right() {
+    fn forwarded_addresses_are_counted_from_the_right() {
         #[track_caller]
         fn check(lines: &[&str], proxies: u32, expected: Option<&str>) {
             let headers: Vec<Header<'_>> =
@@ -459,13 +475,13 @@ mod tests {
         check(&["[::1]:80"], 1, Some("::1"));
         check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
         check(&["unknown"], 1, None);
-        // Bytes that are no text, from the client, in the line to which the proxy added.
+        // The client sent bytes that are not UTF-8, and the proxy appended to the same line.
         let headers = [Header { name: "X-Forwarded-For", value: b"\xff, 9.9.9.9" }];
         assert_eq!(forwarded_for(&headers, 1).map(|address| address.to_string()).as_deref(), Some("9.9.9.9"));
     }
 
     #[test]
-    fn subprotocols_are_named_only_when_supported() {
+    fn only_supported_subprotocols_are_selected() {
         check_with(|l| l.push("Sec-WebSocket-Protocol: chat"), (400, "lobby.v1.json"));
         check_with(|l| l.push("Sec-WebSocket-Protocol: base64url.bearer.lobby.Ym9i"), (400, "lobby.v1.json"));
         check_with(|l| l.push("Sec-WebSocket-Protocol: chat, lobby.v1.json"), (101, r#"Some("lobby.v1.json")"#));

@@ -1,4 +1,5 @@
-//! The little HTTP/1.1 (RFC 9112) that a WebSocket server needs: where a request head ends, and how to refuse one.
+//! The part of HTTP/1.1 (RFC 9112) that a WebSocket server needs: finding the end of a request head, responses without an
+//! upgrade, and percent-decoding.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -7,25 +8,26 @@ use bytes::Bytes;
 
 use crate::rate::Rate;
 
-/// A request that is answered with a status and one sentence instead of an upgrade: refused, or a health check.
+/// An HTTP response without an upgrade: a status and one sentence. It refuses a request or answers a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     status: u16,
     sentence: Cow<'static, str>,
-    /// Complete header lines beside the usual ones.
+    /// Additional header lines, each with its line end.
     lines: Cow<'static, str>,
-    /// Whether it answers a HEAD, which gets the same head and no body (RFC 9110 section 9.3.2).
+    /// Whether it answers a HEAD request, which gets the same head and no body (RFC 9110 section 9.3.2).
     is_bodiless: bool,
 }
 
 impl Refusal {
-    /// `status` with a sentence that tells the reader what to do.
+    /// Creates a response with `status` and a sentence that tells the reader what to do. The headers that the status
+    /// requires are added, such as `Allow` for 405.
     pub fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
         let lines = match status {
             200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
             405 => "Allow: GET\r\n",
-            // RFC 9110 section 15.5.22 asks for Upgrade, RFC 6455 section 4.2.2 for the version.
+            // RFC 9110 section 15.5.22 requires Upgrade, RFC 6455 section 4.2.2 the version.
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             429 | 503 => "Retry-After: 1\r\n",
             _ => "",
@@ -33,9 +35,9 @@ impl Refusal {
         Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
     }
 
-    /// Status 429, with when to come back and what the limit is (draft-ietf-httpapi-ratelimit-headers, in its older form).
+    /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older form).
     pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
-        // RFC 9111 section 1.2.2: no recipient need understand more seconds. A rate of 0 lets nobody in at any time.
+        // RFC 9111 section 1.2.2: recipients may treat larger values as 2^31. With a rate of 0 the wait never ends.
         const FOREVER: u64 = 1 << 31;
         let seconds = |span: Duration| span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).min(FOREVER);
         let lines = format!(
@@ -52,34 +54,35 @@ impl Refusal {
         }
     }
 
-    /// All it consists of: status, sentence and further header lines.
+    /// Returns status, sentence, additional header lines and whether the body is omitted.
     pub(crate) fn parts(&self) -> (u16, &str, &str, bool) {
         (self.status, &self.sentence, &self.lines, self.is_bodiless)
     }
 
-    /// What [`parts`](Self::parts) gave.
+    /// Restores a response from its [`parts`](Self::parts).
     pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> Refusal {
         Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
     }
 
-    /// The same as the answer to a request that begins with `head`.
+    /// Adapts the response to the request that begins with `head`: a HEAD request gets no body.
     pub(super) fn answering(self, head: &[u8]) -> Refusal {
         Refusal { is_bodiless: head.starts_with(b"HEAD "), ..self }
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> u16 {
         self.status
     }
 
-    /// What the reader is told.
+    /// Returns the sentence in the body.
     pub fn sentence(&self) -> &str {
         &self.sentence
     }
 
+    /// Encodes the response as bytes.
     pub(super) fn response(&self) -> Bytes {
         let Refusal { status, sentence, lines, is_bodiless } = self;
-        // The reason phrase of RFC 9110 section 15; clients ignore it, people with a terminal do not.
+        // Reason phrases of RFC 9110 section 15. Clients ignore them; they help people who test with a terminal.
         let phrase = match status {
             200 => "OK",
             400 => "Bad Request",
@@ -108,11 +111,14 @@ impl Refusal {
     }
 }
 
-/// Finds the end of a request head, that is the length up to and with the empty line.
+/// Returns the length of a request head, including its empty line, or `None` while the end is missing.
 ///
-/// `scanned` bytes at the front were looked at before, so that a head that arrives byte by byte costs no more than one
-/// that arrives whole. None beyond `max` is looked at: what is said of a head must not depend on how much of it arrives
-/// at once. Returns `None` while the end is missing.
+/// The first `scanned` bytes were examined in an earlier call and are skipped, so that a head that arrives byte by byte is
+/// scanned only once. Bytes beyond `max` are not examined: the result must not depend on how many bytes arrive at once.
+///
+/// # Errors
+///
+/// Status 400 if the bytes do not begin with an upper-case letter, or if a line ends in a bare LF.
 pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Option<usize>, Refusal> {
     let bytes = &bytes[..bytes.len().min(max)];
     if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
@@ -131,13 +137,13 @@ pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Optio
     Ok(None)
 }
 
-/// Undoes percent-encoding (RFC 3986 section 2.1); with `plus_is_space` as in a query of a form.
+/// Decodes percent-encoding (RFC 3986 section 2.1). With `plus_is_space`, `+` is a space, as in form queries.
 ///
-/// Returns `None` for a `%` without two hexadecimal digits, for what is not UTF-8, and for control characters, none of
-/// which has a place in a path or a token.
+/// Returns `None` for a `%` without two hexadecimal digits, for bytes that are not UTF-8, and for control characters, which
+/// are not valid in a path or a token.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
-    let plain = |c: u8| c != b'%' && !(plus_is_space && c == b'+');
-    let decoded = if text.bytes().all(plain) {
+    let is_literal = |c: u8| c != b'%' && !(plus_is_space && c == b'+');
+    let decoded = if text.bytes().all(is_literal) {
         Cow::Borrowed(text)
     } else {
         let mut bytes = Vec::with_capacity(text.len());
@@ -165,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn head_end_is_found_however_the_head_arrives() {
+    fn head_end_is_found_at_every_split() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest";
         for cut in 0..head.len() {
             let found = head_end(&head[..cut], 0, 100).expect("well-formed");
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_bound_is_not_looked_at() {
+    fn bytes_beyond_the_bound_are_not_examined() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(head_end(head, 0, head.len()).expect("well-formed"), Some(head.len()));
         assert_eq!(head_end(head, 0, head.len() - 1).expect("well-formed"), None);
@@ -190,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn percent_encoding_is_undone_strictly() {
+    fn percent_decoding_is_strict() {
         assert_eq!(percent_decode("a%20b+c", false).as_deref(), Some("a b+c"));
         assert_eq!(percent_decode("a%20b+c", true).as_deref(), Some("a b c"));
         assert_eq!(percent_decode("%E2%82%ac", false).as_deref(), Some("€"));

@@ -1,6 +1,6 @@
-//! One connection: bytes on one side, messages and frames on the other.
+//! Wire protocol of one connection: converts between bytes and messages, and queues outgoing frames.
 //!
-//! The only place that knows HTTP and RFC 6455. It knows no lobby, no user and no clock.
+//! The only module that knows the clients' HTTP and RFC 6455. It knows no lobby, no user and no clock.
 
 pub(crate) mod broadcast_log;
 pub(crate) mod connection;

@@ -1,10 +1,11 @@
-//! RFC 6455 framing: received bytes in, messages and control frames out.
+//! Receiver of RFC 6455 frames: bytes in, messages and control frames out.
 //!
-//! Frame headers, opcodes and close codes are read by tungstenite; messages are put together here. A message that
-//! arrives whole, which is nearly all of them, is unmasked straight into the loop's scratch buffer and handed on from
-//! there: its connection owns no memory. Only what is split across receives or frames is kept, in a [`Partial`].
+//! tungstenite parses frame headers, opcodes and close codes; this module assembles messages. A message that arrives whole,
+//! which is the common case, is unmasked into the shared scratch buffer and returned from there, so its connection owns no
+//! memory. Only frames and messages that are split across receives or fragments are kept, in a [`Partial`].
 //!
-//! Everything fails as early as it can: a frame by its header, a text at the first byte that cannot be UTF-8.
+//! Errors are detected as early as possible: a frame by its header, a text at the first byte that cannot be UTF-8.
+//! Knows no connection state: replies are returned to the caller.
 
 use std::io::Cursor;
 use std::mem;
@@ -15,71 +16,72 @@ use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 use super::frame::Frame;
 use crate::close::CloseReason;
 
-/// The longest frame header: two bytes, eight of length, four of mask.
+/// Length of the longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
-/// The longest payload of a control frame (RFC 6455 section 5.5).
+/// Longest payload of a control frame (RFC 6455 section 5.5).
 const MAX_CONTROL: usize = 125;
 
-/// How large a message may be.
+/// Limits of one message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) max_message_bytes: usize,
     pub(crate) max_fragments: u32,
 }
 
-/// What a peer did. Payloads lie in the scratch buffer that was passed in.
+/// A message, a control frame or an error. Payloads are borrowed from the scratch buffer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received<'s> {
     Text(&'s str),
     Binary(&'s [u8]),
-    /// To be answered by a pong with the same payload (RFC 6455 section 5.5.2).
+    /// A ping; the reply is a pong with the same payload (RFC 6455 section 5.5.2).
     Ping(&'s [u8]),
-    /// A frame of a message of which more is to come.
+    /// A frame that does not end its message.
     Fragment,
     Pong(&'s [u8]),
-    /// The peer sent a close frame, and this is the answer to it, if ours did not go first. Nothing follows.
+    /// The peer sent a close frame, and will send no further frame. This is the reply to it, unless ours was sent first.
     Close(Frame),
-    /// The peer broke the protocol. Nothing more can be understood.
+    /// The peer violated the protocol. Further input cannot be parsed.
     Fault(CloseReason),
 }
 
-/// The receiving end of one connection.
+/// Receive state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct WebSocket {
-    /// What has begun to arrive. `None` between messages, as long as nothing is split.
+    /// The incomplete frame or message. `None` while there is none.
     partial: Option<Box<Partial>>,
 }
 
-/// A frame or a message of which more is to come.
+/// An incomplete frame or message.
 #[derive(Debug, Default)]
 struct Partial {
-    /// The bytes of a header that has not arrived whole.
+    /// Bytes of an incomplete frame header.
     header: [u8; MAX_HEADER],
     header_len: usize,
-    frame: Option<Current>,
-    /// The kind of the message that is under way, if it comes in several frames.
+    frame: Option<CurrentFrame>,
+    /// Kind of the incomplete message.
     message: Option<Data>,
     fragments: u32,
-    /// The unmasked payload of the message so far.
+    /// Unmasked payload of the message so far.
     payload: Vec<u8>,
-    /// How much of a text has been found to be whole UTF-8 sequences.
+    /// Length of the prefix of `payload` that was validated as complete UTF-8 sequences. For text messages only.
     checked: usize,
-    /// The unmasked payload of a control frame so far; those may come between the frames of a message.
+    /// Unmasked payload of an incomplete control frame, which may arrive between the fragments of a message.
     control: Vec<u8>,
 }
 
-/// A frame whose header has arrived.
+/// A frame whose header was parsed.
 #[derive(Clone, Copy, Debug)]
-struct Current {
+struct CurrentFrame {
     opcode: OpCode,
     is_final: bool,
     mask: [u8; 4],
-    /// Payload bytes that have arrived.
+    /// Payload bytes received so far.
     received: usize,
+    /// Length of the payload.
     length: usize,
 }
 
-/// What is complete, and lies in the scratch buffer unless it is a fragment.
+/// Kind of a complete frame or message. Its payload is in the scratch buffer, except for a fragment.
 enum Complete {
     Text,
     Binary,
@@ -88,7 +90,8 @@ enum Complete {
 }
 
 impl WebSocket {
-    /// Takes from `input` up to the end of the next frame. `None` when `input` holds no more.
+    /// Consumes `input` up to the end of the next frame and returns the result. `None` when all of `input` is consumed and
+    /// no frame is complete.
     pub(crate) fn receive<'s>(
         &mut self,
         input: &mut &[u8],
@@ -112,7 +115,7 @@ impl WebSocket {
                 Ok(answer) => Received::Close(answer),
                 Err(reason) => Received::Fault(reason),
             },
-            Complete::Control(Control::Reserved(_)) => unreachable!("the header was refused"),
+            Complete::Control(Control::Reserved(_)) => unreachable!("parse_header() refuses reserved opcodes"),
         })
     }
 
@@ -126,7 +129,7 @@ impl WebSocket {
             if self.partial.as_ref().is_none_or(|partial| partial.frame.is_none()) {
                 let Some(frame) = self.next_header(input)? else { return Ok(None) };
                 self.check(&frame, limits)?;
-                // The usual case: nothing is under way, and the whole message is here.
+                // Common case: no frame or message is incomplete, and all of this message is in the input.
                 if self.partial.is_none()
                     && frame.is_final
                     && let Some((payload, rest)) = input.split_at_checked(frame.length)
@@ -142,9 +145,9 @@ impl WebSocket {
                 }
                 self.partial.get_or_insert_default().begin(frame);
             }
-            let partial = self.partial.as_mut().expect("a frame is under way");
-            if let Some(complete) = partial.go_on(input, scratch)? {
-                if partial.is_over() {
+            let partial = self.partial.as_mut().expect("begin() was called for the current frame");
+            if let Some(complete) = partial.resume(input, scratch)? {
+                if partial.is_empty() {
                     self.partial = None;
                 }
                 return Ok(Some(complete));
@@ -155,25 +158,25 @@ impl WebSocket {
         }
     }
 
-    /// The next frame's header, once all of it is there. The bytes of a part of one are kept.
-    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<Current>, CloseReason> {
+    /// Parses the next frame header. Returns `None` and keeps the bytes if the header is incomplete.
+    fn next_header(&mut self, input: &mut &[u8]) -> Result<Option<CurrentFrame>, CloseReason> {
         if input.is_empty() {
             return Ok(None);
         }
         match &mut self.partial {
             Some(partial) if partial.header_len > 0 => {
-                // Continues a header: as much of the input as a header can need, then back to where it ended.
-                let held = partial.header_len;
-                let more = input.len().min(MAX_HEADER - held);
-                partial.header[held..held + more].copy_from_slice(&input[..more]);
-                let parsed = parse_header(&partial.header[..held + more])?;
+                // Completes a split header: append as many bytes as a header can have, then consume only its own.
+                let buffered = partial.header_len;
+                let more = input.len().min(MAX_HEADER - buffered);
+                partial.header[buffered..buffered + more].copy_from_slice(&input[..more]);
+                let parsed = parse_header(&partial.header[..buffered + more])?;
                 let Some((frame, length)) = parsed else {
                     partial.header_len += more;
                     *input = &input[more..];
                     return Ok(None);
                 };
                 partial.header_len = 0;
-                *input = &input[length - held..];
+                *input = &input[length - buffered..];
                 Ok(Some(frame))
             }
             _ => {
@@ -184,8 +187,8 @@ impl WebSocket {
                     *input = &[];
                     return Ok(None);
                 };
-                // A header that came in pieces left nothing else behind.
-                if self.partial.as_ref().is_some_and(|partial| partial.is_over()) {
+                // An earlier split header may have left an empty `Partial`.
+                if self.partial.as_ref().is_some_and(|partial| partial.is_empty()) {
                     self.partial = None;
                 }
                 *input = &input[length..];
@@ -194,17 +197,18 @@ impl WebSocket {
         }
     }
 
-    /// Refuses a frame that may not be, or may not be here, before any of its payload is read.
-    fn check(&mut self, frame: &Current, limits: Limits) -> Result<(), CloseReason> {
-        let under_way = self.partial.as_ref().filter(|partial| partial.message.is_some());
-        let so_far = under_way.map_or(0, |partial| partial.payload.len());
+    /// Checks a frame by its header, before any of its payload is read. Fails if the frame is invalid in itself or in this
+    /// state.
+    fn check(&mut self, frame: &CurrentFrame, limits: Limits) -> Result<(), CloseReason> {
+        let fragmented = self.partial.as_ref().filter(|partial| partial.message.is_some());
+        let so_far = fragmented.map_or(0, |partial| partial.payload.len());
         match frame.opcode {
             OpCode::Control(_) if !frame.is_final || frame.length > MAX_CONTROL => Err(CloseReason::ProtocolError),
             OpCode::Control(_) => Ok(()),
-            OpCode::Data(Data::Continue) if under_way.is_none() => Err(CloseReason::ProtocolError),
-            OpCode::Data(Data::Text | Data::Binary) if under_way.is_some() => Err(CloseReason::ProtocolError),
+            OpCode::Data(Data::Continue) if fragmented.is_none() => Err(CloseReason::ProtocolError),
+            OpCode::Data(Data::Text | Data::Binary) if fragmented.is_some() => Err(CloseReason::ProtocolError),
             OpCode::Data(_) if frame.length > limits.max_message_bytes - so_far => Err(CloseReason::MessageTooBig),
-            OpCode::Data(_) if under_way.is_some_and(|partial| partial.fragments >= limits.max_fragments) => {
+            OpCode::Data(_) if fragmented.is_some_and(|partial| partial.fragments >= limits.max_fragments) => {
                 Err(CloseReason::PolicyViolation)
             }
             OpCode::Data(_) => Ok(()),
@@ -213,7 +217,8 @@ impl WebSocket {
 }
 
 impl Partial {
-    fn begin(&mut self, frame: Current) {
+    /// Begins the frame whose header was parsed.
+    fn begin(&mut self, frame: CurrentFrame) {
         self.frame = Some(frame);
         if let OpCode::Data(kind) = frame.opcode {
             self.fragments += 1;
@@ -223,15 +228,15 @@ impl Partial {
         }
     }
 
-    /// Takes what has arrived of the frame under way.
-    fn go_on(&mut self, input: &mut &[u8], scratch: &mut Vec<u8>) -> Result<Option<Complete>, CloseReason> {
-        let frame = self.frame.as_mut().expect("a frame is under way");
+    /// Consumes the received payload of the current frame. Returns `None` while the frame is incomplete.
+    fn resume(&mut self, input: &mut &[u8], scratch: &mut Vec<u8>) -> Result<Option<Complete>, CloseReason> {
+        let frame = self.frame.as_mut().expect("begin() was called for the current frame");
         let (arrived, rest) = input.split_at(input.len().min(frame.length - frame.received));
         *input = rest;
         let buffer = if matches!(frame.opcode, OpCode::Control(_)) { &mut self.control } else { &mut self.payload };
         unmask_into(buffer, arrived, frame.mask, frame.received);
         frame.received += arrived.len();
-        let Current { opcode, is_final, received, length, .. } = *frame;
+        let CurrentFrame { opcode, is_final, received, length, .. } = *frame;
         if self.message == Some(Data::Text) && matches!(opcode, OpCode::Data(_)) {
             self.checked += utf8_prefix(&self.payload[self.checked..])?;
         }
@@ -249,17 +254,18 @@ impl Partial {
         *scratch = mem::take(&mut self.payload);
         self.fragments = 0;
         self.checked = 0;
-        let kind = self.message.take().expect("a message is under way");
+        let kind = self.message.take().expect("begin() has set the kind at the first frame of the message");
         Ok(Some(if kind == Data::Text { Complete::Text } else { Complete::Binary }))
     }
 
-    /// Whether nothing is under way any more.
-    fn is_over(&self) -> bool {
+    /// Returns whether no header, frame or message is incomplete.
+    fn is_empty(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
 }
 
-/// A close frame is empty, or a code and a reason in UTF-8 (RFC 6455 section 5.5.1). It is answered by its like.
+/// Checks the payload of a close frame and returns the reply, which has the same code and reason. The payload is empty, or
+/// a code and a reason in UTF-8 (RFC 6455 section 5.5.1).
 fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(Frame::empty_close()) } else { Err(CloseReason::ProtocolError) };
@@ -272,37 +278,38 @@ fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
     Ok(Frame::close(code, reason))
 }
 
-/// Reads a frame's header and returns it with its own length; `None` when more of it must arrive.
-fn parse_header(bytes: &[u8]) -> Result<Option<(Current, usize)>, CloseReason> {
+/// Parses a frame header and returns it with its length in bytes; `None` if the header is incomplete.
+fn parse_header(bytes: &[u8]) -> Result<Option<(CurrentFrame, usize)>, CloseReason> {
     let mut cursor = Cursor::new(bytes);
-    // An opcode that is reserved.
+    // Parsing fails only for a reserved opcode.
     let parsed = FrameHeader::parse(&mut cursor).map_err(|_| CloseReason::ProtocolError)?;
     let Some((header, length)) = parsed else { return Ok(None) };
-    // No extension is negotiated, and every client masks (RFC 6455 sections 5.2 and 5.1).
+    // The reserved bits must be 0, since no extension is negotiated; clients must mask (RFC 6455 sections 5.2 and 5.1).
     let Some(mask) = header.mask.filter(|_| !(header.rsv1 || header.rsv2 || header.rsv3)) else {
         return Err(CloseReason::ProtocolError);
     };
     let length = usize::try_from(length).map_err(|_| CloseReason::MessageTooBig)?;
-    let frame = Current { opcode: header.opcode, is_final: header.is_final, mask, received: 0, length };
+    let frame = CurrentFrame { opcode: header.opcode, is_final: header.is_final, mask, received: 0, length };
     Ok(Some((frame, cursor.position() as usize)))
 }
 
-/// Appends `payload`, which begins `offset` bytes into its frame, without its mask (RFC 6455 section 5.3).
+/// Appends `payload` unmasked (RFC 6455 section 5.3). `offset` is its position in the payload of its frame.
 fn unmask_into(buffer: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usize) {
     let start = buffer.len();
     buffer.extend_from_slice(payload);
-    let turned: [u8; 4] = std::array::from_fn(|index| mask[(index + offset) % 4]);
-    let wide = u64::from_ne_bytes(std::array::from_fn(|index| turned[index % 4]));
+    let rotated: [u8; 4] = std::array::from_fn(|index| mask[(index + offset) % 4]);
+    let wide = u64::from_ne_bytes(std::array::from_fn(|index| rotated[index % 4]));
     let (chunks, rest) = buffer[start..].as_chunks_mut();
     for chunk in chunks {
         *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
     }
-    for (byte, key) in rest.iter_mut().zip(turned.iter().cycle()) {
+    for (byte, key) in rest.iter_mut().zip(rotated.iter().cycle()) {
         *byte ^= key;
     }
 }
 
-/// How many bytes are whole UTF-8 sequences; a sequence that is cut off at the end may yet be completed.
+/// Returns the length of the prefix that is complete UTF-8 sequences. A sequence that is cut off at the end is no error,
+/// because the next bytes may complete it.
 fn utf8_prefix(bytes: &[u8]) -> Result<usize, CloseReason> {
     match str::from_utf8(bytes) {
         Ok(_) => Ok(bytes.len()),
@@ -325,7 +332,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_message_bytes: 300, max_fragments: 1000 };
 
-    /// What was received, in a form in which the two readers can be compared.
+    /// A received message or frame, in a form that allows comparing this receiver with tungstenite's.
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
         Text(String),
@@ -336,12 +343,12 @@ mod tests {
         Fault,
     }
 
-    /// Feeds `stream` cut as `cuts` says. Returns what was seen, and what was answered.
-    fn ours(stream: &[u8], mut cut: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u8>) {
+    /// Feeds `stream` in pieces whose lengths `piece_length` returns. Returns the received events and the reply bytes.
+    fn ours(stream: &[u8], mut piece_length: impl FnMut() -> usize) -> (Vec<Seen>, Vec<u8>) {
         let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
-        let (mut seen, mut answered, mut rest) = (Vec::new(), Vec::new(), stream);
+        let (mut seen, mut replies, mut rest) = (Vec::new(), Vec::new(), stream);
         'all: while !rest.is_empty() {
-            let (mut input, after) = rest.split_at(cut().min(rest.len()));
+            let (mut input, after) = rest.split_at(piece_length().min(rest.len()));
             rest = after;
             while let Some(received) = websocket.receive(&mut input, &mut scratch, LIMITS) {
                 seen.push(match received {
@@ -349,12 +356,12 @@ mod tests {
                     Received::Binary(bytes) => Seen::Binary(bytes.to_vec()),
                     Received::Fragment => continue,
                     Received::Ping(payload) => {
-                        Outgoing::Pong(payload).append_to(&mut answered);
+                        Outgoing::Pong(payload).append_to(&mut replies);
                         Seen::Ping
                     }
                     Received::Pong(bytes) => Seen::Pong(bytes.to_vec()),
                     Received::Close(answer) => {
-                        answered.extend_from_slice(answer.as_bytes());
+                        replies.extend_from_slice(answer.as_bytes());
                         Seen::Close
                     }
                     Received::Fault(_) => Seen::Fault,
@@ -363,12 +370,12 @@ mod tests {
                     break 'all;
                 }
             }
-            assert!(input.is_empty(), "what is not answered is kept");
+            assert!(input.is_empty(), "an incomplete frame is buffered, so all input is consumed");
         }
-        (seen, answered)
+        (seen, replies)
     }
 
-    /// tungstenite's own state machine as the model.
+    /// The reference model: tungstenite's own state machine.
     fn model(stream: &[u8]) -> (Vec<Seen>, Vec<u8>) {
         struct Feed<'a>(&'a [u8], Vec<u8>);
         impl Read for Feed<'_> {
@@ -400,7 +407,7 @@ mod tests {
                 Ok(Message::Ping(_)) => Seen::Ping,
                 Ok(Message::Pong(bytes)) => Seen::Pong(bytes.to_vec()),
                 Ok(Message::Close(_)) => Seen::Close,
-                Ok(Message::Frame(_)) => unreachable!("never read"),
+                Ok(Message::Frame(_)) => unreachable!("tungstenite never returns raw frames from read()"),
                 Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => Seen::Fault,
             });
@@ -412,8 +419,8 @@ mod tests {
         (seen, feed.1)
     }
 
-    /// A message in one to four frames, cut inside characters too, with pings between them.
-    fn proper_message(random: &mut Random) -> Vec<u8> {
+    /// A valid message in one to four frames, perhaps split inside a character, perhaps with pings between the frames.
+    fn valid_message(random: &mut Random) -> Vec<u8> {
         let payload = "añ€😀".repeat(random.below(12) as usize).into_bytes();
         let mut opcode = if random.percent(70) { Opcode::TEXT } else { Opcode::BINARY };
         let (mut bytes, mut rest) = (Vec::new(), &payload[..]);
@@ -434,11 +441,11 @@ mod tests {
         bytes
     }
 
-    /// Some messages, and after them frames that may be anything: any opcode, fragments, texts that are cut inside a character, close frames.
+    /// Some valid messages, then random frames: any opcode, fragments, texts split inside a character, close frames.
     fn stream(random: &mut Random) -> Vec<u8> {
         let mut bytes = Vec::new();
         for _ in 0..random.below(6) {
-            bytes.extend(proper_message(random));
+            bytes.extend(valid_message(random));
         }
         for _ in 0..random.below(5) {
             let opcode = match random.below(20) {
@@ -468,39 +475,36 @@ mod tests {
     }
 
     #[test]
-    fn receives_what_tungstenite_receives() {
+    fn receives_the_same_as_tungstenite() {
         let (mut faults, mut texts) = (0, 0);
         for seed in 0..6000 {
             let mut random = Random::new(seed);
             let stream = stream(&mut random);
-            let (whole, answered) = ours(&stream, || usize::MAX);
-            assert_eq!(ours(&stream, || 1), (whole.clone(), answered.clone()), "seed {seed}: byte by byte");
+            let (whole, replies) = ours(&stream, || usize::MAX);
+            assert_eq!(ours(&stream, || 1), (whole.clone(), replies.clone()), "seed {seed}: byte by byte");
             let pieces = ours(&stream, || 1 + random.below(40) as usize);
-            assert_eq!(pieces, (whole.clone(), answered.clone()), "seed {seed}: in pieces");
+            assert_eq!(pieces, (whole.clone(), replies.clone()), "seed {seed}: in pieces");
 
-            let (expected, expected_answer) = model(&stream);
+            let (expected, expected_replies) = model(&stream);
             texts += whole.iter().filter(|seen| matches!(seen, Seen::Text(_))).count();
             if whole.last() == Some(&Seen::Fault) {
-                // It may fail earlier than tungstenite, which looks at a frame when all of it is there, and it fails a
-                // close frame with a forbidden code, which tungstenite answers.
+                // Two differences are allowed. This receiver may fail earlier, since tungstenite checks a frame when it has
+                // arrived whole. And it fails on a close frame with a forbidden code, to which tungstenite replies.
                 faults += 1;
                 let before = &whole[..whole.len() - 1];
                 assert!(expected.starts_with(before), "seed {seed}: {whole:?} {expected:?}");
-                let goes_on = expected.get(before.len());
-                assert!(
-                    goes_on.is_none_or(|next| matches!(next, Seen::Fault | Seen::Close)),
-                    "seed {seed}: {expected:?}"
-                );
+                let next = expected.get(before.len());
+                assert!(next.is_none_or(|next| matches!(next, Seen::Fault | Seen::Close)), "seed {seed}: {expected:?}");
             } else {
-                assert_eq!((whole, answered), (expected, expected_answer), "seed {seed}");
+                assert_eq!((whole, replies), (expected, expected_replies), "seed {seed}");
             }
         }
-        assert!(faults > 1000 && texts > 1000, "both are tried: {faults} faults, {texts} texts");
+        assert!(faults > 1000 && texts > 1000, "the streams contain both: {faults} faults, {texts} texts");
     }
 
     #[test]
-    fn a_text_fails_at_the_first_byte_that_cannot_be_utf8() {
-        // U+0041, then F4 90: no sequence that begins like this exists (RFC 3629 section 3).
+    fn text_fails_at_the_first_byte_that_cannot_be_utf8() {
+        // U+0041, then F4 90, with which no UTF-8 sequence begins (RFC 3629 section 3).
         let frame = wire::frame(Opcode::TEXT, true, b"A\xf4\x90abcdefghij", [7; 4]);
         let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         for (at, byte) in frame.iter().enumerate() {
@@ -515,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_owns_no_buffer() {
+    fn idle_connections_own_no_buffer() {
         let (mut websocket, mut scratch) = (WebSocket::default(), Vec::new());
         let mut bytes = wire::text("one");
         bytes.extend(wire::frame(Opcode::TEXT, false, b"tw", [1; 4]));

@@ -155,21 +155,22 @@ impl Drain {
 impl Core {
     // ---- in batches ----
 
-    /// Closes connections for `reason`: `drain_batch` of them now, and as many every `drain_batch_interval`. Returns the number
-    /// of connections that will be closed.
+    /// Closes connections for `reason`: `drain_batch` of them now, and as many every `drain_batch_interval`. Returns
+    /// the number of connections that will be closed.
     ///
-    /// Batches limit the load on the loop and the rate of reconnects. A connection that is queued already keeps its position,
-    /// and keeps its reason unless the new one is [stricter](severity).
+    /// Batches limit the load on the loop and the rate of reconnects. A connection that is queued already keeps its
+    /// position, and keeps its reason unless the new one is [stricter](severity).
     pub(super) fn close_in_batches(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
         let count = self.enqueue_closes(conns, reason);
         self.close_next_batch();
         count
     }
 
-    /// Closes connections in batches, as [`close_in_batches`](Self::close_in_batches) does, for an order about `target`.
+    /// Closes connections in batches, as [`close_in_batches`](Self::close_in_batches) does, for an order about
+    /// `target`.
     ///
-    /// Unless the reason asks for a reconnect, the order also applies to members that join before its last batch: otherwise a
-    /// user could escape by a second connection.
+    /// Unless the reason asks for a reconnect, the order also applies to members that join before its last batch:
+    /// otherwise a user could escape by a second connection.
     pub(super) fn order_close(
         &mut self,
         target: &KickTarget,
@@ -200,7 +201,8 @@ impl Core {
 
     fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots[conn.index()].queued_close = Some(reason);
-        // Connections that end before their batch stay in the queue. When more than half of it must be such, it is purged.
+        // A connection that ends before its batch leaves its entry behind. Every other connection has at most one
+        // entry, so now more than half of the entries are stale, and are removed.
         if self.close_queue.queue.len() > 2 * self.slots.len() {
             let Core { close_queue, slots, .. } = self;
             close_queue.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
@@ -232,8 +234,8 @@ impl Core {
         }
         let Some(reason) = self.close_queue.orders.reason(user, lobby) else { return };
         self.push_close(self.slots[key].id, reason);
-        // An order about a user lasts until the user's newest connection is closed. Orders about a lobby or all members are not
-        // extended by newcomers: with steady arrivals they would never end.
+        // An order about a user lasts until the user's newest connection is closed. New members do not extend orders
+        // about a lobby or all members: with steady arrivals these would never end.
         if let Some(order) = self.close_queue.orders.users.get_mut(user) {
             order.until = self.close_queue.last;
         }
@@ -312,12 +314,14 @@ impl Core {
 
     // ---- draining the server ----
 
-    /// Begins the drain: no further connection gets a seat. Returns the drain's deadline, or `None` if it had begun already.
+    /// Begins the drain: no further connection gets a seat. Returns the drain's deadline, or `None` if it had begun
+    /// already.
     pub(super) fn begin_drain(&mut self) -> Option<Time> {
         if self.draining.is_some() {
             return None;
         }
-        // No presence is sent while draining, and a member must be announced before the others receive messages from it.
+        // Flushed now, because no presence is sent while draining, and a member must be announced before its messages
+        // are sent.
         self.flush_all_presence();
         let deadline = self.now + self.config.drain_deadline;
         let initial = self.slots.len();
@@ -355,8 +359,8 @@ impl Core {
         left.iter().for_each(|conn| self.abort(conn.index(), CloseReason::ServerShutdown));
     }
 
-    /// Whether a drain has still to flush the connection's queue. Then it is not given up, however slowly it reads: the drain
-    /// has one deadline for all connections.
+    /// Whether a drain has still to flush the connection's queue. Such a connection keeps its socket until the drain's
+    /// deadline, however slowly it reads.
     pub(super) fn must_flush(&self, slot: &Slot) -> bool {
         self.draining.as_ref().is_some_and(|drain| drain.waits_for(slot.id)) && slot.wire.outbox().is_some()
     }
@@ -389,8 +393,8 @@ impl Core {
 
     /// Milliseconds after which a member that is closed now should reconnect.
     ///
-    /// At least a second, in which the server can be started again. Beyond that spread evenly by age, so that no more than
-    /// about a thousand members reconnect per second.
+    /// At least a second, in which the server can be started again. Beyond that spread evenly by age, so that no more
+    /// than about a thousand members reconnect per second.
     pub(super) fn retry_after_ms(&self, conn: ConnId) -> u64 {
         let window = self.draining.as_ref().map_or(0, |drain| drain.initial as u64).max(4000);
         // Multiples of the golden ratio fill a range evenly, in any number (Knuth, volume 3, section 6.4).

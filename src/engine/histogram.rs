@@ -2,7 +2,7 @@
 
 /// Buckets per power of two, all of the same width: a bucket's bound is at most 1/16 above any value in it.
 const PER_OCTAVE: usize = 16;
-/// Below 2 to this power, 16, each value has a bucket of its own.
+/// Each value below 2^`LINEAR_BITS`, which is 16, has a bucket of its own.
 const LINEAR_BITS: u32 = PER_OCTAVE.ilog2();
 /// Values up to 2^36 microseconds, about 19 hours, are distinguished. Larger values go into the last bucket.
 const MAX_BITS: u32 = 36;

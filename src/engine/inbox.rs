@@ -1,7 +1,8 @@
 //! Members' messages that wait for the next tick.
 //!
-//! They are handed over by connection id, and in the order of arrival for each connection: the kernel's wake order has no
-//! influence. A connection without messages has no inbox. Knows no rates and no application.
+//! They are handed over by connection id, and in the order of arrival for each connection: the kernel's wake order has
+//! no influence. A connection without messages has no inbox. Does not know when ticks are due: see
+//! [`tick`](super::tick).
 //!
 //! ```text
 //! put() --> waiting --begin_tick()--> due --take_due()--> the application
@@ -131,11 +132,12 @@ impl Inboxes {
 }
 
 impl Core {
-    /// Charges a message for the application and, with ticks on, puts it into the connection's inbox. Returns whether the
-    /// message is to be handed over now.
+    /// Charges a message for the application and, with ticks on, puts it into the connection's inbox. Returns whether
+    /// the message is to be handed over now.
     ///
-    /// A message that does not fit into the inbox is refused and takes no tokens: the tick makes it wait, not its sender's
-    /// rate. It is no strike either. Otherwise a member that goes on sending while an operator pauses the clock would be closed.
+    /// A message that does not fit into the inbox is refused and takes no tokens: the tick makes it wait, not its
+    /// sender's rate. It is no strike either. Otherwise a member that goes on sending while an operator pauses the
+    /// clock would be closed.
     pub(super) fn admit_message(
         &mut self,
         key: usize,

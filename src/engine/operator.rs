@@ -1,7 +1,7 @@
 //! Operator commands, and paged views of lobbies and members.
 //!
-//! A command is plain data and reaches the engine only through [`Engine::handle_operator`]. It uses the same functions as an
-//! application does through its `Context`. The answer is returned at once, except the result of a ping, which
+//! A command is plain data and reaches the engine only through [`Engine::handle_operator`]. It uses the same functions
+//! as an application does through its `Context`. The answer is returned at once, except the result of a ping, which
 //! [`Engine::poll_operator`] returns later. Knows no HTTP and no JSON of the admin port: see [`admin`](crate::admin).
 
 use std::collections::VecDeque;
@@ -103,7 +103,7 @@ pub enum OperatorAnswer {
     Sent {
         /// The `seq` of the `message` in its lobby; `None` for a direct message, and with [`Protocol::Raw`].
         seq: Option<u64>,
-        /// Number of connections to which it was queued, dropped or not addressed.
+        /// Numbers of receivers: queued, dropped, excluded.
         sent: Sent,
     },
     /// The ping was sent. [`Engine::poll_operator`] will return its report, with this number as ticket.
@@ -247,7 +247,8 @@ impl Pings {
         self.resolve(|target| (target.conn == conn).then_some(None));
     }
 
-    /// Ends the pings whose deadline has passed. A connection with unread input is waited for, for `max_deferred` turns.
+    /// Ends the pings whose deadline has passed. A connection with unread input is waited for, for `max_deferred`
+    /// turns.
     pub(super) fn expire(&mut self, now: Time, unread: &Unread, max_deferred: u32) {
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
             let may_wait = ping.deferred < max_deferred;
@@ -430,8 +431,8 @@ impl Core {
         }
         let mut targets = Vec::with_capacity(conns.len());
         for conn in conns {
-            // The ping to an earlier connection may have closed this one. If the earlier one was too slow and was closed, its
-            // lobby was informed, and this one may have been too slow for that.
+            // Pinging an earlier connection may have closed this one: a slow consumer is closed, and announcing that
+            // may close further slow members of its lobby.
             let Some(seat) = self.slots[conn.index()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.index(), timeout);
             self.rearm(conn.index());

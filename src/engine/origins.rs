@@ -11,8 +11,8 @@ use crate::wire::handshake::Request;
 
 /// Time between two log lines about the same origin.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Largest number of origins that are remembered. No other origin is logged until one of them expires: clients choose the
-/// header's text, and must not be able to fill the log.
+/// Largest number of origins that are remembered. No other origin is logged until one of them expires: clients choose
+/// the header's text, and must not be able to fill the log.
 const MAX_ORIGINS: usize = 16;
 
 /// Origins that were logged within the last minute, oldest first.
@@ -34,8 +34,8 @@ impl LoggedOrigins {
 }
 
 impl Core {
-    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), and names the option that allows it. A replay
-    /// has no request and logs nothing.
+    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), and names the option that allows it.
+    /// A replay has no request and logs nothing.
     pub(super) fn log_refused_origin(&mut self, request: &Request<'_>) {
         let origin = request.origin_for_log();
         if self.logged_origins.should_log(self.now, &origin) {

@@ -29,8 +29,9 @@ pub(crate) struct Rates {
     control: Option<Rate>,
     attempt: Option<Rate>,
     strike: Rate,
-    /// Whether users are limited, and to the same rate as connections. The user's bucket pays for all of its connections, so it
-    /// is never fuller than the bucket of one of them. Then only the user's bucket is charged.
+    /// Whether users are limited to the same rate as connections. All connections of a user are charged to the user's
+    /// bucket, so it is never fuller than the bucket of one of them. With equal rates only the user's bucket is
+    /// charged.
     is_message_same: bool,
     is_byte_same: bool,
 }
@@ -150,7 +151,8 @@ impl Addresses {
         })
     }
 
-    /// Stops counting a connection. With the last one, the address is removed and its bucket is remembered until it is full.
+    /// Stops counting a connection. With the last one, the address is removed and its bucket is remembered until it is
+    /// full.
     pub(crate) fn left(&mut self, key: AddressKey, now: Time) {
         let entry = &mut self.connected[key as usize];
         entry.connections -= 1;
@@ -195,8 +197,8 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address has too
-    /// many connections.
+    /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address
+    /// has too many connections.
     pub(super) fn charge_attempt(&mut self, key: usize, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
         let address = self.addresses.add_connection(network_of(address));
         self.slots[key].address = Some(address);
@@ -207,8 +209,8 @@ impl Core {
 
     /// Charges received bytes, before they are parsed.
     ///
-    /// If the buckets lack tokens, the bytes are owed together with those that follow. So a message that arrives in several
-    /// reads is charged as a whole, even if the bucket has tokens again at one of the reads.
+    /// If the buckets lack tokens, the bytes are owed together with those that follow. So a message that arrives in
+    /// several reads is charged as a whole, even if the bucket has tokens again at one of the reads.
     pub(super) fn charge_bytes(&mut self, key: usize, count: usize) {
         let Core { slots, directory, now, rates, .. } = self;
         let (own, user) = (rates.byte, rates.user_byte);
@@ -232,8 +234,8 @@ impl Core {
             meter.owed = 0;
             return;
         };
-        // No single message can owe this much. An endless message is refused, and in the end closes the connection, as if its
-        // pieces were messages.
+        // No complete message can owe this much, so the message is endless. Its pieces are refused as if they were
+        // messages, which closes the connection in the end.
         let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
         if seat.is_some() && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
@@ -241,15 +243,15 @@ impl Core {
         }
     }
 
-    /// Charges the user of `seat` for the bytes that the connection's request took from the connection's bucket.
+    /// Charges the user of `seat` for the bytes of the request, which were charged to the connection's own bucket.
     pub(super) fn share_bytes(&mut self, key: usize, seat: SeatKey) {
         if self.rates.is_byte_same {
             self.directory.meter_of(seat).bytes.lower_to(self.slots[key].meter.bytes);
         }
     }
 
-    /// A message has been read to its end, and `unread` bytes follow it. If it was refused because of the byte rate, its bytes
-    /// are no longer owed. The bytes after it still are.
+    /// A message has been read to its end, and `unread` bytes follow it. If it was refused because of the byte rate,
+    /// its bytes are no longer owed. The bytes after it still are.
     pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
         let meter = &mut self.slots[key].meter;
         if meter.over().is_some() {
@@ -257,8 +259,8 @@ impl Core {
         }
     }
 
-    /// Charges a message to its connection and its user. The rate of an identity replaces both configured rates, so that a lower
-    /// user rate does not undercut it.
+    /// Charges a message to its connection and its user. The rate of an identity replaces both configured rates, so
+    /// that a lower user rate does not undercut it.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The engine's inputs as data: how they are recorded, and how they are replayed.
 //!
-//! Every `handle_*` method goes through [`Engine::enter`], where a [`Recorder`] sees all inputs. From them a replay computes
-//! the same session, except for the application's decisions about requests: those depend on tokens, which are not recorded.
-//! So the decisions are recorded too, and a replay uses them instead of asking the application.
+//! Every `handle_*` method goes through [`Engine::enter`], where a [`Recorder`] sees all inputs. From them a replay
+//! computes the same session, except for the application's decisions about requests: those depend on tokens, which are
+//! not recorded. So the decisions are recorded too, and a replay uses them instead of asking the application.
 //!
 //! Knows neither the journal's format nor its files: see [`journal`](crate::journal).
 
@@ -35,8 +35,8 @@ use crate::wire::outbox::Flow;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input<'a> {
     Accept(SocketAddr),
-    /// Received bytes. The first `head` of them belong to a request or are ignored: only their number and the ends of their
-    /// lines matter. `max_work` bounds how many bytes are consumed.
+    /// Received bytes. The first `head` of them belong to a request or are ignored: only their number and the ends of
+    /// their lines matter. `max_work` bounds how many bytes are consumed.
     Bytes {
         conn: ConnId,
         head: usize,
@@ -46,7 +46,7 @@ pub(crate) enum Input<'a> {
     Hangup(ConnId),
     Writable(ConnId),
     Timeout,
-    /// The connections that may have received bytes which are not read yet. No others have.
+    /// The complete list of connections that may have received bytes which are not read yet.
     Unread(&'a [ConnId]),
     /// The time of the wall clock, in microseconds since the Unix epoch.
     WallTime(u64),
@@ -60,8 +60,8 @@ pub(crate) enum Input<'a> {
     Stop,
     /// A connection was closed before it could be accepted.
     Shed,
-    /// The embedding program has accessed the application or acted through a closure. That is not data, so the session cannot
-    /// be replayed beyond it.
+    /// The embedding program has accessed the application or acted through a closure. That is not data, so the session
+    /// cannot be replayed beyond it.
     Owner,
 }
 
@@ -136,8 +136,8 @@ pub(crate) struct Checkpoint {
     pub(crate) counters: Counters,
     /// State of the game clock; empty when ticks are off.
     pub(crate) ticks: Vec<u64>,
-    /// Rate-limit buckets of users (messages, bytes) and addresses without a connection. The bucket that is full first comes
-    /// first.
+    /// Rate-limit buckets of users (messages, bytes) and addresses without a connection. The bucket that is full first
+    /// comes first.
     pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
 }
@@ -176,7 +176,8 @@ pub(crate) trait Recorder: Any {
     fn asked(&mut self, asked: Result<&Facts, &Refusal>);
     /// Records the decisions about that request.
     fn answered(&mut self, decisions: &Decisions);
-    /// Records bytes that followed the request in the same input. If `is_read` is false, the engine ignores their content.
+    /// Records bytes that followed the request in the same input. If `is_read` is false, the engine ignores their
+    /// content.
     fn rest(&mut self, bytes: &[u8], is_read: bool);
     /// The driver is about to write the queued output.
     fn flush(&mut self);
@@ -232,7 +233,8 @@ impl RecordMode {
         matches!(self, RecordMode::Recording(..))
     }
 
-    /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's first output.
+    /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's
+    /// first output.
     pub(super) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
         if let RecordMode::Recording(_, redacted) = self
             && let Some(range) = upgrade.echo()
@@ -283,8 +285,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Enters received bytes, and tells the recorder which of them to redact: a request may contain a token, and bytes that the
-    /// engine ignores may contain anything.
+    /// Advances the time and records received bytes. The first `head` bytes are redacted: a request may contain a
+    /// token, and bytes that the engine ignores may contain anything.
     pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
         self.core.assert_whole();
         self.core.advance(now);
@@ -324,8 +326,8 @@ impl<A: App> Engine<A> {
         self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit)
     }
 
-    /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible. The
-    /// engine's state does not change.
+    /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible.
+    /// The engine's state does not change.
     pub(crate) fn rotate_segment(&mut self) {
         let RecordMode::Recording(recorder, _) = &self.core.record_mode else { return };
         let hint = recorder.rotate_hint();
@@ -368,7 +370,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Takes the connections whose close reason was recorded since the last call, with the reasons. Empty unless replaying.
+    /// Takes the connections whose close reason was recorded since the last call, with the reasons. Empty unless
+    /// replaying.
     pub(crate) fn take_closed(&mut self) -> Vec<(ConnId, CloseReason)> {
         match &mut self.core.record_mode {
             RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.closed),
@@ -443,7 +446,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Decides about a request in a replay. The text of the request is not recorded, so the recorded decisions are used.
+    /// Decides about a request in a replay. The text of the request is not recorded, so the recorded decisions are
+    /// used.
     pub(super) fn decide_from_record(&mut self, key: usize) -> Result<(), Refusal> {
         let RecordMode::Replaying(replaying) = &mut self.core.record_mode else {
             unreachable!("only a replay has recorded decisions")
@@ -489,7 +493,8 @@ impl<A: App> Engine<A> {
         Some(answer)
     }
 
-    /// Notes a mismatch if a replay lacks the decision that the engine asks for: the journal then comes from another engine.
+    /// Notes a mismatch if a replay lacks the decision that the engine asks for: the journal then comes from another
+    /// engine.
     fn check_recorded<T>(&mut self, decision: Option<T>) -> Option<T> {
         if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
             replaying.has_decision_mismatch |= decision.is_none();
@@ -520,8 +525,8 @@ impl Core {
         }
     }
 
-    /// Does the same as [`write_to`](Self::write_to), and reports the written bytes to the recorder. A function of its own, so
-    /// that an engine without a journal pays nothing for it.
+    /// Does the same as [`write_to`](Self::write_to), and reports the written bytes to the recorder. A function of its
+    /// own, so that an engine without a journal pays nothing for it.
     #[cold]
     pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         let redacted = match &self.record_mode {

@@ -3,13 +3,13 @@
 //! A broadcast is appended once to the lobby's log, and each member reads it from its own cursor. All other frames are
 //! queued per connection. Queues are bounded and are written at the end of the turn.
 //!
-//! A member's unread frames are taken from the log when its connection is written to. If another frame must be queued for
-//! that connection first, the unread frames are queued in front of it.
+//! A member's unread frames are taken from the log when its connection is written to. If another frame must be queued
+//! for that connection first, the unread frames are queued in front of it.
 //!
-//! A broadcast does not visit the members, and still exceeds no bound. The frames that a lobby appends in one turn cost at
-//! most half of the smallest bound, and so does the queue of every member that is not *lagging*. A member is lagging if its
-//! queue costs more than that, or if its socket is blocked. Broadcasts are queued for lagging members frame by frame, so
-//! that each frame is checked against the bound.
+//! A broadcast does not check each member's bound, because two rules keep it within all bounds. The frames that a lobby
+//! appends in one turn cost at most half of the smallest bound. The queue of a member costs at most that half too,
+//! unless the member is *lagging*: its queue costs more, or its socket is blocked. Broadcasts are queued for lagging
+//! members frame by frame, so that each frame is checked against the bound.
 //!
 //! ```text
 //! reading the log --socket blocks, or queue above half the bound--> lagging
@@ -96,8 +96,8 @@ impl Core {
 
     /// Discards the frames of this turn, because no connection is left to receive them.
     ///
-    /// While output is corked, nothing else ends the turn. The frames of an earlier lobby would then count against a later
-    /// lobby under the same key.
+    /// While output is corked, nothing else ends the turn. The frames of an earlier lobby would then count against a
+    /// later lobby under the same key.
     pub(super) fn forget_turn(&mut self) {
         self.corked_conns.clear();
         self.flushing.clear();
@@ -124,7 +124,8 @@ impl Core {
             && self.ticks.as_ref().is_some_and(|ticks| !ticks.view().paused)
     }
 
-    /// The longest delay before the next read that keeps ticks on time. `None` when it is too short to be worth a pause.
+    /// The longest delay before the next read that keeps ticks on time. `None` when it is too short to be worth a
+    /// pause.
     pub(super) fn max_read_delay(&self) -> Option<Duration> {
         let period = self.ticks.as_ref().filter(|_| self.is_corked())?.period();
         Some((period / 8).min(MAX_READ_DELAY)).filter(|&delay| delay >= MIN_READ_DELAY)
@@ -150,8 +151,8 @@ impl Core {
 
     // ---- unread frames ----
 
-    /// The lobby of the member under `key`, if the lobby's log has frames that the member has not read. `None` for a lagging
-    /// member, which does not read the log.
+    /// The lobby of the member under `key`, if the lobby's log has frames that the member has not read. `None` for a
+    /// lagging member, which does not read the log.
     fn lobby_with_unread(&self, key: usize) -> Option<LobbyKey> {
         let slot = self.slots.get(key).filter(|slot| !slot.is_lagging)?;
         slot.lobby().filter(|&lobby| self.broadcast_log.has_unread(lobby, slot.cursor))
@@ -270,8 +271,8 @@ impl Core {
         Ok(self.after_write(key, flow))
     }
 
-    /// Writes a member's unread frames directly from the log. Queues the bytes that the socket does not take. If frames are
-    /// queued already, queues all unread frames behind them and writes nothing.
+    /// Writes a member's unread frames directly from the log. Queues the bytes that the socket does not take. If frames
+    /// are queued already, queues all unread frames behind them and writes nothing.
     fn write_unread(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
         if self.is_corked() {
             return Ok(UnreadWritten::Partial(0));
@@ -286,7 +287,8 @@ impl Core {
         let bytes = match broadcast_log.contiguous_unread(lobby, slot.cursor, key) {
             // The usual case: the end of the lobby's buffer, in one piece.
             Some(bytes) => bytes,
-            // The pieces around frames that exclude this connection, mostly its own. The copy is small: see half_bound().
+            // The pieces around frames that exclude this connection, mostly its own. The copy is small: see
+            // half_bound().
             None => {
                 gathered.clear();
                 broadcast_log
@@ -382,8 +384,9 @@ impl Core {
         if priority != Priority::Urgent {
             self.catch_up(key);
         }
-        // A blocked connection is not written to in this turn, so its frame gets memory of its own. So does a frame that is
-        // sent at once while output is corked: the buffers then live until the tick, and the frame need not.
+        // A blocked connection is not written to in this turn, so its frame would have to be copied out of the buffer.
+        // While output is corked, the buffers live until the tick, so a frame that is sent at once would waste their
+        // memory.
         let may_use_buffer = priority == Priority::Deferred || !self.is_corked();
         let range =
             if may_use_buffer && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
@@ -395,8 +398,8 @@ impl Core {
         if self.is_corked() { priority } else { Priority::Normal }
     }
 
-    /// Queues a broadcast frame for one connection that does not read it from the log. `range` is where the frame lies in the
-    /// log, if it is there. Returns false if the queue has no room for the frame.
+    /// Queues a broadcast frame for one connection that does not read it from the log. `range` is where the frame lies
+    /// in the log, if it is there. Returns false if the queue has no room for the frame.
     fn queue_range(&mut self, key: usize, range: Option<&FrameRange>, frame: Outgoing<'_>) -> bool {
         self.catch_up(key);
         if !self.has_room(key, frame.len()) {
@@ -436,9 +439,9 @@ impl Core {
         self.update_lagging(key);
     }
 
-    /// Queues a frame at the end, and drops the unsent frame that was queued before under the same key `latest`.
+    /// Drops the unsent frame under the key `latest`, if there is one, and queues the new frame at the end.
     ///
-    /// If there is no room even so, drops the new frame and returns false: the next one would replace it anyway.
+    /// If there is still no room, drops the new frame too and returns false: the next one would replace it anyway.
     pub(super) fn queue_latest(&mut self, key: usize, latest: u64, frame: Frame) -> bool {
         self.catch_up(key);
         let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
@@ -529,7 +532,7 @@ impl Core {
         receivers.extend_from_slice(self.broadcast_log.lagging(lobby));
         for key in receivers.iter().map(|&key| key as usize) {
             if Some(self.slots[key].id) != except {
-                // Counted again when it is queued.
+                // queue_range() counts the frame again if it queues it.
                 self.counters.frames_out -= 1;
                 if !self.queue_range(key, Some(range), frame) {
                     slow.push(key);
@@ -544,8 +547,8 @@ impl Core {
         slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
     }
 
-    /// Queues a frame for each member of a lobby for which `includes` returns true. A member without room for the frame counts
-    /// as dropped, and its connection is closed as a slow consumer.
+    /// Queues a frame for each member of a lobby for which `includes` returns true. A member without room for the frame
+    /// counts as dropped, and its connection is closed as a slow consumer.
     pub(super) fn send_to_members(
         &mut self,
         lobby: LobbyKey,
@@ -572,8 +575,8 @@ impl Core {
         sent
     }
 
-    /// Queues a frame for each member of a lobby for which `includes` returns true, in place of the unsent frame under the key
-    /// `latest`. Closes no connection.
+    /// Queues a frame for each member of a lobby for which `includes` returns true, in place of the unsent frame under
+    /// the key `latest`. Closes no connection.
     pub(super) fn send_latest_to_members(
         &mut self,
         lobby: LobbyKey,
@@ -586,8 +589,8 @@ impl Core {
         })
     }
 
-    /// Calls `queue` for each member in join order and counts the results: whether the frame was queued, or `None` for a
-    /// member that is excluded.
+    /// Calls `queue` for each member in join order and counts the results: whether the frame was queued, or `None` for
+    /// a member that is excluded.
     fn for_members(
         &mut self,
         lobby: LobbyKey,

@@ -1,8 +1,8 @@
 //! The game clock: which ticks are due, which of them run, and how late.
 //!
-//! The game clock runs with the engine's time, or slower by a whole factor, or is paused. Tick `n` is due when the clock shows
-//! `n * 1_000_000 / tick_hz` microseconds. Due times are multiplied and never added up, so that they do not drift. Knows no
-//! connections and no application.
+//! The game clock runs with the engine's time, or slower by a whole factor, or is paused. Tick `n` is due when the
+//! clock shows `n * 1_000_000 / tick_hz` microseconds. Due times are multiplied and never added up, so that they do not
+//! drift. Knows no connections and no application.
 //!
 //! ```text
 //! waiting --begin()--> under way: queued messages are handed over --take_under_way()--> waiting
@@ -17,7 +17,7 @@ use super::operator::OperatorRefusal;
 use crate::config::Config;
 use crate::time::Time;
 
-/// Ticks that one [`ClockCommand::Step`] may ask for: all of them run in one turn.
+/// Largest number of ticks that [`ClockCommand::Step`] may request before they run: all of them run in one turn.
 pub(crate) const MAX_STEPS: u32 = 100;
 /// Largest factor by which the clock may be slowed.
 pub(crate) const MAX_SLOWDOWN: u32 = 1000;
@@ -102,7 +102,7 @@ pub struct TickStats {
     pub late_max: u64,
 }
 
-/// The form in which the log's line of statistics shows it.
+/// The form used in the log's line of statistics.
 impl fmt::Display for TickStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ClockView { tick, paused, slowdown } = self.clock;
@@ -131,7 +131,7 @@ pub(super) struct Ticks {
     is_paused: bool,
     /// Number of ticks that a step command has still to run.
     steps: u32,
-    /// The tick that has begun and that the application has not seen: the queued messages are handed over first.
+    /// The tick that has begun, until the application receives it. The queued messages are handed over first.
     under_way: Option<Tick>,
     ran: u64,
     caught_up: u64,
@@ -237,7 +237,8 @@ impl Ticks {
         ((shown * u128::from(self.hz)).div_ceil(1_000_000) - 1) as u64
     }
 
-    /// Time at which the next tick begins or the tick under way continues. `None` while the clock is paused and not stepped.
+    /// Time at which the next tick begins or the tick under way continues. `None` while the clock is paused and not
+    /// stepped.
     pub(super) fn next(&self, now: Time) -> Option<Time> {
         if self.under_way.is_some() || self.steps > 0 {
             return Some(now);
@@ -245,7 +246,8 @@ impl Ticks {
         (!self.is_paused).then(|| self.due_at(self.last + 1))
     }
 
-    /// Time until messages that wait for the next tick are handed over. `None` while the clock is paused and not stepped.
+    /// Time until messages that wait for the next tick are handed over. `None` while the clock is paused and not
+    /// stepped.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
         self.next(now).map(|next| next - now)
     }

@@ -1,8 +1,8 @@
 //! Connections with unread input, and their due timers, which wait for that input to be read.
 //!
-//! A timer closes a connection from which no bytes arrived in time. But after a pause of the whole process (a debugger, a
-//! suspended machine), or when a turn's read budget ends early, the bytes may already be in the kernel. So the timer of a
-//! connection that may have unread input waits until that input has been read, for a bounded number of turns.
+//! A timer closes a connection from which no bytes arrived in time. But after a pause of the whole process (a debugger,
+//! a suspended machine), or when a turn's read budget ends early, the bytes may already be in the kernel. So the timer
+//! of a connection that may have unread input waits until that input has been read, for a bounded number of turns.
 
 use std::collections::BTreeMap;
 

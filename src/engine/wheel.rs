@@ -1,8 +1,8 @@
 //! A hashed timer wheel (Varghese and Lauck, 1987, scheme 6): one timer per key, O(1) to arm and to expire.
 //!
 //! Time is divided into granules. The wheel has a slot for each granule of one revolution. A timer that is more than a
-//! revolution away stays in its slot for several revolutions. A slot is a doubly linked list, threaded through one array that
-//! is indexed by key. So a timer needs no allocation, and a key has at most one timer by construction.
+//! revolution away stays in its slot for several revolutions. A slot is a doubly linked list, threaded through one
+//! array that is indexed by key. So a timer needs no allocation, and a key has at most one timer by construction.
 //!
 //! Knows keys and times, and nothing of connections.
 
@@ -80,8 +80,8 @@ impl TimerWheel {
         }
     }
 
-    /// Sets the timer of `key` to `deadline`, in place of its previous deadline. A deadline in the past fires at the next
-    /// granule.
+    /// Sets the timer of `key` to `deadline`, in place of its previous deadline. A deadline in the past fires at the
+    /// next granule.
     ///
     /// [`Time::NEVER`] disarms the timer, as [`disarm`](Self::disarm) does.
     pub fn arm(&mut self, key: usize, deadline: Time) {
@@ -131,7 +131,8 @@ impl TimerWheel {
         self.len -= 1;
     }
 
-    /// Advances the wheel to `now`, removes the timers that fire, and appends their keys to `due` in the order of firing.
+    /// Advances the wheel to `now`, removes the timers that fire, and appends their keys to `due` in the order of
+    /// firing.
     pub fn expire(&mut self, now: Time, due: &mut Vec<usize>) {
         let granule_now = now.as_micros() / self.granule;
         while self.granule_now < granule_now {

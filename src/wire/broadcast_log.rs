@@ -2,16 +2,16 @@
 //!
 //! Knows lobbies and connections only as keys. Writes to no socket and enforces no bound on a member's queue.
 //!
-//! A broadcast is appended to the lobby's buffer, and to no member's queue. Each member has a [`Cursor`]: the number of its
-//! lobby's frames that it has read. When the member is written to, it reads the frames after its cursor. A frame can exclude
-//! one connection, usually its sender. If no unread frame excludes the member, the unread frames are the end of the buffer,
-//! in one piece and without a copy. Otherwise they are the pieces between the excluded frames.
+//! A broadcast is appended to the lobby's buffer, and to no member's queue. Each member has a [`Cursor`]: the number of
+//! its lobby's frames that it has read. When the member is written to, it reads the frames after its cursor. A frame
+//! can exclude one connection, usually its sender. If no unread frame excludes the member, the unread frames are the
+//! end of the buffer, in one piece and without a copy. Otherwise they are the pieces between the excluded frames.
 //!
-//! The buffers are cleared at the end of the turn. Before that, an [`Outbox`](super::outbox::Outbox) copies the frames that
-//! its socket has not taken.
+//! The buffers are cleared at the end of the turn. Before that, an [`Outbox`](super::outbox::Outbox) copies the frames
+//! that its socket has not taken.
 //!
-//! A lagging member, whose socket is blocked or whose queue is long, does not read the log. Broadcasts are queued for it
-//! frame by frame, so that each frame is checked against its bound.
+//! A lagging member, whose socket is blocked or whose queue is long, does not read the log. Broadcasts are queued for
+//! it frame by frame, so that each frame is checked against its bound.
 
 use std::ops::Range;
 
@@ -96,7 +96,7 @@ pub(crate) struct BroadcastLog {
     unicast_buffer: Option<u32>,
     /// By the key of a lobby.
     lobbies: Vec<LobbyLog>,
-    /// Number of turns that have ended. The current turn has the next number, so that the 0 of a new [`LobbyLog`] is no turn's.
+    /// Number of turns that have ended. Turns are numbered from 1, so that 0 in a [`LobbyLog`] means no turn.
     turn: u64,
 }
 
@@ -126,8 +126,8 @@ struct LobbyLog {
 impl BroadcastLog {
     /// Appends a frame to the log of the lobby under `key`.
     ///
-    /// Returns `None` for a frame above [`MAX_FRAME`], or when the buffer is full, at 4 GiB. The caller then queues the frame
-    /// for each receiver.
+    /// Returns `None` for a frame above [`MAX_FRAME`], or when the buffer is full, at 4 GiB. The caller then queues the
+    /// frame for each receiver.
     pub(crate) fn append(&mut self, key: usize, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
         let index = self.buffer_of(key);
         let range = self.append_to_buffer(index, frame, except)?;
@@ -135,7 +135,8 @@ impl BroadcastLog {
         Some(range)
     }
 
-    /// Appends a frame for a single receiver, for its outbox to refer to. Returns `None` as [`append`](Self::append) does.
+    /// Appends a frame for a single receiver, for its outbox to refer to. Returns `None` as [`append`](Self::append)
+    /// does.
     pub(crate) fn append_unicast(&mut self, frame: Outgoing<'_>) -> Option<FrameRange> {
         let index = match self.unicast_buffer {
             Some(index) => index,
@@ -215,7 +216,8 @@ impl BroadcastLog {
         Some((lobby.buffer, &self.buffers[lobby.buffer as usize]))
     }
 
-    /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under `conn`.
+    /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under
+    /// `conn`.
     pub(crate) fn unread_frames(&self, key: usize, cursor: Cursor, conn: usize) -> UnreadFrames<'_> {
         let Some((index, buffer)) = self.current_buffer(key) else { return UnreadFrames::default() };
         let next = self.first_unread(key, cursor, buffer);

@@ -1,10 +1,10 @@
 //! The outbound queue of one connection: whole frames, in order.
 //!
-//! Counts bytes and frames, but enforces no bound: the engine compares the counts with its limits. Knows no lobby and no
-//! reason to close.
+//! Counts bytes and frames, but enforces no bound: the engine compares the counts with its limits. Knows no lobby and
+//! no reason to close.
 //!
-//! The queue has three parts. A partly sent frame is at the front, then come frames that may be written. Corked frames, which
-//! wait for [`uncork`](Outbox::uncork), are at the end:
+//! The queue has three parts. A partly sent frame is at the front, then come frames that may be written. Corked frames,
+//! which wait for [`uncork`](Outbox::uncork), are at the end:
 //!
 //! ```text
 //! front [ partly sent frame ][ frames ready to be written ][ corked frames ] end
@@ -37,8 +37,8 @@ pub enum Flow {
     Blocked,
     /// Everything was written and nothing follows: shut down the write side, then read until the end of the stream.
     Finished,
-    /// Everything was written and both close frames were exchanged. [`Engine::poll_closed`](crate::Engine::poll_closed) will
-    /// return the connection; drop its socket then.
+    /// Everything was written and both close frames were exchanged. [`Engine::poll_closed`](crate::Engine::poll_closed)
+    /// will return the connection; drop its socket then.
     Closed,
 }
 
@@ -123,7 +123,8 @@ impl Outbox {
         self.push(answer, false);
     }
 
-    /// Queues a frame at the end. With `corked` it waits for [`uncork`](Self::uncork); without, it uncorks the frames before it.
+    /// Queues a frame at the end. With `corked` it waits for [`uncork`](Self::uncork); without, it uncorks the frames
+    /// before it.
     pub(crate) fn push(&mut self, frame: Bytes, corked: bool) {
         self.add(1, Data::Owned(frame), None, corked);
     }
@@ -200,8 +201,8 @@ impl Outbox {
         }
     }
 
-    /// Drops the frame that is queued under `key`, if there is one and no byte of it has been written. Returns whether a frame
-    /// was dropped.
+    /// Drops the frame that is queued under `key`, if there is one and no byte of it has been written. Returns whether
+    /// a frame was dropped.
     ///
     /// Its successor is queued at the end, not in its position: it may refer to frames that were queued in between.
     pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
@@ -232,7 +233,8 @@ impl Outbox {
 
     /// Drops every frame of which no byte has been written. Returns the number of dropped frames.
     ///
-    /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP response is kept too.
+    /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP response is kept
+    /// too.
     pub(crate) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
         self.corked = 0;
@@ -269,8 +271,8 @@ impl Outbox {
         *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 
-    /// Writes until all frames that are not corked are written, or the socket takes no more. Returns the number of bytes
-    /// written, and [`Flow::Drained`] or [`Flow::Blocked`].
+    /// Writes until all frames that are not corked are written, or the socket takes no more. Returns the number of
+    /// bytes written, and [`Flow::Drained`] or [`Flow::Blocked`].
     ///
     /// `scratch` is the buffer in which several small pieces are copied together.
     ///
@@ -529,7 +531,8 @@ mod tests {
         assert_eq!(outbox.bytes(), 2 + 5);
     }
 
-    /// Eight frames in one range, of which some bytes are written. The rest is copied or discarded; the peer gets whole frames.
+    /// Eight frames in one range, of which some bytes are written. The rest is copied or discarded; the peer gets whole
+    /// frames.
     #[test]
     fn a_shared_range_is_written_copied_and_discarded_by_frames() {
         for written in 0..60 {

@@ -26,7 +26,7 @@ use crate::wire::http::Refusal;
 /// Totals of a drain, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainTotals {
-    /// Connections that were closed in good order, or that ended by themselves.
+    /// Connections that are freed and were not cut off: closed in good order, ended by the peer, or lost.
     pub closed: u64,
     /// Bytes written, since the drain began, to the connections that it waits for.
     pub flushed_bytes: u64,
@@ -201,7 +201,7 @@ impl Core {
 
     fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots[conn.index()].queued_close = Some(reason);
-        // A connection that ends before its batch leaves its entry behind. Every other connection has at most one
+        // A connection that is closed before its batch leaves its entry behind. Every other connection has at most one
         // entry, so now more than half of the entries are stale, and are removed.
         if self.close_queue.queue.len() > 2 * self.slots.len() {
             let Core { close_queue, slots, .. } = self;

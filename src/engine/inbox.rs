@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! put() --> waiting --begin_tick()--> due --take_due()--> the application
-//!              +------take_of(), the connection ends--------^
+//!              +------take_of(), the connection closes------^
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};

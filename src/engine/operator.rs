@@ -242,7 +242,7 @@ impl Pings {
         self.resolve(|target| (target.conn == conn && target.nonce == nonce).then_some(Some(latency)));
     }
 
-    /// Gives up the checks of a connection that is ending: no answer will come from it.
+    /// Gives up the checks of a connection that is closing: no answer will come from it.
     pub(super) fn ended(&mut self, conn: ConnId) {
         self.resolve(|target| (target.conn == conn).then_some(None));
     }

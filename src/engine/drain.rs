@@ -1,8 +1,11 @@
-//! Telling many to go: in batches, oldest first; and how the whole server ends.
+//! Closing many connections in batches, and draining the whole server.
+//!
+//! Decides which connections are closed, when and in which order. How one connection is closed is up to
+//! [`teardown`](super::teardown).
 //!
 //! ```text
-//! serving --begin_drain()--> draining: no new seats; batches of goodbyes; everything queued is flushed
-//!                               |--everybody has gone----------------------------> drained
+//! serving --begin_drain()--> draining: no new seats; members are closed in batches; queues are flushed
+//!                               |--all connections are freed-----------------------> drained
 //!                               +--the deadline, or a second request: abort_all()--> drained
 //! ```
 
@@ -20,14 +23,14 @@ use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::http::Refusal;
 
-/// What came of saying goodbye to everybody.
+/// Totals of a drain, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainTotals {
-    /// Connections that ended in good order, or by themselves.
+    /// Connections that are freed and were not cut off: closed in good order, ended by the peer, or lost.
     pub closed: u64,
-    /// Bytes written to them since the drain began.
+    /// Bytes written, since the drain began, to the connections that it waits for.
     pub flushed_bytes: u64,
-    /// Bytes that were queued for connections that were cut off, lost or too slow.
+    /// Queued bytes that were dropped, because their connection was cut off, lost or too slow.
     pub dropped_bytes: u64,
     /// Connections that were cut off, because the deadline passed or because of a second request to stop.
     pub forced: u64,
@@ -40,72 +43,71 @@ impl fmt::Display for DrainTotals {
     }
 }
 
-/// The server is saying goodbye.
+/// State of a drain.
 pub(super) struct Drain {
     deadline: Time,
-    /// The youngest connection that is waited for. Later ones are only told to come back another time.
-    youngest: u64,
-    /// How many there were to wait for.
-    begun: usize,
-    /// How many of those are left.
+    /// Generation of the newest connection that the drain waits for. Later connections are only asked to try again.
+    newest: u64,
+    /// Number of connections when the drain began.
+    initial: usize,
+    /// Number of those that are not freed yet.
     left: usize,
     flushed_bytes: u64,
     dropped_bytes: u64,
     forced: u64,
 }
 
-/// Connections that will be told to go, in the order in which they will.
+/// Connections that are to be closed in batches, in the order of closing.
 #[derive(Default)]
 pub(super) struct CloseQueue {
-    /// Connections with increasing sequence numbers. The reason is in the slot.
+    /// Connections with increasing sequence numbers. The close reason is in the connection's slot.
     queue: VecDeque<(u64, ConnId)>,
-    /// The sequence number given last.
+    /// The last sequence number that was assigned.
     last: u64,
-    /// How many more may be told before `next_batch`.
+    /// Number of connections that may still be closed before `next_batch`.
     room: u32,
     next_batch: Time,
     orders: Orders,
 }
 
-/// The operator's orders to close connections for good whose batches are still running. They apply to members that join
-/// meanwhile too.
+/// The operator's orders to close connections for good. They also apply to members that join before the last batch.
 ///
-/// An order found at least one member when it was given, and is forgotten with its last batch.
+/// An order found at least one member when it was given. It is removed with its last batch.
 #[derive(Default)]
 struct Orders {
     users: BTreeMap<SmolStr, Order>,
     lobbies: BTreeMap<SmolStr, Order>,
-    everybody: Option<Order>,
+    all: Option<Order>,
 }
 
 #[derive(Clone, Copy)]
 struct Order {
     reason: CloseReason,
-    /// Sequence number of the last connection queued for it. When that has been closed, the order is over.
+    /// Sequence number of the last connection queued for the order. When that has been closed, the order is over.
     until: u64,
 }
 
 impl Orders {
-    fn insert(&mut self, whom: &KickTarget, order: Order) {
-        let standing = match whom {
+    fn insert(&mut self, target: &KickTarget, order: Order) {
+        let current = match target {
             KickTarget::User(user) => self.users.entry(user.as_str().into()).or_insert(order),
             KickTarget::Lobby(lobby) => self.lobbies.entry(lobby.as_str().into()).or_insert(order),
-            KickTarget::Everybody => self.everybody.get_or_insert(order),
+            KickTarget::Everybody => self.all.get_or_insert(order),
         };
-        standing.until = order.until;
+        current.until = order.until;
     }
 
-    /// The reason to close a member that joins now.
+    /// The reason to close a member that joins now, if an order applies to it.
     fn reason(&self, user: &str, lobby: &str) -> Option<CloseReason> {
-        let order = self.users.get(user).or_else(|| self.lobbies.get(lobby)).or(self.everybody.as_ref());
+        let order = self.users.get(user).or_else(|| self.lobbies.get(lobby)).or(self.all.as_ref());
         order.map(|order| order.reason)
     }
 
-    /// Forgets the orders that are over. `next` is the sequence number at the front of the queue.
+    /// Removes the orders that are over. `next` is the sequence number at the front of the queue.
     fn expire(&mut self, next: u64) {
         self.users.retain(|_, order| order.until >= next);
         self.lobbies.retain(|_, order| order.until >= next);
-        self.everybody.take_if(|order| order.until < next);
+        self.all.take_if(|order| order.until < next);
     }
 }
 
@@ -124,7 +126,7 @@ impl CloseQueue {
         self.queue.is_empty()
     }
 
-    /// Goodbyes left in the current batch, and the time of the next batch.
+    /// Number of connections that the current batch may still close, and the time of the next batch.
     pub(super) fn numbers(&self) -> (u32, Time) {
         (self.room, self.next_batch)
     }
@@ -136,13 +138,13 @@ impl CloseQueue {
 
 impl Drain {
     fn waits_for(&self, id: ConnId) -> bool {
-        id.generation() <= self.youngest
+        id.generation() <= self.newest
     }
 
     fn totals(&self) -> DrainTotals {
-        let gone = (self.begun - self.left) as u64;
+        let freed = (self.initial - self.left) as u64;
         DrainTotals {
-            closed: gone.saturating_sub(self.forced),
+            closed: freed.saturating_sub(self.forced),
             flushed_bytes: self.flushed_bytes,
             dropped_bytes: self.dropped_bytes,
             forced: self.forced,
@@ -153,27 +155,31 @@ impl Drain {
 impl Core {
     // ---- in batches ----
 
-    /// Ends connections for `reason`, `drain_batch` of them now and so many every `drain_batch_interval`, so that
-    /// neither the loop nor those who come back are overrun. Returns how many will be ended.
+    /// Closes connections for `reason`: `drain_batch` of them now, and as many every `drain_batch_interval`. Returns
+    /// the number of connections that will be closed.
     ///
-    /// A connection that is queued already keeps its place, and its reason unless the new one is [stricter](severity).
+    /// Batches limit the load on the loop and the rate of reconnects. A connection that is queued already keeps its
+    /// position, and keeps its reason unless the new one is [stricter](severity).
     pub(super) fn close_in_batches(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
         let count = self.enqueue_closes(conns, reason);
         self.close_next_batch();
         count
     }
 
-    /// The same for an order about `whom`. Unless it asks for a reconnect, it also applies to members that join before its last
-    /// batch: otherwise a user could escape by a second connection.
+    /// Closes connections in batches, as [`close_in_batches`](Self::close_in_batches) does, for an order about
+    /// `target`.
+    ///
+    /// Unless the reason asks for a reconnect, the order also applies to members that join before its last batch:
+    /// otherwise a user could escape by a second connection.
     pub(super) fn order_close(
         &mut self,
-        whom: &KickTarget,
+        target: &KickTarget,
         conns: impl IntoIterator<Item = ConnId>,
         reason: CloseReason,
     ) -> usize {
         let count = self.enqueue_closes(conns, reason);
         if count > 0 && reason != CloseReason::ForcedReconnect {
-            self.close_queue.orders.insert(whom, Order { reason, until: self.close_queue.last });
+            self.close_queue.orders.insert(target, Order { reason, until: self.close_queue.last });
         }
         self.close_next_batch();
         count
@@ -195,7 +201,8 @@ impl Core {
 
     fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots[conn.index()].queued_close = Some(reason);
-        // Connections that end before their batch stay in the queue, so it is purged when most of it may be gone.
+        // A connection that is closed before its batch leaves its entry behind. Every other connection has at most one
+        // entry, so now more than half of the entries are stale, and are removed.
         if self.close_queue.queue.len() > 2 * self.slots.len() {
             let Core { close_queue, slots, .. } = self;
             close_queue.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
@@ -206,8 +213,9 @@ impl Core {
         self.close_queue.queue.push_back((self.close_queue.last, conn));
     }
 
-    /// A newer connection of a member has taken its seat over. If the member was to be told to go, it still is, unless to
-    /// come again was all that was asked of it.
+    /// Lets the connection `new`, which took over a member's seat, inherit the queued close of the connection `old`.
+    ///
+    /// A forced reconnect is not inherited: the member has just reconnected.
     pub(super) fn inherit_queued_close(&mut self, old: ConnId, new: ConnId) {
         let reason = self.slots[old.index()].queued_close.filter(|reason| *reason != CloseReason::ForcedReconnect);
         if reason.is_none() {
@@ -219,15 +227,15 @@ impl Core {
         }
     }
 
-    /// A connection has been seated. Queues it if an order whose batches are running applies to it.
+    /// Queues a connection that has just been seated, if an order that is not over applies to it.
     pub(super) fn apply_orders(&mut self, key: usize, user: &str, lobby: &str) {
         if self.close_queue.queue.is_empty() || self.slots[key].queued_close.is_some() {
             return;
         }
         let Some(reason) = self.close_queue.orders.reason(user, lobby) else { return };
         self.push_close(self.slots[key].id, reason);
-        // An order about one user lasts until its newest connection is closed. The others are not extended by newcomers: with
-        // steady arrivals they would never end.
+        // An order about a user lasts until the user's newest connection is closed. New members do not extend orders
+        // about a lobby or all members: with steady arrivals these would never end.
         if let Some(order) = self.close_queue.orders.users.get_mut(user) {
             order.until = self.close_queue.last;
         }
@@ -254,7 +262,7 @@ impl Core {
             && let Some((_, conn)) = self.close_queue.queue.pop_front()
         {
             if let Some(slot) = self.slot(conn).filter(|slot| slot.close_reason.is_none()) {
-                let reason = slot.queued_close.expect("what is queued has a reason");
+                let reason = slot.queued_close.expect("a queued connection has a reason");
                 self.close_queue.room -= 1;
                 self.begin_close(conn.index(), reason);
             }
@@ -268,21 +276,21 @@ impl Core {
         }
     }
 
-    /// Who will be told to go now.
+    /// Connections that can be closed now.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
         queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
     }
 
-    /// The next batch, or the end of the drain.
+    /// Time of the next batch or of the drain's deadline, whichever comes first.
     pub(super) fn next_batch_at(&self) -> Option<Time> {
         let batch = (!self.close_queue.queue.is_empty()).then_some(self.close_queue.next_batch);
         let deadline = self.draining.as_ref().filter(|drain| drain.left > 0).map(|drain| drain.deadline);
         [batch, deadline].into_iter().flatten().min()
     }
 
-    /// Says the goodbyes that are due, and cuts off what is left when the time for the drain is over.
+    /// Closes the connections whose batch is due. After the drain's deadline, cuts off the connections that are left.
     pub(super) fn drive_drain(&mut self) {
         self.close_next_batch();
         if self.draining.as_ref().is_some_and(|drain| drain.left > 0 && self.now >= drain.deadline) {
@@ -297,39 +305,41 @@ impl Core {
             self.slots.iter().filter(|(_, slot)| slot.close_reason.is_none() && slot.queued_close.is_some())
         {
             let count = queue.iter().filter(|(_, conn)| *conn == slot.id).count();
-            assert_eq!(count, 1, "a connection to be closed is queued once: {key}");
+            assert_eq!(count, 1, "a connection with a queued close is in the queue once: {key}");
         }
-        let every = || orders.users.values().chain(orders.lobbies.values()).chain(&orders.everybody);
+        let all_orders = || orders.users.values().chain(orders.lobbies.values()).chain(&orders.all);
         let first = queue.front().map_or(u64::MAX, |&(number, _)| number);
-        assert!(every().all(|order| order.until >= first), "an order is forgotten with its last batch");
+        assert!(all_orders().all(|order| order.until >= first), "an order is removed with its last batch");
     }
 
-    // ---- the end of it all ----
+    // ---- draining the server ----
 
-    /// Nobody is let in any more. Returns by when it must be over, the first time.
+    /// Begins the drain: no further connection gets a seat. Returns the drain's deadline, or `None` if it had begun
+    /// already.
     pub(super) fn begin_drain(&mut self) -> Option<Time> {
         if self.draining.is_some() {
             return None;
         }
-        // Nothing is told of comings and goings from now on, and nobody may hear from a member it does not know.
+        // Flushed now, because no presence is sent while draining, and a member must be announced before its messages
+        // are sent.
         self.flush_all_presence();
         let deadline = self.now + self.config.drain_deadline;
-        let begun = self.slots.len();
+        let initial = self.slots.len();
         self.draining = Some(Drain {
             deadline,
-            youngest: self.counters.accepted,
-            begun,
-            left: begun,
+            newest: self.counters.accepted,
+            initial,
+            left: initial,
             flushed_bytes: 0,
             dropped_bytes: 0,
             forced: 0,
         });
-        info!("draining {begun} connections, until {deadline}");
+        info!("draining {initial} connections, until {deadline}");
         self.note_drained();
         Some(deadline)
     }
 
-    /// Says goodbye to everybody, in batches; those who were not let in yet are told at once.
+    /// Closes all members in batches. Connections whose request is undecided are answered with HTTP 503 at once.
     pub(super) fn close_all_members(&mut self) {
         let pending = self.slots.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_)));
         let pending: Vec<ConnId> = pending.map(|(_, slot)| slot.id).collect();
@@ -339,7 +349,7 @@ impl Core {
         self.close_in_batches(self.members_by_age(), CloseReason::ServerShutdown);
     }
 
-    /// Cuts off whatever is left.
+    /// Cuts off all connections that are not closed.
     pub(super) fn abort_all(&mut self) {
         let left: Vec<ConnId> =
             self.slots.iter().filter(|(_, slot)| !slot.is_closed()).map(|(_, slot)| slot.id).collect();
@@ -349,8 +359,8 @@ impl Core {
         left.iter().for_each(|conn| self.abort(conn.index(), CloseReason::ServerShutdown));
     }
 
-    /// Whether the connection must not be given up yet, however slowly it reads: a drain flushes what is queued, and
-    /// has one deadline for all.
+    /// Whether a drain has still to flush the connection's queue. Such a connection keeps its socket until the drain's
+    /// deadline, however slowly it reads.
     pub(super) fn must_flush(&self, slot: &Slot) -> bool {
         self.draining.as_ref().is_some_and(|drain| drain.waits_for(slot.id)) && slot.wire.outbox().is_some()
     }
@@ -367,7 +377,7 @@ impl Core {
         }
     }
 
-    /// A connection's slot is free.
+    /// Counts a connection as drained after its slot was freed.
     pub(super) fn note_freed(&mut self, conn: ConnId) {
         if let Some(drain) = self.draining.as_mut().filter(|drain| drain.waits_for(conn)) {
             drain.left -= 1;
@@ -381,13 +391,15 @@ impl Core {
         }
     }
 
-    /// When a member that is told goodbye now should come back: spread evenly by age, so that no more than about a
-    /// thousand come in a second, and nobody comes before the server can have been started again.
+    /// Milliseconds after which a member that is closed now should reconnect.
+    ///
+    /// At least a second, in which the server can be started again. Beyond that spread evenly by age, so that no more
+    /// than about a thousand members reconnect per second.
     pub(super) fn retry_after_ms(&self, conn: ConnId) -> u64 {
-        let window = self.draining.as_ref().map_or(0, |drain| drain.begun as u64).max(4000);
-        // Multiples of the golden ratio fill a range evenly, however many there are (Knuth, volume 3, section 6.4).
-        let place = u64::from((conn.generation() as u32).wrapping_mul(0x9e37_79b9));
-        1000 + ((place * window) >> 32)
+        let window = self.draining.as_ref().map_or(0, |drain| drain.initial as u64).max(4000);
+        // Multiples of the golden ratio fill a range evenly, in any number (Knuth, volume 3, section 6.4).
+        let fraction = u64::from((conn.generation() as u32).wrapping_mul(0x9e37_79b9));
+        1000 + ((fraction * window) >> 32)
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -403,7 +415,7 @@ impl Core {
     }
 }
 
-/// The answer to requests that come, or are undecided, while the server is draining.
+/// The response to requests that arrive or are undecided while the server is draining.
 pub(super) fn shutting_down() -> Refusal {
     Refusal::new(503, "the server is shutting down; try again in a moment")
 }
@@ -415,7 +427,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::{Engine, Start};
 
-    /// Accepts, refuses and drains around every power of two at which a counter could be cut off.
+    /// Accepts, refuses and drains around each power of two at which a counter could be truncated.
     #[test]
     fn a_drain_ends_after_any_number_of_accepts() {
         for accepted in [1 << 16, 1 << 31, 1 << 32, 1 << 33] {
@@ -424,8 +436,14 @@ mod tests {
             engine.core.counters.accepted = accepted - 2;
             let peers = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.2:4"];
             let conns = peers.map(|peer| engine.handle_accept(Time::ZERO, peer.parse().unwrap()).unwrap());
-            assert!(conns.is_sorted_by_key(|conn| conn.generation()), "{conns:?} are in the order of accepting");
-            assert!(engine.core.slots[conns[0].index()].is_closed(), "the oldest makes room for another address");
+            assert!(
+                conns.is_sorted_by_key(|conn| conn.generation()),
+                "{conns:?} must be in the order in which they were accepted"
+            );
+            assert!(
+                engine.core.slots[conns[0].index()].is_closed(),
+                "the oldest connection is closed for one from another address"
+            );
             engine.handle_drain(Time::ZERO);
             while let Some(conn) = engine.poll_writable() {
                 engine.write_to(conn, &mut Vec::new()).unwrap();

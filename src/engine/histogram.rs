@@ -1,14 +1,14 @@
-//! How often something took how long: log-linear buckets in a fixed array.
+//! A histogram of durations: log-linear buckets in a fixed array.
 
-/// Buckets of one power of two, of the same width: a bucket's bound is at most 1/16 above what is in it.
+/// Buckets per power of two, all of the same width: a bucket's bound is at most 1/16 above any value in it.
 const PER_OCTAVE: usize = 16;
-/// The first octaves share their buckets: below 16 each number has one of its own.
+/// Each value below 2^`LINEAR_BITS`, which is 16, has a bucket of its own.
 const LINEAR_BITS: u32 = PER_OCTAVE.ilog2();
-/// Up to 2^36 microseconds, some 19 hours; what is longer counts as that.
+/// Values up to 2^36 microseconds, about 19 hours, are distinguished. Larger values go into the last bucket.
 const MAX_BITS: u32 = 36;
 const BUCKETS: usize = (MAX_BITS - LINEAR_BITS + 1) as usize * PER_OCTAVE;
 
-/// Counts whole numbers, of which it remembers the order of magnitude and four bits more.
+/// Counts whole numbers by their highest bit and the four bits below it.
 #[derive(Debug)]
 pub(super) struct Histogram {
     counts: Box<[u64; BUCKETS]>,
@@ -29,7 +29,7 @@ impl Histogram {
         self.max = self.max.max(value);
     }
 
-    /// All of it as numbers, to be written down and read again.
+    /// The whole state as numbers, to write it to a checkpoint and to restore it.
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         let Histogram { counts, total, max } = self;
         counts.iter_mut().chain([total, max])
@@ -39,13 +39,13 @@ impl Histogram {
         self.max
     }
 
-    /// The bound below or at which `percent` of a hundred numbers lie; 0 when there are none.
+    /// The given percentile: a bound at or below which `percent` % of the values lie. 0 if there are no values.
     pub(super) fn quantile(&self, percent: u64) -> u64 {
-        let wanted = (u128::from(self.total) * u128::from(percent)).div_ceil(100) as u64;
+        let rank = (u128::from(self.total) * u128::from(percent)).div_ceil(100) as u64;
         let mut seen = 0;
         let found = self.counts.iter().position(|&count| {
             seen += count;
-            count > 0 && seen >= wanted
+            count > 0 && seen >= rank
         });
         found.map_or(0, |index| bound(index).min(self.max))
     }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_are_those_of_the_numbers() {
+    fn quantiles_are_within_a_bucket_of_the_exact_ones() {
         let mut histogram = Histogram::default();
         assert_eq!((histogram.quantile(50), histogram.max()), (0, 0));
         (1..=1000).for_each(|value| histogram.record(value));

@@ -1,8 +1,8 @@
-//! What an operator asks of a running server: pages of what is there, and commands.
+//! Operator commands, and paged views of lobbies and members.
 //!
-//! A command is plain data and reaches the engine through [`Engine::handle_operator`] alone. It does what an application
-//! does through its `Context`, by the same functions. The answer comes at once, but for a ping's, which
-//! [`Engine::poll_operator`] hands over when it is there.
+//! A command is plain data and reaches the engine only through [`Engine::handle_operator`]. It uses the same functions
+//! as an application does through its `Context`. The answer is returned at once, except the result of a ping, which
+//! [`Engine::poll_operator`] returns later. Knows no HTTP and no JSON of the admin port: see [`admin`](crate::admin).
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,139 +23,139 @@ use crate::lobby::protocol;
 use crate::time::Time;
 use crate::wire::frame::{Frame, Outgoing};
 
-/// Pings of operators that may wait for their decisions, or for their answers to be taken.
+/// Largest number of operators' pings that wait for their answers, or whose reports have not been taken.
 const MAX_PINGS: usize = 64;
 
-/// Something an operator wants done.
+/// A command from an operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
-    /// Say something to everybody in a lobby.
+    /// Sends a payload to all members of a lobby.
     Publish {
         /// The lobby's code.
         lobby: String,
-        /// What is said.
+        /// The payload to send.
         payload: Payload,
     },
-    /// Say something to one user, on all of its connections.
+    /// Sends a payload to all connections of a user.
     Send {
         /// The user's id.
         user: String,
-        /// What is said.
+        /// The payload to send.
         payload: Payload,
     },
-    /// Ask a user's page whether it is alive. [`Engine::poll_operator`] has the answer.
+    /// Checks whether a user's pages are alive. [`Engine::poll_operator`] returns the result.
     Ping {
         /// The user's id.
         user: String,
-        /// How long to wait for the answer.
+        /// Longest time to wait for an answer.
         timeout: Duration,
     },
-    /// End connections with 4003 `kicked`, or with 4103 `reconnect` when they may come back.
+    /// Closes connections with 4003 `kicked`, or with 4103 `reconnect`.
     Kick {
-        /// Whose.
+        /// The connections to close.
         whom: KickTarget,
-        /// Whether the clients are to connect again.
+        /// Whether the clients are asked to reconnect: closes with 4103 instead of 4003.
         reconnect: bool,
     },
-    /// Let nobody new into a lobby, or let them in again. A lobby that becomes empty is gone, and its lock with it.
+    /// Locks a lobby against new members, or unlocks it. A lobby that becomes empty is removed together with its lock.
     Lock {
         /// The lobby's code.
         lobby: String,
-        /// Whether it is locked from now on.
+        /// Whether the lobby is locked from now on.
         locked: bool,
     },
-    /// End all connections in a lobby with 4006 `lobby_closed`.
+    /// Closes all connections in a lobby with 4006 `lobby_closed`.
     Close {
         /// The lobby's code.
         lobby: String,
     },
-    /// Say goodbye to everybody, as [`Engine::handle_drain`].
+    /// Drains the server, as [`Engine::handle_drain`] does.
     Drain,
-    /// Set the game's clock; the wire, keep-alive and all timeouts go on.
+    /// Changes the game clock. The protocol, keep-alive and all timeouts are not affected.
     Clock(ClockCommand),
 }
 
-/// What an operator says.
+/// Payload of an operator's message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// JSON. With [`Protocol::Json`] it is the `data` of a `message` or `direct` that is `from` nobody (`null`); with
-    /// [`Protocol::Raw`] it is a text message as it stands.
+    /// JSON. With [`Protocol::Json`] it is sent as the `data` of a `message` or `direct` whose `from` is `null`. With
+    /// [`Protocol::Raw`] it is sent unchanged as a text message.
     Json(String),
-    /// A text message as it stands, which only [`Protocol::Raw`] knows.
+    /// Text, sent unchanged as a text message. Allowed only with [`Protocol::Raw`].
     Text(String),
 }
 
-/// Whose connections an operator ends.
+/// The connections that an operator's kick closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KickTarget {
-    /// All of one user's.
+    /// All connections of the user with this id.
     User(String),
-    /// All in one lobby.
+    /// All connections in the lobby with this code.
     Lobby(String),
-    /// All members'.
+    /// The connections of all members.
     Everybody,
 }
 
-/// What came of an [`OperatorCommand`].
+/// Result of an [`OperatorCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorAnswer {
-    /// Published or sent; `seq` is that of the `message` in its lobby.
+    /// The payload was published or sent.
     Sent {
-        /// The number of the message in its lobby, when it has one.
+        /// The `seq` of the `message` in its lobby; `None` for a direct message, and with [`Protocol::Raw`].
         seq: Option<u64>,
-        /// How many got it.
+        /// Numbers of receivers: queued, dropped, excluded.
         sent: Sent,
     },
-    /// The answer will come from [`Engine::poll_operator`], under this number.
+    /// The ping was sent. [`Engine::poll_operator`] will return its report, with this number as ticket.
     Pinged(u64),
-    /// So many connections end: the first `drain_batch` at once, the rest in batches.
+    /// This many connections will be closed: the first `drain_batch` at once, the rest in batches.
     Ending(usize),
-    /// The lobby is locked now, or is not.
+    /// Whether the lobby is locked now.
     Locked(bool),
-    /// The server is draining.
+    /// The server is draining, with these totals so far.
     Draining(DrainTotals),
-    /// The game's clock stands like this now.
+    /// The state of the game clock after the command.
     Clock(ClockView),
 }
 
 /// Why an [`OperatorCommand`] was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperatorRefusal {
-    /// No lobby of that code exists.
+    /// No lobby with that code exists.
     NoSuchLobby,
     /// The user has no connection.
     NoSuchUser,
-    /// A plain text, which is no message of the JSON protocol.
+    /// The payload is plain text, which the JSON protocol cannot carry.
     NotJson,
-    /// More than `max_message_bytes`.
+    /// The payload is longer than `max_message_bytes`.
     TooLong,
-    /// Too many pings wait for their decisions.
+    /// Too many pings wait for their answers, or for their reports to be taken.
     Busy,
     /// `tick_hz` is off.
     NoTicks,
-    /// A clock that runs cannot be stepped.
+    /// The clock is running. Only a paused clock can be stepped.
     ClockRuns,
-    /// From 1 to 100 ticks may be asked for until they have run, and the clock may run from 1 to 1000 times slower.
+    /// The number is out of range: 1 to 100 for the steps that have still to run, 1 to 1000 for the slowdown.
     OutOfRange,
 }
 
-/// The end of an operator's ping.
+/// Result of an operator's ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PingReport {
-    /// The number that [`OperatorAnswer::Pinged`] gave.
+    /// The number from [`OperatorAnswer::Pinged`].
     pub ticket: u64,
-    /// Who was asked.
+    /// The id of the pinged user.
     pub user: String,
-    /// For each of the user's seats the latency, or `None` when it did not answer in time.
+    /// For each of the user's seats the latency, or `None` if the page did not answer in time.
     pub answers: Vec<(SeatId, Option<Duration>)>,
 }
 
-/// A part of a list, and where the next part begins.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// In a fixed order. Whatever exists while all pages are asked for stands on exactly one of them.
+    /// Items in a fixed order. An item that exists while all pages are requested is on exactly one of them.
     pub items: Vec<T>,
-    /// What to ask for the next page `after`; `None` when this is the last.
+    /// The value of `after` for the next page; `None` on the last page.
     pub next: Option<u64>,
 }
 
@@ -164,13 +164,13 @@ pub struct Page<T> {
 pub struct LobbyView {
     /// The lobby's code.
     pub code: String,
-    /// Members.
+    /// Number of members.
     pub members: usize,
-    /// Whether it takes nobody new.
+    /// Whether the lobby is locked against new members.
     pub locked: bool,
-    /// New whenever a lobby comes into being.
+    /// Epoch of the lobby. Each newly created lobby has another.
     pub epoch: u64,
-    /// The number of the last message.
+    /// The lobby's last sequence number.
     pub seq: u64,
 }
 
@@ -181,21 +181,23 @@ pub struct SeatView {
     pub user: String,
     /// The lobby's code.
     pub lobby: String,
-    /// The seat's name: the `conn` field of the protocol.
+    /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
-    /// The address the connection comes from.
+    /// Remote address of the connection.
     pub peer: SocketAddr,
-    /// Bytes that wait to be written.
+    /// Bytes that wait to be written to the connection.
     pub queued_bytes: usize,
-    /// How long nothing has been heard.
+    /// Time since bytes were last received from the connection.
     pub idle: Duration,
 }
 
-/// Pings that operators wait for.
+/// The operators' pings.
 #[derive(Default)]
 pub(super) struct Pings {
     last_ticket: u64,
+    /// Pings that wait for answers.
     open: Vec<Ping>,
+    /// Reports that have not been taken.
     done: VecDeque<PingReport>,
 }
 
@@ -203,16 +205,17 @@ struct Ping {
     ticket: u64,
     user: String,
     deadline: Time,
-    /// For how many turns it has waited beyond its deadline because of unread input.
+    /// Number of turns for which the ping has waited beyond its deadline because of unread input.
     deferred: u32,
-    asked: Vec<Asked>,
+    targets: Vec<PingTarget>,
 }
 
-struct Asked {
+/// One connection of the pinged user.
+struct PingTarget {
     conn: ConnId,
     seat: SeatId,
     nonce: u64,
-    /// `None` while it is awaited.
+    /// The latency, or `Some(None)` if there was no answer. `None` while the answer is awaited.
     outcome: Option<Option<Duration>>,
 }
 
@@ -229,30 +232,31 @@ impl Pings {
         self.last_ticket = ticket;
     }
 
-    /// When the first of them has waited long enough.
+    /// The earliest deadline of a ping that waits for answers.
     pub(super) fn next(&self) -> Option<Time> {
         self.open.iter().map(|ping| ping.deadline).min()
     }
 
-    /// The check that was begun with `nonce` has been answered.
+    /// Stores the answer to the check that was begun with `nonce`.
     pub(super) fn answered(&mut self, conn: ConnId, nonce: u64, latency: Duration) {
-        self.resolve(|asked| (asked.conn == conn && asked.nonce == nonce).then_some(Some(latency)));
+        self.resolve(|target| (target.conn == conn && target.nonce == nonce).then_some(Some(latency)));
     }
 
-    /// The connection has ended: nothing more comes from it.
+    /// Gives up the checks of a connection that is closing: no answer will come from it.
     pub(super) fn ended(&mut self, conn: ConnId) {
-        self.resolve(|asked| (asked.conn == conn).then_some(None));
+        self.resolve(|target| (target.conn == conn).then_some(None));
     }
 
-    /// Ends the pings that have waited long enough. Connections with unread input are waited for, for `max_deferred` turns.
+    /// Ends the pings whose deadline has passed. A connection with unread input is waited for, for `max_deferred`
+    /// turns.
     pub(super) fn expire(&mut self, now: Time, unread: &Unread, max_deferred: u32) {
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
             let may_wait = ping.deferred < max_deferred;
-            for asked in ping.asked.iter_mut().filter(|asked| asked.outcome.is_none()) {
-                if may_wait && unread.contains(asked.conn) {
+            for target in ping.targets.iter_mut().filter(|target| target.outcome.is_none()) {
+                if may_wait && unread.contains(target.conn) {
                     ping.deadline = Time::from_micros(now.as_micros().saturating_add(1));
                 } else {
-                    asked.outcome = Some(None);
+                    target.outcome = Some(None);
                 }
             }
             ping.deferred += 1;
@@ -260,23 +264,25 @@ impl Pings {
         self.collect();
     }
 
-    fn resolve(&mut self, outcome: impl Fn(&Asked) -> Option<Option<Duration>>) {
+    /// Sets the outcomes that `outcome` yields for targets without one.
+    fn resolve(&mut self, outcome: impl Fn(&PingTarget) -> Option<Option<Duration>>) {
         if self.open.is_empty() {
             return;
         }
-        for asked in self.open.iter_mut().flat_map(|ping| &mut ping.asked) {
-            asked.outcome = asked.outcome.or_else(|| outcome(asked));
+        for target in self.open.iter_mut().flat_map(|ping| &mut ping.targets) {
+            target.outcome = target.outcome.or_else(|| outcome(target));
         }
         self.collect();
     }
 
+    /// Turns the pings of which all outcomes are known into reports.
     fn collect(&mut self) {
         let Pings { open, done, .. } = self;
         open.retain_mut(|ping| {
-            if ping.asked.iter().any(|asked| asked.outcome.is_none()) {
+            if ping.targets.iter().any(|target| target.outcome.is_none()) {
                 return true;
             }
-            let answers = ping.asked.iter().map(|asked| (asked.seat, asked.outcome.flatten())).collect();
+            let answers = ping.targets.iter().map(|target| (target.seat, target.outcome.flatten())).collect();
             done.push_back(PingReport { ticket: ping.ticket, user: std::mem::take(&mut ping.user), answers });
             false
         });
@@ -284,44 +290,44 @@ impl Pings {
 }
 
 impl<A: App> Engine<A> {
-    /// An operator wants something done.
+    /// Carries out a command of an operator.
     ///
     /// # Errors
     ///
-    /// When it cannot be done; nothing has been done then.
+    /// An [`OperatorRefusal`] if the command cannot be carried out. It has no effect then.
     pub fn handle_operator(&mut self, now: Time, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
         self.enter(now, &Input::Operator(&command));
         if command == OperatorCommand::Drain {
             self.drain();
-            return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("it has begun")));
+            return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("the drain has begun")));
         }
         let answer = self.core.operate(command);
         self.dispatch_events();
         answer
     }
 
-    /// The next ping of an operator that has ended.
+    /// Takes the report of the next operator's ping that has ended.
     pub fn poll_operator(&mut self) -> Option<PingReport> {
-        // That makes room for another ping, so it matters when it is done.
+        // Recorded, because it makes room for another ping: see MAX_PINGS.
         if !self.core.pings.done.is_empty() {
             self.enter(self.core.now(), &Input::ReportTaken);
         }
         self.core.pings.done.pop_front()
     }
 
-    /// At most `limit` lobbies, in no particular order, after those of earlier pages.
+    /// At most `limit` lobbies, after those of earlier pages. Their order is fixed but has no meaning.
     pub fn lobbies(&self, after: Option<u64>, limit: usize) -> Page<LobbyView> {
         let (keys, next) =
             self.core.directory.lobbies_after(after.map(|key| LobbyKey::try_from(key).unwrap_or(LobbyKey::MAX)), limit);
         Page { items: keys.iter().map(|&key| self.core.lobby_view(key)).collect(), next: next.map(|key| key as u64) }
     }
 
-    /// The lobby of this code.
+    /// The lobby with this code, if it exists.
     pub fn lobby(&self, code: &str) -> Option<LobbyView> {
         self.core.directory.find_lobby(code).map(|key| self.core.lobby_view(key))
     }
 
-    /// At most `limit` members of a lobby, in the order in which they joined.
+    /// At most `limit` members of a lobby, in the order of joining.
     pub fn lobby_members(&self, code: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
         let directory = &self.core.directory;
         let seats = directory.find_lobby(code).map_or(&[][..], |lobby| directory.members(lobby));
@@ -333,7 +339,7 @@ impl<A: App> Engine<A> {
         self.core.seats_page(self.core.directory.seats_of(user), after, limit)
     }
 
-    /// The time of the last thing that happened.
+    /// The time of the last input.
     pub fn now(&self) -> Time {
         self.core.now()
     }
@@ -382,7 +388,7 @@ impl Core {
             },
             OperatorCommand::Close { lobby } => {
                 let conns = self.conns_in(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
-                // So that nobody comes in between two batches.
+                // Locked, so that no user joins between two batches.
                 self.lock_lobby(&lobby, true);
                 Ok(OperatorAnswer::Ending(self.order_close(&KickTarget::Lobby(lobby), conns, CloseReason::LobbyClosed)))
             }
@@ -391,7 +397,7 @@ impl Core {
                 ticks.command(now, command)?;
                 Ok(OperatorAnswer::Clock(ticks.view()))
             }
-            OperatorCommand::Drain => unreachable!("the engine drains itself"),
+            OperatorCommand::Drain => unreachable!("handle_operator() carries out a drain"),
         }
     }
 
@@ -399,6 +405,7 @@ impl Core {
         self.pings.expire(self.now, &self.unread, self.config.max_deferred_turns);
     }
 
+    /// Checks a payload's length and kind.
     fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
         let (Payload::Json(text) | Payload::Text(text)) = &payload;
         match &payload {
@@ -422,29 +429,30 @@ impl Core {
         if self.pings.open.len() + self.pings.done.len() >= MAX_PINGS {
             return Err(OperatorRefusal::Busy);
         }
-        let mut asked = Vec::with_capacity(conns.len());
+        let mut targets = Vec::with_capacity(conns.len());
         for conn in conns {
-            // The ping before may have ended it, when the lobby was too slow to be told of that.
+            // Pinging an earlier connection may have closed this one: a slow consumer is closed, and announcing that
+            // may close further slow members of its lobby.
             let Some(seat) = self.slots[conn.index()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.index(), timeout);
             self.rearm(conn.index());
             let ended = self.slots[conn.index()].close_reason.is_some();
-            asked.push(Asked { conn, seat, nonce, outcome: ended.then_some(None) });
+            targets.push(PingTarget { conn, seat, nonce, outcome: ended.then_some(None) });
         }
         self.pings.last_ticket += 1;
         let ticket = self.pings.last_ticket;
-        self.pings.open.push(Ping { ticket, user, deadline: self.now + timeout, deferred: 0, asked });
+        self.pings.open.push(Ping { ticket, user, deadline: self.now + timeout, deferred: 0, targets });
         self.pings.collect();
         Ok(OperatorAnswer::Pinged(ticket))
     }
 
-    /// Sends `data` to everybody in the lobby as a `message` from nobody. Returns its `seq`.
+    /// Sends `data` to all members of the lobby as a `message` whose `from` is `null`. Returns its `seq`.
     pub(super) fn announce(&mut self, lobby: LobbyKey, data: &str) -> (u64, Sent) {
         self.flush_presence(lobby);
         let Some(_) = self.directory.get_lobby(lobby) else { return (0, Sent::default()) };
-        let there = self.directory.lobby_mut(lobby);
-        there.seq += 1;
-        let seq = there.seq;
+        let state = self.directory.lobby_mut(lobby);
+        state.seq += 1;
+        let seq = state.seq;
         let mut text = std::mem::take(&mut self.text);
         protocol::write_server_message(&mut text, seq, data);
         let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), None);
@@ -452,7 +460,7 @@ impl Core {
         (seq, sent)
     }
 
-    /// False when there is no such lobby.
+    /// Locks or unlocks a lobby. Returns false if there is no such lobby.
     pub(super) fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
         let Some(lobby) = self.directory.find_lobby(lobby) else { return false };
         self.directory.lobby_mut(lobby).locked = locked;
@@ -470,7 +478,7 @@ impl Core {
         }
     }
 
-    /// `seats` stand in the order of their ids.
+    /// A page of `seats`, which must be sorted by id.
     fn seats_page(&self, seats: &[SeatKey], after: Option<u64>, limit: usize) -> Page<SeatView> {
         let from = after.map_or(0, |after| seats.partition_point(|&seat| self.directory.seat(seat).id.0 <= after));
         let to = from.saturating_add(limit.max(1)).min(seats.len());

@@ -1,4 +1,4 @@
-//! Logs which pages of foreign origins are refused.
+//! Logs the origins whose pages are refused: once a minute each, and only a few of them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,34 +11,34 @@ use crate::wire::handshake::Request;
 
 /// Time between two log lines about the same origin.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Origins that are remembered. No other is logged until one of them expires: a client chooses what it sends, and must
-/// not fill the log.
+/// Largest number of origins that are remembered. No other origin is logged until one of them expires: clients choose
+/// the header's text, and must not be able to fill the log.
 const MAX_ORIGINS: usize = 16;
 
-/// Origins that were logged lately, the oldest first.
+/// Origins that were logged within the last minute, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct LoggedOrigins(VecDeque<(Time, String)>);
 
 impl LoggedOrigins {
-    /// Returns whether a refusal of this origin is to be logged now, and remembers it.
-    fn is_news(&mut self, now: Time, origin: &str) -> bool {
+    /// Returns whether a refusal of this origin is to be logged now. If so, remembers the origin.
+    fn should_log(&mut self, now: Time, origin: &str) -> bool {
         while self.0.front().is_some_and(|&(at, _)| at + PAUSE <= now) {
             self.0.pop_front();
         }
-        let is_news = self.0.len() < MAX_ORIGINS && self.0.iter().all(|(_, known)| known != origin);
-        if is_news {
+        let should_log = self.0.len() < MAX_ORIGINS && self.0.iter().all(|(_, known)| known != origin);
+        if should_log {
             self.0.push_back((now, origin.to_owned()));
         }
-        is_news
+        should_log
     }
 }
 
 impl Core {
-    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), with what to do about it. A replay has no
-    /// request and logs nothing.
+    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), and names the option that allows it.
+    /// A replay has no request and logs nothing.
     pub(super) fn log_refused_origin(&mut self, request: &Request<'_>) {
         let origin = request.origin_for_log();
-        if self.logged_origins.is_news(self.now, &origin) {
+        if self.logged_origins.should_log(self.now, &origin) {
             warn!(
                 "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
                  --allowed-origin",
@@ -55,20 +55,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_logged_once_a_minute_and_only_so_many_are() {
+    fn an_origin_is_logged_once_a_minute_and_the_number_of_origins_is_bounded() {
         let mut logged = LoggedOrigins::default();
         let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
-        assert!(logged.is_news(at(0), "a"));
-        assert!(!logged.is_news(at(59), "a"));
-        assert!(logged.is_news(at(60), "a"));
+        assert!(logged.should_log(at(0), "a"));
+        assert!(!logged.should_log(at(59), "a"));
+        assert!(logged.should_log(at(60), "a"));
         for n in 1..MAX_ORIGINS {
-            assert!(logged.is_news(at(61), &format!("b{n}")));
+            assert!(logged.should_log(at(61), &format!("b{n}")));
         }
         for n in 0..1000 {
-            assert!(!logged.is_news(at(62), &format!("c{n}")));
+            assert!(!logged.should_log(at(62), &format!("c{n}")));
         }
         assert_eq!(logged.0.len(), MAX_ORIGINS);
-        assert!(logged.is_news(at(120), "d"), "the first has been forgotten");
-        assert!(!logged.is_news(at(120), "e"));
+        assert!(logged.should_log(at(120), "d"), "the first origin has expired");
+        assert!(!logged.should_log(at(120), "e"));
     }
 }

@@ -1,4 +1,6 @@
-//! Who may do how much: one connection's and one user's messages and bytes, one address's connections.
+//! Rate limits: messages and bytes per connection and per user, control frames per connection, connections per address.
+//!
+//! Knows which buckets a message is charged to. The token bucket itself is in [`rate`](crate::rate).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,7 +19,7 @@ use crate::rate::{Bucket, Denied, Rate, Remembered};
 use crate::time::Time;
 use crate::wire::http::Refusal;
 
-/// The rates of the configuration. `None` where there is no limit.
+/// The configured rates; `None` means no limit.
 #[derive(Debug)]
 pub(crate) struct Rates {
     message: Option<Rate>,
@@ -27,8 +29,9 @@ pub(crate) struct Rates {
     control: Option<Rate>,
     attempt: Option<Rate>,
     strike: Rate,
-    /// Whether a user is limited, and to the rate of one connection. Then the user's bucket, from which all of its connections
-    /// spend, is never fuller than that of one of them, and is charged alone.
+    /// Whether users are limited to the same rate as connections. All connections of a user are charged to the user's
+    /// bucket, so it is never fuller than the bucket of one of them. With equal rates only the user's bucket is
+    /// charged.
     is_message_same: bool,
     is_byte_same: bool,
 }
@@ -51,56 +54,56 @@ impl Rates {
     }
 }
 
-/// What one connection has used up.
+/// Rate-limit state of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     messages: Bucket,
     bytes: Bucket,
     control: Bucket,
-    /// Bytes received that no bucket has paid for yet.
+    /// Received bytes that no bucket has been charged for yet.
     owed: u32,
-    unusual: Option<Box<Unusual>>,
+    extra: Option<Box<MeterExtra>>,
 }
 
-/// What only those need who have a rate of their own, or were beyond theirs.
+/// State that few connections need: those with a rate of their own, and those that have exceeded a rate.
 #[derive(Debug, Default)]
-struct Unusual {
-    /// The rate of the connection's identity, in place of the configuration's.
+struct MeterExtra {
+    /// The message rate of the connection's identity, instead of the configured one.
     tier: Option<Rate>,
     strikes: Bucket,
-    /// Set while what is being read is more than the rate of bytes: its messages are refused.
+    /// Set while the received bytes exceed the byte rate. Messages are refused then.
     over: Option<Denied>,
-    /// When the next `rate_limited` that nobody asked for may be sent.
+    /// Time from which the next `rate_limited` error without a `ref` may be sent.
     error_at: Time,
 }
 
 impl Meter {
-    /// The rate of the connection's identity.
+    /// The message rate of the connection's identity, if it has one.
     pub(crate) fn tier(&self) -> Option<Rate> {
-        self.unusual.as_ref()?.tier
+        self.extra.as_ref()?.tier
     }
 
     pub(crate) fn set_tier(&mut self, tier: Option<Rate>) {
         if tier.is_some() || self.tier().is_some() {
-            self.unusual.get_or_insert_default().tier = tier;
+            self.extra.get_or_insert_default().tier = tier;
         }
     }
 
     fn over(&self) -> Option<Denied> {
-        self.unusual.as_ref()?.over
+        self.extra.as_ref()?.over
     }
 
     fn set_over(&mut self, over: Option<Denied>) {
         if over.is_some() || self.over().is_some() {
-            self.unusual.get_or_insert_default().over = over;
+            self.extra.get_or_insert_default().over = over;
         }
     }
 }
 
-/// The place of an address among those with a connection.
+/// Key of an address that has a connection.
 pub(crate) type AddressKey = u32;
 
-/// Connections by address. With IPv6 an address is a /64: what one customer is given.
+/// Connections by address. An IPv6 address counts as its /64 network, the usual assignment to one customer.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     connected: Slab<ConnectedAddress>,
@@ -124,8 +127,8 @@ impl Addresses {
         }
     }
 
-    /// A connection came from `address`. Counts it until [`left`](Self::left).
-    fn came(&mut self, address: IpAddr) -> AddressKey {
+    /// Counts a connection from `address`, until [`left`](Self::left).
+    fn add_connection(&mut self, address: IpAddr) -> AddressKey {
         let Addresses { connected, keys, remembered } = self;
         let key = *keys.entry(address).or_insert_with(|| {
             let attempts = remembered.take(&address).unwrap_or_default();
@@ -135,7 +138,11 @@ impl Addresses {
         key
     }
 
-    /// Fails when it is one attempt too many.
+    /// Charges one connection attempt.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 429 if the address has made too many attempts.
     fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), Refusal> {
         let attempts = &mut self.connected[key as usize].attempts;
         attempts.take(now, 1, rate).map_err(|denied| {
@@ -144,17 +151,19 @@ impl Addresses {
         })
     }
 
+    /// Stops counting a connection. With the last one, the address is removed and its bucket is remembered until it is
+    /// full.
     pub(crate) fn left(&mut self, key: AddressKey, now: Time) {
-        let here = &mut self.connected[key as usize];
-        here.connections -= 1;
-        if here.connections == 0 {
+        let entry = &mut self.connected[key as usize];
+        entry.connections -= 1;
+        if entry.connections == 0 {
             let ConnectedAddress { address, attempts, .. } = remove_keyed(&mut self.connected, key as usize);
             self.keys.remove(&address);
             self.remembered.put(now, address, attempts, attempts.full_at());
         }
     }
 
-    /// The attempts of addresses without a connection. The address whose bucket is full first comes first.
+    /// The attempt buckets of addresses without a connection. The bucket that is full first comes first.
     pub(crate) fn remembered(&self, now: Time) -> Vec<(IpAddr, Bucket)> {
         self.remembered.entries(now).map(|(&address, &attempts)| (address, attempts)).collect()
     }
@@ -163,19 +172,19 @@ impl Addresses {
         self.remembered.put(now, address, attempts, attempts.full_at());
     }
 
-    /// Connections of one address.
+    /// Number of connections of one address.
     pub(crate) fn connections(&self, key: AddressKey) -> usize {
-        self.connected.get(key as usize).map_or(0, |here| here.connections)
+        self.connected.get(key as usize).map_or(0, |entry| entry.connections)
     }
 
-    /// Addresses with a connection.
+    /// Number of addresses with a connection.
     pub(crate) fn len(&self) -> usize {
         assert_eq!(self.connected.len(), self.keys.len());
         self.connected.len()
     }
 }
 
-/// What counts as one address.
+/// The network that counts as one address: the /64 of an IPv6 address, or a whole IPv4 address.
 pub(super) fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & (!0 << 64))),
@@ -184,19 +193,24 @@ pub(super) fn network_of(address: IpAddr) -> IpAddr {
 }
 
 impl Core {
-    /// Counts a request's address, once it is known. Fails when that address has come too often, or is here too often.
+    /// Counts a request's address, once it is known.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address
+    /// has too many connections.
     pub(super) fn charge_attempt(&mut self, key: usize, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
-        let address = self.addresses.came(network_of(address));
+        let address = self.addresses.add_connection(network_of(address));
         self.slots[key].address = Some(address);
         self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, self.now, rate))?;
         let has_room = self.config.max_per_ip.has_room(self.addresses.connections(address) - 1);
         Ok(if has_room { Ok(()) } else { Err(CloseReason::IpLimit) })
     }
 
-    /// Charges received bytes, before they are looked at.
+    /// Charges received bytes, before they are parsed.
     ///
-    /// What the buckets do not hold is owed, and with it what follows: a message that comes in several reads is charged
-    /// whole, whichever of them meets a bucket with something in it.
+    /// If the buckets lack tokens, the bytes are owed together with those that follow. So a message that arrives in
+    /// several reads is charged as a whole, even if the bucket has tokens again at one of the reads.
     pub(super) fn charge_bytes(&mut self, key: usize, count: usize) {
         let Core { slots, directory, now, rates, .. } = self;
         let (own, user) = (rates.byte, rates.user_byte);
@@ -220,7 +234,8 @@ impl Core {
             meter.owed = 0;
             return;
         };
-        // No message can owe so much. Whoever sends endless pieces of one is told, and ended, as if they were messages.
+        // No complete message can owe this much, so the message is endless. Its pieces are refused as if they were
+        // messages, which closes the connection in the end.
         let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
         if seat.is_some() && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
@@ -228,15 +243,15 @@ impl Core {
         }
     }
 
-    /// A connection has taken `seat`. What its request took from its own bucket is missing in its user's from now on.
+    /// Charges the user of `seat` for the bytes of the request, which were charged to the connection's own bucket.
     pub(super) fn share_bytes(&mut self, key: usize, seat: SeatKey) {
         if self.rates.is_byte_same {
             self.directory.meter_of(seat).bytes.lower_to(self.slots[key].meter.bytes);
         }
     }
 
-    /// A message has been read to its end, and `unread` bytes follow it. If it was refused for its bytes, they are not owed
-    /// any more; those after it are.
+    /// A message has been read to its end, and `unread` bytes follow it. If it was refused because of the byte rate,
+    /// its bytes are no longer owed. The bytes after it still are.
     pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
         let meter = &mut self.slots[key].meter;
         if meter.over().is_some() {
@@ -244,8 +259,12 @@ impl Core {
         }
     }
 
-    /// Charges a message, to its connection and to its user. An identity's own rate counts as both, so that no lower one of a
-    /// user undercuts it.
+    /// Charges a message to its connection and its user. The rate of an identity replaces both configured rates, so
+    /// that a lower user rate does not undercut it.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if a rate is exceeded. No tokens are taken then.
     pub(super) fn charge_message(&mut self, key: usize) -> Result<(), Denied> {
         let Core { slots, directory, now, rates, .. } = self;
         let slot = &mut slots[key];
@@ -269,20 +288,24 @@ impl Core {
         }
     }
 
-    /// What a member's messages are paid from, its own and its user's.
+    /// The buckets that a member's messages are charged to: the connection's and the user's.
     pub(super) fn message_buckets(&mut self, key: usize) -> [Bucket; 2] {
-        let seat = self.slots[key].seat().expect("only members are served");
+        let seat = self.slots[key].seat().expect("only members' messages are charged here");
         [self.slots[key].meter.messages, self.directory.meter_of(seat).messages]
     }
 
-    /// Gives back what was charged since.
+    /// Restores the buckets from [`message_buckets`](Self::message_buckets), which undoes later charges.
     pub(super) fn restore_message_buckets(&mut self, key: usize, [own, shared]: [Bucket; 2]) {
-        let seat = self.slots[key].seat().expect("only members are served");
+        let seat = self.slots[key].seat().expect("only members' messages are charged here");
         self.slots[key].meter.messages = own;
         self.directory.meter_of(seat).messages = shared;
     }
 
-    /// Charges a ping, a pong or a health answer.
+    /// Charges a ping, a pong or the answer to a health check.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if the rate is exceeded.
     pub(super) fn charge_control(&mut self, key: usize) -> Result<(), Denied> {
         let now = self.now;
         match self.rates.control {
@@ -291,17 +314,17 @@ impl Core {
         }
     }
 
-    /// A message was more than its sender's rate. Who keeps doing that is ended.
+    /// Refuses a message that exceeds its sender's rate. After too many such messages the connection is closed.
     ///
-    /// With a `ref` it gets its one answer; without one the sender is told at most once a second.
+    /// A message with a `ref` always gets its one `error`. Without a `ref`, an `error` is sent at most once a second.
     pub(super) fn rate_limited(&mut self, key: usize, reference: Option<&str>, denied: Denied) {
         self.counters.count_reject(Reject::RateLimited);
         let now = self.now;
-        let meter = self.slots[key].meter.unusual.get_or_insert_default();
+        let meter = self.slots[key].meter.extra.get_or_insert_default();
         if meter.strikes.take(now, 1, self.rates.strike).is_err() {
             return self.begin_close(key, CloseReason::RateLimited);
         }
-        if !self.may_tell_refusal(key, reference) {
+        if !self.should_report_refusal(key, reference) {
             return;
         }
         let retry_after_ms = denied.retry_after.as_micros().div_ceil(1000).min(u128::from(u32::MAX)) as u64;
@@ -309,10 +332,10 @@ impl Core {
         self.reply(key);
     }
 
-    /// Whether the sender of what is refused is told so now, which is noted then.
-    pub(super) fn may_tell_refusal(&mut self, key: usize, reference: Option<&str>) -> bool {
+    /// Whether an `error` for a refused message is to be sent now. If so, the time is noted as that of the last one.
+    pub(super) fn should_report_refusal(&mut self, key: usize, reference: Option<&str>) -> bool {
         let now = self.now;
-        let meter = self.slots[key].meter.unusual.get_or_insert_default();
+        let meter = self.slots[key].meter.extra.get_or_insert_default();
         if self.protocol == Protocol::Raw || (reference.is_none() && now < meter.error_at) {
             return false;
         }

@@ -1,8 +1,10 @@
-//! What enters an engine, as data: who is told of it, and how a session that was recorded enters again.
+//! The engine's inputs as data: how they are recorded, and how they are replayed.
 //!
-//! Every `handle_*` method goes through [`Engine::enter`], so that whoever records what passes there has all of it. What
-//! cannot be had again are the application's decisions about requests: they follow from tokens, which are not recorded.
-//! So these decisions are told too, and a replay hands them to the engine in place of asking the application.
+//! Every `handle_*` method goes through [`Engine::enter`], where a [`Recorder`] sees all inputs. From them a replay
+//! computes the same session, except for the application's decisions about requests: those depend on tokens, which are
+//! not recorded. So the decisions are recorded too, and a replay uses them instead of asking the application.
+//!
+//! Knows neither the journal's format nor its files: see [`journal`](crate::journal).
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -29,12 +31,12 @@ use crate::wire::handshake::{Facts, Request, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
 
-/// Something that enters the engine.
+/// An input of the engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input<'a> {
     Accept(SocketAddr),
-    /// Of `bytes`, the first `head` belong to a request, or to nothing: only their number and their lines matter. With
-    /// `max_work` it is decided how many of them are taken.
+    /// Received bytes. The first `head` of them belong to a request or are ignored: only their number and the ends of
+    /// their lines matter. `max_work` bounds how many bytes are consumed.
     Bytes {
         conn: ConnId,
         head: usize,
@@ -44,32 +46,33 @@ pub(crate) enum Input<'a> {
     Hangup(ConnId),
     Writable(ConnId),
     Timeout,
-    /// These connections, and no others, may have input that has not been read.
+    /// The complete list of connections that may have received bytes which are not read yet.
     Unread(&'a [ConnId]),
-    /// The wall clock shows so many microseconds since the Unix epoch.
+    /// The time of the wall clock, in microseconds since the Unix epoch.
     WallTime(u64),
     Authorized(ConnId, &'a Authorization),
     Command(&'a [u8]),
     Reload(&'a [u8]),
     Operator(&'a OperatorCommand),
-    /// The answer to an operator's ping was taken.
+    /// The report of an operator's ping was taken.
     ReportTaken,
     Drain,
     Stop,
     /// A connection was closed before it could be accepted.
     Shed,
-    /// The application's owner has acted by a closure. That is no data, and cannot be replayed.
+    /// The embedding program has accessed the application or acted through a closure. That is not data, so the session
+    /// cannot be replayed beyond it.
     Owner,
 }
 
-/// Where a request leads.
+/// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// To nothing that is here.
+    /// Nothing that exists here.
     Nowhere,
-    /// To the lobby of this code, which is a valid one.
+    /// The lobby with this valid code.
     Lobby(String),
-    /// To a lobby whose code is not valid. What was written in its place is not kept: it may hold a token.
+    /// A lobby whose code is not valid. The text in place of the code is not kept: it may contain a token.
     BadCode,
 }
 
@@ -83,23 +86,23 @@ impl From<Route> for Destination {
     }
 }
 
-/// What the application said to a request. It is asked for less when the engine decides by itself.
+/// The application's decisions about a request. Those that the engine did not ask for are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decisions {
     pub(crate) destination: Option<Destination>,
     pub(crate) authorization: Option<Authorization>,
-    /// The generator's state afterwards, if the application drew from it.
+    /// State of the random generator afterwards, if the application drew from it.
     pub(crate) random: Option<[u64; 4]>,
 }
 
-/// A request and its decisions, as they were recorded.
+/// A request and the decisions about it, as they were recorded.
 #[derive(Debug)]
 pub(crate) struct RecordedDecision {
     pub(crate) asked: Result<Facts, Refusal>,
     pub(crate) decisions: Decisions,
 }
 
-/// What one call of `write_to` came to.
+/// Result of one call of `write_to`: bytes that the socket took, their checksum, and how the call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteRecord {
     pub(crate) taken: u64,
@@ -114,81 +117,84 @@ pub(crate) enum WriteEnd {
     Failed,
 }
 
-/// The whole state of an engine without connections: an engine that starts from it goes on as this one does.
+/// The complete state of an engine without connections. An engine that is restored from it continues identically.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoint {
     pub(crate) now: Time,
     pub(crate) unix_at_zero: u64,
-    /// The generator's state.
+    /// State of the random generator.
     pub(crate) random: [u64; 4],
-    /// The position of the timer wheel.
+    /// Position of the timer wheel.
     pub(crate) wheel: u64,
     pub(crate) seats_ever: u64,
     pub(crate) last_epoch: u64,
     pub(crate) closing_ever: u64,
     pub(crate) last_ticket: u64,
-    /// Goodbyes left in the current batch, and the time of the next batch: see [`CloseQueue`](super::drain::CloseQueue).
+    /// Number of connections that the current batch may still close, and the time of the next batch: see
+    /// [`CloseQueue`](super::drain::CloseQueue).
     pub(crate) batch: (u32, Time),
     pub(crate) counters: Counters,
-    /// The game's clock; empty when there is none.
+    /// State of the game clock; empty when ticks are off.
     pub(crate) ticks: Vec<u64>,
-    /// The spent rates of users (messages, bytes) and addresses that have left, the oldest first.
+    /// Rate-limit buckets of users (messages, bytes) and addresses without a connection. The bucket that is full first
+    /// comes first.
     pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
 }
 
-/// Whether a record has become so long that another should begin.
+/// Whether a new journal segment should begin, because the current one is long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotateHint {
-    /// Go on.
+    /// Continue the current segment.
     Continue,
-    /// A good moment should be used.
+    /// Rotate when a checkpoint can be written, which takes an engine without connections.
     WhenEmpty,
-    /// Another should begin.
+    /// Rotate now, with or without a checkpoint.
     Now,
 }
 
-/// How recording goes. It depends on the machine, so none of it can reach an application.
+/// Statistics of a recording. They depend on the machine, so the application has no access to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     /// Bytes recorded.
     pub bytes: u64,
-    /// Calls to the operating system that wrote them.
+    /// Calls to the operating system that wrote these bytes.
     pub writes: u64,
-    /// Microseconds spent in those, and in waiting for the disk.
+    /// Microseconds spent in these calls, and in waiting for the disk.
     pub micros: u64,
-    /// The longest of them, in microseconds.
+    /// Duration of the longest of them, in microseconds.
     pub slowest_micros: u64,
-    /// Whether it has ended for an error.
+    /// Whether an error has ended the recording.
     pub has_failed: bool,
 }
 
-/// Records what enters an engine and what it sends.
+/// Records an engine's inputs, and checksums of its output.
 pub(crate) trait Recorder: Any {
-    /// Something enters. The engine has not acted on it yet.
+    /// Records an input, before the engine acts on it.
     fn input(&mut self, now: Time, input: &Input<'_>);
-    /// The bytes before held a whole request.
+    /// The bytes that were recorded last completed a request, with these facts or this refusal.
     fn asked(&mut self, asked: Result<&Facts, &Refusal>);
-    /// What came of it.
+    /// Records the decisions about that request.
     fn answered(&mut self, decisions: &Decisions);
-    /// What followed the request in the same bytes; `is_read`: somebody will look at more than their number.
+    /// Records bytes that followed the request in the same input. If `is_read` is false, the engine ignores their
+    /// content.
     fn rest(&mut self, bytes: &[u8], is_read: bool);
-    /// The driver is about to write whatever is queued.
+    /// The driver is about to write the queued output.
     fn flush(&mut self);
-    /// Before anything is written: what it follows from must be recorded.
+    /// Hands the recorded inputs to the operating system. Called before output that follows from them is written.
     fn commit(&mut self) -> io::Result<()>;
     fn wrote(&mut self, conn: ConnId, wrote: &WriteRecord);
-    /// Nothing is left to be written.
+    /// No output is left to be written.
     fn flushed(&mut self);
     fn rotate_hint(&self) -> RotateHint;
-    /// Whether a checkpoint may be written now: enough was recorded since the last one.
+    /// Whether enough was recorded since the last checkpoint to write another one.
     fn may_write_checkpoint(&self) -> bool;
-    /// Goes on elsewhere. With a checkpoint, and what the application says of its state, a replay can begin there.
+    /// Begins a new segment. With `start`, a checkpoint and the application's snapshot, a replay can begin there.
     fn rotate_segment(&mut self, start: Option<(&Checkpoint, &[u8])>);
     fn recording(&self) -> Recording;
 }
 
-/// Whether the engine is recorded, or replays.
+/// Recorder or replayer of the engine's inputs, if any.
 #[derive(Default)]
 pub(super) enum RecordMode {
     #[default]
@@ -199,11 +205,12 @@ pub(super) enum RecordMode {
 
 #[derive(Default)]
 pub(super) struct Replaying {
+    /// The decision for the next request that is read.
     recorded_decision: Option<RecordedDecision>,
-    /// A request was read of which nothing is recorded_decision.
+    /// Whether a request was read for which no decision is recorded.
     has_decision_mismatch: bool,
-    /// Connections that have ended since somebody looked.
-    ends: Vec<(ConnId, CloseReason)>,
+    /// Connections whose close reason was recorded since the last [`Engine::take_closed`].
+    closed: Vec<(ConnId, CloseReason)>,
 }
 
 impl RecordMode {
@@ -214,10 +221,10 @@ impl RecordMode {
         }
     }
 
-    /// Somebody who replays wants to know why a connection ended.
+    /// Notes a connection's close reason for a replay.
     pub(super) fn note_closed(&mut self, conn: ConnId, reason: CloseReason) {
         if let RecordMode::Replaying(replaying) = self {
-            replaying.ends.push((conn, reason));
+            replaying.closed.push((conn, reason));
         }
     }
 
@@ -226,7 +233,8 @@ impl RecordMode {
         matches!(self, RecordMode::Recording(..))
     }
 
-    /// The answer to `conn`, which is the first that it is sent, may repeat a word of the client's.
+    /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's
+    /// first output.
     pub(super) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
         if let RecordMode::Recording(_, redacted) = self
             && let Some(range) = upgrade.echo()
@@ -235,7 +243,7 @@ impl RecordMode {
         }
     }
 
-    /// A connection is over.
+    /// Drops the state that is kept for a connection, because the connection is freed.
     pub(super) fn forget(&mut self, conn: ConnId) {
         if let RecordMode::Recording(_, redacted) = self {
             redacted.0.remove(&conn);
@@ -243,11 +251,10 @@ impl RecordMode {
     }
 }
 
-/// Stands for each byte that checksums must not depend on, because a replay does not know it.
+/// Replaces, in checksums, each byte that a replay does not know.
 pub(crate) const REDACTED: u8 = b'x';
 
-/// Connections that have still to be sent something that a client wrote in its request: where it stands in what is written
-/// to them next.
+/// Positions of text that the client chose, by connection, in the output that is still to be written to the connection.
 #[derive(Debug, Default)]
 pub(super) struct RedactedRange(BTreeMap<ConnId, Range<u64>>);
 
@@ -256,8 +263,8 @@ impl RedactedRange {
         self.0.get(&conn).cloned().unwrap_or_default()
     }
 
-    /// So many bytes were written.
-    fn wrote(&mut self, conn: ConnId, taken: u64) {
+    /// Moves the position after `taken` bytes were written.
+    fn advance(&mut self, conn: ConnId, taken: u64) {
         if let Some(range) = self.0.get_mut(&conn) {
             *range = range.start.saturating_sub(taken)..range.end.saturating_sub(taken);
             if range.is_empty() {
@@ -268,7 +275,7 @@ impl RedactedRange {
 }
 
 impl<A: App> Engine<A> {
-    /// The one way in: time passes, and what enters is recorded before anything comes of it.
+    /// Advances the time and records an input, before the engine acts on it. Every input passes through here.
     #[inline]
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
         self.core.assert_whole();
@@ -278,7 +285,8 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Bytes were received. What belongs to a request may hold a token, and what nobody reads may hold anything.
+    /// Advances the time and records received bytes. The first `head` bytes are redacted: a request may contain a
+    /// token, and bytes that the engine ignores may contain anything.
     pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
         self.core.assert_whole();
         self.core.advance(now);
@@ -292,13 +300,13 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Has everything recorded from now on. An engine is recorded from its beginning or not at all.
+    /// Records all inputs from now on. Must be called before the engine has any connection.
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
-        debug_assert!(self.core.is_blank(), "a record begins with nobody there");
+        debug_assert!(self.core.is_blank(), "recording begins without connections");
         self.core.record_mode = RecordMode::Recording(recorder, RedactedRange::default());
     }
 
-    /// Ends the record.
+    /// Stops recording and returns the recorder, if there is one.
     pub(crate) fn take_recorder(&mut self) -> Option<Box<dyn Recorder>> {
         match std::mem::take(&mut self.core.record_mode) {
             RecordMode::Recording(recorder, _) => Some(recorder),
@@ -309,34 +317,38 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Hands what is recorded to the operating system.
+    /// Hands the recorded inputs to the operating system.
     ///
     /// # Errors
     ///
-    /// When that fails, and nobody is to be served unrecorded.
+    /// Those of the recorder, if it failed and the server must not serve unrecorded.
     pub(crate) fn commit_record(&mut self) -> io::Result<()> {
         self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit)
     }
 
-    /// Begins another part of the record when this one is long enough: at best one with which a replay can begin. That
-    /// changes nothing about the engine.
+    /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible.
+    /// The engine's state does not change.
     pub(crate) fn rotate_segment(&mut self) {
         let RecordMode::Recording(recorder, _) = &self.core.record_mode else { return };
-        let length = recorder.rotate_hint();
-        if length == RotateHint::Continue {
+        let hint = recorder.rotate_hint();
+        if hint == RotateHint::Continue {
             return;
         }
         let may_start = self.core.is_blank() && recorder.may_write_checkpoint();
         let snapshot = if may_start { self.app.snapshot() } else { None };
         if let Some(snapshot) = snapshot {
             let checkpoint = self.core.checkpoint();
-            self.core.record_mode.recorder().expect("it is recording").rotate_segment(Some((&checkpoint, &snapshot)));
-        } else if length == RotateHint::Now {
-            self.core.record_mode.recorder().expect("it is recording").rotate_segment(None);
+            self.core
+                .record_mode
+                .recorder()
+                .expect("the engine is recorded")
+                .rotate_segment(Some((&checkpoint, &snapshot)));
+        } else if hint == RotateHint::Now {
+            self.core.record_mode.recorder().expect("the engine is recorded").rotate_segment(None);
         }
     }
 
-    /// How recording goes; `None` when nothing is recorded.
+    /// Statistics of the recording; `None` if the engine is not recorded.
     pub fn recording(&self) -> Option<Recording> {
         match &self.core.record_mode {
             RecordMode::Recording(recorder, _) => Some(recorder.recording()),
@@ -346,32 +358,33 @@ impl<A: App> Engine<A> {
 
     // ---- replaying ----
 
-    /// From now on the application is not asked about requests.
+    /// Switches to replaying: from now on the application is not asked about requests.
     pub(crate) fn replay(&mut self) {
         self.core.record_mode = RecordMode::Replaying(Box::default());
     }
 
-    /// The next request that is read is this one.
+    /// Sets the recorded decision for the next request that is read.
     pub(crate) fn set_recorded_decision(&mut self, next: Option<RecordedDecision>) {
         if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
             replaying.recorded_decision = next;
         }
     }
 
-    /// Connections that have ended since the last call, and why.
+    /// Takes the connections whose close reason was recorded since the last call, with the reasons. Empty unless
+    /// replaying.
     pub(crate) fn take_closed(&mut self) -> Vec<(ConnId, CloseReason)> {
         match &mut self.core.record_mode {
-            RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.ends),
+            RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.closed),
             RecordMode::Off | RecordMode::Recording(..) => Vec::new(),
         }
     }
 
-    /// Whether a request was read of which nothing was recorded_decision, or the other way round.
+    /// Whether a request was read without a recorded decision, or a recorded decision was not used.
     pub(crate) fn has_decision_mismatch(&self) -> bool {
         matches!(&self.core.record_mode, RecordMode::Replaying(replaying) if replaying.has_decision_mismatch || replaying.recorded_decision.is_some())
     }
 
-    /// What has been recorded enters again.
+    /// Feeds a recorded input to the engine.
     pub(crate) fn replay_input(&mut self, now: Time, input: &Input<'_>) {
         match *input {
             Input::Accept(peer) => {
@@ -397,24 +410,24 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// The state of an engine in which nobody is.
+    /// The engine's state, as a checkpoint. The engine must be [blank](Self::is_blank).
     pub(crate) fn checkpoint(&mut self) -> Checkpoint {
         self.core.checkpoint()
     }
 
-    /// Goes on from a moment at which nobody was there.
+    /// Restores the state of a checkpoint.
     pub(crate) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
         self.core.restore_checkpoint(checkpoint);
     }
 
-    /// Whether nobody is here and nothing waits.
+    /// Whether the engine has no connections and no unfinished work.
     pub(crate) fn is_blank(&self) -> bool {
         self.core.is_blank()
     }
 
     // ---- requests ----
 
-    /// Decides about a request that was read, and records what was decided.
+    /// Decides about a request that was read, and records the decisions.
     pub(super) fn decide_and_record(
         &mut self,
         key: usize,
@@ -426,16 +439,19 @@ impl<A: App> Engine<A> {
         if let Some(recorder) = self.core.record_mode.recorder() {
             recorder.asked(Ok(&facts));
             let outcome = self.decide(key, Some(request), facts, &mut decisions);
-            self.core.record_mode.recorder().expect("it is recording").answered(&decisions);
+            self.core.record_mode.recorder().expect("the engine is recorded").answered(&decisions);
             outcome
         } else {
             self.decide(key, Some(request), facts, &mut decisions)
         }
     }
 
-    /// Decides again about a request that was recorded: what was written in it is not known any more, but what was decided.
+    /// Decides about a request in a replay. The text of the request is not recorded, so the recorded decisions are
+    /// used.
     pub(super) fn decide_from_record(&mut self, key: usize) -> Result<(), Refusal> {
-        let RecordMode::Replaying(replaying) = &mut self.core.record_mode else { unreachable!("it was asked for") };
+        let RecordMode::Replaying(replaying) = &mut self.core.record_mode else {
+            unreachable!("only a replay has recorded decisions")
+        };
         let Some(RecordedDecision { asked, mut decisions }) = replaying.recorded_decision.take() else {
             replaying.has_decision_mismatch = true;
             return Ok(());
@@ -443,7 +459,7 @@ impl<A: App> Engine<A> {
         self.decide(key, None, asked?, &mut decisions)
     }
 
-    /// Where the request leads, as the application says; in a replay, as it said.
+    /// The request's destination: from the application, or in a replay from the record.
     pub(super) fn ask_destination(
         &mut self,
         request: Option<&Request<'_>>,
@@ -452,10 +468,10 @@ impl<A: App> Engine<A> {
         if let Some(request) = request {
             decisions.destination = Some(self.app.route(request).into());
         }
-        self.unless_mismatched(decisions.destination.clone())
+        self.check_recorded(decisions.destination.clone())
     }
 
-    /// Who it is, as the application says; in a replay, as it said.
+    /// The request's authorization: from the application, or in a replay from the record.
     pub(super) fn ask_authorization(
         &mut self,
         request: Option<&Request<'_>>,
@@ -465,7 +481,7 @@ impl<A: App> Engine<A> {
             if let Some(state) = decisions.random {
                 self.core.random().set_state(state);
             }
-            return self.unless_mismatched(decisions.authorization.clone());
+            return self.check_recorded(decisions.authorization.clone());
         };
         let before = self.core.random().state();
         let answer = self.app.authorize(&mut Context { core: &mut self.core }, request).without_bad_names();
@@ -477,12 +493,13 @@ impl<A: App> Engine<A> {
         Some(answer)
     }
 
-    /// A journal that says nothing of what the engine asks for belongs to another engine.
-    fn unless_mismatched<T>(&mut self, answer: Option<T>) -> Option<T> {
+    /// Notes a mismatch if a replay lacks the decision that the engine asks for: the journal then comes from another
+    /// engine.
+    fn check_recorded<T>(&mut self, decision: Option<T>) -> Option<T> {
         if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
-            replaying.has_decision_mismatch |= answer.is_none();
+            replaying.has_decision_mismatch |= decision.is_none();
         }
-        answer
+        decision
     }
 }
 
@@ -508,7 +525,8 @@ impl Core {
         }
     }
 
-    /// The same as [`write_to`](Self::write_to), under the eyes of the recorder. Apart, so that it costs nothing to have no journal.
+    /// Does the same as [`write_to`](Self::write_to), and reports the written bytes to the recorder. A function of its
+    /// own, so that an engine without a journal pays nothing for it.
     #[cold]
     pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         let redacted = match &self.record_mode {
@@ -517,22 +535,22 @@ impl Core {
         };
         let mut socket = RecordedSocket::new(conn, socket, redacted);
         let written = self.write_to(conn.index(), &mut socket);
-        let wrote = socket.wrote(&written);
+        let record = socket.write_record(&written);
         if let RecordMode::Recording(recorder, redacted) = &mut self.record_mode {
-            recorder.wrote(conn, &wrote);
-            redacted.wrote(conn, wrote.taken);
+            recorder.wrote(conn, &record);
+            redacted.advance(conn, record.taken);
         }
         written
     }
 
-    /// What was taken for a request is none that could be read.
+    /// Records that the received request could not be parsed.
     pub(super) fn record_refused(&mut self, refusal: &Refusal) {
         if let Some(recorder) = self.record_mode.recorder() {
             recorder.asked(Err(refusal));
         }
     }
 
-    /// What followed a request in the same bytes.
+    /// Records the bytes that followed a request in the same input.
     pub(super) fn record_rest(&mut self, key: usize, rest: &[u8]) {
         let is_read = self.slots.get(key).is_some_and(|slot| !slot.wire.ignores_input());
         if let Some(recorder) = self.record_mode.recorder().filter(|_| !rest.is_empty()) {
@@ -540,11 +558,11 @@ impl Core {
         }
     }
 
-    /// Whether nobody is here and nothing waits.
+    /// Whether the engine has no connections and no unfinished work.
     fn is_blank(&self) -> bool {
-        let is_beating = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
+        let is_tick_under_way = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
         let is_empty = self.slots.is_empty() && self.directory.is_blank() && self.pings.is_empty();
-        is_empty && !is_beating && self.draining.is_none() && self.close_queue.is_empty()
+        is_empty && !is_tick_under_way && self.draining.is_none() && self.close_queue.is_empty()
     }
 
     fn checkpoint(&mut self) -> Checkpoint {
@@ -590,12 +608,12 @@ impl Core {
     }
 }
 
-/// A socket that is written to under the eyes of a recorder.
+/// Socket wrapper that counts the written bytes and computes their checksum.
 struct RecordedSocket<'a, S> {
     socket: &'a mut S,
     taken: u64,
     checksum: Checksum,
-    /// Bytes that the checksum does not depend on.
+    /// Position of the bytes that enter the checksum as [`REDACTED`].
     redacted: Range<u64>,
 }
 
@@ -604,10 +622,10 @@ impl<'a, S> RecordedSocket<'a, S> {
         RecordedSocket { socket, taken: 0, checksum: checksum_for(conn), redacted }
     }
 
-    fn took(&mut self, bytes: &[u8]) {
+    fn add_written(&mut self, bytes: &[u8]) {
         let before = self.taken;
         self.taken += bytes.len() as u64;
-        // Where in `bytes` the concealed ones stand; nearly always nowhere.
+        // Position of the redacted bytes within `bytes`, almost always an empty range.
         let clamp = |at: u64| at.clamp(before, self.taken) - before;
         let (start, end) = (clamp(self.redacted.start) as usize, clamp(self.redacted.end) as usize);
         self.checksum.write(&bytes[..start]);
@@ -617,7 +635,7 @@ impl<'a, S> RecordedSocket<'a, S> {
         self.checksum.write(&bytes[end..]);
     }
 
-    fn wrote(&self, outcome: &io::Result<Flow>) -> WriteRecord {
+    fn write_record(&self, outcome: &io::Result<Flow>) -> WriteRecord {
         let end = match outcome {
             Ok(Flow::Drained | Flow::Finished | Flow::Closed) => WriteEnd::Whole,
             Ok(Flow::Blocked) => WriteEnd::Blocked,
@@ -627,7 +645,7 @@ impl<'a, S> RecordedSocket<'a, S> {
     }
 }
 
-/// Two connections that are sent the same are told apart.
+/// A checksum that depends on the connection too, so that the same bytes on two connections yield different checksums.
 pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
     Checksum::new(conn.bits())
 }
@@ -635,7 +653,7 @@ pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
 impl<S: Write> Write for RecordedSocket<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let n = self.socket.write(bytes)?;
-        self.took(&bytes[..n]);
+        self.add_written(&bytes[..n]);
         Ok(n)
     }
 
@@ -644,7 +662,7 @@ impl<S: Write> Write for RecordedSocket<'_, S> {
         let mut left = n;
         for slice in slices {
             let part = left.min(slice.len());
-            self.took(&slice[..part]);
+            self.add_written(&slice[..part]);
             left -= part;
         }
         Ok(n)

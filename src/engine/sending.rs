@@ -1,10 +1,20 @@
-//! How frames reach members: taken as a share of what the lobby says in this turn, or queued; bounded; written.
+//! Outbound delivery: broadcasts, queues of single connections, and writing.
 //!
-//! What a lobby says is appended to its buffer and touches nobody: each member takes its share when it is written to, or
-//! as soon as something has to be queued for it alone. That this breaks no bound is known without looking at anybody,
-//! since all that the lobby has said in this turn is less than half of every bound, and of what is queued for a member
-//! there is no more than that: whoever has more queued, or cannot be written to, is *behind*, and is looked at for every
-//! frame.
+//! A broadcast is appended once to the lobby's log, and each member reads it from its own cursor. All other frames are
+//! queued per connection. Queues are bounded and are written at the end of the turn.
+//!
+//! A member's unread frames are taken from the log when its connection is written to. If another frame must be queued
+//! for that connection first, the unread frames are queued in front of it.
+//!
+//! A broadcast does not check each member's bound, because two rules keep it within all bounds. The frames that a lobby
+//! appends in one turn cost at most half of the smallest bound. The queue of a member costs at most that half too,
+//! unless the member is *lagging*: its queue costs more, or its socket is blocked. Broadcasts are queued for lagging
+//! members frame by frame, so that each frame is checked against the bound.
+//!
+//! ```text
+//! reading the log --socket blocks, or queue above half the bound--> lagging
+//!        ^------------------everything queued is written---------------+
+//! ```
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -19,9 +29,9 @@ use crate::wire::broadcast_log::{Excluded, FrameRange};
 use crate::wire::frame::{Frame, Outgoing};
 use crate::wire::outbox::{Flow, Outbox};
 
-/// How late a pong may be, so that what arrives meanwhile is read together.
+/// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
 const MAX_READ_DELAY: Duration = Duration::from_millis(4);
-/// About what it costs to go to sleep and to be woken, many times over.
+/// Shortest pause that is worth taking: many times the cost of going to sleep and waking up.
 const MIN_READ_DELAY: Duration = Duration::from_millis(1);
 
 impl Core {
@@ -33,6 +43,7 @@ impl Core {
         }
     }
 
+    /// Returns the next connection to write to. `None` ends the turn, except while output is corked.
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
         if self.config.flush == Flush::Tick && (self.wants_flush || !self.is_corked()) {
             self.uncork_all();
@@ -64,7 +75,7 @@ impl Core {
         }
     }
 
-    /// Everybody has been written to, so what was said in this turn can be forgotten.
+    /// Ends the turn: all connections have been written to, so the frames of this turn can be discarded.
     fn end_turn(&mut self) {
         self.wants_flush = false;
         self.is_uncorking = false;
@@ -73,7 +84,7 @@ impl Core {
             return;
         }
         while let Some(id) = self.flushing.pop() {
-            // The driver was asked to write to it, and has not.
+            // poll_writable() named this connection, but the driver did not write to it.
             if self.slot(id).is_some() {
                 self.queue_unread(id.index());
                 self.update_lagging(id.index());
@@ -83,8 +94,10 @@ impl Core {
         self.broadcast_log.end_turn();
     }
 
-    /// No connection is left, so nobody will be sent what was said. While frames wait for a tick, the turn has no other end,
-    /// and what an earlier lobby has said would count against a later one under the same key.
+    /// Discards the frames of this turn, because no connection is left to receive them.
+    ///
+    /// While output is corked, nothing else ends the turn. The frames of an earlier lobby would then count against a
+    /// later lobby under the same key.
     pub(super) fn forget_turn(&mut self) {
         self.corked_conns.clear();
         self.flushing.clear();
@@ -101,9 +114,9 @@ impl Core {
         }
     }
 
-    // ---- what waits for the tick ----
+    // ---- corked output ----
 
-    /// Whether what is said waits for the next tick.
+    /// Whether output waits for the next tick.
     fn is_corked(&self) -> bool {
         self.config.flush == Flush::Tick
             && !self.is_uncorking
@@ -111,13 +124,14 @@ impl Core {
             && self.ticks.as_ref().is_some_and(|ticks| !ticks.view().paused)
     }
 
-    /// How long nobody would notice if nothing were read; `None` when that is too short to be worth a pause.
+    /// The longest delay before the next read that keeps ticks on time. `None` when it is too short to be worth a
+    /// pause.
     pub(super) fn max_read_delay(&self) -> Option<Duration> {
         let period = self.ticks.as_ref().filter(|_| self.is_corked())?.period();
-        Some((period / 8).min(MAX_READ_DELAY)).filter(|&rest| rest >= MIN_READ_DELAY)
+        Some((period / 8).min(MAX_READ_DELAY)).filter(|&delay| delay >= MIN_READ_DELAY)
     }
 
-    /// What is corked may be written: a tick is over, or there is no room for more.
+    /// Releases all corked output: a tick is over, or too much output waits for the next one.
     pub(super) fn uncork_all(&mut self) {
         self.is_uncorking = true;
         while let Some(id) = self.corked_conns.pop() {
@@ -127,7 +141,7 @@ impl Core {
         }
     }
 
-    /// What is corked for one connection may be written.
+    /// Releases the corked output of one connection.
     fn uncork(&mut self, key: usize) {
         if let Some(outbox) = self.slots[key].wire.queued_mut().filter(|outbox| outbox.is_corked()) {
             outbox.uncork();
@@ -135,28 +149,29 @@ impl Core {
         }
     }
 
-    // ---- a member's share ----
+    // ---- unread frames ----
 
-    /// The lobby of the member under `key`, if the member has not taken all of what it has said.
+    /// The lobby of the member under `key`, if the lobby's log has frames that the member has not read. `None` for a
+    /// lagging member, which does not read the log.
     fn lobby_with_unread(&self, key: usize) -> Option<LobbyKey> {
         let slot = self.slots.get(key).filter(|slot| !slot.is_lagging)?;
         slot.lobby().filter(|&lobby| self.broadcast_log.has_unread(lobby, slot.cursor))
     }
 
-    /// The bytes, frames and cost of what waits to be written to a connection, queued or not.
+    /// Size of the output that waits for a connection: its queue and its unread frames in the lobby's log.
     pub(super) fn queued_size(&self, key: usize) -> QueuedSize {
         let slot = &self.slots[key];
-        let mut waiting = QueuedSize { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
+        let mut size = QueuedSize { bytes: slot.wire.queued_bytes(), cost: slot.wire.queued_cost() };
         if let Some(lobby) = self.lobby_with_unread(key) {
             for range in self.broadcast_log.unread_frames(lobby, slot.cursor, key) {
-                waiting.bytes += range.len();
-                waiting.cost += range.cost();
+                size.bytes += range.len();
+                size.cost += range.cost();
             }
         }
-        waiting
+        size
     }
 
-    /// Queues a member's share of what its lobby has said so far, so that something can be queued behind it.
+    /// Queues a member's unread frames, so that another frame can be queued behind them.
     fn catch_up(&mut self, key: usize) {
         if self.queue_unread(key) {
             if !self.is_corked() {
@@ -166,26 +181,26 @@ impl Core {
         }
     }
 
-    /// Queues a member's share to be written at once. Whether there was one.
+    /// Moves a member's unread frames from the log to its outbox. Returns whether there were any.
     fn queue_unread(&mut self, key: usize) -> bool {
         let Some(lobby) = self.lobby_with_unread(key) else { return false };
         let corked = self.is_corked();
         let Core { slots, broadcast_log, outboxes, corked_conns, .. } = self;
         let slot = &mut slots[key];
-        let was_held = slot.wire.outbox().is_some_and(Outbox::is_corked);
-        let mut took = false;
+        let was_corked = slot.wire.outbox().is_some_and(Outbox::is_corked);
+        let mut has_queued = false;
         for range in broadcast_log.unread_frames(lobby, slot.cursor, key) {
             slot.wire.outbox_mut(outboxes).push_range(range, corked);
-            took = true;
+            has_queued = true;
         }
-        if took && corked && !was_held {
+        if has_queued && corked && !was_corked {
             corked_conns.push(slot.id);
         }
         slot.cursor = broadcast_log.end_cursor(lobby);
-        took
+        has_queued
     }
 
-    /// From now on frames are queued for the member one by one.
+    /// Marks a member as lagging: from now on, broadcasts are queued for it frame by frame.
     fn mark_lagging(&mut self, key: usize) {
         self.catch_up(key);
         let slot = &mut self.slots[key];
@@ -197,37 +212,37 @@ impl Core {
         }
     }
 
-    /// From now on the member takes its share of what its lobby says.
+    /// Ends a member's lagging: it reads the lobby's log again, from the next frame on.
     pub(super) fn clear_lagging(&mut self, key: usize) {
         let slot = &mut self.slots[key];
         if std::mem::take(&mut slot.is_lagging) {
-            let lobby = slot.lobby().expect("only members are behind");
+            let lobby = slot.lobby().expect("only members lag");
             slot.cursor = self.broadcast_log.end_cursor(lobby);
             self.broadcast_log.clear_lagging(lobby, key);
         }
     }
 
-    /// Begins to take a share, from what is said next.
+    /// Starts reading the lobby's log, from the next frame on.
     pub(super) fn subscribe(&mut self, key: usize) {
         let slot = &mut self.slots[key];
-        let lobby = slot.lobby().expect("only members hear what is said");
+        let lobby = slot.lobby().expect("only members read a lobby's log");
         slot.cursor = self.broadcast_log.end_cursor(lobby);
         self.update_lagging(key);
     }
 
-    /// Takes the last share, of what was said until now.
+    /// Queues the frames that are still unread, and stops reading the lobby's log.
     pub(super) fn unsubscribe(&mut self, key: usize) {
         self.catch_up(key);
         self.uncork(key);
         self.clear_lagging(key);
     }
 
-    /// Half of the smallest bound on what waits for a member: see the top of this file.
+    /// Half of the smallest bound on a member's waiting output: see the module documentation.
     fn half_bound(&self) -> usize {
         self.config.max_outbound_bytes.0.min(self.config.outbound_high_mark.0) / 2
     }
 
-    /// Something was queued for a connection; if much is, or it cannot be written to, it is behind.
+    /// Marks a member as lagging if its socket is blocked or its queue costs more than half the bound.
     fn update_lagging(&mut self, key: usize) {
         let slot = &self.slots[key];
         if !slot.is_lagging && (slot.blocked || slot.wire.queued_cost() > self.half_bound()) {
@@ -237,42 +252,43 @@ impl Core {
 
     // ---- writing ----
 
-    /// Writes what waits for a connection, until everything is gone or the socket takes no more.
+    /// Writes the output that waits for a connection, until nothing is left or the socket takes no more.
     pub(super) fn write_to(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<Flow> {
-        let shared = match self.write_unread(key, socket)? {
+        let unread_written = match self.write_unread(key, socket)? {
             UnreadWritten::All(written) => {
-                // The usual case: there was nothing else for it, and so there is nothing else to look after.
+                // The usual case: nothing was queued, so no watermark is crossed and nothing else changes.
                 self.count_written(key, written);
                 return Ok(Flow::Drained);
             }
-            UnreadWritten::FrameRange(written) => written,
+            UnreadWritten::Partial(written) => written,
         };
         let (written, flow) = match self.slots[key].wire.queued_mut() {
             None => (0, Flow::Drained),
             Some(outbox) => outbox.write_to(socket, &self.broadcast_log, &mut self.gathered)?,
         };
-        self.count_written(key, shared + written);
+        self.count_written(key, unread_written + written);
         self.check_watermarks(key);
         Ok(self.after_write(key, flow))
     }
 
-    /// Writes a member's share from where it lies. Queues what the socket does not take at once, and all of it when
-    /// something else goes before it.
+    /// Writes a member's unread frames directly from the log. Queues the bytes that the socket does not take. If frames
+    /// are queued already, queues all unread frames behind them and writes nothing.
     fn write_unread(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
         if self.is_corked() {
-            return Ok(UnreadWritten::FrameRange(0));
+            return Ok(UnreadWritten::Partial(0));
         }
         let Core { slots, broadcast_log, gathered, .. } = self;
         let slot = &mut slots[key];
-        let Some(lobby) = slot.lobby().filter(|_| !slot.is_lagging) else { return Ok(UnreadWritten::FrameRange(0)) };
+        let Some(lobby) = slot.lobby().filter(|_| !slot.is_lagging) else { return Ok(UnreadWritten::Partial(0)) };
         if slot.wire.outbox().is_some() {
             self.queue_unread(key);
-            return Ok(UnreadWritten::FrameRange(0));
+            return Ok(UnreadWritten::Partial(0));
         }
         let bytes = match broadcast_log.contiguous_unread(lobby, slot.cursor, key) {
-            // The usual case: the lobby's buffer as it stands.
+            // The usual case: the end of the lobby's buffer, in one piece.
             Some(bytes) => bytes,
-            // Cut into pieces, because it said something itself; what has been said in a turn is not much.
+            // The pieces around frames that exclude this connection, mostly its own. The copy is small: see
+            // half_bound().
             None => {
                 gathered.clear();
                 broadcast_log
@@ -299,10 +315,10 @@ impl Core {
             let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
             outbox.advance(written, &self.broadcast_log);
         }
-        Ok(UnreadWritten::FrameRange(written))
+        Ok(UnreadWritten::Partial(written))
     }
 
-    /// The socket took `bytes` bytes.
+    /// Counts bytes that a connection's socket took, and notes that the connection has been written to.
     fn count_written(&mut self, key: usize, bytes: usize) {
         let id = self.slots[key].id;
         self.counters.bytes_out += bytes as u64;
@@ -312,26 +328,26 @@ impl Core {
         }
     }
 
-    /// What becomes of a connection whose queue has been written as far as that goes.
+    /// Updates a connection after its queue was written as far as the socket allowed.
     fn after_write(&mut self, key: usize, flow: Flow) -> Flow {
         let slot = &mut self.slots[key];
         match flow {
             Flow::Blocked => {
                 slot.blocked = true;
                 self.update_lagging(key);
-                // Only what the kernel did not take is copied.
+                // Late, so that only the bytes that the kernel did not take are copied.
                 self.materialize(key);
             }
             Flow::Drained | Flow::Finished | Flow::Closed => {
-                let is_last = slot.wire.ignores_input() && !slot.shut_down;
+                let ends_stream = slot.wire.ignores_input() && !slot.shut_down;
                 if !slot.wire.outbox().is_some_and(Outbox::is_corked) {
                     slot.wire.give_back(&mut self.outboxes);
                     self.clear_lagging(key);
                 }
-                if is_last && self.slots[key].wire.is_close_complete() {
+                if ends_stream && self.slots[key].wire.is_close_complete() {
                     self.mark_closed(key);
                     return Flow::Closed;
-                } else if is_last {
+                } else if ends_stream {
                     self.slots[key].shut_down = true;
                     self.set_step(key, self.config.linger_timeout);
                     return Flow::Finished;
@@ -341,7 +357,7 @@ impl Core {
         flow
     }
 
-    /// Copies what a connection's queue refers to in the buffers of this turn.
+    /// Copies the queued frames of a connection that lie in the buffers of this turn.
     fn materialize(&mut self, key: usize) {
         if let Some(outbox) = self.slots[key].wire.queued_mut() {
             outbox.materialize(&self.broadcast_log);
@@ -350,7 +366,8 @@ impl Core {
 
     // ---- queueing ----
 
-    /// Queues a frame for a member. A member that has not read what was queued before is ended instead.
+    /// Queues a frame for a member, and returns true. If `max_outbound_bytes` leaves no room for the frame, closes the
+    /// connection as a slow consumer instead, and returns false.
     pub(super) fn send(&mut self, key: usize, frame: Outgoing<'_>, priority: Priority) -> bool {
         let queued = self.queued_size(key).cost + frame.len() <= self.config.max_outbound_bytes.0;
         if queued {
@@ -361,32 +378,35 @@ impl Core {
         queued
     }
 
-    /// Queues a frame whether there is room for it or not.
+    /// Queues a frame even if it exceeds `max_outbound_bytes`.
     pub(super) fn queue_unbounded(&mut self, key: usize, frame: Outgoing<'_>, priority: Priority) {
         let priority = self.effective_priority(priority);
         if priority != Priority::Urgent {
             self.catch_up(key);
         }
-        // Who is not written to in this turn needs the frame for itself; and while something is corked, the buffers last for
-        // longer than what is not corked needs.
-        let lasts = priority == Priority::Deferred || !self.is_corked();
-        let range = if lasts && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
-        self.add(key, range.ok_or_else(|| frame.to_frame()), priority);
+        // A blocked connection is not written to in this turn, so its frame would have to be copied out of the buffer.
+        // While output is corked, the buffers live until the tick, so a frame that is sent at once would waste their
+        // memory.
+        let may_use_buffer = priority == Priority::Deferred || !self.is_corked();
+        let range =
+            if may_use_buffer && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
+        self.push_frame(key, range.ok_or_else(|| frame.to_frame()), priority);
     }
 
-    /// Nothing waits when nothing is held.
+    /// The priority to queue a frame with: `Normal` for every frame while output is not corked.
     fn effective_priority(&self, priority: Priority) -> Priority {
         if self.is_corked() { priority } else { Priority::Normal }
     }
 
-    /// Queues a frame that was said to many, of whom this one takes no share.
+    /// Queues a broadcast frame for one connection that does not read it from the log. `range` is where the frame lies
+    /// in the log, if it is there. Returns false if the queue has no room for the frame.
     fn queue_range(&mut self, key: usize, range: Option<&FrameRange>, frame: Outgoing<'_>) -> bool {
         self.catch_up(key);
         if !self.has_room(key, frame.len()) {
             return false;
         }
         let range = range.filter(|_| !self.slots[key].blocked).cloned();
-        self.add(key, range.ok_or_else(|| frame.to_frame()), self.effective_priority(Priority::Deferred));
+        self.push_frame(key, range.ok_or_else(|| frame.to_frame()), self.effective_priority(Priority::Deferred));
         true
     }
 
@@ -394,7 +414,7 @@ impl Core {
         self.slots[key].wire.queued_cost() + bytes <= self.config.max_outbound_bytes.0
     }
 
-    fn add(&mut self, key: usize, frame: Result<FrameRange, Frame>, priority: Priority) {
+    fn push_frame(&mut self, key: usize, frame: Result<FrameRange, Frame>, priority: Priority) {
         let corked = priority == Priority::Deferred;
         let slot = &mut self.slots[key];
         let outbox = slot.wire.outbox_mut(&mut self.outboxes);
@@ -407,11 +427,11 @@ impl Core {
             (Err(frame), Priority::Deferred | Priority::Normal) => outbox.push(frame.into_bytes(), corked),
         }
         self.counters.frames_out += 1;
-        self.added(key, corked);
+        self.after_push(key, corked);
     }
 
-    /// Something was queued for a connection.
-    fn added(&mut self, key: usize, corked: bool) {
+    /// Schedules a connection for writing after a frame was queued for it, and updates its watermark and its lagging.
+    fn after_push(&mut self, key: usize, corked: bool) {
         if !corked {
             self.mark_dirty(key);
         }
@@ -419,9 +439,9 @@ impl Core {
         self.update_lagging(key);
     }
 
-    /// Queues a frame in place of the one that was queued under the same key before, if that is still there.
+    /// Drops the unsent frame under the key `latest`, if there is one, and queues the new frame at the end.
     ///
-    /// When there is no room even so, the frame is dropped: the next one will replace it anyway.
+    /// If there is still no room, drops the new frame too and returns false: the next one would replace it anyway.
     pub(super) fn queue_latest(&mut self, key: usize, latest: u64, frame: Frame) -> bool {
         self.catch_up(key);
         let outbox = self.slots[key].wire.outbox_mut(&mut self.outboxes);
@@ -440,11 +460,11 @@ impl Core {
         } else {
             self.counters.frames_dropped += 1;
         }
-        self.added(key, corked);
+        self.after_push(key, corked);
         has_room
     }
 
-    /// Tells the application when the high mark is crossed upwards, and when the low mark is reached again.
+    /// Reports to the application when a queue rises above the high mark, and when it falls to the low mark again.
     #[inline]
     fn check_watermarks(&mut self, key: usize) {
         let slot = &self.slots[key];
@@ -470,18 +490,18 @@ impl Core {
         }
     }
 
-    // ---- to many ----
+    // ---- several receivers ----
 
-    /// Sends a frame to the members of a lobby but one connection.
+    /// Sends a frame to the members of a lobby, except to the connection `except`.
     pub(super) fn send_to_lobby(&mut self, lobby: LobbyKey, frame: Outgoing<'_>, except: Option<ConnId>) -> Sent {
-        // It may be in another lobby, or have gone.
+        // The connection may be closed, or belong to another lobby.
         let except = except.filter(|&conn| self.slot(conn).and_then(|slot| slot.lobby()) == Some(lobby));
-        let is_within = self.broadcast_log.cost_with(lobby, frame) <= self.half_bound();
-        // Once everybody has been written to, there is room again.
-        self.wants_flush |= !is_within;
-        let except_key = except.map_or(Excluded::Nobody, |conn| Excluded::Conn(conn.index()));
-        let said = is_within.then(|| self.broadcast_log.append(lobby, frame, except_key)).flatten();
-        let Some(range) = said else {
+        let is_within_bound = self.broadcast_log.cost_with(lobby, frame) <= self.half_bound();
+        // Writing to all members makes room again.
+        self.wants_flush |= !is_within_bound;
+        let except_key = except.map_or(Excluded::None, |conn| Excluded::Conn(conn.index()));
+        let range = is_within_bound.then(|| self.broadcast_log.append(lobby, frame, except_key)).flatten();
+        let Some(range) = range else {
             return self.send_to_members(lobby, frame, |directory, seat| Some(directory.seat(seat).conn) != except);
         };
         if self.broadcast_log.mark_for_flush(lobby) {
@@ -497,7 +517,7 @@ impl Core {
         sent
     }
 
-    /// Queues a frame that was said to a whole lobby for those of its members who take no share of it.
+    /// Queues a broadcast frame for the lagging members of a lobby, and corrects the totals in `sent`.
     fn send_to_lagging(
         &mut self,
         lobby: LobbyKey,
@@ -512,7 +532,7 @@ impl Core {
         receivers.extend_from_slice(self.broadcast_log.lagging(lobby));
         for key in receivers.iter().map(|&key| key as usize) {
             if Some(self.slots[key].id) != except {
-                // Counted when it is queued.
+                // queue_range() counts the frame again if it queues it.
                 self.counters.frames_out -= 1;
                 if !self.queue_range(key, Some(range), frame) {
                     slow.push(key);
@@ -522,23 +542,23 @@ impl Core {
         self.receivers = receivers;
         sent.queued -= slow.len();
         sent.dropped += slow.len();
-        // In the order in which they joined, whoever fell behind first.
+        // Close in join order, which does not depend on when a member began to lag.
         slow.sort_unstable_by_key(|&key| self.slots[key].seat().map(|seat| self.directory.seat(seat).id));
         slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
     }
 
-    /// Queues a frame for each of the members of a lobby for whom `includes` holds. Returns how many got it, and how many
-    /// could not take it and were ended.
+    /// Queues a frame for each member of a lobby for which `includes` returns true. A member without room for the frame
+    /// counts as dropped, and its connection is closed as a slow consumer.
     pub(super) fn send_to_members(
         &mut self,
         lobby: LobbyKey,
         frame: Outgoing<'_>,
         mut includes: impl FnMut(&Directory, SeatKey) -> bool,
     ) -> Sent {
-        // Encoded once: in the lobby's buffer, or if it is too large for that, on its own.
-        let range = self.broadcast_log.append(lobby, frame, Excluded::Everybody);
-        let whole = if range.is_some() { None } else { Some(frame.to_frame()) };
-        let frame = whole.as_ref().map_or(frame, Outgoing::Frame);
+        // Encoded once: in the lobby's buffer, or in memory of its own if it is too large for the buffer.
+        let range = self.broadcast_log.append(lobby, frame, Excluded::All);
+        let encoded = if range.is_some() { None } else { Some(frame.to_frame()) };
+        let frame = encoded.as_ref().map_or(frame, Outgoing::Frame);
         let mut slow = Vec::new();
         let sent = self.for_members(lobby, |core, seat, key| {
             if !includes(&core.directory, seat) {
@@ -550,12 +570,13 @@ impl Core {
             }
             Some(queued)
         });
-        // Afterwards, so that everybody who was in the lobby at the call gets the frame.
+        // Closed afterwards, so that every member at the time of the call is sent the frame.
         slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
         sent
     }
 
-    /// The same with a frame that takes the place of the one queued before under the key `latest`. Nobody is ended.
+    /// Queues a frame for each member of a lobby for which `includes` returns true, in place of the unsent frame under
+    /// the key `latest`. Closes no connection.
     pub(super) fn send_latest_to_members(
         &mut self,
         lobby: LobbyKey,
@@ -568,7 +589,8 @@ impl Core {
         })
     }
 
-    /// Calls `queue` for each member, in join order, which says whether it queued the frame; `None` if it was not meant.
+    /// Calls `queue` for each member in join order and counts the results: whether the frame was queued, or `None` for
+    /// a member that is excluded.
     fn for_members(
         &mut self,
         lobby: LobbyKey,
@@ -589,49 +611,49 @@ impl Core {
 }
 
 impl Core {
-    /// Asserts what makes it safe to say something to a lobby without looking at its members.
+    /// Asserts the invariants that allow a broadcast without a check of each member's bound.
     pub(super) fn check_cursor(&self, key: usize) {
         let slot = &self.slots[key];
-        let Some(lobby) = slot.lobby() else { return assert!(!slot.is_lagging, "only members are behind") };
-        let behind = self.broadcast_log.lagging(lobby).iter().filter(|&&other| other as usize == key).count();
-        assert_eq!(behind, usize::from(slot.is_lagging), "who is behind is known to be");
+        let Some(lobby) = slot.lobby() else { return assert!(!slot.is_lagging, "only members lag") };
+        let entries = self.broadcast_log.lagging(lobby).iter().filter(|&&other| other as usize == key).count();
+        assert_eq!(entries, usize::from(slot.is_lagging), "the log lists exactly the lagging members, once each");
         if slot.is_lagging {
             return;
         }
-        assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "who is not behind has room");
-        let share: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|range| range.cost()).sum();
-        assert!(share <= self.half_bound(), "what a lobby has said is within every member's bound");
-        assert!(slot.wire.outbox().is_some() || !slot.above_high_mark, "who is told to go slow has something queued");
-        let is_named = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));
+        assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "a member that does not lag has room");
+        let unread: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|range| range.cost()).sum();
+        assert!(unread <= self.half_bound(), "unread frames are within half of every member's bound");
+        assert!(slot.wire.outbox().is_some() || !slot.above_high_mark, "a member above the high mark has a queue");
+        let is_scheduled = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));
         assert!(
-            share == 0 || is_named || self.broadcast_log.is_marked_for_flush(lobby),
-            "a share is written in its turn"
+            unread == 0 || is_scheduled || self.broadcast_log.is_marked_for_flush(lobby),
+            "a member with unread frames is written to in this turn"
         );
     }
 }
 
-/// How a frame for one connection stands to what waits for the tick, if something does.
+/// Order of a frame relative to the corked output of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// It waits too.
+    /// The frame is corked too.
     Deferred,
-    /// All of it goes out now, and this at its end.
+    /// The corked output is released, and the frame follows it.
     Normal,
-    /// It overtakes.
+    /// The frame goes out ahead of the corked output, which stays corked.
     Urgent,
 }
 
-/// What became of a member's share.
+/// Result of writing a member's unread frames directly from the log.
 enum UnreadWritten {
-    /// The socket took all of it, so many bytes; nothing is queued.
+    /// All unread frames were written, this many bytes. Nothing is queued.
     All(usize),
-    /// So many bytes of it were written. What is left is queued, with whatever was before it.
-    FrameRange(usize),
+    /// This many bytes were written. The connection's queue is to be written next.
+    Partial(usize),
 }
 
-/// What waits to be written to a connection.
+/// Size of the output that waits for a connection.
 pub(super) struct QueuedSize {
     pub(super) bytes: usize,
-    /// What it counts against `max_outbound_bytes`.
+    /// Bytes plus overhead per frame, as counted against `max_outbound_bytes`.
     pub(super) cost: usize,
 }

@@ -1,8 +1,13 @@
-//! When ticks are due by the game's clock, which of them run, and how late.
+//! The game clock: which ticks are due, which of them run, and how late.
 //!
-//! The game's clock runs with the engine's time, or so many times slower, or stands still. Tick `n` is due when it shows
-//! `n * 1_000_000 / tick_hz` microseconds: multiplied, never added up, so that nothing drifts. Knows no connections and
-//! no application.
+//! The game clock runs with the engine's time, or slower by a whole factor, or is paused. Tick `n` is due when the
+//! clock shows `n * 1_000_000 / tick_hz` microseconds. Due times are multiplied and never added up, so that they do not
+//! drift. Knows no connections and no application.
+//!
+//! ```text
+//! waiting --begin()--> under way: queued messages are handed over --take_under_way()--> waiting
+//! running <--Pause, Resume--> paused: a tick runs only for a Step
+//! ```
 
 use std::fmt;
 use std::time::Duration;
@@ -12,12 +17,12 @@ use super::operator::OperatorRefusal;
 use crate::config::Config;
 use crate::time::Time;
 
-/// Ticks that one [`ClockCommand::Step`] may ask for: all of them run in one turn.
+/// Largest number of ticks that [`ClockCommand::Step`] may request before they run: all of them run in one turn.
 pub(crate) const MAX_STEPS: u32 = 100;
-/// The slowest that the clock may run.
+/// Largest factor by which the clock may be slowed.
 pub(crate) const MAX_SLOWDOWN: u32 = 1000;
 
-/// One beat of the game: see [`App::on_tick`](crate::App::on_tick).
+/// One tick of the game: see [`App::on_tick`](crate::App::on_tick).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
     number: u64,
@@ -27,77 +32,77 @@ pub struct Tick {
 }
 
 impl Tick {
-    /// Its number: the first tick is 1, a period after the start. Skipped ticks have numbers too.
+    /// The tick's number. The first tick is 1, one period after the start. Skipped ticks have numbers too.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// How long after it was due it runs.
+    /// How long after its due time the tick runs.
     pub fn late(&self) -> Duration {
         self.late
     }
 
-    /// How many ticks right before it were skipped, because more than `max_catch_up_ticks` were late.
+    /// Number of ticks directly before this one that were skipped, because more than `max_catch_up_ticks` were late.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    /// Whether the tick after it is due already, and will follow at once.
+    /// Whether the next tick is due already and follows at once.
     pub fn is_catching_up(&self) -> bool {
         self.is_catching_up
     }
 }
 
-/// What may be done to the game's clock while the server goes on. Plain data: for operators and `net::Handle`.
+/// A command to the game clock. It changes nothing else in the server. Plain data, for operators and `net::Handle`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockCommand {
-    /// No tick runs, and what members say waits, until the clock goes on.
+    /// Stops the clock. Until it resumes, no tick runs and the members' messages wait.
     Pause,
-    /// The clock goes on from where it stands.
+    /// Resumes the clock at the time it shows.
     Resume,
-    /// While the clock is paused: so many ticks, from 1 to 100, run in the next turn.
+    /// Runs this many ticks, from 1 to 100, in the next turn. The clock must be paused.
     Step(u32),
-    /// The clock runs so many times slower than time, from 1 to 1000; with 1 as it should.
+    /// Slows the clock by this factor, from 1 to 1000. At 1 it runs at normal speed.
     Slow(u32),
 }
 
-/// How the game's clock stands.
+/// State of the game clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClockView {
-    /// The number of the last tick that is over or under way.
+    /// Number of the last tick that is over or under way.
     pub tick: u64,
-    /// Whether it is paused.
+    /// Whether the clock is paused.
     pub paused: bool,
-    /// How many times slower than time it runs, when it runs.
+    /// Factor by which the clock is slowed while it runs.
     pub slowdown: u32,
 }
 
-/// Ticks since the start, and the game's clock now.
+/// Tick counts since the start, and the current state of the game clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TickStats {
-    /// Ticks a second, when the clock is not slowed.
+    /// Ticks per second at normal speed.
     pub hz: u32,
-    /// How the clock stands.
+    /// State of the game clock.
     pub clock: ClockView,
     /// Ticks that have run.
     pub ran: u64,
-    /// Of these, those after which the next was due already.
+    /// Ticks that ran when the next one was already due.
     pub caught_up: u64,
-    /// Ticks that were left out.
+    /// Ticks that were skipped.
     pub skipped: u64,
-    /// Messages that were refused because their connection's inbox was full.
+    /// Messages that were refused because the inbox of their connection was full.
     pub refused: u64,
-    /// Bytes that wait for the next tick, each message counted with 64 more.
+    /// Bytes of the messages that wait for the next tick, plus 64 per message.
     pub inbox_bytes: usize,
-    /// How late ticks ran, in microseconds: of all that ran by the clock, half were no later. At most 7 % too high.
+    /// Median lateness of the ticks that ran by the clock, in microseconds. At most 7 % too high.
     pub late_p50: u64,
-    /// 99 of 100 were no later.
+    /// 99th percentile of the lateness, in microseconds. At most 7 % too high.
     pub late_p99: u64,
-    /// The latest, exactly.
+    /// Largest lateness, in microseconds. Exact.
     pub late_max: u64,
 }
 
-/// What the log's line of statistics says of it.
+/// The form used in the log's line of statistics.
 impl fmt::Display for TickStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ClockView { tick, paused, slowdown } = self.clock;
@@ -117,16 +122,16 @@ impl fmt::Display for TickStats {
 pub(super) struct Ticks {
     hz: u32,
     max_catch_up: u64,
-    /// The number of the last tick that ran or was skipped.
+    /// Number of the last tick that ran or was skipped.
     last: u64,
-    /// The clock showed `game` microseconds at `since`, and has run as it does since then.
+    /// The time of the last change of the clock's state. The clock showed `game` microseconds then.
     since: Time,
     game: u64,
     slowdown: u32,
     is_paused: bool,
-    /// Ticks that are to run although the clock is paused.
+    /// Number of ticks that a step command has still to run.
     steps: u32,
-    /// Begun, and not told to the application: its messages come first.
+    /// The tick that has begun, until the application receives it. The queued messages are handed over first.
     under_way: Option<Tick>,
     ran: u64,
     caught_up: u64,
@@ -155,15 +160,15 @@ impl Ticks {
         })
     }
 
-    /// How it stands between two ticks, as numbers.
+    /// The state between two ticks, as numbers for a checkpoint.
     pub(super) fn numbers(&mut self) -> Vec<u64> {
-        debug_assert!(self.under_way.is_none(), "nobody is there whose messages a tick could wait for");
+        debug_assert!(self.under_way.is_none(), "without connections there are no messages for which a tick waits");
         let clock = [self.last, self.since.as_micros(), self.game, self.slowdown.into(), self.is_paused.into()];
         let counts = [self.steps.into(), self.ran, self.caught_up, self.skipped, self.refused];
         clock.into_iter().chain(counts).chain(self.lateness.all_mut().map(|number| *number)).collect()
     }
 
-    /// Goes on from there.
+    /// Restores the state from the [`numbers`](Self::numbers) of a checkpoint.
     pub(super) fn set_numbers(&mut self, numbers: &[u64]) {
         let mut numbers = numbers.iter().copied();
         let mut next = || numbers.next().unwrap_or_default();
@@ -198,19 +203,19 @@ impl Ticks {
         }
     }
 
-    // ---- when ----
+    // ---- due times ----
 
-    /// How long it takes from tick to tick.
+    /// Time between two ticks.
     pub(super) fn period(&self) -> Duration {
         Duration::from_secs(1) / self.hz * self.slowdown
     }
 
-    /// What the clock shows when tick `number` is due.
+    /// The clock's time, in microseconds, at which tick `number` is due.
     fn due(&self, number: u64) -> u64 {
         number.saturating_mul(1_000_000) / u64::from(self.hz)
     }
 
-    /// When tick `number` is due, if the clock goes on as it does. In the past, when it was due before the clock was set.
+    /// The engine's time at which tick `number` is due, if the clock is not changed. May be before `since`.
     fn due_at(&self, number: u64) -> Time {
         let (due, slowdown) = (self.due(number), u64::from(self.slowdown));
         Time::from_micros(match due.checked_sub(self.game) {
@@ -219,20 +224,21 @@ impl Ticks {
         })
     }
 
-    /// What the clock shows.
+    /// The clock's time at `now`, in microseconds.
     fn game_at(&self, now: Time) -> u64 {
         let run = if self.is_paused { 0 } else { (now - self.since).as_micros() as u64 / u64::from(self.slowdown) };
         self.game.saturating_add(run)
     }
 
-    /// The last tick that is due.
+    /// Number of the last tick that is due at `now`.
     fn last_due(&self, now: Time) -> u64 {
         let shown = u128::from(self.game_at(now)) + 1;
-        // The largest n for which n * 1_000_000 / hz, rounded down, is no more than what the clock shows.
+        // The largest n for which n * 1_000_000 / hz, rounded down, is not above the clock's time.
         ((shown * u128::from(self.hz)).div_ceil(1_000_000) - 1) as u64
     }
 
-    /// When something is to be done next.
+    /// Time at which the next tick begins or the tick under way continues. `None` while the clock is paused and not
+    /// stepped.
     pub(super) fn next(&self, now: Time) -> Option<Time> {
         if self.under_way.is_some() || self.steps > 0 {
             return Some(now);
@@ -240,14 +246,15 @@ impl Ticks {
         (!self.is_paused).then(|| self.due_at(self.last + 1))
     }
 
-    /// How long until what waits for the next tick may be handed over; `None` while the clock is paused.
+    /// Time until messages that wait for the next tick are handed over. `None` while the clock is paused and not
+    /// stepped.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
         self.next(now).map(|next| next - now)
     }
 
-    // ---- what runs ----
+    // ---- running ticks ----
 
-    /// Begins the next tick, if one is to run now.
+    /// Begins the next tick, if one is to run at `now`. Returns whether one has begun.
     pub(super) fn begin(&mut self, now: Time) -> bool {
         let tick = if self.steps > 0 { Some(self.step(now)) } else { self.next_due(now) };
         if let Some(tick) = tick {
@@ -260,7 +267,7 @@ impl Ticks {
         tick.is_some()
     }
 
-    /// The tick that was begun, once.
+    /// Takes the tick that has begun, for the application.
     pub(super) fn take_under_way(&mut self) -> Option<Tick> {
         self.under_way.take()
     }
@@ -274,7 +281,7 @@ impl Ticks {
         if due == 0 {
             return None;
         }
-        // The last of them is the present; those before it are late.
+        // The last due tick is the current one. The ticks before it are late, and the oldest of them may be skipped.
         let skipped = (due - 1).saturating_sub(self.max_catch_up);
         let number = self.last + skipped + 1;
         let late = now - self.due_at(number);
@@ -282,7 +289,7 @@ impl Ticks {
         Some(Tick { number, late, skipped, is_catching_up: number < last_due })
     }
 
-    /// The clock moves on to the next tick, unless it is past it.
+    /// Takes one step: moves the clock to the due time of the next tick, unless the clock is past it.
     fn step(&mut self, now: Time) -> Tick {
         self.steps -= 1;
         self.set(now);
@@ -293,7 +300,7 @@ impl Ticks {
 
     // ---- the clock ----
 
-    /// Notes what the clock shows, so that it can go on in another way from now.
+    /// Stores the clock's time at `now`, so that its state can be changed from `now` on.
     fn set(&mut self, now: Time) {
         (self.game, self.since) = (self.game_at(now), now);
     }
@@ -334,12 +341,12 @@ mod tests {
         Ticks::new(&config).expect("ticks are on")
     }
 
-    /// The numbers and lateness of what runs at `now`.
+    /// Runs the ticks that are due at `now`. Returns their numbers and their lateness in microseconds.
     fn run(ticks: &mut Ticks, now: u64) -> Vec<(u64, u64)> {
         let now = Time::from_micros(now);
         let mut ran = Vec::new();
         while ticks.begin(now) {
-            let tick = ticks.take_under_way().expect("it was begun");
+            let tick = ticks.take_under_way().expect("the tick has begun");
             ran.push((tick.number(), tick.late().as_micros() as u64));
         }
         ticks.check();
@@ -374,18 +381,18 @@ mod tests {
     }
 
     #[test]
-    fn a_paused_clock_is_stepped_and_goes_on_where_it_stands() {
+    fn a_paused_clock_can_be_stepped_and_resumes_at_its_time() {
         let mut ticks = ticks(10, 5);
         let at = Time::from_micros;
         assert_eq!(ticks.command(at(10_000), ClockCommand::Step(1)), Err(OperatorRefusal::ClockRuns));
         assert_eq!(ticks.command(at(150_000), ClockCommand::Pause), Ok(()));
-        assert_eq!(run(&mut ticks, 900_000), [], "what was due before waits too");
+        assert_eq!(run(&mut ticks, 900_000), [], "a tick that was due before the pause waits too");
         assert_eq!(ticks.command(at(900_000), ClockCommand::Step(0)), Err(OperatorRefusal::OutOfRange));
         assert_eq!(ticks.command(at(900_000), ClockCommand::Step(3)), Ok(()));
         assert_eq!(ticks.command(at(900_000), ClockCommand::Step(MAX_STEPS - 2)), Err(OperatorRefusal::OutOfRange));
         assert_eq!(run(&mut ticks, 900_000), [(1, 0), (2, 0), (3, 0)]);
         assert_eq!(ticks.command(at(1_000_000), ClockCommand::Resume), Ok(()));
-        assert_eq!(ticks.next(at(1_000_000)), Some(at(1_100_000)), "tick 3 has just been");
+        assert_eq!(ticks.next(at(1_000_000)), Some(at(1_100_000)), "tick 3 has just run");
         assert_eq!(run(&mut ticks, 1_100_000), [(4, 0)]);
         assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(4)), Ok(()));
         assert_eq!(ticks.next(at(1_150_000)), Some(at(1_350_000)), "half a period is left, four times as long");
@@ -394,9 +401,9 @@ mod tests {
         assert_eq!(run(&mut ticks, 1_350_000), [(5, 0)]);
     }
 
-    /// However the clock is treated, a tick that is announced runs then and not a microsecond before.
+    /// After any commands, a tick runs exactly at the time that `next()` returns, and not a microsecond earlier.
     #[test]
-    fn what_is_announced_is_what_runs() {
+    fn next_is_the_exact_time_of_the_next_tick() {
         for seed in 0..2000 {
             let mut random = Random::new(seed);
             let mut ticks = ticks(1 + random.below(1000) as u32, random.below(4) as u32);

@@ -1,8 +1,8 @@
-//! Connections that may have received bytes which the driver has not read yet, and their timers that are due.
+//! Connections with unread input, and their due timers, which wait for that input to be read.
 //!
-//! A timer ends a connection because nothing was heard from it. After a pause of the whole process (a debugger, a
-//! suspended machine), or when a turn's budget ends early, the answer may already lie in the kernel. So the timer of a
-//! connection with unread input waits until that input has been read, for a bounded number of turns.
+//! A timer closes a connection from which no bytes arrived in time. But after a pause of the whole process (a debugger,
+//! a suspended machine), or when a turn's read budget ends early, the bytes may already be in the kernel. So the timer
+//! of a connection that may have unread input waits until that input has been read, for a bounded number of turns.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::time::Time;
 pub(super) struct Unread {
     /// Sorted.
     conns: Vec<ConnId>,
-    /// Connections whose timer is due and waits, with the number of turns for which it has.
+    /// Connections whose due timer waits, with the number of turns that it has waited.
     waiting: BTreeMap<ConnId, u32>,
-    /// The time of the turn in which the last timer was made to wait.
+    /// Time of the last turn in which a timer was made to wait.
     since: Time,
 }
 
@@ -39,17 +39,17 @@ impl Unread {
         self.waiting.contains_key(&conn)
     }
 
-    /// When the timers that wait are to be looked at again: in the next turn.
+    /// Time at which the waiting timers are to be checked again: in the next turn. `None` if no timer waits.
     pub(super) fn next(&self) -> Option<Time> {
         (!self.waiting.is_empty()).then(|| Time::from_micros(self.since.as_micros().saturating_add(1)))
     }
 
-    /// The timers that have waited since an earlier turn, with the number of turns.
+    /// Takes the timers that have waited since an earlier turn, with the number of turns.
     pub(super) fn take_waiting(&mut self, now: Time) -> BTreeMap<ConnId, u32> {
         if now > self.since { std::mem::take(&mut self.waiting) } else { BTreeMap::new() }
     }
 
-    /// Lets a timer that is due wait for one more turn.
+    /// Makes a due timer wait until the next turn. `turns` counts the turns that it has waited, including this one.
     pub(super) fn wait(&mut self, now: Time, conn: ConnId, turns: u32) {
         self.since = now;
         self.waiting.insert(conn, turns);

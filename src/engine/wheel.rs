@@ -1,20 +1,22 @@
-//! A hashed timer wheel (Varghese and Lauck, 1987, scheme 6): one timer for each key, O(1) to arm and to expire.
+//! A hashed timer wheel (Varghese and Lauck, 1987, scheme 6): one timer per key, O(1) to arm and to expire.
 //!
-//! Time is cut into granules; the wheel has a slot for each granule of one revolution, and later timers wait in their
-//! slot for more than one. A slot is a doubly linked list threaded through one array that is indexed by key, so a timer
-//! costs no allocation and every key has at most one timer by construction.
+//! Time is divided into granules. The wheel has a slot for each granule of one revolution. A timer that is more than a
+//! revolution away stays in its slot for several revolutions. A slot is a doubly linked list, threaded through one
+//! array that is indexed by key. So a timer needs no allocation, and a key has at most one timer by construction.
+//!
+//! Knows keys and times, and nothing of connections.
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Slots of one revolution: 20.48 s at the default granule, so that the usual deadlines come up once.
+/// Slots of one revolution: 20.48 s at the default granule, so that the usual deadlines are within one revolution.
 const SLOTS: usize = 2048;
 const NONE: u32 = u32::MAX;
 
 /// Timers by key: a key has one timer or none.
 ///
-/// A timer never fires early, and at most one granule late. Timers that fire together do so in the order of their
+/// A timer never fires early, and at most one granule late. Timers that expire in one call fire in the order of their
 /// deadlines' granules, and within one granule in the order in which they were armed.
 ///
 /// ```
@@ -64,7 +66,7 @@ impl TimerWheel {
     ///
     /// # Panics
     ///
-    /// When `granule` is less than a microsecond.
+    /// If `granule` is shorter than a microsecond.
     pub fn new(granule: Duration) -> TimerWheel {
         let granule = granule.as_micros() as u64;
         assert!(granule > 0, "a granule is at least a microsecond");
@@ -78,14 +80,15 @@ impl TimerWheel {
         }
     }
 
-    /// Sets the timer of `key` to `deadline`, in place of the one it had. A deadline in the past fires next.
+    /// Sets the timer of `key` to `deadline`, in place of its previous deadline. A deadline in the past fires at the
+    /// next granule.
     ///
-    /// [`Time::NEVER`] is the same as [`disarm`](Self::disarm).
+    /// [`Time::NEVER`] disarms the timer, as [`disarm`](Self::disarm) does.
     pub fn arm(&mut self, key: usize, deadline: Time) {
         if key >= self.timers.len() {
             self.timers.resize(key + 1, UNARMED);
         }
-        // Rounded up: never early.
+        // Rounded up, so that the timer does not fire early.
         let granule = deadline.as_micros().div_ceil(self.granule).max(self.granule_now + 1);
         if self.timers[key].granule == granule {
             return;
@@ -106,7 +109,7 @@ impl TimerWheel {
         self.len += 1;
     }
 
-    /// Takes the timer of `key` away, if it has one.
+    /// Removes the timer of `key`, if it has one.
     pub fn disarm(&mut self, key: usize) {
         let Some(&Timer { granule, prev, next }) = self.timers.get(key) else { return };
         if granule == u64::MAX {
@@ -128,12 +131,12 @@ impl TimerWheel {
         self.len -= 1;
     }
 
-    /// Moves the wheel on to `now` and appends the keys whose timers have fired to `due`, in order. They have no timer
-    /// any more.
+    /// Advances the wheel to `now`, removes the timers that fire, and appends their keys to `due` in the order of
+    /// firing.
     pub fn expire(&mut self, now: Time, due: &mut Vec<usize>) {
         let granule_now = now.as_micros() / self.granule;
         while self.granule_now < granule_now {
-            // Over empty slots in one step; after a long sleep at most one revolution is looked at.
+            // Skips empty slots in one step, and visits at most one revolution after a long sleep.
             match self.next_occupied() {
                 Some(granule) if granule <= granule_now => self.expire_slot(granule, due),
                 _ => self.granule_now = granule_now,
@@ -147,7 +150,7 @@ impl TimerWheel {
         while next != NONE {
             let key = next as usize;
             next = self.timers[key].next;
-            // The others wait for a later revolution.
+            // Other timers in the slot fire in a later revolution.
             if self.timers[key].granule <= granule {
                 self.disarm(key);
                 due.push(key);
@@ -155,9 +158,9 @@ impl TimerWheel {
         }
     }
 
-    /// When to call [`expire`](Self::expire) next; `None` when no timer is armed.
+    /// Time at which to call [`expire`](Self::expire) next; `None` if no timer is armed.
     ///
-    /// May name a time at which nothing fires, once per revolution, for a timer more than a revolution away.
+    /// A timer that is more than a revolution away also yields a time once per revolution, at which it does not fire.
     pub fn next(&self) -> Option<Time> {
         self.next_occupied().map(|granule| Time::from_micros(granule.saturating_mul(self.granule)))
     }
@@ -169,7 +172,7 @@ impl TimerWheel {
         }
         let first = self.granule_now + 1;
         let (word, bit) = (slot_of(first) / 64, slot_of(first) % 64);
-        // The first word is looked at twice: from its bit on, and at the end for the bits before.
+        // The first word is examined twice: first from the bit on, and at the end for the bits before it.
         let mut bits = self.occupied[word] & (!0 << bit);
         for step in 0..=self.occupied.len() {
             if bits != 0 {
@@ -187,13 +190,13 @@ impl TimerWheel {
         self.granule_now
     }
 
-    /// Moves an empty wheel to a [`position`](Self::position), which must not lie after `now`.
+    /// Moves an empty wheel to a [`position`](Self::position), but not beyond `now`.
     pub(crate) fn set_position(&mut self, position: u64, now: Time) {
         debug_assert!(self.is_empty());
         self.granule_now = position.min(now.as_micros() / self.granule);
     }
 
-    /// How many timers are armed.
+    /// Number of armed timers.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -214,10 +217,10 @@ impl TimerWheel {
         self.timers.get(key).is_some_and(|timer| timer.granule <= granule)
     }
 
-    /// Asserts that lists, bits and counts agree.
+    /// Asserts that the lists, the occupancy bits and the counts agree.
     pub(crate) fn check(&self) {
         assert_eq!(self.timers.iter().filter(|timer| timer.granule != u64::MAX).count(), self.len);
-        // Timers in a slot without its bit are missed by this count.
+        // This count misses timers in a slot whose bit is not set, so the comparison below finds them.
         let mut seen = 0;
         for (word, &bits) in self.occupied.iter().enumerate() {
             let mut bits = bits;
@@ -226,17 +229,17 @@ impl TimerWheel {
                 bits &= bits - 1;
             }
         }
-        assert_eq!(seen, self.len, "every timer is in a slot that is known to be occupied");
+        assert_eq!(seen, self.len, "every timer is in a slot whose bit is set");
     }
 
-    /// Returns how many timers the slot holds.
+    /// Checks one slot. Returns the number of timers in it.
     fn check_slot(&self, index: usize) -> usize {
         let (mut prev, mut next, mut seen) = (NONE, self.slots[index].head, 0);
-        assert_ne!(next, NONE, "slot {index} is marked and empty");
+        assert_ne!(next, NONE, "slot {index} is empty, but its bit is set");
         while next != NONE {
             let timer = self.timers[next as usize];
             assert_eq!(slot_of(timer.granule), index, "a timer is in the slot of its granule");
-            assert!(timer.granule > self.granule_now, "a timer lies ahead");
+            assert!(timer.granule > self.granule_now, "a timer fires in a later granule");
             assert_eq!(timer.prev, prev);
             (prev, next) = (next, timer.next);
             seen += 1;
@@ -256,7 +259,7 @@ mod tests {
     use crate::random::Random;
     use std::collections::BTreeMap;
 
-    /// Holds the wheel against a sorted map, over times from microseconds to many revolutions.
+    /// Compares the wheel with a sorted map, over times from microseconds to many revolutions.
     #[test]
     fn fires_like_a_sorted_map() {
         for seed in 0..50 {

@@ -1,26 +1,29 @@
-//! What is said in one turn, encoded once, in one buffer for each lobby.
+//! The frames broadcast in one turn, encoded once, in one buffer per lobby.
 //!
-//! A frame for a whole lobby is appended to the lobby's buffer and to nobody's queue. Each member has a [`Cursor`]: how
-//! much of what its lobby said it has taken. When the member is written to, its share is what lies behind its cursor; for
-//! whoever said nothing itself that is the buffer as it stands, in one piece and without a copy. Only what the member
-//! itself said is cut out of it.
+//! Knows lobbies and connections only as keys. Writes to no socket and enforces no bound on a member's queue.
 //!
-//! The buffers last for one turn. What a socket did not take until then is copied by its [`Outbox`](super::outbox::Outbox).
+//! A broadcast is appended to the lobby's buffer, and to no member's queue. Each member has a [`Cursor`]: the number of
+//! its lobby's frames that it has read. When the member is written to, it reads the frames after its cursor. A frame
+//! can exclude one connection, usually its sender. If no unread frame excludes the member, the unread frames are the
+//! end of the buffer, in one piece and without a copy. Otherwise they are the pieces between the excluded frames.
 //!
-//! Members who are behind, because their sockets take nothing or much is queued for them, take no share: what is said is
-//! queued for them frame by frame, so that each frame can be held against their bounds.
+//! The buffers are cleared at the end of the turn. Before that, an [`Outbox`](super::outbox::Outbox) copies the frames
+//! that its socket has not taken.
+//!
+//! A lagging member, whose socket is blocked or whose queue is long, does not read the log. Broadcasts are queued for
+//! it frame by frame, so that each frame is checked against its bound.
 
 use std::ops::Range;
 
 use super::frame::Outgoing;
 use super::outbox::FRAME_OVERHEAD;
 
-/// What a buffer may keep of its memory from one turn to the next.
+/// Most bytes of memory that a buffer keeps from one turn to the next.
 const IDLE_CAPACITY: usize = 64 * 1024;
-/// The longest frame that is copied into a buffer: about as much as costs a system call's time to copy.
+/// The longest frame that is copied into a buffer. To copy this much takes about as long as a system call.
 const MAX_FRAME: usize = 16 * 1024;
 
-/// Frames that follow each other in a buffer of this turn.
+/// Consecutive frames in a buffer of this turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FrameRange {
     buffer: u32,
@@ -37,12 +40,12 @@ impl FrameRange {
         self.frames as usize
     }
 
-    /// What the frames count against a bound of queued bytes.
+    /// Bytes plus overhead per frame, as counted against `max_outbound_bytes`.
     pub(crate) fn cost(&self) -> usize {
         self.len() + self.frames() * FRAME_OVERHEAD
     }
 
-    /// Takes `next` in, if it lies just behind.
+    /// Extends the range by `next`, if `next` follows it directly. Returns whether it does.
     pub(super) fn extend(&mut self, next: &FrameRange) -> bool {
         let follows = self.buffer == next.buffer && self.range.end == next.range.start;
         if follows {
@@ -53,47 +56,47 @@ impl FrameRange {
     }
 }
 
-/// How many of a lobby's frames a member has taken, of all there ever were.
+/// Position of a member in its lobby's log: the number of frames read, of all frames ever appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor(u64);
 
-/// Who takes no share of a frame in a lobby's buffer.
+/// The connections that do not read a frame from a lobby's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Excluded {
-    Nobody,
-    /// The connection under this key: usually the one that said it.
+    None,
+    /// The connection under this key, usually the sender's.
     Conn(usize),
-    /// It is queued for each receiver by hand.
-    Everybody,
+    /// All connections: the frame is queued for each receiver individually.
+    All,
 }
 
-/// The same as a number, so that many can be looked through at once.
+/// Encodes the exclusion as a number, so that many can be compared at once.
 fn encode(except: Excluded) -> u32 {
     match except {
-        Excluded::Nobody => u32::MAX,
+        Excluded::None => u32::MAX,
         Excluded::Conn(key) => key as u32,
-        Excluded::Everybody => EVERYBODY,
+        Excluded::All => EXCLUDES_ALL,
     }
 }
 
-const EVERYBODY: u32 = u32::MAX - 1;
+const EXCLUDES_ALL: u32 = u32::MAX - 1;
 
-/// Whether a frame is not for the connection under `conn`.
+/// Whether a frame excludes the connection under `conn`.
 fn is_excluded(conn: u32, except: u32) -> bool {
-    except == conn || except == EVERYBODY
+    except == conn || except == EXCLUDES_ALL
 }
 
 /// The buffers of one turn.
 #[derive(Debug, Default)]
 pub(crate) struct BroadcastLog {
     buffers: Vec<Buffer>,
-    /// How many of them are in use in this turn.
+    /// Number of buffers in use in this turn, from the front.
     used: usize,
-    /// The one for frames with one receiver, if there is any yet.
+    /// The buffer for frames with a single receiver, if this turn has one.
     unicast_buffer: Option<u32>,
     /// By the key of a lobby.
     lobbies: Vec<LobbyLog>,
-    /// Counts from 1, so that a new lobby has not current_buffer in it.
+    /// Number of turns that have ended. Turns are numbered from 1, so that 0 in a [`LobbyLog`] means no turn.
     turn: u64,
 }
 
@@ -102,29 +105,29 @@ struct Buffer {
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<u32>,
-    /// Who takes no share of it.
+    /// For each frame the [encoded](encode) exclusion.
     excluded: Vec<u32>,
 }
 
-/// What is known of a lobby, whichever it is, under one key.
+/// State of the log under one lobby key. Lobbies that have the key one after another share it.
 #[derive(Debug, Default)]
 struct LobbyLog {
-    /// The turn in which it spoke last, and its buffer then.
+    /// The turn of the last append, and the buffer used in that turn.
     turn: u64,
     buffer: u32,
-    /// Whether its members have still to be written to.
+    /// Whether the members have still to be written to in this turn.
     is_marked_for_flush: bool,
-    /// Frames there ever were.
+    /// Number of frames ever appended.
     appended: u64,
-    /// The keys of the connections of members who take no share.
+    /// Keys of the connections of lagging members.
     lagging: Vec<u32>,
 }
 
 impl BroadcastLog {
-    /// Appends a frame to what the lobby under `key` says in this turn.
+    /// Appends a frame to the log of the lobby under `key`.
     ///
-    /// `None` for a frame that is too large to be worth copying, or when the buffer is full, which takes 4 GiB: then every
-    /// receiver needs the frame for itself.
+    /// Returns `None` for a frame above [`MAX_FRAME`], or when the buffer is full, at 4 GiB. The caller then queues the
+    /// frame for each receiver.
     pub(crate) fn append(&mut self, key: usize, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
         let index = self.buffer_of(key);
         let range = self.append_to_buffer(index, frame, except)?;
@@ -132,13 +135,14 @@ impl BroadcastLog {
         Some(range)
     }
 
-    /// Appends a frame that one receiver is going to queue.
+    /// Appends a frame for a single receiver, for its outbox to refer to. Returns `None` as [`append`](Self::append)
+    /// does.
     pub(crate) fn append_unicast(&mut self, frame: Outgoing<'_>) -> Option<FrameRange> {
         let index = match self.unicast_buffer {
             Some(index) => index,
             None => *self.unicast_buffer.insert(BroadcastLog::use_buffer(&mut self.buffers, &mut self.used)),
         };
-        self.append_to_buffer(index, frame, Excluded::Everybody)
+        self.append_to_buffer(index, frame, Excluded::All)
     }
 
     fn append_to_buffer(&mut self, index: u32, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
@@ -154,7 +158,7 @@ impl BroadcastLog {
         Some(FrameRange { buffer: index, range: start..end, frames: 1 })
     }
 
-    /// The lobby's buffer of this turn. Its first word of the turn takes one that nobody has used yet.
+    /// The lobby's buffer of this turn. Takes an unused buffer for the lobby's first frame of the turn.
     fn buffer_of(&mut self, key: usize) -> u32 {
         if key >= self.lobbies.len() {
             self.lobbies.resize_with(key + 1, LobbyLog::default);
@@ -175,12 +179,12 @@ impl BroadcastLog {
         *used as u32 - 1
     }
 
-    /// Whether the lobby's members have to be written to from now on; false if that is known already.
+    /// Marks the lobby's members as still to be written to. Returns false if they were marked already.
     pub(crate) fn mark_for_flush(&mut self, key: usize) -> bool {
         !std::mem::replace(&mut self.lobbies[key].is_marked_for_flush, true)
     }
 
-    /// The lobby's members are being written to.
+    /// Removes the mark, as the lobby's members are about to be written to.
     pub(crate) fn unmark_for_flush(&mut self, key: usize) {
         self.lobbies[key].is_marked_for_flush = false;
     }
@@ -189,62 +193,64 @@ impl BroadcastLog {
         self.lobbies.get(key).is_some_and(|lobby| lobby.is_marked_for_flush)
     }
 
-    /// The cursor of a member who takes whatever its lobby says from now on.
+    /// The cursor behind the last frame: a member with this cursor has no unread frames.
     pub(crate) fn end_cursor(&self, key: usize) -> Cursor {
         Cursor(self.lobbies.get(key).map_or(0, |lobby| lobby.appended))
     }
 
-    /// Whether there is more than what a member with this cursor has taken.
+    /// Whether the lobby has frames after `cursor`.
     pub(crate) fn has_unread(&self, key: usize, cursor: Cursor) -> bool {
         self.lobbies.get(key).is_some_and(|lobby| lobby.appended != cursor.0)
     }
 
-    /// What all frames of this turn, and one more, cost a member who takes them all.
+    /// Cost of all frames of this turn and of `frame`, for a member that reads all of them.
     pub(crate) fn cost_with(&self, key: usize, frame: Outgoing<'_>) -> usize {
         let (bytes, frames) =
             self.current_buffer(key).map_or((0, 0), |(_, buffer)| (buffer.bytes.len(), buffer.ends.len()));
         bytes + frame.len() + (frames + 1) * FRAME_OVERHEAD
     }
 
-    /// The lobby's buffer, if it has current_buffer in this turn.
+    /// The lobby's buffer, if a frame was appended in this turn.
     fn current_buffer(&self, key: usize) -> Option<(u32, &Buffer)> {
         let lobby = self.lobbies.get(key).filter(|lobby| lobby.turn == self.turn + 1)?;
         Some((lobby.buffer, &self.buffers[lobby.buffer as usize]))
     }
 
-    /// What the lobby under `key` has said since `cursor` that is for the connection under `conn`.
+    /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under
+    /// `conn`.
     pub(crate) fn unread_frames(&self, key: usize, cursor: Cursor, conn: usize) -> UnreadFrames<'_> {
         let Some((index, buffer)) = self.current_buffer(key) else { return UnreadFrames::default() };
         let next = self.first_unread(key, cursor, buffer);
         UnreadFrames { index, ends: &buffer.ends, excluded: &buffer.excluded, next, conn: conn as u32 }
     }
 
-    /// The bytes of the same, where they lie in one piece. `None` when something has to be cut out.
+    /// The bytes of the same frames, if they lie in one piece; `None` if an excluded frame lies among them.
     pub(crate) fn contiguous_unread(&self, key: usize, cursor: Cursor, conn: usize) -> Option<&[u8]> {
         let Some((_, buffer)) = self.current_buffer(key) else { return Some(&[]) };
         let from = self.first_unread(key, cursor, buffer);
-        // No early way out, so that many are compared at once.
-        let is_cut = buffer.excluded[from..].iter().fold(false, |cut, &except| cut | is_excluded(conn as u32, except));
+        // A fold without early exit, so that the compiler compares many at once.
+        let has_excluded =
+            buffer.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn as u32, except));
         let start = if from == 0 { 0 } else { buffer.ends[from - 1] };
-        (!is_cut).then(|| &buffer.bytes[start as usize..])
+        (!has_excluded).then(|| &buffer.bytes[start as usize..])
     }
 
-    /// Where in the lobby's buffer of this turn that begins which a member with this cursor has not taken.
+    /// Index of the first frame after `cursor` in the lobby's buffer of this turn.
     fn first_unread(&self, key: usize, cursor: Cursor, buffer: &Buffer) -> usize {
-        let missed = (self.lobbies[key].appended - cursor.0).min(buffer.ends.len() as u64);
-        buffer.ends.len() - missed as usize
+        let unread = (self.lobbies[key].appended - cursor.0).min(buffer.ends.len() as u64);
+        buffer.ends.len() - unread as usize
     }
 
     pub(crate) fn bytes(&self, range: &FrameRange) -> &[u8] {
         &self.buffers[range.buffer as usize].bytes[range.range.start as usize..range.range.end as usize]
     }
 
-    /// The turn is over, and nobody refers to its buffers any more.
+    /// Ends the turn and clears its buffers. No outbox may refer to them any more.
     pub(crate) fn end_turn(&mut self) {
         for buffer in &mut self.buffers[..self.used] {
             buffer.clear();
         }
-        // A turn in which many lobbies spoke leaves buffers that the next may not need.
+        // After a turn with many active lobbies, frees unused buffers by halves.
         self.buffers.truncate(self.used.max(self.buffers.len() / 2));
         self.used = 0;
         self.unicast_buffer = None;
@@ -255,9 +261,9 @@ impl BroadcastLog {
         self.used == 0
     }
 
-    // ---- those who are behind ----
+    // ---- lagging members ----
 
-    /// The keys of the connections of members who take no share of what the lobby says.
+    /// Keys of the connections of the lobby's lagging members.
     pub(crate) fn lagging(&self, key: usize) -> &[u32] {
         self.lobbies.get(key).map_or(&[], |lobby| &lobby.lagging)
     }
@@ -271,7 +277,8 @@ impl BroadcastLog {
 
     pub(crate) fn clear_lagging(&mut self, key: usize, conn: usize) {
         let lagging = &mut self.lobbies[key].lagging;
-        let at = lagging.iter().position(|&other| other as usize == conn).expect("it has fallen behind");
+        let at =
+            lagging.iter().position(|&other| other as usize == conn).expect("the connection was marked as lagging");
         lagging.swap_remove(at);
         if lagging.is_empty() {
             *lagging = Vec::new();
@@ -290,13 +297,13 @@ impl Buffer {
     }
 }
 
-/// A member's share, piece by piece.
+/// Iterator over a member's unread frames. Yields a range for each run of frames that do not exclude the member.
 #[derive(Clone, Default)]
 pub(crate) struct UnreadFrames<'a> {
     index: u32,
     ends: &'a [u32],
     excluded: &'a [u32],
-    /// The first frame that has not been looked at.
+    /// Index of the first frame that has not been examined.
     next: usize,
     conn: u32,
 }
@@ -326,54 +333,54 @@ mod tests {
     use super::*;
     use crate::random::Random;
 
-    /// Many turns of many lobbies, held against a list of everything that was said.
+    /// Compares many turns of several lobbies with a list of all frames appended.
     #[test]
-    fn a_share_is_what_was_said_since_but_by_oneself() {
+    fn unread_frames_are_those_since_the_cursor_without_the_excluded() {
         for seed in 0..200 {
             let mut random = Random::new(seed);
             let mut broadcast_log = BroadcastLog::default();
-            let mut places = [[Cursor::default(); 4]; 3];
+            let mut cursors = [[Cursor::default(); 4]; 3];
             for _ in 0..4 {
-                let mut said: Vec<(usize, Excluded, Vec<u8>)> = Vec::new();
-                let mut seen = [[0; 4]; 3];
+                let mut appended: Vec<(usize, Excluded, Vec<u8>)> = Vec::new();
+                let mut read = [[0; 4]; 3];
                 for _ in 0..random.below(30) {
                     let (lobby, conn) = (random.below(3) as usize, random.below(4) as usize);
                     if random.percent(20) {
-                        places[lobby][conn] = broadcast_log.end_cursor(lobby);
-                        seen[lobby][conn] = said.len();
+                        cursors[lobby][conn] = broadcast_log.end_cursor(lobby);
+                        read[lobby][conn] = appended.len();
                         continue;
                     }
                     let except = match random.below(4) {
-                        0 => Excluded::Nobody,
-                        1 => Excluded::Everybody,
+                        0 => Excluded::None,
+                        1 => Excluded::All,
                         _ => Excluded::Conn(conn),
                     };
                     let text = "x".repeat(random.below(9) as usize);
                     let range = broadcast_log.append(lobby, Outgoing::Text(&text), except).expect("there is room");
-                    said.push((lobby, except, broadcast_log.bytes(&range).to_vec()));
+                    appended.push((lobby, except, broadcast_log.bytes(&range).to_vec()));
                 }
                 for lobby in 0..3 {
                     for conn in 0..4 {
-                        let takes = |except| except != Excluded::Everybody && except != Excluded::Conn(conn);
-                        let missed = said[seen[lobby][conn]..].iter().filter(|(at, ..)| *at == lobby);
-                        let is_cut = missed.clone().any(|&(_, except, _)| !takes(except));
-                        let expected: Vec<_> = missed.filter(|&&(_, except, _)| takes(except)).collect();
-                        let share = broadcast_log.unread_frames(lobby, places[lobby][conn], conn);
-                        assert_eq!(share.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
+                        let is_for = |except| except != Excluded::All && except != Excluded::Conn(conn);
+                        let unread = appended[read[lobby][conn]..].iter().filter(|(at, ..)| *at == lobby);
+                        let has_excluded = unread.clone().any(|&(_, except, _)| !is_for(except));
+                        let expected: Vec<_> = unread.filter(|&&(_, except, _)| is_for(except)).collect();
+                        let frames = broadcast_log.unread_frames(lobby, cursors[lobby][conn], conn);
+                        assert_eq!(frames.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> =
-                            share.clone().flat_map(|range| broadcast_log.bytes(&range).to_vec()).collect();
+                            frames.clone().flat_map(|range| broadcast_log.bytes(&range).to_vec()).collect();
                         assert_eq!(bytes, expected.iter().flat_map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-                        let uncut = broadcast_log.contiguous_unread(lobby, places[lobby][conn], conn);
-                        assert_eq!(uncut, (!is_cut).then_some(&*bytes), "seed {seed}");
+                        let contiguous = broadcast_log.contiguous_unread(lobby, cursors[lobby][conn], conn);
+                        assert_eq!(contiguous, (!has_excluded).then_some(&*bytes), "seed {seed}");
                     }
                 }
                 broadcast_log.end_turn();
                 assert!(
                     broadcast_log.is_empty() && broadcast_log.unread_frames(0, Cursor::default(), 0).next().is_none()
                 );
-                for (lobby, places) in places.iter_mut().enumerate() {
-                    // Everybody has been written to, or has not: what a turn left behind is nobody's share any more.
-                    places
+                for (lobby, cursors) in cursors.iter_mut().enumerate() {
+                    // Half of the members read to the end. Frames that the others left unread end with the turn.
+                    cursors
                         .iter_mut()
                         .filter(|_| random.percent(50))
                         .for_each(|cursor| *cursor = broadcast_log.end_cursor(lobby));
@@ -385,12 +392,12 @@ mod tests {
     #[test]
     fn large_frames_are_not_copied() {
         let text = "x".repeat(MAX_FRAME);
-        assert_eq!(BroadcastLog::default().append(0, Outgoing::Text(&text), Excluded::Nobody), None);
+        assert_eq!(BroadcastLog::default().append(0, Outgoing::Text(&text), Excluded::None), None);
         assert_eq!(BroadcastLog::default().append_unicast(Outgoing::Text(&text)), None);
         let mut broadcast_log = BroadcastLog::default();
-        let first = broadcast_log.append_unicast(Outgoing::Text("one")).expect("it is small");
+        let first = broadcast_log.append_unicast(Outgoing::Text("one")).expect("the frame is small");
         let mut both = first.clone();
-        assert!(both.extend(&broadcast_log.append_unicast(Outgoing::Text("two")).expect("it is small")));
+        assert!(both.extend(&broadcast_log.append_unicast(Outgoing::Text("two")).expect("the frame is small")));
         assert_eq!((both.frames(), broadcast_log.bytes(&both)), (2, &b"\x81\x03one\x81\x03two"[..]));
     }
 }

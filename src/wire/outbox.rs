@@ -1,4 +1,14 @@
-//! What is queued for one peer: whole frames, in order, bounded in bytes.
+//! The outbound queue of one connection: whole frames, in order.
+//!
+//! Counts bytes and frames, but enforces no bound: the engine compares the counts with its limits. Knows no lobby and
+//! no reason to close.
+//!
+//! The queue has three parts. A partly sent frame is at the front, then come frames that may be written. Corked frames,
+//! which wait for [`uncork`](Outbox::uncork), are at the end:
+//!
+//! ```text
+//! front [ partly sent frame ][ frames ready to be written ][ corked frames ] end
+//! ```
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -7,15 +17,15 @@ use bytes::Bytes;
 
 use super::broadcast_log::{BroadcastLog, FrameRange};
 
-/// What a queued frame costs beside its bytes, so that a flood of tiny frames cannot take many times the bound.
+/// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times the bound.
 pub(super) const FRAME_OVERHEAD: usize = 64;
-/// Slices per `writev`; far below the system's limit (1024 on Linux), as one send rarely takes more.
+/// Slices per `writev`. Far below the system's limit (1024 on Linux), because one send rarely takes more.
 const MAX_SLICES: usize = 64;
-/// Up to so many bytes, copying pieces together costs less than describing them to the system.
+/// Up to this many bytes, copying the pieces together is cheaper than a vectored write.
 const MAX_GATHERED: usize = 16 * 1024;
-/// Frames' places that an outbox keeps when it is not in use; beyond it the memory is given back.
+/// Largest queue capacity, in frames, that an unused outbox keeps. A larger queue is freed.
 const IDLE_CAPACITY: usize = 64;
-/// Outboxes that are kept for those who need one next.
+/// Largest number of unused outboxes that are kept for reuse.
 const MAX_SPARE: usize = 1024;
 
 /// How a write ended.
@@ -23,44 +33,44 @@ const MAX_SPARE: usize = 1024;
 pub enum Flow {
     /// Everything was written.
     Drained,
-    /// The socket takes no more; go on when it is writable.
+    /// The socket takes no more. Continue when it is writable.
     Blocked,
-    /// Everything was written and nothing will follow: shut down the write side, then read until the end.
+    /// Everything was written and nothing follows: shut down the write side, then read until the end of the stream.
     Finished,
-    /// Everything was written, and both ends have said that it is over: [`Engine::poll_closed`](crate::Engine::poll_closed)
-    /// is going to name the connection, and its socket is to be dropped then.
+    /// Everything was written and both close frames were exchanged. [`Engine::poll_closed`](crate::Engine::poll_closed)
+    /// will return the connection; drop its socket then.
     Closed,
 }
 
-/// Frames that follow each other.
+/// Consecutive frames in the queue.
 #[derive(Debug)]
 struct Queued {
     data: Data,
-    /// How many frames these are; more than one only if none of them has begun, or the rest of one and whole ones.
+    /// Number of frames that have not been written whole. The first of them may be partly written.
     frames: u32,
-    /// A frame queued later under the same key takes this one's place, unless it has begun.
+    /// A frame queued later under this key replaces this one, unless this one is partly written.
     latest: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Data {
-    Own(Bytes),
-    /// Said in the lobby in this turn, and still in its buffer.
+    Owned(Bytes),
+    /// Frames in a buffer of the broadcast log, which lasts until the end of the turn.
     Shared(FrameRange),
 }
 
 impl Data {
     fn len(&self) -> usize {
         match self {
-            Data::Own(bytes) => bytes.len(),
-            Data::Shared(part) => part.len(),
+            Data::Owned(bytes) => bytes.len(),
+            Data::Shared(range) => range.len(),
         }
     }
 
     fn bytes<'a>(&'a self, broadcast_log: &'a BroadcastLog) -> &'a [u8] {
         match self {
-            Data::Own(bytes) => bytes,
-            Data::Shared(part) => broadcast_log.bytes(part),
+            Data::Owned(bytes) => bytes,
+            Data::Shared(range) => broadcast_log.bytes(range),
         }
     }
 }
@@ -68,30 +78,30 @@ impl Data {
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     queue: VecDeque<Queued>,
-    /// Bytes of the first in the queue that have been written already.
+    /// Bytes of the first queue entry that have been written.
     written: usize,
     /// Bytes that have not been written.
     bytes: usize,
     /// Frames that have not been written whole.
     frames: usize,
-    /// How many at the end of the queue wait to be [released](Self::release).
+    /// Number of entries at the end of the queue that wait for [`uncork`](Self::uncork).
     corked: usize,
-    /// Whether the first in line is the answer to the request, without which the peer understands no frame.
+    /// Whether the first entry is the HTTP response. It must be sent whole: without it the peer understands no frame.
     answer_first: bool,
 }
 
-/// Outboxes that nobody uses, so that queueing needs no allocation and whoever is idle holds no memory for it.
+/// Pool of unused outboxes: queueing needs no allocation, and an idle connection needs no memory for a queue.
 #[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "a connection takes the box as it is")]
+#[expect(clippy::vec_box, reason = "a connection takes the box as a whole")]
 pub(crate) struct Outboxes(Vec<Box<Outbox>>);
 
 impl Outboxes {
-    /// An empty outbox.
+    /// Takes an empty outbox from the pool, or allocates one.
     pub(super) fn take(&mut self) -> Box<Outbox> {
         self.0.pop().unwrap_or_default()
     }
 
-    /// Takes an outbox back, and drops what is left in it.
+    /// Returns an outbox to the pool, and drops the frames that are left in it.
     pub(super) fn give(&mut self, mut outbox: Box<Outbox>) {
         if self.0.len() < MAX_SPARE {
             if !outbox.is_empty() {
@@ -106,45 +116,46 @@ impl Outboxes {
 }
 
 impl Outbox {
-    /// Queues the answer to the request; nothing has been queued before it.
+    /// Queues the HTTP response. Nothing may be queued before it.
     pub(crate) fn push_answer(&mut self, answer: Bytes) {
-        debug_assert!(self.is_empty(), "the answer to the request comes first");
+        debug_assert!(self.is_empty(), "the HTTP response is queued first");
         self.answer_first = true;
         self.push(answer, false);
     }
 
-    /// Queues a frame, which waits to be released if it is `held`. If it is not, nothing before it waits any more.
+    /// Queues a frame at the end. With `corked` it waits for [`uncork`](Self::uncork); without, it uncorks the frames
+    /// before it.
     pub(crate) fn push(&mut self, frame: Bytes, corked: bool) {
-        self.add(1, Data::Own(frame), None, corked);
+        self.add(1, Data::Owned(frame), None, corked);
     }
 
-    /// Queues a frame that overtakes what is held.
+    /// Queues a frame ahead of the corked frames, which stay corked.
     pub(crate) fn push_ahead(&mut self, frame: Bytes) {
         let corked = std::mem::take(&mut self.corked);
-        self.add(1, Data::Own(frame), None, false);
-        let last = self.queue.pop_back().expect("it has just been queued");
+        self.add(1, Data::Owned(frame), None, false);
+        let last = self.queue.pop_back().expect("the frame has just been queued");
         self.queue.insert(self.queue.len() - corked, last);
         self.corked = corked;
     }
 
-    /// Queues a frame that only matters until the next one under the same key.
+    /// Queues a frame that the next frame under the same key replaces.
     pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes, corked: bool) {
-        self.add(1, Data::Own(frame), Some(key), corked);
+        self.add(1, Data::Owned(frame), Some(key), corked);
     }
 
-    /// Queues frames that lie in the buffer of this turn. Before it ends, [`own`](Self::own) must be called if they have
-    /// not been written.
-    pub(crate) fn push_range(&mut self, part: FrameRange, corked: bool) {
+    /// Queues frames that lie in a buffer of this turn. If they are still queued at the end of the turn, call
+    /// [`materialize`](Self::materialize) before.
+    pub(crate) fn push_range(&mut self, range: FrameRange, corked: bool) {
         if corked != (self.corked > 0) {
-            self.add(part.frames(), Data::Shared(part), None, corked);
+            self.add(range.frames(), Data::Shared(range), None, corked);
         } else if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
-            && last.extend(&part)
+            && last.extend(&range)
         {
-            self.bytes += part.len();
-            self.frames += part.frames();
-            *frames += part.frames() as u32;
+            self.bytes += range.len();
+            self.frames += range.frames();
+            *frames += range.frames() as u32;
         } else {
-            self.add(part.frames(), Data::Shared(part), None, corked);
+            self.add(range.frames(), Data::Shared(range), None, corked);
         }
     }
 
@@ -155,62 +166,63 @@ impl Outbox {
         self.queue.push_back(Queued { data, frames: frames as u32, latest });
     }
 
-    /// How many in the queue may be written.
+    /// Number of queue entries that may be written.
     fn ready(&self) -> usize {
         self.queue.len() - self.corked
     }
 
-    /// Whether there is something that may be written.
+    /// Whether any queued frame may be written.
     pub(crate) fn is_ready(&self) -> bool {
         self.ready() > 0
     }
 
-    /// Whether something waits to be released.
+    /// Whether any queued frame is corked.
     pub(crate) fn is_corked(&self) -> bool {
         self.corked > 0
     }
 
-    /// What is corked may be written.
+    /// Makes the corked frames ready to be written.
     pub(crate) fn uncork(&mut self) {
         self.corked = 0;
     }
 
-    /// Copies what still lies in the lobby's buffer, whose turn is about to end.
+    /// Copies the queued frames that lie in a buffer of the broadcast log, because the turn is about to end.
     pub(crate) fn materialize(&mut self, broadcast_log: &BroadcastLog) {
         if !self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_))) {
             return;
         }
         for (index, queued) in self.queue.iter_mut().enumerate() {
-            if let Data::Shared(part) = &queued.data {
-                let bytes = broadcast_log.bytes(part);
-                let gone = if index == 0 { whole_frames(bytes, self.written) } else { 0 };
-                queued.data = Data::Own(Bytes::copy_from_slice(&bytes[gone..]));
-                self.written -= gone;
+            if let Data::Shared(range) = &queued.data {
+                let bytes = broadcast_log.bytes(range);
+                let sent = if index == 0 { whole_frames(bytes, self.written) } else { 0 };
+                queued.data = Data::Owned(Bytes::copy_from_slice(&bytes[sent..]));
+                self.written -= sent;
             }
         }
     }
 
-    /// Drops the frame that is queued under `key`, if there is one of which no byte has been written.
+    /// Drops the frame that is queued under `key`, if there is one and no byte of it has been written. Returns whether
+    /// a frame was dropped.
     ///
-    /// Its successor goes to the end and not to its place: it may speak of what was queued in between.
+    /// Its successor is queued at the end, not in its position: it may refer to frames that were queued in between.
     pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
-        let begun = usize::from(self.written > 0);
-        let Some(at) = self.queue.iter().skip(begun).position(|queued| queued.latest == Some(key)) else {
+        let partly_sent = usize::from(self.written > 0);
+        let Some(at) = self.queue.iter().skip(partly_sent).position(|queued| queued.latest == Some(key)) else {
             return false;
         };
-        self.corked -= usize::from(begun + at >= self.ready());
-        let dropped = self.queue.remove(begun + at).expect("position() has found it");
+        self.corked -= usize::from(partly_sent + at >= self.ready());
+        let dropped = self.queue.remove(partly_sent + at).expect("position() has found the entry");
         self.bytes -= dropped.data.len();
         self.frames -= 1;
         true
     }
 
-    /// What counts against `max_outbound_bytes`.
+    /// Queued bytes plus overhead per frame, as counted against `max_outbound_bytes`.
     pub(crate) fn cost(&self) -> usize {
         self.bytes + self.frames * FRAME_OVERHEAD
     }
 
-    /// Bytes that wait to be written.
+    /// Number of queued bytes that have not been written.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -219,9 +231,10 @@ impl Outbox {
         self.queue.is_empty()
     }
 
-    /// Drops every frame of which no byte has been written. Returns how many.
+    /// Drops every frame of which no byte has been written. Returns the number of dropped frames.
     ///
-    /// A frame that has begun must be completed, or the peer reads nonsense; so must the answer to the request.
+    /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP response is kept
+    /// too.
     pub(crate) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
         self.corked = 0;
@@ -233,7 +246,7 @@ impl Outbox {
         self.queue.truncate(1);
         let first = &mut self.queue[0];
         if !self.answer_first {
-            // Of frames that are queued as one only that is kept which has begun, if any has.
+            // An entry may have several frames. Only the partly written one is kept, if there is one.
             let bytes = first.data.bytes(broadcast_log);
             let start = whole_frames(bytes, self.written);
             if start == self.written {
@@ -242,7 +255,7 @@ impl Outbox {
             }
             let end = start + frame_length(&bytes[start..]);
             if (start, end) != (0, bytes.len()) {
-                first.data = Data::Own(Bytes::copy_from_slice(&bytes[start..end]));
+                first.data = Data::Owned(Bytes::copy_from_slice(&bytes[start..end]));
             }
             self.written -= start;
         }
@@ -252,16 +265,20 @@ impl Outbox {
         before - 1
     }
 
-    /// Drops everything, also a frame that has begun: for a connection that is cut off.
+    /// Drops all frames, including a partly written one, and resets all counts.
     fn clear(&mut self) {
         self.queue.clear();
         *self = Outbox { queue: std::mem::take(&mut self.queue), ..Outbox::default() };
     }
 
-    /// Writes until everything that is not corked is gone or the socket takes no more. Returns the bytes written, and whether
-    /// all are.
+    /// Writes until all frames that are not corked are written, or the socket takes no more. Returns the number of
+    /// bytes written, and [`Flow::Drained`] or [`Flow::Blocked`].
     ///
-    /// `scratch` is where several small pieces are put together.
+    /// `scratch` is the buffer in which several small pieces are copied together.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket, except `WouldBlock` and `Interrupted`; `WriteZero` if the socket takes no byte.
     pub(crate) fn write_to(
         &mut self,
         socket: &mut dyn Write,
@@ -311,11 +328,11 @@ impl Outbox {
         socket.write_vectored(&slices[..count])
     }
 
-    /// The first `n` bytes have been written.
+    /// Removes the first `n` bytes, which have been written.
     pub(crate) fn advance(&mut self, mut n: usize, broadcast_log: &BroadcastLog) {
         self.bytes -= n;
         if self.bytes == 0 {
-            // The usual case: everything was taken, and it was one piece.
+            // The usual case: a single entry, written as a whole.
             if self.queue.len() == 1 {
                 self.queue.pop_front();
             } else {
@@ -331,9 +348,9 @@ impl Outbox {
                 let before = self.written;
                 self.written += n;
                 if first.frames > 1 {
-                    let gone = count_whole(first.data.bytes(broadcast_log), before, self.written);
-                    first.frames -= gone as u32;
-                    self.frames -= gone;
+                    let sent = count_whole(first.data.bytes(broadcast_log), before, self.written);
+                    first.frames -= sent as u32;
+                    self.frames -= sent;
                 }
                 return;
             }
@@ -345,26 +362,26 @@ impl Outbox {
         }
     }
 
-    /// Asserts what must hold between calls.
+    /// Asserts the invariants that hold between calls.
     pub(crate) fn check(&self) {
         let queued: usize = self.queue.iter().map(|queued| queued.data.len()).sum();
-        assert_eq!(self.bytes + self.written, queued, "the outbox's byte count is that of its frames");
+        assert_eq!(self.bytes + self.written, queued, "the byte count is the sum over the queue");
         let frames: usize = self.queue.iter().map(|queued| queued.frames as usize).sum();
-        assert_eq!(self.frames, frames, "the outbox's count of frames is theirs");
+        assert_eq!(self.frames, frames, "the frame count is the sum over the queue");
         assert!(
             self.corked <= self.queue.len() && (self.written == 0 || self.is_ready()),
-            "what has begun is not held"
+            "a partly written frame is not corked"
         );
         assert!(self.queue.front().map_or(self.written == 0, |first| self.written < first.data.len()));
     }
 
-    /// Whether something lies in a lobby's buffer, which lasts only for the turn.
+    /// Whether any queued frame lies in a buffer of the broadcast log, which lasts only until the end of the turn.
     pub(crate) fn has_ranges(&self) -> bool {
         self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_)))
     }
 }
 
-/// The length of the frame, as a server sends it, that `bytes` begin with (RFC 6455 section 5.2).
+/// Length of the frame at the start of `bytes`: unmasked, as servers send frames (RFC 6455 section 5.2).
 fn frame_length(bytes: &[u8]) -> usize {
     match bytes[1] {
         126 => 4 + usize::from(u16::from_be_bytes([bytes[2], bytes[3]])),
@@ -373,7 +390,7 @@ fn frame_length(bytes: &[u8]) -> usize {
     }
 }
 
-/// How many bytes the frames take up that end at or before `written`.
+/// Length in bytes of the frames that end at or before `written`.
 fn whole_frames(bytes: &[u8], written: usize) -> usize {
     let mut end = 0;
     while end < written {
@@ -386,7 +403,7 @@ fn whole_frames(bytes: &[u8], written: usize) -> usize {
     end
 }
 
-/// How many frames end after `before` and at or before `written`.
+/// Number of frames that end after `before` and at or before `written`.
 fn count_whole(bytes: &[u8], before: usize, written: usize) -> usize {
     let (mut end, mut count) = (0, 0);
     while end < bytes.len() {
@@ -404,14 +421,14 @@ mod tests {
     use super::*;
     use crate::wire::frame::{Frame, Outgoing};
 
-    /// Takes `step` bytes a call, and blocks every other call.
-    struct Narrow {
+    /// Socket that takes at most `step` bytes a call and blocks every other call.
+    struct ShortWriter {
         step: usize,
         block: bool,
         got: Vec<u8>,
     }
 
-    impl Write for Narrow {
+    impl Write for ShortWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.block = !self.block;
             if self.block {
@@ -433,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn short_writes_lose_and_double_nothing() {
+    fn short_writes_neither_lose_nor_repeat_bytes() {
         for step in 1..40 {
             let mut outbox = Outbox::default();
             let mut expected = Vec::new();
@@ -442,8 +459,11 @@ mod tests {
                 expected.extend_from_slice(&frame);
                 outbox.push(frame.into(), false);
             }
-            let mut socket = Narrow { step, block: false, got: Vec::new() };
-            while outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("never fails").1
+            let mut socket = ShortWriter { step, block: false, got: Vec::new() };
+            while outbox
+                .write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new())
+                .expect("the socket never fails")
+                .1
                 == Flow::Blocked
             {
                 outbox.check();
@@ -454,33 +474,33 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_has_begun_is_completed() {
+    fn a_partly_written_frame_is_completed() {
         let mut outbox = Outbox::default();
         outbox.push(Bytes::from_static(b"\x81\x05begun"), false);
         outbox.push(Bytes::from_static(b"\x81\x03not"), false);
         outbox.advance(4, &BroadcastLog::default());
         assert_eq!(outbox.discard_unsent(&BroadcastLog::default()), 1);
         outbox.check();
-        let mut socket = Narrow { step: 100, block: true, got: Vec::new() };
+        let mut socket = ShortWriter { step: 100, block: true, got: Vec::new() };
         assert_eq!(
-            outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("never fails"),
+            outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("the socket never fails"),
             (3, Flow::Drained)
         );
         assert_eq!(socket.got, b"gun");
     }
 
     #[test]
-    fn what_is_held_is_overtaken_and_follows_when_it_is_released() {
+    fn corked_frames_are_overtaken_and_follow_when_uncorked() {
         let (mut broadcast_log, mut outbox, mut got) = (BroadcastLog::default(), Outbox::default(), Vec::new());
         let mut write = |outbox: &mut Outbox, broadcast_log: &BroadcastLog| {
             outbox.check();
-            outbox.write_to(&mut got, broadcast_log, &mut Vec::new()).expect("a vector takes everything");
+            outbox.write_to(&mut got, broadcast_log, &mut Vec::new()).expect("a vector takes all bytes");
             String::from_utf8_lossy(&std::mem::take(&mut got)).replace(['\u{1}', '\u{2}', '\u{fffd}'], "")
         };
         outbox.push(Bytes::from_static(b"a"), false);
         outbox.push(Bytes::from_static(b"d"), true);
-        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("e")).expect("it is small"), true);
-        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("f")).expect("it is small"), true);
+        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("e")).expect("the frame is small"), true);
+        outbox.push_range(broadcast_log.append_unicast(Outgoing::Text("f")).expect("the frame is small"), true);
         outbox.push_latest(1, Bytes::from_static(b"old"), true);
         outbox.push_ahead(Bytes::from_static(b"b"));
         assert_eq!(write(&mut outbox, &broadcast_log), "ab");
@@ -495,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_takes_the_place_of_its_older_self() {
+    fn a_latest_frame_replaces_its_unsent_predecessor() {
         let mut outbox = Outbox::default();
         outbox.push_latest(7, Bytes::from_static(b"old"), false);
         outbox.push(Bytes::from_static(b"event"), false);
@@ -503,7 +523,7 @@ mod tests {
         assert!(outbox.drop_latest(7) && !outbox.drop_latest(9));
         outbox.push_latest(7, Bytes::from_static(b"new"), false);
         outbox.check();
-        // All before it and one byte of `new` are written: it must be completed, and the next one follows it.
+        // All frames before `new` and one byte of `new` are written, so `new` must be completed and is not replaced.
         outbox.advance(5 + 5 + 1, &BroadcastLog::default());
         assert!(!outbox.drop_latest(7));
         outbox.push_latest(7, Bytes::from_static(b"newer"), false);
@@ -511,11 +531,12 @@ mod tests {
         assert_eq!(outbox.bytes(), 2 + 5);
     }
 
-    /// A long story in one buffer, written in steps, given up in the middle: what was written is whole frames, in order.
+    /// Eight frames in one range, of which some bytes are written. The rest is copied or discarded; the peer gets whole
+    /// frames.
     #[test]
-    fn a_shared_range_is_written_owned_and_dropped_by_frames() {
+    fn a_shared_range_is_written_copied_and_discarded_by_frames() {
         for written in 0..60 {
-            for (owned, dropped) in [(false, false), (true, false), (false, true), (true, true)] {
+            for (materialized, discarded) in [(false, false), (true, false), (false, true), (true, true)] {
                 let (mut broadcast_log, mut outbox) = (BroadcastLog::default(), Outbox::default());
                 let frames: Vec<Frame> = (0..8).map(|n| Frame::text(&"x".repeat(n))).collect();
                 for frame in &frames {
@@ -532,20 +553,20 @@ mod tests {
                 }
                 let whole =
                     (0..=8).filter(|&n| frames[..n].iter().map(|f| f.as_bytes().len()).sum::<usize>() <= written);
-                let whole = whole.max().expect("none is a number");
+                let whole = whole.max().expect("zero frames always fit");
                 assert_eq!(outbox.cost(), all.len() - written + (8 - whole) * FRAME_OVERHEAD);
-                if owned {
+                if materialized {
                     outbox.materialize(&broadcast_log);
                     broadcast_log.end_turn();
                 }
-                let begun = frames[..whole].iter().map(|f| f.as_bytes().len()).sum::<usize>() < written;
-                if dropped {
-                    assert_eq!(outbox.discard_unsent(&broadcast_log), 8 - whole - usize::from(begun));
+                let has_partial = frames[..whole].iter().map(|f| f.as_bytes().len()).sum::<usize>() < written;
+                if discarded {
+                    assert_eq!(outbox.discard_unsent(&broadcast_log), 8 - whole - usize::from(has_partial));
                 }
                 outbox.check();
                 let mut rest = Vec::new();
-                outbox.write_to(&mut rest, &broadcast_log, &mut Vec::new()).expect("a vector takes everything");
-                let kept = if dropped { whole + usize::from(begun) } else { 8 };
+                outbox.write_to(&mut rest, &broadcast_log, &mut Vec::new()).expect("a vector takes all bytes");
+                let kept = if discarded { whole + usize::from(has_partial) } else { 8 };
                 let end = frames[..kept].iter().map(|f| f.as_bytes().len()).sum::<usize>();
                 assert_eq!(rest, &all[written..end.max(written)], "{written} bytes written");
             }

@@ -22,8 +22,8 @@ fn main() {
         }
     }
     println!("cargo::rerun-if-changed=src");
-    // `cargo run` and `cargo test` pass this variable on to the program. With the prefix `LOBBYD_` it would be taken for an
-    // option.
+    // `cargo run` and `cargo test` pass this variable on to the program. With the prefix `LOBBYD_` it would be taken
+    // for an option.
     println!("cargo::rustc-env=SOURCES_OF_LOBBYD={hash:016x}");
 }
 

@@ -1,7 +1,7 @@
 //! lobbyd: a single-threaded, deterministic WebSocket lobby server.
 //!
-//! A game implements [`App`] and passes it to [`net::Server`], which runs it on real sockets. A program with its own I/O
-//! drives an [`Engine`] directly.
+//! A game implements [`App`] and passes it to [`net::Server`], which runs it on real sockets. A program with its own
+//! I/O drives an [`Engine`] directly.
 //!
 //! ```
 //! use lobbyd::apps::Relay;

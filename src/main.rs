@@ -1,4 +1,5 @@
-//! The `lobbyd` program: parses the arguments into a configuration, runs the server and maps the result to an exit code.
+//! The `lobbyd` program: parses the arguments into a configuration, runs the server and maps the result to an exit
+//! code.
 //!
 //! Exit 0: stopped on request. 1: failed while running. 2: did not start as configured. 3: the drain deadline cut
 //! connections off. `replay` and `simulate` document their own codes.
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         "relay" => run_app(&options, Relay::new(options.auth.clone())),
         "verbatim" => run_app(&options, Verbatim::new(options.auth.clone())),
         "echo" => run_app(&options, Echo),
-        other => unreachable!("the parser knows no app {other}"),
+        other => unreachable!("the command line accepts no app {other}"),
     }
 }
 
@@ -167,7 +168,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         }
     }
     let (mut level, mut modules) = (LevelFilter::Info, Vec::new());
-    for filter in matches.get_one::<String>("log").expect("it has a default").split(',') {
+    for filter in matches.get_one::<String>("log").expect("the argument has a default").split(',') {
         let (module, word) = filter.split_once('=').map_or((None, filter), |(module, word)| (Some(module), word));
         match (module, word.parse()) {
             (None, Ok(parsed)) => level = parsed,
@@ -179,7 +180,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         problems.extend(more.iter().map(ToString::to_string));
     }
     let seed = matches.get_one("seed").copied();
-    let word = |name: &str| matches.get_one::<String>(name).expect("it has a default").clone();
+    let word = |name: &str| matches.get_one::<String>(name).expect("the argument has a default").clone();
     let (app_word, auth_word) = (word("app"), word("auth"));
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
     if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
@@ -215,7 +216,8 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         _ => Auth::Open,
     };
     let catches_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
-    // For local development: pages of a development server on this machine may connect. An explicit --allowed-origin wins.
+    // For local development: pages of a development server on this machine may connect. An explicit --allowed-origin
+    // wins.
     let is_local = auth_word == "open" && config.listen.ip().is_loopback();
     if is_local && !notices::is_given(matches, "allowed_origin") {
         config.allowed_origin.loopback = true;
@@ -236,8 +238,8 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
     Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
 }
 
-/// Installs a handler for SIGXFSZ, so that a write beyond the file size limit (`ulimit -f`) fails with an error, as on a full
-/// disk. `journal_on_error` then applies. Without a handler the signal ends the process.
+/// Installs a handler for SIGXFSZ, so that a write beyond the file size limit (`ulimit -f`) fails with an error, as on
+/// a full disk. `journal_on_error` then applies. Without a handler the signal ends the process.
 #[cfg(unix)]
 fn ignore_sigxfsz() -> std::io::Result<()> {
     use std::sync::atomic::AtomicBool;
@@ -254,8 +256,8 @@ fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     log::set_boxed_logger(Box::new(NonPanickingLog(logger)))
 }
 
-/// Wraps the logger, which panics when it cannot write. A full disk or a closed pipe loses log lines and must not end the
-/// server.
+/// Wraps the logger, which panics when it cannot write. On a full disk or a closed pipe log lines are lost, and the
+/// server continues.
 struct NonPanickingLog(simple_logger::SimpleLogger);
 
 impl Log for NonPanickingLog {
@@ -347,7 +349,7 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
 }
 
 fn show(name: &str, config: &Config) -> String {
-    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("the name is in Config::FIELDS");
     (field.show)(config)
 }
 

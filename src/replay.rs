@@ -1,9 +1,9 @@
 //! `lobbyd replay`: replays a journal of one of the stock applications at full speed.
 //!
-//! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot be
-//! written. 2: the arguments are invalid, or the journal cannot be opened. 4: the replay sent different bytes. 5: the journal
-//! is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains something that
-//! cannot be replayed.
+//! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot
+//! be written. 2: the arguments are invalid, or the journal cannot be opened. 4: the replay sent different bytes. 5:
+//! the journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
+//! something that cannot be replayed.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn parse_seconds(text: &str) -> Result<Time, String> {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let path = matches.get_one::<PathBuf>("file").expect("it is required");
+    let path = matches.get_one::<PathBuf>("file").expect("the argument is required");
     let any_build = matches.get_flag("any-build");
     match recorded_app(path, any_build).as_deref() {
         Ok("relay") => run_as(matches, path, Relay::default()),

@@ -85,8 +85,8 @@ fn parse_behaviour(text: &str) -> Result<Behaviour, String> {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let &(first, end) = matches.get_one::<(u64, u64)>("seed").expect("it has a default");
-    let &steps = matches.get_one::<u64>("steps").expect("it has a default");
+    let &(first, end) = matches.get_one::<(u64, u64)>("seed").expect("the argument has a default");
+    let &steps = matches.get_one::<u64>("steps").expect("the argument has a default");
     let plan = |seed| {
         let mut plan = Plan::new(seed, steps);
         if let Some(&clients) = matches.get_one::<u16>("clients") {
@@ -121,9 +121,9 @@ fn report_failure(failure: Box<Failure>, shrinks: Option<Run>, before: &Report) 
         panic::set_hook(Box::new(|_| {}));
         let small = shrink(failure, simulate);
         panic::set_hook(hook);
-        eprintln!("\nthe smallest run that was found:\n{small}");
+        eprintln!("\nthe smallest failing run found:\n{small}");
     }
-    eprintln!("{} seeds held before it", before.seeds);
+    eprintln!("{} seeds passed before it", before.seeds);
     ExitCode::FAILURE
 }
 
@@ -133,7 +133,7 @@ fn summary(total: &Report, elapsed: Duration) -> String {
     line("seeds", total.seeds.to_string());
     line("steps", total.steps.to_string());
     line("connections", total.connections.to_string());
-    line("messages heard", total.messages.to_string());
+    line("messages received", total.messages.to_string());
     line("bytes", total.bytes.to_string());
     for (reason, count) in total.closes() {
         line(&format!("closed {}", reason.word()), count.to_string());

@@ -1,8 +1,9 @@
-//! Access checks of the admin port: `Host`, `Origin` and the token. Knows the headers of a request, not its path or body.
+//! Access checks of the admin port: `Host`, `Origin` and the token. Knows the headers of a request, not its path or
+//! body.
 //!
-//! A web page can make its visitor's browser send requests to a loopback address. With DNS rebinding they look like requests
-//! of the same origin, but `Host` contains the page's name. Cross-site requests carry the page's `Origin`. They cannot be
-//! `application/json` without a CORS preflight request, which this server does not grant.
+//! A web page can make its visitor's browser send requests to a loopback address. With DNS rebinding they look like
+//! requests of the same origin, but `Host` contains the page's name. Cross-site requests carry the page's `Origin`.
+//! They cannot be `application/json` without a CORS preflight request, which this server does not grant.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};

@@ -1,4 +1,5 @@
-//! The part of HTTP/1.1 (RFC 9112) that the admin port needs: parses requests with a body, writes answers. Knows no routes.
+//! The part of HTTP/1.1 (RFC 9112) that the admin port needs: parses requests with a body, writes answers. Knows no
+//! routes.
 
 use httparse::Header;
 

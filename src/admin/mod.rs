@@ -1,7 +1,7 @@
 //! The admin interface for operators: JSON over HTTP/1.1, as a state machine without I/O.
 //!
-//! Bytes and time go in; bytes and the keys of sockets to drop come out. Like the engine, it is driven by `net`. It knows
-//! only the engine's getters and its operator commands.
+//! Bytes and time go in; bytes and the keys of sockets to drop come out. Like the engine, it is driven by `net`. It
+//! knows only the engine's getters and its operator commands.
 //!
 //! ```text
 //! Reading --request, answered at once-------> Writing --all written--> Reading, or Lingering after the last answer
@@ -13,8 +13,8 @@
 //! any state --socket error--> Closed: the driver drops the socket
 //! ```
 //!
-//! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A turn
-//! serves at most one request of each client, which bounds its cost to one page of a list for each.
+//! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A
+//! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
 
 mod guard;
 mod http;
@@ -35,7 +35,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::time::Time;
 
-/// Most bytes of a request's body beside the `max_message_bytes` of its data.
+/// Most bytes of a request's body in addition to the `max_message_bytes` of its data.
 const ENVELOPE_BYTES: usize = 1024;
 
 /// Connections of operators, with their requests and answers. See the [module documentation](self).
@@ -119,10 +119,11 @@ impl AdminConns {
 
     // ---- input ----
 
-    /// Handles an accepted socket. Returns the client's key; `None` when the server is full and the socket must be dropped.
+    /// Handles an accepted socket. Returns the client's key; `None` when the server is full and the socket must be
+    /// dropped.
     ///
-    /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that has not
-    /// shown a valid token.
+    /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that
+    /// has not shown a valid token.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
@@ -276,8 +277,8 @@ impl AdminConns {
 }
 
 impl Client {
-    /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has not
-    /// yet shown a valid token. Clients that begin requests and never complete them must not keep operators out.
+    /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has
+    /// not yet shown a valid token. Clients that begin requests and never complete them must not keep operators out.
     fn is_dispensable(&self) -> bool {
         let is_protected = self.is_known && !self.input.is_empty();
         self.state == State::Lingering || (self.state == State::Reading && !is_protected)
@@ -333,8 +334,8 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let HttpRequest { method, path, .. } = request;
-                // An unknown path may contain anything, even the token, so it is not logged. A known one may contain names of
-                // any UTF-8, so it is escaped.
+                // An unknown path may contain anything, even the token, so it is not logged. A known one may contain
+                // names of any UTF-8, so it is escaped.
                 let path = if is_read { path } else { "-" }.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);

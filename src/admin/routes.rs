@@ -1,5 +1,5 @@
-//! The routes of the admin port: parses a request into an [`AdminRequest`], carries it out on the engine, and formats the
-//! answer as JSON. Knows neither sockets nor clients.
+//! The routes of the admin port: parses a request into an [`AdminRequest`], carries it out on the engine, and formats
+//! the answer as JSON. Knows neither sockets nor clients.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

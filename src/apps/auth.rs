@@ -25,8 +25,8 @@ impl Auth {
         }
     }
 
-    /// Replaces the list of tokens, unless the new one is empty or invalid. Does nothing without a list. The new list applies
-    /// to new connections only.
+    /// Replaces the list of tokens, unless the new one is empty or invalid. Does nothing without a list. The new list
+    /// applies to new connections only.
     pub(super) fn reload(&mut self, contents: &[u8]) {
         if let Auth::Tokens(tokens) = self {
             match Tokens::read(contents) {
@@ -45,8 +45,8 @@ impl Auth {
 /// A list of tokens and the identities of their users.
 ///
 /// The text form has one line for each token: the token, the user id, and optionally `tier=free|pro|enterprise`,
-/// `lobby=CODE` and `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment at the start
-/// of a line and after white space; elsewhere it is part of a word.
+/// `lobby=CODE` and `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment at the
+/// start of a line and after white space; elsewhere it is part of a word.
 ///
 /// ```
 /// use lobbyd::apps::Tokens;

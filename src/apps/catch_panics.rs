@@ -14,17 +14,18 @@ use crate::wire::handshake::Request;
 /// Catches panics of an application. When a callback for a member panics, the member's lobby is closed with 1011
 /// `internal_error`. Other lobbies continue.
 ///
-/// Without this wrapper a panic ends the process, which is the right default: one application serves all lobbies, so after a
-/// panic its whole state is suspect. An application that keeps the state of each lobby separate may use the wrapper.
+/// Without this wrapper a panic ends the process, which is the right default: one application serves all lobbies, so
+/// after a panic its whole state is suspect. An application that keeps the state of each lobby separate may use the
+/// wrapper.
 ///
-/// A panic can corrupt only the application's own state. A callback never runs inside a function of the engine: each method of
-/// [`Context`] completes before it returns, and events that result from it are dispatched after the callback has returned. So
-/// a panic in a callback interrupts no change of the engine. A panic of the engine itself, in a method of [`Context`], is not
-/// caught and ends the process.
+/// A panic can corrupt only the application's own state. A callback never runs inside a function of the engine: each
+/// method of [`Context`] completes before it returns, and events that result from it are dispatched after the callback
+/// has returned. So a panic in a callback interrupts no change of the engine. A panic of the engine itself, in a method
+/// of [`Context`], is not caught and ends the process.
 ///
-/// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or [`App::on_drain`])
-/// still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in [`App::route`] is
-/// answered with HTTP status 404.
+/// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or
+/// [`App::on_drain`]) still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in
+/// [`App::route`] is answered with HTTP status 404.
 ///
 /// ```
 /// use lobbyd::apps::{CatchPanics, Relay};
@@ -63,7 +64,7 @@ fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) ->
     // AssertUnwindSafe: by choosing this wrapper, the operator accepts the state that a panic leaves behind.
     let result = panic::catch_unwind(AssertUnwindSafe(|| call(cx)));
     if cx.has_engine_panicked() {
-        error!("the engine panicked in a call of the application; the process ends");
+        error!("the engine panicked in a call from the application; the process ends");
         // Without a payload the application has caught the engine's panic itself.
         panic::resume_unwind(result.err().unwrap_or_else(|| Box::new("the engine has panicked")));
     }
@@ -116,8 +117,8 @@ impl<A: App> App for CatchPanics<A> {
         self.catch_panic(cx, member, |app, cx| app.on_rejoin(cx, member));
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
-        self.catch_panic(cx, from, |app, cx| app.allows(cx, from, what)).unwrap_or(false)
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, request: RelayRequest<'_>) -> bool {
+        self.catch_panic(cx, from, |app, cx| app.allows(cx, from, request)).unwrap_or(false)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {

@@ -1,7 +1,7 @@
 use crate::{App, Authorization, Context, Member, Message, Protocol, Request, Route};
 
-/// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for conformance
-/// tests.
+/// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for
+/// conformance tests.
 ///
 /// Every connection gets its own lobby and its own user id.
 #[derive(Debug, Default)]

@@ -7,9 +7,9 @@ use crate::{App, Authorization, Context, Frame, Member, Message, Protocol, Reque
 
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
-/// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as a
-/// `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated by
-/// [`Auth`].
+/// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as
+/// a `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated
+/// by [`Auth`].
 #[derive(Debug, Default)]
 pub struct Relay {
     auth: Auth,

@@ -1,5 +1,5 @@
-//! Encoding of journal entries: one byte for the kind, then the fields. Numbers are in LEB128, and slices and texts follow
-//! their length. Knows no blocks, files or engines; the [parent module](super) documents the entries.
+//! Encoding of journal entries: one byte for the kind, then the fields. Numbers are in LEB128, and slices and texts
+//! follow their length. Knows no blocks, files or engines; the [parent module](super) documents the entries.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -85,7 +85,7 @@ pub(super) struct Segment {
     pub(super) config: String,
     /// Number of the last turn before this segment.
     pub(super) turn: u64,
-    /// Checkpoint and application snapshot with which a replay can begin. Present when there were no connections.
+    /// Checkpoint and application snapshot with which a replay can begin. Present only when there were no connections.
     pub(super) start: Option<(Checkpoint, Vec<u8>)>,
 }
 
@@ -160,8 +160,8 @@ pub(super) trait Put {
         self.put_byte(reason as u8);
     }
 
-    /// Appends the shape of a request's bytes without their contents, which may hold a token: the number of bytes, whether
-    /// the first is a capital letter, and the positions of CR and LF.
+    /// Appends the shape of a request's bytes without their contents, which may hold a token: the number of bytes,
+    /// whether the first is a capital letter, and the positions of CR and LF.
     fn put_shape(&mut self, bytes: &[u8])
     where
         Self: Sized,
@@ -435,8 +435,8 @@ impl<'a> Cursor<'a> {
         T::try_from(self.number()?).map_err(|_| Malformed)
     }
 
-    /// Reads a count of events, or a time in microseconds, of at most [`MAX_COUNT`]: two of them can be added and incremented
-    /// without overflow.
+    /// Reads a count of events, or a time in microseconds, of at most [`MAX_COUNT`]: two of them can be added and
+    /// incremented without overflow.
     pub(super) fn count(&mut self) -> Read<u64> {
         self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(Malformed) })
     }
@@ -515,7 +515,8 @@ impl<'a> Cursor<'a> {
         Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
-    /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes from.
+    /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes
+    /// from.
     pub(super) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
         let probe = match self.byte()? {
             0 => None,
@@ -675,7 +676,8 @@ impl ConnWriter {
     }
 }
 
-/// Reads connection ids. A map and not a vector, so that a large index in a damaged journal allocates no memory up to it.
+/// Reads connection ids. Uses a map instead of a vector, so that a large index in a damaged journal allocates little
+/// memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnReader {
     generations: HashMap<u32, u64>,

@@ -1,8 +1,8 @@
 //! Records sessions, and replays them bit for bit.
 //!
-//! An engine is deterministic. [`record`] writes every input to a journal before the engine acts on it. [`replay`] feeds the
-//! recorded inputs to a new engine and compares the bytes that it sends with the checksums in the journal. The module knows
-//! no files: a [`Sink`] takes the bytes.
+//! An engine is deterministic. [`record`] writes every input to a journal before the engine acts on it. [`replay`]
+//! feeds the recorded inputs to a new engine and compares the bytes that it sends with the checksums in the journal.
+//! The module knows no files: a [`Sink`] takes the bytes.
 //!
 //! ```
 //! use lobbyd::apps::Echo;
@@ -26,16 +26,17 @@
 //!
 //! # Contents
 //!
-//! A journal contains each message of each member with its time, addresses, names of users and lobbies, and the commands of
-//! operators and other threads. It contains no token. Of a request only the lengths of its lines are recorded, the facts that
-//! the engine needs, and the application's answer. A replay therefore does not ask the application about requests (`route`,
-//! `authorize`). The contents given to [`App::on_reload`](crate::App::on_reload) are left out too, unless `journal_secrets`
-//! is `keep`.
+//! A journal contains each message of each member with its time, addresses, names of users and lobbies, and the
+//! commands of operators and other threads. It contains no token, except with `auth = open`, where the token is the
+//! user id. Of a request only the lengths of its lines are recorded, the facts that the engine needs, and the
+//! application's decisions: no path, query, header or subprotocol. A replay therefore does not ask the application
+//! about requests (`route`, `authorize`). The contents given to [`App::on_reload`](crate::App::on_reload) are left out
+//! too, unless `journal_secrets` is `keep`.
 //!
 //! # The format, version 2
 //!
-//! A journal is a sequence of segments. Each is a file; several may also be concatenated in one stream. A segment begins with
-//! the line `lobbyd journal 2`. Blocks follow:
+//! A journal is a sequence of segments. Each is a file; several may also be concatenated in one stream. A segment
+//! begins with the line `lobbyd journal 2`. Blocks follow:
 //!
 //! | bytes | |
 //! | --- | --- |
@@ -44,10 +45,11 @@
 //! | 4 | check of the block: CRC-32 of the payload, started in the same way |
 //! | | payload: whole entries |
 //!
-//! The checks detect a damaged, missing or misplaced block, and distinguish it from a torn block at the end. An entry is one
-//! byte for its kind and then its fields. Numbers are in LEB128, and slices and texts follow their length. A field marked `?`
-//! is optional: a byte 0 (absent) or 1 (present) precedes it. A connection is a number: twice its index, plus one if its
-//! generation follows. The generation applies to that index until the end of the segment or until another follows.
+//! The checks detect a damaged, missing or misplaced block, and distinguish it from a torn block at the end. An entry
+//! is one byte for its kind and then its fields. Numbers are in LEB128, and slices and texts follow their length. A
+//! field marked `?` is optional: a byte 0 (absent) or 1 (present) precedes it. A connection is a number: twice its
+//! index, plus one if its generation follows. The generation applies to that index until the end of the segment or
+//! until another follows.
 //!
 //! | kind | fields | |
 //! | ---: | --- | --- |
@@ -77,8 +79,8 @@
 //! | 31 | slice of connections | exactly these connections may have unread input |
 //! | 32 | microseconds | the wall time, since the Unix epoch |
 //!
-//! Entries 6 to 10 are each wrapped in a slice. Checksums are those of `src/checksum.rs`. Where the answer to a request echoes
-//! the client's subprotocol, each byte of the name counts as `x`.
+//! Entries 6 to 10 are each wrapped in a slice. Checksums are those of `src/checksum.rs`. Where the answer to a request
+//! echoes the client's subprotocol, each byte of the name counts as `x`.
 
 mod format;
 mod reader;
@@ -140,7 +142,8 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Returns whether a segment is the first of its session. An unreadable segment counts as a first one: it continues no other.
+/// Returns whether a segment is the first of its session. An unreadable segment counts as a first one: it continues no
+/// other.
 pub(crate) fn begins_session(segment: &mut impl io::Read) -> bool {
     let mut block = Vec::new();
     let first = reader::Blocks::new(segment).read(&mut block).is_ok();

@@ -1,9 +1,9 @@
-//! Records the inputs of an engine as journal entries, and a checksum of the bytes that it sends. Writes to a [`Sink`] and
-//! knows no files.
+//! Records the inputs of an engine as journal entries, and a checksum of the bytes that it sends. Writes to a [`Sink`]
+//! and knows no files.
 //!
 //! ```text
-//! collecting: input() --flush(): FLUSH entry, block written--> flushing: wrote() --flushed(): checksum of the sent bytes--+
-//!      ^------------------------------------------------------------------------------------------------------------------+
+//! Collecting --flush(): FLUSH entry, block written--> Flushing --flushed(): checksum of the sent bytes--> Collecting
+//!  input()                                             wrote()
 //! ```
 
 use std::io;
@@ -24,15 +24,15 @@ use crate::wire::http::Refusal;
 
 /// Bytes of the buffer for the entries of a turn. A longer turn is written in several blocks.
 const BUFFER: usize = 256 * 1024;
-/// Upper bound on the size of an entry beside its variable-length bytes.
+/// Upper bound on the size of an entry without its variable-length bytes.
 const ENTRY: usize = 64;
 
-/// Records all inputs of `engine` from now on. It must be a new engine, made from `start`, without any input yet.
+/// Records all inputs of `engine` from now on. The engine must be new: made from `start`, and without any input so far.
 ///
 /// # Errors
 ///
-/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration is invalid
-/// or cannot be written as text.
+/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration is
+/// invalid or cannot be written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {
         session: start.unix_micros.rotate_left(32) ^ start.seed,
@@ -70,7 +70,8 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
     Ok(())
 }
 
-/// Ends the recording of `engine` and returns its sink; `None` when nothing was recorded, or when the sink is not an `S`.
+/// Ends the recording of `engine` and returns its sink; `None` when nothing was recorded, or when the sink is not an
+/// `S`.
 pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     let recorder: Box<dyn std::any::Any> = engine.take_recorder()?;
     let mut recorder = recorder.downcast::<Recorder<S>>().ok()?;
@@ -78,8 +79,8 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or when
-/// reading the text would give a different one: neither could be replayed.
+/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or
+/// when reading the text would give a different one: neither could be replayed.
 fn config_as_text(config: &Config) -> io::Result<String> {
     if config.check().is_err() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
@@ -161,7 +162,7 @@ impl<S: Sink> Recorder<S> {
     }
 
     fn failure(&self) -> Option<io::Error> {
-        self.failed.as_ref().map(|(kind, why)| io::Error::new(*kind, why.clone()))
+        self.failed.as_ref().map(|(kind, message)| io::Error::new(*kind, message.clone()))
     }
 
     /// Writes the block, unless it is empty.
@@ -206,8 +207,8 @@ impl<S: Sink> Recorder<S> {
         bytes + ENTRY + BLOCK_HEADER <= BUFFER
     }
 
-    /// Appends the last field of an entry, a slice. One that is too large for the buffer is written directly, as the end of the
-    /// block.
+    /// Appends the last field of an entry, a slice. One that is too large for the buffer is written directly, as the
+    /// end of the block.
     fn put_last(&mut self, bytes: &[u8], fits: bool) {
         self.buffer.put_number(bytes.len() as u64);
         if fits {
@@ -315,7 +316,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
             Input::Stop => self.buffer.put_byte(format::STOP),
             Input::Shed => self.buffer.put_byte(format::SHED),
             Input::Owner => self.buffer.put_byte(format::OWNER),
-            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("written above"),
+            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
         }
     }
 
@@ -507,8 +508,8 @@ mod tests {
         }
     }
 
-    /// Lets users connect, send and leave until the server is empty, several times. Returns all bytes sent, each result of
-    /// `poll_timeout`, and the number of segments.
+    /// Lets users connect, send and leave until the server is empty, several times. Returns all bytes sent, each result
+    /// of `poll_timeout`, and the number of segments.
     fn run(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
         let config = Config {
             user_messages_per_second: Limit::at_most(1).into(),

@@ -1,5 +1,5 @@
 //! Replays a recorded session: feeds its inputs to a new engine and compares the bytes that it sends with the recorded
-//! checksums. Does no I/O beside reading the journal.
+//! checksums. Its only I/O is reading the journal.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -36,7 +36,7 @@ pub enum Fault {
     OtherVersion(String),
     /// The journal was written by another build, whose engine may behave differently.
     OtherBuild(String),
-    /// The first segment has no checkpoint, because there were connections: an earlier segment is needed.
+    /// The journal begins with a later segment of a session, which has no checkpoint: an earlier segment is needed.
     NoStart {
         /// The number of that segment.
         segment: u64,
@@ -59,7 +59,7 @@ pub enum Fault {
 pub struct Divergence {
     /// The connection whose bytes differ; `None` when the difference concerns no single connection.
     pub conn: Option<ConnId>,
-    /// Offset of the first write that differs, in the bytes sent to the connection.
+    /// Offset of the first differing write in the bytes that were sent to the connection.
     pub byte: u64,
     /// Description of the difference.
     pub what: String,
@@ -85,7 +85,7 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::NoStart { segment } => {
-                write!(f, "segment {segment} begins with connections and without a checkpoint: begin with an earlier segment")
+                write!(f, "segment {segment} has no checkpoint to begin with: begin with an earlier segment")
             }
             Fault::Broken { offset, what } => write!(f, "it is damaged before byte {offset}: {what}"),
             Fault::Owner => f.write_str(
@@ -178,8 +178,8 @@ impl std::error::Error for Failure {}
 ///
 /// # Errors
 ///
-/// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends other
-/// bytes than the recorded session. An incomplete block at the end is not an error: the summary reports it.
+/// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends
+/// other bytes than the recorded session. An incomplete block at the end is not an error: the summary reports it.
 pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, Failure> {
     let mut replay = Replay::open(journal, app, false)?;
     loop {
@@ -703,7 +703,7 @@ impl<A: App, R: Read> Replay<A, R> {
 }
 
 impl Pending {
-    /// Adds an entry of kind 6 to 10.
+    /// Adds one of the entries 6 to 10, which describe a request.
     fn add(&mut self, kind: u8, entry: &mut Cursor<'_>, max_header_bytes: usize) -> Result<(), Malformed> {
         match kind {
             format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),

@@ -45,8 +45,8 @@ impl fmt::Display for TraceEvent {
     }
 }
 
-/// Displays a text from a journal with control characters escaped. A journal from an untrusted source may contain escape
-/// sequences for the terminal.
+/// Displays a text from a journal with control characters escaped. A journal from an untrusted source may contain
+/// escape sequences for the terminal.
 pub(super) struct Printable<'a>(pub(super) &'a str);
 
 impl fmt::Display for Printable<'_> {

@@ -53,7 +53,8 @@ impl Clock {
 
 impl Wall {
     /// Checks `unix_micros`, which was read between `before` and `after`. These may be far apart when the process was
-    /// interrupted. If no moment between them explains the value, the clock has moved: returns the wall time at `after`.
+    /// interrupted. If no moment between them explains the value, the clock has moved: returns the wall time at
+    /// `after`.
     fn moved(&mut self, before: Time, unix_micros: u64, after: Time) -> Option<u64> {
         let expected = |at: Time| Time::from_micros(self.unix_at_zero.saturating_add(at.as_micros()));
         let read = Time::from_micros(unix_micros);
@@ -88,7 +89,8 @@ mod tests {
 
     const START: u64 = 1_700_000_000_000_000;
 
-    /// Reads a wall clock that is wrong by `offset`. The reading begins at `at` and takes `duration`; all in microseconds.
+    /// Reads a wall clock that is wrong by `offset`. The reading begins at `at` and takes `duration`; all in
+    /// microseconds.
     #[track_caller]
     fn check(wall: &mut Wall, at: u64, duration: u64, offset: i64, expected: Option<i64>) {
         let unix = (START + at).checked_add_signed(offset).expect("in range");

@@ -8,8 +8,8 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Those of the operating system, and `InvalidInput` for other kinds of files, such as a FIFO, on which a reader waits for
-/// a writer.
+/// Those of the operating system, and `InvalidInput` for other kinds of files, such as a FIFO, on which a reader waits
+/// for a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);

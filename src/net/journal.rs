@@ -129,8 +129,8 @@ fn private() -> OpenOptions {
 
 /// Locks the journal `path`, so that no other server writes segments of the same name.
 ///
-/// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server may
-/// have opened it already, and would then lock a file that no longer has a name.
+/// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server
+/// may have opened it already, and would then lock a file that no longer has a name.
 fn lock(path: &Path) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -173,8 +173,8 @@ fn segments(path: &Path) -> io::Result<Vec<Segment>> {
 
 /// Opens a journal to be [replayed](crate::journal::replay).
 ///
-/// If `path` is a segment file, reads this segment and the following ones of its session. If it is the journal's path from
-/// the configuration, reads all remaining segments of the last session.
+/// If `path` is a segment file, reads this segment and the following ones of its session. If it is the journal's path
+/// from the configuration, reads all remaining segments of the last session.
 ///
 /// # Errors
 ///

@@ -11,7 +11,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Completed connections that the kernel queues until they are accepted. It uses the smaller of this and `somaxconn`.
 const BACKLOG: i32 = 4096;
-/// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. These numbers are the same on all Unix systems.
+/// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. These numbers are the same on all Unix
+/// systems.
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
 /// `EPROTO` and similar network errors. On Linux, accept(2) returns an error that is already pending on the new socket.
 #[cfg(target_os = "linux")]
@@ -21,8 +22,8 @@ const PENDING_ERRORS: [i32; 0] = [];
 
 pub(super) struct Listener {
     socket: TcpListener,
-    /// A reserved descriptor. It is closed for a moment to accept and drop a connection for which no descriptor is left.
-    /// Otherwise the connection would stay in the backlog, and edge-triggered polling would not report it again.
+    /// A reserved descriptor. It is closed for a moment to accept and drop a connection for which no descriptor is
+    /// left. Otherwise the connection would stay in the backlog, and edge-triggered polling would not report it again.
     spare: Option<File>,
     warned: bool,
 }

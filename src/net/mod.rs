@@ -61,13 +61,14 @@ const TIMERFD: Token = Token(usize::MAX - 5);
 
 /// Wait before accepting again when the system lacks memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Most events consumed from one wait. Many more than the sockets read in a turn, so that new connections are seen even when
-/// thousands of sockets are ready at once.
+/// Most events taken from one wait. This is many more than the sockets read in a turn, so that new connections are seen
+/// even when thousands of sockets are ready at once.
 const EVENTS: usize = 16_384;
-/// Most additional polls in one turn before timers expire. Events of all sockets that a process may open fit in this many.
+/// Most additional polls in one turn before timers expire. Events of all sockets that a process may open fit in this
+/// many.
 const MAX_POLLS: usize = 64;
 
-/// Work charged for a read beside its bytes: a system call takes about as long as copying this many bytes.
+/// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;
 
 /// A lobby server on real sockets: an [`Engine`], and the sockets of its connections under the same keys.
@@ -106,12 +107,13 @@ struct MemberSocket {
     /// Whether the connection is queued in `ready`.
     is_ready: bool,
     class: ReadClass,
-    /// Whether the socket has, or may have, unread bytes in the kernel, beside the backlog.
+    /// Whether the socket has, or may have, unread bytes in the kernel. The backlog does not count.
     is_readable: bool,
-    /// Received bytes not yet handed to the engine. Only the few connections that exceed `work_per_receive` have any, so it
-    /// is boxed.
+    /// Received bytes not yet handed to the engine. Only the few connections that exceed `work_per_receive` have any,
+    /// so it is boxed.
     backlog: Option<Box<ReadBacklog>>,
-    /// Whether the peer's end was reported closed. Then read on until the end of the stream: no second event follows.
+    /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
+    /// because no second event follows.
     read_closed: bool,
 }
 
@@ -183,7 +185,8 @@ impl<A: App> Server<A> {
         Server::bind_seeded(config, app, os_seed())
     }
 
-    /// Creates a server with the given seed, which determines the numbers from [`Context::random`](crate::Context::random).
+    /// Creates a server with the given seed, which determines the numbers from
+    /// [`Context::random`](crate::Context::random).
     ///
     /// # Errors
     ///
@@ -233,8 +236,8 @@ impl<A: App> Server<A> {
         })
     }
 
-    /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP requests
-    /// a [`reload`](Self::take_reload).
+    /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
+    /// requests a [`reload`](Self::take_reload).
     ///
     /// # Errors
     ///
@@ -273,16 +276,17 @@ impl<A: App> Server<A> {
         &self.engine
     }
 
-    /// Returns the engine, to be changed between turns. Use [`act`](Self::act) to send to members, or [`Handle::send`] when
-    /// the session is recorded.
+    /// Returns the engine, to be changed between turns. Use [`act`](Self::act) to send to members, or [`Handle::send`]
+    /// when the session is recorded.
     pub fn engine_mut(&mut self) -> &mut Engine<A> {
         &mut self.engine
     }
 
     /// Runs a closure on the application between turns. Frames that it sends go out in the next turn.
     ///
-    /// A closure cannot be recorded. The journal of a recorded session only notes the call, and a replay ends there. A game
-    /// that must be replayable sends itself a command instead, through [`Engine::handle_command`] or [`Handle::send`].
+    /// A closure cannot be recorded. The journal of a recorded session only notes the call, and a replay ends there. A
+    /// game that must be replayable sends itself a command instead, through [`Engine::handle_command`] or
+    /// [`Handle::send`].
     pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut crate::Context<'_>) -> R) -> R {
         self.engine.act(self.clock.now(), act)
     }
@@ -300,8 +304,8 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file again
-    /// and passes it to [`reload`](Self::reload).
+    /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
+    /// again and passes it to [`reload`](Self::reload).
     pub fn take_reload(&mut self) -> bool {
         std::mem::take(&mut self.wants_reload)
     }
@@ -328,8 +332,8 @@ impl<A: App> Server<A> {
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error` is
-    /// `stop`; then everything that was sent is recorded.
+    /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error`
+    /// is `stop`; then everything that was sent is recorded.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
         self.write_all();
         self.commit_journal()?;
@@ -340,10 +344,10 @@ impl<A: App> Server<A> {
         if let Some(unix_micros) = self.clock.moved_wall_time(now) {
             self.engine.handle_wall_time(now, unix_micros);
         }
-        let had_ready = !self.ready.is_empty();
+        let had_unread = !self.ready.is_empty();
         self.handle_events(now);
         // The listener's event may be queued behind those of thousands of sockets, so the listener is tried without it.
-        if self.accept_at.map_or(had_ready, |at| at <= now) {
+        if self.accept_at.map_or(had_unread, |at| at <= now) {
             self.accept(now);
         }
         self.read_ready(now);
@@ -385,11 +389,12 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// If timers are due, takes all further events and names to the engine the connections that may have unread input.
+    /// If timers are due, polls for further events, and passes the connections that may have unread input to the
+    /// engine.
     ///
-    /// The first wait misses events when the process was stopped or suspended after it, when a signal ended it, or when it
-    /// returned its full number of events. A pong or a request that is already in the kernel must not count as late because
-    /// of that.
+    /// The first wait misses events when the process was stopped or suspended after it, when a signal ended it, or when
+    /// it returned its full number of events. A pong or a request that is already in the kernel must not count as late
+    /// because of that.
     fn poll_before_timers(&mut self, now: Time) -> Result<(), Error> {
         let operators_are_due = self.operators.as_ref().is_some_and(|operators| operators.has_due_timers(now));
         if !self.engine.has_due_timers(now) && !operators_are_due {
@@ -408,9 +413,9 @@ impl<A: App> Server<A> {
         Ok(())
     }
 
-    /// Sleeps for the engine's `max_read_delay`, if it has one, so that input is read in batches. With `flush` at the tick,
-    /// output waits for the tick anyway, and most of the cost of a single message is waking up for it. Returns the rest of
-    /// `wait`.
+    /// Sleeps for the engine's `max_read_delay`, if it has one, so that input is read in batches. With `flush` at the
+    /// tick, output waits for the tick anyway, and most of the cost of a single message is waking up for it. Returns
+    /// the rest of `wait`.
     fn delay_read(&self, wait: Option<Duration>) -> Option<Duration> {
         let Some(rest) = self.engine.max_read_delay().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else {
             return wait;
@@ -420,7 +425,7 @@ impl<A: App> Server<A> {
         wait.map(|wait| wait - rest)
     }
 
-    /// Returns how long to wait for events at most; `None` without a limit.
+    /// Returns the longest time to wait for events; `None` when it is unlimited.
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {
         if !self.ready.is_empty() {
             return Ok(Some(Duration::ZERO));
@@ -544,15 +549,16 @@ impl<A: App> Server<A> {
             Budget { new: config.accept_per_turn, others: config.events_per_turn, work: config.work_per_turn.0 };
         let mut turn = self.ready.begin_turn(budget);
         while let Some((id, class)) = self.ready.next(&mut turn) {
-            // From a new connection only the request is read, at most `max_header_bytes`. Frames after it wait their turn.
+            // From a new connection only the request is read, at most `max_header_bytes`. Frames after the request
+            // are handled in a later read.
             let (max_bytes, max_work) = match class {
                 ReadClass::New => (max_request.min(self.buffer.len()), 0),
                 ReadClass::Light | ReadClass::Unclassified | ReadClass::Heavy => (self.buffer.len(), max_receive_work),
             };
             let work = self.receive(now, id, max_bytes, max_work);
             self.ready.spend(class, work);
-            // Many senders in one turn must not fill the outbox of a receiver that reads: no write to its socket has been
-            // attempted yet.
+            // Many senders in one turn must not fill the outbox of a receiver that reads: no write to its socket has
+            // been attempted yet.
             if self.engine.wants_flush() {
                 self.write_all();
             }
@@ -580,7 +586,8 @@ impl<A: App> Server<A> {
                     return work;
                 }
                 Ok(n) => {
-                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not certain.
+                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not
+                    // certain.
                     socket.is_readable = n == max_bytes || socket.read_closed || !cfg!(target_os = "linux");
                     let consumed = self.engine.handle_bytes_up_to(now, id, &self.buffer[..n], max_work);
                     socket.backlog = ReadBacklog::new(&self.buffer[consumed.bytes..n]);
@@ -625,7 +632,8 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Rotates the journal segment if due, which is allowed here because all output is written. Then writes the record.
+    /// Rotates the journal segment if it is long enough, and commits the record. Called only when all output is
+    /// written, because a segment must not begin in the middle of a turn.
     fn commit_journal(&mut self) -> Result<(), Error> {
         self.engine.rotate_segment();
         self.engine.commit_record().map_err(|error| {
@@ -655,7 +663,7 @@ impl Stopping {
     }
 }
 
-/// Returns a seed from the operating system, consumed from the random keys of the standard hash map.
+/// Returns a seed from the operating system, taken from the random keys of the standard hash map.
 fn os_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)

@@ -125,7 +125,7 @@ impl Operators {
     }
 
     fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
-        // Without a key the server is full, and the socket is dropped.
+        // `None`: too many clients. The socket is dropped.
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Token(FIRST + key), interest) {

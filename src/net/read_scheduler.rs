@@ -1,5 +1,5 @@
-//! Read scheduling: which ready sockets are read in a turn, in which order, and how much. Knows no sockets and no bytes of
-//! the protocol, only connection ids, classes and costs.
+//! Read scheduling: which ready sockets are read in a turn, in which order, and how much. Knows no sockets and no bytes
+//! of the protocol, only connection ids, classes and costs.
 //!
 //! There are four FIFO queues of ready sockets, one for each [`ReadClass`], served in this order:
 //!
@@ -7,12 +7,12 @@
 //! 2. `Light`: the last read brought little.
 //! 3. `Unclassified`: only the request was read so far.
 //! 4. `Heavy`: more input than fits in the work of one receive. Last, and served round-robin, so that a flood delays only
-//!    itself. A flooding client gains nothing by reconnecting: it is `Unclassified` and not `Light` then.
+//!    itself. After a reconnect a flooding client is `Unclassified`, not `Light`, so it gains nothing.
 //!
-//! Each of the last three queues has a budget of work per turn, so that no queue starves another. The budget of `Light` is the
-//! largest: all messages read in one turn reach each receiver in one write. A single message may cost more than the budget.
-//! `Unclassified` and `Heavy` then carry the excess over and pay it back in the following turns. A socket stays queued until
-//! it is read: readiness is edge-triggered, and no second event follows.
+//! Each of the last three queues has a budget of work per turn, so that no queue starves another. The budget of `Light`
+//! is the largest: all messages read in one turn reach each receiver in one write. A single message may cost more than
+//! the budget. `Unclassified` and `Heavy` then carry the excess over and pay it back in the following turns. A socket
+//! stays queued until it is read: readiness is edge-triggered, and no second event follows.
 
 use std::collections::VecDeque;
 
@@ -147,8 +147,8 @@ impl ReadBacklog {
 mod tests {
     use super::*;
 
-    /// Runs one turn in which each read costs `cost`. `left` counts the reads that each connection still needs. Returns the
-    /// keys of the connections in the order of their reads.
+    /// Runs one turn in which each read costs `cost`. `left` counts the reads that each connection still needs. Returns
+    /// the keys of the connections in the order of their reads.
     fn turn(ready: &mut ReadScheduler, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<u32> {
         let mut turn = ready.begin_turn(budget);
         let mut read = Vec::new();

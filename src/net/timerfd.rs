@@ -1,5 +1,5 @@
-//! A kernel timer (timerfd) that wakes the loop with microsecond precision. The poll's own timeout is rounded up to whole
-//! milliseconds.
+//! A kernel timer (timerfd) that wakes the loop with microsecond precision. The poll's own timeout is rounded up to
+//! whole milliseconds.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,32 +1,35 @@
-//! Names the build after what it is made of, so that a journal is replayed by the engine that recorded it.
+//! Sets `SOURCES_OF_LOBBYD` to a hash of the sources. It is part of the build's name in journals, so that a journal is
+//! replayed by the build that recorded it.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the package is"));
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
     files.sort();
-    // Which versions of other crates are used matters as much; a package that was unpacked has no such list.
+    // The versions of the dependencies count too. An unpacked package has no Cargo.lock.
     files.extend(Some(root.join("Cargo.lock")).filter(|path| path.exists()));
+    // FNV-1a, 64 bits.
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for path in &files {
         println!("cargo::rerun-if-changed={}", path.display());
-        let contents = fs::read(path).expect("a source is readable");
-        let name = path.strip_prefix(&root).expect("it was found there").to_string_lossy().replace('\\', "/");
+        let contents = fs::read(path).expect("source files are readable");
+        let name = path.strip_prefix(&root).expect("every file is below the root").to_string_lossy().replace('\\', "/");
         for byte in name.bytes().chain([0]).chain(contents) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
     println!("cargo::rerun-if-changed=src");
-    // Cargo sets it for what it runs, too: under another prefix than that of options.
+    // `cargo run` and `cargo test` pass this variable on to the program. With the prefix `LOBBYD_` it would be taken
+    // for an option.
     println!("cargo::rustc-env=SOURCES_OF_LOBBYD={hash:016x}");
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources") {
-        let path = entry.expect("an entry").path();
+    for entry in fs::read_dir(folder).expect("source folders are readable") {
+        let path = entry.expect("folder entries are readable").path();
         if path.is_dir() { collect(&path, files) } else { files.push(path) }
     }
 }

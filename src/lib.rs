@@ -1,6 +1,7 @@
-//! lobbyd: a single-threaded, deterministic WebSocket lobby server, as a crate.
+//! lobbyd: a single-threaded, deterministic WebSocket lobby server.
 //!
-//! A game implements [`App`] and hands it to a driver: [`net::Server`] for real sockets, or an [`Engine`] of its own.
+//! A game implements [`App`] and passes it to [`net::Server`], which runs it on real sockets. A program with its own
+//! I/O drives an [`Engine`] directly.
 //!
 //! ```
 //! use lobbyd::apps::Relay;
@@ -12,14 +13,14 @@
 //! let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
 //! let mut server = Server::bind(config, Relay::default())?;
 //! for _frame in 0..3 {
-//!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers, callbacks; then the game's own frame
+//!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers and callbacks, then the game's own frame
 //! }
 //! assert_eq!(server.engine().stats().total_connections, 0);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! It says what it does through the `log` crate. No record, at any level, holds a message or a token.
+//! The crate logs through the `log` crate. No log record, at any level, contains a message body or a token.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
@@ -69,7 +70,7 @@ pub use wire::handshake::{Request, Subprotocols};
 pub use wire::http::Refusal;
 pub use wire::outbox::Flow;
 
-/// The README's examples, compiled.
+/// Compiles the README's examples as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 pub struct Readme;

@@ -1,7 +1,8 @@
-//! The program: arguments to a configuration, to a server, to an exit code.
+//! The `lobbyd` program: parses the arguments into a configuration, runs the server and maps the result to an exit
+//! code.
 //!
-//! Exit 0 stopped on request, 1 failed while running, 2 would not start as configured, 3 the drain deadline cut
-//! connections off. `replay` has codes of its own.
+//! Exit 0: stopped on request. 1: failed while running. 2: did not start as configured. 3: the drain deadline cut
+//! connections off. `replay` and `simulate` document their own codes.
 
 mod notices;
 mod replay;
@@ -18,7 +19,7 @@ use log::{LevelFilter, Log, Metadata, Record, error, info, warn};
 
 const FAILED: u8 = 1;
 const NOT_STARTED: u8 = 2;
-const CUT: u8 = 3;
+const CUT_OFF: u8 = 3;
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         }
     };
     #[cfg(unix)]
-    if let Err(problem) = outlive_file_limits() {
+    if let Err(problem) = ignore_sigxfsz() {
         eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
@@ -50,11 +51,11 @@ fn main() -> ExitCode {
         "relay" => run_app(&options, Relay::new(options.auth.clone())),
         "verbatim" => run_app(&options, Verbatim::new(options.auth.clone())),
         "echo" => run_app(&options, Echo),
-        other => unreachable!("the parser knows no app {other}"),
+        other => unreachable!("the command line accepts no app {other}"),
     }
 }
 
-/// Every field of the configuration is a flag and a variable.
+/// Defines the command line. Every field of [`Config`] becomes a flag and an environment variable.
 fn command() -> Command {
     let fields = Config::FIELDS.iter().map(|field| {
         let (short, rest) = field.doc.trim().split_once(':').unwrap_or((field.doc.trim(), ""));
@@ -71,7 +72,7 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket lobby server: ws://ADDRESS/ws/{lobby_code}?token={user}")
         .after_help(
-            "Numbers may be `unlimited`, sizes are written 65536, 64KiB or 16MiB, durations 500ms, 20s, 5m or 1h.\n\
+            "A number may be `unlimited`. Sizes are written as 65536, 64KiB or 16MiB, durations as 500ms, 20s, 5m or 1h.\n\
              Every flag is also an environment variable: --max-per-lobby is LOBBYD_MAX_PER_LOBBY.",
         )
         .arg(
@@ -82,7 +83,8 @@ fn command() -> Command {
                 .default_value("relay")
                 .value_parser(["relay", "verbatim", "echo"])
                 .help(
-                    "What the members talk through: the JSON relay, messages passed on unread, or an echo on any path",
+                    "The application: relay is the JSON protocol, verbatim passes messages on unread, \
+                     echo sends each message back, on any path",
                 ),
         )
         .arg(
@@ -93,8 +95,8 @@ fn command() -> Command {
                 .default_value("open")
                 .value_parser(["open", "open-to-anybody", "tokens"])
                 .help(
-                    "How users are known: open takes the token for the user's name, and only on a loopback address; \
-                     open-to-anybody does so anywhere; tokens looks it up in --tokens-file",
+                    "How users are authenticated: open uses the token as the user id, on a loopback address only; \
+                     open-to-anybody does so on any address; tokens looks the token up in --tokens-file",
                 ),
         )
         .arg(
@@ -103,7 +105,7 @@ fn command() -> Command {
                 .env("LOBBYD_TOKENS_FILE")
                 .hide_env(true)
                 .value_name("FILE")
-                .help("One `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` a line; read again on SIGHUP"),
+                .help("File with one `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` per line; read again on SIGHUP"),
         )
         .arg(
             Arg::new("on-app-panic")
@@ -112,7 +114,7 @@ fn command() -> Command {
                 .hide_env(true)
                 .default_value("abort")
                 .value_parser(["abort", "close-lobby"])
-                .help("What a panic of the application ends: the process, since its state is suspect for all lobbies, or the lobby"),
+                .help("Reaction to a panic in the application: abort ends the process, since all lobbies share the application's state; close-lobby closes only the member's lobby"),
         )
         .arg(
             Arg::new("log")
@@ -121,7 +123,7 @@ fn command() -> Command {
                 .hide_env(true)
                 .value_name("LEVEL[,MODULE=LEVEL]")
                 .default_value("info")
-                .help("off, error, warn, info, debug or trace; for one module: info,lobbyd::net=debug"),
+                .help("Log level: off, error, warn, info, debug or trace; for one module: info,lobbyd::net=debug"),
         )
         .arg(
             Arg::new("seed")
@@ -130,7 +132,7 @@ fn command() -> Command {
                 .hide_env(true)
                 .value_name("NUMBER")
                 .value_parser(clap::value_parser!(u64))
-                .help("Where the application's randomness comes from [default: the operating system]"),
+                .help("Seed of the application's random generator [default: from the operating system]"),
         )
         .args(fields)
         .subcommand(simulate::command())
@@ -144,13 +146,17 @@ struct Options {
     seed: Option<u64>,
     auth: Auth,
     tokens_file: Option<String>,
-    contains_panics: bool,
-    /// How application and authentication are called, for the log.
+    catches_panics: bool,
+    /// Names of the application and of the authentication, for the log.
     app_word: String,
     auth_word: String,
     warnings: Vec<String>,
 }
 
+/// Reads the options from the parsed command line.
+///
+/// # Errors
+///
 /// All problems of all fields at once.
 fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     let mut config = Config::default();
@@ -162,7 +168,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         }
     }
     let (mut level, mut modules) = (LevelFilter::Info, Vec::new());
-    for filter in matches.get_one::<String>("log").expect("it has a default").split(',') {
+    for filter in matches.get_one::<String>("log").expect("the argument has a default").split(',') {
         let (module, word) = filter.split_once('=').map_or((None, filter), |(module, word)| (Some(module), word));
         match (module, word.parse()) {
             (None, Ok(parsed)) => level = parsed,
@@ -174,7 +180,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         problems.extend(more.iter().map(ToString::to_string));
     }
     let seed = matches.get_one("seed").copied();
-    let word = |name: &str| matches.get_one::<String>(name).expect("it has a default").clone();
+    let word = |name: &str| matches.get_one::<String>(name).expect("the argument has a default").clone();
     let (app_word, auth_word) = (word("app"), word("auth"));
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
     if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
@@ -209,8 +215,9 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         }
         _ => Auth::Open,
     };
-    let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
-    // For trying it out: pages of a development server on this machine may connect. An explicit --allowed-origin is kept.
+    let catches_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
+    // For local development: pages of a development server on this machine may connect. An explicit --allowed-origin
+    // wins.
     let is_local = auth_word == "open" && config.listen.ip().is_loopback();
     if is_local && !notices::is_given(matches, "allowed_origin") {
         config.allowed_origin.loopback = true;
@@ -218,10 +225,10 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     let mut warnings = notices::without_effect(matches, &app_word, matches!(auth, Auth::Tokens(_)));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(&auth, Auth::Tokens(tokens) if tokens.is_empty()) {
-        warnings.push("the list of tokens is empty: nobody can come in".into());
+        warnings.push("the list of tokens is empty: every connection is refused".into());
     }
     let options =
-        Options { config, level, modules, seed, auth, tokens_file, contains_panics, app_word, auth_word, warnings };
+        Options { config, level, modules, seed, auth, tokens_file, catches_panics, app_word, auth_word, warnings };
     if problems.is_empty() { Ok(options) } else { Err(problems) }
 }
 
@@ -231,10 +238,10 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
     Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
 }
 
-/// A file at its size limit (`ulimit -f`) is like a full disk: the write fails, and `journal_on_error` says what then. Without
-/// a handler the kernel ends the process.
+/// Installs a handler for SIGXFSZ, so that a write beyond the file size limit (`ulimit -f`) fails with an error, as on
+/// a full disk. `journal_on_error` then applies. Without a handler the signal ends the process.
 #[cfg(unix)]
-fn outlive_file_limits() -> std::io::Result<()> {
+fn ignore_sigxfsz() -> std::io::Result<()> {
     use std::sync::atomic::AtomicBool;
 
     static WAS_RAISED: AtomicBool = AtomicBool::new(false);
@@ -249,7 +256,8 @@ fn log_to_stderr(options: &Options) -> Result<(), log::SetLoggerError> {
     log::set_boxed_logger(Box::new(NonPanickingLog(logger)))
 }
 
-/// A full disk or a reader that is gone costs log lines, not members: the logger panics when it cannot write.
+/// Wraps the logger, which panics when it cannot write. On a full disk or a closed pipe log lines are lost, and the
+/// server continues.
 struct NonPanickingLog(simple_logger::SimpleLogger);
 
 impl Log for NonPanickingLog {
@@ -267,7 +275,7 @@ impl Log for NonPanickingLog {
 }
 
 fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
-    if options.contains_panics { run(options, CatchPanics::new(app)) } else { run(options, app) }
+    if options.catches_panics { run(options, CatchPanics::new(app)) } else { run(options, app) }
 }
 
 fn run<A: App>(options: &Options, app: A) -> ExitCode {
@@ -280,18 +288,18 @@ fn run<A: App>(options: &Options, app: A) -> ExitCode {
         }
     };
     limits.iter().for_each(|line| info!("{line}"));
-    // One application serves all lobbies, so after a panic its state is suspect: the process ends.
+    // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
         Ok(Ok(totals)) => {
             info!("stopped; {}", server.stats_line());
-            if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT) }
+            if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT_OFF) }
         }
         Ok(Err(problem)) => {
             error!("{problem}");
             ExitCode::from(FAILED)
         }
         Err(_) => {
-            error!("there was a panic, so the state cannot be trusted and the server ends; the message is above");
+            error!("the server panicked, so its state cannot be trusted and it ends; the panic message is above");
             ExitCode::from(FAILED)
         }
     }
@@ -341,11 +349,11 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
 }
 
 fn show(name: &str, config: &Config) -> String {
-    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("the name is in Config::FIELDS");
     (field.show)(config)
 }
 
-/// Which limits are in force, and what memory they can cost.
+/// Log lines with the limits in force and the memory that they allow.
 fn limits(config: &Config) -> Vec<String> {
     let named = |prefix: &str| {
         let fields = Config::FIELDS.iter().filter(|field| field.name.starts_with(prefix));

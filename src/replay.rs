@@ -1,8 +1,9 @@
-//! `lobbyd replay`: a journal of one of the stock applications, replayed as fast as it goes.
+//! `lobbyd replay`: replays a journal of one of the stock applications at full speed.
 //!
-//! Exit 0 when everything was sent again as it had been, 4 when something else was sent, 5 when the journal is damaged or none,
-//! 6 when another build or version wrote it, 7 when it holds something that cannot be replayed; 2 when the arguments make no
-//! sense, and 1 when it cannot be read or what it says not written.
+//! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot
+//! be written. 2: the arguments are invalid, or the journal cannot be opened. 4: the replay sent different bytes. 5:
+//! the journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
+//! something that cannot be replayed.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -30,26 +31,27 @@ pub(crate) fn command() -> Command {
         value(name, "SECONDS", help).value_parser(parse_seconds).requires("print")
     };
     Command::new("replay")
-        .about("Replays a journal, and says whether everything is sent again as it was")
+        .about("Replays a journal and reports whether the server sends the same bytes again")
         .after_help(
-            "Exit 0 confirmed, 4 something else is sent, 5 damaged or no journal, 6 of another build, 7 not replayable.",
+            "Exit codes: 0 confirmed, 4 different bytes are sent, 5 damaged or not a journal, 6 written by another build, \
+             7 not replayable.",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help(
-            "What --journal was given, for the last session; or one segment, with which to begin",
+            "The value of --journal, which replays the last session; or one segment file to begin with",
         ))
-        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints what happened, a line for each event"))
-        .arg(value("lobby", "CODE", "Prints only what happened in this lobby").requires("print"))
-        .arg(value("user", "USER", "Prints only what happened to this user").requires("print"))
-        .arg(seconds("from", "Prints only what happened from then on"))
-        .arg(seconds("until", "Prints only what happened before"))
+        .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints one line for each event"))
+        .arg(value("lobby", "CODE", "Prints only events of this lobby").requires("print"))
+        .arg(value("user", "USER", "Prints only events of this user").requires("print"))
+        .arg(seconds("from", "Prints only events from this time on"))
+        .arg(seconds("until", "Prints only events before this time"))
         .arg(
-            value("stop-at", "TURN", "Stops after this turn and prints who was where").value_parser(clap::value_parser!(u64)),
+            value("stop-at", "TURN", "Stops after this turn and prints the lobbies and their members").value_parser(clap::value_parser!(u64)),
         )
         .arg(
             Arg::new("any-build")
                 .long("any-build")
                 .action(ArgAction::SetTrue)
-                .help("Tries a journal of another build, too"),
+                .help("Also tries a journal that another build wrote"),
         )
 }
 
@@ -61,7 +63,7 @@ fn parse_seconds(text: &str) -> Result<Time, String> {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let path = matches.get_one::<PathBuf>("file").expect("it is required");
+    let path = matches.get_one::<PathBuf>("file").expect("the argument is required");
     let any_build = matches.get_flag("any-build");
     match recorded_app(path, any_build).as_deref() {
         Ok("relay") => run_as(matches, path, Relay::default()),
@@ -69,8 +71,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Ok("echo") => run_as(matches, path, Echo),
         Ok(other) => {
             eprintln!(
-                "lobbyd: {} was recorded with {}, and not with one of the stock applications; its own program can \
-                 replay it, with lobbyd::journal::replay",
+                "lobbyd: {} was recorded with {}, not with one of the stock applications; replay it in the program that \
+                 contains this application, with lobbyd::journal::replay",
                 path.display(),
                 other.escape_debug()
             );
@@ -80,7 +82,8 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-/// Which application the journal is of: the name of a stock one, or the type of another.
+/// The application that the journal was recorded with: the option's name of a stock application, or the type name of
+/// another.
 fn recorded_app(path: &Path, any_build: bool) -> Result<String, u8> {
     let replay = open(path, Echo, any_build)?;
     let app = replay.recorded_app();
@@ -125,7 +128,7 @@ fn run_as<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
             eprintln!("lobbyd: {}: {failure}", path.display());
             ExitCode::from(code_of(&failure.fault))
         }
-        // Whoever reads the output may have seen enough.
+        // The reader closed the pipe, as `head` does: no error.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lobbyd: cannot write: {error}");
@@ -134,7 +137,7 @@ fn run_as<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "how long it takes is for the person who waits, not for the engine")]
+#[expect(clippy::disallowed_methods, reason = "the duration is only displayed; the engine never sees it")]
 fn replay_all<A: App, R: Read>(matches: &ArgMatches, mut replay: Replay<A, R>) -> io::Result<Result<(), Failure>> {
     let started = Instant::now();
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -171,7 +174,7 @@ fn replay_all<A: App, R: Read>(matches: &ArgMatches, mut replay: Replay<A, R>) -
     Ok(Ok(()))
 }
 
-/// What is printed.
+/// Selects the events to print.
 struct Filter {
     lobby: Option<String>,
     user: Option<String>,

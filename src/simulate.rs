@@ -1,6 +1,6 @@
-//! `lobbyd simulate`: the stock applications under simulation, seed after seed.
+//! `lobbyd simulate`: runs the stock applications in the simulator, one seed after the other.
 //!
-//! Exit 0 when everything held, 1 when a seed failed, 2 when the arguments make no sense.
+//! Exit 0: every seed passed. 1: a seed failed. 2: the arguments are invalid.
 
 use std::io::{self, IsTerminal, Write};
 use std::panic;
@@ -10,21 +10,22 @@ use std::time::{Duration, Instant};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lobbyd::sim::{Behaviour, Failure, Plan, Report, shrink, simulate, simulate_journaled};
 
-/// Between two updates of the progress bar.
+/// Shortest time between two updates of the progress bar.
 const UPDATE: Duration = Duration::from_millis(100);
+/// Characters of the progress bar.
 const BAR: usize = 30;
 
 pub(crate) fn command() -> Command {
     Command::new("simulate")
-        .about("Runs the server without sockets, under a network that does its worst")
-        .after_help("Everything follows from the seed: the same seeds give the same hash, on every machine.")
+        .about("Runs the server on a simulated network with faults, without sockets")
+        .after_help("Each run is determined by its seed: the same seeds give the same hash on every machine.")
         .arg(
             Arg::new("seed")
                 .long("seed")
                 .value_name("N|A..B")
                 .default_value("0..100")
                 .value_parser(parse_seeds)
-                .help("One seed, or all from A up to B, without B"),
+                .help("One seed, or the seeds from A up to but not including B"),
         )
         .arg(
             Arg::new("steps")
@@ -32,14 +33,14 @@ pub(crate) fn command() -> Command {
                 .value_name("N")
                 .default_value("1000")
                 .value_parser(clap::value_parser!(u64))
-                .help("Steps of each seed before the faults stop"),
+                .help("Steps with faults for each seed"),
         )
         .arg(
             Arg::new("clients")
                 .long("clients")
                 .value_name("N")
                 .value_parser(clap::value_parser!(u16).range(1..=1000))
-                .help("Clients there are at most at once [default: 12]"),
+                .help("Most clients at the same time [default: 12]"),
         )
         .arg(
             Arg::new("without")
@@ -48,19 +49,19 @@ pub(crate) fn command() -> Command {
                 .value_delimiter(',')
                 .action(ArgAction::Append)
                 .value_parser(parse_behaviour)
-                .help("What does not happen"),
+                .help("Behaviours to leave out"),
         )
         .arg(
             Arg::new("journal")
                 .long("journal")
                 .action(ArgAction::SetTrue)
-                .help("Records each run in a journal, in memory, and replays it"),
+                .help("Records each run in a journal in memory and replays it"),
         )
         .arg(
             Arg::new("shrink")
                 .long("shrink")
                 .action(ArgAction::SetTrue)
-                .help("Makes a failing run smaller: fewer steps, clients and behaviours"),
+                .help("Reduces a failing run to fewer steps, clients and behaviours"),
         )
 }
 
@@ -84,8 +85,8 @@ fn parse_behaviour(text: &str) -> Result<Behaviour, String> {
 }
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let &(first, end) = matches.get_one::<(u64, u64)>("seed").expect("it has a default");
-    let &steps = matches.get_one::<u64>("steps").expect("it has a default");
+    let &(first, end) = matches.get_one::<(u64, u64)>("seed").expect("the argument has a default");
+    let &steps = matches.get_one::<u64>("steps").expect("the argument has a default");
     let plan = |seed| {
         let mut plan = Plan::new(seed, steps);
         if let Some(&clients) = matches.get_one::<u16>("clients") {
@@ -115,14 +116,14 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
 fn report_failure(failure: Box<Failure>, shrinks: Option<Run>, before: &Report) -> ExitCode {
     eprintln!("{failure}");
     if let Some(simulate) = shrinks {
-        // Each smaller run that panics would say so.
+        // Silences the panic message of each smaller run that fails.
         let hook = panic::take_hook();
         panic::set_hook(Box::new(|_| {}));
         let small = shrink(failure, simulate);
         panic::set_hook(hook);
-        eprintln!("\nthe smallest run that was found:\n{small}");
+        eprintln!("\nthe smallest failing run found:\n{small}");
     }
-    eprintln!("{} seeds held before it", before.seeds);
+    eprintln!("{} seeds passed before it", before.seeds);
     ExitCode::FAILURE
 }
 
@@ -132,7 +133,7 @@ fn summary(total: &Report, elapsed: Duration) -> String {
     line("seeds", total.seeds.to_string());
     line("steps", total.steps.to_string());
     line("connections", total.connections.to_string());
-    line("messages heard", total.messages.to_string());
+    line("messages received", total.messages.to_string());
     line("bytes", total.bytes.to_string());
     for (reason, count) in total.closes() {
         line(&format!("closed {}", reason.word()), count.to_string());
@@ -146,7 +147,7 @@ fn summary(total: &Report, elapsed: Duration) -> String {
     text
 }
 
-/// A bar on the terminal, and nothing when standard error is none.
+/// A progress bar, shown only when standard error is a terminal.
 struct Progress {
     seeds: u64,
     started: Instant,
@@ -155,7 +156,7 @@ struct Progress {
 }
 
 impl Progress {
-    #[expect(clippy::disallowed_methods, reason = "how long it takes is for the person who waits, not for the engine")]
+    #[expect(clippy::disallowed_methods, reason = "the duration is only displayed; the engine never sees it")]
     fn start(seeds: u64) -> Progress {
         Progress { seeds, started: Instant::now(), shown: Duration::ZERO, is_visible: io::stderr().is_terminal() }
     }

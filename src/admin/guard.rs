@@ -1,8 +1,9 @@
-//! Who may ask: nobody whom a foreign page sent, and only who has the token where one is needed.
+//! Access checks of the admin port: `Host`, `Origin` and the token. Knows the headers of a request, not its path or
+//! body.
 //!
-//! A page can make its visitor's browser send requests to a loopback address. DNS rebinding makes them look as if they
-//! belonged to the page, but leaves its name in `Host`; cross-site requests carry the page's `Origin`, and cannot be
-//! `application/json` without asking first, which nobody answers here.
+//! A web page can make its visitor's browser send requests to a loopback address. With DNS rebinding they look like
+//! requests of the same origin, but `Host` contains the page's name. Cross-site requests carry the page's `Origin`.
+//! They cannot be `application/json` without a CORS preflight request, which this server does not grant.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,18 +11,18 @@ use std::net::{IpAddr, Ipv6Addr};
 use super::http::{Answer, Headers};
 use crate::config::Config;
 
-/// The shortest token that is taken.
+/// Shortest token that is accepted, in bytes.
 const MIN_TOKEN: usize = 16;
 
-/// The token that an operator shows. Never displayed.
+/// The token with which operators authenticate. It is never displayed.
 pub struct Token(Box<[u8]>);
 
 impl Token {
-    /// What a token file holds: one line of at least 16 visible ASCII characters.
+    /// Parses the contents of a token file: one line of at least 16 visible ASCII characters.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, as a rule.
+    /// The rule that the contents break.
     pub fn read(text: &str) -> Result<Token, &'static str> {
         let token = text.trim_ascii_end();
         match token {
@@ -33,7 +34,7 @@ impl Token {
         }
     }
 
-    /// Takes as long for a wrong token as for the right one; only its length can be learnt from the time it takes.
+    /// Compares in constant time: the duration reveals at most the token's length.
     fn is(&self, shown: &[u8]) -> bool {
         let differences = self.0.iter().zip(shown).fold(0, |sum, (own, shown)| sum | (own ^ shown));
         self.0.len() == shown.len() && std::hint::black_box(differences) == 0
@@ -46,11 +47,12 @@ impl fmt::Debug for Token {
     }
 }
 
+/// The access checks and their configuration.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// The address listened on.
+    /// Address of the admin listener.
     listens_on: Option<IpAddr>,
-    /// A further name that this server is known under.
+    /// An additional name of this server that is accepted in `Host`.
     name: Option<String>,
     token: Option<Token>,
 }
@@ -60,7 +62,7 @@ impl Guard {
         Guard { listens_on: config.admin.map(|address| address.ip()), name: config.admin_host.clone(), token }
     }
 
-    /// Whether the request comes from where it may come from.
+    /// Checks that the request was not sent by a web page of another origin.
     pub(super) fn check_source(&self, headers: Headers<'_>) -> Result<(), Answer> {
         if !self.is_ours(headers.host) {
             let message = "this server is not known under the name in Host; use its address, or set admin_host";
@@ -74,6 +76,7 @@ impl Guard {
         }
     }
 
+    /// Checks the token, if one is configured.
     pub(super) fn check_token(&self, headers: Headers<'_>) -> Result<(), Answer> {
         let Some(token) = &self.token else { return Ok(()) };
         let shown = headers.authorization.and_then(|value| value.split_once(' '));
@@ -88,7 +91,7 @@ impl Guard {
         }
     }
 
-    /// Whether `host` is an address or name of this server. The port may be another one: that of a tunnel, say.
+    /// Returns whether `host` is an address or name of this server. The port is ignored: a tunnel may use another one.
     fn is_ours(&self, host: &str) -> bool {
         let name = without_port(host);
         let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
@@ -99,7 +102,7 @@ impl Guard {
         match address {
             Some(address) => {
                 let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
-                // An address cannot be rebound: only names can.
+                // DNS rebinding needs a name, so these addresses are safe.
                 address.is_loopback() || listens_on_all || self.listens_on == Some(address)
             }
             None => {
@@ -113,14 +116,14 @@ impl Guard {
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) && !name.ends_with(':') => {
-            // The colons of an address in brackets are not that of a port.
+            // A colon inside the brackets of an IPv6 address does not begin a port.
             if name.starts_with('[') && !name.ends_with(']') { host } else { name }
         }
         _ => host,
     }
 }
 
-/// Whether an origin is that of this server as the client knows it.
+/// Returns whether `origin` has the authority that the client sent in `Host`.
 fn is_same(origin: &str, host: &str) -> bool {
     let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_cannot_be_rebound_are_ours() {
+    fn only_hosts_that_cannot_be_rebound_are_accepted() {
         for host in ["localhost", "LocalHost:9002", "127.0.0.1", "127.0.0.1:1", "127.8.9.1:9002", "[::1]", "[::1]:9002"]
         {
             check_host("127.0.0.1:9002", host, true);
@@ -171,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_compared_whole() {
+    fn only_the_whole_token_matches() {
         let token = Token::read("0123456789abcdef\n").expect("a token");
         assert!(token.is(b"0123456789abcdef"));
         for wrong in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeg"] {

@@ -1,4 +1,5 @@
-//! As much of HTTP/1.1 (RFC 9112) as an operator's client speaks: requests with a body in, answers out.
+//! The part of HTTP/1.1 (RFC 9112) that the admin port needs: parses requests with a body, writes answers. Knows no
+//! routes.
 
 use httparse::Header;
 
@@ -9,16 +10,16 @@ use crate::wire::http::head_end;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HttpRequest<'a> {
     pub(super) method: &'a str,
-    /// As it stands in the request line, percent-encoding and all.
+    /// As in the request line, percent-encoded.
     pub(super) path: &'a str,
     pub(super) query: &'a str,
     pub(super) headers: Headers<'a>,
     pub(super) body: &'a [u8],
-    /// Whether the client will send another request on the same connection.
+    /// Whether the connection stays open for another request.
     pub(super) keep_alive: bool,
 }
 
-/// The header lines a decision depends on. `None` when there is none; where there must not be two, two are refused.
+/// The headers that decisions depend on; `None` when absent. A request that repeats one of them is refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Headers<'a> {
     pub(super) host: &'a str,
@@ -27,14 +28,14 @@ pub(super) struct Headers<'a> {
     pub(super) content_type: Option<&'a str>,
 }
 
-/// What stands at the front of the received bytes.
+/// Result of parsing the front of the received bytes.
 #[derive(Debug)]
 pub(super) enum Parsed<'a> {
-    /// Not yet a whole request. `expects_continue` when the client waits to be told to send the body.
-    PageQuery { expects_continue: bool },
-    /// A request, and its length.
+    /// The request is incomplete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
+    Partial { expects_continue: bool },
+    /// A request and its length in bytes.
     Whole(HttpRequest<'a>, usize),
-    /// Nothing that can be understood: the answer, after which the connection ends.
+    /// The request is invalid. The connection is closed after this answer.
     Bad(Answer),
 }
 
@@ -43,7 +44,7 @@ pub(super) enum Parsed<'a> {
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: String,
-    /// A complete header line beside the usual ones.
+    /// An additional header line with its line end, or empty.
     pub(super) line: &'static str,
 }
 
@@ -52,7 +53,7 @@ impl Answer {
         Answer { status, body: object.end(), line: "" }
     }
 
-    /// `word` for the program, `message` for the person.
+    /// Creates an error: `word` for programs, `message` for persons.
     pub(super) fn error(status: u16, word: &str, message: &str) -> Answer {
         Answer::new(status, Object::new().string("error", word).string("message", message))
     }
@@ -61,7 +62,7 @@ impl Answer {
         Answer { line, ..self }
     }
 
-    /// Appends the answer as bytes; without its body when it answers a HEAD.
+    /// Appends the answer's bytes to `out`. The answer to a HEAD request has no body.
     pub(super) fn write(&self, out: &mut Vec<u8>, with_body: bool, keep_alive: bool) {
         let Answer { status, body, line } = self;
         let phrase = match status {
@@ -105,13 +106,13 @@ pub(super) struct Bounds {
     pub(super) max_body: usize,
 }
 
-/// More header lines than any `max_headers`; the parser needs a place for each.
+/// Capacity for parsed header lines: no `max_headers` is larger.
 const HEADERS: usize = 256;
 
-/// Reads what stands at the front of `bytes`.
+/// Parses the request at the front of `bytes`.
 pub(super) fn read<'a>(bytes: &'a [u8], bounds: Bounds) -> Parsed<'a> {
     match try_read(bytes, bounds) {
-        Ok(front) => front,
+        Ok(parsed) => parsed,
         Err(answer) => Parsed::Bad(answer),
     }
 }
@@ -123,10 +124,10 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
         if bytes.len() > bounds.max_head {
             return Err(Answer::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
         }
-        return Ok(Parsed::PageQuery { expects_continue: false });
+        return Ok(Parsed::Partial { expects_continue: false });
     };
-    let mut places: [Header<'a>; HEADERS] = [httparse::EMPTY_HEADER; HEADERS];
-    let mut parsed = httparse::Request::new(&mut places[..bounds.max_headers.min(HEADERS)]);
+    let mut storage: [Header<'a>; HEADERS] = [httparse::EMPTY_HEADER; HEADERS];
+    let mut parsed = httparse::Request::new(&mut storage[..bounds.max_headers.min(HEADERS)]);
     match parsed.parse(&bytes[..head]) {
         Ok(httparse::Status::Complete(_)) => {}
         Err(httparse::Error::TooManyHeaders) => {
@@ -152,7 +153,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
     }
     if bytes.len() < head + length {
         let expects_continue = once(lines, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        return Ok(Parsed::PageQuery { expects_continue: expects_continue && bytes.len() == head });
+        return Ok(Parsed::Partial { expects_continue: expects_continue && bytes.len() == head });
     }
     let target = parsed.path.unwrap_or_default();
     if !target.starts_with('/') {
@@ -178,7 +179,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
     Ok(Parsed::Whole(request, head + length))
 }
 
-/// The value of a header that stands there once or not at all.
+/// Returns the value of a header, `None` when absent. A repeated header is an error.
 fn once<'a>(lines: &[Header<'a>], name: &str) -> Result<Option<&'a str>, Answer> {
     let mut values = lines.iter().filter(|line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value);
     let (first, second) = (values.next(), values.next());

@@ -1,8 +1,8 @@
-//! JSON as it is written to an operator: on one line, keys in the order in which a person wants to read them.
+//! Writes JSON objects for operators: on one line, with the keys in the order of the calls, for human readers.
 
 use std::fmt::Write as _;
 
-/// A JSON object under way.
+/// A JSON object under construction.
 #[derive(Debug)]
 pub(super) struct Object(String);
 
@@ -16,10 +16,10 @@ impl Object {
         self.0.extend([comma, "\"", key, "\":"]);
     }
 
-    /// A number, `true`, `false`, `null` or anything else that is JSON already.
+    /// Appends a value whose text is JSON already, such as a number, `true`, `null` or an object.
     pub(super) fn plain(mut self, key: &str, value: impl std::fmt::Display) -> Self {
         self.key(key);
-        write!(self.0, "{value}").expect("a string takes every byte");
+        write!(self.0, "{value}").expect("writing to a string does not fail");
         self
     }
 
@@ -31,7 +31,7 @@ impl Object {
     }
 
     pub(super) fn string(self, key: &str, value: &str) -> Self {
-        let json = serde_json::to_string(value).expect("a string can always be written");
+        let json = serde_json::to_string(value).expect("every string can be encoded as JSON");
         self.plain(key, json)
     }
 
@@ -51,7 +51,7 @@ impl Object {
     }
 }
 
-/// Milliseconds with three decimals: microseconds are what the loop's clock tells.
+/// Formats a duration as milliseconds with three decimals: the engine's time has microseconds.
 pub(super) fn millis(span: std::time::Duration) -> String {
     let micros = span.as_micros();
     format!("{}.{:03}", micros / 1000, micros % 1000)
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_json() {
+    fn output_is_valid_json() {
         let inner = [Object::new().plain("n", 1), Object::new()];
         let text = Object::new()
             .string("a", "q\"\\\u{1}{")

@@ -1,15 +1,20 @@
-//! The operator's desk: JSON over HTTP/1.1, as a state machine without I/O.
+//! The admin interface for operators: JSON over HTTP/1.1, as a state machine without I/O.
 //!
-//! Bytes and time go in, bytes and "drop this socket" come out, as with the engine; and like the engine's, its driver is
-//! `net`. It knows the engine only by what it can ask: getters, and commands as data.
+//! Bytes and time go in; bytes and the keys of sockets to drop come out. Like the engine, it is driven by `net`. It
+//! knows only the engine's getters and its operator commands.
 //!
 //! ```text
-//! a client: Reading --whole request--> answered at once ----> Writing --all written--> Reading, or Ending
-//!                          +--a ping--> Waiting --report--------^
+//! Reading --request, answered at once-------> Writing --all written--> Reading, or Lingering after the last answer
+//!    +--ping--> Waiting --report---------------^
+//!    +--deadline, request incomplete: 408------^
+//!
+//! Reading, Lingering --end of the stream--> Closed
+//! Reading without input, Writing, Lingering --deadline--> Closed
+//! any state --socket error--> Closed: the driver drops the socket
 //! ```
 //!
-//! Every client has one deadline: for its request to arrive, for its answer to be read, and for staying idle. In one turn
-//! every client is given one request, so that a turn costs at most a page for each.
+//! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A
+//! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
 
 mod guard;
 mod http;
@@ -30,10 +35,10 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::time::Time;
 
-/// What a request's body may hold beside `max_message_bytes` of data.
+/// Most bytes of a request's body in addition to the `max_message_bytes` of its data.
 const ENVELOPE_BYTES: usize = 1024;
 
-/// Answers operators. See the [module's documentation](self).
+/// Connections of operators, with their requests and answers. See the [module documentation](self).
 ///
 /// ```
 /// use lobbyd::admin::AdminConns;
@@ -41,13 +46,13 @@ const ENVELOPE_BYTES: usize = 1024;
 /// use lobbyd::{Config, Engine, Start, Time};
 ///
 /// let config = Config { admin: Some("127.0.0.1:9002".parse().unwrap()), ..Config::default() };
-/// let mut desk = AdminConns::new(&config, None);
+/// let mut admin = AdminConns::new(&config, None);
 /// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Relay::default());
 ///
-/// let client = desk.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
-/// desk.handle_bytes(client, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
-/// desk.work(Time::ZERO, &mut engine);
-/// assert!(desk.pending(client).ends_with(b"\r\n\r\n{\"status\":\"ready\"}\n"));
+/// let client = admin.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
+/// admin.handle_bytes(client, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
+/// admin.work(Time::ZERO, &mut engine);
+/// assert!(admin.pending(client).ends_with(b"\r\n\r\n{\"status\":\"ready\"}\n"));
 /// ```
 #[derive(Debug)]
 pub struct AdminConns {
@@ -67,42 +72,42 @@ struct Client {
     /// Bytes of `output` that have been written.
     written: usize,
     state: State,
-    /// Whether bytes have come that were not looked at.
+    /// Whether `input` has changed since it was last parsed.
     has_new_input: bool,
-    /// Whether the client was told to send its body.
+    /// Whether `100 Continue` was sent for the present request.
     continued: bool,
-    /// Whether the client will send nothing more.
+    /// Whether the client has ended its stream.
     ended: bool,
-    /// Whether its socket has more to read, so that its time is not over yet.
+    /// Whether the socket may have unread bytes. Then the deadline waits for the next turn.
     is_unread: bool,
-    /// Whether it has once asked something that needs a token, with the right one.
+    /// Whether a request that needs the token has passed the check.
     is_known: bool,
     deadline: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// For a request, or for the rest of one.
+    /// Receiving a request.
     Reading,
-    /// A ping's answer will come under this number.
+    /// Waiting for the report of the ping with this ticket.
     Waiting { ticket: u64, keep_alive: bool },
-    /// The answer is being written; nothing is read after it, when it is the last.
+    /// Sending an answer. After the last one no further request is read.
     Writing { is_last: bool },
-    /// Everything was written: what still comes is dropped until the client hangs up.
-    Ending,
-    /// The driver has still to drop the socket.
-    Gone,
+    /// All is written. Further input is discarded until the client ends its stream.
+    Lingering,
+    /// The driver still has to drop the socket.
+    Closed,
 }
 
 impl AdminConns {
-    /// A desk without clients. `config.admin` says under which address it is known.
+    /// Creates the state without clients. The addresses and names that are accepted in `Host` come from `config`.
     pub fn new(config: &Config, token: Option<Token>) -> AdminConns {
         AdminConns {
             guard: Guard::new(config, token),
             bounds: Bounds {
                 max_head: config.max_header_bytes.0,
                 max_headers: config.max_headers as usize,
-                // A text may be written with an escape of six bytes for each of its own.
+                // JSON may escape each byte of a text as six bytes.
                 max_body: config.max_message_bytes.0.saturating_mul(6).saturating_add(ENVELOPE_BYTES).min(999_999_999),
             },
             max_clients: config.max_admin_connections as usize,
@@ -112,17 +117,19 @@ impl AdminConns {
         }
     }
 
-    // ---- what happened ----
+    // ---- input ----
 
-    /// A socket was accepted. Returns the client's key; `None` when there are too many and the socket is to be dropped.
+    /// Handles an accepted socket. Returns the client's key; `None` when the server is full and the socket must be
+    /// dropped.
     ///
-    /// Whoever only keeps a connection open makes room for whoever has something to ask.
+    /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that
+    /// has not shown a valid token.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
             let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;
-            // Its socket is dropped in this turn, and its place is free in the next.
-            self.clients[oldest].state = State::Gone;
+            // The driver drops its socket in this turn. Until then `clients` may exceed the maximum by one.
+            self.clients[oldest].state = State::Closed;
             if self.clients.len() > self.max_clients {
                 return None;
             }
@@ -142,15 +149,15 @@ impl AdminConns {
         }))
     }
 
-    /// Bytes were received.
+    /// Handles received bytes.
     pub fn handle_bytes(&mut self, client: usize, bytes: &[u8]) {
         let max_request = self.bounds.max_head + self.bounds.max_body;
         let Some(client) = self.clients.get_mut(client) else { return };
         match client.state {
-            State::Ending | State::Gone => {}
+            State::Lingering | State::Closed => {}
             _ if client.input.len() + bytes.len() > max_request.saturating_mul(2) => {
-                debug!("admin: {} sends more than it waits for answers to", client.peer);
-                client.state = State::Gone;
+                debug!("admin: {} sends too many requests ahead of their answers", client.peer);
+                client.state = State::Closed;
             }
             _ => {
                 client.input.extend_from_slice(bytes);
@@ -159,14 +166,14 @@ impl AdminConns {
         }
     }
 
-    /// The client's socket may have more to read, which the next turn reads: its deadline waits for that turn.
+    /// Notes that the client's socket may have unread bytes. Its deadline waits for the next turn, which reads them.
     pub fn handle_unread(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
             client.is_unread = true;
         }
     }
 
-    /// The client will send nothing more. What it asked before is still answered.
+    /// Handles the end of the client's stream. Complete requests are still answered.
     pub fn handle_end(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
             client.ended = true;
@@ -174,14 +181,14 @@ impl AdminConns {
         }
     }
 
-    /// The socket failed.
+    /// Handles an error of the socket.
     pub fn handle_hangup(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.state = State::Gone;
+            client.state = State::Closed;
         }
     }
 
-    /// So many bytes of [`pending`](Self::pending) were written.
+    /// Handles a write: the first `bytes` of [`pending`](Self::pending) were written.
     pub fn handle_written(&mut self, now: Time, client: usize, bytes: usize) {
         let Some(client) = self.clients.get_mut(client) else { return };
         client.written += bytes;
@@ -192,7 +199,7 @@ impl AdminConns {
         client.written = 0;
         match client.state {
             State::Writing { is_last: true } => {
-                client.state = State::Ending;
+                client.state = State::Lingering;
                 client.input = Vec::new();
                 client.has_new_input = true;
                 client.deadline = now + self.linger;
@@ -202,18 +209,18 @@ impl AdminConns {
                 client.has_new_input = true;
                 client.deadline = now + self.timeout;
             }
-            State::Reading | State::Waiting { .. } | State::Ending | State::Gone => {}
+            State::Reading | State::Waiting { .. } | State::Lingering | State::Closed => {}
         }
     }
 
-    /// Answers what can be answered: one request of each client.
+    /// Serves at most one request of each client, answers finished pings, and expires deadlines.
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         while let Some(report) = engine.poll_operator() {
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
                 State::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
                 _ => None,
             });
-            // The one who asked may have gone.
+            // The client may be closed already.
             if let Some((client, keep_alive)) = waiting {
                 client.answer(&routes::pinged(&report), true, keep_alive, now + self.timeout);
             }
@@ -230,15 +237,15 @@ impl AdminConns {
         }
     }
 
-    // ---- what the driver must do ----
+    // ---- output ----
 
-    /// When to call [`work`](Self::work) next: at once when somebody has sent more than one request.
+    /// Returns when to call [`work`](Self::work) next: at once when a client has input that was not parsed yet.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.clients
             .iter()
             .map(|(_, client)| match client.state {
                 _ if client.has_new_input => Time::ZERO,
-                // The ping has a deadline of its own.
+                // The engine times out the ping.
                 State::Waiting { .. } => Time::NEVER,
                 _ => client.deadline,
             })
@@ -246,49 +253,50 @@ impl AdminConns {
             .filter(|&at| at != Time::NEVER)
     }
 
-    /// The keys of all clients.
+    /// Returns the keys of all clients.
     pub fn clients(&self) -> impl Iterator<Item = usize> {
         self.clients.iter().map(|(key, _)| key)
     }
 
-    /// Bytes to write to a client's socket.
+    /// Returns the bytes to write to a client's socket.
     pub fn pending(&self, client: usize) -> &[u8] {
         self.clients.get(client).map_or(&[], |client| &client.output[client.written..])
     }
 
-    /// Whether everything was written and nothing will follow: shut down the write side.
+    /// Returns whether the last answer was written. The driver then shuts down the write side.
     pub fn is_finished(&self, client: usize) -> bool {
-        self.clients.get(client).is_some_and(|client| client.state == State::Ending)
+        self.clients.get(client).is_some_and(|client| client.state == State::Lingering)
     }
 
-    /// The next client whose socket must be dropped.
+    /// Returns the next client whose socket must be dropped, and frees its key.
     pub fn poll_closed(&mut self) -> Option<usize> {
-        let (key, _) = self.clients.iter().find(|(_, client)| client.state == State::Gone)?;
+        let (key, _) = self.clients.iter().find(|(_, client)| client.state == State::Closed)?;
         self.clients.remove(key);
         Some(key)
     }
 }
 
 impl Client {
-    /// Whether it makes room for a newcomer: it has not begun to ask, or is a stranger that has not ended. Strangers who
-    /// begin and never end must not keep operators out.
+    /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has
+    /// not yet shown a valid token. Clients that begin requests and never complete them must not keep operators out.
     fn is_dispensable(&self) -> bool {
-        let has_begun = self.is_known && !self.input.is_empty();
-        self.state == State::Ending || (self.state == State::Reading && !has_begun)
+        let is_protected = self.is_known && !self.input.is_empty();
+        self.state == State::Lingering || (self.state == State::Reading && !is_protected)
     }
 
+    /// Serves the next request in `input`, if it is complete.
     fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, deadline: Time) {
         match self.state {
             State::Reading => {}
-            State::Ending if self.ended => return self.state = State::Gone,
+            State::Lingering if self.ended => return self.state = State::Closed,
             _ => return,
         }
         let input = std::mem::take(&mut self.input);
         match http::read(&input, bounds) {
-            _ if input.is_empty() && self.ended => self.state = State::Gone,
+            _ if input.is_empty() && self.ended => self.state = State::Closed,
             _ if input.is_empty() => {}
-            Parsed::PageQuery { .. } if self.ended => self.state = State::Gone,
-            Parsed::PageQuery { expects_continue } => {
+            Parsed::Partial { .. } if self.ended => self.state = State::Closed,
+            Parsed::Partial { expects_continue } => {
                 if expects_continue && !std::mem::replace(&mut self.continued, true) {
                     self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
@@ -311,22 +319,23 @@ impl Client {
         request: &HttpRequest<'_>,
         deadline: Time,
     ) {
-        let ask = guard.check_source(request.headers).and_then(|()| {
+        let parsed = guard.check_source(request.headers).and_then(|()| {
             if !routes::needs_no_token(request.path) {
                 guard.check_token(request.headers)?;
                 self.is_known = true;
             }
             routes::read(request)
         });
-        let (is_read, is_command) = (ask.is_ok(), matches!(ask, Ok(AdminRequest::Do(_))));
-        let outcome = match ask {
-            Ok(ask) => routes::carry_out(engine, now, ask),
+        let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
+        let outcome = match parsed {
+            Ok(request) => routes::carry_out(engine, now, request),
             Err(answer) => Outcome::Answer(answer),
         };
         match outcome {
             Outcome::Answer(answer) => {
                 let HttpRequest { method, path, .. } = request;
-                // A path that means nothing may hold anything, even the token. Any other may hold names of any UTF-8.
+                // An unknown path may contain anything, even the token, so it is not logged. A known one may contain
+                // names of any UTF-8, so it is escaped.
                 let path = if is_read { path } else { "-" }.escape_debug();
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
@@ -345,7 +354,7 @@ impl Client {
         self.deadline = deadline;
     }
 
-    /// The deadline has passed.
+    /// Handles a deadline that has passed.
     fn expire(&mut self, deadline: Time) {
         match self.state {
             State::Waiting { .. } => {}
@@ -353,7 +362,7 @@ impl Client {
                 let answer = Answer::error(408, "too_late", "the request took longer than admin_timeout");
                 self.answer(&answer, true, false, deadline);
             }
-            _ => self.state = State::Gone,
+            _ => self.state = State::Closed,
         }
     }
 }

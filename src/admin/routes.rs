@@ -1,4 +1,5 @@
-//! What an operator can ask: a request becomes one of a closed set of questions and commands, and its outcome an answer.
+//! The routes of the admin port: parses a request into an [`AdminRequest`], carries it out on the engine, and formats
+//! the answer as JSON. Knows neither sockets nor clients.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -21,14 +22,14 @@ use crate::number::integer;
 use crate::time::Time;
 use crate::wire::http::percent_decode;
 
-/// Items of a page unless `limit` says otherwise, and the most it may say: what a turn of the loop can do in passing.
+/// Default and largest `limit`, the number of items of a page. The largest is bounded by the time of a turn.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
-/// How long a ping waits for its answer unless `timeout_ms` says otherwise, and at most.
+/// Default and largest `timeout_ms` of a ping.
 const DEFAULT_PING: u64 = 2000;
 const MAX_PING: u64 = 60_000;
 
-/// What an operator asks.
+/// A request of an operator: a query or a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AdminRequest {
     Live,
@@ -40,67 +41,67 @@ pub(super) enum AdminRequest {
     Do(OperatorCommand),
 }
 
-/// Which part of a list.
+/// Selects one page of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PageQuery {
     limit: usize,
     after: Option<u64>,
 }
 
-/// Whether the path is open to everybody whom the guard lets ask at all: probes carry no token.
+/// Returns whether the path needs no token. Health probes carry none; `Host` and `Origin` are checked for them too.
 pub(super) fn needs_no_token(path: &str) -> bool {
     path.starts_with("/health/")
 }
 
-/// Reads a request.
+/// Parses a request. The error is the answer to send.
 pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, Answer> {
     let segments: Option<Vec<Cow<'_, str>>> =
         request.path[1..].split('/').map(|segment| percent_decode(segment, false)).collect();
     let segments = segments.ok_or_else(|| bad("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
-    let is_question = match segments[..] {
+    let is_query = match segments[..] {
         ["health", "live" | "ready"] | ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(Answer::error(404, "not_found", "there is nothing here")),
     };
-    match (is_question, request.method) {
-        (true, "GET" | "HEAD") => question(&segments, request.query),
+    match (is_query, request.method) {
+        (true, "GET" | "HEAD") => query_request(&segments, request.query),
         (true, _) => Err(Answer::error(405, "method_not_allowed", "use GET").with_line("Allow: GET, HEAD\r\n")),
         (false, "POST") => command(&segments, request),
         (false, _) => Err(Answer::error(405, "method_not_allowed", "use POST").with_line("Allow: POST\r\n")),
     }
 }
 
-fn question(segments: &[&str], query: &str) -> Result<AdminRequest, Answer> {
-    let part = part(query)?;
+fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, Answer> {
+    let page_query = page_query(query)?;
     Ok(match *segments {
         ["health", "live"] => AdminRequest::Live,
         ["health", "ready"] => AdminRequest::Ready,
         ["stats"] => AdminRequest::Stats,
-        ["lobbies"] => AdminRequest::Lobbies(part),
-        ["lobbies", code] => AdminRequest::Lobby(code.into(), part),
-        ["users", user] => AdminRequest::User(user.into(), part),
-        _ => unreachable!("read() knows what is a question"),
+        ["lobbies"] => AdminRequest::Lobbies(page_query),
+        ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
+        ["users", user] => AdminRequest::User(user.into(), page_query),
+        _ => unreachable!("read() passes only the paths of queries"),
     })
 }
 
-fn part(query: &str) -> Result<PageQuery, Answer> {
-    let mut part = PageQuery { limit: DEFAULT_LIMIT, after: None };
+fn page_query(query: &str) -> Result<PageQuery, Answer> {
+    let mut page_query = PageQuery { limit: DEFAULT_LIMIT, after: None };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
-            Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => part.limit = limit as usize,
+            Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => page_query.limit = limit as usize,
             Some(("limit", _)) => return Err(bad("limit must be from 1 to 1000")),
-            Some(("after", Ok(after))) => part.after = Some(after),
+            Some(("after", Ok(after))) => page_query.after = Some(after),
             Some(("after", _)) => return Err(bad("after must be the `next` of an earlier page")),
             _ => return Err(bad("the query may hold limit and after")),
         }
     }
-    Ok(part)
+    Ok(page_query)
 }
 
 fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest, Answer> {
-    // A page of another origin cannot send this type without asking first, which is never allowed.
+    // A page of another origin cannot send this type without a CORS preflight request, which is never granted.
     let media_type = request.headers.content_type.and_then(|value| value.split(';').next());
     if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json")) {
         return Err(Answer::error(415, "not_json", "send Content-Type: application/json"));
@@ -137,20 +138,20 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
             let factor = fields.integer("factor", rule)?.ok_or_else(|| bad(&format!("factor {rule}")))?;
             OperatorCommand::Clock(ClockCommand::Slow(factor))
         }
-        _ => unreachable!("read() knows what is a command"),
+        _ => unreachable!("read() passes only the paths of commands"),
     };
     fields.end()?;
     Ok(AdminRequest::Do(command))
 }
 
-/// The fields of a request's body that have not been asked for.
+/// The fields of a request's body that are not read yet.
 struct Fields<'a>(BTreeMap<String, &'a RawValue>);
 
 impl<'a> Fields<'a> {
     fn read(body: &'a [u8]) -> Result<Fields<'a>, Answer> {
         match body.trim_ascii() {
             [] => Ok(Fields(BTreeMap::new())),
-            // serde would take null for a map too.
+            // The brace is checked because serde also reads `null` as a map.
             body @ [b'{', ..] => {
                 serde_json::from_slice(body).map(Fields).map_err(|_| bad("the body is not valid JSON"))
             }
@@ -158,13 +159,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A field that is null is absent.
+    /// Removes and parses a field. `null` counts as absent.
     fn take<T: serde::Deserialize<'a>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, Answer> {
         let value = self.0.remove(key).filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get()));
         value.transpose().map_err(|_| bad(&format!("{key} {rule}")))
     }
 
-    /// An integer, however its number is written: `100`, `100.0` and `1e2` are the same.
+    /// Removes an integer field, in any notation: `100`, `100.0` and `1e2` are the same.
     fn integer<T: TryFrom<i64>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, Answer> {
         let value = self.0.remove(key).filter(|raw| raw.get() != "null");
         let read = |raw: &RawValue| integer(raw.get()).and_then(|value| T::try_from(value).ok());
@@ -179,12 +180,12 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn kick(&mut self, whom: KickTarget) -> Result<OperatorCommand, Answer> {
+    fn kick(&mut self, target: KickTarget) -> Result<OperatorCommand, Answer> {
         let reconnect = self.take("reconnect", "must be true or false")?.unwrap_or(false);
-        Ok(OperatorCommand::Kick { whom, reconnect })
+        Ok(OperatorCommand::Kick { whom: target, reconnect })
     }
 
-    /// A field nobody knows is a mistake that should not look like success.
+    /// Refuses unknown fields: a misspelt one must not look like success.
     fn end(self) -> Result<(), Answer> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -197,15 +198,15 @@ fn bad(message: &str) -> Answer {
     Answer::error(400, "bad_request", message)
 }
 
-/// An answer, or the number under which it will come.
+/// The outcome of a request: its answer, or the ticket of a ping whose report is answered later.
 pub(super) enum Outcome {
     Answer(Answer),
     Later(u64),
 }
 
-/// Does what is asked.
-pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, ask: AdminRequest) -> Outcome {
-    let answer = match ask {
+/// Carries out a request on the engine.
+pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: AdminRequest) -> Outcome {
+    let answer = match request {
         AdminRequest::Live => Answer::new(200, Object::new().string("status", "live")),
         AdminRequest::Ready if engine.is_draining() => Answer::new(503, Object::new().string("status", "draining")),
         AdminRequest::Ready => Answer::new(200, Object::new().string("status", "ready")),
@@ -256,11 +257,11 @@ fn done_as(done: OperatorAnswer) -> Answer {
             Answer::new(202, totals(Object::new().string("status", "draining"), so_far))
         }
         OperatorAnswer::Clock(view) => Answer::new(200, clock(Object::new(), view)),
-        OperatorAnswer::Pinged(_) => unreachable!("a ping is answered later"),
+        OperatorAnswer::Pinged(_) => unreachable!("carry_out() returns Outcome::Later for a ping"),
     }
 }
 
-/// The answer to a ping that has ended.
+/// Returns the answer to a finished ping.
 pub(super) fn pinged(report: &PingReport) -> Answer {
     let best = report.answers.iter().filter_map(|(_, latency)| *latency).min();
     let conns = report.answers.iter().map(|(seat, latency)| {

@@ -1,16 +1,16 @@
-//! Who the stock applications let in.
+//! Authentication for the stock applications: open, or by a list of tokens.
 
 use std::collections::HashMap;
 
 use crate::{Authorization, CloseReason, Identity, Rate, Request};
 
-/// How the stock applications know a user.
+/// How the stock applications authenticate users.
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
-    /// The token is the user's name: for trying out, and behind something that has checked it.
+    /// The token is the user id. For development, and behind a proxy that has authenticated the user.
     #[default]
     Open,
-    /// Only the tokens of a list are good.
+    /// Only the tokens of a list are accepted.
     Tokens(Tokens),
 }
 
@@ -25,11 +25,12 @@ impl Auth {
         }
     }
 
-    /// Takes a new list in place of the old, unless it is wrong or no list is used. Those who are in stay in.
+    /// Replaces the list of tokens, unless the new one is empty or invalid. Does nothing without a list. The new list
+    /// applies to new connections only.
     pub(super) fn reload(&mut self, contents: &[u8]) {
         if let Auth::Tokens(tokens) = self {
             match Tokens::read(contents) {
-                // A file that is being written anew is empty for a moment.
+                // A file that is being rewritten is empty for a moment.
                 Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
                 Ok(new) => {
                     log::info!("{} tokens read", new.len());
@@ -41,11 +42,11 @@ impl Auth {
     }
 }
 
-/// Tokens and who they stand for.
+/// A list of tokens and the identities of their users.
 ///
-/// As text one line each: the token, the user, and perhaps `tier=free|pro|enterprise`, `lobby=CODE` and
-/// `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment at the start of a line and
-/// after white space; elsewhere it is part of its word.
+/// The text form has one line for each token: the token, the user id, and optionally `tier=free|pro|enterprise`,
+/// `lobby=CODE` and `expires=MILLISECONDS` since the Unix epoch, separated by white space. `#` begins a comment at the
+/// start of a line and after white space; elsewhere it is part of a word.
 ///
 /// ```
 /// use lobbyd::apps::Tokens;
@@ -59,7 +60,7 @@ pub struct Tokens {
     identities: HashMap<String, Identity>,
 }
 
-/// Says how many there are, and none of them.
+/// Shows the number of tokens, never a token.
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Tokens({})", self.len())
@@ -67,32 +68,32 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    /// Bytes of the largest file that the program takes for a list.
+    /// Most bytes of a token file that the program accepts.
     pub const MAX_FILE: usize = 16 << 20;
 
-    /// Reads a list as it stands in a file.
+    /// Parses the contents of a token file.
     ///
     /// # Errors
     ///
-    /// That it is not UTF-8; else as [`parse`](Self::parse).
+    /// One problem when the contents are not UTF-8; else as [`parse`](Self::parse).
     pub fn read(contents: &[u8]) -> Result<Tokens, Vec<String>> {
         str::from_utf8(contents).map_err(|_| vec!["it is not UTF-8".to_owned()]).and_then(Tokens::parse)
     }
 
-    /// Reads a list.
+    /// Parses a list.
     ///
     /// # Errors
     ///
-    /// All that is wrong, by line. Never a token.
+    /// All problems, with their line numbers. They never contain a token.
     pub fn parse(text: &str) -> Result<Tokens, Vec<String>> {
         if text.starts_with('\u{feff}') {
-            // The first token would begin with it.
+            // It would become a part of the first token.
             return Err(vec!["it begins with a byte order mark; save it without one".to_owned()]);
         }
         let mut tokens = Tokens::default();
         let mut problems = Vec::new();
         for (number, line) in text.lines().enumerate() {
-            // In comments, too: a lone CR may be meant as the end of a line.
+            // Checked in comments too: a lone CR may be meant as a line end.
             if line.chars().any(|c| c.is_control() && c != '\t') {
                 problems.push(format!("line {}: it holds a control character", number + 1));
                 continue;
@@ -113,12 +114,12 @@ impl Tokens {
         if problems.is_empty() { Ok(tokens) } else { Err(problems) }
     }
 
-    /// How many tokens there are.
+    /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.identities.len()
     }
 
-    /// Whether there is none, so that nobody can come in.
+    /// Returns whether the list is empty, so that every connection is refused.
     pub fn is_empty(&self) -> bool {
         self.identities.is_empty()
     }
@@ -134,7 +135,7 @@ fn without_comment(line: &str) -> &str {
     &line[..comment.unwrap_or(line.len())]
 }
 
-/// Problems repeat no word of the line: where two columns are mistaken for each other, any of them may be the token.
+/// Parses a line. Problems repeat no word of it: if the columns are swapped, any word may be the token.
 fn entry(line: &str) -> Result<(String, Identity), String> {
     let mut words = line.split_whitespace();
     let (Some(token), Some(user)) = (words.next(), words.next()) else {

@@ -1,4 +1,4 @@
-//! An application whose panics cost a lobby instead of the process.
+//! Wraps an application, so that a panic closes one lobby and does not end the process.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::time::Duration;
@@ -11,19 +11,21 @@ use crate::engine::tick::Tick;
 use crate::time::Time;
 use crate::wire::handshake::Request;
 
-/// Wraps an application: when it panics over a member, that member's lobby is closed with 1011 `internal_error`, and the
-/// others go on.
+/// Catches panics of an application. When a callback for a member panics, the member's lobby is closed with 1011
+/// `internal_error`. Other lobbies continue.
 ///
-/// Without it a panic ends the process, which is the right default: one application serves all lobbies, so after a panic its
-/// state is suspect, and so is what it tells the others. Whoever keeps the state of each lobby apart may prefer this.
+/// Without this wrapper a panic ends the process, which is the right default: one application serves all lobbies, so
+/// after a panic its whole state is suspect. An application that keeps the state of each lobby separate may use the
+/// wrapper.
 ///
-/// Only the application's own state is at stake. It never runs inside one of the engine's functions, only between them:
-/// everything it asks for through [`Context`] is done when the call returns, and what it must be told of that waits until it
-/// has returned itself. So wherever it panics, no change of the engine's is half done. A panic of the engine itself, in a method of
-/// [`Context`], is another matter: it is not contained, and ends the process.
+/// A panic can corrupt only the application's own state. A callback never runs inside a function of the engine: each
+/// method of [`Context`] completes before it returns, and events that result from it are dispatched after the callback
+/// has returned. So a panic in a callback interrupts no change of the engine. A panic of the engine itself, in a method
+/// of [`Context`], is not caught and ends the process.
 ///
-/// A panic that concerns no member, in [`App::on_tick`], [`App::on_command`], [`App::on_reload`] or [`App::on_drain`], still ends the process.
-/// Who panics while authorizing is answered with 1011, and while routing with HTTP status 404.
+/// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or
+/// [`App::on_drain`]) still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in
+/// [`App::route`] is answered with HTTP status 404.
 ///
 /// ```
 /// use lobbyd::apps::{CatchPanics, Relay};
@@ -39,53 +41,52 @@ pub struct CatchPanics<A> {
 }
 
 impl<A> CatchPanics<A> {
-    /// `app`, contained.
+    /// Wraps `app`.
     pub fn new(app: A) -> CatchPanics<A> {
         CatchPanics { app, panics: 0 }
     }
 
-    /// The application itself.
+    /// Returns the wrapped application.
     pub fn app(&self) -> &A {
         &self.app
     }
 
-    /// How often it has panicked.
+    /// Returns the number of caught panics, without those in [`App::route`].
     pub fn panics(&self) -> u64 {
         self.panics
     }
 }
 
-/// Calls the application. `None` when it panics.
+/// Calls the application. Returns `None` when it panics.
 ///
-/// A panic of the engine in a method of `Context` is not caught: then the engine's state is suspect, which concerns all
-/// lobbies.
+/// A panic of the engine in a method of `Context` is not caught: the engine's state is then suspect for all lobbies.
 fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
-    // Whether what it has left behind can still be used is what the operator has answered by choosing this.
+    // AssertUnwindSafe: by choosing this wrapper, the operator accepts the state that a panic leaves behind.
     let result = panic::catch_unwind(AssertUnwindSafe(|| call(cx)));
     if cx.has_engine_panicked() {
-        error!("the engine itself panicked in a call of the application, which cannot be contained");
-        // There is no payload if the application has caught the panic itself.
+        error!("the engine panicked in a call from the application; the process ends");
+        // Without a payload the application has caught the engine's panic itself.
         panic::resume_unwind(result.err().unwrap_or_else(|| Box::new("the engine has panicked")));
     }
     result.ok()
 }
 
 impl<A: App> CatchPanics<A> {
-    /// Calls the application about `who`, and closes the lobby when it panics.
+    /// Calls the application for `member`, and closes the member's lobby when the call panics.
     fn catch_panic<R>(
         &mut self,
         cx: &mut Context<'_>,
-        who: &Member,
+        member: &Member,
         call: impl FnOnce(&mut A, &mut Context<'_>) -> R,
     ) -> Option<R> {
         let result = attempt(cx, |cx| call(&mut self.app, cx));
         if result.is_none() {
             self.panics += 1;
-            let closed = cx.close_lobby(who.lobby(), CloseReason::InternalError);
+            let closed = cx.close_lobby(member.lobby(), CloseReason::InternalError);
             error!(
-                "the application panicked over user={:?}: lobby={} closed, members={closed}",
-                who.user(),
-                who.lobby()
+                "the application panicked in a callback for user={:?}: lobby={} closed, members={closed}",
+                member.user(),
+                member.lobby()
             );
         }
         result
@@ -96,28 +97,28 @@ impl<A: App> App for CatchPanics<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
 
     fn route(&self, request: &Request<'_>) -> Route {
-        // It cannot call the engine.
+        // route() has no Context, so the engine cannot have panicked.
         panic::catch_unwind(AssertUnwindSafe(|| self.app.route(request))).unwrap_or(Route::NotFound)
     }
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         attempt(cx, |cx| self.app.authorize(cx, request)).unwrap_or_else(|| {
             self.panics += 1;
-            error!("the application panicked while it authorized conn={}", request.conn());
+            error!("the application panicked while authorizing conn={}", request.conn());
             Authorization::Refuse(CloseReason::InternalError)
         })
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.catch_panic(cx, who, |app, cx| app.on_join(cx, who));
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.catch_panic(cx, member, |app, cx| app.on_join(cx, member));
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.catch_panic(cx, who, |app, cx| app.on_rejoin(cx, who));
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.catch_panic(cx, member, |app, cx| app.on_rejoin(cx, member));
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
-        self.catch_panic(cx, from, |app, cx| app.allows(cx, from, what)).unwrap_or(false)
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, request: RelayRequest<'_>) -> bool {
+        self.catch_panic(cx, from, |app, cx| app.allows(cx, from, request)).unwrap_or(false)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -128,16 +129,16 @@ impl<A: App> App for CatchPanics<A> {
         self.app.on_tick(cx, tick);
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.catch_panic(cx, who, |app, cx| app.on_leave(cx, who, why));
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+        self.catch_panic(cx, member, |app, cx| app.on_leave(cx, member, reason));
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
-        self.catch_panic(cx, who, |app, cx| app.on_health(cx, who, latency));
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
+        self.catch_panic(cx, member, |app, cx| app.on_health(cx, member, latency));
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
-        self.catch_panic(cx, who, |app, cx| app.on_pressure(cx, who, pressure));
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
+        self.catch_panic(cx, member, |app, cx| app.on_pressure(cx, member, pressure));
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {

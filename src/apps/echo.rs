@@ -1,9 +1,9 @@
 use crate::{App, Authorization, Context, Member, Message, Protocol, Request, Route};
 
-/// Sends every message back to where it came from, on any path and for anybody. For trying a client out, and for
+/// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for
 /// conformance tests.
 ///
-/// Every connection is alone in a lobby of its own, as a user of its own.
+/// Every connection gets its own lobby and its own user id.
 #[derive(Debug, Default)]
 pub struct Echo;
 
@@ -22,13 +22,13 @@ impl App for Echo {
         cx.relay_to_conn(from.conn(), message);
     }
 
-    /// Nothing is kept of those who have gone.
+    /// Returns an empty snapshot: the application has no state.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }
 }
 
-/// A connection's id is unique for the life of the process.
+/// Returns a name for the lobby and the user. It is unique for the life of the process, like the connection's id.
 fn name(request: &Request<'_>) -> String {
     format!("echo-{}", request.conn()).replace('.', "-")
 }

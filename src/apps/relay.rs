@@ -5,18 +5,18 @@ use log::info;
 use super::auth::Auth;
 use crate::{App, Authorization, Context, Frame, Member, Message, Protocol, Request};
 
-/// A lobby as most want it: the JSON protocol, whose `broadcast` and `direct` the engine serves, and everything else
-/// passed on to the other members.
+/// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
-/// Users are known as [`Auth`] says. A message of a type that the protocol does not know reaches the others as a `message`
-/// with the whole object as its `data`; a binary message reaches them unchanged.
+/// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as
+/// a `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated
+/// by [`Auth`].
 #[derive(Debug, Default)]
 pub struct Relay {
     auth: Auth,
 }
 
 impl Relay {
-    /// With users known in this way; `Relay::default()` takes the token for the user.
+    /// Creates a relay with this authentication. `Relay::default()` uses [`Auth::Open`].
     pub fn new(auth: Auth) -> Relay {
         Relay { auth }
     }
@@ -44,19 +44,19 @@ impl App for Relay {
         }
     }
 
-    fn on_health(&mut self, _: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, _: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         match latency {
             Some(latency) => info!(
                 "conn={} user={:?} healthy latency_ms={:.3}",
-                who.conn(),
-                who.user(),
+                member.conn(),
+                member.user(),
                 latency.as_secs_f64() * 1000.0
             ),
-            None => info!("conn={} user={:?} unhealthy", who.conn(), who.user()),
+            None => info!("conn={} user={:?} unhealthy", member.conn(), member.user()),
         }
     }
 
-    /// Nothing is kept of those who have gone.
+    /// Returns an empty snapshot: no state is kept after the connections have closed.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }

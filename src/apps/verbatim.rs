@@ -1,16 +1,16 @@
 use super::auth::Auth;
 use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
-/// Passes every message on to the rest of the lobby, unchanged and unread. Says nothing of its own.
+/// Relays every message unchanged to the other members of the lobby, without reading it. Sends no messages of its own.
 ///
-/// For payloads that are nobody's business but the members'. Users are known as [`Auth`] says.
+/// For payloads in the members' own format. Users are authenticated by [`Auth`].
 #[derive(Debug, Default)]
 pub struct Verbatim {
     auth: Auth,
 }
 
 impl Verbatim {
-    /// With users known in this way; `Verbatim::default()` takes the token for the user.
+    /// Creates the application with this authentication. `Verbatim::default()` uses [`Auth::Open`].
     pub fn new(auth: Auth) -> Verbatim {
         Verbatim { auth }
     }
@@ -31,7 +31,7 @@ impl App for Verbatim {
         cx.relay(from, message);
     }
 
-    /// Nothing is kept of those who have gone.
+    /// Returns an empty snapshot: no state is kept after the connections have closed.
     fn snapshot(&self) -> Option<Vec<u8>> {
         Some(Vec::new())
     }

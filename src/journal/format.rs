@@ -1,4 +1,5 @@
-//! How entries are written down: a byte for the kind, then numbers in LEB128, and lengths before what has one.
+//! Encoding of journal entries: one byte for the kind, then the fields. Numbers are in LEB128, and slices and texts
+//! follow their length. Knows no blocks, files or engines; the [parent module](super) documents the entries.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,14 +17,14 @@ use crate::time::Time;
 use crate::wire::handshake::{Facts, Probe, Upgrade};
 use crate::wire::http::Refusal;
 
-/// What begins a segment. Another version has another number in it.
+/// First line of a segment. It contains the version of the format.
 pub(super) const MAGIC: &[u8] = b"lobbyd journal 2\n";
-/// What all versions begin with.
+/// Beginning of that line in all versions.
 pub(super) const FAMILY: &[u8] = b"lobbyd journal ";
 
-/// Before each block: the length of what follows, a check of that length, and one of the block.
+/// Bytes before each payload: its length, a check of the length, and a check of the block.
 pub(super) const BLOCK_HEADER: usize = 12;
-/// No block is longer, so a reader never asks for more memory, whatever a damaged length says.
+/// Longest payload of a block. It bounds the memory of a reader when a length is damaged.
 pub(super) const MAX_BLOCK: usize = 64 << 20;
 
 macro_rules! kinds {
@@ -61,36 +62,36 @@ kinds! {
     BLOCKED = 26,
     FAILED = 27,
     FLUSHED = 28,
-    FLUSHED_IN_SILENCE = 29,
-    SHARE = 30,
+    FLUSHED_NOTHING = 29,
+    MAX_WORK = 30,
     UNREAD = 31,
     WALL_TIME = 32,
 }
 
-/// What stands at the beginning of a segment.
+/// The first entry of a segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    /// The same in all segments of a session, and in those of no other.
+    /// Identifies the session: equal in all its segments, and different in those of other sessions.
     pub(super) session: u64,
-    /// Counts them from 1.
+    /// Number of the segment in its session, from 1.
     pub(super) number: u64,
-    /// The check of the block before it.
+    /// Check of the last block of the previous segment.
     pub(super) chain: u32,
     pub(super) build: String,
     pub(super) app: String,
     pub(super) unix_micros: u64,
     pub(super) seed: u64,
-    /// `name=value`, a line for each field.
+    /// One line `name=value` for each field.
     pub(super) config: String,
-    /// The number of the last turn before it.
+    /// Number of the last turn before this segment.
     pub(super) turn: u64,
-    /// What a replay can begin with: nobody was there.
+    /// Checkpoint and application snapshot with which a replay can begin. Present only when there were no connections.
     pub(super) start: Option<(Checkpoint, Vec<u8>)>,
 }
 
 // ---- writing ----
 
-/// Something an entry can be appended to.
+/// A buffer to which entries are appended.
 pub(super) trait Put {
     fn put_bytes(&mut self, bytes: &[u8]);
 
@@ -159,8 +160,8 @@ pub(super) trait Put {
         self.put_byte(reason as u8);
     }
 
-    /// The bytes of a request, of which only the number and the lines are anybody's business: what is neither CR nor LF
-    /// is counted.
+    /// Appends the shape of a request's bytes without their contents, which may hold a token: the number of bytes,
+    /// whether the first is a capital letter, and the positions of CR and LF.
     fn put_shape(&mut self, bytes: &[u8])
     where
         Self: Sized,
@@ -201,7 +202,7 @@ pub(super) trait Put {
             Ok(Upgrade { accept_key, subprotocol }) => {
                 self.put_byte(1);
                 self.put_slice(accept_key.as_bytes());
-                // The name is the client's word, and may be its token.
+                // Only the length: the client chose the name, which may contain its token.
                 self.put_option(subprotocol.as_ref(), |to, name| to.put_number(name.len() as u64));
             }
             Err(refusal) => {
@@ -280,9 +281,9 @@ pub(super) trait Put {
                 self.put_slice(user.as_bytes());
                 self.put_duration(*timeout);
             }
-            OperatorCommand::Kick { whom, reconnect } => {
+            OperatorCommand::Kick { whom: target, reconnect } => {
                 self.put_byte(3);
-                let (kind, name) = match whom {
+                let (kind, name) = match target {
                     KickTarget::User(user) => (0, &**user),
                     KickTarget::Lobby(code) => (1, &**code),
                     KickTarget::Everybody => (2, ""),
@@ -373,13 +374,13 @@ impl Put for Vec<u8> {
 
 // ---- reading ----
 
-/// What is read is not what is written there.
+/// The bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 type Read<T> = Result<T, Malformed>;
 
-/// Entries of one block, from the front.
+/// Reads the entries of one block from the front.
 #[derive(Clone, Debug)]
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
@@ -423,7 +424,7 @@ impl<'a> Cursor<'a> {
             let bits = u64::from(byte & 0x7f);
             number |= bits << shift;
             if byte < 0x80 {
-                // The tenth byte has one bit to give.
+                // The tenth byte has one significant bit; more would be shifted out.
                 return if bits << shift >> shift == bits { Ok(number) } else { Err(Malformed) };
             }
         }
@@ -434,7 +435,8 @@ impl<'a> Cursor<'a> {
         T::try_from(self.number()?).map_err(|_| Malformed)
     }
 
-    /// A number of something that happened, or of microseconds since then: two of them can be added, and counted on from.
+    /// Reads a count of events, or a time in microseconds, of at most [`MAX_COUNT`]: two of them can be added and
+    /// incremented without overflow.
     pub(super) fn count(&mut self) -> Read<u64> {
         self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(Malformed) })
     }
@@ -480,7 +482,7 @@ impl<'a> Cursor<'a> {
         CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(Malformed)
     }
 
-    /// Bytes of the shape that was noted, in `bytes`.
+    /// Appends bytes of the recorded shape to `bytes`: `x` (first `X` for a capital) in place of the contents.
     pub(super) fn shape(&mut self, bytes: &mut Vec<u8>) -> Read<()> {
         let length: usize = self.number_as()?;
         if length > MAX_BLOCK {
@@ -513,7 +515,8 @@ impl<'a> Cursor<'a> {
         Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
-    /// A subprotocol comes from a head of at most `max_header_bytes`.
+    /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes
+    /// from.
     pub(super) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
         let probe = match self.byte()? {
             0 => None,
@@ -530,7 +533,7 @@ impl<'a> Cursor<'a> {
         Ok(Facts { probe, address, is_origin_allowed, upgrade })
     }
 
-    /// Stands for a text of which only the length was kept.
+    /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.
     fn redacted(&mut self, max_bytes: usize) -> Read<String> {
         let length: usize = self.number_as()?;
         if length <= max_bytes { Ok(char::from(REDACTED).to_string().repeat(length)) } else { Err(Malformed) }
@@ -576,13 +579,13 @@ impl<'a> Cursor<'a> {
             1 => OperatorCommand::Send { user: self.text()?, payload: self.payload()? },
             2 => OperatorCommand::Ping { user: self.text()?, timeout: self.duration()? },
             3 => {
-                let whom = match (self.byte()?, self.text()?) {
+                let target = match (self.byte()?, self.text()?) {
                     (0, user) => KickTarget::User(user),
                     (1, code) => KickTarget::Lobby(code),
                     (2, _) => KickTarget::Everybody,
                     _ => return Err(Malformed),
                 };
-                OperatorCommand::Kick { whom, reconnect: self.flag()? }
+                OperatorCommand::Kick { whom: target, reconnect: self.flag()? }
             }
             4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
             5 => OperatorCommand::Close { lobby: self.text()? },
@@ -598,7 +601,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// What follows [`SEGMENT`].
+    /// Reads the fields that follow the kind [`SEGMENT`].
     pub(super) fn segment(&mut self) -> Read<Segment> {
         Ok(Segment {
             session: self.number()?,
@@ -653,7 +656,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// Connections by index and generation: the generation is written only when it is another than the last time.
+/// Writes connection ids. The generation is written only when it differs from the last one written for that index.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnWriter {
     generations: Vec<u64>,
@@ -673,7 +676,8 @@ impl ConnWriter {
     }
 }
 
-/// The same, as they are read. A number costs what it takes in the journal, however large it is.
+/// Reads connection ids. Uses a map instead of a vector, so that a large index in a damaged journal allocates little
+/// memory.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ConnReader {
     generations: HashMap<u32, u64>,
@@ -691,7 +695,7 @@ impl ConnReader {
     }
 }
 
-/// More than a server lives to see of anything: as microseconds, 146,000 years.
+/// Largest count or time that is accepted. As microseconds it is 146,000 years.
 pub(super) const MAX_COUNT: u64 = 1 << 62;
 
 #[cfg(test)]
@@ -699,7 +703,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_as_they_were_written() {
+    fn numbers_survive_a_round_trip() {
         for number in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
             let mut bytes = Vec::new();
             bytes.put_number(number);
@@ -710,27 +714,27 @@ mod tests {
     }
 
     #[test]
-    fn of_a_request_only_the_lines_are_kept() {
+    fn a_shape_keeps_only_the_line_ends_of_a_request() {
         for text in ["GET /ws/a?token=secret HTTP/1.1\r\nA: b\r\n\r\n", "\n", "", "x", "get\r", "\r\r\nA", "Ab\n"] {
             let mut bytes = Vec::new();
             bytes.put_shape(text.as_bytes());
             assert!(!bytes.windows(6).any(|window| window == b"secret"));
             let mut shape = Vec::new();
-            Cursor::new(&bytes).shape(&mut shape).expect("it was written so");
+            Cursor::new(&bytes).shape(&mut shape).expect("put_shape() wrote it");
             assert_eq!(shape.len(), text.len());
-            for (at, (was, is)) in text.bytes().zip(shape).enumerate() {
-                let expected = match was {
-                    b'\r' | b'\n' => was,
-                    _ if at == 0 && was.is_ascii_uppercase() => b'X',
+            for (at, (original, read)) in text.bytes().zip(shape).enumerate() {
+                let expected = match original {
+                    b'\r' | b'\n' => original,
+                    _ if at == 0 && original.is_ascii_uppercase() => b'X',
                     _ => b'x',
                 };
-                assert_eq!(is, expected, "{text:?} at {at}");
+                assert_eq!(read, expected, "{text:?} at {at}");
             }
         }
     }
 
     #[test]
-    fn connections_are_named_shortly_and_surely() {
+    fn connection_ids_survive_a_round_trip_in_few_bytes() {
         let conns = [(0, 1), (0, 1), (3, 2), (0, 3), (3, 2), (0, 1)]
             .map(|(index, generation)| ConnId::new(index, generation).unwrap());
         let (mut written, mut bytes) = (ConnWriter::default(), Vec::new());

@@ -1,7 +1,8 @@
-//! Sessions written down as they happen, and replayed bit for bit.
+//! Records sessions, and replays them bit for bit.
 //!
-//! An engine does what follows from its inputs. [`record`] has all of them written down before anything comes of them, and
-//! [`replay`] has them enter an engine again and compares what goes out with checks of what went out then:
+//! An engine is deterministic. [`record`] writes every input to a journal before the engine acts on it. [`replay`]
+//! feeds the recorded inputs to a new engine and compares the bytes that it sends with the checksums in the journal.
+//! The module knows no files: a [`Sink`] takes the bytes.
 //!
 //! ```
 //! use lobbyd::apps::Echo;
@@ -23,61 +24,63 @@
 //! assert_eq!((summary.turn, summary.confirmed, summary.stats.counters.accepted), (1, 1, 1));
 //! ```
 //!
-//! # What is in it
+//! # Contents
 //!
-//! Everything: each message of each member, with its time; addresses, names of users, lobbies, `Origin` and `Host`; what
-//! operators and other threads said to do. But no token: of a request only the lengths of its lines are written, and beside
-//! them what the engine needs to know and what the application answered. So a replay asks the application nothing about
-//! requests (`route`, `authorize`). What [`App::on_reload`](crate::App::on_reload) was given is left out too, unless
-//! `journal_secrets` is `keep`.
+//! A journal contains each message of each member with its time, addresses, names of users and lobbies, and the
+//! commands of operators and other threads. It contains no token, except with `auth = open`, where the token is the
+//! user id. Of a request only the lengths of its lines are recorded, the facts that the engine needs, and the
+//! application's decisions: no path, query, header or subprotocol. A replay therefore does not ask the application
+//! about requests (`route`, `authorize`). The contents given to [`App::on_reload`](crate::App::on_reload) are left out
+//! too, unless `journal_secrets` is `keep`.
 //!
 //! # The format, version 2
 //!
-//! A journal is a stream of segments, each a file; they may stand one behind the other in one stream. A segment begins with
-//! the line `lobbyd journal 2`, and goes on with blocks:
+//! A journal is a sequence of segments. Each is a file; several may also be concatenated in one stream. A segment
+//! begins with the line `lobbyd journal 2`. Blocks follow:
 //!
 //! | bytes | |
 //! | --- | --- |
-//! | 4 | the length of the payload, from 1 to 64 MiB; all fixed numbers are little-endian |
-//! | 4 | CRC-32 of these four bytes, begun with the check of the block before (0 for the first of a segment) |
-//! | 4 | the check of the block: CRC-32 of the payload, begun in the same way |
-//! | | the payload: entries, none of which goes on in another block |
+//! | 4 | length of the payload, from 1 byte to 64 MiB; all fixed-size numbers are little-endian |
+//! | 4 | CRC-32 of these four bytes, started with the check of the previous block (0 for the first of a segment) |
+//! | 4 | check of the block: CRC-32 of the payload, started in the same way |
+//! | | payload: whole entries |
 //!
-//! So a block that is damaged, missing or elsewhere is noticed, and a torn one at the end is told from it. Entries are a byte
-//! for the kind and then fields: numbers in LEB128, slices and texts behind their length, `?` what a byte 1 says is there. A
-//! connection is twice its index; or one more, and then its generation follows, which holds for that index from then on in
-//! the segment.
+//! The checks detect a damaged, missing or misplaced block, and distinguish it from a torn block at the end. An entry
+//! is one byte for its kind and then its fields. Numbers are in LEB128, and slices and texts follow their length. A
+//! field marked `?` is optional: a byte 0 (absent) or 1 (present) precedes it. A connection is a number: twice its
+//! index, plus one if its generation follows. The generation applies to that index until the end of the segment or
+//! until another follows.
 //!
 //! | kind | fields | |
 //! | ---: | --- | --- |
-//! | 1 | session, number, check of the block before, wall time, seed, turn, build, type of the application, configuration, start? | the first of a segment and only there. The configuration is a line `name=value` for each field. A start is the state of an engine without connections and a slice of the application's own. The state: time, wall time at its start, position of the timer wheel, four numbers, the generator's four words, how many goodbyes may be said and when the next batch is due, counters, the clock of ticks, the spent rates of users (name, messages, bytes) and of addresses that have left, the oldest first; each list behind its length |
-//! | 2 | microseconds | time has passed; what follows happens then |
+//! | 1 | session, number, check of the previous block, wall time, seed, turn, build, type of the application, configuration, start? | the first entry of a segment, and only there. The configuration is one line `name=value` for each field. A start is the checkpoint of an engine without connections and a slice with the application's snapshot. The checkpoint: time, wall time at time zero, position of the timer wheel, four numbers (seats, lobby epochs, closing connections and ping tickets so far), the four words of the random generator, closes left in the present batch of the close queue and the time of its next batch, counters, the tick clock, and the rate buckets of users (name, messages, bytes) and of addresses that have left and whose buckets are not full, in the order in which they become full; each list follows its length |
+//! | 2 | microseconds | time advances by this much; the following entries happen at the new time |
 //! | 3 | address (4 or 6, octets, port; with 6 flow and scope) | a socket was accepted |
 //! | 4 | connection, slice | bytes were received |
-//! | 5 | connection, shape | bytes were received that belong to a request or to nothing: their number, whether they begin with a capital, and where CR and LF stand |
-//! | 6 | facts | these bytes completed a request: 1 or 2 if it checks whether the server is alive or ready, else 0; address; whether its origin is allowed; and either the accept key and the length of the subprotocol?, or the refusal |
-//! | 7 | refusal | or what is none: status, sentence, header lines |
-//! | 8 | destination?, authorization?, generator's state? | what the application said to it. A destination is 0 for nowhere, 1 and a lobby's code, or 2 for a code that is not valid |
-//! | 9, 10 | slice or shape | what followed the request in the same bytes; 10 if nobody read it |
-//! | 11, 12 | connection | the peer's end is gone; the socket can be written to again |
-//! | 13 | | timers were looked at |
-//! | 14 | connection, authorization | an answer that was pending |
-//! | 15 | slice | a command |
-//! | 16, 17 | slice or number | a reload; 17 if only its length was kept |
-//! | 18, 19 | command; – | an operator's; the answer to an operator's ping was taken |
+//! | 5 | connection, shape | bytes were received that belong to a request, or that the engine ignores. The shape is their number, whether the first is a capital letter, and the positions of CR and LF |
+//! | 6 | facts | these bytes completed a request. The facts: 1 for a liveness probe, 2 for a readiness probe, else 0; the address; whether its origin is allowed; and either the accept key and the length of the subprotocol?, or the refusal |
+//! | 7 | refusal | these bytes are not a valid request. The refusal: status, sentence, header lines, whether it has no body |
+//! | 8 | destination?, authorization?, generator's state? | the application's decisions about the request. A destination is 0 for a path that does not exist, 1 and a lobby's code, or 2 for an invalid code |
+//! | 9, 10 | slice or shape | bytes that followed the request in the same receive; 10 and a shape if the engine ignores them |
+//! | 11, 12 | connection | the peer hung up; the socket is writable again |
+//! | 13 | | timers were run |
+//! | 14 | connection, authorization | the answer to a pending authorization |
+//! | 15 | slice | a command to the application |
+//! | 16, 17 | slice or number | a reload; 17 and its length if the contents are left out |
+//! | 18, 19 | command; – | a command of an operator; the report of an operator's ping was taken |
 //! | 20, 21, 22 | | drain; stop; a connection was shed |
-//! | 23 | | the owner has acted by a closure: a replay ends here |
-//! | 24 | | flush: nothing enters until 28 or 29. A turn ends here, and its block is written before a byte goes out |
-//! | 25 | 2 bytes | a write took everything; the check is the lower half of the lowest word of the write's checksum |
-//! | 26, 27 | number, 2 bytes | a write took so many bytes and was blocked; or failed |
-//! | 28 | 8 bytes | the flush is over: a rolling checksum of all that was sent since the segment began |
-//! | 29 | | the flush is over, and nothing was sent in it |
-//! | 30 | number | from now on, at most so much work is done for each receive |
-//! | 31 | slice of connections | these connections, and no others, may have input that was not read |
-//! | 32 | microseconds | the wall clock shows so many microseconds since the Unix epoch |
+//! | 23 | | a closure changed the application: a replay ends here |
+//! | 24 | | the input of a turn ends, and the flush begins: no input follows until 28 or 29. The block is written before a byte is sent |
+//! | 25 | 2 bytes | the socket took all queued bytes; the 2 bytes are the lower 16 bits of the write's checksum |
+//! | 26, 27 | number, 2 bytes | the socket took this many bytes, and then would block (26) or failed (27) |
+//! | 28 | 8 bytes | the flush ends; a rolling checksum of all bytes sent since the segment began |
+//! | 29 | | the flush ends, and nothing was sent in it |
+//! | 30 | number | from now on, the limit on the work of one receive |
+//! | 31 | slice of connections | exactly these connections may have unread input |
+//! | 32 | microseconds | the wall time, since the Unix epoch |
 //!
-//! Entries 6 to 10 stand in a slice of their own. Checksums are those of `src/checksum.rs`; they take each byte of a subprotocol in
-//! an answer for `x`.
+//! Entries 6 to 10 are each wrapped in a slice. Checksums are those of `src/checksum.rs`. Where the answer to a request
+//! echoes the client's subprotocol, each byte of the name counts as `x`.
 
 mod format;
 mod reader;
@@ -96,37 +99,37 @@ pub use self::replay::{Divergence, Failure, Fault, Replay, Step, Summary, replay
 pub use self::trace::TraceEvent;
 pub use crate::engine::recording::{Recording, RotateHint};
 
-/// The build whose journals this one replays: its version, and a hash of its sources.
+/// Name of this build: its version and a hash of its sources. Journals of other builds are not replayed.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
 
-/// Where a journal is written.
+/// Destination of a journal.
 pub trait Sink: 'static {
-    /// What comes from now on belongs to segment `number`; the first is 1.
+    /// Begins segment `number`, to which the following writes belong. The first is 1.
     ///
     /// # Errors
     ///
-    /// When it cannot be begun.
+    /// When the segment cannot be created.
     fn begin(&mut self, number: u64) -> io::Result<()>;
 
-    /// Writes `block`, and `rest` right behind it; when this returns, the end of the process loses nothing of them.
+    /// Writes `block`, and `rest` directly after it. Bytes written by a successful call survive the end of the process.
     ///
     /// # Errors
     ///
-    /// When it could not all be written. Nothing more is written then.
+    /// When not all bytes could be written. The recorder then makes no further writes.
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()>;
 
-    /// Whether the segment has become long.
+    /// Returns whether the segment is long enough to begin another one.
     fn rotate_hint(&self) -> RotateHint {
         RotateHint::Continue
     }
 
-    /// What was written so far.
+    /// Returns the totals of the writes so far.
     fn recording(&self) -> Recording {
         Recording::default()
     }
 }
 
-/// In memory, all segments one behind the other. For tests.
+/// Keeps all segments concatenated in memory, for tests.
 impl Sink for Vec<u8> {
     fn begin(&mut self, _: u64) -> io::Result<()> {
         Ok(())
@@ -139,21 +142,22 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Whether a segment is the first of its session. One that cannot be read is none that goes on with another.
+/// Returns whether a segment is the first of its session. An unreadable segment counts as a first one: it continues no
+/// other.
 pub(crate) fn begins_session(segment: &mut impl io::Read) -> bool {
     let mut block = Vec::new();
     let first = reader::Blocks::new(segment).read(&mut block).is_ok();
     !first || replay::segment_number(&block).is_none_or(|number| number == 1)
 }
 
-/// CRC-32 of what stands in `parts`, begun with another check.
+/// Returns the CRC-32 of the concatenated `parts`, started with the check of the previous block.
 fn check_of(before: u32, parts: &[&[u8]]) -> u32 {
     let mut hasher = Hasher::new_with_initial(before);
     parts.iter().for_each(|part| hasher.update(part));
     hasher.finalize()
 }
 
-/// The configuration that [`record`] has written down as text.
+/// Parses a configuration from the text that [`record`] writes.
 fn config_from_text(text: &str) -> Result<Config, ()> {
     let mut config = Config::default();
     for line in text.lines() {

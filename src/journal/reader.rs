@@ -1,4 +1,4 @@
-//! A stream of blocks, read one at a time and believed only as far as its checks go.
+//! Reads a stream of blocks, one at a time, and verifies the checks of each. Does not interpret the entries.
 
 use std::io::{self, Read};
 
@@ -6,26 +6,27 @@ use super::check_of;
 use super::format::{BLOCK_HEADER, FAMILY, MAGIC, MAX_BLOCK};
 use super::replay::Fault;
 
-/// What stands next in the stream.
+/// Next item of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A block, in the buffer. `is_first`: of its segment.
+    /// A block was read into the buffer. `is_first`: it is the first of its segment.
     Block {
         is_first: bool,
     },
     End,
-    /// The stream ends inside a block of which so many bytes are there.
+    /// The stream ends inside a block, after this many bytes of it.
     Torn(u64),
 }
 
-/// Segments, one after the other.
+/// Reader for the blocks of consecutive segments.
 #[derive(Debug)]
 pub(super) struct Blocks<R> {
     input: R,
-    /// Bytes that were read.
+    /// Bytes read so far.
     offset: u64,
+    /// Check of the last block of this segment.
     chain: u32,
-    /// The check of the last block of the segment before.
+    /// Check of the last block of the previous segment.
     before: u32,
 }
 
@@ -34,7 +35,7 @@ impl<R: Read> Blocks<R> {
         Blocks { input, offset: 0, chain: 0, before: 0 }
     }
 
-    /// The check of the last block of the segment before this one.
+    /// Returns the check of the last block of the previous segment.
     pub(super) fn before(&self) -> u32 {
         self.before
     }
@@ -80,7 +81,7 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Reads the rest of the line with which a segment begins.
+    /// Reads the rest of the first line of a segment.
     fn magic(&mut self, seen: &[u8]) -> Result<Header, Fault> {
         let mut line = seen.to_vec();
         let mut rest = [0; MAGIC.len() - BLOCK_HEADER];
@@ -94,7 +95,7 @@ impl<R: Read> Blocks<R> {
             line => match line.strip_prefix(FAMILY) {
                 Some(version) => Err(Fault::OtherVersion(String::from_utf8_lossy(version).trim().to_owned())),
                 None if self.offset == line.len() as u64 => Err(Fault::NotAJournal),
-                None => Err(self.broken("a segment begins wrongly")),
+                None => Err(self.broken("a segment does not begin with its first line")),
             },
         }
     }
@@ -107,7 +108,7 @@ impl<R: Read> Blocks<R> {
             return Err(self.broken("the length of a block is wrong"));
         }
         block.clear();
-        // As much as is there, and not as much as somebody says.
+        // Memory grows with the bytes that are read: a large length in a damaged journal allocates nothing in advance.
         let read = self.input.by_ref().take(length as u64).read_to_end(block);
         let count = read.map_err(Fault::Io)?;
         if count < length {
@@ -115,7 +116,7 @@ impl<R: Read> Blocks<R> {
         }
         self.chain = check_of(self.chain, &[block]);
         if self.chain != u32::from_le_bytes(numbers[2]) {
-            return Err(self.broken("a block is not what was written, or a block before it is missing"));
+            return Err(self.broken("a block was changed, or a block before it is missing"));
         }
         self.offset += length as u64;
         Ok(Next::Block { is_first })

@@ -1,8 +1,9 @@
-//! Writes down what passes the engine's door, and a check of everything that goes out.
+//! Records the inputs of an engine as journal entries, and a checksum of the bytes that it sends. Writes to a [`Sink`]
+//! and knows no files.
 //!
 //! ```text
-//! input, input, … --flush()--> FLUSH, and the block is written --wrote(), wrote(), …--> flushed(): a check of what was sent
-//!       ^------------------------------------------------------------------------------------+
+//! Collecting --flush(): FLUSH entry, block written--> Flushing --flushed(): checksum of the sent bytes--> Collecting
+//!  input()                                             wrote()
 //! ```
 
 use std::io;
@@ -21,17 +22,17 @@ use crate::time::Time;
 use crate::wire::handshake::Facts;
 use crate::wire::http::Refusal;
 
-/// What is recorded of a turn waits here. A turn that needs more is written in several blocks.
+/// Bytes of the buffer for the entries of a turn. A longer turn is written in several blocks.
 const BUFFER: usize = 256 * 1024;
-/// More than an entry takes beside the bytes in it.
+/// Upper bound on the size of an entry without its variable-length bytes.
 const ENTRY: usize = 64;
 
-/// Has everything recorded that enters `engine`. It must have been made from `start`, and have seen nothing yet.
+/// Records all inputs of `engine` from now on. The engine must be new: made from `start`, and without any input so far.
 ///
 /// # Errors
 ///
-/// Those of the sink, when not even the beginning can be written; and when the configuration contradicts itself or cannot be
-/// written as text.
+/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration is
+/// invalid or cannot be written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {
         session: start.unix_micros.rotate_left(32) ^ start.seed,
@@ -58,9 +59,9 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         has_input: false,
         is_flushing: false,
         has_sent: false,
-        is_uneven: false,
+        has_short_write: false,
         keeps_secrets: engine.config().journal_secrets == Secrets::Keep,
-        goes_on: engine.config().journal_on_error == OnJournalError::Continue,
+        continues: engine.config().journal_on_error == OnJournalError::Continue,
         failed: None,
         sink: Some(sink),
     };
@@ -69,7 +70,8 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
     Ok(())
 }
 
-/// Ends the record of `engine`, and returns what it was written to; `None` when it was not recorded, or not to an `S`.
+/// Ends the recording of `engine` and returns its sink; `None` when nothing was recorded, or when the sink is not an
+/// `S`.
 pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     let recorder: Box<dyn std::any::Any> = engine.take_recorder()?;
     let mut recorder = recorder.downcast::<Recorder<S>>().ok()?;
@@ -77,7 +79,8 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-/// A line for each field. What does not come back as it was cannot be replayed, and neither can what no server starts with.
+/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or
+/// when reading the text would give a different one: neither could be replayed.
 fn config_as_text(config: &Config) -> io::Result<String> {
     if config.check().is_err() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
@@ -94,31 +97,32 @@ fn config_as_text(config: &Config) -> io::Result<String> {
 }
 
 struct Recorder<S: Sink> {
-    /// `None` once it was taken back.
+    /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
-    /// The header of the present segment.
+    /// First entry of the present segment.
     segment: Segment,
-    /// The block that is being filled, behind room for its header.
+    /// The block being filled, after room for its header.
     buffer: Vec<u8>,
-    /// The check of the last block, which goes into that of the next: so none can be missing or stand elsewhere.
+    /// Check of the last block. The next check is started with it, so that a missing or misplaced block is detected.
     chain: u32,
     now: Time,
     conns: ConnWriter,
-    /// How much of what is received is acted on at once, as far as it was recorded.
+    /// Last recorded limit on the work of one receive.
     max_work: usize,
-    /// Of everything sent since the segment began.
+    /// Checksum of all bytes sent since the segment began.
     sent: Checksum,
-    /// Size of the last start block, with which a replay can begin; and bytes written from there on, that block included.
+    /// Size of the last block with a checkpoint.
     start_bytes: usize,
+    /// Bytes written since then, including that block.
     since_start: usize,
-    /// Whether something has entered since the last flush.
+    /// Whether an input was recorded since the last flush.
     has_input: bool,
     is_flushing: bool,
     has_sent: bool,
-    /// Whether a write of this flush was short or failed, which the application may hear of before the next.
-    is_uneven: bool,
+    /// Whether a write of this flush was short or failed. The application may react to it before the next flush.
+    has_short_write: bool,
     keeps_secrets: bool,
-    goes_on: bool,
+    continues: bool,
     failed: Option<(io::ErrorKind, String)>,
 }
 
@@ -135,9 +139,9 @@ impl<S: Sink> Recorder<S> {
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
         self.buffer.put_segment(&self.segment);
         if self.buffer.len() - BLOCK_HEADER > MAX_BLOCK {
-            // A replay can still begin with an earlier segment.
+            // A replay then begins with an earlier segment.
             warn!(
-                "the state at the beginning of a journal segment exceeds a block ({MAX_BLOCK} bytes) and is left out"
+                "the checkpoint of a journal segment exceeds the size of a block ({MAX_BLOCK} bytes) and is left out"
             );
             self.segment.start = None;
             self.buffer.truncate(BLOCK_HEADER);
@@ -151,31 +155,32 @@ impl<S: Sink> Recorder<S> {
             sink.write(MAGIC, &[])?;
         }
         self.seal();
-        // A snapshot may have been larger than what is needed from now on.
+        // A large snapshot may have grown the buffer.
         self.segment.start = None;
         self.buffer.shrink_to(BUFFER);
         self.failure().map_or(Ok(()), Err)
     }
 
     fn failure(&self) -> Option<io::Error> {
-        self.failed.as_ref().map(|(kind, why)| io::Error::new(*kind, why.clone()))
+        self.failed.as_ref().map(|(kind, message)| io::Error::new(*kind, message.clone()))
     }
 
-    /// Writes the block, if there is anything in it.
+    /// Writes the block, unless it is empty.
     fn seal(&mut self) {
         if self.buffer.len() > BLOCK_HEADER {
             self.write_block(&[]);
         }
     }
 
+    /// Writes the buffered block with `rest` at its end.
     fn write_block(&mut self, rest: &[u8]) {
         let Some(sink) = self.sink.as_mut().filter(|_| self.failed.is_none()) else {
             return self.buffer.truncate(BLOCK_HEADER);
         };
-        let (header, inside) = self.buffer.split_at_mut(BLOCK_HEADER);
-        let length = ((inside.len() + rest.len()) as u32).to_le_bytes();
+        let (header, payload) = self.buffer.split_at_mut(BLOCK_HEADER);
+        let length = ((payload.len() + rest.len()) as u32).to_le_bytes();
         let length_check = check_of(self.chain, &[&length]);
-        self.chain = check_of(self.chain, &[inside, rest]);
+        self.chain = check_of(self.chain, &[payload, rest]);
         header[..4].copy_from_slice(&length);
         header[4..8].copy_from_slice(&length_check.to_le_bytes());
         header[8..].copy_from_slice(&self.chain.to_le_bytes());
@@ -188,12 +193,13 @@ impl<S: Sink> Recorder<S> {
     }
 
     fn fail(&mut self, error: &io::Error) {
-        let then = if self.goes_on { "the server goes on without" } else { "nobody is served unrecorded" };
-        error!("the journal cannot be written: {error}; {then}");
+        let consequence =
+            if self.continues { "the server continues without a journal" } else { "the server sends nothing more" };
+        error!("the journal cannot be written: {error}; {consequence}");
         self.failed = Some((error.kind(), error.to_string()));
     }
 
-    /// Makes room for an entry with so many bytes in it. False when it is too large for the buffer.
+    /// Makes room for an entry with `bytes` variable-length bytes. Returns false when it is too large for the buffer.
     fn make_room(&mut self, bytes: usize) -> bool {
         if self.buffer.len() + bytes + ENTRY > BUFFER {
             self.seal();
@@ -201,7 +207,8 @@ impl<S: Sink> Recorder<S> {
         bytes + ENTRY + BLOCK_HEADER <= BUFFER
     }
 
-    /// The last part of an entry. What is too large for the buffer is written from where it lies.
+    /// Appends the last field of an entry, a slice. One that is too large for the buffer is written directly, as the
+    /// end of the block.
     fn put_last(&mut self, bytes: &[u8], fits: bool) {
         self.buffer.put_number(bytes.len() as u64);
         if fits {
@@ -210,8 +217,8 @@ impl<S: Sink> Recorder<S> {
             self.write_block(bytes);
         } else {
             self.buffer.truncate(BLOCK_HEADER);
-            let why = format!("something of {} bytes is to be recorded, and a block takes {MAX_BLOCK}", bytes.len());
-            self.fail(&io::Error::new(io::ErrorKind::InvalidInput, why));
+            let problem = format!("an entry of {} bytes exceeds the size of a block ({MAX_BLOCK} bytes)", bytes.len());
+            self.fail(&io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
     }
 
@@ -220,7 +227,8 @@ impl<S: Sink> Recorder<S> {
         self.conns.put(&mut self.buffer, conn);
     }
 
-    fn put_bytes_of(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
+    /// Records received bytes, of which the first `head` are recorded as a shape only.
+    fn put_received(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
         if head == 0 {
             let fits = self.make_room(bytes.len());
             self.put_conn(format::BYTES, conn);
@@ -251,10 +259,10 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
             if max_work != self.max_work {
                 self.max_work = max_work;
                 self.make_room(0);
-                self.buffer.put_byte(format::SHARE);
+                self.buffer.put_byte(format::MAX_WORK);
                 self.buffer.put_number(max_work as u64);
             }
-            return self.put_bytes_of(conn, head, bytes);
+            return self.put_received(conn, head, bytes);
         }
         if let Input::Command(bytes) | Input::Reload(bytes) = *input {
             let is_command = matches!(input, Input::Command(_));
@@ -308,7 +316,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
             Input::Stop => self.buffer.put_byte(format::STOP),
             Input::Shed => self.buffer.put_byte(format::SHED),
             Input::Owner => self.buffer.put_byte(format::OWNER),
-            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("written above"),
+            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
         }
     }
 
@@ -363,13 +371,13 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
     }
 
     fn commit(&mut self) -> io::Result<()> {
-        // How the writes of this flush went can wait for the next block, unless something followed from it.
-        if !self.is_flushing || self.is_uneven {
+        // Results of writes can wait for the next block, unless the engine may have reacted to one.
+        if !self.is_flushing || self.has_short_write {
             self.seal();
-            self.is_uneven = false;
+            self.has_short_write = false;
         }
         match self.failure() {
-            Some(error) if !self.goes_on => Err(error),
+            Some(error) if !self.continues => Err(error),
             _ => Ok(()),
         }
     }
@@ -388,7 +396,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
         self.buffer.put_byte(kind);
         if wrote.end != WriteEnd::Whole {
             self.buffer.put_number(wrote.taken);
-            self.is_uneven = true;
+            self.has_short_write = true;
         }
         self.buffer.put_bytes(&(wrote.checksum as u16).to_le_bytes());
         self.sent.write_u64(wrote.checksum);
@@ -404,9 +412,9 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
             self.buffer.put_byte(format::FLUSHED);
             self.buffer.put_bytes(&self.sent.finish().to_le_bytes());
         } else {
-            self.buffer.put_byte(format::FLUSHED_IN_SILENCE);
+            self.buffer.put_byte(format::FLUSHED_NOTHING);
         }
-        self.is_uneven = false;
+        self.has_short_write = false;
     }
 
     fn rotate_hint(&self) -> RotateHint {
@@ -416,7 +424,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
         }
     }
 
-    /// Spent rates make a start block megabytes large. So at most half of what is written is start blocks.
+    /// Limits checkpoints to half of the bytes written: the rate buckets in one may take megabytes.
     fn may_write_checkpoint(&self) -> bool {
         self.since_start >= 2 * self.start_bytes
     }
@@ -437,7 +445,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
     }
 }
 
-/// Also when the application panics: what it panicked at is the last thing in the journal.
+/// Writes the last block. After a panic of the application, its last entry is the input that caused the panic.
 impl<S: Sink> Drop for Recorder<S> {
     fn drop(&mut self) {
         self.seal();
@@ -456,21 +464,21 @@ mod tests {
     use crate::wire::frame::Frame;
     use crate::wire::handshake::Request;
 
-    /// Draws a lot for each that comes, and remembers how many have.
-    struct Lots(u8);
+    /// Draws a random number for each member that joins, and counts the joins.
+    struct RandomOnJoin(u8);
 
-    impl App for Lots {
+    impl App for RandomOnJoin {
         const PROTOCOL: Protocol = Protocol::Json;
 
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
         }
 
-        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+        fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
             self.0 += 1;
             let lot = cx.random().next_u64();
             cx.send_to_conn(
-                who.conn(),
+                member.conn(),
                 &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)),
             );
         }
@@ -482,7 +490,7 @@ mod tests {
         }
     }
 
-    /// Memory in which a new segment is always due. Counts the segments.
+    /// A sink that always asks for a new segment. Counts the segments and discards the bytes.
     struct Rotating(u64);
 
     impl Sink for Rotating {
@@ -500,9 +508,9 @@ mod tests {
         }
     }
 
-    /// Users connect, talk and leave, until the server is empty, several times. Returns everything that was sent, each answer of
-    /// `poll_timeout`, and the number of segments.
-    fn visits(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
+    /// Lets users connect, send and leave until the server is empty, several times. Returns all bytes sent, each result
+    /// of `poll_timeout`, and the number of segments.
+    fn run(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
         let config = Config {
             user_messages_per_second: Limit::at_most(1).into(),
             user_message_burst: 3.into(),
@@ -515,9 +523,9 @@ mod tests {
             ..Config::default()
         };
         let start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
-        let (mut engine, mut now) = (Engine::new(config, start, Lots(0)), Time::ZERO);
+        let (mut engine, mut now) = (Engine::new(config, start, RandomOnJoin(0)), Time::ZERO);
         if is_recorded {
-            record(&mut engine, start, Rotating(0)).expect("it can be recorded");
+            record(&mut engine, start, Rotating(0)).expect("the sink takes everything");
         }
         let (mut sent, mut timeouts) = (Vec::new(), Vec::new());
         for round in 0..12_u64 {
@@ -536,10 +544,10 @@ mod tests {
                         engine.handle_bytes(now, conn, &wire::text(r#"{"type":"presence","ref":1}"#).repeat(3));
                     }
                 } else if turns < 9 && round % 2 == 0 {
-                    let whom = KickTarget::Lobby("chess".into());
-                    let _ = engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false });
+                    let target = KickTarget::Lobby("chess".into());
+                    let _ = engine.handle_operator(now, OperatorCommand::Kick { whom: target, reconnect: false });
                 } else {
-                    // The first to come is not the first to go.
+                    // In reverse order, so that the order of leaving differs from the order of joining.
                     for &conn in conns.iter().rev() {
                         engine.handle_hangup(now, conn);
                     }
@@ -559,15 +567,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_records_does_what_it_does_without() {
-        let (without, timeouts_without, _) = visits(false);
+    fn recording_does_not_change_behaviour() {
+        let (without, timeouts_without, _) = run(false);
         let text = String::from_utf8_lossy(&without);
         for words in ["rate_limited", "presence_state", "lot", "kicked", "429 Too Many Requests"] {
-            assert!(text.contains(words), "{words} is not among it");
+            assert!(text.contains(words), "{words} was not sent");
         }
-        let (sent, timeouts, segments) = visits(true);
+        let (sent, timeouts, segments) = run(true);
         assert!(segments > 30, "{segments}");
-        assert!(sent == without, "a server that records sends something else");
+        assert!(sent == without, "recording changes the bytes sent");
         assert_eq!(timeouts, timeouts_without);
     }
 }

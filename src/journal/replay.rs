@@ -1,4 +1,5 @@
-//! Has a recorded session enter an engine again, and compares what comes out.
+//! Replays a recorded session: feeds its inputs to a new engine and compares the bytes that it sends with the recorded
+//! checksums. Its only I/O is reading the journal.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -18,49 +19,49 @@ use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::outbox::Flow;
 
-/// Bytes of a divergence that are shown.
+/// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;
 
-/// Why a replay ends before the journal does.
+/// Why a replay ends before the end of its journal.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It cannot be read.
+    /// Reading the journal failed.
     Io(io::Error),
-    /// There is nothing in it.
+    /// The journal is empty.
     Empty,
-    /// It is something else.
+    /// The input is not a journal.
     NotAJournal,
-    /// It was written in another version of the format.
+    /// The journal is written in another version of the format.
     OtherVersion(String),
-    /// It was written by another build, whose engine may do other things.
+    /// The journal was written by another build, whose engine may behave differently.
     OtherBuild(String),
-    /// It begins in the middle of a session, with somebody there: an earlier segment is needed.
+    /// The journal begins with a later segment of a session, which has no checkpoint: an earlier segment is needed.
     NoStart {
-        /// The number of the segment it begins with.
+        /// The number of that segment.
         segment: u64,
     },
-    /// It is damaged.
+    /// The journal is damaged.
     Broken {
-        /// How many bytes were read before that was clear.
+        /// Bytes read before the damage was detected.
         offset: u64,
-        /// What is wrong.
+        /// Description of the damage.
         what: &'static str,
     },
-    /// The application's owner has acted through a closure, which no journal can hold.
+    /// The session was changed through a closure, which cannot be recorded.
     Owner,
-    /// Something else was sent than when it was recorded.
+    /// The replay sent other bytes than the recorded session.
     Diverged(Box<Divergence>),
 }
 
 /// The first difference between a session and its replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
-    /// The connection that is sent something else, if it is one.
+    /// The connection whose bytes differ; `None` when the difference concerns no single connection.
     pub conn: Option<ConnId>,
-    /// The byte of what it is sent, from its beginning, with which the write begins that differs.
+    /// Offset of the first differing write in the bytes that were sent to the connection.
     pub byte: u64,
-    /// What differs.
+    /// Description of the difference.
     pub what: String,
 }
 
@@ -84,12 +85,12 @@ impl fmt::Display for Fault {
                 )
             }
             Fault::NoStart { segment } => {
-                write!(f, "segment {segment} begins while somebody is there: begin with an earlier one")
+                write!(f, "segment {segment} has no checkpoint to begin with: begin with an earlier segment")
             }
             Fault::Broken { offset, what } => write!(f, "it is damaged before byte {offset}: {what}"),
             Fault::Owner => f.write_str(
-                "the application's owner has acted through `act` or `app_mut`, of which nothing is recorded; send a \
-                 command in its place",
+                "the application's owner has changed it through `act` or `app_mut`, which is not recorded; send a command \
+                 instead",
             ),
             Fault::Diverged(divergence) => divergence.fmt(f),
         }
@@ -109,52 +110,52 @@ impl std::error::Error for Fault {}
 
 impl From<Malformed> for Fault {
     fn from(_: Malformed) -> Fault {
-        // The offset is filled in by who knows it.
+        // at() fills in the offset.
         Fault::Broken { offset: 0, what: "an entry is not well-formed" }
     }
 }
 
-/// How far a replay has come, and what happened in it.
+/// Progress and totals of a replay.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Summary {
     /// The build that wrote the journal.
     pub build: String,
-    /// The type of the application it was written for.
+    /// The type name of the recorded application.
     pub app: String,
-    /// The wall time at which the session began, in microseconds since the Unix epoch.
+    /// The wall time at the start of the session, in microseconds since the Unix epoch.
     pub unix_micros: u64,
-    /// How much of the session was replayed.
+    /// The session's time up to the last replayed entry.
     pub span: Duration,
-    /// The number of the last turn. A turn is whatever enters the engine until it is flushed.
+    /// The number of the last turn. A turn is all input between two flushes.
     pub turn: u64,
     /// Segments read.
     pub segments: u64,
-    /// Turns in which something was sent, and all of it was what it had been.
+    /// Turns in which bytes were sent, and all of them matched the recording.
     pub confirmed: u64,
-    /// Whether the journal ends before it says what was sent in the last turn.
+    /// Whether the journal ends before the checksum of the last turn, which is then unconfirmed.
     pub is_open_ended: bool,
-    /// Bytes at the end that do not make a whole block: what was being written when the server was cut off.
+    /// Bytes of an incomplete block at the end, which was being written when the server ended.
     pub torn: Option<u64>,
-    /// Reloads of which the contents were not recorded, and which the application has not seen again.
+    /// Reloads whose contents were not recorded. The replay leaves them out.
     pub omitted_reloads: u64,
-    /// The engine's own counters at the end.
+    /// The engine's statistics.
     pub stats: Stats,
 }
 
 impl Summary {
-    /// How many connections ended with each reason; those that none ended with are left out.
+    /// Returns the number of connections closed for each reason, without the reasons that did not occur.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         let counters = &self.stats.counters;
         CloseReason::ALL.iter().map(|&reason| (reason, counters.closed(reason))).filter(|(_, count)| *count > 0)
     }
 }
 
-/// A replay that did not come to the end of its journal in good order.
+/// The error of a replay that did not reach the end of its journal.
 #[derive(Debug)]
 pub struct Failure {
-    /// Why.
+    /// The cause.
     pub fault: Fault,
-    /// What was replayed before it; `None` when that is nothing.
+    /// The summary of the part before it; `None` when the replay could not begin.
     pub summary: Option<Box<Summary>>,
 }
 
@@ -171,14 +172,14 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Replays a journal with an application like the one it was recorded with, as fast as it goes.
+/// Replays a journal at full speed with a new instance of the recorded application.
 ///
-/// `journal` is a segment, or several of one session, each behind the other.
+/// `journal` is one segment, or several consecutive segments of one session in one stream.
 ///
 /// # Errors
 ///
-/// When the journal is damaged, of another build, or cannot be replayed to its end; and when something else was sent than
-/// at the time. A torn end is no error: it is reported in the summary.
+/// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends
+/// other bytes than the recorded session. An incomplete block at the end is not an error: the summary reports it.
 pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, Failure> {
     let mut replay = Replay::open(journal, app, false)?;
     loop {
@@ -188,35 +189,35 @@ pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, Failure> {
     }
 }
 
-/// What came of a step.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Something has entered, or gone out.
+    /// An input or a write was replayed.
     On,
-    /// A turn is over.
+    /// A turn has ended.
     Turn,
-    /// The journal is at its end.
+    /// The journal has ended.
     End,
 }
 
-/// A session that is being replayed, to be looked at on the way.
+/// A replay in progress, which can be inspected between its steps.
 pub struct Replay<A: App, R> {
     blocks: Blocks<R>,
     block: Vec<u8>,
-    /// Where the next entry begins in it.
+    /// Offset of the next entry in `block`.
     at: usize,
     engine: Engine<EventTracer<A>>,
     session: Segment,
     conns: ConnReader,
-    /// How much of what was received was acted on at once.
+    /// Recorded limit on the work of one receive.
     max_work: usize,
     now: Time,
-    /// Bytes whose request has not been read to its end.
+    /// Bytes of a request whose entries are not all read yet.
     pending: Option<Pending>,
     is_flushing: bool,
     sent: Checksum,
     has_sent: bool,
-    /// Bytes sent to each connection, by its index.
+    /// Bytes sent to each connection, indexed by [`ConnId::index`].
     streams: Vec<u64>,
     summary: Summary,
 }
@@ -228,11 +229,11 @@ struct Pending {
 }
 
 impl<A: App, R: Read> Replay<A, R> {
-    /// Reads the beginning of a journal.
+    /// Reads the first block of a journal. `any_build` accepts a journal that another build wrote.
     ///
     /// # Errors
     ///
-    /// When it is no journal, or one of another build, unless it is to be tried with `any_build`.
+    /// When it is not a journal, is damaged, has no checkpoint to begin with, or was written by another build.
     pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, Failure> {
         let begin = || -> Result<Replay<A, R>, Fault> {
             let mut blocks = Blocks::new(journal);
@@ -240,17 +241,17 @@ impl<A: App, R: Read> Replay<A, R> {
             let segment = match blocks.read(&mut block)? {
                 Next::Block { is_first: true } => read_segment(&block).map_err(|fault| at(fault, blocks.offset()))?,
                 Next::Torn(bytes) => {
-                    return Err(Fault::Broken { offset: bytes, what: "it ends before its beginning is complete" });
+                    return Err(Fault::Broken { offset: bytes, what: "the first block of the segment is incomplete" });
                 }
                 Next::Block { .. } | Next::End => return Err(Fault::NotAJournal),
             };
             if segment.build != BUILD && !any_build {
                 return Err(Fault::OtherBuild(segment.build));
             }
-            // The fields of another build's configuration need not be ours.
+            // The configuration of another build may have other fields.
             let config = config_from_text(&segment.config).map_err(|()| Fault::OtherBuild(segment.build.clone()))?;
             if config.check().is_err() {
-                let what = "its configuration contradicts itself";
+                let what = "its configuration is invalid";
                 return Err(Fault::Broken { offset: blocks.offset(), what });
             }
             let start = Start { unix_micros: segment.unix_micros, seed: segment.seed };
@@ -299,37 +300,37 @@ impl<A: App, R: Read> Replay<A, R> {
         begin().map_err(|fault| Failure { fault, summary: None })
     }
 
-    /// The application.
+    /// Returns the application.
     pub fn app(&self) -> &A {
         self.engine.app().inner()
     }
 
-    /// The time of the session.
+    /// Returns the present time of the session.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// The number of the present turn.
+    /// Returns the number of the present turn.
     pub fn turn(&self) -> u64 {
         self.summary.turn
     }
 
-    /// The type of the application it was recorded with.
+    /// Returns the type name of the recorded application.
     pub fn recorded_app(&self) -> &str {
         &self.session.app
     }
 
-    /// From now on it is noted what happens; see [`events`](Self::events).
+    /// Traces events from now on; see [`events`](Self::events).
     pub fn trace_events(&mut self) {
         self.engine.observed_app().trace_events();
     }
 
-    /// What has happened since the last call, when it is noted.
+    /// Returns the events since the last call. Empty unless [`trace_events`](Self::trace_events) was called.
     pub fn events(&mut self) -> Vec<TraceEvent> {
         self.engine.observed_app().take_events()
     }
 
-    /// What has been replayed so far.
+    /// Returns the summary of the replay so far.
     pub fn summary(&self) -> Summary {
         Summary { span: self.now - Time::ZERO, stats: self.engine.stats(), ..self.summary.clone() }
     }
@@ -338,7 +339,7 @@ impl<A: App, R: Read> Replay<A, R> {
     ///
     /// # Errors
     ///
-    /// See [`replay`].
+    /// As [`replay`].
     pub fn step(&mut self) -> Result<Step, Failure> {
         self.try_step().map_err(|fault| Failure { fault, summary: Some(Box::new(self.summary())) })
     }
@@ -362,13 +363,13 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         let block = std::mem::take(&mut self.block);
         let mut from = Cursor::new(&block[self.at..]);
-        let outcome = self.enter(&mut from);
+        let outcome = self.replay_entry(&mut from);
         self.at = block.len() - from.left();
         self.block = block;
         outcome.map_err(|fault| at(fault, self.blocks.offset()))
     }
 
-    /// The next segment of the same session.
+    /// Goes on with the next segment, whose first block was read.
     fn next_segment(&mut self) -> Result<Step, Fault> {
         self.run_pending()?;
         let offset = self.blocks.offset();
@@ -385,12 +386,14 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         if let Some((checkpoint, _)) = &segment.start {
             if !self.engine.is_blank() {
-                return Err(self.differs("nobody should be here when a segment begins, and somebody is".into()));
+                return Err(
+                    self.differs("the segment begins with a checkpoint, but the replay still has connections".into())
+                );
             }
-            let held = self.engine.checkpoint();
-            // A reload that was not recorded may have left the application, and what it drew, in another state.
-            if held != *checkpoint && self.summary.omitted_reloads == 0 {
-                return Err(self.differs("another state is left where a segment begins with nobody there".into()));
+            let replayed = self.engine.checkpoint();
+            // A reload that was not recorded may have changed the application and the random numbers that it drew.
+            if replayed != *checkpoint && self.summary.omitted_reloads == 0 {
+                return Err(self.differs("the state of the engine differs from the checkpoint of the segment".into()));
             }
             self.engine.restore_checkpoint(checkpoint);
         }
@@ -402,7 +405,8 @@ impl<A: App, R: Read> Replay<A, R> {
         Ok(Step::On)
     }
 
-    fn enter(&mut self, from: &mut Cursor<'_>) -> Result<Step, Fault> {
+    /// Replays the next entry of the block.
+    fn replay_entry(&mut self, from: &mut Cursor<'_>) -> Result<Step, Fault> {
         let kind = from.byte()?;
         match kind {
             format::ASKED | format::REFUSED | format::ANSWERED | format::REST | format::UNREAD_REST => {
@@ -418,7 +422,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 let now = self.now + Duration::from_micros(from.count()?);
                 self.now = Some(now).filter(|now| now.as_micros() <= format::MAX_COUNT).ok_or(Malformed)?;
             }
-            format::SHARE => self.max_work = usize::try_from(from.number()?).map_err(|_| Malformed)?,
+            format::MAX_WORK => self.max_work = usize::try_from(from.number()?).map_err(|_| Malformed)?,
             format::HEAD => {
                 let conn = self.conns.read(from)?;
                 let mut bytes = Vec::new();
@@ -438,17 +442,17 @@ impl<A: App, R: Read> Replay<A, R> {
                 let taken = from.number()?;
                 self.fail_to_write(taken, from)?;
             }
-            format::FLUSHED | format::FLUSHED_IN_SILENCE => {
+            format::FLUSHED | format::FLUSHED_NOTHING => {
                 let sent = if kind == format::FLUSHED { Some(from.take(8)?) } else { None };
                 self.flushed(sent)?;
                 return Ok(Step::Turn);
             }
-            _ => self.enter_input(kind, from)?,
+            _ => self.feed_input(kind, from)?,
         }
         Ok(Step::On)
     }
 
-    fn enter_input(&mut self, kind: u8, from: &mut Cursor<'_>) -> Result<(), Fault> {
+    fn feed_input(&mut self, kind: u8, from: &mut Cursor<'_>) -> Result<(), Fault> {
         if self.is_flushing {
             return Err(Malformed.into());
         }
@@ -484,7 +488,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::WALL_TIME => {
                 let unix_micros = from.count()?;
-                self.engine.observed_app().note(now, None, format!("the wall clock shows {unix_micros} us"));
+                self.engine.observed_app().note(now, None, format!("sets the wall time to {unix_micros} us"));
                 self.engine.replay_input(now, &Input::WallTime(unix_micros));
             }
             format::AUTHORIZED => {
@@ -494,12 +498,12 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::COMMAND => {
                 let command = from.slice()?;
-                self.engine.observed_app().note(now, None, format!("a command of {} bytes", command.len()));
+                self.engine.observed_app().note(now, None, format!("receives a command of {} bytes", command.len()));
                 self.engine.replay_input(now, &Input::Command(command));
             }
             format::RELOAD => {
                 let contents = from.slice()?;
-                self.engine.observed_app().note(now, None, format!("a reload of {} bytes", contents.len()));
+                self.engine.observed_app().note(now, None, format!("receives a reload of {} bytes", contents.len()));
                 self.engine.replay_input(now, &Input::Reload(contents));
             }
             format::OMITTED_RELOAD => {
@@ -508,12 +512,12 @@ impl<A: App, R: Read> Replay<A, R> {
                 self.engine.observed_app().note(
                     now,
                     None,
-                    format!("a reload of {length} bytes, which were not recorded"),
+                    format!("receives a reload of {length} bytes, which are not recorded"),
                 );
             }
             format::OPERATOR => {
                 let command = Cursor::new(from.slice()?).operator()?;
-                self.engine.observed_app().note(now, None, format!("an operator: {command:?}"));
+                self.engine.observed_app().note(now, None, format!("receives an operator command: {command:?}"));
                 self.engine.replay_input(now, &Input::Operator(&command));
             }
             format::REPORT_TAKEN => self.engine.replay_input(now, &Input::ReportTaken),
@@ -532,28 +536,28 @@ impl<A: App, R: Read> Replay<A, R> {
         Ok(())
     }
 
-    /// The bytes of a request are complete, and so is what is known of it.
+    /// Replays the pending request, now that all its entries are read.
     fn run_pending(&mut self) -> Result<(), Fault> {
         let Some(Pending { conn, bytes, recorded_decision }) = self.pending.take() else { return Ok(()) };
         if self.is_flushing {
             return Err(Malformed.into());
         }
         if let Some(recorded_decision) = &recorded_decision {
-            self.engine.observed_app().note(self.now, Some(conn), asked(recorded_decision));
+            self.engine.observed_app().note(self.now, Some(conn), describe_request(recorded_decision));
         }
         self.engine.set_recorded_decision(recorded_decision);
         self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
         self.note_all_closed();
         if self.engine.has_decision_mismatch() {
-            return Err(self.differs(format!("the request of conn={conn} is read at another moment")));
+            return Err(self.differs(format!("the request of conn={conn} is complete at another time")));
         }
         Ok(())
     }
 
-    // ---- what goes out ----
+    // ---- output ----
 
     fn write(&mut self, taken: u64, expected: Flow, from: &mut Cursor<'_>) -> Result<(), Fault> {
-        let (conn, socket, flow) = self.write_once(Socket::new(taken, false))?;
+        let (conn, socket, flow) = self.write_once(ReplaySocket::new(taken, false))?;
         let is_same = match expected {
             Flow::Blocked => matches!(flow, Ok(Flow::Blocked)) && socket.taken == taken,
             _ => matches!(flow, Ok(Flow::Drained | Flow::Finished | Flow::Closed)),
@@ -562,24 +566,30 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     fn fail_to_write(&mut self, taken: u64, from: &mut Cursor<'_>) -> Result<(), Fault> {
-        let (conn, socket, flow) = self.write_once(Socket::new(taken, true))?;
+        let (conn, socket, flow) = self.write_once(ReplaySocket::new(taken, true))?;
         let is_same = flow.is_err() && socket.taken == taken;
         self.compare(conn, socket, is_same, from)
     }
 
-    fn write_once(&mut self, mut socket: Socket) -> Result<(ConnId, Socket, io::Result<Flow>), Fault> {
+    fn write_once(&mut self, mut socket: ReplaySocket) -> Result<(ConnId, ReplaySocket, io::Result<Flow>), Fault> {
         if !self.is_flushing {
             return Err(Malformed.into());
         }
         let Some(conn) = self.engine.poll_writable() else {
-            return Err(self.differs("nothing more is sent, where something was".into()));
+            return Err(self.differs("nothing more is sent, but the recorded session sent more".into()));
         };
         socket.checksum = checksum_for(conn);
         let flow = self.engine.write_to(conn, &mut socket);
         Ok((conn, socket, flow))
     }
 
-    fn compare(&mut self, conn: ConnId, socket: Socket, is_same: bool, from: &mut Cursor<'_>) -> Result<(), Fault> {
+    fn compare(
+        &mut self,
+        conn: ConnId,
+        socket: ReplaySocket,
+        is_same: bool,
+        from: &mut Cursor<'_>,
+    ) -> Result<(), Fault> {
         let recorded = from.take(2)?;
         let checksum = socket.checksum.finish();
         self.sent.write_u64(checksum);
@@ -606,7 +616,7 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         if let Some(conn) = self.engine.poll_writable() {
             let byte = self.stream(conn);
-            let what = "it was sent nothing then".to_owned();
+            let what = "the recorded session sent it nothing more in this turn".to_owned();
             return Err(Fault::Diverged(Box::new(Divergence { conn: Some(conn), byte, what })));
         }
         let is_same = match recorded {
@@ -614,7 +624,7 @@ impl<A: App, R: Read> Replay<A, R> {
             None => !self.has_sent,
         };
         if !is_same {
-            return Err(self.differs("something else was sent in this turn".into()));
+            return Err(self.differs("other bytes are sent in this turn".into()));
         }
         self.is_flushing = false;
         self.summary.confirmed += u64::from(self.has_sent);
@@ -631,13 +641,14 @@ impl<A: App, R: Read> Replay<A, R> {
         }
     }
 
-    /// The journal has come to its end, perhaps in the middle of a turn.
+    /// Finishes at the end of the journal, which may be in the middle of a turn.
     fn end(&mut self) -> Result<Step, Fault> {
         if let Some(Pending { conn, bytes, recorded_decision }) = self.pending.take() {
-            // If the application panicked when it was asked, nothing is recorded_decision; then the request stays unread.
-            let is_known =
-                recorded_decision.as_ref().is_some_and(|it| it.asked.is_err() || it.decisions != Decisions::default());
-            self.engine.set_recorded_decision(recorded_decision.filter(|_| is_known));
+            // If the application panicked on the request, no decision is recorded. The request is then left unread.
+            let is_decided = recorded_decision
+                .as_ref()
+                .is_some_and(|request| request.asked.is_err() || request.decisions != Decisions::default());
+            self.engine.set_recorded_decision(recorded_decision.filter(|_| is_decided));
             self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
             self.summary.is_open_ended = true;
         }
@@ -645,7 +656,7 @@ impl<A: App, R: Read> Replay<A, R> {
             self.is_flushing = false;
             self.summary.is_open_ended = true;
             while let Some(conn) = self.engine.poll_writable() {
-                // Nobody knows what became of it.
+                // The result of this write is not recorded.
                 let _ = self.engine.write_to(conn, &mut io::sink());
             }
             self.drop_closed();
@@ -657,14 +668,14 @@ impl<A: App, R: Read> Replay<A, R> {
         Fault::Diverged(Box::new(Divergence { conn: None, byte: 0, what }))
     }
 
-    /// Notes why connections have ended, which the application is not told.
+    /// Traces the close reasons of connections, which the application does not see.
     fn note_all_closed(&mut self) {
         for (conn, reason) in self.engine.take_closed() {
             self.engine.observed_app().note_closed(self.now, conn, reason);
         }
     }
 
-    /// What is there now, for a person.
+    /// Returns the present state as text: statistics, lobbies and their members.
     pub fn state(&self) -> String {
         let mut text = format!("turn {} at {}\n{}\n", self.summary.turn, self.now, self.engine.stats().line());
         let mut after = None;
@@ -692,6 +703,7 @@ impl<A: App, R: Read> Replay<A, R> {
 }
 
 impl Pending {
+    /// Adds one of the entries 6 to 10, which describe a request.
     fn add(&mut self, kind: u8, entry: &mut Cursor<'_>, max_header_bytes: usize) -> Result<(), Malformed> {
         match kind {
             format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
@@ -706,26 +718,26 @@ impl Pending {
                 self.recorded_decision = Some(RecordedDecision { asked, decisions: Decisions::default() });
             }
         }
-        // An entry of a few bytes may stand for many.
+        // A shape of a few bytes may describe many, so the total is bounded.
         if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(Malformed) }
     }
 }
 
-/// A request in words, as far as it was recorded.
-fn asked(RecordedDecision { asked, decisions }: &RecordedDecision) -> String {
+/// Describes a recorded request.
+fn describe_request(RecordedDecision { asked, decisions }: &RecordedDecision) -> String {
     let facts = match asked {
         Ok(facts) => facts,
-        Err(refusal) => return format!("asks wrongly: {}", refusal.sentence()),
+        Err(refusal) => return format!("sends an invalid request: {}", refusal.sentence()),
     };
     let origin = if facts.is_origin_allowed { "" } else { ", from a page of a forbidden origin" };
-    let what = match (&decisions.destination, facts.probe) {
+    let target = match (&decisions.destination, facts.probe) {
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
-        (Some(Destination::BadCode), _) => "a lobby, by a code that is not valid".to_owned(),
-        (Some(Destination::Nowhere), _) => "something that is not here".to_owned(),
+        (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
+        (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
         (None, Some(_)) if facts.upgrade.is_err() => "a health check".to_owned(),
         (None, _) => "a seat".to_owned(),
     };
-    format!("asks for {what}{origin}")
+    format!("asks for {target}{origin}")
 }
 
 fn read_segment(block: &[u8]) -> Result<Segment, Fault> {
@@ -738,6 +750,7 @@ pub(super) fn segment_number(block: &[u8]) -> Option<u64> {
     read_segment(block).ok().map(|segment| segment.number)
 }
 
+/// Fills in the offset of a fault that has none yet.
 fn at(fault: Fault, offset: u64) -> Fault {
     match fault {
         Fault::Broken { offset: 0, what } => Fault::Broken { offset, what },
@@ -745,24 +758,25 @@ fn at(fault: Fault, offset: u64) -> Fault {
     }
 }
 
-/// A socket that takes what was taken when the session was recorded.
-struct Socket {
-    budget: u64,
+/// A socket that takes as many bytes as the recorded one, and then blocks or fails.
+struct ReplaySocket {
+    max_bytes: u64,
     fails: bool,
     taken: u64,
     checksum: Checksum,
+    /// The first bytes, for the report of a divergence.
     sample: Vec<u8>,
 }
 
-impl Socket {
-    fn new(budget: u64, fails: bool) -> Socket {
-        Socket { budget, fails, taken: 0, checksum: Checksum::new(0), sample: Vec::new() }
+impl ReplaySocket {
+    fn new(max_bytes: u64, fails: bool) -> ReplaySocket {
+        ReplaySocket { max_bytes, fails, taken: 0, checksum: Checksum::new(0), sample: Vec::new() }
     }
 }
 
-impl Write for Socket {
+impl Write for ReplaySocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = (self.budget - self.taken).min(bytes.len() as u64) as usize;
+        let room = (self.max_bytes - self.taken).min(bytes.len() as u64) as usize;
         if room == 0 && !bytes.is_empty() {
             return Err(if self.fails { io::ErrorKind::BrokenPipe } else { io::ErrorKind::WouldBlock }.into());
         }

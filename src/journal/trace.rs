@@ -1,4 +1,4 @@
-//! The application of a replay, with somebody who notes what happens to whom.
+//! Event trace of a replay: wraps the application, and notes each event with its time, connection, user and lobby.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -11,23 +11,23 @@ use crate::id::ConnId;
 use crate::time::Time;
 use crate::wire::handshake::Request;
 
-/// Characters of what is said that are shown.
+/// Most characters of a message that are shown.
 const SHOWN: usize = 200;
-/// A tick that is later than this is worth a line.
+/// Ticks at least this late are traced.
 const LATE: Duration = Duration::from_millis(1);
 
-/// Something that happened in a session. Displayed as a line, in which nothing but printable characters stands.
+/// An event of a session. Displayed as one line of printable characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TraceEvent {
-    /// When.
+    /// Time of the event.
     pub at: Time,
-    /// To which connection, if to one.
+    /// The connection that the event concerns, if it concerns one.
     pub conn: Option<ConnId>,
-    /// Who that is, if it has been let in.
+    /// The user of the connection, if it has a seat.
     pub user: Option<String>,
-    /// Where that is.
+    /// The lobby of the connection, if it has a seat.
     pub lobby: Option<String>,
-    /// What.
+    /// Description of the event.
     pub what: String,
 }
 
@@ -45,31 +45,33 @@ impl fmt::Display for TraceEvent {
     }
 }
 
-/// A text that a journal holds, fit for a terminal: whoever wrote the journal may have written anything.
+/// Displays a text from a journal with control characters escaped. A journal from an untrusted source may contain
+/// escape sequences for the terminal.
 pub(super) struct Printable<'a>(pub(super) &'a str);
 
 impl fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0
             .chars()
-            // As in a literal, but for what a literal escapes for its own sake.
+            // Escaped as in a Rust literal, except for quotation marks and backslashes.
             .try_for_each(|c| {
                 if matches!(c, '"' | '\'' | '\\') { f.write_char(c) } else { write!(f, "{}", c.escape_debug()) }
             })
     }
 }
 
+/// Wraps an application and traces its events.
 pub(super) struct EventTracer<A> {
     app: A,
-    is_narrating: bool,
+    is_tracing: bool,
     events: Vec<TraceEvent>,
-    /// Who is there: user and lobby.
-    open: BTreeMap<ConnId, (String, String)>,
+    /// User and lobby of each connection with a seat.
+    seated: BTreeMap<ConnId, (String, String)>,
 }
 
 impl<A> EventTracer<A> {
     pub(super) fn new(app: A) -> EventTracer<A> {
-        EventTracer { app, is_narrating: false, events: Vec::new(), open: BTreeMap::new() }
+        EventTracer { app, is_tracing: false, events: Vec::new(), seated: BTreeMap::new() }
     }
 
     pub(super) fn inner(&self) -> &A {
@@ -77,7 +79,7 @@ impl<A> EventTracer<A> {
     }
 
     pub(super) fn trace_events(&mut self) {
-        self.is_narrating = true;
+        self.is_tracing = true;
     }
 
     pub(super) fn take_events(&mut self) -> Vec<TraceEvent> {
@@ -85,35 +87,35 @@ impl<A> EventTracer<A> {
     }
 
     pub(super) fn note(&mut self, at: Time, conn: Option<ConnId>, what: String) {
-        if self.is_narrating {
-            let (user, lobby) = conn.and_then(|conn| self.open.get(&conn)).cloned().unzip();
+        if self.is_tracing {
+            let (user, lobby) = conn.and_then(|conn| self.seated.get(&conn)).cloned().unzip();
             self.events.push(TraceEvent { at, conn, user, lobby, what });
         }
     }
 
-    /// A connection ends; its user is not there any more.
+    /// Notes that a connection is closing, and forgets its user.
     pub(super) fn note_closed(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
-        let verb = if self.open.contains_key(&conn) { "leaves" } else { "ends" };
+        let verb = if self.seated.contains_key(&conn) { "leaves" } else { "ends" };
         self.note(at, Some(conn), format!("{verb}: {reason}: {}", reason.explain()));
-        self.open.remove(&conn);
+        self.seated.remove(&conn);
     }
 
-    fn come(&mut self, cx: &Context<'_>, who: &Member, how: &str) {
-        if self.is_narrating {
-            self.open.insert(who.conn(), (who.user().to_owned(), who.lobby().to_owned()));
-            self.note(cx.now(), Some(who.conn()), how.to_owned());
+    fn note_seated(&mut self, cx: &Context<'_>, member: &Member, event: &str) {
+        if self.is_tracing {
+            self.seated.insert(member.conn(), (member.user().to_owned(), member.lobby().to_owned()));
+            self.note(cx.now(), Some(member.conn()), event.to_owned());
         }
     }
 
-    fn note_member(&mut self, cx: &Context<'_>, who: &Member, what: impl FnOnce() -> String) {
-        if self.is_narrating {
-            let (user, lobby) = (Some(who.user().to_owned()), Some(who.lobby().to_owned()));
-            self.events.push(TraceEvent { at: cx.now(), conn: Some(who.conn()), user, lobby, what: what() });
+    fn note_member(&mut self, cx: &Context<'_>, member: &Member, what: impl FnOnce() -> String) {
+        if self.is_tracing {
+            let (user, lobby) = (Some(member.user().to_owned()), Some(member.lobby().to_owned()));
+            self.events.push(TraceEvent { at: cx.now(), conn: Some(member.conn()), user, lobby, what: what() });
         }
     }
 }
 
-/// What was said, fit for a terminal.
+/// Shortens a message to [`SHOWN`] characters and escapes control characters.
 fn quote(text: &str) -> String {
     let mut quoted: String = text.chars().take(SHOWN).collect::<String>().escape_debug().collect();
     if text.chars().nth(SHOWN).is_some() {
@@ -133,22 +135,22 @@ impl<A: App> App for EventTracer<A> {
         self.app.authorize(cx, request)
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.come(cx, who, "joins");
-        self.app.on_join(cx, who);
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.note_seated(cx, member, "joins");
+        self.app.on_join(cx, member);
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.come(cx, who, "takes its seat over");
-        self.app.on_rejoin(cx, who);
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.note_seated(cx, member, "takes over the user's seat");
+        self.app.on_rejoin(cx, member);
     }
 
-    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
-        self.note_member(cx, from, || match what {
+    fn allows(&mut self, cx: &mut Context<'_>, from: &Member, request: RelayRequest<'_>) -> bool {
+        self.note_member(cx, from, || match request {
             RelayRequest::Broadcast { data } => format!("broadcasts {}", quote(data)),
-            RelayRequest::Direct { to, data } => format!("says to {to:?} {}", quote(data)),
+            RelayRequest::Direct { to, data } => format!("says {} to {to:?}", quote(data)),
         });
-        self.app.allows(cx, from, what)
+        self.app.allows(cx, from, request)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -159,24 +161,26 @@ impl<A: App> App for EventTracer<A> {
         self.app.on_message(cx, from, message);
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.app.on_leave(cx, who, why);
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+        self.app.on_leave(cx, member, reason);
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
-        self.note_member(cx, who, || match latency {
-            Some(latency) => format!("is healthy, after {:.3} ms", latency.as_secs_f64() * 1000.0),
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
+        self.note_member(cx, member, || match latency {
+            Some(latency) => format!("answers a health check after {:.3} ms", latency.as_secs_f64() * 1000.0),
             None => "does not answer a health check".to_owned(),
         });
-        self.app.on_health(cx, who, latency);
+        self.app.on_health(cx, member, latency);
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
-        self.note_member(cx, who, || match pressure {
-            Pressure::High { queued_bytes } => format!("reads slowly: {queued_bytes} bytes are queued"),
-            Pressure::Low { queued_bytes } => format!("has caught up: {queued_bytes} bytes are queued"),
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
+        self.note_member(cx, member, || match pressure {
+            Pressure::High { queued_bytes } => format!("is above the high-water mark: {queued_bytes} bytes are queued"),
+            Pressure::Low { queued_bytes } => {
+                format!("is below the low-water mark again: {queued_bytes} bytes are queued")
+            }
         });
-        self.app.on_pressure(cx, who, pressure);
+        self.app.on_pressure(cx, member, pressure);
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
@@ -189,7 +193,7 @@ impl<A: App> App for EventTracer<A> {
             self.note(
                 cx.now(),
                 None,
-                format!("tick {number} is {late:.3} ms late, {} skipped before it", tick.skipped()),
+                format!("runs tick {number} {late:.3} ms late, after {} skipped ticks", tick.skipped()),
             );
         }
         self.app.on_tick(cx, tick);

@@ -1,4 +1,4 @@
-//! The only place that reads a clock.
+//! The clocks: monotonic time since the start, and the wall time. The only module that reads a clock.
 #![allow(clippy::disallowed_methods)]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -6,32 +6,32 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::engine::Start;
 use crate::time::Time;
 
-/// How far the wall clock may be from where the engine expects it before the engine is told. Smaller differences are
-/// the usual slewing of a synchronized clock, at most 0.5 ms a second.
+/// Largest difference between the wall clock and the engine's expectation that is not reported to the engine. Smaller
+/// differences are the usual slewing of a synchronized clock, at most 0.5 ms a second.
 const TOLERANCE: Duration = Duration::from_millis(10);
-/// Engine time between two looks at the wall clock, so that a busy loop does not pay for one in each turn.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Engine time between two readings of the wall clock, so that a busy loop does not pay for one in each turn.
+const WALL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Monotonic time since the engine started, and the wall clock beside it.
+/// Monotonic time since the engine started, and the wall clock's position against it.
 #[derive(Debug)]
 pub(super) struct Clock {
     start: Instant,
     wall: Wall,
 }
 
-/// What the engine knows of the wall clock.
+/// The engine's view of the wall clock.
 #[derive(Debug)]
 struct Wall {
-    /// Wall time at [`Time::ZERO`], as the engine was told last, in microseconds since the Unix epoch.
+    /// Wall time at [`Time::ZERO`] by the last report to the engine, in microseconds since the Unix epoch.
     unix_at_zero: u64,
-    next_look: Time,
+    next_read: Time,
 }
 
 impl Clock {
     /// Starts the clock.
     pub(super) fn start(seed: u64) -> (Clock, Start) {
         let unix_micros = unix_micros();
-        let wall = Wall { unix_at_zero: unix_micros, next_look: Time::ZERO };
+        let wall = Wall { unix_at_zero: unix_micros, next_read: Time::ZERO };
         (Clock { start: Instant::now(), wall }, Start { unix_micros, seed })
     }
 
@@ -39,12 +39,12 @@ impl Clock {
         Time::ZERO + self.start.elapsed()
     }
 
-    /// The wall time now, if the clock was set, or has drifted, since the engine was told last.
+    /// Returns the wall time if the clock was set, or has drifted, since the last report to the engine.
     pub(super) fn moved_wall_time(&mut self, now: Time) -> Option<u64> {
-        if now < self.wall.next_look {
+        if now < self.wall.next_read {
             return None;
         }
-        self.wall.next_look = now + LOOK_INTERVAL;
+        self.wall.next_read = now + WALL_INTERVAL;
         let before = self.now();
         let unix_micros = unix_micros();
         self.wall.moved(before, unix_micros, self.now())
@@ -52,8 +52,9 @@ impl Clock {
 }
 
 impl Wall {
-    /// `unix_micros` was read between `before` and `after`, which may be far apart when the process is interrupted. It has
-    /// moved if no moment between them explains it. Returns the wall time at `after` then.
+    /// Checks `unix_micros`, which was read between `before` and `after`. These may be far apart when the process was
+    /// interrupted. If no moment between them explains the value, the clock has moved: returns the wall time at
+    /// `after`.
     fn moved(&mut self, before: Time, unix_micros: u64, after: Time) -> Option<u64> {
         let expected = |at: Time| Time::from_micros(self.unix_at_zero.saturating_add(at.as_micros()));
         let read = Time::from_micros(unix_micros);
@@ -69,7 +70,7 @@ fn unix_micros() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
 }
 
-/// How long something takes that makes the loop wait.
+/// Measures the duration of a call that blocks the loop.
 pub(super) struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -88,18 +89,19 @@ mod tests {
 
     const START: u64 = 1_700_000_000_000_000;
 
-    /// `offset`: where the wall clock stands against where it should, in microseconds, read at `at` and for `long`.
+    /// Reads a wall clock that is wrong by `offset`. The reading begins at `at` and takes `duration`; all in
+    /// microseconds.
     #[track_caller]
-    fn check(wall: &mut Wall, at: u64, long: u64, offset: i64, told: Option<i64>) {
+    fn check(wall: &mut Wall, at: u64, duration: u64, offset: i64, expected: Option<i64>) {
         let unix = (START + at).checked_add_signed(offset).expect("in range");
-        let moved = wall.moved(Time::from_micros(at), unix, Time::from_micros(at + long));
-        let told = told.map(|offset| (START + at + long).checked_add_signed(offset).expect("in range"));
-        assert_eq!(moved, told);
+        let moved = wall.moved(Time::from_micros(at), unix, Time::from_micros(at + duration));
+        let expected = expected.map(|offset| (START + at + duration).checked_add_signed(offset).expect("in range"));
+        assert_eq!(moved, expected);
     }
 
     #[test]
-    fn a_step_is_told_once_and_slewing_when_it_adds_up() {
-        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+    fn a_step_is_reported_once_and_slewing_when_it_adds_up() {
+        let mut wall = Wall { unix_at_zero: START, next_read: Time::ZERO };
         check(&mut wall, 1_000, 0, 0, None);
         check(&mut wall, 2_000, 0, 10_000, None);
         check(&mut wall, 3_000, 0, 10_001, Some(10_001));
@@ -109,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn an_interrupted_look_is_no_step() {
-        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+    fn an_interrupted_reading_is_not_a_step() {
+        let mut wall = Wall { unix_at_zero: START, next_read: Time::ZERO };
         // The process was stopped for a minute after the first reading, or after the second.
         check(&mut wall, 1_000, 60_000_000, 60_000_000, None);
         check(&mut wall, 70_000_000, 60_000_000, 0, None);
@@ -118,8 +120,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_before_the_epoch_is_the_epoch() {
-        let mut wall = Wall { unix_at_zero: START, next_look: Time::ZERO };
+    fn a_wall_time_before_the_epoch_counts_as_the_epoch() {
+        let mut wall = Wall { unix_at_zero: START, next_read: Time::ZERO };
         assert_eq!(wall.moved(Time::from_micros(5), 0, Time::from_micros(6)), Some(6));
     }
 }

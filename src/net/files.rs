@@ -1,4 +1,4 @@
-//! Reads files that operators write: regular files of a bounded size.
+//! Reads files written by operators. Only regular files of a bounded size are accepted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -8,11 +8,12 @@ use std::path::Path;
 ///
 /// # Errors
 ///
-/// Those of the operating system; and when it is something else, such as a FIFO, whose reader waits for a writer.
+/// Those of the operating system, and `InvalidInput` for other kinds of files, such as a FIFO, on which a reader waits
+/// for a writer.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
-    // A FIFO without a writer must not block the call. For regular files the flag means nothing.
+    // Opening a FIFO without a writer must not block. The flag has no effect on regular files.
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits() as i32);
     let file = options.open(path)?;
@@ -26,7 +27,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// Those of the operating system; and when it is larger, or no regular file.
+/// Those of the operating system, `FileTooLarge` for a larger file, and `InvalidInput` when it is not a regular file.
 pub fn read_file(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open(path)?.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;

@@ -1,4 +1,4 @@
-//! The way in from other threads: data on one bounded queue, and a wake-up.
+//! Input from other threads: commands as data in one bounded queue, and a waker for the event loop.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::id::ConnId;
 
 /// Reaches a running [`Server`](super::Server) from any thread.
 ///
-/// Everything travels as data and takes effect in the loop's next turn, in the order in which it was sent.
+/// Commands are data. They take effect in the loop's next turn, in the order in which they were sent.
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -34,13 +34,13 @@ pub(super) enum Command {
     Clock(ClockCommand),
 }
 
-/// The server has `max_commands` to do already. The command was not taken.
+/// The queue already holds `max_commands` commands. The new command was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 
 impl fmt::Display for Busy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("max_commands commands wait already")
+        f.write_str("the queue already holds max_commands commands")
     }
 }
 
@@ -53,17 +53,17 @@ impl Handle {
         Ok(Handle { shared: Arc::new(shared) })
     }
 
-    /// Asks the server to say goodbye to everybody and end. A second call ends it at once.
+    /// Drains the server and stops it. A second call stops it at once.
     pub fn stop(&self) {
-        // Never refused: a full queue is no reason to go on.
+        // Accepted even when the queue is full.
         self.push(Command::Stop);
     }
 
-    /// Sends the application a command, for [`App::on_command`](crate::App::on_command).
+    /// Sends a command to the application, which receives it in [`App::on_command`](crate::App::on_command).
     ///
     /// # Errors
     ///
-    /// [`Busy`] when `max_commands` wait already.
+    /// [`Busy`] when the queue already holds `max_commands` commands.
     pub fn send(&self, command: impl Into<Vec<u8>>) -> Result<(), Busy> {
         self.try_push(Command::App(command.into()))
     }
@@ -72,17 +72,17 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// [`Busy`] when `max_commands` wait already.
+    /// [`Busy`] when the queue already holds `max_commands` commands.
     pub fn authorized(&self, conn: ConnId, answer: Authorization) -> Result<(), Busy> {
         self.try_push(Command::Authorized(conn, answer))
     }
 
-    /// Sets the game's clock, as an operator may. With `tick_hz` off there is none, and nothing happens; nor does with a
-    /// number out of range, or with a step while the clock runs.
+    /// Controls the tick clock, as an operator may. The command has no effect, and a warning is logged, when `tick_hz`
+    /// is off, when its number is out of range, or when it is a step while the clock runs.
     ///
     /// # Errors
     ///
-    /// [`Busy`] when `max_commands` wait already.
+    /// [`Busy`] when the queue already holds `max_commands` commands.
     pub fn clock(&self, command: ClockCommand) -> Result<(), Busy> {
         self.try_push(Command::Clock(command))
     }
@@ -98,7 +98,7 @@ impl Handle {
 
     fn push(&self, command: Command) {
         self.queue().push_back(command);
-        // It fails only when the server is gone, and then nobody is there to wake.
+        // Waking fails only when the server no longer exists; then the command has no effect.
         let _ = self.shared.waker.wake();
     }
 
@@ -107,7 +107,7 @@ impl Handle {
     }
 
     fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Command>> {
-        // A panic between two lines of this file leaves the queue whole.
+        // A poisoned lock is safe to use: no code in this module panics while the queue is inconsistent.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

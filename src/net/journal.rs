@@ -1,4 +1,4 @@
-//! The files of a journal.
+//! Journal segments in files: names, locking, rotation and reading.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,26 +11,27 @@ use super::files;
 use crate::config::Config;
 use crate::journal::{Recording, RotateHint, Sink};
 
-/// A write that takes longer than this makes members wait.
+/// Writes that take longer than this are logged, because all connections wait for them.
 const SLOW_MICROS: u64 = 10_000;
 
-/// Segments in files, one after the other.
+/// Writes segments to files, each to a new one.
 pub(super) struct Files {
     path: PathBuf,
     max_bytes: Option<u64>,
     is_synced: bool,
-    /// `None` once the next one could not be created.
+    /// The file of the present segment; `None` after the next one could not be created.
     file: Option<File>,
-    /// Which file of that name it is, and how many bytes are in it.
+    /// Number in the file's name.
     number: u64,
+    /// Bytes in the file.
     length: u64,
     recording: Recording,
-    /// Locked as long as it is open.
+    /// The lock lasts as long as this file is open.
     _lock: File,
 }
 
 impl Files {
-    /// The next files of the journal that `config` names. What is there already stays as it is.
+    /// Locks the journal `path` and creates its next file. Existing files stay as they are.
     pub(super) fn open(path: &Path, config: &Config) -> io::Result<Files> {
         if path.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
@@ -59,15 +60,15 @@ impl Files {
 
 impl Sink for Files {
     fn begin(&mut self, number: u64) -> io::Result<()> {
-        // The first has been created already.
+        // open() has created the first file already.
         if number > 1 {
             self.number += 1;
-            // Closed first: it may be that members and strangers have left no other descriptor.
+            // The old file is closed first: connections may have used up all other descriptors.
             self.file = None;
             self.file = Some(create(&self.path, self.number)?);
             self.length = 0;
         }
-        info!("the journal goes on in {}", name(&self.path, self.number).display());
+        info!("the journal continues in {}", name(&self.path, self.number).display());
         Ok(())
     }
 
@@ -79,7 +80,7 @@ impl Sink for Files {
         recording.writes += 1;
         recording.micros += micros;
         if micros > SLOW_MICROS && micros > recording.slowest_micros {
-            warn!("writing the journal took {} ms, and everybody has waited for it", micros / 1000);
+            warn!("writing the journal took {} ms, and all connections waited for it", micros / 1000);
         }
         recording.slowest_micros = recording.slowest_micros.max(micros);
         match written {
@@ -88,7 +89,7 @@ impl Sink for Files {
                 recording.bytes += bytes;
                 self.length += bytes;
             }
-            // What is there should end with a whole block. If that cannot be had either, a replay says that it is torn.
+            // Removes the incomplete block. If that fails too, a replay reports a torn end.
             Err(_) => drop(self.file.as_ref().map(|file| file.set_len(self.length))),
         }
         written
@@ -113,7 +114,7 @@ fn name(path: &Path, number: u64) -> PathBuf {
     name.into()
 }
 
-/// Segments hold what members say: nobody else may read them.
+/// Creates a segment file. Only its owner may read it, because it contains the members' messages.
 fn create(path: &Path, number: u64) -> io::Result<File> {
     private().create_new(true).open(name(path, number))
 }
@@ -128,8 +129,8 @@ fn private() -> OpenOptions {
 
 /// Locks the journal `path`, so that no other server writes segments of the same name.
 ///
-/// A file of its own is locked, because segments come and go. It is never removed: another server may have opened it
-/// already, and would then lock a file that nobody else can find.
+/// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server
+/// may have opened it already, and would then lock a file that no longer has a name.
 fn lock(path: &Path) -> io::Result<File> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -139,21 +140,22 @@ fn lock(path: &Path) -> io::Result<File> {
         let error = io::Error::from(error);
         let name = Path::new(&name).display();
         if error.kind() == io::ErrorKind::WouldBlock {
-            let why = format!("another server writes it and has locked {name}; give each server a journal of its own");
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+            let problem =
+                format!("another server writes it and has locked {name}; give each server a journal of its own");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
         }
-        // Some network file systems have no locks.
+        // Some network file systems do not support locks.
         warn!("{name} cannot be locked: {error}; no other server may write this journal");
     }
     Ok(file)
 }
 
-/// A file and its number.
+/// The number and the path of a segment file.
 type Segment = (u64, PathBuf);
 
-/// The segments of the journal `path`, by number.
+/// Returns the segments of the journal `path`, ordered by number.
 fn segments(path: &Path) -> io::Result<Vec<Segment>> {
-    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "that names no file");
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file");
     let stem = path.file_name().ok_or_else(no_name)?.to_str().ok_or_else(no_name)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
@@ -169,16 +171,18 @@ fn segments(path: &Path) -> io::Result<Vec<Segment>> {
     Ok(found)
 }
 
-/// Opens a journal, to be [replayed](crate::journal::replay): a segment and those of its session that follow it, or, for
-/// the name that the configuration has, the last session with all that is left of it.
+/// Opens a journal to be [replayed](crate::journal::replay).
+///
+/// If `path` is a segment file, reads this segment and the following ones of its session. If it is the journal's path
+/// from the configuration, reads all remaining segments of the last session.
 ///
 /// # Errors
 ///
-/// When there is none, or one cannot be opened.
+/// `NotFound` when no such segment exists; else those of the operating system.
 pub fn open_journal(path: &Path) -> io::Result<impl Read + use<>> {
     let (first, all) = if path.is_file() { following(path)? } else { (None, segments(path)?) };
     if all.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "there is no such journal, and no segment of one"));
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no such journal or segment exists"));
     }
     let mut chosen: Vec<PathBuf> = Vec::new();
     for (number, segment) in all {
@@ -196,7 +200,7 @@ pub fn open_journal(path: &Path) -> io::Result<impl Read + use<>> {
     Ok(Chain { files: chosen.into(), current: None })
 }
 
-/// The number of a segment, if it has one, and all segments of its journal.
+/// Returns the number in the name of a segment file, if there is one, and all segments of its journal.
 fn following(path: &Path) -> io::Result<(Option<u64>, Vec<Segment>)> {
     let number = path.extension().and_then(|digits| digits.to_str()).filter(|digits| digits.len() >= 6);
     match number.and_then(|digits| digits.parse().ok()) {
@@ -205,12 +209,12 @@ fn following(path: &Path) -> io::Result<(Option<u64>, Vec<Segment>)> {
     }
 }
 
-/// Whether a segment is the first of its session.
+/// Returns whether a segment file is the first of its session.
 fn begins_session(segment: &Path) -> io::Result<bool> {
     Ok(crate::journal::begins_session(&mut files::open(segment)?))
 }
 
-/// Files read one behind the other.
+/// Reads several files as one stream.
 struct Chain {
     files: std::collections::VecDeque<PathBuf>,
     current: Option<io::BufReader<File>>,

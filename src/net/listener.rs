@@ -1,4 +1,4 @@
-//! The listening socket, and what to do when the system has no descriptor left.
+//! The listening socket, and its behaviour when the system has no file descriptor left.
 
 use std::fs::File;
 use std::io;
@@ -9,11 +9,12 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections the kernel completes before they are accepted; it takes the smaller of this and `somaxconn`.
+/// Completed connections that the kernel queues until they are accepted. It uses the smaller of this and `somaxconn`.
 const BACKLOG: i32 = 4096;
-/// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. The same numbers on all Unix systems.
+/// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. These numbers are the same on all Unix
+/// systems.
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
-/// `EPROTO` and those like it: on Linux, accept(2) reports an error that is already pending on the new socket as its own.
+/// `EPROTO` and similar network errors. On Linux, accept(2) returns an error that is already pending on the new socket.
 #[cfg(target_os = "linux")]
 const PENDING_ERRORS: [i32; 8] = [71, 92, 100, 101, 112, 113, 64, 95];
 #[cfg(not(target_os = "linux"))]
@@ -21,35 +22,35 @@ const PENDING_ERRORS: [i32; 0] = [];
 
 pub(super) struct Listener {
     socket: TcpListener,
-    /// Given up for a moment to accept, and drop, a connection for which there is no descriptor. Otherwise it would
-    /// stay in the backlog, and with edge-triggered events nobody would be told of it again.
+    /// A reserved descriptor. It is closed for a moment to accept and drop a connection for which no descriptor is
+    /// left. Otherwise the connection would stay in the backlog, and edge-triggered polling would not report it again.
     spare: Option<File>,
     warned: bool,
 }
 
-/// What came of trying to accept.
+/// Outcome of one call of accept.
 pub(super) enum Accepted {
     Connection(TcpStream, SocketAddr),
-    /// There was one, but no descriptor for it: it was closed.
+    /// A connection was accepted and closed, because no descriptor was left for it.
     Shed,
-    /// The peer was gone before it was accepted.
+    /// The peer closed the connection before it was accepted.
     Aborted,
-    /// There is no more. A new one brings a new event.
+    /// No connection is waiting. The next one causes a new event.
     Empty,
-    /// The system is short of something. No event will follow: try again later.
+    /// The system lacks a resource. No event follows: try again later.
     Later,
 }
 
 impl Listener {
-    /// Listens on `address`. `receive_bytes` bounds what the kernel keeps of each connection for it to be read.
+    /// Listens on `address`. `receive_bytes` bounds the kernel's receive buffer of each connection.
     pub(super) fn bind(address: SocketAddr, receive_bytes: Option<usize>) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        // So that a restart need not wait for the old connections' TIME_WAIT.
+        // A restart then need not wait for the TIME_WAIT state of old connections.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
-        // On Linux accepted sockets inherit it, which saves a system call for each.
+        // On Linux accepted sockets inherit this option, which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
-        // Inherited too; and only before listening can it bound the window that a peer is offered.
+        // Inherited too. It limits the TCP window only if it is set before listening.
         if let Some(bytes) = receive_bytes {
             socket.set_recv_buffer_size(bytes)?;
         }
@@ -71,7 +72,7 @@ impl Listener {
         match self.socket.accept() {
             Ok((stream, peer)) => {
                 if !cfg!(target_os = "linux") {
-                    // It fails only for a connection that is gone, which reading will tell.
+                    // This fails only for a closed connection, which the first read detects.
                     let _ = stream.set_nodelay(true);
                 }
                 Accepted::Connection(stream, peer)
@@ -88,6 +89,7 @@ impl Listener {
         }
     }
 
+    /// Uses the spare descriptor to accept and drop one connection.
     fn shed(&mut self, error: &io::Error) -> Accepted {
         self.warn_once(error);
         if self.spare.take().is_none() {
@@ -111,16 +113,16 @@ impl Listener {
     }
 }
 
-/// What an error of accept(2) says.
+/// Classes of errors of accept(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptError {
-    /// There is nobody to accept.
+    /// No connection is waiting.
     Empty,
-    /// That connection came to nothing, or the call was interrupted: the next one may be accepted at once.
+    /// The connection failed, or the call was interrupted. The next connection may be accepted at once.
     Peer,
-    /// There is a connection, and no descriptor for it.
+    /// A connection is waiting, but no descriptor is left for it.
     Descriptors,
-    /// The system is short of something, `ENOBUFS` or `ENOMEM`, or does not say what it is: better later.
+    /// The system lacks memory (`ENOBUFS`, `ENOMEM`), or the error is unknown. Try again later.
     System,
 }
 
@@ -145,10 +147,10 @@ fn spare() -> Option<File> {
 mod tests {
     use super::*;
 
-    /// The errors of accept(2) by their numbers on Linux.
+    /// Numbers are those of Linux.
     #[test]
-    fn each_error_of_accept_is_taken_for_what_it_is() {
-        for (code, name, trouble) in [
+    fn errors_of_accept_are_classified() {
+        for (code, name, expected) in [
             (11, "EAGAIN", AcceptError::Empty),
             (4, "EINTR", AcceptError::Peer),
             (103, "ECONNABORTED", AcceptError::Peer),
@@ -166,9 +168,9 @@ mod tests {
             (105, "ENOBUFS", AcceptError::System),
             (12, "ENOMEM", AcceptError::System),
             (1, "EPERM", AcceptError::System),
-            (9999, "none that is known", AcceptError::System),
+            (9999, "unknown", AcceptError::System),
         ] {
-            assert_eq!(AcceptError::of(&io::Error::from_raw_os_error(code)), trouble, "{name}");
+            assert_eq!(AcceptError::of(&io::Error::from_raw_os_error(code)), expected, "{name}");
         }
         assert_eq!(AcceptError::of(&io::ErrorKind::Other.into()), AcceptError::System);
     }

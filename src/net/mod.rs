@@ -1,8 +1,13 @@
-//! The mio driver: sockets, the clock and the loop. The only place that does I/O.
+//! The mio driver: sockets, the clock and the event loop. The only module that does I/O.
 //!
-//! One turn: wait; read the clock once; accept; read the ready sockets, as far as the turn's budget of work goes; if timers
-//! are due, look for input once more and name the connections whose input is not read; expire timers; write what is queued,
-//! one vectored write for each connection; drop what has ended.
+//! It moves bytes between sockets and the [`Engine`] and knows neither the WebSocket protocol nor lobbies. One turn:
+//!
+//! 1. Wait for events, and read the clock once.
+//! 2. Accept connections, at most `accept_per_turn`.
+//! 3. Read the ready sockets, until the turn's budget of work is spent.
+//! 4. If timers are due, poll once more and name the connections whose input is still unread; then expire timers.
+//! 5. Write the queued bytes, with one vectored write for each connection.
+//! 6. Drop the sockets of closed connections.
 
 mod clock;
 mod files;
@@ -54,20 +59,21 @@ const RELOAD: Token = Token(usize::MAX - 3);
 #[cfg(target_os = "linux")]
 const TIMERFD: Token = Token(usize::MAX - 5);
 
-/// How long to wait before accepting again when the system is short of something.
+/// Wait before accepting again when the system lacks memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Events taken from one wait: many more than sockets are read in a turn, so that when thousands are ready at once
-/// newcomers are seen among them.
+/// Most events taken from one wait. This is many more than the sockets read in a turn, so that new connections are seen
+/// even when thousands of sockets are ready at once.
 const EVENTS: usize = 16_384;
-/// How often one turn looks for more events before timers expire. All sockets a process may have fit in this many waits.
-const MAX_LOOKS: usize = 64;
+/// Most additional polls in one turn before timers expire. Events of all sockets that a process may open fit in this
+/// many.
+const MAX_POLLS: usize = 64;
 
-/// What a read costs beside its bytes: a system call takes about the time in which so many are copied.
+/// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;
 
-/// A lobby server on a real socket: an [`Engine`], and the sockets of its connections under the same keys.
+/// A lobby server on real sockets: an [`Engine`], and the sockets of its connections under the same keys.
 ///
-/// See the [crate's first page](crate) for an example.
+/// See the [crate documentation](crate) for an example.
 pub struct Server<A> {
     engine: Engine<A>,
     clock: Clock,
@@ -79,9 +85,9 @@ pub struct Server<A> {
     ready: ReadScheduler,
     /// Scratch list of the connections in `ready`.
     unread: Vec<ConnId>,
-    /// Shared by all connections; nothing stays in it between two reads.
+    /// Receive buffer shared by all connections. Nothing stays in it between two reads.
     buffer: Box<[u8]>,
-    /// When to accept next, if there may be something to accept.
+    /// When to accept next, if a connection may be waiting.
     accept_at: Option<Time>,
     stats_at: Time,
     handle: Handle,
@@ -90,7 +96,7 @@ pub struct Server<A> {
     stopping: Stopping,
     wants_reload: bool,
     operators: Option<Operators>,
-    /// Wakes the loop to the microsecond, when ticks need that.
+    /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
     timerfd: Option<timerfd::TimerFd>,
 }
@@ -98,14 +104,16 @@ pub struct Server<A> {
 struct MemberSocket {
     id: ConnId,
     stream: TcpStream,
-    /// Whether it stands in `ready`.
+    /// Whether the connection is queued in `ready`.
     is_ready: bool,
     class: ReadClass,
-    /// Whether there is, or may be, something to read beside what is backlog.
+    /// Whether the socket has, or may have, unread bytes in the kernel. The backlog does not count.
     is_readable: bool,
-    /// Of those who say more than their share, which are few.
+    /// Received bytes not yet handed to the engine. Only the few connections that exceed `work_per_receive` have any,
+    /// so it is boxed.
     backlog: Option<Box<ReadBacklog>>,
-    /// Whether the peer's end was reported closed: read on to the end, there is no second event.
+    /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
+    /// because no second event follows.
     read_closed: bool,
 }
 
@@ -116,25 +124,25 @@ enum Stopping {
     AtOnce,
 }
 
-/// Whether the server goes on.
+/// Whether the server continues to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Call [`Server::turn`] again.
     Running,
-    /// It was stopped, and everybody has gone.
+    /// The server was stopped, and all connections are closed.
     Stopped(DrainTotals),
 }
 
-/// Why a server could not start, or not go on.
+/// Why a server could not start, or could not continue.
 #[derive(Debug)]
 pub enum Error {
-    /// The configuration contradicts itself.
+    /// The configuration is invalid; all problems at once.
     Config(Vec<Problem>),
-    /// The address cannot be listened on.
+    /// Listening on the address failed.
     Listen(SocketAddr, io::Error),
-    /// The operators' token cannot be had from its file.
+    /// The file with the operators' token cannot be read, or its contents are not a valid token.
     Token(PathBuf, String),
-    /// The journal cannot be begun, or not gone on with.
+    /// The journal cannot be created or written.
     Journal(PathBuf, io::Error),
     /// Waiting for events failed.
     Poll(io::Error),
@@ -151,7 +159,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot listen on {address}: address in use; is another lobbyd running?")
             }
             Error::Listen(address, error) => write!(f, "cannot listen on {address}: {error}"),
-            Error::Token(path, why) => write!(f, "admin_token_file = {}: {why}", path.display()),
+            Error::Token(path, problem) => write!(f, "admin_token_file = {}: {problem}", path.display()),
             Error::Journal(path, error) => write!(f, "journal = {}: {error}", path.display()),
             Error::Poll(error) => write!(f, "cannot wait for events: {error}"),
         }
@@ -168,7 +176,7 @@ impl std::error::Error for Error {
 }
 
 impl<A: App> Server<A> {
-    /// A server that listens on `config.listen`, with a seed of its own.
+    /// Creates a server that listens on `config.listen`, with a random seed from the operating system.
     ///
     /// # Errors
     ///
@@ -177,7 +185,8 @@ impl<A: App> Server<A> {
         Server::bind_seeded(config, app, os_seed())
     }
 
-    /// The same, with a seed from outside: what [`Context::random`](crate::Context::random) draws follows from it.
+    /// Creates a server with the given seed, which determines the numbers from
+    /// [`Context::random`](crate::Context::random).
     ///
     /// # Errors
     ///
@@ -227,61 +236,62 @@ impl<A: App> Server<A> {
         })
     }
 
-    /// Stops in good order on SIGTERM and SIGINT, and at once on a second one; SIGHUP asks for a
-    /// [`reload`](Self::take_reload).
+    /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
+    /// requests a [`reload`](Self::take_reload).
     ///
     /// # Errors
     ///
-    /// When the signals' pipe cannot be set up.
+    /// Those of the operating system, when the pipes or the handlers cannot be set up.
     #[cfg(all(feature = "bin", unix))]
     pub fn listen_to_signals(&mut self) -> io::Result<()> {
         self.signals = Some(signal::Signals::listen(self.poll.registry(), STOP, RELOAD)?);
         Ok(())
     }
 
-    /// The address it listens on.
+    /// Returns the address that the server listens on.
     ///
     /// # Errors
     ///
-    /// When the operating system does not say.
+    /// Those of the operating system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// The address it answers operators on; `None` when `admin` is off.
+    /// Returns the address of the admin listener; `None` when `admin` is off.
     ///
     /// # Errors
     ///
-    /// When the operating system does not say.
+    /// Those of the operating system.
     pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
         self.operators.as_ref().map(Operators::local_addr).transpose()
     }
 
-    /// For other threads: to stop the server, and to send the application commands.
+    /// Returns a handle with which other threads stop the server or send commands to the application.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The engine, and with it the application and the statistics.
+    /// Returns the engine, which gives access to the application and the statistics.
     pub fn engine(&self) -> &Engine<A> {
         &self.engine
     }
 
-    /// The engine, to act between turns. Use [`act`](Self::act) for what must reach members, or [`Handle::send`] when the
-    /// session is recorded.
+    /// Returns the engine, to be changed between turns. Use [`act`](Self::act) to send to members, or [`Handle::send`]
+    /// when the session is recorded.
     pub fn engine_mut(&mut self) -> &mut Engine<A> {
         &mut self.engine
     }
 
-    /// Lets the application's owner act between turns: what it sends goes out in the next turn.
+    /// Runs a closure on the application between turns. Frames that it sends go out in the next turn.
     ///
-    /// A closure is no data. Where the session is recorded, the journal notes that there was one, and a replay ends there:
-    /// a game that wants to be replayed sends itself a command, through [`Engine::handle_command`] or [`Handle::send`].
+    /// A closure cannot be recorded. The journal of a recorded session only notes the call, and a replay ends there. A
+    /// game that must be replayable sends itself a command instead, through [`Engine::handle_command`] or
+    /// [`Handle::send`].
     pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut crate::Context<'_>) -> R) -> R {
         self.engine.act(self.clock.now(), act)
     }
 
-    /// What there is and what has happened, in one line for a log; with what the journal has cost, if there is one.
+    /// Returns the present state and the counters as one log line, with the cost of the journal if there is one.
     pub fn stats_line(&self) -> String {
         let line = self.engine.stats().line();
         match self.engine.recording() {
@@ -294,22 +304,22 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Whether SIGHUP has asked, since the last call, to read again what the application was started with; the answer is
-    /// [`reload`](Self::reload).
+    /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
+    /// again and passes it to [`reload`](Self::reload).
     pub fn take_reload(&mut self) -> bool {
         std::mem::take(&mut self.wants_reload)
     }
 
-    /// Hands the application what it was started with, read again: see [`App::on_reload`].
+    /// Passes new contents of its start-up file to the application: see [`App::on_reload`].
     pub fn reload(&mut self, contents: &[u8]) {
         self.engine.handle_reload(self.clock.now(), contents);
     }
 
-    /// Runs until it is stopped. Returns what came of saying goodbye to everybody.
+    /// Runs until the server is stopped. Returns the totals of the drain.
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`].
+    /// As [`turn`](Self::turn).
     pub fn run(&mut self) -> Result<DrainTotals, Error> {
         loop {
             if let Status::Stopped(totals) = self.turn(None)? {
@@ -318,15 +328,15 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// One turn of the loop, for a program that has a loop of its own. Waits at most `max_wait` for something to happen.
+    /// Runs one turn of the event loop, for a program with a loop of its own. Waits at most `max_wait` for events.
     ///
     /// # Errors
     ///
-    /// [`Error::Poll`]; and [`Error::Journal`] when it cannot be written and `journal_on_error` is `stop`. Nothing has gone
-    /// out then that is not recorded.
+    /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error`
+    /// is `stop`; then everything that was sent is recorded.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
         self.write_all();
-        self.keep_journal()?;
+        self.commit_journal()?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
         let wait = self.delay_read(wait);
         self.poll_events(wait)?;
@@ -334,19 +344,19 @@ impl<A: App> Server<A> {
         if let Some(unix_micros) = self.clock.moved_wall_time(now) {
             self.engine.handle_wall_time(now, unix_micros);
         }
-        let was_behind = !self.ready.is_empty();
-        self.sort_events(now);
-        // The listener's own event may stand behind those of thousands of sockets.
-        if self.accept_at.map_or(was_behind, |at| at <= now) {
+        let had_unread = !self.ready.is_empty();
+        self.handle_events(now);
+        // The listener's event may be queued behind those of thousands of sockets, so the listener is tried without it.
+        if self.accept_at.map_or(had_unread, |at| at <= now) {
             self.accept(now);
         }
         self.read_ready(now);
-        self.look_before_timers(now)?;
+        self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
         }
         self.engine.handle_timeout(now);
-        // A tick with much to say goes on once everybody has been written to.
+        // A tick that fills the outboxes is interrupted. It continues once the queued bytes are written.
         while self.engine.wants_flush() {
             self.write_all();
             self.engine.handle_timeout(now);
@@ -355,8 +365,8 @@ impl<A: App> Server<A> {
             operators.work(now, &mut self.engine);
         }
         self.write_all();
-        // An operator is told of nothing that is not recorded.
-        self.keep_journal()?;
+        // Answers to operators go out only after their commands are recorded.
+        self.commit_journal()?;
         if let Some(operators) = &mut self.operators {
             operators.write(now);
         }
@@ -367,7 +377,7 @@ impl<A: App> Server<A> {
         Ok(self.status(now))
     }
 
-    /// Waits for events. A signal ends the wait without any.
+    /// Waits for events. A signal ends the wait with none.
     fn poll_events(&mut self, wait: Option<Duration>) -> Result<(), Error> {
         match self.poll.poll(&mut self.events, wait) {
             Ok(()) => Ok(()),
@@ -379,19 +389,20 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Before timers expire: takes all events that are there, and names the connections that may have unread input.
+    /// If timers are due, polls for further events, and passes the connections that may have unread input to the
+    /// engine.
     ///
-    /// The first wait does not show all of them when the process was stopped or suspended after it, when a signal ended it,
-    /// or when it returned as many events as it may. A pong or a request that lies in the kernel must not come too late
+    /// The first wait misses events when the process was stopped or suspended after it, when a signal ended it, or when
+    /// it returned its full number of events. A pong or a request that is already in the kernel must not count as late
     /// because of that.
-    fn look_before_timers(&mut self, now: Time) -> Result<(), Error> {
+    fn poll_before_timers(&mut self, now: Time) -> Result<(), Error> {
         let operators_are_due = self.operators.as_ref().is_some_and(|operators| operators.has_due_timers(now));
         if !self.engine.has_due_timers(now) && !operators_are_due {
             return Ok(());
         }
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_POLLS {
             self.poll_events(Some(Duration::ZERO))?;
-            let count = self.sort_events(now);
+            let count = self.handle_events(now);
             if count < EVENTS {
                 break;
             }
@@ -402,17 +413,19 @@ impl<A: App> Server<A> {
         Ok(())
     }
 
-    /// While everybody is told everything at the tick, what arrives within a moment is read together: most of what a single
-    /// message costs then is waking up for it. Returns what is left of `wait`.
+    /// Sleeps for the engine's `max_read_delay`, if it has one, so that input is read in batches. With `flush` at the
+    /// tick, output waits for the tick anyway, and most of the cost of a single message is waking up for it. Returns
+    /// the rest of `wait`.
     fn delay_read(&self, wait: Option<Duration>) -> Option<Duration> {
         let Some(rest) = self.engine.max_read_delay().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else {
             return wait;
         };
-        #[expect(clippy::disallowed_methods, reason = "the one wait that sockets must not end")]
+        #[expect(clippy::disallowed_methods, reason = "events of sockets must not end this wait")]
         std::thread::sleep(rest);
         wait.map(|wait| wait - rest)
     }
 
+    /// Returns the longest time to wait for events; `None` when it is unlimited.
     fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {
         if !self.ready.is_empty() {
             return Ok(Some(Duration::ZERO));
@@ -428,15 +441,15 @@ impl<A: App> Server<A> {
         Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
     }
 
-    /// Notes what the events of the last wait say. Returns how many there were.
-    fn sort_events(&mut self, now: Time) -> usize {
+    /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns their number.
+    fn handle_events(&mut self, now: Time) -> usize {
         let (mut woken, mut count) = (false, 0);
         for event in &self.events {
             count += 1;
             match event.token() {
                 LISTENER => self.accept_at = Some(now),
                 WAKER => woken = true,
-                // That it wakes the loop is all it does.
+                // The timer only wakes the loop.
                 #[cfg(target_os = "linux")]
                 TIMERFD => {}
                 #[cfg(all(feature = "bin", unix))]
@@ -473,8 +486,8 @@ impl<A: App> Server<A> {
                     Command::App(command) => self.engine.handle_command(now, &command),
                     Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
                     Command::Clock(command) => {
-                        if let Err(why) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
-                            warn!("the clock was not set, {command:?}: {why:?}");
+                        if let Err(refusal) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
+                            warn!("the clock command {command:?} was refused: {refusal:?}");
                         }
                     }
                 }
@@ -487,11 +500,11 @@ impl<A: App> Server<A> {
     }
 
     fn accept(&mut self, now: Time) {
-        // The budget may end before the backlog: then go on in the next turn, there is no second event.
+        // If the budget ends before the listen queue is empty, go on in the next turn: no second event follows.
         self.accept_at = Some(now);
         for _ in 0..self.engine.config().accept_per_turn {
             match self.listener.accept() {
-                Accepted::Connection(stream, peer) => self.adopt(now, stream, peer),
+                Accepted::Connection(stream, peer) => self.add_socket(now, stream, peer),
                 Accepted::Shed => self.engine.note_shed(),
                 Accepted::Aborted => {}
                 Accepted::Empty => {
@@ -506,12 +519,12 @@ impl<A: App> Server<A> {
         }
     }
 
-    fn adopt(&mut self, now: Time, mut stream: TcpStream, peer: SocketAddr) {
+    fn add_socket(&mut self, now: Time, mut stream: TcpStream, peer: SocketAddr) {
         let Ok(id) = self.engine.handle_accept(now, peer) else { return };
         let token = Token(id.index());
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut stream, token, interest) {
-            debug!("conn={id} peer={peer} cannot be polled: {error}");
+            debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
             return self.engine.handle_hangup(now, id);
         }
         if id.index() >= self.sockets.len() {
@@ -528,41 +541,44 @@ impl<A: App> Server<A> {
         });
     }
 
-    /// Reads the ready sockets, as far as the turn's budget goes; what is left over waits for the next turn.
+    /// Reads the ready sockets until the turn's budget is spent. The rest waits for the next turn.
     fn read_ready(&mut self, now: Time) {
         let config = self.engine.config();
-        let (share, request) = (config.work_per_receive.0, config.max_header_bytes.0);
+        let (max_receive_work, max_request) = (config.work_per_receive.0, config.max_header_bytes.0);
         let budget =
             Budget { new: config.accept_per_turn, others: config.events_per_turn, work: config.work_per_turn.0 };
         let mut turn = self.ready.begin_turn(budget);
         while let Some((id, class)) = self.ready.next(&mut turn) {
-            // Of a newcomer only its request is read, and no more than that may take: what follows it waits like the rest.
+            // From a new connection only the request is read, at most `max_header_bytes`. Frames after the request
+            // are handled in a later read.
             let (max_bytes, max_work) = match class {
-                ReadClass::New => (request.min(self.buffer.len()), 0),
-                ReadClass::Light | ReadClass::Unclassified | ReadClass::Heavy => (self.buffer.len(), share),
+                ReadClass::New => (max_request.min(self.buffer.len()), 0),
+                ReadClass::Light | ReadClass::Unclassified | ReadClass::Heavy => (self.buffer.len(), max_receive_work),
             };
             let work = self.receive(now, id, max_bytes, max_work);
             self.ready.spend(class, work);
-            // Many who speak in one turn must not fill the outbox of somebody who reads: nobody has asked its socket yet.
+            // Many senders in one turn must not fill the outbox of a receiver that reads: no write to its socket has
+            // been attempted yet.
             if self.engine.wants_flush() {
                 self.write_all();
             }
         }
     }
 
-    /// Gives a connection its share: of what is kept for it, or of what a single read brings. Returns the work that was.
+    /// Hands the engine bytes of a connection, up to `max_work`: from its backlog, or else from one read of at most
+    /// `max_bytes`. Returns the work done.
     fn receive(&mut self, now: Time, id: ConnId, max_bytes: usize, max_work: usize) -> usize {
         let socket = self.sockets.get_mut(id.index()).and_then(Option::as_mut);
         let Some(socket) = socket.filter(|socket| socket.id == id) else { return 0 };
         socket.is_ready = false;
-        let (mut work, mut said) = (READ_WORK, 0);
+        let (mut work, mut message_work) = (READ_WORK, 0);
         if let Some(backlog) = &mut socket.backlog {
-            let taken = self.engine.handle_bytes_up_to(now, id, backlog.bytes(), max_work);
-            if backlog.take(taken.bytes) {
+            let consumed = self.engine.handle_bytes_up_to(now, id, backlog.bytes(), max_work);
+            if backlog.consume(consumed.bytes) {
                 socket.backlog = None;
             }
-            said = taken.work;
-            work = said;
+            message_work = consumed.work;
+            work = message_work;
         } else {
             match socket.stream.read(&mut self.buffer[..max_bytes]) {
                 Ok(0) => {
@@ -570,12 +586,13 @@ impl<A: App> Server<A> {
                     return work;
                 }
                 Ok(n) => {
-                    // A read that does not fill the buffer has taken all there was; elsewhere that is not certain.
+                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not
+                    // certain.
                     socket.is_readable = n == max_bytes || socket.read_closed || !cfg!(target_os = "linux");
-                    let taken = self.engine.handle_bytes_up_to(now, id, &self.buffer[..n], max_work);
-                    socket.backlog = ReadBacklog::new(&self.buffer[taken.bytes..n]);
-                    said = taken.work;
-                    work += n + said;
+                    let consumed = self.engine.handle_bytes_up_to(now, id, &self.buffer[..n], max_work);
+                    socket.backlog = ReadBacklog::new(&self.buffer[consumed.bytes..n]);
+                    message_work = consumed.work;
+                    work += n + message_work;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_readable = false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -590,7 +607,7 @@ impl<A: App> Server<A> {
         socket.class = match socket.class {
             _ if has_more => ReadClass::Heavy,
             ReadClass::New => ReadClass::Unclassified,
-            _ if said > max_work => ReadClass::Heavy,
+            _ if message_work > max_work => ReadClass::Heavy,
             _ => ReadClass::Light,
         };
         if has_more {
@@ -603,7 +620,7 @@ impl<A: App> Server<A> {
     fn write_all(&mut self) {
         while let Some(id) = self.engine.poll_writable() {
             let Some(socket) = self.sockets.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            // An error has ended the connection, which poll_closed() says.
+            // After an error the connection is closed: poll_closed() returns it.
             if let Ok(Flow::Finished) = self.engine.write_to(id, &mut socket.stream) {
                 let _ = socket.stream.shutdown(Shutdown::Write);
             }
@@ -615,12 +632,13 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Everything is written, so another part of the journal may begin.
-    fn keep_journal(&mut self) -> Result<(), Error> {
+    /// Rotates the journal segment if it is long enough, and commits the record. Called only when all output is
+    /// written, because a segment must not begin in the middle of a turn.
+    fn commit_journal(&mut self) -> Result<(), Error> {
         self.engine.rotate_segment();
         self.engine.commit_record().map_err(|error| {
             let path = self.engine.config().journal.clone();
-            Error::Journal(path.expect("what is recorded has a name"), error)
+            Error::Journal(path.expect("a recorded session has a journal path"), error)
         })
     }
 
@@ -645,7 +663,7 @@ impl Stopping {
     }
 }
 
-/// A seed from the operating system, by way of the keys it gives to hash maps.
+/// Returns a seed from the operating system, taken from the random keys of the standard hash map.
 fn os_seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(0)

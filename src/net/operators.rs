@@ -1,4 +1,4 @@
-//! The operators' sockets: a listener of their own, and the [`AdminConns`] that answers them.
+//! Sockets of the admin port: a separate listener, and the I/O for [`AdminConns`], which answers the requests.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -17,44 +17,45 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::time::Time;
 
-/// The token of the listener; those of its connections begin at [`FIRST`], far above all keys of members' connections.
+/// Poll token of the admin listener. The tokens of its connections begin at [`FIRST`], far above all keys of member
+/// connections.
 pub(super) const LISTENER: Token = Token(usize::MAX - 4);
 pub(super) const FIRST: usize = usize::MAX / 2 + 1;
 
-/// Bytes of the file that holds the operators' token. It holds one line.
+/// Most bytes of the file with the operators' token, which has one line.
 const MAX_TOKEN_FILE: usize = 4096;
 
-/// The rest waits for the next turn.
+/// Most connections accepted in one turn. The rest waits for the next turn.
 const ACCEPTED_PER_TURN: usize = 16;
 
 pub(super) struct Operators {
     listener: Listener,
     conns: AdminConns,
-    /// By the desk's keys.
+    /// Indexed by the keys of `conns`.
     sockets: Vec<Option<AdminSocket>>,
     accept_at: Option<Time>,
 }
 
 struct AdminSocket {
     stream: TcpStream,
-    /// Whether it has, or may have, something to read. Readiness is edge-triggered, so it must be remembered.
+    /// Whether the socket has, or may have, bytes to read. Readiness is edge-triggered, so it must be remembered.
     is_ready: bool,
     is_blocked: bool,
     is_shut_down: bool,
 }
 
 impl Operators {
-    /// Listens on `config.admin`, unless that is off.
+    /// Listens on `config.admin`; returns `None` when that is off.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
         let Some(address) = config.admin else { return Ok(None) };
         let token = match &config.admin_token_file {
             None => None,
             Some(path) => {
-                let problem = |why: String| Error::Token(path.clone(), why);
+                let error = |problem: String| Error::Token(path.clone(), problem);
                 let bytes =
-                    read_file(path, MAX_TOKEN_FILE).map_err(|error| problem(format!("cannot be read: {error}")))?;
-                let text = str::from_utf8(&bytes).map_err(|_| problem("is not UTF-8".into()))?;
-                Some(admin::Token::read(text).map_err(|rule| problem(rule.into()))?)
+                    read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
+                let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
+                Some(admin::Token::read(text).map_err(|rule| error(rule.into()))?)
             }
         };
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
@@ -71,7 +72,7 @@ impl Operators {
         [ready, self.accept_at, self.conns.poll_timeout()].into_iter().flatten().min()
     }
 
-    /// Whether a client's time is over. Sockets are looked at once more before that has consequences.
+    /// Whether a client's deadline has passed. The sockets are polled once more before the client is timed out.
     pub(super) fn has_due_timers(&self, now: Time) -> bool {
         self.conns.poll_timeout().is_some_and(|at| at <= now)
     }
@@ -87,14 +88,14 @@ impl Operators {
         socket.is_blocked &= !event.is_writable();
     }
 
-    /// Accepts and reads. Each socket is read once.
+    /// Accepts connections, and reads each ready socket once.
     pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8]) {
         for _ in 0..ACCEPTED_PER_TURN {
             if self.accept_at.is_none_or(|at| at > now) {
                 break;
             }
             match self.listener.accept() {
-                Accepted::Connection(stream, peer) => self.adopt(now, registry, stream, peer),
+                Accepted::Connection(stream, peer) => self.add_socket(now, registry, stream, peer),
                 Accepted::Shed | Accepted::Aborted => {}
                 Accepted::Empty => self.accept_at = None,
                 Accepted::Later => self.accept_at = Some(now + ACCEPT_PAUSE),
@@ -123,12 +124,12 @@ impl Operators {
         }
     }
 
-    fn adopt(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
-        // Otherwise the socket is dropped.
+    fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
+        // `None`: too many clients. The socket is dropped.
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Token(FIRST + key), interest) {
-            debug!("admin: {peer} cannot be polled: {error}");
+            debug!("admin: {peer} cannot be registered with the poll: {error}");
             return self.conns.handle_hangup(key);
         }
         if key >= self.sockets.len() {
@@ -137,12 +138,12 @@ impl Operators {
         self.sockets[key] = Some(AdminSocket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
     }
 
-    /// Does what they ask for. What they are told of it waits for [`write`](Self::write).
+    /// Carries out the requests. Their answers are queued until [`write`](Self::write).
     pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         self.conns.work(now, engine);
     }
 
-    /// Writes, and drops what has ended.
+    /// Writes the queued answers, and drops the sockets of closed clients.
     pub(super) fn write(&mut self, now: Time) {
         for (key, socket) in self.sockets.iter_mut().enumerate() {
             let Some(socket) = socket.as_mut() else { continue };

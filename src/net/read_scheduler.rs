@@ -1,59 +1,63 @@
-//! Whose turn it is to be read: who has something to read, in what order, and how much of it in one turn.
+//! Read scheduling: which ready sockets are read in a turn, in which order, and how much. Knows no sockets and no bytes
+//! of the protocol, only connection ids, classes and costs.
 //!
-//! Four queues, each in the order in which it became known that there is something. Whoever has never been read goes first:
-//! a handshake does not wait behind a crowd. Then come those who are known to say little, and then those of whom nothing is
-//! known but their request. Whoever has said more than its share goes behind them, and there one after the other: so a flood
-//! waits for itself, not others for the flood; and to come back does not make a flooder modest.
+//! There are four FIFO queues of ready sockets, one for each [`ReadClass`], served in this order:
 //!
-//! Each of the last three has a budget of work in each turn, so that none keeps out another; that of the modest is the largest,
-//! since what many say in one turn reaches each of its receivers in one write. A single message may cost more
-//! than that; where it is likely to, among those who are not known to be modest, the queue pays it back in the turns that
-//! follow. Nobody is forgotten: readiness is edge-triggered, and no second event would come.
+//! 1. `New`: never read. First, so that a handshake does not wait behind a crowd.
+//! 2. `Light`: the last read brought little.
+//! 3. `Unclassified`: only the request was read so far.
+//! 4. `Heavy`: more input than fits in the work of one receive. Last, and served round-robin, so that a flood delays only
+//!    itself. After a reconnect a flooding client is `Unclassified`, not `Light`, so it gains nothing.
+//!
+//! Each of the last three queues has a budget of work per turn, so that no queue starves another. The budget of `Light`
+//! is the largest: all messages read in one turn reach each receiver in one write. A single message may cost more than
+//! the budget. `Unclassified` and `Heavy` then carry the excess over and pay it back in the following turns. A socket
+//! stays queued until it is read: readiness is edge-triggered, and no second event follows.
 
 use std::collections::VecDeque;
 
 use crate::id::ConnId;
 
-/// What is known of a socket that decides where it waits.
+/// Class of a socket, which selects its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReadClass {
-    /// It has never been read.
+    /// Never read.
     New,
-    /// The last time it was read, all there was was little.
+    /// The last read emptied the socket and stayed within the work of one receive.
     Light,
-    /// It has said nothing yet but its request.
+    /// Only its request was read so far.
     Unclassified,
-    /// It had more to say than its share.
+    /// The last read left input over, or exceeded the work of one receive.
     Heavy,
 }
 
-/// How many times the budget of the others the modest have.
-const LIGHT_SHARES: i64 = 4;
+/// The budget of `Light`, as a multiple of the budget of `Unclassified` and `Heavy`.
+const LIGHT_BUDGET_FACTOR: i64 = 4;
 
-/// The queues in their order.
+/// The queues in the order in which they are served.
 const ORDER: [ReadClass; 4] = [ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy];
 
-/// The sockets that have, or may have, something to read.
+/// Sockets that have, or may have, unread input.
 #[derive(Debug, Default)]
 pub(super) struct ReadScheduler {
-    /// By [`ReadClass`].
+    /// Indexed by [`ReadClass`].
     queues: [VecDeque<ConnId>; 4],
-    /// What each of them may still cost in this turn; below zero what it has to pay back.
+    /// Work left to each queue in this turn. Negative: the excess to pay back in the following turns.
     work: [i64; 4],
 }
 
-/// How much may be read in one turn.
+/// Bounds on the reads of one turn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Budget {
-    /// Of the newcomers.
+    /// Sockets of the `New` queue.
     pub(super) new: u32,
-    /// Of each other queue.
+    /// Sockets of the `Light` and of the `Unclassified` queue, each.
     pub(super) others: u32,
-    /// For each other queue; the modest have some times as much.
+    /// Work of each queue except `New`. `Light` has [`LIGHT_BUDGET_FACTOR`] times as much.
     pub(super) work: usize,
 }
 
-/// How many of each queue may still be read in this turn.
+/// Sockets of each queue that may still be read in this turn.
 #[derive(Debug)]
 pub(super) struct Turn([usize; 4]);
 
@@ -66,20 +70,20 @@ impl ReadScheduler {
         self.queues.iter().all(VecDeque::is_empty)
     }
 
-    /// The connections that have, or may have, something to read.
+    /// Connections that have, or may have, unread input.
     pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
         self.queues.iter().flatten().copied()
     }
 
-    /// Begins a turn: of the greedy each is read as often as there is work left, and of the others each once.
+    /// Begins a turn. `Heavy` sockets may be read repeatedly while the queue has work left, all others once.
     pub(super) fn begin_turn(&mut self, budget: Budget) -> Turn {
         let full = i64::try_from(budget.work).unwrap_or(i64::MAX);
         for class in ORDER {
             let work = &mut self.work[class as usize];
             *work = match class {
                 ReadClass::New => full,
-                // Whoever is modest and costs much is so no more: there is nothing to be paid back by the others.
-                ReadClass::Light => full.saturating_mul(LIGHT_SHARES),
+                // Nothing is carried over: a light socket that costs much becomes `Heavy`, and the others must not pay.
+                ReadClass::Light => full.saturating_mul(LIGHT_BUDGET_FACTOR),
                 ReadClass::Unclassified | ReadClass::Heavy => work.saturating_add(full).min(full),
             };
         }
@@ -90,7 +94,7 @@ impl ReadScheduler {
         }))
     }
 
-    /// Who is to be read next in this turn, and where it stood.
+    /// Returns the next connection to read in this turn, and the queue it came from.
     pub(super) fn next(&mut self, turn: &mut Turn) -> Option<(ConnId, ReadClass)> {
         for class in ORDER {
             let queue = class as usize;
@@ -105,9 +109,9 @@ impl ReadScheduler {
         None
     }
 
-    /// What came of reading whom [`next`](Self::next) has named.
+    /// Charges the work of one read to the queue that [`next`](Self::next) returned.
     pub(super) fn spend(&mut self, class: ReadClass, work: usize) {
-        // Newcomers are bounded by their number, and each by its request.
+        // New connections are bounded by their number, and the read of each by `max_header_bytes`.
         if class != ReadClass::New {
             let left = &mut self.work[class as usize];
             *left = left.saturating_sub(i64::try_from(work).unwrap_or(i64::MAX));
@@ -115,27 +119,27 @@ impl ReadScheduler {
     }
 }
 
-/// Bytes that were read of a connection that says more than its share, and that wait for its next turn.
+/// Received bytes beyond the work of one receive. They wait for the connection's next read.
 #[derive(Debug)]
 pub(super) struct ReadBacklog {
     bytes: Vec<u8>,
-    taken: usize,
+    consumed: usize,
 }
 
 impl ReadBacklog {
-    /// `None` when nothing is left.
+    /// Copies `bytes`; returns `None` when there are none.
     pub(super) fn new(bytes: &[u8]) -> Option<Box<ReadBacklog>> {
-        (!bytes.is_empty()).then(|| Box::new(ReadBacklog { bytes: bytes.to_vec(), taken: 0 }))
+        (!bytes.is_empty()).then(|| Box::new(ReadBacklog { bytes: bytes.to_vec(), consumed: 0 }))
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+        &self.bytes[self.consumed..]
     }
 
-    /// The first `n` bytes have had their turn. Whether those were the last.
-    pub(super) fn take(&mut self, n: usize) -> bool {
-        self.taken += n;
-        self.taken == self.bytes.len()
+    /// Removes the first `n` bytes. Returns whether the backlog is empty then.
+    pub(super) fn consume(&mut self, n: usize) -> bool {
+        self.consumed += n;
+        self.consumed == self.bytes.len()
     }
 }
 
@@ -143,7 +147,8 @@ impl ReadBacklog {
 mod tests {
     use super::*;
 
-    /// Each reading of `id` costs what `cost` says, and leaves so many readings to do as `left` says.
+    /// Runs one turn in which each read costs `cost`. `left` counts the reads that each connection still needs. Returns
+    /// the keys of the connections in the order of their reads.
     fn turn(ready: &mut ReadScheduler, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<u32> {
         let mut turn = ready.begin_turn(budget);
         let mut read = Vec::new();
@@ -164,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn newcomers_go_first_then_the_modest_and_the_greedy_by_turns() {
+    fn new_goes_first_then_light_and_heavy_is_served_round_robin() {
         let mut ready = ReadScheduler::default();
         let mut left = [3, 3, 1, 1, 1, 1, 1];
-        let (new, modest, unheard, greedy) =
+        let (new, light, unclassified, heavy) =
             (ReadClass::New, ReadClass::Light, ReadClass::Unclassified, ReadClass::Heavy);
-        for (n, class) in [greedy, greedy, modest, new, modest, new, unheard].into_iter().enumerate() {
+        for (n, class) in [heavy, heavy, light, new, light, new, unclassified].into_iter().enumerate() {
             ready.push(id(n as u32), class);
         }
         let budget = Budget { new: 1, others: 10, work: 40 };
@@ -179,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_left_over_keeps_its_place_and_all_queues_move_on() {
+    fn sockets_left_over_stay_in_order_and_no_queue_starves() {
         let mut ready = ReadScheduler::default();
         let mut left = [1; 8];
         (0..4).for_each(|n| ready.push(id(n), ReadClass::Light));
         (4..8).for_each(|n| ready.push(id(n), ReadClass::Heavy));
-        // One reading costs three times the budget: two of the modest a turn, and of the greedy one in every third.
+        // One read costs three times the budget: two light reads per turn, and one heavy read in every third turn.
         let budget = Budget { new: 1, others: 10, work: 10 };
         let turns: Vec<Vec<u32>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();
         let none = Vec::new;

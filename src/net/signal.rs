@@ -7,6 +7,7 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+/// The receiving ends of the signal pipes.
 #[derive(Debug)]
 pub(super) struct Signals {
     stop: UnixStream,
@@ -14,7 +15,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    /// SIGTERM and SIGINT arrive under the token `stop`, SIGHUP under `reload`.
+    /// Installs the handlers. SIGTERM and SIGINT arrive under the token `stop`, SIGHUP under `reload`.
     pub(super) fn listen(registry: &Registry, stop: Token, reload: Token) -> io::Result<Signals> {
         Ok(Signals {
             stop: pipe_of(&[SIGTERM, SIGINT], registry, stop)?,
@@ -22,12 +23,12 @@ impl Signals {
         })
     }
 
-    /// How many signals to stop have arrived since the last call.
+    /// Returns the number of SIGTERM and SIGINT since the last call.
     pub(super) fn take_stops(&mut self) -> usize {
         drain(&mut self.stop)
     }
 
-    /// Whether a signal to reload has arrived since the last call.
+    /// Returns whether SIGHUP has arrived since the last call.
     pub(super) fn take_reload(&mut self) -> bool {
         drain(&mut self.reload) > 0
     }

@@ -1,4 +1,5 @@
-//! A timer of the kernel's that wakes the loop to the microsecond: a poll's own timeout is rounded up to milliseconds.
+//! A kernel timer (timerfd) that wakes the loop with microsecond precision. The poll's own timeout is rounded up to
+//! whole milliseconds.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -24,9 +25,10 @@ impl TimerFd {
         Ok(TimerFd { timer, set_for: Time::ZERO })
     }
 
-    /// Rings once, at `deadline`, if that is not over. Setting it takes back that it has rung, so it is never read.
+    /// Sets the timer to expire once, at `deadline`; does nothing if that has passed. Setting the timer also clears its
+    /// readiness, so it is never read.
     pub(super) fn set(&mut self, now: Time, deadline: Time) -> io::Result<()> {
-        // Most turns do not change it, and each setting is a system call.
+        // Each setting is a system call, and most turns keep the same deadline.
         if deadline <= now || deadline == self.set_for {
             return Ok(());
         }

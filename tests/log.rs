@@ -1,4 +1,5 @@
-//! What reaches the log: who and why, but no token and no message. In a process of its own, as there is one logger.
+//! Contents of the log: users, addresses and reasons, but no tokens and no messages. In a process of its own, because a
+//! process has one logger.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +16,7 @@ use lobbyd::{
 };
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Keeps every record: its level, its target and its text.
+/// Stores the level, the target and the text of every record.
 struct Keeper(Mutex<Vec<(Level, String, String)>>);
 
 static KEPT: Keeper = Keeper(Mutex::new(Vec::new()));
@@ -33,18 +34,18 @@ impl Log for Keeper {
     fn flush(&self) {}
 }
 
-/// What no record may contain: tokens, as they are and as they travel, and what was said.
+/// Texts that no record may contain: tokens, plain and encoded, and messages.
 const TOKENS: &[&str] = &["tok-4f1c", "dG9rLTRmMWM", "tok-99d0", "tok-wrong", "tok-2b", "tok%2D2b", "tok-late"];
 const SAID: &str = "said-in-confidence";
 
-/// Knows users by their tokens, some of them only after a while.
+/// Recognizes users by their tokens, one of them with a late decision.
 struct Knowing;
 
 impl App for Knowing {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        // An application may log the request: its form leaves the token out.
+        // An application may log the request, whose `Debug` form omits the token.
         log::debug!("{request:?}");
         match request.token() {
             Some("tok-4f1c") => Authorization::Allow(Identity::new("ann")),
@@ -63,7 +64,7 @@ impl App for Knowing {
     }
 }
 
-/// Does what is queued, and tells how much was written.
+/// Ends a turn: writes the output and drops closed connections. Returns the number of bytes written.
 fn settle<A: App>(engine: &mut Engine<A>) -> usize {
     let mut sent = Vec::new();
     while let Some(conn) = engine.poll_writable() {
@@ -73,7 +74,7 @@ fn settle<A: App>(engine: &mut Engine<A>) -> usize {
     sent.len()
 }
 
-/// Everything that is read, decided and refused, with tokens in all places and messages of all kinds.
+/// Requests with tokens in every place, messages of all kinds, and every way to be refused or closed.
 fn sessions_of_an_engine() {
     let config = Config { max_message_bytes: ByteSize(2000), token_grace: Duration::ZERO, ..Config::default() };
     let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
@@ -87,7 +88,7 @@ fn sessions_of_an_engine() {
         ("/ws/chess?token=tok-late", &[]),
         ("/ws/chess", &[header]),
         ("/ws/chess", &[subprotocol]),
-        // And everything that can be wrong about a request.
+        // Requests that are invalid in various ways.
         ("/nowhere?token=tok-4f1c", &[]),
         ("/ws/no%20code?token=tok-4f1c", &[]),
         ("/ws/chess?token=tok-4f1c%zz", &[]),
@@ -96,7 +97,7 @@ fn sessions_of_an_engine() {
         ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
         ("/ws/chess?token=tok-4f1c", &[" folded"]),
         ("http://a/ws/chess?token=tok-4f1c", &[header]),
-        // A token in a place where none belongs.
+        // A token in an unexpected place.
         ("/ws/chess&token=tok-4f1c", &[header]),
         ("/ws/chess%3Ftoken=tok%2D2b", &[header]),
         ("/ws/chess/tok-4f1c", &[header]),
@@ -120,7 +121,7 @@ fn sessions_of_an_engine() {
         wire::text(&SAID.repeat(200)),
         wire::frame(wire::Opcode::TEXT, true, &[SAID.as_bytes(), b"\xff"].concat(), [1; 4]),
         wire::text(&format!(r#"{{"type":"leave","why":"{SAID}"}}"#)),
-        // Far beyond its rate.
+        // Far above the rate.
         wire::text(&format!(r#"{{"type":"{SAID}"}}"#)).repeat(200),
     ];
     let mut now = Time::ZERO + Duration::from_secs(1);
@@ -161,11 +162,10 @@ fn sessions_of_an_engine() {
     log::info!("{}", stats.line());
 }
 
-/// Characters that make a log line look like something else: direction overrides, invisible characters, line separators and a
-/// quotation mark.
+/// Characters that disguise a log line: direction overrides, invisible characters, line separators and a quotation mark.
 const HOSTILE: &str = "ann\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{ad}\u{e0001}\" healthy";
 
-/// Strangers write such characters everywhere they can.
+/// Clients without a valid request write these characters everywhere they can.
 fn sessions_of_hostile_strangers() {
     let config = Config {
         health_interval: Some(Duration::from_secs(3)),
@@ -202,7 +202,7 @@ fn sessions_of_hostile_strangers() {
             engine.handle_bytes(now, conn, &wire::text(text));
             settle(&mut engine);
         }
-        // Its page is asked whether it is alive, answers once, and then no more.
+        // The client is health-checked. It answers once, and then no more.
         for _ in 0..3 {
             now = now + Duration::from_secs(3);
             engine.handle_timeout(now);
@@ -220,7 +220,7 @@ fn sessions_of_hostile_strangers() {
         engine.handle_hangup(now, conn);
         settle(&mut engine);
     }
-    // And an operator's port, which others may reach too.
+    // The operators' port, which other clients may reach too.
     let mut desk = AdminConns::new(&config, None);
     for path in [
         format!("/{HOSTILE}"),
@@ -243,7 +243,7 @@ fn sessions_of_hostile_strangers() {
     }
 }
 
-/// The same on a socket, with a list of tokens that is read again.
+/// A session on a socket, with a list of tokens that is reloaded.
 fn session_of_a_server() {
     let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
     let tokens = Tokens::parse("tok-4f1c ann\ntok-99d0 bob").expect("a good list");
@@ -277,7 +277,7 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
     session_of_a_server();
     let kept = std::mem::take(&mut *KEPT.0.lock().expect("nobody panicked"));
 
-    // There is something to read: who came, why it went, what was answered, and what is wrong with the list.
+    // The log contains joins, close reasons, HTTP answers and the problems of the list.
     for (level, words) in [
         (Level::Info, "joined user=\"ann\" lobby=chess"),
         (Level::Info, "closed: 1000 left: the client said leave user=\"ann\" lobby=chess"),

@@ -1,4 +1,4 @@
-//! The operator's desk and the engine behind it, in virtual time: requests and answers as bytes.
+//! Operators' requests and answers as bytes, with the engine behind them. In virtual time.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ struct Operator {
     client: usize,
 }
 
-/// What an answer consists of.
+/// A parsed answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -35,7 +35,7 @@ fn operator(config: &Config) -> Operator {
     Operator { desk, client }
 }
 
-/// After a pause of the process: the rest of the request lies in the kernel.
+/// After a pause of the process, the rest of the request may be in the kernel.
 #[test]
 fn a_request_that_is_not_read_to_its_end_is_not_late() {
     let mut world = World::new(config(), Relay::default());
@@ -63,7 +63,7 @@ fn post(path: &str, body: &str) -> String {
 }
 
 impl Operator {
-    /// Does what a driver does in a turn, and takes what is to be written.
+    /// Performs the driver's work of a turn and takes the bytes to be written.
     fn turn<A: App>(&mut self, world: &mut World<A>) -> String {
         self.desk.work(world.now, &mut world.engine);
         world.settle();
@@ -79,14 +79,14 @@ impl Operator {
         read(&self.turn(world))
     }
 
-    /// Asks, and expects a status and a body.
+    /// Sends a request and expects a status and a body.
     #[track_caller]
     fn check<A: App>(&mut self, world: &mut World<A>, request: &str, status: u16, body: Value) {
         let answer = self.ask(world, request);
         assert_eq!((answer.status, answer.body), (status, body), "{request}");
     }
 
-    /// Asks, and expects to be refused.
+    /// Sends a request and expects an error.
     #[track_caller]
     fn refused<A: App>(&mut self, world: &mut World<A>, request: &str, status: u16, word: &str) -> Answer {
         let answer = self.ask(world, request);
@@ -127,7 +127,7 @@ fn three() -> (World<Relay>, Operator) {
     (world, operator(&config()))
 }
 
-// ---- questions ----
+// ---- queries ----
 
 #[test]
 fn health_and_stats() {
@@ -191,7 +191,7 @@ fn large_lists_come_in_pages() {
         world.steps(&format!("m{n} > connect big"));
     }
     let mut operator = operator(&config);
-    // Two lobbies go while the pages are read; one has the place of another afterwards.
+    // Two lobbies are removed while the pages are read, and a new one uses the slot of a removed one.
     let mut seen = Vec::new();
     let mut path = "/lobbies?limit=7".to_owned();
     for turn in 0.. {
@@ -220,7 +220,7 @@ fn large_lists_come_in_pages() {
     assert_eq!(first["members"], 25);
     assert_eq!(first["users"].as_array().map(Vec::len), Some(20));
     assert_eq!(first["users"][19]["user"], "m19");
-    // Who stands on an earlier page may go meanwhile.
+    // The last member of a page may leave before the next page is read.
     world.hangup("m19");
     world.settle();
     let second = operator.ask(&mut world, &get(&format!("/lobbies/big?limit=20&after={}", first["next"]))).body;
@@ -246,7 +246,7 @@ fn an_operator_speaks_as_nobody() {
         200,
         json!({"seq": 2, "queued": 2, "dropped": 0}),
     );
-    // The JSON goes through as it was written.
+    // The JSON is passed on as it was written.
     let as_written = format!(r#"{{"type":"message","from":null,"seq":2,"data":{data}}}"#);
     assert_eq!(world.take("ann"), [&*as_written]);
     assert_eq!(world.take("bob"), [&*as_written]);
@@ -294,7 +294,7 @@ fn a_ping_is_answered_when_the_user_answers() {
         "conns": [{"conn": "s1", "latency_ms": 120.5}]});
     assert_eq!((answer.status, answer.body), (200, expected));
 
-    // No answer in time, and an end before it.
+    // The answer does not come in time; the connection closes before the answer.
     let unhealthy = |user: &str, conn: &str| json!({"user": user, "healthy": false, "latency_ms": null, "conns": [{"conn": conn, "latency_ms": null}]});
     operator.desk.handle_bytes(operator.client, post("/users/bob/ping", r#"{"timeout_ms":300}"#).as_bytes());
     assert_eq!(operator.turn(&mut world), "");
@@ -354,7 +354,7 @@ fn every_seat_of_a_user_is_pinged() {
     assert_eq!(operator.turn(&mut world), "");
     world.take("ann:2");
     world.advance(Duration::from_millis(1));
-    // The check's number is the wall time in milliseconds at which it began.
+    // The nonce of the check is the wall time in milliseconds at its start.
     let nonce = 1_000_000_000_u64.to_be_bytes();
     world.send("ann:2", &wire::frame(Opcode::PONG, true, &nonce, [1; 4]));
     assert_eq!(operator.turn(&mut world), "", "one answer is awaited");
@@ -420,7 +420,7 @@ fn a_crowd_is_kicked_in_batches() {
     operator.check(&mut world, &post("/lobbies/chess/close", ""), 200, json!({"closing": 10}));
     let count = |world: &World<Verbatim>| world.engine.stats().total_connections;
     assert_eq!(count(&world), 6);
-    // Asked again, nobody is told twice; and nobody comes in between.
+    // A second command closes no member twice, and the lobby stays locked until it is empty.
     operator.check(&mut world, &post("/kick", ""), 200, json!({"closing": 6}));
     assert_eq!(count(&world), 6);
     world.run(
@@ -454,7 +454,7 @@ fn a_locked_lobby_takes_nobody_new() {
         r#"
         dan > connect chess
         dan < upgrade, goodbye code=4002 reason=lobby_locked reconnect=false, close 4002 lobby_locked
-        # Its members may come back to their own seats.
+        # A member may take over its own seat.
         ann:2 > connect chess
         ann < goodbye, close 4004 replaced
         ann:2 < upgrade, welcome, presence_state
@@ -476,7 +476,7 @@ fn a_locked_lobby_takes_nobody_new() {
         bob < goodbye code=4006 reconnect=false, close 4006 lobby_closed
         ann:2 < goodbye, close 4006 lobby_closed
         eve < goodbye, close 4006 lobby_closed
-        # A lobby of that name is a new one, and open.
+        # A lobby created again under the name is not locked.
         fay > connect chess
         fay < upgrade, welcome seq=0, presence_state
         "#,
@@ -484,7 +484,7 @@ fn a_locked_lobby_takes_nobody_new() {
     operator.refused(&mut world, &post("/lobbies/bridge/close", ""), 404, "no_such_lobby");
 }
 
-/// What an operator can do, an application can: it locks, announces and closes through its context.
+/// An application can lock, announce and close through its context, as an operator can.
 #[test]
 fn the_application_locks_and_announces_too() {
     let mut world = World::new(config(), Witness::<true>::default());
@@ -497,7 +497,7 @@ fn the_application_locks_and_announces_too() {
     }));
     assert_eq!(world.app(|_, cx| cx.can_accept_connection("chess")), Err(CloseReason::LobbyLocked));
     assert_eq!(world.take("ann"), [r#"{"type":"message","from":null,"seq":1,"data":"closing soon"}"#]);
-    // Who waited for its authorization when the lobby was locked is refused as well.
+    // A connection whose authorization was pending when the lobby was locked is refused too.
     assert!(world.app(|_, cx| cx.lock_lobby("chess", false)));
     world.run("bob > get /ws/chess?token=bob&auth=later");
     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
@@ -528,13 +528,13 @@ fn the_operator_drains_the_server() {
     operator.check(&mut world, &get("/health/live"), 200, json!({"status": "live"}));
     let stats = operator.ask(&mut world, &get("/stats")).body;
     assert_eq!((&stats["status"], &stats["drain"]["closed"]), (&json!("draining"), &json!(1)));
-    // Asked again, it goes on as before.
+    // A second request does not change the drain.
     assert_eq!(operator.ask(&mut world, &post("/drain", "{}")).body["closed"], 1);
     world.run("bob > hangup\ncid > hangup");
     assert!(world.engine.is_drained());
 }
 
-// ---- who may ask, and how ----
+// ---- access and malformed requests ----
 
 #[test]
 fn foreign_pages_are_refused() {
@@ -549,7 +549,7 @@ fn foreign_pages_are_refused() {
     }
     let own = with("Host: 127.0.0.1:9002\r\nOrigin: http://127.0.0.1:9002");
     assert_eq!(operator.ask(&mut world, &own).status, 200);
-    // What a form of another page can send.
+    // The requests that a form on another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");
         operator.refused(&mut world, &request, 415, "not_json");
@@ -572,7 +572,7 @@ fn a_token_is_asked_for_where_there_is_one() {
         assert!(answer.head.contains("\r\nWWW-Authenticate: Bearer\r\n"));
     }
     assert_eq!(operator.ask(&mut world, &with("authorization: bearer correct-horse-battery\r\n")).status, 200);
-    // Nobody learns what there is without it, but a probe has none.
+    // Without the token the answer does not show which paths exist. Health requests need no token.
     operator.refused(&mut world, &get("/nothing"), 401, "unauthorized");
     assert_eq!(operator.ask(&mut world, &get("/health/ready")).status, 200);
 }
@@ -644,7 +644,7 @@ fn requests_arrive_in_any_pieces_and_are_answered_in_order() {
     let whole = answers.clone();
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3);
 
-    // The same at once: one in each turn, and the next turn is due at once.
+    // The same requests at once: one is handled per turn, and the next turn is due at once.
     operator.desk.handle_bytes(operator.client, requests.as_bytes());
     answers.clear();
     for _ in 0..3 {
@@ -738,7 +738,7 @@ fn idle_clients_make_room_and_slow_ones_are_dropped() {
     desk.handle_bytes(third, b"G");
     assert_eq!(desk.handle_accept(world.now, peer), None, "nobody is idle");
 
-    // The deadline does not move while the request dribbles in.
+    // The deadline does not move while the request trickles in.
     for second in 1..=29 {
         world.now = Time::from_micros(second * 1_000_000);
         desk.handle_bytes(busy, b"A");
@@ -748,14 +748,14 @@ fn idle_clients_make_room_and_slow_ones_are_dropped() {
     world.now = Time::from_micros(30_000_000);
     desk.work(world.now, &mut world.engine);
     assert!(desk.pending(busy).starts_with(b"HTTP/1.1 408 "));
-    // Nor does an answer wait for ever to be read.
+    // The deadline also applies to an answer that is not read.
     world.now = Time::from_micros(60_000_000);
     desk.work(world.now, &mut world.engine);
     assert_eq!(desk.poll_closed(), Some(busy));
     assert_eq!(desk.poll_closed(), Some(third));
 }
 
-/// Whoever has no token can open connections and begin to ask; an operator comes in even so.
+/// Clients without a token can open connections and begin requests. An operator with the token is accepted all the same.
 #[test]
 fn strangers_who_never_end_their_request_make_room() {
     let config = Config { max_admin_connections: 2, ..config() };

@@ -1,6 +1,7 @@
-//! Every bound of the configuration, hit: each ends in the close code or the error that its documentation names.
+//! One row per bound of the configuration: a script reaches the bound and expects the close code or error that the
+//! documentation of the field names.
 //!
-//! A field without a row here fails the test.
+//! A field without a row fails the test.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +13,8 @@ use lobbyd::{App, Config, Engine, Time};
 use crate::scenario::{START, World};
 use crate::witness::Witness;
 
-/// A field and its value, further fields that it takes to hit it, and what happens then. `<n>` stands for so many bytes, and
-/// `fragments n` sends so many frames of one message. The application is a witness: it passes nothing on.
+/// Rows: a field with its value, then further fields the script needs; and the script. `<n>` stands for `n` bytes, and
+/// `fragments n` sends `n` frames of one message. The application is a [`Witness`], which relays nothing.
 const HIT: &[(&[(&str, &str)], &str)] = &[
     (&[("max_connections", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 server_full"),
     (&[("max_per_lobby", "1")], "ann > connect a, bob > connect a, bob < upgrade; goodbye; close 4002 lobby_full"),
@@ -206,7 +207,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     ),
 ];
 
-/// Fields that are hit where there are sockets or operators, by the test of that name.
+/// Fields whose bound needs sockets or operators, each with the test that reaches it.
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
     ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
@@ -225,7 +226,7 @@ const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_commands", "a_full_queue_of_commands_returns_them"),
 ];
 
-/// Fields that bound nothing.
+/// Fields that set no bound.
 const NO_BOUNDS: &[&str] = &[
     "listen",
     "admin",
@@ -282,7 +283,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
     }
 }
 
-/// Replaces `<n>` by so many bytes.
+/// Replaces `<n>` with `n` bytes.
 fn spelled_out(line: &str) -> String {
     match line.split_once('<').and_then(|(front, rest)| Some((front, rest.split_once('>')?.0))) {
         Some((front, count)) if count.parse::<usize>().is_ok() => {
@@ -315,7 +316,7 @@ fn no_field_is_forgotten() {
 
 // ---- extreme values ----
 
-/// Values of all kinds, each as small or as large as it can be written, or nearly.
+/// Values of every kind, each at or near the smallest or largest that can be written.
 const EXTREMES: &[&str] = &[
     "0",
     "1",
@@ -345,11 +346,11 @@ const EXTREMES: &[&str] = &[
     "[::]:65535",
 ];
 
-/// Configurations in which one value is made extreme.
+/// Base configurations. The test makes one value of them extreme at a time.
 const AROUND: &[&[(&str, &str)]] = &[
     &[],
     &[("tick_hz", "1000"), ("flush", "tick"), ("admin", "127.0.0.1:1"), ("journal", "session")],
-    // Everything that might be too small beside a large value.
+    // Raises or lowers the values that a large value in another field could conflict with.
     &[
         ("max_outbound_bytes", "2047MiB"),
         ("outbound_high_mark", "1024MiB"),
@@ -382,7 +383,7 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<(), String> {
     (field.set)(config, value)
 }
 
-/// Whatever an operator writes: either no server starts with it, or it serves. In a debug build an overflow panics.
+/// Every configuration is either refused at the start or works. In a debug build an overflow panics.
 #[test]
 fn extreme_values_are_refused_or_served() {
     let (mut refused, mut served) = (0, 0);
@@ -397,7 +398,7 @@ fn extreme_values_are_refused_or_served() {
                     continue;
                 }
                 println!("{} = {value} with {around:?}", field.name);
-                // Figures and warnings of what is refused are asked for, too.
+                // The memory figure and the warnings are computed for refused configurations too.
                 let _ = (config.worst_case_memory(), config.without_effect());
                 if config.check().is_ok() {
                     serve(&config, Witness::<true>::default());
@@ -412,7 +413,8 @@ fn extreme_values_are_refused_or_served() {
     assert!(refused > 200 && served > 1000, "{refused} refused, {served} served");
 }
 
-/// A short life of a server: clients come, talk, ask too much and go; timers and ticks run; time jumps; it drains.
+/// The life of a server in short: clients connect, send, exceed their rates and hang up; timers and ticks run; time jumps;
+/// the server drains.
 fn serve<A: App>(config: &Config, app: A) {
     let mut engine = Engine::new(config.clone(), START, app);
     let mut now = Time::ZERO;

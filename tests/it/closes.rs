@@ -1,4 +1,4 @@
-//! Every way for a connection to end: what brings it about, and what its peer and the others in its lobby read.
+//! Every close reason: its cause, the frames its peer reads, and the leave reason the other members read.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::witness::Witness;
 
 type Engine = World<Witness<true>>;
 
-/// Who brings an end about.
+/// The cause of a close.
 enum By {
-    /// The server by itself, at the end of a script. What the peer reads is its last lines.
+    /// The server closes by itself during a script. The last lines of the script are the frames the peer reads.
     Script(Config, &'static str),
-    /// The server by itself, in a way that no script can say.
+    /// The server closes by itself, for a cause that no script can express.
     Hand(Config, fn(&mut Engine), &'static str),
-    /// Only the application, so far: because of what follows.
+    /// So far only an application or an operator closes with this reason, for the given explanation.
     Application(&'static str),
 }
 
@@ -39,9 +39,9 @@ fn rows() -> Vec<(CloseReason, By)> {
     let default = Config::default;
     vec![
         (Reason::Left, Script(default(), "ann > {\"type\":\"leave\"}\nann < goodbye code=1000, close 1000 left")),
-        // Answered with its own code (RFC 6455 section 5.5.1), and with no goodbye: it has said it first.
+        // The answer has the peer's own code (RFC 6455 section 5.5.1). There is no goodbye, since the peer closed first.
         (Reason::PeerClosed, Script(default(), "ann > close 4999\nann < close 4999 , eof")),
-        // 1006 is what a peer finds when there is no close frame, and is never sent.
+        // 1006 stands for a missing close frame. It is never sent.
         (Reason::Hangup, Script(default(), "ann > hangup\nann < nothing")),
         (Reason::WriteFailed, Script(default(), "ann > break\nann > {\"type\":\"ping\"}\nann < cut")),
         (Reason::ServerShutdown, Script(default(), "drain\nann < goodbye code=1001, close 1001 server_shutdown")),
@@ -219,7 +219,7 @@ fn there_is_a_row_for_every_reason() {
     assert_eq!(words.len(), CloseReason::ALL.len(), "a word names one reason");
 }
 
-/// Each reason is brought about once, by whoever can, and the peer reads it.
+/// Each reason occurs once, and the peer reads it.
 #[test]
 fn every_reason_reaches_its_peer() {
     let mut not_by_the_engine = Vec::new();
@@ -264,7 +264,7 @@ fn every_reason_reaches_its_peer() {
     );
 }
 
-/// What has no close code is answered in HTTP, before there is a WebSocket.
+/// A reason without a close code is answered with an HTTP status, because there is no WebSocket yet.
 #[test]
 fn reasons_without_a_code_are_read_as_a_status() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -274,7 +274,7 @@ fn reasons_without_a_code_are_read_as_a_status() {
     }
 }
 
-/// An application may refuse, and end, for any reason that can be said.
+/// An application can refuse and close with every reason whose code can be sent.
 #[test]
 fn an_application_may_use_every_reason() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() >= 1000 && reason.code() != 1006) {
@@ -290,7 +290,7 @@ fn an_application_may_use_every_reason() {
     }
 }
 
-/// An application that names a reason that cannot be sent (RFC 6455 section 7.4.1) has cut the connection.
+/// If an application names a reason whose code must not be sent (RFC 6455 section 7.4.1), the connection is dropped.
 #[test]
 fn reasons_that_cannot_be_sent_are_not_sent() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() < 1000 || reason.code() == 1006) {
@@ -309,9 +309,9 @@ fn reasons_that_cannot_be_sent_are_not_sent() {
     }
 }
 
-// ---- the other words ----
+// ---- leave reasons and rejects ----
 
-/// Why a member left, as the others read it.
+/// The reason of a leave, as the other members read it.
 #[test]
 fn every_leave_reason_is_read_by_the_others() {
     use LeaveReason::{Dropped, Kicked, Left, Replaced, Shutdown, Slow, Timeout};
@@ -334,7 +334,7 @@ fn every_leave_reason_is_read_by_the_others() {
     assert_eq!(seen.len(), 7);
 }
 
-/// Why a request was refused, as its sender reads it.
+/// The reason of a refused request, as its sender reads it.
 #[test]
 fn every_reject_is_read_by_its_sender() {
     let config = Config { messages_per_second: Limit::at_most(1), message_burst: 3, ..Config::default() };

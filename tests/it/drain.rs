@@ -1,4 +1,4 @@
-//! How the server ends, in virtual time.
+//! Draining and stopping the server, in virtual time.
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ fn members_are_told_in_batches_oldest_first() {
         ann < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
         bob < goodbye, close 1001 server_shutdown
         cid < nothing
-        # Who is not told yet goes on as before, but hears of no leaves.
+        # A member not closed yet continues as before, but is sent no leaves.
         cid > {"type":"ping","ref":1}
         cid < pong ref=1
         advance 99ms
@@ -67,7 +67,7 @@ fn newcomers_are_sent_away_while_health_is_told() {
         probe < http 200, body ready, eof
         ann > connect chess
         ann < upgrade, welcome, presence_state
-        # Half a request, and one that waits for its authorization.
+        # Half a request, and a request whose authorization is pending.
         bob > open
         bob > raw GET /ws/chess?token=bob HTTP/1.1\r\n
         cid > get /ws/chess?token=cid&auth=later
@@ -88,7 +88,7 @@ fn newcomers_are_sent_away_while_health_is_told() {
         cid > hangup
         "#,
     );
-    // Neither dan nor the probe after the drain is waited for.
+    // The drain does not wait for dan or for the probes opened after it.
     assert!(!world.engine.is_drained(), "the first probe lingers");
     world.run("probe > hangup");
     assert!(world.engine.is_drained());
@@ -135,7 +135,7 @@ fn the_application_speaks_before_goodbye() {
     assert_eq!(told, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
 }
 
-/// A peer that reads slowly has until the deadline of the drain, not only close_timeout.
+/// A slow reader has until the deadline of the drain, not only close_timeout.
 #[test]
 fn what_is_queued_is_flushed_however_slowly_it_is_read() {
     let mut world = world(Config::default());
@@ -177,7 +177,7 @@ fn the_deadline_cuts_what_is_left() {
         ann > window 0
         drain
         bob < goodbye, close 1001 server_shutdown
-        # Reads, but never answers: it has lost nothing, and is let go after close_timeout and linger_timeout.
+        # bob reads but never answers. It loses nothing, and is dropped after close_timeout and linger_timeout.
         advance 3100ms
         bob < eof
         advance 26s
@@ -213,12 +213,12 @@ fn a_drain_that_cannot_reach_everybody_in_time_is_refused() {
     assert_eq!(problems[0].field, "drain_deadline");
 }
 
-/// A client's end of a pipe, found by the connection's index.
+/// The client's end of a pipe, found by the index of the connection.
 struct Peer {
     conn: ConnId,
     reader: Reader,
     got: Vec<Received>,
-    /// Takes nothing before.
+    /// The socket takes no bytes before this time.
     reads_from: Time,
     at: Time,
     over: bool,
@@ -240,7 +240,8 @@ impl Write for Peer {
 
 const CROWD: u32 = 5000;
 
-/// Writes and drops what the engine says; a peer that reads the close frame answers it and goes. Returns how many did.
+/// Ends a turn: writes the output and drops closed connections. A peer that reads the close frame answers it and hangs up.
+/// Returns the number of such peers.
 fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
     let mut closed = 0;
     while let Some(conn) = engine.poll_writable() {
@@ -302,7 +303,7 @@ fn five_thousand_get_every_queued_message() {
     let drained_at = now + Duration::from_secs(1);
     for (n, peer) in peers.iter_mut().enumerate() {
         peer.got.clear();
-        // Every fifth does not read for a while.
+        // Every fifth peer does not read for a while.
         if n % 5 == 0 {
             peer.reads_from = drained_at + Duration::from_secs(7);
         }
@@ -338,7 +339,7 @@ fn five_thousand_get_every_queued_message() {
         let goodbye: serde_json::Value = serde_json::from_str(goodbye).expect("JSON");
         waits.push(goodbye["retry_after_ms"].as_u64().expect("a wait"));
     }
-    // Evenly spread: no second gets much more than its share of a thousand.
+    // The waits are spread evenly: about a thousand per second.
     assert!(waits.iter().all(|wait| (1000..6000).contains(wait)));
     for second in 1..6 {
         let share = waits.iter().filter(|&&wait| wait / 1000 == second).count();

@@ -1,4 +1,4 @@
-//! Signs of life: the path's by pings of RFC 6455, the page's by health checks. All in virtual time.
+//! Liveness: pings of RFC 6455 test the network path, health checks test the page. All in virtual time.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::witness::Witness;
 const SECOND: Duration = Duration::from_secs(1);
 const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_state";
 
-// ---- is the path alive? ----
+// ---- pings ----
 
 #[test]
 fn silence_is_followed_by_a_ping_and_then_by_the_end() {
@@ -26,7 +26,7 @@ fn silence_is_followed_by_a_ping_and_then_by_the_end() {
         ann < ping
         advance 9999ms
         ann < nothing
-        # Stale after ping_interval and pong_timeout; then close_timeout, then linger_timeout.
+        # Stale after ping_interval and pong_timeout. Then close_timeout passes, then linger_timeout.
         advance 1ms
         ann < goodbye code=4201 reason=stale reconnect=true, close 4201 stale
         advance 1999ms
@@ -44,7 +44,7 @@ fn silence_is_followed_by_a_ping_and_then_by_the_end() {
     assert_eq!((counters.pings, counters.closed(CloseReason::Stale)), (1, 1));
 }
 
-/// Wherever in a granule somebody was last heard, a ping comes neither early nor more than a granule late.
+/// Wherever in a granule the last activity was, a ping is never early and at most one granule late.
 #[test]
 fn deadlines_are_kept_to_within_a_granule() {
     let granule = Duration::from_millis(7);
@@ -95,11 +95,11 @@ fn any_byte_saves() {
     check_saves(&wire::text(r#"{"type":"ping"}"#));
     check_saves(&wire::frame(Opcode::PING, true, b"", [1; 4]));
     check_saves(&wire::text("nonsense"));
-    // Even less than a frame.
+    // A part of a frame is enough.
     check_saves(&pong[..1]);
 }
 
-/// The driver reads before it expires timers, so whatever has arrived by then is in time.
+/// The driver reads before it expires timers, so input that has arrived by then is in time.
 #[test]
 fn a_pong_that_comes_with_the_deadline_is_in_time() {
     let mut world = World::new(Config::default(), Relay::default());
@@ -124,7 +124,7 @@ fn a_busy_connection_is_never_pinged() {
     assert_eq!(world.engine.stats().counters.pings, 0);
 }
 
-/// Sending proves nothing: what is written may wait in a buffer of the operating system for ever.
+/// A successful send proves nothing: the bytes may stay in a buffer of the operating system.
 #[test]
 fn sending_to_a_connection_is_no_sign_of_its_life() {
     check(
@@ -157,7 +157,7 @@ fn a_peer_that_answers_the_close_is_done_at_once() {
         r#"
         advance 30s
         ann < ping, goodbye, close 4201 stale
-        # Not dead after all, but it is over: nothing else it says is heard.
+        # The peer is alive, but the connection is closing: its messages are ignored.
         ann > {"type":"ping"}
         ann > ping x
         ann < nothing
@@ -199,7 +199,7 @@ fn time_never_goes_back() {
     world.run("advance 19s");
     let conn = world.conn("ann");
     let earlier = Time::from_micros(1);
-    // A clock that jumps back is held at the latest time seen.
+    // If the clock goes back, the engine keeps the latest time it has seen.
     world.engine.handle_timeout(earlier);
     world.engine.handle_command(earlier, b"x");
     world.engine.handle_bytes(earlier, conn, &wire::text(r#"{"type":"ping"}"#));
@@ -213,16 +213,16 @@ fn a_long_sleep_loses_no_timer() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("bob > open");
-    // The process was stopped for a day, say: everything that is due comes up at once, in order.
+    // As if the process had been stopped for a day: all due timers fire at once, in order.
     world.now = Time::from_micros(86_400_000_000);
     world.engine.handle_timeout(world.now);
     world.settle();
     world.run("bob < http 408, body, eof\nann < ping\nann > pong x\nadvance 19s\nann < nothing");
 }
 
-// ---- is the page alive, and how far away? ----
+// ---- health checks and latency ----
 
-/// A witness with ann in it, whose log is empty.
+/// A world with a witness and one member, ann. The log is empty.
 fn with_ann<const JSON: bool>(config: Config) -> World<Witness<JSON>> {
     let mut world = World::new(config, Witness::default());
     world.run(if JSON { JOINED } else { "ann > connect chess\nann < upgrade" });
@@ -256,7 +256,7 @@ fn a_page_whose_language_has_only_doubles_answers_like_any_other() {
         world.run(&format!("advance 1ms\nann > {{\"type\":\"health_pong\",\"timestamp\":{spelling}}}\nann < nothing"));
         assert_eq!(world.engine.app_mut().take(), ["health ann 1000us"], "{spelling}");
     }
-    // Nearly the same is another number, whatever a double makes of it.
+    // A number that only rounds to the same double is a different number.
     for other in ["1000000000.0000000000000000001", "999999999.9999999999999999999", "-1000000000", "1000000000e-1"] {
         let mut world = with_ann::<true>(Config::default());
         world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
@@ -277,12 +277,12 @@ fn a_health_pong_that_cannot_be_read_is_no_strike() {
         r#"
         ann > {"ref":[],"type":"health_pong","timestamp":1}
         ann < error !ref code=bad_message
-        # It is charged as what it is.
+        # It is charged as a control message.
         ann > {"type":"health_pong","ref":1}
         ann < error ref=1 code=rate_limited
         ann > {"type":"ping"}
         ann < pong
-        # Anything else that cannot be read is one.
+        # Any other malformed message is a strike.
         ann > {"type":"ping","ref":[]}
         ann < goodbye, close 4005 bad_message
         "#,
@@ -301,11 +301,11 @@ fn a_check_that_is_not_answered_in_time_ends_once() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     let counters = world.engine.stats().counters;
     assert_eq!((counters.health_checks, counters.health_checks_failed), (1, 1));
-    // It says nothing about the path.
+    // A failed check does not close the connection.
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
-/// Also when the wheel, whose granule is coarse, has not fired yet.
+/// This holds even before the timer wheel, with its coarse granule, has fired.
 #[test]
 fn an_answer_after_the_deadline_is_none() {
     let mut world = with_ann::<true>(Config::default());
@@ -319,7 +319,7 @@ fn an_answer_after_the_deadline_is_none() {
     assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
 }
 
-/// After a pause of the whole process nobody knows when the answer arrived: it may have been in time.
+/// After a pause of the whole process the arrival time is unknown: the answer may have been in time.
 #[test]
 fn an_answer_that_waited_for_the_server_is_one() {
     for is_named in [false, true] {
@@ -329,7 +329,7 @@ fn an_answer_that_waited_for_the_server_is_one() {
         let conn = world.conn("ann");
         world.now = Time::from_micros(3_600_000_000);
         if is_named {
-            // The budget of the first turn ended before it was read.
+            // The budget of the first turn ended before this input was read.
             world.engine.handle_unread(world.now, &[conn]);
             world.engine.handle_timeout(world.now);
             world.now = Time::from_micros(3_600_000_500);
@@ -355,7 +355,7 @@ fn answers_are_matched_by_their_nonce_alone() {
         r#"
         ann < health_ping timestamp=1000000000, health_ping timestamp=1000000001, health_ping timestamp=1000000002
         advance 500ms
-        # Unknown, almost right, and right.
+        # An unknown nonce, one that is off by one, and the right one.
         ann > {"type":"health_pong","timestamp":0}
         ann > {"type":"health_pong","timestamp":1000000003}
         ann > {"type":"health_pong","timestamp":1000000002}
@@ -442,7 +442,7 @@ fn an_answer_may_come_by_the_applications_own_way() {
     assert_eq!(world.engine.app_mut().take(), ["health ann 30000us"]);
 }
 
-/// Members of an application that speaks no JSON are asked by a ping of RFC 6455, which every client answers by itself.
+/// Members of an application without JSON are checked with a ping of RFC 6455, which every client answers by itself.
 #[test]
 fn opaque_members_are_checked_by_pings_of_the_websocket() {
     let mut world = with_ann::<false>(Config::default());
@@ -453,7 +453,7 @@ fn opaque_members_are_checked_by_pings_of_the_websocket() {
     for payload in [&b""[..], &nonce[..7], &1_000_000_001_u64.to_be_bytes(), &nonce, &nonce] {
         world.send("ann", &wire::frame(Opcode::PONG, true, payload, [1; 4]));
     }
-    // What looks like the protocol's answer is a message like any other.
+    // A text that looks like a health_pong is a message like any other.
     world.run(r#"ann > {"type":"health_pong","timestamp":1000000000}"#);
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["health ann 1234us", r#"text ann {"type":"health_pong","timestamp":1000000000}"#]);
@@ -481,7 +481,7 @@ fn pages_are_checked_periodically_when_configured_so() {
         ann < health_ping timestamp=1000005000
         advance 20ms
         ann > {"type":"health_pong","timestamp":1000005000}
-        # From the time it was due, not from the answer.
+        # The interval counts from the time the check was due, not from the answer.
         advance 4970ms
         ann < nothing
         advance 10ms
@@ -499,7 +499,7 @@ fn pages_are_checked_periodically_when_configured_so() {
     assert_eq!(log, ["health ann 20000us", "health ann unhealthy", "health ann unhealthy", "leave ann left"]);
 }
 
-/// Each is due an interval after the last one was due, rounded up to a granule; rounding does not add up.
+/// Each check is due one interval after the previous one was due, rounded up to a granule. Rounding does not add up.
 #[test]
 fn periodic_checks_do_not_drift_and_do_not_bunch() {
     let interval = Duration::from_millis(1005);
@@ -511,7 +511,7 @@ fn periodic_checks_do_not_drift_and_do_not_bunch() {
         world.run(&format!("ann < nothing\nadvance 1ms\nann < health_ping timestamp={}", 1_000_000_000 + due));
         world.run("ann > pong x");
     }
-    // Those that were due while the process was stopped are made good by one.
+    // Several checks fell due while the process was stopped. One check replaces them.
     world.now = Time::from_micros(15_000_000);
     world.engine.handle_timeout(world.now);
     world.settle();
@@ -533,7 +533,7 @@ fn health_checks_are_left_to_the_application_when_they_are_off() {
     assert_eq!(world.engine.stats().counters.health_checks, 0);
 }
 
-/// The check of a page and the ping of its path do not disturb each other.
+/// Health checks of the page and pings of the path do not affect each other.
 #[test]
 fn a_check_proves_no_life_and_its_answer_does() {
     let mut world = with_ann::<true>(Config::default());

@@ -1,4 +1,4 @@
-//! Sessions that are recorded and replayed: what a journal holds, what it leaves out, and what becomes of broken ones.
+//! Recording and replay: what a journal contains, which secrets it omits, and how damaged journals are handled.
 
 use std::cell::Cell;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::net::Client;
 
 const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
 
-/// An engine and a driver without sockets.
+/// An engine with a driver that has no sockets.
 struct Site<A: App> {
     engine: Engine<A>,
     now: Time,
@@ -76,7 +76,7 @@ impl<A: App> Site<A> {
     }
 }
 
-/// A session in which most things happen that can be recorded.
+/// A session with most kinds of recordable input.
 fn session() -> Vec<u8> {
     let mut site = Site::new(Config::default(), Relay::default());
     let ann = site.connect("/ws/chess?token=ann", &[]);
@@ -112,7 +112,7 @@ fn what_was_sent_is_sent_again() {
     assert_eq!(summary.span, Duration::from_millis(50));
 }
 
-/// A ping finds room only when the answers to those before it have been taken, which is nobody's command.
+/// A ping is refused until earlier answers have been polled. Polling is no command, so it must be recorded separately.
 #[test]
 fn that_an_operator_took_an_answer_is_recorded() {
     let mut site = Site::new(Config::default(), Relay::default());
@@ -131,7 +131,7 @@ fn that_an_operator_took_an_answer_is_recorded() {
 
 // ---- secrets ----
 
-/// What the application is asked must not be asked again.
+/// Counts its calls of `authorize`: a replay must not make any.
 struct Doorman(Rc<Cell<u32>>);
 
 impl App for Doorman {
@@ -139,7 +139,7 @@ impl App for Doorman {
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.0.set(self.0.get() + 1);
-        // A draw that a replay must make up for.
+        // Draws a number here. A replay must skip it in the generator, as it does not call `authorize`.
         cx.random().next_u64();
         match request.token() {
             Some("secret-late") => Authorization::Pending { user: Some("late".into()) },
@@ -170,7 +170,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
     site.turn();
     site.engine.handle_authorized(site.now, late, Authorization::allow("late"));
     site.turn();
-    // In pieces, wrong, and behind a request that is refused.
+    // Requests in pieces, malformed requests, and requests behind a refused one.
     for pieces in [
         &["GET /ws/a?token=sec", "ret-torn HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret-t", "orn\r\n\r\n"][..],
         &["GET /ws/a HTTP/1.1\nAuthorization: Bearer secret-bare\n", "Cookie: secret-after\n\n"],
@@ -192,7 +192,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
 }
 
 fn base64url(token: &str) -> String {
-    // base64url without padding; the test has no other use for a library.
+    // base64url without padding. Written here, because the tests need no library for it otherwise.
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for chunk in token.as_bytes().chunks(3) {
@@ -203,10 +203,10 @@ fn base64url(token: &str) -> String {
     text
 }
 
-/// A word that may stand anywhere in a request, and must not be found again.
+/// A secret that may appear anywhere in a request and must not appear in the journal.
 const SECRET: &str = "s3cret+4f1c";
 
-/// The forms in which it may travel.
+/// The encoded forms of a secret.
 fn forms_of(secret: &str) -> Vec<String> {
     let upper: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
     vec![secret.into(), secret.replace('+', "%2B"), secret.replace('+', " "), upper, base64url(secret)]
@@ -220,7 +220,7 @@ fn check_no_secret(bytes: &[u8], place: &str) {
     }
 }
 
-/// What `lobbyd replay --print` says of a journal, and its state at the end.
+/// The events of a journal as `lobbyd replay --print` prints them, and the state at its end.
 fn narrated<A: App>(journal: &[u8], app: A) -> String {
     let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
     replay.trace_events();
@@ -234,13 +234,13 @@ fn narrated<A: App>(journal: &[u8], app: A) -> String {
     }
 }
 
-/// Request heads with the secret in every place that a client writes, each in one form.
+/// Request heads with the secret in every place a client can write, one place per head.
 fn heads_with(secret: &str) -> Vec<String> {
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     let head = |target: &str, lines: &[&str]| {
         let mut all = vec![format!("GET {target} HTTP/1.1")];
         let usual = ["Host: a", "Upgrade: websocket", "Connection: Upgrade", KEY, "Sec-WebSocket-Version: 13"];
-        // A line takes the place of the usual one of its name.
+        // A given line replaces the usual line of the same name.
         let is_replaced = |line: &str| lines.iter().any(|other| other.split(':').next() == line.split(':').next());
         all.extend(usual.iter().filter(|line| !is_replaced(line)).map(|line| (*line).to_owned()));
         all.extend(lines.iter().map(|line| (*line).to_owned()));
@@ -260,7 +260,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         format!("/ws/chess;token={s}"),
         format!("/ws/chess/{s}"),
         format!("/ws/chess/{s}?token=known"),
-        // A lobby's code is no secret.
+        // A lobby code is not secret.
         if lobbyd::is_lobby_code(s) { "/ws/".to_owned() } else { format!("/ws/{s}") },
         format!("/ws/%zz{s}"),
         format!("/{s}"),
@@ -333,7 +333,7 @@ fn heads_with(secret: &str) -> Vec<String> {
     heads
 }
 
-/// Has requests with the secret everywhere recorded, and looks for it in all that is left of them.
+/// Records requests with the secret in every place, and searches for it in the journal and in the printed events.
 fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
     let mut site = Site::new(config.clone(), app());
     for form in forms_of(SECRET) {
@@ -344,7 +344,8 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
             site.engine.handle_hangup(site.now, conn);
             site.turn();
             if is_refused {
-                // Whatever follows belongs to nothing, in the same bytes and later; and the head may come in pieces.
+                // Input after a refused request is ignored, whether it arrives with the request or later. The head may come in
+                // pieces.
                 let more = format!("GET /ws/chess?token={form} HTTP/1.1\r\nAuthorization: Bearer {form}\r\n\r\n{form}");
                 let conn = site.connect_raw(format!("{head}{more}").as_bytes());
                 site.bytes(conn, more.as_bytes());
@@ -369,7 +370,7 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
     summary
 }
 
-/// Whatever a client wrote in a request may be its token, in whichever place it wrote it.
+/// Any word of a request may be the client's token, wherever it stands.
 #[test]
 fn no_word_of_a_request_is_in_a_journal() {
     let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a good list"));
@@ -388,7 +389,7 @@ fn no_word_of_a_request_is_in_a_journal() {
     }
 }
 
-/// Says whatever it finds in the request.
+/// Takes the lobby, the user and the decision from the query.
 struct Parrot;
 
 impl App for Parrot {
@@ -410,8 +411,8 @@ impl App for Parrot {
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
-/// A text of the application's that is no lobby code and no user id is nothing, and may be a token: `--auth open` takes one
-/// for a name.
+/// A text from the application that is no valid lobby code or user id may be a token: `--auth open` uses the token as the
+/// user id.
 #[test]
 fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
     let long = SECRET.replace('+', "-").repeat(20);
@@ -428,7 +429,7 @@ fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
         site.turn();
     }
     assert_eq!(reasons, [CloseReason::BadLobbyCode, CloseReason::Unauthorized, CloseReason::Unauthorized].map(Some));
-    // An answer that comes later, and with another name than the one that was claimed.
+    // A late decision, with a user other than the claimed one.
     for (user, ending) in [("bob", None), (&*long, Some(CloseReason::Unauthorized))] {
         let conn = site.connect(&format!("/?lobby=chess&user={long}&answer=later"), &[]);
         site.turn();
@@ -441,7 +442,7 @@ fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
     assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
 }
 
-/// Takes so many bytes, and is blocked then.
+/// Takes a number of bytes and then blocks.
 struct Narrow<'a>(usize, &'a mut Vec<u8>);
 
 impl io::Write for Narrow<'_> {
@@ -460,14 +461,14 @@ impl io::Write for Narrow<'_> {
     }
 }
 
-/// The server repeats the name to the client, but the journal does not; also when the answer is written in pieces, or late.
+/// The subprotocol is sent to the client but is not in the journal, even if the answer is late or written in pieces.
 #[test]
 fn a_subprotocol_is_echoed_and_not_recorded() {
     let line = format!("Sec-WebSocket-Protocol: {SECRET}, other");
     for answer in ["now", "later"] {
         for first in 0..180 {
             let mut site = Site::new(Config::default(), Parrot);
-            // The place of somebody who never read its answer is taken again.
+            // The slot of a connection that never read its answer is used again.
             let gone = site.connect("/?lobby=chess&user=bob", &[&line]);
             site.engine.handle_hangup(site.now, gone);
             site.turn();
@@ -504,9 +505,9 @@ fn a_reload_is_kept_only_when_that_is_wanted() {
     assert_eq!(replay(&journal).expect("nothing differs").omitted_reloads, 0);
 }
 
-// ---- differences ----
+// ---- divergences ----
 
-/// Says something else in every process, or so it seems.
+/// Behaves differently depending on a number, as a nondeterministic application would from process to process.
 struct Moody(u8);
 
 impl App for Moody {
@@ -549,7 +550,7 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
         let Fault::Diverged(divergence) = &failure.fault else { panic!("{failure}") };
         assert!(failure.to_string().contains(words), "{failure}");
         if named {
-            // The 101, and then `as ever` in its frame.
+            // The 101, then the text `as ever` in its frame.
             let answer = 129 + 2 + 7;
             assert_eq!((divergence.conn, divergence.byte), (Some(users[0]), answer), "{failure}");
         }
@@ -579,9 +580,9 @@ fn what_the_owner_does_by_a_closure_ends_a_replay() {
     });
 }
 
-// ---- broken journals ----
+// ---- damaged journals ----
 
-/// Replays whatever it is. A panic fails the test.
+/// Replays a journal and returns the fault, if any. A panic fails the test.
 fn fault_of(journal: &[u8]) -> Option<Fault> {
     replay(journal).err().map(|failure| {
         assert!(!failure.to_string().is_empty());
@@ -600,7 +601,7 @@ fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
                 assert!(summary.turn >= turns, "cut at {end}");
                 turns = summary.turn;
             }
-            // Before the segment's own block is complete there is nothing to use.
+            // Nothing can be replayed before the first block of the segment is complete.
             Err(Failure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
             Err(Failure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
             Err(failure) => panic!("cut at {end}: {failure}"),
@@ -632,19 +633,19 @@ fn what_is_no_journal_is_said_to_be_none() {
     assert!(matches!(fault_of(&journal[20..]), Some(Fault::NotAJournal)));
     let other = [&b"lobbyd journal 9\n"[..], &journal[17..]].concat();
     assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "9"));
-    // Whatever follows is not taken for a part of it.
+    // Bytes behind the journal are not taken for a part of it.
     for more in [&b"more"[..], &[0; 64], &journal] {
         assert!(fault_of(&[&journal, more].concat()).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
     }
     assert!(matches!(fault_of(&[&journal[..], &journal].concat()), Some(Fault::Broken { .. })), "another session");
 }
 
-/// Of a block that says it is long, only what is there is read.
+/// Of a block that declares a large length, only the bytes present are read.
 #[test]
 fn a_length_costs_no_memory() {
     let journal = session();
     for length in [u32::MAX, 64 << 20, (64 << 20) + 1] {
-        // Well checked, but there is nothing behind it.
+        // The check of the length is right, but no block of that length follows.
         let check = crc32(0, &length.to_le_bytes());
         let claimed =
             [&b"lobbyd journal 2\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
@@ -652,7 +653,7 @@ fn a_length_costs_no_memory() {
     }
 }
 
-/// A journal in which everything but the checks is wrong: only a faulty build writes one, and it must not do harm either.
+/// A journal with correct checks and invalid entries. Only a faulty build writes one, but it must not cause a panic.
 #[test]
 fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
     let journal = session();
@@ -675,7 +676,7 @@ fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
     assert!(faults > 1000, "{faults}");
 }
 
-/// A segment's first block: `numbers` are session, number, check, wall time, seed and turn.
+/// The first block of a segment. `numbers` are session, number, check, wall time, seed and turn.
 fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
     let mut block = vec![1];
     numbers.iter().for_each(|&number| put_number(&mut block, number));
@@ -687,7 +688,7 @@ fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<
     block
 }
 
-/// Also numbers that nothing comes near, and limits that no server starts with.
+/// This includes numbers far out of range and configurations that the server refuses.
 #[test]
 fn a_beginning_that_makes_no_sense_is_refused() {
     #[track_caller]
@@ -713,7 +714,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     put_number(&mut late, 1 << 62);
     check(numbers, "", none, &[&*late, &[TIMEOUT], &late, &[TIMEOUT]].concat());
 
-    // A start of which one number is too large.
+    // A start state with one number too large.
     let ahead = [5_000_000, 1_000_000, 500, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0];
     let ticks = [300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
     let entries = [2, 0x80, 0x80, 4, TIMEOUT];
@@ -724,7 +725,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
         let start = start_block(ahead, &ticks, &[], Some((wrong, most)));
         check(numbers, "tick_hz=60", &start, &entries);
     }
-    // Of a start that is good in itself: users twice, more of them than are remembered, and a wheel that is ahead of time.
+    // Start states that are valid in themselves: a repeated user, more users than are remembered, a wheel ahead of time.
     for (config, users) in
         [("max_remembered_rates=1", &["ann", "ann", "bob"][..]), ("wheel_granule=100ms", &["", "ann"])]
     {
@@ -734,10 +735,10 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     }
 }
 
-/// Counters of an engine.
+/// Number of counters of an engine.
 const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
 
-/// What a segment begins with when nobody is there. `ahead` stands before the counters; one number may be `wrong`.
+/// The start state of a segment without connections. The numbers `ahead` precede the counters. One number can be `wrong`.
 fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {
     let mut start = vec![1];
     let counters = std::iter::once(COUNTERS as u64).chain(vec![0; COUNTERS]);
@@ -755,16 +756,17 @@ fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(u
     put_number(&mut start, 1);
     start.extend_from_slice(&[4, 127, 0, 0, 1]);
     put_number(&mut start, u64::MAX);
-    // The application's own state.
+    // The application's own state, empty.
     put_number(&mut start, 0);
     start
 }
 
-/// A clock that stands where no clock comes to, and is told to go on.
+/// A clock near its maximum is resumed.
 #[test]
 fn a_clock_at_the_end_of_time_harms_nobody() {
     const MOST: u64 = 1 << 62;
-    // Of the clock: the last tick, since when it shows what, its slowdown, paused, and one step to do; then counts.
+    // The clock: the last tick, a reference time and the clock's value then, slowdown, paused, and one pending step; then
+    // counters.
     let clock = [MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
     let start = start_block([0, 0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
     let resume = [18, 3, 7, 1, 0];
@@ -773,7 +775,7 @@ fn a_clock_at_the_end_of_time_harms_nobody() {
     assert!(fault_of(&written(&blocks)).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
 }
 
-/// Also not what turns the rest of the line around, or hides it.
+/// This covers characters that reverse or hide the rest of the line.
 #[test]
 fn what_a_journal_says_cannot_rearrange_the_line() {
     for c in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}'] {
@@ -783,7 +785,7 @@ fn what_a_journal_says_cannot_rearrange_the_line() {
     }
 }
 
-/// What is shown to a person may be in a terminal.
+/// Printed text may reach a terminal.
 #[test]
 fn what_a_journal_says_is_shown_without_control_characters() {
     let build = beginning([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
@@ -816,7 +818,7 @@ fn another_build_is_named_and_may_be_tried() {
     assert!(Replay::open(&*other, Relay::default(), true).is_ok());
 }
 
-/// Does not survive a certain word.
+/// Panics on the token `nobody` and on the message `boom`.
 struct Fragile;
 
 impl App for Fragile {
@@ -846,9 +848,9 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
         drop(site);
         let replay = AssertUnwindSafe(|| journal::replay(&**kept.borrow(), Fragile));
         match panic::catch_unwind(replay) {
-            // It panics again, where somebody can look at it.
+            // The replay panics at the same input, where it can be debugged.
             Err(_) => assert_eq!(word, "boom"),
-            // It is not asked again, and what it would have said is not known.
+            // The replay does not call `authorize`, and the decision was not recorded.
             Ok(summary) => {
                 let summary = summary.expect("nothing differs");
                 assert_eq!((word, summary.is_open_ended, summary.stats.pending), ("well", true, 1));
@@ -857,9 +859,9 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
     }
 }
 
-// ---- what cannot be written ----
+// ---- write errors ----
 
-/// A disk that takes so many bytes, and then none for ever.
+/// A disk that stores a number of bytes and then fails for ever.
 struct Disk {
     left: usize,
     kept: Rc<std::cell::RefCell<Vec<u8>>>,
@@ -919,7 +921,7 @@ fn a_configuration_that_cannot_be_written_is_refused() {
     assert!(error.to_string().contains("a part of a millisecond"), "{error}");
 }
 
-/// What is larger than the buffer is one block with all of it.
+/// An input larger than the buffer is written whole, as one block.
 #[test]
 fn large_inputs_are_recorded_whole() {
     let mut site = Site::new(Config::default(), Relay::default());
@@ -936,7 +938,7 @@ fn large_inputs_are_recorded_whole() {
 
 // ---- segments ----
 
-/// A folder that is there while the test runs.
+/// A folder that exists while the test runs.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -973,7 +975,7 @@ fn read_all(path: &Path) -> Vec<u8> {
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 
-/// Draws a lot for each that comes, and remembers how many have.
+/// Sends each new member a random number and the number of joins so far.
 #[derive(Default)]
 struct Lots(u8);
 
@@ -1001,7 +1003,7 @@ impl App for Lots {
     }
 }
 
-/// Comes, says so much and goes. Returns the name of its seat.
+/// Connects, sends a number of messages and closes. Returns the name of the seat.
 fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
     assert!(matches!(client.next(server), Received::Answer(101, _)));
@@ -1050,7 +1052,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     let whole = replay(&read_all(&folder.journal())).expect("nothing differs");
     assert_eq!(whole.segments, segments.len() as u64);
     assert_eq!(whole.stats.counters.joined, stats.counters.joined);
-    // From each segment with which one can begin, to the end.
+    // From each segment that can be replayed alone, to the end.
     let mut starts = 0;
     for (index, segment) in segments.iter().enumerate() {
         match replay(&read_all(segment)) {
@@ -1063,7 +1065,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     }
     assert!(starts > 1 && starts < segments.len(), "{starts} of {}", segments.len());
 
-    // A missing one is noticed; the next session is one of its own.
+    // A missing segment is detected. The next session is independent of this one.
     let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
     let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
     assert!(failure.to_string().contains("a segment is missing"), "{failure}");
@@ -1093,7 +1095,7 @@ fn a_journal_has_one_server() {
     let first = Server::bind(config("session"), Relay::default()).expect("a free port");
     let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
     assert!(error.contains("session: another server writes it"), "{error}");
-    // Spelled in another way, it is the same.
+    // Another spelling of the same path.
     let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
     assert!(error.contains("another server writes it"), "{error}");
     assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
@@ -1121,7 +1123,7 @@ fn a_journal_needs_the_name_of_a_file() {
     assert!(folder.segments().is_empty());
 }
 
-/// What goes out follows from what is in the file by then, so the end of the process loses nothing.
+/// Output is sent only after the inputs that caused it are in the file, so the death of the process loses nothing.
 #[test]
 fn what_a_client_has_read_is_in_the_file() {
     let folder = Folder::new("kept");
@@ -1138,7 +1140,7 @@ fn what_a_client_has_read_is_in_the_file() {
     }
 }
 
-// ---- a timeline ----
+// ---- timeline ----
 
 #[test]
 fn a_timeline_says_who_came_spoke_and_left_and_why() {
@@ -1210,7 +1212,7 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
     check(&folder, None, &[], 2, "no such journal");
     check(&folder, Some(&journal), &["--from", "soon"], 2, "is not a number of seconds");
 
-    // A block that begins with the check of a write, which is wrong.
+    // A block that begins with the check of a write, made wrong here.
     let mut other = blocks.clone();
     other.iter_mut().find(|block| block[0] == 25).expect("somebody was written to")[1] ^= 1;
     check(

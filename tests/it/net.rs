@@ -1,4 +1,4 @@
-//! The driver on real sockets: 127.0.0.1, port 0, and a loop in this very thread.
+//! The driver with real sockets on 127.0.0.1, port 0. The server's loop runs in the thread of the test.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,11 +18,11 @@ fn config() -> Config {
     Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() }
 }
 
-/// A client whose socket never blocks the test: it reads while the server turns.
+/// A client with a non-blocking socket: the test runs the server's turns while the client waits.
 pub struct Client {
     stream: TcpStream,
     reader: Reader,
-    /// Whether the server has shut down its side.
+    /// The server has shut down its side.
     pub ended: bool,
 }
 
@@ -54,7 +54,7 @@ impl Client {
         self.reader.next().expect("the server keeps to the protocol")
     }
 
-    /// Turns the server until the client has received something. A thousand turns are some seconds.
+    /// Runs turns of the server until the client has received an item. A thousand turns take some seconds.
     #[track_caller]
     pub fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
         for _ in 0..1000 {
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Turns the server until it has shut the connection down.
+    /// Runs turns of the server until it has shut down its side of the connection.
     #[track_caller]
     fn end<A: App>(&mut self, server: &mut Server<A>) {
         for _ in 0..1000 {
@@ -89,7 +89,7 @@ impl Client {
     }
 }
 
-/// Reads on until the server's end, which comes after everything it has said, and never as a reset.
+/// Reads until the server's end of stream, which follows all its output. A reset fails the test. Returns the last item.
 #[track_caller]
 fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Received {
     let mut last = None;
@@ -105,8 +105,8 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
     panic!("the connection did not end, after {last:?}");
 }
 
-/// Whatever a peer breaks, and however much it sends behind that: it reads why, and then the end. The kernel would answer
-/// bytes that nobody reads with a reset, which overtakes the close frame.
+/// After a protocol error the peer reads the close frame and then the end of stream, however much it sent behind the error.
+/// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
 fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
     let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
@@ -122,7 +122,7 @@ fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
     ] {
         let mut client = Client::connect(address, "chess", "ann");
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
-        // More than the loop reads in one go, and more after the server has ended its side.
+        // More bytes than the loop reads at once, and more after the server has shut down its side.
         client.send(&[broken, vec![0; 100_000]].concat());
         server.turn(SHORT).expect("the loop goes on");
         client.send(&vec![0; 100_000]);
@@ -131,16 +131,16 @@ fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
         server.turn(SHORT).expect("the loop goes on");
         drop(client);
     }
-    // A refused request is answered as reliably.
+    // An HTTP refusal is delivered just as reliably.
     let mut client = Client::open(address);
     client.send(&[&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0; 100_000]].concat());
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Body(_)));
 }
 
-/// What one read takes at most, and a turn.
+/// Largest number of bytes read at once, and per turn.
 const READ: usize = 65_536;
 
-/// Whoever sends `bytes`, more than is read in a turn, gets a close frame with 1000.
+/// A client that sends `bytes`, more than is read in a turn, receives a close frame with code 1000.
 #[track_caller]
 fn check_goodbye_to(bytes: &[&[u8]]) {
     let config =
@@ -152,30 +152,29 @@ fn check_goodbye_to(bytes: &[&[u8]]) {
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
 }
 
-/// A binary message of so many bytes, without its header.
+/// A binary message with a payload of the given size.
 fn message(payload: usize) -> Vec<u8> {
     wire::frame(Opcode::BINARY, true, &vec![0; payload], [1, 2, 3, 4])
 }
 
-/// The same for who is told goodbye while a message follows that is refused by its header, with which a read ends.
+/// The same if a leave is followed by a message that is refused by its header, and a read ends with that header.
 #[test]
 fn a_goodbye_is_not_eaten_by_what_is_too_big() {
     let leave = wire::text(r#"{"type":"leave"}"#);
-    // The last bytes that one read takes are the header of the second.
+    // The last bytes of one read are the header of the second message.
     let fits = message(READ - leave.len() - 8 - 14);
     check_goodbye_to(&[&leave, &fits, &message(65_537), &[0; 50_000]]);
 }
 
-/// The same for who goes on sending behind its close frame, if that is read with it.
+/// The same if bytes that are read with the client's close frame follow it.
 #[test]
 fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
     let close = wire::close(1000, "");
-    // All but one byte of what is behind the close frame comes later.
+    // One byte behind the close frame is read with it, the others later.
     check_goodbye_to(&[&message(READ - close.len() - 8 - 1), &close, &[0; 120_000]]);
 }
 
-/// The lingering is bounded too, in bytes.
-/// A request, or a close frame, and the end of the stream arrive together: both ports answer before they drop the socket.
+/// A request or a close frame arrives together with the end of the stream. Both ports answer before they drop the socket.
 #[test]
 fn what_arrives_with_the_end_of_the_stream_is_answered() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
@@ -244,7 +243,7 @@ fn two_clients_talk_over_real_sockets() {
 
 #[test]
 fn more_than_a_receive_buffer_is_read_to_its_end() {
-    // Edge-triggered: what one read leaves behind brings no second event.
+    // Edge-triggered: bytes that a read leaves behind cause no second event.
     let unlimited = lobbyd::Limit::UNLIMITED;
     let small = Config { receive_buffer_bytes: lobbyd::ByteSize(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
@@ -270,8 +269,8 @@ fn the_accept_budget_leaves_nobody_waiting() {
     }
 }
 
-/// Twenty members that say two hundred things each at once, and one that says a word after it: the word is heard among the
-/// first; and in the end everything is heard, in order.
+/// Twenty members send two hundred messages each at once, and then another member sends one. Its message is delivered among
+/// the first. In the end all messages are delivered, in order.
 #[test]
 fn a_flood_waits_for_itself() {
     let unlimited = lobbyd::Limit::UNLIMITED;
@@ -292,14 +291,14 @@ fn a_flood_waits_for_itself() {
     };
     let (mut modest, mut hearer) = (join("modest"), join("hearer"));
     let mut flooders: Vec<Client> = (0..20).map(|n| join(&format!("flooder{n}"))).collect();
-    // It has shown that it says little.
+    // Shows that this member sends little.
     modest.send(&wire::text("first"));
     assert_eq!(hearer.next(&mut server), Received::Text("first".into()));
     for (n, flooder) in flooders.iter_mut().enumerate() {
         let flood: Vec<u8> = (0..200).flat_map(|m| wire::text(&format!("{n} {m}"))).collect();
         flooder.send(&flood);
     }
-    // So many turns read them all, and act on a little of what they said.
+    // These turns read all input and handle a small part of it.
     for _ in 0..20 {
         server.turn(Some(Duration::ZERO)).expect("the loop goes on");
     }
@@ -324,7 +323,7 @@ fn a_flood_waits_for_itself() {
     }
 }
 
-/// Those who come and talk in the same packet wait for each other with what they say, and nobody waits for them to be let in.
+/// Clients send messages in the packet of their upgrade request. All of them join before their messages are handled.
 #[test]
 fn newcomers_are_let_in_before_any_of_them_is_heard() {
     let few = Config {
@@ -356,7 +355,7 @@ fn newcomers_are_let_in_before_any_of_them_is_heard() {
     }
 }
 
-/// What a peer can send to a server that does not read.
+/// The number of bytes a peer can send to a server that does not read.
 #[test]
 fn the_kernel_keeps_little_of_what_nobody_reads() {
     let sent = |socket_receive_bytes| {
@@ -390,7 +389,7 @@ fn a_vanished_client_leaves_its_seat() {
     server.engine().check();
 }
 
-/// Lets nobody in by itself, and tells everybody what it was commanded.
+/// Leaves every authorization pending, and broadcasts each command.
 #[derive(Default)]
 struct Asking {
     asked: Vec<ConnId>,
@@ -465,7 +464,7 @@ fn a_server_that_cannot_start_says_why() {
 
 #[test]
 fn the_example_embeds_the_server_in_a_loop_of_its_own() {
-    // `cargo test` has built the examples; `cargo test --test it` has not.
+    // `cargo test` has built the examples, `cargo test --test it` has not.
     let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "embed"]).status();
     assert!(built.expect("cargo runs").success());
     let tests = std::env::current_exe().expect("a path");
@@ -489,7 +488,8 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     child.wait().expect("it can be waited for");
 }
 
-/// All that five members say in one turn is more than an outbox holds; but nobody has tried yet whether its reader is slow.
+/// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been
+/// attempted yet.
 #[test]
 fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
     let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
@@ -499,7 +499,7 @@ fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     }
     let long = "x".repeat(60_000);
-    // Into the sockets' own buffers, before the server looks at any of them.
+    // The messages are in the sockets' buffers before the server reads any of them.
     clients[1..].iter_mut().for_each(|client| client.send(&wire::text(&long)));
     for _ in 1..9 {
         assert_eq!(clients[0].next(&mut server), Received::Text(long.clone()));

@@ -1,4 +1,4 @@
-//! An application that panics, contained: it costs a lobby, and nothing else.
+//! Panics of the application that [`CatchPanics`] catches: they close one lobby and affect nothing else.
 
 use lobbyd::apps::CatchPanics;
 use lobbyd::sim::Simulator;
@@ -9,7 +9,7 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-/// Relays, and panics when it is told to: at the kind of call that stands in the message, with something half done.
+/// Relays messages. A message can make it panic in a given callback, with its work half done.
 #[derive(Default)]
 struct Fragile {
     panics_at_next: Option<&'static str>,
@@ -77,7 +77,7 @@ fn check(script: &str, panics: u64, left: &[&str]) {
     world.run(script);
     assert_eq!(world.engine.app().panics(), panics);
     assert_eq!(world.engine.app().app().left, left);
-    // The others have noticed nothing, and a lobby that was closed can be had again.
+    // The other lobby is not affected, and a closed lobby can be created again.
     world.run("cid > {\"type\":\"ping\"}\ncid < pong");
     if !left.is_empty() {
         world.run("dan > connect chess\ndan < upgrade, welcome seq=0, presence_state users=dan");
@@ -93,7 +93,7 @@ fn a_panic_closes_the_lobby_it_concerns() {
          bob > close 1011
          bob < eof";
     check(&format!("ann > {{\"type\":\"panic\"}}\n{closed}"), 1, &["ann", "bob"]);
-    // What it asked for before it panicked has happened.
+    // Commands given before the panic take effect.
     check(
         r#"ann > {"type":"kick and panic"}
          bob < message data=half, goodbye, close 4003 kicked
@@ -139,7 +139,7 @@ fn who_panics_over_a_request_refuses_it() {
     check("eve > connect panic\neve < http 404, body, eof", 0, &[]);
 }
 
-/// Under a network that does its worst, all invariants hold after every step.
+/// All invariants hold after every step on a simulated faulty network.
 #[test]
 fn the_engine_is_whole_after_every_panic() {
     struct Unlucky;
@@ -176,7 +176,7 @@ fn the_engine_is_whole_after_every_panic() {
     assert!(panics > 20, "it does panic: {panics}");
 }
 
-/// A new callback must be contained too, not swallowed by its default.
+/// A new callback must be forwarded and its panics caught. The default method would swallow it.
 #[test]
 fn every_callback_is_passed_on() {
     let read = |path: &str| {

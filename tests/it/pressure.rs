@@ -1,4 +1,4 @@
-//! Members who read slowly, and what an application sees of it: marks, counts, and frames that only matter until the next.
+//! Slow readers as the application sees them: watermarks, counts, and frames that are replaced by newer ones.
 
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
@@ -6,7 +6,7 @@ use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
 use crate::scenario::World;
 use crate::witness::{React, Witness};
 
-/// Marks at 1000 and 300 bytes, and room for 20 000.
+/// Watermarks at 1000 and 300 bytes, and an outbox of 20 000.
 fn marks() -> Config {
     Config {
         outbound_high_mark: ByteSize(1000),
@@ -17,7 +17,7 @@ fn marks() -> Config {
     }
 }
 
-/// An application that says nothing of its own, and `ann` in the lobby `a`, who reads nothing.
+/// An application without messages of its own, and `ann` in the lobby `a`, whose socket takes nothing.
 fn with_ann(react: React) -> (World<Witness<false>>, ConnId) {
     let mut world = World::new(marks(), Witness::reacting(react));
     world.run("ann > connect a\nann < upgrade\nann > window 0");
@@ -26,17 +26,17 @@ fn with_ann(react: React) -> (World<Witness<false>>, ConnId) {
     (world, ann)
 }
 
-/// A frame of 100 bytes on the wire, that reads as `letter`.
+/// A frame of 100 bytes on the wire, with a text of the given letter.
 fn hundred(letter: char) -> Frame {
     let frame = Frame::text(&String::from(letter).repeat(98));
     assert_eq!(frame.as_bytes().len(), 100);
     frame
 }
 
-/// Frames of 100 bytes that fit into 20 000, with 64 for the place of each that is queued before.
+/// Number of frames of 100 bytes that fit into 20 000, with 64 bytes of overhead for each frame queued before.
 const FULL: usize = (20_000 - 100) / (100 + 64) + 1;
 
-/// Ann's socket takes so many bytes more.
+/// Ann's socket takes this many more bytes.
 fn read(world: &mut World<Witness<false>>, bytes: usize) {
     world.act("ann", &format!("window {bytes}"));
     let ann = world.conn("ann");
@@ -45,7 +45,7 @@ fn read(world: &mut World<Witness<false>>, bytes: usize) {
     world.engine.check();
 }
 
-/// The letters of the frames that ann got.
+/// The first letters of the frames that ann received.
 fn letters(world: &mut World<Witness<false>>) -> String {
     world.take("ann").iter().map(|text| text.chars().next().expect("a letter")).collect()
 }
@@ -56,7 +56,7 @@ fn queued(world: &mut World<Witness<false>>, conn: ConnId) -> usize {
     queued
 }
 
-// ---- marks ----
+// ---- watermarks ----
 
 #[test]
 fn an_application_is_told_at_the_high_mark_and_at_the_low_one() {
@@ -71,13 +71,13 @@ fn an_application_is_told_at_the_high_mark_and_at_the_low_one() {
     assert_eq!(send(&mut world, 5), (1600, nothing.clone()), "once is enough");
     read(&mut world, 1299);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (301, nothing.clone()));
-    // Between the marks nothing changes.
+    // Between the watermarks nothing is reported.
     assert_eq!(send(&mut world, 10), (1301, nothing.clone()));
     read(&mut world, 1001);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (300, vec!["pressure ann low 300".into()]));
     read(&mut world, 300);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (0, nothing.clone()));
-    // And again.
+    // The same a second time.
     read(&mut world, 0);
     assert_eq!(send(&mut world, 10), (1000, nothing.clone()));
     assert_eq!(send(&mut world, 1), (1100, vec!["pressure ann high 1100".into()]));
@@ -100,7 +100,7 @@ fn one_frame_may_cross_both_marks() {
     world.take("ann");
 }
 
-/// What a member's own pings bring about counts like everything else.
+/// The pongs that a member's own pings cause count like other frames.
 #[test]
 fn pongs_press_too() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -119,7 +119,7 @@ fn pongs_press_too() {
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 0"]);
 }
 
-/// A snapshot that is too large for its place leaves none behind, and perhaps less than the low mark.
+/// A snapshot too large for the outbox removes the older one, which may bring the queue below the low watermark.
 #[test]
 fn what_gives_way_presses_no_more() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -130,7 +130,7 @@ fn what_gives_way_presses_no_more() {
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 100"]);
 }
 
-/// The application is told in a call of its own, and may end whom it is told of.
+/// Pressure is dispatched as a separate event, and the application may close the member during it.
 #[test]
 fn pressure_is_told_before_the_leave_and_never_after_it() {
     let (mut world, ann) = with_ann(|cx, who, event| {
@@ -152,7 +152,7 @@ fn pressure_is_told_before_the_leave_and_never_after_it() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
 }
 
-/// An application that heeds the marks loses nobody.
+/// An application that pauses at the high watermark and resumes at the low one loses no member.
 #[test]
 fn who_stops_at_the_high_mark_and_goes_on_at_the_low_one_loses_nobody() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -193,7 +193,7 @@ fn nothing_is_queued_for_whoever_is_not_there() {
     assert_eq!(queued(&mut world, bob), 0);
 }
 
-// ---- what became of a frame ----
+// ---- counts of a broadcast ----
 
 #[test]
 fn a_broadcast_counts_who_got_it_who_could_not_and_who_should_not() {
@@ -217,7 +217,7 @@ fn a_broadcast_counts_who_got_it_who_could_not_and_who_should_not() {
     for (name, frames) in [("ann", 3), ("bob", 4), ("cid", 6), ("dan", 4)] {
         assert_eq!(world.take(name).len(), frames, "{name}");
     }
-    // Bob reads nothing more.
+    // Bob's socket takes nothing more.
     world.act("bob", "window 0");
     for n in 0..FULL + 1 {
         let got = world.app(|_, cx| cx.broadcast_to_lobby("a", Exclude::User("ann"), &hundred('y')));
@@ -243,10 +243,10 @@ fn the_latest_takes_the_place_of_its_older_self() {
     latest(&mut world, 2, 'b');
     world.app(|_, cx| assert!(cx.send_to_conn(ann, &hundred('r'))));
     assert_eq!(replaced(&world), 0);
-    // Behind what was said meanwhile: it may speak of that.
+    // The new frame is queued behind frames sent meanwhile, since it may refer to them.
     latest(&mut world, 1, 'c');
     assert_eq!((queued(&mut world, ann), replaced(&world)), (300, 1));
-    // A frame that has begun is completed, and its successor follows.
+    // A partly written frame is completed, and the new one follows it.
     read(&mut world, 30);
     latest(&mut world, 2, 'd');
     latest(&mut world, 2, 'e');
@@ -254,7 +254,7 @@ fn the_latest_takes_the_place_of_its_older_self() {
     world.act("ann", "read");
     world.settle();
     assert_eq!(letters(&mut world), "brce");
-    // What has been delivered is nobody's older self.
+    // A delivered frame is not replaced.
     latest(&mut world, 1, 'f');
     latest(&mut world, 1, 'g');
     assert_eq!((letters(&mut world).as_str(), replaced(&world)), ("fg", 2));
@@ -276,7 +276,7 @@ fn a_slow_member_gets_the_newest_snapshot_and_no_other() {
     assert_eq!(world.engine.app_mut().take(), ["join ann", "join bob"], "nobody was pressed");
 }
 
-/// A snapshot for which there is no room is left out; that is no reason to end anybody.
+/// A snapshot that does not fit is dropped. This does not close the connection.
 #[test]
 fn a_snapshot_without_room_is_dropped_and_its_receiver_stays() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -290,14 +290,14 @@ fn a_snapshot_without_room_is_dropped_and_its_receiver_stays() {
     assert_eq!(letters(&mut world), "r".repeat(FULL));
     let sent = world.app(|_, cx| cx.broadcast_latest("a", Exclude::None, 1, &hundred('u')));
     assert_eq!((sent.queued, letters(&mut world).as_str()), (1, "u"));
-    // What matters is not left out in silence.
+    // A frame that is not a snapshot is never dropped silently.
     world.act("ann", "window 0");
     (0..FULL).for_each(|_| assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('r')))));
     assert!(!world.app(|_, cx| cx.send_to_conn(ann, &hundred('v'))));
     world.run("ann > read\nann < close 4102 slow_consumer");
 }
 
-/// Pongs and pings keep their place, whatever is replaced around them.
+/// Pongs and pings keep their position when snapshots around them are replaced.
 #[test]
 fn control_frames_are_never_dropped() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -309,9 +309,9 @@ fn control_frames_are_never_dropped() {
     latest(&mut world, "two");
     world.steps("advance 20s\nann > ping 2");
     latest(&mut world, "three");
-    // The server's own ping has waited between the two pongs.
+    // The server's own ping waited between the two pongs.
     world.run("ann > read\nann < pong 1, ping, pong 2, three");
-    // Also where there is room for no snapshot any more.
+    // The same if there is no room for a snapshot.
     world.act("ann", "window 0");
     (0..FULL - 1).for_each(|_| assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('r')))));
     world.steps("ann > ping 3");

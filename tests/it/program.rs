@@ -1,4 +1,4 @@
-//! The program as it is run: arguments, signals, exit codes and what it logs. On 127.0.0.1, port 0.
+//! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -10,16 +10,16 @@ use lobbyd::sim::wire::{self, Reader, Received};
 
 use crate::scenario::blocking;
 
-/// The program itself, on a free port. It is killed when the test is over, however it ends.
+/// A running program on a free port. It is killed at the end of the test, whether the test passes or fails.
 struct Program {
     child: Child,
     address: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
-    /// What it has logged so far, as far as it was read.
+    /// The log lines read so far.
     said: Vec<String>,
 }
 
-/// A program without the variables that are for the tests.
+/// A command without the environment variables that configure the tests.
 fn command(path: &str) -> Command {
     let mut command = Command::new(path);
     command.env_remove("LOBBYD_SEEDS").env_remove("LOBBYD_BLESS");
@@ -32,7 +32,7 @@ impl Program {
         Program::of(child.expect("the program was built"))
     }
 
-    /// One that was started with its log on a pipe.
+    /// Wraps a child that was started with its standard error on a pipe.
     fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
@@ -43,7 +43,7 @@ impl Program {
         program
     }
 
-    /// Reads the log on to a line with `words` in it.
+    /// Reads the log until a line contains `words`.
     #[track_caller]
     fn wait_for(&mut self, words: &str) -> String {
         for line in self.log.by_ref() {
@@ -109,11 +109,11 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
     assert!(said.contains("max_pending") && said.contains("pong_timeout = 1h"), "{said}");
 }
 
-// ---- who may come in ----
+// ---- authorization ----
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lobbyd");
 
-/// A file that is there while the test runs.
+/// A file that exists while the test runs.
 struct File(std::path::PathBuf);
 
 impl File {
@@ -134,7 +134,7 @@ impl Drop for File {
     }
 }
 
-/// Connects with a token. The first thing that is said is a `welcome`, or a `goodbye`.
+/// Connects with a token. Returns the first message, a `welcome` or a `goodbye`.
 fn connect(program: &Program, token: &str) -> (TcpStream, Reader, serde_json::Value) {
     let mut stream = TcpStream::connect(program.address).expect("it listens");
     let line = format!("Authorization: Bearer {token}");
@@ -158,7 +158,7 @@ fn check_token(program: &Program, token: &str, user: Option<&str>) {
 fn the_list_of_tokens_is_read_again_on_sighup() {
     let list = File::new("tokens", "# who\nsecret-1 ann\nsecret-2 bob\n");
     let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
-    // All that can be logged is logged.
+    // Log at the most verbose level.
     let all = ["--log", "trace,tungstenite=trace,tungstenite::protocol=trace"];
     let mut program = Program::start(PROGRAM, &[&arguments[..], &all].concat());
     let (mut stream, mut reader, first) = connect(&program, "secret-1");
@@ -174,7 +174,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     check_token(&program, "secret-2", Some("robert"));
     check_token(&program, "secret-3", Some("cid"));
 
-    // What is wrong, or gone, changes nothing.
+    // An invalid list, or a missing one, changes nothing.
     fs::write(list.path(), "secret-4 dan\nsecret-5").expect("it can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("line 2: a token is followed by its user"));
@@ -185,7 +185,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     assert!(program.wait_for("the old tokens stay in force").contains(list.path()));
     check_token(&program, "secret-3", Some("cid"));
 
-    // Who is in has noticed nothing of all that.
+    // Members that are already connected are not affected.
     stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("it reads");
     while !matches!(blocking(&mut stream, &mut reader), Received::Text(text) if text.contains("said-in-confidence")) {}
     drop(stream);
@@ -199,7 +199,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     assert!(program.said.iter().any(|line| line.contains("TRACE")), "all was logged");
 }
 
-/// What it says when it is not to start.
+/// Runs the program with arguments it must refuse. Returns its error output.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let refused = Command::new(PROGRAM).args(arguments).output().expect("the program was built");
@@ -208,7 +208,8 @@ fn refused(arguments: &[&str]) -> String {
     said
 }
 
-/// None of these comes to listen, whatever becomes of the check: no `max_pending` of 0 is accepted.
+/// Every run also sets `max_pending` to 0, which is always refused: the program never listens, even if the check under test
+/// fails.
 #[test]
 fn anybody_is_anybody_on_a_loopback_address_only() {
     let never = ["--max-pending", "0", "--listen"];
@@ -223,7 +224,7 @@ fn anybody_is_anybody_on_a_loopback_address_only() {
     for address in ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"] {
         assert!(!refused(&[&never[..], &[address]].concat()).contains(open), "{address}");
     }
-    // With tokens nobody is just anybody.
+    // With tokens, any address is accepted.
     let list = File::new("outside", "secret-1 ann");
     let said = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
     assert!(said.contains("max_pending = 0") && !said.contains("auth"), "{said}");
@@ -244,7 +245,7 @@ fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
     assert!(!said.contains("secret-"), "{said}");
 }
 
-/// An option without effect is refused if it decides who may come in.
+/// An option without effect is refused if it concerns authorization.
 #[test]
 fn a_list_of_tokens_that_nobody_reads_does_not_start() {
     let list = File::new("unread", "secret-1 ann");
@@ -254,14 +255,14 @@ fn a_list_of_tokens_that_nobody_reads_does_not_start() {
         let rule = format!("tokens_file = {}: is read only with auth = tokens, and auth is open", list.path());
         assert!(said.contains(&rule) && said.contains("set --auth tokens, or leave --tokens-file out"), "{said}");
     }
-    // The same by a variable.
+    // The same with an environment variable.
     let refused_by_variable = Command::new(PROGRAM)
         .args(["--listen", "127.0.0.1:0"])
         .env("LOBBYD_TOKENS_FILE", list.path())
         .output()
         .expect("the program was built");
     assert_eq!(refused_by_variable.status.code(), Some(2));
-    // An echo knows nobody.
+    // The echo application has no authorization.
     let said = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
     assert!(said.contains("auth = tokens: app = echo lets anybody in"), "{said}");
 }
@@ -289,7 +290,7 @@ fn options_and_variables_without_effect_are_warned_about() {
     let child = command(PROGRAM)
         .args(given)
         .args(more)
-        // What is set to its default may stand in a file that is for all servers.
+        // An option set to its default gives no warning: a file of options may be shared by several servers.
         .args(["--max-inbox-bytes", "64KiB"])
         .env("LOBBYD_MAX_CONECTIONS", "said-in-confidence")
         .env("LOBBYD_SERVICE_HOST", "10.0.0.1")
@@ -318,14 +319,14 @@ fn options_and_variables_without_effect_are_warned_about() {
         assert!(warning.ends_with(words), "{warning}: {words}");
     }
     assert!(!program.said.concat().contains("said-in-confidence"));
-    // Nothing is said of the defaults.
+    // The defaults give no warnings.
     let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
     assert!(!program.said.iter().any(|line| line.contains(" WARN ")), "{:?}", program.said);
 }
 
-/// Opening a FIFO waits for somebody to write to it, and everybody would wait with it.
+/// Opening a FIFO blocks until it has a writer, and would block the whole server.
 #[cfg(unix)]
 #[test]
 fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
@@ -349,7 +350,7 @@ fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
     let replayed = Command::new(PROGRAM).args(["replay", fifo.path()]).output().expect("the program was built");
     assert_eq!(replayed.status.code(), Some(2));
 
-    // The same on SIGHUP: the loop goes on, with the old tokens.
+    // The same on SIGHUP: the server continues with the old tokens.
     fs::rename(fifo.path(), list.path()).expect("it can take its place");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("it is not a regular file"));
@@ -385,7 +386,7 @@ fn rates_and_origins_are_set_by_flags() {
     assert_eq!(program.exit_code(), Some(0));
 }
 
-/// What a page of `origin` gets from a server that it calls `host`: its second answer, after the upgrade.
+/// The second answer, after the upgrade, to a page of `origin` that calls the server `host`.
 fn page(program: &Program, origin: &str, host: &str) -> String {
     let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
     let request =
@@ -408,7 +409,7 @@ fn a_page_of_this_machine_may_try_it_out() {
     for (origin, host) in [
         ("null", &*host),
         ("https://game.example", &host),
-        // Led here by DNS rebinding.
+        // As after DNS rebinding.
         ("http://localhost:5173", "evil.example"),
         ("https://game.example", &host),
     ] {
@@ -424,7 +425,7 @@ fn a_page_of_this_machine_may_try_it_out() {
         assert!(line.contains(" WARN ") && line.contains(words), "{line}: {words}");
     }
 
-    // Where users are known, or where it was said who may come, nobody else may.
+    // With other authorization or configured origins, a page of this machine is refused.
     let list = File::new("pages", "ann ann");
     let tokens = ["--auth", "tokens", "--tokens-file", list.path()];
     let outside = ["--auth", "open-to-anybody"];
@@ -435,7 +436,7 @@ fn a_page_of_this_machine_may_try_it_out() {
     }
 }
 
-/// Whoever reads the log may go away; the members must not notice.
+/// If the reader of the log goes away, members must not be affected.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
@@ -464,8 +465,8 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 
 // ---- a stopped process ----
 
-/// Stopped by a debugger or with its machine for longer than any timeout: whatever arrived meanwhile is read before anybody is
-/// given up.
+/// The process is stopped by a debugger, or with its machine, for longer than any timeout. Input that arrived meanwhile is
+/// read before any connection is closed.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_process_that_was_stopped_closes_nobody() {
@@ -482,7 +483,7 @@ fn a_process_that_was_stopped_closes_nobody() {
     for (stream, ..) in &mut members {
         stream.write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4])).expect("the kernel takes it");
     }
-    // Nothing comes from a stopped process, so this takes the whole time.
+    // A stopped process sends nothing, so this read takes the whole timeout.
     newcomer.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
     assert!(newcomer.read(&mut [0]).is_err());
     program.signal("-CONT");
@@ -502,7 +503,7 @@ fn a_process_that_was_stopped_closes_nobody() {
 
 // ---- no descriptor left ----
 
-/// What `GET /stats` says, on a connection that stays open: a new one would need a descriptor.
+/// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
 fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
     operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
     let (mut length, mut line) = (0, String::new());
@@ -516,11 +517,11 @@ fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
-/// A newcomer, who is let in or turned away without a word.
+/// Opens a connection that is either upgraded or dropped without an answer.
 fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
     let mut stream = TcpStream::connect(program.address).expect("the backlog has room");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
-    // It may be gone already.
+    // The connection may be dropped already.
     let _ = stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
     let (mut reader, mut bytes) = (Reader::default(), [0; 4096]);
     match stream.read(&mut bytes) {
@@ -557,14 +558,14 @@ fn without_descriptors_it_sheds_and_goes_on() {
     let said = stats(&mut operator);
     assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&room.into(), &shed.into()), "{said}");
 
-    // Those who are in are served, also where their journal goes on in another file.
+    // Members are served, even when the journal rotates to another file.
     for (stream, reader) in &mut members {
         let text = "x".repeat(2000);
         stream.write_all(&wire::text(&text)).expect("it reads");
         assert_eq!(blocking(stream, reader), Received::Text(text));
     }
 
-    // As many as leave may come, and no more.
+    // As many connections are accepted as have closed, and no more.
     members.drain(..5);
     while stats(&mut operator)["total_connections"] != room - 5 {}
     for user in 100..105 {
@@ -592,9 +593,9 @@ fn remove_segments(path: &str) {
     }
 }
 
-// ---- no room for another byte ----
+// ---- file size limits ----
 
-/// A server whose files may not grow beyond 40 blocks, and what an echo hears of 100 messages of 2000 bytes: how many.
+/// Sends 100 messages of 2000 bytes to an echo server whose files are limited in size. Returns the number of echoes.
 #[cfg(unix)]
 fn echoes_with_limited_files(program: &mut Program) -> usize {
     let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
@@ -617,7 +618,7 @@ fn echoes_with_limited_files(program: &mut Program) -> usize {
     100
 }
 
-/// The kernel says so by SIGXFSZ, which ends a process that does not expect it. It is a full disk like any other.
+/// The kernel signals the limit with SIGXFSZ, which by default ends a process. The server treats it as a full disk.
 #[cfg(unix)]
 #[test]
 fn a_limit_on_the_size_of_files_is_a_full_disk() {
@@ -638,7 +639,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
         let said = program.said.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
         assert_eq!(said, 1, "{:?}", program.said);
     }
-    // What was recorded before ends with a whole block.
+    // The records written before the error end with a whole block.
     for number in [1, 2] {
         let journal = format!("{}.{number:06}", folder.path());
         let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
@@ -649,7 +650,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     let _ = fs::remove_file(format!("{}.lock", folder.path()));
 }
 
-/// The log too may be a file that can take no more.
+/// The log may be a file that has reached its size limit.
 #[cfg(unix)]
 #[test]
 fn a_limit_on_the_size_of_the_log_ends_nothing() {

@@ -1,4 +1,4 @@
-//! The JSON protocol, as its documentation says it: every row of what a client says and of what the server says.
+//! The JSON protocol as documented: every message of a client and every message of the server.
 
 use lobbyd::apps::{Echo, Relay, Verbatim};
 use lobbyd::sim::wire;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::scenario::{World, check};
 use crate::witness::Witness;
 
-/// Three in a lobby, who know each other.
+/// Three members of one lobby, each of which has been sent the others' presence.
 const THREE: &str = r#"
     turn begins
     ann > connect chess
@@ -23,13 +23,13 @@ const THREE: &str = r#"
     cid < upgrade, welcome, presence_state seq=0 users=ann,bob,cid
 "#;
 
-/// Runs a script for three who know each other.
+/// Runs a script with the three members of [`THREE`].
 #[track_caller]
 fn check_three(script: &str) {
     check(Config::default(), &format!("{THREE}{script}"));
 }
 
-// ---- what a client says ----
+// ---- messages of a client ----
 
 #[test]
 fn members_learn_who_is_there_and_hear_each_other() {
@@ -70,7 +70,7 @@ fn broadcast_reaches_every_other_member() {
         ann < error !ref code=bad_message
         "#,
     );
-    // Alone, one still speaks: the number is used up.
+    // A broadcast without receivers takes a number too.
     check(
         Config::default(),
         r#"
@@ -94,12 +94,12 @@ fn direct_reaches_one_member_of_the_same_lobby() {
         cid < nothing
         ann > {"type":"direct","to":"bob","data":2}
         bob < direct from=ann data=2
-        # To oneself, too.
+        # A member can send to itself.
         ann > {"type":"direct","to":"ann","data":3,"ref":2}
         ann < direct from=ann data=3, ack ref=2
         ann > {"type":"direct","to":"eve","data":4,"ref":3}
         ann < error ref=3 code=user_not_found
-        # A member of another lobby is none of this one.
+        # A member of another lobby is not found.
         eve > connect go
         eve < upgrade, welcome, presence_state
         ann > {"type":"direct","to":"eve","data":5}
@@ -129,7 +129,7 @@ fn presence_ping_health_pong_and_leave_are_answered() {
         ann < pong !ref server_time=1000001500
         ann > {"type":"ping","ref":"a"}
         ann < pong ref="a" server_time=1000001500
-        # An answer to nothing is no error, and is passed on to nobody.
+        # A pong without a check is no error, and is not relayed.
         ann > {"type":"health_pong","timestamp":5}
         ann > {"type":"health_pong","timestamp":5,"ref":2}
         ann < ack ref=2
@@ -161,7 +161,7 @@ fn every_other_type_is_the_applications() {
         ann < ack ref=1 seq=2 !delivered
         bob < message seq=2 data={"type":"Broadcast","ref":1}
         cid < message seq=2
-        # What only the server says is not reserved for clients; `from` cannot be forged.
+        # The server's own types are not reserved. A client cannot forge `from`.
         ann > {"type":"message","from":"bob","data":"trust me"}
         bob < message from=ann seq=3
         cid < message from=ann seq=3
@@ -189,7 +189,7 @@ fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
     for good in ["0", "-1", "-0", "9007199254740991", r#""""#, r#""a b""#, r#""\u00e9\"""#, &longest] {
         check_ref(good, true);
     }
-    // A number is a value and not a spelling, and comes back in the client's.
+    // Numbers are compared by value, and are returned as the client wrote them.
     let zeros = format!("5.{}", "0".repeat(1000));
     for good in ["1.0", "-1.0", "1e2", "1.7e1", "170e-1", "1E+2", "0e999", &zeros] {
         check_ref(good, true);
@@ -213,7 +213,7 @@ fn an_optional_field_that_is_null_is_absent() {
         ann > {"type":"broadcast","data":null,"ref":null}
         bob < message data=null
         cid < message data=null
-        # What must be there must be something.
+        # A required field must not be null.
         ann > {"type":"direct","to":null,"data":1,"ref":1}
         ann < error ref=1 code=bad_message
         ann > {"type":null,"ref":2}
@@ -224,7 +224,7 @@ fn an_optional_field_that_is_null_is_absent() {
 
 #[test]
 fn the_ack_of_what_was_given_a_seq_carries_it() {
-    /// Says in the sender's name what it is told to, and other things too.
+    /// Broadcasts a message in the sender's name, announces or rejects, as the type of the message says.
     struct Speaker;
     impl App for Speaker {
         const PROTOCOL: Protocol = Protocol::Json;
@@ -254,7 +254,7 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
         ann < ack ref=1 !seq
         ann > {"type":"say","ref":2}
         ann < ack ref=2 seq=2
-        # Not that of another message, which the sender gets itself.
+        # The ack does not carry the number of another message, which the sender receives itself.
         ann > {"type":"announce","ref":3}
         ann < message seq=3, ack ref=3 !seq
         ann > {"type":"say+announce","ref":4}
@@ -308,14 +308,14 @@ fn whoever_says_too_much_that_is_malformed_is_closed() {
     world.run(THREE);
     for _ in 0..32 {
         world.run("ann > {\nann < error code=bad_message");
-        // Others' faults are their own, and good messages clear no strike.
+        // Strikes count per connection, and valid messages do not clear them.
         world.run("ann > {\"type\":\"ping\"}\nann < pong");
     }
     world.run(
         r#"
         bob > {
         bob < error code=bad_message
-        # What is refused for another reason is no strike.
+        # A message refused for another reason is no strike.
         bob > {"type":"direct","to":"eve","data":1}
         bob < error code=user_not_found
         ann > {
@@ -350,7 +350,7 @@ fn fragments_are_put_together() {
     let parts: [(wire::Opcode, bool, &[u8]); 4] = [
         (wire::Opcode::TEXT, false, br#"{"type":"broad"#),
         (wire::Opcode::CONTINUATION, false, "cast\",\"data\":\"\u{20ac}".as_bytes().split_at(15).0),
-        // A control frame may stand between fragments.
+        // A control frame may come between fragments.
         (wire::Opcode::PING, true, b"between"),
         (wire::Opcode::CONTINUATION, true, b"\x82\xac\"}"),
     ];
@@ -378,7 +378,7 @@ fn names_and_data_may_be_any_text() {
         uni < message from="a\"b\\c" data="\u2028/\u0000"
         uni > {"\u0074ype":"\u0070ing"}
         uni < pong
-        # Half a character is no name.
+        # An unpaired surrogate is no valid name.
         uni > {"type":"direct","to":"\ud83c","data":1}
         uni < error code=bad_message
         quo > hangup
@@ -399,7 +399,7 @@ fn data_is_passed_on_as_it_was_written() {
     }
 }
 
-// ---- what the server says ----
+// ---- messages of the server ----
 
 #[test]
 fn welcome_tells_the_limits_and_the_time() {
@@ -418,7 +418,7 @@ fn welcome_tells_the_limits_and_the_time() {
     );
 }
 
-/// What the lobby has still to be told when a seat is taken over goes to the older connection, not before the welcome.
+/// At a seat takeover, presence not yet announced goes to the older connection, not to the newer one before its welcome.
 #[test]
 fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
     check(
@@ -433,7 +433,7 @@ fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
         bob < upgrade, welcome seq=0, presence_state seq=1 users=ann,bob
         ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
         ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
-        # Also when nobody has heard of the seat that is taken over.
+        # The same if the seat has not been announced yet.
         turn begins
         cid > connect chess
         cid:2 > connect chess
@@ -465,7 +465,7 @@ fn presence_is_merged_within_a_turn() {
     );
 }
 
-/// What somebody says comes after the news of who it is, and what was said before comes before the news.
+/// A member's messages come after the presence_diff that announces it. Messages sent before it come before the presence_diff.
 #[test]
 fn nobody_hears_from_a_member_it_does_not_know() {
     check(
@@ -503,13 +503,13 @@ fn whoever_comes_and_goes_in_one_turn_was_never_there() {
         dan > connect chess
         turn ends
         bob < upgrade, welcome, goodbye, close 1000 left
-        # It may have closed only its own direction.
+        # The client may have closed only its own direction.
         cid < upgrade, welcome, eof
         dan < upgrade, welcome, presence_state seq=1 users=ann,dan
         ann < presence_diff seq=1 +dan
         "#,
     );
-    // The application is told all the same: each join has its leave.
+    // The application's events are complete: each join has its leave.
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["join ann", "join bob", "leave bob left", "join cid", "leave cid dropped", "join dan"]);
 }
@@ -525,19 +525,19 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
         bob > connect chess
         bob < upgrade, welcome, presence_state seq=1 users=ann,bob !count
         ann < presence_diff seq=1 +bob
-        # Over the bound: everybody learns the number.
+        # Above the bound: all members are sent the count.
         cid > connect chess
         ann < presence_state seq=1 count=3 !users
         bob < presence_state seq=1 count=3 !users
         cid < upgrade, welcome, presence_state seq=1 count=3 !users
-        # There are no diffs now.
+        # There are no diffs above the bound.
         dan > connect chess
         dan < upgrade, welcome, presence_state seq=1 count=4 !users
         ann < nothing
         dan > hangup
         ann > {"type":"presence"}
         ann < presence_state seq=1 count=3 !users
-        # Under the bound again: everybody learns who is there.
+        # Below the bound again: all members are sent the list.
         bob > {"type":"leave"}
         bob < goodbye, close 1000 left
         ann < presence_state seq=1 users=ann,cid !count
@@ -604,7 +604,7 @@ fn epoch_is_new_when_a_lobby_comes_into_being_again() {
     assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
     assert!(epochs[2] < 1 << 53, "JavaScript can read it");
 
-    // While anybody is there, it is the same for all.
+    // While the lobby has members, the epoch does not change.
     let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
@@ -691,7 +691,7 @@ fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
         let goodbye = format!("goodbye code={code} reason={word} reconnect={reconnect}");
         let retry = if code == 1001 { "" } else { " !retry_after_ms" };
         world.steps(&format!("ann < {goodbye}{retry}, close {code} {word}"));
-        // Its answer is waited for: the application may use any reason, but what the peer sends is still understood.
+        // The connection still waits for the peer's answer to the close, whatever reason the application named.
         assert!(world.take("ann").is_empty(), "{reason}");
     }
 }
@@ -768,12 +768,12 @@ fn the_subprotocol_is_named_when_it_is_offered() {
         "Sec-WebSocket-Protocol: x | Sec-WebSocket-Protocol: lobby.v1.json",
         &let_in("upgrade lobby.v1.json", "ann"),
     );
-    // The token is never repeated.
+    // The subprotocol with the token is never echoed.
     check_offer(&format!("Sec-WebSocket-Protocol: {bearer}, lobby.v1.json"), &let_in("upgrade lobby.v1.json", "bob"));
     for offer in [bearer, "x", "lobby.v2.json", "LOBBY.V1.JSON"] {
         check_offer(&format!("Sec-WebSocket-Protocol: {offer}"), "http 400, body, eof");
     }
-    // Also when the page is let in only to be told why it is not.
+    // The same if the upgrade is granted only to send a refusal.
     check(
         Config { max_connections: Limit::at_most(0), ..Config::default() },
         r#"
@@ -870,7 +870,7 @@ fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
         ann:1 < direct data=1
         ann:2 < direct data=1
         ann:3 < nothing
-        # One's other connections are others.
+        # Other connections of the sender's user receive a broadcast.
         ann:1 > {"type":"broadcast","data":2}
         bob < message data=2
         ann:2 < message data=2
@@ -893,7 +893,7 @@ fn an_application_may_forbid_what_the_engine_would_do() {
         ann > {"type":"broadcast","data":"forbidden"}
         ann < error !ref code=not_allowed
         bob < nothing
-        # What was forbidden has used up no number.
+        # A forbidden message takes no number.
         ann > {"type":"broadcast","data":"allowed","ref":3}
         ann < ack ref=3 seq=1
         bob < message seq=1 data=allowed
@@ -903,7 +903,7 @@ fn an_application_may_forbid_what_the_engine_would_do() {
     assert_eq!(world.engine.stats().counters.rejected(Reject::NotAllowed), 3);
 }
 
-/// Nothing comes of what somebody says who is ended while the application is asked about it.
+/// If the application closes the sender while `allows` runs, the message is not relayed.
 #[test]
 fn whoever_is_closed_for_what_it_wants_to_say_has_not_said_it() {
     for utterance in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
@@ -954,7 +954,7 @@ fn an_application_may_refuse_a_message() {
     assert_eq!(world.take("ann"), [said]);
 }
 
-/// A refusal belongs to the message that is being handled, and to no other.
+/// A reject applies only to the message that is being handled.
 #[test]
 fn a_refusal_outside_of_on_message_touches_no_message() {
     let mut world = World::new(
@@ -979,7 +979,7 @@ fn a_refusal_outside_of_on_message_touches_no_message() {
     );
 }
 
-/// What a callback brings about is told in a later one.
+/// Events caused by a callback are dispatched after it returns.
 #[test]
 fn no_callback_runs_inside_another() {
     let mut world = World::new(

@@ -1,4 +1,4 @@
-//! Every breach of RFC 6455 by a client, and the close code it leads to.
+//! Every violation of RFC 6455 by a client, and its close code.
 
 use lobbyd::apps::Echo;
 use lobbyd::sim::wire::{self, Opcode};
@@ -9,14 +9,14 @@ use crate::witness::Witness;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
 
-/// A frame with any first byte: reserved bits and opcodes too.
+/// A frame with a given first byte, which may have reserved bits and opcodes.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = wire::frame(Opcode::BINARY, true, payload, MASK);
     bytes[0] = first;
     bytes
 }
 
-/// `frames` end the connection with `reason`, however they are cut; what comes after them is not understood.
+/// `frames` close the connection with `reason`, whole or byte by byte. Input after them is ignored.
 #[track_caller]
 fn check(frames: &[Vec<u8>], reason: CloseReason) {
     let bytes = frames.concat();
@@ -103,7 +103,7 @@ fn text_is_utf8() {
         b"{\"type\":\"broadcast\",\"data\":\"\xc3\"}",
     ] {
         check(&[text(bad)], CloseReason::BadUtf8);
-        // The same in pieces.
+        // The same in two fragments.
         let (front, back) = bad.split_at(bad.len() / 2);
         let begun = wire::frame(Opcode::TEXT, false, front, MASK);
         check(&[begun, wire::frame(Opcode::CONTINUATION, true, back, MASK)], CloseReason::BadUtf8);
@@ -129,9 +129,9 @@ fn a_close_frame_of_one_byte_is_a_protocol_error() {
     check(&[wire::frame(Opcode::CLOSE, true, b"\x03", MASK)], CloseReason::ProtocolError);
 }
 
-// ---- closing in order ----
+// ---- closing handshake ----
 
-/// A close frame is answered with its own code, or with 1002 if that must not be sent (RFC 6455 section 7.4).
+/// A close frame is answered with its own code, or with 1002 if that code must not be sent (RFC 6455 section 7.4).
 #[track_caller]
 fn check_close(payload: &[u8], answer: &str) {
     for step in [usize::MAX, 1] {
@@ -173,7 +173,7 @@ fn the_answer_to_our_close_ends_it_and_is_not_answered() {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
-        // Until it comes, the rest of what the peer had sent is read and dropped.
+        // Until the answer comes, other input is read and dropped.
         world.run("ann > {\"type\":\"ping\"}\nann > ping x\nann > binary x\nann < nothing");
         world.steps(&format!("ann > {end}"));
         if end != "hangup" {
@@ -185,7 +185,7 @@ fn the_answer_to_our_close_ends_it_and_is_not_answered() {
     }
 }
 
-/// A peer that answers our close with nonsense is not told twice.
+/// A peer that answers our close with an invalid frame gets no second close frame.
 #[test]
 fn a_breach_while_closing_ends_it() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -197,8 +197,9 @@ fn a_breach_while_closing_ends_it() {
     assert_eq!(world.engine.stats().counters.closed(CloseReason::ProtocolError), 0, "the first reason stands");
 }
 
-/// Whoever breaks the protocol after our close frame has not sent its own, and may go on sending: its socket is read and
-/// dropped as after any other breach, or the reset eats the goodbye. Also where the breach ends with what was received.
+/// A peer that violates the protocol after our close frame has not sent its own and may go on sending. Its input is read and
+/// dropped, as after any other protocol error: otherwise a reset would destroy the goodbye. This includes an error that ends
+/// with the last byte received.
 #[test]
 fn a_breach_while_closing_is_lingered_for() {
     let too_big = [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1][..], &MASK].concat();
@@ -233,7 +234,7 @@ fn pings_are_answered_with_their_payload_in_order() {
     world.send("ann", &bytes);
     world.settle();
     world.run(&format!("ann < pong, between, pong one, between, pong {}, between", "x".repeat(125)));
-    // An opaque application's members are told of a breach by the code alone.
+    // In an application without JSON the close code alone reports the protocol error.
     world.send("ann", b"\x81\x00");
     world.settle();
     world.run("ann < close 1002 protocol_error, eof");

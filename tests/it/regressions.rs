@@ -1,4 +1,4 @@
-//! Bugs that the simulator found, each as the smallest scenario that shows it.
+//! Bugs found by the simulator, each with the smallest scenario that shows it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-/// Lets everybody in who is on the list, and everybody else later.
+/// Admits the listed users at once and leaves all others pending.
 struct Late {
     at_once: &'static [&'static str],
 }
@@ -29,7 +29,7 @@ impl App for Late {
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
-/// Says nothing of its own, and lets everybody in later.
+/// Sends no messages of its own, and leaves every authorization pending.
 struct Silent;
 
 impl App for Silent {
@@ -52,7 +52,7 @@ fn connect(world: &mut World<impl App>, name: &str, lobby: &str) {
 fn who_takes_a_seat_over_is_welcomed_before_anything_else() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
-    // In one turn: the lobby changes, and ann comes again.
+    // In one turn the lobby changes and ann connects again.
     connect(&mut world, "bob", "chess");
     connect(&mut world, "ann:2", "chess");
     world.settle();
@@ -113,8 +113,8 @@ fn authorization_ends_after_auth_timeout_and_not_after_handshake_timeout() {
 
 #[test]
 fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
-    // Three are counted, two are listed: when one is closed as too slow, all are sent the list, and that is too much
-    // for another.
+    // The lobby of three is above the bound. When one member leaves, the list of members is sent to all. It does not fit into
+    // the outbox of a slow member, which is closed for it.
     let config = Config {
         presence_max: 2,
         max_message_bytes: ByteSize(125),
@@ -134,7 +134,7 @@ fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
          bob < presence_state count=3
          ann > window 0",
     );
-    // Ann's outbox has room for a ping, but for no presence.
+    // Ann's outbox has room for a ping, but not for the presence.
     let ann = world.conn("ann");
     let room = 2200 - 64 - 50;
     world.engine.act(world.now, |_, cx| cx.send_to_conn(ann, &Frame::binary(&vec![0; room])));
@@ -182,7 +182,7 @@ fn bytes_are_counted_also_of_a_connection_given_up_in_the_same_turn() {
     assert_eq!(world.engine.stats().counters.bytes_in, 3);
 }
 
-/// Bob and ann are in a lobby whose members are told to go one by one, and ann comes again before it is her turn.
+/// The members of a lobby are closed one by one. Bob is closed first, and ann connects again before its batch.
 fn ann_comes_again_before_her_turn(command: OperatorCommand, script: &str) {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
     let mut world = World::new(config, lobbyd::apps::Relay::default());

@@ -1,6 +1,6 @@
-//! The whole server under simulation: many seeds, the same hash everywhere, and seeds that once failed.
+//! The whole server under simulation: many seeds, the same hash in every process, and seeds that once failed.
 //!
-//! `LOBBYD_SEEDS=10000` runs so many in place of the usual few hundred.
+//! `LOBBYD_SEEDS=10000` sets the number of seeds. The default is 300.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Report {
 fn everything_holds_whatever_the_seed() {
     let seeds = std::env::var("LOBBYD_SEEDS").map_or(300, |text| text.parse().expect("a number of seeds"));
     let total = run_all(0..seeds, 400);
-    // What never happens is not tested.
+    // A behaviour that no seed shows is not tested.
     if seeds >= 300 {
         let missing: Vec<_> =
             Behaviour::ALL.iter().filter(|known| total.behaviours().all(|(done, _)| done != **known)).collect();
@@ -36,7 +36,7 @@ fn the_same_seed_gives_the_same_run() {
     }
 }
 
-/// Debug against release is compared by hand: both print their hash.
+/// Debug and release builds are compared by hand: both print their hash.
 #[test]
 fn another_process_comes_to_the_same_hash() {
     let output = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
@@ -65,7 +65,7 @@ mod broken {
 
     use super::*;
 
-    /// Counts its members, and miscounts those who are kicked.
+    /// Counts its members, and counts a kicked member twice when it leaves.
     #[derive(Default)]
     struct Miscount(i64);
 
@@ -97,7 +97,7 @@ mod broken {
 
     #[test]
     fn a_failure_is_found_told_and_made_smaller() {
-        // Who is miscounted may have been kicked, or have been here too long.
+        // The count can be wrong because of a kick, or because max_lifetime or another limit ended a connection.
         let mut failures = (0..200).filter_map(|seed| run(&Plan::new(seed, 500)).err());
         let failure = failures.find(|failure| failure.to_string().contains("kick")).expect("some seed finds it");
         let text = failure.to_string();
@@ -110,8 +110,8 @@ mod broken {
     }
 }
 
-/// Each run is replayed from its journal bit for bit. And recording changes nothing about it: the transcripts of the run
-/// with a journal and of the run without one are the same.
+/// Each run is replayed from its journal exactly. Recording changes nothing: a run with a journal and a run without one have
+/// the same transcript.
 #[test]
 fn a_recorded_run_is_replayed_bit_for_bit_and_is_the_run_without_a_journal() {
     for seed in 0..60 {

@@ -1,4 +1,4 @@
-//! What a pause of the process, a step of the wall clock or a half-closed socket must not do. In virtual time.
+//! Pauses of the process, steps of the wall clock, and half-closed sockets. In virtual time.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 type Server = World<Witness<true>>;
 
-/// The server stands still for an hour. Whether `name` is still there afterwards when its input is named as unread for
-/// `turns` turns, and then read.
+/// Stops the server for an hour. Then the input of `name` is reported as unread for `turns` turns, and read. Returns whether
+/// the connection is still open.
 fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
     let conn = world.conn(name);
     world.now = world.now + HOUR;
@@ -37,7 +37,7 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
     world.is_open(name) && world.engine.stats().counters.closed_in_all() == 0
 }
 
-/// How a connection comes to wait for something, what arrives while the server stands still, and how it ends otherwise.
+/// Brings a connection into a state with a deadline; the input that arrives during the pause; the close reason without it.
 type Row = (fn(&mut Server), &'static [u8], CloseReason);
 
 const ROWS: &[Row] = &[
@@ -66,7 +66,7 @@ fn timers_wait_for_input_that_was_not_read() {
             prepare(&mut world);
             assert_eq!(survives(&mut world, "ann", turns, input), is_kept, "{reason}, {turns} turns");
         }
-        // Nothing came after all, or the server is not told.
+        // If no input arrives, the deferred timer fires.
         let mut world = world(8);
         prepare(&mut world);
         assert!(!survives(&mut world, "ann", 3, b""), "{reason}");
@@ -74,7 +74,7 @@ fn timers_wait_for_input_that_was_not_read() {
     }
 }
 
-/// The answer lies in the queue of commands, which a driver empties before it lets timers expire.
+/// The decision is in the queue of commands, which a driver empties before it expires timers.
 #[test]
 fn an_authorization_that_waited_for_the_server_is_in_time() {
     let mut world = world(8);
@@ -85,7 +85,7 @@ fn an_authorization_that_waited_for_the_server_is_in_time() {
     assert!(world.is_open("ann"));
 }
 
-/// A timer that waits neither keeps the loop busy for ever nor is forgotten when its connection ends otherwise.
+/// A deferred timer does not keep the loop busy, and is removed if its connection closes for another reason.
 #[test]
 fn a_timer_that_waits_ends_with_its_connection() {
     let mut world = world(1000);
@@ -106,7 +106,7 @@ fn a_timer_that_waits_ends_with_its_connection() {
 
 // ---- wall time ----
 
-/// Sets the wall clock `by` microseconds forward, or back.
+/// Steps the wall clock by `by` microseconds, forward or back.
 fn step(world: &mut Server, by: i64) {
     let shown = world.app(|_, cx| cx.unix_millis() * 1000);
     world.engine.handle_wall_time(world.now, shown.checked_add_signed(by).expect("in range"));
@@ -156,7 +156,7 @@ fn members_tokens_end_by_the_wall_clock_as_it_stands() {
     }
 }
 
-/// A step moves the end of a token, and no timeout.
+/// A step moves the expiry of tokens, but no timeout.
 #[test]
 fn a_step_moves_no_timeout() {
     for by in [-3_600_000_000, 3_600_000_000_i64] {
@@ -164,7 +164,7 @@ fn a_step_moves_no_timeout() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         step(&mut world, by);
         world.run("advance 19999ms\nann < nothing\nadvance 1ms\nann < ping");
-        // Its time is what the page is told.
+        // `server_time` shows the new wall time.
         world.act("ann", r#"{"type":"ping"}"#);
         world.settle();
         let server_time = 1_000_000_000 + 20_000 + by / 1000;
@@ -175,7 +175,7 @@ fn a_step_moves_no_timeout() {
 
 // ---- half-closed sockets ----
 
-/// Whatever comes in one packet with the end of the stream is answered.
+/// Input that arrives in one packet with the end of the stream is answered.
 #[test]
 fn what_comes_with_the_end_of_the_stream_is_answered() {
     let close = wire::close(1000, "");
@@ -203,7 +203,7 @@ fn what_comes_with_the_end_of_the_stream_is_answered() {
     }
 }
 
-/// The kinds of what was received.
+/// The types of the received items.
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) => value["type"].as_str().expect("a type").to_owned(),
@@ -223,7 +223,7 @@ fn a_peer_that_has_closed_its_end_and_reads_nothing_is_given_up() {
     assert!(world.is_open("ann"), "what is queued may still be read");
     world.run("advance 2010ms");
     assert!(!world.is_open("ann"));
-    // And one whose socket is broken, when that shows.
+    // The same for a broken socket, once a write shows it.
     world.run("cid > connect chess\nbob < presence_diff +cid\ncid < upgrade, welcome, presence_state\ncid > window 0");
     world.run(r#"bob > {"type":"broadcast","data":1}"#);
     world.run("cid > break");

@@ -1,4 +1,4 @@
-//! Ticks: when they run, what they are handed and in which order, and a clock that operators set.
+//! Ticks: when they run, which messages they receive and in which order, and the clock commands of operators.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use lobbyd::{
 
 use crate::scenario::{World, check};
 
-/// Writes down what it is told, and does what the members say.
+/// Logs its callbacks, and executes commands that members send.
 #[derive(Default)]
 struct Diary {
     log: Vec<String>,
@@ -72,7 +72,7 @@ fn diary() -> World<Diary> {
 }
 
 impl World<Diary> {
-    /// What was written since the last look.
+    /// Checks the lines logged since the last call.
     #[track_caller]
     fn reads(&mut self, expected: &[&str]) {
         assert_eq!(std::mem::take(&mut self.engine.app_mut().log), expected);
@@ -129,7 +129,7 @@ fn late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped() {
 fn a_tick_comes_after_the_timers_of_its_turn() {
     let mut world = diary();
     world.enter(&["ann"]);
-    // Silent for longer than it may be, and the turn comes late: it is gone when the game moves on.
+    // The member exceeded its timeout and the turn is late: the member leaves before the tick runs.
     world.run("turn after 20s\nann < ping");
     world.engine.app_mut().log.clear();
     world.steps("turn after 10s");
@@ -174,7 +174,7 @@ fn whoever_goes_is_heard_first() {
         (r#"ann > {"type":"leave","ref":9}"#, "ack ref=9, goodbye code=1000, close 1000 left", "left"),
         ("ann > close 1000", "close 1000 , eof", "left"),
         ("ann > hangup", "", "dropped"),
-        // No frame.
+        // The bytes are no valid frame.
         ("ann > raw zzzzzz", "goodbye code=1002, close 1002 protocol_error", "dropped"),
     ] {
         let mut world = World::new(config(), Relay::default());
@@ -197,11 +197,11 @@ fn whoever_is_made_to_go_is_told_to_the_application_first() {
     world.run("cid > text c1\nbob > text b1\nann > text kick bob\nann > text a2");
     world.steps("advance 100ms\nbob < close 4003 kicked");
     world.reads(&["ann:kick bob", "bob:b1", "-bob kicked", "ann:a2", "cid:c1", "tick 1"]);
-    // Of itself, in the middle of its own inbox.
+    // A member kicks itself, in the middle of its own inbox.
     world.run("ann > text kick ann\nann > text a3");
     world.steps("advance 100ms\nann < close 4003 kicked");
     world.reads(&["ann:kick ann", "ann:a3", "-ann kicked", "tick 2"]);
-    // Between two ticks, by an operator.
+    // An operator kicks a member between two ticks.
     world.run("cid > text c2");
     let now = world.now;
     let whom = lobbyd::KickTarget::User("cid".into());
@@ -280,16 +280,16 @@ fn a_full_inbox_refuses_and_costs_nothing() {
         advance 30ms
         ann > {"type":"a","pad":"................................................................"}
         ann > {"type":"b","pad":"................................................................"}
-        # 64 bytes are counted for each of them: a third does not fit, and is told when it will.
+        # Each message counts 64 bytes of overhead. A third does not fit, and its error says when it will.
         ann > {"type":"c","pad":"................................................................","ref":1}
         ann < error ref=1 code=rate_limited retry_after_ms=70
         ann > {"type":"c","pad":"................................................................","ref":2}
         ann < error ref=2 code=rate_limited retry_after_ms=70
-        # Without a ref at most once a second.
+        # Without a ref there is at most one error a second.
         ann > {"type":"c","pad":"................................................................"}
         ann < nothing
         advance 70ms
-        # Two of four were paid for, and of the next only 70 ms worth has come back.
+        # Two tokens of four are spent, and 70 ms have added less than one.
         ann > {"type":"d","ref":3}
         ann > {"type":"e","ref":4}
         ann > {"type":"f","ref":5}
@@ -310,7 +310,7 @@ fn one_message_always_fits() {
     assert_eq!(world.engine.stats().ticks.expect("ticks are on").refused, 1);
 }
 
-/// Whoever talks on while the clock stands is refused, and neither closed for it nor forgotten.
+/// Messages sent while the clock is paused are refused once the inbox is full. This closes no connection and loses no message.
 #[test]
 fn nobody_times_out_and_nobody_is_closed_while_the_clock_is_paused() {
     let config = Config {
@@ -341,7 +341,7 @@ fn the_clock_is_paused_stepped_and_slowed() {
     world.reads(&["tick 1"]);
     world.run("clock step 2");
     world.reads(&["ann:a1", "tick 2 more", "tick 3"]);
-    // Tick 3 has just been; the next comes a period after the clock goes on.
+    // Tick 3 has just run. The next one comes a period after the resume.
     world.run("advance 10s\nann < ping\nann > pong\nclock resume\nadvance 99ms");
     world.reads(&[]);
     world.run("advance 1ms");
@@ -350,7 +350,7 @@ fn the_clock_is_paused_stepped_and_slowed() {
     world.reads(&[]);
     world.run("advance 1ms");
     world.reads(&["tick 5"]);
-    // Half a period is left, and goes by as it should again.
+    // Half of a slowed period is left, which now passes at normal speed.
     world.run("advance 250ms\nclock slow 1\nadvance 49ms");
     world.reads(&[]);
     world.run("advance 1ms");
@@ -370,7 +370,7 @@ fn what_cannot_be_set_is_refused() {
     check(config(), ClockCommand::Slow(1001), OperatorRefusal::OutOfRange);
 }
 
-/// All that is said in a tick is said at once. Whoever reads must not be taken for slow, because nobody has written to it.
+/// All frames of a tick are queued at once. A member that reads must not be closed as slow before a write is attempted.
 #[test]
 fn a_tick_with_much_to_say_is_written_in_between() {
     let config = Config { messages_per_second: Limit::UNLIMITED, max_catch_up_ticks: 0, ..config() };
@@ -380,13 +380,13 @@ fn a_tick_with_much_to_say_is_written_in_between() {
         world.run("ann > text flood 20");
     }
     world.steps("advance 100ms");
-    // 800 KiB, of which the outbox holds 256.
+    // 800 KiB are sent, and the outbox holds 256 KiB.
     assert_eq!((world.take("ann").len(), world.take("bob").len()), (800, 800));
     let log = std::mem::take(&mut world.engine.app_mut().log);
     assert_eq!((log.len(), &*log[40]), (41, "tick 1"));
 }
 
-/// What is said while a tick is handed over is the next tick's, so that connections keep their order.
+/// A message received while a tick is dispatched waits for the next tick, so that the order of connections is kept.
 #[test]
 fn what_comes_in_the_middle_of_a_tick_waits_for_the_next() {
     let mut world = diary();
@@ -423,7 +423,7 @@ fn verbatim_messages_come_out_in_the_order_of_connections() {
     assert_eq!(world.take("cid"), ["1", "binary 2"]);
 }
 
-// ---- frames that wait for the tick ----
+// ---- output corked until the tick ----
 
 fn held() -> World<Diary> {
     World::new(Config { flush: Flush::Tick, ..config() }, Diary::default())
@@ -477,7 +477,7 @@ fn nothing_waits_for_a_clock_that_stands_still() {
     assert!(world.take("ann").is_empty());
 }
 
-/// Whoever reads is not closed as slow because its server kept everything back.
+/// A member that reads is not closed as slow because the server corked its output.
 #[test]
 fn more_than_there_is_room_for_does_not_wait() {
     let mut world = held();

@@ -1,4 +1,4 @@
-//! Who may import whom, and what comes from outside under which licence. The architecture stands as long as these arrows do.
+//! Rules of the source tree: which modules may import which, where I/O is allowed, and the licences of dependencies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A room, and the rooms it may know. Vocabulary knows nobody; `wire` and `lobby` never see each other.
+/// Each module with the modules that it may import. The vocabulary imports none of them. `wire` and `lobby` do not import each
+/// other.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("lobby", &[]),
@@ -33,9 +34,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The rooms a source names: what follows `crate::` or `super::super::` at the start of a path.
+/// The modules that a source names: the words after `crate::`.
 fn imports(text: &str) -> Vec<String> {
-    // Unit tests may use what the simulator offers.
+    // Unit tests may use the simulator.
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split("crate::").skip(1))
@@ -112,10 +113,10 @@ fn hash_maps_are_looked_up_and_never_walked() {
     }
 }
 
-/// The licences that code may come with; of several that are offered, one.
+/// The accepted licences. If a dependency offers several, one of them is enough.
 const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Unicode-3.0"];
 
-/// Whether an SPDX expression can be met: the old `A/B` means `A OR B`, and `AND` binds closer than `OR`.
+/// Whether an SPDX expression can be met. The old form `A/B` means `A OR B`, and `AND` binds more tightly than `OR`.
 fn is_allowed(licence: &str) -> bool {
     fn any<'a>(words: &mut impl Iterator<Item = &'a str>) -> bool {
         let mut is_met = false;
@@ -128,7 +129,7 @@ fn is_allowed(licence: &str) -> bool {
                     are_met = true;
                 }
                 "AND" => {}
-                // An exception is a licence of its own.
+                // A licence with an exception is a different licence, and not accepted.
                 "WITH" => {
                     words.next();
                     are_met = false;
@@ -143,7 +144,8 @@ fn is_allowed(licence: &str) -> bool {
     !licence.is_empty() && any(&mut spaced.split_whitespace())
 }
 
-/// Of what is compiled in, and what the tests need, on this platform. Cargo has all of it here, since it has just built it.
+/// Covers the dependencies compiled in and those of the tests, on this platform. Cargo has just built them, so it works
+/// offline.
 #[test]
 fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
     let mut arguments = vec!["metadata", "--format-version", "1", "--offline", "--locked"];

@@ -1,4 +1,4 @@
-//! An application that writes down what it is told, and does what a test says.
+//! An application that logs its callbacks and reacts to them as a test requires.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use lobbyd::{
     RelayRequest, Request, Time,
 };
 
-/// With `JSON` the engine speaks the protocol; without, it says nothing of its own.
+/// With `JSON` the engine speaks the protocol. Without it, the engine sends no messages of its own.
 ///
-/// The token is the user, with the `tier`, the one lobby (`only`) and the end (`expires`, in milliseconds since the Unix
-/// epoch) that the query names. The query parameter `auth` may say otherwise: `later` waits for an answer and holds the
-/// user's seat meanwhile, `unnamed` waits without naming the user, and anything else is refused as that reason.
+/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`) and an expiry time (`expires`, in
+/// milliseconds since the Unix epoch). The query parameter `auth` changes the decision: `later` leaves it pending and
+/// reserves the user's seat, `unnamed` leaves it pending without naming the user, `nameless` allows the empty user id, and
+/// the word of a close reason refuses with that reason.
 pub struct Witness<const JSON: bool> {
     pub log: Vec<String>,
     pub react: React,
 }
 
-/// What the application does after an event, which is given as it stands in the log.
+/// Reaction to an event. Receives the context, the member the event is about, and the event as it is logged.
 pub type React = fn(&mut Context<'_>, Option<&Member>, &str);
 
 impl<const JSON: bool> Default for Witness<JSON> {
@@ -31,7 +32,7 @@ impl<const JSON: bool> Witness<JSON> {
         Witness { log: Vec::new(), react }
     }
 
-    /// What was told since the last call.
+    /// Takes the events logged since the last call.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.log)
     }
@@ -120,7 +121,7 @@ impl<const JSON: bool> App for Witness<JSON> {
     }
 }
 
-/// The same identity with what the query says of it.
+/// The identity, narrowed by the parameters of the query.
 fn narrowed(identity: Identity, request: &Request<'_>) -> Identity {
     let tier = request.query("tier").map(|tier| match &*tier {
         "free" => Rate::FREE,

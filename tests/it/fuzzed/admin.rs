@@ -1,4 +1,4 @@
-//! Operators' requests: one byte for the cuts, then what an operator sends on one connection.
+//! Operators' requests. The first byte selects how the input is cut, the rest is sent on one operator connection.
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;
@@ -12,7 +12,7 @@ pub fn run(data: &[u8]) {
     let Some((&seed, bytes)) = data.split_first() else { return };
     let whole = answer(bytes, 0);
     check_answers(&whole);
-    // Whether `100 Continue` is worth sending depends on what has arrived already.
+    // Whether `100 Continue` is sent depends on how much has arrived.
     if !bytes.to_ascii_lowercase().windows(6).any(|window| window == b"expect") {
         assert_eq!(text(&answer(bytes, 1)), text(&whole), "byte by byte");
         assert_eq!(text(&answer(bytes, seed)), text(&whole), "in pieces");
@@ -46,7 +46,7 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
         work(now, &mut desk, &mut engine, client, &mut answered);
     }
     engine.check();
-    // Pings end, and so does everything else.
+    // Runs until all timers have fired.
     for _ in 0..10_000 {
         let Some(next) = [engine.poll_timeout(), desk.poll_timeout()].into_iter().flatten().min() else { break };
         now = now.max(next);
@@ -60,7 +60,7 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
     answered
 }
 
-/// What a driver does until nothing more comes of it.
+/// Performs the driver's work until nothing is left to do.
 fn work(now: Time, desk: &mut AdminConns, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
     for _ in 0..10_000 {
         desk.work(now, engine);
@@ -85,7 +85,7 @@ fn write(engine: &mut Engine<Relay>) {
     while engine.poll_closed().is_some() {}
 }
 
-/// Every answer is an HTTP status with a body of JSON.
+/// Every answer has a status and a JSON body.
 fn check_answers(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head has an end") + 4;
@@ -98,7 +98,7 @@ fn check_answers(mut bytes: &[u8]) {
         }
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a number");
-        // An answer to HEAD has none of the bytes it counts.
+        // The answer to a HEAD request has no body.
         let body = rest.get(..length).filter(|body| body.starts_with(b"{"));
         if let Some(body) = body {
             let value: Value = serde_json::from_slice(body).expect("bodies are JSON");

@@ -1,4 +1,4 @@
-//! A whole engine: the bytes are read as connections, what arrives on them, how their sockets behave, and time.
+//! A whole engine. The bytes choose connections, their input, the behaviour of their sockets, and the time.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -47,15 +47,15 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// A run that was written down.
+/// A recorded run.
 pub(super) struct Recorded {
     pub(super) journal: Vec<u8>,
     pub(super) stats: Stats,
-    /// Replays a journal with an application like the one it was recorded with.
+    /// Replays a journal with an application of the same type.
     pub(super) replay: fn(&[u8]) -> Result<Summary, Failure>,
 }
 
-/// The same as [`run`], recorded; `None` when there is no such run.
+/// Runs like [`run`] and records it. Returns `None` if the configuration is invalid.
 pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
     fn record_as<A: App + Default>(config: Config, input: &mut Input<'_>) -> Recorded {
         let mut world = World::<A> { is_recorded: true, ..World::new(config) };
@@ -73,7 +73,7 @@ pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
     })
 }
 
-/// Limits that are hit soon, in some combination.
+/// Low limits, in a combination that the input chooses.
 fn config(input: &mut Input<'_>) -> Config {
     let (bits, more) = (input.byte(), input.byte());
     let small = |bit: u8, limit: u32| if bits & (1 << bit) == 0 { Limit::UNLIMITED } else { Limit::at_most(limit) };
@@ -123,7 +123,7 @@ fn config(input: &mut Input<'_>) -> Config {
     }
 }
 
-/// An application that does what members tell it, which is never good.
+/// An application that executes commands from members, most of them disruptive.
 #[derive(Default)]
 struct Meddler<const JSON: bool> {
     joined: u64,
@@ -237,16 +237,16 @@ struct World<A> {
     engine: Engine<A>,
     is_recorded: bool,
     now: Time,
-    /// All there ever were: a driver that speaks of one that is gone must do no harm.
+    /// All links ever opened. Calls for a closed connection must have no effect.
     links: Vec<Link>,
 }
 
 struct Link {
     conn: ConnId,
     reader: Reader,
-    /// What was received and not taken.
+    /// Input received and not yet consumed by the engine.
     kept: Vec<u8>,
-    /// Bytes its socket takes before it blocks.
+    /// Bytes the socket takes before it blocks.
     window: usize,
     breaks: bool,
     finished: bool,
@@ -314,7 +314,7 @@ impl<A: App + Default> World<A> {
             1 | 2 => {
                 let (user, lobby) = (USERS[input.below(USERS.len())], LOBBIES[input.below(LOBBIES.len())]);
                 let auth = AUTHS[input.below(AUTHS.len())];
-                // What is done while it decides is not done again in a replay, as `App::authorize` says.
+                // A replay does not call `authorize`, so it cannot repeat a close from inside it.
                 let auth = if self.is_recorded && auth == "&auth=end" { "" } else { auth };
                 let user: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
                 let lobby = lobby.replace(' ', "%20");
@@ -327,7 +327,7 @@ impl<A: App + Default> World<A> {
                 self.arrive(index, bytes, input);
             }
             4 | 5 => {
-                // Several at once, as a client that is in a hurry sends them.
+                // Several messages at once, as a fast client sends them.
                 let mut bytes = Vec::new();
                 for _ in 0..=input.below(4) {
                     bytes.extend(wire::text(TEXTS[input.below(TEXTS.len())]));
@@ -367,7 +367,7 @@ impl<A: App + Default> World<A> {
         }
     }
 
-    /// Bytes are received, of which only some may be taken at once.
+    /// Delivers bytes to the engine, which may consume only a part of them.
     fn arrive(&mut self, index: usize, bytes: &[u8], input: &mut Input<'_>) {
         let max_work = [usize::MAX, 0, 1000][input.below(3)];
         let link = &mut self.links[index];
@@ -424,14 +424,14 @@ impl<A: App + Default> World<A> {
         }
     }
 
-    /// Everybody goes; nothing is left.
+    /// Drains the engine and checks that nothing is left.
     fn finish(&mut self) {
         self.engine.handle_unread(self.now, &[]);
         self.engine.handle_drain(self.now);
         for _ in 0..10_000 {
             self.end_turn();
             self.engine.check();
-            // Whoever came while it was draining is not waited for, but ends too.
+            // The drain does not wait for connections accepted during it, but they close too.
             if self.links.iter().all(|link| link.gone) {
                 break;
             }

@@ -1,4 +1,4 @@
-//! A stream of frames on an open WebSocket, held against tungstenite's state machine: one byte for the cuts, then the stream.
+//! A stream of frames on an open WebSocket, compared with tungstenite. The first byte selects how the stream is cut.
 
 use std::io::{self, Read, Write};
 
@@ -37,7 +37,7 @@ impl App for Recorder {
     }
 }
 
-/// What the messages were, what was sent back, and why the connection ended.
+/// The messages, the bytes sent back, and the close reason.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     said: Vec<Said>,
@@ -72,7 +72,7 @@ pub fn run(data: &[u8]) {
             let code = closed.expect("that was looked at");
             assert_eq!(code, reason.code());
             assert!([1002, 1007, 1008, 1009].contains(&code), "{code}");
-            // It may fail earlier than tungstenite, which looks at a frame when all of it is there.
+            // The engine may fail earlier than tungstenite, which checks a frame once it is complete.
             assert_eq!(said.get(..whole.said.len()), Some(&whole.said[..]));
         }
     }
@@ -100,7 +100,7 @@ fn ours(stream: &[u8], seed: u8) -> Outcome {
     Outcome { said: std::mem::take(&mut engine.app_mut().0), answered, ended }
 }
 
-/// What tungstenite makes of the stream, what it sends back, and whether it failed.
+/// Feeds the stream to tungstenite. Returns the messages, the bytes sent back, and whether it failed.
 fn model(stream: &[u8]) -> (Vec<Said>, Vec<u8>, bool) {
     let config = WebSocketConfig::default()
         .read_buffer_size(128)
@@ -125,7 +125,7 @@ fn model(stream: &[u8]) -> (Vec<Said>, Vec<u8>, bool) {
     (said, socket.1, failed)
 }
 
-/// What is to be read, and what was written.
+/// The bytes to read, and the bytes written.
 struct Socket<'a>(&'a [u8], Vec<u8>);
 
 impl Read for Socket<'_> {

@@ -17,18 +17,18 @@ use lobbyd::{
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 /// Stores the level, the target and the text of every record.
-struct Keeper(Mutex<Vec<(Level, String, String)>>);
+struct Recorder(Mutex<Vec<(Level, String, String)>>);
 
-static KEPT: Keeper = Keeper(Mutex::new(Vec::new()));
+static RECORDS: Recorder = Recorder(Mutex::new(Vec::new()));
 
-impl Log for Keeper {
+impl Log for Recorder {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
-        let kept = (record.level(), record.target().to_owned(), record.args().to_string());
-        self.0.lock().expect("nobody panics with it").push(kept);
+        let records = (record.level(), record.target().to_owned(), record.args().to_string());
+        self.0.lock().expect("no thread panics while it holds the lock").push(records);
     }
 
     fn flush(&self) {}
@@ -36,12 +36,12 @@ impl Log for Keeper {
 
 /// Texts that no record may contain: tokens, plain and encoded, and messages.
 const TOKENS: &[&str] = &["tok-4f1c", "dG9rLTRmMWM", "tok-99d0", "tok-wrong", "tok-2b", "tok%2D2b", "tok-late"];
-const SAID: &str = "said-in-confidence";
+const CONTENT: &str = "said-in-confidence";
 
 /// Recognizes users by their tokens, one of them with a late decision.
-struct Knowing;
+struct TokenApp;
 
-impl App for Knowing {
+impl App for TokenApp {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -65,7 +65,7 @@ impl App for Knowing {
 }
 
 /// Ends a turn: writes the output and drops closed connections. Returns the number of bytes written.
-fn settle<A: App>(engine: &mut Engine<A>) -> usize {
+fn end_turn<A: App>(engine: &mut Engine<A>) -> usize {
     let mut sent = Vec::new();
     while let Some(conn) = engine.poll_writable() {
         assert!(engine.write_to(conn, &mut sent).expect("a vector takes everything") != Flow::Blocked);
@@ -77,7 +77,7 @@ fn settle<A: App>(engine: &mut Engine<A>) -> usize {
 /// Requests with tokens in every place, messages of all kinds, and every way to be refused or closed.
 fn sessions_of_an_engine() {
     let config = Config { max_message_bytes: ByteSize(2000), token_grace: Duration::ZERO, ..Config::default() };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
+    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, TokenApp);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
     let requests: [(&str, &[&str]); 21] = [
@@ -106,23 +106,23 @@ fn sessions_of_an_engine() {
         ("/ws/chess", &["Authorization: Basic tok-4f1c", "Sec-WebSocket-Protocol: tok-4f1c, lobby.v1.json"]),
     ];
     let messages = [
-        wire::text(&format!(r#"{{"type":"broadcast","data":"{SAID}","ref":1}}"#)),
-        wire::text(&format!(r#"{{"type":"direct","to":"bob","data":"{SAID}","ref":"{SAID}"}}"#)),
-        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)),
-        wire::text(SAID),
-        wire::frame(wire::Opcode::BINARY, true, SAID.as_bytes(), [1; 4]),
-        wire::frame(wire::Opcode::PING, true, SAID.as_bytes(), [1; 4]),
-        wire::frame(wire::Opcode::PONG, true, SAID.as_bytes(), [1; 4]),
+        wire::text(&format!(r#"{{"type":"broadcast","data":"{CONTENT}","ref":1}}"#)),
+        wire::text(&format!(r#"{{"type":"direct","to":"bob","data":"{CONTENT}","ref":"{CONTENT}"}}"#)),
+        wire::text(&format!(r#"{{"type":"{CONTENT}"}}"#)),
+        wire::text(CONTENT),
+        wire::frame(wire::Opcode::BINARY, true, CONTENT.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PING, true, CONTENT.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PONG, true, CONTENT.as_bytes(), [1; 4]),
     ];
     let endings = [
-        wire::close(1000, SAID),
-        wire::close(1005, SAID),
-        [&[0x81, SAID.len() as u8], SAID.as_bytes()].concat(),
-        wire::text(&SAID.repeat(200)),
-        wire::frame(wire::Opcode::TEXT, true, &[SAID.as_bytes(), b"\xff"].concat(), [1; 4]),
-        wire::text(&format!(r#"{{"type":"leave","why":"{SAID}"}}"#)),
+        wire::close(1000, CONTENT),
+        wire::close(1005, CONTENT),
+        [&[0x81, CONTENT.len() as u8], CONTENT.as_bytes()].concat(),
+        wire::text(&CONTENT.repeat(200)),
+        wire::frame(wire::Opcode::TEXT, true, &[CONTENT.as_bytes(), b"\xff"].concat(), [1; 4]),
+        wire::text(&format!(r#"{{"type":"leave","why":"{CONTENT}"}}"#)),
         // Far above the rate.
-        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)).repeat(200),
+        wire::text(&format!(r#"{{"type":"{CONTENT}"}}"#)).repeat(200),
     ];
     let mut now = Time::ZERO + Duration::from_secs(1);
     for (target, lines) in requests {
@@ -131,15 +131,15 @@ fn sessions_of_an_engine() {
             let conn = engine.handle_accept(now, peer).expect("there is room");
             engine.handle_bytes(now, conn, &wire::upgrade_request(target, lines));
             engine.handle_authorized(now, conn, Authorization::allow("dan"));
-            assert!(settle(&mut engine) > 0, "an answer");
+            assert!(end_turn(&mut engine) > 0, "an answer");
             for message in messages.iter().chain([ending]) {
                 engine.handle_bytes(now, conn, message);
-                settle(&mut engine);
+                end_turn(&mut engine);
             }
             now = now + Duration::from_secs(1);
             engine.handle_timeout(now);
             engine.handle_hangup(now, conn);
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
     }
     let stats = engine.stats();
@@ -195,33 +195,33 @@ fn sessions_of_hostile_strangers() {
             all.push(forwarded);
         }
         engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &all));
-        settle(&mut engine);
+        end_turn(&mut engine);
         for text in
             [HOSTILE, "\u{1b}[2J", &format!("{{\"type\":\"{HOSTILE}\",\"ref\":\"{HOSTILE}\"}}"), r#"{"type":"ping"}"#]
         {
             engine.handle_bytes(now, conn, &wire::text(text));
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
         // The client is health-checked. It answers once, and then no more.
         for _ in 0..3 {
             now = now + Duration::from_secs(3);
             engine.handle_timeout(now);
-            settle(&mut engine);
+            end_turn(&mut engine);
             let pong = format!(r#"{{"type":"health_pong","timestamp":{}}}"#, now.as_micros() / 1000);
             engine.handle_bytes(now, conn, &wire::text(&pong));
             now = now + Duration::from_secs(2);
             engine.handle_timeout(now);
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
         now = now + Duration::from_secs(4);
         engine.handle_timeout(now);
         engine.handle_bytes(now, conn, &wire::close(4000, HOSTILE));
-        settle(&mut engine);
+        end_turn(&mut engine);
         engine.handle_hangup(now, conn);
-        settle(&mut engine);
+        end_turn(&mut engine);
     }
     // The operators' port, which other clients may reach too.
-    let mut desk = AdminConns::new(&config, None);
+    let mut conns = AdminConns::new(&config, None);
     for path in [
         format!("/{HOSTILE}"),
         format!("/users/{name}/kick"),
@@ -229,16 +229,16 @@ fn sessions_of_hostile_strangers() {
         format!("/kick?{HOSTILE}"),
     ] {
         for method in ["GET", "POST", "\u{1b}[1m"] {
-            let client = desk.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
+            let client = conns.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
             let head = format!("{method} {} HTTP/1.1\r\nHost: localhost:9002\r\n", path.replace(' ', ""));
             let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-            desk.handle_bytes(client, format!("{head}{body}").as_bytes());
-            desk.work(now, &mut engine);
-            let answer = desk.pending(client).len();
+            conns.handle_bytes(client, format!("{head}{body}").as_bytes());
+            conns.work(now, &mut engine);
+            let answer = conns.pending(client).len();
             assert!(answer > 0, "an answer");
-            desk.handle_written(now, client, answer);
-            desk.handle_hangup(client);
-            while desk.poll_closed().is_some() {}
+            conns.handle_written(now, client, answer);
+            conns.handle_hangup(client);
+            while conns.poll_closed().is_some() {}
         }
     }
 }
@@ -256,8 +256,8 @@ fn session_of_a_server() {
     let client = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request("/ws/chess", &["Authorization: Bearer tok-4f1c"])).expect("it reads");
-        let said = wire::text(&format!(r#"{{"type":"{SAID}","ref":1}}"#));
-        stream.write_all(&[said, wire::close(1000, SAID)].concat()).expect("it reads");
+        let message = wire::text(&format!(r#"{{"type":"{CONTENT}","ref":1}}"#));
+        stream.write_all(&[message, wire::close(1000, CONTENT)].concat()).expect("it reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it ends in good order");
         handle.stop();
@@ -269,13 +269,13 @@ fn session_of_a_server() {
 }
 
 #[test]
-fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
-    log::set_logger(&KEPT).expect("the first logger");
+fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
+    log::set_logger(&RECORDS).expect("the first logger");
     log::set_max_level(LevelFilter::Trace);
     sessions_of_an_engine();
     sessions_of_hostile_strangers();
     session_of_a_server();
-    let kept = std::mem::take(&mut *KEPT.0.lock().expect("nobody panicked"));
+    let records = std::mem::take(&mut *RECORDS.0.lock().expect("no thread panicked"));
 
     // The log contains joins, close reasons, HTTP answers and the problems of the list.
     for (level, words) in [
@@ -293,17 +293,17 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         (Level::Info, "/kick 404"),
         (Level::Debug, "POST - "),
     ] {
-        let is_said = kept.iter().any(|(said, _, text)| *said == level && text.contains(words));
-        assert!(is_said, "no {level} record says {words}");
+        let is_logged = records.iter().any(|(logged, _, text)| *logged == level && text.contains(words));
+        assert!(is_logged, "no {level} record contains {words}");
     }
-    let refused = kept.iter().filter(|(_, _, text)| text.contains("a page of the origin http://evil.example"));
-    assert_eq!(refused.count(), 1, "an origin is told of once a minute");
-    assert!(kept.iter().any(|(level, _, _)| *level == Level::Trace), "the crates below are heard too");
-    for (level, target, text) in &kept {
+    let refused = records.iter().filter(|(_, _, text)| text.contains("a page of the origin http://evil.example"));
+    assert_eq!(refused.count(), 1, "a refused origin is logged once a minute");
+    assert!(records.iter().any(|(level, _, _)| *level == Level::Trace), "records of other crates are captured too");
+    for (level, target, text) in &records {
         for token in TOKENS {
             assert!(!text.contains(token), "{level} {target}: {text}");
         }
-        assert!(!text.contains(SAID), "{level} {target}: {text}");
+        assert!(!text.contains(CONTENT), "{level} {target}: {text}");
         // `escape_debug` leaves visible characters as they are, except for quotation marks and the backslash.
         let hidden = text.chars().find(|c| !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1);
         assert_eq!(hidden, None, "{level} {target}: {text:?}");

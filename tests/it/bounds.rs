@@ -211,18 +211,18 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
     ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
-    ("max_remembered_rates", "the_oldest_of_those_who_are_gone_is_forgotten_first"),
-    ("accept_per_turn", "the_accept_budget_leaves_nobody_waiting"),
-    ("events_per_turn", "the_accept_budget_leaves_nobody_waiting"),
-    ("work_per_turn", "a_flood_waits_for_itself"),
-    ("work_per_receive", "a_flood_waits_for_itself"),
-    ("max_deferred_turns", "timers_wait_for_input_that_was_not_read"),
+    ("max_remembered_rates", "the_user_absent_longest_is_forgotten_first"),
+    ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("work_per_turn", "a_flood_delays_only_its_senders"),
+    ("work_per_receive", "a_flood_delays_only_its_senders"),
+    ("max_deferred_turns", "timers_wait_for_unread_input"),
     ("receive_buffer_bytes", "more_than_a_receive_buffer_is_read_to_its_end"),
-    ("socket_receive_bytes", "the_kernel_keeps_little_of_what_nobody_reads"),
+    ("socket_receive_bytes", "socket_receive_bytes_bounds_unread_input"),
     ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),
-    ("max_inbox_bytes", "a_full_inbox_refuses_and_costs_nothing"),
-    ("journal_max_bytes", "segments_that_begin_with_nobody_there_need_none_before_them"),
-    ("journal_on_error", "a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal"),
+    ("max_inbox_bytes", "a_full_inbox_refuses_without_taking_tokens"),
+    ("journal_max_bytes", "segments_that_begin_without_connections_replay_alone"),
+    ("journal_on_error", "a_full_disk_stops_unrecorded_output_or_ends_the_journal"),
     ("max_commands", "a_full_queue_of_commands_returns_them"),
 ];
 
@@ -243,7 +243,7 @@ const NO_BOUNDS: &[&str] = &[
 ];
 
 #[test]
-fn every_bound_is_hit_and_leads_to_what_it_says() {
+fn every_bound_ends_in_its_documented_close_or_error() {
     for (fields, script) in HIT {
         let mut config = Config::default();
         for (name, value) in *fields {
@@ -261,9 +261,9 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
     match words[..] {
         ["told", ..] => {
             let log = &mut world.engine.app_mut().log;
-            assert!(!log.is_empty(), "the application was not {line}");
-            let told = log.remove(0);
-            assert!(told.starts_with(line.trim_start_matches("told ")), "{line}: {told}");
+            assert!(!log.is_empty(), "no event is left for: {line}");
+            let event = log.remove(0);
+            assert!(event.starts_with(line.trim_start_matches("told ")), "{line}: {event}");
         }
         ["check", user] => drop(world.app(|_, cx| cx.ping_user(user, std::time::Duration::from_secs(1)))),
         ["open", user] => assert!(world.is_open(user)),
@@ -273,7 +273,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
             let rest = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]);
             bytes.extend(rest.repeat(count.parse::<usize>().expect("a number") - 1));
             world.send(user, &bytes);
-            world.settle();
+            world.end_turn();
         }
         [user, ">", "presence", count] => {
             (0..count.parse().expect("a number"))
@@ -294,7 +294,7 @@ fn spelled_out(line: &str) -> String {
 }
 
 #[test]
-fn no_field_is_forgotten() {
+fn every_field_has_one_row() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let sources: String = fs::read_dir(folder)
         .expect("the folder of the tests")
@@ -303,7 +303,7 @@ fn no_field_is_forgotten() {
         .map(|path| fs::read_to_string(path).expect("a source is readable"))
         .collect();
     for (field, test) in HIT_ELSEWHERE {
-        assert!(sources.contains(&format!("fn {test}()")), "{field} is said to be hit by {test}");
+        assert!(sources.contains(&format!("fn {test}()")), "{field} names the test {test}, which does not exist");
     }
     let known = HIT.iter().map(|(fields, _)| fields[0].0);
     let mut known: Vec<&str> =
@@ -434,10 +434,10 @@ fn serve<A: App>(config: &Config, app: A) {
     ]
     .concat();
     for step in 0..12 {
-        settle(&mut engine);
+        end_turn(&mut engine);
         conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &said));
         engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
-        settle(&mut engine);
+        end_turn(&mut engine);
         now = match step {
             11 => now + Duration::from_secs(60 * 60 * 24 * 365 * 100),
             _ if step % 3 == 0 => now + Duration::from_secs(7),
@@ -447,18 +447,18 @@ fn serve<A: App>(config: &Config, app: A) {
     }
     engine.handle_drain(now);
     for _ in 0..3 {
-        settle(&mut engine);
+        end_turn(&mut engine);
         now = engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400)));
         engine.handle_timeout(now);
     }
     conns.iter().for_each(|&conn| engine.handle_hangup(now, conn));
     engine.handle_stop(now);
-    settle(&mut engine);
+    end_turn(&mut engine);
     assert!(engine.is_drained());
     let _ = engine.stats().line();
 }
 
-fn settle<A: App>(engine: &mut Engine<A>) {
+fn end_turn<A: App>(engine: &mut Engine<A>) {
     while let Some(conn) = engine.poll_writable() {
         let _ = engine.write_to(conn, &mut std::io::sink());
     }

@@ -36,17 +36,17 @@ fn session(random: &mut Random) -> Vec<(usize, Vec<u8>)> {
     }
     for _ in 0..random.below(25) {
         let n = random.below(CLIENTS as u64) as usize;
-        steps.push((n, said(random)));
+        steps.push((n, random_input(random)));
     }
     // Some sessions end in the middle of a message.
     if random.percent(30) {
-        let (_, last) = steps.last_mut().expect("everybody connects");
+        let (_, last) = steps.last_mut().expect("every client connects");
         last.truncate(random.below(last.len() as u64 + 1) as usize);
     }
     steps
 }
 
-fn said(random: &mut Random) -> Vec<u8> {
+fn random_input(random: &mut Random) -> Vec<u8> {
     let mask = (random.next_u64() as u32).to_be_bytes();
     let payload = |random: &mut Random, most: u64| -> Vec<u8> {
         (0..random.below(most)).map(|_| b' ' + random.below(95) as u8).collect()
@@ -98,7 +98,7 @@ fn said(random: &mut Random) -> Vec<u8> {
 struct Outcome {
     received: Vec<Vec<u8>>,
     finished: Vec<bool>,
-    told: Vec<String>,
+    events: Vec<String>,
     bytes_in: u64,
 }
 
@@ -107,10 +107,10 @@ where
     Witness<JSON>: App,
 {
     // Every message is relayed, so that the received bytes show the order among the connections.
-    let app = Witness::<JSON>::reacting(|cx, who, event| {
+    let app = Witness::<JSON>::reacting(|cx, member, event| {
         if event.starts_with("json") || event.starts_with("text") || event.starts_with("binary") {
-            let said = Frame::binary(event.as_bytes());
-            cx.broadcast_from(who.expect("somebody said it"), &said);
+            let frame = Frame::binary(event.as_bytes());
+            cx.broadcast_from(member.expect("a message has a sender"), &frame);
         }
     });
     let mut engine = Engine::new(config(), START, app);
@@ -122,9 +122,9 @@ where
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (piece, _) = rest.split_at(cut(rest.len()));
-            let taken = engine.handle_bytes_up_to(now, conns[*n], piece, max_work);
-            assert!(taken.bytes > 0 && (taken.bytes == piece.len() || taken.work >= max_work));
-            rest = &rest[taken.bytes..];
+            let consumed = engine.handle_bytes_up_to(now, conns[*n], piece, max_work);
+            assert!(consumed.bytes > 0 && (consumed.bytes == piece.len() || consumed.work >= max_work));
+            rest = &rest[consumed.bytes..];
         }
     }
     engine.check();
@@ -136,7 +136,7 @@ where
     }
     engine.check();
     let bytes_in = engine.stats().counters.bytes_in;
-    Outcome { received, finished, told: engine.app_mut().take(), bytes_in }
+    Outcome { received, finished, events: engine.app_mut().take(), bytes_in }
 }
 
 #[track_caller]
@@ -171,11 +171,11 @@ where
 }
 
 #[test]
-fn however_the_bytes_are_cut_the_same_comes_of_them() {
+fn the_outcome_does_not_depend_on_how_bytes_are_split() {
     let (mut messages, mut ends) = (0, 0);
     for seed in 0..150 {
         for outcome in [check::<true>(seed), check::<false>(seed)] {
-            messages += outcome.told.iter().filter(|event| event.starts_with("binary")).count();
+            messages += outcome.events.iter().filter(|event| event.starts_with("binary")).count();
             ends += outcome.finished.iter().filter(|&&finished| finished).count();
         }
     }

@@ -14,11 +14,11 @@ use crate::witness::Witness;
 type Engine = World<Witness<true>>;
 
 /// The cause of a close.
-enum By {
+enum Cause {
     /// The server closes by itself during a script. The last lines of the script are the frames the peer reads.
     Script(Config, &'static str),
     /// The server closes by itself, for a cause that no script can express.
-    Hand(Config, fn(&mut Engine), &'static str),
+    Code(Config, fn(&mut Engine), &'static str),
     /// So far only an application or an operator closes with this reason, for the given explanation.
     Application(&'static str),
 }
@@ -32,8 +32,8 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 /// One row for each reason that has a code, in the order of the table in the README.
-fn rows() -> Vec<(CloseReason, By)> {
-    use By::{Application, Hand, Script};
+fn rows() -> Vec<(CloseReason, Cause)> {
+    use Cause::{Application, Code, Script};
     use CloseReason as Reason;
     let none = Limit::at_most(0);
     let default = Config::default;
@@ -47,16 +47,16 @@ fn rows() -> Vec<(CloseReason, By)> {
         (Reason::ServerShutdown, Script(default(), "drain\nann < goodbye code=1001, close 1001 server_shutdown")),
         (
             Reason::ProtocolError,
-            Hand(
+            Code(
                 default(),
                 |world| world.send("ann", b"\x81\x02hi"),
                 "ann < goodbye code=1002, close 1002 protocol_error, eof",
             ),
         ),
-        (Reason::UnsupportedData, Application("which kinds of message it takes is the application's to say")),
+        (Reason::UnsupportedData, Application("the application decides which kinds of message it accepts")),
         (
             Reason::BadUtf8,
-            Hand(
+            Code(
                 default(),
                 |world| world.send("ann", &wire::frame(wire::Opcode::TEXT, true, b"\xff", [1; 4])),
                 "ann < goodbye code=1007, close 1007 bad_utf8, eof",
@@ -64,7 +64,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::PolicyViolation,
-            Hand(
+            Code(
                 with(|config| config.max_fragments = 2),
                 |world| {
                     world.send("ann", &wire::frame(wire::Opcode::TEXT, false, b"{", [1; 4]));
@@ -75,7 +75,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::MessageTooBig,
-            Hand(
+            Code(
                 with(|config| config.max_message_bytes = ByteSize(200)),
                 |world| world.send("ann", &wire::text(&"x".repeat(201))),
                 "ann < goodbye code=1009, close 1009 message_too_big, eof",
@@ -83,7 +83,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::InternalError,
-            Application("after a panic in the application the process ends, and says nothing more"),
+            Application("after a panic in the application the process ends without sending anything"),
         ),
         (Reason::Unauthorized, Script(default(), "x > get /ws/chess\nx < upgrade, goodbye, close 4001 unauthorized")),
         (
@@ -111,7 +111,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::LobbyLocked,
-            Hand(
+            Code(
                 default(),
                 |world| {
                     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
@@ -141,8 +141,8 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "x > connect go\nx < upgrade, goodbye, close 4002 ip_limit",
             ),
         ),
-        (Reason::Kicked, Application("whom to kick is an operator's to say, or the application's")),
-        (Reason::Banned, Application("whom to ban is the application's to say")),
+        (Reason::Kicked, Application("an operator or the application kicks")),
+        (Reason::Banned, Application("the application bans")),
         (
             Reason::ForbiddenOrigin,
             Script(
@@ -163,7 +163,7 @@ fn rows() -> Vec<(CloseReason, By)> {
             Reason::BadMessage,
             Script(with(|config| config.max_strikes = 0), "ann > {\nann < goodbye, close 4005 bad_message"),
         ),
-        (Reason::LobbyClosed, Application("when a lobby is over is an operator's to say, or the application's")),
+        (Reason::LobbyClosed, Application("an operator or the application closes a lobby")),
         (
             Reason::BadLobbyCode,
             Script(default(), "x > get /ws/no%20code?token=x\nx < upgrade, goodbye, close 4007 bad_lobby_code"),
@@ -184,7 +184,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::SlowConsumer,
-            Hand(
+            Code(
                 small_outbox(),
                 |world| {
                     world.act("ann", "window 0");
@@ -195,7 +195,7 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye, close 4102 slow_consumer",
             ),
         ),
-        (Reason::ForcedReconnect, Application("whom to move is an operator's to say, or the application's")),
+        (Reason::ForcedReconnect, Application("an operator or the application asks for a reconnect")),
         (Reason::Stale, Script(default(), "advance 30s\nann < ping, goodbye, close 4201 stale")),
         (
             Reason::MaxLifetime,
@@ -223,26 +223,26 @@ fn there_is_a_row_for_every_reason() {
 #[test]
 fn every_reason_reaches_its_peer() {
     let mut not_by_the_engine = Vec::new();
-    for (reason, by) in rows() {
-        if let By::Script(_, script) | By::Hand(_, _, script) = by {
+    for (reason, cause) in rows() {
+        if let Cause::Script(_, script) | Cause::Code(_, _, script) = cause {
             let is_read = reason.code() != 1006 && reason != CloseReason::PeerClosed;
             assert_eq!(script.contains(&format!("close {reason}")), is_read, "{reason}");
         }
-        let mut world = match by {
-            By::Script(config, script) => {
+        let mut world = match cause {
+            Cause::Script(config, script) => {
                 let mut world = World::new(config, Witness::default());
                 world.run(&format!("{ANN}{script}"));
                 world
             }
-            By::Hand(config, act, script) => {
+            Cause::Code(config, act, script) => {
                 let mut world = World::new(config, Witness::default());
                 world.run(ANN);
                 act(&mut world);
-                world.settle();
+                world.end_turn();
                 world.run(script);
                 world
             }
-            By::Application(why) => {
+            Cause::Application(why) => {
                 assert!(!why.is_empty());
                 not_by_the_engine.push(reason.word());
                 let mut world = World::new(Config::default(), Witness::default());
@@ -279,12 +279,13 @@ fn reasons_without_a_code_are_read_as_a_status() {
 fn an_application_may_use_every_reason() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() >= 1000 && reason.code() != 1006) {
         let again = reason.reconnect() != Reconnect::No;
-        let said = format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
+        let expected =
+            format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}", reason.word()));
+        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {expected}", reason.word()));
         world.run("x > hangup\nx > get /ws/chess?token=x&auth=later");
         world.authorize("x", Authorization::Refuse(reason));
-        world.run(&format!("x < upgrade, {said}"));
+        world.run(&format!("x < upgrade, {expected}"));
         assert_eq!(world.engine.stats().counters.closed(reason), 2);
         assert_eq!((world.engine.stats().active_lobbies, world.engine.app_mut().take()), (0, vec![]));
     }

@@ -47,7 +47,7 @@ pub fn check(marker: &str, expected: &str) {
 
 /// One test for both tables, because they are in one file.
 #[test]
-fn tables_of_the_readme_are_those_of_the_code() {
+fn readme_tables_match_the_code() {
     let flags = Config::FIELDS.iter().map(|field| {
         let doc = field.doc.trim().replace('\n', " ").replace('|', "\\|");
         format!("| `--{}` | `{}` | {} |\n", field.flag(), field.default, doc.trim_end_matches('.'))
@@ -76,7 +76,7 @@ fn every_variable_is_named_after_its_flag() {
 
 /// The files that the README refers to exist, and the README names them.
 #[test]
-fn what_the_readme_names_exists() {
+fn files_named_in_the_readme_exist() {
     let (_, text) = readme();
     let paths = [
         "examples/embed.rs",
@@ -96,7 +96,7 @@ fn what_the_readme_names_exists() {
 
 /// Excerpts of the arena example in the README match its source, which is compiled and tested.
 #[test]
-fn excerpts_of_the_arena_are_the_arena() {
+fn readme_excerpts_match_the_arena_example() {
     let (_, text) = readme();
     let arena = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/arena.rs");
     let arena = fs::read_to_string(arena).expect("there is an arena");

@@ -15,7 +15,7 @@ fn world(config: Config) -> World<Witness<true>> {
 }
 
 #[test]
-fn members_are_told_in_batches_oldest_first() {
+fn members_are_closed_in_batches_oldest_first() {
     let config = Config { drain_batch: 2, ..Config::default() };
     let mut world = world(config);
     world.steps("ann > connect chess\nbob > connect go\ncid > connect chess\ndan > connect go\neve > connect go");
@@ -58,7 +58,7 @@ fn members_are_told_in_batches_oldest_first() {
 }
 
 #[test]
-fn newcomers_are_sent_away_while_health_is_told() {
+fn new_connections_are_refused_and_health_reports_draining() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -95,7 +95,7 @@ fn newcomers_are_sent_away_while_health_is_told() {
 }
 
 #[test]
-fn every_refusal_while_draining_says_when_to_come_back() {
+fn every_refusal_while_draining_has_retry_after() {
     let mut engine = Engine::new(Config::default(), START, Witness::<true>::default());
     let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
     let waiting = engine.handle_accept(Time::ZERO, peer).expect("room");
@@ -105,14 +105,14 @@ fn every_refusal_while_draining_says_when_to_come_back() {
     for conn in [waiting, late] {
         assert_eq!(engine.poll_writable(), Some(conn));
         let mut answer = Vec::new();
-        engine.write_to(conn, &mut answer).expect("a vector takes all");
+        engine.write_to(conn, &mut answer).expect("a vector takes everything");
         let answer = String::from_utf8(answer).expect("ASCII");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
     }
 }
 
 #[test]
-fn the_application_speaks_before_goodbye() {
+fn the_application_can_send_before_the_goodbye() {
     let mut world = World::new(
         Config::default(),
         Witness::<true>::reacting(|cx, _, event| {
@@ -131,13 +131,13 @@ fn the_application_speaks_before_goodbye() {
         ann < nothing
         "#,
     );
-    let told: Vec<String> = world.app(|app, _| app.take());
-    assert_eq!(told, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
+    let events: Vec<String> = world.app(|app, _| app.take());
+    assert_eq!(events, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
 }
 
 /// A slow reader has until the deadline of the drain, not only close_timeout.
 #[test]
-fn what_is_queued_is_flushed_however_slowly_it_is_read() {
+fn queued_frames_are_flushed_to_slow_readers() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -166,7 +166,7 @@ fn what_is_queued_is_flushed_however_slowly_it_is_read() {
 }
 
 #[test]
-fn the_deadline_cuts_what_is_left() {
+fn the_deadline_drops_the_remaining_connections() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -194,12 +194,12 @@ fn the_deadline_cuts_what_is_left() {
 }
 
 #[test]
-fn a_second_request_cuts_at_once() {
+fn a_second_request_drops_all_connections_at_once() {
     let mut world = world(Config { drain_batch: 1, max_connections: Limit::at_most(2), ..Config::default() });
     world.steps("ann > connect chess\nbob > connect chess\ndrain");
     let now = world.now;
     world.engine.handle_stop(now);
-    world.settle();
+    world.end_turn();
     assert!(world.engine.is_drained());
     let totals = world.engine.drain_totals().expect("it was drained");
     assert_eq!((totals.closed, totals.forced), (0, 2));
@@ -207,7 +207,7 @@ fn a_second_request_cuts_at_once() {
 }
 
 #[test]
-fn a_drain_that_cannot_reach_everybody_in_time_is_refused() {
+fn a_drain_deadline_too_short_for_its_batches_is_refused() {
     let config = Config { max_connections: Limit::at_most(1_000_000), ..Config::default() };
     let problems = config.check().expect_err("2,000 batches take 200 s");
     assert_eq!(problems[0].field, "drain_deadline");
@@ -221,7 +221,7 @@ struct Peer {
     /// The socket takes no bytes before this time.
     reads_from: Time,
     at: Time,
-    over: bool,
+    closed: bool,
 }
 
 impl Write for Peer {
@@ -242,7 +242,7 @@ const CROWD: u32 = 5000;
 
 /// Ends a turn: writes the output and drops closed connections. A peer that reads the close frame answers it and hangs up.
 /// Returns the number of such peers.
-fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
+fn end_turn(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
     let mut closed = 0;
     while let Some(conn) = engine.poll_writable() {
         let peer = &mut peers[conn.index()];
@@ -259,13 +259,13 @@ fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> 
         }
     }
     while let Some(conn) = engine.poll_closed() {
-        peers[conn.index()].over = true;
+        peers[conn.index()].closed = true;
     }
     closed
 }
 
 #[test]
-fn five_thousand_get_every_queued_message() {
+fn five_thousand_members_get_every_queued_message() {
     let config = Config {
         max_connections: Limit::at_most(CROWD),
         max_pending: CROWD,
@@ -295,10 +295,10 @@ fn five_thousand_get_every_queued_message() {
             let conn = engine.handle_accept(now, address).expect("room");
             let request = wire::upgrade_request(&format!("/ws/lobby-{}?token=user-{n}", n / 10), &[]);
             engine.handle_bytes(now, conn, &request);
-            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, over: false }
+            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, closed: false }
         })
         .collect();
-    settle(&mut engine, &mut peers, now);
+    end_turn(&mut engine, &mut peers, now);
     assert_eq!(engine.stats().total_connections, CROWD as usize);
     let drained_at = now + Duration::from_secs(1);
     for (n, peer) in peers.iter_mut().enumerate() {
@@ -311,21 +311,21 @@ fn five_thousand_get_every_queued_message() {
 
     engine.handle_drain(drained_at);
     now = drained_at;
-    let mut closed = settle(&mut engine, &mut peers, now);
-    assert_eq!(closed, 400, "the first batch, but for those who do not read");
+    let mut closed = end_turn(&mut engine, &mut peers, now);
+    assert_eq!(closed, 400, "the first batch, except for peers that do not read");
     while !engine.is_drained() {
         let next = engine.poll_timeout().expect("the drain has a deadline");
         let reading = drained_at + Duration::from_secs(7);
         if now < reading && next >= reading {
             now = reading;
-            peers.iter().filter(|peer| !peer.over).for_each(|peer| engine.handle_writable(now, peer.conn));
+            peers.iter().filter(|peer| !peer.closed).for_each(|peer| engine.handle_writable(now, peer.conn));
         } else {
             now = next;
         }
         engine.handle_timeout(now);
-        let told = settle(&mut engine, &mut peers, now);
-        assert!(told <= 500 || now == reading, "{told} at {now}");
-        closed += told;
+        let closing = end_turn(&mut engine, &mut peers, now);
+        assert!(closing <= 500 || now == reading, "{closing} at {now}");
+        closed += closing;
     }
     engine.check();
     assert_eq!(closed, CROWD as usize);
@@ -342,8 +342,8 @@ fn five_thousand_get_every_queued_message() {
     // The waits are spread evenly: about a thousand per second.
     assert!(waits.iter().all(|wait| (1000..6000).contains(wait)));
     for second in 1..6 {
-        let share = waits.iter().filter(|&&wait| wait / 1000 == second).count();
-        assert!((900..1100).contains(&share), "{share} come back in second {second}");
+        let count = waits.iter().filter(|&&wait| wait / 1000 == second).count();
+        assert!((900..1100).contains(&count), "{count} reconnect in second {second}");
     }
     let totals = engine.drain_totals().expect("it was drained");
     let expected = DrainTotals { closed: u64::from(CROWD), dropped_bytes: 0, forced: 0, ..totals };
@@ -353,7 +353,7 @@ fn five_thousand_get_every_queued_message() {
 }
 
 #[test]
-fn whoever_joins_just_before_the_drain_is_introduced() {
+fn a_member_joining_just_before_the_drain_is_announced() {
     let config = Config { drain_batch: 1, drain_deadline: Duration::from_secs(60), ..Config::default() };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(

@@ -85,7 +85,7 @@ fn ending_the_older_login_keeps_the_newer_one_reachable() {
 
 /// The reference implementation left the older socket in the lobby: it kept its seat and received every message.
 #[test]
-fn a_replaced_login_hears_nothing_more_and_holds_no_seat() {
+fn a_replaced_login_receives_nothing_more_and_keeps_no_seat() {
     let mut world = World::new(lobby_of(2), Witness::<true>::default());
     world.run(
         r#"
@@ -112,7 +112,7 @@ fn a_replaced_login_hears_nothing_more_and_holds_no_seat() {
 
 /// The reference implementation refused a user whose own stale connection occupied the last seat.
 #[test]
-fn coming_back_to_a_full_lobby_takes_the_own_seat() {
+fn a_user_returning_to_a_full_lobby_takes_over_its_seat() {
     let full = Config { max_connections: Limit::at_most(2), max_lobbies: Limit::at_most(1), ..lobby_of(2) };
     check(
         full,
@@ -168,10 +168,10 @@ fn concurrent_handshakes_never_exceed_the_limit() {
             // Counts the seats: no limit is exceeded at any moment.
             world.engine.check();
             if random.percent(30) {
-                world.settle();
+                world.end_turn();
             }
         }
-        world.settle();
+        world.end_turn();
         let stats = world.engine.stats();
         let counters = &stats.counters;
         let refused =
@@ -179,7 +179,7 @@ fn concurrent_handshakes_never_exceed_the_limit() {
         assert_eq!(stats.total_connections as u64 + refused.iter().sum::<u64>(), 6, "seed {seed}");
         assert!(stats.total_connections <= 3);
         if !refuses {
-            assert_eq!(stats.total_connections, 3, "seed {seed}: nobody is refused while there is room");
+            assert_eq!(stats.total_connections, 3, "seed {seed}: no connection is refused while there is room");
         }
     }
 }
@@ -221,9 +221,9 @@ fn membership_is_fixed_at_the_call() {
     // In one callback, the application broadcasts a message and then closes the lobby.
     let mut world = World::new(
         Config::default(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event.starts_with("json ann last_words") {
-                let lobby = who.expect("a member").lobby().to_owned();
+                let lobby = member.expect("a member").lobby().to_owned();
                 let sent = cx.broadcast_to_lobby(&lobby, Exclude::None, &Frame::text(r#"{"type":"bye"}"#));
                 assert_eq!(sent, Sent { queued: 3, dropped: 0, excluded: 0 });
                 assert_eq!(cx.close_lobby(&lobby, CloseReason::LobbyClosed), 3);
@@ -258,7 +258,7 @@ fn membership_is_fixed_at_the_call() {
 
 /// The reference implementation removed a failed receiver from the set it was iterating over.
 #[test]
-fn a_receiver_that_ends_takes_the_message_from_nobody() {
+fn a_closing_receiver_does_not_cost_others_the_message() {
     let config = small_outbox();
     check(
         config,
@@ -308,7 +308,7 @@ fn slow_consumer_is_closed_not_buffered() {
         assert!(queued <= 5100 + 200, "the bound, and a goodbye: {queued}");
         sent += 1;
     }
-    assert!((20..60).contains(&sent), "bob could take some, and not many: {sent}");
+    assert!((20..60).contains(&sent), "a bounded number fits into bob's outbox: {sent}");
     world.run(
         r#"
         ann < presence_diff -bob:slow
@@ -331,11 +331,11 @@ fn all_members_see_one_order() {
         for name in names {
             world.act(name, "connect chess");
         }
-        world.settle();
+        world.end_turn();
         for name in names {
             assert_eq!(world.take(name).len(), 3, "upgrade, welcome, presence_state");
         }
-        let mut said: BTreeMap<u64, (String, u64)> = BTreeMap::new();
+        let mut broadcasts: BTreeMap<u64, (String, u64)> = BTreeMap::new();
         let mut acks: Vec<(String, u64)> = Vec::new();
         for n in 0..40u64 {
             let name = names[random.below(4) as usize];
@@ -343,33 +343,33 @@ fn all_members_see_one_order() {
             world.act(name, &format!(r#"{{"type":"broadcast","data":{n},"ref":{n}}}"#));
             acks.push((name.into(), n));
             if turn == "turn ends" {
-                world.settle();
+                world.end_turn();
             }
         }
-        world.settle();
+        world.end_turn();
         for name in names {
             let mut last = 0;
             for text in world.take(name) {
                 let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 let seq = value["seq"].as_u64().expect("a number");
-                assert_eq!(seq, last + 1, "no gap, and an ack stands at the place of the own message");
+                assert_eq!(seq, last + 1, "no gap: an ack has the number of the own message");
                 last = seq;
                 let (from, n) = match &value["type"] {
                     kind if kind == "ack" => (name.to_owned(), value["ref"].as_u64().expect("a number")),
                     _ => (value["from"].as_str().expect("a name").into(), value["data"].as_u64().expect("a number")),
                 };
-                let there = said.entry(seq).or_insert((from.clone(), n));
-                assert_eq!(*there, (from, n), "{name} sees what the others see at {seq}");
+                let there = broadcasts.entry(seq).or_insert((from.clone(), n));
+                assert_eq!(*there, (from, n), "{name} receives the same message at {seq}");
             }
             assert_eq!(last, 40);
         }
-        assert_eq!(said.into_values().collect::<Vec<_>>(), acks, "the order is that of arrival");
+        assert_eq!(broadcasts.into_values().collect::<Vec<_>>(), acks, "the order of arrival");
     }
 }
 
 /// The reference implementation removed a connection after a failed send, but went on handling its messages.
 #[test]
-fn nothing_happens_after_the_end() {
+fn a_closed_connection_causes_no_event() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -398,7 +398,7 @@ fn nothing_happens_after_the_end() {
     world.engine.handle_hangup(world.now, bob);
     world.engine.handle_writable(world.now, bob);
     world.engine.handle_authorized(world.now, bob, Authorization::allow("bob"));
-    world.settle();
+    world.end_turn();
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     assert_eq!(world.engine.stats().counters.closed(CloseReason::WriteFailed), 1);
     assert_eq!(world.engine.stats().counters.closed_in_all(), 1);
@@ -420,7 +420,7 @@ fn nothing_happens_after_the_end() {
 
 /// In the reference implementation a late pong added the removed user to its maps again.
 #[test]
-fn late_signs_of_life_of_the_gone_leave_nothing_behind() {
+fn late_pongs_for_a_closed_connection_change_nothing() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     let ann = world.conn("ann");
@@ -449,11 +449,11 @@ fn late_signs_of_life_of_the_gone_leave_nothing_behind() {
 
 /// In the reference implementation a message that could not be serialized as JSON disconnected its receiver.
 #[test]
-fn what_cannot_be_serialized_is_the_callers_error() {
+fn a_serialization_error_is_returned_to_the_caller() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
-    let keys_are_no_strings = BTreeMap::from([((1, 2), 3)]);
-    assert!(Frame::json(&keys_are_no_strings).is_err());
+    let non_string_keys = BTreeMap::from([((1, 2), 3)]);
+    assert!(Frame::json(&non_string_keys).is_err());
     let frame = Frame::json(&BTreeMap::from([("type", "fine")])).expect("a map with strings as keys");
     assert_eq!(world.app(|_, cx| cx.send_to_user("ann", &frame)).queued, 1);
     world.run("ann < fine");
@@ -462,7 +462,7 @@ fn what_cannot_be_serialized_is_the_callers_error() {
 
 /// The reference implementation swallowed every error without reporting it.
 #[test]
-fn every_end_is_counted_under_its_reason() {
+fn every_close_is_counted_under_its_reason() {
     let mut world = World::new(Config { max_strikes: 0, ..Config::default() }, Relay::default());
     let (bad_utf8, unmasked) = ([0x81, 0x81, 0, 0, 0, 0, 0xff], [0x81, 0x01, b'x']);
     type End<'a> = &'a dyn Fn(&mut World<Relay>);
@@ -479,14 +479,14 @@ fn every_end_is_counted_under_its_reason() {
             world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
         }),
     ];
-    for (n, (what, reason, end)) in ends.iter().enumerate() {
+    for (n, (case, reason, end)) in ends.iter().enumerate() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         end(&mut world);
-        world.settle();
+        world.end_turn();
         world.take("ann");
         let counters = world.engine.stats().counters;
-        assert_eq!(counters.closed(*reason), 1, "{what}");
-        assert_eq!(counters.closed_in_all(), n as u64 + 1, "{what}");
+        assert_eq!(counters.closed(*reason), 1, "{case}");
+        assert_eq!(counters.closed_in_all(), n as u64 + 1, "{case}");
         world.steps("advance 4s");
         world.take("ann");
     }
@@ -494,13 +494,13 @@ fn every_end_is_counted_under_its_reason() {
 
 /// In the reference implementation bad JSON, JSON other than an object, and binary frames left a stale member in the lobby.
 #[test]
-fn no_input_leaves_a_ghost() {
+fn no_input_leaves_a_stale_member() {
     #[track_caller]
     fn check_input(bytes: &[u8], ends_with: Option<&str>) {
         let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", bytes);
-        world.settle();
+        world.end_turn();
         world.engine.check();
         let got = world.take("ann");
         let close = got.iter().find(|item| item.starts_with("close "));
@@ -576,7 +576,7 @@ fn late_pong_answers_no_later_ping() {
 #[test]
 fn a_ping_always_has_a_result() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "nobody of that name");
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "no user of that name");
     for end in ["hangup", "close 1000", r#"{"type":"leave"}"#, "break", "connect", "connect elsewhere"] {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.engine.app_mut().take();
@@ -587,9 +587,9 @@ fn a_ping_always_has_a_result() {
             "connect elsewhere" => world.steps("ann:3 > connect go"),
             end => world.steps(&format!("ann < health_ping\nann > {end}")),
         }
-        world.settle();
+        world.end_turn();
         let log = world.engine.app_mut().take();
-        assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes while ann is known, {log:?}");
+        assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes before the leave, {log:?}");
         assert_eq!(log.iter().filter(|event| event.starts_with("health")).count(), 1);
         world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
         world.steps("advance 10s");
@@ -604,7 +604,7 @@ fn a_ping_always_has_a_result() {
 
 /// The reference implementation measured with wall time: a clock step gave negative or huge latencies.
 #[test]
-fn latency_is_never_negative_whatever_the_clock_does() {
+fn latency_is_never_negative_when_the_clock_steps() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("advance 10s\nann > connect chess\nann < upgrade, welcome, presence_state");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
@@ -642,7 +642,7 @@ fn silent_connections_are_found_and_closed() {
 
 /// In the reference implementation activity in one tab kept the user's dead tab alive.
 #[test]
-fn a_sign_of_life_is_of_one_connection_only() {
+fn activity_counts_for_one_connection_only() {
     check(
         several_logins(2),
         r#"
@@ -666,7 +666,7 @@ fn a_sign_of_life_is_of_one_connection_only() {
 
 /// The reference implementation could only exclude all sockets of a user, and took the empty id for "exclude none".
 #[test]
-fn who_is_excluded_is_said_exactly() {
+fn a_broadcast_excludes_exactly_the_given_receivers() {
     let config = Config { max_per_lobby: Limit::at_most(5), ..several_logins(2) };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -708,7 +708,7 @@ fn who_is_excluded_is_said_exactly() {
 
 /// The reference implementation created a lobby for any path, with no bound on its name or on the number of lobbies.
 #[test]
-fn a_lobby_needs_a_proper_code_and_room() {
+fn a_lobby_needs_a_valid_code_and_room() {
     let mut world = World::new(Config { max_lobbies: Limit::at_most(1), ..Config::default() }, Relay::default());
     let long = format!("/ws/{}", "x".repeat(65));
     for (n, path) in
@@ -737,7 +737,7 @@ fn a_lobby_needs_a_proper_code_and_room() {
 
 /// The reference implementation recomputed all totals for every new connection.
 #[test]
-fn totals_agree_with_a_count_of_everything() {
+fn totals_equal_a_full_recount() {
     for (seed, logins) in
         (0..15).zip([DuplicateLogin::Replace, DuplicateLogin::Allow, DuplicateLogin::Reject].iter().cycle())
     {
@@ -769,7 +769,7 @@ fn totals_agree_with_a_count_of_everything() {
                 }
             }
             if random.percent(60) {
-                world.settle();
+                world.end_turn();
             }
             // Recounts everything and compares.
             world.engine.check();
@@ -784,7 +784,7 @@ fn totals_agree_with_a_count_of_everything() {
 
 /// The reference implementation divided by the limit, even if it was 0.
 #[test]
-fn capacity_is_a_number_whatever_the_limit_is() {
+fn capacity_is_a_number_for_every_limit() {
     #[track_caller]
     fn check_capacity(limit: Limit, expected: f64) {
         let config = Config { max_connections: limit, ..Config::default() };
@@ -812,7 +812,7 @@ fn two_engines_share_nothing() {
 
 /// The reference implementation sent no presence, no joins, no leaves and no close reasons.
 #[test]
-fn a_client_learns_who_is_there_and_why_it_is_over() {
+fn a_client_learns_the_members_and_its_close_reason() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
@@ -835,7 +835,7 @@ fn a_client_learns_who_is_there_and_why_it_is_over() {
 /// In the reference implementation a user that entered a second lobby could not be reached in the first. After leaving the
 /// second it could not be reached at all.
 #[test]
-fn a_user_is_reached_wherever_it_sits() {
+fn a_user_is_reached_in_every_lobby() {
     let mut world = World::new(several_logins(2), Relay::default());
     world.run(
         r#"

@@ -69,7 +69,7 @@ fn check_bytes(request: &[u8], status: u16, lines: &[&str], words: &str) {
 }
 
 #[test]
-fn a_proper_request_is_granted() {
+fn a_valid_upgrade_request_is_accepted() {
     #[track_caller]
     fn check_granted(change: impl FnOnce(&mut Vec<&'static str>)) {
         let mut request = GOOD.to_vec();
@@ -95,7 +95,7 @@ fn a_proper_request_is_granted() {
 }
 
 #[test]
-fn whoever_asks_for_no_upgrade_is_told_to() {
+fn a_request_without_upgrade_gets_426() {
     let upgrade = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: upgrade, close"];
     check(|lines| without(lines, 2), 426, &upgrade, "WebSocket");
     check(|lines| without(lines, 3), 426, &upgrade, "WebSocket");
@@ -207,7 +207,7 @@ fn malformed_requests_are_refused() {
 }
 
 #[test]
-fn what_is_no_http_is_answered_at_once() {
+fn bytes_that_are_not_http_are_answered_at_once() {
     let close = ["Connection: close"];
     // A TLS hello is answered with an explanation. It does not wait for the timeout.
     check_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, &close, "without TLS");
@@ -220,13 +220,13 @@ fn what_is_no_http_is_answered_at_once() {
 }
 
 #[test]
-fn a_busy_server_says_when_to_try_again() {
+fn a_busy_server_sends_retry_after() {
     let config = Config { max_pending: 1, ..Config::default() };
     let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
     // The answer is sent before the request arrives, since it does not depend on it.
-    let late = engine.handle_accept(now, peer).expect("there is room to say no");
+    let late = engine.handle_accept(now, peer).expect("there is room for a refusal");
     let mut answer = Vec::new();
     assert_eq!(engine.poll_writable(), Some(late));
     assert_eq!(engine.write_to(late, &mut answer).expect("a vector takes everything"), lobbyd::Flow::Finished);
@@ -238,7 +238,7 @@ fn a_busy_server_says_when_to_try_again() {
 }
 
 #[test]
-fn what_follows_a_refused_request_is_not_understood() {
+fn bytes_after_a_refused_request_are_ignored() {
     let request = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), wire::upgrade_request("/ws/chess?token=ann", &[])];
     let (whole, _) = answer(Relay::default(), &request.concat(), usize::MAX);
     let text = String::from_utf8(whole).expect("ASCII");
@@ -248,7 +248,7 @@ fn what_follows_a_refused_request_is_not_understood() {
 
 /// A second request is not a frame: the first byte of `GET` has a reserved bit set.
 #[test]
-fn what_follows_a_granted_request_is_frames() {
+fn bytes_after_an_accepted_request_are_frames() {
     let request = wire::upgrade_request("/ws/chess?token=ann", &[]);
     let (whole, finished) = answer(Relay::default(), &[&request[..], &request].concat(), usize::MAX);
     let mut reader = Reader::default();
@@ -260,7 +260,7 @@ fn what_follows_a_granted_request_is_frames() {
 }
 
 #[test]
-fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
+fn a_connection_lost_before_its_request_leaves_nothing() {
     let mut world = World::new(Config::default(), Relay::default());
     for sent in ["", "raw G", "raw GET /ws/chess HTTP/1.1\\r\\n"] {
         world.run("ann > open");
@@ -275,7 +275,7 @@ fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
 
 /// A mutated request is either answered or waited for.
 #[test]
-fn garbage_harms_nobody() {
+fn a_mutated_request_is_answered_or_waited_for() {
     for seed in 0..300 {
         let mut random = lobbyd::Random::new(seed);
         let mut bytes = wire::upgrade_request("/ws/chess?token=ann", &[]);

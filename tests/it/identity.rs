@@ -35,7 +35,7 @@ fn check_listed(target: &str, lines: &str, expected: Result<&str, CloseReason>) 
 // ---- tokens ----
 
 #[test]
-fn a_listed_token_is_good_wherever_it_stands() {
+fn a_listed_token_is_accepted_in_every_place() {
     check_listed("/ws/chess?token=4f1c9a", "", Ok("ann"));
     check_listed("/ws/chess", "Authorization: Bearer 4f1c9a", Ok("ann"));
     // base64url("99d0e7")
@@ -46,7 +46,7 @@ fn a_listed_token_is_good_wherever_it_stands() {
 }
 
 #[test]
-fn what_is_not_listed_is_not_good() {
+fn unlisted_tokens_are_refused() {
     for target in
         ["/ws/chess", "/ws/chess?token=", "/ws/chess?token=ann", "/ws/chess?token=4F1C9A", "/ws/chess?token=4f1c9"]
     {
@@ -57,7 +57,7 @@ fn what_is_not_listed_is_not_good() {
 }
 
 #[test]
-fn a_listed_token_may_be_good_for_one_lobby_and_for_a_time() {
+fn a_listed_token_can_be_limited_to_a_lobby_and_a_time() {
     check_listed("/ws/chess?token=99d0e7", "", Ok("bob"));
     check_listed("/ws/Chess?token=99d0e7", "", Err(CloseReason::Unauthorized));
     check_listed("/ws/chess?token=77aa11", "", Ok("cid"));
@@ -66,7 +66,7 @@ fn a_listed_token_may_be_good_for_one_lobby_and_for_a_time() {
 }
 
 #[test]
-fn nothing_the_server_says_repeats_a_token() {
+fn the_server_never_sends_a_token_back() {
     let mut world = World::new(Config::default(), listed(LIST));
     world.steps(
         r#"
@@ -78,21 +78,21 @@ fn nothing_the_server_says_repeats_a_token() {
         advance 30s
         "#,
     );
-    let said: Vec<String> = ["ann", "bob", "cid", "eve"].iter().flat_map(|name| world.take(name)).collect();
-    assert!(said.len() > 12, "{said:?}");
+    let received: Vec<String> = ["ann", "bob", "cid", "eve"].iter().flat_map(|name| world.take(name)).collect();
+    assert!(received.len() > 12, "{received:?}");
     for token in ["4f1c9a", "99d0e7", "5ec2e7"] {
-        assert!(said.iter().all(|text| !text.contains(token)), "{said:?}");
+        assert!(received.iter().all(|text| !text.contains(token)), "{received:?}");
     }
 }
 
 /// The list can be read again while the server runs.
 #[test]
-fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
+fn a_new_list_applies_to_new_connections_only() {
     let mut world = World::new(Config::default(), listed("one ann\ntwo bob"));
     let reload = |world: &mut World<Relay>, list: &[u8]| {
         let now = world.now;
         world.engine.handle_reload(now, list);
-        world.settle();
+        world.end_turn();
     };
     world.run("ann > get /ws/chess?token=one\nann < upgrade, welcome user=ann, presence_state");
     reload(&mut world, b"two bob\nthree cid");
@@ -122,17 +122,17 @@ fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
 }
 
 #[test]
-fn without_a_list_there_is_nothing_to_read_again() {
+fn without_a_list_a_reload_changes_nothing() {
     let mut world = World::new(Config::default(), Verbatim::default());
     world.engine.handle_reload(world.now, b"one bob");
     world.run("one > connect chess\none < upgrade");
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.engine.handle_reload(world.now, b"one bob");
-    assert_eq!(world.engine.app_mut().take(), ["reload one bob"], "an application may take it for anything");
+    assert_eq!(world.engine.app_mut().take(), ["reload one bob"], "the application receives the contents");
 }
 
 #[test]
-fn a_wrong_list_is_refused_with_every_line_that_is_wrong_and_no_token() {
+fn an_invalid_list_is_refused_naming_every_bad_line_and_no_token() {
     let long = "5ec2e7".repeat(30);
     let text = format!(
         "5ec2e7\n5ec2e7 ann\n5ec2e7 bob\n# fine\nann {long}\ncid 1 tier=5ec2e7\ndan 2 lobby=5ec2e7!\neve 3 \
@@ -149,7 +149,7 @@ fn a_wrong_list_is_refused_with_every_line_that_is_wrong_and_no_token() {
 // ---- what an identity allows ----
 
 #[test]
-fn an_identity_for_one_lobby_is_none_in_another() {
+fn an_identity_for_one_lobby_is_refused_in_another() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -167,7 +167,7 @@ fn an_identity_for_one_lobby_is_none_in_another() {
 }
 
 #[test]
-fn an_identity_ends_after_its_grace() {
+fn an_expired_identity_is_closed_after_its_grace() {
     let config = Config { token_grace: Duration::from_millis(2500), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -207,7 +207,7 @@ fn an_identity_ends_after_its_grace() {
 }
 
 #[test]
-fn an_identity_that_ends_late_or_never_changes_nothing() {
+fn an_identity_with_a_distant_expiry_changes_nothing() {
     for expires in ["1900000000000", "18446744073709551615"] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run(&format!(
@@ -225,7 +225,7 @@ fn an_identity_that_ends_late_or_never_changes_nothing() {
 
 /// The seat stays, and the expiry time is that of the new connection.
 #[test]
-fn whoever_takes_a_seat_over_brings_its_own_time() {
+fn a_seat_takeover_brings_the_new_expiry() {
     let config = Config { token_grace: Duration::ZERO, ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -246,7 +246,7 @@ fn whoever_takes_a_seat_over_brings_its_own_time() {
 }
 
 #[test]
-fn an_identity_that_was_waited_for_is_held_to_the_same_rules() {
+fn a_late_authorization_follows_the_same_rules() {
     #[track_caller]
     fn check_answer(identity: Identity, expected: &str) -> World<Witness<true>> {
         let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -268,14 +268,14 @@ fn an_identity_that_was_waited_for_is_held_to_the_same_rules() {
 
 /// A late decision about a closed connection does not apply to the connection that uses its slot now.
 #[test]
-fn an_answer_for_a_connection_that_is_gone_means_nothing() {
+fn an_authorization_of_a_closed_connection_is_ignored() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
-    let gone = world.conn("ann");
+    let closed = world.conn("ann");
     world.run("ann > hangup\nbob > get /ws/chess?token=bob&auth=later");
-    assert_eq!(world.conn("bob").index(), gone.index(), "bob has ann's place, and another name");
-    world.engine.handle_authorized(world.now, gone, Authorization::allow("eve"));
-    world.settle();
+    assert_eq!(world.conn("bob").index(), closed.index(), "bob has ann's slot, under another id");
+    world.engine.handle_authorized(world.now, closed, Authorization::allow("eve"));
+    world.end_turn();
     world.run("bob < nothing");
     world.authorize("bob", Authorization::allow("bob"));
     world.run("bob < upgrade, welcome user=bob, presence_state users=bob");
@@ -314,7 +314,7 @@ fn check_list(contents: &[u8], expected: Result<usize, &str>) {
 }
 
 #[test]
-fn a_list_is_read_as_it_was_meant_or_not_at_all() {
+fn a_list_is_read_as_intended_or_refused() {
     // A comment begins at the start of a line or after white space.
     check_list(b"# who\n5ec2e7 ann # the first\n  \t# more\n5ec2e8 bob\t#the second\n", Ok(2));
     check_list(b"5ec2e7 ann #", Ok(1));

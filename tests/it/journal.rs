@@ -103,7 +103,7 @@ fn replay(journal: &[u8]) -> Result<Summary, Failure> {
 }
 
 #[test]
-fn what_was_sent_is_sent_again() {
+fn a_replay_sends_the_same_bytes() {
     let summary = replay(&session()).expect("nothing differs");
     assert_eq!((summary.turn, summary.is_open_ended, summary.torn, summary.omitted_reloads), (5, false, None, 1));
     let counters = &summary.stats.counters;
@@ -114,14 +114,14 @@ fn what_was_sent_is_sent_again() {
 
 /// A ping is refused until earlier answers have been polled. Polling is no command, so it must be recorded separately.
 #[test]
-fn that_an_operator_took_an_answer_is_recorded() {
+fn polling_an_operators_answer_is_recorded() {
     let mut site = Site::new(Config::default(), Relay::default());
     site.connect("/ws/chess?token=ann", &[]);
     site.turn();
     let ping = || OperatorCommand::Ping { user: "ann".into(), timeout: Duration::from_millis(10) };
     while site.engine.handle_operator(site.now, ping()).is_ok() {}
     (0..20).for_each(|_| site.turn());
-    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "nobody has taken an answer");
+    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "no answer has been polled");
     while site.engine.poll_operator().is_some() {}
     assert!(site.engine.handle_operator(site.now, ping()).is_ok());
     site.turn();
@@ -132,9 +132,9 @@ fn that_an_operator_took_an_answer_is_recorded() {
 // ---- secrets ----
 
 /// Counts its calls of `authorize`: a replay must not make any.
-struct Doorman(Rc<Cell<u32>>);
+struct CountingAuth(Rc<Cell<u32>>);
 
-impl App for Doorman {
+impl App for CountingAuth {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -148,18 +148,18 @@ impl App for Doorman {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         let lot = cx.random().next_u64();
-        cx.send_to_conn(who.conn(), &Frame::text(&format!("{} {lot}", who.user())));
+        cx.send_to_conn(member.conn(), &Frame::text(&format!("{} {lot}", member.user())));
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
 #[test]
-fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
+fn no_token_is_in_a_journal_and_a_replay_does_not_authorize() {
     let asked = Rc::new(Cell::new(0));
-    let mut site = Site::new(Config::default(), Doorman(Rc::clone(&asked)));
+    let mut site = Site::new(Config::default(), CountingAuth(Rc::clone(&asked)));
     site.connect("/ws/a?x=secret-q&token=secret-query", &["Cookie: id=secret-cookie", "X-Api-Key: secret-key"]);
     site.connect("/ws/a", &["Authorization: Bearer secret-header"]);
     let coded = base64url("secret-subprotocol");
@@ -187,7 +187,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
         assert!(!journal.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");
     }
     let again = Rc::new(Cell::new(0));
-    let summary = journal::replay(&*journal, Doorman(Rc::clone(&again))).expect("nothing differs");
+    let summary = journal::replay(&*journal, CountingAuth(Rc::clone(&again))).expect("nothing differs");
     assert_eq!((again.get(), summary.stats), (0, stats));
 }
 
@@ -221,7 +221,7 @@ fn check_no_secret(bytes: &[u8], place: &str) {
 }
 
 /// The events of a journal as `lobbyd replay --print` prints them, and the state at its end.
-fn narrated<A: App>(journal: &[u8], app: A) -> String {
+fn timeline<A: App>(journal: &[u8], app: A) -> String {
     let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
     replay.trace_events();
     let mut text = String::new();
@@ -364,7 +364,7 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
     }
     let (stats, journal) = (site.engine.stats(), site.journal());
     check_no_secret(&journal, "journal");
-    check_no_secret(narrated(&journal, app()).as_bytes(), "timeline");
+    check_no_secret(timeline(&journal, app()).as_bytes(), "timeline");
     let summary = journal::replay(&*journal, app()).expect("nothing differs");
     assert_eq!(summary.stats, stats);
     summary
@@ -390,9 +390,9 @@ fn no_word_of_a_request_is_in_a_journal() {
 }
 
 /// Takes the lobby, the user and the decision from the query.
-struct Parrot;
+struct QueryApp;
 
-impl App for Parrot {
+impl App for QueryApp {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn route(&self, request: &Request<'_>) -> Route {
@@ -414,9 +414,9 @@ impl App for Parrot {
 /// A text from the application that is no valid lobby code or user id may be a token: `--auth open` uses the token as the
 /// user id.
 #[test]
-fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
+fn invalid_names_from_an_application_are_not_in_a_journal() {
     let long = SECRET.replace('+', "-").repeat(20);
-    let mut site = Site::new(Config::default(), Parrot);
+    let mut site = Site::new(Config::default(), QueryApp);
     let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"s3cret-4f1c");
     let mut reasons = Vec::new();
     for target in [
@@ -439,21 +439,21 @@ fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
     }
     let (stats, journal) = (site.engine.stats(), site.journal());
     assert!(!has(&journal), "{}", journal.escape_ascii());
-    assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+    assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
 }
 
 /// Takes a number of bytes and then blocks.
-struct Narrow<'a>(usize, &'a mut Vec<u8>);
+struct LimitedSocket<'a>(usize, &'a mut Vec<u8>);
 
-impl io::Write for Narrow<'_> {
+impl io::Write for LimitedSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(self.0);
-        if taken == 0 && !bytes.is_empty() {
+        let accepted = bytes.len().min(self.0);
+        if accepted == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.0 -= taken;
-        self.1.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
+        self.0 -= accepted;
+        self.1.extend_from_slice(&bytes[..accepted]);
+        Ok(accepted)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -467,10 +467,10 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
     let line = format!("Sec-WebSocket-Protocol: {SECRET}, other");
     for answer in ["now", "later"] {
         for first in 0..180 {
-            let mut site = Site::new(Config::default(), Parrot);
+            let mut site = Site::new(Config::default(), QueryApp);
             // The slot of a connection that never read its answer is used again.
-            let gone = site.connect("/?lobby=chess&user=bob", &[&line]);
-            site.engine.handle_hangup(site.now, gone);
+            let earlier = site.connect("/?lobby=chess&user=bob", &[&line]);
+            site.engine.handle_hangup(site.now, earlier);
             site.turn();
             let conn = site.connect(&format!("/?lobby=chess&user=ann&answer={answer}"), &[&line]);
             site.engine.handle_authorized(site.now, conn, Authorization::allow("ann"));
@@ -479,7 +479,7 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
                 site.now = site.now + Duration::from_millis(10);
                 site.engine.handle_writable(site.now, conn);
                 while let Some(conn) = site.engine.poll_writable() {
-                    let _ = site.engine.write_to(conn, &mut Narrow(room, &mut sent));
+                    let _ = site.engine.write_to(conn, &mut LimitedSocket(room, &mut sent));
                 }
                 while site.engine.poll_closed().is_some() {}
             }
@@ -487,13 +487,13 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
             assert!(sent.ends_with(echoed.as_bytes()), "{}", sent.escape_ascii());
             let (stats, journal) = (site.engine.stats(), site.journal());
             check_no_secret(&journal, "journal");
-            assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+            assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
         }
     }
 }
 
 #[test]
-fn a_reload_is_kept_only_when_that_is_wanted() {
+fn a_reload_is_recorded_only_if_configured() {
     let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"very-secret");
     assert!(!has(&session()));
     let config = Config { journal_secrets: Secrets::Keep, ..Config::default() };
@@ -508,9 +508,9 @@ fn a_reload_is_kept_only_when_that_is_wanted() {
 // ---- divergences ----
 
 /// Behaves differently depending on a number, as a nondeterministic application would from process to process.
-struct Moody(u8);
+struct Nondeterministic(u8);
 
-impl App for Moody {
+impl App for Nondeterministic {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -536,7 +536,7 @@ impl App for Moody {
 fn the_first_difference_is_named_by_turn_connection_and_byte() {
     #[track_caller]
     fn check(word: &str, named: bool, words: &str) {
-        let mut site = Site::new(Config::default(), Moody(0));
+        let mut site = Site::new(Config::default(), Nondeterministic(0));
         let users = ["ann", "bob"].map(|user| site.connect(&format!("/ws/a?token={user}"), &[]));
         site.turn();
         for word in ["other", word, "other"] {
@@ -544,8 +544,8 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
             site.turn();
         }
         let journal = site.journal();
-        assert_eq!(journal::replay(&*journal, Moody(0)).expect("nothing differs").turn, 4);
-        let failure = journal::replay(&*journal, Moody(1)).expect_err("something differs");
+        assert_eq!(journal::replay(&*journal, Nondeterministic(0)).expect("nothing differs").turn, 4);
+        let failure = journal::replay(&*journal, Nondeterministic(1)).expect_err("something differs");
         assert_eq!(failure.summary.as_ref().map(|summary| summary.turn), Some(3), "{failure}");
         let Fault::Diverged(divergence) = &failure.fault else { panic!("{failure}") };
         assert!(failure.to_string().contains(words), "{failure}");
@@ -561,14 +561,14 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
 }
 
 #[test]
-fn what_the_owner_does_by_a_closure_ends_a_replay() {
+fn a_closure_of_the_embedder_ends_a_replay() {
     let check = |act: fn(&mut Site<Relay>)| {
         let mut site = Site::new(Config::default(), Relay::default());
         site.connect("/ws/a?token=ann", &[]);
         site.turn();
         act(&mut site);
         site.turn();
-        let failure = replay(&site.journal()).expect_err("it cannot be known");
+        let failure = replay(&site.journal()).expect_err("the closure is not recorded");
         assert!(matches!(failure.fault, Fault::Owner), "{failure}");
         assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the application's owner"), "{failure}");
     };
@@ -591,7 +591,7 @@ fn fault_of(journal: &[u8]) -> Option<Fault> {
 }
 
 #[test]
-fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
+fn a_truncated_journal_is_replayed_up_to_the_cut() {
     let journal = session();
     let whole = replay(&journal).expect("nothing differs");
     let mut turns = 0;
@@ -611,7 +611,7 @@ fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_wherever_it_is() {
+fn every_flipped_bit_is_detected() {
     let journal = session();
     for bit in 0..journal.len() * 8 {
         let mut broken = journal.clone();
@@ -625,7 +625,7 @@ fn a_flipped_bit_is_noticed_wherever_it_is() {
 }
 
 #[test]
-fn what_is_no_journal_is_said_to_be_none() {
+fn a_file_that_is_no_journal_is_reported_as_such() {
     let journal = session();
     assert!(matches!(fault_of(b""), Some(Fault::Empty)));
     assert!(matches!(fault_of(b"{}"), Some(Fault::NotAJournal)));
@@ -642,7 +642,7 @@ fn what_is_no_journal_is_said_to_be_none() {
 
 /// Of a block that declares a large length, only the bytes present are read.
 #[test]
-fn a_length_costs_no_memory() {
+fn a_declared_length_allocates_no_memory() {
     let journal = session();
     for length in [u32::MAX, 64 << 20, (64 << 20) + 1] {
         // The check of the length is right, but no block of that length follows.
@@ -655,7 +655,7 @@ fn a_length_costs_no_memory() {
 
 /// A journal with correct checks and invalid entries. Only a faulty build writes one, but it must not cause a panic.
 #[test]
-fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
+fn invalid_entries_give_a_fault_and_never_panic() {
     let journal = session();
     let blocks = blocks_of(&journal);
     assert!(blocks.len() > 5);
@@ -677,7 +677,7 @@ fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
 }
 
 /// The first block of a segment. `numbers` are session, number, check, wall time, seed and turn.
-fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
+fn first_block(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
     let mut block = vec![1];
     numbers.iter().for_each(|&number| put_number(&mut block, number));
     for text in [build, "an application", config] {
@@ -690,10 +690,10 @@ fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<
 
 /// This includes numbers far out of range and configurations that the server refuses.
 #[test]
-fn a_beginning_that_makes_no_sense_is_refused() {
+fn an_invalid_first_block_is_refused() {
     #[track_caller]
     fn check(numbers: [u64; 6], config: &str, start: &[u8], entries: &[u8]) {
-        let blocks = [beginning(numbers, journal::BUILD, config, start), entries.to_vec()];
+        let blocks = [first_block(numbers, journal::BUILD, config, start), entries.to_vec()];
         let fault = fault_of(&written(&blocks));
         assert!(matches!(fault, Some(Fault::Broken { .. })), "{config}: {fault:?}");
     }
@@ -730,7 +730,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
         [("max_remembered_rates=1", &["ann", "ann", "bob"][..]), ("wheel_granule=100ms", &["", "ann"])]
     {
         let start = start_block([7, 0, 1 << 61, 3, 9, 2, 1, 0, 0, 0, 0, 1, 1 << 62], &[], users, None);
-        let blocks = [beginning(numbers, journal::BUILD, config, &start), entries.to_vec()];
+        let blocks = [first_block(numbers, journal::BUILD, config, &start), entries.to_vec()];
         assert!(fault_of(&written(&blocks)).is_none(), "{config}");
     }
 }
@@ -763,7 +763,7 @@ fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(u
 
 /// A clock near its maximum is resumed.
 #[test]
-fn a_clock_at_the_end_of_time_harms_nobody() {
+fn a_clock_at_its_maximum_does_not_panic() {
     const MOST: u64 = 1 << 62;
     // The clock: the last tick, a reference time and the clock's value then, slowdown, paused, and one pending step; then
     // counters.
@@ -771,46 +771,46 @@ fn a_clock_at_the_end_of_time_harms_nobody() {
     let start = start_block([0, 0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
     let resume = [18, 3, 7, 1, 0];
     let entries = [&[13][..], &resume, &[2, 1, 13]].concat();
-    let blocks = [beginning([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
+    let blocks = [first_block([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
     assert!(fault_of(&written(&blocks)).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
 }
 
 /// This covers characters that reverse or hide the rest of the line.
 #[test]
-fn what_a_journal_says_cannot_rearrange_the_line() {
+fn journal_text_cannot_reorder_a_line() {
     for c in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}'] {
-        let build = beginning([1, 1, 0, 0, 1, 0], &format!("1{c}2"), "", &[0]);
-        let said = replay(&written(&[build])).expect_err("another build").to_string();
-        assert!(!said.contains(c), "{said:?}");
+        let build = first_block([1, 1, 0, 0, 1, 0], &format!("1{c}2"), "", &[0]);
+        let shown = replay(&written(&[build])).expect_err("another build").to_string();
+        assert!(!shown.contains(c), "{shown:?}");
     }
 }
 
 /// Printed text may reach a terminal.
 #[test]
-fn what_a_journal_says_is_shown_without_control_characters() {
-    let build = beginning([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
-    let said = replay(&written(&[build])).expect_err("another build").to_string();
-    assert!(said.contains("\\u{1b}[2J"), "{said}");
-    let said = replay(b"lobbyd journal \x1b\n").expect_err("another version").to_string();
-    assert!(said.contains("\\u{1b}"), "{said}");
+fn journal_text_is_shown_without_control_characters() {
+    let build = first_block([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
+    let shown = replay(&written(&[build])).expect_err("another build").to_string();
+    assert!(shown.contains("\\u{1b}[2J"), "{shown}");
+    let shown = replay(b"lobbyd journal \x1b\n").expect_err("another version").to_string();
+    assert!(shown.contains("\\u{1b}"), "{shown}");
 
     let mut blocks = blocks_of(&session());
     let code = b"chess";
-    let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("somebody asked for it");
+    let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("a request names the lobby");
     blocks[1][answered] = 0x1b;
     let journal = written(&blocks);
     let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
     replay.trace_events();
     while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
-    let said: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
-    assert!(said.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{said:?}");
-    assert!(!said.concat().contains(char::is_control), "{said:?}");
+    let shown: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
+    assert!(shown.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{shown:?}");
+    assert!(!shown.concat().contains(char::is_control), "{shown:?}");
 }
 
 #[test]
-fn another_build_is_named_and_may_be_tried() {
+fn another_build_is_named_and_can_be_allowed() {
     let mut blocks = blocks_of(&session());
-    assert_eq!(written(&blocks), session(), "the test writes as the journal does");
+    assert_eq!(written(&blocks), session(), "the test writes the journal's format");
     let at = blocks[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
     blocks[0][at.expect("it names its build")] ^= 1;
     let other = written(&blocks);
@@ -825,7 +825,7 @@ impl App for Fragile {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        assert_ne!(request.token(), Some("nobody"), "nobody comes in");
+        assert_ne!(request.token(), Some("nobody"), "as the token requires");
         Authorization::token_is_user(request)
     }
 
@@ -835,10 +835,10 @@ impl App for Fragile {
 }
 
 #[test]
-fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
+fn the_input_that_caused_a_panic_is_last_in_the_journal() {
     for (token, word) in [("ann", "boom"), ("nobody", "well")] {
-        let kept = Rc::default();
-        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, kept: Rc::clone(&kept) });
+        let stored = Rc::default();
+        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, stored: Rc::clone(&stored) });
         let panics = AssertUnwindSafe(|| {
             let conn = site.connect(&format!("/ws/a?token={token}"), &[]);
             site.turn();
@@ -846,7 +846,7 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
         });
         assert!(panic::catch_unwind(panics).is_err());
         drop(site);
-        let replay = AssertUnwindSafe(|| journal::replay(&**kept.borrow(), Fragile));
+        let replay = AssertUnwindSafe(|| journal::replay(&**stored.borrow(), Fragile));
         match panic::catch_unwind(replay) {
             // The replay panics at the same input, where it can be debugged.
             Err(_) => assert_eq!(word, "boom"),
@@ -864,7 +864,7 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
 /// A disk that stores a number of bytes and then fails for ever.
 struct Disk {
     left: usize,
-    kept: Rc<std::cell::RefCell<Vec<u8>>>,
+    stored: Rc<std::cell::RefCell<Vec<u8>>>,
 }
 
 impl Sink for Disk {
@@ -874,19 +874,19 @@ impl Sink for Disk {
 
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
         let bytes = [block, rest].concat();
-        let taken = bytes.len().min(self.left);
-        self.left -= taken;
-        self.kept.borrow_mut().extend_from_slice(&bytes[..taken]);
-        if taken == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        let accepted = bytes.len().min(self.left);
+        self.left -= accepted;
+        self.stored.borrow_mut().extend_from_slice(&bytes[..accepted]);
+        if accepted == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
 #[test]
-fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
+fn a_full_disk_stops_unrecorded_output_or_ends_the_journal() {
     for on_error in [OnJournalError::Stop, OnJournalError::Continue] {
         let config = Config { journal_on_error: on_error, ..Config::default() };
-        let kept = Rc::default();
-        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, kept: Rc::clone(&kept) });
+        let stored = Rc::default();
+        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, stored: Rc::clone(&stored) });
         let ann = site.connect("/ws/a?token=ann", &[]);
         let bob = site.connect("/ws/a?token=bob", &[]);
         site.turn();
@@ -900,15 +900,15 @@ fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
             }
             before += out.len() as u64;
         }
-        assert!(site.engine.ending(bob).is_none(), "a member is not to blame");
+        assert!(site.engine.ending(bob).is_none(), "the member stays connected");
         let recording = site.engine.recording().expect("it was recorded");
         assert!(recording.has_failed);
         match on_error {
             OnJournalError::Stop => assert!(refused > 10),
             OnJournalError::Continue => assert_eq!((refused, before), (0, site.engine.stats().counters.bytes_out)),
         }
-        let kept = kept.borrow();
-        let summary = journal::replay(&**kept, Verbatim::default()).expect("what is there is good");
+        let stored = stored.borrow();
+        let summary = journal::replay(&**stored, Verbatim::default()).expect("the stored part is valid");
         assert!(summary.torn.is_some() && summary.confirmed > 5, "{summary:?}");
     }
 }
@@ -917,7 +917,8 @@ fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
 fn a_configuration_that_cannot_be_written_is_refused() {
     let config = Config { auth_timeout: Duration::from_nanos(10_000_001_234), ..Config::default() };
     let mut engine = Engine::new(config, START, Relay::default());
-    let error = journal::record(&mut engine, START, Vec::new()).expect_err("a replay would wait for another time");
+    let error = journal::record(&mut engine, START, Vec::new())
+        .expect_err("the duration is not a whole number of milliseconds");
     assert!(error.to_string().contains("a part of a millisecond"), "{error}");
 }
 
@@ -945,7 +946,7 @@ impl Folder {
     fn new(name: &str) -> Folder {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a place for files");
+        fs::create_dir_all(&path).expect("the folder can be written");
         Folder(path)
     }
 
@@ -977,19 +978,19 @@ const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 
 /// Sends each new member a random number and the number of joins so far.
 #[derive(Default)]
-struct Lots(u8);
+struct Joins(u8);
 
-impl App for Lots {
+impl App for Joins {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.0 += 1;
         let lot = cx.random().next_u64();
-        cx.send_to_conn(who.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
+        cx.send_to_conn(member.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
@@ -1004,7 +1005,7 @@ impl App for Lots {
 }
 
 /// Connects, sends a number of messages and closes. Returns the name of the seat.
-fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
+fn talk(server: &mut Server<Joins>, user: &str, messages: usize) -> String {
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
     assert!(matches!(client.next(server), Received::Answer(101, _)));
     let welcome = client.json(server);
@@ -1024,7 +1025,7 @@ fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
 }
 
 #[test]
-fn segments_that_begin_with_nobody_there_need_none_before_them() {
+fn segments_that_begin_without_connections_replay_alone() {
     let folder = Folder::new("segments");
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
@@ -1033,10 +1034,10 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
         tick_hz: Some(1000),
         ..Config::default()
     };
-    let mut server = Server::bind(config.clone(), Lots::default()).expect("a free port");
+    let mut server = Server::bind(config.clone(), Joins::default()).expect("a free port");
     let names = ["ann", "bob", "cid"].map(|user| talk(&mut server, user, 60));
-    assert_eq!(names, ["s1", "s2", "s3"], "whatever is forgotten, a name is new with every join");
-    let replay = |journal: &[u8]| journal::replay(journal, Lots::default());
+    assert_eq!(names, ["s1", "s2", "s3"], "every join has a new name, across segments");
+    let replay = |journal: &[u8]| journal::replay(journal, Joins::default());
     let stats = server.engine().stats();
     server.handle().stop();
     while server.turn(SHORT).expect("the loop goes on") == Status::Running {}
@@ -1047,7 +1048,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     #[cfg(unix)]
     for segment in &segments {
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(segment).expect("it is there").permissions());
-        assert_eq!(mode & 0o777, 0o600, "nobody else may read what members say");
+        assert_eq!(mode & 0o777, 0o600, "other users must not read members' messages");
     }
     let whole = replay(&read_all(&folder.journal())).expect("nothing differs");
     assert_eq!(whole.segments, segments.len() as u64);
@@ -1069,7 +1070,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
     let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
     assert!(failure.to_string().contains("a segment is missing"), "{failure}");
-    let server = Server::bind(config, Lots::default()).expect("a free port");
+    let server = Server::bind(config, Joins::default()).expect("a free port");
     drop(server);
     assert_eq!(folder.segments().len(), segments.len() + 1);
     assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").stats.counters.accepted, 0);
@@ -1077,7 +1078,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_begun_does_not_start() {
+fn the_server_does_not_start_without_its_journal() {
     let folder = Folder::new("nowhere");
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
@@ -1101,7 +1102,7 @@ fn a_journal_has_one_server() {
     assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
     let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
     drop(first);
-    let again = Server::bind(config("session"), Relay::default()).expect("the first server has gone");
+    let again = Server::bind(config("session"), Relay::default()).expect("the first server has stopped");
     drop((other, again));
     assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").segments, 1);
 }
@@ -1125,7 +1126,7 @@ fn a_journal_needs_the_name_of_a_file() {
 
 /// Output is sent only after the inputs that caused it are in the file, so the death of the process loses nothing.
 #[test]
-fn what_a_client_has_read_is_in_the_file() {
+fn bytes_a_client_has_read_are_already_recorded() {
     let folder = Folder::new("kept");
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config { listen, journal: Some(folder.journal()), journal_sync: true, ..Config::default() };
@@ -1143,7 +1144,7 @@ fn what_a_client_has_read_is_in_the_file() {
 // ---- timeline ----
 
 #[test]
-fn a_timeline_says_who_came_spoke_and_left_and_why() {
+fn a_timeline_shows_joins_messages_leaves_and_reasons() {
     let mut site = Site::new(Config::default(), Relay::default());
     let ann = site.connect("/ws/chess?token=ann", &[]);
     let bob = site.connect("/ws/chess?token=bob%1b", &[]);
@@ -1183,14 +1184,14 @@ fn a_timeline_says_who_came_spoke_and_left_and_why() {
 
 #[cfg(feature = "bin")]
 #[test]
-fn the_program_says_by_its_exit_code_what_a_journal_is() {
+fn the_replay_exit_code_classifies_a_journal() {
     let folder = Folder::new("program");
     #[track_caller]
     fn check(folder: &Folder, journal: Option<&[u8]>, arguments: &[&str], code: i32, words: &str) {
         let path = folder.0.join("one");
         let _ = fs::remove_file(&path);
         if let Some(journal) = journal {
-            fs::write(&path, journal).expect("a place for files");
+            fs::write(&path, journal).expect("the folder can be written");
         }
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_lobbyd"))
             .arg("replay")
@@ -1198,10 +1199,10 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
             .args(arguments)
             .output()
             .expect("the program starts");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).expect("UTF-8");
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(words), "{words} is not in {said}");
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        assert!(shown.contains(words), "{words} is not in {shown}");
     }
     let journal = session();
     let blocks = blocks_of(&journal);
@@ -1214,7 +1215,7 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
 
     // A block that begins with the check of a write, made wrong here.
     let mut other = blocks.clone();
-    other.iter_mut().find(|block| block[0] == 25).expect("somebody was written to")[1] ^= 1;
+    other.iter_mut().find(|block| block[0] == 25).expect("a block with a write")[1] ^= 1;
     check(
         &folder,
         Some(&written(&other)),
@@ -1235,7 +1236,7 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
     check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
     check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
 
-    let mut site = Site::new(Config::default(), Moody(0));
+    let mut site = Site::new(Config::default(), Nondeterministic(0));
     site.turn();
     check(&folder, Some(&site.journal()), &[], 7, "not with one of the stock applications");
     let mut site = Site::new(Config::default(), Relay::default());

@@ -92,7 +92,7 @@ fn unlimited_means_unlimited() {
         let lobby = if n % 2 == 0 { "one".into() } else { format!("lobby{n}") };
         world.act(&format!("ann:{n}"), &format!("connect {lobby}"));
     }
-    world.settle();
+    world.end_turn();
     let stats = world.engine.stats();
     assert_eq!((stats.total_connections, stats.active_lobbies, stats.max_connections), (600, 301, None));
     world.app(|_, cx| assert_eq!(cx.can_accept_connection("one"), Ok(())));
@@ -134,7 +134,7 @@ fn sockets_without_a_seat_are_bounded() {
     );
     let conn = world.conn("b");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("b"));
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         b < upgrade, welcome, presence_state
@@ -153,7 +153,7 @@ fn sockets_without_a_seat_are_bounded() {
 }
 
 #[test]
-fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
+fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
     let config = Config { max_pending: 1, max_closing: 2, ..seats(1) };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -175,11 +175,11 @@ fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
         "#,
     );
     assert_eq!(world.engine.stats().closing, 2);
-    assert!(!world.is_open("c1") && !world.is_open("c2"), "the oldest are cut, after they were answered");
+    assert!(!world.is_open("c1") && !world.is_open("c2"), "the oldest are dropped, after their answers");
     assert!(world.is_open("c3") && world.is_open("c4"));
     // A seat that is freed leaves one more closing connection.
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
-    assert_eq!(world.engine.stats().closing, 3, "there is room while no seat is taken");
+    assert_eq!(world.engine.stats().closing, 3, "there is room while seats are free");
     world.run("p > hangup\nbob > connect chess\nbob < upgrade, welcome, presence_state");
     assert_eq!((world.engine.stats().closing, world.is_open("c3")), (3, true));
     world.run("q > open");
@@ -199,7 +199,7 @@ fn no_socket_is_accepted_beyond_all_bounds() {
 }
 
 #[test]
-fn a_request_head_has_its_time() {
+fn a_request_head_has_a_timeout() {
     let config = Config { handshake_timeout: Duration::from_millis(300), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -221,7 +221,7 @@ fn a_request_head_has_its_time() {
 }
 
 #[test]
-fn a_request_head_has_its_size() {
+fn a_request_head_has_a_maximum_size() {
     let config = Config { max_header_bytes: ByteSize(300), max_headers: 6, ..Config::default() };
     #[track_caller]
     fn check_head(config: &Config, lines: &[&str], expected: &str) {
@@ -230,7 +230,7 @@ fn a_request_head_has_its_size() {
             world.open("ann");
             for piece in wire::upgrade_request("/ws/chess?token=ann", lines).chunks(step) {
                 world.send("ann", piece);
-                world.settle();
+                world.end_turn();
             }
             world.run(&format!("ann < {expected}"));
         }
@@ -249,7 +249,7 @@ fn a_request_head_has_its_size() {
 }
 
 #[test]
-fn what_is_sent_before_authorization_is_bounded() {
+fn input_before_authorization_is_bounded() {
     let config = Config { max_header_bytes: ByteSize(300), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
@@ -260,12 +260,12 @@ fn what_is_sent_before_authorization_is_bounded() {
     // The reserved seat is free again.
     assert_eq!(world.engine.stats().active_lobbies, 0);
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run("ann < nothing");
 }
 
 #[test]
-fn authorization_has_its_time() {
+fn authorization_has_a_timeout() {
     let config = Config { auth_timeout: Duration::from_secs(1), ..seats(1) };
     for auth in ["later", "unnamed"] {
         let mut world = World::new(config.clone(), Witness::<true>::default());
@@ -286,19 +286,19 @@ fn authorization_has_its_time() {
         // The decision comes too late.
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-        world.settle();
+        world.end_turn();
         world.run("ann < nothing\nbob < nothing");
     }
 }
 
 #[test]
-fn an_authorization_is_answered_once_and_by_a_decision() {
+fn an_authorization_is_decided_once() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
     let conn = world.conn("ann");
     let mut answer = |answer: Authorization, script: &str| {
         world.engine.handle_authorized(world.now, conn, answer);
-        world.settle();
+        world.end_turn();
         world.engine.check();
         world.run(script);
     };
@@ -318,16 +318,16 @@ fn an_authorization_is_answered_once_and_by_a_decision() {
         world.run("ann > get /ws/chess?token=ann&auth=later");
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, answer);
-        world.settle();
+        world.end_turn();
         world.run(&format!("ann < upgrade, goodbye, {expected}"));
-        assert_eq!(world.engine.stats().active_lobbies, 0, "nothing is held any more");
+        assert_eq!(world.engine.stats().active_lobbies, 0, "no lobby is reserved");
         assert_eq!(world.engine.app_mut().take(), [""; 0]);
     }
 }
 
 /// A connection whose authorization for a new lobby is pending holds that lobby in addition to the user's current one.
 #[test]
-fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
+fn a_lobby_pending_authorization_counts_against_max_lobbies() {
     let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -342,7 +342,7 @@ fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
     );
     let conn = world.conn("ann:3");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         ann < goodbye code=4004, close 4004 replaced
@@ -353,12 +353,12 @@ fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
 
 /// A receiver is sent the presence update before a message. The update alone may exceed its outbox.
 #[test]
-fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
+fn a_receiver_closed_by_a_presence_update_gets_no_message() {
     for logins in [DuplicateLogin::Replace, DuplicateLogin::Allow] {
         let config = Config { duplicate_login: logins, max_per_user: Limit::at_most(2), ..small_outbox() };
         let mut world = World::new(
             config,
-            Witness::<true>::reacting(|cx, who, event| {
+            Witness::<true>::reacting(|cx, member, event| {
                 if event == "join bob" {
                     let hello = Frame::text(r#"{"type":"hello"}"#);
                     let ann = cx.lobby_users("chess").position(|user| user == "ann");
@@ -366,7 +366,7 @@ fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
                     assert_eq!(cx.send_to_user("ann", &hello), Sent::default());
                     let sent = cx.broadcast_to_lobby("chess", Exclude::None, &hello);
                     assert_eq!(sent, Sent { queued: 1, dropped: 0, excluded: 0 });
-                    assert!(cx.send_to_conn(who.expect("bob").conn(), &hello));
+                    assert!(cx.send_to_conn(member.expect("bob").conn(), &hello));
                 }
             }),
         );
@@ -389,12 +389,12 @@ fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
 
 /// Frames mean nothing to a peer that has not read the upgrade.
 #[test]
-fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
+fn a_slow_consumer_gets_its_upgrade_before_the_close() {
     let mut world = World::new(
         small_outbox(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event == "join ann" {
-                let ann = who.expect("ann").conn();
+                let ann = member.expect("ann").conn();
                 while cx.send_to_conn(ann, &Frame::binary(&[0; 1000])) {}
             }
         }),
@@ -408,14 +408,14 @@ fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
 }
 
 #[test]
-fn a_message_has_its_size() {
+fn a_message_has_a_maximum_size() {
     #[track_caller]
     fn check_message(frames: &[Vec<u8>], fits: bool) {
         let config = Config { max_message_bytes: ByteSize(200), ..Config::default() };
         let mut world = World::new(config, Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", &frames.concat());
-        world.settle();
+        world.end_turn();
         world.run(if fits { "" } else { "ann < goodbye code=1009, close 1009 message_too_big, eof" });
         let log = world.engine.app_mut().take();
         assert_eq!(log.len(), 2);
@@ -444,7 +444,7 @@ fn a_message_has_its_size() {
 }
 
 #[test]
-fn pongs_count_against_the_outbox_like_everything_else() {
+fn pongs_count_against_the_outbox() {
     let mut world = World::new(small_outbox(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     let ping = wire::frame(Opcode::PING, true, &[b'x'; 125], [1; 4]);
@@ -452,7 +452,7 @@ fn pongs_count_against_the_outbox_like_everything_else() {
     let mut pings = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &ping);
-        world.settle();
+        world.end_turn();
         pings += 1;
         assert!(world.app(|_, cx| cx.queued_bytes(ann)) <= 5100 + 200);
     }
@@ -463,7 +463,7 @@ fn pongs_count_against_the_outbox_like_everything_else() {
 
 /// The close frame and its goodbye always fit.
 #[test]
-fn a_frame_that_has_begun_is_completed_before_the_goodbye() {
+fn a_partly_written_frame_is_completed_before_the_goodbye() {
     let mut world = World::new(small_outbox(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 10");
     let ann = world.conn("ann");
@@ -474,7 +474,7 @@ fn a_frame_that_has_begun_is_completed_before_the_goodbye() {
 
 /// No write is attempted until the socket is reported writable.
 #[test]
-fn a_blocked_socket_is_not_tried_until_it_is_writable() {
+fn a_blocked_socket_is_not_written_until_it_is_writable() {
     let mut world = World::new(small_outbox(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     let ann = world.conn("ann");
@@ -486,7 +486,7 @@ fn a_blocked_socket_is_not_tried_until_it_is_writable() {
 }
 
 #[test]
-fn moving_to_another_lobby_takes_the_own_seat_along() {
+fn a_user_can_move_to_another_lobby_of_a_full_server() {
     let config = Config { max_lobbies: Limit::at_most(2), ..seats(2) };
     check(
         config,
@@ -510,7 +510,7 @@ fn moving_to_another_lobby_takes_the_own_seat_along() {
 }
 
 #[test]
-fn draining_says_goodbye_to_everybody_and_lets_nobody_in() {
+fn draining_closes_all_members_and_refuses_new_connections() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -600,24 +600,24 @@ fn draining_an_empty_server_is_over_at_once() {
 
 /// A peer that goes on sending after the goodbye is read for max_linger_bytes only.
 #[test]
-fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
     world.run("ann < goodbye, close 4003 kicked");
     world.send("ann", &wire::text(&"x".repeat(900)));
-    world.settle();
+    world.end_turn();
     world.run("ann < nothing");
     world.send("ann", &wire::text(&"x".repeat(100)));
-    world.settle();
+    world.end_turn();
     world.run("ann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
 }
 
 /// Sockets without a request block only sockets of their own address.
 #[test]
-fn silent_sockets_of_one_address_keep_nobody_else_out() {
+fn silent_sockets_of_one_address_do_not_block_others() {
     let config = Config { max_pending: 3, ..Config::default() };
     let mut engine = Engine::new(config, START, Relay::default());
     let attacker = ([127, 0, 0, 2], 4000).into();
@@ -627,7 +627,7 @@ fn silent_sockets_of_one_address_keep_nobody_else_out() {
     }
     assert_eq!(engine.stats().pending, 3);
     for user in 0..5 {
-        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
         let request = wire::upgrade_request(&format!("/ws/chess?token=user{user}"), &[]);
         engine.handle_bytes(Time::ZERO, conn, &request);
         engine.check();
@@ -635,7 +635,7 @@ fn silent_sockets_of_one_address_keep_nobody_else_out() {
     }
     // The attacker has two of the three pending sockets, and another address has one that may still send a request. No socket
     // is displaced for one more.
-    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
     engine.handle_accept(Time::ZERO, attacker).expect("there is room");
     let before = engine.stats().counters.closed(CloseReason::HttpRefused);
     engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("an answer");

@@ -98,7 +98,7 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
             last = Some(received);
         }
         if client.ended {
-            return last.expect("something was said");
+            return last.expect("the server sent an item");
         }
         server.turn(SHORT).expect("the loop goes on");
     }
@@ -108,7 +108,7 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
 /// After a protocol error the peer reads the close frame and then the end of stream, however much it sent behind the error.
 /// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
-fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
+fn a_close_frame_is_not_eaten_by_unread_input() {
     let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
@@ -159,7 +159,7 @@ fn message(payload: usize) -> Vec<u8> {
 
 /// The same if a leave is followed by a message that is refused by its header, and a read ends with that header.
 #[test]
-fn a_goodbye_is_not_eaten_by_what_is_too_big() {
+fn a_goodbye_is_not_lost_to_an_oversized_message() {
     let leave = wire::text(r#"{"type":"leave"}"#);
     // The last bytes of one read are the header of the second message.
     let fits = message(READ - leave.len() - 8 - 14);
@@ -168,7 +168,7 @@ fn a_goodbye_is_not_eaten_by_what_is_too_big() {
 
 /// The same if bytes that are read with the client's close frame follow it.
 #[test]
-fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
+fn an_answer_to_a_close_is_not_lost_to_input_behind_it() {
     let close = wire::close(1000, "");
     // One byte behind the close frame is read with it, the others later.
     check_goodbye_to(&[&message(READ - close.len() - 8 - 1), &close, &[0; 120_000]]);
@@ -176,7 +176,7 @@ fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
 
 /// A request or a close frame arrives together with the end of the stream. Both ports answer before they drop the socket.
 #[test]
-fn what_arrives_with_the_end_of_the_stream_is_answered() {
+fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..config() }, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("it listens");
@@ -199,7 +199,7 @@ fn what_arrives_with_the_end_of_the_stream_is_answered() {
 }
 
 #[test]
-fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
@@ -209,9 +209,9 @@ fn whoever_goes_on_sending_after_its_end_is_cut_off() {
     while server.engine().stats().closing > 0 || server.engine().stats().total_connections > 0 {
         server.turn(SHORT).expect("the loop goes on");
         sent += client.stream.write(&[0; 10_000]).unwrap_or(0);
-        assert!(sent < 10_000_000, "it is read for ever");
+        assert!(sent < 10_000_000, "the input is read without a bound");
     }
-    assert!(sent > 90_000, "it is read for a while: {sent}");
+    assert!(sent > 90_000, "the input is read up to the bound: {sent}");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
 }
 
 #[test]
-fn the_accept_budget_leaves_nobody_waiting() {
+fn the_accept_budget_leaves_no_connection_waiting() {
     let few = Config { accept_per_turn: 1, events_per_turn: 1, ..config() };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
@@ -272,7 +272,7 @@ fn the_accept_budget_leaves_nobody_waiting() {
 /// Twenty members send two hundred messages each at once, and then another member sends one. Its message is delivered among
 /// the first. In the end all messages are delivered, in order.
 #[test]
-fn a_flood_waits_for_itself() {
+fn a_flood_delays_only_its_senders() {
     let unlimited = lobbyd::Limit::UNLIMITED;
     let config = Config {
         messages_per_second: unlimited,
@@ -289,11 +289,11 @@ fn a_flood_waits_for_itself() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
         client
     };
-    let (mut modest, mut hearer) = (join("modest"), join("hearer"));
+    let (mut modest, mut receiver) = (join("modest"), join("hearer"));
     let mut flooders: Vec<Client> = (0..20).map(|n| join(&format!("flooder{n}"))).collect();
     // Shows that this member sends little.
     modest.send(&wire::text("first"));
-    assert_eq!(hearer.next(&mut server), Received::Text("first".into()));
+    assert_eq!(receiver.next(&mut server), Received::Text("first".into()));
     for (n, flooder) in flooders.iter_mut().enumerate() {
         let flood: Vec<u8> = (0..200).flat_map(|m| wire::text(&format!("{n} {m}"))).collect();
         flooder.send(&flood);
@@ -304,28 +304,28 @@ fn a_flood_waits_for_itself() {
     }
     let before = server.engine().stats().counters.messages_in;
     modest.send(&wire::text("word"));
-    let mut heard = Vec::new();
-    while heard.len() < 4001 {
-        let Received::Text(text) = hearer.next(&mut server) else { panic!("texts only") };
-        heard.push(text);
+    let mut delivered = Vec::new();
+    while delivered.len() < 4001 {
+        let Received::Text(text) = receiver.next(&mut server) else { panic!("texts only") };
+        delivered.push(text);
     }
-    let place = heard.iter().position(|text| text == "word").expect("it is heard") as u64;
+    let index = delivered.iter().position(|text| text == "word").expect("the message is delivered") as u64;
     assert!(
-        place < before + 10,
-        "{before} messages were heard before the word was said, and {place} before it was heard"
+        index < before + 10,
+        "{before} messages were handled before the word was sent, and {index} delivered before it"
     );
-    heard.remove(place as usize);
+    delivered.remove(index as usize);
     for n in 0..20 {
         let of = format!("{n} ");
-        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix(&of)).collect();
-        assert!(said.iter().enumerate().all(|(m, text)| *text == m.to_string()), "in order");
-        assert_eq!(said.len(), 200, "nothing is lost or doubled");
+        let texts: Vec<&str> = delivered.iter().filter_map(|text| text.strip_prefix(&of)).collect();
+        assert!(texts.iter().enumerate().all(|(m, text)| *text == m.to_string()), "in order");
+        assert_eq!(texts.len(), 200, "nothing is lost or doubled");
     }
 }
 
 /// Clients send messages in the packet of their upgrade request. All of them join before their messages are handled.
 #[test]
-fn newcomers_are_let_in_before_any_of_them_is_heard() {
+fn new_connections_join_before_their_messages_are_handled() {
     let few = Config {
         work_per_turn: lobbyd::ByteSize(1024),
         accept_per_turn: 20,
@@ -346,18 +346,18 @@ fn newcomers_are_let_in_before_any_of_them_is_heard() {
         server.turn(Some(Duration::ZERO)).expect("the loop goes on");
     }
     assert_eq!(server.engine().stats().counters.joined, 20);
-    assert!(server.engine().stats().counters.messages_in < 20, "their turn is still to come");
+    assert!(server.engine().stats().counters.messages_in < 20, "not all messages are handled yet");
     for (n, client) in clients.iter_mut().enumerate() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
-        let mut heard: Vec<Received> = (0..38).map(|_| client.next(&mut server)).collect();
-        heard.retain(|text| *text != Received::Text("again".into()));
-        assert_eq!(heard.len(), 19, "user{n} heard each of the others twice");
+        let mut delivered: Vec<Received> = (0..38).map(|_| client.next(&mut server)).collect();
+        delivered.retain(|text| *text != Received::Text("again".into()));
+        assert_eq!(delivered.len(), 19, "user{n} received two messages of each other user");
     }
 }
 
 /// The number of bytes a peer can send to a server that does not read.
 #[test]
-fn the_kernel_keeps_little_of_what_nobody_reads() {
+fn socket_receive_bytes_bounds_unread_input() {
     let sent = |socket_receive_bytes| {
         let config = Config { socket_receive_bytes, ..config() };
         let server = Server::bind(config, Verbatim::default()).expect("a free port");
@@ -373,7 +373,7 @@ fn the_kernel_keeps_little_of_what_nobody_reads() {
 }
 
 #[test]
-fn a_vanished_client_leaves_its_seat() {
+fn a_lost_client_frees_its_seat() {
     let mut server = Server::bind(config(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut ann = Client::connect(address, "chess", "ann");
@@ -411,7 +411,7 @@ impl App for Asking {
 }
 
 #[test]
-fn other_threads_answer_command_and_stop() {
+fn other_threads_can_authorize_command_and_stop() {
     let mut server = Server::bind(config(), Asking::default()).expect("a free port");
     let handle = server.handle();
     let mut ann = Client::connect(server.local_addr().expect("it listens"), "a", "ann");
@@ -450,7 +450,7 @@ fn a_full_queue_of_commands_returns_them() {
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why() {
+fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(config(), Relay::default()).expect("a free port");
     let taken = Config { listen: server.local_addr().expect("it listens"), ..config() };
     let error = Server::bind(taken, Relay::default()).err().expect("the port is taken");
@@ -471,9 +471,10 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
     let example = target.join("debug/examples/embed");
     let mut child = Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("it was built");
-    let mut said = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("it is piped")));
-    let line = said.next().expect("it says where it listens").expect("UTF-8");
-    let address: SocketAddr = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("it is piped")));
+    let line = lines.next().expect("it prints its address").expect("UTF-8");
+    let address: SocketAddr =
+        line.strip_prefix("listening on ").expect("the address line").parse().expect("an address");
 
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.write_all(&wire::upgrade_request("/ws/arena?token=ann", &[])).expect("it reads");
@@ -491,7 +492,7 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
 /// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been
 /// attempted yet.
 #[test]
-fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
+fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
     let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut clients: Vec<Client> = (0..9).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();

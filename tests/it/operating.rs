@@ -168,7 +168,7 @@ fn the_readme_shows_what_an_operator_sees() {
         }
         site.turn();
     }
-    let totals = site.stopped.expect("everybody has gone");
+    let totals = site.stopped.expect("all connections are closed");
     assert_eq!((totals.forced, totals.dropped_bytes), (0, 0));
 }
 
@@ -215,8 +215,8 @@ fn operators_and_members_do_not_disturb_each_other() {
         assert!(page.contains(r#""user":"bob""#), "{page}");
         let text = wire::text(&format!(r#"{{"type":"broadcast","data":{n}}}"#));
         site.members[0].send(&text);
-        let heard = site.members[1].json(&mut site.server);
-        assert_eq!((&heard["from"], &heard["data"]), (&"ann".into(), &n.into()));
+        let message = site.members[1].json(&mut site.server);
+        assert_eq!((&message["from"], &message["data"]), (&"ann".into(), &n.into()));
     }
     drop(idle);
     site.server.engine().check();

@@ -9,14 +9,14 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-fn kick(whom: KickTarget, reconnect: bool) -> OperatorCommand {
-    OperatorCommand::Kick { whom, reconnect }
+fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
+    OperatorCommand::Kick { whom: target, reconnect }
 }
 
 #[track_caller]
 fn order<A: App>(world: &mut World<A>, command: OperatorCommand) {
     world.engine.handle_operator(world.now, command).expect("they are there");
-    world.settle();
+    world.end_turn();
 }
 
 /// Ann, bob and cid are to reconnect, in one batch each. Ann is closed before `stricter` is called.
@@ -32,7 +32,7 @@ fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script:
 }
 
 #[test]
-fn a_stricter_order_replaces_a_reconnect() {
+fn a_stricter_command_replaces_a_reconnect() {
     while_a_reconnect_is_queued(
         |world| order(world, kick(KickTarget::User("cid".into()), false)),
         "advance 100ms
@@ -173,7 +173,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
 
 /// A user that logs in again and again leaves no state behind, and is closed in the end.
 #[test]
-fn logging_in_often_while_the_batches_run_is_no_escape() {
+fn repeated_logins_do_not_avoid_a_kick() {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.steps("bob > connect chess\nann > connect chess");
@@ -211,7 +211,7 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     order(&mut world, kick(KickTarget::Lobby("chess".into()), false));
     let eve = world.conn("eve");
     world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
-    world.settle();
+    world.end_turn();
     world.run(
         "ann < close 4003 kicked
          eve < upgrade

@@ -69,7 +69,7 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 }
 
 #[test]
-fn pages_of_this_machine_may_connect_when_that_is_said() {
+fn pages_of_this_machine_may_connect_with_loopback() {
     #[track_caller]
     fn check(origin: &str, host: &str, expected: bool) {
         let rules = set("allowed_origin", "loopback, https://game.example").expect("a good list").allowed_origin;
@@ -124,7 +124,7 @@ fn pages_of_this_machine_may_connect_when_that_is_said() {
 }
 
 #[test]
-fn a_list_of_origins_is_one_of_origins() {
+fn a_list_of_origins_accepts_only_origins() {
     for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
         let problem = set("allowed_origin", wrong).expect_err(wrong);
         assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
@@ -145,7 +145,7 @@ fn a_list_of_origins_is_one_of_origins() {
 
 /// The page is told the reason, and `authorize` is not called.
 #[test]
-fn a_foreign_page_learns_nothing_else() {
+fn a_foreign_page_is_refused_before_any_other_check() {
     check(
         Config { max_connections: Limit::at_most(0), ..Config::default() },
         &format!(
@@ -169,7 +169,7 @@ fn per_ip(max_per_ip: u32, trusted_proxies: u32) -> Config {
 const LIMIT: &str = "upgrade, goodbye code=4002 reason=ip_limit reconnect=false, close 4002 ip_limit";
 
 #[test]
-fn one_address_holds_so_many_connections() {
+fn connections_of_one_address_are_bounded() {
     check(
         per_ip(2, 0),
         &format!(
@@ -207,7 +207,7 @@ fn one_address_holds_so_many_connections() {
 
 /// One customer usually has a network with a prefix of 64 bits.
 #[test]
-fn an_address_is_a_network_with_ipv6() {
+fn an_ipv6_address_counts_as_its_64_bit_network() {
     check(
         per_ip(1, 0),
         &format!(
@@ -252,7 +252,7 @@ fn check_forwarded(proxies: u32, first: &str, second: &str, same: bool) {
 }
 
 #[test]
-fn proxies_are_believed_as_far_as_they_are_trusted() {
+fn forwarded_addresses_are_read_from_trusted_proxies_only() {
     // No proxy is trusted: the header is ignored.
     check_forwarded(0, "10.0.0.1", "10.0.0.2", true);
     check_forwarded(1, "10.0.0.1", "10.0.0.2", false);
@@ -306,7 +306,7 @@ fn refused_addresses_are_counted() {
 
 /// An origin that is malformed or sent twice is not treated as absent.
 #[test]
-fn an_origin_that_cannot_be_told_is_foreign() {
+fn a_malformed_or_repeated_origin_is_refused() {
     check(
         Config::default(),
         &format!(
@@ -319,6 +319,6 @@ fn an_origin_that_cannot_be_told_is_foreign() {
     let at = request.iter().position(|&c| c == b'#').expect("it stands there");
     request[at] = 0xff;
     world.send("ann", &request);
-    world.settle();
+    world.end_turn();
     world.run(&format!("ann < {FORBIDDEN}"));
 }

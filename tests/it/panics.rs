@@ -18,7 +18,7 @@ struct Fragile {
 
 impl Fragile {
     fn may_panic(&mut self, here: &str) {
-        assert!(self.panics_at_next.take_if(|place| *place == here).is_none(), "as it was told to");
+        assert!(self.panics_at_next.take_if(|place| *place == here).is_none(), "requested by the test");
     }
 }
 
@@ -26,12 +26,12 @@ impl App for Fragile {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn route(&self, request: &Request<'_>) -> Route {
-        assert_ne!(request.path(), "/ws/panic", "as it was told to");
+        assert_ne!(request.path(), "/ws/panic", "requested by the test");
         Route::Lobby(request.path().trim_start_matches("/ws/").to_owned())
     }
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        assert_ne!(request.token(), Some("panic"), "as it was told to");
+        assert_ne!(request.token(), Some("panic"), "requested by the test");
         Authorization::token_is_user(request)
     }
 
@@ -49,15 +49,15 @@ impl App for Fragile {
         cx.broadcast_message(from, "\"half\"");
         let places = ["at join", "at allows", "at leave"];
         self.panics_at_next = places.into_iter().find(|&place| place == kind);
-        assert_ne!(kind, "panic", "as it was told to");
+        assert_ne!(kind, "panic", "requested by the test");
         if kind == "kick and panic" {
             cx.close_user("bob", CloseReason::Kicked);
-            panic!("as it was told to");
+            panic!("requested by the test");
         }
     }
 
-    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, _: LeaveReason) {
-        self.left.push(who.user().to_owned());
+    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: LeaveReason) {
+        self.left.push(member.user().to_owned());
         self.may_panic("at leave");
     }
 }
@@ -108,7 +108,7 @@ fn a_panic_closes_the_lobby_it_concerns() {
 }
 
 #[test]
-fn a_panic_in_each_kind_of_call_is_contained() {
+fn a_panic_in_every_callback_is_caught() {
     let end = "ann < goodbye, close 1011 internal_error
          bob < goodbye, close 1011 internal_error
          ann > close
@@ -130,7 +130,7 @@ fn a_panic_in_each_kind_of_call_is_contained() {
 }
 
 #[test]
-fn who_panics_over_a_request_refuses_it() {
+fn a_panic_in_authorize_refuses_the_request() {
     check(
         "panic > connect chess\npanic < upgrade, goodbye, close 1011 internal_error\npanic > close\npanic < eof",
         1,
@@ -141,7 +141,7 @@ fn who_panics_over_a_request_refuses_it() {
 
 /// All invariants hold after every step on a simulated faulty network.
 #[test]
-fn the_engine_is_whole_after_every_panic() {
+fn invariants_hold_after_every_panic() {
     struct Unlucky;
     impl App for Unlucky {
         const PROTOCOL: Protocol = Protocol::Json;
@@ -149,15 +149,15 @@ fn the_engine_is_whole_after_every_panic() {
             Authorization::token_is_user(request)
         }
         fn on_join(&mut self, cx: &mut Context<'_>, _: &Member) {
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
             cx.broadcast_message(from, "1");
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
             cx.broadcast_message(from, "2");
         }
         fn on_leave(&mut self, cx: &mut Context<'_>, _: &Member, _: LeaveReason) {
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
         }
     }
     let mut panics = 0;
@@ -173,12 +173,12 @@ fn the_engine_is_whole_after_every_panic() {
             Err(failure) => panic!("seed {seed}: {failure}"),
         }
     }
-    assert!(panics > 20, "it does panic: {panics}");
+    assert!(panics > 20, "the application panics: {panics}");
 }
 
 /// A new callback must be forwarded and its panics caught. The default method would swallow it.
 #[test]
-fn every_callback_is_passed_on() {
+fn every_callback_is_forwarded() {
     let read = |path: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         std::fs::read_to_string(path).expect("a source is readable")
@@ -186,11 +186,11 @@ fn every_callback_is_passed_on() {
     let text = read("src/engine/app.rs");
     let (_, declared) = text.split_once("pub trait App {").expect("the trait is there");
     let (declared, _) = declared.split_once("\n}\n").expect("it ends");
-    let contained = read("src/apps/catch_panics.rs");
+    let wrapper = read("src/apps/catch_panics.rs");
     let names: Vec<&str> =
         declared.lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next()).collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names {
-        assert!(contained.contains(&format!("    fn {name}(")), "{name} is not passed on");
+        assert!(wrapper.contains(&format!("    fn {name}(")), "{name} is not forwarded");
     }
 }

@@ -16,7 +16,7 @@ struct Program {
     address: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
     /// The log lines read so far.
-    said: Vec<String>,
+    log_lines: Vec<String>,
 }
 
 /// A command without the environment variables that configure the tests.
@@ -36,7 +36,7 @@ impl Program {
     fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut program = Program { child, address: nowhere, log, said: Vec::new() };
+        let mut program = Program { child, address: nowhere, log, log_lines: Vec::new() };
         let line = program.wait_for("listening on ");
         let (_, address) = line.split_once("listening on ").expect("that was waited for");
         program.address = address.parse().expect("an address");
@@ -48,12 +48,12 @@ impl Program {
     fn wait_for(&mut self, words: &str) -> String {
         for line in self.log.by_ref() {
             let line = line.expect("the log is UTF-8");
-            self.said.push(line.clone());
+            self.log_lines.push(line.clone());
             if line.contains(words) {
                 return line;
             }
         }
-        panic!("it never says {words}, but {:?}", self.said);
+        panic!("the log never contains {words}, but {:?}", self.log_lines);
     }
 
     fn signal(&self, name: &str) {
@@ -62,7 +62,7 @@ impl Program {
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        self.said.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
+        self.log_lines.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
         self.child.wait().expect("it can be waited for").code()
     }
 }
@@ -104,9 +104,9 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
         .args(["--max-pending", "many", "--pong-timeout", "1h"])
         .output()
         .expect("the program was built");
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    let output = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(2));
-    assert!(said.contains("max_pending") && said.contains("pong_timeout = 1h"), "{said}");
+    assert!(output.contains("max_pending") && output.contains("pong_timeout = 1h"), "{output}");
 }
 
 // ---- authorization ----
@@ -119,7 +119,7 @@ struct File(std::path::PathBuf);
 impl File {
     fn new(name: &str, contents: &str) -> File {
         let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        fs::write(&path, contents).expect("a place for files");
+        fs::write(&path, contents).expect("the folder can be written");
         File(path)
     }
 
@@ -193,30 +193,30 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     program.signal("-TERM");
     program.signal("-TERM");
     assert!(matches!(program.exit_code(), Some(0 | 3)));
-    for line in &program.said {
+    for line in &program.log_lines {
         assert!(!line.contains("secret-") && !line.contains("said-in-confidence"), "{line}");
     }
-    assert!(program.said.iter().any(|line| line.contains("TRACE")), "all was logged");
+    assert!(program.log_lines.iter().any(|line| line.contains("TRACE")), "trace records are logged");
 }
 
 /// Runs the program with arguments it must refuse. Returns its error output.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let refused = Command::new(PROGRAM).args(arguments).output().expect("the program was built");
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
-    assert_eq!(refused.status.code(), Some(2), "{said}");
-    said
+    let output = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(2), "{output}");
+    output
 }
 
 /// Every run also sets `max_pending` to 0, which is always refused: the program never listens, even if the check under test
 /// fails.
 #[test]
-fn anybody_is_anybody_on_a_loopback_address_only() {
+fn open_authorization_is_accepted_on_loopback_only() {
     let never = ["--max-pending", "0", "--listen"];
     let open = "anybody could be anybody on";
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9001", "[::ffff:192.0.2.1]:9001"] {
-        let said = refused(&[&never[..], &[address]].concat());
-        assert!(said.contains(open) && said.contains("--auth open-to-anybody"), "{address}: {said}");
+        let output = refused(&[&never[..], &[address]].concat());
+        assert!(output.contains(open) && output.contains("--auth open-to-anybody"), "{address}: {output}");
         assert!(refused(&[&never[..], &[address, "--auth", "open"]].concat()).contains(open));
         assert!(refused(&[&never[..], &[address, "--auth", "open", "--app", "echo"]].concat()).contains(open));
         assert!(!refused(&[&never[..], &[address, "--auth", "open-to-anybody"]].concat()).contains(open));
@@ -226,34 +226,34 @@ fn anybody_is_anybody_on_a_loopback_address_only() {
     }
     // With tokens, any address is accepted.
     let list = File::new("outside", "secret-1 ann");
-    let said = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
-    assert!(said.contains("max_pending = 0") && !said.contains("auth"), "{said}");
+    let output = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
+    assert!(output.contains("max_pending = 0") && !output.contains("auth"), "{output}");
 }
 
 #[test]
-fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
+fn an_unusable_token_list_prevents_the_start() {
     let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens"];
     assert!(refused(&tokens).contains("auth = tokens: name the list with --tokens-file"));
     let missing = File::new("missing", "");
     fs::remove_file(missing.path()).expect("it is there");
     assert!(refused(&[&tokens[..], &["--tokens-file", missing.path()]].concat()).contains(missing.path()));
     let list = File::new("wrong", "secret-1\nann secret-2 secret-3\nsecret-4 bob expires=soon");
-    let said = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
+    let output = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
     for problem in ["line 1: ", "line 2: ", "line 3: ", "max_pending = 0"] {
-        assert!(said.contains(problem), "all problems at once: {said}");
+        assert!(output.contains(problem), "all problems at once: {output}");
     }
-    assert!(!said.contains("secret-"), "{said}");
+    assert!(!output.contains("secret-"), "{output}");
 }
 
 /// An option without effect is refused if it concerns authorization.
 #[test]
-fn a_list_of_tokens_that_nobody_reads_does_not_start() {
+fn an_unused_token_list_prevents_the_start() {
     let list = File::new("unread", "secret-1 ann");
     let given = ["--listen", "127.0.0.1:0", "--tokens-file", list.path()];
     for auth in [&[][..], &["--auth", "open"], &["--auth", "open-to-anybody"], &["--auth", "open", "--app", "echo"]] {
-        let said = refused(&[&given[..], auth].concat());
+        let output = refused(&[&given[..], auth].concat());
         let rule = format!("tokens_file = {}: is read only with auth = tokens, and auth is open", list.path());
-        assert!(said.contains(&rule) && said.contains("set --auth tokens, or leave --tokens-file out"), "{said}");
+        assert!(output.contains(&rule) && output.contains("set --auth tokens, or leave --tokens-file out"), "{output}");
     }
     // The same with an environment variable.
     let refused_by_variable = Command::new(PROGRAM)
@@ -263,23 +263,30 @@ fn a_list_of_tokens_that_nobody_reads_does_not_start() {
         .expect("the program was built");
     assert_eq!(refused_by_variable.status.code(), Some(2));
     // The echo application has no authorization.
-    let said = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
-    assert!(said.contains("auth = tokens: app = echo lets anybody in"), "{said}");
+    let output = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
+    assert!(output.contains("auth = tokens: app = echo lets anybody in"), "{output}");
 }
 
 #[test]
-fn the_start_is_logged_with_what_decides_who_may_come_in() {
+fn the_start_is_logged_with_the_authorization_settings() {
     let list = File::new("counted", "secret-1 ann\nsecret-2 bob");
     let given = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path(), "--app", "verbatim"];
     let program = Program::start(PROGRAM, &given);
     let words =
         format!("lobbyd {} app=verbatim auth=tokens tokens=2 allowed_origin=own listen=", env!("CARGO_PKG_VERSION"));
-    let line = program.said.iter().find(|line| line.contains(&words)).expect("it is said before it listens");
+    let line =
+        program.log_lines.iter().find(|line| line.contains(&words)).expect("it is logged before the server listens");
     assert!(line.ends_with(&format!("listen={} admin=off", program.address)), "{line}");
     let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let line =
-        program.said.iter().find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
-    assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
+    let line = program
+        .log_lines
+        .iter()
+        .find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
+    assert!(
+        line.expect("it is logged before the server listens").contains(" admin=127.0.0.1:"),
+        "{:?}",
+        program.log_lines
+    );
 }
 
 #[test]
@@ -302,7 +309,7 @@ fn options_and_variables_without_effect_are_warned_about() {
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
     let warnings: Vec<&str> =
-        program.said.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
+        program.log_lines.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
     let expected = [
         "auth_timeout has no effect: the stock applications answer at once",
         "token_grace has no effect: only the tokens of auth = tokens expire",
@@ -318,18 +325,18 @@ fn options_and_variables_without_effect_are_warned_about() {
     for (warning, words) in warnings.iter().zip(expected) {
         assert!(warning.ends_with(words), "{warning}: {words}");
     }
-    assert!(!program.said.concat().contains("said-in-confidence"));
+    assert!(!program.log_lines.concat().contains("said-in-confidence"));
     // The defaults give no warnings.
     let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
-    assert!(!program.said.iter().any(|line| line.contains(" WARN ")), "{:?}", program.said);
+    assert!(!program.log_lines.iter().any(|line| line.contains(" WARN ")), "{:?}", program.log_lines);
 }
 
 /// Opening a FIFO blocks until it has a writer, and would block the whole server.
 #[cfg(unix)]
 #[test]
-fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
+fn a_token_list_must_be_a_regular_file_of_bounded_size() {
     let list = File::new("irregular", "secret-1 ann");
     let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
     let mut program = Program::start(PROGRAM, &arguments);
@@ -372,15 +379,15 @@ fn rates_and_origins_are_set_by_flags() {
     let origins = ["--allowed-origin", "https://game.example"];
     let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
     let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
-    let said = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
+    let output = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
         let mut stream = TcpStream::connect(program.address).expect("it listens");
         let line = format!("Origin: {origin}");
         stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("it reads");
         let mut reader = Reader::default();
         [(); 2].map(|()| format!("{:?}", blocking(&mut stream, &mut reader))).concat()
     });
-    for (said, words) in said.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
-        assert!(said.contains(words), "{said}");
+    for (output, words) in output.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
+        assert!(output.contains(words), "{output}");
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
@@ -400,7 +407,7 @@ fn page(program: &Program, origin: &str, host: &str) -> String {
 }
 
 #[test]
-fn a_page_of_this_machine_may_try_it_out() {
+fn a_page_of_this_machine_may_connect_by_default() {
     let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
     let host = program.address.to_string();
     for origin in ["http://localhost:5173", "http://127.0.0.1:8000", "https://[::1]:8443", "http://localhost"] {
@@ -417,7 +424,7 @@ fn a_page_of_this_machine_may_try_it_out() {
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
-    let warnings: Vec<&String> = program.said.iter().filter(|line| line.contains("--allowed-origin")).collect();
+    let warnings: Vec<&String> = program.log_lines.iter().filter(|line| line.contains("--allowed-origin")).collect();
     let expected =
         ["the origin null", "the origin https://game.example is refused at 127.0.0.1:", "refused at evil.example"];
     assert_eq!(warnings.len(), expected.len(), "once for each origin: {warnings:?}");
@@ -431,8 +438,8 @@ fn a_page_of_this_machine_may_try_it_out() {
     let outside = ["--auth", "open-to-anybody"];
     for given in [&["--allowed-origin", "own"][..], &["--allowed-origin", "https://game.example"], &tokens, &outside] {
         let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], given].concat());
-        let said = page(&program, "http://localhost:5173", &program.address.to_string());
-        assert!(said.contains("forbidden_origin"), "{given:?}: {said}");
+        let output = page(&program, "http://localhost:5173", &program.address.to_string());
+        assert!(output.contains("forbidden_origin"), "{given:?}: {output}");
     }
 }
 
@@ -448,7 +455,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let mut line = String::new();
     while !line.contains("listening on ") {
         line.clear();
-        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "it says where it listens");
+        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "the address is logged");
     }
     let address: SocketAddr =
         line.split_once("listening on ").expect("it was waited for").1.trim().parse().expect("an address");
@@ -456,7 +463,10 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     for user in ["ann", "bob"] {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("it reads");
-        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
     }
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
@@ -469,7 +479,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 /// read before any connection is closed.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_was_stopped_closes_nobody() {
+fn a_process_that_was_stopped_closes_no_connection() {
     let timeouts = ["--ping-interval", "1s", "--pong-timeout", "900ms", "--handshake-timeout", "1s"];
     let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
@@ -540,8 +550,8 @@ fn without_descriptors_it_sheds_and_goes_on() {
     let journal = ["--journal", folder.path(), "--journal-max-bytes", "16KiB"];
     let limited = ["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", PROGRAM];
     let mut program = Program::start("sh", &[&limited[..], &arguments, &journal].concat());
-    let said = program.wait_for("operators are answered on http://");
-    let (_, admin) = said.split_once("http://").expect("that was waited for");
+    let output = program.wait_for("operators are answered on http://");
+    let (_, admin) = output.split_once("http://").expect("that was waited for");
     let mut operator = BufReader::new(TcpStream::connect(admin).expect("it listens"));
     assert_eq!(stats(&mut operator)["counters"]["accepted"], 0);
 
@@ -554,9 +564,13 @@ fn without_descriptors_it_sheds_and_goes_on() {
         }
     }
     let room = members.len();
-    assert!((10..40).contains(&room), "{room} came in");
-    let said = stats(&mut operator);
-    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&room.into(), &shed.into()), "{said}");
+    assert!((10..40).contains(&room), "{room} were admitted");
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&room.into(), &shed.into()),
+        "{output}"
+    );
 
     // Members are served, even when the journal rotates to another file.
     for (stream, reader) in &mut members {
@@ -572,14 +586,17 @@ fn without_descriptors_it_sheds_and_goes_on() {
         members.push(try_connect(&program, user).expect("there is a descriptor"));
     }
     assert!(try_connect(&program, 105).is_none());
-    let said = stats(&mut operator);
-    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&(room + 5).into(), &(shed + 1).into()));
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&(room + 5).into(), &(shed + 1).into())
+    );
 
     program.signal("-TERM");
     drop((members, operator));
     assert_eq!(program.exit_code(), Some(0));
-    let warned = program.said.iter().filter(|line| line.contains("ulimit -n")).count();
-    assert_eq!(warned, 1, "it is said once, and how to help it");
+    let warned = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).count();
+    assert_eq!(warned, 1, "the warning is logged once, with its remedy");
     remove_segments(folder.path());
 }
 
@@ -600,17 +617,17 @@ fn remove_segments(path: &str) {
 fn echoes_with_limited_files(program: &mut Program) -> usize {
     let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
     let text = "x".repeat(2000);
-    for heard in 0..100 {
+    for echoed in 0..100 {
         let mut bytes = [0; 4096];
         if stream.write_all(&wire::text(&text)).is_err() {
-            return heard;
+            return echoed;
         }
         loop {
             match reader.next().expect("the server keeps to the protocol") {
                 Some(received) => break assert_eq!(received, Received::Text(text.clone())),
                 None => match stream.read(&mut bytes) {
                     Ok(n) if n > 0 => reader.push(&bytes[..n]),
-                    _ => return heard,
+                    _ => return echoed,
                 },
             }
         }
@@ -628,23 +645,23 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     let journal = ["--journal", folder.path(), "--journal-on-error"];
     for (policy, code) in [("stop", 1), ("continue", 0)] {
         let mut program = Program::start("sh", &[&limited[..], &arguments, &journal, &[policy]].concat());
-        let heard = echoes_with_limited_files(&mut program);
+        let echoed = echoes_with_limited_files(&mut program);
         if policy == "stop" {
-            assert!((5..50).contains(&heard), "{heard} messages were served");
+            assert!((5..50).contains(&echoed), "{echoed} messages were served");
         } else {
-            assert_eq!(heard, 100, "it goes on without a journal");
+            assert_eq!(echoed, 100, "the server continues without a journal");
             program.signal("-TERM");
         }
-        assert_eq!(program.exit_code(), Some(code), "{:?}", program.said);
-        let said = program.said.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
-        assert_eq!(said, 1, "{:?}", program.said);
+        assert_eq!(program.exit_code(), Some(code), "{:?}", program.log_lines);
+        let output = program.log_lines.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
+        assert_eq!(output, 1, "{:?}", program.log_lines);
     }
     // The records written before the error end with a whole block.
     for number in [1, 2] {
         let journal = format!("{}.{number:06}", folder.path());
         let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
-        let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
-        assert!(replayed.status.success() && !said.contains("torn"), "{said}");
+        let output = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(replayed.status.success() && !output.contains("torn"), "{output}");
         fs::remove_file(journal).expect("it is there");
     }
     let _ = fs::remove_file(format!("{}.lock", folder.path()));
@@ -659,22 +676,25 @@ fn a_limit_on_the_size_of_the_log_ends_nothing() {
     let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
     let mut child = Command::new("sh").args(arguments).spawn().expect("there is a shell");
     let address = loop {
-        let said = fs::read_to_string(log.path()).expect("the log is UTF-8");
-        if let Some((_, rest)) = said.split_once("listening on ")
+        let output = fs::read_to_string(log.path()).expect("the log is UTF-8");
+        if let Some((_, rest)) = output.split_once("listening on ")
             && let Some((address, _)) = rest.split_once('\n')
         {
             break address.parse::<SocketAddr>().expect("an address");
         }
-        assert!(child.try_wait().expect("it can be asked").is_none(), "it has ended: {said}");
+        assert!(child.try_wait().expect("its state is known").is_none(), "it has ended: {output}");
         std::thread::yield_now();
     };
     for user in 0..50 {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("it reads");
-        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
     }
     let length = fs::metadata(log.path()).expect("it is there").len();
-    assert!(length > 0 && length.is_multiple_of(512), "the log has come to its limit: {length}");
+    assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
     assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));

@@ -32,7 +32,7 @@ fn check_three(script: &str) {
 // ---- messages of a client ----
 
 #[test]
-fn members_learn_who_is_there_and_hear_each_other() {
+fn members_receive_presence_and_each_others_messages() {
     check(
         Config::default(),
         r#"
@@ -151,7 +151,7 @@ fn presence_ping_health_pong_and_leave_are_answered() {
 }
 
 #[test]
-fn every_other_type_is_the_applications() {
+fn every_other_type_goes_to_the_application() {
     check_three(
         r#"
         ann > {"type":"move","to":["e4"],"data":0,"timestamp":"noon"}
@@ -170,14 +170,14 @@ fn every_other_type_is_the_applications() {
 }
 
 #[test]
-fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
+fn a_ref_is_a_string_or_an_integer_and_is_returned_unchanged() {
     #[track_caller]
     fn check_ref(reference: &str, accepted: bool) {
         let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         for kind in ["ping", "presence", "leave?", "broadcast\",\"data\":\"0"] {
             world.act("ann", &format!(r#"{{"type":"{kind}","ref":{reference}}}"#));
-            world.settle();
+            world.end_turn();
             let got = world.take("ann");
             let answers: Vec<&String> = got.iter().filter(|text| !text.contains("presence_state")).collect();
             let [answer] = answers[..] else { panic!("one answer: {got:?}") };
@@ -223,7 +223,7 @@ fn an_optional_field_that_is_null_is_absent() {
 }
 
 #[test]
-fn the_ack_of_what_was_given_a_seq_carries_it() {
+fn the_ack_of_a_numbered_message_carries_its_seq() {
     /// Broadcasts a message in the sender's name, announces or rejects, as the type of the message says.
     struct Speaker;
     impl App for Speaker {
@@ -231,8 +231,8 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
         }
-        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-            cx.broadcast_message(who, "0");
+        fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+            cx.broadcast_message(member, "0");
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             let Message::Json { kind, text } = message else { return };
@@ -272,7 +272,7 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
 }
 
 #[test]
-fn what_is_malformed_is_refused_and_the_connection_lives_on() {
+fn a_malformed_message_is_refused_and_the_connection_stays_open() {
     for bad in [
         "",
         " ",
@@ -303,7 +303,7 @@ fn what_is_malformed_is_refused_and_the_connection_lives_on() {
 }
 
 #[test]
-fn whoever_says_too_much_that_is_malformed_is_closed() {
+fn too_many_malformed_messages_close_the_connection() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     for _ in 0..32 {
@@ -356,7 +356,7 @@ fn fragments_are_put_together() {
     ];
     for (opcode, is_final, payload) in parts {
         world.send("ann", &wire::frame(opcode, is_final, payload, [7, 0, 255, 1]));
-        world.settle();
+        world.end_turn();
     }
     world.run("ann < pong between\nbob < message data=\"\u{20ac}\"\ncid < message data=\"\u{20ac}\"");
 }
@@ -388,12 +388,12 @@ fn names_and_data_may_be_any_text() {
 }
 
 #[test]
-fn data_is_passed_on_as_it_was_written() {
+fn data_is_passed_on_unchanged() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     let data = "{ \"b\" : 1.0e2, \"a\":\t[ 18446744073709551616, -0.0 ],\"b\":\"\\u0061\" }";
     world.send("ann", &wire::text(&format!("{{\"type\":\"broadcast\",\"data\":{data}}}")));
-    world.settle();
+    world.end_turn();
     for name in ["bob", "cid"] {
         assert_eq!(world.take(name), [format!("{{\"type\":\"message\",\"from\":\"ann\",\"seq\":1,\"data\":{data}}}")]);
     }
@@ -402,7 +402,7 @@ fn data_is_passed_on_as_it_was_written() {
 // ---- messages of the server ----
 
 #[test]
-fn welcome_tells_the_limits_and_the_time() {
+fn welcome_contains_the_limits_and_the_time() {
     let config = Config { max_message_bytes: ByteSize(1000), ..Config::default() };
     check(
         config,
@@ -420,7 +420,7 @@ fn welcome_tells_the_limits_and_the_time() {
 
 /// At a seat takeover, presence not yet announced goes to the older connection, not to the newer one before its welcome.
 #[test]
-fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
+fn welcome_comes_first_also_after_a_seat_takeover() {
     check(
         Config::default(),
         r#"
@@ -467,7 +467,7 @@ fn presence_is_merged_within_a_turn() {
 
 /// A member's messages come after the presence_diff that announces it. Messages sent before it come before the presence_diff.
 #[test]
-fn nobody_hears_from_a_member_it_does_not_know() {
+fn a_member_is_announced_before_its_messages() {
     check(
         Config::default(),
         r#"
@@ -489,7 +489,7 @@ fn nobody_hears_from_a_member_it_does_not_know() {
 }
 
 #[test]
-fn whoever_comes_and_goes_in_one_turn_was_never_there() {
+fn a_member_that_joins_and_leaves_in_one_turn_is_not_announced() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -558,7 +558,7 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
 }
 
 #[test]
-fn seq_has_no_gaps_for_whoever_stays() {
+fn seq_has_no_gaps_for_a_member_that_stays() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome seq=0, presence_state seq=0");
     let mut random = lobbyd::Random::new(5);
@@ -572,10 +572,10 @@ fn seq_has_no_gaps_for_whoever_stays() {
             (true, _) => world.act(name, &format!(r#"{{"type":"broadcast","data":{n}}}"#)),
         }
         if random.percent(50) {
-            world.settle();
+            world.end_turn();
         }
     }
-    world.settle();
+    world.end_turn();
     let mut seq = 0;
     for text in world.take("ann") {
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -590,7 +590,7 @@ fn seq_has_no_gaps_for_whoever_stays() {
 }
 
 #[test]
-fn epoch_is_new_when_a_lobby_comes_into_being_again() {
+fn epoch_is_new_when_a_lobby_is_created_again() {
     let mut world = World::new(Config::default(), Relay::default());
     let mut epochs = Vec::new();
     for _ in 0..3 {
@@ -641,7 +641,7 @@ fn conn_names_the_seat() {
 }
 
 #[test]
-fn every_leave_says_why() {
+fn every_leave_has_its_reason() {
     #[track_caller]
     fn check_leave(end: impl FnOnce(&mut World<Relay>), why: &str) {
         let mut world = World::new(Config::default(), Relay::default());
@@ -655,7 +655,7 @@ fn every_leave_says_why() {
             "#,
         );
         end(&mut world);
-        world.settle();
+        world.end_turn();
         world.steps(&format!("bob < presence_diff seq=2 -ann:{why}"));
     }
     check_leave(|world| world.act("ann", r#"{"type":"leave"}"#), "left");
@@ -678,7 +678,7 @@ fn every_leave_says_why() {
 }
 
 #[test]
-fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
+fn goodbye_precedes_every_close_and_says_whether_to_reconnect() {
     for &reason in CloseReason::ALL {
         if reason.code() < 1000 || reason.code() == 1006 {
             continue;
@@ -697,7 +697,7 @@ fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
 }
 
 #[test]
-fn what_is_queued_is_delivered_before_the_goodbye() {
+fn queued_frames_are_delivered_before_the_goodbye() {
     check_three(
         r#"
         bob > window 0
@@ -716,7 +716,7 @@ fn what_is_queued_is_delivered_before_the_goodbye() {
 // ---- connecting ----
 
 #[test]
-fn messages_in_the_packet_of_the_upgrade_are_heard() {
+fn messages_in_the_packet_of_the_upgrade_are_handled() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     world.open("ann");
@@ -725,7 +725,7 @@ fn messages_in_the_packet_of_the_upgrade_are_heard() {
     packet.extend(wire::text(r#"{"type":"leave"}"#));
     packet.extend(wire::close(1000, ""));
     world.send("ann", &packet);
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         ann < upgrade, welcome, presence_state users=bob,ann, ack ref=1 seq=2 delivered=1, goodbye, close 1000 left, eof
@@ -735,7 +735,7 @@ fn messages_in_the_packet_of_the_upgrade_are_heard() {
 }
 
 #[test]
-fn messages_sent_while_authorization_is_pending_are_heard() {
+fn messages_sent_while_authorization_is_pending_are_handled() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -748,13 +748,13 @@ fn messages_sent_while_authorization_is_pending_are_heard() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     let conn = world.conn("ann");
     world.engine.handle_authorized(world.now, conn, lobbyd::Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run("ann < upgrade, welcome, pong ref=1, presence_state");
     assert_eq!(world.engine.app_mut().take(), ["join ann", r#"json ann move {"type":"move"}"#]);
 }
 
 #[test]
-fn the_subprotocol_is_named_when_it_is_offered() {
+fn the_subprotocol_is_echoed_if_offered() {
     #[track_caller]
     fn check_offer(lines: &str, expected: &str) {
         check(Config::default(), &format!("ann > get /ws/chess?token=ann {lines}\nann < {expected}"));
@@ -784,7 +784,7 @@ fn the_subprotocol_is_named_when_it_is_offered() {
 }
 
 #[test]
-fn the_token_is_looked_for_in_its_order() {
+fn the_places_of_a_token_have_an_order_of_precedence() {
     #[track_caller]
     fn check_user(query: &str, lines: &[&str], user: Option<&str>) {
         let expected = match user {
@@ -830,7 +830,7 @@ fn a_user_id_has_1_to_128_bytes_and_no_control_characters() {
 // ---- seats ----
 
 #[test]
-fn a_second_login_is_refused_when_it_is_configured_so() {
+fn a_second_login_is_refused_if_configured() {
     let config = Config { duplicate_login: DuplicateLogin::Reject, ..Config::default() };
     check(
         config,
@@ -849,7 +849,7 @@ fn a_second_login_is_refused_when_it_is_configured_so() {
 }
 
 #[test]
-fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
+fn a_direct_message_reaches_every_seat_of_its_user_in_the_lobby() {
     let config =
         Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(3), ..Config::default() };
     check(
@@ -881,7 +881,7 @@ fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
 // ---- applications ----
 
 #[test]
-fn an_application_may_forbid_what_the_engine_would_do() {
+fn an_application_may_forbid_a_broadcast_or_direct_message() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(THREE);
     world.run(
@@ -905,20 +905,20 @@ fn an_application_may_forbid_what_the_engine_would_do() {
 
 /// If the application closes the sender while `allows` runs, the message is not relayed.
 #[test]
-fn whoever_is_closed_for_what_it_wants_to_say_has_not_said_it() {
-    for utterance in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
+fn a_message_whose_sender_is_closed_by_allows_is_not_relayed() {
+    for message in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
         let mut world = World::new(
             Config::default(),
-            Witness::<true>::reacting(|cx, who, event| {
+            Witness::<true>::reacting(|cx, member, event| {
                 if event.starts_with("may") {
-                    cx.close(who.expect("ann").conn(), CloseReason::PolicyViolation);
+                    cx.close(member.expect("ann").conn(), CloseReason::PolicyViolation);
                 }
             }),
         );
         world.run(THREE);
         world.run(&format!(
             r#"
-            ann > {utterance}
+            ann > {message}
             ann < goodbye code=1008, close 1008 policy_violation
             bob < presence_diff seq=1 -ann:kicked
             cid < presence_diff seq=1 -ann:kicked
@@ -949,14 +949,14 @@ fn an_application_may_refuse_a_message() {
         "#,
     );
     world.act("ann", r#"{"type":"illegal"}"#);
-    world.settle();
-    let said = r#"{"type":"error","code":"not_allowed","message":"that is no legal \"move\""}"#;
-    assert_eq!(world.take("ann"), [said]);
+    world.end_turn();
+    let expected = r#"{"type":"error","code":"not_allowed","message":"that is no legal \"move\""}"#;
+    assert_eq!(world.take("ann"), [expected]);
 }
 
 /// A reject applies only to the message that is being handled.
 #[test]
-fn a_refusal_outside_of_on_message_touches_no_message() {
+fn a_reject_outside_of_on_message_has_no_effect() {
     let mut world = World::new(
         Config::default(),
         Witness::<true>::reacting(|cx, _, event| {
@@ -984,10 +984,10 @@ fn a_refusal_outside_of_on_message_touches_no_message() {
 fn no_callback_runs_inside_another() {
     let mut world = World::new(
         Config::default(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event.starts_with("json ann close_both") {
                 cx.close_user("bob", CloseReason::Kicked);
-                cx.close(who.expect("ann").conn(), CloseReason::Kicked);
+                cx.close(member.expect("ann").conn(), CloseReason::Kicked);
                 assert_eq!(cx.lobby_users("chess").collect::<Vec<_>>(), ["cid"], "their seats are free at once");
             }
         }),
@@ -1010,7 +1010,7 @@ fn no_callback_runs_inside_another() {
 }
 
 #[test]
-fn verbatim_passes_on_and_says_nothing_of_its_own() {
+fn verbatim_relays_and_sends_no_messages_of_its_own() {
     let config = Config { max_connections: Limit::at_most(2), ..Config::default() };
     World::new(config, Verbatim::default()).run(
         r#"
@@ -1038,7 +1038,7 @@ fn verbatim_passes_on_and_says_nothing_of_its_own() {
 }
 
 #[test]
-fn echo_answers_each_in_a_place_of_its_own() {
+fn echo_answers_each_connection_separately() {
     World::new(Config::default(), Echo).run(
         r#"
         ann > get /anything/at/all

@@ -30,7 +30,7 @@ fn check(frames: &[Vec<u8>], reason: CloseReason) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"broadcast","data":"after"}"#));
-        world.settle();
+        world.end_turn();
         let (code, word) = (reason.code(), reason.word());
         world.run(&format!(
             "ann < goodbye code={code} reason={word}, close {code} {word}, eof\nbob < presence_diff -ann:dropped"
@@ -67,7 +67,7 @@ fn reserved_opcodes_are_a_protocol_error() {
 }
 
 #[test]
-fn control_frames_are_whole_and_short() {
+fn control_frames_must_be_whole_and_short() {
     for opcode in [Opcode::PING, Opcode::PONG, Opcode::CLOSE] {
         check(&[wire::frame(opcode, false, b"", MASK)], CloseReason::ProtocolError);
         check(&[wire::frame(opcode, true, &[0; 126], MASK)], CloseReason::ProtocolError);
@@ -75,7 +75,7 @@ fn control_frames_are_whole_and_short() {
 }
 
 #[test]
-fn fragments_follow_their_beginning() {
+fn fragments_must_follow_a_first_frame() {
     let part = |opcode, is_final| wire::frame(opcode, is_final, b"x", MASK);
     check(&[part(Opcode::CONTINUATION, true)], CloseReason::ProtocolError);
     check(&[part(Opcode::CONTINUATION, false)], CloseReason::ProtocolError);
@@ -114,7 +114,7 @@ fn text_is_utf8() {
 }
 
 #[test]
-fn what_is_too_big_is_refused_by_its_header() {
+fn a_message_too_big_is_refused_by_its_header() {
     let header = |bytes: &[u8]| [bytes, &MASK[..]].concat();
     for first in [0x81, 0x82, 0x01] {
         check(&[header(&[first, 0xff, 0, 0, 0, 0, 0, 1, 0, 1])], CloseReason::MessageTooBig);
@@ -141,7 +141,7 @@ fn check_close(payload: &[u8], answer: &str) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"ping"}"#));
-        world.settle();
+        world.end_turn();
         world.run(&format!("ann < {answer}, eof"));
         assert_eq!(world.engine.app_mut().take(), ["join ann", "leave ann left"]);
         world.run("ann > hangup");
@@ -168,7 +168,7 @@ fn codes_that_must_not_be_sent_are_answered_with_1002() {
 }
 
 #[test]
-fn the_answer_to_our_close_ends_it_and_is_not_answered() {
+fn the_answer_to_our_close_ends_the_connection_and_is_not_answered() {
     for end in ["close 1000", "close 4321", "hangup"] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
@@ -187,12 +187,12 @@ fn the_answer_to_our_close_ends_it_and_is_not_answered() {
 
 /// A peer that answers our close with an invalid frame gets no second close frame.
 #[test]
-fn a_breach_while_closing_ends_it() {
+fn a_protocol_error_while_closing_ends_the_connection() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
     world.send("ann", b"\x81\x02hi");
-    world.settle();
+    world.end_turn();
     world.run("ann < eof");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::ProtocolError), 0, "the first reason stands");
 }
@@ -201,7 +201,7 @@ fn a_breach_while_closing_ends_it() {
 /// dropped, as after any other protocol error: otherwise a reset would destroy the goodbye. This includes an error that ends
 /// with the last byte received.
 #[test]
-fn a_breach_while_closing_is_lingered_for() {
+fn after_a_protocol_error_while_closing_input_is_still_read() {
     let too_big = [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1][..], &MASK].concat();
     let breaches = [
         too_big,
@@ -215,7 +215,7 @@ fn a_breach_while_closing_is_lingered_for() {
             world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
             world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
             world.send("ann", &[&breach, behind].concat());
-            world.settle();
+            world.end_turn();
             world.run("ann < eof");
             assert!(world.is_open("ann"), "{breach:02x?} and {} bytes: the socket is dropped at once", behind.len());
         }
@@ -232,10 +232,10 @@ fn pings_are_answered_with_their_payload_in_order() {
         bytes.extend(wire::text("between"));
     }
     world.send("ann", &bytes);
-    world.settle();
+    world.end_turn();
     world.run(&format!("ann < pong, between, pong one, between, pong {}, between", "x".repeat(125)));
     // In an application without JSON the close code alone reports the protocol error.
     world.send("ann", b"\x81\x00");
-    world.settle();
+    world.end_turn();
     world.run("ann < close 1002 protocol_error, eof");
 }

@@ -48,13 +48,13 @@ fn measure<A: App>(
 }
 
 #[track_caller]
-fn assert_within_a_percent(measured: u64, expected: u64, what: &str) {
-    assert!(measured.abs_diff(expected) * 100 <= expected, "{what}: {measured} instead of {expected}");
+fn assert_within_a_percent(measured: u64, expected: u64, case: &str) {
+    assert!(measured.abs_diff(expected) * 100 <= expected, "{case}: {measured} instead of {expected}");
 }
 
 // ---- messages ----
 
-fn heard(world: &mut World<Witness<true>>) -> u64 {
+fn delivered(world: &mut World<Witness<true>>) -> u64 {
     world.engine.app().log.iter().filter(|event| event.starts_with("json")).count() as u64
 }
 
@@ -70,18 +70,18 @@ fn check_messages(config: Config, connections: usize, query: &str, burst: u64, p
     let say = |world: &mut World<Witness<true>>| {
         for name in &names {
             world.send(name, &message);
-            world.settle();
+            world.end_turn();
         }
     };
-    let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, heard);
-    let what = format!("{connections} connections, {query}");
-    assert_eq!(at_once, burst, "{what}: the burst is exact");
-    assert_within_a_percent(later, per_minute, &what);
+    let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, delivered);
+    let case = format!("{connections} connections, {query}");
+    assert_eq!(at_once, burst, "{case}: the burst is exact");
+    assert_within_a_percent(later, per_minute, &case);
     assert_eq!(world.engine.stats().total_connections, connections);
 }
 
 #[test]
-fn messages_of_a_connection_are_held_to_their_rate() {
+fn messages_of_a_connection_are_rate_limited() {
     let default = Config { messages_per_second: Limit::at_most(60), ..no_rates() };
     check_messages(default, 1, "", 120, 60 * 60);
     let odd = Config { messages_per_second: Limit::at_most(7), message_burst: 3, ..no_rates() };
@@ -89,7 +89,7 @@ fn messages_of_a_connection_are_held_to_their_rate() {
 }
 
 #[test]
-fn each_tier_is_held_to_its_rate() {
+fn each_tier_has_its_rate() {
     // The tier replaces the configured rate, whether it is higher or lower.
     for rate in [Limit::UNLIMITED, Limit::at_most(60)] {
         let config = Config { messages_per_second: rate, ..no_rates() };
@@ -100,7 +100,7 @@ fn each_tier_is_held_to_its_rate() {
 }
 
 #[test]
-fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+fn messages_of_a_user_share_one_rate_over_all_its_connections() {
     let config =
         Config { user_messages_per_second: Limit::at_most(20).into(), user_message_burst: 30.into(), ..no_rates() };
     check_messages(config.clone(), 1, "", 30, 20 * 60);
@@ -111,18 +111,18 @@ fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
 }
 
 #[test]
-fn what_is_unlimited_is_not_measured() {
+fn an_unlimited_rate_refuses_nothing() {
     let mut world = World::new(no_rates(), Witness::<true>::default());
     world.steps("ann > connect chess");
     let many = wire::text(r#"{"type":"move"}"#).repeat(5000);
     world.send("ann", &many);
-    assert_eq!(heard(&mut world), 5000);
+    assert_eq!(delivered(&mut world), 5000);
 }
 
 // ---- bytes ----
 
 /// Bytes of the delivered messages, frame headers included.
-fn bytes_heard(world: &mut World<Witness<false>>) -> u64 {
+fn bytes_delivered(world: &mut World<Witness<false>>) -> u64 {
     let bytes = |event: &String| event.strip_prefix("text ann ").map_or(0, |text| wire::text(text).len() as u64);
     world.engine.app().log.iter().map(bytes).sum()
 }
@@ -143,23 +143,23 @@ fn check_bytes(config: Config, connections: usize, per_second: u64) {
                 world.send(name, &message);
             }
         };
-        let (at_once, later) = measure(&mut world, 300, Duration::from_millis(10), say, bytes_heard);
-        let what = format!("{length} bytes over {connections} connections");
+        let (at_once, later) = measure(&mut world, 300, Duration::from_millis(10), say, bytes_delivered);
+        let case = format!("{length} bytes over {connections} connections");
         // The request heads use a part of the burst, and less than one packet of it remains.
         let whole = 10_000 - message.len() as u64 - 200..10_000;
-        assert!(whole.contains(&at_once), "{what}: {at_once} at once");
-        assert_within_a_percent(later, per_second * 60, &what);
+        assert!(whole.contains(&at_once), "{case}: {at_once} at once");
+        assert_within_a_percent(later, per_second * 60, &case);
     }
 }
 
 #[test]
-fn bytes_of_a_connection_are_held_to_their_rate() {
+fn bytes_of_a_connection_are_rate_limited() {
     let config = Config { bytes_per_second: Limit::at_most(5000), byte_burst: 10_000, ..no_rates() };
     check_bytes(config, 1, 5000);
 }
 
 #[test]
-fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+fn bytes_of_a_user_share_one_rate_over_all_its_connections() {
     let config =
         Config { user_bytes_per_second: Limit::at_most(4000).into(), user_byte_burst: 10_000.into(), ..no_rates() };
     check_bytes(config.clone(), 1, 4000);
@@ -168,7 +168,7 @@ fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
 
 /// A message that arrives in pieces is charged in full, even if its last piece arrives when the bucket has filled again.
 #[test]
-fn a_message_in_pieces_costs_what_it_has() {
+fn a_message_in_pieces_is_charged_in_full() {
     let config = Config {
         max_message_bytes: ByteSize(6100),
         bytes_per_second: Limit::at_most(2000),
@@ -185,15 +185,15 @@ fn a_message_in_pieces_costs_what_it_has() {
         world.advance(Duration::from_millis(100));
         world.send("ann", rest);
     }
-    let heard = bytes_heard(&mut world);
+    let delivered = bytes_delivered(&mut world);
     let allowed = 7000 + 2000 * 60;
-    assert!(heard <= allowed, "{heard} bytes, where {allowed} may be sent");
-    assert!(heard + 2 * 6000 > allowed, "{heard} bytes are too few");
+    assert!(delivered <= allowed, "{delivered} bytes, where {allowed} may be sent");
+    assert!(delivered + 2 * 6000 > allowed, "{delivered} bytes are too few");
 }
 
 /// The bytes of a message count even if it never becomes complete.
 #[test]
-fn pieces_without_end_are_ended() {
+fn a_message_without_end_closes_the_connection() {
     let limits = Config { max_rate_strikes: 3, max_fragments: u32::MAX, ..no_rates() };
     let config = Config { bytes_per_second: Limit::at_most(65_536), ..limits };
     let mut world = World::new(config, Relay::default());
@@ -203,9 +203,9 @@ fn pieces_without_end_are_ended() {
     let mut sent = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &empty);
-        world.settle();
+        world.end_turn();
         sent += empty.len();
-        assert!(sent < 10 << 20, "it goes on and on");
+        assert!(sent < 10 << 20, "the input is accepted without a bound");
     }
     world.run("ann < error !ref code=rate_limited, goodbye, close 4009 rate_limited");
 }
@@ -238,11 +238,11 @@ fn check_retry_after(config: Config, messages: &[&str]) {
         world.take("ann");
         // Another connection of the same user sends too.
         world.act("ann:2", messages[0]);
-        world.settle();
+        world.end_turn();
         world.take("ann:2");
         let ask = |world: &mut World<Relay>| {
             world.act("ann", message);
-            world.settle();
+            world.end_turn();
             denied(world, "ann")
         };
         let Some(wait) = ask(&mut world) else {
@@ -255,7 +255,7 @@ fn check_retry_after(config: Config, messages: &[&str]) {
         world.take("ann");
         assert_eq!(ask(&mut world), Some(1), "{turn}: one more millisecond");
         world.advance(Duration::from_millis(1));
-        assert_eq!(ask(&mut world), None, "{turn}: as was promised");
+        assert_eq!(ask(&mut world), None, "{turn}: allowed after the stated wait");
     }
     assert!(waits > 50 && let_through > 3, "{waits} {let_through}");
 }
@@ -283,7 +283,7 @@ fn retry_after_is_exact() {
 }
 
 #[test]
-fn what_is_never_allowed_is_denied_for_as_long_as_can_be_said() {
+fn a_rate_of_zero_gives_the_longest_retry_after() {
     let config = Config { messages_per_second: Limit::at_most(0), ..no_rates() };
     check(
         config,
@@ -304,7 +304,7 @@ fn one_a_second() -> Config {
 }
 
 #[test]
-fn what_is_asked_with_a_ref_gets_its_one_error() {
+fn a_refused_message_with_a_ref_gets_one_error() {
     check(
         one_a_second(),
         r#"
@@ -344,7 +344,7 @@ fn what_is_asked_with_a_ref_gets_its_one_error() {
 }
 
 #[test]
-fn what_is_said_without_a_ref_is_refused_at_most_once_a_second() {
+fn messages_without_a_ref_get_at_most_one_error_a_second() {
     let mut world = World::new(one_a_second(), Relay::default());
     world.run(
         r#"
@@ -368,11 +368,11 @@ fn what_is_said_without_a_ref_is_refused_at_most_once_a_second() {
         "#,
     );
     assert_eq!(world.engine.stats().counters.rejected(Reject::RateLimited), 6);
-    assert_eq!(world.engine.stats().counters.rejected(Reject::BadMessage), 0, "what is denied is not looked at");
+    assert_eq!(world.engine.stats().counters.rejected(Reject::BadMessage), 0, "a refused message is not parsed");
 }
 
 #[test]
-fn whoever_goes_on_is_ended() {
+fn too_many_refused_messages_close_the_connection() {
     let mut world = World::new(one_a_second(), Relay::default());
     world.run(
         r#"
@@ -417,7 +417,7 @@ fn whoever_goes_on_is_ended() {
 }
 
 #[test]
-fn an_application_that_speaks_for_itself_sends_no_error() {
+fn a_raw_application_sends_no_error() {
     let config = Config { max_rate_strikes: 2, ..one_a_second() };
     World::new(config, Verbatim::default()).run(
         r#"
@@ -439,7 +439,7 @@ fn an_application_that_speaks_for_itself_sends_no_error() {
 
 /// Control frames are cheap and have a bucket of their own.
 #[test]
-fn control_frames_and_health_answers_cost_no_message() {
+fn control_frames_and_health_pongs_take_no_message_tokens() {
     let config = Config { control_per_second: Limit::at_most(1), control_burst: 4, ..one_a_second() };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -474,7 +474,7 @@ fn control_frames_and_health_answers_cost_no_message() {
 }
 
 #[test]
-fn signs_of_life_are_held_to_their_rate() {
+fn control_frames_are_rate_limited() {
     let config = Config { control_per_second: Limit::at_most(20), ..no_rates() };
     let mut world = World::new(config, Verbatim::default());
     world.run("ann > connect chess\nann < upgrade");
@@ -504,14 +504,14 @@ fn signs_of_life_are_held_to_their_rate() {
     world.send("ann", &pong.repeat(60 + 5));
     world.run("ann < nothing");
     world.send("ann", &pong);
-    world.settle();
+    world.end_turn();
     world.run("ann < close 4009 rate_limited");
 }
 
 // ---- reconnecting ----
 
 #[test]
-fn coming_back_fills_no_bucket_of_a_user() {
+fn reconnecting_does_not_refill_a_users_bucket() {
     check(
         Config { user_messages_per_second: Limit::at_most(1).into(), user_message_burst: 2.into(), ..no_rates() },
         r#"
@@ -543,7 +543,7 @@ fn coming_back_fills_no_bucket_of_a_user() {
 
 /// `visits` of one user, one after the other, each with `seats` connections that send `message` so many `times`. Returns the
 /// number of delivered messages.
-fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, times: usize) -> u64 {
+fn delivered_in_visits(config: Config, visits: usize, seats: usize, message: &str, times: usize) -> u64 {
     let config = Config { max_rate_strikes: 1 << 30, duplicate_login: DuplicateLogin::Allow, ..config };
     let config = Config { max_per_user: Limit::UNLIMITED, ..config };
     let mut world = World::new(config, Witness::<true>::default());
@@ -551,13 +551,13 @@ fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, time
         let names: Vec<String> = (0..seats).map(|n| format!("ann:{n}")).collect();
         names.iter().for_each(|name| world.steps(&format!("{name} > connect chess")));
         for name in &names {
-            (0..times).for_each(|_| world.send(name, &wire::text(said)));
-            world.settle();
+            (0..times).for_each(|_| world.send(name, &wire::text(message)));
+            world.end_turn();
         }
         names.iter().for_each(|name| world.steps(&format!("{name} > hangup")));
     }
     world.engine.check();
-    heard(&mut world)
+    delivered(&mut world)
 }
 
 /// By default neither reconnecting nor several seats raise a user's rates.
@@ -565,19 +565,19 @@ fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, time
 fn by_default_a_user_has_the_rates_of_one_connection() {
     let message = r#"{"type":"move"}"#;
     for (visits, seats) in [(1, 1), (10, 1), (1, 10), (5, 2)] {
-        let what = format!("{visits} visits on {seats} seats");
-        assert_eq!(heard_in_visits(Config::default(), visits, seats, message, 130), 120, "{what}: messages");
+        let case = format!("{visits} visits on {seats} seats");
+        assert_eq!(delivered_in_visits(Config::default(), visits, seats, message, 130), 120, "{case}: messages");
         // The burst of 128 KiB has room for two of these messages, but not for three.
         let long = format!(r#"{{"type":"move","data":"{}"}}"#, "x".repeat(50_000));
-        assert_eq!(heard_in_visits(Config::default(), visits, seats, &long, 3), 2, "{what}: bytes");
+        assert_eq!(delivered_in_visits(Config::default(), visits, seats, &long, 3), 2, "{case}: bytes");
     }
     // The rate of a user follows that of a connection, unless it is set itself.
     let faster = Config { messages_per_second: Limit::at_most(500), message_burst: 500, ..Config::default() };
-    assert_eq!(heard_in_visits(faster.clone(), 2, 2, message, 400), 500);
+    assert_eq!(delivered_in_visits(faster.clone(), 2, 2, message, 400), 500);
     let several = Config { user_messages_per_second: Limit::UNLIMITED.into(), ..faster.clone() };
-    assert_eq!(heard_in_visits(several, 2, 2, message, 400), 1600);
+    assert_eq!(delivered_in_visits(several, 2, 2, message, 400), 1600);
     let slower = Config { user_message_burst: 100.into(), ..faster };
-    assert_eq!(heard_in_visits(slower, 2, 2, message, 400), 100);
+    assert_eq!(delivered_in_visits(slower, 2, 2, message, 400), 100);
 }
 
 /// The rate in the welcome is the one that applies.
@@ -613,7 +613,7 @@ fn a_tier_is_the_rate_of_its_user_too() {
 
 /// The server remembers one entry per user, however often it connects. Its age counts from the user's last leave.
 #[test]
-fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
+fn the_user_absent_longest_is_forgotten_first() {
     let config = Config {
         user_messages_per_second: Limit::at_most(1).into(),
         user_message_burst: 1.into(),
@@ -661,17 +661,17 @@ fn attempt(world: &mut World<Relay>) -> (u16, String) {
 }
 
 #[test]
-fn attempts_of_an_address_are_held_to_their_rate() {
+fn attempts_of_an_address_are_rate_limited() {
     let config = Config { attempts_per_minute: Limit::at_most(300), attempt_burst: 20, ..no_rates() };
     let mut world = World::new(config, Relay::default());
     let mut granted = 0;
-    let come = |world: &mut World<Relay>| {
+    let connect = |world: &mut World<Relay>| {
         let (status, _) = attempt(world);
         assert!(status == 101 || status == 429, "{status}");
         granted += u64::from(status == 101);
     };
     let (burst, later) =
-        measure(&mut world, 50, Duration::from_millis(10), come, |world| world.engine.stats().counters.joined);
+        measure(&mut world, 50, Duration::from_millis(10), connect, |world| world.engine.stats().counters.joined);
     assert_eq!(burst, 20);
     assert_within_a_percent(later, 300, "attempts in a minute");
     assert_eq!(granted, burst + later);
@@ -682,7 +682,7 @@ fn attempts_of_an_address_are_held_to_their_rate() {
 }
 
 #[test]
-fn whoever_comes_too_often_is_told_when_to_come_back() {
+fn too_many_attempts_get_429_with_retry_after() {
     let config = Config { attempts_per_minute: Limit::at_most(20), attempt_burst: 4, ..no_rates() };
     let mut world = World::new(config, Relay::default());
     (0..4).for_each(|_| assert_eq!(attempt(&mut world).0, 101));
@@ -747,7 +747,7 @@ fn every_request_is_an_attempt() {
 // ---- configuration ----
 
 #[test]
-fn buckets_hold_what_they_must() {
+fn bursts_that_are_too_small_are_refused() {
     #[track_caller]
     fn check_problem(config: Config, field: &str, rule: &str) {
         let problems = config.check().expect_err("it cannot work");
@@ -783,18 +783,18 @@ fn buckets_hold_what_they_must() {
     let mut world = World::new(tight, Witness::<false>::default());
     world.run("ann > connect chess\nann < upgrade\nadvance 1s");
     world.send("ann", &wire::text(&"x".repeat(65_536)));
-    assert_eq!(bytes_heard(&mut world), u64::from(longest));
+    assert_eq!(bytes_delivered(&mut world), u64::from(longest));
 }
 
 #[test]
-fn what_is_remembered_is_part_of_the_memory_at_worst() {
+fn remembered_rates_count_in_the_worst_case_memory() {
     let with = |max_remembered_rates| Config { max_remembered_rates, ..Config::default() }.worst_case_memory();
     assert!(with(1 << 20) > with(0).map(|bytes| bytes + (256 << 20)), "some hundred bytes for each");
 }
 
 /// With a rate of zero, `Retry-After` is the largest number that every client can parse.
 #[test]
-fn a_rate_of_no_attempts_lets_nobody_in() {
+fn a_rate_of_zero_attempts_refuses_every_connection() {
     let config = Config { attempts_per_minute: Limit::at_most(0), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.open("ann");

@@ -96,7 +96,7 @@ impl<A: App> World<A> {
     pub fn run(&mut self, script: &str) {
         self.steps(script);
         for (name, client) in &self.clients {
-            assert!(client.got.is_empty(), "{name} got what no line says: {:?}", client.got);
+            assert!(client.got.is_empty(), "{name} got messages that no line matches: {:?}", client.got);
         }
     }
 
@@ -124,7 +124,7 @@ impl<A: App> World<A> {
         if let Some(span) = line.strip_prefix("turn after ") {
             self.now = self.now + duration(span);
             self.engine.handle_timeout(self.now);
-            self.settle();
+            self.end_turn();
             return self.advance(Duration::ZERO);
         }
         if let Some(command) = line.strip_prefix("clock ") {
@@ -144,7 +144,7 @@ impl<A: App> World<A> {
             },
         }
         if !self.in_turn {
-            self.settle();
+            self.end_turn();
         }
     }
 
@@ -168,7 +168,7 @@ impl<A: App> World<A> {
     #[track_caller]
     fn expect(&mut self, line: &str) {
         let (name, expected) = line.split_once(" < ").unwrap_or_else(|| panic!("not a line of a script: {line}"));
-        let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"));
+        let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"));
         if expected == "nothing" {
             assert!(client.got.is_empty(), "{name} got {:?}", client.got);
             return;
@@ -226,7 +226,7 @@ impl<A: App> World<A> {
     pub fn app<R>(&mut self, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
         let result = self.engine.act(self.now, act);
         if !self.in_turn {
-            self.settle();
+            self.end_turn();
         }
         self.engine.check();
         result
@@ -237,7 +237,7 @@ impl<A: App> World<A> {
     pub fn authorize(&mut self, name: &str, answer: Authorization) {
         let conn = self.conn(name);
         self.engine.handle_authorized(self.now, conn, answer);
-        self.settle();
+        self.end_turn();
         self.engine.check();
     }
 
@@ -247,7 +247,7 @@ impl<A: App> World<A> {
     }
 
     fn client(&mut self, name: &str) -> &mut Client {
-        self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"))
+        self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"))
     }
 
     #[track_caller]
@@ -296,16 +296,16 @@ impl<A: App> World<A> {
         while let Some(next) = self.engine.poll_timeout().filter(|&next| next <= end) {
             self.now = next;
             self.engine.handle_timeout(next);
-            self.settle();
+            self.end_turn();
             self.engine.check();
         }
         self.now = end;
         self.engine.handle_timeout(end);
-        self.settle();
+        self.end_turn();
     }
 
     /// Performs the driver's work at the end of a turn: writes the output and drops closed connections.
-    pub fn settle(&mut self) {
+    pub fn end_turn(&mut self) {
         while let Some(conn) = self.engine.poll_writable() {
             let client =
                 self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
@@ -398,7 +398,7 @@ fn matches(got: &str, item: &str) -> bool {
             (("-", user), _) => {
                 let (user, reason) = user.split_once(':').unwrap_or((user, ""));
                 let leaves = object["leaves"].as_array().expect("an array");
-                leaves.iter().any(|gone| gone["user"] == user && (reason.is_empty() || gone["reason"] == reason))
+                leaves.iter().any(|left| left["user"] == user && (reason.is_empty() || left["reason"] == reason))
             }
             (_, Some(("users", names))) => {
                 let users: Vec<&str> = object["users"]
@@ -436,7 +436,7 @@ pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
             return received;
         }
         let mut bytes = [0; 4096];
-        let n = stream.read(&mut bytes).expect("the connection lives");
+        let n = stream.read(&mut bytes).expect("the connection is open");
         assert!(n > 0, "the connection ended");
         reader.push(&bytes[..n]);
     }

@@ -17,14 +17,14 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Report {
 }
 
 #[test]
-fn everything_holds_whatever_the_seed() {
+fn invariants_hold_for_every_seed() {
     let seeds = std::env::var("LOBBYD_SEEDS").map_or(300, |text| text.parse().expect("a number of seeds"));
     let total = run_all(0..seeds, 400);
     // A behaviour that no seed shows is not tested.
     if seeds >= 300 {
         let missing: Vec<_> =
             Behaviour::ALL.iter().filter(|known| total.behaviours().all(|(done, _)| done != **known)).collect();
-        assert!(missing.is_empty(), "no seed did {missing:?}");
+        assert!(missing.is_empty(), "no seed showed {missing:?}");
     }
 }
 
@@ -38,7 +38,7 @@ fn the_same_seed_gives_the_same_run() {
 
 /// Debug and release builds are compared by hand: both print their hash.
 #[test]
-fn another_process_comes_to_the_same_hash() {
+fn another_process_gives_the_same_hash() {
     let output = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
         .args(["simulate", "--seed", "1..20", "--steps", "500"])
         .output()
@@ -49,13 +49,13 @@ fn another_process_comes_to_the_same_hash() {
 }
 
 #[test]
-fn seeds_that_once_failed_hold() {
+fn seeds_that_once_failed_pass() {
     let lines = include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#'));
     for line in lines {
         let mut words = line.splitn(3, ' ');
         let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a seed and its steps");
         run(&Plan::new(number(), number()));
-        assert!(words.next().is_some_and(|found| !found.is_empty()), "what did it find? {line}");
+        assert!(words.next().is_some_and(|found| !found.is_empty()), "the bug found is missing: {line}");
     }
 }
 
@@ -96,7 +96,7 @@ mod broken {
     }
 
     #[test]
-    fn a_failure_is_found_told_and_made_smaller() {
+    fn a_failure_is_found_reported_and_shrunk() {
         // The count can be wrong because of a kick, or because max_lifetime or another limit ended a connection.
         let mut failures = (0..200).filter_map(|seed| run(&Plan::new(seed, 500)).err());
         let failure = failures.find(|failure| failure.to_string().contains("kick")).expect("some seed finds it");
@@ -113,7 +113,7 @@ mod broken {
 /// Each run is replayed from its journal exactly. Recording changes nothing: a run with a journal and a run without one have
 /// the same transcript.
 #[test]
-fn a_recorded_run_is_replayed_bit_for_bit_and_is_the_run_without_a_journal() {
+fn recording_changes_nothing_and_the_run_replays_exactly() {
     for seed in 0..60 {
         let plan = Plan::new(seed, 400);
         let recorded = simulate_journaled(&plan).unwrap_or_else(|failure| panic!("{failure}"));

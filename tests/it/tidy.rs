@@ -45,9 +45,9 @@ fn imports(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn rooms_import_only_what_they_may_know() {
+fn modules_import_only_what_is_allowed() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut arrows = 0;
+    let mut checked = 0;
     for name in VOCABULARY {
         let mut paths = vec![src.join(format!("{name}.rs"))];
         if src.join(name).is_dir() {
@@ -61,21 +61,21 @@ fn rooms_import_only_what_they_may_know() {
             }
         }
     }
-    for (room, allowed) in MAY_IMPORT {
-        for path in sources(&src.join(room)) {
+    for (module, allowed) in MAY_IMPORT {
+        for path in sources(&src.join(module)) {
             let text = fs::read_to_string(&path).expect("a source is readable");
             for import in imports(&text) {
-                let rooms = MAY_IMPORT.iter().any(|(other, _)| *other == import);
+                let is_module = MAY_IMPORT.iter().any(|(other, _)| *other == import);
                 assert!(
-                    !rooms || import == *room || allowed.contains(&&*import),
+                    !is_module || import == *module || allowed.contains(&&*import),
                     "{} imports {import}",
                     path.display()
                 );
-                arrows += 1;
+                checked += 1;
             }
         }
     }
-    assert!(arrows > 50, "the sources were read");
+    assert!(checked > 50, "the sources were read");
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn only_the_driver_does_io_or_reads_a_clock() {
             let handle = path.ends_with("net/handle.rs");
             assert!(
                 handle || !text.contains(word),
-                "{} uses {word}: there is one thread and one owner",
+                "{} uses {word}: the engine is single-threaded, and each value has one owner",
                 path.display()
             );
         }
@@ -99,7 +99,7 @@ fn only_the_driver_does_io_or_reads_a_clock() {
 }
 
 #[test]
-fn hash_maps_are_looked_up_and_never_walked() {
+fn hash_maps_are_never_iterated() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lobby/directory.rs"));
     let text = text.expect("the directory's source");
     for map in ["user_keys", "lobby_keys"] {
@@ -107,7 +107,7 @@ fn hash_maps_are_looked_up_and_never_walked() {
         for walk in [".iter()", ".values()", ".keys()", ".drain("] {
             assert!(
                 !text.contains(&format!("{map}{walk}")),
-                "{map} is walked, in an order that differs from run to run"
+                "{map} is iterated, in an order that differs from run to run"
             );
         }
     }
@@ -147,7 +147,7 @@ fn is_allowed(licence: &str) -> bool {
 /// Covers the dependencies compiled in and those of the tests, on this platform. Cargo has just built them, so it works
 /// offline.
 #[test]
-fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
+fn every_dependency_has_an_allowed_licence_and_comes_from_a_registry() {
     let mut arguments = vec!["metadata", "--format-version", "1", "--offline", "--locked"];
     if !cfg!(feature = "bin") {
         arguments.push("--no-default-features");
@@ -178,7 +178,7 @@ fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
 }
 
 #[test]
-fn a_licence_is_allowed_when_one_of_those_offered_is() {
+fn a_licence_expression_is_allowed_if_it_can_be_met() {
     for (licence, allowed) in [
         ("MIT", true),
         ("GPL-3.0-only", false),

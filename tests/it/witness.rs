@@ -37,8 +37,8 @@ impl<const JSON: bool> Witness<JSON> {
         std::mem::take(&mut self.log)
     }
 
-    fn saw(&mut self, cx: &mut Context<'_>, who: Option<&Member>, event: String) {
-        (self.react)(cx, who, &event);
+    fn handle(&mut self, cx: &mut Context<'_>, member: Option<&Member>, event: String) {
+        (self.react)(cx, member, &event);
         self.log.push(event);
     }
 }
@@ -61,12 +61,12 @@ impl<const JSON: bool> App for Witness<JSON> {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.saw(cx, Some(who), format!("join {}", who.user()));
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.handle(cx, Some(member), format!("join {}", member.user()));
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.saw(cx, Some(who), format!("rejoin {}", who.user()));
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.handle(cx, Some(member), format!("rejoin {}", member.user()));
     }
 
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
@@ -78,7 +78,7 @@ impl<const JSON: bool> App for Witness<JSON> {
                 (format!("may {} tell {to} {data}", from.user()), data != "\"forbidden\"")
             }
         };
-        self.saw(cx, Some(from), text);
+        self.handle(cx, Some(from), text);
         allowed
     }
 
@@ -88,36 +88,36 @@ impl<const JSON: bool> App for Witness<JSON> {
             Message::Json { kind, text } => format!("json {} {kind} {text}", from.user()),
             Message::Binary(bytes) => format!("binary {} {bytes:?}", from.user()),
         };
-        self.saw(cx, Some(from), text);
+        self.handle(cx, Some(from), text);
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.saw(cx, Some(who), format!("leave {} {}", who.user(), why.word()));
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, why: LeaveReason) {
+        self.handle(cx, Some(member), format!("leave {} {}", member.user(), why.word()));
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         let answer = latency.map_or("unhealthy".into(), |latency| format!("{}us", latency.as_micros()));
-        self.saw(cx, Some(who), format!("health {} {answer}", who.user()));
+        self.handle(cx, Some(member), format!("health {} {answer}", member.user()));
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
         let text = match pressure {
-            Pressure::High { queued_bytes } => format!("pressure {} high {queued_bytes}", who.user()),
-            Pressure::Low { queued_bytes } => format!("pressure {} low {queued_bytes}", who.user()),
+            Pressure::High { queued_bytes } => format!("pressure {} high {queued_bytes}", member.user()),
+            Pressure::Low { queued_bytes } => format!("pressure {} low {queued_bytes}", member.user()),
         };
-        self.saw(cx, Some(who), text);
+        self.handle(cx, Some(member), text);
     }
 
     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
-        self.saw(cx, None, format!("reload {}", String::from_utf8_lossy(contents)));
+        self.handle(cx, None, format!("reload {}", String::from_utf8_lossy(contents)));
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
-        self.saw(cx, None, format!("command {}", String::from_utf8_lossy(command)));
+        self.handle(cx, None, format!("command {}", String::from_utf8_lossy(command)));
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
-        self.saw(cx, None, format!("drain until {deadline}"));
+        self.handle(cx, None, format!("drain until {deadline}"));
     }
 }
 

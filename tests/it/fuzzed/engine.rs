@@ -41,9 +41,9 @@ pub fn run(data: &[u8]) {
         return;
     }
     if input.below(3) == 0 {
-        World::<Meddler<false>>::new(config).run(&mut input);
+        World::<CommandApp<false>>::new(config).run(&mut input);
     } else {
-        World::<Meddler<true>>::new(config).run(&mut input);
+        World::<CommandApp<true>>::new(config).run(&mut input);
     }
 }
 
@@ -67,9 +67,9 @@ pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
     let config = config(input);
     config.check().ok()?;
     Some(if input.below(3) == 0 {
-        record_as::<Meddler<false>>(config, input)
+        record_as::<CommandApp<false>>(config, input)
     } else {
-        record_as::<Meddler<true>>(config, input)
+        record_as::<CommandApp<true>>(config, input)
     })
 }
 
@@ -125,12 +125,12 @@ fn config(input: &mut Input<'_>) -> Config {
 
 /// An application that executes commands from members, most of them disruptive.
 #[derive(Default)]
-struct Meddler<const JSON: bool> {
+struct CommandApp<const JSON: bool> {
     joined: u64,
     left: u64,
 }
 
-impl<const JSON: bool> App for Meddler<JSON> {
+impl<const JSON: bool> App for CommandApp<JSON> {
     const PROTOCOL: Protocol = if JSON { Protocol::Json } else { Protocol::Raw };
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -154,13 +154,13 @@ impl<const JSON: bool> App for Meddler<JSON> {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.joined += 1;
-        cx.broadcast_to_lobby(who.lobby(), Exclude::User(who.user()), &Frame::text("came"));
+        cx.broadcast_to_lobby(member.lobby(), Exclude::User(member.user()), &Frame::text("came"));
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        cx.send_to_user(who.user(), &Frame::text("again"));
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        cx.send_to_user(member.user(), &Frame::text("again"));
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -200,25 +200,25 @@ impl<const JSON: bool> App for Meddler<JSON> {
         }
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, why: LeaveReason) {
         self.left += 1;
         assert!(self.left <= self.joined);
         if why == LeaveReason::Slow {
-            cx.close_lobby(who.lobby(), CloseReason::LobbyClosed);
+            cx.close_lobby(member.lobby(), CloseReason::LobbyClosed);
         } else {
-            cx.broadcast_to_lobby(who.lobby(), Exclude::None, &Frame::text("went"));
+            cx.broadcast_to_lobby(member.lobby(), Exclude::None, &Frame::text("went"));
         }
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         if latency.is_none() {
-            cx.close(who.conn(), CloseReason::ForcedReconnect);
+            cx.close(member.conn(), CloseReason::ForcedReconnect);
         }
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
         if let Pressure::High { .. } = pressure {
-            cx.send_latest_to_conn(who.conn(), 2, &Frame::text("slower"));
+            cx.send_latest_to_conn(member.conn(), 2, &Frame::text("slower"));
         }
     }
 
@@ -245,12 +245,12 @@ struct Link {
     conn: ConnId,
     reader: Reader,
     /// Input received and not yet consumed by the engine.
-    kept: Vec<u8>,
+    backlog: Vec<u8>,
     /// Bytes the socket takes before it blocks.
     window: usize,
     breaks: bool,
     finished: bool,
-    gone: bool,
+    closed: bool,
 }
 
 impl Write for Link {
@@ -371,9 +371,9 @@ impl<A: App + Default> World<A> {
     fn arrive(&mut self, index: usize, bytes: &[u8], input: &mut Input<'_>) {
         let max_work = [usize::MAX, 0, 1000][input.below(3)];
         let link = &mut self.links[index];
-        link.kept.extend_from_slice(bytes);
-        let taken = self.engine.handle_bytes_up_to(self.now, link.conn, &link.kept, max_work);
-        link.kept.drain(..taken.bytes);
+        link.backlog.extend_from_slice(bytes);
+        let consumed = self.engine.handle_bytes_up_to(self.now, link.conn, &link.backlog, max_work);
+        link.backlog.drain(..consumed.bytes);
     }
 
     fn command(&mut self, input: &mut Input<'_>) {
@@ -403,15 +403,15 @@ impl<A: App + Default> World<A> {
         if let Ok(conn) = self.engine.handle_accept(self.now, ([10, 0, 0, byte % 4], 4000).into()) {
             let window = if byte & 0x80 == 0 { usize::MAX } else { usize::from(byte & 0x7f) * 8 };
             let reader = Reader::default();
-            let kept = Vec::new();
-            self.links.push(Link { conn, reader, kept, window, breaks: false, finished: false, gone: false });
+            let backlog = Vec::new();
+            self.links.push(Link { conn, reader, backlog, window, breaks: false, finished: false, closed: false });
         }
     }
 
     fn end_turn(&mut self) {
         self.engine.handle_timeout(self.now);
         while let Some(conn) = self.engine.poll_writable() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
             assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
             if let Ok(flow) = self.engine.write_to(conn, link) {
                 link.finished |= matches!(flow, Flow::Finished | Flow::Closed);
@@ -419,8 +419,8 @@ impl<A: App + Default> World<A> {
             while link.reader.next().expect("the server keeps to the protocol").is_some() {}
         }
         while let Some(conn) = self.engine.poll_closed() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
-            link.gone = true;
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
+            link.closed = true;
         }
     }
 
@@ -432,15 +432,15 @@ impl<A: App + Default> World<A> {
             self.end_turn();
             self.engine.check();
             // The drain does not wait for connections accepted during it, but they close too.
-            if self.links.iter().all(|link| link.gone) {
+            if self.links.iter().all(|link| link.closed) {
                 break;
             }
-            let next = self.engine.poll_timeout().expect("whoever is left has a deadline");
+            let next = self.engine.poll_timeout().expect("every open connection has a deadline");
             self.now = self.now.max(next);
         }
-        assert!(self.engine.is_drained(), "everybody has gone in the end");
+        assert!(self.engine.is_drained(), "all connections are closed");
         let stats = self.engine.stats();
         assert_eq!((stats.total_connections, stats.active_lobbies, stats.pending, stats.closing), (0, 0, 0, 0));
-        assert!(self.links.iter().all(|link| link.gone));
+        assert!(self.links.iter().all(|link| link.closed));
     }
 }

@@ -26,10 +26,10 @@ pub fn run(data: &[u8]) {
     turn(&mut engine, &mut clients);
     engine.check();
     let answers = received(&mut clients[0].1);
-    let heard = received(&mut clients[1].1);
+    let delivered = received(&mut clients[1].1);
 
     let Ok(Object(fields)) = serde_json::from_str(text) else {
-        assert_refused(&answers, &heard);
+        assert_refused(&answers, &delivered);
         return;
     };
     // serde_json limits numbers and depth. Beyond them, less is checked.
@@ -37,14 +37,14 @@ pub fn run(data: &[u8]) {
     let field = |name: &str| fields.get(name).and_then(|raws| value(raws[0]));
     let reserved = ["type", "ref", "data", "to", "timestamp"];
     if reserved.iter().any(|&name| fields.get(name).is_some_and(|raws| raws.len() > 1)) {
-        return assert_refused(&answers, &heard);
+        return assert_refused(&answers, &delivered);
     }
     let Some(Value::String(kind)) = field("type").filter(|kind| kind != "") else {
-        return assert_refused(&answers, &heard);
+        return assert_refused(&answers, &delivered);
     };
     // An optional field that is null is absent.
     let reference = field("ref").filter(|value| *value != Value::Null);
-    let proper = match &reference {
+    let is_valid = match &reference {
         // A number outside the range of doubles.
         None if fields.get("ref").is_some_and(|raws| raws[0].get() != "null") => return,
         None => true,
@@ -60,8 +60,8 @@ pub fn run(data: &[u8]) {
         }
         Some(_) => false,
     };
-    if !proper {
-        return assert_refused(&answers, &heard);
+    if !is_valid {
+        return assert_refused(&answers, &delivered);
     }
     let sent_data = fields.get("data").map(|raws| raws[0].get());
     let answered: Vec<&Value> = answers.iter().filter(|answer| answer["ref"] != Value::Null).collect();
@@ -76,7 +76,7 @@ pub fn run(data: &[u8]) {
     match kind.as_str() {
         "broadcast" => {
             assert_eq!(refused, sent_data.is_none());
-            assert_eq!(heard.len(), usize::from(!refused));
+            assert_eq!(delivered.len(), usize::from(!refused));
         }
         "direct" => {
             let to_bob = field("to") == Some("bob".into());
@@ -86,7 +86,7 @@ pub fn run(data: &[u8]) {
         "health_pong" => {}
         _ => {
             assert!(!refused);
-            let [message] = &heard[..] else { panic!("everything else is passed on: {heard:?}") };
+            let [message] = &delivered[..] else { panic!("everything else is passed on: {delivered:?}") };
             assert_eq!(message["type"], "message");
             // Only if serde_json can read the message.
             if let Ok(sent) = serde_json::from_str::<Value>(text) {
@@ -97,8 +97,8 @@ pub fn run(data: &[u8]) {
 }
 
 #[track_caller]
-fn assert_refused(answers: &[Value], heard: &[Value]) {
-    assert!(heard.is_empty(), "nobody hears of it: {heard:?}");
+fn assert_refused(answers: &[Value], delivered: &[Value]) {
+    assert!(delivered.is_empty(), "it is not relayed: {delivered:?}");
     let [answer] = answers else { panic!("one error: {answers:?}") };
     assert_eq!((&answer["type"], &answer["code"]), (&"error".into(), &"bad_message".into()));
 }

@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
     reader.push(&answered);
     let first = reader.next().expect("the server keeps to the protocol");
     let Some(Received::Answer(status, head)) = first else {
-        assert!(answered.is_empty() && !finished, "an answer, or patience");
+        assert!(answered.is_empty() && !finished, "without an answer the connection stays open");
         return;
     };
     if status == 101 {

@@ -22,8 +22,8 @@ pub fn run(data: &[u8]) {
 fn replay(journal: &[u8]) -> Result<Summary, Failure> {
     let replayed = replay_all(journal);
     if let Err(failure) = &replayed {
-        let said = failure.to_string();
-        assert!(!said.is_empty() && !said.contains(char::is_control), "{said:?}");
+        let shown = failure.to_string();
+        assert!(!shown.is_empty() && !shown.contains(char::is_control), "{shown:?}");
         assert!(!matches!(failure.fault, Fault::Io(_)), "memory can be read");
     }
     replayed
@@ -36,8 +36,8 @@ fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
     for _ in 0..=journal.len() {
         let step = replay.step();
         for event in replay.events() {
-            let said = event.to_string();
-            assert!(!said.contains(char::is_control), "{said:?}");
+            let shown = event.to_string();
+            assert!(!shown.contains(char::is_control), "{shown:?}");
         }
         if step? == Step::End {
             let state = replay.state();
@@ -45,7 +45,7 @@ fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
             return Ok(replay.summary());
         }
     }
-    panic!("the replay does not come to an end");
+    panic!("the replay does not end");
 }
 
 // ---- entries ----
@@ -174,7 +174,7 @@ pub fn blocks_of(journal: &[u8]) -> Vec<Vec<u8>> {
 /// A segment with these payloads.
 pub fn written(blocks: &[Vec<u8>]) -> Vec<u8> {
     let mut written = Written::default();
-    let (first, others) = blocks.split_first().expect("a segment has a beginning");
+    let (first, others) = blocks.split_first().expect("a segment has a first block");
     written.segment(first);
     others.iter().for_each(|block| written.block(block));
     written.journal

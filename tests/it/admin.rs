@@ -160,14 +160,14 @@ fn lobbies_and_users_are_described() {
             {"lobby": "go", "members": 1, "locked": false, "epoch": 1_000_000_000_001_u64, "seq": 0},
         ], "next": null}),
     );
-    let place = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000});
+    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000});
     operator.check(
         &mut world,
         &get("/lobbies/chess"),
         200,
         json!({
             "lobby": "chess", "members": 2, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1,
-            "users": [place("ann", "s1"), place("bob", "s2")], "next": null,
+            "users": [seat("ann", "s1"), seat("bob", "s2")], "next": null,
         }),
     );
     operator.check(
@@ -294,7 +294,7 @@ fn a_ping_is_answered_when_the_user_answers() {
         "conns": [{"conn": "s1", "latency_ms": 120.5}]});
     assert_eq!((answer.status, answer.body), (200, expected));
 
-    // The answer does not come in time; the connection closes before the answer.
+    // The first ping is not answered in time. In the second case the connection closes before it answers.
     let unhealthy = |user: &str, conn: &str| json!({"user": user, "healthy": false, "latency_ms": null, "conns": [{"conn": conn, "latency_ms": null}]});
     operator.conns.handle_bytes(operator.client, post("/users/bob/ping", r#"{"timeout_ms":300}"#).as_bytes());
     assert_eq!(operator.turn(&mut world), "");

@@ -425,7 +425,7 @@ fn serve<A: App>(config: &Config, app: A) {
         engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &["X-Forwarded-For: 10.0.0.1"]));
         conns.push(conn);
     }
-    let said = [
+    let input = [
         wire::text(r#"{"type":"broadcast","data":"hello","ref":1}"#),
         wire::text(r#"{"type":"ping","ref":2}"#),
         wire::text("no JSON"),
@@ -435,7 +435,7 @@ fn serve<A: App>(config: &Config, app: A) {
     .concat();
     for step in 0..12 {
         end_turn(&mut engine);
-        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &said));
+        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &input));
         engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
         end_turn(&mut engine);
         now = match step {

@@ -1,7 +1,7 @@
 //! The outcome of a session does not depend on how its bytes are split.
 //!
-//! All pieces of a session arrive within one turn. Otherwise the outcome may differ: presence is announced at the end of a
-//! turn, so it depends on where turns end.
+//! All pieces of a session arrive within one turn. With several turns the outcome may differ, because presence is announced
+//! at the end of each turn.
 
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};

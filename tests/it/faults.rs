@@ -551,7 +551,7 @@ fn several_pings_of_one_user_are_each_answered() {
     assert_eq!(world.engine.stats().counters.health_checks_failed, 0);
 }
 
-/// In the reference implementation a late answer to one ping was taken for the next, which gave a latency far too low.
+/// In the reference implementation a late answer to one ping was taken for an answer to the next, with a latency far too low.
 #[test]
 fn late_pong_answers_no_later_ping() {
     let mut world = World::new(Config::default(), Witness::<true>::default());

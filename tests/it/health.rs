@@ -305,7 +305,7 @@ fn an_unanswered_check_fails_once() {
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
-/// This holds even before the timer wheel, with its coarse granule, has fired.
+/// It does not count even if the timer wheel, with its coarse granule, has not fired yet.
 #[test]
 fn an_answer_after_the_deadline_does_not_count() {
     let mut world = with_ann::<true>(Config::default());
@@ -511,7 +511,7 @@ fn periodic_checks_do_not_drift_and_do_not_bunch() {
         world.run(&format!("ann < nothing\nadvance 1ms\nann < health_ping timestamp={}", 1_000_000_000 + due));
         world.run("ann > pong x");
     }
-    // Several checks fell due while the process was stopped. One check replaces them.
+    // Several checks became due while the process was stopped. A single check replaces them.
     world.now = Time::from_micros(15_000_000);
     world.engine.handle_timeout(world.now);
     world.end_turn();

@@ -146,7 +146,7 @@ fn an_invalid_list_is_refused_naming_every_bad_line_and_no_token() {
     assert_eq!(format!("{:?}", Tokens::parse("5ec2e7 ann").expect("a good list")), "Tokens(1)");
 }
 
-// ---- what an identity allows ----
+// ---- identities ----
 
 #[test]
 fn an_identity_for_one_lobby_is_refused_in_another() {

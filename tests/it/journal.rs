@@ -112,7 +112,7 @@ fn a_replay_sends_the_same_bytes() {
     assert_eq!(summary.span, Duration::from_millis(50));
 }
 
-/// A ping is refused until earlier answers have been polled. Polling is no command, so it must be recorded separately.
+/// If too many answers wait to be polled, a further ping is refused. Polling is not a command, so it is recorded separately.
 #[test]
 fn polling_an_operators_answer_is_recorded() {
     let mut site = Site::new(Config::default(), Relay::default());
@@ -213,10 +213,10 @@ fn forms_of(secret: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn check_no_secret(bytes: &[u8], place: &str) {
+fn check_no_secret(bytes: &[u8], target: &str) {
     for form in forms_of(SECRET) {
         let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-        assert!(!found, "{form} is in the {place}: {}", bytes.escape_ascii());
+        assert!(!found, "{form} is in the {target}: {}", bytes.escape_ascii());
     }
 }
 
@@ -1019,7 +1019,7 @@ fn talk(server: &mut Server<Joins>, user: &str, messages: usize) -> String {
     while !matches!(client.next(server), Received::Close(..)) {}
     drop(client);
     while server.engine().stats().closing + server.engine().stats().total_connections > 0 {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     welcome["conn"].as_str().expect("a name").to_owned()
 }
@@ -1040,7 +1040,7 @@ fn segments_that_begin_without_connections_replay_alone() {
     let replay = |journal: &[u8]| journal::replay(journal, Joins::default());
     let stats = server.engine().stats();
     server.handle().stop();
-    while server.turn(SHORT).expect("the loop goes on") == Status::Running {}
+    while server.turn(SHORT).expect("the turn succeeds") == Status::Running {}
     drop(server);
 
     let segments = folder.segments();

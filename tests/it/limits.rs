@@ -325,7 +325,7 @@ fn an_authorization_is_decided_once() {
     }
 }
 
-/// A connection whose authorization for a new lobby is pending holds that lobby in addition to the user's current one.
+/// A connection whose authorization for a new lobby is pending reserves that lobby in addition to the user's current one.
 #[test]
 fn a_lobby_pending_authorization_counts_against_max_lobbies() {
     let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };

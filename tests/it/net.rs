@@ -61,7 +61,7 @@ impl Client {
             if let Some(received) = self.poll() {
                 return received;
             }
-            server.turn(SHORT).expect("the loop goes on");
+            server.turn(SHORT).expect("the turn succeeds");
         }
         panic!("nothing was received");
     }
@@ -83,7 +83,7 @@ impl Client {
             if self.ended {
                 return;
             }
-            server.turn(SHORT).expect("the loop goes on");
+            server.turn(SHORT).expect("the turn succeeds");
         }
         panic!("the connection did not end");
     }
@@ -100,7 +100,7 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
         if client.ended {
             return last.expect("the server sent an item");
         }
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     panic!("the connection did not end, after {last:?}");
 }
@@ -124,11 +124,11 @@ fn a_close_frame_is_not_eaten_by_unread_input() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
         // More bytes than the loop reads at once, and more after the server has shut down its side.
         client.send(&[broken, vec![0; 100_000]].concat());
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         client.send(&vec![0; 100_000]);
         assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(got, _) if got == code), "{code}");
         client.send(b"and still something");
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         drop(client);
     }
     // An HTTP refusal is delivered just as reliably.
@@ -166,7 +166,7 @@ fn a_goodbye_is_not_lost_to_an_oversized_message() {
     check_goodbye_to(&[&leave, &fits, &message(65_537), &[0; 50_000]]);
 }
 
-/// The same if bytes that are read with the client's close frame follow it.
+/// The same if the client sends more bytes behind its close frame, and some of them are read with it.
 #[test]
 fn an_answer_to_a_close_is_not_lost_to_input_behind_it() {
     let close = wire::close(1000, "");
@@ -198,6 +198,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     assert_eq!(server.engine().stats().total_connections, 0);
 }
 
+/// The number of bytes read after a close is bounded.
 #[test]
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
@@ -207,7 +208,7 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     client.send(b"\x83\x80....");
     let mut sent = 0;
     while server.engine().stats().closing > 0 || server.engine().stats().total_connections > 0 {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         sent += client.stream.write(&[0; 10_000]).unwrap_or(0);
         assert!(sent < 10_000_000, "the input is read without a bound");
     }
@@ -300,7 +301,7 @@ fn a_flood_delays_only_its_senders() {
     }
     // These turns read all input and handle a small part of it.
     for _ in 0..20 {
-        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+        server.turn(Some(Duration::ZERO)).expect("the turn succeeds");
     }
     let before = server.engine().stats().counters.messages_in;
     modest.send(&wire::text("word"));
@@ -343,7 +344,7 @@ fn new_connections_join_before_their_messages_are_handled() {
         })
         .collect();
     for _ in 0..3 {
-        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+        server.turn(Some(Duration::ZERO)).expect("the turn succeeds");
     }
     assert_eq!(server.engine().stats().counters.joined, 20);
     assert!(server.engine().stats().counters.messages_in < 20, "not all messages are handled yet");
@@ -383,7 +384,7 @@ fn a_lost_client_frees_its_seat() {
         if server.engine().stats().total_connections == 0 {
             break;
         }
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     assert_eq!(server.engine().stats().active_lobbies, 0);
     server.engine().check();
@@ -416,7 +417,7 @@ fn other_threads_can_authorize_command_and_stop() {
     let handle = server.handle();
     let mut ann = Client::connect(server.local_addr().expect("it listens"), "a", "ann");
     while server.engine().app().asked.is_empty() {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     let conn = server.engine().app().asked[0];
     let other = std::thread::spawn(move || {
@@ -433,7 +434,7 @@ fn other_threads_can_authorize_command_and_stop() {
     ann.end(&mut server);
     drop(ann);
     for _ in 0..1000 {
-        if let Status::Stopped(totals) = server.turn(SHORT).expect("the loop goes on") {
+        if let Status::Stopped(totals) = server.turn(SHORT).expect("the turn succeeds") {
             assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
             return;
         }
@@ -452,8 +453,8 @@ fn a_full_queue_of_commands_returns_them() {
 #[test]
 fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(config(), Relay::default()).expect("a free port");
-    let taken = Config { listen: server.local_addr().expect("it listens"), ..config() };
-    let error = Server::bind(taken, Relay::default()).err().expect("the port is taken");
+    let occupied = Config { listen: server.local_addr().expect("it listens"), ..config() };
+    let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..config() };
     match Server::bind(wrong, Relay::default()).err().expect("it is wrong") {
@@ -481,9 +482,9 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("it sends texts") };
-    let place: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
+    let position: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
     stream.write_all(&wire::text("right")).expect("it reads");
-    let moved = Received::Text(format!("ann={}", place + 1));
+    let moved = Received::Text(format!("ann={}", position + 1));
     assert!((0..100).any(|_| blocking(&mut stream, &mut reader) == moved), "the move is seen in a later frame");
     child.kill().expect("it runs until it is killed");
     child.wait().expect("it can be waited for");

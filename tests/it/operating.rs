@@ -59,7 +59,7 @@ impl Site {
     /// Runs one turn of the server. The members answer health pings, and close when the server closes.
     fn turn(&mut self) {
         if self.stopped.is_none()
-            && let Status::Stopped(totals) = self.server.turn(SHORT).expect("the loop goes on")
+            && let Status::Stopped(totals) = self.server.turn(SHORT).expect("the turn succeeds")
         {
             self.stopped = Some(totals);
         }

@@ -144,7 +144,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
          advance 200ms
          fay < nothing",
     );
-    // The command applies to eve, who joins before its last batch, and not to bob, who joins after it.
+    // The command applies to eve, which joins before its last batch, and not to bob, which joins after it.
     login_while_batches_run(
         DuplicateLogin::Replace,
         everybody(),

@@ -18,7 +18,7 @@ struct Fragile {
 
 impl Fragile {
     fn may_panic(&mut self, here: &str) {
-        assert!(self.panics_at_next.take_if(|place| *place == here).is_none(), "requested by the test");
+        assert!(self.panics_at_next.take_if(|callback| *callback == here).is_none(), "requested by the test");
     }
 }
 
@@ -47,8 +47,8 @@ impl App for Fragile {
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
         let Message::Json { kind, .. } = message else { return };
         cx.broadcast_message(from, "\"half\"");
-        let places = ["at join", "at allows", "at leave"];
-        self.panics_at_next = places.into_iter().find(|&place| place == kind);
+        let callbacks = ["at join", "at allows", "at leave"];
+        self.panics_at_next = callbacks.into_iter().find(|&callback| callback == kind);
         assert_ne!(kind, "panic", "requested by the test");
         if kind == "kick and panic" {
             cx.close_user("bob", CloseReason::Kicked);
@@ -115,7 +115,7 @@ fn a_panic_in_every_callback_is_caught() {
          ann < eof
          bob > close
          bob < eof";
-    let order = |place: &str| format!("ann > {{\"type\":\"{place}\"}}\nbob < message\n");
+    let order = |callback: &str| format!("ann > {{\"type\":\"{callback}\"}}\nbob < message\n");
     check(&format!("{}ann > {{\"type\":\"broadcast\",\"data\":1}}\n{end}", order("at allows")), 1, &["ann", "bob"]);
     let newcomer = "eve > connect chess
          eve < upgrade, welcome, goodbye, close 1011 internal_error

@@ -224,7 +224,7 @@ fn an_optional_field_that_is_null_is_absent() {
 
 #[test]
 fn the_ack_of_a_numbered_message_carries_its_seq() {
-    /// Broadcasts a message in the sender's name, announces or rejects, as the type of the message says.
+    /// Executes the steps that the type of a message names: broadcasts it for its sender, announces, or rejects.
     struct Speaker;
     impl App for Speaker {
         const PROTOCOL: Protocol = Protocol::Json;
@@ -418,7 +418,8 @@ fn welcome_contains_the_limits_and_the_time() {
     );
 }
 
-/// At a seat takeover, presence not yet announced goes to the older connection, not to the newer one before its welcome.
+/// At a seat takeover, presence that is not announced yet is sent to the older connection. The newer one is sent its welcome
+/// first.
 #[test]
 fn welcome_comes_first_also_after_a_seat_takeover() {
     check(
@@ -465,7 +466,7 @@ fn presence_is_merged_within_a_turn() {
     );
 }
 
-/// A member's messages come after the presence_diff that announces it. Messages sent before it come before the presence_diff.
+/// A presence_diff announces a member before its messages. Messages sent earlier come before that presence_diff.
 #[test]
 fn a_member_is_announced_before_its_messages() {
     check(

@@ -1,4 +1,4 @@
-//! Rates of messages, bytes, control frames and connection attempts: their measured values, and what exceeding them causes.
+//! Rates of messages, bytes, control frames and connection attempts: their measured values, and the effects of exceeding them.
 
 use std::time::Duration;
 
@@ -225,8 +225,8 @@ fn denied(world: &mut World<impl App>, name: &str) -> Option<u64> {
     })
 }
 
-/// A client that waits for `retry_after_ms` is allowed, and one that sends a millisecond earlier is refused. `ann` sends
-/// `messages`, which have a `ref`, and does this each time one is refused.
+/// A message sent after `retry_after_ms` is allowed, and one sent a millisecond earlier is refused. `ann` sends `messages`,
+/// which have a `ref`, in rotation. The check is repeated for every refusal.
 #[track_caller]
 fn check_retry_after(config: Config, messages: &[&str]) {
     let config = Config { max_message_bytes: ByteSize(1000), ..config };
@@ -541,8 +541,8 @@ fn reconnecting_does_not_refill_a_users_bucket() {
     );
 }
 
-/// `visits` of one user, one after the other, each with `seats` connections that send `message` so many `times`. Returns the
-/// number of delivered messages.
+/// Lets one user connect `visits` times in sequence. In each visit, `seats` connections send `message` `times` times. Returns
+/// the number of delivered messages.
 fn delivered_in_visits(config: Config, visits: usize, seats: usize, message: &str, times: usize) -> u64 {
     let config = Config { max_rate_strikes: 1 << 30, duplicate_login: DuplicateLogin::Allow, ..config };
     let config = Config { max_per_user: Limit::UNLIMITED, ..config };

@@ -37,7 +37,8 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
     world.is_open(name) && world.engine.stats().counters.closed_in_all() == 0
 }
 
-/// Brings a connection into a state with a deadline; the input that arrives during the pause; the close reason without it.
+/// A function that brings a connection into a state with a deadline; the input that arrives during the pause; and the close
+/// reason if it does not arrive.
 type Row = (fn(&mut Server), &'static [u8], CloseReason);
 
 const ROWS: &[Row] = &[

@@ -237,7 +237,7 @@ struct World<A> {
     engine: Engine<A>,
     is_recorded: bool,
     now: Time,
-    /// All links ever opened. Calls for a closed connection must have no effect.
+    /// All connections ever opened. The driver may name a closed one, which must have no effect.
     links: Vec<Link>,
 }
 

@@ -47,9 +47,9 @@ impl<'a> Input<'a> {
     }
 
     fn take(&mut self, n: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(n.min(self.0.len()));
+        let (bytes, rest) = self.0.split_at(n.min(self.0.len()));
         self.0 = rest;
-        taken
+        bytes
     }
 }
 

@@ -213,10 +213,10 @@ fn forms_of(secret: &str) -> Vec<String> {
 }
 
 #[track_caller]
-fn check_no_secret(bytes: &[u8], target: &str) {
+fn check_no_secret(bytes: &[u8], name: &str) {
     for form in forms_of(SECRET) {
         let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-        assert!(!found, "{form} is in the {target}: {}", bytes.escape_ascii());
+        assert!(!found, "{form} is in the {name}: {}", bytes.escape_ascii());
     }
 }
 

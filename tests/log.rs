@@ -1,4 +1,5 @@
-//! What reaches the log: who and why, but no token and no message. In a process of its own, as there is one logger.
+//! Contents of the log: users, addresses and reasons, but no tokens and no messages. In a process of its own, because a
+//! process has one logger.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,36 +16,36 @@ use lobbyd::{
 };
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-/// Keeps every record: its level, its target and its text.
-struct Keeper(Mutex<Vec<(Level, String, String)>>);
+/// Stores the level, the target and the text of every record.
+struct Recorder(Mutex<Vec<(Level, String, String)>>);
 
-static KEPT: Keeper = Keeper(Mutex::new(Vec::new()));
+static RECORDS: Recorder = Recorder(Mutex::new(Vec::new()));
 
-impl Log for Keeper {
+impl Log for Recorder {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
-        let kept = (record.level(), record.target().to_owned(), record.args().to_string());
-        self.0.lock().expect("nobody panics with it").push(kept);
+        let records = (record.level(), record.target().to_owned(), record.args().to_string());
+        self.0.lock().expect("no thread panics while it holds the lock").push(records);
     }
 
     fn flush(&self) {}
 }
 
-/// What no record may contain: tokens, as they are and as they travel, and what was said.
+/// Texts that no record may contain: tokens, plain and encoded, and messages.
 const TOKENS: &[&str] = &["tok-4f1c", "dG9rLTRmMWM", "tok-99d0", "tok-wrong", "tok-2b", "tok%2D2b", "tok-late"];
-const SAID: &str = "said-in-confidence";
+const CONTENT: &str = "said-in-confidence";
 
-/// Knows users by their tokens, some of them only after a while.
-struct Knowing;
+/// Recognizes users by their tokens, one of them with a late decision.
+struct TokenApp;
 
-impl App for Knowing {
+impl App for TokenApp {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        // An application may log the request: its form leaves the token out.
+        // An application may log the request, whose `Debug` form omits the token.
         log::debug!("{request:?}");
         match request.token() {
             Some("tok-4f1c") => Authorization::Allow(Identity::new("ann")),
@@ -63,8 +64,8 @@ impl App for Knowing {
     }
 }
 
-/// Does what is queued, and tells how much was written.
-fn settle<A: App>(engine: &mut Engine<A>) -> usize {
+/// Ends a turn: writes the output and drops closed connections. Returns the number of bytes written.
+fn end_turn<A: App>(engine: &mut Engine<A>) -> usize {
     let mut sent = Vec::new();
     while let Some(conn) = engine.poll_writable() {
         assert!(engine.write_to(conn, &mut sent).expect("a vector takes everything") != Flow::Blocked);
@@ -73,10 +74,10 @@ fn settle<A: App>(engine: &mut Engine<A>) -> usize {
     sent.len()
 }
 
-/// Everything that is read, decided and refused, with tokens in all places and messages of all kinds.
+/// Requests with tokens in every place, messages of all kinds, and every way to be refused or closed.
 fn sessions_of_an_engine() {
     let config = Config { max_message_bytes: ByteSize(2000), token_grace: Duration::ZERO, ..Config::default() };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Knowing);
+    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, TokenApp);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
     let requests: [(&str, &[&str]); 21] = [
@@ -87,7 +88,7 @@ fn sessions_of_an_engine() {
         ("/ws/chess?token=tok-late", &[]),
         ("/ws/chess", &[header]),
         ("/ws/chess", &[subprotocol]),
-        // And everything that can be wrong about a request.
+        // Requests that are invalid in various ways.
         ("/nowhere?token=tok-4f1c", &[]),
         ("/ws/no%20code?token=tok-4f1c", &[]),
         ("/ws/chess?token=tok-4f1c%zz", &[]),
@@ -96,7 +97,7 @@ fn sessions_of_an_engine() {
         ("/ws/chess?token=tok-4f1c", &["Sec-WebSocket-Protocol: base64url.bearer.lobby.dG9rLTRmMWM"]),
         ("/ws/chess?token=tok-4f1c", &[" folded"]),
         ("http://a/ws/chess?token=tok-4f1c", &[header]),
-        // A token in a place where none belongs.
+        // A token in an unexpected place.
         ("/ws/chess&token=tok-4f1c", &[header]),
         ("/ws/chess%3Ftoken=tok%2D2b", &[header]),
         ("/ws/chess/tok-4f1c", &[header]),
@@ -105,23 +106,23 @@ fn sessions_of_an_engine() {
         ("/ws/chess", &["Authorization: Basic tok-4f1c", "Sec-WebSocket-Protocol: tok-4f1c, lobby.v1.json"]),
     ];
     let messages = [
-        wire::text(&format!(r#"{{"type":"broadcast","data":"{SAID}","ref":1}}"#)),
-        wire::text(&format!(r#"{{"type":"direct","to":"bob","data":"{SAID}","ref":"{SAID}"}}"#)),
-        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)),
-        wire::text(SAID),
-        wire::frame(wire::Opcode::BINARY, true, SAID.as_bytes(), [1; 4]),
-        wire::frame(wire::Opcode::PING, true, SAID.as_bytes(), [1; 4]),
-        wire::frame(wire::Opcode::PONG, true, SAID.as_bytes(), [1; 4]),
+        wire::text(&format!(r#"{{"type":"broadcast","data":"{CONTENT}","ref":1}}"#)),
+        wire::text(&format!(r#"{{"type":"direct","to":"bob","data":"{CONTENT}","ref":"{CONTENT}"}}"#)),
+        wire::text(&format!(r#"{{"type":"{CONTENT}"}}"#)),
+        wire::text(CONTENT),
+        wire::frame(wire::Opcode::BINARY, true, CONTENT.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PING, true, CONTENT.as_bytes(), [1; 4]),
+        wire::frame(wire::Opcode::PONG, true, CONTENT.as_bytes(), [1; 4]),
     ];
     let endings = [
-        wire::close(1000, SAID),
-        wire::close(1005, SAID),
-        [&[0x81, SAID.len() as u8], SAID.as_bytes()].concat(),
-        wire::text(&SAID.repeat(200)),
-        wire::frame(wire::Opcode::TEXT, true, &[SAID.as_bytes(), b"\xff"].concat(), [1; 4]),
-        wire::text(&format!(r#"{{"type":"leave","why":"{SAID}"}}"#)),
-        // Far beyond its rate.
-        wire::text(&format!(r#"{{"type":"{SAID}"}}"#)).repeat(200),
+        wire::close(1000, CONTENT),
+        wire::close(1005, CONTENT),
+        [&[0x81, CONTENT.len() as u8], CONTENT.as_bytes()].concat(),
+        wire::text(&CONTENT.repeat(200)),
+        wire::frame(wire::Opcode::TEXT, true, &[CONTENT.as_bytes(), b"\xff"].concat(), [1; 4]),
+        wire::text(&format!(r#"{{"type":"leave","why":"{CONTENT}"}}"#)),
+        // Far above the rate.
+        wire::text(&format!(r#"{{"type":"{CONTENT}"}}"#)).repeat(200),
     ];
     let mut now = Time::ZERO + Duration::from_secs(1);
     for (target, lines) in requests {
@@ -130,15 +131,15 @@ fn sessions_of_an_engine() {
             let conn = engine.handle_accept(now, peer).expect("there is room");
             engine.handle_bytes(now, conn, &wire::upgrade_request(target, lines));
             engine.handle_authorized(now, conn, Authorization::allow("dan"));
-            assert!(settle(&mut engine) > 0, "an answer");
+            assert!(end_turn(&mut engine) > 0, "an answer");
             for message in messages.iter().chain([ending]) {
                 engine.handle_bytes(now, conn, message);
-                settle(&mut engine);
+                end_turn(&mut engine);
             }
             now = now + Duration::from_secs(1);
             engine.handle_timeout(now);
             engine.handle_hangup(now, conn);
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
     }
     let stats = engine.stats();
@@ -161,11 +162,10 @@ fn sessions_of_an_engine() {
     log::info!("{}", stats.line());
 }
 
-/// Characters that make a log line look like something else: direction overrides, invisible characters, line separators and a
-/// quotation mark.
+/// Characters that disguise a log line: direction overrides, invisible characters, line separators and a quotation mark.
 const HOSTILE: &str = "ann\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{ad}\u{e0001}\" healthy";
 
-/// Strangers write such characters everywhere they can.
+/// Clients without a valid request write these characters everywhere they can.
 fn sessions_of_hostile_strangers() {
     let config = Config {
         health_interval: Some(Duration::from_secs(3)),
@@ -195,33 +195,33 @@ fn sessions_of_hostile_strangers() {
             all.push(forwarded);
         }
         engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &all));
-        settle(&mut engine);
+        end_turn(&mut engine);
         for text in
             [HOSTILE, "\u{1b}[2J", &format!("{{\"type\":\"{HOSTILE}\",\"ref\":\"{HOSTILE}\"}}"), r#"{"type":"ping"}"#]
         {
             engine.handle_bytes(now, conn, &wire::text(text));
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
-        // Its page is asked whether it is alive, answers once, and then no more.
+        // The client is health-checked. It answers once, and then no more.
         for _ in 0..3 {
             now = now + Duration::from_secs(3);
             engine.handle_timeout(now);
-            settle(&mut engine);
+            end_turn(&mut engine);
             let pong = format!(r#"{{"type":"health_pong","timestamp":{}}}"#, now.as_micros() / 1000);
             engine.handle_bytes(now, conn, &wire::text(&pong));
             now = now + Duration::from_secs(2);
             engine.handle_timeout(now);
-            settle(&mut engine);
+            end_turn(&mut engine);
         }
         now = now + Duration::from_secs(4);
         engine.handle_timeout(now);
         engine.handle_bytes(now, conn, &wire::close(4000, HOSTILE));
-        settle(&mut engine);
+        end_turn(&mut engine);
         engine.handle_hangup(now, conn);
-        settle(&mut engine);
+        end_turn(&mut engine);
     }
-    // And an operator's port, which others may reach too.
-    let mut desk = AdminConns::new(&config, None);
+    // The operators' port, which other clients may reach too.
+    let mut conns = AdminConns::new(&config, None);
     for path in [
         format!("/{HOSTILE}"),
         format!("/users/{name}/kick"),
@@ -229,21 +229,21 @@ fn sessions_of_hostile_strangers() {
         format!("/kick?{HOSTILE}"),
     ] {
         for method in ["GET", "POST", "\u{1b}[1m"] {
-            let client = desk.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
+            let client = conns.handle_accept(now, ([127, 0, 0, 1], 5000).into()).expect("room");
             let head = format!("{method} {} HTTP/1.1\r\nHost: localhost:9002\r\n", path.replace(' ', ""));
             let body = "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{}";
-            desk.handle_bytes(client, format!("{head}{body}").as_bytes());
-            desk.work(now, &mut engine);
-            let answer = desk.pending(client).len();
+            conns.handle_bytes(client, format!("{head}{body}").as_bytes());
+            conns.work(now, &mut engine);
+            let answer = conns.pending(client).len();
             assert!(answer > 0, "an answer");
-            desk.handle_written(now, client, answer);
-            desk.handle_hangup(client);
-            while desk.poll_closed().is_some() {}
+            conns.handle_written(now, client, answer);
+            conns.handle_hangup(client);
+            while conns.poll_closed().is_some() {}
         }
     }
 }
 
-/// The same on a socket, with a list of tokens that is read again.
+/// A session on a socket, with a list of tokens that is reloaded.
 fn session_of_a_server() {
     let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
     let tokens = Tokens::parse("tok-4f1c ann\ntok-99d0 bob").expect("a good list");
@@ -256,8 +256,8 @@ fn session_of_a_server() {
     let client = std::thread::spawn(move || {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request("/ws/chess", &["Authorization: Bearer tok-4f1c"])).expect("it reads");
-        let said = wire::text(&format!(r#"{{"type":"{SAID}","ref":1}}"#));
-        stream.write_all(&[said, wire::close(1000, SAID)].concat()).expect("it reads");
+        let message = wire::text(&format!(r#"{{"type":"{CONTENT}","ref":1}}"#));
+        stream.write_all(&[message, wire::close(1000, CONTENT)].concat()).expect("it reads");
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it ends in good order");
         handle.stop();
@@ -269,15 +269,15 @@ fn session_of_a_server() {
 }
 
 #[test]
-fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
-    log::set_logger(&KEPT).expect("the first logger");
+fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
+    log::set_logger(&RECORDS).expect("the first logger");
     log::set_max_level(LevelFilter::Trace);
     sessions_of_an_engine();
     sessions_of_hostile_strangers();
     session_of_a_server();
-    let kept = std::mem::take(&mut *KEPT.0.lock().expect("nobody panicked"));
+    let records = std::mem::take(&mut *RECORDS.0.lock().expect("no thread panicked"));
 
-    // There is something to read: who came, why it went, what was answered, and what is wrong with the list.
+    // The log contains joins, close reasons, HTTP answers and the problems of the list.
     for (level, words) in [
         (Level::Info, "joined user=\"ann\" lobby=chess"),
         (Level::Info, "closed: 1000 left: the client said leave user=\"ann\" lobby=chess"),
@@ -293,17 +293,17 @@ fn no_record_holds_a_token_or_what_was_said_or_anything_unescaped() {
         (Level::Info, "/kick 404"),
         (Level::Debug, "POST - "),
     ] {
-        let is_said = kept.iter().any(|(said, _, text)| *said == level && text.contains(words));
-        assert!(is_said, "no {level} record says {words}");
+        let is_logged = records.iter().any(|(logged, _, text)| *logged == level && text.contains(words));
+        assert!(is_logged, "no {level} record contains {words}");
     }
-    let refused = kept.iter().filter(|(_, _, text)| text.contains("a page of the origin http://evil.example"));
-    assert_eq!(refused.count(), 1, "an origin is told of once a minute");
-    assert!(kept.iter().any(|(level, _, _)| *level == Level::Trace), "the crates below are heard too");
-    for (level, target, text) in &kept {
+    let refused = records.iter().filter(|(_, _, text)| text.contains("a page of the origin http://evil.example"));
+    assert_eq!(refused.count(), 1, "a refused origin is logged once a minute");
+    assert!(records.iter().any(|(level, _, _)| *level == Level::Trace), "records of other crates are captured too");
+    for (level, target, text) in &records {
         for token in TOKENS {
             assert!(!text.contains(token), "{level} {target}: {text}");
         }
-        assert!(!text.contains(SAID), "{level} {target}: {text}");
+        assert!(!text.contains(CONTENT), "{level} {target}: {text}");
         // `escape_debug` leaves visible characters as they are, except for quotation marks and the backslash.
         let hidden = text.chars().find(|c| !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1);
         assert_eq!(hidden, None, "{level} {target}: {text:?}");

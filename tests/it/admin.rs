@@ -1,4 +1,4 @@
-//! The operator's desk and the engine behind it, in virtual time: requests and answers as bytes.
+//! Operators' requests and answers as bytes, with the engine behind them. In virtual time.
 
 use std::time::Duration;
 
@@ -13,11 +13,11 @@ use crate::witness::Witness;
 
 /// An operator with one connection.
 struct Operator {
-    desk: AdminConns,
+    conns: AdminConns,
     client: usize,
 }
 
-/// What an answer consists of.
+/// A parsed answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -30,23 +30,23 @@ fn config() -> Config {
 }
 
 fn operator(config: &Config) -> Operator {
-    let mut desk = AdminConns::new(config, None);
-    let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
-    Operator { desk, client }
+    let mut conns = AdminConns::new(config, None);
+    let client = conns.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
+    Operator { conns, client }
 }
 
-/// After a pause of the process: the rest of the request lies in the kernel.
+/// After a pause of the process, the rest of the request may be in the kernel.
 #[test]
-fn a_request_that_is_not_read_to_its_end_is_not_late() {
+fn unread_input_does_not_time_a_request_out() {
     let mut world = World::new(config(), Relay::default());
     let mut operator = operator(&config());
     let request = get("/health/live");
-    operator.desk.handle_bytes(operator.client, &request.as_bytes()[..10]);
+    operator.conns.handle_bytes(operator.client, &request.as_bytes()[..10]);
     assert_eq!(operator.turn(&mut world), "");
     world.now = world.now + Duration::from_secs(3600);
-    operator.desk.handle_unread(operator.client);
+    operator.conns.handle_unread(operator.client);
     assert_eq!(operator.turn(&mut world), "");
-    operator.desk.handle_bytes(operator.client, &request.as_bytes()[10..]);
+    operator.conns.handle_bytes(operator.client, &request.as_bytes()[10..]);
     assert!(operator.turn(&mut world).starts_with("HTTP/1.1 200"));
 }
 
@@ -63,30 +63,30 @@ fn post(path: &str, body: &str) -> String {
 }
 
 impl Operator {
-    /// Does what a driver does in a turn, and takes what is to be written.
+    /// Performs the driver's work of a turn and takes the bytes to be written.
     fn turn<A: App>(&mut self, world: &mut World<A>) -> String {
-        self.desk.work(world.now, &mut world.engine);
-        world.settle();
+        self.conns.work(world.now, &mut world.engine);
+        world.end_turn();
         world.engine.check();
-        let bytes = self.desk.pending(self.client).to_vec();
-        self.desk.handle_written(world.now, self.client, bytes.len());
+        let bytes = self.conns.pending(self.client).to_vec();
+        self.conns.handle_written(world.now, self.client, bytes.len());
         String::from_utf8(bytes).expect("UTF-8")
     }
 
     #[track_caller]
     fn ask<A: App>(&mut self, world: &mut World<A>, request: &str) -> Answer {
-        self.desk.handle_bytes(self.client, request.as_bytes());
+        self.conns.handle_bytes(self.client, request.as_bytes());
         read(&self.turn(world))
     }
 
-    /// Asks, and expects a status and a body.
+    /// Sends a request and expects a status and a body.
     #[track_caller]
     fn check<A: App>(&mut self, world: &mut World<A>, request: &str, status: u16, body: Value) {
         let answer = self.ask(world, request);
         assert_eq!((answer.status, answer.body), (status, body), "{request}");
     }
 
-    /// Asks, and expects to be refused.
+    /// Sends a request and expects an error.
     #[track_caller]
     fn refused<A: App>(&mut self, world: &mut World<A>, request: &str, status: u16, word: &str) -> Answer {
         let answer = self.ask(world, request);
@@ -95,8 +95,8 @@ impl Operator {
         answer
     }
 
-    fn is_gone(&mut self) -> bool {
-        self.desk.poll_closed() == Some(self.client)
+    fn is_closed(&mut self) -> bool {
+        self.conns.poll_closed() == Some(self.client)
     }
 }
 
@@ -127,7 +127,7 @@ fn three() -> (World<Relay>, Operator) {
     (world, operator(&config()))
 }
 
-// ---- questions ----
+// ---- queries ----
 
 #[test]
 fn health_and_stats() {
@@ -160,14 +160,14 @@ fn lobbies_and_users_are_described() {
             {"lobby": "go", "members": 1, "locked": false, "epoch": 1_000_000_000_001_u64, "seq": 0},
         ], "next": null}),
     );
-    let place = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000});
+    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000});
     operator.check(
         &mut world,
         &get("/lobbies/chess"),
         200,
         json!({
             "lobby": "chess", "members": 2, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1,
-            "users": [place("ann", "s1"), place("bob", "s2")], "next": null,
+            "users": [seat("ann", "s1"), seat("bob", "s2")], "next": null,
         }),
     );
     operator.check(
@@ -191,7 +191,7 @@ fn large_lists_come_in_pages() {
         world.steps(&format!("m{n} > connect big"));
     }
     let mut operator = operator(&config);
-    // Two lobbies go while the pages are read; one has the place of another afterwards.
+    // Two lobbies are removed while the pages are read, and a new one uses the slot of a removed one.
     let mut seen = Vec::new();
     let mut path = "/lobbies?limit=7".to_owned();
     for turn in 0.. {
@@ -202,7 +202,7 @@ fn large_lists_come_in_pages() {
         if turn == 1 {
             world.hangup("u0");
             world.hangup("u24");
-            world.settle();
+            world.end_turn();
             world.steps("v > connect new");
         }
         match page["next"].as_u64() {
@@ -220,9 +220,9 @@ fn large_lists_come_in_pages() {
     assert_eq!(first["members"], 25);
     assert_eq!(first["users"].as_array().map(Vec::len), Some(20));
     assert_eq!(first["users"][19]["user"], "m19");
-    // Who stands on an earlier page may go meanwhile.
+    // The last member of a page may leave before the next page is read.
     world.hangup("m19");
-    world.settle();
+    world.end_turn();
     let second = operator.ask(&mut world, &get(&format!("/lobbies/big?limit=20&after={}", first["next"]))).body;
     let users = second["users"].as_array().expect("an array").iter().map(|user| &user["user"]);
     assert_eq!(users.collect::<Vec<_>>(), ["m20", "m21", "m22", "m23", "m24"]);
@@ -237,7 +237,7 @@ fn large_lists_come_in_pages() {
 // ---- commands ----
 
 #[test]
-fn an_operator_speaks_as_nobody() {
+fn operator_messages_have_no_sender() {
     let (mut world, mut operator) = three();
     let data = r#"{"notice": [1.50, "ü"]}"#;
     operator.check(
@@ -246,7 +246,7 @@ fn an_operator_speaks_as_nobody() {
         200,
         json!({"seq": 2, "queued": 2, "dropped": 0}),
     );
-    // The JSON goes through as it was written.
+    // The JSON is passed on as it was written.
     let as_written = format!(r#"{{"type":"message","from":null,"seq":2,"data":{data}}}"#);
     assert_eq!(world.take("ann"), [&*as_written]);
     assert_eq!(world.take("bob"), [&*as_written]);
@@ -271,7 +271,7 @@ fn an_operator_speaks_as_nobody() {
 }
 
 #[test]
-fn opaque_members_get_the_text_as_it_is() {
+fn raw_members_get_the_text_unchanged() {
     let mut world = World::new(config(), Verbatim::default());
     world.run("ann > connect chess\nann < upgrade");
     let mut operator = operator(&config());
@@ -285,7 +285,7 @@ fn opaque_members_get_the_text_as_it_is() {
 #[test]
 fn a_ping_is_answered_when_the_user_answers() {
     let (mut world, mut operator) = three();
-    operator.desk.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
+    operator.conns.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
     assert_eq!(operator.turn(&mut world), "", "the answer comes later");
     world.steps("advance 120500us\nann > {\"type\":\"health_pong\",\"timestamp\":1000000000}");
     assert_eq!(world.take("ann").len(), 1, "the health_ping");
@@ -294,15 +294,15 @@ fn a_ping_is_answered_when_the_user_answers() {
         "conns": [{"conn": "s1", "latency_ms": 120.5}]});
     assert_eq!((answer.status, answer.body), (200, expected));
 
-    // No answer in time, and an end before it.
+    // The first ping is not answered in time. In the second case the connection closes before it answers.
     let unhealthy = |user: &str, conn: &str| json!({"user": user, "healthy": false, "latency_ms": null, "conns": [{"conn": conn, "latency_ms": null}]});
-    operator.desk.handle_bytes(operator.client, post("/users/bob/ping", r#"{"timeout_ms":300}"#).as_bytes());
+    operator.conns.handle_bytes(operator.client, post("/users/bob/ping", r#"{"timeout_ms":300}"#).as_bytes());
     assert_eq!(operator.turn(&mut world), "");
     world.advance(Duration::from_millis(299));
     assert_eq!(operator.turn(&mut world), "");
     world.advance(Duration::from_millis(1));
     assert_eq!(read(&operator.turn(&mut world)).body, unhealthy("bob", "s2"));
-    operator.desk.handle_bytes(operator.client, post("/users/cid/ping", "{}").as_bytes());
+    operator.conns.handle_bytes(operator.client, post("/users/cid/ping", "{}").as_bytes());
     assert_eq!(operator.turn(&mut world), "");
     world.hangup("cid");
     assert_eq!(read(&operator.turn(&mut world)).body, unhealthy("cid", "s3"));
@@ -315,7 +315,7 @@ fn a_ping_is_answered_when_the_user_answers() {
 }
 
 #[test]
-fn numbers_are_values_and_null_is_absence() {
+fn numbers_compare_by_value_and_null_means_absent() {
     let config = Config { tick_hz: Some(10), ..config() };
     let mut world = World::new(config.clone(), Relay::default());
     world.steps("ann > connect chess");
@@ -335,7 +335,7 @@ fn numbers_are_values_and_null_is_absence() {
         200,
         json!({"tick": 0, "paused": true, "slowdown": 30}),
     );
-    operator.desk.handle_bytes(operator.client, post("/users/ann/ping", r#"{"timeout_ms":3.0e2}"#).as_bytes());
+    operator.conns.handle_bytes(operator.client, post("/users/ann/ping", r#"{"timeout_ms":3.0e2}"#).as_bytes());
     assert_eq!(operator.turn(&mut world), "");
     world.advance(Duration::from_millis(300));
     assert_eq!(read(&operator.turn(&mut world)).body["healthy"], false);
@@ -350,11 +350,11 @@ fn every_seat_of_a_user_is_pinged() {
     let mut world = World::new(config.clone(), Verbatim::default());
     world.run("ann > connect chess\nann < upgrade\nann:2 > connect go\nann:2 < upgrade");
     let mut operator = operator(&config);
-    operator.desk.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
+    operator.conns.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
     assert_eq!(operator.turn(&mut world), "");
     world.take("ann:2");
     world.advance(Duration::from_millis(1));
-    // The check's number is the wall time in milliseconds at which it began.
+    // The nonce of the check is the wall time in milliseconds at its start.
     let nonce = 1_000_000_000_u64.to_be_bytes();
     world.send("ann:2", &wire::frame(Opcode::PONG, true, &nonce, [1; 4]));
     assert_eq!(operator.turn(&mut world), "", "one answer is awaited");
@@ -377,17 +377,17 @@ fn too_many_pings_at_once_are_refused() {
     world.steps(THREE);
     let mut first = operator(&config);
     for n in 0..65 {
-        let client = first.desk.handle_accept(world.now, ([127, 0, 0, 1], 6000).into()).expect("room");
-        first.desk.handle_bytes(client, post("/users/ann/ping", "").as_bytes());
-        first.desk.work(world.now, &mut world.engine);
-        let answer = String::from_utf8_lossy(first.desk.pending(client)).into_owned();
+        let client = first.conns.handle_accept(world.now, ([127, 0, 0, 1], 6000).into()).expect("room");
+        first.conns.handle_bytes(client, post("/users/ann/ping", "").as_bytes());
+        first.conns.work(world.now, &mut world.engine);
+        let answer = String::from_utf8_lossy(first.conns.pending(client)).into_owned();
         assert_eq!(answer.starts_with("HTTP/1.1 503 "), n == 64, "{n}: {answer}");
     }
-    world.settle();
+    world.end_turn();
 }
 
 #[test]
-fn members_are_kicked_with_or_without_coming_back() {
+fn members_are_kicked_with_or_without_a_reconnect() {
     let (mut world, mut operator) = three();
     operator.check(&mut world, &post("/users/ann/kick", ""), 200, json!({"closing": 1}));
     world.run(
@@ -409,7 +409,7 @@ fn members_are_kicked_with_or_without_coming_back() {
 }
 
 #[test]
-fn a_crowd_is_kicked_in_batches() {
+fn many_members_are_closed_in_batches() {
     let config =
         Config { max_per_lobby: Limit::at_most(20), drain_batch: 4, max_connections: Limit::at_most(20), ..config() };
     let mut world = World::new(config.clone(), Verbatim::default());
@@ -420,7 +420,7 @@ fn a_crowd_is_kicked_in_batches() {
     operator.check(&mut world, &post("/lobbies/chess/close", ""), 200, json!({"closing": 10}));
     let count = |world: &World<Verbatim>| world.engine.stats().total_connections;
     assert_eq!(count(&world), 6);
-    // Asked again, nobody is told twice; and nobody comes in between.
+    // A second command closes no member twice, and the lobby stays locked until it is empty.
     operator.check(&mut world, &post("/kick", ""), 200, json!({"closing": 6}));
     assert_eq!(count(&world), 6);
     world.run(
@@ -446,7 +446,7 @@ fn a_crowd_is_kicked_in_batches() {
 }
 
 #[test]
-fn a_locked_lobby_takes_nobody_new() {
+fn a_locked_lobby_admits_no_new_member() {
     let (mut world, mut operator) = three();
     operator.check(&mut world, &post("/lobbies/chess/lock", ""), 200, json!({"locked": true}));
     assert_eq!(operator.ask(&mut world, &get("/lobbies/chess")).body["locked"], true);
@@ -454,7 +454,7 @@ fn a_locked_lobby_takes_nobody_new() {
         r#"
         dan > connect chess
         dan < upgrade, goodbye code=4002 reason=lobby_locked reconnect=false, close 4002 lobby_locked
-        # Its members may come back to their own seats.
+        # A member may take over its own seat.
         ann:2 > connect chess
         ann < goodbye, close 4004 replaced
         ann:2 < upgrade, welcome, presence_state
@@ -476,7 +476,7 @@ fn a_locked_lobby_takes_nobody_new() {
         bob < goodbye code=4006 reconnect=false, close 4006 lobby_closed
         ann:2 < goodbye, close 4006 lobby_closed
         eve < goodbye, close 4006 lobby_closed
-        # A lobby of that name is a new one, and open.
+        # A lobby created again under the name is not locked.
         fay > connect chess
         fay < upgrade, welcome seq=0, presence_state
         "#,
@@ -484,7 +484,7 @@ fn a_locked_lobby_takes_nobody_new() {
     operator.refused(&mut world, &post("/lobbies/bridge/close", ""), 404, "no_such_lobby");
 }
 
-/// What an operator can do, an application can: it locks, announces and closes through its context.
+/// An application can lock, announce and close through its context, as an operator can.
 #[test]
 fn the_application_locks_and_announces_too() {
     let mut world = World::new(config(), Witness::<true>::default());
@@ -497,13 +497,13 @@ fn the_application_locks_and_announces_too() {
     }));
     assert_eq!(world.app(|_, cx| cx.can_accept_connection("chess")), Err(CloseReason::LobbyLocked));
     assert_eq!(world.take("ann"), [r#"{"type":"message","from":null,"seq":1,"data":"closing soon"}"#]);
-    // Who waited for its authorization when the lobby was locked is refused as well.
+    // A connection whose authorization was pending when the lobby was locked is refused too.
     assert!(world.app(|_, cx| cx.lock_lobby("chess", false)));
     world.run("bob > get /ws/chess?token=bob&auth=later");
     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
     let (now, bob) = (world.now, world.conn("bob"));
     world.engine.handle_authorized(now, bob, Authorization::allow("bob"));
-    world.settle();
+    world.end_turn();
     world.run("bob < upgrade, goodbye, close 4002 lobby_locked");
 }
 
@@ -528,13 +528,13 @@ fn the_operator_drains_the_server() {
     operator.check(&mut world, &get("/health/live"), 200, json!({"status": "live"}));
     let stats = operator.ask(&mut world, &get("/stats")).body;
     assert_eq!((&stats["status"], &stats["drain"]["closed"]), (&json!("draining"), &json!(1)));
-    // Asked again, it goes on as before.
+    // A second request does not change the drain.
     assert_eq!(operator.ask(&mut world, &post("/drain", "{}")).body["closed"], 1);
     world.run("bob > hangup\ncid > hangup");
     assert!(world.engine.is_drained());
 }
 
-// ---- who may ask, and how ----
+// ---- access and malformed requests ----
 
 #[test]
 fn foreign_pages_are_refused() {
@@ -549,7 +549,7 @@ fn foreign_pages_are_refused() {
     }
     let own = with("Host: 127.0.0.1:9002\r\nOrigin: http://127.0.0.1:9002");
     assert_eq!(operator.ask(&mut world, &own).status, 200);
-    // What a form of another page can send.
+    // The requests that a form on another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");
         operator.refused(&mut world, &request, 415, "not_json");
@@ -559,12 +559,12 @@ fn foreign_pages_are_refused() {
 }
 
 #[test]
-fn a_token_is_asked_for_where_there_is_one() {
+fn a_configured_token_is_required() {
     let mut world = World::new(config(), Relay::default());
     let token = Token::read("correct-horse-battery\n").expect("a token");
-    let mut desk = AdminConns::new(&config(), Some(token));
-    let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
-    let mut operator = Operator { desk, client };
+    let mut conns = AdminConns::new(&config(), Some(token));
+    let client = conns.handle_accept(Time::ZERO, ([127, 0, 0, 1], 5000).into()).expect("room");
+    let mut operator = Operator { conns, client };
     let with = |line: &str| format!("GET /stats HTTP/1.1\r\nHost: localhost\r\n{line}\r\n");
     for line in ["", "Authorization: Bearer wrong-horse-battery\r\n", "Authorization: Basic correct-horse-battery\r\n"]
     {
@@ -572,22 +572,22 @@ fn a_token_is_asked_for_where_there_is_one() {
         assert!(answer.head.contains("\r\nWWW-Authenticate: Bearer\r\n"));
     }
     assert_eq!(operator.ask(&mut world, &with("authorization: bearer correct-horse-battery\r\n")).status, 200);
-    // Nobody learns what there is without it, but a probe has none.
+    // Without the token the answer does not show which paths exist. Health requests need no token.
     operator.refused(&mut world, &get("/nothing"), 401, "unauthorized");
     assert_eq!(operator.ask(&mut world, &get("/health/ready")).status, 200);
 }
 
 #[test]
-fn an_address_that_others_reach_needs_a_token() {
+fn a_public_admin_address_requires_a_token() {
     let open = Config { admin: Some("0.0.0.0:9002".parse().expect("an address")), ..Config::default() };
-    let problems = open.check().expect_err("anybody could kick everybody");
+    let problems = open.check().expect_err("a token is required");
     assert_eq!(problems[0].field, "admin");
     let guarded = Config { admin_token_file: Some("/etc/lobbyd/token".into()), ..open };
-    guarded.check().expect("a token is asked for");
+    guarded.check().expect("a token is configured");
 }
 
 #[test]
-fn what_is_no_proper_request_is_told_so() {
+fn malformed_requests_get_an_error() {
     let mut world = World::new(config(), Relay::default());
     #[track_caller]
     fn check(world: &mut World<Relay>, request: &str, status: u16) {
@@ -638,28 +638,28 @@ fn requests_arrive_in_any_pieces_and_are_answered_in_order() {
     let requests = [post("/lobbies/go/lock", r#"{"locked":true}"#), get("/health/live"), get("/lobbies/go")].concat();
     let mut answers = String::new();
     for byte in requests.bytes() {
-        operator.desk.handle_bytes(operator.client, &[byte]);
+        operator.conns.handle_bytes(operator.client, &[byte]);
         answers += &operator.turn(&mut world);
     }
     let whole = answers.clone();
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3);
 
-    // The same at once: one in each turn, and the next turn is due at once.
-    operator.desk.handle_bytes(operator.client, requests.as_bytes());
+    // The same requests at once: one is handled per turn, and the next turn is due at once.
+    operator.conns.handle_bytes(operator.client, requests.as_bytes());
     answers.clear();
     for _ in 0..3 {
-        assert_eq!(operator.desk.poll_timeout(), Some(Time::ZERO));
+        assert_eq!(operator.conns.poll_timeout(), Some(Time::ZERO));
         let answer = operator.turn(&mut world);
         assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1);
         answers += &answer;
     }
     operator.turn(&mut world);
     assert_eq!(answers, whole);
-    assert_eq!(operator.desk.poll_timeout(), Some(Time::ZERO + Duration::from_secs(30)));
+    assert_eq!(operator.conns.poll_timeout(), Some(Time::ZERO + Duration::from_secs(30)));
 }
 
 #[test]
-fn a_connection_lives_as_long_as_the_client_wants() {
+fn the_client_decides_about_keep_alive() {
     let mut world = World::new(config(), Relay::default());
     for (request, goes_on) in [
         (get("/health/live"), true),
@@ -672,43 +672,43 @@ fn a_connection_lives_as_long_as_the_client_wants() {
         let answer = operator.ask(&mut world, &request);
         let connection = if goes_on { "\r\nConnection: keep-alive" } else { "\r\nConnection: close" };
         assert!(answer.head.ends_with(connection), "{request}{}", answer.head);
-        assert_eq!(operator.desk.is_finished(operator.client), !goes_on);
-        assert!(!operator.is_gone(), "what the client still sends is read, or a reset would eat the answer");
-        operator.desk.handle_end(operator.client);
+        assert_eq!(operator.conns.is_finished(operator.client), !goes_on);
+        assert!(!operator.is_closed(), "further input is read, since a reset would destroy the answer");
+        operator.conns.handle_end(operator.client);
         operator.turn(&mut world);
-        assert!(operator.is_gone());
+        assert!(operator.is_closed());
     }
 }
 
 #[test]
-fn a_client_that_has_nothing_more_to_send_is_still_answered() {
+fn a_half_closed_client_is_still_answered() {
     let (mut world, mut operator) = three();
-    operator.desk.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
-    operator.desk.handle_end(operator.client);
+    operator.conns.handle_bytes(operator.client, post("/users/ann/ping", "").as_bytes());
+    operator.conns.handle_end(operator.client);
     assert_eq!(operator.turn(&mut world), "");
     world.advance(Duration::from_secs(2));
     world.take("ann");
     assert_eq!(read(&operator.turn(&mut world)).body["healthy"], false);
     operator.turn(&mut world);
-    assert!(operator.is_gone());
+    assert!(operator.is_closed());
 }
 
 #[test]
 fn a_head_request_gets_the_head_alone() {
     let (mut world, mut operator) = three();
     let request = get("/health/live").replace("GET", "HEAD");
-    operator.desk.handle_bytes(operator.client, request.as_bytes());
+    operator.conns.handle_bytes(operator.client, request.as_bytes());
     let answer = operator.turn(&mut world);
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
     assert!(answer.contains("\r\nContent-Length: 18\r\n"), "{answer}");
 }
 
 #[test]
-fn a_client_that_waits_to_send_its_body_is_told_to() {
+fn expect_100_continue_is_answered() {
     let (mut world, mut operator) = three();
     let request = post("/lobbies/go/publish", r#"{"data":1}"#).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
     let (head, body) = request.split_at(request.len() - 10);
-    operator.desk.handle_bytes(operator.client, head.as_bytes());
+    operator.conns.handle_bytes(operator.client, head.as_bytes());
     assert_eq!(operator.turn(&mut world), "HTTP/1.1 100 Continue\r\n\r\n");
     assert_eq!(operator.ask(&mut world, body).body["queued"], 1);
     world.take("cid");
@@ -718,70 +718,70 @@ fn a_client_that_waits_to_send_its_body_is_told_to() {
 fn idle_clients_make_room_and_slow_ones_are_dropped() {
     let config = Config { max_admin_connections: 2, ..config() };
     let mut world = World::new(config.clone(), Relay::default());
-    let mut desk = AdminConns::new(&config, None);
+    let mut conns = AdminConns::new(&config, None);
     let peer = ([127, 0, 0, 1], 5000).into();
-    let mut asks = |desk: &mut AdminConns, client: usize| {
-        desk.handle_bytes(client, get("/stats").as_bytes());
-        desk.work(world.now, &mut world.engine);
-        let answered = desk.pending(client).len();
+    let mut asks = |conns: &mut AdminConns, client: usize| {
+        conns.handle_bytes(client, get("/stats").as_bytes());
+        conns.work(world.now, &mut world.engine);
+        let answered = conns.pending(client).len();
         assert!(answered > 0);
-        desk.handle_written(world.now, client, answered);
+        conns.handle_written(world.now, client, answered);
     };
-    let busy = desk.handle_accept(world.now, peer).expect("room");
-    asks(&mut desk, busy);
-    desk.handle_bytes(busy, b"GET /health/live HTTP/1.1\r\n");
-    let idle = desk.handle_accept(world.now, peer).expect("room");
-    asks(&mut desk, idle);
-    let third = desk.handle_accept(world.now, peer).expect("the idle one makes room");
-    assert_eq!(desk.poll_closed(), Some(idle));
-    asks(&mut desk, third);
-    desk.handle_bytes(third, b"G");
-    assert_eq!(desk.handle_accept(world.now, peer), None, "nobody is idle");
+    let busy = conns.handle_accept(world.now, peer).expect("room");
+    asks(&mut conns, busy);
+    conns.handle_bytes(busy, b"GET /health/live HTTP/1.1\r\n");
+    let idle = conns.handle_accept(world.now, peer).expect("room");
+    asks(&mut conns, idle);
+    let third = conns.handle_accept(world.now, peer).expect("the idle one makes room");
+    assert_eq!(conns.poll_closed(), Some(idle));
+    asks(&mut conns, third);
+    conns.handle_bytes(third, b"G");
+    assert_eq!(conns.handle_accept(world.now, peer), None, "no connection is idle");
 
-    // The deadline does not move while the request dribbles in.
+    // The deadline does not move while the request trickles in.
     for second in 1..=29 {
         world.now = Time::from_micros(second * 1_000_000);
-        desk.handle_bytes(busy, b"A");
-        desk.work(world.now, &mut world.engine);
-        assert_eq!(desk.pending(busy), b"");
+        conns.handle_bytes(busy, b"A");
+        conns.work(world.now, &mut world.engine);
+        assert_eq!(conns.pending(busy), b"");
     }
     world.now = Time::from_micros(30_000_000);
-    desk.work(world.now, &mut world.engine);
-    assert!(desk.pending(busy).starts_with(b"HTTP/1.1 408 "));
-    // Nor does an answer wait for ever to be read.
+    conns.work(world.now, &mut world.engine);
+    assert!(conns.pending(busy).starts_with(b"HTTP/1.1 408 "));
+    // The deadline also applies to an answer that is not read.
     world.now = Time::from_micros(60_000_000);
-    desk.work(world.now, &mut world.engine);
-    assert_eq!(desk.poll_closed(), Some(busy));
-    assert_eq!(desk.poll_closed(), Some(third));
+    conns.work(world.now, &mut world.engine);
+    assert_eq!(conns.poll_closed(), Some(busy));
+    assert_eq!(conns.poll_closed(), Some(third));
 }
 
-/// Whoever has no token can open connections and begin to ask; an operator comes in even so.
+/// Clients without a token can open connections and begin requests. An operator with the token is accepted all the same.
 #[test]
-fn strangers_who_never_end_their_request_make_room() {
+fn unauthenticated_requests_make_room_for_an_operator() {
     let config = Config { max_admin_connections: 2, ..config() };
     let mut world = World::new(config.clone(), Relay::default());
-    let mut desk = AdminConns::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
+    let mut conns = AdminConns::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
     let peer = ([127, 0, 0, 1], 5000).into();
     for _ in 0..10 {
-        let stranger = desk.handle_accept(world.now, peer).expect("an older stranger makes room");
-        desk.handle_bytes(stranger, b"G");
-        while desk.poll_closed().is_some() {}
+        let stranger = conns.handle_accept(world.now, peer).expect("an older stranger makes room");
+        conns.handle_bytes(stranger, b"G");
+        while conns.poll_closed().is_some() {}
     }
-    let operator = desk.handle_accept(world.now, peer).expect("a stranger makes room");
+    let operator = conns.handle_accept(world.now, peer).expect("a stranger makes room");
     let request = get("/stats").replace("\r\n\r\n", "\r\nAuthorization: Bearer correct-horse-battery\r\n\r\n");
-    desk.handle_bytes(operator, request.as_bytes());
-    desk.work(world.now, &mut world.engine);
-    assert!(desk.pending(operator).starts_with(b"HTTP/1.1 200 "));
+    conns.handle_bytes(operator, request.as_bytes());
+    conns.work(world.now, &mut world.engine);
+    assert!(conns.pending(operator).starts_with(b"HTTP/1.1 200 "));
 }
 
 #[test]
-fn nobody_sends_more_than_it_waits_for() {
+fn a_client_that_pipelines_too_much_is_closed() {
     let config = Config { max_message_bytes: ByteSize(1024), ..config() };
     let (mut world, mut operator) = (World::new(config.clone(), Relay::default()), operator(&config));
     let request = get("/health/live");
     for _ in 0..5000 {
-        operator.desk.handle_bytes(operator.client, request.as_bytes());
+        operator.conns.handle_bytes(operator.client, request.as_bytes());
     }
-    operator.desk.work(world.now, &mut world.engine);
-    assert!(operator.is_gone());
+    operator.conns.work(world.now, &mut world.engine);
+    assert!(operator.is_closed());
 }

@@ -1,6 +1,7 @@
-//! Sessions of real clients that were recorded with an earlier build: this build sends the same bytes.
+//! Recorded sessions of real clients. A replay with this build must send the same bytes as the build that recorded them.
 //!
-//! A change of behaviour makes these fail. If it is meant, record them again with `tests/clients/baseline.py`.
+//! A change of behaviour makes these tests fail. If the change is intended, record the sessions again with
+//! `tests/clients/baseline.py`.
 
 use std::fs;
 use std::path::Path;

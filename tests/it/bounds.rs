@@ -1,6 +1,7 @@
-//! Every bound of the configuration, hit: each ends in the close code or the error that its documentation names.
+//! One row per bound of the configuration: a script reaches the bound and expects the close code or error that the
+//! documentation of the field names.
 //!
-//! A field without a row here fails the test.
+//! A field without a row fails the test.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +13,8 @@ use lobbyd::{App, Config, Engine, Time};
 use crate::scenario::{START, World};
 use crate::witness::Witness;
 
-/// A field and its value, further fields that it takes to hit it, and what happens then. `<n>` stands for so many bytes, and
-/// `fragments n` sends so many frames of one message. The application is a witness: it passes nothing on.
+/// Rows: a field with its value, then further fields the script needs; and the script. `<n>` stands for `n` bytes, and
+/// `fragments n` sends `n` frames of one message. The application is a [`Witness`], which relays nothing.
 const HIT: &[(&[(&str, &str)], &str)] = &[
     (&[("max_connections", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 server_full"),
     (&[("max_per_lobby", "1")], "ann > connect a, bob > connect a, bob < upgrade; goodbye; close 4002 lobby_full"),
@@ -206,26 +207,26 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     ),
 ];
 
-/// Fields that are hit where there are sockets or operators, by the test of that name.
+/// Fields whose bound needs sockets or operators, each with the test that reaches it.
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
     ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
-    ("max_remembered_rates", "the_oldest_of_those_who_are_gone_is_forgotten_first"),
-    ("accept_per_turn", "the_accept_budget_leaves_nobody_waiting"),
-    ("events_per_turn", "the_accept_budget_leaves_nobody_waiting"),
-    ("work_per_turn", "a_flood_waits_for_itself"),
-    ("work_per_receive", "a_flood_waits_for_itself"),
-    ("max_deferred_turns", "timers_wait_for_input_that_was_not_read"),
+    ("max_remembered_rates", "the_user_absent_longest_is_forgotten_first"),
+    ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("work_per_turn", "a_flood_delays_only_its_senders"),
+    ("work_per_receive", "a_flood_delays_only_its_senders"),
+    ("max_deferred_turns", "timers_wait_for_unread_input"),
     ("receive_buffer_bytes", "more_than_a_receive_buffer_is_read_to_its_end"),
-    ("socket_receive_bytes", "the_kernel_keeps_little_of_what_nobody_reads"),
+    ("socket_receive_bytes", "socket_receive_bytes_bounds_unread_input"),
     ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),
-    ("max_inbox_bytes", "a_full_inbox_refuses_and_costs_nothing"),
-    ("journal_max_bytes", "segments_that_begin_with_nobody_there_need_none_before_them"),
-    ("journal_on_error", "a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal"),
+    ("max_inbox_bytes", "a_full_inbox_refuses_without_taking_tokens"),
+    ("journal_max_bytes", "segments_that_begin_without_connections_replay_alone"),
+    ("journal_on_error", "a_full_disk_stops_unrecorded_output_or_ends_the_journal"),
     ("max_commands", "a_full_queue_of_commands_returns_them"),
 ];
 
-/// Fields that bound nothing.
+/// Fields that set no bound.
 const NO_BOUNDS: &[&str] = &[
     "listen",
     "admin",
@@ -242,7 +243,7 @@ const NO_BOUNDS: &[&str] = &[
 ];
 
 #[test]
-fn every_bound_is_hit_and_leads_to_what_it_says() {
+fn every_bound_ends_in_its_documented_close_or_error() {
     for (fields, script) in HIT {
         let mut config = Config::default();
         for (name, value) in *fields {
@@ -260,9 +261,9 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
     match words[..] {
         ["told", ..] => {
             let log = &mut world.engine.app_mut().log;
-            assert!(!log.is_empty(), "the application was not {line}");
-            let told = log.remove(0);
-            assert!(told.starts_with(line.trim_start_matches("told ")), "{line}: {told}");
+            assert!(!log.is_empty(), "no event is left for: {line}");
+            let event = log.remove(0);
+            assert!(event.starts_with(line.trim_start_matches("told ")), "{line}: {event}");
         }
         ["check", user] => drop(world.app(|_, cx| cx.ping_user(user, std::time::Duration::from_secs(1)))),
         ["open", user] => assert!(world.is_open(user)),
@@ -272,7 +273,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
             let rest = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]);
             bytes.extend(rest.repeat(count.parse::<usize>().expect("a number") - 1));
             world.send(user, &bytes);
-            world.settle();
+            world.end_turn();
         }
         [user, ">", "presence", count] => {
             (0..count.parse().expect("a number"))
@@ -282,7 +283,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
     }
 }
 
-/// Replaces `<n>` by so many bytes.
+/// Replaces `<n>` with `n` bytes.
 fn spelled_out(line: &str) -> String {
     match line.split_once('<').and_then(|(front, rest)| Some((front, rest.split_once('>')?.0))) {
         Some((front, count)) if count.parse::<usize>().is_ok() => {
@@ -293,7 +294,7 @@ fn spelled_out(line: &str) -> String {
 }
 
 #[test]
-fn no_field_is_forgotten() {
+fn every_field_has_one_row() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
     let sources: String = fs::read_dir(folder)
         .expect("the folder of the tests")
@@ -302,7 +303,7 @@ fn no_field_is_forgotten() {
         .map(|path| fs::read_to_string(path).expect("a source is readable"))
         .collect();
     for (field, test) in HIT_ELSEWHERE {
-        assert!(sources.contains(&format!("fn {test}()")), "{field} is said to be hit by {test}");
+        assert!(sources.contains(&format!("fn {test}()")), "{field} names the test {test}, which does not exist");
     }
     let known = HIT.iter().map(|(fields, _)| fields[0].0);
     let mut known: Vec<&str> =
@@ -315,7 +316,7 @@ fn no_field_is_forgotten() {
 
 // ---- extreme values ----
 
-/// Values of all kinds, each as small or as large as it can be written, or nearly.
+/// Values of every kind, each at or near the smallest or largest that can be written.
 const EXTREMES: &[&str] = &[
     "0",
     "1",
@@ -345,11 +346,11 @@ const EXTREMES: &[&str] = &[
     "[::]:65535",
 ];
 
-/// Configurations in which one value is made extreme.
+/// Base configurations. The test makes one value of them extreme at a time.
 const AROUND: &[&[(&str, &str)]] = &[
     &[],
     &[("tick_hz", "1000"), ("flush", "tick"), ("admin", "127.0.0.1:1"), ("journal", "session")],
-    // Everything that might be too small beside a large value.
+    // Raises or lowers the values that a large value in another field could conflict with.
     &[
         ("max_outbound_bytes", "2047MiB"),
         ("outbound_high_mark", "1024MiB"),
@@ -382,7 +383,7 @@ fn set(config: &mut Config, name: &str, value: &str) -> Result<(), String> {
     (field.set)(config, value)
 }
 
-/// Whatever an operator writes: either no server starts with it, or it serves. In a debug build an overflow panics.
+/// Every configuration is either refused at the start or works. In a debug build an overflow panics.
 #[test]
 fn extreme_values_are_refused_or_served() {
     let (mut refused, mut served) = (0, 0);
@@ -397,7 +398,7 @@ fn extreme_values_are_refused_or_served() {
                     continue;
                 }
                 println!("{} = {value} with {around:?}", field.name);
-                // Figures and warnings of what is refused are asked for, too.
+                // The memory figure and the warnings are computed for refused configurations too.
                 let _ = (config.worst_case_memory(), config.without_effect());
                 if config.check().is_ok() {
                     serve(&config, Witness::<true>::default());
@@ -412,7 +413,8 @@ fn extreme_values_are_refused_or_served() {
     assert!(refused > 200 && served > 1000, "{refused} refused, {served} served");
 }
 
-/// A short life of a server: clients come, talk, ask too much and go; timers and ticks run; time jumps; it drains.
+/// The life of a server in short: clients connect, send, exceed their rates and hang up; timers and ticks run; time jumps;
+/// the server drains.
 fn serve<A: App>(config: &Config, app: A) {
     let mut engine = Engine::new(config.clone(), START, app);
     let mut now = Time::ZERO;
@@ -423,7 +425,7 @@ fn serve<A: App>(config: &Config, app: A) {
         engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &["X-Forwarded-For: 10.0.0.1"]));
         conns.push(conn);
     }
-    let said = [
+    let input = [
         wire::text(r#"{"type":"broadcast","data":"hello","ref":1}"#),
         wire::text(r#"{"type":"ping","ref":2}"#),
         wire::text("no JSON"),
@@ -432,10 +434,10 @@ fn serve<A: App>(config: &Config, app: A) {
     ]
     .concat();
     for step in 0..12 {
-        settle(&mut engine);
-        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &said));
+        end_turn(&mut engine);
+        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &input));
         engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
-        settle(&mut engine);
+        end_turn(&mut engine);
         now = match step {
             11 => now + Duration::from_secs(60 * 60 * 24 * 365 * 100),
             _ if step % 3 == 0 => now + Duration::from_secs(7),
@@ -445,18 +447,18 @@ fn serve<A: App>(config: &Config, app: A) {
     }
     engine.handle_drain(now);
     for _ in 0..3 {
-        settle(&mut engine);
+        end_turn(&mut engine);
         now = engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400)));
         engine.handle_timeout(now);
     }
     conns.iter().for_each(|&conn| engine.handle_hangup(now, conn));
     engine.handle_stop(now);
-    settle(&mut engine);
+    end_turn(&mut engine);
     assert!(engine.is_drained());
     let _ = engine.stats().line();
 }
 
-fn settle<A: App>(engine: &mut Engine<A>) {
+fn end_turn<A: App>(engine: &mut Engine<A>) {
     while let Some(conn) = engine.poll_writable() {
         let _ = engine.write_to(conn, &mut std::io::sink());
     }

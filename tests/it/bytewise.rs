@@ -1,7 +1,7 @@
-//! However the bytes of a session are cut, the same comes of them.
+//! The outcome of a session does not depend on how its bytes are split.
 //!
-//! All pieces of a session arrive within one turn: what is told at the end of a turn, who came and who left, depends on
-//! where a turn ends, and may.
+//! All pieces of a session arrive within one turn. With several turns the outcome may differ, because presence is announced
+//! at the end of each turn.
 
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
@@ -13,7 +13,7 @@ const CLIENTS: usize = 3;
 
 fn config() -> Config {
     Config {
-        // What arrives in pieces is charged in pieces: a rate would tell them apart.
+        // No rates: each piece is charged when it arrives, so a rate would give different outcomes.
         messages_per_second: lobbyd::Limit::UNLIMITED,
         bytes_per_second: lobbyd::Limit::UNLIMITED,
         control_per_second: lobbyd::Limit::UNLIMITED,
@@ -24,11 +24,11 @@ fn config() -> Config {
     }
 }
 
-/// One thing after another that clients send, by client.
+/// A random session: the messages that clients send, in order, each with the index of its client.
 fn session(random: &mut Random) -> Vec<(usize, Vec<u8>)> {
     let mut steps: Vec<(usize, Vec<u8>)> = Vec::new();
     for n in 0..CLIENTS {
-        // Mostly the same lobby, and sometimes the same user.
+        // The lobby is nearly always the same one, and the user sometimes is.
         let user = if random.percent(15) { 0 } else { n };
         let auth = if random.percent(10) { "&auth=banned" } else { "" };
         let head = wire::upgrade_request(&format!("/ws/chess?token=user{user}{auth}"), &[]);
@@ -36,17 +36,17 @@ fn session(random: &mut Random) -> Vec<(usize, Vec<u8>)> {
     }
     for _ in 0..random.below(25) {
         let n = random.below(CLIENTS as u64) as usize;
-        steps.push((n, said(random)));
+        steps.push((n, random_input(random)));
     }
-    // Some are cut off in the middle of something.
+    // Some sessions end in the middle of a message.
     if random.percent(30) {
-        let (_, last) = steps.last_mut().expect("everybody connects");
+        let (_, last) = steps.last_mut().expect("every client connects");
         last.truncate(random.below(last.len() as u64 + 1) as usize);
     }
     steps
 }
 
-fn said(random: &mut Random) -> Vec<u8> {
+fn random_input(random: &mut Random) -> Vec<u8> {
     let mask = (random.next_u64() as u32).to_be_bytes();
     let payload = |random: &mut Random, most: u64| -> Vec<u8> {
         (0..random.below(most)).map(|_| b' ' + random.below(95) as u8).collect()
@@ -66,7 +66,7 @@ fn said(random: &mut Random) -> Vec<u8> {
             wire::frame(Opcode::TEXT, true, text.as_bytes(), mask)
         }
         25..40 => {
-            // In fragments, with a ping between them; also cut within a character.
+            // In fragments, with a ping between them. The cut may be inside a UTF-8 character.
             let text = r#"{"type":"broadcast","data":"€🎲€🎲€🎲"}"#.as_bytes();
             let cut = random.below(text.len() as u64) as usize;
             let mut bytes = wire::frame(Opcode::TEXT, false, &text[..cut], mask);
@@ -92,13 +92,13 @@ fn said(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// What came of a session: the bytes that each client got, whether the server is done with it, and what the application
-/// was told.
+/// The outcome of a session: the bytes each client received, whether the server has finished with it, and the events the
+/// application saw.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     received: Vec<Vec<u8>>,
     finished: Vec<bool>,
-    told: Vec<String>,
+    events: Vec<String>,
     bytes_in: u64,
 }
 
@@ -106,11 +106,11 @@ fn play<const JSON: bool>(steps: &[(usize, Vec<u8>)], max_work: usize, mut cut: 
 where
     Witness<JSON>: App,
 {
-    // Everything that is said is passed on, so that the order among the connections shows in what they receive.
-    let app = Witness::<JSON>::reacting(|cx, who, event| {
+    // Every message is relayed, so that the received bytes show the order among the connections.
+    let app = Witness::<JSON>::reacting(|cx, member, event| {
         if event.starts_with("json") || event.starts_with("text") || event.starts_with("binary") {
-            let said = Frame::binary(event.as_bytes());
-            cx.broadcast_from(who.expect("somebody said it"), &said);
+            let frame = Frame::binary(event.as_bytes());
+            cx.broadcast_from(member.expect("a message has a sender"), &frame);
         }
     });
     let mut engine = Engine::new(config(), START, app);
@@ -122,9 +122,9 @@ where
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let (piece, _) = rest.split_at(cut(rest.len()));
-            let taken = engine.handle_bytes_up_to(now, conns[*n], piece, max_work);
-            assert!(taken.bytes > 0 && (taken.bytes == piece.len() || taken.work >= max_work));
-            rest = &rest[taken.bytes..];
+            let consumed = engine.handle_bytes_up_to(now, conns[*n], piece, max_work);
+            assert!(consumed.bytes > 0 && (consumed.bytes == piece.len() || consumed.work >= max_work));
+            rest = &rest[consumed.bytes..];
         }
     }
     engine.check();
@@ -136,7 +136,7 @@ where
     }
     engine.check();
     let bytes_in = engine.stats().counters.bytes_in;
-    Outcome { received, finished, told: engine.app_mut().take(), bytes_in }
+    Outcome { received, finished, events: engine.app_mut().take(), bytes_in }
 }
 
 #[track_caller]
@@ -152,7 +152,7 @@ where
         let pieces = play::<JSON>(&steps, usize::MAX, |rest| 1 + random.below(rest as u64) as usize);
         assert_eq!(pieces, whole, "seed {seed}, in random pieces, round {round}");
     }
-    // And as much as there is at once, over the borders of what was said.
+    // The messages of one client that follow each other, joined into one input.
     let mut joined: Vec<(usize, Vec<u8>)> = Vec::new();
     for (n, bytes) in steps {
         match joined.last_mut() {
@@ -161,7 +161,7 @@ where
         }
     }
     assert_eq!(play::<JSON>(&joined, usize::MAX, |rest| rest), whole, "seed {seed}, several messages at once");
-    // And with others between: what is not taken is handed in again, or only its front is, or more behind it.
+    // With a work limit, the engine consumes a part of the input. The rest is passed in again, whole or in pieces.
     for max_work in [0, 300, 2000] {
         assert_eq!(play::<JSON>(&joined, max_work, |rest| rest), whole, "seed {seed}, {max_work} at a time");
         let pieces = play::<JSON>(&joined, max_work, |rest| 1 + random.below(rest as u64) as usize);
@@ -171,18 +171,18 @@ where
 }
 
 #[test]
-fn however_the_bytes_are_cut_the_same_comes_of_them() {
+fn the_outcome_does_not_depend_on_how_bytes_are_split() {
     let (mut messages, mut ends) = (0, 0);
     for seed in 0..150 {
         for outcome in [check::<true>(seed), check::<false>(seed)] {
-            messages += outcome.told.iter().filter(|event| event.starts_with("binary")).count();
+            messages += outcome.events.iter().filter(|event| event.starts_with("binary")).count();
             ends += outcome.finished.iter().filter(|&&finished| finished).count();
         }
     }
     assert!(messages > 250 && ends > 50, "the sessions are worth comparing: {messages} messages, {ends} ends");
 }
 
-/// What the application is given is what was said, to the byte.
+/// The application receives exactly the bytes that the client sent.
 #[test]
 fn messages_arrive_as_they_were_sent() {
     struct Last(Vec<u8>);

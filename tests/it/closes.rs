@@ -1,4 +1,4 @@
-//! Every way for a connection to end: what brings it about, and what its peer and the others in its lobby read.
+//! Every close reason: its cause, the frames its peer reads, and the leave reason the other members read.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::witness::Witness;
 
 type Engine = World<Witness<true>>;
 
-/// Who brings an end about.
-enum By {
-    /// The server by itself, at the end of a script. What the peer reads is its last lines.
+/// The cause of a close.
+enum Cause {
+    /// The server closes by itself during a script. The last lines of the script are the frames the peer reads.
     Script(Config, &'static str),
-    /// The server by itself, in a way that no script can say.
-    Hand(Config, fn(&mut Engine), &'static str),
-    /// Only the application, so far: because of what follows.
+    /// The server closes by itself, for a cause that no script can express.
+    Code(Config, fn(&mut Engine), &'static str),
+    /// So far only an application or an operator closes with this reason, for the given explanation.
     Application(&'static str),
 }
 
@@ -32,31 +32,31 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
 }
 
 /// One row for each reason that has a code, in the order of the table in the README.
-fn rows() -> Vec<(CloseReason, By)> {
-    use By::{Application, Hand, Script};
+fn rows() -> Vec<(CloseReason, Cause)> {
+    use Cause::{Application, Code, Script};
     use CloseReason as Reason;
     let none = Limit::at_most(0);
     let default = Config::default;
     vec![
         (Reason::Left, Script(default(), "ann > {\"type\":\"leave\"}\nann < goodbye code=1000, close 1000 left")),
-        // Answered with its own code (RFC 6455 section 5.5.1), and with no goodbye: it has said it first.
+        // The answer has the peer's own code (RFC 6455 section 5.5.1). There is no goodbye, since the peer closed first.
         (Reason::PeerClosed, Script(default(), "ann > close 4999\nann < close 4999 , eof")),
-        // 1006 is what a peer finds when there is no close frame, and is never sent.
+        // 1006 stands for a missing close frame. It is never sent.
         (Reason::Hangup, Script(default(), "ann > hangup\nann < nothing")),
         (Reason::WriteFailed, Script(default(), "ann > break\nann > {\"type\":\"ping\"}\nann < cut")),
         (Reason::ServerShutdown, Script(default(), "drain\nann < goodbye code=1001, close 1001 server_shutdown")),
         (
             Reason::ProtocolError,
-            Hand(
+            Code(
                 default(),
                 |world| world.send("ann", b"\x81\x02hi"),
                 "ann < goodbye code=1002, close 1002 protocol_error, eof",
             ),
         ),
-        (Reason::UnsupportedData, Application("which kinds of message it takes is the application's to say")),
+        (Reason::UnsupportedData, Application("the application decides which kinds of message it accepts")),
         (
             Reason::BadUtf8,
-            Hand(
+            Code(
                 default(),
                 |world| world.send("ann", &wire::frame(wire::Opcode::TEXT, true, b"\xff", [1; 4])),
                 "ann < goodbye code=1007, close 1007 bad_utf8, eof",
@@ -64,7 +64,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::PolicyViolation,
-            Hand(
+            Code(
                 with(|config| config.max_fragments = 2),
                 |world| {
                     world.send("ann", &wire::frame(wire::Opcode::TEXT, false, b"{", [1; 4]));
@@ -75,7 +75,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::MessageTooBig,
-            Hand(
+            Code(
                 with(|config| config.max_message_bytes = ByteSize(200)),
                 |world| world.send("ann", &wire::text(&"x".repeat(201))),
                 "ann < goodbye code=1009, close 1009 message_too_big, eof",
@@ -83,7 +83,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::InternalError,
-            Application("after a panic in the application the process ends, and says nothing more"),
+            Application("after a panic in the application the process ends without sending anything"),
         ),
         (Reason::Unauthorized, Script(default(), "x > get /ws/chess\nx < upgrade, goodbye, close 4001 unauthorized")),
         (
@@ -111,7 +111,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::LobbyLocked,
-            Hand(
+            Code(
                 default(),
                 |world| {
                     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
@@ -141,8 +141,8 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "x > connect go\nx < upgrade, goodbye, close 4002 ip_limit",
             ),
         ),
-        (Reason::Kicked, Application("whom to kick is an operator's to say, or the application's")),
-        (Reason::Banned, Application("whom to ban is the application's to say")),
+        (Reason::Kicked, Application("an operator or the application kicks")),
+        (Reason::Banned, Application("the application bans")),
         (
             Reason::ForbiddenOrigin,
             Script(
@@ -163,7 +163,7 @@ fn rows() -> Vec<(CloseReason, By)> {
             Reason::BadMessage,
             Script(with(|config| config.max_strikes = 0), "ann > {\nann < goodbye, close 4005 bad_message"),
         ),
-        (Reason::LobbyClosed, Application("when a lobby is over is an operator's to say, or the application's")),
+        (Reason::LobbyClosed, Application("an operator or the application closes a lobby")),
         (
             Reason::BadLobbyCode,
             Script(default(), "x > get /ws/no%20code?token=x\nx < upgrade, goodbye, close 4007 bad_lobby_code"),
@@ -184,7 +184,7 @@ fn rows() -> Vec<(CloseReason, By)> {
         ),
         (
             Reason::SlowConsumer,
-            Hand(
+            Code(
                 small_outbox(),
                 |world| {
                     world.act("ann", "window 0");
@@ -195,7 +195,7 @@ fn rows() -> Vec<(CloseReason, By)> {
                 "ann < goodbye, close 4102 slow_consumer",
             ),
         ),
-        (Reason::ForcedReconnect, Application("whom to move is an operator's to say, or the application's")),
+        (Reason::ForcedReconnect, Application("an operator or the application asks for a reconnect")),
         (Reason::Stale, Script(default(), "advance 30s\nann < ping, goodbye, close 4201 stale")),
         (
             Reason::MaxLifetime,
@@ -219,30 +219,30 @@ fn there_is_a_row_for_every_reason() {
     assert_eq!(words.len(), CloseReason::ALL.len(), "a word names one reason");
 }
 
-/// Each reason is brought about once, by whoever can, and the peer reads it.
+/// Each reason occurs once, and the peer reads it.
 #[test]
 fn every_reason_reaches_its_peer() {
     let mut not_by_the_engine = Vec::new();
-    for (reason, by) in rows() {
-        if let By::Script(_, script) | By::Hand(_, _, script) = by {
+    for (reason, cause) in rows() {
+        if let Cause::Script(_, script) | Cause::Code(_, _, script) = cause {
             let is_read = reason.code() != 1006 && reason != CloseReason::PeerClosed;
             assert_eq!(script.contains(&format!("close {reason}")), is_read, "{reason}");
         }
-        let mut world = match by {
-            By::Script(config, script) => {
+        let mut world = match cause {
+            Cause::Script(config, script) => {
                 let mut world = World::new(config, Witness::default());
                 world.run(&format!("{ANN}{script}"));
                 world
             }
-            By::Hand(config, act, script) => {
+            Cause::Code(config, act, script) => {
                 let mut world = World::new(config, Witness::default());
                 world.run(ANN);
                 act(&mut world);
-                world.settle();
+                world.end_turn();
                 world.run(script);
                 world
             }
-            By::Application(why) => {
+            Cause::Application(why) => {
                 assert!(!why.is_empty());
                 not_by_the_engine.push(reason.word());
                 let mut world = World::new(Config::default(), Witness::default());
@@ -264,7 +264,7 @@ fn every_reason_reaches_its_peer() {
     );
 }
 
-/// What has no close code is answered in HTTP, before there is a WebSocket.
+/// A reason without a close code is answered with an HTTP status, because there is no WebSocket yet.
 #[test]
 fn reasons_without_a_code_are_read_as_a_status() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -274,23 +274,24 @@ fn reasons_without_a_code_are_read_as_a_status() {
     }
 }
 
-/// An application may refuse, and end, for any reason that can be said.
+/// An application can refuse and close with every reason whose code can be sent.
 #[test]
 fn an_application_may_use_every_reason() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() >= 1000 && reason.code() != 1006) {
         let again = reason.reconnect() != Reconnect::No;
-        let said = format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
+        let expected =
+            format!("goodbye code={} reason={} reconnect={again}, close {reason}", reason.code(), reason.word());
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {said}", reason.word()));
+        world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < upgrade, {expected}", reason.word()));
         world.run("x > hangup\nx > get /ws/chess?token=x&auth=later");
         world.authorize("x", Authorization::Refuse(reason));
-        world.run(&format!("x < upgrade, {said}"));
+        world.run(&format!("x < upgrade, {expected}"));
         assert_eq!(world.engine.stats().counters.closed(reason), 2);
         assert_eq!((world.engine.stats().active_lobbies, world.engine.app_mut().take()), (0, vec![]));
     }
 }
 
-/// An application that names a reason that cannot be sent (RFC 6455 section 7.4.1) has cut the connection.
+/// If an application names a reason whose code must not be sent (RFC 6455 section 7.4.1), the connection is dropped.
 #[test]
 fn reasons_that_cannot_be_sent_are_not_sent() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() < 1000 || reason.code() == 1006) {
@@ -309,9 +310,9 @@ fn reasons_that_cannot_be_sent_are_not_sent() {
     }
 }
 
-// ---- the other words ----
+// ---- leave reasons and rejects ----
 
-/// Why a member left, as the others read it.
+/// The reason of a leave, as the other members read it.
 #[test]
 fn every_leave_reason_is_read_by_the_others() {
     use LeaveReason::{Dropped, Kicked, Left, Replaced, Shutdown, Slow, Timeout};
@@ -334,7 +335,7 @@ fn every_leave_reason_is_read_by_the_others() {
     assert_eq!(seen.len(), 7);
 }
 
-/// Why a request was refused, as its sender reads it.
+/// The reason of a refused request, as its sender reads it.
 #[test]
 fn every_reject_is_read_by_its_sender() {
     let config = Config { messages_per_second: Limit::at_most(1), message_burst: 3, ..Config::default() };

@@ -1,4 +1,4 @@
-//! How the server ends, in virtual time.
+//! Draining and stopping the server, in virtual time.
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ fn world(config: Config) -> World<Witness<true>> {
 }
 
 #[test]
-fn members_are_told_in_batches_oldest_first() {
+fn members_are_closed_in_batches_oldest_first() {
     let config = Config { drain_batch: 2, ..Config::default() };
     let mut world = world(config);
     world.steps("ann > connect chess\nbob > connect go\ncid > connect chess\ndan > connect go\neve > connect go");
@@ -28,7 +28,7 @@ fn members_are_told_in_batches_oldest_first() {
         ann < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
         bob < goodbye, close 1001 server_shutdown
         cid < nothing
-        # Who is not told yet goes on as before, but hears of no leaves.
+        # A member not closed yet continues as before, but is sent no leaves.
         cid > {"type":"ping","ref":1}
         cid < pong ref=1
         advance 99ms
@@ -58,7 +58,7 @@ fn members_are_told_in_batches_oldest_first() {
 }
 
 #[test]
-fn newcomers_are_sent_away_while_health_is_told() {
+fn new_connections_are_refused_and_health_reports_draining() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -67,7 +67,7 @@ fn newcomers_are_sent_away_while_health_is_told() {
         probe < http 200, body ready, eof
         ann > connect chess
         ann < upgrade, welcome, presence_state
-        # Half a request, and one that waits for its authorization.
+        # Half a request, and a request whose authorization is pending.
         bob > open
         bob > raw GET /ws/chess?token=bob HTTP/1.1\r\n
         cid > get /ws/chess?token=cid&auth=later
@@ -88,14 +88,14 @@ fn newcomers_are_sent_away_while_health_is_told() {
         cid > hangup
         "#,
     );
-    // Neither dan nor the probe after the drain is waited for.
+    // The drain does not wait for dan or for the probes opened after it.
     assert!(!world.engine.is_drained(), "the first probe lingers");
     world.run("probe > hangup");
     assert!(world.engine.is_drained());
 }
 
 #[test]
-fn every_refusal_while_draining_says_when_to_come_back() {
+fn every_refusal_while_draining_has_retry_after() {
     let mut engine = Engine::new(Config::default(), START, Witness::<true>::default());
     let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
     let waiting = engine.handle_accept(Time::ZERO, peer).expect("room");
@@ -105,14 +105,14 @@ fn every_refusal_while_draining_says_when_to_come_back() {
     for conn in [waiting, late] {
         assert_eq!(engine.poll_writable(), Some(conn));
         let mut answer = Vec::new();
-        engine.write_to(conn, &mut answer).expect("a vector takes all");
+        engine.write_to(conn, &mut answer).expect("a vector takes everything");
         let answer = String::from_utf8(answer).expect("ASCII");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
     }
 }
 
 #[test]
-fn the_application_speaks_before_goodbye() {
+fn the_application_can_send_before_the_goodbye() {
     let mut world = World::new(
         Config::default(),
         Witness::<true>::reacting(|cx, _, event| {
@@ -131,13 +131,13 @@ fn the_application_speaks_before_goodbye() {
         ann < nothing
         "#,
     );
-    let told: Vec<String> = world.app(|app, _| app.take());
-    assert_eq!(told, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
+    let events: Vec<String> = world.app(|app, _| app.take());
+    assert_eq!(events, ["join ann", "drain until 30.000000s", "leave ann shutdown"]);
 }
 
-/// A peer that reads slowly has until the deadline of the drain, not only close_timeout.
+/// A slow reader has until the deadline of the drain, not only close_timeout.
 #[test]
-fn what_is_queued_is_flushed_however_slowly_it_is_read() {
+fn queued_frames_are_flushed_to_slow_readers() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -166,7 +166,7 @@ fn what_is_queued_is_flushed_however_slowly_it_is_read() {
 }
 
 #[test]
-fn the_deadline_cuts_what_is_left() {
+fn the_deadline_drops_the_remaining_connections() {
     let mut world = world(Config::default());
     world.run(
         r#"
@@ -177,7 +177,7 @@ fn the_deadline_cuts_what_is_left() {
         ann > window 0
         drain
         bob < goodbye, close 1001 server_shutdown
-        # Reads, but never answers: it has lost nothing, and is let go after close_timeout and linger_timeout.
+        # bob reads but never answers. It loses nothing, and is dropped after close_timeout and linger_timeout.
         advance 3100ms
         bob < eof
         advance 26s
@@ -194,12 +194,12 @@ fn the_deadline_cuts_what_is_left() {
 }
 
 #[test]
-fn a_second_request_cuts_at_once() {
+fn a_second_request_drops_all_connections_at_once() {
     let mut world = world(Config { drain_batch: 1, max_connections: Limit::at_most(2), ..Config::default() });
     world.steps("ann > connect chess\nbob > connect chess\ndrain");
     let now = world.now;
     world.engine.handle_stop(now);
-    world.settle();
+    world.end_turn();
     assert!(world.engine.is_drained());
     let totals = world.engine.drain_totals().expect("it was drained");
     assert_eq!((totals.closed, totals.forced), (0, 2));
@@ -207,21 +207,21 @@ fn a_second_request_cuts_at_once() {
 }
 
 #[test]
-fn a_drain_that_cannot_reach_everybody_in_time_is_refused() {
+fn a_drain_deadline_too_short_for_its_batches_is_refused() {
     let config = Config { max_connections: Limit::at_most(1_000_000), ..Config::default() };
     let problems = config.check().expect_err("2,000 batches take 200 s");
     assert_eq!(problems[0].field, "drain_deadline");
 }
 
-/// A client's end of a pipe, found by the connection's index.
+/// The client's end of a pipe, found by the index of the connection.
 struct Peer {
     conn: ConnId,
     reader: Reader,
     got: Vec<Received>,
-    /// Takes nothing before.
+    /// The socket takes no bytes before this time.
     reads_from: Time,
     at: Time,
-    over: bool,
+    closed: bool,
 }
 
 impl Write for Peer {
@@ -240,8 +240,9 @@ impl Write for Peer {
 
 const CROWD: u32 = 5000;
 
-/// Writes and drops what the engine says; a peer that reads the close frame answers it and goes. Returns how many did.
-fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
+/// Ends a turn: writes the output and drops closed connections. A peer that reads the close frame answers it and hangs up.
+/// Returns the number of such peers.
+fn end_turn(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
     let mut closed = 0;
     while let Some(conn) = engine.poll_writable() {
         let peer = &mut peers[conn.index()];
@@ -258,13 +259,13 @@ fn settle(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> 
         }
     }
     while let Some(conn) = engine.poll_closed() {
-        peers[conn.index()].over = true;
+        peers[conn.index()].closed = true;
     }
     closed
 }
 
 #[test]
-fn five_thousand_get_every_queued_message() {
+fn five_thousand_members_get_every_queued_message() {
     let config = Config {
         max_connections: Limit::at_most(CROWD),
         max_pending: CROWD,
@@ -294,15 +295,15 @@ fn five_thousand_get_every_queued_message() {
             let conn = engine.handle_accept(now, address).expect("room");
             let request = wire::upgrade_request(&format!("/ws/lobby-{}?token=user-{n}", n / 10), &[]);
             engine.handle_bytes(now, conn, &request);
-            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, over: false }
+            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, closed: false }
         })
         .collect();
-    settle(&mut engine, &mut peers, now);
+    end_turn(&mut engine, &mut peers, now);
     assert_eq!(engine.stats().total_connections, CROWD as usize);
     let drained_at = now + Duration::from_secs(1);
     for (n, peer) in peers.iter_mut().enumerate() {
         peer.got.clear();
-        // Every fifth does not read for a while.
+        // Every fifth peer does not read for a while.
         if n % 5 == 0 {
             peer.reads_from = drained_at + Duration::from_secs(7);
         }
@@ -310,21 +311,21 @@ fn five_thousand_get_every_queued_message() {
 
     engine.handle_drain(drained_at);
     now = drained_at;
-    let mut closed = settle(&mut engine, &mut peers, now);
-    assert_eq!(closed, 400, "the first batch, but for those who do not read");
+    let mut closed = end_turn(&mut engine, &mut peers, now);
+    assert_eq!(closed, 400, "the first batch, except for peers that do not read");
     while !engine.is_drained() {
         let next = engine.poll_timeout().expect("the drain has a deadline");
         let reading = drained_at + Duration::from_secs(7);
         if now < reading && next >= reading {
             now = reading;
-            peers.iter().filter(|peer| !peer.over).for_each(|peer| engine.handle_writable(now, peer.conn));
+            peers.iter().filter(|peer| !peer.closed).for_each(|peer| engine.handle_writable(now, peer.conn));
         } else {
             now = next;
         }
         engine.handle_timeout(now);
-        let told = settle(&mut engine, &mut peers, now);
-        assert!(told <= 500 || now == reading, "{told} at {now}");
-        closed += told;
+        let closing = end_turn(&mut engine, &mut peers, now);
+        assert!(closing <= 500 || now == reading, "{closing} at {now}");
+        closed += closing;
     }
     engine.check();
     assert_eq!(closed, CROWD as usize);
@@ -338,11 +339,11 @@ fn five_thousand_get_every_queued_message() {
         let goodbye: serde_json::Value = serde_json::from_str(goodbye).expect("JSON");
         waits.push(goodbye["retry_after_ms"].as_u64().expect("a wait"));
     }
-    // Evenly spread: no second gets much more than its share of a thousand.
+    // The waits are spread evenly: about a thousand per second.
     assert!(waits.iter().all(|wait| (1000..6000).contains(wait)));
     for second in 1..6 {
-        let share = waits.iter().filter(|&&wait| wait / 1000 == second).count();
-        assert!((900..1100).contains(&share), "{share} come back in second {second}");
+        let count = waits.iter().filter(|&&wait| wait / 1000 == second).count();
+        assert!((900..1100).contains(&count), "{count} reconnect in second {second}");
     }
     let totals = engine.drain_totals().expect("it was drained");
     let expected = DrainTotals { closed: u64::from(CROWD), dropped_bytes: 0, forced: 0, ..totals };
@@ -352,7 +353,7 @@ fn five_thousand_get_every_queued_message() {
 }
 
 #[test]
-fn whoever_joins_just_before_the_drain_is_introduced() {
+fn a_member_joining_just_before_the_drain_is_announced() {
     let config = Config { drain_batch: 1, drain_deadline: Duration::from_secs(60), ..Config::default() };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(

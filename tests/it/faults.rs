@@ -1,5 +1,5 @@
-//! What the reference implementation, a connection manager of the usual kind, does wrong: one test for each fault, under
-//! the name of what holds here instead.
+//! Faults of the reference implementation, a connection manager of the usual kind. There is one test per fault. Its name
+//! states the behaviour that is required instead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn several_logins(n: u32) -> Config {
     Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(n), ..Config::default() }
 }
 
-/// The reference implementation closed before it accepted: pages saw 1006, and never why.
+/// The reference implementation closed before it accepted: pages saw code 1006 and no reason.
 #[test]
 fn a_refusal_reaches_the_page_as_a_close_code() {
     check(
@@ -36,7 +36,7 @@ fn a_refusal_reaches_the_page_as_a_close_code() {
     );
 }
 
-/// The reference implementation's one entry per user was deleted by whichever login ended first.
+/// The reference implementation had one entry per user, which the first login to end deleted.
 #[test]
 fn ending_the_older_login_keeps_the_newer_one_reachable() {
     let mut world = World::new(several_logins(2), Relay::default());
@@ -63,7 +63,7 @@ fn ending_the_older_login_keeps_the_newer_one_reachable() {
     assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 1);
     world.run("ann:2 < health_ping");
 
-    // The same when the newer login takes the place of the older one.
+    // The same if the newer login replaces the older one.
     check(
         Config::default(),
         r#"
@@ -83,9 +83,9 @@ fn ending_the_older_login_keeps_the_newer_one_reachable() {
     );
 }
 
-/// The reference implementation left the older socket in the lobby: it held a seat and heard everything.
+/// The reference implementation left the older socket in the lobby: it kept its seat and received every message.
 #[test]
-fn a_replaced_login_hears_nothing_more_and_holds_no_seat() {
+fn a_replaced_login_receives_nothing_more_and_keeps_no_seat() {
     let mut world = World::new(lobby_of(2), Witness::<true>::default());
     world.run(
         r#"
@@ -97,7 +97,7 @@ fn a_replaced_login_hears_nothing_more_and_holds_no_seat() {
         ann:2 > connect chess
         ann:2 < upgrade, welcome conn=s2 seq=1, presence_state users=bob,ann
         ann:1 < goodbye code=4004 reason=replaced reconnect=false, close 4004 replaced
-        # Nobody came and nobody left; what the older socket still says is not heard.
+        # There was no join and no leave. Messages from the older socket are ignored.
         bob < nothing
         ann:1 > {"type":"broadcast","data":"old"}
         ann:1 > {"type":"move"}
@@ -110,9 +110,9 @@ fn a_replaced_login_hears_nothing_more_and_holds_no_seat() {
     assert_eq!(world.engine.app_mut().take(), ["join bob", "join ann", "rejoin ann", "may bob broadcast \"new\""]);
 }
 
-/// The reference implementation refused a user whose own ghost held the last seat.
+/// The reference implementation refused a user whose own stale connection occupied the last seat.
 #[test]
-fn coming_back_to_a_full_lobby_takes_the_own_seat() {
+fn a_user_returning_to_a_full_lobby_takes_over_its_seat() {
     let full = Config { max_connections: Limit::at_most(2), max_lobbies: Limit::at_most(1), ..lobby_of(2) };
     check(
         full,
@@ -129,7 +129,7 @@ fn coming_back_to_a_full_lobby_takes_the_own_seat() {
     );
 }
 
-/// The reference implementation checked the limit, waited, and then let everybody in who had been waiting too.
+/// The reference implementation checked the limit, waited, and then admitted all connections that had waited.
 #[test]
 fn concurrent_handshakes_never_exceed_the_limit() {
     for seed in 0..200 {
@@ -138,7 +138,7 @@ fn concurrent_handshakes_never_exceed_the_limit() {
         let mut world = World::new(config, Witness::<true>::default());
         let refuses = seed % 2 == 1;
         let ways = ["", "&auth=later", "&auth=unnamed"];
-        // Each client is opened, sends its request in two pieces, and is authorized; in any order among the clients.
+        // Each client opens, sends its request in two pieces, and is authorized. The order among the clients is random.
         let requests: Vec<(String, Vec<u8>)> = (0..6)
             .map(|n| {
                 let way = ways[random.below(3) as usize];
@@ -165,13 +165,13 @@ fn concurrent_handshakes_never_exceed_the_limit() {
                 _ => continue,
             }
             progress[n] += 1;
-            // This is what counts the seats: no limit is exceeded at any moment.
+            // Counts the seats: no limit is exceeded at any moment.
             world.engine.check();
             if random.percent(30) {
-                world.settle();
+                world.end_turn();
             }
         }
-        world.settle();
+        world.end_turn();
         let stats = world.engine.stats();
         let counters = &stats.counters;
         let refused =
@@ -179,12 +179,12 @@ fn concurrent_handshakes_never_exceed_the_limit() {
         assert_eq!(stats.total_connections as u64 + refused.iter().sum::<u64>(), 6, "seed {seed}");
         assert!(stats.total_connections <= 3);
         if !refuses {
-            assert_eq!(stats.total_connections, 3, "seed {seed}: nobody is refused while there is room");
+            assert_eq!(stats.total_connections, 3, "seed {seed}: no connection is refused while there is room");
         }
     }
 }
 
-/// The reference implementation counted sockets only once they were let in, and waited for ever for them.
+/// The reference implementation counted a socket only once it was admitted, and waited for it without a timeout.
 #[test]
 fn silent_sockets_are_counted_and_timed_out() {
     let mut world = World::new(Config { max_pending: 2, ..Config::default() }, Relay::default());
@@ -205,7 +205,7 @@ fn silent_sockets_are_counted_and_timed_out() {
         a < nothing
         advance 10ms
         a < http 408, body, eof
-        # A request that arrives slowly is no sign of good will.
+        # A request that trickles in does not extend the deadline.
         b < http 408, body, eof
         advance 2s
         "#,
@@ -215,15 +215,15 @@ fn silent_sockets_are_counted_and_timed_out() {
     assert_eq!(stats.counters.closed(CloseReason::HandshakeTimeout), 2);
 }
 
-/// The reference implementation walked a set that changed under it: the rest of the lobby missed the message.
+/// The reference implementation iterated over a set that changed meanwhile: the rest of the lobby missed the message.
 #[test]
 fn membership_is_fixed_at_the_call() {
-    // The application says one thing to everybody and then closes the lobby, in one callback.
+    // In one callback, the application broadcasts a message and then closes the lobby.
     let mut world = World::new(
         Config::default(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event.starts_with("json ann last_words") {
-                let lobby = who.expect("a member").lobby().to_owned();
+                let lobby = member.expect("a member").lobby().to_owned();
                 let sent = cx.broadcast_to_lobby(&lobby, Exclude::None, &Frame::text(r#"{"type":"bye"}"#));
                 assert_eq!(sent, Sent { queued: 3, dropped: 0, excluded: 0 });
                 assert_eq!(cx.close_lobby(&lobby, CloseReason::LobbyClosed), 3);
@@ -245,7 +245,7 @@ fn membership_is_fixed_at_the_call() {
         ann < presence_diff +bob +cid
         turn begins
         ann > {"type":"last_words"}
-        # A new lobby of the same name, of which nobody told the others.
+        # dan joins a new lobby of the same name, which was not announced to the others.
         dan > connect chess
         turn ends
         ann < bye, goodbye code=4006 reason=lobby_closed, close 4006 lobby_closed
@@ -256,9 +256,9 @@ fn membership_is_fixed_at_the_call() {
     );
 }
 
-/// In the reference implementation a receiver that failed was removed from the set being walked.
+/// The reference implementation removed a failed receiver from the set it was iterating over.
 #[test]
-fn a_receiver_that_ends_takes_the_message_from_nobody() {
+fn a_closing_receiver_does_not_cost_others_the_message() {
     let config = small_outbox();
     check(
         config,
@@ -286,7 +286,7 @@ fn a_receiver_that_ends_takes_the_message_from_nobody() {
     );
 }
 
-/// In the reference implementation one slow client stalled the whole lobby, behind a buffer without a bound.
+/// In the reference implementation one slow client stalled the whole lobby, behind an unbounded buffer.
 #[test]
 fn slow_consumer_is_closed_not_buffered() {
     let mut world = World::new(small_outbox(), Relay::default());
@@ -308,12 +308,12 @@ fn slow_consumer_is_closed_not_buffered() {
         assert!(queued <= 5100 + 200, "the bound, and a goodbye: {queued}");
         sent += 1;
     }
-    assert!((20..60).contains(&sent), "bob could take some, and not many: {sent}");
+    assert!((20..60).contains(&sent), "a bounded number fits into bob's outbox: {sent}");
     world.run(
         r#"
         ann < presence_diff -bob:slow
         bob > read
-        # What bob did not read is not sent after all, but why it is over is.
+        # Frames that bob did not read are discarded. The close reason is sent.
         bob < goodbye code=4102 reason=slow_consumer reconnect=true, close 4102 slow_consumer
         "#,
     );
@@ -321,7 +321,7 @@ fn slow_consumer_is_closed_not_buffered() {
     assert_eq!(world.engine.stats().counters.frames_dropped, sent - 1);
 }
 
-/// In the reference implementation two broadcasts at once reached the members in different orders.
+/// In the reference implementation two concurrent broadcasts reached the members in different orders.
 #[test]
 fn all_members_see_one_order() {
     let names = ["ann", "bob", "cid", "dan"];
@@ -331,11 +331,11 @@ fn all_members_see_one_order() {
         for name in names {
             world.act(name, "connect chess");
         }
-        world.settle();
+        world.end_turn();
         for name in names {
             assert_eq!(world.take(name).len(), 3, "upgrade, welcome, presence_state");
         }
-        let mut said: BTreeMap<u64, (String, u64)> = BTreeMap::new();
+        let mut broadcasts: BTreeMap<u64, (String, u64)> = BTreeMap::new();
         let mut acks: Vec<(String, u64)> = Vec::new();
         for n in 0..40u64 {
             let name = names[random.below(4) as usize];
@@ -343,33 +343,33 @@ fn all_members_see_one_order() {
             world.act(name, &format!(r#"{{"type":"broadcast","data":{n},"ref":{n}}}"#));
             acks.push((name.into(), n));
             if turn == "turn ends" {
-                world.settle();
+                world.end_turn();
             }
         }
-        world.settle();
+        world.end_turn();
         for name in names {
             let mut last = 0;
             for text in world.take(name) {
                 let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
                 let seq = value["seq"].as_u64().expect("a number");
-                assert_eq!(seq, last + 1, "no gap, and an ack stands at the place of the own message");
+                assert_eq!(seq, last + 1, "no gap: an ack has the number of the own message");
                 last = seq;
                 let (from, n) = match &value["type"] {
                     kind if kind == "ack" => (name.to_owned(), value["ref"].as_u64().expect("a number")),
                     _ => (value["from"].as_str().expect("a name").into(), value["data"].as_u64().expect("a number")),
                 };
-                let there = said.entry(seq).or_insert((from.clone(), n));
-                assert_eq!(*there, (from, n), "{name} sees what the others see at {seq}");
+                let there = broadcasts.entry(seq).or_insert((from.clone(), n));
+                assert_eq!(*there, (from, n), "{name} receives the same message at {seq}");
             }
             assert_eq!(last, 40);
         }
-        assert_eq!(said.into_values().collect::<Vec<_>>(), acks, "the order is that of arrival");
+        assert_eq!(broadcasts.into_values().collect::<Vec<_>>(), acks, "the order of arrival");
     }
 }
 
-/// The reference implementation forgot a connection whose send had failed, and went on serving its messages.
+/// The reference implementation removed a connection after a failed send, but went on handling its messages.
 #[test]
-fn nothing_happens_after_the_end() {
+fn a_closed_connection_causes_no_event() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -388,7 +388,7 @@ fn nothing_happens_after_the_end() {
         bob > break
         ann > {"type":"broadcast","data":1}
         turn ends
-        # Removal and close are one: the socket is dropped.
+        # Removing the member and closing the socket are one step.
         bob < cut
         ann < presence_diff -bob:dropped
         "#,
@@ -398,12 +398,12 @@ fn nothing_happens_after_the_end() {
     world.engine.handle_hangup(world.now, bob);
     world.engine.handle_writable(world.now, bob);
     world.engine.handle_authorized(world.now, bob, Authorization::allow("bob"));
-    world.settle();
+    world.end_turn();
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     assert_eq!(world.engine.stats().counters.closed(CloseReason::WriteFailed), 1);
     assert_eq!(world.engine.stats().counters.closed_in_all(), 1);
 
-    // The same when the end was in good order, and the peer has not heard of it yet.
+    // The same after an orderly close that the peer has not read yet.
     world.run(
         r#"
         ann > {"type":"leave"}
@@ -418,15 +418,15 @@ fn nothing_happens_after_the_end() {
     assert_eq!(world.engine.app_mut().take(), ["leave ann left"]);
 }
 
-/// In the reference implementation a late pong put the forgotten user back into its maps.
+/// In the reference implementation a late pong added the removed user to its maps again.
 #[test]
-fn late_signs_of_life_of_the_gone_leave_nothing_behind() {
+fn late_pongs_for_a_closed_connection_change_nothing() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     let ann = world.conn("ann");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
     world.run("ann < health_ping timestamp=1000000000\nann > hangup");
-    // The place is used again, under another id.
+    // The slot is used again, under another id.
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     assert_eq!(world.conn("bob").index(), ann.index());
     assert_ne!(world.conn("bob"), ann);
@@ -447,22 +447,22 @@ fn late_signs_of_life_of_the_gone_leave_nothing_behind() {
     world.run("bob < nothing");
 }
 
-/// In the reference implementation a message that could not be written as JSON disconnected its receiver.
+/// In the reference implementation a message that could not be serialized as JSON disconnected its receiver.
 #[test]
-fn what_cannot_be_serialized_is_the_callers_error() {
+fn a_serialization_error_is_returned_to_the_caller() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
-    let keys_are_no_strings = BTreeMap::from([((1, 2), 3)]);
-    assert!(Frame::json(&keys_are_no_strings).is_err());
+    let non_string_keys = BTreeMap::from([((1, 2), 3)]);
+    assert!(Frame::json(&non_string_keys).is_err());
     let frame = Frame::json(&BTreeMap::from([("type", "fine")])).expect("a map with strings as keys");
     assert_eq!(world.app(|_, cx| cx.send_to_user("ann", &frame)).queued, 1);
     world.run("ann < fine");
     assert_eq!(world.engine.stats().counters.closed_in_all(), 0);
 }
 
-/// The reference implementation swallowed every error, and told nobody.
+/// The reference implementation swallowed every error without reporting it.
 #[test]
-fn every_end_is_counted_under_its_reason() {
+fn every_close_is_counted_under_its_reason() {
     let mut world = World::new(Config { max_strikes: 0, ..Config::default() }, Relay::default());
     let (bad_utf8, unmasked) = ([0x81, 0x81, 0, 0, 0, 0, 0xff], [0x81, 0x01, b'x']);
     type End<'a> = &'a dyn Fn(&mut World<Relay>);
@@ -479,34 +479,34 @@ fn every_end_is_counted_under_its_reason() {
             world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
         }),
     ];
-    for (n, (what, reason, end)) in ends.iter().enumerate() {
+    for (n, (case, reason, end)) in ends.iter().enumerate() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         end(&mut world);
-        world.settle();
+        world.end_turn();
         world.take("ann");
         let counters = world.engine.stats().counters;
-        assert_eq!(counters.closed(*reason), 1, "{what}");
-        assert_eq!(counters.closed_in_all(), n as u64 + 1, "{what}");
+        assert_eq!(counters.closed(*reason), 1, "{case}");
+        assert_eq!(counters.closed_in_all(), n as u64 + 1, "{case}");
         world.steps("advance 4s");
         world.take("ann");
     }
 }
 
-/// In the reference implementation bad JSON, other JSON than an object and binary frames left a ghost in the lobby.
+/// In the reference implementation bad JSON, JSON other than an object, and binary frames left a stale member in the lobby.
 #[test]
-fn no_input_leaves_a_ghost() {
+fn no_input_leaves_a_stale_member() {
     #[track_caller]
     fn check_input(bytes: &[u8], ends_with: Option<&str>) {
         let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", bytes);
-        world.settle();
+        world.end_turn();
         world.engine.check();
         let got = world.take("ann");
         let close = got.iter().find(|item| item.starts_with("close "));
         assert_eq!(close.map(String::as_str), ends_with);
         assert_eq!(world.engine.stats().total_connections, usize::from(ends_with.is_none()));
-        // Whoever is gone has left no seat behind, whoever is there can still be heard.
+        // A closed connection has left no seat behind, and an open one still works.
         world.run("advance 4s");
         if ends_with.is_some() {
             assert_eq!(world.engine.stats().closing, 0);
@@ -526,7 +526,7 @@ fn no_input_leaves_a_ghost() {
     check_input(&close(4999, "bye"), Some("close 4999 bye"));
 }
 
-/// In the reference implementation a second ping of the same user made the first one fail, and the other way round.
+/// In the reference implementation a second ping of the same user made the first one fail, and the reverse.
 #[test]
 fn several_pings_of_one_user_are_each_answered() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -551,7 +551,7 @@ fn several_pings_of_one_user_are_each_answered() {
     assert_eq!(world.engine.stats().counters.health_checks_failed, 0);
 }
 
-/// In the reference implementation the late answer to one ping answered the next, with a latency far too low.
+/// In the reference implementation a late answer to one ping was taken for an answer to the next, with a latency far too low.
 #[test]
 fn late_pong_answers_no_later_ping() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -572,11 +572,11 @@ fn late_pong_answers_no_later_ping() {
     assert_eq!(world.engine.app_mut().take(), ["join ann", "health ann unhealthy", "health ann 500000us"]);
 }
 
-/// The reference implementation's ping raised instead of answering when the connection had gone.
+/// The reference implementation's ping raised an exception if the connection was closed.
 #[test]
 fn a_ping_always_has_a_result() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "nobody of that name");
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "no user of that name");
     for end in ["hangup", "close 1000", r#"{"type":"leave"}"#, "break", "connect", "connect elsewhere"] {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.engine.app_mut().take();
@@ -587,9 +587,9 @@ fn a_ping_always_has_a_result() {
             "connect elsewhere" => world.steps("ann:3 > connect go"),
             end => world.steps(&format!("ann < health_ping\nann > {end}")),
         }
-        world.settle();
+        world.end_turn();
         let log = world.engine.app_mut().take();
-        assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes while ann is known, {log:?}");
+        assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes before the leave, {log:?}");
         assert_eq!(log.iter().filter(|event| event.starts_with("health")).count(), 1);
         world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
         world.steps("advance 10s");
@@ -602,9 +602,9 @@ fn a_ping_always_has_a_result() {
     }
 }
 
-/// The reference implementation measured with wall time: a step of the clock gave negative or huge latencies.
+/// The reference implementation measured with wall time: a clock step gave negative or huge latencies.
 #[test]
-fn latency_is_never_negative_whatever_the_clock_does() {
+fn latency_is_never_negative_when_the_clock_steps() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("advance 10s\nann > connect chess\nann < upgrade, welcome, presence_state");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
@@ -617,7 +617,7 @@ fn latency_is_never_negative_whatever_the_clock_does() {
     assert_eq!(world.engine.app_mut().take(), ["join ann", "health ann 0us"]);
 }
 
-/// The reference implementation noted when it had last heard from somebody, and never looked at it.
+/// The reference implementation stored the time of the last activity and never checked it.
 #[test]
 fn silent_connections_are_found_and_closed() {
     check(
@@ -640,9 +640,9 @@ fn silent_connections_are_found_and_closed() {
     );
 }
 
-/// In the reference implementation one tab that talked kept the user's dead tab alive.
+/// In the reference implementation activity in one tab kept the user's dead tab alive.
 #[test]
-fn a_sign_of_life_is_of_one_connection_only() {
+fn activity_counts_for_one_connection_only() {
     check(
         several_logins(2),
         r#"
@@ -664,9 +664,9 @@ fn a_sign_of_life_is_of_one_connection_only() {
     );
 }
 
-/// The reference implementation could leave out only all of a user's sockets, and took the empty id for nobody.
+/// The reference implementation could only exclude all sockets of a user, and took the empty id for "exclude none".
 #[test]
-fn who_is_excluded_is_said_exactly() {
+fn a_broadcast_excludes_exactly_the_given_receivers() {
     let config = Config { max_per_lobby: Limit::at_most(5), ..several_logins(2) };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -697,7 +697,7 @@ fn who_is_excluded_is_said_exactly() {
     check_exclude(Exclude::Users(&["bob", "ann"]), &[]);
     check_exclude(Exclude::Users(&["", "bob"]), &["ann:1", "ann:2"]);
     check_exclude(Exclude::Users(&[]), &["ann:1", "ann:2", "bob"]);
-    // Nobody has the empty id.
+    // No user has the empty id.
     world.run(
         r#"
         nobody > get /ws/chess?auth=nameless
@@ -706,9 +706,9 @@ fn who_is_excluded_is_said_exactly() {
     );
 }
 
-/// The reference implementation made a lobby of any path, without a bound on their names or number.
+/// The reference implementation created a lobby for any path, with no bound on its name or on the number of lobbies.
 #[test]
-fn a_lobby_needs_a_proper_code_and_room() {
+fn a_lobby_needs_a_valid_code_and_room() {
     let mut world = World::new(Config { max_lobbies: Limit::at_most(1), ..Config::default() }, Relay::default());
     let long = format!("/ws/{}", "x".repeat(65));
     for (n, path) in
@@ -728,16 +728,16 @@ fn a_lobby_needs_a_proper_code_and_room() {
         bob > close 4002
         bob < eof
         bob > hangup
-        # An empty lobby is gone, and leaves its place to another.
+        # An empty lobby is removed, which makes room for another.
         bob > connect chess
         bob < upgrade, welcome, presence_state
         "#,
     );
 }
 
-/// The reference implementation added everything up for each connection that came.
+/// The reference implementation recomputed all totals for every new connection.
 #[test]
-fn totals_agree_with_a_count_of_everything() {
+fn totals_equal_a_full_recount() {
     for (seed, logins) in
         (0..15).zip([DuplicateLogin::Replace, DuplicateLogin::Allow, DuplicateLogin::Reject].iter().cycle())
     {
@@ -769,9 +769,9 @@ fn totals_agree_with_a_count_of_everything() {
                 }
             }
             if random.percent(60) {
-                world.settle();
+                world.end_turn();
             }
-            // Counts everything again, and compares.
+            // Recounts everything and compares.
             world.engine.check();
             let stats = world.engine.stats();
             let counted =
@@ -782,9 +782,9 @@ fn totals_agree_with_a_count_of_everything() {
     }
 }
 
-/// The reference implementation divided by the limit, also when it was 0.
+/// The reference implementation divided by the limit, even if it was 0.
 #[test]
-fn capacity_is_a_number_whatever_the_limit_is() {
+fn capacity_is_a_number_for_every_limit() {
     #[track_caller]
     fn check_capacity(limit: Limit, expected: f64) {
         let config = Config { max_connections: limit, ..Config::default() };
@@ -799,7 +799,7 @@ fn capacity_is_a_number_whatever_the_limit_is() {
     check_capacity(Limit::UNLIMITED, 0.0);
 }
 
-/// The reference implementation was one global: what one worker let in another did not know, and tests met each other.
+/// The reference implementation was one global object: workers did not see each other's users, and tests interfered.
 #[test]
 fn two_engines_share_nothing() {
     let mut one = World::new(lobby_of(1), Relay::default());
@@ -810,9 +810,9 @@ fn two_engines_share_nothing() {
     two.run("bob > connect chess\nbob < upgrade, welcome conn=s1, presence_state users=bob");
 }
 
-/// The reference implementation told nobody who was there, who came, who left, or why it was over.
+/// The reference implementation sent no presence, no joins, no leaves and no close reasons.
 #[test]
-fn a_client_learns_who_is_there_and_why_it_is_over() {
+fn a_client_learns_the_members_and_its_close_reason() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
@@ -832,10 +832,10 @@ fn a_client_learns_who_is_there_and_why_it_is_over() {
     );
 }
 
-/// In the reference implementation a user who entered a second lobby could not be reached in the first, and leaving the
-/// second made it unreachable altogether.
+/// In the reference implementation a user that entered a second lobby could not be reached in the first. After leaving the
+/// second it could not be reached at all.
 #[test]
-fn a_user_is_reached_wherever_it_sits() {
+fn a_user_is_reached_in_every_lobby() {
     let mut world = World::new(several_logins(2), Relay::default());
     world.run(
         r#"
@@ -852,7 +852,7 @@ fn a_user_is_reached_wherever_it_sits() {
     world.run("ann:1 < hello");
     assert!(world.app(|_, cx| cx.is_user_connected("ann")));
 
-    // With one seat for each user, the user leaves the one lobby to enter the other.
+    // With one seat per user, the user leaves one lobby when it enters the other.
     check(
         Config::default(),
         r#"

@@ -1,4 +1,4 @@
-//! Signs of life: the path's by pings of RFC 6455, the page's by health checks. All in virtual time.
+//! Liveness: pings of RFC 6455 test the network path, health checks test the page. All in virtual time.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use crate::witness::Witness;
 const SECOND: Duration = Duration::from_secs(1);
 const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_state";
 
-// ---- is the path alive? ----
+// ---- pings ----
 
 #[test]
-fn silence_is_followed_by_a_ping_and_then_by_the_end() {
+fn silence_leads_to_a_ping_and_then_to_a_close() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run(
@@ -26,7 +26,7 @@ fn silence_is_followed_by_a_ping_and_then_by_the_end() {
         ann < ping
         advance 9999ms
         ann < nothing
-        # Stale after ping_interval and pong_timeout; then close_timeout, then linger_timeout.
+        # Stale after ping_interval and pong_timeout. Then close_timeout passes, then linger_timeout.
         advance 1ms
         ann < goodbye code=4201 reason=stale reconnect=true, close 4201 stale
         advance 1999ms
@@ -44,7 +44,7 @@ fn silence_is_followed_by_a_ping_and_then_by_the_end() {
     assert_eq!((counters.pings, counters.closed(CloseReason::Stale)), (1, 1));
 }
 
-/// Wherever in a granule somebody was last heard, a ping comes neither early nor more than a granule late.
+/// Wherever in a granule the last activity was, a ping is never early and at most one granule late.
 #[test]
 fn deadlines_are_kept_to_within_a_granule() {
     let granule = Duration::from_millis(7);
@@ -58,32 +58,32 @@ fn deadlines_are_kept_to_within_a_granule() {
         let mut world = World::new(config.clone(), Relay::default());
         world.advance(Duration::from_micros(offset));
         world.run(JOINED);
-        let heard = world.now;
-        let mut wait_for = |at_least: Duration, what: &str| {
+        let active_at = world.now;
+        let mut wait_for = |at_least: Duration, event: &str| {
             let due = world.now + at_least;
             while world.take("ann").is_empty() {
                 let next = world.engine.poll_timeout().expect("a member has a timer");
                 world.advance(next - world.now);
             }
-            assert!(world.now >= due && world.now <= due + granule, "{what} at {}, due {due}", world.now);
+            assert!(world.now >= due && world.now <= due + granule, "{event} at {}, due {due}", world.now);
             world.now
         };
         let pinged = wait_for(config.ping_interval, "ping");
         let stale = wait_for(config.pong_timeout, "close");
-        assert!(stale - heard <= config.ping_interval + config.pong_timeout + 2 * granule);
+        assert!(stale - active_at <= config.ping_interval + config.pong_timeout + 2 * granule);
         assert!(pinged < stale);
     }
 }
 
 #[test]
-fn any_byte_saves() {
+fn any_byte_counts_as_activity() {
     #[track_caller]
     fn check_saves(bytes: &[u8]) {
         let mut world = World::new(Config::default(), Relay::default());
         world.run(JOINED);
         world.run("advance 29s\nann < ping");
         world.send("ann", bytes);
-        world.settle();
+        world.end_turn();
         world.take("ann");
         // The next ping comes after the full interval again.
         world.run("advance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
@@ -95,13 +95,13 @@ fn any_byte_saves() {
     check_saves(&wire::text(r#"{"type":"ping"}"#));
     check_saves(&wire::frame(Opcode::PING, true, b"", [1; 4]));
     check_saves(&wire::text("nonsense"));
-    // Even less than a frame.
+    // A part of a frame is enough.
     check_saves(&pong[..1]);
 }
 
-/// The driver reads before it expires timers, so whatever has arrived by then is in time.
+/// The driver reads before it expires timers, so input that has arrived by then is in time.
 #[test]
-fn a_pong_that_comes_with_the_deadline_is_in_time() {
+fn a_pong_at_the_deadline_is_in_time() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("advance 20s\nann < ping\nadvance 9999ms");
@@ -109,7 +109,7 @@ fn a_pong_that_comes_with_the_deadline_is_in_time() {
     let conn = world.conn("ann");
     world.engine.handle_bytes(deadline, conn, &wire::frame(Opcode::PONG, true, b"", [1; 4]));
     world.engine.handle_timeout(deadline);
-    world.settle();
+    world.end_turn();
     world.run("ann < nothing\nadvance 5s\nann < nothing");
     assert_eq!(world.engine.stats().total_connections, 1);
 }
@@ -124,9 +124,9 @@ fn a_busy_connection_is_never_pinged() {
     assert_eq!(world.engine.stats().counters.pings, 0);
 }
 
-/// Sending proves nothing: what is written may wait in a buffer of the operating system for ever.
+/// A successful send proves nothing: the bytes may stay in a buffer of the operating system.
 #[test]
-fn sending_to_a_connection_is_no_sign_of_its_life() {
+fn sending_to_a_connection_is_not_activity() {
     check(
         Config::default(),
         r#"
@@ -150,14 +150,14 @@ fn sending_to_a_connection_is_no_sign_of_its_life() {
 }
 
 #[test]
-fn a_peer_that_answers_the_close_is_done_at_once() {
+fn a_peer_that_answers_the_close_is_finished_at_once() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run(
         r#"
         advance 30s
         ann < ping, goodbye, close 4201 stale
-        # Not dead after all, but it is over: nothing else it says is heard.
+        # The peer is alive, but the connection is closing: its messages are ignored.
         ann > {"type":"ping"}
         ann > ping x
         ann < nothing
@@ -172,7 +172,7 @@ fn a_peer_that_answers_the_close_is_done_at_once() {
 }
 
 #[test]
-fn a_peer_that_never_reads_is_torn_down_all_the_same() {
+fn a_peer_that_never_reads_is_dropped_too() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("ann > window 0\nadvance 33s\nann < cut");
@@ -181,7 +181,7 @@ fn a_peer_that_never_reads_is_torn_down_all_the_same() {
 }
 
 #[test]
-fn an_application_may_vouch_for_a_connection() {
+fn an_application_can_report_activity() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     let conn = world.conn("ann");
@@ -199,12 +199,12 @@ fn time_never_goes_back() {
     world.run("advance 19s");
     let conn = world.conn("ann");
     let earlier = Time::from_micros(1);
-    // A clock that jumps back is held at the latest time seen.
+    // If the clock goes back, the engine keeps the latest time it has seen.
     world.engine.handle_timeout(earlier);
     world.engine.handle_command(earlier, b"x");
     world.engine.handle_bytes(earlier, conn, &wire::text(r#"{"type":"ping"}"#));
     assert_eq!(world.engine.act(earlier, |_, cx| cx.now()), world.now);
-    world.settle();
+    world.end_turn();
     world.run("ann < pong server_time=1000019000\nadvance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
 }
 
@@ -213,16 +213,16 @@ fn a_long_sleep_loses_no_timer() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(JOINED);
     world.run("bob > open");
-    // The process was stopped for a day, say: everything that is due comes up at once, in order.
+    // As if the process had been stopped for a day: all due timers fire at once, in order.
     world.now = Time::from_micros(86_400_000_000);
     world.engine.handle_timeout(world.now);
-    world.settle();
+    world.end_turn();
     world.run("bob < http 408, body, eof\nann < ping\nann > pong x\nadvance 19s\nann < nothing");
 }
 
-// ---- is the page alive, and how far away? ----
+// ---- health checks and latency ----
 
-/// A witness with ann in it, whose log is empty.
+/// A world with a witness and one member, ann. The log is empty.
 fn with_ann<const JSON: bool>(config: Config) -> World<Witness<JSON>> {
     let mut world = World::new(config, Witness::default());
     world.run(if JSON { JOINED } else { "ann > connect chess\nann < upgrade" });
@@ -247,7 +247,7 @@ fn latency_is_exact_to_the_microsecond() {
 
 /// Godot and Gson write every number as a double.
 #[test]
-fn a_page_whose_language_has_only_doubles_answers_like_any_other() {
+fn a_timestamp_written_as_a_double_is_accepted() {
     let spellings = ["1000000000", "1000000000.0", "1e9", "1E+9", "1.0e9", "10000000000e-1", "0.0000000001e19"];
     for spelling in spellings {
         let mut world = with_ann::<true>(Config::default());
@@ -256,7 +256,7 @@ fn a_page_whose_language_has_only_doubles_answers_like_any_other() {
         world.run(&format!("advance 1ms\nann > {{\"type\":\"health_pong\",\"timestamp\":{spelling}}}\nann < nothing"));
         assert_eq!(world.engine.app_mut().take(), ["health ann 1000us"], "{spelling}");
     }
-    // Nearly the same is another number, whatever a double makes of it.
+    // A number that only rounds to the same double is a different number.
     for other in ["1000000000.0000000000000000001", "999999999.9999999999999999999", "-1000000000", "1000000000e-1"] {
         let mut world = with_ann::<true>(Config::default());
         world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
@@ -267,7 +267,7 @@ fn a_page_whose_language_has_only_doubles_answers_like_any_other() {
 }
 
 #[test]
-fn a_health_pong_that_cannot_be_read_is_no_strike() {
+fn a_malformed_health_pong_is_no_strike() {
     let config = Config { max_strikes: 0, control_burst: 5, ..Config::default() };
     let mut world = with_ann::<true>(config);
     for bad in [r#""timestamp":null"#, r#""timestamp":"x""#, r#""timestamp":0.5"#, r#""stamp":1"#] {
@@ -277,12 +277,12 @@ fn a_health_pong_that_cannot_be_read_is_no_strike() {
         r#"
         ann > {"ref":[],"type":"health_pong","timestamp":1}
         ann < error !ref code=bad_message
-        # It is charged as what it is.
+        # It is charged as a control message.
         ann > {"type":"health_pong","ref":1}
         ann < error ref=1 code=rate_limited
         ann > {"type":"ping"}
         ann < pong
-        # Anything else that cannot be read is one.
+        # Any other malformed message is a strike.
         ann > {"type":"ping","ref":[]}
         ann < goodbye, close 4005 bad_message
         "#,
@@ -290,7 +290,7 @@ fn a_health_pong_that_cannot_be_read_is_no_strike() {
 }
 
 #[test]
-fn a_check_that_is_not_answered_in_time_ends_once() {
+fn an_unanswered_check_fails_once() {
     let mut world = with_ann::<true>(Config::default());
     world.app(|_, cx| cx.ping_user("ann", Duration::from_millis(50)));
     world.run("ann < health_ping timestamp=1000000000\nadvance 49ms");
@@ -301,13 +301,13 @@ fn a_check_that_is_not_answered_in_time_ends_once() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     let counters = world.engine.stats().counters;
     assert_eq!((counters.health_checks, counters.health_checks_failed), (1, 1));
-    // It says nothing about the path.
+    // A failed check does not close the connection.
     assert_eq!(world.engine.stats().total_connections, 1);
 }
 
-/// Also when the wheel, whose granule is coarse, has not fired yet.
+/// It does not count even if the timer wheel, with its coarse granule, has not fired yet.
 #[test]
-fn an_answer_after_the_deadline_is_none() {
+fn an_answer_after_the_deadline_does_not_count() {
     let mut world = with_ann::<true>(Config::default());
     world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
     world.run("ann < health_ping timestamp=1000000000");
@@ -319,9 +319,9 @@ fn an_answer_after_the_deadline_is_none() {
     assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
 }
 
-/// After a pause of the whole process nobody knows when the answer arrived: it may have been in time.
+/// After a pause of the whole process the arrival time is unknown: the answer may have been in time.
 #[test]
-fn an_answer_that_waited_for_the_server_is_one() {
+fn an_answer_delayed_by_a_server_pause_counts() {
     for is_named in [false, true] {
         let mut world = with_ann::<true>(Config::default());
         world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
@@ -329,7 +329,7 @@ fn an_answer_that_waited_for_the_server_is_one() {
         let conn = world.conn("ann");
         world.now = Time::from_micros(3_600_000_000);
         if is_named {
-            // The budget of the first turn ended before it was read.
+            // The budget of the first turn ended before this input was read.
             world.engine.handle_unread(world.now, &[conn]);
             world.engine.handle_timeout(world.now);
             world.now = Time::from_micros(3_600_000_500);
@@ -355,7 +355,7 @@ fn answers_are_matched_by_their_nonce_alone() {
         r#"
         ann < health_ping timestamp=1000000000, health_ping timestamp=1000000001, health_ping timestamp=1000000002
         advance 500ms
-        # Unknown, almost right, and right.
+        # An unknown nonce, one that is off by one, and the right one.
         ann > {"type":"health_pong","timestamp":0}
         ann > {"type":"health_pong","timestamp":1000000003}
         ann > {"type":"health_pong","timestamp":1000000002}
@@ -378,7 +378,7 @@ fn another_connection_cannot_answer() {
     let mut world = with_ann::<true>(config);
     world.run("ann:2 > connect go\nann:2 < upgrade, welcome, presence_state\nadvance 1s");
     world.engine.app_mut().take();
-    assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 2, "each connection is asked");
+    assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 2, "each connection is checked");
     world.run(
         r#"
         ann < health_ping timestamp=1000001000
@@ -409,7 +409,7 @@ fn nonces_grow_and_can_be_read_by_javascript() {
 }
 
 #[test]
-fn open_checks_are_bounded_and_the_oldest_ends() {
+fn open_checks_are_bounded_and_the_oldest_fails() {
     let mut world = with_ann::<true>(Config { max_health_pings: 2, ..Config::default() });
     for _ in 0..3 {
         world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
@@ -429,7 +429,7 @@ fn open_checks_are_bounded_and_the_oldest_ends() {
 }
 
 #[test]
-fn an_answer_may_come_by_the_applications_own_way() {
+fn an_application_can_record_a_pong_itself() {
     let mut world = with_ann::<true>(Config::default());
     let conn = world.conn("ann");
     world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
@@ -442,9 +442,9 @@ fn an_answer_may_come_by_the_applications_own_way() {
     assert_eq!(world.engine.app_mut().take(), ["health ann 30000us"]);
 }
 
-/// Members of an application that speaks no JSON are asked by a ping of RFC 6455, which every client answers by itself.
+/// Members of an application without JSON are checked with a ping of RFC 6455, which every client answers by itself.
 #[test]
-fn opaque_members_are_checked_by_pings_of_the_websocket() {
+fn raw_members_are_checked_by_websocket_pings() {
     let mut world = with_ann::<false>(Config::default());
     assert_eq!(world.app(|_, cx| cx.ping_user("ann", 2 * SECOND)), 1);
     let nonce = 1_000_000_000_u64.to_be_bytes();
@@ -453,14 +453,14 @@ fn opaque_members_are_checked_by_pings_of_the_websocket() {
     for payload in [&b""[..], &nonce[..7], &1_000_000_001_u64.to_be_bytes(), &nonce, &nonce] {
         world.send("ann", &wire::frame(Opcode::PONG, true, payload, [1; 4]));
     }
-    // What looks like the protocol's answer is a message like any other.
+    // A text that looks like a health_pong is a message like any other.
     world.run(r#"ann > {"type":"health_pong","timestamp":1000000000}"#);
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["health ann 1234us", r#"text ann {"type":"health_pong","timestamp":1000000000}"#]);
 }
 
 #[test]
-fn a_pong_of_the_websocket_answers_no_page() {
+fn a_websocket_pong_does_not_answer_a_health_ping() {
     let mut world = with_ann::<true>(Config::default());
     world.app(|_, cx| cx.ping_user("ann", SECOND));
     world.run("ann < health_ping timestamp=1000000000");
@@ -470,7 +470,7 @@ fn a_pong_of_the_websocket_answers_no_page() {
 }
 
 #[test]
-fn pages_are_checked_periodically_when_configured_so() {
+fn clients_are_checked_periodically_if_configured() {
     let config = Config { health_interval: Some(5 * SECOND), health_timeout: SECOND, ..Config::default() };
     let mut world = with_ann::<true>(config);
     world.run(
@@ -481,7 +481,7 @@ fn pages_are_checked_periodically_when_configured_so() {
         ann < health_ping timestamp=1000005000
         advance 20ms
         ann > {"type":"health_pong","timestamp":1000005000}
-        # From the time it was due, not from the answer.
+        # The interval counts from the time the check was due, not from the answer.
         advance 4970ms
         ann < nothing
         advance 10ms
@@ -499,7 +499,7 @@ fn pages_are_checked_periodically_when_configured_so() {
     assert_eq!(log, ["health ann 20000us", "health ann unhealthy", "health ann unhealthy", "leave ann left"]);
 }
 
-/// Each is due an interval after the last one was due, rounded up to a granule; rounding does not add up.
+/// Each check is due one interval after the previous one was due, rounded up to a granule. Rounding does not add up.
 #[test]
 fn periodic_checks_do_not_drift_and_do_not_bunch() {
     let interval = Duration::from_millis(1005);
@@ -511,10 +511,10 @@ fn periodic_checks_do_not_drift_and_do_not_bunch() {
         world.run(&format!("ann < nothing\nadvance 1ms\nann < health_ping timestamp={}", 1_000_000_000 + due));
         world.run("ann > pong x");
     }
-    // Those that were due while the process was stopped are made good by one.
+    // Several checks became due while the process was stopped. A single check replaces them.
     world.now = Time::from_micros(15_000_000);
     world.engine.handle_timeout(world.now);
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         ann < health_ping timestamp=1000015000
@@ -527,15 +527,15 @@ fn periodic_checks_do_not_drift_and_do_not_bunch() {
 }
 
 #[test]
-fn health_checks_are_left_to_the_application_when_they_are_off() {
+fn periodic_health_checks_are_off_by_default() {
     let mut world = with_ann::<true>(Config::default());
     world.run("advance 15s\nann < nothing");
     assert_eq!(world.engine.stats().counters.health_checks, 0);
 }
 
-/// The check of a page and the ping of its path do not disturb each other.
+/// Health checks of the page and pings of the path do not affect each other.
 #[test]
-fn a_check_proves_no_life_and_its_answer_does() {
+fn a_health_check_is_not_activity_but_its_answer_is() {
     let mut world = with_ann::<true>(Config::default());
     world.run("advance 19s");
     world.app(|_, cx| cx.ping_user("ann", 5 * SECOND));

@@ -1,4 +1,4 @@
-//! What a request that is no proper upgrade is answered, in HTTP.
+//! HTTP answers to requests that are not valid WebSocket upgrades.
 
 use lobbyd::apps::{Echo, Relay};
 use lobbyd::sim::wire::{self, Reader, Received};
@@ -15,7 +15,7 @@ const GOOD: &[&str] = &[
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
-/// What the server sends to `bytes` that arrive in pieces of `step`, and whether it is done with the connection then.
+/// Sends `bytes` in pieces of `step`. Returns the answer and whether the server has finished with the connection.
 fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     let mut engine = lobbyd::Engine::new(Config::default(), crate::scenario::START, app);
     let now = lobbyd::Time::ZERO;
@@ -33,8 +33,8 @@ fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     (answer, finished)
 }
 
-/// Changes the good request; whole and byte by byte it is answered with `status`, the header `lines` and one sentence
-/// with `words` in it.
+/// Changes the valid request and expects the status `status`, the header `lines` and a one-line body that contains `words`.
+/// The answer must be the same for the whole request and byte by byte.
 #[track_caller]
 fn check(change: impl FnOnce(&mut Vec<&'static str>), status: u16, lines: &[&str], words: &str) {
     let mut request = GOOD.to_vec();
@@ -69,7 +69,7 @@ fn check_bytes(request: &[u8], status: u16, lines: &[&str], words: &str) {
 }
 
 #[test]
-fn a_proper_request_is_granted() {
+fn a_valid_upgrade_request_is_accepted() {
     #[track_caller]
     fn check_granted(change: impl FnOnce(&mut Vec<&'static str>)) {
         let mut request = GOOD.to_vec();
@@ -90,12 +90,12 @@ fn a_proper_request_is_granted() {
     check_granted(|lines| lines.push("Connection: keep-alive"));
     check_granted(|lines| lines.push("Sec-WebSocket-Extensions: permessage-deflate"));
     check_granted(|lines| lines[0] = "GET /ws/%63hess?token=ann HTTP/1.1");
-    // Tabs and spaces around a value are no part of it.
+    // Tabs and spaces around a value are not part of it.
     check_granted(|lines| lines[5] = "Sec-WebSocket-Key:\t dGhlIHNhbXBsZSBub25jZQ== ");
 }
 
 #[test]
-fn whoever_asks_for_no_upgrade_is_told_to() {
+fn a_request_without_upgrade_gets_426() {
     let upgrade = ["Upgrade: websocket", "Sec-WebSocket-Version: 13", "Connection: upgrade, close"];
     check(|lines| without(lines, 2), 426, &upgrade, "WebSocket");
     check(|lines| without(lines, 3), 426, &upgrade, "WebSocket");
@@ -129,7 +129,7 @@ fn other_paths_and_methods_are_refused() {
     for target in ["GET / HTTP/1.1", "GET /ws HTTP/1.1", "GET /wss/chess HTTP/1.1", "GET /WS/chess HTTP/1.1"] {
         check(|lines| lines[0] = target, 404, &close, "/ws/{lobby_code}");
     }
-    // What is not there is not found by those either who ask for no upgrade.
+    // An unknown path gets 404 even if the request asks for no upgrade.
     check_bytes(b"GET /favicon.ico HTTP/1.1\r\nHost: a\r\n\r\n", 404, &close, "nothing here");
     for method in ["POST", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH", "get", "GETT"] {
         let request = format!("{method} /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -139,7 +139,7 @@ fn other_paths_and_methods_are_refused() {
     check_bytes(b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 405, &["Allow: GET"], "GET");
 }
 
-/// The same head as for a GET, and no body, whatever the answer is (RFC 9110 section 9.3.2).
+/// The head is the same as for a GET. No answer has a body, whatever its status (RFC 9110 section 9.3.2).
 #[test]
 fn a_head_request_is_answered_without_a_body() {
     for (request, status) in [
@@ -157,7 +157,7 @@ fn a_head_request_is_answered_without_a_body() {
     }
 }
 
-/// The head is as long as may be, or a byte longer; the line has as many lines as may be, or one more.
+/// A head of the maximum length, and one byte more; a head with the maximum number of lines, and one more.
 #[test]
 fn heads_are_bounded_in_bytes_and_in_lines() {
     let close = ["Connection: close"];
@@ -168,7 +168,7 @@ fn heads_are_bounded_in_bytes_and_in_lines() {
     assert!(answer(Relay::default(), &head(8192), usize::MAX).0.starts_with(b"HTTP/1.1 101 "));
     check_bytes(&head(8193), 431, &close, "8192 bytes");
     check_bytes(&[b'G'; 10_000], 431, &close, "8192 bytes");
-    // What lies behind the bound is not looked at, however much arrives at once.
+    // Bytes beyond the bound are not parsed, however many arrive at once.
     check_bytes(&[&[b'G'; 9000][..], b"\n"].concat(), 431, &close, "8192 bytes");
     check(|lines| lines.extend(["A: b"; 60]), 431, &close, "64 header lines");
     let most = [GOOD, &["A: b"; 59]].concat().join("\r\n") + "\r\n\r\n";
@@ -207,9 +207,9 @@ fn malformed_requests_are_refused() {
 }
 
 #[test]
-fn what_is_no_http_is_answered_at_once() {
+fn bytes_that_are_not_http_are_answered_at_once() {
     let close = ["Connection: close"];
-    // A TLS hello is told what is the matter, not left waiting for its timeout.
+    // A TLS hello is answered with an explanation. It does not wait for the timeout.
     check_bytes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, &close, "without TLS");
     check_bytes(b"\x81\x85aaaa", 400, &close, "HTTP/1.1");
     check_bytes(b"\0", 400, &close, "HTTP/1.1");
@@ -220,13 +220,13 @@ fn what_is_no_http_is_answered_at_once() {
 }
 
 #[test]
-fn a_busy_server_says_when_to_try_again() {
+fn a_busy_server_sends_retry_after() {
     let config = Config { max_pending: 1, ..Config::default() };
     let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
-    // Before it has asked for anything: what it wants makes no difference.
-    let late = engine.handle_accept(now, peer).expect("there is room to say no");
+    // The answer is sent before the request arrives, since it does not depend on it.
+    let late = engine.handle_accept(now, peer).expect("there is room for a refusal");
     let mut answer = Vec::new();
     assert_eq!(engine.poll_writable(), Some(late));
     assert_eq!(engine.write_to(late, &mut answer).expect("a vector takes everything"), lobbyd::Flow::Finished);
@@ -238,7 +238,7 @@ fn a_busy_server_says_when_to_try_again() {
 }
 
 #[test]
-fn what_follows_a_refused_request_is_not_understood() {
+fn bytes_after_a_refused_request_are_ignored() {
     let request = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), wire::upgrade_request("/ws/chess?token=ann", &[])];
     let (whole, _) = answer(Relay::default(), &request.concat(), usize::MAX);
     let text = String::from_utf8(whole).expect("ASCII");
@@ -246,9 +246,9 @@ fn what_follows_a_refused_request_is_not_understood() {
     assert!(text.starts_with("HTTP/1.1 404 Not Found\r\n"));
 }
 
-/// A second request is no frame: the first byte of `GET` has a reserved bit.
+/// A second request is not a frame: the first byte of `GET` has a reserved bit set.
 #[test]
-fn what_follows_a_granted_request_is_frames() {
+fn bytes_after_an_accepted_request_are_frames() {
     let request = wire::upgrade_request("/ws/chess?token=ann", &[]);
     let (whole, finished) = answer(Relay::default(), &[&request[..], &request].concat(), usize::MAX);
     let mut reader = Reader::default();
@@ -260,7 +260,7 @@ fn what_follows_a_granted_request_is_frames() {
 }
 
 #[test]
-fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
+fn a_connection_lost_before_its_request_leaves_nothing() {
     let mut world = World::new(Config::default(), Relay::default());
     for sent in ["", "raw G", "raw GET /ws/chess HTTP/1.1\\r\\n"] {
         world.run("ann > open");
@@ -273,9 +273,9 @@ fn a_connection_that_ends_before_its_request_is_nobodys_loss() {
     assert_eq!((stats.pending, stats.closing, stats.counters.closed(lobbyd::CloseReason::Hangup)), (0, 0, 3));
 }
 
-/// Whatever arrives, something sensible happens: an answer or patience.
+/// A mutated request is either answered or waited for.
 #[test]
-fn garbage_harms_nobody() {
+fn a_mutated_request_is_answered_or_waited_for() {
     for seed in 0..300 {
         let mut random = lobbyd::Random::new(seed);
         let mut bytes = wire::upgrade_request("/ws/chess?token=ann", &[]);

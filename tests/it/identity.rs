@@ -1,4 +1,4 @@
-//! Who may come in, as whom, where, and for how long.
+//! Authorization: which tokens are accepted, for which user and lobby, and for how long.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn listed(text: &str) -> Relay {
     Relay::new(Auth::Tokens(Tokens::parse(text).expect("a good list")))
 }
 
-/// A request for `target` with further header `lines` is let in as `user`, or refused as `reason`.
+/// Connects to `target` with further header `lines`, and expects to be admitted as `user` or refused with a reason.
 #[track_caller]
 fn check_listed(target: &str, lines: &str, expected: Result<&str, CloseReason>) {
     let mut world = World::new(Config::default(), listed(LIST));
@@ -35,18 +35,18 @@ fn check_listed(target: &str, lines: &str, expected: Result<&str, CloseReason>) 
 // ---- tokens ----
 
 #[test]
-fn a_listed_token_is_good_wherever_it_stands() {
+fn a_listed_token_is_accepted_in_every_place() {
     check_listed("/ws/chess?token=4f1c9a", "", Ok("ann"));
     check_listed("/ws/chess", "Authorization: Bearer 4f1c9a", Ok("ann"));
     // base64url("99d0e7")
     check_listed("/ws/chess", "Sec-WebSocket-Protocol: base64url.bearer.lobby.OTlkMGU3", Ok("bob"));
-    // The first that is there decides, also when another would be good.
+    // The first token found decides, even if a later one would be accepted.
     check_listed("/ws/chess?token=4f1c9a", "Authorization: Bearer wrong", Err(CloseReason::Unauthorized));
     check_listed("/ws/chess?token=wrong", "Authorization: Bearer 4f1c9a", Ok("ann"));
 }
 
 #[test]
-fn what_is_not_listed_is_not_good() {
+fn unlisted_tokens_are_refused() {
     for target in
         ["/ws/chess", "/ws/chess?token=", "/ws/chess?token=ann", "/ws/chess?token=4F1C9A", "/ws/chess?token=4f1c9"]
     {
@@ -57,16 +57,16 @@ fn what_is_not_listed_is_not_good() {
 }
 
 #[test]
-fn a_listed_token_may_be_good_for_one_lobby_and_for_a_time() {
+fn a_listed_token_can_be_limited_to_a_lobby_and_a_time() {
     check_listed("/ws/chess?token=99d0e7", "", Ok("bob"));
     check_listed("/ws/Chess?token=99d0e7", "", Err(CloseReason::Unauthorized));
     check_listed("/ws/chess?token=77aa11", "", Ok("cid"));
-    // It ended at this very moment.
+    // The token expired at this very moment.
     check_listed("/ws/chess?token=0b5e55", "", Err(CloseReason::TokenExpired));
 }
 
 #[test]
-fn nothing_the_server_says_repeats_a_token() {
+fn the_server_never_sends_a_token_back() {
     let mut world = World::new(Config::default(), listed(LIST));
     world.steps(
         r#"
@@ -78,21 +78,21 @@ fn nothing_the_server_says_repeats_a_token() {
         advance 30s
         "#,
     );
-    let said: Vec<String> = ["ann", "bob", "cid", "eve"].iter().flat_map(|name| world.take(name)).collect();
-    assert!(said.len() > 12, "{said:?}");
+    let received: Vec<String> = ["ann", "bob", "cid", "eve"].iter().flat_map(|name| world.take(name)).collect();
+    assert!(received.len() > 12, "{received:?}");
     for token in ["4f1c9a", "99d0e7", "5ec2e7"] {
-        assert!(said.iter().all(|text| !text.contains(token)), "{said:?}");
+        assert!(received.iter().all(|text| !text.contains(token)), "{received:?}");
     }
 }
 
-/// A list is read again while the server runs.
+/// The list can be read again while the server runs.
 #[test]
-fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
+fn a_new_list_applies_to_new_connections_only() {
     let mut world = World::new(Config::default(), listed("one ann\ntwo bob"));
     let reload = |world: &mut World<Relay>, list: &[u8]| {
         let now = world.now;
         world.engine.handle_reload(now, list);
-        world.settle();
+        world.end_turn();
     };
     world.run("ann > get /ws/chess?token=one\nann < upgrade, welcome user=ann, presence_state");
     reload(&mut world, b"two bob\nthree cid");
@@ -108,7 +108,7 @@ fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
         ann < presence_diff +cid
         "#,
     );
-    // A list that is wrong changes nothing, however little of it is wrong.
+    // An invalid list changes nothing, even if only a small part of it is wrong.
     for wrong in ["two bob\nfour", "two bob\nfour dan\nfour eve", "four dan tier=gold"] {
         reload(&mut world, wrong.as_bytes());
         world.run("y > get /ws/go?token=four\ny < upgrade, goodbye, close 4001 unauthorized\ny > hangup");
@@ -116,23 +116,23 @@ fn a_new_list_decides_about_newcomers_and_disturbs_nobody() {
     }
     reload(&mut world, b"four \xff");
     world.run("bob > get /ws/go?token=two\nbob < upgrade, welcome, presence_state\nbob > hangup");
-    // Nor does an empty one: a file that is being written anew is empty for a moment.
+    // An empty list changes nothing either: a file that is being rewritten is empty for a moment.
     reload(&mut world, b"# nobody yet\n");
     world.run("z > get /ws/go?token=two\nz < upgrade, welcome user=bob, presence_state\nann < nothing");
 }
 
 #[test]
-fn without_a_list_there_is_nothing_to_read_again() {
+fn without_a_list_a_reload_changes_nothing() {
     let mut world = World::new(Config::default(), Verbatim::default());
     world.engine.handle_reload(world.now, b"one bob");
     world.run("one > connect chess\none < upgrade");
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.engine.handle_reload(world.now, b"one bob");
-    assert_eq!(world.engine.app_mut().take(), ["reload one bob"], "an application may take it for anything");
+    assert_eq!(world.engine.app_mut().take(), ["reload one bob"], "the application receives the contents");
 }
 
 #[test]
-fn a_wrong_list_is_refused_with_every_line_that_is_wrong_and_no_token() {
+fn an_invalid_list_is_refused_naming_every_bad_line_and_no_token() {
     let long = "5ec2e7".repeat(30);
     let text = format!(
         "5ec2e7\n5ec2e7 ann\n5ec2e7 bob\n# fine\nann {long}\ncid 1 tier=5ec2e7\ndan 2 lobby=5ec2e7!\neve 3 \
@@ -141,15 +141,15 @@ fn a_wrong_list_is_refused_with_every_line_that_is_wrong_and_no_token() {
     let problems = Tokens::parse(&text).expect_err("most of it is wrong");
     let lines: Vec<&str> = problems.iter().map(|problem| problem.split(':').next().expect("a line")).collect();
     assert_eq!(lines, ["line 1", "line 3", "line 5", "line 6", "line 7", "line 8", "line 9"], "{problems:?}");
-    // Columns are easily mistaken: any word of a wrong line may be a token.
+    // Columns are easily swapped, so any word of a bad line may be a token.
     assert!(problems.iter().all(|problem| !problem.contains("5ec2e7")), "{problems:?}");
     assert_eq!(format!("{:?}", Tokens::parse("5ec2e7 ann").expect("a good list")), "Tokens(1)");
 }
 
-// ---- what an identity allows ----
+// ---- identities ----
 
 #[test]
-fn an_identity_for_one_lobby_is_none_in_another() {
+fn an_identity_for_one_lobby_is_refused_in_another() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -157,7 +157,7 @@ fn an_identity_for_one_lobby_is_none_in_another() {
         ann < upgrade, welcome lobby=chess, presence_state
         bob > get /ws/go?token=bob&only=chess
         bob < upgrade, goodbye code=4001 reason=unauthorized reconnect=false, close 4001 unauthorized
-        # Nor does it take a seat elsewhere away.
+        # The refused connection does not replace the user's seat in another lobby.
         ann:2 > get /ws/go?token=ann&only=chess
         ann:2 < upgrade, goodbye, close 4001 unauthorized
         ann < nothing
@@ -167,7 +167,7 @@ fn an_identity_for_one_lobby_is_none_in_another() {
 }
 
 #[test]
-fn an_identity_ends_after_its_grace() {
+fn an_expired_identity_is_closed_after_its_grace() {
     let config = Config { token_grace: Duration::from_millis(2500), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -184,7 +184,7 @@ fn an_identity_ends_after_its_grace() {
         advance 10ms
         ann < goodbye code=4001 reason=token_expired reconnect=false !retry_after_ms, close 4001 token_expired
         bob < presence_diff -ann:kicked
-        # Its grace is not for coming back.
+        # The grace does not apply to new connections.
         ann:2 > get /ws/chess?token=ann&expires=1000005000
         ann:2 < upgrade, goodbye code=4001, close 4001 token_expired
         ann > close 4001
@@ -194,7 +194,7 @@ fn an_identity_ends_after_its_grace() {
     );
     assert_eq!(world.engine.stats().counters.closed(CloseReason::TokenExpired), 2);
     assert_eq!(world.engine.stats().total_connections, 1);
-    // Only what is past is: whoever comes a moment before has its grace.
+    // A token that expires one millisecond later is still accepted.
     let config = Config { token_grace: Duration::ZERO, ..Config::default() };
     World::new(config, Witness::<true>::default()).run(
         r#"
@@ -207,7 +207,7 @@ fn an_identity_ends_after_its_grace() {
 }
 
 #[test]
-fn an_identity_that_ends_late_or_never_changes_nothing() {
+fn an_identity_with_a_distant_expiry_changes_nothing() {
     for expires in ["1900000000000", "18446744073709551615"] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run(&format!(
@@ -223,9 +223,9 @@ fn an_identity_that_ends_late_or_never_changes_nothing() {
     }
 }
 
-/// The seat stays, and with it goes the time of whoever sits in it now.
+/// The seat stays, and the expiry time is that of the new connection.
 #[test]
-fn whoever_takes_a_seat_over_brings_its_own_time() {
+fn a_seat_takeover_brings_the_new_expiry() {
     let config = Config { token_grace: Duration::ZERO, ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -246,7 +246,7 @@ fn whoever_takes_a_seat_over_brings_its_own_time() {
 }
 
 #[test]
-fn an_identity_that_was_waited_for_is_held_to_the_same_rules() {
+fn a_late_authorization_follows_the_same_rules() {
     #[track_caller]
     fn check_answer(identity: Identity, expected: &str) -> World<Witness<true>> {
         let mut world = World::new(Config::default(), Witness::<true>::default());
@@ -266,16 +266,16 @@ fn an_identity_that_was_waited_for_is_held_to_the_same_rules() {
     check_answer(ann().tier(Rate::PRO), &format!("welcome {pro}, presence_state"));
 }
 
-/// What the application says about somebody who is gone is about nobody.
+/// A late decision about a closed connection does not apply to the connection that uses its slot now.
 #[test]
-fn an_answer_for_a_connection_that_is_gone_means_nothing() {
+fn an_authorization_of_a_closed_connection_is_ignored() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
-    let gone = world.conn("ann");
+    let closed = world.conn("ann");
     world.run("ann > hangup\nbob > get /ws/chess?token=bob&auth=later");
-    assert_eq!(world.conn("bob").index(), gone.index(), "bob has ann's place, and another name");
-    world.engine.handle_authorized(world.now, gone, Authorization::allow("eve"));
-    world.settle();
+    assert_eq!(world.conn("bob").index(), closed.index(), "bob has ann's slot, under another id");
+    world.engine.handle_authorized(world.now, closed, Authorization::allow("eve"));
+    world.end_turn();
     world.run("bob < nothing");
     world.authorize("bob", Authorization::allow("bob"));
     world.run("bob < upgrade, welcome user=bob, presence_state users=bob");
@@ -300,7 +300,7 @@ fn the_welcome_names_the_rate_of_the_tier() {
     );
 }
 
-/// What a list comes to: its users, or the first thing that is wrong with it.
+/// Reads a list and expects the number of its users, or words of its first problem.
 #[track_caller]
 fn check_list(contents: &[u8], expected: Result<usize, &str>) {
     match (Tokens::read(contents), expected) {
@@ -314,12 +314,12 @@ fn check_list(contents: &[u8], expected: Result<usize, &str>) {
 }
 
 #[test]
-fn a_list_is_read_as_it_was_meant_or_not_at_all() {
-    // A comment begins at the start of a line or behind white space.
+fn a_list_is_read_as_intended_or_refused() {
+    // A comment begins at the start of a line or after white space.
     check_list(b"# who\n5ec2e7 ann # the first\n  \t# more\n5ec2e8 bob\t#the second\n", Ok(2));
     check_list(b"5ec2e7 ann #", Ok(1));
     check_list(b"5ec2e7 # ann", Err("line 1: a token is followed by its user"));
-    // The ends of lines of other systems, and a last line without one.
+    // Line endings of other systems, and a last line without one.
     check_list(b"5ec2e7 ann\r\n\r\n5ec2e8 bob tier=pro\r\n5ec2e9 cid", Ok(3));
     check_list(b"5ec2e7 ann\r5ec2e8 bob\r", Err("line 1: it holds a control character"));
     check_list(b"# who\r5ec2e7 ann\r", Err("line 1: it holds a control character"));
@@ -333,7 +333,7 @@ fn a_list_is_read_as_it_was_meant_or_not_at_all() {
     check_list(b"5ec2e7 ann\n5ec2e7 ann", Err("line 2: the token occurs twice"));
 }
 
-/// A `#` within a word belongs to it: otherwise this `bob` is let into every lobby.
+/// A `#` within a word belongs to the word. Otherwise this `bob` would be admitted to every lobby.
 #[test]
 fn a_number_sign_within_a_word_is_part_of_it() {
     let mut world = World::new(Config::default(), listed("5ec2e7 bob#7 lobby=chess\na#b ann"));

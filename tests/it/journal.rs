@@ -1,4 +1,4 @@
-//! Sessions that are recorded and replayed: what a journal holds, what it leaves out, and what becomes of broken ones.
+//! Recording and replay: what a journal contains, which secrets it omits, and how damaged journals are handled.
 
 use std::cell::Cell;
 use std::fs;
@@ -22,7 +22,7 @@ use crate::net::Client;
 
 const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
 
-/// An engine and a driver without sockets.
+/// An engine with a driver that has no sockets.
 struct Site<A: App> {
     engine: Engine<A>,
     now: Time,
@@ -76,7 +76,7 @@ impl<A: App> Site<A> {
     }
 }
 
-/// A session in which most things happen that can be recorded.
+/// A session with most kinds of recordable input.
 fn session() -> Vec<u8> {
     let mut site = Site::new(Config::default(), Relay::default());
     let ann = site.connect("/ws/chess?token=ann", &[]);
@@ -103,7 +103,7 @@ fn replay(journal: &[u8]) -> Result<Summary, Failure> {
 }
 
 #[test]
-fn what_was_sent_is_sent_again() {
+fn a_replay_sends_the_same_bytes() {
     let summary = replay(&session()).expect("nothing differs");
     assert_eq!((summary.turn, summary.is_open_ended, summary.torn, summary.omitted_reloads), (5, false, None, 1));
     let counters = &summary.stats.counters;
@@ -112,16 +112,16 @@ fn what_was_sent_is_sent_again() {
     assert_eq!(summary.span, Duration::from_millis(50));
 }
 
-/// A ping finds room only when the answers to those before it have been taken, which is nobody's command.
+/// If too many answers wait to be polled, a further ping is refused. Polling is not a command, so it is recorded separately.
 #[test]
-fn that_an_operator_took_an_answer_is_recorded() {
+fn polling_an_operators_answer_is_recorded() {
     let mut site = Site::new(Config::default(), Relay::default());
     site.connect("/ws/chess?token=ann", &[]);
     site.turn();
     let ping = || OperatorCommand::Ping { user: "ann".into(), timeout: Duration::from_millis(10) };
     while site.engine.handle_operator(site.now, ping()).is_ok() {}
     (0..20).for_each(|_| site.turn());
-    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "nobody has taken an answer");
+    assert!(site.engine.handle_operator(site.now, ping()).is_err(), "no answer has been polled");
     while site.engine.poll_operator().is_some() {}
     assert!(site.engine.handle_operator(site.now, ping()).is_ok());
     site.turn();
@@ -131,15 +131,15 @@ fn that_an_operator_took_an_answer_is_recorded() {
 
 // ---- secrets ----
 
-/// What the application is asked must not be asked again.
-struct Doorman(Rc<Cell<u32>>);
+/// Counts its calls of `authorize`: a replay must not make any.
+struct CountingAuth(Rc<Cell<u32>>);
 
-impl App for Doorman {
+impl App for CountingAuth {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.0.set(self.0.get() + 1);
-        // A draw that a replay must make up for.
+        // Draws a number here. A replay must skip it in the generator, as it does not call `authorize`.
         cx.random().next_u64();
         match request.token() {
             Some("secret-late") => Authorization::Pending { user: Some("late".into()) },
@@ -148,18 +148,18 @@ impl App for Doorman {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         let lot = cx.random().next_u64();
-        cx.send_to_conn(who.conn(), &Frame::text(&format!("{} {lot}", who.user())));
+        cx.send_to_conn(member.conn(), &Frame::text(&format!("{} {lot}", member.user())));
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
 #[test]
-fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
+fn no_token_is_in_a_journal_and_a_replay_does_not_authorize() {
     let asked = Rc::new(Cell::new(0));
-    let mut site = Site::new(Config::default(), Doorman(Rc::clone(&asked)));
+    let mut site = Site::new(Config::default(), CountingAuth(Rc::clone(&asked)));
     site.connect("/ws/a?x=secret-q&token=secret-query", &["Cookie: id=secret-cookie", "X-Api-Key: secret-key"]);
     site.connect("/ws/a", &["Authorization: Bearer secret-header"]);
     let coded = base64url("secret-subprotocol");
@@ -170,7 +170,7 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
     site.turn();
     site.engine.handle_authorized(site.now, late, Authorization::allow("late"));
     site.turn();
-    // In pieces, wrong, and behind a request that is refused.
+    // Requests in pieces, malformed requests, and requests behind a refused one.
     for pieces in [
         &["GET /ws/a?token=sec", "ret-torn HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret-t", "orn\r\n\r\n"][..],
         &["GET /ws/a HTTP/1.1\nAuthorization: Bearer secret-bare\n", "Cookie: secret-after\n\n"],
@@ -187,12 +187,12 @@ fn no_token_is_in_a_journal_and_nobody_is_asked_twice() {
         assert!(!journal.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");
     }
     let again = Rc::new(Cell::new(0));
-    let summary = journal::replay(&*journal, Doorman(Rc::clone(&again))).expect("nothing differs");
+    let summary = journal::replay(&*journal, CountingAuth(Rc::clone(&again))).expect("nothing differs");
     assert_eq!((again.get(), summary.stats), (0, stats));
 }
 
 fn base64url(token: &str) -> String {
-    // base64url without padding; the test has no other use for a library.
+    // base64url without padding. Written here, because the tests need no library for it otherwise.
     const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for chunk in token.as_bytes().chunks(3) {
@@ -203,25 +203,25 @@ fn base64url(token: &str) -> String {
     text
 }
 
-/// A word that may stand anywhere in a request, and must not be found again.
+/// A secret that may appear anywhere in a request and must not appear in the journal.
 const SECRET: &str = "s3cret+4f1c";
 
-/// The forms in which it may travel.
+/// The encoded forms of a secret.
 fn forms_of(secret: &str) -> Vec<String> {
     let upper: String = secret.bytes().map(|byte| format!("%{byte:02X}")).collect();
     vec![secret.into(), secret.replace('+', "%2B"), secret.replace('+', " "), upper, base64url(secret)]
 }
 
 #[track_caller]
-fn check_no_secret(bytes: &[u8], place: &str) {
+fn check_no_secret(bytes: &[u8], name: &str) {
     for form in forms_of(SECRET) {
         let found = bytes.windows(form.len()).any(|window| window == form.as_bytes());
-        assert!(!found, "{form} is in the {place}: {}", bytes.escape_ascii());
+        assert!(!found, "{form} is in the {name}: {}", bytes.escape_ascii());
     }
 }
 
-/// What `lobbyd replay --print` says of a journal, and its state at the end.
-fn narrated<A: App>(journal: &[u8], app: A) -> String {
+/// The events of a journal as `lobbyd replay --print` prints them, and the state at its end.
+fn timeline<A: App>(journal: &[u8], app: A) -> String {
     let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
     replay.trace_events();
     let mut text = String::new();
@@ -234,13 +234,13 @@ fn narrated<A: App>(journal: &[u8], app: A) -> String {
     }
 }
 
-/// Request heads with the secret in every place that a client writes, each in one form.
+/// Request heads with the secret in every place a client can write, one place per head.
 fn heads_with(secret: &str) -> Vec<String> {
     const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     let head = |target: &str, lines: &[&str]| {
         let mut all = vec![format!("GET {target} HTTP/1.1")];
         let usual = ["Host: a", "Upgrade: websocket", "Connection: Upgrade", KEY, "Sec-WebSocket-Version: 13"];
-        // A line takes the place of the usual one of its name.
+        // A given line replaces the usual line of the same name.
         let is_replaced = |line: &str| lines.iter().any(|other| other.split(':').next() == line.split(':').next());
         all.extend(usual.iter().filter(|line| !is_replaced(line)).map(|line| (*line).to_owned()));
         all.extend(lines.iter().map(|line| (*line).to_owned()));
@@ -260,7 +260,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         format!("/ws/chess;token={s}"),
         format!("/ws/chess/{s}"),
         format!("/ws/chess/{s}?token=known"),
-        // A lobby's code is no secret.
+        // A lobby code is not secret.
         if lobbyd::is_lobby_code(s) { "/ws/".to_owned() } else { format!("/ws/{s}") },
         format!("/ws/%zz{s}"),
         format!("/{s}"),
@@ -333,7 +333,7 @@ fn heads_with(secret: &str) -> Vec<String> {
     heads
 }
 
-/// Has requests with the secret everywhere recorded, and looks for it in all that is left of them.
+/// Records requests with the secret in every place, and searches for it in the journal and in the printed events.
 fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
     let mut site = Site::new(config.clone(), app());
     for form in forms_of(SECRET) {
@@ -344,7 +344,8 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
             site.engine.handle_hangup(site.now, conn);
             site.turn();
             if is_refused {
-                // Whatever follows belongs to nothing, in the same bytes and later; and the head may come in pieces.
+                // Input after a refused request is ignored, whether it arrives with the request or later. The head may come in
+                // pieces.
                 let more = format!("GET /ws/chess?token={form} HTTP/1.1\r\nAuthorization: Bearer {form}\r\n\r\n{form}");
                 let conn = site.connect_raw(format!("{head}{more}").as_bytes());
                 site.bytes(conn, more.as_bytes());
@@ -363,13 +364,13 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
     }
     let (stats, journal) = (site.engine.stats(), site.journal());
     check_no_secret(&journal, "journal");
-    check_no_secret(narrated(&journal, app()).as_bytes(), "timeline");
+    check_no_secret(timeline(&journal, app()).as_bytes(), "timeline");
     let summary = journal::replay(&*journal, app()).expect("nothing differs");
     assert_eq!(summary.stats, stats);
     summary
 }
 
-/// Whatever a client wrote in a request may be its token, in whichever place it wrote it.
+/// Any word of a request may be the client's token, wherever it stands.
 #[test]
 fn no_word_of_a_request_is_in_a_journal() {
     let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a good list"));
@@ -388,10 +389,10 @@ fn no_word_of_a_request_is_in_a_journal() {
     }
 }
 
-/// Says whatever it finds in the request.
-struct Parrot;
+/// Takes the lobby, the user and the decision from the query.
+struct QueryApp;
 
-impl App for Parrot {
+impl App for QueryApp {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn route(&self, request: &Request<'_>) -> Route {
@@ -410,12 +411,12 @@ impl App for Parrot {
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
-/// A text of the application's that is no lobby code and no user id is nothing, and may be a token: `--auth open` takes one
-/// for a name.
+/// A text from the application that is no valid lobby code or user id may be a token: `--auth open` uses the token as the
+/// user id.
 #[test]
-fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
+fn invalid_names_from_an_application_are_not_in_a_journal() {
     let long = SECRET.replace('+', "-").repeat(20);
-    let mut site = Site::new(Config::default(), Parrot);
+    let mut site = Site::new(Config::default(), QueryApp);
     let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"s3cret-4f1c");
     let mut reasons = Vec::new();
     for target in [
@@ -428,7 +429,7 @@ fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
         site.turn();
     }
     assert_eq!(reasons, [CloseReason::BadLobbyCode, CloseReason::Unauthorized, CloseReason::Unauthorized].map(Some));
-    // An answer that comes later, and with another name than the one that was claimed.
+    // A late decision, with a user other than the claimed one.
     for (user, ending) in [("bob", None), (&*long, Some(CloseReason::Unauthorized))] {
         let conn = site.connect(&format!("/?lobby=chess&user={long}&answer=later"), &[]);
         site.turn();
@@ -438,21 +439,21 @@ fn what_an_application_says_that_is_no_name_is_not_in_a_journal() {
     }
     let (stats, journal) = (site.engine.stats(), site.journal());
     assert!(!has(&journal), "{}", journal.escape_ascii());
-    assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+    assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
 }
 
-/// Takes so many bytes, and is blocked then.
-struct Narrow<'a>(usize, &'a mut Vec<u8>);
+/// Takes a number of bytes and then blocks.
+struct LimitedSocket<'a>(usize, &'a mut Vec<u8>);
 
-impl io::Write for Narrow<'_> {
+impl io::Write for LimitedSocket<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = bytes.len().min(self.0);
-        if taken == 0 && !bytes.is_empty() {
+        let accepted = bytes.len().min(self.0);
+        if accepted == 0 && !bytes.is_empty() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        self.0 -= taken;
-        self.1.extend_from_slice(&bytes[..taken]);
-        Ok(taken)
+        self.0 -= accepted;
+        self.1.extend_from_slice(&bytes[..accepted]);
+        Ok(accepted)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -460,16 +461,16 @@ impl io::Write for Narrow<'_> {
     }
 }
 
-/// The server repeats the name to the client, but the journal does not; also when the answer is written in pieces, or late.
+/// The subprotocol is sent to the client but is not in the journal, even if the answer is late or written in pieces.
 #[test]
 fn a_subprotocol_is_echoed_and_not_recorded() {
     let line = format!("Sec-WebSocket-Protocol: {SECRET}, other");
     for answer in ["now", "later"] {
         for first in 0..180 {
-            let mut site = Site::new(Config::default(), Parrot);
-            // The place of somebody who never read its answer is taken again.
-            let gone = site.connect("/?lobby=chess&user=bob", &[&line]);
-            site.engine.handle_hangup(site.now, gone);
+            let mut site = Site::new(Config::default(), QueryApp);
+            // The slot of a connection that never read its answer is used again.
+            let earlier = site.connect("/?lobby=chess&user=bob", &[&line]);
+            site.engine.handle_hangup(site.now, earlier);
             site.turn();
             let conn = site.connect(&format!("/?lobby=chess&user=ann&answer={answer}"), &[&line]);
             site.engine.handle_authorized(site.now, conn, Authorization::allow("ann"));
@@ -478,7 +479,7 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
                 site.now = site.now + Duration::from_millis(10);
                 site.engine.handle_writable(site.now, conn);
                 while let Some(conn) = site.engine.poll_writable() {
-                    let _ = site.engine.write_to(conn, &mut Narrow(room, &mut sent));
+                    let _ = site.engine.write_to(conn, &mut LimitedSocket(room, &mut sent));
                 }
                 while site.engine.poll_closed().is_some() {}
             }
@@ -486,13 +487,13 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
             assert!(sent.ends_with(echoed.as_bytes()), "{}", sent.escape_ascii());
             let (stats, journal) = (site.engine.stats(), site.journal());
             check_no_secret(&journal, "journal");
-            assert_eq!(journal::replay(&*journal, Parrot).expect("nothing differs").stats, stats);
+            assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
         }
     }
 }
 
 #[test]
-fn a_reload_is_kept_only_when_that_is_wanted() {
+fn a_reload_is_recorded_only_if_configured() {
     let has = |journal: &[u8]| journal.windows(11).any(|window| window == b"very-secret");
     assert!(!has(&session()));
     let config = Config { journal_secrets: Secrets::Keep, ..Config::default() };
@@ -504,12 +505,12 @@ fn a_reload_is_kept_only_when_that_is_wanted() {
     assert_eq!(replay(&journal).expect("nothing differs").omitted_reloads, 0);
 }
 
-// ---- differences ----
+// ---- divergences ----
 
-/// Says something else in every process, or so it seems.
-struct Moody(u8);
+/// Behaves differently depending on a number, as a nondeterministic application would from process to process.
+struct Nondeterministic(u8);
 
-impl App for Moody {
+impl App for Nondeterministic {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -535,7 +536,7 @@ impl App for Moody {
 fn the_first_difference_is_named_by_turn_connection_and_byte() {
     #[track_caller]
     fn check(word: &str, named: bool, words: &str) {
-        let mut site = Site::new(Config::default(), Moody(0));
+        let mut site = Site::new(Config::default(), Nondeterministic(0));
         let users = ["ann", "bob"].map(|user| site.connect(&format!("/ws/a?token={user}"), &[]));
         site.turn();
         for word in ["other", word, "other"] {
@@ -543,13 +544,13 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
             site.turn();
         }
         let journal = site.journal();
-        assert_eq!(journal::replay(&*journal, Moody(0)).expect("nothing differs").turn, 4);
-        let failure = journal::replay(&*journal, Moody(1)).expect_err("something differs");
+        assert_eq!(journal::replay(&*journal, Nondeterministic(0)).expect("nothing differs").turn, 4);
+        let failure = journal::replay(&*journal, Nondeterministic(1)).expect_err("something differs");
         assert_eq!(failure.summary.as_ref().map(|summary| summary.turn), Some(3), "{failure}");
         let Fault::Diverged(divergence) = &failure.fault else { panic!("{failure}") };
         assert!(failure.to_string().contains(words), "{failure}");
         if named {
-            // The 101, and then `as ever` in its frame.
+            // The 101, then the text `as ever` in its frame.
             let answer = 129 + 2 + 7;
             assert_eq!((divergence.conn, divergence.byte), (Some(users[0]), answer), "{failure}");
         }
@@ -560,14 +561,14 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
 }
 
 #[test]
-fn what_the_owner_does_by_a_closure_ends_a_replay() {
+fn a_closure_of_the_embedder_ends_a_replay() {
     let check = |act: fn(&mut Site<Relay>)| {
         let mut site = Site::new(Config::default(), Relay::default());
         site.connect("/ws/a?token=ann", &[]);
         site.turn();
         act(&mut site);
         site.turn();
-        let failure = replay(&site.journal()).expect_err("it cannot be known");
+        let failure = replay(&site.journal()).expect_err("the closure is not recorded");
         assert!(matches!(failure.fault, Fault::Owner), "{failure}");
         assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the application's owner"), "{failure}");
     };
@@ -579,9 +580,9 @@ fn what_the_owner_does_by_a_closure_ends_a_replay() {
     });
 }
 
-// ---- broken journals ----
+// ---- damaged journals ----
 
-/// Replays whatever it is. A panic fails the test.
+/// Replays a journal and returns the fault, if any. A panic fails the test.
 fn fault_of(journal: &[u8]) -> Option<Fault> {
     replay(journal).err().map(|failure| {
         assert!(!failure.to_string().is_empty());
@@ -590,7 +591,7 @@ fn fault_of(journal: &[u8]) -> Option<Fault> {
 }
 
 #[test]
-fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
+fn a_truncated_journal_is_replayed_up_to_the_cut() {
     let journal = session();
     let whole = replay(&journal).expect("nothing differs");
     let mut turns = 0;
@@ -600,7 +601,7 @@ fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
                 assert!(summary.turn >= turns, "cut at {end}");
                 turns = summary.turn;
             }
-            // Before the segment's own block is complete there is nothing to use.
+            // Nothing can be replayed before the first block of the segment is complete.
             Err(Failure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
             Err(Failure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
             Err(failure) => panic!("cut at {end}: {failure}"),
@@ -610,7 +611,7 @@ fn a_journal_that_ends_anywhere_is_used_as_far_as_it_goes() {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_wherever_it_is() {
+fn every_flipped_bit_is_detected() {
     let journal = session();
     for bit in 0..journal.len() * 8 {
         let mut broken = journal.clone();
@@ -624,7 +625,7 @@ fn a_flipped_bit_is_noticed_wherever_it_is() {
 }
 
 #[test]
-fn what_is_no_journal_is_said_to_be_none() {
+fn a_file_that_is_no_journal_is_reported_as_such() {
     let journal = session();
     assert!(matches!(fault_of(b""), Some(Fault::Empty)));
     assert!(matches!(fault_of(b"{}"), Some(Fault::NotAJournal)));
@@ -632,19 +633,19 @@ fn what_is_no_journal_is_said_to_be_none() {
     assert!(matches!(fault_of(&journal[20..]), Some(Fault::NotAJournal)));
     let other = [&b"lobbyd journal 9\n"[..], &journal[17..]].concat();
     assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "9"));
-    // Whatever follows is not taken for a part of it.
+    // Bytes behind the journal are not taken for a part of it.
     for more in [&b"more"[..], &[0; 64], &journal] {
         assert!(fault_of(&[&journal, more].concat()).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
     }
     assert!(matches!(fault_of(&[&journal[..], &journal].concat()), Some(Fault::Broken { .. })), "another session");
 }
 
-/// Of a block that says it is long, only what is there is read.
+/// Of a block that declares a large length, only the bytes present are read.
 #[test]
-fn a_length_costs_no_memory() {
+fn a_declared_length_allocates_no_memory() {
     let journal = session();
     for length in [u32::MAX, 64 << 20, (64 << 20) + 1] {
-        // Well checked, but there is nothing behind it.
+        // The check of the length is right, but no block of that length follows.
         let check = crc32(0, &length.to_le_bytes());
         let claimed =
             [&b"lobbyd journal 2\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
@@ -652,9 +653,9 @@ fn a_length_costs_no_memory() {
     }
 }
 
-/// A journal in which everything but the checks is wrong: only a faulty build writes one, and it must not do harm either.
+/// A journal with correct checks and invalid entries. Only a faulty build writes one, but it must not cause a panic.
 #[test]
-fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
+fn invalid_entries_give_a_fault_and_never_panic() {
     let journal = session();
     let blocks = blocks_of(&journal);
     assert!(blocks.len() > 5);
@@ -675,8 +676,8 @@ fn entries_that_make_no_sense_are_told_from_divergences_and_never_panic() {
     assert!(faults > 1000, "{faults}");
 }
 
-/// A segment's first block: `numbers` are session, number, check, wall time, seed and turn.
-fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
+/// The first block of a segment. `numbers` are session, number, check, wall time, seed and turn.
+fn first_block(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<u8> {
     let mut block = vec![1];
     numbers.iter().for_each(|&number| put_number(&mut block, number));
     for text in [build, "an application", config] {
@@ -687,12 +688,12 @@ fn beginning(numbers: [u64; 6], build: &str, config: &str, start: &[u8]) -> Vec<
     block
 }
 
-/// Also numbers that nothing comes near, and limits that no server starts with.
+/// This includes numbers far out of range and configurations that the server refuses.
 #[test]
-fn a_beginning_that_makes_no_sense_is_refused() {
+fn an_invalid_first_block_is_refused() {
     #[track_caller]
     fn check(numbers: [u64; 6], config: &str, start: &[u8], entries: &[u8]) {
-        let blocks = [beginning(numbers, journal::BUILD, config, start), entries.to_vec()];
+        let blocks = [first_block(numbers, journal::BUILD, config, start), entries.to_vec()];
         let fault = fault_of(&written(&blocks));
         assert!(matches!(fault, Some(Fault::Broken { .. })), "{config}: {fault:?}");
     }
@@ -713,7 +714,7 @@ fn a_beginning_that_makes_no_sense_is_refused() {
     put_number(&mut late, 1 << 62);
     check(numbers, "", none, &[&*late, &[TIMEOUT], &late, &[TIMEOUT]].concat());
 
-    // A start of which one number is too large.
+    // A start state with one number too large.
     let ahead = [5_000_000, 1_000_000, 500, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0];
     let ticks = [300, 0, 0, 1, 0, 0, 300, 0, 0, 0, 0, 0];
     let entries = [2, 0x80, 0x80, 4, TIMEOUT];
@@ -724,20 +725,20 @@ fn a_beginning_that_makes_no_sense_is_refused() {
         let start = start_block(ahead, &ticks, &[], Some((wrong, most)));
         check(numbers, "tick_hz=60", &start, &entries);
     }
-    // Of a start that is good in itself: users twice, more of them than are remembered, and a wheel that is ahead of time.
+    // Start states that are valid in themselves: a repeated user, more users than are remembered, a wheel ahead of time.
     for (config, users) in
         [("max_remembered_rates=1", &["ann", "ann", "bob"][..]), ("wheel_granule=100ms", &["", "ann"])]
     {
         let start = start_block([7, 0, 1 << 61, 3, 9, 2, 1, 0, 0, 0, 0, 1, 1 << 62], &[], users, None);
-        let blocks = [beginning(numbers, journal::BUILD, config, &start), entries.to_vec()];
+        let blocks = [first_block(numbers, journal::BUILD, config, &start), entries.to_vec()];
         assert!(fault_of(&written(&blocks)).is_none(), "{config}");
     }
 }
 
-/// Counters of an engine.
+/// Number of counters of an engine.
 const COUNTERS: usize = lobbyd::CloseReason::ALL.len() + lobbyd::Reject::ALL.len() + 14;
 
-/// What a segment begins with when nobody is there. `ahead` stands before the counters; one number may be `wrong`.
+/// The start state of a segment without connections. The numbers `ahead` precede the counters. One number can be `wrong`.
 fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(usize, u64)>) -> Vec<u8> {
     let mut start = vec![1];
     let counters = std::iter::once(COUNTERS as u64).chain(vec![0; COUNTERS]);
@@ -755,60 +756,61 @@ fn start_block(ahead: [u64; 13], ticks: &[u64], users: &[&str], wrong: Option<(u
     put_number(&mut start, 1);
     start.extend_from_slice(&[4, 127, 0, 0, 1]);
     put_number(&mut start, u64::MAX);
-    // The application's own state.
+    // The application's own state, empty.
     put_number(&mut start, 0);
     start
 }
 
-/// A clock that stands where no clock comes to, and is told to go on.
+/// A clock near its maximum is resumed.
 #[test]
-fn a_clock_at_the_end_of_time_harms_nobody() {
+fn a_clock_at_its_maximum_does_not_panic() {
     const MOST: u64 = 1 << 62;
-    // Of the clock: the last tick, since when it shows what, its slowdown, paused, and one step to do; then counts.
+    // The clock: the last tick, a reference time and the clock's value then, slowdown, paused, and one pending step; then
+    // counters.
     let clock = [MOST, 0, 0, 1, 1, 1, MOST, 0, 0, 0];
     let start = start_block([0, 0, 0, 3, 9, 2, 1, 1, 2, 3, 4, 0, 0], &clock, &[], None);
     let resume = [18, 3, 7, 1, 0];
     let entries = [&[13][..], &resume, &[2, 1, 13]].concat();
-    let blocks = [beginning([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
+    let blocks = [first_block([1, 1, 0, 0, 1, 0], journal::BUILD, "tick_hz=1", &start), entries];
     assert!(fault_of(&written(&blocks)).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
 }
 
-/// Also not what turns the rest of the line around, or hides it.
+/// This covers characters that reverse or hide the rest of the line.
 #[test]
-fn what_a_journal_says_cannot_rearrange_the_line() {
+fn journal_text_cannot_reorder_a_line() {
     for c in ['\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}'] {
-        let build = beginning([1, 1, 0, 0, 1, 0], &format!("1{c}2"), "", &[0]);
-        let said = replay(&written(&[build])).expect_err("another build").to_string();
-        assert!(!said.contains(c), "{said:?}");
+        let build = first_block([1, 1, 0, 0, 1, 0], &format!("1{c}2"), "", &[0]);
+        let shown = replay(&written(&[build])).expect_err("another build").to_string();
+        assert!(!shown.contains(c), "{shown:?}");
     }
 }
 
-/// What is shown to a person may be in a terminal.
+/// Printed text may reach a terminal.
 #[test]
-fn what_a_journal_says_is_shown_without_control_characters() {
-    let build = beginning([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
-    let said = replay(&written(&[build])).expect_err("another build").to_string();
-    assert!(said.contains("\\u{1b}[2J"), "{said}");
-    let said = replay(b"lobbyd journal \x1b\n").expect_err("another version").to_string();
-    assert!(said.contains("\\u{1b}"), "{said}");
+fn journal_text_is_shown_without_control_characters() {
+    let build = first_block([1, 1, 0, 0, 1, 0], "\x1b[2J", "", &[0]);
+    let shown = replay(&written(&[build])).expect_err("another build").to_string();
+    assert!(shown.contains("\\u{1b}[2J"), "{shown}");
+    let shown = replay(b"lobbyd journal \x1b\n").expect_err("another version").to_string();
+    assert!(shown.contains("\\u{1b}"), "{shown}");
 
     let mut blocks = blocks_of(&session());
     let code = b"chess";
-    let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("somebody asked for it");
+    let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("a request names the lobby");
     blocks[1][answered] = 0x1b;
     let journal = written(&blocks);
     let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
     replay.trace_events();
     while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
-    let said: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
-    assert!(said.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{said:?}");
-    assert!(!said.concat().contains(char::is_control), "{said:?}");
+    let shown: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
+    assert!(shown.iter().any(|line| line.contains("asks for lobby \\u{1b}hess")), "{shown:?}");
+    assert!(!shown.concat().contains(char::is_control), "{shown:?}");
 }
 
 #[test]
-fn another_build_is_named_and_may_be_tried() {
+fn another_build_is_named_and_can_be_allowed() {
     let mut blocks = blocks_of(&session());
-    assert_eq!(written(&blocks), session(), "the test writes as the journal does");
+    assert_eq!(written(&blocks), session(), "the test writes the journal's format");
     let at = blocks[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
     blocks[0][at.expect("it names its build")] ^= 1;
     let other = written(&blocks);
@@ -816,14 +818,14 @@ fn another_build_is_named_and_may_be_tried() {
     assert!(Replay::open(&*other, Relay::default(), true).is_ok());
 }
 
-/// Does not survive a certain word.
+/// Panics on the token `nobody` and on the message `boom`.
 struct Fragile;
 
 impl App for Fragile {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        assert_ne!(request.token(), Some("nobody"), "nobody comes in");
+        assert_ne!(request.token(), Some("nobody"), "as the token requires");
         Authorization::token_is_user(request)
     }
 
@@ -833,10 +835,10 @@ impl App for Fragile {
 }
 
 #[test]
-fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
+fn the_input_that_caused_a_panic_is_last_in_the_journal() {
     for (token, word) in [("ann", "boom"), ("nobody", "well")] {
-        let kept = Rc::default();
-        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, kept: Rc::clone(&kept) });
+        let stored = Rc::default();
+        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, stored: Rc::clone(&stored) });
         let panics = AssertUnwindSafe(|| {
             let conn = site.connect(&format!("/ws/a?token={token}"), &[]);
             site.turn();
@@ -844,11 +846,11 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
         });
         assert!(panic::catch_unwind(panics).is_err());
         drop(site);
-        let replay = AssertUnwindSafe(|| journal::replay(&**kept.borrow(), Fragile));
+        let replay = AssertUnwindSafe(|| journal::replay(&**stored.borrow(), Fragile));
         match panic::catch_unwind(replay) {
-            // It panics again, where somebody can look at it.
+            // The replay panics at the same input, where it can be debugged.
             Err(_) => assert_eq!(word, "boom"),
-            // It is not asked again, and what it would have said is not known.
+            // The replay does not call `authorize`, and the decision was not recorded.
             Ok(summary) => {
                 let summary = summary.expect("nothing differs");
                 assert_eq!((word, summary.is_open_ended, summary.stats.pending), ("well", true, 1));
@@ -857,12 +859,12 @@ fn what_the_application_panicked_at_is_the_last_thing_in_the_journal() {
     }
 }
 
-// ---- what cannot be written ----
+// ---- write errors ----
 
-/// A disk that takes so many bytes, and then none for ever.
+/// A disk that stores a number of bytes and then fails for ever.
 struct Disk {
     left: usize,
-    kept: Rc<std::cell::RefCell<Vec<u8>>>,
+    stored: Rc<std::cell::RefCell<Vec<u8>>>,
 }
 
 impl Sink for Disk {
@@ -872,19 +874,19 @@ impl Sink for Disk {
 
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
         let bytes = [block, rest].concat();
-        let taken = bytes.len().min(self.left);
-        self.left -= taken;
-        self.kept.borrow_mut().extend_from_slice(&bytes[..taken]);
-        if taken == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        let accepted = bytes.len().min(self.left);
+        self.left -= accepted;
+        self.stored.borrow_mut().extend_from_slice(&bytes[..accepted]);
+        if accepted == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
     }
 }
 
 #[test]
-fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
+fn a_full_disk_stops_unrecorded_output_or_ends_the_journal() {
     for on_error in [OnJournalError::Stop, OnJournalError::Continue] {
         let config = Config { journal_on_error: on_error, ..Config::default() };
-        let kept = Rc::default();
-        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, kept: Rc::clone(&kept) });
+        let stored = Rc::default();
+        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, stored: Rc::clone(&stored) });
         let ann = site.connect("/ws/a?token=ann", &[]);
         let bob = site.connect("/ws/a?token=bob", &[]);
         site.turn();
@@ -898,15 +900,15 @@ fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
             }
             before += out.len() as u64;
         }
-        assert!(site.engine.ending(bob).is_none(), "a member is not to blame");
+        assert!(site.engine.ending(bob).is_none(), "the member stays connected");
         let recording = site.engine.recording().expect("it was recorded");
         assert!(recording.has_failed);
         match on_error {
             OnJournalError::Stop => assert!(refused > 10),
             OnJournalError::Continue => assert_eq!((refused, before), (0, site.engine.stats().counters.bytes_out)),
         }
-        let kept = kept.borrow();
-        let summary = journal::replay(&**kept, Verbatim::default()).expect("what is there is good");
+        let stored = stored.borrow();
+        let summary = journal::replay(&**stored, Verbatim::default()).expect("the stored part is valid");
         assert!(summary.torn.is_some() && summary.confirmed > 5, "{summary:?}");
     }
 }
@@ -915,11 +917,12 @@ fn a_full_disk_stops_what_would_go_out_unrecorded_or_ends_the_journal() {
 fn a_configuration_that_cannot_be_written_is_refused() {
     let config = Config { auth_timeout: Duration::from_nanos(10_000_001_234), ..Config::default() };
     let mut engine = Engine::new(config, START, Relay::default());
-    let error = journal::record(&mut engine, START, Vec::new()).expect_err("a replay would wait for another time");
+    let error = journal::record(&mut engine, START, Vec::new())
+        .expect_err("the duration is not a whole number of milliseconds");
     assert!(error.to_string().contains("a part of a millisecond"), "{error}");
 }
 
-/// What is larger than the buffer is one block with all of it.
+/// An input larger than the buffer is written whole, as one block.
 #[test]
 fn large_inputs_are_recorded_whole() {
     let mut site = Site::new(Config::default(), Relay::default());
@@ -936,14 +939,14 @@ fn large_inputs_are_recorded_whole() {
 
 // ---- segments ----
 
-/// A folder that is there while the test runs.
+/// A folder that exists while the test runs.
 struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Folder {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("a place for files");
+        fs::create_dir_all(&path).expect("the folder can be written");
         Folder(path)
     }
 
@@ -973,21 +976,21 @@ fn read_all(path: &Path) -> Vec<u8> {
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 
-/// Draws a lot for each that comes, and remembers how many have.
+/// Sends each new member a random number and the number of joins so far.
 #[derive(Default)]
-struct Lots(u8);
+struct Joins(u8);
 
-impl App for Lots {
+impl App for Joins {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.0 += 1;
         let lot = cx.random().next_u64();
-        cx.send_to_conn(who.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
+        cx.send_to_conn(member.conn(), &Frame::text(&format!(r#"{{"type":"lot","lot":"{lot}","number":{}}}"#, self.0)));
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
@@ -1001,8 +1004,8 @@ impl App for Lots {
     }
 }
 
-/// Comes, says so much and goes. Returns the name of its seat.
-fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
+/// Connects, sends a number of messages and closes. Returns the name of the seat.
+fn talk(server: &mut Server<Joins>, user: &str, messages: usize) -> String {
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
     assert!(matches!(client.next(server), Received::Answer(101, _)));
     let welcome = client.json(server);
@@ -1016,13 +1019,13 @@ fn talk(server: &mut Server<Lots>, user: &str, messages: usize) -> String {
     while !matches!(client.next(server), Received::Close(..)) {}
     drop(client);
     while server.engine().stats().closing + server.engine().stats().total_connections > 0 {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     welcome["conn"].as_str().expect("a name").to_owned()
 }
 
 #[test]
-fn segments_that_begin_with_nobody_there_need_none_before_them() {
+fn segments_that_begin_without_connections_replay_alone() {
     let folder = Folder::new("segments");
     let config = Config {
         listen: "127.0.0.1:0".parse().expect("an address"),
@@ -1031,13 +1034,13 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
         tick_hz: Some(1000),
         ..Config::default()
     };
-    let mut server = Server::bind(config.clone(), Lots::default()).expect("a free port");
+    let mut server = Server::bind(config.clone(), Joins::default()).expect("a free port");
     let names = ["ann", "bob", "cid"].map(|user| talk(&mut server, user, 60));
-    assert_eq!(names, ["s1", "s2", "s3"], "whatever is forgotten, a name is new with every join");
-    let replay = |journal: &[u8]| journal::replay(journal, Lots::default());
+    assert_eq!(names, ["s1", "s2", "s3"], "every join has a new name, across segments");
+    let replay = |journal: &[u8]| journal::replay(journal, Joins::default());
     let stats = server.engine().stats();
     server.handle().stop();
-    while server.turn(SHORT).expect("the loop goes on") == Status::Running {}
+    while server.turn(SHORT).expect("the turn succeeds") == Status::Running {}
     drop(server);
 
     let segments = folder.segments();
@@ -1045,12 +1048,12 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     #[cfg(unix)]
     for segment in &segments {
         let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(segment).expect("it is there").permissions());
-        assert_eq!(mode & 0o777, 0o600, "nobody else may read what members say");
+        assert_eq!(mode & 0o777, 0o600, "other users must not read members' messages");
     }
     let whole = replay(&read_all(&folder.journal())).expect("nothing differs");
     assert_eq!(whole.segments, segments.len() as u64);
     assert_eq!(whole.stats.counters.joined, stats.counters.joined);
-    // From each segment with which one can begin, to the end.
+    // From each segment that can be replayed alone, to the end.
     let mut starts = 0;
     for (index, segment) in segments.iter().enumerate() {
         match replay(&read_all(segment)) {
@@ -1063,11 +1066,11 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
     }
     assert!(starts > 1 && starts < segments.len(), "{starts} of {}", segments.len());
 
-    // A missing one is noticed; the next session is one of its own.
+    // A missing segment is detected. The next session is independent of this one.
     let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
     let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
     assert!(failure.to_string().contains("a segment is missing"), "{failure}");
-    let server = Server::bind(config, Lots::default()).expect("a free port");
+    let server = Server::bind(config, Joins::default()).expect("a free port");
     drop(server);
     assert_eq!(folder.segments().len(), segments.len() + 1);
     assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").stats.counters.accepted, 0);
@@ -1075,7 +1078,7 @@ fn segments_that_begin_with_nobody_there_need_none_before_them() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_begun_does_not_start() {
+fn the_server_does_not_start_without_its_journal() {
     let folder = Folder::new("nowhere");
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
@@ -1093,13 +1096,13 @@ fn a_journal_has_one_server() {
     let first = Server::bind(config("session"), Relay::default()).expect("a free port");
     let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
     assert!(error.contains("session: another server writes it"), "{error}");
-    // Spelled in another way, it is the same.
+    // Another spelling of the same path.
     let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
     assert!(error.contains("another server writes it"), "{error}");
     assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
     let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
     drop(first);
-    let again = Server::bind(config("session"), Relay::default()).expect("the first server has gone");
+    let again = Server::bind(config("session"), Relay::default()).expect("the first server has stopped");
     drop((other, again));
     assert_eq!(replay(&read_all(&folder.journal())).expect("nothing differs").segments, 1);
 }
@@ -1121,9 +1124,9 @@ fn a_journal_needs_the_name_of_a_file() {
     assert!(folder.segments().is_empty());
 }
 
-/// What goes out follows from what is in the file by then, so the end of the process loses nothing.
+/// Output is sent only after the inputs that caused it are in the file, so the death of the process loses nothing.
 #[test]
-fn what_a_client_has_read_is_in_the_file() {
+fn bytes_a_client_has_read_are_already_recorded() {
     let folder = Folder::new("kept");
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config { listen, journal: Some(folder.journal()), journal_sync: true, ..Config::default() };
@@ -1138,10 +1141,10 @@ fn what_a_client_has_read_is_in_the_file() {
     }
 }
 
-// ---- a timeline ----
+// ---- timeline ----
 
 #[test]
-fn a_timeline_says_who_came_spoke_and_left_and_why() {
+fn a_timeline_shows_joins_messages_leaves_and_reasons() {
     let mut site = Site::new(Config::default(), Relay::default());
     let ann = site.connect("/ws/chess?token=ann", &[]);
     let bob = site.connect("/ws/chess?token=bob%1b", &[]);
@@ -1181,14 +1184,14 @@ fn a_timeline_says_who_came_spoke_and_left_and_why() {
 
 #[cfg(feature = "bin")]
 #[test]
-fn the_program_says_by_its_exit_code_what_a_journal_is() {
+fn the_replay_exit_code_classifies_a_journal() {
     let folder = Folder::new("program");
     #[track_caller]
     fn check(folder: &Folder, journal: Option<&[u8]>, arguments: &[&str], code: i32, words: &str) {
         let path = folder.0.join("one");
         let _ = fs::remove_file(&path);
         if let Some(journal) = journal {
-            fs::write(&path, journal).expect("a place for files");
+            fs::write(&path, journal).expect("the folder can be written");
         }
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_lobbyd"))
             .arg("replay")
@@ -1196,10 +1199,10 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
             .args(arguments)
             .output()
             .expect("the program starts");
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).expect("UTF-8");
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(words), "{words} is not in {said}");
+        let shown = [output.stdout, output.stderr].concat();
+        let shown = String::from_utf8(shown).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(code), "{shown}");
+        assert!(shown.contains(words), "{words} is not in {shown}");
     }
     let journal = session();
     let blocks = blocks_of(&journal);
@@ -1210,9 +1213,9 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
     check(&folder, None, &[], 2, "no such journal");
     check(&folder, Some(&journal), &["--from", "soon"], 2, "is not a number of seconds");
 
-    // A block that begins with the check of a write, which is wrong.
+    // A block that begins with the check of a write, made wrong here.
     let mut other = blocks.clone();
-    other.iter_mut().find(|block| block[0] == 25).expect("somebody was written to")[1] ^= 1;
+    other.iter_mut().find(|block| block[0] == 25).expect("a block with a write")[1] ^= 1;
     check(
         &folder,
         Some(&written(&other)),
@@ -1233,7 +1236,7 @@ fn the_program_says_by_its_exit_code_what_a_journal_is() {
     check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
     check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
 
-    let mut site = Site::new(Config::default(), Moody(0));
+    let mut site = Site::new(Config::default(), Nondeterministic(0));
     site.turn();
     check(&folder, Some(&site.journal()), &[], 7, "not with one of the stock applications");
     let mut site = Site::new(Config::default(), Relay::default());

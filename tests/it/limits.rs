@@ -1,4 +1,4 @@
-//! Every bound of the configuration, hit with tiny values, and where it leads.
+//! Limits with tiny values, and the result when each is reached.
 
 use std::time::Duration;
 
@@ -15,8 +15,7 @@ fn seats(max_connections: u32) -> Config {
     Config { max_connections: Limit::at_most(max_connections), ..Config::default() }
 }
 
-/// Lets `users` into their lobbies (`user lobby`); then the next one is refused with `reason`, and nobody is the worse
-/// for it.
+/// Admits `users` (`user lobby`) to their lobbies. Then the next user is refused with `reason`, which affects no member.
 #[track_caller]
 fn check_refused(config: &Config, users: &[&str], next: &str, reason: CloseReason) {
     let mut world = World::new(config.clone(), Relay::default());
@@ -34,7 +33,7 @@ fn check_refused(config: &Config, users: &[&str], next: &str, reason: CloseReaso
     ));
     assert_eq!(world.engine.stats().total_connections, users.len());
     assert_eq!(world.engine.stats().counters.closed(reason), 1);
-    // The refused connection is pending until it is gone, and then nothing.
+    // The refused connection counts as pending until it is closed.
     assert_eq!(world.engine.stats().pending, 1);
     world.run(&format!("advance 3100ms\n{name} < eof"));
     assert_eq!((world.engine.stats().pending, world.engine.stats().closing), (0, 0));
@@ -57,9 +56,9 @@ fn seats_are_bounded_for_the_server_each_lobby_and_each_user() {
     check_refused(&reject, &["ann a"], "ann:2 b", UserLimit);
     let allow = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: two, ..Config::default() };
     check_refused(&allow, &["ann a", "bob a", "ann:2 b"], "ann:3 a", UserLimit);
-    // The widest bound is named first: a person who waits for the lobby would wait in vain.
+    // The widest limit is reported first: waiting for room in the lobby would not help.
     check_refused(&Config { max_per_lobby: two, ..seats(2) }, &["ann a", "bob a"], "cid a", ServerFull);
-    // Whoever moves needs room where it goes, and keeps its seat when there is none.
+    // A user that moves needs room in the new lobby, and keeps its seat if there is none.
     check_refused(&Config { max_per_lobby: Limit::at_most(1), ..seats(2) }, &["ann a", "bob b"], "ann:2 b", LobbyFull);
 }
 
@@ -93,7 +92,7 @@ fn unlimited_means_unlimited() {
         let lobby = if n % 2 == 0 { "one".into() } else { format!("lobby{n}") };
         world.act(&format!("ann:{n}"), &format!("connect {lobby}"));
     }
-    world.settle();
+    world.end_turn();
     let stats = world.engine.stats();
     assert_eq!((stats.total_connections, stats.active_lobbies, stats.max_connections), (600, 301, None));
     world.app(|_, cx| assert_eq!(cx.can_accept_connection("one"), Ok(())));
@@ -111,7 +110,7 @@ fn an_application_can_ask_whether_there_is_room() {
     let (full, limit) = (Err(CloseReason::LobbyFull), Err(CloseReason::LobbyLimit));
     check_room("", [Ok(()); 3]);
     check_room("ann > connect a", [Ok(()); 3]);
-    // A seat that is held for somebody is taken.
+    // A reserved seat counts.
     check_room("bob > get /ws/a?token=bob&auth=later", [full, Ok(()), Ok(())]);
     check_room("cid > get /ws/b?token=cid&auth=later", [Err(CloseReason::ServerFull); 3]);
     check_room("bob > hangup", [Ok(()), Ok(()), limit]);
@@ -124,23 +123,23 @@ fn sockets_without_a_seat_are_bounded() {
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
         r#"
-        # One that says nothing, one that waits to be authorized.
+        # One connection without a request, and one that waits for its authorization.
         a > open
         b > get /ws/chess?token=b&auth=later
         c > open
         c < http 503, body the server is busy; try again in a moment, eof
         c > hangup
-        # Whoever has a seat is not pending any more.
+        # A connection with a seat is no longer pending.
         "#,
     );
     let conn = world.conn("b");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("b"));
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         b < upgrade, welcome, presence_state
         d > connect chess
-        # A connection that was let in to read why it is refused is still pending.
+        # A connection that is upgraded only to read its refusal is still pending.
         d < upgrade, goodbye code=4002, close 4002 server_full
         e > connect chess
         e < http 503, body, eof
@@ -154,7 +153,7 @@ fn sockets_without_a_seat_are_bounded() {
 }
 
 #[test]
-fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
+fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
     let config = Config { max_pending: 1, max_closing: 2, ..seats(1) };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -162,7 +161,7 @@ fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
         ann > connect chess
         ann < upgrade, welcome, presence_state
         p > open
-        # Each of these is turned away, and closing until it is gone.
+        # Each of these is refused, and stays closing until it is dropped.
         c1 > open
         c1 < http 503, body, eof
         c2 > open
@@ -176,11 +175,11 @@ fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
         "#,
     );
     assert_eq!(world.engine.stats().closing, 2);
-    assert!(!world.is_open("c1") && !world.is_open("c2"), "the oldest are cut, after they were answered");
+    assert!(!world.is_open("c1") && !world.is_open("c2"), "the oldest are dropped, after their answers");
     assert!(world.is_open("c3") && world.is_open("c4"));
-    // A seat that is taken over leaves one more goodbye.
+    // A seat that is freed leaves one more closing connection.
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
-    assert_eq!(world.engine.stats().closing, 3, "there is room while no seat is taken");
+    assert_eq!(world.engine.stats().closing, 3, "there is room while seats are free");
     world.run("p > hangup\nbob > connect chess\nbob < upgrade, welcome, presence_state");
     assert_eq!((world.engine.stats().closing, world.is_open("c3")), (3, true));
     world.run("q > open");
@@ -189,7 +188,7 @@ fn sockets_that_say_goodbye_are_bounded_and_the_oldest_is_cut() {
 
 #[test]
 fn no_socket_is_accepted_beyond_all_bounds() {
-    // Such a configuration is refused by check(): there is no room to say goodbye in.
+    // `check()` refuses such a configuration: it leaves no room for a closing connection.
     let config = Config { max_pending: 1, max_closing: 0, ..seats(0) };
     let mut engine = Engine::new(config, START, Relay::default());
     let peer = ([127, 0, 0, 1], 4000).into();
@@ -200,7 +199,7 @@ fn no_socket_is_accepted_beyond_all_bounds() {
 }
 
 #[test]
-fn a_request_head_has_its_time() {
+fn a_request_head_has_a_timeout() {
     let config = Config { handshake_timeout: Duration::from_millis(300), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -212,7 +211,7 @@ fn a_request_head_has_its_time() {
         advance 10ms
         a < http 408, body the request head took too long, eof
         b < http 408, body, eof
-        # A peer that goes on sending is read, not understood, and cut off in the end.
+        # Input from a peer that keeps sending is read and ignored, until linger_timeout.
         b > raw Host: a\r\n\r\n
         b < nothing
         advance 1s
@@ -222,7 +221,7 @@ fn a_request_head_has_its_time() {
 }
 
 #[test]
-fn a_request_head_has_its_size() {
+fn a_request_head_has_a_maximum_size() {
     let config = Config { max_header_bytes: ByteSize(300), max_headers: 6, ..Config::default() };
     #[track_caller]
     fn check_head(config: &Config, lines: &[&str], expected: &str) {
@@ -231,7 +230,7 @@ fn a_request_head_has_its_size() {
             world.open("ann");
             for piece in wire::upgrade_request("/ws/chess?token=ann", lines).chunks(step) {
                 world.send("ann", piece);
-                world.settle();
+                world.end_turn();
             }
             world.run(&format!("ann < {expected}"));
         }
@@ -244,13 +243,13 @@ fn a_request_head_has_its_size() {
     check_head(&config, &[&filler(5000)], "http 431, body the request head is longer than 300 bytes, eof");
     check_head(&config, &["A: b"], accepted);
     check_head(&config, &["A: b", "A: b"], "http 431, body the request has more than 6 header lines, eof");
-    // It need not end to be too long.
+    // A head can be too long before it is complete.
     let mut world = World::new(config, Relay::default());
     world.run(&format!("ann > open\nann > raw G{}\nann < http 431, body, eof", "E".repeat(300)));
 }
 
 #[test]
-fn what_is_sent_before_authorization_is_bounded() {
+fn input_before_authorization_is_bounded() {
     let config = Config { max_header_bytes: ByteSize(300), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
@@ -258,22 +257,22 @@ fn what_is_sent_before_authorization_is_bounded() {
     world.send("ann", &[0; 300]);
     world.run("ann < nothing");
     world.run("ann > raw x\nann < http 431, body wait for the upgrade before sending so much, eof");
-    // The seat that was held is free.
+    // The reserved seat is free again.
     assert_eq!(world.engine.stats().active_lobbies, 0);
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run("ann < nothing");
 }
 
 #[test]
-fn authorization_has_its_time() {
+fn authorization_has_a_timeout() {
     let config = Config { auth_timeout: Duration::from_secs(1), ..seats(1) };
     for auth in ["later", "unnamed"] {
         let mut world = World::new(config.clone(), Witness::<true>::default());
         world.run(&format!(
             r#"
             ann > get /ws/chess?token=ann&auth={auth}
-            # Neither the handshake's time nor what is sent meanwhile counts.
+            # Neither handshake_timeout nor input sent meanwhile has an effect.
             advance 900ms
             ann > {{"type":"ping"}}
             advance 90ms
@@ -284,27 +283,27 @@ fn authorization_has_its_time() {
             bob < upgrade, welcome, presence_state users=bob
             "#
         ));
-        // The answer comes too late.
+        // The decision comes too late.
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-        world.settle();
+        world.end_turn();
         world.run("ann < nothing\nbob < nothing");
     }
 }
 
 #[test]
-fn an_authorization_is_answered_once_and_by_a_decision() {
+fn an_authorization_is_decided_once() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
     let conn = world.conn("ann");
     let mut answer = |answer: Authorization, script: &str| {
         world.engine.handle_authorized(world.now, conn, answer);
-        world.settle();
+        world.end_turn();
         world.engine.check();
         world.run(script);
     };
     answer(Authorization::Pending { user: Some("eve".into()) }, "ann < nothing");
-    // Perhaps somebody else than was claimed.
+    // The user may differ from the claimed one.
     answer(Authorization::allow("bob"), "ann < upgrade, welcome user=bob, presence_state users=bob");
     answer(Authorization::allow("cid"), "ann < nothing");
     answer(Authorization::Refuse(CloseReason::Banned), "ann < nothing");
@@ -319,16 +318,16 @@ fn an_authorization_is_answered_once_and_by_a_decision() {
         world.run("ann > get /ws/chess?token=ann&auth=later");
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, answer);
-        world.settle();
+        world.end_turn();
         world.run(&format!("ann < upgrade, goodbye, {expected}"));
-        assert_eq!(world.engine.stats().active_lobbies, 0, "nothing is held any more");
+        assert_eq!(world.engine.stats().active_lobbies, 0, "no lobby is reserved");
         assert_eq!(world.engine.app_mut().take(), [""; 0]);
     }
 }
 
-/// Whoever is being authorized for a new lobby holds it beside the one it would leave empty.
+/// A connection whose authorization for a new lobby is pending reserves that lobby in addition to the user's current one.
 #[test]
-fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
+fn a_lobby_pending_authorization_counts_against_max_lobbies() {
     let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run(
@@ -337,13 +336,13 @@ fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
         ann < upgrade, welcome, presence_state
         ann:2 > get /ws/go?token=ann&auth=later
         ann:2 < upgrade, goodbye code=4002, close 4002 lobby_limit
-        # Once nothing has to be waited for, the one lobby takes the other's place.
+        # Without a reservation, the new lobby replaces the one that becomes empty.
         ann:3 > get /ws/go?token=ann&auth=unnamed
         "#,
     );
     let conn = world.conn("ann:3");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         ann < goodbye code=4004, close 4004 replaced
@@ -352,14 +351,14 @@ fn a_lobby_that_is_waited_for_counts_against_max_lobbies() {
     );
 }
 
-/// Whoever is sent to is told first who has come, and that may already be too much for it.
+/// A receiver is sent the presence update before a message. The update alone may exceed its outbox.
 #[test]
-fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
+fn a_receiver_closed_by_a_presence_update_gets_no_message() {
     for logins in [DuplicateLogin::Replace, DuplicateLogin::Allow] {
         let config = Config { duplicate_login: logins, max_per_user: Limit::at_most(2), ..small_outbox() };
         let mut world = World::new(
             config,
-            Witness::<true>::reacting(|cx, who, event| {
+            Witness::<true>::reacting(|cx, member, event| {
                 if event == "join bob" {
                     let hello = Frame::text(r#"{"type":"hello"}"#);
                     let ann = cx.lobby_users("chess").position(|user| user == "ann");
@@ -367,13 +366,13 @@ fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
                     assert_eq!(cx.send_to_user("ann", &hello), Sent::default());
                     let sent = cx.broadcast_to_lobby("chess", Exclude::None, &hello);
                     assert_eq!(sent, Sent { queued: 1, dropped: 0, excluded: 0 });
-                    assert!(cx.send_to_conn(who.expect("bob").conn(), &hello));
+                    assert!(cx.send_to_conn(member.expect("bob").conn(), &hello));
                 }
             }),
         );
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
         let ann = world.conn("ann");
-        // Leaves too little room for the presence_diff that bob's coming brings about.
+        // Leaves too little room for the presence_diff of bob's join.
         let filler = Frame::binary(&vec![0; 5030]);
         assert!(world.app(|_, cx| cx.send_to_conn(ann, &filler)));
         world.run(
@@ -388,14 +387,14 @@ fn a_receiver_too_slow_for_the_presence_is_not_sent_to() {
     }
 }
 
-/// Frames mean nothing to a peer that has not read that there is a WebSocket.
+/// Frames mean nothing to a peer that has not read the upgrade.
 #[test]
-fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
+fn a_slow_consumer_gets_its_upgrade_before_the_close() {
     let mut world = World::new(
         small_outbox(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event == "join ann" {
-                let ann = who.expect("ann").conn();
+                let ann = member.expect("ann").conn();
                 while cx.send_to_conn(ann, &Frame::binary(&[0; 1000])) {}
             }
         }),
@@ -409,14 +408,14 @@ fn a_slow_consumer_is_granted_its_upgrade_before_it_is_closed() {
 }
 
 #[test]
-fn a_message_has_its_size() {
+fn a_message_has_a_maximum_size() {
     #[track_caller]
     fn check_message(frames: &[Vec<u8>], fits: bool) {
         let config = Config { max_message_bytes: ByteSize(200), ..Config::default() };
         let mut world = World::new(config, Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", &frames.concat());
-        world.settle();
+        world.end_turn();
         world.run(if fits { "" } else { "ann < goodbye code=1009, close 1009 message_too_big, eof" });
         let log = world.engine.app_mut().take();
         assert_eq!(log.len(), 2);
@@ -437,7 +436,7 @@ fn a_message_has_its_size() {
         let (front, back) = payload.split_at(150);
         let fragments = [wire::frame(opcode, false, front, mask), wire::frame(Opcode::CONTINUATION, true, back, mask)];
         check_message(&fragments, false);
-        // The header says enough: nobody waits for the rest, or makes room for it.
+        // The header is enough: the server does not wait for the payload and allocates nothing for it.
         let header = wire::frame(opcode, true, &payload, mask)[..8].to_vec();
         check_message(&[header], false);
     }
@@ -445,7 +444,7 @@ fn a_message_has_its_size() {
 }
 
 #[test]
-fn pongs_count_against_the_outbox_like_everything_else() {
+fn pongs_count_against_the_outbox() {
     let mut world = World::new(small_outbox(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     let ping = wire::frame(Opcode::PING, true, &[b'x'; 125], [1; 4]);
@@ -453,18 +452,18 @@ fn pongs_count_against_the_outbox_like_everything_else() {
     let mut pings = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &ping);
-        world.settle();
+        world.end_turn();
         pings += 1;
         assert!(world.app(|_, cx| cx.queued_bytes(ann)) <= 5100 + 200);
     }
-    // Each takes its 127 bytes and the 64 of its place.
+    // Each pong counts its 127 bytes and 64 bytes of overhead.
     assert_eq!(pings, 5100 / (127 + 64) + 1);
     world.run("ann > read\nann < goodbye code=4102, close 4102 slow_consumer");
 }
 
-/// The close frame and its goodbye find room in any case.
+/// The close frame and its goodbye always fit.
 #[test]
-fn a_frame_that_has_begun_is_completed_before_the_goodbye() {
+fn a_partly_written_frame_is_completed_before_the_goodbye() {
     let mut world = World::new(small_outbox(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 10");
     let ann = world.conn("ann");
@@ -473,9 +472,9 @@ fn a_frame_that_has_begun_is_completed_before_the_goodbye() {
     world.run(&format!("ann > read\nann < {}, goodbye, close 4102 slow_consumer", "x".repeat(50)));
 }
 
-/// Nothing is written to a socket that has not said that it takes more.
+/// No write is attempted until the socket is reported writable.
 #[test]
-fn a_blocked_socket_is_not_tried_until_it_is_writable() {
+fn a_blocked_socket_is_not_written_until_it_is_writable() {
     let mut world = World::new(small_outbox(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     let ann = world.conn("ann");
@@ -487,7 +486,7 @@ fn a_blocked_socket_is_not_tried_until_it_is_writable() {
 }
 
 #[test]
-fn moving_to_another_lobby_takes_the_own_seat_along() {
+fn a_user_can_move_to_another_lobby_of_a_full_server() {
     let config = Config { max_lobbies: Limit::at_most(2), ..seats(2) };
     check(
         config,
@@ -497,12 +496,12 @@ fn moving_to_another_lobby_takes_the_own_seat_along() {
         bob > connect chess
         bob < upgrade, welcome, presence_state
         ann < presence_diff +bob
-        # The server is full, and ann is in it.
+        # The server is full, and ann is one of its members.
         ann:2 > connect go
         ann < goodbye code=4004, close 4004 replaced
         bob < presence_diff -ann:replaced
         ann:2 < upgrade, welcome conn=s3 lobby=go, presence_state users=ann
-        # There are two lobbies; the one that bob leaves ends.
+        # There are two lobbies. The one that bob leaves is removed.
         bob:2 > connect hearts
         bob < goodbye code=4004, close 4004 replaced
         bob:2 < upgrade, welcome lobby=hearts, presence_state users=bob
@@ -511,7 +510,7 @@ fn moving_to_another_lobby_takes_the_own_seat_along() {
 }
 
 #[test]
-fn draining_says_goodbye_to_everybody_and_lets_nobody_in() {
+fn draining_closes_all_members_and_refuses_new_connections() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -524,14 +523,14 @@ fn draining_says_goodbye_to_everybody_and_lets_nobody_in() {
         w > get /ws/chess?token=w&auth=later
         advance 1s
         drain
-        # Nobody is told that the others leave: everybody does.
+        # No member is sent a presence_diff, because all members leave.
         ann < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
         bob < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
         p < http 503, body the server is shutting down; try again in a moment, eof
         w < http 503, body, eof
         late > connect chess
         late < http 503, body, eof
-        # Once is enough.
+        # A second drain has no effect.
         drain
         ann < nothing
         ann > close 1001
@@ -545,7 +544,7 @@ fn draining_says_goodbye_to_everybody_and_lets_nobody_in() {
     assert!(!world.engine.is_drained());
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["join ann", "join bob", "drain until 31.000000s", "leave ann shutdown", "leave bob shutdown"]);
-    // Those who do not answer are given close_timeout, and then linger_timeout to read the rest.
+    // A peer that does not answer is given close_timeout, and then linger_timeout to read the rest.
     world.run(
         r#"
         advance 2s
@@ -599,26 +598,26 @@ fn draining_an_empty_server_is_over_at_once() {
     assert_eq!(world.engine.poll_timeout(), None);
 }
 
-/// A flood does not end with the goodbye, but it is not read for long.
+/// A peer that goes on sending after the goodbye is read for max_linger_bytes only.
 #[test]
-fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
     world.run("ann < goodbye, close 4003 kicked");
     world.send("ann", &wire::text(&"x".repeat(900)));
-    world.settle();
+    world.end_turn();
     world.run("ann < nothing");
     world.send("ann", &wire::text(&"x".repeat(100)));
-    world.settle();
+    world.end_turn();
     world.run("ann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
 }
 
-/// Sockets that say nothing keep out nobody but those of their own address.
+/// Sockets without a request block only sockets of their own address.
 #[test]
-fn silent_sockets_of_one_address_keep_nobody_else_out() {
+fn silent_sockets_of_one_address_do_not_block_others() {
     let config = Config { max_pending: 3, ..Config::default() };
     let mut engine = Engine::new(config, START, Relay::default());
     let attacker = ([127, 0, 0, 2], 4000).into();
@@ -628,14 +627,15 @@ fn silent_sockets_of_one_address_keep_nobody_else_out() {
     }
     assert_eq!(engine.stats().pending, 3);
     for user in 0..5 {
-        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
         let request = wire::upgrade_request(&format!("/ws/chess?token=user{user}"), &[]);
         engine.handle_bytes(Time::ZERO, conn, &request);
         engine.check();
         assert_eq!(engine.stats().total_connections, user + 1);
     }
-    // Two of three are held by the attacker, one by somebody who is about to ask: nobody is displaced for one more.
-    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("a place is made");
+    // The attacker has two of the three pending sockets, and another address has one that may still send a request. No socket
+    // is displaced for one more.
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
     engine.handle_accept(Time::ZERO, attacker).expect("there is room");
     let before = engine.stats().counters.closed(CloseReason::HttpRefused);
     engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("an answer");

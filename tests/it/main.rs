@@ -1,4 +1,4 @@
-//! The integration tests, through the public API alone. Time is virtual everywhere but in `net`.
+//! Integration tests. They use the public API only. Time is virtual, except in `net`, `operating` and `program`.
 
 mod scenario;
 

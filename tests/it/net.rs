@@ -1,4 +1,4 @@
-//! The driver on real sockets: 127.0.0.1, port 0, and a loop in this very thread.
+//! The driver with real sockets on 127.0.0.1, port 0. The server's loop runs in the thread of the test.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -18,11 +18,11 @@ fn config() -> Config {
     Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() }
 }
 
-/// A client whose socket never blocks the test: it reads while the server turns.
+/// A client with a non-blocking socket: the test runs the server's turns while the client waits.
 pub struct Client {
     stream: TcpStream,
     reader: Reader,
-    /// Whether the server has shut down its side.
+    /// The server has shut down its side.
     pub ended: bool,
 }
 
@@ -54,14 +54,14 @@ impl Client {
         self.reader.next().expect("the server keeps to the protocol")
     }
 
-    /// Turns the server until the client has received something. A thousand turns are some seconds.
+    /// Runs turns of the server until the client has received an item. A thousand turns take some seconds.
     #[track_caller]
     pub fn next<A: App>(&mut self, server: &mut Server<A>) -> Received {
         for _ in 0..1000 {
             if let Some(received) = self.poll() {
                 return received;
             }
-            server.turn(SHORT).expect("the loop goes on");
+            server.turn(SHORT).expect("the turn succeeds");
         }
         panic!("nothing was received");
     }
@@ -74,7 +74,7 @@ impl Client {
         }
     }
 
-    /// Turns the server until it has shut the connection down.
+    /// Runs turns of the server until it has shut down its side of the connection.
     #[track_caller]
     fn end<A: App>(&mut self, server: &mut Server<A>) {
         for _ in 0..1000 {
@@ -83,13 +83,13 @@ impl Client {
             if self.ended {
                 return;
             }
-            server.turn(SHORT).expect("the loop goes on");
+            server.turn(SHORT).expect("the turn succeeds");
         }
         panic!("the connection did not end");
     }
 }
 
-/// Reads on until the server's end, which comes after everything it has said, and never as a reset.
+/// Reads until the server's end of stream, which follows all its output. A reset fails the test. Returns the last item.
 #[track_caller]
 fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Received {
     let mut last = None;
@@ -98,17 +98,17 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
             last = Some(received);
         }
         if client.ended {
-            return last.expect("something was said");
+            return last.expect("the server sent an item");
         }
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     panic!("the connection did not end, after {last:?}");
 }
 
-/// Whatever a peer breaks, and however much it sends behind that: it reads why, and then the end. The kernel would answer
-/// bytes that nobody reads with a reset, which overtakes the close frame.
+/// After a protocol error the peer reads the close frame and then the end of stream, however much it sent behind the error.
+/// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
-fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
+fn a_close_frame_is_not_eaten_by_unread_input() {
     let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
@@ -122,25 +122,25 @@ fn a_close_frame_is_not_eaten_by_what_the_peer_still_sends() {
     ] {
         let mut client = Client::connect(address, "chess", "ann");
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
-        // More than the loop reads in one go, and more after the server has ended its side.
+        // More bytes than the loop reads at once, and more after the server has shut down its side.
         client.send(&[broken, vec![0; 100_000]].concat());
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         client.send(&vec![0; 100_000]);
         assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(got, _) if got == code), "{code}");
         client.send(b"and still something");
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         drop(client);
     }
-    // A refused request is answered as reliably.
+    // An HTTP refusal is delivered just as reliably.
     let mut client = Client::open(address);
     client.send(&[&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], &[0; 100_000]].concat());
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Body(_)));
 }
 
-/// What one read takes at most, and a turn.
+/// Largest number of bytes read at once, and per turn.
 const READ: usize = 65_536;
 
-/// Whoever sends `bytes`, more than is read in a turn, gets a close frame with 1000.
+/// A client that sends `bytes`, more than is read in a turn, receives a close frame with code 1000.
 #[track_caller]
 fn check_goodbye_to(bytes: &[&[u8]]) {
     let config =
@@ -152,32 +152,31 @@ fn check_goodbye_to(bytes: &[&[u8]]) {
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
 }
 
-/// A binary message of so many bytes, without its header.
+/// A binary message with a payload of the given size.
 fn message(payload: usize) -> Vec<u8> {
     wire::frame(Opcode::BINARY, true, &vec![0; payload], [1, 2, 3, 4])
 }
 
-/// The same for who is told goodbye while a message follows that is refused by its header, with which a read ends.
+/// The same if a leave is followed by a message that is refused by its header, and a read ends with that header.
 #[test]
-fn a_goodbye_is_not_eaten_by_what_is_too_big() {
+fn a_goodbye_is_not_lost_to_an_oversized_message() {
     let leave = wire::text(r#"{"type":"leave"}"#);
-    // The last bytes that one read takes are the header of the second.
+    // The last bytes of one read are the header of the second message.
     let fits = message(READ - leave.len() - 8 - 14);
     check_goodbye_to(&[&leave, &fits, &message(65_537), &[0; 50_000]]);
 }
 
-/// The same for who goes on sending behind its close frame, if that is read with it.
+/// The same if the client sends more bytes behind its close frame, and some of them are read with it.
 #[test]
-fn an_answer_to_a_close_is_not_eaten_by_what_follows_it() {
+fn an_answer_to_a_close_is_not_lost_to_input_behind_it() {
     let close = wire::close(1000, "");
-    // All but one byte of what is behind the close frame comes later.
+    // One byte behind the close frame is read with it, the others later.
     check_goodbye_to(&[&message(READ - close.len() - 8 - 1), &close, &[0; 120_000]]);
 }
 
-/// The lingering is bounded too, in bytes.
-/// A request, or a close frame, and the end of the stream arrive together: both ports answer before they drop the socket.
+/// A request or a close frame arrives together with the end of the stream. Both ports answer before they drop the socket.
 #[test]
-fn what_arrives_with_the_end_of_the_stream_is_answered() {
+fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..config() }, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("it listens");
@@ -199,8 +198,9 @@ fn what_arrives_with_the_end_of_the_stream_is_answered() {
     assert_eq!(server.engine().stats().total_connections, 0);
 }
 
+/// The number of bytes read after a close is bounded.
 #[test]
-fn whoever_goes_on_sending_after_its_end_is_cut_off() {
+fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
@@ -208,11 +208,11 @@ fn whoever_goes_on_sending_after_its_end_is_cut_off() {
     client.send(b"\x83\x80....");
     let mut sent = 0;
     while server.engine().stats().closing > 0 || server.engine().stats().total_connections > 0 {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
         sent += client.stream.write(&[0; 10_000]).unwrap_or(0);
-        assert!(sent < 10_000_000, "it is read for ever");
+        assert!(sent < 10_000_000, "the input is read without a bound");
     }
-    assert!(sent > 90_000, "it is read for a while: {sent}");
+    assert!(sent > 90_000, "the input is read up to the bound: {sent}");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn two_clients_talk_over_real_sockets() {
 
 #[test]
 fn more_than_a_receive_buffer_is_read_to_its_end() {
-    // Edge-triggered: what one read leaves behind brings no second event.
+    // Edge-triggered: bytes that a read leaves behind cause no second event.
     let unlimited = lobbyd::Limit::UNLIMITED;
     let small = Config { receive_buffer_bytes: lobbyd::ByteSize(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
@@ -260,7 +260,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
 }
 
 #[test]
-fn the_accept_budget_leaves_nobody_waiting() {
+fn the_accept_budget_leaves_no_connection_waiting() {
     let few = Config { accept_per_turn: 1, events_per_turn: 1, ..config() };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
@@ -270,10 +270,10 @@ fn the_accept_budget_leaves_nobody_waiting() {
     }
 }
 
-/// Twenty members that say two hundred things each at once, and one that says a word after it: the word is heard among the
-/// first; and in the end everything is heard, in order.
+/// Twenty members send two hundred messages each at once, and then another member sends one. Its message is delivered among
+/// the first. In the end all messages are delivered, in order.
 #[test]
-fn a_flood_waits_for_itself() {
+fn a_flood_delays_only_its_senders() {
     let unlimited = lobbyd::Limit::UNLIMITED;
     let config = Config {
         messages_per_second: unlimited,
@@ -290,43 +290,43 @@ fn a_flood_waits_for_itself() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
         client
     };
-    let (mut modest, mut hearer) = (join("modest"), join("hearer"));
+    let (mut modest, mut receiver) = (join("modest"), join("hearer"));
     let mut flooders: Vec<Client> = (0..20).map(|n| join(&format!("flooder{n}"))).collect();
-    // It has shown that it says little.
+    // Shows that this member sends little.
     modest.send(&wire::text("first"));
-    assert_eq!(hearer.next(&mut server), Received::Text("first".into()));
+    assert_eq!(receiver.next(&mut server), Received::Text("first".into()));
     for (n, flooder) in flooders.iter_mut().enumerate() {
         let flood: Vec<u8> = (0..200).flat_map(|m| wire::text(&format!("{n} {m}"))).collect();
         flooder.send(&flood);
     }
-    // So many turns read them all, and act on a little of what they said.
+    // These turns read all input and handle a small part of it.
     for _ in 0..20 {
-        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+        server.turn(Some(Duration::ZERO)).expect("the turn succeeds");
     }
     let before = server.engine().stats().counters.messages_in;
     modest.send(&wire::text("word"));
-    let mut heard = Vec::new();
-    while heard.len() < 4001 {
-        let Received::Text(text) = hearer.next(&mut server) else { panic!("texts only") };
-        heard.push(text);
+    let mut delivered = Vec::new();
+    while delivered.len() < 4001 {
+        let Received::Text(text) = receiver.next(&mut server) else { panic!("texts only") };
+        delivered.push(text);
     }
-    let place = heard.iter().position(|text| text == "word").expect("it is heard") as u64;
+    let index = delivered.iter().position(|text| text == "word").expect("the message is delivered") as u64;
     assert!(
-        place < before + 10,
-        "{before} messages were heard before the word was said, and {place} before it was heard"
+        index < before + 10,
+        "{before} messages were handled before the word was sent, and {index} delivered before it"
     );
-    heard.remove(place as usize);
+    delivered.remove(index as usize);
     for n in 0..20 {
         let of = format!("{n} ");
-        let said: Vec<&str> = heard.iter().filter_map(|text| text.strip_prefix(&of)).collect();
-        assert!(said.iter().enumerate().all(|(m, text)| *text == m.to_string()), "in order");
-        assert_eq!(said.len(), 200, "nothing is lost or doubled");
+        let texts: Vec<&str> = delivered.iter().filter_map(|text| text.strip_prefix(&of)).collect();
+        assert!(texts.iter().enumerate().all(|(m, text)| *text == m.to_string()), "in order");
+        assert_eq!(texts.len(), 200, "nothing is lost or doubled");
     }
 }
 
-/// Those who come and talk in the same packet wait for each other with what they say, and nobody waits for them to be let in.
+/// Clients send messages in the packet of their upgrade request. All of them join before their messages are handled.
 #[test]
-fn newcomers_are_let_in_before_any_of_them_is_heard() {
+fn new_connections_join_before_their_messages_are_handled() {
     let few = Config {
         work_per_turn: lobbyd::ByteSize(1024),
         accept_per_turn: 20,
@@ -344,21 +344,21 @@ fn newcomers_are_let_in_before_any_of_them_is_heard() {
         })
         .collect();
     for _ in 0..3 {
-        server.turn(Some(Duration::ZERO)).expect("the loop goes on");
+        server.turn(Some(Duration::ZERO)).expect("the turn succeeds");
     }
     assert_eq!(server.engine().stats().counters.joined, 20);
-    assert!(server.engine().stats().counters.messages_in < 20, "their turn is still to come");
+    assert!(server.engine().stats().counters.messages_in < 20, "not all messages are handled yet");
     for (n, client) in clients.iter_mut().enumerate() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
-        let mut heard: Vec<Received> = (0..38).map(|_| client.next(&mut server)).collect();
-        heard.retain(|text| *text != Received::Text("again".into()));
-        assert_eq!(heard.len(), 19, "user{n} heard each of the others twice");
+        let mut delivered: Vec<Received> = (0..38).map(|_| client.next(&mut server)).collect();
+        delivered.retain(|text| *text != Received::Text("again".into()));
+        assert_eq!(delivered.len(), 19, "user{n} received two messages of each other user");
     }
 }
 
-/// What a peer can send to a server that does not read.
+/// The number of bytes a peer can send to a server that does not read.
 #[test]
-fn the_kernel_keeps_little_of_what_nobody_reads() {
+fn socket_receive_bytes_bounds_unread_input() {
     let sent = |socket_receive_bytes| {
         let config = Config { socket_receive_bytes, ..config() };
         let server = Server::bind(config, Verbatim::default()).expect("a free port");
@@ -374,7 +374,7 @@ fn the_kernel_keeps_little_of_what_nobody_reads() {
 }
 
 #[test]
-fn a_vanished_client_leaves_its_seat() {
+fn a_lost_client_frees_its_seat() {
     let mut server = Server::bind(config(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut ann = Client::connect(address, "chess", "ann");
@@ -384,13 +384,13 @@ fn a_vanished_client_leaves_its_seat() {
         if server.engine().stats().total_connections == 0 {
             break;
         }
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     assert_eq!(server.engine().stats().active_lobbies, 0);
     server.engine().check();
 }
 
-/// Lets nobody in by itself, and tells everybody what it was commanded.
+/// Leaves every authorization pending, and broadcasts each command.
 #[derive(Default)]
 struct Asking {
     asked: Vec<ConnId>,
@@ -412,12 +412,12 @@ impl App for Asking {
 }
 
 #[test]
-fn other_threads_answer_command_and_stop() {
+fn other_threads_can_authorize_command_and_stop() {
     let mut server = Server::bind(config(), Asking::default()).expect("a free port");
     let handle = server.handle();
     let mut ann = Client::connect(server.local_addr().expect("it listens"), "a", "ann");
     while server.engine().app().asked.is_empty() {
-        server.turn(SHORT).expect("the loop goes on");
+        server.turn(SHORT).expect("the turn succeeds");
     }
     let conn = server.engine().app().asked[0];
     let other = std::thread::spawn(move || {
@@ -434,7 +434,7 @@ fn other_threads_answer_command_and_stop() {
     ann.end(&mut server);
     drop(ann);
     for _ in 0..1000 {
-        if let Status::Stopped(totals) = server.turn(SHORT).expect("the loop goes on") {
+        if let Status::Stopped(totals) = server.turn(SHORT).expect("the turn succeeds") {
             assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
             return;
         }
@@ -451,10 +451,10 @@ fn a_full_queue_of_commands_returns_them() {
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why() {
+fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(config(), Relay::default()).expect("a free port");
-    let taken = Config { listen: server.local_addr().expect("it listens"), ..config() };
-    let error = Server::bind(taken, Relay::default()).err().expect("the port is taken");
+    let occupied = Config { listen: server.local_addr().expect("it listens"), ..config() };
+    let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..config() };
     match Server::bind(wrong, Relay::default()).err().expect("it is wrong") {
@@ -465,33 +465,35 @@ fn a_server_that_cannot_start_says_why() {
 
 #[test]
 fn the_example_embeds_the_server_in_a_loop_of_its_own() {
-    // `cargo test` has built the examples; `cargo test --test it` has not.
+    // `cargo test` has built the examples, `cargo test --test it` has not.
     let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "embed"]).status();
     assert!(built.expect("cargo runs").success());
     let tests = std::env::current_exe().expect("a path");
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
     let example = target.join("debug/examples/embed");
     let mut child = Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("it was built");
-    let mut said = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("it is piped")));
-    let line = said.next().expect("it says where it listens").expect("UTF-8");
-    let address: SocketAddr = line.strip_prefix("listening on ").expect("it says where").parse().expect("an address");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("it is piped")));
+    let line = lines.next().expect("it prints its address").expect("UTF-8");
+    let address: SocketAddr =
+        line.strip_prefix("listening on ").expect("the address line").parse().expect("an address");
 
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.write_all(&wire::upgrade_request("/ws/arena?token=ann", &[])).expect("it reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("it sends texts") };
-    let place: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
+    let position: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
     stream.write_all(&wire::text("right")).expect("it reads");
-    let moved = Received::Text(format!("ann={}", place + 1));
+    let moved = Received::Text(format!("ann={}", position + 1));
     assert!((0..100).any(|_| blocking(&mut stream, &mut reader) == moved), "the move is seen in a later frame");
     child.kill().expect("it runs until it is killed");
     child.wait().expect("it can be waited for");
 }
 
-/// All that five members say in one turn is more than an outbox holds; but nobody has tried yet whether its reader is slow.
+/// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been
+/// attempted yet.
 #[test]
-fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
+fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
     let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("it listens");
     let mut clients: Vec<Client> = (0..9).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
@@ -499,7 +501,7 @@ fn many_who_speak_in_one_turn_fill_nobodys_outbox() {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     }
     let long = "x".repeat(60_000);
-    // Into the sockets' own buffers, before the server looks at any of them.
+    // The messages are in the sockets' buffers before the server reads any of them.
     clients[1..].iter_mut().for_each(|client| client.send(&wire::text(&long)));
     for _ in 1..9 {
         assert_eq!(clients[0].next(&mut server), Received::Text(long.clone()));

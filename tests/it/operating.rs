@@ -1,4 +1,4 @@
-//! The README's section about operating, replayed against a real server; and the operators' sockets.
+//! The README's transcripts for operators, replayed against a real server, and the operators' sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use crate::documents;
 use crate::net::Client;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
-/// What differs from run to run.
+/// Fields that differ from run to run.
 const VARYING: &[&str] = &[
     "uptime_ms",
     "epoch",
@@ -27,7 +27,7 @@ const VARYING: &[&str] = &[
     "tick",
 ];
 
-/// A server in this thread, with ann and bob in the lobby `chess`.
+/// A server in this thread, with the members ann and bob in the lobby `chess`.
 struct Site {
     server: Server<Relay>,
     members: Vec<Client>,
@@ -56,10 +56,10 @@ impl Site {
         self.server.admin_addr().expect("it listens").expect("admin is on")
     }
 
-    /// One turn of the server, and of pages that answer what they are asked and go when they are told to.
+    /// Runs one turn of the server. The members answer health pings, and close when the server closes.
     fn turn(&mut self) {
         if self.stopped.is_none()
-            && let Status::Stopped(totals) = self.server.turn(SHORT).expect("the loop goes on")
+            && let Status::Stopped(totals) = self.server.turn(SHORT).expect("the turn succeeds")
         {
             self.stopped = Some(totals);
         }
@@ -81,7 +81,7 @@ impl Site {
         self.members.retain(|member| !member.ended);
     }
 
-    /// Sends a whole request and takes the whole answer.
+    /// Sends a whole request and returns the whole answer.
     #[track_caller]
     fn exchange(&mut self, request: &str) -> String {
         let mut stream = TcpStream::connect(self.admin()).expect("it listens");
@@ -100,7 +100,7 @@ impl Site {
         panic!("no answer to {request}");
     }
 
-    /// Does what `curl` does with such arguments, and gives what it prints.
+    /// Performs the request of a `curl` command with these arguments and returns the body that it prints.
     #[track_caller]
     fn curl(&mut self, arguments: &[String]) -> String {
         let (mut method, mut lines, mut body, mut target) = ("GET", String::new(), String::new(), String::new());
@@ -123,7 +123,7 @@ impl Site {
     }
 }
 
-/// Splits a command line as a shell does, as far as the README needs it: at blanks that are not between `'`.
+/// Splits a command line as a shell does, as far as the README needs it: at white space outside of `'`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (index, piece) in line.split('\'').enumerate() {
@@ -135,7 +135,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Blanks what differs from run to run.
+/// Removes the values that differ from run to run.
 fn normal(text: &str) -> String {
     let mut text = text.to_owned();
     for key in VARYING {
@@ -145,7 +145,7 @@ fn normal(text: &str) -> String {
         while let Some(at) = rest.find(&quoted) {
             let (before, value) = rest.split_at(at + quoted.len());
             done += before;
-            // Objects stay as they are.
+            // The content of objects is kept.
             rest = match value.as_bytes().first() {
                 Some(b'{') => value,
                 Some(b'"') => &value[2 + value[1..].find('"').expect("a string ends")..],
@@ -168,7 +168,7 @@ fn the_readme_shows_what_an_operator_sees() {
         }
         site.turn();
     }
-    let totals = site.stopped.expect("everybody has gone");
+    let totals = site.stopped.expect("all connections are closed");
     assert_eq!((totals.forced, totals.dropped_bytes), (0, 0));
 }
 
@@ -176,7 +176,7 @@ fn the_readme_shows_what_an_operator_sees() {
 fn the_readme_shows_how_the_clock_is_set() {
     let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
     replay("<!-- clock", &mut site);
-    // From another thread as well.
+    // Another thread can set the clock too.
     let handle = site.server.handle();
     handle.clock(ClockCommand::Slow(7)).expect("the queue has room");
     handle.clock(ClockCommand::Pause).expect("the queue has room");
@@ -186,7 +186,7 @@ fn the_readme_shows_how_the_clock_is_set() {
     assert_eq!((clock.paused, clock.slowdown), (true, 7));
 }
 
-/// Compares a transcript of the README with what happens.
+/// Compares a transcript of the README with the answers of the server.
 #[track_caller]
 fn replay(marker: &str, site: &mut Site) {
     let shown = documents::section(marker);
@@ -207,7 +207,7 @@ fn replay(marker: &str, site: &mut Site) {
 #[test]
 fn operators_and_members_do_not_disturb_each_other() {
     let mut site = Site::new();
-    // More operators at once than there may be, none of which ever asks.
+    // More operator connections than are allowed, none of which sends a request.
     let idle: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(site.admin()).expect("it listens")).collect();
     (0..20).for_each(|_| site.turn());
     for n in 0..50 {
@@ -215,18 +215,18 @@ fn operators_and_members_do_not_disturb_each_other() {
         assert!(page.contains(r#""user":"bob""#), "{page}");
         let text = wire::text(&format!(r#"{{"type":"broadcast","data":{n}}}"#));
         site.members[0].send(&text);
-        let heard = site.members[1].json(&mut site.server);
-        assert_eq!((&heard["from"], &heard["data"]), (&"ann".into(), &n.into()));
+        let message = site.members[1].json(&mut site.server);
+        assert_eq!((&message["from"], &message["data"]), (&"ann".into(), &n.into()));
     }
     drop(idle);
     site.server.engine().check();
 }
 
-/// What runs a server may ask for the drain first and send SIGTERM soon after: that must not cut anybody.
+/// A supervisor may ask for the drain first and send SIGTERM soon after. This must not drop any connection.
 #[test]
 fn a_signal_after_an_operators_drain_counts_as_the_first() {
     let mut site = Site::new();
-    // A member that never answers: a page would be gone before the signals.
+    // A member that never answers. Another member would have left before the signals.
     let silent = site.members.pop().expect("bob");
     let request =
         "POST /drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n";

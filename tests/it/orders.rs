@@ -1,4 +1,5 @@
-//! An operator's orders to close connections, while their batches run: the stricter order counts, and logging in is no escape.
+//! Operators' commands to close connections, while their batches run. The stricter command counts, and a new login does not
+//! avoid it.
 
 use lobbyd::apps::Relay;
 use lobbyd::{
@@ -8,17 +9,17 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-fn kick(whom: KickTarget, reconnect: bool) -> OperatorCommand {
-    OperatorCommand::Kick { whom, reconnect }
+fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
+    OperatorCommand::Kick { whom: target, reconnect }
 }
 
 #[track_caller]
 fn order<A: App>(world: &mut World<A>, command: OperatorCommand) {
     world.engine.handle_operator(world.now, command).expect("they are there");
-    world.settle();
+    world.end_turn();
 }
 
-/// Ann, bob and cid are to reconnect, one in each batch. Ann has been closed when `stricter` happens.
+/// Ann, bob and cid are to reconnect, in one batch each. Ann is closed before `stricter` is called.
 fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script: &str) {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
     let mut world = World::new(config, Relay::default());
@@ -31,7 +32,7 @@ fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script:
 }
 
 #[test]
-fn a_stricter_order_replaces_a_reconnect() {
+fn a_stricter_command_replaces_a_reconnect() {
     while_a_reconnect_is_queued(
         |world| order(world, kick(KickTarget::User("cid".into()), false)),
         "advance 100ms
@@ -53,7 +54,7 @@ fn a_stricter_order_replaces_a_reconnect() {
          advance 100ms
          cid < goodbye, close 1001 server_shutdown",
     );
-    // Of two final orders the first counts, and no milder one replaces it.
+    // Of two final commands the first counts, and a milder one does not replace it.
     while_a_reconnect_is_queued(
         |world| {
             order(world, OperatorCommand::Close { lobby: "go".into() });
@@ -68,7 +69,7 @@ fn a_stricter_order_replaces_a_reconnect() {
     );
 }
 
-/// Bob and ann are in chess. Bob is closed in the first batch; `command` is given, and ann waits for the next batch.
+/// Bob and ann are in chess. Bob is closed in the first batch. Then `command` is given, and ann waits for the next batch.
 #[track_caller]
 fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCommand, script: &str) {
     let config = Config {
@@ -93,7 +94,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     let user = || kick(KickTarget::User("ann".into()), false);
     let lobby = || kick(KickTarget::Lobby("chess".into()), false);
     let everybody = || kick(KickTarget::Everybody, false);
-    // On a second connection, in another lobby.
+    // The user has a second connection, in another lobby.
     login_while_batches_run(
         DuplicateLogin::Allow,
         user(),
@@ -108,13 +109,13 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
          advance 100ms
          ann:2 < goodbye, close 4003 kicked
          advance 200ms
-         # The order is over: a kick is no ban.
+         # The kick has ended. It is not a ban.
          ann:3 > connect go
          ann:3 < upgrade, welcome, presence_state
          advance 200ms
          ann:3 < nothing",
     );
-    // By going to another lobby, as often as it likes.
+    // The user moves to other lobbies, repeatedly.
     login_while_batches_run(
         DuplicateLogin::Replace,
         user(),
@@ -143,7 +144,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
          advance 200ms
          fay < nothing",
     );
-    // It applies to eve, who joins before its last batch, and not to bob, who joins after it.
+    // The command applies to eve, which joins before its last batch, and not to bob, which joins after it.
     login_while_batches_run(
         DuplicateLogin::Replace,
         everybody(),
@@ -158,7 +159,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
          advance 200ms
          bob:2 < nothing",
     );
-    // A client that was to reconnect, and has.
+    // A client that was told to reconnect and has already done so.
     login_while_batches_run(
         DuplicateLogin::Replace,
         kick(KickTarget::Everybody, true),
@@ -170,9 +171,9 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     );
 }
 
-/// A user that logs in again and again leaves nothing behind, and is closed in the end.
+/// A user that logs in again and again leaves no state behind, and is closed in the end.
 #[test]
-fn logging_in_often_while_the_batches_run_is_no_escape() {
+fn repeated_logins_do_not_avoid_a_kick() {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(10), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.steps("bob > connect chess\nann > connect chess");
@@ -180,7 +181,7 @@ fn logging_in_often_while_the_batches_run_is_no_escape() {
     order(&mut world, kick(KickTarget::User("ann".into()), false));
     for n in 2..100 {
         world.steps(&format!("ann:{n} > connect lobby-{n}\nann:{n} < upgrade, welcome, presence_state"));
-        // The operator gives the order again and again, too.
+        // The operator repeats the command each time.
         order(&mut world, kick(KickTarget::User("ann".into()), false));
         if n < 99 {
             world.steps(&format!("ann:{n} > hangup"));
@@ -190,7 +191,7 @@ fn logging_in_often_while_the_batches_run_is_no_escape() {
     world.steps("ann:100 > connect go\nann:100 < upgrade, welcome, presence_state\nadvance 200ms\nann:100 < nothing");
 }
 
-/// The authorization is pending when the order is given.
+/// The authorization is pending when the command is given.
 #[test]
 fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     struct Late;
@@ -210,7 +211,7 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     order(&mut world, kick(KickTarget::Lobby("chess".into()), false));
     let eve = world.conn("eve");
     world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
-    world.settle();
+    world.end_turn();
     world.run(
         "ann < close 4003 kicked
          eve < upgrade

@@ -1,4 +1,4 @@
-//! Where connections come from: the page's origin, and the address.
+//! The origin of pages, and the addresses of connections.
 
 use lobbyd::apps::Relay;
 use lobbyd::{Config, Limit};
@@ -15,7 +15,7 @@ fn set(field: &str, text: &str) -> Result<Config, String> {
     (field.set)(&mut config, text).map(|()| config)
 }
 
-/// Whether a page of `origin` may connect, when `allowed` is configured. The server is called `localhost` in the request.
+/// Expects the result for a page of `origin` with the configuration `allowed`. The host in the request is `localhost`.
 #[track_caller]
 fn check_origin(allowed: &str, origin: &str, expected: &str) {
     let config = set("allowed_origin", allowed).expect("a good list");
@@ -27,7 +27,7 @@ fn pages_of_the_servers_own_origin_may_connect() {
     for origin in ["http://localhost", "https://localhost", "HTTP://LOCALHOST"] {
         check_origin("own", origin, IN);
     }
-    // Not a page at all.
+    // A client that is not a page sends no origin.
     check(Config::default(), &format!("ann > get /ws/chess?token=ann\nann < {IN}"));
     for origin in [
         "null",
@@ -60,7 +60,7 @@ fn listed_origins_may_connect_beside_the_servers_own() {
     ] {
         check_origin(listed, origin, FORBIDDEN);
     }
-    // What has no origin of its own may be meant to come in.
+    // The origin `null` can be allowed explicitly.
     check_origin("null", "null", IN);
     check_origin("null", "http://evil.example", FORBIDDEN);
     for origin in ["null", "http://evil.example", "nonsense"] {
@@ -69,7 +69,7 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 }
 
 #[test]
-fn pages_of_this_machine_may_connect_when_that_is_said() {
+fn pages_of_this_machine_may_connect_with_loopback() {
     #[track_caller]
     fn check(origin: &str, host: &str, expected: bool) {
         let rules = set("allowed_origin", "loopback, https://game.example").expect("a good list").allowed_origin;
@@ -117,14 +117,14 @@ fn pages_of_this_machine_may_connect_when_that_is_said() {
         check("http://127.0.0.1", host, false);
     }
     check("http://evil.example:9001", "evil.example:9001", true);
-    // The engine keeps to it.
+    // The engine applies these rules.
     check_origin("loopback", "http://127.0.0.1:5173", IN);
     check_origin("loopback", "null", FORBIDDEN);
     check_origin("own", "http://127.0.0.1:5173", FORBIDDEN);
 }
 
 #[test]
-fn a_list_of_origins_is_one_of_origins() {
+fn a_list_of_origins_accepts_only_origins() {
     for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
         let problem = set("allowed_origin", wrong).expect_err(wrong);
         assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
@@ -143,9 +143,9 @@ fn a_list_of_origins_is_one_of_origins() {
     }
 }
 
-/// A page is told why, and nobody is asked who it is.
+/// The page is told the reason, and `authorize` is not called.
 #[test]
-fn a_foreign_page_learns_nothing_else() {
+fn a_foreign_page_is_refused_before_any_other_check() {
     check(
         Config { max_connections: Limit::at_most(0), ..Config::default() },
         &format!(
@@ -169,7 +169,7 @@ fn per_ip(max_per_ip: u32, trusted_proxies: u32) -> Config {
 const LIMIT: &str = "upgrade, goodbye code=4002 reason=ip_limit reconnect=false, close 4002 ip_limit";
 
 #[test]
-fn one_address_holds_so_many_connections() {
+fn connections_of_one_address_are_bounded() {
     check(
         per_ip(2, 0),
         &format!(
@@ -181,11 +181,11 @@ fn one_address_holds_so_many_connections() {
             bob < {IN}
             cid > connect c
             cid < {LIMIT}
-            # Others are others.
+            # Another address has its own limit.
             from 10.0.0.2
             dan > connect d
             dan < {IN}
-            # Whoever was refused counts until it is gone, and so does whoever says goodbye.
+            # A refused connection counts until it is closed, and so does a closing one.
             from 10.0.0.1
             ann > {{"type":"leave"}}
             ann < goodbye, close 1000 left
@@ -196,7 +196,7 @@ fn one_address_holds_so_many_connections() {
             eve > hangup
             fay > connect f
             fay < {IN}
-            # Without a request it is not known yet whose connection it is.
+            # A connection without a request does not count yet: its address may come from a header.
             p > open
             q > open
             "#
@@ -205,9 +205,9 @@ fn one_address_holds_so_many_connections() {
     check(per_ip(0, 0), &format!("ann > connect a\nann < {LIMIT}"));
 }
 
-/// A network of 64 bits is what one customer is given.
+/// One customer usually has a network with a prefix of 64 bits.
 #[test]
-fn an_address_is_a_network_with_ipv6() {
+fn an_ipv6_address_counts_as_its_64_bit_network() {
     check(
         per_ip(1, 0),
         &format!(
@@ -221,7 +221,7 @@ fn an_address_is_a_network_with_ipv6() {
             from 2001:db8:1:3::1
             cid > connect c
             cid < {IN}
-            # The same address, however it is written.
+            # The same IPv4 address in two notations.
             from 10.0.0.1
             dan > connect d
             dan < {IN}
@@ -236,7 +236,7 @@ fn an_address_is_a_network_with_ipv6() {
     );
 }
 
-/// Two connections from the same place with these headers count as one address, or as two.
+/// Two connections from the same peer with these headers count as one address or as two.
 #[track_caller]
 fn check_forwarded(proxies: u32, first: &str, second: &str, same: bool) {
     let expected = if same { LIMIT } else { IN };
@@ -252,25 +252,25 @@ fn check_forwarded(proxies: u32, first: &str, second: &str, same: bool) {
 }
 
 #[test]
-fn proxies_are_believed_as_far_as_they_are_trusted() {
-    // Nobody is trusted: whatever it says, it comes from where it comes from.
+fn forwarded_addresses_are_read_from_trusted_proxies_only() {
+    // No proxy is trusted: the header is ignored.
     check_forwarded(0, "10.0.0.1", "10.0.0.2", true);
     check_forwarded(1, "10.0.0.1", "10.0.0.2", false);
     check_forwarded(1, "10.0.0.1", "10.0.0.1", true);
-    // What stands further left is the client's own invention.
+    // Entries further left come from the client and are ignored.
     check_forwarded(1, "6.6.6.6, 10.0.0.1", "7.7.7.7, 10.0.0.1", true);
     check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "7.7.7.7, 10.0.0.1, 10.8.8.8", true);
     check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "6.6.6.6, 10.0.0.2, 10.9.9.9", false);
     check_forwarded(1, "10.0.0.1 | X-Forwarded-For: 10.0.0.3", "10.0.0.2 | X-Forwarded-For: 10.0.0.3", true);
     check_forwarded(1, "10.0.0.1:1234", "10.0.0.1:4321", true);
     check_forwarded(1, "2001:db8::1", "[2001:db8::2]:80", true);
-    // Too little is said, or nothing that is an address: then it is the proxy's own.
+    // A missing entry, or one that is no address: the proxy's own address counts.
     check_forwarded(1, "", "", true);
     check_forwarded(2, "10.0.0.1", "10.0.0.2", true);
     check_forwarded(1, "unknown", "_hidden", true);
 }
 
-/// The address is the application's to see, and the peer too.
+/// The application sees the client's address and the peer's.
 #[test]
 fn an_application_sees_both_addresses() {
     use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Request};
@@ -304,9 +304,9 @@ fn refused_addresses_are_counted() {
     assert_eq!(world.engine.stats().counters.joined, 1);
 }
 
-/// What cannot be read, or is said twice, is not taken for "no page".
+/// An origin that is malformed or sent twice is not treated as absent.
 #[test]
-fn an_origin_that_cannot_be_told_is_foreign() {
+fn a_malformed_or_repeated_origin_is_refused() {
     check(
         Config::default(),
         &format!(
@@ -319,6 +319,6 @@ fn an_origin_that_cannot_be_told_is_foreign() {
     let at = request.iter().position(|&c| c == b'#').expect("it stands there");
     request[at] = 0xff;
     world.send("ann", &request);
-    world.settle();
+    world.end_turn();
     world.run(&format!("ann < {FORBIDDEN}"));
 }

@@ -1,4 +1,4 @@
-//! An application that panics, contained: it costs a lobby, and nothing else.
+//! Panics of the application that [`CatchPanics`] catches: they close one lobby and affect nothing else.
 
 use lobbyd::apps::CatchPanics;
 use lobbyd::sim::Simulator;
@@ -9,7 +9,7 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-/// Relays, and panics when it is told to: at the kind of call that stands in the message, with something half done.
+/// Relays messages. A message can make it panic in a given callback, with its work half done.
 #[derive(Default)]
 struct Fragile {
     panics_at_next: Option<&'static str>,
@@ -18,7 +18,7 @@ struct Fragile {
 
 impl Fragile {
     fn may_panic(&mut self, here: &str) {
-        assert!(self.panics_at_next.take_if(|place| *place == here).is_none(), "as it was told to");
+        assert!(self.panics_at_next.take_if(|callback| *callback == here).is_none(), "requested by the test");
     }
 }
 
@@ -26,12 +26,12 @@ impl App for Fragile {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn route(&self, request: &Request<'_>) -> Route {
-        assert_ne!(request.path(), "/ws/panic", "as it was told to");
+        assert_ne!(request.path(), "/ws/panic", "requested by the test");
         Route::Lobby(request.path().trim_start_matches("/ws/").to_owned())
     }
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        assert_ne!(request.token(), Some("panic"), "as it was told to");
+        assert_ne!(request.token(), Some("panic"), "requested by the test");
         Authorization::token_is_user(request)
     }
 
@@ -47,17 +47,17 @@ impl App for Fragile {
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
         let Message::Json { kind, .. } = message else { return };
         cx.broadcast_message(from, "\"half\"");
-        let places = ["at join", "at allows", "at leave"];
-        self.panics_at_next = places.into_iter().find(|&place| place == kind);
-        assert_ne!(kind, "panic", "as it was told to");
+        let callbacks = ["at join", "at allows", "at leave"];
+        self.panics_at_next = callbacks.into_iter().find(|&callback| callback == kind);
+        assert_ne!(kind, "panic", "requested by the test");
         if kind == "kick and panic" {
             cx.close_user("bob", CloseReason::Kicked);
-            panic!("as it was told to");
+            panic!("requested by the test");
         }
     }
 
-    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, _: LeaveReason) {
-        self.left.push(who.user().to_owned());
+    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: LeaveReason) {
+        self.left.push(member.user().to_owned());
         self.may_panic("at leave");
     }
 }
@@ -77,7 +77,7 @@ fn check(script: &str, panics: u64, left: &[&str]) {
     world.run(script);
     assert_eq!(world.engine.app().panics(), panics);
     assert_eq!(world.engine.app().app().left, left);
-    // The others have noticed nothing, and a lobby that was closed can be had again.
+    // The other lobby is not affected, and a closed lobby can be created again.
     world.run("cid > {\"type\":\"ping\"}\ncid < pong");
     if !left.is_empty() {
         world.run("dan > connect chess\ndan < upgrade, welcome seq=0, presence_state users=dan");
@@ -93,7 +93,7 @@ fn a_panic_closes_the_lobby_it_concerns() {
          bob > close 1011
          bob < eof";
     check(&format!("ann > {{\"type\":\"panic\"}}\n{closed}"), 1, &["ann", "bob"]);
-    // What it asked for before it panicked has happened.
+    // Commands given before the panic take effect.
     check(
         r#"ann > {"type":"kick and panic"}
          bob < message data=half, goodbye, close 4003 kicked
@@ -108,14 +108,14 @@ fn a_panic_closes_the_lobby_it_concerns() {
 }
 
 #[test]
-fn a_panic_in_each_kind_of_call_is_contained() {
+fn a_panic_in_every_callback_is_caught() {
     let end = "ann < goodbye, close 1011 internal_error
          bob < goodbye, close 1011 internal_error
          ann > close
          ann < eof
          bob > close
          bob < eof";
-    let order = |place: &str| format!("ann > {{\"type\":\"{place}\"}}\nbob < message\n");
+    let order = |callback: &str| format!("ann > {{\"type\":\"{callback}\"}}\nbob < message\n");
     check(&format!("{}ann > {{\"type\":\"broadcast\",\"data\":1}}\n{end}", order("at allows")), 1, &["ann", "bob"]);
     let newcomer = "eve > connect chess
          eve < upgrade, welcome, goodbye, close 1011 internal_error
@@ -130,7 +130,7 @@ fn a_panic_in_each_kind_of_call_is_contained() {
 }
 
 #[test]
-fn who_panics_over_a_request_refuses_it() {
+fn a_panic_in_authorize_refuses_the_request() {
     check(
         "panic > connect chess\npanic < upgrade, goodbye, close 1011 internal_error\npanic > close\npanic < eof",
         1,
@@ -139,9 +139,9 @@ fn who_panics_over_a_request_refuses_it() {
     check("eve > connect panic\neve < http 404, body, eof", 0, &[]);
 }
 
-/// Under a network that does its worst, all invariants hold after every step.
+/// All invariants hold after every step on a simulated faulty network.
 #[test]
-fn the_engine_is_whole_after_every_panic() {
+fn invariants_hold_after_every_panic() {
     struct Unlucky;
     impl App for Unlucky {
         const PROTOCOL: Protocol = Protocol::Json;
@@ -149,15 +149,15 @@ fn the_engine_is_whole_after_every_panic() {
             Authorization::token_is_user(request)
         }
         fn on_join(&mut self, cx: &mut Context<'_>, _: &Member) {
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
             cx.broadcast_message(from, "1");
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
             cx.broadcast_message(from, "2");
         }
         fn on_leave(&mut self, cx: &mut Context<'_>, _: &Member, _: LeaveReason) {
-            assert!(!cx.random().percent(5), "bad luck");
+            assert!(!cx.random().percent(5), "a random panic");
         }
     }
     let mut panics = 0;
@@ -173,12 +173,12 @@ fn the_engine_is_whole_after_every_panic() {
             Err(failure) => panic!("seed {seed}: {failure}"),
         }
     }
-    assert!(panics > 20, "it does panic: {panics}");
+    assert!(panics > 20, "the application panics: {panics}");
 }
 
-/// A new callback must be contained too, not swallowed by its default.
+/// A new callback must be forwarded and its panics caught. The default method would swallow it.
 #[test]
-fn every_callback_is_passed_on() {
+fn every_callback_is_forwarded() {
     let read = |path: &str| {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
         std::fs::read_to_string(path).expect("a source is readable")
@@ -186,11 +186,11 @@ fn every_callback_is_passed_on() {
     let text = read("src/engine/app.rs");
     let (_, declared) = text.split_once("pub trait App {").expect("the trait is there");
     let (declared, _) = declared.split_once("\n}\n").expect("it ends");
-    let contained = read("src/apps/catch_panics.rs");
+    let wrapper = read("src/apps/catch_panics.rs");
     let names: Vec<&str> =
         declared.lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next()).collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names {
-        assert!(contained.contains(&format!("    fn {name}(")), "{name} is not passed on");
+        assert!(wrapper.contains(&format!("    fn {name}(")), "{name} is not forwarded");
     }
 }

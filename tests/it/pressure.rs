@@ -1,4 +1,4 @@
-//! Members who read slowly, and what an application sees of it: marks, counts, and frames that only matter until the next.
+//! Slow readers as the application sees them: watermarks, counts, and frames that are replaced by newer ones.
 
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
@@ -6,8 +6,8 @@ use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
 use crate::scenario::World;
 use crate::witness::{React, Witness};
 
-/// Marks at 1000 and 300 bytes, and room for 20 000.
-fn marks() -> Config {
+/// Watermarks at 1000 and 300 bytes, and an outbox of 20 000.
+fn watermarks() -> Config {
     Config {
         outbound_high_mark: ByteSize(1000),
         outbound_low_mark: ByteSize(300),
@@ -17,35 +17,35 @@ fn marks() -> Config {
     }
 }
 
-/// An application that says nothing of its own, and `ann` in the lobby `a`, who reads nothing.
+/// An application without messages of its own, and `ann` in the lobby `a`, whose socket takes nothing.
 fn with_ann(react: React) -> (World<Witness<false>>, ConnId) {
-    let mut world = World::new(marks(), Witness::reacting(react));
+    let mut world = World::new(watermarks(), Witness::reacting(react));
     world.run("ann > connect a\nann < upgrade\nann > window 0");
     world.engine.app_mut().take();
     let ann = world.conn("ann");
     (world, ann)
 }
 
-/// A frame of 100 bytes on the wire, that reads as `letter`.
+/// A frame of 100 bytes on the wire, with a text of the given letter.
 fn hundred(letter: char) -> Frame {
     let frame = Frame::text(&String::from(letter).repeat(98));
     assert_eq!(frame.as_bytes().len(), 100);
     frame
 }
 
-/// Frames of 100 bytes that fit into 20 000, with 64 for the place of each that is queued before.
+/// Number of frames of 100 bytes that fit into 20 000, with 64 bytes of overhead for each frame queued before.
 const FULL: usize = (20_000 - 100) / (100 + 64) + 1;
 
-/// Ann's socket takes so many bytes more.
+/// Ann's socket takes this many more bytes.
 fn read(world: &mut World<Witness<false>>, bytes: usize) {
     world.act("ann", &format!("window {bytes}"));
     let ann = world.conn("ann");
     world.engine.handle_writable(world.now, ann);
-    world.settle();
+    world.end_turn();
     world.engine.check();
 }
 
-/// The letters of the frames that ann got.
+/// The first letters of the frames that ann received.
 fn letters(world: &mut World<Witness<false>>) -> String {
     world.take("ann").iter().map(|text| text.chars().next().expect("a letter")).collect()
 }
@@ -56,72 +56,72 @@ fn queued(world: &mut World<Witness<false>>, conn: ConnId) -> usize {
     queued
 }
 
-// ---- marks ----
+// ---- watermarks ----
 
 #[test]
-fn an_application_is_told_at_the_high_mark_and_at_the_low_one() {
+fn pressure_is_reported_at_the_high_and_low_watermarks() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     let send = |world: &mut World<Witness<false>>, count: usize| {
         (0..count).for_each(|_| assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('x')))));
         (queued(world, ann), world.engine.app_mut().take())
     };
     let nothing: Vec<String> = Vec::new();
-    assert_eq!(send(&mut world, 10), (1000, nothing.clone()), "the mark itself is not above it");
+    assert_eq!(send(&mut world, 10), (1000, nothing.clone()), "the watermark itself is not above it");
     assert_eq!(send(&mut world, 1), (1100, vec!["pressure ann high 1100".into()]));
-    assert_eq!(send(&mut world, 5), (1600, nothing.clone()), "once is enough");
+    assert_eq!(send(&mut world, 5), (1600, nothing.clone()), "it is reported once");
     read(&mut world, 1299);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (301, nothing.clone()));
-    // Between the marks nothing changes.
+    // Between the watermarks nothing is reported.
     assert_eq!(send(&mut world, 10), (1301, nothing.clone()));
     read(&mut world, 1001);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (300, vec!["pressure ann low 300".into()]));
     read(&mut world, 300);
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (0, nothing.clone()));
-    // And again.
+    // The same a second time.
     read(&mut world, 0);
     assert_eq!(send(&mut world, 10), (1000, nothing.clone()));
     assert_eq!(send(&mut world, 1), (1100, vec!["pressure ann high 1100".into()]));
     assert_eq!(letters(&mut world), "x".repeat(26));
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(letters(&mut world), "x".repeat(11));
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 0"]);
 }
 
 #[test]
-fn one_frame_may_cross_both_marks() {
+fn one_frame_can_cross_both_watermarks() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     let long = Frame::binary(&[0; 5000]);
     assert!(world.app(|_, cx| cx.send_to_conn(ann, &long)));
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     let size = long.as_bytes().len();
     assert_eq!(world.engine.app_mut().take(), [format!("pressure ann high {size}"), "pressure ann low 0".into()]);
     world.take("ann");
 }
 
-/// What a member's own pings bring about counts like everything else.
+/// The pongs that a member's own pings cause count like other frames.
 #[test]
-fn pongs_press_too() {
+fn pongs_count_towards_the_watermarks() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     let ping = wire::frame(Opcode::PING, true, &[b'p'; 123], [1; 4]);
     for _ in 0..8 {
         world.send("ann", &ping);
-        world.settle();
+        world.end_turn();
     }
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (1000, vec![]));
     world.send("ann", &ping);
-    world.settle();
+    world.end_turn();
     assert_eq!(world.engine.app_mut().take(), ["pressure ann high 1125"]);
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(world.take("ann").len(), 9);
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 0"]);
 }
 
-/// A snapshot that is too large for its place leaves none behind, and perhaps less than the low mark.
+/// A snapshot too large for the outbox removes the older one, which may bring the queue below the low watermark.
 #[test]
-fn what_gives_way_presses_no_more() {
+fn a_dropped_snapshot_no_longer_counts() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('x'))));
     assert!(world.app(|_, cx| cx.send_latest_to_conn(ann, 1, &Frame::binary(&[0; 1000]))));
@@ -130,12 +130,12 @@ fn what_gives_way_presses_no_more() {
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 100"]);
 }
 
-/// The application is told in a call of its own, and may end whom it is told of.
+/// Pressure is dispatched as a separate event, and the application may close the member during it.
 #[test]
-fn pressure_is_told_before_the_leave_and_never_after_it() {
-    let (mut world, ann) = with_ann(|cx, who, event| {
+fn pressure_is_reported_before_the_leave_and_never_after_it() {
+    let (mut world, ann) = with_ann(|cx, member, event| {
         if event.starts_with("pressure ann high") {
-            cx.close(who.expect("ann").conn(), CloseReason::Kicked);
+            cx.close(member.expect("ann").conn(), CloseReason::Kicked);
         }
     });
     world.app(|witness, cx| {
@@ -146,15 +146,15 @@ fn pressure_is_told_before_the_leave_and_never_after_it() {
     });
     assert_eq!(world.engine.app_mut().take(), ["pressure ann high 1100", "leave ann kicked"]);
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     let got = world.take("ann");
-    assert_eq!((got.len(), got[12].as_str()), (13, "close 4003 kicked"), "what was queued is delivered");
+    assert_eq!((got.len(), got[12].as_str()), (13, "close 4003 kicked"), "queued frames are delivered");
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
 }
 
-/// An application that heeds the marks loses nobody.
+/// An application that pauses at the high watermark and resumes at the low one loses no member.
 #[test]
-fn who_stops_at_the_high_mark_and_goes_on_at_the_low_one_loses_nobody() {
+fn an_application_that_follows_the_watermarks_loses_no_member() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     let (mut paused, mut sent, mut got) = (false, 0, 0);
     for round in 0..2000 {
@@ -171,14 +171,14 @@ fn who_stops_at_the_high_mark_and_goes_on_at_the_low_one_loses_nobody() {
         }
         assert!(queued(&mut world, ann) <= 1100);
     }
-    assert!((400..500).contains(&sent), "it went at the pace of its reader: {sent}");
+    assert!((400..500).contains(&sent), "the sender follows the pace of the reader: {sent}");
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(got + world.take("ann").len(), sent);
 }
 
 #[test]
-fn nothing_is_queued_for_whoever_is_not_there() {
+fn nothing_is_queued_for_a_closed_connection() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('x'))));
     assert_eq!(queued(&mut world, ann), 100);
@@ -193,11 +193,11 @@ fn nothing_is_queued_for_whoever_is_not_there() {
     assert_eq!(queued(&mut world, bob), 0);
 }
 
-// ---- what became of a frame ----
+// ---- counts of a broadcast ----
 
 #[test]
-fn a_broadcast_counts_who_got_it_who_could_not_and_who_should_not() {
-    let mut world = World::new(marks(), Witness::<false>::default());
+fn a_broadcast_counts_queued_dropped_and_excluded_receivers() {
+    let mut world = World::new(watermarks(), Witness::<false>::default());
     for name in ["ann", "bob", "cid", "dan"] {
         world.run(&format!("{name} > connect a\n{name} < upgrade"));
     }
@@ -217,7 +217,7 @@ fn a_broadcast_counts_who_got_it_who_could_not_and_who_should_not() {
     for (name, frames) in [("ann", 3), ("bob", 4), ("cid", 6), ("dan", 4)] {
         assert_eq!(world.take(name).len(), frames, "{name}");
     }
-    // Bob reads nothing more.
+    // Bob's socket takes nothing more.
     world.act("bob", "window 0");
     for n in 0..FULL + 1 {
         let got = world.app(|_, cx| cx.broadcast_to_lobby("a", Exclude::User("ann"), &hundred('y')));
@@ -233,7 +233,7 @@ fn a_broadcast_counts_who_got_it_who_could_not_and_who_should_not() {
 // ---- latest wins ----
 
 #[test]
-fn the_latest_takes_the_place_of_its_older_self() {
+fn a_latest_frame_replaces_the_older_one_of_its_key() {
     let (mut world, ann) = with_ann(|_, _, _| {});
     let latest = |world: &mut World<Witness<false>>, key: u64, letter: char| {
         assert!(world.app(|_, cx| cx.send_latest_to_conn(ann, key, &hundred(letter))));
@@ -243,18 +243,18 @@ fn the_latest_takes_the_place_of_its_older_self() {
     latest(&mut world, 2, 'b');
     world.app(|_, cx| assert!(cx.send_to_conn(ann, &hundred('r'))));
     assert_eq!(replaced(&world), 0);
-    // Behind what was said meanwhile: it may speak of that.
+    // The new frame is queued behind frames sent meanwhile, since it may refer to them.
     latest(&mut world, 1, 'c');
     assert_eq!((queued(&mut world, ann), replaced(&world)), (300, 1));
-    // A frame that has begun is completed, and its successor follows.
+    // A partly written frame is completed, and the new one follows it.
     read(&mut world, 30);
     latest(&mut world, 2, 'd');
     latest(&mut world, 2, 'e');
     assert_eq!((queued(&mut world, ann), replaced(&world)), (370, 2));
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(letters(&mut world), "brce");
-    // What has been delivered is nobody's older self.
+    // A delivered frame is not replaced.
     latest(&mut world, 1, 'f');
     latest(&mut world, 1, 'g');
     assert_eq!((letters(&mut world).as_str(), replaced(&world)), ("fg", 2));
@@ -262,7 +262,7 @@ fn the_latest_takes_the_place_of_its_older_self() {
 
 #[test]
 fn a_slow_member_gets_the_newest_snapshot_and_no_other() {
-    let mut world = World::new(marks(), Witness::<false>::default());
+    let mut world = World::new(watermarks(), Witness::<false>::default());
     world.run("ann > connect a\nann < upgrade\nbob > connect a\nbob < upgrade\nann > window 0");
     for n in 0..1000 {
         let frame = Frame::text(&format!("snapshot {n}"));
@@ -273,10 +273,10 @@ fn a_slow_member_gets_the_newest_snapshot_and_no_other() {
     world.run("ann > read\nann < snapshot 999");
     let counters = world.engine.stats().counters;
     assert_eq!((counters.frames_replaced, counters.frames_dropped), (999, 0));
-    assert_eq!(world.engine.app_mut().take(), ["join ann", "join bob"], "nobody was pressed");
+    assert_eq!(world.engine.app_mut().take(), ["join ann", "join bob"], "no watermark was crossed");
 }
 
-/// A snapshot for which there is no room is left out; that is no reason to end anybody.
+/// A snapshot that does not fit is dropped. This does not close the connection.
 #[test]
 fn a_snapshot_without_room_is_dropped_and_its_receiver_stays() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -286,18 +286,18 @@ fn a_snapshot_without_room_is_dropped_and_its_receiver_stays() {
     assert!(!world.app(|_, cx| cx.send_latest_to_conn(ann, 1, &hundred('t'))));
     assert_eq!(world.engine.stats().counters.frames_dropped, 2);
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(letters(&mut world), "r".repeat(FULL));
     let sent = world.app(|_, cx| cx.broadcast_latest("a", Exclude::None, 1, &hundred('u')));
     assert_eq!((sent.queued, letters(&mut world).as_str()), (1, "u"));
-    // What matters is not left out in silence.
+    // A frame that is not a snapshot is never dropped silently.
     world.act("ann", "window 0");
     (0..FULL).for_each(|_| assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('r')))));
     assert!(!world.app(|_, cx| cx.send_to_conn(ann, &hundred('v'))));
     world.run("ann > read\nann < close 4102 slow_consumer");
 }
 
-/// Pongs and pings keep their place, whatever is replaced around them.
+/// Pongs and pings keep their position when snapshots around them are replaced.
 #[test]
 fn control_frames_are_never_dropped() {
     let (mut world, ann) = with_ann(|_, _, _| {});
@@ -309,14 +309,14 @@ fn control_frames_are_never_dropped() {
     latest(&mut world, "two");
     world.steps("advance 20s\nann > ping 2");
     latest(&mut world, "three");
-    // The server's own ping has waited between the two pongs.
+    // The server's own ping waited between the two pongs.
     world.run("ann > read\nann < pong 1, ping, pong 2, three");
-    // Also where there is room for no snapshot any more.
+    // The same if there is no room for a snapshot.
     world.act("ann", "window 0");
     (0..FULL - 1).for_each(|_| assert!(world.app(|_, cx| cx.send_to_conn(ann, &hundred('r')))));
     world.steps("ann > ping 3");
     assert!(!world.app(|_, cx| cx.send_latest_to_conn(ann, 0, &hundred('s'))));
     world.act("ann", "read");
-    world.settle();
+    world.end_turn();
     assert_eq!(world.take("ann").last().expect("something"), "pong 3");
 }

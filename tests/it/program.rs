@@ -1,4 +1,4 @@
-//! The program as it is run: arguments, signals, exit codes and what it logs. On 127.0.0.1, port 0.
+//! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write};
@@ -10,16 +10,16 @@ use lobbyd::sim::wire::{self, Reader, Received};
 
 use crate::scenario::blocking;
 
-/// The program itself, on a free port. It is killed when the test is over, however it ends.
+/// A running program on a free port. It is killed at the end of the test, whether the test passes or fails.
 struct Program {
     child: Child,
     address: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
-    /// What it has logged so far, as far as it was read.
-    said: Vec<String>,
+    /// The log lines read so far.
+    log_lines: Vec<String>,
 }
 
-/// A program without the variables that are for the tests.
+/// A command without the environment variables that configure the tests.
 fn command(path: &str) -> Command {
     let mut command = Command::new(path);
     command.env_remove("LOBBYD_SEEDS").env_remove("LOBBYD_BLESS");
@@ -32,28 +32,28 @@ impl Program {
         Program::of(child.expect("the program was built"))
     }
 
-    /// One that was started with its log on a pipe.
+    /// Wraps a child that was started with its standard error on a pipe.
     fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut program = Program { child, address: nowhere, log, said: Vec::new() };
+        let mut program = Program { child, address: nowhere, log, log_lines: Vec::new() };
         let line = program.wait_for("listening on ");
         let (_, address) = line.split_once("listening on ").expect("that was waited for");
         program.address = address.parse().expect("an address");
         program
     }
 
-    /// Reads the log on to a line with `words` in it.
+    /// Reads the log until a line contains `words`.
     #[track_caller]
     fn wait_for(&mut self, words: &str) -> String {
         for line in self.log.by_ref() {
             let line = line.expect("the log is UTF-8");
-            self.said.push(line.clone());
+            self.log_lines.push(line.clone());
             if line.contains(words) {
                 return line;
             }
         }
-        panic!("it never says {words}, but {:?}", self.said);
+        panic!("the log never contains {words}, but {:?}", self.log_lines);
     }
 
     fn signal(&self, name: &str) {
@@ -62,7 +62,7 @@ impl Program {
     }
 
     fn exit_code(&mut self) -> Option<i32> {
-        self.said.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
+        self.log_lines.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
         self.child.wait().expect("it can be waited for").code()
     }
 }
@@ -104,22 +104,22 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
         .args(["--max-pending", "many", "--pong-timeout", "1h"])
         .output()
         .expect("the program was built");
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
+    let output = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(refused.status.code(), Some(2));
-    assert!(said.contains("max_pending") && said.contains("pong_timeout = 1h"), "{said}");
+    assert!(output.contains("max_pending") && output.contains("pong_timeout = 1h"), "{output}");
 }
 
-// ---- who may come in ----
+// ---- authorization ----
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lobbyd");
 
-/// A file that is there while the test runs.
+/// A file that exists while the test runs.
 struct File(std::path::PathBuf);
 
 impl File {
     fn new(name: &str, contents: &str) -> File {
         let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        fs::write(&path, contents).expect("a place for files");
+        fs::write(&path, contents).expect("the folder can be written");
         File(path)
     }
 
@@ -134,7 +134,7 @@ impl Drop for File {
     }
 }
 
-/// Connects with a token. The first thing that is said is a `welcome`, or a `goodbye`.
+/// Connects with a token. Returns the first message, a `welcome` or a `goodbye`.
 fn connect(program: &Program, token: &str) -> (TcpStream, Reader, serde_json::Value) {
     let mut stream = TcpStream::connect(program.address).expect("it listens");
     let line = format!("Authorization: Bearer {token}");
@@ -158,7 +158,7 @@ fn check_token(program: &Program, token: &str, user: Option<&str>) {
 fn the_list_of_tokens_is_read_again_on_sighup() {
     let list = File::new("tokens", "# who\nsecret-1 ann\nsecret-2 bob\n");
     let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
-    // All that can be logged is logged.
+    // Log at the most verbose level.
     let all = ["--log", "trace,tungstenite=trace,tungstenite::protocol=trace"];
     let mut program = Program::start(PROGRAM, &[&arguments[..], &all].concat());
     let (mut stream, mut reader, first) = connect(&program, "secret-1");
@@ -174,7 +174,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     check_token(&program, "secret-2", Some("robert"));
     check_token(&program, "secret-3", Some("cid"));
 
-    // What is wrong, or gone, changes nothing.
+    // An invalid list, or a missing one, changes nothing.
     fs::write(list.path(), "secret-4 dan\nsecret-5").expect("it can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("line 2: a token is followed by its user"));
@@ -185,7 +185,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     assert!(program.wait_for("the old tokens stay in force").contains(list.path()));
     check_token(&program, "secret-3", Some("cid"));
 
-    // Who is in has noticed nothing of all that.
+    // Members that are already connected are not affected.
     stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("it reads");
     while !matches!(blocking(&mut stream, &mut reader), Received::Text(text) if text.contains("said-in-confidence")) {}
     drop(stream);
@@ -193,29 +193,30 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     program.signal("-TERM");
     program.signal("-TERM");
     assert!(matches!(program.exit_code(), Some(0 | 3)));
-    for line in &program.said {
+    for line in &program.log_lines {
         assert!(!line.contains("secret-") && !line.contains("said-in-confidence"), "{line}");
     }
-    assert!(program.said.iter().any(|line| line.contains("TRACE")), "all was logged");
+    assert!(program.log_lines.iter().any(|line| line.contains("TRACE")), "trace records are logged");
 }
 
-/// What it says when it is not to start.
+/// Runs the program with arguments it must refuse. Returns its error output.
 #[track_caller]
 fn refused(arguments: &[&str]) -> String {
     let refused = Command::new(PROGRAM).args(arguments).output().expect("the program was built");
-    let said = String::from_utf8(refused.stderr).expect("UTF-8");
-    assert_eq!(refused.status.code(), Some(2), "{said}");
-    said
+    let output = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(2), "{output}");
+    output
 }
 
-/// None of these comes to listen, whatever becomes of the check: no `max_pending` of 0 is accepted.
+/// Every run also sets `max_pending` to 0, which is always refused: the program never listens, even if the check under test
+/// fails.
 #[test]
-fn anybody_is_anybody_on_a_loopback_address_only() {
+fn open_authorization_is_accepted_on_loopback_only() {
     let never = ["--max-pending", "0", "--listen"];
     let open = "anybody could be anybody on";
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9001", "[::ffff:192.0.2.1]:9001"] {
-        let said = refused(&[&never[..], &[address]].concat());
-        assert!(said.contains(open) && said.contains("--auth open-to-anybody"), "{address}: {said}");
+        let output = refused(&[&never[..], &[address]].concat());
+        assert!(output.contains(open) && output.contains("--auth open-to-anybody"), "{address}: {output}");
         assert!(refused(&[&never[..], &[address, "--auth", "open"]].concat()).contains(open));
         assert!(refused(&[&never[..], &[address, "--auth", "open", "--app", "echo"]].concat()).contains(open));
         assert!(!refused(&[&never[..], &[address, "--auth", "open-to-anybody"]].concat()).contains(open));
@@ -223,62 +224,69 @@ fn anybody_is_anybody_on_a_loopback_address_only() {
     for address in ["127.0.0.1:0", "127.0.0.2:0", "[::1]:0"] {
         assert!(!refused(&[&never[..], &[address]].concat()).contains(open), "{address}");
     }
-    // With tokens nobody is just anybody.
+    // With tokens, any address is accepted.
     let list = File::new("outside", "secret-1 ann");
-    let said = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
-    assert!(said.contains("max_pending = 0") && !said.contains("auth"), "{said}");
+    let output = refused(&[&never[..], &["0.0.0.0:0", "--auth", "tokens", "--tokens-file", list.path()]].concat());
+    assert!(output.contains("max_pending = 0") && !output.contains("auth"), "{output}");
 }
 
 #[test]
-fn a_list_of_tokens_that_cannot_be_used_does_not_start() {
+fn an_unusable_token_list_prevents_the_start() {
     let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens"];
     assert!(refused(&tokens).contains("auth = tokens: name the list with --tokens-file"));
     let missing = File::new("missing", "");
     fs::remove_file(missing.path()).expect("it is there");
     assert!(refused(&[&tokens[..], &["--tokens-file", missing.path()]].concat()).contains(missing.path()));
     let list = File::new("wrong", "secret-1\nann secret-2 secret-3\nsecret-4 bob expires=soon");
-    let said = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
+    let output = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
     for problem in ["line 1: ", "line 2: ", "line 3: ", "max_pending = 0"] {
-        assert!(said.contains(problem), "all problems at once: {said}");
+        assert!(output.contains(problem), "all problems at once: {output}");
     }
-    assert!(!said.contains("secret-"), "{said}");
+    assert!(!output.contains("secret-"), "{output}");
 }
 
-/// An option without effect is refused if it decides who may come in.
+/// An option without effect is refused if it concerns authorization.
 #[test]
-fn a_list_of_tokens_that_nobody_reads_does_not_start() {
+fn an_unused_token_list_prevents_the_start() {
     let list = File::new("unread", "secret-1 ann");
     let given = ["--listen", "127.0.0.1:0", "--tokens-file", list.path()];
     for auth in [&[][..], &["--auth", "open"], &["--auth", "open-to-anybody"], &["--auth", "open", "--app", "echo"]] {
-        let said = refused(&[&given[..], auth].concat());
+        let output = refused(&[&given[..], auth].concat());
         let rule = format!("tokens_file = {}: is read only with auth = tokens, and auth is open", list.path());
-        assert!(said.contains(&rule) && said.contains("set --auth tokens, or leave --tokens-file out"), "{said}");
+        assert!(output.contains(&rule) && output.contains("set --auth tokens, or leave --tokens-file out"), "{output}");
     }
-    // The same by a variable.
+    // The same with an environment variable.
     let refused_by_variable = Command::new(PROGRAM)
         .args(["--listen", "127.0.0.1:0"])
         .env("LOBBYD_TOKENS_FILE", list.path())
         .output()
         .expect("the program was built");
     assert_eq!(refused_by_variable.status.code(), Some(2));
-    // An echo knows nobody.
-    let said = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
-    assert!(said.contains("auth = tokens: app = echo lets anybody in"), "{said}");
+    // The echo application has no authorization.
+    let output = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
+    assert!(output.contains("auth = tokens: app = echo lets anybody in"), "{output}");
 }
 
 #[test]
-fn the_start_is_logged_with_what_decides_who_may_come_in() {
+fn the_start_is_logged_with_the_authorization_settings() {
     let list = File::new("counted", "secret-1 ann\nsecret-2 bob");
     let given = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path(), "--app", "verbatim"];
     let program = Program::start(PROGRAM, &given);
     let words =
         format!("lobbyd {} app=verbatim auth=tokens tokens=2 allowed_origin=own listen=", env!("CARGO_PKG_VERSION"));
-    let line = program.said.iter().find(|line| line.contains(&words)).expect("it is said before it listens");
+    let line =
+        program.log_lines.iter().find(|line| line.contains(&words)).expect("it is logged before the server listens");
     assert!(line.ends_with(&format!("listen={} admin=off", program.address)), "{line}");
     let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let line =
-        program.said.iter().find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
-    assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
+    let line = program
+        .log_lines
+        .iter()
+        .find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
+    assert!(
+        line.expect("it is logged before the server listens").contains(" admin=127.0.0.1:"),
+        "{:?}",
+        program.log_lines
+    );
 }
 
 #[test]
@@ -289,7 +297,7 @@ fn options_and_variables_without_effect_are_warned_about() {
     let child = command(PROGRAM)
         .args(given)
         .args(more)
-        // What is set to its default may stand in a file that is for all servers.
+        // An option set to its default gives no warning: a file of options may be shared by several servers.
         .args(["--max-inbox-bytes", "64KiB"])
         .env("LOBBYD_MAX_CONECTIONS", "said-in-confidence")
         .env("LOBBYD_SERVICE_HOST", "10.0.0.1")
@@ -301,7 +309,7 @@ fn options_and_variables_without_effect_are_warned_about() {
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
     let warnings: Vec<&str> =
-        program.said.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
+        program.log_lines.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
     let expected = [
         "auth_timeout has no effect: the stock applications answer at once",
         "token_grace has no effect: only the tokens of auth = tokens expire",
@@ -317,18 +325,18 @@ fn options_and_variables_without_effect_are_warned_about() {
     for (warning, words) in warnings.iter().zip(expected) {
         assert!(warning.ends_with(words), "{warning}: {words}");
     }
-    assert!(!program.said.concat().contains("said-in-confidence"));
-    // Nothing is said of the defaults.
+    assert!(!program.log_lines.concat().contains("said-in-confidence"));
+    // The defaults give no warnings.
     let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
-    assert!(!program.said.iter().any(|line| line.contains(" WARN ")), "{:?}", program.said);
+    assert!(!program.log_lines.iter().any(|line| line.contains(" WARN ")), "{:?}", program.log_lines);
 }
 
-/// Opening a FIFO waits for somebody to write to it, and everybody would wait with it.
+/// Opening a FIFO blocks until it has a writer, and would block the whole server.
 #[cfg(unix)]
 #[test]
-fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
+fn a_token_list_must_be_a_regular_file_of_bounded_size() {
     let list = File::new("irregular", "secret-1 ann");
     let arguments = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file", list.path()];
     let mut program = Program::start(PROGRAM, &arguments);
@@ -349,7 +357,7 @@ fn only_a_regular_file_of_bounded_size_is_a_list_of_tokens() {
     let replayed = Command::new(PROGRAM).args(["replay", fifo.path()]).output().expect("the program was built");
     assert_eq!(replayed.status.code(), Some(2));
 
-    // The same on SIGHUP: the loop goes on, with the old tokens.
+    // The same on SIGHUP: the server continues with the old tokens.
     fs::rename(fifo.path(), list.path()).expect("it can take its place");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("it is not a regular file"));
@@ -371,21 +379,21 @@ fn rates_and_origins_are_set_by_flags() {
     let origins = ["--allowed-origin", "https://game.example"];
     let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
     let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
-    let said = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
+    let output = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
         let mut stream = TcpStream::connect(program.address).expect("it listens");
         let line = format!("Origin: {origin}");
         stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("it reads");
         let mut reader = Reader::default();
         [(); 2].map(|()| format!("{:?}", blocking(&mut stream, &mut reader))).concat()
     });
-    for (said, words) in said.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
-        assert!(said.contains(words), "{said}");
+    for (output, words) in output.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
+        assert!(output.contains(words), "{output}");
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
 }
 
-/// What a page of `origin` gets from a server that it calls `host`: its second answer, after the upgrade.
+/// The second answer, after the upgrade, to a page of `origin` that calls the server `host`.
 fn page(program: &Program, origin: &str, host: &str) -> String {
     let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
     let request =
@@ -399,7 +407,7 @@ fn page(program: &Program, origin: &str, host: &str) -> String {
 }
 
 #[test]
-fn a_page_of_this_machine_may_try_it_out() {
+fn a_page_of_this_machine_may_connect_by_default() {
     let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
     let host = program.address.to_string();
     for origin in ["http://localhost:5173", "http://127.0.0.1:8000", "https://[::1]:8443", "http://localhost"] {
@@ -408,7 +416,7 @@ fn a_page_of_this_machine_may_try_it_out() {
     for (origin, host) in [
         ("null", &*host),
         ("https://game.example", &host),
-        // Led here by DNS rebinding.
+        // As after DNS rebinding.
         ("http://localhost:5173", "evil.example"),
         ("https://game.example", &host),
     ] {
@@ -416,7 +424,7 @@ fn a_page_of_this_machine_may_try_it_out() {
     }
     program.signal("-TERM");
     assert_eq!(program.exit_code(), Some(0));
-    let warnings: Vec<&String> = program.said.iter().filter(|line| line.contains("--allowed-origin")).collect();
+    let warnings: Vec<&String> = program.log_lines.iter().filter(|line| line.contains("--allowed-origin")).collect();
     let expected =
         ["the origin null", "the origin https://game.example is refused at 127.0.0.1:", "refused at evil.example"];
     assert_eq!(warnings.len(), expected.len(), "once for each origin: {warnings:?}");
@@ -424,18 +432,18 @@ fn a_page_of_this_machine_may_try_it_out() {
         assert!(line.contains(" WARN ") && line.contains(words), "{line}: {words}");
     }
 
-    // Where users are known, or where it was said who may come, nobody else may.
+    // With other authorization or configured origins, a page of this machine is refused.
     let list = File::new("pages", "ann ann");
     let tokens = ["--auth", "tokens", "--tokens-file", list.path()];
     let outside = ["--auth", "open-to-anybody"];
     for given in [&["--allowed-origin", "own"][..], &["--allowed-origin", "https://game.example"], &tokens, &outside] {
         let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], given].concat());
-        let said = page(&program, "http://localhost:5173", &program.address.to_string());
-        assert!(said.contains("forbidden_origin"), "{given:?}: {said}");
+        let output = page(&program, "http://localhost:5173", &program.address.to_string());
+        assert!(output.contains("forbidden_origin"), "{given:?}: {output}");
     }
 }
 
-/// Whoever reads the log may go away; the members must not notice.
+/// If the reader of the log goes away, members must not be affected.
 #[test]
 fn a_log_that_cannot_be_written_ends_nothing() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
@@ -447,7 +455,7 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     let mut line = String::new();
     while !line.contains("listening on ") {
         line.clear();
-        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "it says where it listens");
+        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "the address is logged");
     }
     let address: SocketAddr =
         line.split_once("listening on ").expect("it was waited for").1.trim().parse().expect("an address");
@@ -455,7 +463,10 @@ fn a_log_that_cannot_be_written_ends_nothing() {
     for user in ["ann", "bob"] {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("it reads");
-        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
     }
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
@@ -464,11 +475,11 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 
 // ---- a stopped process ----
 
-/// Stopped by a debugger or with its machine for longer than any timeout: whatever arrived meanwhile is read before anybody is
-/// given up.
+/// The process is stopped by a debugger, or with its machine, for longer than any timeout. Input that arrived meanwhile is
+/// read before any connection is closed.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_process_that_was_stopped_closes_nobody() {
+fn a_process_that_was_stopped_closes_no_connection() {
     let timeouts = ["--ping-interval", "1s", "--pong-timeout", "900ms", "--handshake-timeout", "1s"];
     let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
@@ -482,7 +493,7 @@ fn a_process_that_was_stopped_closes_nobody() {
     for (stream, ..) in &mut members {
         stream.write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4])).expect("the kernel takes it");
     }
-    // Nothing comes from a stopped process, so this takes the whole time.
+    // A stopped process sends nothing, so this read takes the whole timeout.
     newcomer.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
     assert!(newcomer.read(&mut [0]).is_err());
     program.signal("-CONT");
@@ -502,7 +513,7 @@ fn a_process_that_was_stopped_closes_nobody() {
 
 // ---- no descriptor left ----
 
-/// What `GET /stats` says, on a connection that stays open: a new one would need a descriptor.
+/// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
 fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
     operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
     let (mut length, mut line) = (0, String::new());
@@ -516,11 +527,11 @@ fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
     serde_json::from_slice(&body).expect("JSON")
 }
 
-/// A newcomer, who is let in or turned away without a word.
+/// Opens a connection that is either upgraded or dropped without an answer.
 fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
     let mut stream = TcpStream::connect(program.address).expect("the backlog has room");
     stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
-    // It may be gone already.
+    // The connection may be dropped already.
     let _ = stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
     let (mut reader, mut bytes) = (Reader::default(), [0; 4096]);
     match stream.read(&mut bytes) {
@@ -539,8 +550,8 @@ fn without_descriptors_it_sheds_and_goes_on() {
     let journal = ["--journal", folder.path(), "--journal-max-bytes", "16KiB"];
     let limited = ["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", PROGRAM];
     let mut program = Program::start("sh", &[&limited[..], &arguments, &journal].concat());
-    let said = program.wait_for("operators are answered on http://");
-    let (_, admin) = said.split_once("http://").expect("that was waited for");
+    let output = program.wait_for("operators are answered on http://");
+    let (_, admin) = output.split_once("http://").expect("that was waited for");
     let mut operator = BufReader::new(TcpStream::connect(admin).expect("it listens"));
     assert_eq!(stats(&mut operator)["counters"]["accepted"], 0);
 
@@ -553,32 +564,39 @@ fn without_descriptors_it_sheds_and_goes_on() {
         }
     }
     let room = members.len();
-    assert!((10..40).contains(&room), "{room} came in");
-    let said = stats(&mut operator);
-    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&room.into(), &shed.into()), "{said}");
+    assert!((10..40).contains(&room), "{room} were admitted");
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&room.into(), &shed.into()),
+        "{output}"
+    );
 
-    // Those who are in are served, also where their journal goes on in another file.
+    // Members are served, even when the journal rotates to another file.
     for (stream, reader) in &mut members {
         let text = "x".repeat(2000);
         stream.write_all(&wire::text(&text)).expect("it reads");
         assert_eq!(blocking(stream, reader), Received::Text(text));
     }
 
-    // As many as leave may come, and no more.
+    // As many connections are accepted as have closed, and no more.
     members.drain(..5);
     while stats(&mut operator)["total_connections"] != room - 5 {}
     for user in 100..105 {
         members.push(try_connect(&program, user).expect("there is a descriptor"));
     }
     assert!(try_connect(&program, 105).is_none());
-    let said = stats(&mut operator);
-    assert_eq!((&said["counters"]["accepted"], &said["counters"]["shed"]), (&(room + 5).into(), &(shed + 1).into()));
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&(room + 5).into(), &(shed + 1).into())
+    );
 
     program.signal("-TERM");
     drop((members, operator));
     assert_eq!(program.exit_code(), Some(0));
-    let warned = program.said.iter().filter(|line| line.contains("ulimit -n")).count();
-    assert_eq!(warned, 1, "it is said once, and how to help it");
+    let warned = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).count();
+    assert_eq!(warned, 1, "the warning is logged once, with its remedy");
     remove_segments(folder.path());
 }
 
@@ -592,24 +610,24 @@ fn remove_segments(path: &str) {
     }
 }
 
-// ---- no room for another byte ----
+// ---- file size limits ----
 
-/// A server whose files may not grow beyond 40 blocks, and what an echo hears of 100 messages of 2000 bytes: how many.
+/// Sends 100 messages of 2000 bytes to an echo server whose files are limited in size. Returns the number of echoes.
 #[cfg(unix)]
 fn echoes_with_limited_files(program: &mut Program) -> usize {
     let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
     let text = "x".repeat(2000);
-    for heard in 0..100 {
+    for echoed in 0..100 {
         let mut bytes = [0; 4096];
         if stream.write_all(&wire::text(&text)).is_err() {
-            return heard;
+            return echoed;
         }
         loop {
             match reader.next().expect("the server keeps to the protocol") {
                 Some(received) => break assert_eq!(received, Received::Text(text.clone())),
                 None => match stream.read(&mut bytes) {
                     Ok(n) if n > 0 => reader.push(&bytes[..n]),
-                    _ => return heard,
+                    _ => return echoed,
                 },
             }
         }
@@ -617,7 +635,7 @@ fn echoes_with_limited_files(program: &mut Program) -> usize {
     100
 }
 
-/// The kernel says so by SIGXFSZ, which ends a process that does not expect it. It is a full disk like any other.
+/// The kernel signals the limit with SIGXFSZ, which by default ends a process. The server treats it as a full disk.
 #[cfg(unix)]
 #[test]
 fn a_limit_on_the_size_of_files_is_a_full_disk() {
@@ -627,29 +645,29 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
     let journal = ["--journal", folder.path(), "--journal-on-error"];
     for (policy, code) in [("stop", 1), ("continue", 0)] {
         let mut program = Program::start("sh", &[&limited[..], &arguments, &journal, &[policy]].concat());
-        let heard = echoes_with_limited_files(&mut program);
+        let echoed = echoes_with_limited_files(&mut program);
         if policy == "stop" {
-            assert!((5..50).contains(&heard), "{heard} messages were served");
+            assert!((5..50).contains(&echoed), "{echoed} messages were served");
         } else {
-            assert_eq!(heard, 100, "it goes on without a journal");
+            assert_eq!(echoed, 100, "the server continues without a journal");
             program.signal("-TERM");
         }
-        assert_eq!(program.exit_code(), Some(code), "{:?}", program.said);
-        let said = program.said.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
-        assert_eq!(said, 1, "{:?}", program.said);
+        assert_eq!(program.exit_code(), Some(code), "{:?}", program.log_lines);
+        let output = program.log_lines.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
+        assert_eq!(output, 1, "{:?}", program.log_lines);
     }
-    // What was recorded before ends with a whole block.
+    // The records written before the error end with a whole block.
     for number in [1, 2] {
         let journal = format!("{}.{number:06}", folder.path());
         let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
-        let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
-        assert!(replayed.status.success() && !said.contains("torn"), "{said}");
+        let output = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(replayed.status.success() && !output.contains("torn"), "{output}");
         fs::remove_file(journal).expect("it is there");
     }
     let _ = fs::remove_file(format!("{}.lock", folder.path()));
 }
 
-/// The log too may be a file that can take no more.
+/// The log may be a file that has reached its size limit.
 #[cfg(unix)]
 #[test]
 fn a_limit_on_the_size_of_the_log_ends_nothing() {
@@ -658,22 +676,25 @@ fn a_limit_on_the_size_of_the_log_ends_nothing() {
     let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
     let mut child = Command::new("sh").args(arguments).spawn().expect("there is a shell");
     let address = loop {
-        let said = fs::read_to_string(log.path()).expect("the log is UTF-8");
-        if let Some((_, rest)) = said.split_once("listening on ")
+        let output = fs::read_to_string(log.path()).expect("the log is UTF-8");
+        if let Some((_, rest)) = output.split_once("listening on ")
             && let Some((address, _)) = rest.split_once('\n')
         {
             break address.parse::<SocketAddr>().expect("an address");
         }
-        assert!(child.try_wait().expect("it can be asked").is_none(), "it has ended: {said}");
+        assert!(child.try_wait().expect("its state is known").is_none(), "it has ended: {output}");
         std::thread::yield_now();
     };
     for user in 0..50 {
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("it reads");
-        assert!(matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)), "{user} comes in");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
     }
     let length = fs::metadata(log.path()).expect("it is there").len();
-    assert!(length > 0 && length.is_multiple_of(512), "the log has come to its limit: {length}");
+    assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
     assert!(kill.expect("there is a kill").success());
     assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));

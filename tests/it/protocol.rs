@@ -1,4 +1,4 @@
-//! The JSON protocol, as its documentation says it: every row of what a client says and of what the server says.
+//! The JSON protocol as documented: every message of a client and every message of the server.
 
 use lobbyd::apps::{Echo, Relay, Verbatim};
 use lobbyd::sim::wire;
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::scenario::{World, check};
 use crate::witness::Witness;
 
-/// Three in a lobby, who know each other.
+/// Three members of one lobby, each of which has been sent the others' presence.
 const THREE: &str = r#"
     turn begins
     ann > connect chess
@@ -23,16 +23,16 @@ const THREE: &str = r#"
     cid < upgrade, welcome, presence_state seq=0 users=ann,bob,cid
 "#;
 
-/// Runs a script for three who know each other.
+/// Runs a script with the three members of [`THREE`].
 #[track_caller]
 fn check_three(script: &str) {
     check(Config::default(), &format!("{THREE}{script}"));
 }
 
-// ---- what a client says ----
+// ---- messages of a client ----
 
 #[test]
-fn members_learn_who_is_there_and_hear_each_other() {
+fn members_receive_presence_and_each_others_messages() {
     check(
         Config::default(),
         r#"
@@ -70,7 +70,7 @@ fn broadcast_reaches_every_other_member() {
         ann < error !ref code=bad_message
         "#,
     );
-    // Alone, one still speaks: the number is used up.
+    // A broadcast without receivers takes a number too.
     check(
         Config::default(),
         r#"
@@ -94,12 +94,12 @@ fn direct_reaches_one_member_of_the_same_lobby() {
         cid < nothing
         ann > {"type":"direct","to":"bob","data":2}
         bob < direct from=ann data=2
-        # To oneself, too.
+        # A member can send to itself.
         ann > {"type":"direct","to":"ann","data":3,"ref":2}
         ann < direct from=ann data=3, ack ref=2
         ann > {"type":"direct","to":"eve","data":4,"ref":3}
         ann < error ref=3 code=user_not_found
-        # A member of another lobby is none of this one.
+        # A member of another lobby is not found.
         eve > connect go
         eve < upgrade, welcome, presence_state
         ann > {"type":"direct","to":"eve","data":5}
@@ -129,7 +129,7 @@ fn presence_ping_health_pong_and_leave_are_answered() {
         ann < pong !ref server_time=1000001500
         ann > {"type":"ping","ref":"a"}
         ann < pong ref="a" server_time=1000001500
-        # An answer to nothing is no error, and is passed on to nobody.
+        # A pong without a check is no error, and is not relayed.
         ann > {"type":"health_pong","timestamp":5}
         ann > {"type":"health_pong","timestamp":5,"ref":2}
         ann < ack ref=2
@@ -151,7 +151,7 @@ fn presence_ping_health_pong_and_leave_are_answered() {
 }
 
 #[test]
-fn every_other_type_is_the_applications() {
+fn every_other_type_goes_to_the_application() {
     check_three(
         r#"
         ann > {"type":"move","to":["e4"],"data":0,"timestamp":"noon"}
@@ -161,7 +161,7 @@ fn every_other_type_is_the_applications() {
         ann < ack ref=1 seq=2 !delivered
         bob < message seq=2 data={"type":"Broadcast","ref":1}
         cid < message seq=2
-        # What only the server says is not reserved for clients; `from` cannot be forged.
+        # The server's own types are not reserved. A client cannot forge `from`.
         ann > {"type":"message","from":"bob","data":"trust me"}
         bob < message from=ann seq=3
         cid < message from=ann seq=3
@@ -170,14 +170,14 @@ fn every_other_type_is_the_applications() {
 }
 
 #[test]
-fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
+fn a_ref_is_a_string_or_an_integer_and_is_returned_unchanged() {
     #[track_caller]
     fn check_ref(reference: &str, accepted: bool) {
         let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         for kind in ["ping", "presence", "leave?", "broadcast\",\"data\":\"0"] {
             world.act("ann", &format!(r#"{{"type":"{kind}","ref":{reference}}}"#));
-            world.settle();
+            world.end_turn();
             let got = world.take("ann");
             let answers: Vec<&String> = got.iter().filter(|text| !text.contains("presence_state")).collect();
             let [answer] = answers[..] else { panic!("one answer: {got:?}") };
@@ -189,7 +189,7 @@ fn a_ref_is_a_string_or_an_integer_and_comes_back_as_it_was() {
     for good in ["0", "-1", "-0", "9007199254740991", r#""""#, r#""a b""#, r#""\u00e9\"""#, &longest] {
         check_ref(good, true);
     }
-    // A number is a value and not a spelling, and comes back in the client's.
+    // Numbers are compared by value, and are returned as the client wrote them.
     let zeros = format!("5.{}", "0".repeat(1000));
     for good in ["1.0", "-1.0", "1e2", "1.7e1", "170e-1", "1E+2", "0e999", &zeros] {
         check_ref(good, true);
@@ -213,7 +213,7 @@ fn an_optional_field_that_is_null_is_absent() {
         ann > {"type":"broadcast","data":null,"ref":null}
         bob < message data=null
         cid < message data=null
-        # What must be there must be something.
+        # A required field must not be null.
         ann > {"type":"direct","to":null,"data":1,"ref":1}
         ann < error ref=1 code=bad_message
         ann > {"type":null,"ref":2}
@@ -223,16 +223,16 @@ fn an_optional_field_that_is_null_is_absent() {
 }
 
 #[test]
-fn the_ack_of_what_was_given_a_seq_carries_it() {
-    /// Says in the sender's name what it is told to, and other things too.
+fn the_ack_of_a_numbered_message_carries_its_seq() {
+    /// Executes the steps that the type of a message names: broadcasts it for its sender, announces, or rejects.
     struct Speaker;
     impl App for Speaker {
         const PROTOCOL: Protocol = Protocol::Json;
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             Authorization::token_is_user(request)
         }
-        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-            cx.broadcast_message(who, "0");
+        fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+            cx.broadcast_message(member, "0");
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             let Message::Json { kind, text } = message else { return };
@@ -254,7 +254,7 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
         ann < ack ref=1 !seq
         ann > {"type":"say","ref":2}
         ann < ack ref=2 seq=2
-        # Not that of another message, which the sender gets itself.
+        # The ack does not carry the number of another message, which the sender receives itself.
         ann > {"type":"announce","ref":3}
         ann < message seq=3, ack ref=3 !seq
         ann > {"type":"say+announce","ref":4}
@@ -272,7 +272,7 @@ fn the_ack_of_what_was_given_a_seq_carries_it() {
 }
 
 #[test]
-fn what_is_malformed_is_refused_and_the_connection_lives_on() {
+fn a_malformed_message_is_refused_and_the_connection_stays_open() {
     for bad in [
         "",
         " ",
@@ -303,19 +303,19 @@ fn what_is_malformed_is_refused_and_the_connection_lives_on() {
 }
 
 #[test]
-fn whoever_says_too_much_that_is_malformed_is_closed() {
+fn too_many_malformed_messages_close_the_connection() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     for _ in 0..32 {
         world.run("ann > {\nann < error code=bad_message");
-        // Others' faults are their own, and good messages clear no strike.
+        // Strikes count per connection, and valid messages do not clear them.
         world.run("ann > {\"type\":\"ping\"}\nann < pong");
     }
     world.run(
         r#"
         bob > {
         bob < error code=bad_message
-        # What is refused for another reason is no strike.
+        # A message refused for another reason is no strike.
         bob > {"type":"direct","to":"eve","data":1}
         bob < error code=user_not_found
         ann > {
@@ -350,13 +350,13 @@ fn fragments_are_put_together() {
     let parts: [(wire::Opcode, bool, &[u8]); 4] = [
         (wire::Opcode::TEXT, false, br#"{"type":"broad"#),
         (wire::Opcode::CONTINUATION, false, "cast\",\"data\":\"\u{20ac}".as_bytes().split_at(15).0),
-        // A control frame may stand between fragments.
+        // A control frame may come between fragments.
         (wire::Opcode::PING, true, b"between"),
         (wire::Opcode::CONTINUATION, true, b"\x82\xac\"}"),
     ];
     for (opcode, is_final, payload) in parts {
         world.send("ann", &wire::frame(opcode, is_final, payload, [7, 0, 255, 1]));
-        world.settle();
+        world.end_turn();
     }
     world.run("ann < pong between\nbob < message data=\"\u{20ac}\"\ncid < message data=\"\u{20ac}\"");
 }
@@ -378,7 +378,7 @@ fn names_and_data_may_be_any_text() {
         uni < message from="a\"b\\c" data="\u2028/\u0000"
         uni > {"\u0074ype":"\u0070ing"}
         uni < pong
-        # Half a character is no name.
+        # An unpaired surrogate is no valid name.
         uni > {"type":"direct","to":"\ud83c","data":1}
         uni < error code=bad_message
         quo > hangup
@@ -388,21 +388,21 @@ fn names_and_data_may_be_any_text() {
 }
 
 #[test]
-fn data_is_passed_on_as_it_was_written() {
+fn data_is_passed_on_unchanged() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run(THREE);
     let data = "{ \"b\" : 1.0e2, \"a\":\t[ 18446744073709551616, -0.0 ],\"b\":\"\\u0061\" }";
     world.send("ann", &wire::text(&format!("{{\"type\":\"broadcast\",\"data\":{data}}}")));
-    world.settle();
+    world.end_turn();
     for name in ["bob", "cid"] {
         assert_eq!(world.take(name), [format!("{{\"type\":\"message\",\"from\":\"ann\",\"seq\":1,\"data\":{data}}}")]);
     }
 }
 
-// ---- what the server says ----
+// ---- messages of the server ----
 
 #[test]
-fn welcome_tells_the_limits_and_the_time() {
+fn welcome_contains_the_limits_and_the_time() {
     let config = Config { max_message_bytes: ByteSize(1000), ..Config::default() };
     check(
         config,
@@ -418,9 +418,10 @@ fn welcome_tells_the_limits_and_the_time() {
     );
 }
 
-/// What the lobby has still to be told when a seat is taken over goes to the older connection, not before the welcome.
+/// At a seat takeover, presence that is not announced yet is sent to the older connection. The newer one is sent its welcome
+/// first.
 #[test]
-fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
+fn welcome_comes_first_also_after_a_seat_takeover() {
     check(
         Config::default(),
         r#"
@@ -433,7 +434,7 @@ fn welcome_comes_first_also_for_whoever_takes_over_a_seat() {
         bob < upgrade, welcome seq=0, presence_state seq=1 users=ann,bob
         ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
         ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
-        # Also when nobody has heard of the seat that is taken over.
+        # The same if the seat has not been announced yet.
         turn begins
         cid > connect chess
         cid:2 > connect chess
@@ -465,9 +466,9 @@ fn presence_is_merged_within_a_turn() {
     );
 }
 
-/// What somebody says comes after the news of who it is, and what was said before comes before the news.
+/// A presence_diff announces a member before its messages. Messages sent earlier come before that presence_diff.
 #[test]
-fn nobody_hears_from_a_member_it_does_not_know() {
+fn a_member_is_announced_before_its_messages() {
     check(
         Config::default(),
         r#"
@@ -489,7 +490,7 @@ fn nobody_hears_from_a_member_it_does_not_know() {
 }
 
 #[test]
-fn whoever_comes_and_goes_in_one_turn_was_never_there() {
+fn a_member_that_joins_and_leaves_in_one_turn_is_not_announced() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -503,13 +504,13 @@ fn whoever_comes_and_goes_in_one_turn_was_never_there() {
         dan > connect chess
         turn ends
         bob < upgrade, welcome, goodbye, close 1000 left
-        # It may have closed only its own direction.
+        # The client may have closed only its own direction.
         cid < upgrade, welcome, eof
         dan < upgrade, welcome, presence_state seq=1 users=ann,dan
         ann < presence_diff seq=1 +dan
         "#,
     );
-    // The application is told all the same: each join has its leave.
+    // The application's events are complete: each join has its leave.
     let log = world.engine.app_mut().take();
     assert_eq!(log, ["join ann", "join bob", "leave bob left", "join cid", "leave cid dropped", "join dan"]);
 }
@@ -525,19 +526,19 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
         bob > connect chess
         bob < upgrade, welcome, presence_state seq=1 users=ann,bob !count
         ann < presence_diff seq=1 +bob
-        # Over the bound: everybody learns the number.
+        # Above the bound: all members are sent the count.
         cid > connect chess
         ann < presence_state seq=1 count=3 !users
         bob < presence_state seq=1 count=3 !users
         cid < upgrade, welcome, presence_state seq=1 count=3 !users
-        # There are no diffs now.
+        # There are no diffs above the bound.
         dan > connect chess
         dan < upgrade, welcome, presence_state seq=1 count=4 !users
         ann < nothing
         dan > hangup
         ann > {"type":"presence"}
         ann < presence_state seq=1 count=3 !users
-        # Under the bound again: everybody learns who is there.
+        # Below the bound again: all members are sent the list.
         bob > {"type":"leave"}
         bob < goodbye, close 1000 left
         ann < presence_state seq=1 users=ann,cid !count
@@ -558,7 +559,7 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
 }
 
 #[test]
-fn seq_has_no_gaps_for_whoever_stays() {
+fn seq_has_no_gaps_for_a_member_that_stays() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome seq=0, presence_state seq=0");
     let mut random = lobbyd::Random::new(5);
@@ -572,10 +573,10 @@ fn seq_has_no_gaps_for_whoever_stays() {
             (true, _) => world.act(name, &format!(r#"{{"type":"broadcast","data":{n}}}"#)),
         }
         if random.percent(50) {
-            world.settle();
+            world.end_turn();
         }
     }
-    world.settle();
+    world.end_turn();
     let mut seq = 0;
     for text in world.take("ann") {
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -590,7 +591,7 @@ fn seq_has_no_gaps_for_whoever_stays() {
 }
 
 #[test]
-fn epoch_is_new_when_a_lobby_comes_into_being_again() {
+fn epoch_is_new_when_a_lobby_is_created_again() {
     let mut world = World::new(Config::default(), Relay::default());
     let mut epochs = Vec::new();
     for _ in 0..3 {
@@ -604,7 +605,7 @@ fn epoch_is_new_when_a_lobby_comes_into_being_again() {
     assert!(epochs.is_sorted_by(|a, b| a < b), "{epochs:?}");
     assert!(epochs[2] < 1 << 53, "JavaScript can read it");
 
-    // While anybody is there, it is the same for all.
+    // While the lobby has members, the epoch does not change.
     let mut world = World::new(Config::default(), Relay::default());
     world.run(
         r#"
@@ -641,7 +642,7 @@ fn conn_names_the_seat() {
 }
 
 #[test]
-fn every_leave_says_why() {
+fn every_leave_has_its_reason() {
     #[track_caller]
     fn check_leave(end: impl FnOnce(&mut World<Relay>), why: &str) {
         let mut world = World::new(Config::default(), Relay::default());
@@ -655,7 +656,7 @@ fn every_leave_says_why() {
             "#,
         );
         end(&mut world);
-        world.settle();
+        world.end_turn();
         world.steps(&format!("bob < presence_diff seq=2 -ann:{why}"));
     }
     check_leave(|world| world.act("ann", r#"{"type":"leave"}"#), "left");
@@ -678,7 +679,7 @@ fn every_leave_says_why() {
 }
 
 #[test]
-fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
+fn goodbye_precedes_every_close_and_says_whether_to_reconnect() {
     for &reason in CloseReason::ALL {
         if reason.code() < 1000 || reason.code() == 1006 {
             continue;
@@ -691,13 +692,13 @@ fn goodbye_comes_before_every_close_and_says_whether_to_come_back() {
         let goodbye = format!("goodbye code={code} reason={word} reconnect={reconnect}");
         let retry = if code == 1001 { "" } else { " !retry_after_ms" };
         world.steps(&format!("ann < {goodbye}{retry}, close {code} {word}"));
-        // Its answer is waited for: the application may use any reason, but what the peer sends is still understood.
+        // The connection still waits for the peer's answer to the close, whatever reason the application named.
         assert!(world.take("ann").is_empty(), "{reason}");
     }
 }
 
 #[test]
-fn what_is_queued_is_delivered_before_the_goodbye() {
+fn queued_frames_are_delivered_before_the_goodbye() {
     check_three(
         r#"
         bob > window 0
@@ -716,7 +717,7 @@ fn what_is_queued_is_delivered_before_the_goodbye() {
 // ---- connecting ----
 
 #[test]
-fn messages_in_the_packet_of_the_upgrade_are_heard() {
+fn messages_in_the_packet_of_the_upgrade_are_handled() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     world.open("ann");
@@ -725,7 +726,7 @@ fn messages_in_the_packet_of_the_upgrade_are_heard() {
     packet.extend(wire::text(r#"{"type":"leave"}"#));
     packet.extend(wire::close(1000, ""));
     world.send("ann", &packet);
-    world.settle();
+    world.end_turn();
     world.run(
         r#"
         ann < upgrade, welcome, presence_state users=bob,ann, ack ref=1 seq=2 delivered=1, goodbye, close 1000 left, eof
@@ -735,7 +736,7 @@ fn messages_in_the_packet_of_the_upgrade_are_heard() {
 }
 
 #[test]
-fn messages_sent_while_authorization_is_pending_are_heard() {
+fn messages_sent_while_authorization_is_pending_are_handled() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
@@ -748,13 +749,13 @@ fn messages_sent_while_authorization_is_pending_are_heard() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     let conn = world.conn("ann");
     world.engine.handle_authorized(world.now, conn, lobbyd::Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run("ann < upgrade, welcome, pong ref=1, presence_state");
     assert_eq!(world.engine.app_mut().take(), ["join ann", r#"json ann move {"type":"move"}"#]);
 }
 
 #[test]
-fn the_subprotocol_is_named_when_it_is_offered() {
+fn the_subprotocol_is_echoed_if_offered() {
     #[track_caller]
     fn check_offer(lines: &str, expected: &str) {
         check(Config::default(), &format!("ann > get /ws/chess?token=ann {lines}\nann < {expected}"));
@@ -768,12 +769,12 @@ fn the_subprotocol_is_named_when_it_is_offered() {
         "Sec-WebSocket-Protocol: x | Sec-WebSocket-Protocol: lobby.v1.json",
         &let_in("upgrade lobby.v1.json", "ann"),
     );
-    // The token is never repeated.
+    // The subprotocol with the token is never echoed.
     check_offer(&format!("Sec-WebSocket-Protocol: {bearer}, lobby.v1.json"), &let_in("upgrade lobby.v1.json", "bob"));
     for offer in [bearer, "x", "lobby.v2.json", "LOBBY.V1.JSON"] {
         check_offer(&format!("Sec-WebSocket-Protocol: {offer}"), "http 400, body, eof");
     }
-    // Also when the page is let in only to be told why it is not.
+    // The same if the upgrade is granted only to send a refusal.
     check(
         Config { max_connections: Limit::at_most(0), ..Config::default() },
         r#"
@@ -784,7 +785,7 @@ fn the_subprotocol_is_named_when_it_is_offered() {
 }
 
 #[test]
-fn the_token_is_looked_for_in_its_order() {
+fn the_places_of_a_token_have_an_order_of_precedence() {
     #[track_caller]
     fn check_user(query: &str, lines: &[&str], user: Option<&str>) {
         let expected = match user {
@@ -830,7 +831,7 @@ fn a_user_id_has_1_to_128_bytes_and_no_control_characters() {
 // ---- seats ----
 
 #[test]
-fn a_second_login_is_refused_when_it_is_configured_so() {
+fn a_second_login_is_refused_if_configured() {
     let config = Config { duplicate_login: DuplicateLogin::Reject, ..Config::default() };
     check(
         config,
@@ -849,7 +850,7 @@ fn a_second_login_is_refused_when_it_is_configured_so() {
 }
 
 #[test]
-fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
+fn a_direct_message_reaches_every_seat_of_its_user_in_the_lobby() {
     let config =
         Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(3), ..Config::default() };
     check(
@@ -870,7 +871,7 @@ fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
         ann:1 < direct data=1
         ann:2 < direct data=1
         ann:3 < nothing
-        # One's other connections are others.
+        # Other connections of the sender's user receive a broadcast.
         ann:1 > {"type":"broadcast","data":2}
         bob < message data=2
         ann:2 < message data=2
@@ -881,7 +882,7 @@ fn what_is_sent_to_a_user_goes_to_all_its_seats_in_the_lobby() {
 // ---- applications ----
 
 #[test]
-fn an_application_may_forbid_what_the_engine_would_do() {
+fn an_application_may_forbid_a_broadcast_or_direct_message() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(THREE);
     world.run(
@@ -893,7 +894,7 @@ fn an_application_may_forbid_what_the_engine_would_do() {
         ann > {"type":"broadcast","data":"forbidden"}
         ann < error !ref code=not_allowed
         bob < nothing
-        # What was forbidden has used up no number.
+        # A forbidden message takes no number.
         ann > {"type":"broadcast","data":"allowed","ref":3}
         ann < ack ref=3 seq=1
         bob < message seq=1 data=allowed
@@ -903,22 +904,22 @@ fn an_application_may_forbid_what_the_engine_would_do() {
     assert_eq!(world.engine.stats().counters.rejected(Reject::NotAllowed), 3);
 }
 
-/// Nothing comes of what somebody says who is ended while the application is asked about it.
+/// If the application closes the sender while `allows` runs, the message is not relayed.
 #[test]
-fn whoever_is_closed_for_what_it_wants_to_say_has_not_said_it() {
-    for utterance in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
+fn a_message_whose_sender_is_closed_by_allows_is_not_relayed() {
+    for message in [r#"{"type":"broadcast","data":1,"ref":1}"#, r#"{"type":"direct","to":"bob","data":1,"ref":1}"#] {
         let mut world = World::new(
             Config::default(),
-            Witness::<true>::reacting(|cx, who, event| {
+            Witness::<true>::reacting(|cx, member, event| {
                 if event.starts_with("may") {
-                    cx.close(who.expect("ann").conn(), CloseReason::PolicyViolation);
+                    cx.close(member.expect("ann").conn(), CloseReason::PolicyViolation);
                 }
             }),
         );
         world.run(THREE);
         world.run(&format!(
             r#"
-            ann > {utterance}
+            ann > {message}
             ann < goodbye code=1008, close 1008 policy_violation
             bob < presence_diff seq=1 -ann:kicked
             cid < presence_diff seq=1 -ann:kicked
@@ -949,14 +950,14 @@ fn an_application_may_refuse_a_message() {
         "#,
     );
     world.act("ann", r#"{"type":"illegal"}"#);
-    world.settle();
-    let said = r#"{"type":"error","code":"not_allowed","message":"that is no legal \"move\""}"#;
-    assert_eq!(world.take("ann"), [said]);
+    world.end_turn();
+    let expected = r#"{"type":"error","code":"not_allowed","message":"that is no legal \"move\""}"#;
+    assert_eq!(world.take("ann"), [expected]);
 }
 
-/// A refusal belongs to the message that is being handled, and to no other.
+/// A reject applies only to the message that is being handled.
 #[test]
-fn a_refusal_outside_of_on_message_touches_no_message() {
+fn a_reject_outside_of_on_message_has_no_effect() {
     let mut world = World::new(
         Config::default(),
         Witness::<true>::reacting(|cx, _, event| {
@@ -979,15 +980,15 @@ fn a_refusal_outside_of_on_message_touches_no_message() {
     );
 }
 
-/// What a callback brings about is told in a later one.
+/// Events caused by a callback are dispatched after it returns.
 #[test]
 fn no_callback_runs_inside_another() {
     let mut world = World::new(
         Config::default(),
-        Witness::<true>::reacting(|cx, who, event| {
+        Witness::<true>::reacting(|cx, member, event| {
             if event.starts_with("json ann close_both") {
                 cx.close_user("bob", CloseReason::Kicked);
-                cx.close(who.expect("ann").conn(), CloseReason::Kicked);
+                cx.close(member.expect("ann").conn(), CloseReason::Kicked);
                 assert_eq!(cx.lobby_users("chess").collect::<Vec<_>>(), ["cid"], "their seats are free at once");
             }
         }),
@@ -1010,7 +1011,7 @@ fn no_callback_runs_inside_another() {
 }
 
 #[test]
-fn verbatim_passes_on_and_says_nothing_of_its_own() {
+fn verbatim_relays_and_sends_no_messages_of_its_own() {
     let config = Config { max_connections: Limit::at_most(2), ..Config::default() };
     World::new(config, Verbatim::default()).run(
         r#"
@@ -1038,7 +1039,7 @@ fn verbatim_passes_on_and_says_nothing_of_its_own() {
 }
 
 #[test]
-fn echo_answers_each_in_a_place_of_its_own() {
+fn echo_answers_each_connection_separately() {
     World::new(Config::default(), Echo).run(
         r#"
         ann > get /anything/at/all

@@ -1,4 +1,4 @@
-//! Every breach of RFC 6455 by a client, and the close code it leads to.
+//! Every violation of RFC 6455 by a client, and its close code.
 
 use lobbyd::apps::Echo;
 use lobbyd::sim::wire::{self, Opcode};
@@ -9,14 +9,14 @@ use crate::witness::Witness;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
 
-/// A frame with any first byte: reserved bits and opcodes too.
+/// A frame with a given first byte, which may have reserved bits and opcodes.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = wire::frame(Opcode::BINARY, true, payload, MASK);
     bytes[0] = first;
     bytes
 }
 
-/// `frames` end the connection with `reason`, however they are cut; what comes after them is not understood.
+/// `frames` close the connection with `reason`, whole or byte by byte. Input after them is ignored.
 #[track_caller]
 fn check(frames: &[Vec<u8>], reason: CloseReason) {
     let bytes = frames.concat();
@@ -30,7 +30,7 @@ fn check(frames: &[Vec<u8>], reason: CloseReason) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"broadcast","data":"after"}"#));
-        world.settle();
+        world.end_turn();
         let (code, word) = (reason.code(), reason.word());
         world.run(&format!(
             "ann < goodbye code={code} reason={word}, close {code} {word}, eof\nbob < presence_diff -ann:dropped"
@@ -67,7 +67,7 @@ fn reserved_opcodes_are_a_protocol_error() {
 }
 
 #[test]
-fn control_frames_are_whole_and_short() {
+fn control_frames_must_be_whole_and_short() {
     for opcode in [Opcode::PING, Opcode::PONG, Opcode::CLOSE] {
         check(&[wire::frame(opcode, false, b"", MASK)], CloseReason::ProtocolError);
         check(&[wire::frame(opcode, true, &[0; 126], MASK)], CloseReason::ProtocolError);
@@ -75,7 +75,7 @@ fn control_frames_are_whole_and_short() {
 }
 
 #[test]
-fn fragments_follow_their_beginning() {
+fn fragments_must_follow_a_first_frame() {
     let part = |opcode, is_final| wire::frame(opcode, is_final, b"x", MASK);
     check(&[part(Opcode::CONTINUATION, true)], CloseReason::ProtocolError);
     check(&[part(Opcode::CONTINUATION, false)], CloseReason::ProtocolError);
@@ -103,7 +103,7 @@ fn text_is_utf8() {
         b"{\"type\":\"broadcast\",\"data\":\"\xc3\"}",
     ] {
         check(&[text(bad)], CloseReason::BadUtf8);
-        // The same in pieces.
+        // The same in two fragments.
         let (front, back) = bad.split_at(bad.len() / 2);
         let begun = wire::frame(Opcode::TEXT, false, front, MASK);
         check(&[begun, wire::frame(Opcode::CONTINUATION, true, back, MASK)], CloseReason::BadUtf8);
@@ -114,7 +114,7 @@ fn text_is_utf8() {
 }
 
 #[test]
-fn what_is_too_big_is_refused_by_its_header() {
+fn a_message_too_big_is_refused_by_its_header() {
     let header = |bytes: &[u8]| [bytes, &MASK[..]].concat();
     for first in [0x81, 0x82, 0x01] {
         check(&[header(&[first, 0xff, 0, 0, 0, 0, 0, 1, 0, 1])], CloseReason::MessageTooBig);
@@ -129,9 +129,9 @@ fn a_close_frame_of_one_byte_is_a_protocol_error() {
     check(&[wire::frame(Opcode::CLOSE, true, b"\x03", MASK)], CloseReason::ProtocolError);
 }
 
-// ---- closing in order ----
+// ---- closing handshake ----
 
-/// A close frame is answered with its own code, or with 1002 if that must not be sent (RFC 6455 section 7.4).
+/// A close frame is answered with its own code, or with 1002 if that code must not be sent (RFC 6455 section 7.4).
 #[track_caller]
 fn check_close(payload: &[u8], answer: &str) {
     for step in [usize::MAX, 1] {
@@ -141,7 +141,7 @@ fn check_close(payload: &[u8], answer: &str) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"ping"}"#));
-        world.settle();
+        world.end_turn();
         world.run(&format!("ann < {answer}, eof"));
         assert_eq!(world.engine.app_mut().take(), ["join ann", "leave ann left"]);
         world.run("ann > hangup");
@@ -168,12 +168,12 @@ fn codes_that_must_not_be_sent_are_answered_with_1002() {
 }
 
 #[test]
-fn the_answer_to_our_close_ends_it_and_is_not_answered() {
+fn the_answer_to_our_close_ends_the_connection_and_is_not_answered() {
     for end in ["close 1000", "close 4321", "hangup"] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
-        // Until it comes, the rest of what the peer had sent is read and dropped.
+        // Until the answer comes, other input is read and dropped.
         world.run("ann > {\"type\":\"ping\"}\nann > ping x\nann > binary x\nann < nothing");
         world.steps(&format!("ann > {end}"));
         if end != "hangup" {
@@ -185,22 +185,23 @@ fn the_answer_to_our_close_ends_it_and_is_not_answered() {
     }
 }
 
-/// A peer that answers our close with nonsense is not told twice.
+/// A peer that answers our close with an invalid frame gets no second close frame.
 #[test]
-fn a_breach_while_closing_ends_it() {
+fn a_protocol_error_while_closing_ends_the_connection() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
     world.send("ann", b"\x81\x02hi");
-    world.settle();
+    world.end_turn();
     world.run("ann < eof");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::ProtocolError), 0, "the first reason stands");
 }
 
-/// Whoever breaks the protocol after our close frame has not sent its own, and may go on sending: its socket is read and
-/// dropped as after any other breach, or the reset eats the goodbye. Also where the breach ends with what was received.
+/// A peer that violates the protocol after our close frame has not sent its own and may go on sending. Its input is read and
+/// dropped, as after any other protocol error: otherwise a reset would destroy the goodbye. This includes an error that ends
+/// with the last byte received.
 #[test]
-fn a_breach_while_closing_is_lingered_for() {
+fn after_a_protocol_error_while_closing_input_is_still_read() {
     let too_big = [&[0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1][..], &MASK].concat();
     let breaches = [
         too_big,
@@ -214,7 +215,7 @@ fn a_breach_while_closing_is_lingered_for() {
             world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
             world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
             world.send("ann", &[&breach, behind].concat());
-            world.settle();
+            world.end_turn();
             world.run("ann < eof");
             assert!(world.is_open("ann"), "{breach:02x?} and {} bytes: the socket is dropped at once", behind.len());
         }
@@ -231,10 +232,10 @@ fn pings_are_answered_with_their_payload_in_order() {
         bytes.extend(wire::text("between"));
     }
     world.send("ann", &bytes);
-    world.settle();
+    world.end_turn();
     world.run(&format!("ann < pong, between, pong one, between, pong {}, between", "x".repeat(125)));
-    // An opaque application's members are told of a breach by the code alone.
+    // In an application without JSON the close code alone reports the protocol error.
     world.send("ann", b"\x81\x00");
-    world.settle();
+    world.end_turn();
     world.run("ann < close 1002 protocol_error, eof");
 }

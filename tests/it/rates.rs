@@ -1,4 +1,4 @@
-//! How much may be said, and how often one may come: measured, and what follows from too much.
+//! Rates of messages, bytes, control frames and connection attempts: their measured values, and the effects of exceeding them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::witness::Witness;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Without any rate, so that a test sets the one it is about; and nobody is ended for asking too often.
+/// No rates, so that a test sets only the one it tests. The number of refused messages is not limited either.
 fn no_rates() -> Config {
     Config {
         messages_per_second: Limit::UNLIMITED,
@@ -28,8 +28,8 @@ fn no_rates() -> Config {
     }
 }
 
-/// What `count` is after `act` was done `at_once` times, and how much more over the minute after it, with `act` in every
-/// `step`: far more often than is allowed.
+/// Calls `act` `at_once` times, and then for a minute once in every `step`, far more often than is allowed. Returns `count`
+/// after the first calls, and its increase over the minute.
 fn measure<A: App>(
     world: &mut World<A>,
     at_once: u32,
@@ -48,17 +48,17 @@ fn measure<A: App>(
 }
 
 #[track_caller]
-fn assert_within_a_percent(measured: u64, expected: u64, what: &str) {
-    assert!(measured.abs_diff(expected) * 100 <= expected, "{what}: {measured} instead of {expected}");
+fn assert_within_a_percent(measured: u64, expected: u64, case: &str) {
+    assert!(measured.abs_diff(expected) * 100 <= expected, "{case}: {measured} instead of {expected}");
 }
 
 // ---- messages ----
 
-fn heard(world: &mut World<Witness<true>>) -> u64 {
+fn delivered(world: &mut World<Witness<true>>) -> u64 {
     world.engine.app().log.iter().filter(|event| event.starts_with("json")).count() as u64
 }
 
-/// `connections` of one user, who is known by `query`, say as much as they can.
+/// `connections` of one user, with the given `query`, send as many messages as they can.
 #[track_caller]
 fn check_messages(config: Config, connections: usize, query: &str, burst: u64, per_minute: u64) {
     let mut world = World::new(config, Witness::<true>::default());
@@ -70,18 +70,18 @@ fn check_messages(config: Config, connections: usize, query: &str, burst: u64, p
     let say = |world: &mut World<Witness<true>>| {
         for name in &names {
             world.send(name, &message);
-            world.settle();
+            world.end_turn();
         }
     };
-    let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, heard);
-    let what = format!("{connections} connections, {query}");
-    assert_eq!(at_once, burst, "{what}: the burst is exact");
-    assert_within_a_percent(later, per_minute, &what);
+    let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, delivered);
+    let case = format!("{connections} connections, {query}");
+    assert_eq!(at_once, burst, "{case}: the burst is exact");
+    assert_within_a_percent(later, per_minute, &case);
     assert_eq!(world.engine.stats().total_connections, connections);
 }
 
 #[test]
-fn messages_of_a_connection_are_held_to_their_rate() {
+fn messages_of_a_connection_are_rate_limited() {
     let default = Config { messages_per_second: Limit::at_most(60), ..no_rates() };
     check_messages(default, 1, "", 120, 60 * 60);
     let odd = Config { messages_per_second: Limit::at_most(7), message_burst: 3, ..no_rates() };
@@ -89,8 +89,8 @@ fn messages_of_a_connection_are_held_to_their_rate() {
 }
 
 #[test]
-fn each_tier_is_held_to_its_rate() {
-    // The tier stands in place of the configuration's rate, whether that is more or less.
+fn each_tier_has_its_rate() {
+    // The tier replaces the configured rate, whether it is higher or lower.
     for rate in [Limit::UNLIMITED, Limit::at_most(60)] {
         let config = Config { messages_per_second: rate, ..no_rates() };
         check_messages(config.clone(), 1, "&tier=free", 10, 60);
@@ -100,7 +100,7 @@ fn each_tier_is_held_to_its_rate() {
 }
 
 #[test]
-fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+fn messages_of_a_user_share_one_rate_over_all_its_connections() {
     let config =
         Config { user_messages_per_second: Limit::at_most(20).into(), user_message_burst: 30.into(), ..no_rates() };
     check_messages(config.clone(), 1, "", 30, 20 * 60);
@@ -111,18 +111,18 @@ fn messages_of_a_user_are_held_to_one_rate_over_all_its_connections() {
 }
 
 #[test]
-fn what_is_unlimited_is_not_measured() {
+fn an_unlimited_rate_refuses_nothing() {
     let mut world = World::new(no_rates(), Witness::<true>::default());
     world.steps("ann > connect chess");
     let many = wire::text(r#"{"type":"move"}"#).repeat(5000);
     world.send("ann", &many);
-    assert_eq!(heard(&mut world), 5000);
+    assert_eq!(delivered(&mut world), 5000);
 }
 
 // ---- bytes ----
 
-/// Bytes of the messages that were heard, with what frames them.
-fn bytes_heard(world: &mut World<Witness<false>>) -> u64 {
+/// Bytes of the delivered messages, frame headers included.
+fn bytes_delivered(world: &mut World<Witness<false>>) -> u64 {
     let bytes = |event: &String| event.strip_prefix("text ann ").map_or(0, |text| wire::text(text).len() as u64);
     world.engine.app().log.iter().map(bytes).sum()
 }
@@ -136,39 +136,39 @@ fn check_bytes(config: Config, connections: usize, per_second: u64) {
         for name in &names {
             world.steps(&format!("{name} > connect {}", name.replace(':', "-")));
         }
-        // In every step more than twice of what is allowed.
+        // Each step sends more than twice the allowed bytes.
         let message = wire::text(&"x".repeat(length)).repeat(1 + 100 / length);
         let say = |world: &mut World<Witness<false>>| {
             for name in &names {
                 world.send(name, &message);
             }
         };
-        let (at_once, later) = measure(&mut world, 300, Duration::from_millis(10), say, bytes_heard);
-        let what = format!("{length} bytes over {connections} connections");
-        // Of the burst, the requests have taken their part, and less than one packet is left.
+        let (at_once, later) = measure(&mut world, 300, Duration::from_millis(10), say, bytes_delivered);
+        let case = format!("{length} bytes over {connections} connections");
+        // The request heads use a part of the burst, and less than one packet of it remains.
         let whole = 10_000 - message.len() as u64 - 200..10_000;
-        assert!(whole.contains(&at_once), "{what}: {at_once} at once");
-        assert_within_a_percent(later, per_second * 60, &what);
+        assert!(whole.contains(&at_once), "{case}: {at_once} at once");
+        assert_within_a_percent(later, per_second * 60, &case);
     }
 }
 
 #[test]
-fn bytes_of_a_connection_are_held_to_their_rate() {
+fn bytes_of_a_connection_are_rate_limited() {
     let config = Config { bytes_per_second: Limit::at_most(5000), byte_burst: 10_000, ..no_rates() };
     check_bytes(config, 1, 5000);
 }
 
 #[test]
-fn bytes_of_a_user_are_held_to_one_rate_over_all_its_connections() {
+fn bytes_of_a_user_share_one_rate_over_all_its_connections() {
     let config =
         Config { user_bytes_per_second: Limit::at_most(4000).into(), user_byte_burst: 10_000.into(), ..no_rates() };
     check_bytes(config.clone(), 1, 4000);
     check_bytes(config, 2, 4000);
 }
 
-/// What arrives in several pieces is charged whole, whichever piece comes when there is something left.
+/// A message that arrives in pieces is charged in full, even if its last piece arrives when the bucket has filled again.
 #[test]
-fn a_message_in_pieces_costs_what_it_has() {
+fn a_message_in_pieces_is_charged_in_full() {
     let config = Config {
         max_message_bytes: ByteSize(6100),
         bytes_per_second: Limit::at_most(2000),
@@ -185,15 +185,15 @@ fn a_message_in_pieces_costs_what_it_has() {
         world.advance(Duration::from_millis(100));
         world.send("ann", rest);
     }
-    let heard = bytes_heard(&mut world);
+    let delivered = bytes_delivered(&mut world);
     let allowed = 7000 + 2000 * 60;
-    assert!(heard <= allowed, "{heard} bytes, where {allowed} may be sent");
-    assert!(heard + 2 * 6000 > allowed, "{heard} bytes are too few");
+    assert!(delivered <= allowed, "{delivered} bytes, where {allowed} may be sent");
+    assert!(delivered + 2 * 6000 > allowed, "{delivered} bytes are too few");
 }
 
-/// No message has to be complete for its bytes to count.
+/// The bytes of a message count even if it never becomes complete.
 #[test]
-fn pieces_without_end_are_ended() {
+fn a_message_without_end_closes_the_connection() {
     let limits = Config { max_rate_strikes: 3, max_fragments: u32::MAX, ..no_rates() };
     let config = Config { bytes_per_second: Limit::at_most(65_536), ..limits };
     let mut world = World::new(config, Relay::default());
@@ -203,16 +203,16 @@ fn pieces_without_end_are_ended() {
     let mut sent = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &empty);
-        world.settle();
+        world.end_turn();
         sent += empty.len();
-        assert!(sent < 10 << 20, "it goes on and on");
+        assert!(sent < 10 << 20, "the input is accepted without a bound");
     }
     world.run("ann < error !ref code=rate_limited, goodbye, close 4009 rate_limited");
 }
 
 // ---- retry_after_ms ----
 
-/// The wait that an `error rate_limited` names.
+/// Returns the `retry_after_ms` of an `error rate_limited`, or `None` for another answer.
 #[track_caller]
 fn denied(world: &mut World<impl App>, name: &str) -> Option<u64> {
     let got = world.take(name);
@@ -225,8 +225,8 @@ fn denied(world: &mut World<impl App>, name: &str) -> Option<u64> {
     })
 }
 
-/// Whoever waits as long as it is told is let through, and whoever comes a millisecond earlier is not. `ann` sends
-/// `message`, which has a `ref`, until she is denied, over and over.
+/// A message sent after `retry_after_ms` is allowed, and one sent a millisecond earlier is refused. `ann` sends `messages`,
+/// which have a `ref`, in rotation. The check is repeated for every refusal.
 #[track_caller]
 fn check_retry_after(config: Config, messages: &[&str]) {
     let config = Config { max_message_bytes: ByteSize(1000), ..config };
@@ -236,13 +236,13 @@ fn check_retry_after(config: Config, messages: &[&str]) {
     'clients: for turn in 0..200 {
         let message = messages[turn % messages.len()];
         world.take("ann");
-        // Somebody else of the same user spends too.
+        // Another connection of the same user sends too.
         world.act("ann:2", messages[0]);
-        world.settle();
+        world.end_turn();
         world.take("ann:2");
         let ask = |world: &mut World<Relay>| {
             world.act("ann", message);
-            world.settle();
+            world.end_turn();
             denied(world, "ann")
         };
         let Some(wait) = ask(&mut world) else {
@@ -255,7 +255,7 @@ fn check_retry_after(config: Config, messages: &[&str]) {
         world.take("ann");
         assert_eq!(ask(&mut world), Some(1), "{turn}: one more millisecond");
         world.advance(Duration::from_millis(1));
-        assert_eq!(ask(&mut world), None, "{turn}: as was promised");
+        assert_eq!(ask(&mut world), None, "{turn}: allowed after the stated wait");
     }
     assert!(waits > 50 && let_through > 3, "{waits} {let_through}");
 }
@@ -273,7 +273,7 @@ fn retry_after_is_exact() {
     check_retry_after(bytes.clone(), &[short, &long]);
     let user_bytes = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: 1800.into(), ..no_rates() };
     check_retry_after(user_bytes.clone(), &[short, &long]);
-    // Of two buckets the one that takes longer says how long, and what the one denies costs nothing in the other.
+    // If two buckets refuse, the longer wait is returned. A message that one bucket refuses takes no tokens from the other.
     let both = Config { user_messages_per_second: at_most(3).into(), user_message_burst: 8.into(), ..messages };
     check_retry_after(both, &[short]);
     let slow_connection = Config { messages_per_second: at_most(2), message_burst: 4, ..user };
@@ -283,7 +283,7 @@ fn retry_after_is_exact() {
 }
 
 #[test]
-fn what_is_never_allowed_is_denied_for_as_long_as_can_be_said() {
+fn a_rate_of_zero_gives_the_longest_retry_after() {
     let config = Config { messages_per_second: Limit::at_most(0), ..no_rates() };
     check(
         config,
@@ -296,15 +296,15 @@ fn what_is_never_allowed_is_denied_for_as_long_as_can_be_said() {
     );
 }
 
-// ---- what follows ----
+// ---- refused messages ----
 
-/// One a second, and one at once.
+/// A rate of one message a second, with a burst of one.
 fn one_a_second() -> Config {
     Config { messages_per_second: Limit::at_most(1), message_burst: 1, max_rate_strikes: 32, ..no_rates() }
 }
 
 #[test]
-fn what_is_asked_with_a_ref_gets_its_one_error() {
+fn a_refused_message_with_a_ref_gets_one_error() {
     check(
         one_a_second(),
         r#"
@@ -333,18 +333,18 @@ fn what_is_asked_with_a_ref_gets_its_one_error() {
         ann > {"type":"broadcast","data":1,"ref":8}
         ann < error ref=8 code=rate_limited retry_after_ms=700
         bob < nothing
-        # Nothing of all that used up a number.
+        # The refused messages took no numbers.
         advance 700ms
         ann > {"type":"broadcast","data":1,"ref":9}
         ann < ack ref=9 seq=2
         bob < message seq=2
-        # Who leaves need not wait.
+        # Leaving needs no token.
         "#,
     );
 }
 
 #[test]
-fn what_is_said_without_a_ref_is_refused_at_most_once_a_second() {
+fn messages_without_a_ref_get_at_most_one_error_a_second() {
     let mut world = World::new(one_a_second(), Relay::default());
     world.run(
         r#"
@@ -361,18 +361,18 @@ fn what_is_said_without_a_ref_is_refused_at_most_once_a_second() {
         ann > {"type":"move"}
         ann < nothing
         advance 10ms
-        # There is room for one.
+        # One token is available.
         ann > {"type":"move"}
         ann > {"type":"move"}
         ann < error !ref code=rate_limited retry_after_ms=1000
         "#,
     );
     assert_eq!(world.engine.stats().counters.rejected(Reject::RateLimited), 6);
-    assert_eq!(world.engine.stats().counters.rejected(Reject::BadMessage), 0, "what is denied is not looked at");
+    assert_eq!(world.engine.stats().counters.rejected(Reject::BadMessage), 0, "a refused message is not parsed");
 }
 
 #[test]
-fn whoever_goes_on_is_ended() {
+fn too_many_refused_messages_close_the_connection() {
     let mut world = World::new(one_a_second(), Relay::default());
     world.run(
         r#"
@@ -390,7 +390,7 @@ fn whoever_goes_on_is_ended() {
     }
     world.run(
         r#"
-        # One is forgiven in each second.
+        # One strike is forgiven per second.
         advance 1s
         ann > {"type":"broadcast","data":1}
         bob < message
@@ -402,7 +402,7 @@ fn whoever_goes_on_is_ended() {
         "#,
     );
     assert_eq!(world.engine.stats().counters.closed(CloseReason::RateLimited), 1);
-    // Without any strike the first is too much.
+    // With no strikes allowed, the first refused message closes the connection.
     check(
         Config { max_rate_strikes: 0, ..one_a_second() },
         r#"
@@ -417,7 +417,7 @@ fn whoever_goes_on_is_ended() {
 }
 
 #[test]
-fn an_application_that_speaks_for_itself_sends_no_error() {
+fn a_raw_application_sends_no_error() {
     let config = Config { max_rate_strikes: 2, ..one_a_second() };
     World::new(config, Verbatim::default()).run(
         r#"
@@ -437,9 +437,9 @@ fn an_application_that_speaks_for_itself_sends_no_error() {
     );
 }
 
-/// Signs of life are cheap, and have a bucket of their own.
+/// Control frames are cheap and have a bucket of their own.
 #[test]
-fn control_frames_and_health_answers_cost_no_message() {
+fn control_frames_and_health_pongs_take_no_message_tokens() {
     let config = Config { control_per_second: Limit::at_most(1), control_burst: 4, ..one_a_second() };
     let mut world = World::new(config, Relay::default());
     world.run(
@@ -453,12 +453,12 @@ fn control_frames_and_health_answers_cost_no_message() {
         ann < ack ref=1
         ann > {"type":"move","ref":2}
         ann < ack ref=2
-        # And no message costs a sign of life.
+        # A message takes no token of the control bucket.
         ann > {"type":"move","ref":3}
         ann < error ref=3 code=rate_limited retry_after_ms=1000
         ann > ping c
         ann < pong c
-        # The pong is sent even so: it is the peer's only sign of our life.
+        # The pong is sent even above the rate: it may be the peer's only proof that the server is alive.
         ann > ping d
         ann < pong d
         ann > {"type":"health_pong","timestamp":1,"ref":4}
@@ -474,13 +474,13 @@ fn control_frames_and_health_answers_cost_no_message() {
 }
 
 #[test]
-fn signs_of_life_are_held_to_their_rate() {
+fn control_frames_are_rate_limited() {
     let config = Config { control_per_second: Limit::at_most(20), ..no_rates() };
     let mut world = World::new(config, Verbatim::default());
     world.run("ann > connect chess\nann < upgrade");
     let mut sent = 0;
     let pong = wire::frame(Opcode::PONG, true, b"", [1; 4]);
-    // What is not counted as too much was within the rate.
+    // Control frames that were not counted as refused were within the rate.
     let (mut allowed, mut before) = ([0; 2], 0);
     for phase in [0, 1] {
         let rounds = [1000, 60_000][phase];
@@ -497,21 +497,21 @@ fn signs_of_life_are_held_to_their_rate() {
     }
     assert_eq!(allowed[0], 60, "the burst");
     assert_within_a_percent(allowed[1], 20 * 60, "signs of life");
-    // A flood of them ends like any other.
+    // Too many of them close the connection.
     let config = Config { control_per_second: Limit::at_most(20), max_rate_strikes: 5, ..no_rates() };
     let mut world = World::new(config, Verbatim::default());
     world.run("ann > connect chess\nann < upgrade");
     world.send("ann", &pong.repeat(60 + 5));
     world.run("ann < nothing");
     world.send("ann", &pong);
-    world.settle();
+    world.end_turn();
     world.run("ann < close 4009 rate_limited");
 }
 
-// ---- coming back ----
+// ---- reconnecting ----
 
 #[test]
-fn coming_back_fills_no_bucket_of_a_user() {
+fn reconnecting_does_not_refill_a_users_bucket() {
     check(
         Config { user_messages_per_second: Limit::at_most(1).into(), user_message_burst: 2.into(), ..no_rates() },
         r#"
@@ -527,7 +527,7 @@ fn coming_back_fills_no_bucket_of_a_user() {
         ann < upgrade, welcome, presence_state
         ann > {"type":"ping","ref":4}
         ann < error ref=4 code=rate_limited retry_after_ms=500
-        # Nor does coming in twice; others are others.
+        # A second connection does not refill the bucket either. Other users have their own.
         ann:2 > connect go
         ann < presence_diff +ann
         ann:2 < upgrade, welcome, presence_state
@@ -541,8 +541,9 @@ fn coming_back_fills_no_bucket_of_a_user() {
     );
 }
 
-/// What `visits` of one user, one after the other and all at the same time, bring to be heard; each sends `said` so often.
-fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, times: usize) -> u64 {
+/// Lets one user connect `visits` times in sequence. In each visit, `seats` connections send `message` `times` times. Returns
+/// the number of delivered messages.
+fn delivered_in_visits(config: Config, visits: usize, seats: usize, message: &str, times: usize) -> u64 {
     let config = Config { max_rate_strikes: 1 << 30, duplicate_login: DuplicateLogin::Allow, ..config };
     let config = Config { max_per_user: Limit::UNLIMITED, ..config };
     let mut world = World::new(config, Witness::<true>::default());
@@ -550,36 +551,36 @@ fn heard_in_visits(config: Config, visits: usize, seats: usize, said: &str, time
         let names: Vec<String> = (0..seats).map(|n| format!("ann:{n}")).collect();
         names.iter().for_each(|name| world.steps(&format!("{name} > connect chess")));
         for name in &names {
-            (0..times).for_each(|_| world.send(name, &wire::text(said)));
-            world.settle();
+            (0..times).for_each(|_| world.send(name, &wire::text(message)));
+            world.end_turn();
         }
         names.iter().for_each(|name| world.steps(&format!("{name} > hangup")));
     }
     world.engine.check();
-    heard(&mut world)
+    delivered(&mut world)
 }
 
-/// Neither coming back nor sitting in several seats is a way around the defaults.
+/// By default neither reconnecting nor several seats raise a user's rates.
 #[test]
 fn by_default_a_user_has_the_rates_of_one_connection() {
     let message = r#"{"type":"move"}"#;
     for (visits, seats) in [(1, 1), (10, 1), (1, 10), (5, 2)] {
-        let what = format!("{visits} visits on {seats} seats");
-        assert_eq!(heard_in_visits(Config::default(), visits, seats, message, 130), 120, "{what}: messages");
-        // Less than three of them make the burst of 128 KiB.
+        let case = format!("{visits} visits on {seats} seats");
+        assert_eq!(delivered_in_visits(Config::default(), visits, seats, message, 130), 120, "{case}: messages");
+        // The burst of 128 KiB has room for two of these messages, but not for three.
         let long = format!(r#"{{"type":"move","data":"{}"}}"#, "x".repeat(50_000));
-        assert_eq!(heard_in_visits(Config::default(), visits, seats, &long, 3), 2, "{what}: bytes");
+        assert_eq!(delivered_in_visits(Config::default(), visits, seats, &long, 3), 2, "{case}: bytes");
     }
-    // Whoever changes the rate of a connection changes that of a user, unless the user has one of its own.
+    // The rate of a user follows that of a connection, unless it is set itself.
     let faster = Config { messages_per_second: Limit::at_most(500), message_burst: 500, ..Config::default() };
-    assert_eq!(heard_in_visits(faster.clone(), 2, 2, message, 400), 500);
+    assert_eq!(delivered_in_visits(faster.clone(), 2, 2, message, 400), 500);
     let several = Config { user_messages_per_second: Limit::UNLIMITED.into(), ..faster.clone() };
-    assert_eq!(heard_in_visits(several, 2, 2, message, 400), 1600);
+    assert_eq!(delivered_in_visits(several, 2, 2, message, 400), 1600);
     let slower = Config { user_message_burst: 100.into(), ..faster };
-    assert_eq!(heard_in_visits(slower, 2, 2, message, 400), 100);
+    assert_eq!(delivered_in_visits(slower, 2, 2, message, 400), 100);
 }
 
-/// What is told to a client is the rate that it is held to.
+/// The rate in the welcome is the one that applies.
 #[test]
 fn the_welcome_names_the_lower_rate_of_a_connection_and_its_user() {
     #[track_caller]
@@ -597,12 +598,12 @@ fn the_welcome_names_the_lower_rate_of_a_connection_and_its_user() {
     check_named(user(700), "", "60");
     check_named(Config { messages_per_second: Limit::UNLIMITED, ..user(7) }, "", "7");
     check_named(no_rates(), "", "null");
-    // A tier is both, whichever is the higher.
+    // A tier sets both rates, whether it is higher or lower.
     check_named(user(7), "&tier=enterprise", "100");
     check_named(Config { messages_per_second: Limit::at_most(7), ..Config::default() }, "&tier=pro", "10");
 }
 
-/// A generous tier is not undercut by the rate of a user, and a mean one is not a way to more.
+/// A high tier is not limited by the configured rate of the user. With a low tier, more connections do not give more.
 #[test]
 fn a_tier_is_the_rate_of_its_user_too() {
     check_messages(Config { max_rate_strikes: 1 << 30, ..Config::default() }, 1, "&tier=pro", 100, 600);
@@ -610,9 +611,9 @@ fn a_tier_is_the_rate_of_its_user_too() {
     check_messages(Config { max_rate_strikes: 1 << 30, ..seats }, 2, "&tier=free", 10, 60);
 }
 
-/// However often somebody comes and goes: what is remembered of it is one entry, and as young as its last.
+/// The server remembers one entry per user, however often it connects. Its age counts from the user's last leave.
 #[test]
-fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
+fn the_user_absent_longest_is_forgotten_first() {
     let config = Config {
         user_messages_per_second: Limit::at_most(1).into(),
         user_message_burst: 1.into(),
@@ -630,7 +631,7 @@ fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
     visit("bob", false);
     visit("ann", true);
     visit("bob", true);
-    // There is room for two: cid displaces ann, who left before bob.
+    // There is room for two users: cid displaces ann, which left before bob.
     visit("cid", false);
     visit("bob", true);
     visit("cid", true);
@@ -639,7 +640,7 @@ fn the_oldest_of_those_who_are_gone_is_forgotten_first() {
 
 // ---- attempts ----
 
-/// A request from an address: the status it is answered with, and the head.
+/// Sends a request from the world's address. Returns the status and the head of the answer.
 fn attempt(world: &mut World<Relay>) -> (u16, String) {
     let conn = world.engine.handle_accept(world.now, (world.address, 4000).into()).expect("there is room");
     world.engine.handle_bytes(world.now, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
@@ -660,28 +661,28 @@ fn attempt(world: &mut World<Relay>) -> (u16, String) {
 }
 
 #[test]
-fn attempts_of_an_address_are_held_to_their_rate() {
+fn attempts_of_an_address_are_rate_limited() {
     let config = Config { attempts_per_minute: Limit::at_most(300), attempt_burst: 20, ..no_rates() };
     let mut world = World::new(config, Relay::default());
     let mut granted = 0;
-    let come = |world: &mut World<Relay>| {
+    let connect = |world: &mut World<Relay>| {
         let (status, _) = attempt(world);
         assert!(status == 101 || status == 429, "{status}");
         granted += u64::from(status == 101);
     };
     let (burst, later) =
-        measure(&mut world, 50, Duration::from_millis(10), come, |world| world.engine.stats().counters.joined);
+        measure(&mut world, 50, Duration::from_millis(10), connect, |world| world.engine.stats().counters.joined);
     assert_eq!(burst, 20);
     assert_within_a_percent(later, 300, "attempts in a minute");
     assert_eq!(granted, burst + later);
-    // Somebody else is not held to it.
+    // The rate does not apply to another address.
     world.address = [10, 0, 0, 1].into();
     assert_eq!(attempt(&mut world).0, 101);
     world.engine.check();
 }
 
 #[test]
-fn whoever_comes_too_often_is_told_when_to_come_back() {
+fn too_many_attempts_get_429_with_retry_after() {
     let config = Config { attempts_per_minute: Limit::at_most(20), attempt_burst: 4, ..no_rates() };
     let mut world = World::new(config, Relay::default());
     (0..4).for_each(|_| assert_eq!(attempt(&mut world).0, 101));
@@ -698,13 +699,13 @@ fn whoever_comes_too_often_is_told_when_to_come_back() {
             assert!(head.contains(&format!("\r\n{line}\r\n")), "{line} is missing in {head}");
         }
     }
-    // One in three seconds.
+    // One attempt every three seconds.
     check_refused(&mut world, 3, 0, 12);
     world.advance(Duration::from_millis(500));
     check_refused(&mut world, 3, 0, 12);
     world.advance(Duration::from_millis(500));
     check_refused(&mut world, 2, 0, 11);
-    // What was refused has cost nothing.
+    // Refused attempts took no tokens.
     world.advance(Duration::from_secs(2));
     assert_eq!(attempt(&mut world).0, 101);
     check_refused(&mut world, 3, 0, 12);
@@ -714,7 +715,7 @@ fn whoever_comes_too_often_is_told_when_to_come_back() {
     assert_eq!(world.engine.stats().counters.closed(CloseReason::HttpRefused), 5);
 }
 
-/// Whatever is asked for is an attempt; a socket that asks for nothing is none.
+/// Every request is an attempt. A socket without a request is not.
 #[test]
 fn every_request_is_an_attempt() {
     let config = Config { attempts_per_minute: Limit::at_most(1), attempt_burst: 3, ..no_rates() };
@@ -732,7 +733,7 @@ fn every_request_is_an_attempt() {
         d < http 429, body too many connections from your address; wait a little, eof
         e > get /nothing
         e < http 429, body, eof
-        # Whoever asks after the server's health is always answered, and counts for nothing.
+        # Health requests are always answered and do not count.
         f > open
         f > raw GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n
         f < http 200, body live, eof
@@ -746,7 +747,7 @@ fn every_request_is_an_attempt() {
 // ---- configuration ----
 
 #[test]
-fn buckets_hold_what_they_must() {
+fn bursts_that_are_too_small_are_refused() {
     #[track_caller]
     fn check_problem(config: Config, field: &str, rule: &str) {
         let problems = config.check().expect_err("it cannot work");
@@ -774,7 +775,7 @@ fn buckets_hold_what_they_must() {
         "user_byte_burst",
         "max_message_bytes (64KiB)",
     );
-    // A bucket that is not used may be as it is.
+    // The burst of a rate that is not used can have any value.
     let unused = Config { message_burst: 0, control_burst: 0, byte_burst: 0, attempt_burst: 0, ..no_rates() };
     assert_eq!(unused.check(), Ok(()));
     // The longest message fits into the smallest bucket.
@@ -782,18 +783,18 @@ fn buckets_hold_what_they_must() {
     let mut world = World::new(tight, Witness::<false>::default());
     world.run("ann > connect chess\nann < upgrade\nadvance 1s");
     world.send("ann", &wire::text(&"x".repeat(65_536)));
-    assert_eq!(bytes_heard(&mut world), u64::from(longest));
+    assert_eq!(bytes_delivered(&mut world), u64::from(longest));
 }
 
 #[test]
-fn what_is_remembered_is_part_of_the_memory_at_worst() {
+fn remembered_rates_count_in_the_worst_case_memory() {
     let with = |max_remembered_rates| Config { max_remembered_rates, ..Config::default() }.worst_case_memory();
     assert!(with(1 << 20) > with(0).map(|bytes| bytes + (256 << 20)), "some hundred bytes for each");
 }
 
-/// Whoever may never come is told so in a number that every client understands.
+/// With a rate of zero, `Retry-After` is the largest number that every client can parse.
 #[test]
-fn a_rate_of_no_attempts_lets_nobody_in() {
+fn a_rate_of_zero_attempts_refuses_every_connection() {
     let config = Config { attempts_per_minute: Limit::at_most(0), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.open("ann");

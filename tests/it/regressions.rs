@@ -1,4 +1,4 @@
-//! Bugs that the simulator found, each as the smallest scenario that shows it.
+//! Bugs found by the simulator, each with the smallest scenario that shows it.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use lobbyd::{
 
 use crate::scenario::World;
 
-/// Lets everybody in who is on the list, and everybody else later.
+/// Admits the listed users at once and leaves all others pending.
 struct Late {
     at_once: &'static [&'static str],
 }
@@ -29,7 +29,7 @@ impl App for Late {
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
-/// Says nothing of its own, and lets everybody in later.
+/// Sends no messages of its own, and leaves every authorization pending.
 struct Silent;
 
 impl App for Silent {
@@ -49,13 +49,13 @@ fn connect(world: &mut World<impl App>, name: &str, lobby: &str) {
 }
 
 #[test]
-fn who_takes_a_seat_over_is_welcomed_before_anything_else() {
+fn a_seat_takeover_gets_its_welcome_first() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
-    // In one turn: the lobby changes, and ann comes again.
+    // In one turn the lobby changes and ann connects again.
     connect(&mut world, "bob", "chess");
     connect(&mut world, "ann:2", "chess");
-    world.settle();
+    world.end_turn();
     world.run(
         "ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
          ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
@@ -64,12 +64,12 @@ fn who_takes_a_seat_over_is_welcomed_before_anything_else() {
 }
 
 #[test]
-fn a_late_authorization_grants_the_upgrade_at_once_also_without_a_word_to_say() {
+fn a_late_authorization_sends_the_upgrade_at_once_to_a_raw_member() {
     let mut world = World::new(Config::default(), Silent);
     world.run("ann > connect chess\nann < nothing");
     let conn = world.conn("ann");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.settle();
+    world.end_turn();
     world.run("ann < upgrade");
 }
 
@@ -87,7 +87,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
     for _ in 0..2 {
         world.engine.act(world.now, |_, cx| cx.broadcast_to_lobby("chess", Exclude::None, &frame));
     }
-    world.settle();
+    world.end_turn();
     world.run("ann < upgrade, goodbye code=4102, close 4102 slow_consumer");
 }
 
@@ -112,9 +112,9 @@ fn authorization_ends_after_auth_timeout_and_not_after_handshake_timeout() {
 }
 
 #[test]
-fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
-    // Three are counted, two are listed: when one is closed as too slow, all are sent the list, and that is too much
-    // for another.
+fn a_presence_state_lists_a_member_whose_leave_is_not_announced_yet() {
+    // The lobby of three is above the bound. When one member leaves, the list of members is sent to all. It does not fit into
+    // the outbox of a slow member, which is closed for it.
     let config = Config {
         presence_max: 2,
         max_message_bytes: ByteSize(125),
@@ -134,13 +134,13 @@ fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
          bob < presence_state count=3
          ann > window 0",
     );
-    // Ann's outbox has room for a ping, but for no presence.
+    // Ann's outbox has room for a ping, but not for the presence.
     let ann = world.conn("ann");
     let room = 2200 - 64 - 50;
     world.engine.act(world.now, |_, cx| cx.send_to_conn(ann, &Frame::binary(&vec![0; room])));
     world.engine.act(world.now, |_, cx| cx.close_user("eve", CloseReason::Kicked));
     world.send("bob", &lobbyd::sim::wire::text(r#"{"type":"presence"}"#));
-    world.settle();
+    world.end_turn();
     world.run(
         "eve < goodbye, close 4003 kicked
          bob < presence_state seq=1 users=ann,bob, presence_diff seq=2 -ann:slow, presence_state seq=2 users=bob
@@ -150,7 +150,7 @@ fn a_presence_state_tells_nobody_gone_whose_leave_is_still_to_come() {
 }
 
 #[test]
-fn sending_to_a_user_whose_connection_ends_on_the_way_is_no_panic() {
+fn sending_to_a_user_that_is_closed_meanwhile_does_not_panic() {
     let config = Config { max_per_lobby: Limit::at_most(3), max_message_bytes: ByteSize(125), ..Config::default() };
     let config = Config { max_outbound_bytes: ByteSize(2200), ..config };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
@@ -168,12 +168,12 @@ fn sending_to_a_user_whose_connection_ends_on_the_way_is_no_panic() {
         cx.close_user("bob", CloseReason::Kicked);
         cx.send_to_user("ann", &Frame::binary(&[1]))
     });
-    assert_eq!((sent.queued, sent.dropped), (0, 0), "it was gone before its turn came");
+    assert_eq!((sent.queued, sent.dropped), (0, 0), "the connection closed before the send");
     assert_eq!(world.engine.ending(ann), Some(CloseReason::SlowConsumer));
 }
 
 #[test]
-fn bytes_are_counted_also_of_a_connection_given_up_in_the_same_turn() {
+fn bytes_of_a_connection_lost_in_the_same_turn_are_counted() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
     world.open("ann");
     let conn = world.conn("ann");
@@ -182,8 +182,8 @@ fn bytes_are_counted_also_of_a_connection_given_up_in_the_same_turn() {
     assert_eq!(world.engine.stats().counters.bytes_in, 3);
 }
 
-/// Bob and ann are in a lobby whose members are told to go one by one, and ann comes again before it is her turn.
-fn ann_comes_again_before_her_turn(command: OperatorCommand, script: &str) {
+/// The members of a lobby are closed one by one. Bob is closed first, and ann connects again before its batch.
+fn ann_reconnects_before_her_batch(command: OperatorCommand, script: &str) {
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(
@@ -199,8 +199,8 @@ fn ann_comes_again_before_her_turn(command: OperatorCommand, script: &str) {
 }
 
 #[test]
-fn who_takes_a_seat_over_in_a_lobby_that_is_closed_is_told_to_go_too() {
-    ann_comes_again_before_her_turn(
+fn a_seat_takeover_in_a_closing_lobby_is_closed_too() {
+    ann_reconnects_before_her_batch(
         OperatorCommand::Close { lobby: "chess".into() },
         "bob < goodbye, close 4006 lobby_closed
          ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
@@ -211,8 +211,8 @@ fn who_takes_a_seat_over_in_a_lobby_that_is_closed_is_told_to_go_too() {
 }
 
 #[test]
-fn who_was_to_connect_again_and_has_is_left_alone() {
-    ann_comes_again_before_her_turn(
+fn a_user_that_has_already_reconnected_is_not_closed_again() {
+    ann_reconnects_before_her_batch(
         OperatorCommand::Kick { whom: KickTarget::Lobby("chess".into()), reconnect: true },
         "bob < goodbye, close 4103 reconnect
          ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
@@ -244,7 +244,7 @@ impl App for Count {
 }
 
 #[test]
-fn an_application_is_told_at_once_of_who_is_ended_for_too_many_bytes() {
+fn a_close_for_too_many_bytes_is_dispatched_at_once() {
     let config = Config {
         bytes_per_second: Limit::at_most(1),
         byte_burst: 200,
@@ -258,5 +258,5 @@ fn an_application_is_told_at_once_of_who_is_ended_for_too_many_bytes() {
     let conn = world.conn("ann");
     world.engine.handle_bytes(world.now, conn, &lobbyd::sim::wire::text(&"x".repeat(100)).repeat(5));
     assert_eq!(world.engine.ending(conn), Some(CloseReason::RateLimited));
-    assert_eq!(world.engine.app().0, 0, "before anything else is told");
+    assert_eq!(world.engine.app().0, 0, "the leave is dispatched at once");
 }

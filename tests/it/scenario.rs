@@ -12,16 +12,17 @@
 //! ann < ping, goodbye, close 4201 stale, eof
 //! ```
 //!
-//! Everything that is sent must be said by a line, in order: what a client got and no line says fails the script. Each
-//! action is a turn of its own, unless it stands between `turn begins` and `turn ends`. The engine's invariants are
-//! checked after every line.
+//! Every message that a client receives must be matched by a line, in order; an unmatched one fails the script. Each action
+//! is a turn of its own, unless it stands between `turn begins` and `turn ends`. The engine's invariants are checked after
+//! every line.
 //!
-//! `turn after 250ms` lets time pass in which nobody turns. `clock pause`, `resume`, `step 3` and `slow 4` are an operator's.
+//! `turn after 250ms` advances the time in one step and then runs one turn. `clock pause`, `resume`, `step 3` and `slow 4`
+//! are operator commands.
 //!
-//! `from 10.0.0.1` says where connections come from that are opened after it.
+//! `from 10.0.0.1` sets the address of the connections that are opened after it.
 //!
-//! A line that ends in `\` goes on in the next. In what is expected, `key=value` must be so, `!key` must be absent, and a `presence_diff` lists everybody who came
-//! (`+user`) and left (`-user:reason`).
+//! A line that ends in `\` continues on the next line. In an expectation, `key=value` must match, `!key` must be absent, and
+//! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
@@ -39,10 +40,10 @@ use serde_json::Value;
 pub struct World<A> {
     pub engine: Engine<A>,
     pub now: Time,
-    /// Where the next connection comes from.
+    /// Address of the next connection.
     pub address: IpAddr,
     clients: BTreeMap<String, Client>,
-    /// Whether what is said has still to be written, because the turn goes on.
+    /// A turn is open: frames are not written before its end.
     in_turn: bool,
 }
 
@@ -51,15 +52,15 @@ struct Client {
     conn: Option<ConnId>,
     reader: Reader,
     got: VecDeque<String>,
-    /// Whether the server has shut down its side, or dropped the socket.
+    /// The server has shut down its side or dropped the socket.
     ended: bool,
     /// Bytes the client's socket takes before it blocks.
     window: Option<usize>,
-    /// Whether writing to the client's socket fails.
+    /// Writes to the client's socket fail.
     broken: bool,
 }
 
-/// Runs a script against the stock relay.
+/// Runs a script against the [`Relay`](lobbyd::apps::Relay) application.
 #[track_caller]
 pub fn check(config: Config, script: &str) {
     World::new(config, lobbyd::apps::Relay::default()).run(script);
@@ -68,7 +69,7 @@ pub fn check(config: Config, script: &str) {
 /// The start of every test: wall time 1 000 000 s, seed 1.
 pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 
-/// An outbox that holds the largest frame, and not two of them.
+/// An outbox with room for one frame of the largest size, but not for two.
 pub fn small_outbox() -> Config {
     Config {
         max_message_bytes: ByteSize(3000),
@@ -90,16 +91,16 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Runs a script, after which nobody may have got anything that no line says.
+    /// Runs a script and checks that every received message was matched by a line.
     #[track_caller]
     pub fn run(&mut self, script: &str) {
         self.steps(script);
         for (name, client) in &self.clients {
-            assert!(client.got.is_empty(), "{name} got what no line says: {:?}", client.got);
+            assert!(client.got.is_empty(), "{name} got messages that no line matches: {:?}", client.got);
         }
     }
 
-    /// The same, but what was got may be asked for later.
+    /// Runs a script. Messages that no line has matched stay available to later scripts.
     #[track_caller]
     pub fn steps(&mut self, script: &str) {
         let mut whole = String::new();
@@ -123,7 +124,7 @@ impl<A: App> World<A> {
         if let Some(span) = line.strip_prefix("turn after ") {
             self.now = self.now + duration(span);
             self.engine.handle_timeout(self.now);
-            self.settle();
+            self.end_turn();
             return self.advance(Duration::ZERO);
         }
         if let Some(command) = line.strip_prefix("clock ") {
@@ -143,7 +144,7 @@ impl<A: App> World<A> {
             },
         }
         if !self.in_turn {
-            self.settle();
+            self.end_turn();
         }
     }
 
@@ -160,14 +161,14 @@ impl<A: App> World<A> {
         };
         let answer = self.engine.handle_operator(self.now, OperatorCommand::Clock(command));
         assert!(matches!(answer, Ok(OperatorAnswer::Clock(_))), "{answer:?}");
-        // What is to be done at once.
+        // Lets timers run that are due now.
         self.advance(Duration::ZERO);
     }
 
     #[track_caller]
     fn expect(&mut self, line: &str) {
         let (name, expected) = line.split_once(" < ").unwrap_or_else(|| panic!("not a line of a script: {line}"));
-        let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"));
+        let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"));
         if expected == "nothing" {
             assert!(client.got.is_empty(), "{name} got {:?}", client.got);
             return;
@@ -178,7 +179,7 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Does what the line `name > action` says, and ends no turn.
+    /// Performs the action of a line `name > action` without ending the turn.
     #[track_caller]
     pub fn act(&mut self, name: &str, action: &str) {
         let (verb, rest) = action.split_once(' ').unwrap_or((action, ""));
@@ -205,9 +206,9 @@ impl<A: App> World<A> {
             "pong" => self.send(name, &wire::frame(Opcode::PONG, true, rest.as_bytes(), [1; 4])),
             "close" => self.send(name, &wire::close(rest.parse().unwrap_or(1000), "")),
             "hangup" => self.hangup(name),
-            // Whatever is written to the socket from now on fails.
+            // Every later write to the socket fails.
             "break" => self.client(name).broken = true,
-            // The socket takes so many bytes more, and then blocks.
+            // The socket takes this many more bytes and then blocks.
             "window" => self.client(name).window = Some(rest.parse().expect("a number of bytes")),
             "read" => {
                 self.client(name).window = None;
@@ -221,32 +222,32 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Lets the application act, as `Server::act` does.
+    /// Runs a closure with the application and its context, as `Server::act` does.
     pub fn app<R>(&mut self, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
         let result = self.engine.act(self.now, act);
         if !self.in_turn {
-            self.settle();
+            self.end_turn();
         }
         self.engine.check();
         result
     }
 
-    /// Answers the authorization that a client waits for.
+    /// Answers a client's pending authorization.
     #[track_caller]
     pub fn authorize(&mut self, name: &str, answer: Authorization) {
         let conn = self.conn(name);
         self.engine.handle_authorized(self.now, conn, answer);
-        self.settle();
+        self.end_turn();
         self.engine.check();
     }
 
-    /// Everything the client got and no line has asked for yet.
+    /// Takes all messages that the client received and no line has matched.
     pub fn take(&mut self, name: &str) -> Vec<String> {
         self.client(name).got.drain(..).collect()
     }
 
     fn client(&mut self, name: &str) -> &mut Client {
-        self.clients.get_mut(name).unwrap_or_else(|| panic!("nobody is called {name}"))
+        self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"))
     }
 
     #[track_caller]
@@ -262,7 +263,7 @@ impl<A: App> World<A> {
         self.clients.get(name).is_some_and(|client| client.conn.is_some())
     }
 
-    /// Opens a connection without sending anything. A name can be used again when its connection is over.
+    /// Opens a connection without sending anything. A name can be reused once its connection is closed.
     #[track_caller]
     pub fn open(&mut self, name: &str) {
         let conn = self.engine.handle_accept(self.now, (self.address, 4000).into());
@@ -279,7 +280,7 @@ impl<A: App> World<A> {
         }
     }
 
-    /// The client's end is gone. Of no consequence if the server's is already.
+    /// The client hangs up. Has no effect if the server has closed the connection already.
     pub fn hangup(&mut self, name: &str) {
         let client = self.client(name);
         assert!(client.conn.is_some() || client.ended, "{name} is not connected");
@@ -289,22 +290,22 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Lets time pass, stopping at every timer on the way.
+    /// Advances the time and stops at every timer on the way.
     pub fn advance(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(next) = self.engine.poll_timeout().filter(|&next| next <= end) {
             self.now = next;
             self.engine.handle_timeout(next);
-            self.settle();
+            self.end_turn();
             self.engine.check();
         }
         self.now = end;
         self.engine.handle_timeout(end);
-        self.settle();
+        self.end_turn();
     }
 
-    /// Does what a driver does at the end of a turn.
-    pub fn settle(&mut self) {
+    /// Performs the driver's work at the end of a turn: writes the output and drops closed connections.
+    pub fn end_turn(&mut self) {
         while let Some(conn) = self.engine.poll_writable() {
             let client =
                 self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
@@ -334,7 +335,7 @@ impl<A: App> World<A> {
     }
 }
 
-/// Takes bytes until its window is used up.
+/// A socket that takes bytes until its window is used up.
 struct Socket {
     window: Option<usize>,
     broken: bool,
@@ -360,7 +361,7 @@ impl std::io::Write for Socket {
     }
 }
 
-/// What was received, as a script says it. JSON stays JSON; the upgrade itself is not worth a word.
+/// Formats a received item as scripts write it. JSON is kept as it is, and an upgrade appears without its head.
 fn describe(received: Received) -> String {
     match received {
         Received::Answer(101, head) => match head.split_once("Sec-WebSocket-Protocol: ") {
@@ -377,7 +378,7 @@ fn describe(received: Received) -> String {
     }
 }
 
-/// Whether what was got is what an item of a script says: `type key=value …`, where values may be left out.
+/// Returns whether a received item matches an item of a script: `type key=value …`, where keys may be omitted.
 fn matches(got: &str, item: &str) -> bool {
     if got == item {
         return true;
@@ -397,7 +398,7 @@ fn matches(got: &str, item: &str) -> bool {
             (("-", user), _) => {
                 let (user, reason) = user.split_once(':').unwrap_or((user, ""));
                 let leaves = object["leaves"].as_array().expect("an array");
-                leaves.iter().any(|gone| gone["user"] == user && (reason.is_empty() || gone["reason"] == reason))
+                leaves.iter().any(|left| left["user"] == user && (reason.is_empty() || left["reason"] == reason))
             }
             (_, Some(("users", names))) => {
                 let users: Vec<&str> = object["users"]
@@ -428,14 +429,14 @@ fn duration(text: &str) -> Duration {
     }
 }
 
-/// On a real socket: blocks until something is received.
+/// Blocks on a real socket until an item is received.
 pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
     loop {
         if let Some(received) = reader.next().expect("the server keeps to the protocol") {
             return received;
         }
         let mut bytes = [0; 4096];
-        let n = stream.read(&mut bytes).expect("the connection lives");
+        let n = stream.read(&mut bytes).expect("the connection is open");
         assert!(n > 0, "the connection ended");
         reader.push(&bytes[..n]);
     }

@@ -1,6 +1,6 @@
-//! The whole server under simulation: many seeds, the same hash everywhere, and seeds that once failed.
+//! The whole server under simulation: many seeds, the same hash in every process, and seeds that once failed.
 //!
-//! `LOBBYD_SEEDS=10000` runs so many in place of the usual few hundred.
+//! `LOBBYD_SEEDS=10000` sets the number of seeds. The default is 300.
 
 use std::process::Command;
 
@@ -17,14 +17,14 @@ fn run_all(seeds: std::ops::Range<u64>, steps: u64) -> Report {
 }
 
 #[test]
-fn everything_holds_whatever_the_seed() {
+fn invariants_hold_for_every_seed() {
     let seeds = std::env::var("LOBBYD_SEEDS").map_or(300, |text| text.parse().expect("a number of seeds"));
     let total = run_all(0..seeds, 400);
-    // What never happens is not tested.
+    // A behaviour that no seed shows is not tested.
     if seeds >= 300 {
         let missing: Vec<_> =
             Behaviour::ALL.iter().filter(|known| total.behaviours().all(|(done, _)| done != **known)).collect();
-        assert!(missing.is_empty(), "no seed did {missing:?}");
+        assert!(missing.is_empty(), "no seed showed {missing:?}");
     }
 }
 
@@ -36,9 +36,9 @@ fn the_same_seed_gives_the_same_run() {
     }
 }
 
-/// Debug against release is compared by hand: both print their hash.
+/// Debug and release builds are compared by hand: both print their hash.
 #[test]
-fn another_process_comes_to_the_same_hash() {
+fn another_process_gives_the_same_hash() {
     let output = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
         .args(["simulate", "--seed", "1..20", "--steps", "500"])
         .output()
@@ -49,13 +49,13 @@ fn another_process_comes_to_the_same_hash() {
 }
 
 #[test]
-fn seeds_that_once_failed_hold() {
+fn seeds_that_once_failed_pass() {
     let lines = include_str!("seeds.txt").lines().filter(|line| !line.starts_with('#'));
     for line in lines {
         let mut words = line.splitn(3, ' ');
         let mut number = || words.next().and_then(|word| word.parse().ok()).expect("a seed and its steps");
         run(&Plan::new(number(), number()));
-        assert!(words.next().is_some_and(|found| !found.is_empty()), "what did it find? {line}");
+        assert!(words.next().is_some_and(|found| !found.is_empty()), "the bug found is missing: {line}");
     }
 }
 
@@ -65,7 +65,7 @@ mod broken {
 
     use super::*;
 
-    /// Counts its members, and miscounts those who are kicked.
+    /// Counts its members, and counts a kicked member twice when it leaves.
     #[derive(Default)]
     struct Miscount(i64);
 
@@ -96,8 +96,8 @@ mod broken {
     }
 
     #[test]
-    fn a_failure_is_found_told_and_made_smaller() {
-        // Who is miscounted may have been kicked, or have been here too long.
+    fn a_failure_is_found_reported_and_shrunk() {
+        // The leave reason `kicked` has other causes too, such as max_lifetime. A failure that names a kick is wanted here.
         let mut failures = (0..200).filter_map(|seed| run(&Plan::new(seed, 500)).err());
         let failure = failures.find(|failure| failure.to_string().contains("kick")).expect("some seed finds it");
         let text = failure.to_string();
@@ -110,10 +110,10 @@ mod broken {
     }
 }
 
-/// Each run is replayed from its journal bit for bit. And recording changes nothing about it: the transcripts of the run
-/// with a journal and of the run without one are the same.
+/// Each run is replayed from its journal exactly. Recording changes nothing: a run with a journal and a run without one have
+/// the same transcript.
 #[test]
-fn a_recorded_run_is_replayed_bit_for_bit_and_is_the_run_without_a_journal() {
+fn recording_changes_nothing_and_the_run_replays_exactly() {
     for seed in 0..60 {
         let plan = Plan::new(seed, 400);
         let recorded = simulate_journaled(&plan).unwrap_or_else(|failure| panic!("{failure}"));

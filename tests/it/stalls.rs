@@ -1,4 +1,4 @@
-//! What a pause of the process, a step of the wall clock or a half-closed socket must not do. In virtual time.
+//! Pauses of the process, steps of the wall clock, and half-closed sockets. In virtual time.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 type Server = World<Witness<true>>;
 
-/// The server stands still for an hour. Whether `name` is still there afterwards when its input is named as unread for
-/// `turns` turns, and then read.
+/// Stops the server for an hour. Then the input of `name` is reported as unread for `turns` turns, and read. Returns whether
+/// the connection is still open.
 fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
     let conn = world.conn(name);
     world.now = world.now + HOUR;
@@ -23,7 +23,7 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
         assert!(world.engine.has_due_timers(world.now));
         world.engine.handle_unread(world.now, &[conn]);
         world.engine.handle_timeout(world.now);
-        world.settle();
+        world.end_turn();
         world.engine.check();
     }
     world.now = world.now + Duration::from_micros(10);
@@ -32,12 +32,13 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
     }
     world.engine.handle_unread(world.now, &[]);
     world.engine.handle_timeout(world.now);
-    world.settle();
+    world.end_turn();
     world.engine.check();
     world.is_open(name) && world.engine.stats().counters.closed_in_all() == 0
 }
 
-/// How a connection comes to wait for something, what arrives while the server stands still, and how it ends otherwise.
+/// A function that brings a connection into a state with a deadline; the input that arrives during the pause; and the close
+/// reason if it does not arrive.
 type Row = (fn(&mut Server), &'static [u8], CloseReason);
 
 const ROWS: &[Row] = &[
@@ -59,14 +60,14 @@ fn world(max_deferred_turns: u32) -> Server {
 }
 
 #[test]
-fn timers_wait_for_input_that_was_not_read() {
+fn timers_wait_for_unread_input() {
     for &(prepare, input, reason) in ROWS {
         for (turns, is_kept) in [(0, true), (1, true), (7, true), (8, true), (9, false)] {
             let mut world = world(8);
             prepare(&mut world);
             assert_eq!(survives(&mut world, "ann", turns, input), is_kept, "{reason}, {turns} turns");
         }
-        // Nothing came after all, or the server is not told.
+        // If no input arrives, the deferred timer fires.
         let mut world = world(8);
         prepare(&mut world);
         assert!(!survives(&mut world, "ann", 3, b""), "{reason}");
@@ -74,9 +75,9 @@ fn timers_wait_for_input_that_was_not_read() {
     }
 }
 
-/// The answer lies in the queue of commands, which a driver empties before it lets timers expire.
+/// The decision is in the queue of commands, which a driver empties before it expires timers.
 #[test]
-fn an_authorization_that_waited_for_the_server_is_in_time() {
+fn an_authorization_delayed_by_a_server_pause_is_in_time() {
     let mut world = world(8);
     world.run("ann > get /ws/chess?token=ann&auth=later\nann < nothing");
     world.now = world.now + HOUR;
@@ -85,9 +86,9 @@ fn an_authorization_that_waited_for_the_server_is_in_time() {
     assert!(world.is_open("ann"));
 }
 
-/// A timer that waits neither keeps the loop busy for ever nor is forgotten when its connection ends otherwise.
+/// A deferred timer does not keep the loop busy, and is removed if its connection closes for another reason.
 #[test]
-fn a_timer_that_waits_ends_with_its_connection() {
+fn a_deferred_timer_ends_with_its_connection() {
     let mut world = world(1000);
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nadvance 20s\nann < ping");
     let conn = world.conn("ann");
@@ -96,17 +97,17 @@ fn a_timer_that_waits_ends_with_its_connection() {
     world.engine.handle_timeout(world.now);
     assert_eq!(world.engine.poll_timeout(), Some(world.now + Duration::from_micros(1)));
     world.act("ann", "close");
-    world.settle();
+    world.end_turn();
     world.take("ann");
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
-    assert_eq!(world.conn("bob").index(), conn.index(), "the key is used again");
+    assert_eq!(world.conn("bob").index(), conn.index(), "the slot is used again");
     world.run("advance 1s");
     assert!(world.is_open("bob") && world.engine.poll_timeout() > Some(world.now));
 }
 
 // ---- wall time ----
 
-/// Sets the wall clock `by` microseconds forward, or back.
+/// Steps the wall clock by `by` microseconds, forward or back.
 fn step(world: &mut Server, by: i64) {
     let shown = world.app(|_, cx| cx.unix_millis() * 1000);
     world.engine.handle_wall_time(world.now, shown.checked_add_signed(by).expect("in range"));
@@ -125,7 +126,7 @@ fn authorized(expires_in: Duration) -> Server {
 }
 
 #[test]
-fn tokens_are_judged_by_the_wall_clock_as_it_stands() {
+fn tokens_are_checked_against_the_current_wall_clock() {
     for (by, in_time) in [(0, true), (59_000_000, true), (60_000_000, false), (-3_600_000_000, true)] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > get /ws/chess?token=ann&auth=later");
@@ -139,7 +140,7 @@ fn tokens_are_judged_by_the_wall_clock_as_it_stands() {
 }
 
 #[test]
-fn members_tokens_end_by_the_wall_clock_as_it_stands() {
+fn members_tokens_expire_by_the_current_wall_clock() {
     let minute = Duration::from_secs(60);
     for (by, ends_after) in [(0, 60), (30_000_000, 30), (-30_000_000, 90), (3_600_000_000, 0)] {
         let mut world = authorized(minute);
@@ -156,17 +157,17 @@ fn members_tokens_end_by_the_wall_clock_as_it_stands() {
     }
 }
 
-/// A step moves the end of a token, and no timeout.
+/// A step moves the expiry of tokens, but no timeout.
 #[test]
-fn a_step_moves_no_timeout() {
+fn a_wall_clock_step_moves_no_timeout() {
     for by in [-3_600_000_000, 3_600_000_000_i64] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         step(&mut world, by);
         world.run("advance 19999ms\nann < nothing\nadvance 1ms\nann < ping");
-        // Its time is what the page is told.
+        // `server_time` shows the new wall time.
         world.act("ann", r#"{"type":"ping"}"#);
-        world.settle();
+        world.end_turn();
         let server_time = 1_000_000_000 + 20_000 + by / 1000;
         let pong = world.take("ann").concat();
         assert!(pong.contains(&format!("\"server_time\":{server_time}")), "{pong}");
@@ -175,9 +176,9 @@ fn a_step_moves_no_timeout() {
 
 // ---- half-closed sockets ----
 
-/// Whatever comes in one packet with the end of the stream is answered.
+/// Input that arrives in one packet with the end of the stream is answered.
 #[test]
-fn what_comes_with_the_end_of_the_stream_is_answered() {
+fn input_with_the_end_of_the_stream_is_answered() {
     let close = wire::close(1000, "");
     let ping = wire::frame(Opcode::PING, true, b"x", [1; 4]);
     let connect = |name: &str| wire::upgrade_request(&format!("/ws/chess?token={name}"), &[]);
@@ -195,15 +196,15 @@ fn what_comes_with_the_end_of_the_stream_is_answered() {
         world.run("ann > open");
         world.send("ann", &bytes);
         world.hangup("ann");
-        world.settle();
+        world.end_turn();
         assert_eq!(shape(&world.take("ann")), answer);
-        assert!(!world.is_open("ann"), "{answer}: it is over at once");
+        assert!(!world.is_open("ann"), "{answer}: the connection is closed at once");
         assert_eq!(world.engine.stats().total_connections, 0);
         world.engine.check();
     }
 }
 
-/// The kinds of what was received.
+/// The types of the received items.
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) => value["type"].as_str().expect("a type").to_owned(),
@@ -213,22 +214,22 @@ fn shape(got: &[String]) -> String {
 }
 
 #[test]
-fn a_peer_that_has_closed_its_end_and_reads_nothing_is_given_up() {
+fn a_half_closed_peer_that_does_not_read_is_dropped() {
     let mut world = World::new(Config::default(), Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     world.hangup("ann");
-    world.settle();
+    world.end_turn();
     world.run("bob < presence_diff -ann:dropped");
-    assert!(world.is_open("ann"), "what is queued may still be read");
+    assert!(world.is_open("ann"), "queued output may still be read");
     world.run("advance 2010ms");
     assert!(!world.is_open("ann"));
-    // And one whose socket is broken, when that shows.
+    // The same for a broken socket, once a write shows it.
     world.run("cid > connect chess\nbob < presence_diff +cid\ncid < upgrade, welcome, presence_state\ncid > window 0");
     world.run(r#"bob > {"type":"broadcast","data":1}"#);
     world.run("cid > break");
     world.hangup("cid");
     world.act("cid", "read");
-    world.settle();
+    world.end_turn();
     assert!(!world.is_open("cid"));
 }

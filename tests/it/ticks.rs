@@ -1,4 +1,4 @@
-//! Ticks: when they run, what they are handed and in which order, and a clock that operators set.
+//! Ticks: when they run, which messages they receive and in which order, and the clock commands of operators.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use lobbyd::{
 
 use crate::scenario::{World, check};
 
-/// Writes down what it is told, and does what the members say.
+/// Logs its callbacks, and executes commands that members send.
 #[derive(Default)]
-struct Diary {
+struct LoggingApp {
     log: Vec<String>,
 }
 
-impl App for Diary {
+impl App for LoggingApp {
     const PROTOCOL: Protocol = Protocol::Raw;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         Authorization::token_is_user(request)
     }
 
-    fn on_join(&mut self, _: &mut Context<'_>, who: &Member) {
-        self.log.push(format!("+{}", who.user()));
+    fn on_join(&mut self, _: &mut Context<'_>, member: &Member) {
+        self.log.push(format!("+{}", member.user()));
     }
 
-    fn on_rejoin(&mut self, _: &mut Context<'_>, who: &Member) {
-        self.log.push(format!("again {}", who.user()));
+    fn on_rejoin(&mut self, _: &mut Context<'_>, member: &Member) {
+        self.log.push(format!("again {}", member.user()));
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -45,19 +45,19 @@ impl App for Diary {
         }
     }
 
-    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.log.push(format!("-{} {}", who.user(), why.word()));
+    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, why: LeaveReason) {
+        self.log.push(format!("-{} {}", member.user(), why.word()));
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
         assert_eq!(cx.tick(), tick.number());
         let mut line = format!("tick {}", tick.number());
-        for (word, said) in [
+        for (word, applies) in [
             (format!(" late={}", tick.late().as_millis()), !tick.late().is_zero()),
             (format!(" skipped={}", tick.skipped()), tick.skipped() > 0),
             (" more".to_owned(), tick.is_catching_up()),
         ] {
-            line += if said { &word } else { "" };
+            line += if applies { &word } else { "" };
         }
         self.log.push(line);
     }
@@ -67,14 +67,14 @@ fn config() -> Config {
     Config { tick_hz: Some(10), ..Config::default() }
 }
 
-fn diary() -> World<Diary> {
-    World::new(config(), Diary::default())
+fn world() -> World<LoggingApp> {
+    World::new(config(), LoggingApp::default())
 }
 
-impl World<Diary> {
-    /// What was written since the last look.
+impl World<LoggingApp> {
+    /// Checks the lines logged since the last call.
     #[track_caller]
-    fn reads(&mut self, expected: &[&str]) {
+    fn expect_log(&mut self, expected: &[&str]) {
         assert_eq!(std::mem::take(&mut self.engine.app_mut().log), expected);
     }
 
@@ -88,38 +88,38 @@ impl World<Diary> {
 }
 
 #[test]
-fn messages_wait_for_the_tick_and_come_by_connection() {
-    let mut world = diary();
+fn messages_wait_for_the_tick_and_are_ordered_by_connection() {
+    let mut world = world();
     world.enter(&["ann", "bob", "cid"]);
     world.run("cid > text c1\nbob > text b1\ncid > text c2\nann > text a1\nbob > text b2");
-    world.reads(&[]);
+    world.expect_log(&[]);
     world.run("advance 99ms");
-    world.reads(&[]);
+    world.expect_log(&[]);
     world.run("advance 1ms");
-    world.reads(&["ann:a1", "bob:b1", "bob:b2", "cid:c1", "cid:c2", "tick 1"]);
+    world.expect_log(&["ann:a1", "bob:b1", "bob:b2", "cid:c1", "cid:c2", "tick 1"]);
     world.run("bob > text b3\nadvance 200ms");
-    world.reads(&["bob:b3", "tick 2", "tick 3"]);
+    world.expect_log(&["bob:b3", "tick 2", "tick 3"]);
 }
 
 #[test]
-fn without_ticks_messages_are_told_as_they_arrive() {
-    let mut world = World::new(Config::default(), Diary::default());
+fn without_ticks_messages_are_dispatched_on_arrival() {
+    let mut world = World::new(Config::default(), LoggingApp::default());
     world.enter(&["ann", "bob"]);
     world.run("bob > text b1\nann > text a1");
-    world.reads(&["bob:b1", "ann:a1"]);
+    world.expect_log(&["bob:b1", "ann:a1"]);
     world.run("advance 10s");
-    world.reads(&[]);
+    world.expect_log(&[]);
     assert_eq!(world.engine.stats().ticks, None);
 }
 
 #[test]
 fn late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped() {
-    let mut world = World::new(Config { max_catch_up_ticks: 2, ..config() }, Diary::default());
+    let mut world = World::new(Config { max_catch_up_ticks: 2, ..config() }, LoggingApp::default());
     world.enter(&["ann"]);
     world.run("ann > text a1\nturn after 230ms");
-    world.reads(&["ann:a1", "tick 1 late=130 more", "tick 2 late=30"]);
+    world.expect_log(&["ann:a1", "tick 1 late=130 more", "tick 2 late=30"]);
     world.run("turn after 650ms");
-    world.reads(&["tick 6 late=280 skipped=3 more", "tick 7 late=180 more", "tick 8 late=80"]);
+    world.expect_log(&["tick 6 late=280 skipped=3 more", "tick 7 late=180 more", "tick 8 late=80"]);
     let ticks = world.engine.stats().ticks.expect("ticks are on");
     assert_eq!((ticks.ran, ticks.caught_up, ticks.skipped, ticks.late_max), (5, 3, 3, 280_000));
     assert_eq!(ticks.clock.tick, 8);
@@ -127,9 +127,9 @@ fn late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped() {
 
 #[test]
 fn a_tick_comes_after_the_timers_of_its_turn() {
-    let mut world = diary();
+    let mut world = world();
     world.enter(&["ann"]);
-    // Silent for longer than it may be, and the turn comes late: it is gone when the game moves on.
+    // The member exceeded its timeout and the turn is late: the member leaves before the tick runs.
     world.run("turn after 20s\nann < ping");
     world.engine.app_mut().log.clear();
     world.steps("turn after 10s");
@@ -137,7 +137,7 @@ fn a_tick_comes_after_the_timers_of_its_turn() {
 }
 
 #[test]
-fn what_the_engine_answers_never_waits() {
+fn messages_that_the_engine_answers_never_wait() {
     check(
         config(),
         r#"
@@ -169,12 +169,12 @@ fn what_the_engine_answers_never_waits() {
 }
 
 #[test]
-fn whoever_goes_is_heard_first() {
+fn the_inbox_is_delivered_before_the_leave() {
     for (how, answer, reason) in [
         (r#"ann > {"type":"leave","ref":9}"#, "ack ref=9, goodbye code=1000, close 1000 left", "left"),
         ("ann > close 1000", "close 1000 , eof", "left"),
         ("ann > hangup", "", "dropped"),
-        // No frame.
+        // The bytes are no valid frame.
         ("ann > raw zzzzzz", "goodbye code=1002, close 1002 protocol_error", "dropped"),
     ] {
         let mut world = World::new(config(), Relay::default());
@@ -191,35 +191,35 @@ fn whoever_goes_is_heard_first() {
 }
 
 #[test]
-fn whoever_is_made_to_go_is_told_to_the_application_first() {
-    let mut world = diary();
+fn the_inbox_is_dispatched_before_the_leave_of_a_kicked_member() {
+    let mut world = world();
     world.enter(&["ann", "bob", "cid"]);
     world.run("cid > text c1\nbob > text b1\nann > text kick bob\nann > text a2");
     world.steps("advance 100ms\nbob < close 4003 kicked");
-    world.reads(&["ann:kick bob", "bob:b1", "-bob kicked", "ann:a2", "cid:c1", "tick 1"]);
-    // Of itself, in the middle of its own inbox.
+    world.expect_log(&["ann:kick bob", "bob:b1", "-bob kicked", "ann:a2", "cid:c1", "tick 1"]);
+    // A member kicks itself, in the middle of its own inbox.
     world.run("ann > text kick ann\nann > text a3");
     world.steps("advance 100ms\nann < close 4003 kicked");
-    world.reads(&["ann:kick ann", "ann:a3", "-ann kicked", "tick 2"]);
-    // Between two ticks, by an operator.
+    world.expect_log(&["ann:kick ann", "ann:a3", "-ann kicked", "tick 2"]);
+    // An operator kicks a member between two ticks.
     world.run("cid > text c2");
     let now = world.now;
     let whom = lobbyd::KickTarget::User("cid".into());
     world.engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false }).expect("cid is there");
-    world.reads(&["cid:c2", "-cid kicked"]);
+    world.expect_log(&["cid:c2", "-cid kicked"]);
 }
 
 #[test]
-fn a_seat_that_is_taken_over_is_heard_first() {
-    let mut world = diary();
+fn the_inbox_is_dispatched_before_a_seat_takeover() {
+    let mut world = world();
     world.enter(&["ann"]);
     world.run("ann > text old");
     world.steps("ann:2 > connect arena\nann:2 > text new\nadvance 100ms");
-    world.reads(&["ann:old", "again ann", "ann:new", "tick 1"]);
+    world.expect_log(&["ann:old", "again ann", "ann:new", "tick 1"]);
 }
 
 #[test]
-fn what_waits_when_a_seat_is_taken_over_reaches_the_others() {
+fn messages_waiting_at_a_seat_takeover_reach_the_others() {
     check(
         config(),
         r#"
@@ -238,7 +238,7 @@ fn what_waits_when_a_seat_is_taken_over_reaches_the_others() {
 }
 
 #[test]
-fn everybody_is_heard_before_the_server_drains() {
+fn all_inboxes_are_delivered_before_the_drain() {
     check(
         Config { drain_batch: 1, max_connections: Limit::at_most(4), ..config() },
         r#"
@@ -266,7 +266,7 @@ fn everybody_is_heard_before_the_server_drains() {
 }
 
 #[test]
-fn a_full_inbox_refuses_and_costs_nothing() {
+fn a_full_inbox_refuses_without_taking_tokens() {
     check(
         Config {
             max_inbox_bytes: ByteSize(400),
@@ -280,16 +280,16 @@ fn a_full_inbox_refuses_and_costs_nothing() {
         advance 30ms
         ann > {"type":"a","pad":"................................................................"}
         ann > {"type":"b","pad":"................................................................"}
-        # 64 bytes are counted for each of them: a third does not fit, and is told when it will.
+        # Each message counts 64 bytes of overhead. A third does not fit, and its error says when it will.
         ann > {"type":"c","pad":"................................................................","ref":1}
         ann < error ref=1 code=rate_limited retry_after_ms=70
         ann > {"type":"c","pad":"................................................................","ref":2}
         ann < error ref=2 code=rate_limited retry_after_ms=70
-        # Without a ref at most once a second.
+        # Without a ref there is at most one error a second.
         ann > {"type":"c","pad":"................................................................"}
         ann < nothing
         advance 70ms
-        # Two of four were paid for, and of the next only 70 ms worth has come back.
+        # Two tokens of four are spent, and 70 ms have added less than one.
         ann > {"type":"d","ref":3}
         ann > {"type":"e","ref":4}
         ann > {"type":"f","ref":5}
@@ -303,16 +303,16 @@ fn a_full_inbox_refuses_and_costs_nothing() {
 #[test]
 fn one_message_always_fits() {
     let config = Config { max_inbox_bytes: ByteSize(0), ..config() };
-    let mut world = World::new(config, Diary::default());
+    let mut world = World::new(config, LoggingApp::default());
     world.enter(&["ann"]);
     world.run("ann > text one\nann > text two\nadvance 100ms");
-    world.reads(&["ann:one", "tick 1"]);
+    world.expect_log(&["ann:one", "tick 1"]);
     assert_eq!(world.engine.stats().ticks.expect("ticks are on").refused, 1);
 }
 
-/// Whoever talks on while the clock stands is refused, and neither closed for it nor forgotten.
+/// Messages sent while the clock is paused are refused once the inbox is full. This closes no connection and loses no message.
 #[test]
-fn nobody_times_out_and_nobody_is_closed_while_the_clock_is_paused() {
+fn no_connection_is_closed_while_the_clock_is_paused() {
     let config = Config {
         max_inbox_bytes: ByteSize(200),
         messages_per_second: Limit::UNLIMITED,
@@ -335,33 +335,33 @@ fn nobody_times_out_and_nobody_is_closed_while_the_clock_is_paused() {
 
 #[test]
 fn the_clock_is_paused_stepped_and_slowed() {
-    let mut world = diary();
+    let mut world = world();
     world.enter(&["ann"]);
     world.run("advance 150ms\nclock pause\nann > text a1\nadvance 10s");
-    world.reads(&["tick 1"]);
+    world.expect_log(&["tick 1"]);
     world.run("clock step 2");
-    world.reads(&["ann:a1", "tick 2 more", "tick 3"]);
-    // Tick 3 has just been; the next comes a period after the clock goes on.
+    world.expect_log(&["ann:a1", "tick 2 more", "tick 3"]);
+    // Tick 3 has just run. The next one comes a period after the resume.
     world.run("advance 10s\nann < ping\nann > pong\nclock resume\nadvance 99ms");
-    world.reads(&[]);
+    world.expect_log(&[]);
     world.run("advance 1ms");
-    world.reads(&["tick 4"]);
+    world.expect_log(&["tick 4"]);
     world.run("clock slow 5\nadvance 499ms");
-    world.reads(&[]);
+    world.expect_log(&[]);
     world.run("advance 1ms");
-    world.reads(&["tick 5"]);
-    // Half a period is left, and goes by as it should again.
+    world.expect_log(&["tick 5"]);
+    // Half of a slowed period is left, which now passes at normal speed.
     world.run("advance 250ms\nclock slow 1\nadvance 49ms");
-    world.reads(&[]);
+    world.expect_log(&[]);
     world.run("advance 1ms");
-    world.reads(&["tick 6"]);
+    world.expect_log(&["tick 6"]);
 }
 
 #[test]
-fn what_cannot_be_set_is_refused() {
+fn invalid_clock_commands_are_refused() {
     #[track_caller]
     fn check(config: Config, command: ClockCommand, refusal: OperatorRefusal) {
-        let mut world = World::new(config, Diary::default());
+        let mut world = World::new(config, LoggingApp::default());
         assert_eq!(world.engine.handle_operator(world.now, OperatorCommand::Clock(command)), Err(refusal));
     }
     check(Config::default(), ClockCommand::Pause, OperatorRefusal::NoTicks);
@@ -370,26 +370,26 @@ fn what_cannot_be_set_is_refused() {
     check(config(), ClockCommand::Slow(1001), OperatorRefusal::OutOfRange);
 }
 
-/// All that is said in a tick is said at once. Whoever reads must not be taken for slow, because nobody has written to it.
+/// All frames of a tick are queued at once. A member that reads must not be closed as slow before a write is attempted.
 #[test]
-fn a_tick_with_much_to_say_is_written_in_between() {
+fn the_output_of_a_large_tick_is_written_in_between() {
     let config = Config { messages_per_second: Limit::UNLIMITED, max_catch_up_ticks: 0, ..config() };
-    let mut world = World::new(config, Diary::default());
+    let mut world = World::new(config, LoggingApp::default());
     world.enter(&["ann", "bob"]);
     for _ in 0..40 {
         world.run("ann > text flood 20");
     }
     world.steps("advance 100ms");
-    // 800 KiB, of which the outbox holds 256.
+    // 800 KiB are sent, and the outbox holds 256 KiB.
     assert_eq!((world.take("ann").len(), world.take("bob").len()), (800, 800));
     let log = std::mem::take(&mut world.engine.app_mut().log);
     assert_eq!((log.len(), &*log[40]), (41, "tick 1"));
 }
 
-/// What is said while a tick is handed over is the next tick's, so that connections keep their order.
+/// A message received while a tick is dispatched waits for the next tick, so that the order of connections is kept.
 #[test]
-fn what_comes_in_the_middle_of_a_tick_waits_for_the_next() {
-    let mut world = diary();
+fn messages_received_during_a_tick_wait_for_the_next() {
+    let mut world = world();
     world.enter(&["ann", "bob"]);
     world.run("ann > text flood 100\nbob > text b1");
     world.now = world.now + Duration::from_millis(100);
@@ -398,16 +398,16 @@ fn what_comes_in_the_middle_of_a_tick_waits_for_the_next() {
     assert_eq!(world.engine.poll_timeout(), Some(world.now), "there is more to do");
     world.act("ann", "text a2");
     world.steps("advance 0ms");
-    world.reads(&["ann:flood 100", "bob:b1", "tick 1"]);
+    world.expect_log(&["ann:flood 100", "bob:b1", "tick 1"]);
     world.steps("advance 100ms");
-    world.reads(&["ann:a2", "tick 2"]);
+    world.expect_log(&["ann:a2", "tick 2"]);
 }
 
 #[test]
 fn ticks_go_on_without_members() {
-    let mut world = diary();
+    let mut world = world();
     world.run("advance 300ms");
-    world.reads(&["tick 1", "tick 2", "tick 3"]);
+    world.expect_log(&["tick 1", "tick 2", "tick 3"]);
     assert_eq!(world.engine.poll_timeout().map(|at| at.as_micros()), Some(400_000));
 }
 
@@ -423,24 +423,24 @@ fn verbatim_messages_come_out_in_the_order_of_connections() {
     assert_eq!(world.take("cid"), ["1", "binary 2"]);
 }
 
-// ---- frames that wait for the tick ----
+// ---- output corked until the tick ----
 
-fn held() -> World<Diary> {
-    World::new(Config { flush: Flush::Tick, ..config() }, Diary::default())
+fn corked() -> World<LoggingApp> {
+    World::new(Config { flush: Flush::Tick, ..config() }, LoggingApp::default())
 }
 
-fn say(world: &mut World<Diary>, text: &str) {
+fn broadcast(world: &mut World<LoggingApp>, text: &str) {
     let sent = world.app(|_, cx| cx.broadcast_to_lobby("arena", Exclude::None, &Frame::text(text)));
     assert_eq!((sent.dropped, sent.excluded), (0, 0));
 }
 
 #[test]
-fn what_is_said_goes_out_with_the_tick_and_control_frames_overtake_it() {
-    let mut world = held();
+fn corked_frames_go_out_with_the_tick_and_control_frames_overtake_them() {
+    let mut world = corked();
     world.enter(&["ann", "bob"]);
-    say(&mut world, "one");
+    broadcast(&mut world, "one");
     assert!(world.app(|_, cx| cx.send_to_user("bob", &Frame::text("two"))).queued == 1);
-    say(&mut world, "three");
+    broadcast(&mut world, "three");
     let bob = world.conn("bob");
     assert_eq!(world.engine.queued_bytes(bob), 3 * 2 + "onetwothree".len());
     world.steps("bob > ping x");
@@ -454,36 +454,36 @@ fn what_is_said_goes_out_with_the_tick_and_control_frames_overtake_it() {
 }
 
 #[test]
-fn a_goodbye_lets_go_of_what_waits() {
-    let mut world = held();
+fn a_goodbye_uncorks_the_output() {
+    let mut world = corked();
     world.enter(&["ann", "bob"]);
-    say(&mut world, "one");
+    broadcast(&mut world, "one");
     world.app(|_, cx| cx.close_user("ann", CloseReason::Kicked));
     assert_eq!(world.take("ann"), ["one", "close 4003 kicked"]);
-    assert!(world.take("bob").is_empty(), "it is not bob's end");
+    assert!(world.take("bob").is_empty(), "bob is not closing");
 }
 
 #[test]
-fn nothing_waits_for_a_clock_that_stands_still() {
-    let mut world = held();
+fn a_paused_clock_uncorks_the_output() {
+    let mut world = corked();
     world.enter(&["ann"]);
-    say(&mut world, "one");
+    broadcast(&mut world, "one");
     world.steps("clock pause");
     assert_eq!(world.take("ann"), ["one"]);
-    say(&mut world, "two");
+    broadcast(&mut world, "two");
     assert_eq!(world.take("ann"), ["two"]);
     world.steps("clock resume");
-    say(&mut world, "three");
+    broadcast(&mut world, "three");
     assert!(world.take("ann").is_empty());
 }
 
-/// Whoever reads is not closed as slow because its server kept everything back.
+/// A member that reads is not closed as slow because the server corked its output.
 #[test]
-fn more_than_there_is_room_for_does_not_wait() {
-    let mut world = held();
+fn a_full_outbox_uncorks_the_output() {
+    let mut world = corked();
     world.enter(&["ann", "bob"]);
     for _ in 0..100 {
-        say(&mut world, &"x".repeat(10_000));
+        broadcast(&mut world, &"x".repeat(10_000));
     }
     assert!(world.take("ann").len() > 90);
     world.steps("advance 100ms");
@@ -493,7 +493,7 @@ fn more_than_there_is_room_for_does_not_wait() {
 }
 
 #[test]
-fn an_answer_takes_along_what_was_said_before_it() {
+fn an_answer_uncorks_the_frames_before_it() {
     let mut world = World::new(Config { flush: Flush::Tick, ..config() }, Relay::default());
     world.run("ann > connect chess\nann < upgrade, welcome\nadvance 100ms\nann < presence_state users=ann");
     world.run("bob > connect chess\nbob < upgrade, welcome");
@@ -505,7 +505,7 @@ fn an_answer_takes_along_what_was_said_before_it() {
 }
 
 #[test]
-fn frames_cannot_wait_for_ticks_that_do_not_come() {
+fn flush_tick_requires_ticks() {
     let problems = Config { flush: Flush::Tick, ..Config::default() }.check().expect_err("there is no tick");
     assert!(problems[0].to_string().contains("flush"), "{problems:?}");
 }

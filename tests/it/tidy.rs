@@ -1,4 +1,4 @@
-//! Who may import whom, and what comes from outside under which licence. The architecture stands as long as these arrows do.
+//! Rules of the source tree: which modules may import which, where I/O is allowed, and the licences of dependencies.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A room, and the rooms it may know. Vocabulary knows nobody; `wire` and `lobby` never see each other.
+/// Each module with the modules that it may import. The vocabulary imports none of them. `wire` and `lobby` do not import each
+/// other.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("wire", &[]),
     ("lobby", &[]),
@@ -33,9 +34,9 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The rooms a source names: what follows `crate::` or `super::super::` at the start of a path.
+/// The modules that a source names: the words after `crate::`.
 fn imports(text: &str) -> Vec<String> {
-    // Unit tests may use what the simulator offers.
+    // Unit tests may use the simulator.
     let text = text.split("#[cfg(test)]").next().unwrap_or_default();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split("crate::").skip(1))
@@ -44,9 +45,9 @@ fn imports(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn rooms_import_only_what_they_may_know() {
+fn modules_import_only_what_is_allowed() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut arrows = 0;
+    let mut checked = 0;
     for name in VOCABULARY {
         let mut paths = vec![src.join(format!("{name}.rs"))];
         if src.join(name).is_dir() {
@@ -60,21 +61,21 @@ fn rooms_import_only_what_they_may_know() {
             }
         }
     }
-    for (room, allowed) in MAY_IMPORT {
-        for path in sources(&src.join(room)) {
+    for (module, allowed) in MAY_IMPORT {
+        for path in sources(&src.join(module)) {
             let text = fs::read_to_string(&path).expect("a source is readable");
             for import in imports(&text) {
-                let rooms = MAY_IMPORT.iter().any(|(other, _)| *other == import);
+                let is_module = MAY_IMPORT.iter().any(|(other, _)| *other == import);
                 assert!(
-                    !rooms || import == *room || allowed.contains(&&*import),
+                    !is_module || import == *module || allowed.contains(&&*import),
                     "{} imports {import}",
                     path.display()
                 );
-                arrows += 1;
+                checked += 1;
             }
         }
     }
-    assert!(arrows > 50, "the sources were read");
+    assert!(checked > 50, "the sources were read");
 }
 
 #[test]
@@ -90,7 +91,7 @@ fn only_the_driver_does_io_or_reads_a_clock() {
             let handle = path.ends_with("net/handle.rs");
             assert!(
                 handle || !text.contains(word),
-                "{} uses {word}: there is one thread and one owner",
+                "{} uses {word}: the engine is single-threaded, and each value has one owner",
                 path.display()
             );
         }
@@ -98,7 +99,7 @@ fn only_the_driver_does_io_or_reads_a_clock() {
 }
 
 #[test]
-fn hash_maps_are_looked_up_and_never_walked() {
+fn hash_maps_are_never_iterated() {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lobby/directory.rs"));
     let text = text.expect("the directory's source");
     for map in ["user_keys", "lobby_keys"] {
@@ -106,16 +107,16 @@ fn hash_maps_are_looked_up_and_never_walked() {
         for walk in [".iter()", ".values()", ".keys()", ".drain("] {
             assert!(
                 !text.contains(&format!("{map}{walk}")),
-                "{map} is walked, in an order that differs from run to run"
+                "{map} is iterated, in an order that differs from run to run"
             );
         }
     }
 }
 
-/// The licences that code may come with; of several that are offered, one.
+/// The accepted licences. If a dependency offers several, one of them is enough.
 const LICENCES: &[&str] = &["MIT", "Apache-2.0", "Unicode-3.0"];
 
-/// Whether an SPDX expression can be met: the old `A/B` means `A OR B`, and `AND` binds closer than `OR`.
+/// Whether an SPDX expression can be met. The old form `A/B` means `A OR B`, and `AND` binds more tightly than `OR`.
 fn is_allowed(licence: &str) -> bool {
     fn any<'a>(words: &mut impl Iterator<Item = &'a str>) -> bool {
         let mut is_met = false;
@@ -128,7 +129,7 @@ fn is_allowed(licence: &str) -> bool {
                     are_met = true;
                 }
                 "AND" => {}
-                // An exception is a licence of its own.
+                // A licence with an exception is a different licence, and not accepted.
                 "WITH" => {
                     words.next();
                     are_met = false;
@@ -143,9 +144,10 @@ fn is_allowed(licence: &str) -> bool {
     !licence.is_empty() && any(&mut spaced.split_whitespace())
 }
 
-/// Of what is compiled in, and what the tests need, on this platform. Cargo has all of it here, since it has just built it.
+/// Covers the dependencies compiled in and those of the tests, on this platform. Cargo has just built them, so it works
+/// offline.
 #[test]
-fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
+fn every_dependency_has_an_allowed_licence_and_comes_from_a_registry() {
     let mut arguments = vec!["metadata", "--format-version", "1", "--offline", "--locked"];
     if !cfg!(feature = "bin") {
         arguments.push("--no-default-features");
@@ -176,7 +178,7 @@ fn every_dependency_comes_from_a_registry_with_a_licence_that_is_allowed() {
 }
 
 #[test]
-fn a_licence_is_allowed_when_one_of_those_offered_is() {
+fn a_licence_expression_is_allowed_if_it_can_be_met() {
     for (licence, allowed) in [
         ("MIT", true),
         ("GPL-3.0-only", false),

@@ -1,4 +1,4 @@
-//! An application that writes down what it is told, and does what a test says.
+//! An application that logs its callbacks and reacts to them as a test requires.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use lobbyd::{
     RelayRequest, Request, Time,
 };
 
-/// With `JSON` the engine speaks the protocol; without, it says nothing of its own.
+/// With `JSON` the engine speaks the protocol. Without it, the engine sends no messages of its own.
 ///
-/// The token is the user, with the `tier`, the one lobby (`only`) and the end (`expires`, in milliseconds since the Unix
-/// epoch) that the query names. The query parameter `auth` may say otherwise: `later` waits for an answer and holds the
-/// user's seat meanwhile, `unnamed` waits without naming the user, and anything else is refused as that reason.
+/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`) and an expiry time (`expires`, in
+/// milliseconds since the Unix epoch). The query parameter `auth` changes the decision: `later` leaves it pending and
+/// reserves the user's seat, `unnamed` leaves it pending without naming the user, `nameless` allows the empty user id, and
+/// the word of a close reason refuses with that reason.
 pub struct Witness<const JSON: bool> {
     pub log: Vec<String>,
     pub react: React,
 }
 
-/// What the application does after an event, which is given as it stands in the log.
+/// Reaction to an event. Receives the context, the member the event is about, and the event as it is logged.
 pub type React = fn(&mut Context<'_>, Option<&Member>, &str);
 
 impl<const JSON: bool> Default for Witness<JSON> {
@@ -31,13 +32,13 @@ impl<const JSON: bool> Witness<JSON> {
         Witness { log: Vec::new(), react }
     }
 
-    /// What was told since the last call.
+    /// Takes the events logged since the last call.
     pub fn take(&mut self) -> Vec<String> {
         std::mem::take(&mut self.log)
     }
 
-    fn saw(&mut self, cx: &mut Context<'_>, who: Option<&Member>, event: String) {
-        (self.react)(cx, who, &event);
+    fn handle(&mut self, cx: &mut Context<'_>, member: Option<&Member>, event: String) {
+        (self.react)(cx, member, &event);
         self.log.push(event);
     }
 }
@@ -60,12 +61,12 @@ impl<const JSON: bool> App for Witness<JSON> {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.saw(cx, Some(who), format!("join {}", who.user()));
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.handle(cx, Some(member), format!("join {}", member.user()));
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        self.saw(cx, Some(who), format!("rejoin {}", who.user()));
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.handle(cx, Some(member), format!("rejoin {}", member.user()));
     }
 
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
@@ -77,7 +78,7 @@ impl<const JSON: bool> App for Witness<JSON> {
                 (format!("may {} tell {to} {data}", from.user()), data != "\"forbidden\"")
             }
         };
-        self.saw(cx, Some(from), text);
+        self.handle(cx, Some(from), text);
         allowed
     }
 
@@ -87,40 +88,40 @@ impl<const JSON: bool> App for Witness<JSON> {
             Message::Json { kind, text } => format!("json {} {kind} {text}", from.user()),
             Message::Binary(bytes) => format!("binary {} {bytes:?}", from.user()),
         };
-        self.saw(cx, Some(from), text);
+        self.handle(cx, Some(from), text);
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.saw(cx, Some(who), format!("leave {} {}", who.user(), why.word()));
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, why: LeaveReason) {
+        self.handle(cx, Some(member), format!("leave {} {}", member.user(), why.word()));
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         let answer = latency.map_or("unhealthy".into(), |latency| format!("{}us", latency.as_micros()));
-        self.saw(cx, Some(who), format!("health {} {answer}", who.user()));
+        self.handle(cx, Some(member), format!("health {} {answer}", member.user()));
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
         let text = match pressure {
-            Pressure::High { queued_bytes } => format!("pressure {} high {queued_bytes}", who.user()),
-            Pressure::Low { queued_bytes } => format!("pressure {} low {queued_bytes}", who.user()),
+            Pressure::High { queued_bytes } => format!("pressure {} high {queued_bytes}", member.user()),
+            Pressure::Low { queued_bytes } => format!("pressure {} low {queued_bytes}", member.user()),
         };
-        self.saw(cx, Some(who), text);
+        self.handle(cx, Some(member), text);
     }
 
     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
-        self.saw(cx, None, format!("reload {}", String::from_utf8_lossy(contents)));
+        self.handle(cx, None, format!("reload {}", String::from_utf8_lossy(contents)));
     }
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
-        self.saw(cx, None, format!("command {}", String::from_utf8_lossy(command)));
+        self.handle(cx, None, format!("command {}", String::from_utf8_lossy(command)));
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
-        self.saw(cx, None, format!("drain until {deadline}"));
+        self.handle(cx, None, format!("drain until {deadline}"));
     }
 }
 
-/// The same identity with what the query says of it.
+/// The identity, narrowed by the parameters of the query.
 fn narrowed(identity: Identity, request: &Request<'_>) -> Identity {
     let tier = request.query("tier").map(|tier| match &*tier {
         "free" => Rate::FREE,

@@ -1,4 +1,4 @@
-//! Operators' requests: one byte for the cuts, then what an operator sends on one connection.
+//! Operators' requests. The first byte selects how the input is cut, the rest is sent on one operator connection.
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;
@@ -12,7 +12,7 @@ pub fn run(data: &[u8]) {
     let Some((&seed, bytes)) = data.split_first() else { return };
     let whole = answer(bytes, 0);
     check_answers(&whole);
-    // Whether `100 Continue` is worth sending depends on what has arrived already.
+    // Whether `100 Continue` is sent depends on how much has arrived.
     if !bytes.to_ascii_lowercase().windows(6).any(|window| window == b"expect") {
         assert_eq!(text(&answer(bytes, 1)), text(&whole), "byte by byte");
         assert_eq!(text(&answer(bytes, seed)), text(&whole), "in pieces");
@@ -31,51 +31,51 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
         max_headers: 16,
         ..without_rates()
     };
-    let mut desk = AdminConns::new(&config, None);
+    let mut conns = AdminConns::new(&config, None);
     let mut engine = Engine::new(config, START, Relay::default());
     for user in ["ann", "bob"] {
         let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
         engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
     }
     write(&mut engine);
-    let client = desk.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("there is room");
+    let client = conns.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("there is room");
     let mut answered = Vec::new();
     let mut now = Time::ZERO;
     for piece in pieces(bytes, seed) {
-        desk.handle_bytes(client, piece);
-        work(now, &mut desk, &mut engine, client, &mut answered);
+        conns.handle_bytes(client, piece);
+        work(now, &mut conns, &mut engine, client, &mut answered);
     }
     engine.check();
-    // Pings end, and so does everything else.
+    // Runs until all timers have fired.
     for _ in 0..10_000 {
-        let Some(next) = [engine.poll_timeout(), desk.poll_timeout()].into_iter().flatten().min() else { break };
+        let Some(next) = [engine.poll_timeout(), conns.poll_timeout()].into_iter().flatten().min() else { break };
         now = now.max(next);
         if now > Time::from_micros(600_000_000) {
             break;
         }
         engine.handle_timeout(now);
-        work(now, &mut desk, &mut engine, client, &mut answered);
+        work(now, &mut conns, &mut engine, client, &mut answered);
     }
     engine.check();
     answered
 }
 
-/// What a driver does until nothing more comes of it.
-fn work(now: Time, desk: &mut AdminConns, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
+/// Performs the driver's work until nothing is left to do.
+fn work(now: Time, conns: &mut AdminConns, engine: &mut Engine<Relay>, client: usize, answered: &mut Vec<u8>) {
     for _ in 0..10_000 {
-        desk.work(now, engine);
+        conns.work(now, engine);
         write(engine);
-        let pending = desk.pending(client).to_vec();
+        let pending = conns.pending(client).to_vec();
         answered.extend_from_slice(&pending);
         if !pending.is_empty() {
-            desk.handle_written(now, client, pending.len());
+            conns.handle_written(now, client, pending.len());
         }
-        while desk.poll_closed().is_some() {}
-        if pending.is_empty() && desk.poll_timeout() != Some(Time::ZERO) {
+        while conns.poll_closed().is_some() {}
+        if pending.is_empty() && conns.poll_timeout() != Some(Time::ZERO) {
             return;
         }
     }
-    panic!("the desk does not come to rest");
+    panic!("the operators' connections still have work after 10,000 rounds");
 }
 
 fn write(engine: &mut Engine<Relay>) {
@@ -85,7 +85,7 @@ fn write(engine: &mut Engine<Relay>) {
     while engine.poll_closed().is_some() {}
 }
 
-/// Every answer is an HTTP status with a body of JSON.
+/// Every answer has a status and a JSON body.
 fn check_answers(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head has an end") + 4;
@@ -98,7 +98,7 @@ fn check_answers(mut bytes: &[u8]) {
         }
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a number");
-        // An answer to HEAD has none of the bytes it counts.
+        // The answer to a HEAD request has no body.
         let body = rest.get(..length).filter(|body| body.starts_with(b"{"));
         if let Some(body) = body {
             let value: Value = serde_json::from_slice(body).expect("bodies are JSON");

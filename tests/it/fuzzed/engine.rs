@@ -1,4 +1,4 @@
-//! A whole engine: the bytes are read as connections, what arrives on them, how their sockets behave, and time.
+//! A whole engine. The bytes choose connections, their input, the behaviour of their sockets, and the time.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -41,21 +41,21 @@ pub fn run(data: &[u8]) {
         return;
     }
     if input.below(3) == 0 {
-        World::<Meddler<false>>::new(config).run(&mut input);
+        World::<CommandApp<false>>::new(config).run(&mut input);
     } else {
-        World::<Meddler<true>>::new(config).run(&mut input);
+        World::<CommandApp<true>>::new(config).run(&mut input);
     }
 }
 
-/// A run that was written down.
+/// A recorded run.
 pub(super) struct Recorded {
     pub(super) journal: Vec<u8>,
     pub(super) stats: Stats,
-    /// Replays a journal with an application like the one it was recorded with.
+    /// Replays a journal with an application of the same type.
     pub(super) replay: fn(&[u8]) -> Result<Summary, Failure>,
 }
 
-/// The same as [`run`], recorded; `None` when there is no such run.
+/// Runs like [`run`] and records it. Returns `None` if the configuration is invalid.
 pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
     fn record_as<A: App + Default>(config: Config, input: &mut Input<'_>) -> Recorded {
         let mut world = World::<A> { is_recorded: true, ..World::new(config) };
@@ -67,13 +67,13 @@ pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
     let config = config(input);
     config.check().ok()?;
     Some(if input.below(3) == 0 {
-        record_as::<Meddler<false>>(config, input)
+        record_as::<CommandApp<false>>(config, input)
     } else {
-        record_as::<Meddler<true>>(config, input)
+        record_as::<CommandApp<true>>(config, input)
     })
 }
 
-/// Limits that are hit soon, in some combination.
+/// Low limits, in a combination that the input chooses.
 fn config(input: &mut Input<'_>) -> Config {
     let (bits, more) = (input.byte(), input.byte());
     let small = |bit: u8, limit: u32| if bits & (1 << bit) == 0 { Limit::UNLIMITED } else { Limit::at_most(limit) };
@@ -123,14 +123,14 @@ fn config(input: &mut Input<'_>) -> Config {
     }
 }
 
-/// An application that does what members tell it, which is never good.
+/// An application that executes commands from members, most of them disruptive.
 #[derive(Default)]
-struct Meddler<const JSON: bool> {
+struct CommandApp<const JSON: bool> {
     joined: u64,
     left: u64,
 }
 
-impl<const JSON: bool> App for Meddler<JSON> {
+impl<const JSON: bool> App for CommandApp<JSON> {
     const PROTOCOL: Protocol = if JSON { Protocol::Json } else { Protocol::Raw };
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -154,13 +154,13 @@ impl<const JSON: bool> App for Meddler<JSON> {
         }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.joined += 1;
-        cx.broadcast_to_lobby(who.lobby(), Exclude::User(who.user()), &Frame::text("came"));
+        cx.broadcast_to_lobby(member.lobby(), Exclude::User(member.user()), &Frame::text("came"));
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        cx.send_to_user(who.user(), &Frame::text("again"));
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        cx.send_to_user(member.user(), &Frame::text("again"));
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -200,25 +200,25 @@ impl<const JSON: bool> App for Meddler<JSON> {
         }
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, why: LeaveReason) {
         self.left += 1;
         assert!(self.left <= self.joined);
         if why == LeaveReason::Slow {
-            cx.close_lobby(who.lobby(), CloseReason::LobbyClosed);
+            cx.close_lobby(member.lobby(), CloseReason::LobbyClosed);
         } else {
-            cx.broadcast_to_lobby(who.lobby(), Exclude::None, &Frame::text("went"));
+            cx.broadcast_to_lobby(member.lobby(), Exclude::None, &Frame::text("went"));
         }
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         if latency.is_none() {
-            cx.close(who.conn(), CloseReason::ForcedReconnect);
+            cx.close(member.conn(), CloseReason::ForcedReconnect);
         }
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
         if let Pressure::High { .. } = pressure {
-            cx.send_latest_to_conn(who.conn(), 2, &Frame::text("slower"));
+            cx.send_latest_to_conn(member.conn(), 2, &Frame::text("slower"));
         }
     }
 
@@ -237,20 +237,20 @@ struct World<A> {
     engine: Engine<A>,
     is_recorded: bool,
     now: Time,
-    /// All there ever were: a driver that speaks of one that is gone must do no harm.
+    /// All connections ever opened. The driver may name a closed one, which must have no effect.
     links: Vec<Link>,
 }
 
 struct Link {
     conn: ConnId,
     reader: Reader,
-    /// What was received and not taken.
-    kept: Vec<u8>,
-    /// Bytes its socket takes before it blocks.
+    /// Input received and not yet consumed by the engine.
+    backlog: Vec<u8>,
+    /// Bytes the socket takes before it blocks.
     window: usize,
     breaks: bool,
     finished: bool,
-    gone: bool,
+    closed: bool,
 }
 
 impl Write for Link {
@@ -314,7 +314,7 @@ impl<A: App + Default> World<A> {
             1 | 2 => {
                 let (user, lobby) = (USERS[input.below(USERS.len())], LOBBIES[input.below(LOBBIES.len())]);
                 let auth = AUTHS[input.below(AUTHS.len())];
-                // What is done while it decides is not done again in a replay, as `App::authorize` says.
+                // A replay does not call `authorize`, so it cannot repeat a close from inside it.
                 let auth = if self.is_recorded && auth == "&auth=end" { "" } else { auth };
                 let user: String = user.bytes().map(|byte| format!("%{byte:02x}")).collect();
                 let lobby = lobby.replace(' ', "%20");
@@ -327,7 +327,7 @@ impl<A: App + Default> World<A> {
                 self.arrive(index, bytes, input);
             }
             4 | 5 => {
-                // Several at once, as a client that is in a hurry sends them.
+                // Several messages at once, as a fast client sends them.
                 let mut bytes = Vec::new();
                 for _ in 0..=input.below(4) {
                     bytes.extend(wire::text(TEXTS[input.below(TEXTS.len())]));
@@ -367,13 +367,13 @@ impl<A: App + Default> World<A> {
         }
     }
 
-    /// Bytes are received, of which only some may be taken at once.
+    /// Delivers bytes to the engine, which may consume only a part of them.
     fn arrive(&mut self, index: usize, bytes: &[u8], input: &mut Input<'_>) {
         let max_work = [usize::MAX, 0, 1000][input.below(3)];
         let link = &mut self.links[index];
-        link.kept.extend_from_slice(bytes);
-        let taken = self.engine.handle_bytes_up_to(self.now, link.conn, &link.kept, max_work);
-        link.kept.drain(..taken.bytes);
+        link.backlog.extend_from_slice(bytes);
+        let consumed = self.engine.handle_bytes_up_to(self.now, link.conn, &link.backlog, max_work);
+        link.backlog.drain(..consumed.bytes);
     }
 
     fn command(&mut self, input: &mut Input<'_>) {
@@ -403,15 +403,15 @@ impl<A: App + Default> World<A> {
         if let Ok(conn) = self.engine.handle_accept(self.now, ([10, 0, 0, byte % 4], 4000).into()) {
             let window = if byte & 0x80 == 0 { usize::MAX } else { usize::from(byte & 0x7f) * 8 };
             let reader = Reader::default();
-            let kept = Vec::new();
-            self.links.push(Link { conn, reader, kept, window, breaks: false, finished: false, gone: false });
+            let backlog = Vec::new();
+            self.links.push(Link { conn, reader, backlog, window, breaks: false, finished: false, closed: false });
         }
     }
 
     fn end_turn(&mut self) {
         self.engine.handle_timeout(self.now);
         while let Some(conn) = self.engine.poll_writable() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
             assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
             if let Ok(flow) = self.engine.write_to(conn, link) {
                 link.finished |= matches!(flow, Flow::Finished | Flow::Closed);
@@ -419,28 +419,28 @@ impl<A: App + Default> World<A> {
             while link.reader.next().expect("the server keeps to the protocol").is_some() {}
         }
         while let Some(conn) = self.engine.poll_closed() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.gone).expect("one of ours");
-            link.gone = true;
+            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
+            link.closed = true;
         }
     }
 
-    /// Everybody goes; nothing is left.
+    /// Drains the engine and checks that nothing is left.
     fn finish(&mut self) {
         self.engine.handle_unread(self.now, &[]);
         self.engine.handle_drain(self.now);
         for _ in 0..10_000 {
             self.end_turn();
             self.engine.check();
-            // Whoever came while it was draining is not waited for, but ends too.
-            if self.links.iter().all(|link| link.gone) {
+            // The drain does not wait for connections accepted during it, but they close too.
+            if self.links.iter().all(|link| link.closed) {
                 break;
             }
-            let next = self.engine.poll_timeout().expect("whoever is left has a deadline");
+            let next = self.engine.poll_timeout().expect("every open connection has a deadline");
             self.now = self.now.max(next);
         }
-        assert!(self.engine.is_drained(), "everybody has gone in the end");
+        assert!(self.engine.is_drained(), "all connections are closed");
         let stats = self.engine.stats();
         assert_eq!((stats.total_connections, stats.active_lobbies, stats.pending, stats.closing), (0, 0, 0, 0));
-        assert!(self.links.iter().all(|link| link.gone));
+        assert!(self.links.iter().all(|link| link.closed));
     }
 }

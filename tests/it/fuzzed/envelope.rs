@@ -1,4 +1,4 @@
-//! One text message of a member, held against serde_json's own reading of it.
+//! One text message of a member, compared with the way serde_json reads it.
 
 use std::collections::BTreeMap;
 
@@ -26,33 +26,33 @@ pub fn run(data: &[u8]) {
     turn(&mut engine, &mut clients);
     engine.check();
     let answers = received(&mut clients[0].1);
-    let heard = received(&mut clients[1].1);
+    let delivered = received(&mut clients[1].1);
 
     let Ok(Object(fields)) = serde_json::from_str(text) else {
-        assert_refused(&answers, &heard);
+        assert_refused(&answers, &delivered);
         return;
     };
-    // Where serde_json's numbers or its depth end, only that much can be said.
+    // serde_json limits numbers and depth. Beyond them, less is checked.
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     let field = |name: &str| fields.get(name).and_then(|raws| value(raws[0]));
     let reserved = ["type", "ref", "data", "to", "timestamp"];
     if reserved.iter().any(|&name| fields.get(name).is_some_and(|raws| raws.len() > 1)) {
-        return assert_refused(&answers, &heard);
+        return assert_refused(&answers, &delivered);
     }
     let Some(Value::String(kind)) = field("type").filter(|kind| kind != "") else {
-        return assert_refused(&answers, &heard);
+        return assert_refused(&answers, &delivered);
     };
     // An optional field that is null is absent.
     let reference = field("ref").filter(|value| *value != Value::Null);
-    let proper = match &reference {
-        // A number beyond those of doubles.
+    let is_valid = match &reference {
+        // A number outside the range of doubles.
         None if fields.get("ref").is_some_and(|raws| raws[0].get() != "null") => return,
         None => true,
         Some(Value::String(text)) => text.len() <= 64,
         Some(Value::Number(number)) => {
             let double = number.as_f64().expect("every number has a double");
             let is_integral = double.fract() == 0.0 && double.abs() < 2_f64.powi(53);
-            // A double of up to fifteen digits is exact; of more it may only be near an integer.
+            // A double of up to fifteen digits is exact. With more digits it may only be near an integer.
             if is_integral && fields["ref"][0].get().len() > 15 {
                 return;
             }
@@ -60,8 +60,8 @@ pub fn run(data: &[u8]) {
         }
         Some(_) => false,
     };
-    if !proper {
-        return assert_refused(&answers, &heard);
+    if !is_valid {
+        return assert_refused(&answers, &delivered);
     }
     let sent_data = fields.get("data").map(|raws| raws[0].get());
     let answered: Vec<&Value> = answers.iter().filter(|answer| answer["ref"] != Value::Null).collect();
@@ -76,7 +76,7 @@ pub fn run(data: &[u8]) {
     match kind.as_str() {
         "broadcast" => {
             assert_eq!(refused, sent_data.is_none());
-            assert_eq!(heard.len(), usize::from(!refused));
+            assert_eq!(delivered.len(), usize::from(!refused));
         }
         "direct" => {
             let to_bob = field("to") == Some("bob".into());
@@ -86,9 +86,9 @@ pub fn run(data: &[u8]) {
         "health_pong" => {}
         _ => {
             assert!(!refused);
-            let [message] = &heard[..] else { panic!("everything else is passed on: {heard:?}") };
+            let [message] = &delivered[..] else { panic!("everything else is passed on: {delivered:?}") };
             assert_eq!(message["type"], "message");
-            // Where it can be read here at all.
+            // Only if serde_json can read the message.
             if let Ok(sent) = serde_json::from_str::<Value>(text) {
                 assert_eq!((&message["data"], &message["from"]), (&sent, &"ann".into()));
             }
@@ -97,8 +97,8 @@ pub fn run(data: &[u8]) {
 }
 
 #[track_caller]
-fn assert_refused(answers: &[Value], heard: &[Value]) {
-    assert!(heard.is_empty(), "nobody hears of it: {heard:?}");
+fn assert_refused(answers: &[Value], delivered: &[Value]) {
+    assert!(delivered.is_empty(), "it is not relayed: {delivered:?}");
     let [answer] = answers else { panic!("one error: {answers:?}") };
     assert_eq!((&answer["type"], &answer["code"]), (&"error".into(), &"bad_message".into()));
 }
@@ -111,7 +111,7 @@ fn turn(engine: &mut Engine<Relay>, clients: &mut [(ConnId, Reader)]) {
     }
 }
 
-/// What a client got. Data that is nested deeper than serde_json reads stands there as `null`.
+/// The messages a client received. Data nested deeper than serde_json reads appears as `null`.
 fn received(reader: &mut Reader) -> Vec<Value> {
     let mut texts = Vec::new();
     while let Some(received) = reader.next().expect("the server keeps to the protocol") {
@@ -124,7 +124,7 @@ fn received(reader: &mut Reader) -> Vec<Value> {
     texts
 }
 
-/// A JSON object with every value of each key.
+/// A JSON object with all values of each key.
 struct Object<'a>(BTreeMap<String, Vec<&'a RawValue>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {

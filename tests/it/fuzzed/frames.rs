@@ -1,4 +1,4 @@
-//! A stream of frames on an open WebSocket, held against tungstenite's state machine: one byte for the cuts, then the stream.
+//! A stream of frames on an open WebSocket, compared with tungstenite. The first byte selects how the stream is cut.
 
 use std::io::{self, Read, Write};
 
@@ -13,13 +13,13 @@ use super::{START, pieces, without_rates};
 const MAX_MESSAGE: usize = 300;
 
 #[derive(Clone, Debug, PartialEq)]
-enum Said {
+enum Delivered {
     Text(String),
     Binary(Vec<u8>),
 }
 
 #[derive(Default)]
-struct Recorder(Vec<Said>);
+struct Recorder(Vec<Delivered>);
 
 impl App for Recorder {
     const PROTOCOL: Protocol = Protocol::Raw;
@@ -30,26 +30,26 @@ impl App for Recorder {
 
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, message: Message<'_>) {
         self.0.push(match message {
-            Message::Text(text) => Said::Text(text.to_owned()),
-            Message::Binary(bytes) => Said::Binary(bytes.to_vec()),
+            Message::Text(text) => Delivered::Text(text.to_owned()),
+            Message::Binary(bytes) => Delivered::Binary(bytes.to_vec()),
             Message::Json { .. } => unreachable!("it reads no JSON"),
         });
     }
 }
 
-/// What the messages were, what was sent back, and why the connection ended.
+/// The messages, the bytes sent back, and the close reason.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    said: Vec<Said>,
+    delivered: Vec<Delivered>,
     answered: Vec<u8>,
     ended: Option<CloseReason>,
 }
 
 pub fn run(data: &[u8]) {
     let Some((&seed, stream)) = data.split_first() else { return };
-    let whole = ours(stream, 0);
-    assert_eq!(ours(stream, 1), whole, "byte by byte");
-    assert_eq!(ours(stream, seed), whole, "in pieces");
+    let whole = run_engine(stream, 0);
+    assert_eq!(run_engine(stream, 1), whole, "byte by byte");
+    assert_eq!(run_engine(stream, seed), whole, "in pieces");
 
     let mut reader = Reader::default();
     reader.push(b"HTTP/1.1 101 Switching Protocols\r\n\r\n");
@@ -60,25 +60,25 @@ pub fn run(data: &[u8]) {
             closed = Some(code);
         }
     }
-    assert_eq!(closed.is_some(), whole.ended.is_some(), "whoever is ended is told why");
+    assert_eq!(closed.is_some(), whole.ended.is_some(), "every close has a close frame");
 
-    let (said, answered, failed) = model(stream);
+    let (delivered, answered, failed) = run_tungstenite(stream);
     match whole.ended {
         None | Some(CloseReason::PeerClosed) => {
-            assert!(!failed, "tungstenite refuses what was taken");
-            assert_eq!((whole.said, whole.answered), (said, answered));
+            assert!(!failed, "tungstenite refuses frames that the engine accepted");
+            assert_eq!((whole.delivered, whole.answered), (delivered, answered));
         }
         Some(reason) => {
-            let code = closed.expect("that was looked at");
+            let code = closed.expect("checked above");
             assert_eq!(code, reason.code());
             assert!([1002, 1007, 1008, 1009].contains(&code), "{code}");
-            // It may fail earlier than tungstenite, which looks at a frame when all of it is there.
-            assert_eq!(said.get(..whole.said.len()), Some(&whole.said[..]));
+            // The engine may fail earlier than tungstenite, which checks a frame once it is complete.
+            assert_eq!(delivered.get(..whole.delivered.len()), Some(&whole.delivered[..]));
         }
     }
 }
 
-fn ours(stream: &[u8], seed: u8) -> Outcome {
+fn run_engine(stream: &[u8], seed: u8) -> Outcome {
     let config = Config { max_message_bytes: ByteSize(MAX_MESSAGE), ..without_rates() };
     let mut engine = Engine::new(config, START, Recorder::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
@@ -97,11 +97,11 @@ fn ours(stream: &[u8], seed: u8) -> Outcome {
     engine.check();
     let stats = engine.stats();
     let ended = CloseReason::ALL.iter().copied().find(|&reason| stats.counters.closed(reason) > 0);
-    Outcome { said: std::mem::take(&mut engine.app_mut().0), answered, ended }
+    Outcome { delivered: std::mem::take(&mut engine.app_mut().0), answered, ended }
 }
 
-/// What tungstenite makes of the stream, what it sends back, and whether it failed.
-fn model(stream: &[u8]) -> (Vec<Said>, Vec<u8>, bool) {
+/// Feeds the stream to tungstenite. Returns the messages, the bytes sent back, and whether it failed.
+fn run_tungstenite(stream: &[u8]) -> (Vec<Delivered>, Vec<u8>, bool) {
     let config = WebSocketConfig::default()
         .read_buffer_size(128)
         .write_buffer_size(0)
@@ -109,23 +109,23 @@ fn model(stream: &[u8]) -> (Vec<Said>, Vec<u8>, bool) {
         .max_frame_size(Some(MAX_MESSAGE));
     let mut context = WebSocketContext::new(Role::Server, Some(config));
     let mut socket = Socket(stream, Vec::new());
-    let mut said = Vec::new();
+    let mut delivered = Vec::new();
     let failed = loop {
         let read = context.read(&mut socket);
         let _ = context.flush(&mut socket);
         match read {
-            Ok(tungstenite::Message::Text(text)) => said.push(Said::Text(text.to_string())),
-            Ok(tungstenite::Message::Binary(bytes)) => said.push(Said::Binary(bytes.to_vec())),
+            Ok(tungstenite::Message::Text(text)) => delivered.push(Delivered::Text(text.to_string())),
+            Ok(tungstenite::Message::Binary(bytes)) => delivered.push(Delivered::Binary(bytes.to_vec())),
             Ok(tungstenite::Message::Close(_)) => break false,
             Ok(_) => {}
             Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => break false,
             Err(_) => break true,
         }
     };
-    (said, socket.1, failed)
+    (delivered, socket.1, failed)
 }
 
-/// What is to be read, and what was written.
+/// The bytes to read, and the bytes written.
 struct Socket<'a>(&'a [u8], Vec<u8>);
 
 impl Read for Socket<'_> {

@@ -1,4 +1,4 @@
-//! A request head, cut at arbitrary places: one byte for the cuts, then what a client sends.
+//! A request head, cut at arbitrary places. The first byte selects how the input is cut, the rest is the client's input.
 
 use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{Reader, Received};
@@ -16,7 +16,7 @@ pub fn run(data: &[u8]) {
     reader.push(&answered);
     let first = reader.next().expect("the server keeps to the protocol");
     let Some(Received::Answer(status, head)) = first else {
-        assert!(answered.is_empty() && !finished, "an answer, or patience");
+        assert!(answered.is_empty() && !finished, "without an answer the connection stays open");
         return;
     };
     if status == 101 {
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What comes of `bytes` that arrive in one turn.
+/// Returns the answer to `bytes`, which arrive in one turn, and whether the connection has finished.
 fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
     let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..without_rates() };
     let mut engine = Engine::new(config, START, Relay::default());
@@ -45,7 +45,7 @@ fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
     (answer, finished)
 }
 
-/// A second, plainer reading of a request that was granted.
+/// Parses an accepted request in a second, simpler way.
 fn check_granted(bytes: &[u8], answer: &str) {
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("it has an end");
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();

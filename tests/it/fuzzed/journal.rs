@@ -1,5 +1,5 @@
-//! A journal, of which the first byte says what the others are: all of it; entries, which are put into segments and blocks
-//! whose checks are right; or a session of the engine, which is recorded and then changed.
+//! A journal. The first byte selects its kind: the bytes are the whole journal; or they are entries, which are put into
+//! segments and blocks with correct checks; or they drive a session of the engine, which is recorded and then changed.
 
 use lobbyd::apps::Relay;
 use lobbyd::journal::{BUILD, Failure, Fault, Replay, Step, Summary};
@@ -18,12 +18,12 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// Reads it to its end or to what is wrong with it.
+/// Replays a journal to its end or to its first fault.
 fn replay(journal: &[u8]) -> Result<Summary, Failure> {
     let replayed = replay_all(journal);
     if let Err(failure) = &replayed {
-        let said = failure.to_string();
-        assert!(!said.is_empty() && !said.contains(char::is_control), "{said:?}");
+        let shown = failure.to_string();
+        assert!(!shown.is_empty() && !shown.contains(char::is_control), "{shown:?}");
         assert!(!matches!(failure.fault, Fault::Io(_)), "memory can be read");
     }
     replayed
@@ -32,12 +32,12 @@ fn replay(journal: &[u8]) -> Result<Summary, Failure> {
 fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
     let mut replay = Replay::open(journal, Relay::default(), true)?;
     replay.trace_events();
-    // Every step takes something from the journal.
+    // Every step consumes at least one byte of the journal.
     for _ in 0..=journal.len() {
         let step = replay.step();
         for event in replay.events() {
-            let said = event.to_string();
-            assert!(!said.contains(char::is_control), "{said:?}");
+            let shown = event.to_string();
+            assert!(!shown.contains(char::is_control), "{shown:?}");
         }
         if step? == Step::End {
             let state = replay.state();
@@ -45,12 +45,12 @@ fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
             return Ok(replay.summary());
         }
     }
-    panic!("the replay does not come to an end");
+    panic!("the replay does not end");
 }
 
 // ---- entries ----
 
-/// A journal of what the bytes say, with checks as they should be.
+/// Builds a journal from the input, with correct checks.
 fn entries(input: &mut Input<'_>) -> Vec<u8> {
     let mut written = Written::default();
     let mut segments = 0;
@@ -78,12 +78,12 @@ const CONFIGURATIONS: [&str; 8] = [
     "attempts_per_minute=1\nattempt_burst=1\nmax_pending=1\nmax_closing=1\n",
 ];
 
-/// What a segment begins with.
+/// The first block of a segment.
 fn segment(number: u64, chain: u32, input: &mut Input<'_>) -> Vec<u8> {
     let (bits, more) = (input.byte(), input.byte());
     let mut config: Vec<u8> = Vec::new();
     for (bit, lines) in CONFIGURATIONS.iter().enumerate().filter(|(bit, _)| bits & 1 << bit != 0) {
-        // A tick is needed to wait for it.
+        // `flush=tick` requires ticks.
         if bit != 1 || bits & 1 != 0 {
             config.extend_from_slice(lines.as_bytes());
         }
@@ -118,7 +118,7 @@ pub fn put_number(to: &mut Vec<u8>, mut number: u64) {
 
 // ---- a session ----
 
-/// What is recorded is replayed as it was; and what has been changed since is refused, or does no harm.
+/// A recorded session replays without a difference. A changed one fails or replays, and never panics.
 fn session(input: &mut Input<'_>) {
     let changes: Vec<[u8; 4]> =
         (0..input.below(4)).map(|_| [input.byte(), input.byte(), input.byte(), input.byte()]).collect();
@@ -137,7 +137,7 @@ fn session(input: &mut Input<'_>) {
     }
 }
 
-/// Changes something behind what the session begins with.
+/// Changes a block after the first.
 fn apply([kind, block, at, byte]: [u8; 4], blocks: &mut Vec<Vec<u8>>) {
     if blocks.len() < 2 {
         return;
@@ -157,7 +157,7 @@ fn apply([kind, block, at, byte]: [u8; 4], blocks: &mut Vec<Vec<u8>>) {
     }
 }
 
-// ---- how it is written ----
+// ---- journal format ----
 
 /// The payloads of a journal of one segment.
 pub fn blocks_of(journal: &[u8]) -> Vec<Vec<u8>> {
@@ -174,13 +174,13 @@ pub fn blocks_of(journal: &[u8]) -> Vec<Vec<u8>> {
 /// A segment with these payloads.
 pub fn written(blocks: &[Vec<u8>]) -> Vec<u8> {
     let mut written = Written::default();
-    let (first, others) = blocks.split_first().expect("a segment has a beginning");
+    let (first, others) = blocks.split_first().expect("a segment has a first block");
     written.segment(first);
     others.iter().for_each(|block| written.block(block));
     written.journal
 }
 
-/// A journal with checks that are right.
+/// A journal with correct checks.
 #[derive(Default)]
 struct Written {
     journal: Vec<u8>,
@@ -204,7 +204,7 @@ impl Written {
     }
 }
 
-/// CRC-32 as in IEEE 802.3, begun with another.
+/// CRC-32 as in IEEE 802.3, continued from `before`.
 pub fn crc32(before: u32, bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];

@@ -1,8 +1,8 @@
-//! What the fuzzer does with its bytes, and what must hold whatever they are; and every input it has found worth keeping,
-//! replayed.
+//! The fuzz targets: the use of the input bytes and the properties checked for every input. A test replays the corpus, the
+//! inputs that fuzzing found and that are kept.
 //!
-//! `fuzz/` builds these very functions for libFuzzer. A target is a module with a function `run`, a line in [`TARGETS`], a
-//! folder in `tests/corpus`, and a file in `fuzz/fuzz_targets`. Everything goes through the public API.
+//! `fuzz/` builds these functions for libFuzzer. A target is a module with a function `run`, a line in [`TARGETS`], a folder in
+//! `tests/corpus`, and a file in `fuzz/fuzz_targets`. Everything goes through the public API.
 
 pub mod admin;
 pub mod engine;
@@ -13,10 +13,10 @@ pub mod journal;
 
 use lobbyd::{Config, Limit, Start};
 
-/// What is done with the bytes of one run. It panics when something does not hold.
+/// Runs one input. Panics if a property does not hold.
 pub type Target = fn(&[u8]);
 
-/// Every target by name.
+/// All targets, by name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("admin", admin::run),
     ("engine", engine::run),
@@ -27,7 +27,7 @@ pub const TARGETS: &[(&str, Target)] = &[
 ];
 const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
 
-/// The bytes of a run, taken from the front. What is missing at the end is zero.
+/// The bytes of a run, read from the front. Missing bytes read as zero.
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -41,19 +41,19 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     fn below(&mut self, end: usize) -> usize {
         usize::from(self.byte()) % end
     }
 
     fn take(&mut self, n: usize) -> &'a [u8] {
-        let (taken, rest) = self.0.split_at(n.min(self.0.len()));
+        let (bytes, rest) = self.0.split_at(n.min(self.0.len()));
         self.0 = rest;
-        taken
+        bytes
     }
 }
 
-/// Cuts `bytes` into pieces whose lengths follow from `seed`; 0 leaves them whole, 1 makes each a piece.
+/// Cuts `bytes` into pieces whose lengths follow from `seed`. 0 gives one piece, 1 gives single bytes.
 fn pieces(bytes: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     let mut random = lobbyd::Random::new(u64::from(seed));
     let mut rest = bytes;
@@ -69,7 +69,7 @@ fn pieces(bytes: &[u8], seed: u8) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// No rates: what arrives in pieces is charged in pieces, so a rate would tell them apart.
+/// No rates: each piece is charged when it arrives, so a rate would give different outcomes.
 fn without_rates() -> Config {
     let unlimited = Limit::UNLIMITED;
     Config {
@@ -81,7 +81,7 @@ fn without_rates() -> Config {
 }
 
 #[test]
-fn what_fuzzing_found_worth_keeping_does_no_harm() {
+fn the_fuzzing_corpus_passes() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
     for (name, run) in TARGETS {
         let inputs = std::fs::read_dir(corpus.join(name)).expect("every target has a corpus");
@@ -89,7 +89,7 @@ fn what_fuzzing_found_worth_keeping_does_no_harm() {
         assert!(paths.len() > 10, "{name} has {} inputs", paths.len());
         for path in paths {
             let input = std::fs::read(&path).expect("an input is readable");
-            // Its name is said before a panic, and nothing otherwise: the harness keeps it.
+            // The test harness shows this output only if the test fails.
             println!("{}", path.display());
             run(&input);
         }

@@ -1,4 +1,5 @@
-//! What the application's owner wants it to do, as the data of a command: so that a journal has it.
+//! Commands that the simulator gives to the application. They are encoded as data for `handle_command`, so that a
+//! journal records them.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub(super) enum AppCommand<'a> {
     LatestInLobby { lobby: &'a str, latest: Latest },
 }
 
-/// A frame that only matters until the next one.
+/// A latest-wins frame: a new one replaces a queued one with the same key.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Latest {
     pub(super) key: u64,
@@ -31,17 +32,17 @@ pub(super) struct Latest {
 }
 
 impl<A: App> World<A> {
-    /// Has the application do it. Returns whom it reached.
-    pub(super) fn ask_app(&mut self, command: AppCommand<'_>) -> Sent {
+    /// Passes a command to the application. Returns the number of receivers.
+    pub(super) fn send_app_command(&mut self, command: AppCommand<'_>) -> Sent {
         let command = command.encode();
         self.engine.handle_command(self.now, command.as_bytes());
-        std::mem::take(&mut self.engine.observed_app().seen.granted)
+        std::mem::take(&mut self.engine.observed_app().observed.command_result)
     }
 }
 
 impl<'a> AppCommand<'a> {
     fn encode(self) -> String {
-        // No user's name and no lobby's code has a line's end in it.
+        // Fields are separated by line feeds, which user names and lobby codes cannot contain.
         let id = |conn: ConnId| format!("{}\n{}", conn.index(), conn.generation());
         let show = |Latest { key, value, padding }: Latest| format!("{key}\n{value}\n{padding}");
         match self {
@@ -58,7 +59,7 @@ impl<'a> AppCommand<'a> {
         }
     }
 
-    /// `None`: the command is somebody else's.
+    /// Decodes a command. Returns `None` if the command is not the simulator's.
     pub(super) fn decode(command: &'a [u8]) -> Option<AppCommand<'a>> {
         fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
             text.parse().ok()
@@ -88,8 +89,8 @@ impl<'a> AppCommand<'a> {
         })
     }
 
-    /// Does it.
-    pub(super) fn grant(self, speech: Protocol, cx: &mut Context<'_>) -> Sent {
+    /// Executes the command inside the application.
+    pub(super) fn execute(self, protocol: Protocol, cx: &mut Context<'_>) -> Sent {
         let reached = |queued| Sent { queued, ..Sent::default() };
         match self {
             AppCommand::Ban(conn) => {
@@ -99,29 +100,31 @@ impl<'a> AppCommand<'a> {
             AppCommand::Kick { user } => reached(cx.close_user(user, CloseReason::Kicked)),
             AppCommand::CloseLobby { lobby } => reached(cx.close_lobby(lobby, CloseReason::LobbyClosed)),
             AppCommand::Ping { user, timeout } => reached(cx.ping_user(user, timeout)),
-            AppCommand::Fill { conn, padding } => reached(usize::from(cx.send_to_conn(conn, &filler(speech, padding)))),
-            AppCommand::FillUser { user, padding } => cx.send_to_user(user, &filler(speech, padding)),
+            AppCommand::Fill { conn, padding } => {
+                reached(usize::from(cx.send_to_conn(conn, &filler(protocol, padding))))
+            }
+            AppCommand::FillUser { user, padding } => cx.send_to_user(user, &filler(protocol, padding)),
             AppCommand::FillOthers { lobby, user, padding } => {
-                cx.broadcast_to_lobby(lobby, Exclude::User(user), &filler(speech, padding))
+                cx.broadcast_to_lobby(lobby, Exclude::User(user), &filler(protocol, padding))
             }
             AppCommand::FillLobby { lobby, padding } => {
-                cx.broadcast_to_lobby(lobby, Exclude::None, &filler(speech, padding))
+                cx.broadcast_to_lobby(lobby, Exclude::None, &filler(protocol, padding))
             }
             AppCommand::Latest { conn, latest } => {
-                reached(usize::from(cx.send_latest_to_conn(conn, latest.key, &latest.frame(speech))))
+                reached(usize::from(cx.send_latest_to_conn(conn, latest.key, &latest.frame(protocol))))
             }
             AppCommand::LatestInLobby { lobby, latest } => {
-                cx.broadcast_latest(lobby, Exclude::None, latest.key, &latest.frame(speech))
+                cx.broadcast_latest(lobby, Exclude::None, latest.key, &latest.frame(protocol))
             }
         }
     }
 }
 
 impl Latest {
-    fn frame(self, speech: Protocol) -> Frame {
+    fn frame(self, protocol: Protocol) -> Frame {
         let Latest { key, value, padding } = self;
         let padding = ".".repeat(padding);
-        match speech {
+        match protocol {
             Protocol::Json => {
                 Frame::text(&format!("{{\"type\":\"latest\",\"key\":{key},\"value\":{value},\"pad\":\"{padding}\"}}"))
             }
@@ -130,8 +133,8 @@ impl Latest {
     }
 }
 
-fn filler(speech: Protocol, padding: usize) -> Frame {
-    match speech {
+fn filler(protocol: Protocol, padding: usize) -> Frame {
+    match protocol {
         Protocol::Json => Frame::text(&format!("{{\"type\":\"notice\",\"pad\":\"{}\"}}", ".".repeat(padding))),
         Protocol::Raw => Frame::binary(&vec![b'!'; padding]),
     }

@@ -1,16 +1,16 @@
-//! A model client's end of one connection: reads whatever came, answers as a client should or should not, and holds
-//! the server to RFC 6455 and to its own protocol.
+//! A model client's end of one connection. Reads what the server sent, answers it correctly or, on purpose,
+//! incorrectly, and checks it against RFC 6455 and the lobby protocol.
 //!
-//! Knows nothing of the engine. What the server says its state is, the world compares with what is here.
+//! Knows nothing of the engine. `invariants` compares the state kept here with that of the server.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Player;
 use super::network::{Pipe, Side};
-use super::rates::Patience;
+use super::rates::Retry;
 use super::shared_state::SharedState;
-use super::view::{Expected, Heard, Question, View, write_number};
+use super::view::{Reaction, RequestKind, SentRequest, View, write_number};
 use super::wire::{self, Opcode, Reader, Received};
 use crate::close::CloseReason;
 use crate::id::ConnId;
@@ -18,83 +18,101 @@ use crate::random::Random;
 use crate::rate::Rate;
 use crate::time::Time;
 
-/// How this client behaves. Drawn when it connects.
+/// Behaviours of one client, drawn when it connects. Each field names its [`Behaviour`](super::Behaviour).
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Manners {
+pub(super) struct Traits {
+    /// `Eager`: sends before it has read the response to its request.
     pub(super) is_eager: bool,
+    /// `Mute`: answers no ping.
     pub(super) is_mute: bool,
+    /// `Rude`: does not answer a close frame.
     pub(super) is_rude: bool,
+    /// `WrongPong`: answers pings with a wrong payload or nonce, twice, or not at all.
     pub(super) pongs_wrongly: bool,
+    /// `SlowReader`: reads little at a time.
     pub(super) is_slow: bool,
+    /// `Stall`: does not read.
     pub(super) is_stalled: bool,
+    /// `Fragment`: sends messages in fragments.
     pub(super) fragments: bool,
+    /// `Patient`: waits after a refusal, then tries again.
     pub(super) is_patient: bool,
 }
 
+/// The client's end of one connection.
 pub(super) struct Link {
-    /// How manieth connection of the run.
+    /// Number of the connection in the run, counted from 0.
     pub(super) number: u32,
     /// `None` once the server has dropped the connection.
     pub(super) conn: Option<ConnId>,
+    /// Index of the user in [`SharedState::users`].
     pub(super) user: usize,
+    /// Index of the lobby in [`SharedState::lobbies`].
     pub(super) lobby: usize,
-    /// Which of the addresses it comes from.
+    /// Network that the client's address counts for.
     pub(super) network: usize,
     pub(super) pipe: Pipe,
-    /// Bytes that were handed in and not taken.
-    pub(super) untaken: usize,
+    /// Bytes that were passed to the engine and not consumed by it.
+    pub(super) unconsumed: usize,
     reader: Reader,
     pub(super) view: View,
-    pub(super) manners: Manners,
+    pub(super) traits: Traits,
     pub(super) player: Option<Box<dyn Player>>,
     pub(super) is_json: bool,
-    /// Whether the request was one that may be granted.
-    pub(super) may_be_granted: bool,
-    /// Whether something was sent after which answers are not predictable.
-    pub(super) is_spoiled: bool,
+    /// Whether the server may answer the upgrade request with 101.
+    pub(super) may_be_accepted: bool,
+    /// Whether the client sent something invalid, after which answers are not predictable.
+    pub(super) is_unpredictable: bool,
+    /// Status of the response to the upgrade request, once it was read.
     pub(super) status: Option<u16>,
     pub(super) sent_close: bool,
     pub(super) sent_leave: bool,
+    /// Code and reason of the close frame received, if any.
     pub(super) closed: Option<(u16, String)>,
-    /// Messages of each kind sent so far.
-    pub(super) said: u32,
-    pub(super) said_directly: u32,
-    pub(super) said_raw: u32,
-    pub(super) references: u32,
-    /// Payloads of pings that are not answered.
+    /// Number of broadcasts and of messages to the application sent so far.
+    pub(super) messages_sent: u32,
+    /// Number of direct messages sent so far.
+    pub(super) directs_sent: u32,
+    /// Number of raw messages sent so far: binary, or any message of a raw application.
+    pub(super) raw_sent: u32,
+    /// Last `ref` used.
+    pub(super) last_ref: u32,
+    /// Payloads of the unanswered pings, in order.
     pub(super) pings: VecDeque<u32>,
-    pub(super) pings_ever: u32,
-    /// Nonces of health checks that were seen, newest last.
+    pub(super) pings_sent: u32,
+    /// Nonces of the health checks received, newest last.
     nonces: Vec<u64>,
-    /// Nonces that were sent back and have not been taken for an answer.
+    /// Nonces that were sent back and that the server has not yet reported as an answer.
     pub(super) ponged: Vec<u64>,
-    /// Answers to health checks of the page that were sent.
+    /// Number of `health_pong` messages sent.
     pub(super) health_pongs: u64,
-    /// What had been sent when the last question had been.
-    pub(super) asked_at: u64,
-    /// The last of its questions that was refused, and for how long, until all are answered.
+    /// Value of `pipe.sent` after the last request.
+    pub(super) request_end: u64,
+    /// `ref` of the last refused request and the wait that the server asked for, until all requests are answered.
     pub(super) refused: Option<(u32, Duration)>,
-    pub(super) patience: Option<Patience>,
-    /// The rate it had of its own, once its connection is gone.
+    /// The retry that the client waits for, or whose answer it waits for.
+    pub(super) retry: Option<Retry>,
+    /// Rate of the connection's identity, kept after the connection was dropped.
     pub(super) tier: Option<Rate>,
-    /// Under each key the last value that was certainly sent to it.
+    /// For each key, the last latest-wins value sent to this connection. `None` if it may have been dropped.
     pub(super) latest: [Option<u64>; 3],
-    /// Text, binary and ping frames received.
+    /// Number of text, binary, ping and pong frames received.
     pub(super) frames: u64,
-    /// Whether the request is never completed.
+    /// Whether the upgrade request is never completed.
     pub(super) is_unfinished: bool,
     pub(super) opened: Time,
-    /// When the server last received a byte.
-    pub(super) last_heard: Time,
-    /// Turns in a row in which it was named as having unread input.
+    /// Time at which the server last received a byte.
+    pub(super) last_delivery: Time,
+    /// Number of consecutive turns in which the driver reported unread input of this connection.
     pub(super) unread_turns: u32,
-    /// Whether the driver has seen the client's end.
+    /// Whether the driver has read the client's end of the stream.
     pub(super) end_was_read: bool,
-    /// Whether the last write to it failed or was blocked, or a drain may have cut it off.
+    /// Whether the last write failed or was blocked, or the connection was dropped while draining.
     pub(super) was_cut: bool,
-    /// Whether every answer must reach a client that has closed its own direction: the limits never cut it off.
+    /// Whether every answer must still reach the client after it closed its own direction. True if `max_closing` and
+    /// `max_pending` are too large to cut the connection.
     pub(super) is_owed_answers: bool,
-    /// Why the server says the connection ended.
+    /// Close reason that the server recorded, once there is one.
     pub(super) reason: Option<CloseReason>,
 }
 
@@ -106,7 +124,7 @@ impl Link {
         user: usize,
         lobby: usize,
         capacity: usize,
-        manners: Manners,
+        traits: Traits,
         is_json: bool,
         now: Time,
     ) -> Link {
@@ -117,36 +135,36 @@ impl Link {
             lobby,
             network: 0,
             pipe: Pipe::new(capacity),
-            untaken: 0,
+            unconsumed: 0,
             reader: Reader::default(),
             view: View::new(number),
-            manners,
+            traits,
             player: None,
             is_json,
-            may_be_granted: true,
-            is_spoiled: false,
+            may_be_accepted: true,
+            is_unpredictable: false,
             status: None,
             sent_close: false,
             sent_leave: false,
             closed: None,
-            said: 0,
-            said_directly: 0,
-            said_raw: 0,
-            references: 0,
+            messages_sent: 0,
+            directs_sent: 0,
+            raw_sent: 0,
+            last_ref: 0,
             pings: VecDeque::new(),
-            pings_ever: 0,
+            pings_sent: 0,
             nonces: Vec::new(),
             ponged: Vec::new(),
             health_pongs: 0,
-            asked_at: 0,
+            request_end: 0,
             refused: None,
-            patience: None,
+            retry: None,
             tier: None,
             latest: [None; 3],
             frames: 0,
             is_unfinished: false,
             opened: now,
-            last_heard: now,
+            last_delivery: now,
             unread_turns: 0,
             end_was_read: false,
             was_cut: false,
@@ -155,57 +173,57 @@ impl Link {
         }
     }
 
-    /// Whether the client would say something now.
-    pub(super) fn may_speak(&self) -> bool {
+    /// Whether the client may send a message now.
+    pub(super) fn may_send(&self) -> bool {
         self.pipe.client == Side::Open
-            && !self.pipe.server_gone
+            && !self.pipe.server_dropped
             && !self.sent_close
             && !self.sent_leave
-            && !self.is_spoiled
-            && self.may_be_granted
+            && !self.is_unpredictable
+            && self.may_be_accepted
             && self.closed.is_none()
             && self.view.goodbye.is_none()
-            && (self.status == Some(101) || (self.manners.is_eager && self.status.is_none()))
-            && self.pipe.upward() < 100_000
-            && self.patience.is_none()
+            && (self.status == Some(101) || (self.traits.is_eager && self.status.is_none()))
+            && self.pipe.unread_by_server() < 100_000
+            && self.retry.is_none()
             && self.refused.is_none()
     }
 
-    /// Whether the server could read something, or the end, of which it does not know yet.
+    /// Whether the server could read bytes, or the end of the stream, that it has not read yet.
     pub(super) fn has_input(&self) -> bool {
         let is_at_end = self.pipe.is_at_end() && !self.end_was_read;
-        self.conn.is_some() && (self.pipe.upward() > 0 || is_at_end)
+        self.conn.is_some() && (self.pipe.unread_by_server() > 0 || is_at_end)
     }
 
-    /// Whether it takes part to the end: it read its welcome, and nothing has ended it.
-    pub(super) fn stays(&self) -> bool {
+    /// Whether the connection was upgraded and neither side has ended it.
+    pub(super) fn is_live(&self) -> bool {
         self.conn.is_some()
             && self.pipe.client == Side::Open
             && !self.sent_close
             && !self.sent_leave
-            && !self.is_spoiled
+            && !self.is_unpredictable
             && self.closed.is_none()
             && self.status == Some(101)
     }
 
-    /// Answers are exactly predictable.
-    fn is_strict(&self, common: &SharedState) -> bool {
-        common.relays && !self.is_spoiled && self.player.is_none()
+    /// Whether the answers are exactly predictable.
+    fn is_strict(&self, shared: &SharedState) -> bool {
+        shared.relays && !self.is_unpredictable && self.player.is_none()
     }
 
-    /// Sends a message of the protocol, to be answered in order.
-    pub(super) fn ask(&mut self, what: Question, reference: Option<u32>, text: &str, random: &mut Random) {
-        if what == Question::Leave {
-            self.view.leaving = reference;
+    /// Sends a message of the lobby protocol and records it, so that the answers can be checked in order.
+    pub(super) fn send_request(&mut self, kind: RequestKind, reference: Option<u32>, text: &str, random: &mut Random) {
+        if kind == RequestKind::Leave {
+            self.view.leave_ref = reference;
         }
-        self.view.expect(Expected { what, reference, k: self.said });
+        self.view.expect(SentRequest { kind, reference, k: self.messages_sent });
         self.send_message(Opcode::TEXT, text.as_bytes(), random);
-        self.asked_at = self.pipe.sent;
+        self.request_end = self.pipe.sent;
     }
 
-    /// Sends a message, perhaps in fragments, with a ping in between.
+    /// Sends a message, possibly in fragments with pings between them.
     pub(super) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
-        if !self.manners.fragments || payload.len() < 2 || random.percent(50) {
+        if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
             let frame = wire::frame(opcode, true, payload, mask(random));
             return self.pipe.send(&frame);
         }
@@ -221,9 +239,9 @@ impl Link {
     }
 
     pub(super) fn ping(&mut self, random: &mut Random) {
-        self.pings_ever += 1;
-        self.pings.push_back(self.pings_ever);
-        self.pipe.send(&wire::frame(Opcode::PING, true, &self.pings_ever.to_be_bytes(), mask(random)));
+        self.pings_sent += 1;
+        self.pings.push_back(self.pings_sent);
+        self.pipe.send(&wire::frame(Opcode::PING, true, &self.pings_sent.to_be_bytes(), mask(random)));
     }
 
     pub(super) fn close(&mut self, code: u16, random: &mut Random) {
@@ -231,76 +249,79 @@ impl Link {
         self.pipe.send(&wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), mask(random)));
     }
 
-    /// Reads up to `n` bytes and acts on what they are.
-    pub(super) fn read(&mut self, n: usize, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
-        let bytes = self.pipe.take_down(n);
+    /// Reads up to `n` bytes and handles the frames that are complete.
+    pub(super) fn read(&mut self, n: usize, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        let bytes = self.pipe.client_read(n);
         self.reader.push(bytes);
         while let Some(received) = self.reader.next().map_err(|violation| violation.to_string())? {
-            self.take(received, common, random)?;
+            self.handle(received, shared, random)?;
         }
-        if self.pipe.is_at_servers_end() && self.pipe.reads() {
-            self.servers_end()?;
+        if self.pipe.is_at_server_end() && self.pipe.is_client_reading() {
+            self.handle_server_end()?;
         }
         Ok(())
     }
 
-    /// The server's end is read. After that the client has nothing to do but to close its own.
-    fn servers_end(&mut self) -> Result<(), String> {
+    /// Handles the end of the server's stream: checks that it was allowed, and closes the client's direction.
+    fn handle_server_end(&mut self) -> Result<(), String> {
         if self.pipe.server_ended {
             if self.reader.unread() > 0 {
-                return Err("the server shut down in the middle of a frame".into());
+                return Err("the server shut down its side in the middle of a frame".into());
             }
             if self.status.is_none() || (self.status == Some(101) && self.closed.is_none()) {
-                return Err("the server shut down without a word of why".into());
+                return Err("the server shut down its side without a response or a close frame".into());
             }
         }
         if self.pipe.client == Side::HalfClosed && self.is_owed_answers && !self.was_cut {
-            let has_none = match self.reason {
+            let lacks_answer = match self.reason {
                 Some(CloseReason::PeerClosed) => self.closed.is_none(),
                 Some(CloseReason::HttpRefused) => self.status.is_none(),
                 _ => false,
             };
-            if has_none {
-                return Err(format!("closed its own direction, and got no answer before the end: {:?}", self.reason));
+            if lacks_answer {
+                return Err(format!(
+                    "the client closed its own direction and got no answer before the end of the stream: {:?}",
+                    self.reason
+                ));
             }
         }
         self.pipe.end(Side::Ended);
         Ok(())
     }
 
-    fn take(&mut self, received: Received, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
+    fn handle(&mut self, received: Received, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
         match received {
             Received::Answer(status, head) => {
                 self.status = Some(status);
                 match status {
-                    101 => common.let_in[self.network] += 1,
-                    429 => common.refused_429[self.network] += 1,
+                    101 => shared.admitted[self.network] += 1,
+                    429 => shared.refused_429[self.network] += 1,
                     _ => {}
                 }
-                let is_fine = match status {
-                    101 => self.may_be_granted,
+                let is_allowed = match status {
+                    101 => self.may_be_accepted,
                     400..=599 => true,
                     _ => false,
                 };
-                if !is_fine {
-                    return Err(format!("answered {}", head.lines().next().unwrap_or_default()));
+                if !is_allowed {
+                    return Err(format!("unexpected response: {}", head.lines().next().unwrap_or_default()));
                 }
             }
             Received::Body(_) => {}
             Received::Text(text) => {
                 self.frames += 1;
-                self.take_text(&text, common, random)?;
+                self.handle_text(&text, shared, random)?;
             }
             Received::Binary(bytes) => {
                 self.frames += 1;
-                self.view.hear_raw(&bytes, common)?;
+                self.view.receive_raw(&bytes, shared)?;
             }
             Received::Ping(payload) => {
                 self.frames += 1;
-                if self.manners.pongs_wrongly && random.percent(50) {
+                if self.traits.pongs_wrongly && random.percent(50) {
                     self.pipe.send(&wire::frame(Opcode::PONG, true, b"another", mask(random)));
-                } else if !self.manners.is_mute {
-                    // An application that says nothing itself is checked by pings with a nonce.
+                } else if !self.traits.is_mute {
+                    // With a raw application, health checks are RFC 6455 pings whose payload is the nonce.
                     self.ponged.extend(payload.as_slice().try_into().map(u64::from_be_bytes));
                     self.pipe.send(&wire::frame(Opcode::PONG, true, &payload, mask(random)));
                 }
@@ -308,42 +329,45 @@ impl Link {
             Received::Pong(payload) => {
                 self.frames += 1;
                 let expected = self.pings.pop_front();
-                if !self.is_spoiled && expected.map(u32::to_be_bytes).as_ref().map(|n| &n[..]) != Some(&payload[..]) {
-                    return Err(format!("a pong with {payload:?}, where {expected:?} was due"));
+                if !self.is_unpredictable
+                    && expected.map(u32::to_be_bytes).as_ref().map(|n| &n[..]) != Some(&payload[..])
+                {
+                    return Err(format!("pong with payload {payload:?}, expected {expected:?}"));
                 }
             }
-            Received::Close(code, reason) => self.take_close(code, reason, random)?,
+            Received::Close(code, reason) => self.handle_close(code, reason, random)?,
         }
         Ok(())
     }
 
-    fn take_text(&mut self, text: &str, common: &mut SharedState, random: &mut Random) -> Result<(), String> {
+    fn handle_text(&mut self, text: &str, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
         if !self.is_json {
-            return self.view.hear_raw(text.as_bytes(), common);
+            return self.view.receive_raw(text.as_bytes(), shared);
         }
-        let strict = self.is_strict(common);
-        let me = common.users[self.user].clone();
-        let lobby = common.lobbies[self.lobby].clone();
-        let heard = self.view.hear(text, &me, &lobby, strict, common)?;
+        let strict = self.is_strict(shared);
+        let me = shared.users[self.user].clone();
+        let lobby = shared.lobbies[self.lobby].clone();
+        let reaction = self.view.receive_text(text, &me, &lobby, strict, shared)?;
         if let Some(player) = &mut self.player {
             player.heard(text)?;
         }
-        if std::mem::take(&mut self.view.stays_after_all) {
+        // A refused `leave` has no effect: the client goes on as a member.
+        if std::mem::take(&mut self.view.leave_refused) {
             self.sent_leave = false;
         }
-        match heard {
-            Heard::HealthPing(nonce) => self.answer_check(nonce, random),
-            Heard::Nothing => {}
+        match reaction {
+            Reaction::HealthPing(nonce) => self.answer_health_check(nonce, random),
+            Reaction::Nothing => {}
         }
         Ok(())
     }
 
-    fn answer_check(&mut self, nonce: u64, random: &mut Random) {
+    fn answer_health_check(&mut self, nonce: u64, random: &mut Random) {
         self.nonces.push(nonce);
-        if self.sent_close || self.manners.is_mute {
+        if self.sent_close || self.traits.is_mute {
             return;
         }
-        if !self.manners.pongs_wrongly {
+        if !self.traits.pongs_wrongly {
             return self.pong(nonce, random);
         }
         let older = self.nonces[random.below(self.nonces.len() as u64) as usize];
@@ -366,36 +390,36 @@ impl Link {
         self.pipe.send(&wire::frame(Opcode::TEXT, true, text.as_bytes(), mask(random)));
     }
 
-    fn take_close(&mut self, code: u16, reason: String, random: &mut Random) -> Result<(), String> {
+    fn handle_close(&mut self, code: u16, reason: String, random: &mut Random) -> Result<(), String> {
         if let Some(goodbye) = &self.view.goodbye
             && (goodbye.0 != code || goodbye.1 != reason)
         {
-            return Err(format!("close {code} {reason} after goodbye {} {}", goodbye.0, goodbye.1));
+            return Err(format!("close {code} {reason} does not match the goodbye {} {}", goodbye.0, goodbye.1));
         }
-        if self.is_json && !self.sent_close && !self.is_spoiled && self.view.goodbye.is_none() {
+        if self.is_json && !self.sent_close && !self.is_unpredictable && self.view.goodbye.is_none() {
             return Err(format!("close {code} {reason} without a goodbye"));
         }
         self.closed = Some((code, reason));
-        if !self.sent_close && !self.manners.is_rude {
+        if !self.sent_close && !self.traits.is_rude {
             self.close(code, random);
         }
         Ok(())
     }
 
-    /// The connection is over for both: what the client read of its end must be what the server says it was.
+    /// Checks, once both sides have ended the connection, that the close frame matches the server's close reason.
     pub(super) fn check_end(&self) -> Result<(), String> {
-        let Some(reason) = self.reason else { return Err("dropped without a reason".into()) };
+        let Some(reason) = self.reason else { return Err("the connection was dropped without a close reason".into()) };
         match &self.closed {
             Some((code, word)) if !self.sent_close_first() && (*code != reason.code() || word != reason.word()) => {
-                Err(format!("read close {code} {word}, but the server counts {reason}"))
+                Err(format!("the client read close {code} {word}, but the server's reason is {reason}"))
             }
             _ => Ok(()),
         }
     }
 
-    /// Whether the close frame that was read may be the answer to one's own.
+    /// Whether the close frame read may be the answer to the client's own.
     fn sent_close_first(&self) -> bool {
-        self.is_spoiled || (self.sent_close && self.view.goodbye.is_none())
+        self.is_unpredictable || (self.sent_close && self.view.goodbye.is_none())
     }
 }
 

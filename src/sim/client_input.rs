@@ -1,16 +1,16 @@
-//! What clients send: requests and messages, good, nearly good and bad. Bytes only; it knows nobody's state but the
-//! client's own.
+//! Input from model clients: valid, almost valid and invalid upgrade requests and messages. Produces bytes only, and
+//! knows no state but that of the sending client.
 
 use data_encoding::BASE64URL_NOPAD;
 
 use super::client::{Link, mask};
 use super::shared_state::SharedState;
 use super::swarm::{Behaviour, Swarm};
-use super::view::{Question, raw_message, write_number};
+use super::view::{RequestKind, raw_message, write_number};
 use super::wire::{self, Opcode};
 use crate::random::Random;
 
-/// Users whose names are awkward in JSON, in a query, or both.
+/// User names with characters that need escaping in JSON, in a query, or in both.
 const AWKWARD: &[&str] = &["a\"b\\c", "zoë & co", "100%+1", "\u{1f3b2}"];
 
 pub(super) fn user_name(index: usize) -> String {
@@ -20,7 +20,7 @@ pub(super) fn user_name(index: usize) -> String {
     }
 }
 
-/// A request that may be granted.
+/// Returns an upgrade request that the server may accept.
 pub(super) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Random) -> Vec<u8> {
     let mut lines = Vec::new();
     let mut target = format!("/ws/{lobby}");
@@ -39,7 +39,8 @@ pub(super) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Rando
     wire::upgrade_request(&target, &lines)
 }
 
-/// A request that must be refused, but perhaps only after it was accepted, so that a page can read why. Whether it may.
+/// Returns an upgrade request that must be refused, and whether the server may accept the upgrade first and then refuse
+/// with a close code, which a web page can read.
 pub(super) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
     let bytes = match random.below(9) {
         0 => return (wire::upgrade_request("/ws/chess", &[]), true),
@@ -58,17 +59,17 @@ pub(super) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
 impl Link {
     fn reference(&mut self, random: &mut Random) -> Option<u32> {
         random.percent(40).then(|| {
-            self.references += 1;
-            self.references
+            self.last_ref += 1;
+            self.last_ref
         })
     }
 
-    /// Says one thing of `kind`.
-    pub(super) fn say(
+    /// Sends one message of `kind`, or the next message of the player if there is one. `max` is `max_message_bytes`.
+    pub(super) fn send_kind(
         &mut self,
         kind: Behaviour,
         swarm: &Swarm,
-        common: &SharedState,
+        shared: &SharedState,
         max: usize,
         random: &mut Random,
     ) {
@@ -78,45 +79,45 @@ impl Link {
             }
             return;
         }
-        // An envelope, a number, and what a `ref` takes.
+        // 110 bytes for the envelope, the marker and the `ref`.
         let room = max.saturating_sub(110);
         let padding = random.below(swarm.padding.min(room) as u64 + 1) as usize;
         if !self.is_json || kind == Behaviour::Binary {
-            self.said_raw += 1;
-            let message = raw_message(self.number, self.said_raw, padding);
+            self.raw_sent += 1;
+            let message = raw_message(self.number, self.raw_sent, padding);
             let is_text = !self.is_json && kind != Behaviour::Binary;
             let opcode = if is_text { Opcode::TEXT } else { Opcode::BINARY };
             return self.send_message(opcode, message.as_bytes(), random);
         }
         let mut reference = self.reference(random);
-        let must_know = common.is_calm || kind == Behaviour::Leave || self.manners.is_patient;
-        if common.limited && reference.is_none() && must_know {
-            // It wants to know whether it was refused.
-            self.references += 1;
-            reference = Some(self.references);
+        let must_know = shared.is_final_phase || kind == Behaviour::Leave || self.traits.is_patient;
+        if shared.has_rate_limits && reference.is_none() && must_know {
+            // Only with a `ref` does the client learn whether the message was refused.
+            self.last_ref += 1;
+            reference = Some(self.last_ref);
         }
         let end =
             reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{}}}", write_number(reference.into())));
         let link = self.number;
         let padding = ".".repeat(padding);
-        let (what, text) = match kind {
+        let (request, text) = match kind {
             Behaviour::Direct => {
-                self.said_directly += 1;
-                let to = &common.users[random.below(common.users.len() as u64) as usize];
+                self.directs_sent += 1;
+                let to = &shared.users[random.below(shared.users.len() as u64) as usize];
                 let to = serde_json::Value::String(to.clone());
-                let k = self.said_directly;
+                let k = self.directs_sent;
                 (
-                    Question::Direct,
+                    RequestKind::Direct,
                     format!("{{\"type\":\"direct\",\"to\":{to},\"data\":{{\"l\":{link},\"k\":{k}}}{end}"),
                 )
             }
-            Behaviour::Presence => (Question::Presence, format!("{{\"type\":\"presence\"{end}")),
-            Behaviour::Ping => (Question::Ping, format!("{{\"type\":\"ping\"{end}")),
+            Behaviour::Presence => (RequestKind::Presence, format!("{{\"type\":\"presence\"{end}")),
+            Behaviour::Ping => (RequestKind::Ping, format!("{{\"type\":\"ping\"{end}")),
             Behaviour::AppMessage => {
-                self.said += 1;
+                self.messages_sent += 1;
                 (
-                    Question::App,
-                    format!("{{\"k\":{},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}", self.said),
+                    RequestKind::App,
+                    format!("{{\"k\":{},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}", self.messages_sent),
                 )
             }
             Behaviour::Malformed => {
@@ -131,44 +132,45 @@ impl Link {
                     (None, 4) => String::new(),
                     (None, _) => "{\"type\":\"health_pong\",\"timestamp\":0.5}".into(),
                 };
-                (if text.contains("health_pong") { Question::BadPong } else { Question::Malformed }, text)
+                (if text.contains("health_pong") { RequestKind::BadPong } else { RequestKind::Malformed }, text)
             }
             Behaviour::Leave => {
                 self.sent_leave = true;
-                (Question::Leave, format!("{{\"type\":\"leave\"{end}"))
+                (RequestKind::Leave, format!("{{\"type\":\"leave\"{end}"))
             }
             _ => {
-                self.said += 1;
-                let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"}}", self.said);
-                (Question::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
+                self.messages_sent += 1;
+                let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"}}", self.messages_sent);
+                (RequestKind::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
             }
         };
-        self.ask(what, reference, &text, random);
+        self.send_request(request, reference, &text, random);
     }
 
-    /// A message of more than `max` bytes.
-    pub(super) fn say_too_much(&mut self, max: usize, random: &mut Random) {
-        self.is_spoiled = true;
+    /// Sends a message of more than `max` bytes, or the start of one.
+    pub(super) fn send_too_big(&mut self, max: usize, random: &mut Random) {
+        self.is_unpredictable = true;
         if max > 10_000 {
-            // Only its head: the length alone is too much.
+            // The frame header suffices, because its length already exceeds the limit.
             let mut head = vec![0x81, 0x80 | 127];
             head.extend_from_slice(&(max as u64 + 1).to_be_bytes());
             return self.pipe.send(&head);
         }
-        self.manners.fragments = random.percent(50);
+        self.traits.fragments = random.percent(50);
         self.send_message(Opcode::TEXT, &vec![b'x'; max + 1], random);
     }
 
+    /// Sends random bytes.
     pub(super) fn send_garbage(&mut self, random: &mut Random) {
-        self.is_spoiled = true;
+        self.is_unpredictable = true;
         let length = 1 + random.below(40);
         let bytes: Vec<u8> = (0..length).map(|_| random.next_u64() as u8).collect();
         self.pipe.send(&bytes);
     }
 
-    /// Frames that are nearly right.
+    /// Sends a frame that violates RFC 6455 or has one wrong bit.
     pub(super) fn send_near_valid(&mut self, random: &mut Random) {
-        self.is_spoiled = true;
+        self.is_unpredictable = true;
         let mut good = wire::frame(Opcode::TEXT, true, b"{\"type\":\"ping\"}", mask(random));
         let bytes = match random.below(11) {
             0 => b"\x81\x02{}".to_vec(),

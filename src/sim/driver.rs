@@ -1,75 +1,75 @@
-//! What a driver does, as [`net::Server`](crate::net::Server) does it with sockets: carries bytes in and out, tells
-//! the engine what has become possible, drops what is over, and lets time pass.
+//! The simulator's driver, the counterpart of [`net::Server`](crate::net::Server) without sockets. It passes bytes in
+//! and out, reports writable connections to the engine, drops closed connections, and advances time.
 
 use std::time::Duration;
 
 use super::network::{PipeEnd, Side};
 use super::swarm::Behaviour;
-use super::transcript::{NOBODY, What};
+use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
 use crate::engine::app::App;
 use crate::id::ConnId;
 use crate::wire::outbox::Flow;
 
 impl<A: App> World<A> {
-    pub(super) fn deliver(&mut self, place: usize, chunk: usize) {
+    pub(super) fn deliver(&mut self, index: usize, chunk: usize) {
         self.turn_open = true;
-        let link = self.links[place].as_mut().expect("a link that was picked is there");
-        let conn = link.conn.expect("only open connections are delivered to");
-        self.involved = link.number;
+        let link = self.links[index].as_mut().expect("pick() returns the index of a link");
+        let conn = link.conn.expect("has_input() implies an open connection");
+        self.current_client = link.number;
         if link.pipe.is_at_end() {
             link.end_was_read = true;
-            self.transcript.note(self.now, link.number, What::HangsUp, 0, &[]);
+            self.transcript.note(self.now, link.number, EventKind::HangsUp, 0, &[]);
             return self.engine.handle_hangup(self.now, conn);
         }
-        link.last_heard = self.now;
-        // Some of it is left for later, as by a driver with others to serve.
+        link.last_delivery = self.now;
+        // A third of the chunk sizes limit the work, as a driver does that shares its time among connections.
         let max_work = if chunk.is_multiple_of(3) && chunk != usize::MAX { 4 * chunk } else { usize::MAX };
-        let bytes = link.pipe.take_up(chunk);
+        let bytes = link.pipe.server_read(chunk);
         let handed_in = bytes.len();
-        self.tally.bytes_in += handed_in.saturating_sub(link.untaken) as u64;
-        self.transcript.note(self.now, link.number, What::Arrived, handed_in as u64, bytes);
-        let taken = self.engine.handle_bytes_up_to(self.now, conn, bytes, max_work).bytes;
-        link.untaken = link.untaken.max(handed_in) - taken;
-        link.pipe.put_back(handed_in - taken);
+        self.counts.bytes_in += handed_in.saturating_sub(link.unconsumed) as u64;
+        self.transcript.note(self.now, link.number, EventKind::Arrived, handed_in as u64, bytes);
+        let consumed = self.engine.handle_bytes_up_to(self.now, conn, bytes, max_work).bytes;
+        link.unconsumed = link.unconsumed.max(handed_in) - consumed;
+        link.pipe.server_unread(handed_in - consumed);
     }
 
-    pub(super) fn read(&mut self, place: usize, chunk: usize) -> Result<(), String> {
-        let World { links, common, clients, transcript, .. } = self;
-        let link = links[place].as_mut().expect("a link that was picked is there");
-        self.involved = link.number;
-        let before = link.pipe.downward();
-        let outcome = link.read(chunk, common, clients);
-        transcript.note(self.now, link.number, What::Reads, (before - link.pipe.downward()) as u64, &[]);
+    pub(super) fn read(&mut self, index: usize, chunk: usize) -> Result<(), String> {
+        let World { links, shared, clients, transcript, .. } = self;
+        let link = links[index].as_mut().expect("pick() returns the index of a link");
+        self.current_client = link.number;
+        let before = link.pipe.unread_by_client();
+        let outcome = link.read(chunk, shared, clients);
+        transcript.note(self.now, link.number, EventKind::Reads, (before - link.pipe.unread_by_client()) as u64, &[]);
         outcome?;
-        if self.common.limited { self.check_rates(place) } else { Ok(()) }
+        if self.shared.has_rate_limits { self.check_rates(index) } else { Ok(()) }
     }
 
-    pub(super) fn wake(&mut self, place: usize) {
+    pub(super) fn wake(&mut self, index: usize) {
         self.turn_open = true;
-        self.note(place, What::Writable, 0, &[]);
-        let link = self.link(place);
+        self.note(index, EventKind::Writable, 0, &[]);
+        let link = self.link(index);
         link.pipe.is_blocked = false;
         if let Some(conn) = link.conn {
             self.engine.handle_writable(self.now, conn);
         }
     }
 
-    /// What a driver does at the end of a turn: timers, then writing, then dropping what is over.
+    /// Ends a turn: expires timers, writes, then drops closed connections.
     pub(super) fn end_turn(&mut self) -> Result<(), String> {
         self.turn_open = false;
-        self.name_unread();
+        self.report_unread();
         self.engine.handle_timeout(self.now);
-        // A tick with much to say goes on once everybody has been written to.
+        // A tick with much output pauses until the driver has written, then continues.
         while self.engine.wants_flush() {
             self.write_all()?;
             self.engine.handle_timeout(self.now);
         }
         self.write_all()?;
-        self.look_for_reasons()?;
+        self.check_close_reasons()?;
         while let Some(conn) = self.engine.poll_closed() {
-            let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is closed, which is not open"))?;
-            self.dropped(place)?;
+            let index = self.index_of(conn).ok_or_else(|| format!("poll_closed() returned unknown conn={conn}"))?;
+            self.handle_dropped(index)?;
         }
         self.engine.rotate_segment();
         self.after_turn()?;
@@ -78,8 +78,8 @@ impl<A: App> World<A> {
         Ok(())
     }
 
-    /// Names the connections whose input lies in the network, as a driver does whose turn ends before it has read all.
-    fn name_unread(&mut self) {
+    /// Reports the connections with unread input, as a driver does when a turn ends before it has read all sockets.
+    fn report_unread(&mut self) {
         if !self.engine.has_due_timers(self.now) {
             return;
         }
@@ -101,76 +101,76 @@ impl<A: App> World<A> {
         Ok(())
     }
 
-    pub(super) fn place_of(&self, conn: ConnId) -> Option<usize> {
-        let place = *self.places.get(conn.index())?;
-        self.links.get(place)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| place)
+    pub(super) fn index_of(&self, conn: ConnId) -> Option<usize> {
+        let index = *self.link_of_conn.get(conn.index())?;
+        self.links.get(index)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| index)
     }
 
     fn write(&mut self, conn: ConnId) -> Result<(), String> {
-        let place = self.place_of(conn).ok_or_else(|| format!("conn={conn} is to be written to, which is not open"))?;
-        let (short, breaks) = (
-            self.swarm.strikes(Behaviour::ShortWrite, &mut self.network),
-            self.swarm.strikes(Behaviour::WriteError, &mut self.network) && self.network.percent(5),
+        let index = self.index_of(conn).ok_or_else(|| format!("poll_writable() returned unknown conn={conn}"))?;
+        let (short, write_fails) = (
+            self.swarm.occurs(Behaviour::ShortWrite, &mut self.network),
+            self.swarm.occurs(Behaviour::WriteError, &mut self.network) && self.network.percent(5),
         );
-        let link = self.links[place].as_mut().expect("place_of() has found it");
-        self.involved = link.number;
+        let link = self.links[index].as_mut().expect("index_of() found the link");
+        self.current_client = link.number;
         if short {
             link.pipe.budget = self.network.below(4 * self.swarm.narrow as u64 + 100) as usize;
-            link.pipe.grain = 1 + self.network.below(100) as usize;
-            link.pipe.interrupts = self.network.percent(10);
+            link.pipe.max_write = 1 + self.network.below(100) as usize;
+            link.pipe.write_is_interrupted = self.network.percent(10);
         }
-        link.pipe.breaks = breaks;
+        link.pipe.write_fails = write_fails;
         link.pipe.is_blocked = false;
         self.written.clear();
-        let before = link.pipe.taken;
+        let before = link.pipe.accepted;
         let mut socket = PipeEnd { pipe: &mut link.pipe, written: &mut self.written };
         let outcome = self.engine.write_to(conn, &mut socket);
-        (link.pipe.budget, link.pipe.grain) = (usize::MAX, usize::MAX);
-        let taken = link.pipe.taken - before;
-        // What was written before a write failed is in nobody's books.
+        (link.pipe.budget, link.pipe.max_write) = (usize::MAX, usize::MAX);
+        let accepted = link.pipe.accepted - before;
+        // The engine does not count bytes written before a failed write in the same call.
         let counted = outcome.is_ok();
         link.was_cut = matches!(outcome, Ok(Flow::Blocked) | Err(_));
-        let what = match outcome {
-            Ok(Flow::Drained) => What::Wrote,
-            Ok(Flow::Blocked) => What::WroteBlocked,
+        let event = match outcome {
+            Ok(Flow::Drained) => EventKind::Wrote,
+            Ok(Flow::Blocked) => EventKind::WroteBlocked,
             Ok(Flow::Finished) => {
                 link.pipe.server_ended = true;
-                What::WroteFinished
+                EventKind::WroteFinished
             }
-            Ok(Flow::Closed) => What::WroteClosed,
-            Err(_) => What::WriteFailed,
+            Ok(Flow::Closed) => EventKind::WroteClosed,
+            Err(_) => EventKind::WriteFailed,
         };
         if counted {
-            self.tally.bytes_out += taken;
+            self.counts.bytes_out += accepted;
         }
-        self.transcript.note(self.now, link.number, what, taken, &self.written);
+        self.transcript.note(self.now, link.number, event, accepted, &self.written);
         if short {
             self.count(Behaviour::ShortWrite);
         }
-        if breaks {
+        if write_fails {
             self.count(Behaviour::WriteError);
         }
         Ok(())
     }
 
-    fn dropped(&mut self, place: usize) -> Result<(), String> {
-        self.note(place, What::Dropped, 0, &[]);
-        self.tally.closed += 1;
-        // Input that nobody has read turns the end into a reset, which may overtake what was written.
+    fn handle_dropped(&mut self, index: usize) -> Result<(), String> {
+        self.note(index, EventKind::Dropped, 0, &[]);
+        self.counts.closed += 1;
+        // Unread input turns the end of the stream into a reset, which may discard output still in flight.
         let overtakes = self.network.percent(50);
-        let link = self.links[place].as_mut().expect("a link that is dropped is there");
-        let was_unread = link.pipe.upward() > 0;
+        let link = self.links[index].as_mut().expect("index_of() found the link");
+        let was_unread = link.pipe.unread_by_server() > 0;
         link.was_cut |= self.is_draining;
         if let Some(conn) = link.conn.take() {
-            let identity = self.engine.observed_app().seen.identities.remove(&conn);
+            let identity = self.engine.observed_app().observed.identities.remove(&conn);
             link.tier = identity.and_then(|identity| identity.tier);
         }
         link.pipe.drop_server();
-        let reason = link.reason.ok_or("dropped without a reason")?;
-        if link.manners.is_stalled || (was_unread && overtakes) {
+        let reason = link.reason.ok_or("the connection was dropped without a close reason")?;
+        if link.traits.is_stalled || (was_unread && overtakes) {
             link.pipe.end(Side::Ended);
         }
-        self.tally.reasons[reason as usize] += 1;
+        self.counts.reasons[reason as usize] += 1;
         Ok(())
     }
 
@@ -185,16 +185,16 @@ impl<A: App> World<A> {
             && random.percent(50)
         {
             retry
-        } else if self.swarm.strikes(Behaviour::Jump, random) {
+        } else if self.swarm.occurs(Behaviour::Jump, random) {
             let reach = config.ping_interval * 3 + config.handshake_timeout * 2;
             let far = Duration::from_micros(random.below(reach.as_micros() as u64));
             let far = if random.percent(5) { far * 5000 } else { far };
-            self.tally.behaviours[Behaviour::Jump as usize] += 1;
+            self.counts.behaviours[Behaviour::Jump as usize] += 1;
             self.now + far
         } else if let Some(hz) = config.tick_hz
             && random.percent(10)
         {
-            // A turn that comes too late for some ticks.
+            // Up to eleven tick periods at once, so that the turn is late for some ticks.
             self.now + Duration::from_secs(1) / hz * random.below(12) as u32
         } else {
             match self.engine.poll_timeout() {
@@ -203,57 +203,58 @@ impl<A: App> World<A> {
             }
         };
         self.turn_open = true;
-        self.transcript.note(self.now, NOBODY, What::Clock, 0, &[]);
+        self.transcript.note(self.now, NO_CLIENT, EventKind::Clock, 0, &[]);
         Ok(())
     }
 
-    /// Lets `span` pass, stopping at every timer; all that is under way arrives.
-    pub(super) fn pass(&mut self, span: Duration) -> Result<(), String> {
+    /// Advances time by `span`, stopping at every timer, and delivers everything in flight at each stop.
+    pub(super) fn pass_time(&mut self, span: Duration) -> Result<(), String> {
         let end = self.now + span;
-        self.settle()?;
+        self.run_until_quiet()?;
         for _ in 0..100_000 {
             match self.engine.poll_timeout() {
                 Some(next) if next <= end => self.now = next,
                 _ => {
                     self.now = end;
-                    return self.settle();
+                    return self.run_until_quiet();
                 }
             }
-            self.settle()?;
+            self.run_until_quiet()?;
         }
-        Err("the timers do not come to rest".into())
+        Err("timers keep expiring without end".into())
     }
 
-    /// Everything that is under way arrives and is answered, also what waits for a tick.
-    pub(super) fn settle_kept(&mut self) -> Result<(), String> {
-        self.settle()?;
-        while self.kept_bytes() > 0 || self.holds_something() {
-            self.now = self.engine.poll_timeout().ok_or("something waits for a tick, and none comes")?;
-            self.settle()?;
+    /// Delivers everything in flight and all answers, and runs ticks until no inbox or corked output is left.
+    pub(super) fn run_until_inboxes_empty(&mut self) -> Result<(), String> {
+        self.run_until_quiet()?;
+        while self.inbox_bytes() > 0 || self.has_corked_output() {
+            self.now =
+                self.engine.poll_timeout().ok_or("messages or output wait for a tick, but no tick is scheduled")?;
+            self.run_until_quiet()?;
         }
         Ok(())
     }
 
-    /// Everything that is under way arrives and is answered.
-    pub(super) fn settle(&mut self) -> Result<(), String> {
+    /// Delivers everything in flight, and all answers, until no more bytes move.
+    pub(super) fn run_until_quiet(&mut self) -> Result<(), String> {
         for _ in 0..100_000 {
             let mut moved = false;
-            for place in self.places() {
-                let Some(link) = &self.links[place] else { continue };
+            for index in self.indices() {
+                let Some(link) = &self.links[index] else { continue };
                 if link.has_input() {
-                    self.deliver(place, usize::MAX);
+                    self.deliver(index, usize::MAX);
                     moved = true;
                 }
-                if self.link(place).pipe.is_unblocked() {
-                    self.wake(place);
+                if self.link(index).pipe.is_unblocked() {
+                    self.wake(index);
                     moved = true;
                 }
             }
             self.end_turn()?;
-            for place in self.places() {
-                let Some(link) = &self.links[place] else { continue };
-                if link.pipe.reads() && (link.pipe.downward() > 0 || link.pipe.is_at_servers_end()) {
-                    self.read(place, usize::MAX)?;
+            for index in self.indices() {
+                let Some(link) = &self.links[index] else { continue };
+                if link.pipe.is_client_reading() && (link.pipe.unread_by_client() > 0 || link.pipe.is_at_server_end()) {
+                    self.read(index, usize::MAX)?;
                     moved = true;
                 }
             }
@@ -263,6 +264,6 @@ impl<A: App> World<A> {
                 return Ok(());
             }
         }
-        Err("the clients and the server do not come to rest".into())
+        Err("the clients and the server keep exchanging bytes without end".into())
     }
 }

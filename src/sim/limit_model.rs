@@ -1,6 +1,6 @@
-//! On what terms clients are let in: as whom and for how long, from where, and how full their queues may become.
+//! Model of the limits on connections: restricted identities, lifetimes, addresses, and the sizes of queues.
 //!
-//! Configurations and identities are drawn here, and whether the engine holds everybody to them is checked here.
+//! Draws configurations and identities, and checks that the engine enforces them.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,7 +18,8 @@ use crate::random::Random;
 use crate::rate::{Bucket, Rate};
 use crate::time::Time;
 
-/// Where clients come from, and which of them are one to the limits: an address, or a /64 of IPv6.
+/// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, or an IPv6
+/// /64.
 const ADDRESSES: &[(IpAddr, usize)] = &[
     (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
     (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 2]), 1),
@@ -27,9 +28,9 @@ const ADDRESSES: &[(IpAddr, usize)] = &[
     (v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2]), 2),
     (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), 3),
 ];
-/// More than there are users in a run.
-const MANY: usize = 1000;
-/// So many of them are different to the limits.
+/// A number larger than that of the users in a run.
+const MORE_THAN_USERS: usize = 1000;
+/// Number of different networks in [`ADDRESSES`].
 pub(super) const NETWORKS: usize = 4;
 
 const fn v6(parts: [u16; 8]) -> IpAddr {
@@ -41,13 +42,13 @@ const fn v4(mapped: [u16; 8]) -> IpAddr {
     match v6(mapped) {
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
             Some(address) => IpAddr::V4(address),
-            None => panic!("a mapped address"),
+            None => panic!("not an IPv4-mapped address"),
         },
         address => address,
     }
 }
 
-/// An address, and which of the networks it counts for.
+/// Draws an address and returns it with the index of its network.
 pub(super) fn draw_address(random: &mut Random) -> (IpAddr, usize) {
     ADDRESSES[random.below(ADDRESSES.len() as u64) as usize]
 }
@@ -56,6 +57,7 @@ pub(super) fn pick<T: Copy>(random: &mut Random, values: &[T]) -> T {
     values[random.below(values.len() as u64) as usize]
 }
 
+/// Draws a limit. The value 0 stands for no limit.
 pub(super) fn limit(random: &mut Random, values: &[u32]) -> Limit {
     match pick(random, values) {
         0 => Limit::UNLIMITED,
@@ -63,84 +65,89 @@ pub(super) fn limit(random: &mut Random, values: &[u32]) -> Limit {
     }
 }
 
-/// Draws what of the configuration belongs to a behaviour of the run. Each has numbers of its own, so that leaving one out
-/// changes nothing about the others.
+/// Draws the configuration fields that belong to behaviours of the run. Each behaviour has its own generator, so that
+/// excluding one does not change the others.
 pub(super) fn draw(config: &mut Config, swarm: &Swarm, seed: u64) {
-    let numbers = |behaviour: Behaviour| {
+    let generator = |behaviour: Behaviour| {
         (swarm.weight(behaviour) > 0).then(|| Random::new(seed ^ 0x7e_12_35 ^ (behaviour as u64) << 40))
     };
-    if let Some(random) = &mut numbers(Behaviour::Rates) {
+    if let Some(random) = &mut generator(Behaviour::Rates) {
         rates::draw(config, random);
     }
-    if let Some(random) = &mut numbers(Behaviour::Expiry) {
+    if let Some(random) = &mut generator(Behaviour::Expiry) {
         config.token_grace = pick(random, &[Duration::ZERO, Duration::from_millis(100), config.ping_interval]);
     }
-    if let Some(random) = &mut numbers(Behaviour::Lifetime) {
+    if let Some(random) = &mut generator(Behaviour::Lifetime) {
         let least = Duration::from_secs(1);
         config.max_lifetime = Some(pick(random, &[1, 10, 50, 200]) * config.ping_interval.max(least));
     }
-    if let Some(random) = &mut numbers(Behaviour::Addresses) {
+    if let Some(random) = &mut generator(Behaviour::Addresses) {
         config.max_per_ip = limit(random, &[0, 0, 1, 2, 4]);
         config.attempts_per_minute = limit(random, &[0, 6, 60, 6000]);
         config.attempt_burst = pick(random, &[1, 3, 10, 60]);
         config.max_remembered_rates = pick(random, &[0, 1, 65_536]);
     }
-    if let Some(random) = &mut numbers(Behaviour::Unread) {
+    if let Some(random) = &mut generator(Behaviour::Unread) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
     }
-    if let Some(random) = &mut numbers(Behaviour::Ticks) {
+    if let Some(random) = &mut generator(Behaviour::Ticks) {
         tick_model::draw(config, random);
     }
-    if let Some(random) = &mut numbers(Behaviour::Pressure) {
+    if let Some(random) = &mut generator(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =
             ByteSize(pick(random, &[0, config.outbound_high_mark.0 / 4, config.outbound_high_mark.0 - 1]));
     }
 }
 
-/// Restricts whom the application lets in.
-pub(super) struct Leases {
-    /// Of a hundred identities, how many get a rate of their own, expire, or are good for one lobby.
+/// Restrictions of the identities that the application returns, and a model of the user rates.
+pub(super) struct IdentityModel {
+    /// Percentages of identities with their own rate, with an expiry, and restricted to one lobby.
     percents: [u64; 3],
-    /// About how long they are good for, in milliseconds.
+    /// Unit of the drawn expiry times, in milliseconds.
     span: u64,
-    /// The rate of each user that has come so far.
+    /// The own rate, or none, of each user that has connected so far.
     tiers: BTreeMap<String, Option<Rate>>,
     random: Random,
-    /// The rate of messages of a user that has none of its own.
+    /// The message rate of a user without its own rate.
     user_rate: Option<Rate>,
-    /// Whether what users who are gone had used up is remembered of all of them.
+    /// Whether the engine remembers the rates of all disconnected users.
     remembers: bool,
-    /// What each user has used up of its rate, over all its connections.
+    /// Bucket of each user, over all its connections.
     spent: BTreeMap<String, Bucket>,
 }
 
-impl Leases {
-    pub(super) fn new(swarm: &Swarm, config: &Config, random: Random) -> Leases {
+impl IdentityModel {
+    pub(super) fn new(swarm: &Swarm, config: &Config, random: Random) -> IdentityModel {
         let percents = [Behaviour::Tier, Behaviour::Expiry, Behaviour::OneLobby];
         let percents = percents.map(|behaviour| u64::from(swarm.weight(behaviour)).min(60));
-        Leases {
+        IdentityModel {
             percents,
             span: config.ping_interval.as_millis() as u64,
             tiers: BTreeMap::new(),
             random,
             user_rate: config.user_message_rate(),
-            remembers: config.max_remembered_rates as usize >= MANY,
+            remembers: config.max_remembered_rates as usize >= MORE_THAN_USERS,
             spent: BTreeMap::new(),
         }
     }
 
-    /// `user` has said something that reached the application, which its rate must allow, however often it came back.
+    /// Charges a message of `user` that reached the application, and checks that the user's rate allows it, over all
+    /// the user's connections.
     ///
-    /// Not everything that is charged reaches the application, so this bucket is never emptier than the engine's.
+    /// The engine also charges messages that do not reach the application, so this bucket is never emptier than the
+    /// engine's.
     pub(super) fn charge(&mut self, user: &str, now: Time) -> Result<(), String> {
         let tier = self.tiers.get(user).copied().flatten();
         let Some(rate) = tier.or(self.user_rate).filter(|_| self.remembers) else { return Ok(()) };
         let spent = self.spent.entry(user.into()).or_default();
-        spent.take(now, 1, rate).map_err(|_| format!("{user} has said more than {rate} over all its connections"))
+        spent
+            .take(now, 1, rate)
+            .map_err(|_| format!("{user} sent more messages than {rate} allows over all its connections"))
     }
 
-    /// A user has one rate, or what it owes under a generous one is paid off under a mean one.
+    /// Returns the user's own rate, drawn once per user. With one rate per connection, tokens spent at a high rate
+    /// would have to be earned back at a low one.
     fn tier_of(&mut self, user: &str) -> Option<Rate> {
         if let Some(tier) = self.tiers.get(user) {
             return *tier;
@@ -150,80 +157,82 @@ impl Leases {
         tier
     }
 
-    /// The user, with its rate, and without any other restriction.
+    /// Returns an identity of `user` with its rate and without any other restriction.
     pub(super) fn identity_of(&mut self, user: &str) -> Identity {
         Identity { tier: self.tier_of(user), ..Identity::new(user) }
     }
 
-    /// Restricts `identity` in some ways, which it returns.
+    /// Draws restrictions for `identity` and returns the behaviours they stand for.
     pub(super) fn restrict(&mut self, identity: &mut Identity, code: &str, unix_millis: u64) -> Vec<Behaviour> {
-        let mut did = Vec::new();
+        let mut occurred = Vec::new();
         identity.tier = self.tier_of(&identity.user);
         if identity.tier.is_some() {
-            did.push(Behaviour::Tier);
+            occurred.push(Behaviour::Tier);
         }
         let random = &mut self.random;
         if random.percent(self.percents[1]) {
             let far = pick(random, &[0, 1, self.span, 4 * self.span, 40 * self.span]);
             identity.expires = Some(unix_millis + random.below(far + 1));
-            did.push(Behaviour::Expiry);
+            occurred.push(Behaviour::Expiry);
         }
         if random.percent(self.percents[2]) {
             let other = random.percent(30);
             identity.lobby = Some(if other { "elsewhere" } else { code }.into());
-            did.push(Behaviour::OneLobby);
+            occurred.push(Behaviour::OneLobby);
         }
-        did
+        occurred
     }
 }
 
-/// When a connection must be over at the latest for its identity's sake.
-fn ends(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time> {
+/// Returns the time at which a connection must have ended because its identity expires, `token_grace` included.
+fn expiry_of(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time> {
     let millis = identity.expires?;
     Some(Time::from_micros((millis * 1000).saturating_sub(unix_at_zero)) + config.token_grace)
 }
 
 impl<A: App> World<A> {
-    /// Whether the terms of a connection can have ended it now.
+    /// Whether the connection's identity, address or rate can have ended it now with `reason`.
     pub(super) fn limits_allow(&self, link: &Link, reason: CloseReason) -> bool {
         let config = self.engine.config();
-        let seen = &self.engine.app().seen;
-        let identity = link.conn.and_then(|conn| seen.identities.get(&conn));
+        let observed = &self.engine.app().observed;
+        let identity = link.conn.and_then(|conn| observed.identities.get(&conn));
         match reason {
             CloseReason::TokenExpired => identity.is_some_and(|identity| {
-                let grace = if link.view.is_settled() { Duration::ZERO } else { config.token_grace };
-                ends(identity, config, self.unix_at_zero).is_some_and(|end| self.now + grace >= end)
+                let grace = if link.view.is_synced() { Duration::ZERO } else { config.token_grace };
+                expiry_of(identity, config, self.unix_at_zero).is_some_and(|end| self.now + grace >= end)
             }),
             CloseReason::Unauthorized => {
                 let elsewhere = identity.and_then(|identity| identity.lobby.as_deref());
-                link.is_spoiled || elsewhere.is_some_and(|lobby| lobby != self.common.lobbies[link.lobby])
+                link.is_unpredictable || elsewhere.is_some_and(|lobby| lobby != self.shared.lobbies[link.lobby])
             }
             CloseReason::MaxLifetime => config.max_lifetime.is_some_and(|age| self.now - link.opened >= age),
             CloseReason::IpLimit => {
                 let there = self.links.iter().flatten().filter(|it| it.conn.is_some() && it.network == link.network);
                 !config.max_per_ip.has_room(there.count() - 1)
             }
-            CloseReason::RateLimited => self.may_be_struck(link),
-            _ => self.may_be_told_to_go(link.conn, reason),
+            CloseReason::RateLimited => self.rates_allow(link),
+            _ => self.operator_allows(link.conn, reason),
         }
     }
 
-    /// After a turn: nobody is in a seat whose time is over, and no address has more than its share.
+    /// Checks, after a turn, that no member has exceeded its expiry or lifetime and no network has exceeded
+    /// `max_per_ip`.
     pub(super) fn check_limits(&self) -> Result<(), String> {
         let config = self.engine.config();
-        let seen = &self.engine.app().seen;
-        // A timer may come late by the wheel's granule.
+        let observed = &self.engine.app().observed;
+        // A timer may be late by the wheel's granule. Twice that is allowed here.
         let slack = config.wheel_granule * 2;
-        for seated in seen.seats.values() {
+        for seated in observed.seats.values() {
             let conn = seated.conn;
-            let end = seen.identities.get(&conn).and_then(|identity| ends(identity, config, self.unix_at_zero));
-            // A step of the wall clock may put it into the past.
-            let end = end.map(|end| end.max(self.stepped_at.unwrap_or(Time::ZERO)));
+            let end =
+                observed.identities.get(&conn).and_then(|identity| expiry_of(identity, config, self.unix_at_zero));
+            // A step of the wall clock may move the expiry into the past.
+            let end = end.map(|end| end.max(self.wall_stepped_at.unwrap_or(Time::ZERO)));
             if end.is_some_and(|end| self.now >= end + slack) {
-                return Err(format!("conn={conn} is still here, and its identity has expired"));
+                return Err(format!("conn={conn} is still joined, but its identity has expired"));
             }
             if config.max_lifetime.is_some_and(|age| self.now >= seated.since + age + slack) {
-                return Err(format!("conn={conn} is still here, and is older than max_lifetime"));
+                return Err(format!("conn={conn} is still joined, but is older than max_lifetime"));
             }
         }
         if config.max_per_ip != Limit::UNLIMITED {
@@ -233,31 +242,32 @@ impl<A: App> World<A> {
             if let Some(many) =
                 there.iter().find(|&&count: &&usize| count > 0 && !config.max_per_ip.has_room(count - 1))
             {
-                return Err(format!("{many} connections of one address, more than max_per_ip"));
+                return Err(format!("{many} connections of one network, more than max_per_ip"));
             }
         }
         Ok(())
     }
 
-    /// Whether an address can have been told that it comes too often; and whether it was let in too often.
+    /// Checks the attempt rate, per network: a 429 was sent only if the rate may have been exceeded, and no more
+    /// connections were upgraded than the rate allows.
     pub(super) fn check_attempts(&self) -> Result<(), String> {
         let config = self.engine.config();
         let rate = config.attempt_rate();
-        for (network, (&came, &let_in)) in self.came.iter().zip(&self.common.let_in).enumerate() {
-            let refused = self.common.refused_429[network];
+        for (network, (&attempts, &admitted)) in self.attempts.iter().zip(&self.shared.admitted).enumerate() {
+            let refused = self.shared.refused_429[network];
             let Some(rate) = rate else {
                 if refused > 0 {
-                    return Err("answered 429, and attempts are not limited".into());
+                    return Err("a request was answered 429, but attempts are not limited".into());
                 }
                 continue;
             };
-            if refused > 0 && came <= u64::from(rate.burst()) {
-                return Err(format!("answered 429 to one of {came} attempts, of which {rate} allows all"));
+            if refused > 0 && attempts <= u64::from(rate.burst()) {
+                return Err(format!("one of {attempts} attempts was answered 429, but {rate} allows all of them"));
             }
             let earned = u128::from(rate.count()) * (self.now - Time::ZERO).as_millis() / rate.period().as_millis();
             let remembers = config.max_remembered_rates as usize >= NETWORKS;
-            if remembers && u128::from(let_in) > u128::from(rate.burst()) + earned + 1 {
-                return Err(format!("let in {let_in} times from one address, of which the rate is {rate}"));
+            if remembers && u128::from(admitted) > u128::from(rate.burst()) + earned + 1 {
+                return Err(format!("{admitted} connections were upgraded from one network, more than {rate} allows"));
             }
         }
         Ok(())

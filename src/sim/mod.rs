@@ -1,18 +1,23 @@
-//! The whole server under a network that does its worst, driven by one number: for our tests, and for every game built
-//! on this crate.
+//! Deterministic simulation of the whole server with injected faults. This crate's tests use it, and so can the tests
+//! of an application.
 //!
-//! A [`Simulator`] drives the real [`Engine`](crate::Engine) with model clients. Bytes arrive in pieces, late and out
-//! of step; writes are short, blocked or fail; clients vanish, reset in the middle of a frame, log in twice, flood,
-//! read slowly or never, and send what is nearly right; clocks jump. After every step all invariants are checked; and
-//! when the faults stop, what each client knows, built only from what it received, must be what the server knows.
+//! A [`Simulator`] drives the real [`Engine`](crate::Engine) with model clients and without sockets. It injects faults:
 //!
-//! One seed gives one run, bit for bit, on every machine. Runs differ in what they leave out and in how often the rest
-//! happens (swarm testing), and with [`Simulator::swarm`] in their configuration too.
+//! - Network: input arrives late and in small pieces; writes are short, blocked, or fail.
+//! - Clients: they vanish, reset in the middle of a frame, log in twice, flood, read slowly or never, and send
+//!   malformed frames.
+//! - Time: the monotonic clock jumps forward, and the wall clock is set.
 //!
-//! # A game under simulation
+//! All invariants are checked after every step. After the last step the faults stop. Then the state that each client
+//! built from the frames it received must equal the state of the server.
 //!
-//! This game keeps a score for each member. It forgets that a member can leave and that another can come back under
-//! the same name, and some seed finds out:
+//! A seed determines the whole run, bit for bit, on every machine. Each run leaves some [`Behaviour`]s out and draws
+//! the frequency of the others (swarm testing). [`Simulator::swarm`] also draws the configuration.
+//!
+//! # Testing an application
+//!
+//! This game keeps a score for each member. It does not remove the score when a member leaves, and the simulator finds
+//! a seed that shows it:
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -33,9 +38,9 @@
 //!         Authorization::token_is_user(request)
 //!     }
 //!
-//!     fn on_join(&mut self, _: &mut Context<'_>, who: &Member) {
+//!     fn on_join(&mut self, _: &mut Context<'_>, member: &Member) {
 //!         self.present += 1;
-//!         self.scores.insert(who.user().to_owned(), 0);
+//!         self.scores.insert(member.user().to_owned(), 0);
 //!     }
 //!
 //!     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, _: Message<'_>) {
@@ -44,14 +49,14 @@
 //!         cx.broadcast_message(from, &format!("{{\"points\":{points}}}"));
 //!     }
 //!
-//!     fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, _: lobbyd::LeaveReason) {
+//!     fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: lobbyd::LeaveReason) {
 //!         self.present -= 1;
-//!         // The bug: `self.scores.remove(who.user())` is missing.
-//!         let _ = who;
+//!         // The bug: `self.scores.remove(member.user())` is missing.
+//!         let _ = member;
 //!     }
 //! }
 //!
-//! /// What a client of the game says.
+//! /// A model client of the game.
 //! struct Thrower;
 //!
 //! impl Player for Thrower {
@@ -99,7 +104,7 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
 use self::swarm::{Behaviours, Swarm, draw_config};
-use self::transcript::NOBODY;
+use self::transcript::NO_CLIENT;
 use self::world::World;
 use crate::close::CloseReason;
 use crate::config::Config;
@@ -110,36 +115,39 @@ pub use self::shrink::shrink;
 pub use self::stock_apps::{simulate, simulate_journaled};
 pub use self::swarm::Behaviour;
 
-/// Clients there are at most in one run, unless it is told otherwise.
-const CLIENTS: usize = 12;
-/// Events in the report of a failure.
+/// Default for the largest number of simultaneous clients in a run.
+const DEFAULT_CLIENTS: usize = 12;
+/// Number of events shown in the report of a failure.
 const EVENTS_SHOWN: usize = 40;
 
-/// In these the owner speaks, and with words of its own.
-const OWN_WORDS: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
+/// Behaviours in which the application or an operator sends frames that only the built-in model clients understand.
+const INJECTING: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
 
 type Players = Box<dyn FnMut(&mut Random, &str) -> Box<dyn Player>>;
-type Again<A> = Box<dyn Fn() -> A>;
+type MakeApp<A> = Box<dyn Fn() -> A>;
 type Invariant<A> = Box<dyn FnMut(&A) -> Result<(), String>>;
 
-/// What a client of a game says and hears, on one connection.
+/// The application's side of one model client, for one connection: it chooses the messages to send and checks those
+/// received.
 pub trait Player {
-    /// The next message, if there is something to say now. All randomness must come from `random`.
+    /// Returns the next text message to send, or `None` to send nothing now.
+    ///
+    /// All randomness must come from `random`; otherwise the run cannot be repeated.
     fn act(&mut self, random: &mut Random) -> Option<String>;
 
-    /// A text message has come, of the engine's or of the game's.
+    /// Receives a text message that the engine or the application sent.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, if it must not be; the run fails with that.
+    /// Returns a description of the violation if the message is not allowed. The run then fails with that description.
     fn heard(&mut self, _text: &str) -> Result<(), String> {
         Ok(())
     }
 }
 
-/// One run to be made: an application under test, and the number that everything else follows from.
+/// Builder of one simulated run: the application under test, the configuration, and the seed.
 ///
-/// See the [module's page](self) for an example.
+/// See the [module documentation](self) for an example.
 pub struct Simulator<A: App> {
     seed: u64,
     config: Config,
@@ -149,90 +157,95 @@ pub struct Simulator<A: App> {
     relays: bool,
     players: Option<Players>,
     invariant: Option<Invariant<A>>,
-    /// What the run is replayed with.
-    again: Option<Again<A>>,
-    /// What repeats a run, for the report of a failure: a command, or the constructor.
-    repeats: Repeats,
+    /// Creates the application for the replay. `None` if the run is not recorded.
+    make_app: Option<MakeApp<A>>,
+    /// How the run was started; the report of a failure names the same command or constructor.
+    run_kind: RunKind,
 }
 
 impl<A: App> Simulator<A> {
-    /// A run of `app` under `config`.
+    /// Creates a run of `app` with `config`.
     pub fn new(seed: u64, config: Config, app: A) -> Simulator<A> {
         let mut without = Behaviours::default();
-        // The game's clients do not know what the owner of another application would send.
-        OWN_WORDS.iter().for_each(|&behaviour| without.insert(behaviour));
+        // Players of an application do not understand the injected frames.
+        INJECTING.iter().for_each(|&behaviour| without.insert(behaviour));
         Simulator {
             seed,
             config,
             app,
-            clients: CLIENTS,
+            clients: DEFAULT_CLIENTS,
             without,
             relays: false,
             players: None,
             invariant: None,
-            again: None,
-            repeats: Repeats::New,
+            make_app: None,
+            run_kind: RunKind::New,
         }
     }
 
-    /// The same, with a configuration that is drawn too: tiny limits, everything unlimited, or anything between.
+    /// Creates a run of `app` with a configuration drawn from the seed: tiny limits, no limits, or anything between.
     pub fn swarm(seed: u64, app: A) -> Simulator<A> {
         let config = draw_config(&mut Random::new(seed ^ 0x5eed));
-        Simulator { repeats: Repeats::Swarm, ..Simulator::new(seed, config, app) }
+        Simulator { run_kind: RunKind::Swarm, ..Simulator::new(seed, config, app) }
     }
 
-    /// What the clients say and hear, one player for each connection: drawn from the generator, for the user named.
+    /// Sets the function that creates the [`Player`] of each connection, from a random generator and the user's name.
     ///
-    /// Without players, clients speak the protocol of [`apps::Relay`](crate::apps::Relay).
+    /// Without players, clients use the protocol of [`apps::Relay`](crate::apps::Relay).
     pub fn players(mut self, players: impl FnMut(&mut Random, &str) -> Box<dyn Player> + 'static) -> Self {
         self.players = Some(Box::new(players));
         self
     }
 
-    /// What must hold in the application after every step.
+    /// Sets an invariant of the application, checked after every step. An `Err` fails the run with its text.
     pub fn check_app(mut self, invariant: impl FnMut(&A) -> Result<(), String> + 'static) -> Self {
         self.invariant = Some(Box::new(invariant));
         self
     }
 
-    /// The run is recorded in a [journal](crate::journal), which must then be replayable with `again`, an application as the
-    /// one under test is at first.
-    pub fn replayed_with(mut self, again: impl Fn() -> A + 'static) -> Self {
-        self.again = Some(Box::new(again));
+    /// Records the run in a [journal](crate::journal) and replays it at the end; a replay that differs fails the run.
+    ///
+    /// `make_app` must return the application in the state in which it was passed to [`new`](Self::new) or
+    /// [`swarm`](Self::swarm).
+    pub fn replayed_with(mut self, make_app: impl Fn() -> A + 'static) -> Self {
+        self.make_app = Some(Box::new(make_app));
         self
     }
 
-    /// Every message of a member reaches every other member exactly once and in order: that is checked then.
+    /// Checks that every message of a member reaches every other member exactly once and in order, as in the built-in
+    /// applications.
     pub fn relays_everything(mut self) -> Self {
         self.relays = true;
-        OWN_WORDS.iter().for_each(|&behaviour| self.without.remove(behaviour));
+        INJECTING.iter().for_each(|&behaviour| self.without.remove(behaviour));
         self
     }
 
-    /// At most so many clients at once.
+    /// Sets the largest number of simultaneous clients; 0 counts as 1. The default is 12.
     pub fn max_clients(mut self, clients: usize) -> Self {
         self.clients = clients.max(1);
         self
     }
 
-    /// These do not happen.
+    /// Excludes `behaviours` from the run.
     pub fn without(mut self, behaviours: &[Behaviour]) -> Self {
         behaviours.iter().for_each(|&behaviour| self.without.insert(behaviour));
         self
     }
 
-    /// Makes the run: `steps` steps, and then as many as it takes for everything to come to rest.
+    /// Runs `steps` steps with faults, then as many steps without faults as are needed to reach a final state.
+    ///
+    /// The steps with faults end early when a drain completes.
     ///
     /// # Errors
     ///
-    /// What did not hold, whether a check said so or the code under test panicked.
+    /// Returns a [`Failure`] if an invariant did not hold or the code under test panicked.
     ///
     /// # Panics
     ///
-    /// When the configuration is one that [`Config::check`] refuses.
+    /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
-        if self.repeats != Repeats::New {
+        if self.run_kind != RunKind::New {
             limit_model::draw(&mut self.config, &swarm, self.seed);
         }
         if let Err(problems) = self.config.check() {
@@ -243,13 +256,13 @@ impl<A: App> Simulator<A> {
             seed: self.seed,
             steps,
             clients: self.clients,
-            without: self.without.iter().filter(|it| self.relays || !OWN_WORDS.contains(it)).collect(),
+            without: self.without.iter().filter(|it| self.relays || !INJECTING.contains(it)).collect(),
         };
         let mut world = World::new(self.seed, self.config, self.app, swarm, self.relays);
-        if self.again.is_some() {
+        if self.make_app.is_some() {
             world.record(self.seed);
         }
-        let again = self.again;
+        let make_app = self.make_app;
         world.players = self.players;
         world.invariant = self.invariant;
         let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
@@ -262,95 +275,97 @@ impl<A: App> Simulator<A> {
             }
             world.transcript.step += 1;
             world.converge()?;
-            again.map_or(Ok(()), |again| world.replay(&*again))
+            make_app.map_or(Ok(()), |make_app| world.replay(&*make_app))
         }));
         let violation = match outcome {
             Ok(Ok(())) => return Ok(world.report()),
             Ok(Err(violation)) => violation,
-            Err(panic) => format!("panicked: {}", words_of(&*panic)),
+            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
         };
         Err(Box::new(Failure {
             step: world.transcript.step,
             violation,
-            client: Some(world.involved).filter(|&client| client != NOBODY),
+            client: Some(world.current_client).filter(|&client| client != NO_CLIENT),
             events: world.events(),
-            repeats: self.repeats,
+            run_kind: self.run_kind,
             plan,
         }))
     }
 }
 
-fn words_of(panic: &(dyn Any + Send)) -> String {
+fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned()
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text message").to_owned()
 }
 
 impl<A: App> World<A> {
     fn report(&self) -> Report {
-        let tally = &self.tally;
+        let counts = &self.counts;
         Report {
             seeds: 1,
             steps: self.transcript.step,
-            connections: tally.opened,
-            messages: self.common.messages,
-            bytes: tally.bytes_in + tally.bytes_out,
-            closes: tally.reasons.clone(),
-            behaviours: tally.behaviours.clone(),
+            connections: counts.opened,
+            messages: self.shared.messages,
+            bytes: counts.bytes_in + counts.bytes_out,
+            closes: counts.reasons.clone(),
+            behaviours: counts.behaviours.clone(),
             hash: self.transcript.hash(),
         }
     }
 
-    /// The last events of the client involved, of those in its lobby and of its user's other connections.
+    /// Formats the last events of the client that the last step concerned, of the clients in its lobby and of its
+    /// user's other connections.
     fn events(&self) -> String {
-        let involved = self.links.iter().flatten().find(|link| link.number == self.involved);
-        let near = |link: &&client::Link| involved.is_some_and(|it| it.lobby == link.lobby || it.user == link.user);
-        let mut numbers = vec![self.involved];
+        let current_client = self.links.iter().flatten().find(|link| link.number == self.current_client);
+        let near =
+            |link: &&client::Link| current_client.is_some_and(|it| it.lobby == link.lobby || it.user == link.user);
+        let mut numbers = vec![self.current_client];
         numbers.extend(self.links.iter().flatten().filter(near).map(|link| link.number));
         self.transcript.last(&numbers, EVENTS_SHOWN)
     }
 }
 
-/// What it takes to make the same run again.
+/// The parameters that determine a run, besides the application and its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The number everything is drawn from.
+    /// Seed of all random generators.
     pub seed: u64,
     /// Steps before the faults stop.
     pub steps: u64,
-    /// Clients there are at most at once.
+    /// Largest number of simultaneous clients.
     pub clients: usize,
-    /// What does not happen.
+    /// Behaviours excluded from the run.
     pub without: Vec<Behaviour>,
 }
 
 impl Plan {
-    /// Everything, with a few clients.
+    /// Creates a plan with all behaviours and at most 12 clients.
     pub fn new(seed: u64, steps: u64) -> Plan {
-        Plan { seed, steps, clients: CLIENTS, without: Vec::new() }
+        Plan { seed, steps, clients: DEFAULT_CLIENTS, without: Vec::new() }
     }
 }
 
-/// What happened in a run, or in many.
+/// Counters and transcript hash of one run, or the sum of several runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Runs.
+    /// Number of runs.
     pub seeds: u64,
-    /// Steps, those of coming to rest included.
+    /// Number of steps, including those after the faults stop.
     pub steps: u64,
-    /// Connections opened.
+    /// Number of connections opened.
     pub connections: u64,
-    /// Messages that clients heard from one another.
+    /// Number of messages that clients received from other clients or from an operator.
     pub messages: u64,
     /// Bytes to and from the server.
     pub bytes: u64,
-    /// A hash over everything that went into the engine and came out of it, in order.
+    /// Hash over all inputs and outputs of the engine, in order.
     pub hash: u64,
     closes: Vec<u64>,
     behaviours: Vec<u64>,
 }
 
 impl Report {
-    /// Adds another run to this one. The hash depends on the order.
+    /// Adds the counters of `other`. The resulting hash depends on the order of the additions.
     pub fn add(&mut self, other: &Report) {
         self.seeds += other.seeds;
         self.steps += other.steps;
@@ -364,18 +379,21 @@ impl Report {
         }
     }
 
-    /// How many connections ended with each reason; those that none ended with are left out.
+    /// Returns the number of connections that ended with each reason. Reasons with a count of 0 are omitted.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         CloseReason::ALL.iter().copied().zip(self.closes.iter().copied()).filter(|(_, count)| *count > 0)
     }
 
-    /// How often each behaviour struck; those that never did are left out.
+    /// Returns the number of times each behaviour occurred. Behaviours with a count of 0 are omitted.
     pub fn behaviours(&self) -> impl Iterator<Item = (Behaviour, u64)> {
         Behaviour::ALL.iter().copied().zip(self.behaviours.iter().copied()).filter(|(_, count)| *count > 0)
     }
 }
 
-/// A run in which something did not hold. Displayed with all it takes to understand and repeat it.
+/// A failed run.
+///
+/// Its `Display` output contains the violation, the last events of the clients concerned, and the command that repeats
+/// the run.
 #[derive(Clone, Debug)]
 pub struct Failure {
     plan: Plan,
@@ -383,38 +401,38 @@ pub struct Failure {
     violation: String,
     client: Option<u32>,
     events: String,
-    repeats: Repeats,
+    run_kind: RunKind,
 }
 
 impl Failure {
-    /// What it takes to make the run again.
+    /// Returns the parameters of the run.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The step after which it was noticed.
+    /// Returns the step after which the violation was detected.
     pub fn step(&self) -> u64 {
         self.step
     }
 
-    /// What did not hold.
+    /// Returns the description of the violated invariant, or of the panic.
     pub fn violation(&self) -> &str {
         &self.violation
     }
 
-    /// How to repeat the run.
+    /// Returns the command or the Rust expression that repeats the run.
     pub fn repeat(&self) -> String {
         let Plan { seed, steps, clients, without } = &self.plan;
         let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
-        let constructor = match self.repeats {
-            Repeats::Command | Repeats::Journaled => {
-                let clients = if *clients == CLIENTS { String::new() } else { format!(" --clients {clients}") };
+        let constructor = match self.run_kind {
+            RunKind::Command | RunKind::Journaled => {
+                let clients = if *clients == DEFAULT_CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
-                let journal = if self.repeats == Repeats::Journaled { " --journal" } else { "" };
+                let journal = if self.run_kind == RunKind::Journaled { " --journal" } else { "" };
                 return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}");
             }
-            Repeats::New => "new",
-            Repeats::Swarm => "swarm",
+            RunKind::New => "new",
+            RunKind::Swarm => "swarm",
         };
         let without: Vec<String> = without.iter().map(|it| format!("Behaviour::{it:?}")).collect();
         let without = without.join(", ");
@@ -422,9 +440,9 @@ impl Failure {
     }
 }
 
-/// How a run was made, and can be made again.
+/// The command or constructor that started a run, and that repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeats {
+enum RunKind {
     New,
     Swarm,
     Command,
@@ -433,9 +451,9 @@ enum Repeats {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let who = self.client.map_or(String::new(), |client| format!(", client #{client}"));
-        writeln!(f, "seed {} failed at step {}{who}: {}", self.plan.seed, self.step, self.violation)?;
-        writeln!(f, "the last of what happened to those involved:")?;
+        let client = self.client.map_or(String::new(), |client| format!(", client #{client}"));
+        writeln!(f, "seed {} failed at step {}{client}: {}", self.plan.seed, self.step, self.violation)?;
+        writeln!(f, "the last events of the clients concerned:")?;
         f.write_str(&self.events)?;
         write!(f, "repeat it with: {}", self.repeat())
     }

@@ -1,51 +1,62 @@
-//! One connection's way through the network: bytes in flight in both directions, and all that can happen to them.
+//! The simulated network path of one connection: bytes in flight in both directions, and the faults on the way.
 //!
-//! A pipe keeps to the rules of TCP (what arrives, arrives in order and once), and to nothing else: writes are short,
-//! blocked, interrupted or fail; the peer vanishes or resets. It knows no protocol and draws no randomness: how it
-//! behaves next is set from outside.
+//! A pipe guarantees what TCP guarantees: bytes arrive in order and at most once. Writes can be short, blocked,
+//! interrupted, or fail; the client can vanish or reset. Knows no protocol and draws no random numbers: the caller sets
+//! the next faults.
+//!
+//! The client's side:
+//!
+//! ```text
+//! Open --half_close()--> HalfClosed --end()--> Ended | Reset | Vanished
+//!  |                                            ^
+//!  +-------------------end()--------------------+
+//! ```
 
 use std::io::{self, IoSlice, Write};
 
-/// How the client's side of a pipe stands.
+/// State of the client's side of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
-    /// It may still send.
+    /// The client reads and may send.
     Open,
-    /// It has closed its own direction; the server reads the end after what is under way, and the client reads on.
+    /// The client closed its own direction and still reads. The server reads the end of the stream after the bytes in
+    /// flight.
     HalfClosed,
-    /// It has closed; the server reads the end after what is under way.
+    /// The client closed the connection. The server reads the end of the stream after the bytes in flight.
     Ended,
-    /// It has reset; what is under way is lost.
+    /// The client reset the connection. The bytes in flight are lost.
     Reset,
-    /// It has vanished without a word: nothing arrives any more, in either direction.
+    /// The client vanished without closing. No more bytes arrive in either direction.
     Vanished,
 }
 
+/// The network path of one connection.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    up: Queue,
-    down: Queue,
+    to_server: Queue,
+    to_client: Queue,
     pub(super) client: Side,
-    /// Bytes that may be in flight to the client before a write blocks.
+    /// Number of bytes that may be in flight to the client before a write blocks.
     pub(super) capacity: usize,
-    /// Whether a write was blocked and the driver has not been told since that it may go on.
+    /// Whether a write was blocked and the driver has not since been notified that the socket is writable.
     pub(super) is_blocked: bool,
-    /// Bytes taken from now on before the next write blocks although there is room.
+    /// Number of bytes still accepted before the next write blocks although there is room.
     pub(super) budget: usize,
-    /// Bytes taken in one write.
-    pub(super) grain: usize,
-    /// The next write fails.
-    pub(super) breaks: bool,
-    /// The next write is interrupted.
-    pub(super) interrupts: bool,
-    /// Whether the server has shut down its side: its end follows what is in flight.
+    /// Largest number of bytes accepted in one write.
+    pub(super) max_write: usize,
+    /// Whether writes fail.
+    pub(super) write_fails: bool,
+    /// Whether the next write is interrupted.
+    pub(super) write_is_interrupted: bool,
+    /// Whether the server has shut down its side. The end of the stream follows the bytes in flight.
     pub(super) server_ended: bool,
     /// Whether the server has dropped its socket.
-    pub(super) server_gone: bool,
-    /// Bytes the server's socket has taken.
-    pub(super) taken: u64,
-    /// How often, and how many bytes, the client has sent.
+    pub(super) server_dropped: bool,
+    /// Number of bytes that the server's socket has accepted.
+    pub(super) accepted: u64,
+    /// Number of times that the client sent bytes: about one per frame.
     pub(super) sends: u64,
+    /// Number of bytes sent by the client.
     pub(super) sent: u64,
 }
 
@@ -83,142 +94,142 @@ impl Queue {
 impl Pipe {
     pub(super) fn new(capacity: usize) -> Pipe {
         Pipe {
-            up: Queue::default(),
-            down: Queue::default(),
+            to_server: Queue::default(),
+            to_client: Queue::default(),
             client: Side::Open,
             capacity,
             is_blocked: false,
             budget: usize::MAX,
-            grain: usize::MAX,
-            breaks: false,
-            interrupts: false,
+            max_write: usize::MAX,
+            write_fails: false,
+            write_is_interrupted: false,
             server_ended: false,
-            server_gone: false,
-            taken: 0,
+            server_dropped: false,
+            accepted: 0,
             sends: 0,
             sent: 0,
         }
     }
 
-    /// The client sends. What it sends after its end is nobody's.
+    /// Sends bytes from the client. They are discarded if either side has closed.
     pub(super) fn send(&mut self, bytes: &[u8]) {
-        if self.client == Side::Open && !self.server_gone {
-            self.up.push(bytes);
+        if self.client == Side::Open && !self.server_dropped {
+            self.to_server.push(bytes);
             self.sends += 1;
             self.sent += bytes.len() as u64;
         }
     }
 
-    /// Bytes that the server could read.
-    pub(super) fn upward(&self) -> usize {
-        self.up.len()
+    /// Returns the number of bytes that the server could read.
+    pub(super) fn unread_by_server(&self) -> usize {
+        self.to_server.len()
     }
 
-    /// Whether the server would see the client's end if it read now.
+    /// Whether the server's next read returns the end of the stream or a reset.
     pub(super) fn is_at_end(&self) -> bool {
         match self.client {
             Side::Open | Side::Vanished => false,
-            Side::HalfClosed | Side::Ended => self.up.len() == 0,
+            Side::HalfClosed | Side::Ended => self.to_server.len() == 0,
             Side::Reset => true,
         }
     }
 
-    /// The server reads up to `n` bytes.
-    pub(super) fn take_up(&mut self, n: usize) -> &[u8] {
-        self.up.take(n)
+    /// Reads up to `n` bytes on the server's side.
+    pub(super) fn server_read(&mut self, n: usize) -> &[u8] {
+        self.to_server.take(n)
     }
 
-    /// The last `n` bytes that the server read are not taken: it reads them again.
-    pub(super) fn put_back(&mut self, n: usize) {
-        self.up.read -= n;
+    /// Returns the last `n` bytes read by the server to the pipe, to be read again.
+    pub(super) fn server_unread(&mut self, n: usize) {
+        self.to_server.read -= n;
     }
 
-    /// Bytes that the client could read.
-    pub(super) fn downward(&self) -> usize {
-        self.down.len()
+    /// Returns the number of bytes that the client could read.
+    pub(super) fn unread_by_client(&self) -> usize {
+        self.to_client.len()
     }
 
-    /// The client reads up to `n` bytes.
-    pub(super) fn take_down(&mut self, n: usize) -> &[u8] {
-        self.down.take(n)
+    /// Reads up to `n` bytes on the client's side.
+    pub(super) fn client_read(&mut self, n: usize) -> &[u8] {
+        self.to_client.take(n)
     }
 
-    /// Whether the client would see the server's end if it read now.
-    pub(super) fn is_at_servers_end(&self) -> bool {
-        (self.server_ended || self.server_gone) && self.down.len() == 0
+    /// Whether the client's next read returns the end of the stream.
+    pub(super) fn is_at_server_end(&self) -> bool {
+        (self.server_ended || self.server_dropped) && self.to_client.len() == 0
     }
 
-    /// Whether the client still reads what arrives.
-    pub(super) fn reads(&self) -> bool {
+    /// Whether the client still reads.
+    pub(super) fn is_client_reading(&self) -> bool {
         matches!(self.client, Side::Open | Side::HalfClosed)
     }
 
-    /// The client sends nothing more, and reads on.
+    /// Closes the client's direction. The client still reads.
     pub(super) fn half_close(&mut self) {
         if self.client == Side::Open {
             self.client = Side::HalfClosed;
         }
     }
 
-    /// The client's side is over; from now on it neither reads nor sends.
+    /// Ends the client's side in the way `how`. The client then neither reads nor sends.
     pub(super) fn end(&mut self, how: Side) {
-        if !self.reads() {
+        if !self.is_client_reading() {
             return;
         }
         self.client = how;
-        self.down.clear();
+        self.to_client.clear();
         if how != Side::Ended {
-            self.up.clear();
+            self.to_server.clear();
         }
     }
 
-    /// The server has dropped its socket: what the client has sent and sends is nobody's.
+    /// Drops the server's socket. Bytes that the client sent or sends later are discarded.
     pub(super) fn drop_server(&mut self) {
-        self.server_gone = true;
-        self.up.clear();
+        self.server_dropped = true;
+        self.to_server.clear();
     }
 
-    /// Whether the driver has to be told that the socket takes bytes again.
+    /// Whether the driver must be notified that the socket is writable again.
     pub(super) fn is_unblocked(&self) -> bool {
         self.is_blocked && self.room() > 0
     }
 
     fn room(&self) -> usize {
         match self.client {
-            Side::Open | Side::HalfClosed | Side::Vanished => self.capacity.saturating_sub(self.down.len()),
+            Side::Open | Side::HalfClosed | Side::Vanished => self.capacity.saturating_sub(self.to_client.len()),
             Side::Ended | Side::Reset => usize::MAX,
         }
     }
 
-    fn allow(&mut self, wanted: usize) -> io::Result<usize> {
-        if std::mem::take(&mut self.interrupts) {
+    fn accept(&mut self, wanted: usize) -> io::Result<usize> {
+        if std::mem::take(&mut self.write_is_interrupted) {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        if self.breaks || self.client == Side::Reset {
+        if self.write_fails || self.client == Side::Reset {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        let n = wanted.min(self.room()).min(self.budget).min(self.grain);
+        let n = wanted.min(self.room()).min(self.budget).min(self.max_write);
         if n == 0 && wanted > 0 {
             self.is_blocked = true;
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.budget -= n;
-        self.taken += n as u64;
+        self.accepted += n as u64;
         Ok(n)
     }
 
     fn arrive(&mut self, bytes: &[u8]) {
-        // Nobody reads at the end of a client that has closed.
-        if self.reads() {
-            self.down.push(bytes);
+        // Bytes to a client that has closed are discarded.
+        if self.is_client_reading() {
+            self.to_client.push(bytes);
         } else if self.client == Side::Vanished {
-            // It fills the way there, and stays unread.
+            // The bytes stay unread and use up the capacity.
             self.capacity = self.capacity.saturating_sub(bytes.len());
         }
     }
 }
 
-/// The server's end of a pipe. What it writes is kept for the transcript too.
+/// The server's end of a pipe. The bytes written are also copied for the transcript.
 pub(super) struct PipeEnd<'a> {
     pub(super) pipe: &'a mut Pipe,
     pub(super) written: &'a mut Vec<u8>,
@@ -226,14 +237,14 @@ pub(super) struct PipeEnd<'a> {
 
 impl Write for PipeEnd<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.pipe.allow(bytes.len())?;
+        let n = self.pipe.accept(bytes.len())?;
         self.pipe.arrive(&bytes[..n]);
         self.written.extend_from_slice(&bytes[..n]);
         Ok(n)
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let n = self.pipe.allow(slices.iter().map(|slice| slice.len()).sum())?;
+        let n = self.pipe.accept(slices.iter().map(|slice| slice.len()).sum())?;
         let mut left = n;
         for slice in slices {
             let part = &slice[..left.min(slice.len())];

@@ -1,13 +1,14 @@
-//! The application under test, with somebody looking over its shoulder.
+//! A wrapper around the application under test that records and checks the engine's callbacks.
 //!
-//! [`ObservedApp`] passes every call on, and notes what it saw: each `on_join` must be followed by exactly one `on_leave`,
-//! and nobody speaks, is measured or is taken over outside of that. It also makes authorization slow, when told to.
+//! [`ObservedApp`] forwards every callback. It checks that each `on_join` is followed by exactly one `on_leave`, and
+//! that messages, pressure and takeovers concern joined seats only. It also delays authorizations and restricts
+//! identities, as drawn for the run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::app_command::AppCommand;
-use super::limit_model::Leases;
+use super::limit_model::IdentityModel;
 use super::swarm::Behaviour;
 use super::tick_model::TickModel;
 use crate::engine::app::{
@@ -22,51 +23,53 @@ use crate::{LeaveReason, is_user_id};
 
 pub(super) struct ObservedApp<A> {
     pub(super) app: A,
-    pub(super) seen: Seen,
+    pub(super) observed: Observations,
 }
 
-/// What was seen, to be taken by the simulator after every step.
-pub(super) struct Seen {
-    /// Of a hundred authorizations, how many are answered later.
+/// The recorded callbacks. The simulator evaluates them after every step.
+pub(super) struct Observations {
+    /// Percentage of authorizations that are answered later.
     pub(super) late: u64,
     never_late: bool,
     pub(super) random: Random,
-    /// Answers that have still to be given.
+    /// Delayed authorizations, with the answers still to be given.
     pub(super) waiting: Vec<(ConnId, Authorization)>,
-    /// What restricts whom the application lets in, and what that did since the last look.
-    pub(super) leases: Leases,
-    pub(super) did: Vec<Behaviour>,
-    /// The restricted identities of connections that are there.
+    /// Draws the restrictions of identities.
+    pub(super) identity_model: IdentityModel,
+    /// Behaviours that occurred since the last evaluation.
+    pub(super) occurred: Vec<Behaviour>,
+    /// Restricted identities of the open connections.
     pub(super) identities: BTreeMap<ConnId, Identity>,
-    /// Lobbies that take nobody new.
+    /// Codes of the locked lobbies.
     pub(super) locked: Vec<Box<str>>,
-    /// The ticks, when they are on.
+    /// Model of the ticks; `None` if ticks are off.
     pub(super) tick_model: Option<TickModel>,
-    /// Who is in, by seat.
+    /// The members, by seat.
     pub(super) seats: BTreeMap<SeatId, Seated>,
-    /// Of whom it was told that much is queued.
-    pressed: BTreeSet<ConnId>,
+    /// Connections reported above the high-water mark and not yet below the low one.
+    above_high_mark: BTreeSet<ConnId>,
     pub(super) joined: u64,
     pub(super) taken_over: u64,
     pub(super) left: u64,
     pub(super) messages: u64,
     pub(super) unanswered: u64,
-    /// Answered health checks since the last look: whose, when, and how long they took.
+    /// Health checks answered since the last evaluation: connection, time of the answer, and latency.
     pub(super) answered: Vec<(ConnId, Time, Duration)>,
+    /// Number of health checks answered in the run.
     pub(super) answered_ever: u64,
-    /// What came of the last command.
-    pub(super) granted: Sent,
-    /// What must not be, if it was.
+    /// Result of the last application command.
+    pub(super) command_result: Sent,
+    /// The first violation since the last evaluation.
     pub(super) violation: Option<String>,
 }
 
-/// Who is in a seat.
+/// The member in a seat.
 #[derive(Debug)]
 pub(super) struct Seated {
     pub(super) conn: ConnId,
     pub(super) user: Box<str>,
     pub(super) lobby: Box<str>,
-    /// Since when this connection is.
+    /// Time at which this connection joined or took over the seat.
     pub(super) since: Time,
 }
 
@@ -74,22 +77,22 @@ impl<A> ObservedApp<A> {
     pub(super) fn new(
         app: A,
         late: u64,
-        leases: Leases,
+        identity_model: IdentityModel,
         tick_model: Option<TickModel>,
         random: Random,
     ) -> ObservedApp<A> {
-        let seen = Seen {
+        let observed = Observations {
             late,
             never_late: late == 0,
             random,
             waiting: Vec::new(),
-            leases,
-            did: Vec::new(),
+            identity_model,
+            occurred: Vec::new(),
             identities: BTreeMap::new(),
             locked: Vec::new(),
             tick_model,
             seats: BTreeMap::new(),
-            pressed: BTreeSet::new(),
+            above_high_mark: BTreeSet::new(),
             joined: 0,
             taken_over: 0,
             left: 0,
@@ -97,35 +100,39 @@ impl<A> ObservedApp<A> {
             unanswered: 0,
             answered: Vec::new(),
             answered_ever: 0,
-            granted: Sent::default(),
+            command_result: Sent::default(),
             violation: None,
         };
-        ObservedApp { app, seen }
+        ObservedApp { app, observed }
     }
 }
 
-impl Seen {
+impl Observations {
     fn require(&mut self, holds: bool, violation: impl FnOnce() -> String) {
         if !holds && self.violation.is_none() {
             self.violation = Some(violation());
         }
     }
 
-    /// `who` must be in its seat, on its connection.
-    fn require_seated(&mut self, who: &Member, call: &str) {
-        let holds =
-            self.seats.get(&who.seat()).is_some_and(|there| there.conn == who.conn() && *there.user == *who.user());
-        self.require(holds, || format!("{call} names conn={} seat={}, which is not joined", who.conn(), who.seat()));
+    /// Requires that `member` is in its seat, on its connection.
+    fn require_seated(&mut self, member: &Member, call: &str) {
+        let holds = self
+            .seats
+            .get(&member.seat())
+            .is_some_and(|there| there.conn == member.conn() && *there.user == *member.user());
+        self.require(holds, || {
+            format!("{call} names conn={} seat={}, which is not joined", member.conn(), member.seat())
+        });
     }
 
-    /// What `who` says reaches the application.
-    fn hear(&mut self, who: &Member, now: Time, call: &str) {
-        self.require_seated(who, call);
+    /// Records that a message of `member` reached the application through the callback `call`.
+    fn note_message(&mut self, member: &Member, now: Time, call: &str) {
+        self.require_seated(member, call);
         match &mut self.tick_model {
-            Some(tick_model) => tick_model.hear(now, who.conn()),
-            // With ticks a message is charged before it is heard.
+            Some(tick_model) => tick_model.note_message(now, member.conn()),
+            // With ticks, the engine charges a message on arrival, before the application receives it.
             None => {
-                if let Err(violation) = self.leases.charge(who.user(), now) {
+                if let Err(violation) = self.identity_model.charge(member.user(), now) {
                     self.require(false, || violation);
                 }
             }
@@ -133,17 +140,17 @@ impl Seen {
     }
 
     fn note_left(&mut self, conn: ConnId) {
-        self.pressed.remove(&conn);
+        self.above_high_mark.remove(&conn);
         self.tick_model.iter_mut().for_each(|tick_model| tick_model.left(conn));
     }
 
-    /// `who` comes in, which its identity must allow.
-    fn admit(&mut self, who: &Member, now: Time) -> Seated {
-        let only = self.identities.get(&who.conn()).and_then(|identity| identity.lobby.clone());
-        self.require(only.as_deref().is_none_or(|lobby| lobby == who.lobby()), || {
-            format!("conn={} is in lobby {}, and its identity is good for {only:?}", who.conn(), who.lobby())
+    /// Checks that the identity of `member` allows its lobby, and returns the member for its seat.
+    fn admit(&mut self, member: &Member, now: Time) -> Seated {
+        let only = self.identities.get(&member.conn()).and_then(|identity| identity.lobby.clone());
+        self.require(only.as_deref().is_none_or(|lobby| lobby == member.lobby()), || {
+            format!("conn={} is in lobby {}, but its identity is restricted to {only:?}", member.conn(), member.lobby())
         });
-        Seated { conn: who.conn(), user: who.user().into(), lobby: who.lobby().into(), since: now }
+        Seated { conn: member.conn(), user: member.user().into(), lobby: member.lobby().into(), since: now }
     }
 }
 
@@ -157,96 +164,98 @@ impl<A: App> App for ObservedApp<A> {
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         let mut answer = self.app.authorize(cx, request);
         let route = self.app.route(request);
-        let seen = &mut self.seen;
+        let observed = &mut self.observed;
         if let (Authorization::Allow(identity), Route::Lobby(code)) = (&mut answer, &route) {
-            let did = seen.leases.restrict(identity, code, cx.unix_millis());
-            if !did.is_empty() {
-                seen.identities.insert(request.conn(), identity.clone());
-                seen.did.extend(did);
+            let occurred = observed.identity_model.restrict(identity, code, cx.unix_millis());
+            if !occurred.is_empty() {
+                observed.identities.insert(request.conn(), identity.clone());
+                observed.occurred.extend(occurred);
             }
         }
         let Authorization::Allow(Identity { user, .. }) = &answer else { return answer };
-        if seen.late == 0 || !is_user_id(user) || !seen.random.percent(seen.late) {
+        if observed.late == 0 || !is_user_id(user) || !observed.random.percent(observed.late) {
             return answer;
         }
-        let user = seen.random.percent(70).then(|| user.clone());
-        seen.waiting.push((request.conn(), answer));
+        let user = observed.random.percent(70).then(|| user.clone());
+        observed.waiting.push((request.conn(), answer));
         Authorization::Pending { user }
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        let seen = &mut self.seen;
-        seen.joined += 1;
-        // A seat that was promised before the lobby was locked is kept.
-        let is_locked = seen.never_late && seen.locked.iter().any(|code| **code == *who.lobby());
-        seen.require(!is_locked, || format!("conn={} has joined lobby {}, which is locked", who.conn(), who.lobby()));
-        let seated = seen.admit(who, cx.now());
-        let before = seen.seats.insert(who.seat(), seated);
-        seen.require(before.is_none(), || format!("on_join a second time for seat={}", who.seat()));
-        self.app.on_join(cx, who);
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        let observed = &mut self.observed;
+        observed.joined += 1;
+        // A seat that was reserved before the lobby was locked may still be joined.
+        let is_locked = observed.never_late && observed.locked.iter().any(|code| **code == *member.lobby());
+        observed
+            .require(!is_locked, || format!("conn={} joined lobby {}, which is locked", member.conn(), member.lobby()));
+        let seated = observed.admit(member, cx.now());
+        let before = observed.seats.insert(member.seat(), seated);
+        observed.require(before.is_none(), || format!("second on_join for seat={}", member.seat()));
+        self.app.on_join(cx, member);
     }
 
-    fn on_rejoin(&mut self, cx: &mut Context<'_>, who: &Member) {
-        let seen = &mut self.seen;
-        seen.taken_over += 1;
-        let seated = seen.admit(who, cx.now());
-        match seen.seats.get_mut(&who.seat()) {
-            Some(there) if *there.user == *who.user() => {
+    fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+        let observed = &mut self.observed;
+        observed.taken_over += 1;
+        let seated = observed.admit(member, cx.now());
+        match observed.seats.get_mut(&member.seat()) {
+            Some(there) if *there.user == *member.user() => {
                 let before = std::mem::replace(there, seated);
-                seen.note_left(before.conn);
+                observed.note_left(before.conn);
             }
-            _ => seen.require(false, || format!("on_rejoin for seat={}, which is not the user's", who.seat())),
+            _ => observed
+                .require(false, || format!("on_rejoin for seat={}, which is not a seat of the user", member.seat())),
         }
-        self.app.on_rejoin(cx, who);
+        self.app.on_rejoin(cx, member);
     }
 
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
-        self.seen.hear(from, cx.now(), "allows");
+        self.observed.note_message(from, cx.now(), "allows");
         self.app.allows(cx, from, what)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        self.seen.messages += 1;
-        self.seen.hear(from, cx.now(), "on_message");
+        self.observed.messages += 1;
+        self.observed.note_message(from, cx.now(), "on_message");
         self.app.on_message(cx, from, message);
     }
 
-    fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-        self.seen.left += 1;
-        self.seen.require_seated(who, "on_leave");
-        self.seen.seats.remove(&who.seat());
-        self.seen.note_left(who.conn());
-        // A lobby that becomes empty is gone, and its lock with it.
-        let seen = &mut self.seen;
-        if !seen.locked.is_empty() && seen.seats.values().all(|seated| *seated.lobby != *who.lobby()) {
-            seen.locked.retain(|code| **code != *who.lobby());
+    fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+        self.observed.left += 1;
+        self.observed.require_seated(member, "on_leave");
+        self.observed.seats.remove(&member.seat());
+        self.observed.note_left(member.conn());
+        // A lobby that becomes empty is removed, together with its lock.
+        let observed = &mut self.observed;
+        if !observed.locked.is_empty() && observed.seats.values().all(|seated| *seated.lobby != *member.lobby()) {
+            observed.locked.retain(|code| **code != *member.lobby());
         }
-        self.app.on_leave(cx, who, why);
+        self.app.on_leave(cx, member, reason);
     }
 
-    fn on_health(&mut self, cx: &mut Context<'_>, who: &Member, latency: Option<Duration>) {
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
         match latency {
             Some(latency) => {
-                self.seen.answered_ever += 1;
-                self.seen.answered.push((who.conn(), cx.now(), latency));
+                self.observed.answered_ever += 1;
+                self.observed.answered.push((member.conn(), cx.now(), latency));
             }
-            None => self.seen.unanswered += 1,
+            None => self.observed.unanswered += 1,
         }
-        self.app.on_health(cx, who, latency);
+        self.app.on_health(cx, member, latency);
     }
 
-    fn on_pressure(&mut self, cx: &mut Context<'_>, who: &Member, pressure: Pressure) {
-        let seen = &mut self.seen;
-        seen.require_seated(who, "on_pressure");
+    fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
+        let observed = &mut self.observed;
+        observed.require_seated(member, "on_pressure");
         let alternates = match pressure {
             Pressure::High { .. } => {
-                seen.did.push(Behaviour::Pressure);
-                seen.pressed.insert(who.conn())
+                observed.occurred.push(Behaviour::Pressure);
+                observed.above_high_mark.insert(member.conn())
             }
-            Pressure::Low { .. } => seen.pressed.remove(&who.conn()),
+            Pressure::Low { .. } => observed.above_high_mark.remove(&member.conn()),
         };
-        seen.require(alternates, || format!("conn={} is told {pressure:?} twice", who.conn()));
-        self.app.on_pressure(cx, who, pressure);
+        observed.require(alternates, || format!("conn={} was reported {pressure:?} twice", member.conn()));
+        self.app.on_pressure(cx, member, pressure);
     }
 
     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
@@ -255,7 +264,7 @@ impl<A: App> App for ObservedApp<A> {
 
     fn on_command(&mut self, cx: &mut Context<'_>, command: &[u8]) {
         match AppCommand::decode(command) {
-            Some(command) => self.seen.granted = command.grant(A::PROTOCOL, cx),
+            Some(command) => self.observed.command_result = command.execute(A::PROTOCOL, cx),
             None => self.app.on_command(cx, command),
         }
     }
@@ -269,21 +278,21 @@ impl<A: App> App for ObservedApp<A> {
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
-        let seen = &mut self.seen;
-        seen.did.push(Behaviour::Ticks);
-        let checked = match &mut seen.tick_model {
+        let observed = &mut self.observed;
+        observed.occurred.push(Behaviour::Ticks);
+        let checked = match &mut observed.tick_model {
             Some(tick_model) => tick_model.tick(cx.now(), tick),
             None => Err(format!("{tick:?} although ticks are off")),
         };
         if let Err(violation) = checked {
-            seen.require(false, || violation);
+            observed.require(false, || violation);
         }
-        seen.require(cx.tick() == tick.number(), || format!("{tick:?} is called {}", cx.tick()));
+        observed.require(cx.tick() == tick.number(), || format!("cx.tick() during {tick:?} is {}", cx.tick()));
         self.app.on_tick(cx, tick);
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
-        self.seen.tick_model.iter_mut().for_each(TickModel::drain);
+        self.observed.tick_model.iter_mut().for_each(TickModel::drain);
         self.app.on_drain(cx, deadline);
     }
 }

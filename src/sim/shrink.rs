@@ -1,11 +1,11 @@
-//! Makes a failing run smaller: fewer steps, fewer clients, fewer behaviours.
+//! Shrinks a failing run: fewer steps, clients and behaviours.
 
 use super::swarm::Behaviour;
 use super::{Failure, Plan, Report};
 
-/// Looks for a smaller run that fails too. `run` makes the run of a plan.
+/// Searches for smaller plans that still fail, and returns the failure of the smallest one found. `run` runs a plan.
 ///
-/// Each change draws other numbers, so a smaller run may fail in another way; it is taken all the same, since it fails.
+/// A changed plan draws other random numbers, so a smaller run may fail with another violation. It is accepted as well.
 ///
 /// ```
 /// use lobbyd::sim::{Plan, shrink, simulate};
@@ -18,9 +18,9 @@ pub fn shrink(failure: Box<Failure>, mut run: impl FnMut(&Plan) -> Result<Report
     let mut best = failure;
     loop {
         let before = best.plan.clone();
-        // Never more steps than it took; and perhaps fewer do.
-        let took = best.step.min(best.plan.steps);
-        for steps in [took + 1, took, took / 2, took * 3 / 4, took * 7 / 8] {
+        // The steps up to the failure are enough, and fewer may be.
+        let used = best.step.min(best.plan.steps);
+        for steps in [used + 1, used, used / 2, used * 3 / 4, used * 7 / 8] {
             attempt(&mut best, &mut run, |plan| plan.steps = steps);
         }
         for clients in 1..best.plan.clients {
@@ -41,7 +41,7 @@ pub fn shrink(failure: Box<Failure>, mut run: impl FnMut(&Plan) -> Result<Report
     }
 }
 
-/// Tries a change of the best plan. Whether the smaller run fails too.
+/// Runs the best plan with a change. If it fails, it becomes the best. Returns whether it did.
 fn attempt(
     best: &mut Box<Failure>,
     run: &mut impl FnMut(&Plan) -> Result<Report, Box<Failure>>,

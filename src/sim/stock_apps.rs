@@ -1,37 +1,38 @@
-//! The stock applications under simulation.
+//! Simulation of the built-in applications.
 
-use super::{Failure, Plan, Repeats, Report, Simulator};
+use super::{Failure, Plan, Report, RunKind, Simulator};
 use crate::apps::{Relay, Verbatim};
 use crate::engine::app::App;
 
-/// Runs one of the stock applications, which one and how configured following from the seed.
+/// Simulates one of the built-in applications. The seed determines the application and the configuration.
 ///
 /// # Errors
 ///
-/// What did not hold.
+/// Returns a [`Failure`] if an invariant did not hold or the code under test panicked.
 ///
 /// ```
 /// use lobbyd::sim::{Plan, simulate};
 ///
-/// let once = simulate(&Plan::new(7, 500)).expect("everything holds");
-/// assert_eq!(simulate(&Plan::new(7, 500)).expect("everything holds").hash, once.hash);
+/// let once = simulate(&Plan::new(7, 500)).expect("no violation");
+/// assert_eq!(simulate(&Plan::new(7, 500)).expect("no violation").hash, once.hash);
 /// ```
 pub fn simulate(plan: &Plan) -> Result<Report, Box<Failure>> {
     if plan.seed % 5 == 4 { run::<Verbatim>(plan, false) } else { run::<Relay>(plan, false) }
 }
 
-/// The same, and each run is recorded in a [journal](crate::journal) too, which is then replayed.
+/// Does the same as [`simulate`], and also records the run in a [journal](crate::journal) and replays it.
 ///
 /// # Errors
 ///
-/// What did not hold, or that the replay was another session.
+/// Returns a [`Failure`] if an invariant did not hold, the code under test panicked, or the replay differs from the
+/// run.
 pub fn simulate_journaled(plan: &Plan) -> Result<Report, Box<Failure>> {
     if plan.seed % 5 == 4 { run::<Verbatim>(plan, true) } else { run::<Relay>(plan, true) }
 }
 
 fn run<A: App + Default + 'static>(plan: &Plan, is_journaled: bool) -> Result<Report, Box<Failure>> {
-    let repeats = if is_journaled { Repeats::Journaled } else { Repeats::Command };
-    let mut simulator = Simulator { repeats, ..Simulator::swarm(plan.seed, A::default()) };
+    let run_kind = if is_journaled { RunKind::Journaled } else { RunKind::Command };
+    let mut simulator = Simulator { run_kind, ..Simulator::swarm(plan.seed, A::default()) };
     if is_journaled {
         simulator = simulator.replayed_with(A::default);
     }

@@ -1,7 +1,7 @@
-//! What a run is made of: which behaviours it has and how often, and the configuration.
+//! Draws the parameters of a run before its first step: its behaviours with their frequencies, and its configuration.
 //!
-//! Swarm testing (Groce and others, 2012): a run that leaves some behaviours out, and does much of the others, gets to
-//! places that a run with a little of everything never sees. Everything here is drawn once, before the first step.
+//! This is swarm testing (Groce et al., 2012): a run that leaves some behaviours out and performs the others often
+//! reaches states that a run with a little of everything does not reach.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::random::Random;
 
 macro_rules! behaviours {
     ($( $(#[doc = $doc:literal])* $name:ident = $word:literal; )*) => {
-        /// Something that clients, the network, the clock or the application's owner do, and that a run can leave out.
+        /// A behaviour of clients, network, clock, application or operators that a run can leave out.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Behaviour { $( $(#[doc = $doc])* $name, )* }
 
@@ -18,7 +18,7 @@ macro_rules! behaviours {
             /// Every behaviour, in the order of the counters in [`Report`](super::Report).
             pub const ALL: &'static [Behaviour] = &[ $( Behaviour::$name, )* ];
 
-            /// Its name on a command line.
+            /// Returns the name of the behaviour on the command line.
             pub const fn word(self) -> &'static str {
                 match self { $( Behaviour::$name => $word, )* }
             }
@@ -27,117 +27,117 @@ macro_rules! behaviours {
 }
 
 behaviours! {
-    /// A user connects while it is connected already.
+    /// A user connects although it already has a connection.
     LogInTwice = "log-in-twice";
-    /// Clients send before they have read the answer to their request.
+    /// A client sends before it has read the response to its upgrade request.
     Eager = "eager";
-    /// A message to one user.
+    /// A client sends a `direct` message to one user.
     Direct = "direct";
-    /// Asking who is there.
+    /// A client requests the list of members with `presence`.
     Presence = "presence";
-    /// Asking for a `pong` of the protocol.
+    /// A client sends a `ping` of the lobby protocol.
     Ping = "ping";
-    /// An RFC 6455 ping.
+    /// A client sends an RFC 6455 ping.
     Control = "control";
-    /// A binary message.
+    /// A client sends a binary message.
     Binary = "binary";
-    /// A message of a type that is the application's.
+    /// A client sends a message with a `type` that belongs to the application.
     AppMessage = "app-message";
-    /// Messages in several fragments, with pings between them.
+    /// A client sends messages in several fragments, with pings between them.
     Fragment = "fragment";
-    /// Many messages at once.
+    /// A client sends many messages at once.
     Flood = "flood";
-    /// A proper frame around a malformed message.
+    /// A client sends a malformed message in a valid frame.
     Malformed = "malformed";
-    /// A message over the limit.
+    /// A client sends a message larger than `max_message_bytes`.
     TooBig = "too-big";
-    /// Frames that are nearly right.
+    /// A client sends a frame that is almost valid.
     NearValid = "near-valid";
-    /// Random bytes.
+    /// A client sends random bytes.
     Garbage = "garbage";
-    /// Requests that must be refused.
+    /// A client sends a request that must be refused.
     BadRequest = "bad-request";
-    /// Requests that are never completed.
+    /// A client sends a request that it never completes.
     HalfRequest = "half-request";
-    /// The member says `leave`.
+    /// A client sends `leave`.
     Leave = "leave";
-    /// The client sends a close frame.
+    /// A client sends a close frame.
     Close = "close";
-    /// The client's end is closed without a close frame.
+    /// A client closes its socket without a close frame.
     Hangup = "hangup";
-    /// The connection is reset.
+    /// A client resets its connection.
     Reset = "reset";
-    /// The client vanishes without a word.
+    /// A client vanishes: no bytes arrive in either direction, and no end of the stream.
     Vanish = "vanish";
-    /// Clients that answer no ping.
+    /// A client answers no pings.
     Mute = "mute";
-    /// Clients that answer health checks late, twice, or with another's nonce.
+    /// A client answers pings and health checks wrongly: twice, with another nonce, or not at all.
     WrongPong = "wrong-pong";
-    /// Clients that do not answer a close frame.
+    /// A client does not answer a close frame.
     Rude = "rude";
-    /// Clients that read little at a time, over a narrow path.
+    /// A client reads little at a time, over a path with a small capacity.
     SlowReader = "slow-reader";
-    /// Clients that do not read at all.
+    /// A client does not read at all.
     Stall = "stall";
-    /// Bytes arrive in small pieces.
+    /// Bytes arrive at the server in small pieces.
     Chunk = "chunk";
-    /// The server's writes are taken in part.
+    /// A write of the server is accepted only in part.
     ShortWrite = "short-write";
-    /// The server's writes fail.
+    /// A write of the server fails.
     WriteError = "write-error";
-    /// The driver says that a socket is writable although nobody waits for it.
+    /// The driver reports a socket as writable without cause.
     SpuriousWake = "spurious-wake";
-    /// The clock jumps far past the next deadline.
+    /// The monotonic clock jumps far past the next deadline.
     Jump = "jump";
-    /// Authorizations that are answered late, differently, or never.
+    /// An authorization is answered late, with another answer, or never.
     LateAuth = "late-auth";
-    /// A user is kicked.
+    /// The application kicks a user.
     Kick = "kick";
-    /// A whole lobby is closed.
+    /// The application closes a lobby.
     CloseLobby = "close-lobby";
-    /// The application's owner sends something of its own.
+    /// The application sends frames of its own.
     Notice = "notice";
-    /// In one turn: the outboxes of a lobby are filled to the brim, somebody goes, and the others speak.
+    /// In one turn, the outboxes of a lobby are filled almost completely, a member is kicked, and the others send.
     Squeeze = "squeeze";
-    /// A user's page is asked whether it is alive.
+    /// The application starts a health check of a user.
     HealthCheck = "health-check";
     /// The server is drained in the middle of the run.
     Drain = "drain";
-    /// Frames of which only the latest matters.
+    /// The application sends latest-wins frames.
     Latest = "latest";
-    /// An operator locks and unlocks lobbies, or closes them.
+    /// An operator locks, unlocks or closes a lobby.
     Lock = "lock";
-    /// An operator kicks users, lobbies, everybody, for good or to come back.
+    /// An operator kicks a user, a lobby or all users, with or without `reconnect`.
     OperatorKick = "operator-kick";
-    /// An operator speaks to users and lobbies.
+    /// An operator sends a message to a user or a lobby.
     OperatorSay = "operator-say";
-    /// An operator pings users.
+    /// An operator pings a user.
     OperatorPing = "operator-ping";
-    /// Messages, bytes and pings are held to rates.
+    /// Messages, bytes and control frames are rate-limited.
     Rates = "rates";
-    /// Clients that wait as long as they are told, and then try again.
+    /// A refused client waits as long as the server asks for, then tries again.
     Patient = "patient";
-    /// Identities with a rate of their own.
+    /// An identity has its own rate.
     Tier = "tier";
-    /// Identities that expire.
+    /// An identity expires.
     Expiry = "expiry";
-    /// Identities that are good for one lobby.
+    /// An identity is restricted to one lobby.
     OneLobby = "one-lobby";
-    /// Connections grow too old.
+    /// A connection exceeds `max_lifetime`.
     Lifetime = "lifetime";
-    /// Clients come from several addresses, which are held to their share.
+    /// Clients connect from several addresses, with limits per address.
     Addresses = "addresses";
-    /// The application is told early of full queues.
+    /// The application is notified when an outbox crosses its high-water mark.
     Pressure = "pressure";
-    /// The game's clock beats, and what members say waits for it.
+    /// Ticks are on, and messages to the lobby or the application wait for the next tick.
     Ticks = "ticks";
-    /// An operator pauses, steps and slows the clock.
+    /// An operator pauses, resumes, steps or slows the tick clock.
     Clock = "clock";
-    /// The client closes its own direction, with or without a close frame, and reads on.
+    /// A client closes its own direction, with or without a close frame, and still reads.
     HalfClose = "half-close";
     /// The wall clock is set.
     WallStep = "wall-step";
-    /// Timers wait for unread input for few turns, or for none.
+    /// Unread input defers timers for a drawn number of turns, possibly none.
     Unread = "unread";
 }
 
@@ -163,43 +163,44 @@ impl Behaviours {
     }
 }
 
-/// How one run goes.
+/// The drawn parameters of one run.
 #[derive(Debug)]
 pub(super) struct Swarm {
     weights: [u32; Behaviour::ALL.len()],
     pub(super) clients: usize,
     pub(super) users: usize,
     pub(super) lobbies: usize,
-    /// Of a hundred steps, after how many the driver finishes its turn.
+    /// Percentage of steps after which the driver ends its turn.
     pub(super) turns: u64,
-    /// The most bytes that arrive at once.
+    /// Largest number of bytes that arrive at once, under [`Behaviour::Chunk`].
     pub(super) chunk: usize,
-    /// What a narrow path holds.
+    /// Capacity in bytes of the path to a slow or stalled client.
     pub(super) narrow: usize,
-    /// How often clients speak, and connect, beside everything else.
-    pub(super) talk: u32,
+    /// Weight of the action in which a client sends a broadcast.
+    pub(super) sends: u32,
+    /// Weight of the action in which a client connects.
     pub(super) arrivals: u32,
-    /// How often time passes.
+    /// Weight of the action in which time passes.
     pub(super) clock: u32,
-    /// The largest padding of a message.
+    /// Largest padding of a message, in bytes.
     pub(super) padding: usize,
 }
 
 impl Swarm {
-    /// Draws a run with at most `clients` clients and without some behaviours.
+    /// Draws the parameters of a run with at most `clients` clients and without the behaviours `without`.
     pub(super) fn draw(random: &mut Random, clients: usize, without: Behaviours) -> Swarm {
         let pick = |random: &mut Random, values: &[usize]| values[random.below(values.len() as u64) as usize];
         let mut weights = [0; Behaviour::ALL.len()];
-        // Some runs are wild and some nearly quiet.
+        // The percentage of behaviours left out varies: some runs have most of them, some only a few.
         let absent = 20 + 20 * random.below(4);
-        // Drawn also for those left out, so that leaving one out changes nothing about the others.
+        // Weights are also drawn for excluded behaviours, so that excluding one does not change the others.
         let mut weigh = |behaviour: Behaviour, random: &mut Random| {
             let (off, drawn) = (random.percent(absent), 1 << random.below(7));
             weights[behaviour as usize] = if off || without.contains(behaviour) { 0 } else { drawn };
         };
         let (first, later) = Behaviour::ALL.split_at(Behaviour::Ticks as usize);
         first.iter().for_each(|&behaviour| weigh(behaviour, random));
-        // Crowds, and now and then a few.
+        // Mostly many clients, sometimes a few.
         let drawn = pick(random, &[2, 4, 8, 12, 12, 12]);
         let users = pick(random, &[1, 3, 8, 12, 12, 16]);
         let mut swarm = Swarm {
@@ -210,42 +211,42 @@ impl Swarm {
             turns: pick(random, &[100, 100, 60, 30, 10]) as u64,
             chunk: pick(random, &[1, 3, 20, 200, 2000]),
             narrow: pick(random, &[1, 10, 200, 1000]),
-            talk: pick(random, &[10, 60, 200]) as u32,
+            sends: pick(random, &[10, 60, 200]) as u32,
             arrivals: pick(random, &[20, 60, 150]) as u32,
             clock: pick(random, &[5, 20, 60]) as u32,
             padding: pick(random, &[0, 0, 60, 1000, 20_000]),
         };
-        // Last, so that seeds from before there were these mean what they meant.
+        // Behaviours that were added later are drawn last, so that older seeds still give the same runs.
         later.iter().for_each(|&behaviour| weigh(behaviour, random));
         swarm.weights = weights;
         swarm
     }
 
-    /// How often something happens, against other things; 0 when this run leaves it out.
+    /// Returns the relative frequency of `behaviour`; 0 if the run leaves it out.
     pub(super) fn weight(&self, behaviour: Behaviour) -> u32 {
         self.weights[behaviour as usize]
     }
 
-    /// Whether something happens now that happens with something else: up to half of the times.
-    pub(super) fn strikes(&self, behaviour: Behaviour, random: &mut Random) -> bool {
+    /// Draws whether `behaviour`, which modifies another action, occurs now: with a probability of at most one half.
+    pub(super) fn occurs(&self, behaviour: Behaviour, random: &mut Random) -> bool {
         let weight = self.weight(behaviour);
         weight > 0 && random.below(128) < u64::from(weight)
     }
 
-    /// No faults any more.
-    pub(super) fn calm(&mut self) {
+    /// Sets all weights to 0, so that no more faults occur.
+    pub(super) fn stop_faults(&mut self) {
         self.weights = [0; Behaviour::ALL.len()];
     }
 }
 
-/// Draws a configuration: tiny limits, everything unlimited, or anything between.
+/// Draws a configuration: tiny limits, no limits, or anything between.
 pub(super) fn draw_config(random: &mut Random) -> Config {
     fn pick<T: Copy>(random: &mut Random, values: &[T]) -> T {
         values[random.below(values.len() as u64) as usize]
     }
     let millis = |random: &mut Random, values: &[u64]| Duration::from_millis(pick(random, values));
     let mut config = Config::default();
-    // Whoever is held to a rate is told what was refused, not what was lost: the clients would count it as lost.
+    // No rates here: the clients would count a refused message as lost.
     for field in ["messages_per_second", "bytes_per_second", "control_per_second"] {
         let field = Config::FIELDS.iter().find(|known| known.name == field).expect("a field of the table");
         (field.set)(&mut config, "unlimited").expect("a rate may be unlimited");
@@ -278,7 +279,7 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
     config.max_outbound_bytes = ByteSize(config.largest_frame() + pick(random, &[0, 0, 300, 5000, 100_000]));
     config.max_strikes = pick(random, &[0, 1, 3, 32]);
     config.wheel_granule = millis(random, &[1, 10, 10, 100, 1000]);
-    // Timeouts of about the same size meet more often than others.
+    // Timeouts of similar size coincide more often.
     let scale = pick(random, &[20, 200, 2000]);
     config.handshake_timeout = millis(random, &[scale, 2 * scale, 5 * scale]);
     config.auth_timeout = millis(random, &[scale, 2 * scale, 5 * scale]);
@@ -291,9 +292,9 @@ pub(super) fn draw_config(random: &mut Random) -> Config {
     config.linger_timeout = millis(random, &[scale, 2 * scale]);
     config.drain_batch = pick(random, &[1, 2, 500]);
     config.drain_batch_interval = config.wheel_granule;
-    // At most sixteen seats, one in each batch.
+    // Time for 16 batches: a run has at most 16 seats, at worst one in each batch.
     config.drain_deadline = millis(random, &[scale, 10 * scale]) + config.drain_batch_interval * 16;
-    // Every timeout is at least a granule long.
+    // Every timeout is at least one granule long.
     let granule = config.wheel_granule;
     for span in [
         &mut config.handshake_timeout,

@@ -1,13 +1,13 @@
-//! Ticks: how they are drawn, what an operator does to the clock, and whether each comes when it must, as it must, and
-//! after what it must.
+//! Model of the ticks: draws their configuration, sends an operator's clock commands, and checks the number, the time
+//! and the order of every tick.
 //!
-//! The clock is kept a second time here, in nanoseconds and by other sums than the engine's.
+//! The model keeps the tick clock independently of the engine: in nanoseconds, and with other arithmetic.
 
 use std::time::Duration;
 
 use super::limit_model::pick;
 use super::swarm::Behaviour;
-use super::transcript::{NOBODY, What};
+use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
 use crate::config::{ByteSize, Config, Flush};
 use crate::engine::app::App;
@@ -17,12 +17,12 @@ use crate::id::ConnId;
 use crate::random::Random;
 use crate::time::Time;
 
-/// An inbox that nobody fills, so that nobody is refused.
+/// An inbox limit that no client reaches, so that no message is refused.
 const VAST: ByteSize = ByteSize(1 << 30);
-/// In the calm at the end there are about so many ticks, however fast the clock ran before.
-const CALM_TICKS: u128 = 500;
+/// Approximate number of ticks in each wait of the final phase. The clock is slowed down to reach it.
+const FINAL_TICKS: u128 = 500;
 
-/// Draws the ticks of a run.
+/// Draws the tick configuration of a run.
 pub(super) fn draw(config: &mut Config, random: &mut Random) {
     config.tick_hz = Some(pick(random, &[1, 3, 10, 30, 60, 144, 1000]));
     config.flush = if random.percent(40) { Flush::Tick } else { Flush::Turn };
@@ -31,34 +31,36 @@ pub(super) fn draw(config: &mut Config, random: &mut Random) {
         pick(random, &[ByteSize(0), ByteSize(500), ByteSize(5000), ByteSize::kib(64), VAST, VAST, VAST]);
 }
 
-/// Whether anybody may be refused because too much waits for the next tick.
-pub(super) fn are_inboxes_limited(config: &Config) -> bool {
+/// Whether a message may be refused because the inbox for the next tick is full.
+pub(super) fn has_inbox_limit(config: &Config) -> bool {
     config.tick_hz.is_some() && config.max_inbox_bytes < VAST
 }
 
-/// What is known of the ticks so far.
+/// State of the tick clock and counters of the ticks so far.
 #[derive(Debug)]
 pub(super) struct TickModel {
     hz: u64,
     max_catch_up: u64,
-    /// Nanoseconds that the clock showed at `since`.
+    /// Tick clock at `since`, in nanoseconds.
     shown: u128,
     since: Time,
     slowdown: u32,
     is_paused: bool,
-    /// How often the clock was set: each time the engine rounds a microsecond away.
+    /// Number of times the clock was set. The engine may lose up to a microsecond each time, by rounding.
     settings: u128,
+    /// Single steps still to run while paused.
     steps: u32,
+    /// Number of the last tick.
     last: u64,
     ran: u64,
     skipped: u64,
-    /// Ticks that ran by the clock at this time, and those that were skipped.
+    /// Time of the last turn with scheduled ticks, the number of ticks that ran in it, and the number skipped.
     turn: (Time, u64, u64),
-    /// Who was heard since the last tick, and when.
-    heard: Vec<(Time, ConnId)>,
-    /// Whether a tick has come in this turn.
-    has_come: bool,
-    /// Everybody is heard at once when the server drains.
+    /// Time and sender of each message delivered to the application since the last tick.
+    delivered: Vec<(Time, ConnId)>,
+    /// Whether a tick has run in this turn.
+    has_ticked: bool,
+    /// While the server drains, messages do not wait for a tick.
     is_draining: bool,
 }
 
@@ -77,8 +79,8 @@ impl TickModel {
             ran: 0,
             skipped: 0,
             turn: (Time::ZERO, 0, 0),
-            heard: Vec::new(),
-            has_come: false,
+            delivered: Vec::new(),
+            has_ticked: false,
             is_draining: false,
         })
     }
@@ -88,7 +90,7 @@ impl TickModel {
         self.shown + run
     }
 
-    /// Nanoseconds, in whole microseconds.
+    /// Returns the time at which tick `number` is due: in nanoseconds, rounded down to whole microseconds.
     fn due(&self, number: u64) -> u128 {
         u128::from(number) * 1_000_000 / u128::from(self.hz) * 1000
     }
@@ -102,7 +104,7 @@ impl TickModel {
         self.settings += 1;
     }
 
-    /// What an operator's command must come to.
+    /// Applies an operator's command to the model. Returns the answer that the engine must give.
     fn command(&mut self, now: Time, command: ClockCommand) -> Result<ClockView, OperatorRefusal> {
         match command {
             ClockCommand::Step(_) if !self.is_paused => return Err(OperatorRefusal::ClockRuns),
@@ -122,34 +124,37 @@ impl TickModel {
         Ok(ClockView { tick: self.last, paused: self.is_paused, slowdown: self.slowdown })
     }
 
-    /// A member's words reach the application.
-    pub(super) fn hear(&mut self, now: Time, conn: ConnId) {
+    /// Records that a message of `conn` reached the application.
+    pub(super) fn note_message(&mut self, now: Time, conn: ConnId) {
         if !self.is_draining {
-            self.heard.push((now, conn));
+            self.delivered.push((now, conn));
         }
     }
 
-    /// Whoever goes is heard before that, whenever that is.
+    /// Forgets the messages of `conn`, which ended: its inbox is delivered before `on_leave`, outside of ticks.
     pub(super) fn left(&mut self, conn: ConnId) {
-        self.heard.retain(|&(_, heard)| heard != conn);
+        self.delivered.retain(|&(_, sender)| sender != conn);
     }
 
     pub(super) fn drain(&mut self) {
         self.is_draining = true;
-        self.heard.clear();
+        self.delivered.clear();
     }
 
-    /// A tick has come.
+    /// Checks a tick that runs now, and the messages that the application received before it.
     pub(super) fn tick(&mut self, now: Time, tick: &Tick) -> Result<(), String> {
         let number = tick.number();
         if number != self.last + tick.skipped() + 1 {
-            return Err(format!("{tick:?} after tick {}", self.last));
+            return Err(format!("{tick:?} follows tick {}", self.last));
         }
-        if !self.heard.is_sorted_by_key(|&(_, conn)| conn) || self.heard.iter().any(|&(at, _)| at != now) {
-            return Err(format!("before {tick:?} at {now} were heard, at their times, {:?}", self.heard));
+        if !self.delivered.is_sorted_by_key(|&(_, conn)| conn) || self.delivered.iter().any(|&(at, _)| at != now) {
+            return Err(format!(
+                "messages before {tick:?} at {now} have another time or are not in the order of connections: {:?}",
+                self.delivered
+            ));
         }
-        self.heard.clear();
-        self.has_come = true;
+        self.delivered.clear();
+        self.has_ticked = true;
         self.last = number;
         self.ran += 1;
         self.skipped += tick.skipped();
@@ -158,11 +163,11 @@ impl TickModel {
             self.set(now);
             self.shown = self.shown.max(self.due(number));
             let is_plain = tick.skipped() == 0 && tick.late().is_zero();
-            return if is_plain { Ok(()) } else { Err(format!("a step is {tick:?}")) };
+            return if is_plain { Ok(()) } else { Err(format!("a single step is late or skips ticks: {tick:?}")) };
         }
         let (shown, slack) = (self.shown_at(now), self.slack());
         if self.is_paused || self.due(number) > shown {
-            return Err(format!("{tick:?} at {now}, when the clock shows {shown} ns"));
+            return Err(format!("{tick:?} at {now}, but the clock shows {shown} ns"));
         }
         let late = (shown - self.due(number)) * u128::from(self.slowdown);
         let least = late.min((now - Time::ZERO).as_nanos()).saturating_sub(slack * u128::from(self.slowdown));
@@ -171,7 +176,7 @@ impl TickModel {
         }
         let next = self.due(number + 1);
         if tick.is_catching_up() && next > shown || !tick.is_catching_up() && next + slack <= shown {
-            return Err(format!("{tick:?} at {now}, when the clock shows {shown} ns"));
+            return Err(format!("{tick:?} at {now}, but the clock shows {shown} ns"));
         }
         if self.turn.0 != now {
             self.turn = (now, 0, 0);
@@ -179,42 +184,42 @@ impl TickModel {
         self.turn.1 += 1;
         self.turn.2 += tick.skipped();
         if self.turn.1 > self.max_catch_up + 1 {
-            return Err(format!("{tick:?} is one too many at once"));
+            return Err(format!("{tick:?} exceeds max_catch_up_ticks"));
         }
         Ok(())
     }
 
-    /// Whether what is said may still wait for the next tick.
-    fn may_hold(&self) -> bool {
-        !(self.has_come || self.is_paused || self.is_draining)
+    /// Whether output may be corked until the next tick.
+    fn may_cork(&self) -> bool {
+        !(self.has_ticked || self.is_paused || self.is_draining)
     }
 
-    /// After a turn: what was due has come, and all that was said before it.
+    /// Checks, after a turn, that all due ticks have run and that all messages received before them were delivered.
     pub(super) fn check(&mut self, now: Time, inbox_bytes: usize) -> Result<(), String> {
-        if !self.heard.is_empty() && !self.is_draining {
-            return Err(format!("heard outside of a tick, at their times: {:?}", self.heard));
+        if !self.delivered.is_empty() && !self.is_draining {
+            return Err(format!("messages were delivered outside of a tick: {:?}", self.delivered));
         }
         let (shown, next) = (self.shown_at(now), self.due(self.last + 1));
         if self.steps > 0 || (!self.is_paused && next + self.slack() <= shown) {
-            return Err(format!("tick {} was due at {next} ns, and the clock shows {shown} ns", self.last + 1));
+            return Err(format!("tick {} was due at {next} ns, but the clock shows {shown} ns", self.last + 1));
         }
         let (at, ran, skipped) = self.turn;
         if at == now && skipped > 0 && ran != self.max_catch_up + 1 {
-            return Err(format!("{skipped} ticks were skipped, and only {ran} have run"));
+            return Err(format!("{skipped} ticks were skipped, although only {ran} ran"));
         }
-        if std::mem::take(&mut self.has_come) && inbox_bytes > 0 {
-            return Err(format!("{inbox_bytes} bytes wait after a tick"));
+        if std::mem::take(&mut self.has_ticked) && inbox_bytes > 0 {
+            return Err(format!("{inbox_bytes} bytes remain in inboxes after a tick"));
         }
         Ok(())
     }
 
-    /// At the end: what was counted.
+    /// Compares the engine's counters with those of the model.
     pub(super) fn check_counts(&self, ran: u64, skipped: u64) -> Result<(), String> {
         if (ran, skipped) == (self.ran, self.skipped) {
             Ok(())
         } else {
             Err(format!(
-                "{ran} ticks and {skipped} skipped are counted, and there were {} and {}",
+                "the engine counts {ran} ticks and {skipped} skipped, the model {} and {}",
                 self.ran, self.skipped
             ))
         }
@@ -222,9 +227,9 @@ impl TickModel {
 }
 
 impl<A: App> World<A> {
-    /// An operator sets the clock.
+    /// Sends a random clock command as an operator.
     pub(super) fn set_clock(&mut self) -> Result<(), String> {
-        let random = &mut self.owner;
+        let random = &mut self.control;
         let command = match random.below(10) {
             0..2 => ClockCommand::Pause,
             2..6 => ClockCommand::Resume,
@@ -234,7 +239,7 @@ impl<A: App> World<A> {
         self.command_clock(command)
     }
 
-    /// Does what an operator may, and compares what comes of it.
+    /// Sends a clock command as an operator and compares the answer with that of the model.
     pub(super) fn command_clock(&mut self, command: ClockCommand) -> Result<(), String> {
         self.turn_open = true;
         let number = match command {
@@ -243,45 +248,49 @@ impl<A: App> World<A> {
             ClockCommand::Step(ticks) => 3 << 32 | u64::from(ticks),
             ClockCommand::Slow(factor) => 4 << 32 | u64::from(factor),
         };
-        self.transcript.note(self.now, NOBODY, What::Did(Behaviour::Clock), number, &[]);
+        self.transcript.note(self.now, NO_CLIENT, EventKind::Did(Behaviour::Clock), number, &[]);
         let now = self.now;
         let answer = self.engine.handle_operator(now, OperatorCommand::Clock(command));
-        let expected = match &mut self.engine.observed_app().seen.tick_model {
+        let expected = match &mut self.engine.observed_app().observed.tick_model {
             Some(tick_model) => tick_model.command(now, command).map(OperatorAnswer::Clock),
             None => Err(OperatorRefusal::NoTicks),
         };
-        if answer == expected { Ok(()) } else { Err(format!("{command:?} was answered {answer:?}, not {expected:?}")) }
+        if answer == expected {
+            Ok(())
+        } else {
+            Err(format!("the answer to {command:?} is {answer:?}, expected {expected:?}"))
+        }
     }
 
-    /// The clock goes on, so slowly that `span` passes in some hundred ticks.
-    pub(super) fn calm_clock(&mut self, span: Duration) -> Result<(), String> {
+    /// Resumes the clock, slowed down so that about [`FINAL_TICKS`] ticks run during `span`.
+    pub(super) fn set_final_clock(&mut self, span: Duration) -> Result<(), String> {
         let Some(hz) = self.engine.config().tick_hz else { return Ok(()) };
-        let factor = span.as_millis() * u128::from(hz) / 1000 / CALM_TICKS;
+        let factor = span.as_millis() * u128::from(hz) / 1000 / FINAL_TICKS;
         self.command_clock(ClockCommand::Slow(factor.clamp(1, 1000) as u32))?;
         self.command_clock(ClockCommand::Resume)
     }
 
-    /// Bytes that wait for the next tick.
-    pub(super) fn kept_bytes(&self) -> usize {
+    /// Returns the number of bytes in the inboxes, which wait for the next tick.
+    pub(super) fn inbox_bytes(&self) -> usize {
         self.engine.stats().ticks.map_or(0, |ticks| ticks.inbox_bytes)
     }
 
-    /// Whether something is queued and waits for the next tick.
-    pub(super) fn holds_something(&self) -> bool {
+    /// Whether a connection has corked output, which waits for the next tick.
+    pub(super) fn has_corked_output(&self) -> bool {
         let conns = self.links.iter().flatten().filter(|link| !link.pipe.is_blocked).filter_map(|link| link.conn);
-        self.may_hold() && conns.into_iter().any(|conn| self.engine.queued_bytes(conn) > 0)
+        self.may_cork() && conns.into_iter().any(|conn| self.engine.queued_bytes(conn) > 0)
     }
 
-    /// Whether what is queued may wait for the next tick, although its socket is not blocked.
-    pub(super) fn may_hold(&self) -> bool {
-        let tick_model = self.engine.app().seen.tick_model.as_ref();
-        self.engine.config().flush == Flush::Tick && tick_model.is_some_and(TickModel::may_hold)
+    /// Whether queued output may wait for the next tick although its socket is not blocked.
+    pub(super) fn may_cork(&self) -> bool {
+        let tick_model = self.engine.app().observed.tick_model.as_ref();
+        self.engine.config().flush == Flush::Tick && tick_model.is_some_and(TickModel::may_cork)
     }
 
     pub(super) fn check_ticks(&mut self) -> Result<(), String> {
-        let kept = self.kept_bytes();
-        match &mut self.engine.observed_app().seen.tick_model {
-            Some(tick_model) => tick_model.check(self.now, kept),
+        let inbox_bytes = self.inbox_bytes();
+        match &mut self.engine.observed_app().observed.tick_model {
+            Some(tick_model) => tick_model.check(self.now, inbox_bytes),
             None => Ok(()),
         }
     }

@@ -1,7 +1,7 @@
-//! What happened in a run: a hash over all of it, and the last of it for a person to read.
+//! The transcript of a run: a hash over all events, and the last events for the report of a failure.
 //!
-//! Knows nothing of what it records. Recording is a few nanoseconds, so it is always on; words are made of it only when
-//! a run fails.
+//! Knows nothing of the meaning of the events. Recording an event takes a few nanoseconds, so it is always on. Events
+//! are formatted only when a run fails.
 
 use std::fmt::Write as _;
 
@@ -9,39 +9,39 @@ use super::swarm::Behaviour;
 use crate::close::CloseReason;
 use crate::time::Time;
 
-/// Events kept for the report of a failure.
-const KEPT: usize = 4096;
-/// Bytes of a text or frame kept with its event.
+/// Number of events kept for the report of a failure.
+const MAX_EVENTS: usize = 4096;
+/// Number of bytes of a text or frame kept with its event.
 const SAMPLE: usize = 72;
-/// For what concerns no connection.
-pub(super) const NOBODY: u32 = u32::MAX;
+/// Link number of an event that concerns no connection.
+pub(super) const NO_CLIENT: u32 = u32::MAX;
 
 macro_rules! events {
     ($( $name:ident = $number:literal, $word:literal; )*) => {
-        /// What happened. Its number goes into the hash and its word into reports, so that words can change.
+        /// Kind of an event. Its number goes into the hash and its word into reports, so a changed word keeps the hash.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(super) enum What {
+        pub(super) enum EventKind {
             $( $name, )*
-            /// A client, the network or the application's owner behaved in this way.
+            /// A client, the network, the clock, the application or an operator showed this behaviour.
             Did(Behaviour),
-            /// The server ended a connection for this reason.
+            /// The server recorded this close reason for a connection.
             Ended(CloseReason),
         }
 
-        impl What {
+        impl EventKind {
             const fn number(self) -> u64 {
                 match self {
-                    $( What::$name => $number, )*
-                    What::Did(behaviour) => 1000 + behaviour as u64,
-                    What::Ended(reason) => 2000 + reason as u64,
+                    $( EventKind::$name => $number, )*
+                    EventKind::Did(behaviour) => 1000 + behaviour as u64,
+                    EventKind::Ended(reason) => 2000 + reason as u64,
                 }
             }
 
             const fn word(self) -> &'static str {
                 match self {
-                    $( What::$name => $word, )*
-                    What::Did(behaviour) => behaviour.word(),
-                    What::Ended(reason) => reason.word(),
+                    $( EventKind::$name => $word, )*
+                    EventKind::Did(behaviour) => behaviour.word(),
+                    EventKind::Ended(reason) => reason.word(),
                 }
             }
         }
@@ -76,7 +76,7 @@ struct TranscriptEvent {
     step: u64,
     at: Time,
     link: u32,
-    what: What,
+    kind: EventKind,
     number: u64,
     sample: [u8; SAMPLE],
     sampled: u8,
@@ -85,7 +85,7 @@ struct TranscriptEvent {
 pub(super) struct Transcript {
     hash: u64,
     events: Vec<TranscriptEvent>,
-    /// Where the next event goes once `events` is full.
+    /// Index of the oldest event, which the next event replaces, once `events` is full.
     next: usize,
     pub(super) step: u64,
 }
@@ -96,20 +96,20 @@ impl Transcript {
     }
 
     /// Adds an event. Its `bytes` go into the hash in full.
-    pub(super) fn note(&mut self, at: Time, link: u32, what: What, number: u64, bytes: &[u8]) {
+    pub(super) fn note(&mut self, at: Time, link: u32, kind: EventKind, number: u64, bytes: &[u8]) {
         self.mix(at.as_micros());
-        self.mix(u64::from(link) << 32 | what.number());
+        self.mix(u64::from(link) << 32 | kind.number());
         self.mix(number);
         self.mix_bytes(bytes);
         let sampled = bytes.len().min(SAMPLE);
         let mut event =
-            TranscriptEvent { step: self.step, at, link, what, number, sample: [0; SAMPLE], sampled: sampled as u8 };
+            TranscriptEvent { step: self.step, at, link, kind, number, sample: [0; SAMPLE], sampled: sampled as u8 };
         event.sample[..sampled].copy_from_slice(&bytes[..sampled]);
-        if self.events.len() < KEPT {
+        if self.events.len() < MAX_EVENTS {
             self.events.push(event);
         } else {
             self.events[self.next] = event;
-            self.next = (self.next + 1) % KEPT;
+            self.next = (self.next + 1) % MAX_EVENTS;
         }
     }
 
@@ -131,21 +131,22 @@ impl Transcript {
         self.hash ^ self.hash >> 32
     }
 
-    /// The last `count` events of the connections in `links`, and of nobody, one to a line.
+    /// Formats the last `count` events of the connections in `links`, and those that concern no connection, one per
+    /// line.
     pub(super) fn last(&self, links: &[u32], count: usize) -> String {
         let ordered = self.events[self.next..].iter().chain(&self.events[..self.next]);
-        let is_involved = |event: &&TranscriptEvent| match event.link {
-            // Each line has its time.
-            NOBODY => event.what != What::Clock,
+        let is_concerned = |event: &&TranscriptEvent| match event.link {
+            // Clock events are omitted: each line shows its time.
+            NO_CLIENT => event.kind != EventKind::Clock,
             link => links.contains(&link),
         };
-        let involved: Vec<&TranscriptEvent> = ordered.filter(is_involved).collect();
+        let concerned: Vec<&TranscriptEvent> = ordered.filter(is_concerned).collect();
         let mut lines = String::new();
-        for event in &involved[involved.len().saturating_sub(count)..] {
-            let TranscriptEvent { step, at, what, number, .. } = event;
-            let what = what.word();
-            let link = if event.link == NOBODY { String::from("server") } else { format!("#{}", event.link) };
-            let _ = write!(lines, "  step {step:<6} {at} {link:<7} {what}");
+        for event in &concerned[concerned.len().saturating_sub(count)..] {
+            let TranscriptEvent { step, at, kind, number, .. } = event;
+            let kind = kind.word();
+            let link = if event.link == NO_CLIENT { String::from("server") } else { format!("#{}", event.link) };
+            let _ = write!(lines, "  step {step:<6} {at} {link:<7} {kind}");
             if *number > 0 {
                 let _ = write!(lines, " {number}");
             }

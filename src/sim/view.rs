@@ -1,8 +1,17 @@
-//! What a member knows of its lobby, built only from what it was sent.
+//! A client's view of its lobby, built only from the messages it received. Checks the server against the protocol:
 //!
-//! It holds the server to the protocol: welcome first, presence before any change of it, no gap in `seq` that the
-//! member's own messages do not explain, answers in the order of the questions, and the same words under the same
-//! `seq` for everybody. Knows no bytes, no time, and nothing of the engine.
+//! - `welcome` comes first, and `presence_state` before any `presence_diff`.
+//! - Gaps in `seq` are explained by the client's own messages.
+//! - Requests are answered in order.
+//! - All members receive the same text under the same `seq`.
+//!
+//! Knows no bytes, no time, and nothing of the engine. A view goes through these stages:
+//!
+//! ```text
+//! New --welcome--> Welcomed --presence_state--> Synced --goodbye--> Over
+//!  |                   |                                             ^
+//!  +-------------------+-------------------goodbye-------------------+
+//! ```
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,93 +22,108 @@ use serde_json::value::RawValue;
 use super::shared_state::SharedState;
 use crate::number::integer;
 
-/// A question or message of the client's own, in the order in which they were sent.
+/// A message that the client sent and that is not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expected {
-    pub(super) what: Question,
+pub(super) struct SentRequest {
+    pub(super) kind: RequestKind,
     pub(super) reference: Option<u32>,
-    /// The number of a broadcast, or of a message to the application.
+    /// The client's number of broadcasts and messages to the application up to this request.
     pub(super) k: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum RequestKind {
     Broadcast,
     App,
     Direct,
     Presence,
     Ping,
     Malformed,
-    /// A `health_pong` that cannot be read: an error, which is charged as a `health_pong`.
+    /// A malformed `health_pong`. It is answered with an error, but charged as a `health_pong`.
     BadPong,
     Leave,
 }
 
-/// What was said means something to the client.
+/// What the client has to do after a message from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Reaction {
     Nothing,
-    /// The page is asked whether it is alive.
+    /// Answer the health check with this nonce.
     HealthPing(u64),
 }
 
+/// A member of the lobby, as the client knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Named {
+pub(super) struct KnownMember {
     pub(super) user: Box<str>,
     pub(super) conn: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Nothing was said yet.
+    /// No message received yet.
     New,
-    /// The welcome has come; who is there is not known.
+    /// `welcome` received; the members are not known yet.
     Welcomed,
-    Settled,
-    /// The server has said goodbye: nothing may follow.
+    /// `presence_state` received.
+    Synced,
+    /// `goodbye` received; no message may follow.
     Over,
 }
 
+/// The lobby as one client knows it.
 #[derive(Debug)]
 pub(super) struct View {
+    /// Number of the client's link.
     number: u32,
     stage: Stage,
+    /// `conn` of the `welcome`, which names the client's seat.
     pub(super) conn: Box<str>,
     pub(super) epoch: u64,
     pub(super) seq: u64,
-    /// How many more messages of one's own there may have been since, if they were not refused in silence.
+    /// Number of the client's own messages since `seq` whose outcome is unknown: each took one `seq`, or was refused
+    /// without an error. The server's `seq` is between `seq` and `seq + slack`.
     slack: u64,
-    /// Who is there, in join order; `None` when only the number is told.
-    pub(super) members: Option<Vec<Named>>,
+    /// The members in join order. `None` if the server sends only their number.
+    pub(super) members: Option<Vec<KnownMember>>,
+    /// The last number of members received in place of a list.
     count: u64,
-    expected: VecDeque<Expected>,
-    /// With ticks on those that are only served with the next; they are answered in their own order.
-    kept: VecDeque<Expected>,
+    /// Unanswered requests that are served on arrival, in order.
+    requests: VecDeque<SentRequest>,
+    /// With ticks on, unanswered requests that wait for the next tick. They are answered in their own order.
+    tick_requests: VecDeque<SentRequest>,
     pub(super) has_ticks: bool,
-    /// Whether `presence_state` has come for the question at the front.
+    /// Whether the `presence_state` for the first request was received, but not yet its `ack`.
     front_answered: bool,
-    /// Whether a state was taken for the answer to a question that may have been refused in silence.
+    /// Whether a `presence_state` was matched to a request without a `ref`, which may have been refused without an
+    /// error.
     spare_state: bool,
-    /// Answers that cost a message, refusals, and those of the refusals that name no `ref`.
+    /// Number of answers to requests that are charged as messages.
     pub(super) served: u64,
+    /// Number of refusals for a rate or a full inbox.
     pub(super) refusals: u64,
-    pub(super) unasked: u64,
-    /// The last refusal: its `ref`, and how many milliseconds to wait.
+    /// Number of refusals without a `ref`.
+    pub(super) refusals_without_ref: u64,
+    /// The last refusal: its `ref`, and the wait in milliseconds.
     pub(super) refusal: Option<(Option<u32>, u64)>,
-    /// The `ref` of its `leave`, and whether that was refused.
-    pub(super) leaving: Option<u32>,
-    pub(super) stays_after_all: bool,
-    /// Under each key the last value of those of which only the latest matters.
+    /// The `ref` of the `leave` that was sent, if it had one.
+    pub(super) leave_ref: Option<u32>,
+    /// Whether the `leave` was refused, so that the client remains a member.
+    pub(super) leave_refused: bool,
+    /// The last latest-wins value received under each key.
     pub(super) latest: [u64; 3],
-    /// The last message of the operator's.
-    operator: u32,
-    /// Messages of others that were left out.
+    /// Number of the last operator's message received.
+    last_operator_message: u32,
+    /// Messages of other clients that were skipped, by link and number.
     gaps: Vec<(u32, u32)>,
-    /// The last message heard of each link.
-    heard: Vec<(u32, u32)>,
-    heard_directly: Vec<(u32, u32)>,
-    heard_binary: Vec<(u32, u32)>,
+    /// Number of the last message received from each link.
+    last_messages: Vec<(u32, u32)>,
+    /// Number of the last direct message received from each link.
+    last_directs: Vec<(u32, u32)>,
+    /// Number of the last raw message received from each link.
+    last_raws: Vec<(u32, u32)>,
     last_nonce: u64,
+    /// Code and reason of the `goodbye`, if one was received.
     pub(super) goodbye: Option<(u16, String)>,
 }
 
@@ -110,7 +134,7 @@ struct Kind<'a> {
 }
 
 #[derive(Deserialize)]
-struct Spoken<'a> {
+struct ServerText<'a> {
     #[serde(borrow)]
     conn: Option<Cow<'a, str>>,
     #[serde(borrow)]
@@ -143,9 +167,9 @@ struct Spoken<'a> {
     value: Option<u64>,
 }
 
-/// What an operator puts into a message: the how manieth it is.
+/// Payload of an operator's message: its number.
 #[derive(Deserialize)]
-struct Operated {
+struct OperatorMessage {
     op: u32,
 }
 
@@ -160,15 +184,17 @@ struct UserState<'a> {
 }
 
 impl UserState<'_> {
-    fn named(&self) -> Named {
-        Named { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
+    fn to_member(&self) -> KnownMember {
+        KnownMember { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
     }
 }
 
-/// What the model clients put into every message: who says it, and the how manieth it is.
+/// Payload that model clients put into every message.
 #[derive(Deserialize)]
-pub(super) struct Token {
+pub(super) struct Marker {
+    /// Number of the sender's link.
     l: u32,
+    /// Number of the message among those of its kind from this link.
     k: u32,
 }
 
@@ -183,72 +209,78 @@ impl View {
             slack: 0,
             members: None,
             count: 0,
-            expected: VecDeque::new(),
-            kept: VecDeque::new(),
+            requests: VecDeque::new(),
+            tick_requests: VecDeque::new(),
             has_ticks: false,
             front_answered: false,
             spare_state: false,
             served: 0,
             refusals: 0,
-            unasked: 0,
+            refusals_without_ref: 0,
             refusal: None,
-            leaving: None,
+            leave_ref: None,
             latest: [0; 3],
-            operator: 0,
-            stays_after_all: false,
+            last_operator_message: 0,
+            leave_refused: false,
             gaps: Vec::new(),
-            heard: Vec::new(),
-            heard_directly: Vec::new(),
-            heard_binary: Vec::new(),
+            last_messages: Vec::new(),
+            last_directs: Vec::new(),
+            last_raws: Vec::new(),
             last_nonce: 0,
             goodbye: None,
         }
     }
 
-    pub(super) fn is_settled(&self) -> bool {
-        self.stage == Stage::Settled
+    pub(super) fn is_synced(&self) -> bool {
+        self.stage == Stage::Synced
     }
 
-    /// A question or a message was sent.
-    pub(super) fn expect(&mut self, expected: Expected) {
-        if self.keeps(expected.what) { self.kept.push_back(expected) } else { self.expected.push_back(expected) }
+    /// Records a request that was sent.
+    pub(super) fn expect(&mut self, request: SentRequest) {
+        if self.waits_for_tick(request.kind) {
+            self.tick_requests.push_back(request)
+        } else {
+            self.requests.push_back(request)
+        }
     }
 
-    /// Whether a question waits for a tick.
-    fn keeps(&self, what: Question) -> bool {
-        self.has_ticks && matches!(what, Question::Broadcast | Question::App | Question::Direct)
+    /// Whether a request of this kind waits for a tick.
+    fn waits_for_tick(&self, kind: RequestKind) -> bool {
+        self.has_ticks && matches!(kind, RequestKind::Broadcast | RequestKind::App | RequestKind::Direct)
     }
 
-    /// The first question that has no answer.
-    pub(super) fn unanswered(&self) -> Option<&Expected> {
-        self.expected.front().or(self.kept.front())
+    /// Returns the first unanswered request.
+    pub(super) fn unanswered(&self) -> Option<&SentRequest> {
+        self.requests.front().or(self.tick_requests.front())
     }
 
-    /// How many members there are, as far as is known.
+    /// Returns the number of members that the client knows of.
     pub(super) fn count_known(&self) -> u64 {
         self.members.as_ref().map_or(self.count, |members| members.len() as u64)
     }
 
-    /// The number of the last message heard from `link`.
-    pub(super) fn last_heard(&self, link: u32) -> Option<u32> {
-        self.heard.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
+    /// Returns the number of the last message received from `link`.
+    pub(super) fn last_message_of(&self, link: u32) -> Option<u32> {
+        self.last_messages.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
     }
 
-    /// A text of the server. `me` and `lobby` are what the client asked for.
-    pub(super) fn hear(
+    /// Checks a text message of the server. `me` and `lobby` are the user and the lobby of the client's request.
+    ///
+    /// With `strict`, answers are matched to the requests sent.
+    pub(super) fn receive_text(
         &mut self,
         text: &str,
         me: &str,
         lobby: &str,
         strict: bool,
-        common: &mut SharedState,
-    ) -> Result<Heard, String> {
+        shared: &mut SharedState,
+    ) -> Result<Reaction, String> {
         let Kind { kind } = serde_json::from_str(text).map_err(|error| format!("not JSON ({error}): {text}"))?;
         if self.stage == Stage::Over {
-            return Err(format!("after the goodbye: {text}"));
+            return Err(format!("a message after the goodbye: {text}"));
         }
         if self.stage == Stage::New && kind != "welcome" && kind != "goodbye" {
-            return Err(format!("before the welcome: {text}"));
+            return Err(format!("a message before the welcome: {text}"));
         }
         let known = [
             "welcome",
@@ -264,149 +296,165 @@ impl View {
             "latest",
         ];
         if !known.contains(&&*kind) {
-            return Ok(Heard::Nothing);
+            return Ok(Reaction::Nothing);
         }
-        let spoken: Spoken<'_> = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
-        self.take(&kind, spoken, text, me, lobby, strict, common).map_err(|why| format!("{why}: {text}"))
+        let fields: ServerText<'_> = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        self.handle(&kind, fields, text, me, lobby, strict, shared).map_err(|error| format!("{error}: {text}"))
     }
 
     #[expect(clippy::too_many_arguments, reason = "one table of the protocol")]
-    fn take(
+    fn handle(
         &mut self,
         kind: &str,
-        spoken: Spoken<'_>,
+        fields: ServerText<'_>,
         text: &str,
         me: &str,
         lobby: &str,
         strict: bool,
-        common: &mut SharedState,
-    ) -> Result<Heard, String> {
+        shared: &mut SharedState,
+    ) -> Result<Reaction, String> {
         match kind {
             "welcome" => {
                 require(self.stage == Stage::New, "a second welcome")?;
-                require(spoken.protocol == Some(1), "another protocol")?;
-                require(spoken.user.as_deref() == Some(me), "the welcome of another user")?;
-                require(spoken.lobby.as_deref() == Some(lobby), "the welcome of another lobby")?;
-                self.conn = field(spoken.conn)?.as_ref().into();
-                self.epoch = field(spoken.epoch)?;
-                self.seq = field(spoken.seq)?;
+                require(fields.protocol == Some(1), "a welcome with another protocol version")?;
+                require(fields.user.as_deref() == Some(me), "a welcome for another user")?;
+                require(fields.lobby.as_deref() == Some(lobby), "a welcome for another lobby")?;
+                self.conn = field(fields.conn)?.as_ref().into();
+                self.epoch = field(fields.epoch)?;
+                self.seq = field(fields.seq)?;
                 self.stage = Stage::Welcomed;
             }
-            "presence_state" => self.take_state(&spoken, strict, common)?,
+            "presence_state" => self.handle_state(&fields, strict, shared)?,
             "presence_diff" => {
-                require(self.stage == Stage::Settled, "a diff before the state")?;
-                let seq = field(spoken.seq)?;
-                self.reach(seq, strict, common)?;
-                common.tell(self.epoch, seq, text)?;
-                let members = self.members.as_mut().ok_or("a diff to whom only a number was told")?;
-                for gone in &field(spoken.leaves)? {
-                    require(gone.reason.is_some(), "a leave without a reason")?;
-                    let at = members.iter().position(|there| *there.conn == *gone.conn && *there.user == *gone.user);
-                    members.remove(at.ok_or("somebody left who was not there")?);
+                require(self.stage == Stage::Synced, "a presence_diff before the presence_state")?;
+                let seq = field(fields.seq)?;
+                self.advance_seq(seq, strict, shared)?;
+                shared.check_same_text(self.epoch, seq, text)?;
+                let members = self.members.as_mut().ok_or("a presence_diff to a client that received only a count")?;
+                for leave in &field(fields.leaves)? {
+                    require(leave.reason.is_some(), "a leave without a reason")?;
+                    let at = members.iter().position(|there| *there.conn == *leave.conn && *there.user == *leave.user);
+                    members.remove(at.ok_or("a leave of a user that is not a member")?);
                 }
-                for came in &field(spoken.joins)? {
-                    require(members.iter().all(|there| *there.conn != *came.conn), "somebody joined who was there")?;
-                    members.push(came.named());
+                for join in &field(fields.joins)? {
+                    require(
+                        members.iter().all(|there| *there.conn != *join.conn),
+                        "a join of a seat that is already known",
+                    )?;
+                    members.push(join.to_member());
                 }
-                require(members.iter().any(|there| there.conn == self.conn), "oneself left")?;
+                require(members.iter().any(|there| there.conn == self.conn), "the client's own seat left")?;
             }
             "message" => {
-                require(self.stage == Stage::Settled, "a message before the presence")?;
-                let seq = field(spoken.seq)?;
-                self.reach(seq, strict, common)?;
-                common.tell(self.epoch, seq, text)?;
-                let Some(from) = spoken.from else {
-                    let Operated { op } = operated(&spoken.data).ok_or("from nobody, and not the operator's")?;
-                    require(op > self.operator, "the operator's messages are not in order")?;
-                    self.operator = op;
-                    common.messages += 1;
-                    let sent = common.published.iter().find(|(k, _)| *k == op);
-                    require(sent.is_none_or(|sent| sent.1 == seq), "the operator was told another seq")?;
-                    return Ok(Heard::Nothing);
+                require(self.stage == Stage::Synced, "a message before the presence_state")?;
+                let seq = field(fields.seq)?;
+                self.advance_seq(seq, strict, shared)?;
+                shared.check_same_text(self.epoch, seq, text)?;
+                let Some(from) = fields.from else {
+                    let OperatorMessage { op } = operator_message(&fields.data)
+                        .ok_or("a message without a sender that is not the operator's")?;
+                    require(op > self.last_operator_message, "the operator's messages are out of order")?;
+                    self.last_operator_message = op;
+                    shared.messages += 1;
+                    let sent = shared.published.iter().find(|(k, _)| *k == op);
+                    require(sent.is_none_or(|sent| sent.1 == seq), "the operator's answer had another seq")?;
+                    return Ok(Reaction::Nothing);
                 };
                 if let Some(members) = &self.members {
-                    require(members.iter().any(|there| *there.user == *from), "from somebody who is not there")?;
+                    require(
+                        members.iter().any(|there| *there.user == *from),
+                        "a message from a user that is not a member",
+                    )?;
                 }
-                if let Some(token) = token(&spoken.data) {
-                    common.messages += 1;
-                    let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
-                    require(common.users[*owner] == *from, "under another's name")?;
-                    if common.relays {
-                        let gaps = common.limited.then_some(&mut self.gaps);
-                        follow(&mut self.heard, &token, true, gaps)?;
-                        common.spread((token.l, token.k))?;
+                if let Some(marker) = marker(&fields.data) {
+                    shared.messages += 1;
+                    let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
+                    require(shared.users[*user] == *from, "a message with another user's name")?;
+                    if shared.relays {
+                        let gaps = shared.has_rate_limits.then_some(&mut self.gaps);
+                        check_order(&mut self.last_messages, &marker, true, gaps)?;
+                        shared.note_delivered((marker.l, marker.k))?;
                     }
                 }
             }
             "direct" => {
-                require(self.stage == Stage::Settled, "a direct before the presence")?;
-                if let Some(token) = token(&spoken.data) {
-                    common.messages += 1;
-                    let owner = common.owners.get(token.l as usize).ok_or("from no client there ever was")?;
-                    require(common.users[*owner] == *field(spoken.from)?, "under another's name")?;
-                    follow(&mut self.heard_directly, &token, false, None)?;
+                require(self.stage == Stage::Synced, "a direct message before the presence_state")?;
+                if let Some(marker) = marker(&fields.data) {
+                    shared.messages += 1;
+                    let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
+                    require(shared.users[*user] == *field(fields.from)?, "a message with another user's name")?;
+                    check_order(&mut self.last_directs, &marker, false, None)?;
                 }
             }
-            "ack" | "error" | "pong" if strict => self.take_answer(kind, &spoken, common)?,
-            "latest" => self.take_latest(field(spoken.key)?, field(spoken.value)?)?,
-            "error" if self.leaving.is_some() => {
-                let is_refused = spoken.code.is_some_and(|code| code.get() == "\"rate_limited\"");
-                let reference = spoken.reference.and_then(|raw| read_number(raw.get()));
-                self.stays_after_all |= is_refused && reference.is_some() && reference == self.leaving.map(u64::from);
+            "ack" | "error" | "pong" if strict => self.handle_answer(kind, &fields, shared)?,
+            "latest" => self.handle_latest(field(fields.key)?, field(fields.value)?)?,
+            "error" if self.leave_ref.is_some() => {
+                let is_refused = fields.code.is_some_and(|code| code.get() == "\"rate_limited\"");
+                let reference = fields.reference.and_then(|raw| read_number(raw.get()));
+                self.leave_refused |= is_refused && reference.is_some() && reference == self.leave_ref.map(u64::from);
             }
             "health_ping" => {
-                let nonce = field(spoken.timestamp)?;
-                require(nonce > self.last_nonce && nonce < 1 << 53, "a nonce that is not larger than the last")?;
+                let nonce = field(fields.timestamp)?;
+                require(
+                    nonce > self.last_nonce && nonce < 1 << 53,
+                    "a nonce that is not larger than the last, or not below 2^53",
+                )?;
                 self.last_nonce = nonce;
-                return Ok(Heard::HealthPing(nonce));
+                return Ok(Reaction::HealthPing(nonce));
             }
             "goodbye" => {
-                let code = field(spoken.code)?.get().parse().map_err(|_| "a code that is none")?;
-                self.goodbye = Some((code, field(spoken.reason)?.into_owned()));
+                let code = field(fields.code)?.get().parse().map_err(|_| "a close code that is not a number")?;
+                self.goodbye = Some((code, field(fields.reason)?.into_owned()));
                 self.stage = Stage::Over;
             }
             _ => {}
         }
-        Ok(Heard::Nothing)
+        Ok(Reaction::Nothing)
     }
 
-    fn take_latest(&mut self, key: u64, value: u64) -> Result<(), String> {
-        let last = self.latest.get_mut(key as usize).ok_or("a key that there is not")?;
-        require(value > *last, "an older value after a newer one")?;
+    fn handle_latest(&mut self, key: u64, value: u64) -> Result<(), String> {
+        let last = self.latest.get_mut(key as usize).ok_or("a latest-wins frame with an unknown key")?;
+        require(value > *last, "an older latest-wins value after a newer one")?;
         *last = value;
         Ok(())
     }
 
-    fn take_state(&mut self, spoken: &Spoken<'_>, strict: bool, common: &SharedState) -> Result<(), String> {
-        let seq = spoken.seq.ok_or("no seq")?;
+    fn handle_state(&mut self, fields: &ServerText<'_>, strict: bool, shared: &SharedState) -> Result<(), String> {
+        let seq = fields.seq.ok_or("no seq")?;
         let was_listed = self.members.is_some();
-        self.members = spoken.users.as_ref().map(|users| users.iter().map(UserState::named).collect());
+        self.members = fields.users.as_ref().map(|users| users.iter().map(UserState::to_member).collect());
         self.count = match &self.members {
             Some(members) => members.len() as u64,
-            None => spoken.count.ok_or("neither users nor count")?,
+            None => fields.count.ok_or("neither users nor count")?,
         };
         if let Some(members) = &self.members {
-            require(members.iter().any(|there| there.conn == self.conn), "oneself is not in it")?;
+            require(
+                members.iter().any(|there| there.conn == self.conn),
+                "a presence_state without the client's own seat",
+            )?;
         }
         if self.stage == Stage::Welcomed {
-            require(seq == self.seq || seq == self.seq + 1, "the state is not that of the welcome")?;
+            require(
+                seq == self.seq || seq == self.seq + 1,
+                "the first presence_state does not follow the welcome's seq",
+            )?;
             self.seq = seq;
-            self.stage = Stage::Settled;
+            self.stage = Stage::Synced;
             return Ok(());
         }
-        while strict && self.seq + self.slack < seq && self.skip_silent(self.has_ticks, common) {}
+        while strict && self.seq + self.slack < seq && self.skip_silent(self.has_ticks, shared) {}
         if strict || seq < self.seq {
-            require((self.seq..=self.seq + self.slack).contains(&seq), "a state of another seq")?;
+            require((self.seq..=self.seq + self.slack).contains(&seq), "a presence_state with an impossible seq")?;
         }
         (self.seq, self.slack) = (seq, 0);
         if strict && was_listed == self.members.is_some() {
-            let asks = |front: &Expected| front.what == Question::Presence;
-            while !self.expected.front().is_some_and(asks) && self.skip_silent(false, common) {}
-            let front = self.expected.front().filter(|front| asks(front) && !self.front_answered);
-            match front.ok_or("a state that nobody asked for")?.reference {
+            let asks = |front: &SentRequest| front.kind == RequestKind::Presence;
+            while !self.requests.front().is_some_and(asks) && self.skip_silent(false, shared) {}
+            let front = self.requests.front().filter(|front| asks(front) && !self.front_answered);
+            match front.ok_or("a presence_state that the client did not request")?.reference {
                 None => {
-                    self.expected.pop_front();
-                    self.spare_state = common.limited;
+                    self.requests.pop_front();
+                    self.spare_state = shared.has_rate_limits;
                     self.served += 1;
                 }
                 Some(_) => self.front_answered = true,
@@ -415,165 +463,174 @@ impl View {
         Ok(())
     }
 
-    fn take_answer(&mut self, kind: &str, spoken: &Spoken<'_>, common: &mut SharedState) -> Result<(), String> {
-        let reference: Option<u32> = match spoken.reference {
+    fn handle_answer(&mut self, kind: &str, fields: &ServerText<'_>, shared: &mut SharedState) -> Result<(), String> {
+        let reference: Option<u32> = match fields.reference {
             None => None,
             Some(raw) => {
                 let number = read_number(raw.get()).and_then(|number| u32::try_from(number).ok());
-                Some(number.ok_or("a ref that was never used, or is not written as it was")?)
+                Some(number.ok_or("a ref that was never used, or is spelled differently")?)
             }
         };
-        let code = spoken.code.map(|raw| raw.get().trim_matches('"'));
+        let code = fields.code.map(|raw| raw.get().trim_matches('"'));
         if code == Some("rate_limited") {
-            return self.take_refusal(reference, spoken.retry_after_ms, common);
+            return self.handle_refusal(reference, fields.retry_after_ms, shared);
         }
-        // Without a ref, an error is the answer to the first that it can be the answer to.
-        let answers = |front: &Expected| {
+        // An error without a `ref` answers the first request that it fits.
+        let answers = |front: &SentRequest| {
             front.reference == reference
-                && match (kind, front.what) {
-                    ("pong", what) => what == Question::Ping,
-                    ("error", Question::Malformed | Question::BadPong) => code == Some("bad_message"),
-                    ("error", Question::Direct) => code == Some("user_not_found"),
+                && match (kind, front.kind) {
+                    ("pong", asked) => asked == RequestKind::Ping,
+                    ("error", RequestKind::Malformed | RequestKind::BadPong) => code == Some("bad_message"),
+                    ("error", RequestKind::Direct) => code == Some("user_not_found"),
                     ("error", _) => false,
-                    (_, Question::Ping | Question::Malformed | Question::BadPong) => false,
+                    (_, RequestKind::Ping | RequestKind::Malformed | RequestKind::BadPong) => false,
                     (_, _) => true,
                 }
         };
-        let is_kept = match (kind, reference) {
+        let on_tick = match (kind, reference) {
             ("pong", _) => false,
             (_, None) => self.has_ticks && code == Some("user_not_found"),
-            (_, reference) => self.kept.iter().any(|kept| kept.reference == reference),
+            (_, reference) => self.tick_requests.iter().any(|request| request.reference == reference),
         };
-        while !self.queue(is_kept).front().is_some_and(answers) {
-            require(self.skip_silent(is_kept, common), "an answer to nothing, or out of order")?;
+        while !self.queue(on_tick).front().is_some_and(answers) {
+            require(self.skip_silent(on_tick, shared), "an answer that fits no request, or is out of order")?;
         }
-        let front = self.queue(is_kept).pop_front().expect("the loop has found it");
-        self.served += u64::from(front.what != Question::BadPong);
-        if common.limited && matches!(front.what, Question::Broadcast | Question::App) {
-            common.acked.insert((self.number, front.k));
+        let front = self.queue(on_tick).pop_front().expect("the loop ends at a matching request");
+        self.served += u64::from(front.kind != RequestKind::BadPong);
+        if shared.has_rate_limits && matches!(front.kind, RequestKind::Broadcast | RequestKind::App) {
+            shared.acked.insert((self.number, front.k));
         }
-        match front.what {
-            Question::Broadcast | Question::App => {
-                let seq = field(spoken.seq)?;
+        match front.kind {
+            RequestKind::Broadcast | RequestKind::App => {
+                let seq = field(fields.seq)?;
                 let next = self.seq + 1..=self.seq + self.slack + 1;
-                require(next.contains(&seq), "an ack whose seq is not the next")?;
+                require(next.contains(&seq), "an ack whose seq is not the next one")?;
                 (self.seq, self.slack) = (seq, 0);
             }
-            Question::Presence => {
+            RequestKind::Presence => {
                 if !std::mem::take(&mut self.front_answered) {
-                    // It was taken for the answer to a question without a `ref`, which was refused in silence.
-                    require(std::mem::take(&mut self.spare_state), "an ack before the state")?;
+                    // Its state was matched to an earlier request without a `ref`, which in fact was refused without an
+                    // error.
+                    require(std::mem::take(&mut self.spare_state), "an ack before the presence_state")?;
                     self.served -= 1;
                 }
             }
-            Question::Direct | Question::Ping | Question::Malformed | Question::BadPong | Question::Leave => {
-                require(spoken.seq.is_none(), "a seq for what takes none")?;
+            RequestKind::Direct
+            | RequestKind::Ping
+            | RequestKind::Malformed
+            | RequestKind::BadPong
+            | RequestKind::Leave => {
+                require(fields.seq.is_none(), "a seq in the answer to a request that takes none")?;
             }
         }
         Ok(())
     }
 
-    /// A message was more than the rate.
-    fn take_refusal(
+    /// Handles `error rate_limited`: a request exceeded a rate or did not fit into the inbox.
+    fn handle_refusal(
         &mut self,
         reference: Option<u32>,
         retry_after_ms: Option<u64>,
-        common: &mut SharedState,
+        shared: &mut SharedState,
     ) -> Result<(), String> {
         let wait = field(retry_after_ms)?;
-        require(wait > 0, "refused, and may try again at once")?;
-        require(common.limited, "refused, and there is no rate")?;
+        require(wait > 0, "a refusal with a wait of 0")?;
+        require(shared.has_rate_limits, "a refusal although no limit is configured")?;
         self.refusals += 1;
         self.refusal = Some((reference, wait));
         if reference.is_none() {
-            self.unasked += 1;
+            self.refusals_without_ref += 1;
             return Ok(());
         }
-        require(!common.is_calm, "refused in the calm")?;
-        // What is refused at once overtakes what waits for its tick.
-        let front = match self.kept.iter().position(|kept| kept.reference == reference) {
-            Some(at) => self.kept.remove(at),
+        require(!shared.is_final_phase, "a refusal in the final phase")?;
+        // A refusal on arrival overtakes answers that wait for the tick.
+        let front = match self.tick_requests.iter().position(|request| request.reference == reference) {
+            Some(at) => self.tick_requests.remove(at),
             None => {
-                while self.expected.front().is_some_and(|front| front.reference != reference) {
-                    require(self.skip_silent(false, common), "a refusal out of order")?;
+                while self.requests.front().is_some_and(|front| front.reference != reference) {
+                    require(self.skip_silent(false, shared), "a refusal out of order")?;
                 }
-                require(!self.front_answered, "served and refused")?;
-                self.expected.pop_front()
+                require(!self.front_answered, "a refusal of a request that was served")?;
+                self.requests.pop_front()
             }
         };
-        let front = front.ok_or("a refusal of nothing that was said")?;
-        match front.what {
-            Question::Broadcast | Question::App => {
-                let told = (self.number, front.k);
-                require(!common.spread.contains(&told), "refused, and somebody has heard it")?;
-                common.refused.insert(told);
+        let front = front.ok_or("a refusal with the ref of no unanswered request")?;
+        match front.kind {
+            RequestKind::Broadcast | RequestKind::App => {
+                let message = (self.number, front.k);
+                require(!shared.delivered.contains(&message), "a refusal of a message that another client received")?;
+                shared.refused.insert(message);
             }
-            Question::Leave => self.stays_after_all = true,
-            Question::Direct | Question::Presence | Question::Ping | Question::Malformed | Question::BadPong => {}
+            RequestKind::Leave => self.leave_refused = true,
+            RequestKind::Direct
+            | RequestKind::Presence
+            | RequestKind::Ping
+            | RequestKind::Malformed
+            | RequestKind::BadPong => {}
         }
         Ok(())
     }
 
-    /// A message, by client and number, that was sent on to everybody and has not come.
-    pub(super) fn missed(&self, common: &SharedState) -> Option<(u32, u32)> {
-        self.gaps.iter().copied().find(|gap| common.acked.contains(gap))
+    /// Returns a skipped message, by client and number, that the server acknowledged to its sender.
+    pub(super) fn missing_message(&self, shared: &SharedState) -> Option<(u32, u32)> {
+        self.gaps.iter().copied().find(|gap| shared.acked.contains(gap))
     }
 
-    /// `seq` is told; what lies between can only be the member's own.
-    fn reach(&mut self, seq: u64, strict: bool, common: &SharedState) -> Result<(), String> {
-        require(seq > self.seq, "a seq that was told before")?;
+    /// Moves to `seq`, received in a frame. Only the client's own messages may lie between.
+    fn advance_seq(&mut self, seq: u64, strict: bool, shared: &SharedState) -> Result<(), String> {
+        require(seq > self.seq, "a seq that is not larger than the last")?;
         while strict && self.seq + self.slack + 1 < seq {
-            require(self.skip_silent(self.has_ticks, common), "a gap in seq")?;
+            require(self.skip_silent(self.has_ticks, shared), "a gap in seq")?;
         }
         (self.seq, self.slack) = (seq, 0);
         Ok(())
     }
 
-    /// Takes the first question to have been served, if that may go without an answer.
+    /// Removes the first request of the queue if it may remain without an answer. Returns whether it did.
     ///
-    /// Under a rate anything without a `ref` may have been refused in silence.
-    fn skip_silent(&mut self, is_kept: bool, common: &SharedState) -> bool {
-        let Some(front) = self.queue(is_kept).front().copied().filter(|front| front.reference.is_none()) else {
+    /// With rate limits, any request without a `ref` may have been refused without an error.
+    fn skip_silent(&mut self, on_tick: bool, shared: &SharedState) -> bool {
+        let Some(front) = self.queue(on_tick).front().copied().filter(|front| front.reference.is_none()) else {
             return false;
         };
-        match front.what {
-            Question::Broadcast | Question::App if common.limited => self.slack += 1,
-            Question::Broadcast | Question::App => self.seq += 1,
-            Question::Direct => {}
-            _ if common.limited => {}
+        match front.kind {
+            RequestKind::Broadcast | RequestKind::App if shared.has_rate_limits => self.slack += 1,
+            RequestKind::Broadcast | RequestKind::App => self.seq += 1,
+            RequestKind::Direct => {}
+            _ if shared.has_rate_limits => {}
             _ => return false,
         }
-        self.queue(is_kept).pop_front();
+        self.queue(on_tick).pop_front();
         true
     }
 
-    fn queue(&mut self, is_kept: bool) -> &mut VecDeque<Expected> {
-        if is_kept { &mut self.kept } else { &mut self.expected }
+    fn queue(&mut self, on_tick: bool) -> &mut VecDeque<SentRequest> {
+        if on_tick { &mut self.tick_requests } else { &mut self.requests }
     }
 
-    pub(super) fn skip_all_silent(&mut self, common: &SharedState) {
-        for is_kept in [false, true] {
-            while self.skip_silent(is_kept, common) {}
+    pub(super) fn skip_all_silent(&mut self, shared: &SharedState) {
+        for on_tick in [false, true] {
+            while self.skip_silent(on_tick, shared) {}
         }
     }
 
-    /// A message of an application that says nothing itself, or a binary one: twice the number of eight digits.
-    pub(super) fn hear_raw(&mut self, bytes: &[u8], common: &mut SharedState) -> Result<(), String> {
+    /// Checks a message of a raw application, or a binary message: two numbers of eight digits, as in [`raw_message`].
+    pub(super) fn receive_raw(&mut self, bytes: &[u8], shared: &mut SharedState) -> Result<(), String> {
         if let Some((key, value)) = raw_latest(bytes) {
-            return self.take_latest(key, value);
+            return self.handle_latest(key, value);
         }
-        let Some(token) = raw_token(bytes) else { return Ok(()) };
-        common.messages += 1;
-        require((token.l as usize) < common.owners.len(), "from no client there ever was")?;
-        if common.relays { follow(&mut self.heard_binary, &token, !common.limited, None) } else { Ok(()) }
+        let Some(marker) = raw_marker(bytes) else { return Ok(()) };
+        shared.messages += 1;
+        require((marker.l as usize) < shared.link_users.len(), "a message from an unknown link")?;
+        if shared.relays { check_order(&mut self.last_raws, &marker, !shared.has_rate_limits, None) } else { Ok(()) }
     }
 
-    pub(super) fn last_raw(&self, link: u32) -> Option<u32> {
-        self.heard_binary.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
+    pub(super) fn last_raw_of(&self, link: u32) -> Option<u32> {
+        self.last_raws.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
     }
 }
 
-/// A number as a client of some language writes it: many write every number as a double.
+/// Writes a number in one of the spellings that clients use; in many languages every number is written as a double.
 pub(super) fn write_number(number: u64) -> String {
     let digits = number.to_string();
     let (first, rest) = digits.split_at(1);
@@ -586,58 +643,61 @@ pub(super) fn write_number(number: u64) -> String {
     }
 }
 
-/// The number that [`write_number`] writes like this.
+/// Reads a number, but only in the spelling that [`write_number`] uses for it.
 fn read_number(text: &str) -> Option<u64> {
     let number = integer(text).and_then(|number| u64::try_from(number).ok())?;
     (write_number(number) == text).then_some(number)
 }
 
-/// The text that [`View::hear_raw`] reads.
+/// Formats a message that [`View::receive_raw`] reads.
 pub(super) fn raw_message(link: u32, k: u32, padding: usize) -> String {
     format!("{link:08}{k:08}{}", ".".repeat(padding))
 }
 
-fn raw_token(bytes: &[u8]) -> Option<Token> {
+fn raw_marker(bytes: &[u8]) -> Option<Marker> {
     let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
-    Some(Token { l: digits(0..8)?, k: digits(8..16)? })
+    Some(Marker { l: digits(0..8)?, k: digits(8..16)? })
 }
 
-/// A letter, a digit for the key, and twelve of the value.
+/// Reads a raw latest-wins frame: the letter `L`, one digit for the key, and twelve for the value.
 fn raw_latest(bytes: &[u8]) -> Option<(u64, u64)> {
     let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
     if bytes.first() == Some(&b'L') { Some((digits(1..2)?, digits(2..14)?)) } else { None }
 }
 
-fn operated(data: &Option<&RawValue>) -> Option<Operated> {
+fn operator_message(data: &Option<&RawValue>) -> Option<OperatorMessage> {
     serde_json::from_str(data.as_ref()?.get()).ok()
 }
 
-fn token(data: &Option<&RawValue>) -> Option<Token> {
+fn marker(data: &Option<&RawValue>) -> Option<Marker> {
     serde_json::from_str(data.as_ref()?.get()).ok()
 }
 
-/// The next message of a link has come: nothing may be lost between two, and nothing come twice.
-fn follow(
-    heard: &mut Vec<(u32, u32)>,
-    token: &Token,
+/// Records a message in `last_received` and checks its order: no message may arrive twice or out of order.
+///
+/// Numbers may be skipped, and are then added to `gaps`, if `gaps` is given. Otherwise they may be skipped unless
+/// `without_gaps`.
+fn check_order(
+    last_received: &mut Vec<(u32, u32)>,
+    marker: &Marker,
     without_gaps: bool,
     gaps: Option<&mut Vec<(u32, u32)>>,
 ) -> Result<(), String> {
-    match heard.iter_mut().find(|(from, _)| *from == token.l) {
-        None => heard.push((token.l, token.k)),
+    match last_received.iter_mut().find(|(from, _)| *from == marker.l) {
+        None => last_received.push((marker.l, marker.k)),
         Some((_, last)) => {
             let follows = if let Some(gaps) = gaps {
-                gaps.extend((*last + 1..token.k).map(|k| (token.l, k)));
-                token.k > *last
+                gaps.extend((*last + 1..marker.k).map(|k| (marker.l, k)));
+                marker.k > *last
             } else if without_gaps {
-                token.k == *last + 1
+                marker.k == *last + 1
             } else {
-                token.k > *last
+                marker.k > *last
             };
             if !follows {
-                return Err(format!("message {} of client #{} after its {last}", token.k, token.l));
+                return Err(format!("message {} of client #{} after message {last}", marker.k, marker.l));
             }
-            *last = token.k;
+            *last = marker.k;
         }
     }
     Ok(())

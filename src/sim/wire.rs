@@ -1,7 +1,15 @@
-//! The client's end of a connection: requests and masked frames out, answers and frames in.
+//! The client's side of a WebSocket connection: writes upgrade requests and masked frames, reads responses and frames.
 //!
-//! Written apart from the server's side, so that the two check each other. It holds no state but unread bytes, and
-//! draws no randomness: the mask is passed in.
+//! Shares no code with the server's side, so that each checks the other. Keeps no state but the unread bytes and the
+//! stage of the connection, and draws no random numbers: the caller passes the mask.
+//!
+//! A [`Reader`] goes through these stages:
+//!
+//! ```text
+//! Head --status 101--> Frames --close frame--> Closed
+//!  |
+//!  +----other status--> Body
+//! ```
 
 use std::fmt;
 
@@ -10,7 +18,7 @@ use std::fmt;
 pub struct Opcode(pub u8);
 
 impl Opcode {
-    /// Goes on with the message before.
+    /// A continuation of a fragmented message.
     pub const CONTINUATION: Opcode = Opcode(0);
     /// A text message.
     pub const TEXT: Opcode = Opcode(1);
@@ -24,7 +32,8 @@ impl Opcode {
     pub const PONG: Opcode = Opcode(10);
 }
 
-/// An upgrade request for `target`, such as `/ws/chess?token=ann`, with further complete header `lines`.
+/// Returns an upgrade request for `target`, such as `/ws/chess?token=ann`, with the additional header `lines`, each
+/// complete but without its line ending.
 ///
 /// ```
 /// let request = lobbyd::sim::wire::upgrade_request("/ws/chess?token=ann", &["Origin: http://localhost"]);
@@ -44,7 +53,7 @@ pub fn upgrade_request(target: &str, lines: &[&str]) -> Vec<u8> {
     request.into_bytes()
 }
 
-/// A frame as a client sends it: masked with `mask` (RFC 6455 section 5.3).
+/// Returns a frame as a client sends it: masked with `mask` (RFC 6455 section 5.3).
 pub fn frame(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![opcode.0 | if is_final { 0x80 } else { 0 }];
     match payload.len() {
@@ -63,22 +72,23 @@ pub fn frame(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> V
     bytes
 }
 
-/// A text message in one frame.
+/// Returns a text message in one frame, with a fixed mask.
 pub fn text(text: &str) -> Vec<u8> {
     frame(Opcode::TEXT, true, text.as_bytes(), [1, 2, 3, 4])
 }
 
-/// A close frame.
+/// Returns a close frame with a fixed mask.
 pub fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(Opcode::CLOSE, true, &[&code.to_be_bytes(), reason.as_bytes()].concat(), [1, 2, 3, 4])
 }
 
-/// Something the server sent.
+/// A unit that the server sent: a response head, its body, or a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// The answer to the request: its status and its whole head. When it is not 101, the body follows as [`Body`](Self::Body).
+    /// The response to the request: its status and its whole head. If the status is not 101, [`Body`](Self::Body)
+    /// follows.
     Answer(u16, String),
-    /// What followed an answer other than 101.
+    /// Part of the body of a response with a status other than 101.
     Body(String),
     /// A text message.
     Text(String),
@@ -88,11 +98,11 @@ pub enum Received {
     Ping(Vec<u8>),
     /// A pong.
     Pong(Vec<u8>),
-    /// A close frame: its code (1005 when it has none) and reason.
+    /// A close frame: its code (1005 if it has none) and reason.
     Close(u16, String),
 }
 
-/// The server broke a protocol.
+/// A violation of HTTP or RFC 6455 by the server, with its description.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(pub String);
 
@@ -104,7 +114,9 @@ impl fmt::Display for Violation {
 
 impl std::error::Error for Violation {}
 
-/// Reads what a server sends, however it is cut into pieces, and finds every breach of RFC 6455 in it.
+/// Incremental parser of the bytes that a server sends, which checks them against RFC 6455.
+///
+/// The bytes may be split at any position.
 ///
 /// ```
 /// use lobbyd::sim::wire::{Reader, Received};
@@ -132,23 +144,25 @@ enum State {
 }
 
 impl Reader {
-    /// More bytes have arrived.
+    /// Appends received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.unread.extend_from_slice(bytes);
     }
 
-    /// Bytes that are not yet part of anything complete.
+    /// Returns the number of bytes that are not yet part of a complete unit.
     pub fn unread(&self) -> usize {
         self.unread.len()
     }
 
-    /// The next complete thing that was sent; `None` when more bytes are needed.
+    /// Returns the next complete unit, or `None` if more bytes are needed.
     ///
     /// # Errors
     ///
-    /// When the server broke the protocol: a masked, fragmented or reserved frame, anything after a close frame, a
-    /// length not in its shortest form, text that is not UTF-8.
-    #[expect(clippy::should_implement_trait, reason = "it fails, and more may come after None")]
+    /// Returns a [`Violation`] if the bytes violate the protocol: a response head that is not UTF-8 or has no status
+    /// line, a masked or fragmented frame, a reserved bit or opcode, a length not in its shortest form, a control frame
+    /// of more than 125 bytes, a close frame of one byte, text or a close reason that is not UTF-8, or bytes after a
+    /// close frame.
+    #[expect(clippy::should_implement_trait, reason = "it can fail, and more units may follow after None")]
     pub fn next(&mut self) -> Result<Option<Received>, Violation> {
         match self.state {
             State::Head => self.next_head(),
@@ -165,10 +179,10 @@ impl Reader {
 
     fn next_head(&mut self) -> Result<Option<Received>, Violation> {
         let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-        let head =
-            String::from_utf8(self.unread.drain(..end + 4).collect()).map_err(|_| violation("head not UTF-8"))?;
+        let head = String::from_utf8(self.unread.drain(..end + 4).collect())
+            .map_err(|_| violation("a response head that is not UTF-8"))?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
-        let status = status.ok_or_else(|| violation("no status line"))?;
+        let status = status.ok_or_else(|| violation("a response without a status line"))?;
         self.state = if status == 101 { State::Frames } else { State::Body };
         Ok(Some(Received::Answer(status, head)))
     }
@@ -227,6 +241,6 @@ impl Reader {
     }
 }
 
-fn violation(what: &str) -> Violation {
-    Violation(what.to_owned())
+fn violation(description: &str) -> Violation {
+    Violation(description.to_owned())
 }

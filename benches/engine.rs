@@ -1,29 +1,29 @@
-//! What the engine costs without any socket.
+//! Cost of the engine without sockets.
 //!
-//! `engine/message_in`: one message arrives at an application that does nothing with it.
-//! `engine/broadcast/N`: one message arrives in a lobby of N; the time for each of its N - 1 deliveries, from the bytes
-//! that come in to the bytes that go out.
+//! `engine/message_in`: one message arrives at an application that ignores it.
+//! `engine/broadcast/N`: one message arrives in a lobby of N; the time for each of its N - 1 deliveries, from received bytes
+//! to written bytes.
 //! `engine/relay/10`: the same in the JSON protocol: parsed, stamped, encoded.
 //! `engine/join/N`: a connection is accepted, upgraded and seated in a lobby of N, and hangs up.
 //!
-//! `crowd/…/N`: N connections in lobbies of 8, of which nearly all are idle, must not make anything dearer:
+//! `crowd/…/N`: N connections in lobbies of 8, nearly all of them idle. They must not make anything more expensive:
 //!
-//! - `turn`: a turn in which nothing happens;
+//! - `turn`: a turn without events;
 //! - `message`: one message arrives and goes to the 7 others of its lobby; always the same lobby;
-//! - `message_anywhere`: the same, and every time it is another lobby;
-//! - `all_at_once`: in one turn, somebody speaks in every lobby; the time for each delivery;
+//! - `message_anywhere`: the same, in another lobby every time;
+//! - `all_at_once`: one member of every lobby sends a message in one turn; the time for each delivery;
 //! - `join`: a connection is accepted, upgraded, seated, and hangs up;
-//! - `ping`: the time for each of the pings that idle connections are sent: its timer, the ping and the answer, and the
-//!   timer that finds that all is well.
+//! - `ping`: the time for each ping of an idle connection: its timer, the ping and the answer, and the timer that finds the
+//!   connection alive.
 //!
-//! `turn`, `message` and `join` touch nobody who is idle, and are flat. The others go to connections that have been idle,
-//! and there memory bends the curve, not work: a connection takes about a kilobyte with its user and its seat, so 1,000 of
-//! them lie in the processor's cache, 10,000 partly, and 100,000 do not. Two or three cache lines of each come from memory
-//! first, 100 ns each: some seven times the time for a delivery in `message_anywhere` and five times in `all_at_once`. The
-//! instructions are the same to 0.1 %, as `benches/instructions.sh` checks (`alone` and `crowd`).
+//! `turn`, `message` and `join` touch no idle connection, and are flat. The others touch connections that have been idle.
+//! There the curve rises because of memory and not of work. A connection takes about a kilobyte with its user and its seat:
+//! 1,000 of them fit in the processor's cache, 10,000 partly, and 100,000 do not. Two or three cache lines of each come from
+//! memory first, 100 ns each: some seven times the time for a delivery in `message_anywhere` and five times in `all_at_once`.
+//! The instructions are the same to 0.1 %, as `benches/instructions.sh` checks (`alone` and `crowd`).
 //!
-//! `engine/join/N` grows with N, a quarter of a microsecond for each 1,000 members: they stand in one array in the order in
-//! which they came, and whoever leaves is looked for in it.
+//! `engine/join/N` grows with N, a quarter of a microsecond for each 1,000 members: the members are one array in join order,
+//! and a leaving member is searched in it.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -40,7 +40,7 @@ mod common;
 use bencher::each;
 use common::Crowd;
 
-/// Takes messages and does nothing.
+/// Ignores its messages.
 struct Silent;
 
 impl App for Silent {
@@ -59,14 +59,14 @@ fn text() -> Vec<u8> {
     wire::text(&"x".repeat(64))
 }
 
-/// One turn, in which `speaker` says `message`.
-fn say<A: App>(crowd: &mut Crowd<A>, speaker: usize, message: &[u8]) {
-    crowd.engine.handle_bytes(crowd.now, crowd.conns[speaker], black_box(message));
+/// One turn in which `sender` sends `message`.
+fn send<A: App>(crowd: &mut Crowd<A>, sender: usize, message: &[u8]) {
+    crowd.engine.handle_bytes(crowd.now, crowd.conns[sender], black_box(message));
     crowd.end_turn();
 }
 
-/// One turn, in which a connection comes and goes.
-fn come_and_go<A: App>(crowd: &mut Crowd<A>, request: &[u8]) {
+/// Two turns: a connection joins, and hangs up.
+fn join_and_leave<A: App>(crowd: &mut Crowd<A>, request: &[u8]) {
     let conn = crowd.connect(black_box(request));
     crowd.end_turn();
     crowd.engine.handle_hangup(crowd.now, conn);
@@ -76,15 +76,15 @@ fn come_and_go<A: App>(crowd: &mut Crowd<A>, request: &[u8]) {
 fn message_in(c: &mut Criterion) {
     let mut crowd = Crowd::new(Silent, 1, 10);
     let message = text();
-    let mut said = 0;
+    let mut sent = 0;
     c.bench_function("engine/message_in", |b| {
         b.iter(|| {
-            say(&mut crowd, 0, &message);
-            said += 1;
+            send(&mut crowd, 0, &message);
+            sent += 1;
         });
     });
     let counters = crowd.engine.stats().counters;
-    assert_eq!((counters.messages_in, counters.rejected(Reject::RateLimited)), (said, 0), "every message was taken");
+    assert_eq!((counters.messages_in, counters.rejected(Reject::RateLimited)), (sent, 0), "every message was accepted");
 }
 
 fn lobby_of(c: &mut Criterion) {
@@ -92,33 +92,33 @@ fn lobby_of(c: &mut Criterion) {
         let mut crowd = Crowd::new(Verbatim::default(), 1, size);
         let message = text();
         let receivers = size as u64 - 1;
-        let mut said = 0;
+        let mut sent = 0;
         c.bench_function(&format!("engine/broadcast/{size}"), |b| {
             each(b, || {
-                say(&mut crowd, 0, &message);
-                said += 1;
+                send(&mut crowd, 0, &message);
+                sent += 1;
                 receivers
             });
         });
-        assert_eq!(crowd.engine.stats().counters.frames_out, said * receivers, "everybody got every message");
+        assert_eq!(crowd.engine.stats().counters.frames_out, sent * receivers, "every member got every message");
         join(c, &format!("engine/join/{size}"), &mut crowd);
     }
 }
 
-/// One more member of the first lobby.
+/// One more member joins the first lobby, and leaves.
 fn join(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     let request = wire::upgrade_request("/ws/l0?token=one-more", &[]);
     let before = crowd.engine.stats();
-    let mut came = 0;
+    let mut joins = 0;
     c.bench_function(name, |b| {
         b.iter(|| {
-            come_and_go(crowd, &request);
-            came += 1;
+            join_and_leave(crowd, &request);
+            joins += 1;
         });
     });
     let after = crowd.engine.stats();
-    assert_eq!(after.counters.joined - before.counters.joined, came, "everybody who came got in");
-    assert_eq!(after.counters.left - before.counters.left, came, "and left");
+    assert_eq!(after.counters.joined - before.counters.joined, joins, "every connection joined");
+    assert_eq!(after.counters.left - before.counters.left, joins, "and left");
     assert_eq!(after.total_connections, before.total_connections);
 }
 
@@ -126,41 +126,41 @@ fn relay(c: &mut Criterion) {
     let mut crowd = Crowd::new(Relay::default(), 1, 10);
     let message = wire::text(&format!(r#"{{"type":"broadcast","data":"{}"}}"#, "x".repeat(64)));
     let before = crowd.engine.stats().counters;
-    let mut said = 0;
+    let mut sent = 0;
     c.bench_function("engine/relay/10", |b| {
         each(b, || {
-            say(&mut crowd, 0, &message);
-            said += 1;
+            send(&mut crowd, 0, &message);
+            sent += 1;
             9
         });
     });
     let after = crowd.engine.stats().counters;
-    assert_eq!(after.frames_out - before.frames_out, said * 9, "everybody got every message");
+    assert_eq!(after.frames_out - before.frames_out, sent * 9, "every member got every message");
 }
 
 const LOBBY: usize = 8;
 
 fn crowd(c: &mut Criterion) {
     for connections in [1_000, 10_000, 100_000] {
-        // All benches share one crowd, which takes longer to come together than any of them needs.
+        // All benches share one crowd, because building it takes longer than any of them.
         let mut crowd = Crowd::new(Verbatim::default(), connections / LOBBY, LOBBY);
-        let name = |what: &str| format!("crowd/{what}/{connections}");
-        // First, as long as the timers are spread evenly.
+        let name = |bench: &str| format!("crowd/{bench}/{connections}");
+        // First, while the timers are still spread evenly.
         ping(c, &name("ping"), &mut crowd);
         turn(c, &name("turn"), &mut crowd);
         message(c, &name("message"), &mut crowd, 0);
-        // A prime, so that all lobbies have their turn, far from each other in memory.
+        // A prime, so that every lobby is used, and successive ones are far apart in memory.
         message(c, &name("message_anywhere"), &mut crowd, 7919);
         all_at_once(c, &name("all_at_once"), &mut crowd);
         join(c, &name("join"), &mut crowd);
         assert_eq!(crowd.engine.stats().counters.closed_in_all(), crowd.engine.stats().counters.left);
-        assert_eq!(crowd.engine.stats().total_connections, connections, "nobody was lost");
+        assert_eq!(crowd.engine.stats().total_connections, connections, "no connection was lost");
     }
 }
 
 fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     let Crowd { engine, conns, now } = crowd;
-    // So long a turn that some 50 connections are due in it, with few connections as with many.
+    // Long enough that some 50 connections are due in each turn, whatever their number.
     let step = engine.config().ping_interval * 50 / conns.len() as u32;
     let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
     let (mut pinged, mut all) = (Vec::new(), 0);
@@ -169,7 +169,7 @@ fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
             *now = *now + step;
             engine.handle_timeout(*now);
             while let Some(conn) = engine.poll_writable() {
-                engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
+                engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
                 pinged.push(conn);
             }
             all += pinged.len() as u64;
@@ -183,12 +183,12 @@ fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     assert_eq!(
         (stats.counters.pings, stats.total_connections),
         (all, conns.len()),
-        "and answered, so nobody was closed"
+        "every ping was answered, so no connection was closed"
     );
 }
 
 fn turn(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
-    // What has become due in the meantime.
+    // Handles the timers that became due in the meantime.
     crowd.engine.handle_timeout(crowd.now);
     crowd.end_turn();
     let Crowd { engine, now, .. } = crowd;
@@ -200,24 +200,24 @@ fn turn(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
             engine.poll_timeout()
         });
     });
-    assert_eq!(engine.stats(), before, "nothing happened");
+    assert_eq!(engine.stats(), before, "the turns did nothing");
 }
 
-/// `stride` lobbies lie between one that speaks and the next.
+/// Each message is sent in the lobby `stride` lobbies after the last one.
 fn message(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>, stride: usize) {
     let message = text();
     let lobbies = crowd.conns.len() / LOBBY;
     let before = crowd.engine.stats().counters;
-    let (mut lobby, mut said) = (0, 0);
+    let (mut lobby, mut sent) = (0, 0);
     c.bench_function(name, |b| {
         b.iter(|| {
             lobby = (lobby + stride) % lobbies;
-            say(crowd, lobby * LOBBY, &message);
-            said += 1;
+            send(crowd, lobby * LOBBY, &message);
+            sent += 1;
         });
     });
     let after = crowd.engine.stats().counters;
-    assert_eq!(after.frames_out - before.frames_out, said * (LOBBY as u64 - 1), "everybody got every message");
+    assert_eq!(after.frames_out - before.frames_out, sent * (LOBBY as u64 - 1), "every member got every message");
 }
 
 fn all_at_once(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
@@ -235,7 +235,11 @@ fn all_at_once(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
             delivered
         });
     });
-    assert_eq!(crowd.engine.stats().counters.frames_out - before.frames_out, deliveries, "everybody got every message");
+    assert_eq!(
+        crowd.engine.stats().counters.frames_out - before.frames_out,
+        deliveries,
+        "every member got every message"
+    );
 }
 
 criterion_group! {

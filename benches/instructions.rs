@@ -1,14 +1,14 @@
-//! A fixed amount of work for an instruction counter, without a clock.
+//! A fixed amount of work, for counting instructions. Uses no clock.
 //!
-//!     benches/instructions.sh            # counts, and compares with benches/instructions.txt
-//!     benches/instructions.sh --bless    # counts, and writes it
+//!     benches/instructions.sh            # counts and compares with benches/instructions.txt
+//!     benches/instructions.sh --bless    # counts and writes that file
 //!
-//! Instructions, unlike seconds, are nearly the same on every run and next to every neighbour: only the secret keys of the
-//! hash maps differ. What a turn costs is the difference between two runs of different lengths, divided by the difference
-//! in turns, so that coming together costs nothing.
+//! Unlike seconds, instruction counts are nearly the same on every run and beside any other load: only the random keys of the
+//! hash maps differ. The cost of a turn is the difference between two runs of different lengths, divided by the difference
+//! in turns, so that the setup is not counted.
 //!
-//! Run with a scenario and a number of turns, the program says how many deliveries those were; with `--list`, what
-//! scenarios there are, each with the turns that make it long enough to be counted.
+//! With a scenario and a number of turns as arguments, the program prints the number of deliveries. With `--list` it prints
+//! the scenarios, each with a number of turns that is enough for counting.
 
 use std::time::Duration;
 
@@ -21,45 +21,45 @@ mod common;
 
 use common::Crowd;
 
-/// One kind of work, in any number of turns.
+/// One kind of work, for any number of turns.
 struct Scenario {
     name: &'static str,
-    /// As many as make it long beside what the coming together of its crowd varies by.
+    /// Enough turns that variations of the setup are small beside them.
     turns: usize,
-    /// Does so many turns. Returns the deliveries they led to.
+    /// Runs this number of turns. Returns the number of deliveries.
     run: fn(usize) -> u64,
 }
 
 const SCENARIOS: &[Scenario] = &[
-    // Nothing happens.
+    // Turns without events.
     Scenario { name: "turn", turns: 20_000, run: |turns| idle(1000, turns) },
-    // A message that nobody else hears.
+    // A message without receivers.
     Scenario {
         name: "message-in",
         turns: 10_000,
         run: |turns| talk(Verbatim::default(), &text(), [1000, 1], 1, 1, turns),
     },
-    // A lobby of 10; one speaks, one message a turn and four.
+    // A lobby of 10; one member sends one message a turn, or four.
     Scenario { name: "w1", turns: 2_000, run: |turns| talk(Verbatim::default(), &text(), [1, 10], 1, 1, turns) },
     Scenario { name: "w4", turns: 1_000, run: |turns| talk(Verbatim::default(), &text(), [1, 10], 1, 4, turns) },
-    // A lobby of 8; everybody speaks.
+    // A lobby of 8; every member sends.
     Scenario { name: "all", turns: 1_000, run: |turns| talk(Verbatim::default(), &text(), [1, 8], 8, 1, turns) },
-    // A lobby of 1,000; one speaks.
+    // A lobby of 1,000; one member sends.
     Scenario { name: "big", turns: 50, run: |turns| talk(Verbatim::default(), &text(), [1, 1000], 1, 4, turns) },
     // The same as w1 in the JSON protocol.
     Scenario { name: "json", turns: 1_000, run: |turns| talk(Relay::default(), &json(), [1, 10], 1, 1, turns) },
     // A JSON broadcast to the 999 other members of a lobby.
     Scenario { name: "json-999", turns: 50, run: |turns| talk(Relay::default(), &json(), [1, 1000], 1, 1, turns) },
-    // A tick at 60 Hz in which each of 8 members speaks, with everything flushed at the tick.
+    // A tick at 60 Hz in which each of 8 members sends; all output is flushed at the tick.
     Scenario { name: "tick-flush", turns: 500, run: |turns| ticks(turns) },
-    // The same as all, with a journal in memory that is thrown away.
+    // The same as all, with a journal whose bytes are discarded.
     Scenario { name: "journal", turns: 500, run: |turns| recorded(turns) },
-    // One lobby of 8, alone and beside 2,499 others: the same.
+    // One lobby of 8, alone and beside 2,499 others: must cost the same.
     Scenario { name: "alone", turns: 2_000, run: |turns| talk(Verbatim::default(), &text(), [1, 8], 1, 1, turns) },
     Scenario { name: "crowd", turns: 10_000, run: |turns| talk(Verbatim::default(), &text(), [2500, 8], 1, 1, turns) },
-    // A connection comes and goes.
+    // A connection joins and leaves.
     Scenario { name: "join", turns: 500, run: join },
-    // The deliveries are pings to members who have long been silent, and who answer.
+    // The deliveries are pings to idle members, which answer them.
     Scenario { name: "ping", turns: 200, run: |turns| ping(1000, turns) },
 ];
 
@@ -71,44 +71,37 @@ fn json() -> Vec<u8> {
     wire::text(&format!(r#"{{"type":"broadcast","data":"{}"}}"#, "x".repeat(64)))
 }
 
-/// `speakers` of the members of one lobby say `each` messages in every turn, and every turn it is another lobby.
-fn talk<A: App>(
-    app: A,
-    message: &[u8],
-    [lobbies, size]: [usize; 2],
-    speakers: usize,
-    each: usize,
-    turns: usize,
-) -> u64 {
+/// In every turn, `senders` members of one lobby send `each` messages; the next turn is in another lobby.
+fn talk<A: App>(app: A, message: &[u8], [lobbies, size]: [usize; 2], senders: usize, each: usize, turns: usize) -> u64 {
     let mut crowd = Crowd::new(app, lobbies, size);
-    let said = message.repeat(each);
+    let sent_bytes = message.repeat(each);
     let before = crowd.engine.stats().counters;
     for turn in 0..turns {
-        // Times a prime, so that all lobbies have their turn.
+        // Multiplied by a prime, so that every lobby is used.
         let lobby = turn * 7919 % lobbies;
-        for &speaker in &crowd.conns[lobby * size..][..speakers] {
-            crowd.engine.handle_bytes(crowd.now, speaker, &said);
+        for &sender in &crowd.conns[lobby * size..][..senders] {
+            crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
         crowd.end_turn();
     }
     let after = crowd.engine.stats().counters;
-    assert_eq!(after.messages_in - before.messages_in, (turns * speakers * each) as u64, "every message was taken");
+    assert_eq!(after.messages_in - before.messages_in, (turns * senders * each) as u64, "every message was accepted");
     let sent = after.frames_out - before.frames_out;
-    assert_eq!(sent, (turns * speakers * each * (size - 1)) as u64, "everybody got every message");
+    assert_eq!(sent, (turns * senders * each * (size - 1)) as u64, "every member got every message");
     sent
 }
 
-/// Everybody in a lobby of 8 speaks once before each tick, and everything goes out at the tick.
+/// Every member of a lobby of 8 sends once before each tick, and all output is written at the tick.
 fn ticks(turns: usize) -> u64 {
     let configure = |config: &mut Config| (config.tick_hz, config.flush) = (Some(60), Flush::Tick);
     let mut crowd = Crowd::with(Verbatim::default(), 1, 8, configure, |_| {});
-    let said = text();
+    let sent_bytes = text();
     crowd.engine.handle_timeout(crowd.now);
     crowd.end_turn();
     let before = crowd.engine.stats().counters;
     for _ in 0..turns {
-        for &speaker in &crowd.conns {
-            crowd.engine.handle_bytes(crowd.now, speaker, &said);
+        for &sender in &crowd.conns {
+            crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
         crowd.end_turn();
         crowd.now = crowd.engine.poll_timeout().expect("the clock runs");
@@ -116,15 +109,15 @@ fn ticks(turns: usize) -> u64 {
         crowd.end_turn();
     }
     let after = crowd.engine.stats().counters;
-    // Pings of silent members do not come: everybody speaks.
-    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "everybody got every message");
+    // There are no pings of idle members, because every member sends.
+    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "every member got every message");
     after.frames_out - before.frames_out
 }
 
-/// Everything that is recorded goes nowhere.
-struct Nowhere;
+/// Discards the journal.
+struct DiscardSink;
 
-impl Sink for Nowhere {
+impl Sink for DiscardSink {
     fn begin(&mut self, _: u64) -> std::io::Result<()> {
         Ok(())
     }
@@ -135,18 +128,19 @@ impl Sink for Nowhere {
 }
 
 fn recorded(turns: usize) -> u64 {
-    let prepare = |engine: &mut Engine<Verbatim>| record(engine, common::START, Nowhere).expect("it takes everything");
+    let prepare =
+        |engine: &mut Engine<Verbatim>| record(engine, common::START, DiscardSink).expect("the sink takes all bytes");
     let mut crowd = Crowd::with(Verbatim::default(), 1, 8, |_| {}, prepare);
-    let said = text();
+    let sent_bytes = text();
     let before = crowd.engine.stats().counters;
     for _ in 0..turns {
-        for &speaker in &crowd.conns {
-            crowd.engine.handle_bytes(crowd.now, speaker, &said);
+        for &sender in &crowd.conns {
+            crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
         crowd.end_turn();
     }
     let after = crowd.engine.stats().counters;
-    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "everybody got every message");
+    assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "every member got every message");
     assert!(crowd.engine.recording().is_some_and(|recording| !recording.has_failed));
     after.frames_out - before.frames_out
 }
@@ -154,7 +148,7 @@ fn recorded(turns: usize) -> u64 {
 fn idle(lobbies: usize, turns: usize) -> u64 {
     let mut crowd = Crowd::new(Verbatim::default(), lobbies, 8);
     let now = crowd.now;
-    // What has become due while they came together.
+    // Handles the timers that became due during the setup.
     crowd.engine.handle_timeout(now);
     crowd.end_turn();
     let before = crowd.engine.stats();
@@ -162,7 +156,7 @@ fn idle(lobbies: usize, turns: usize) -> u64 {
         crowd.engine.handle_timeout(now);
         crowd.end_turn();
     }
-    assert_eq!(crowd.engine.stats(), before, "nothing happened");
+    assert_eq!(crowd.engine.stats(), before, "the turns did nothing");
     0
 }
 
@@ -177,7 +171,11 @@ fn join(turns: usize) -> u64 {
         crowd.end_turn();
     }
     let after = crowd.engine.stats().counters;
-    assert_eq!((after.joined - before.joined, after.left), (turns as u64, turns as u64), "everybody came and left");
+    assert_eq!(
+        (after.joined - before.joined, after.left),
+        (turns as u64, turns as u64),
+        "every connection joined and left"
+    );
     0
 }
 
@@ -189,7 +187,7 @@ fn ping(members: usize, turns: usize) -> u64 {
         now = now + Duration::from_secs(1);
         engine.handle_timeout(now);
         while let Some(conn) = engine.poll_writable() {
-            engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
+            engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
             pinged.push(conn);
         }
         for conn in pinged.drain(..) {
@@ -197,10 +195,10 @@ fn ping(members: usize, turns: usize) -> u64 {
         }
     }
     let stats = engine.stats();
-    assert_eq!(stats.total_connections, conns.len(), "everybody answered");
-    // Everybody is silent for 20 seconds at a time, of which the wheel may make 21 turns of a second.
+    assert_eq!(stats.total_connections, conns.len(), "every member answered");
+    // Every member is idle for 20 seconds at a time; with the granularity of the wheel that may be 21 turns of a second.
     let rounds = (turns / 21) as u64..=(turns / 20 + 1) as u64;
-    assert!(rounds.contains(&(stats.counters.pings / conns.len() as u64)), "all are pinged");
+    assert!(rounds.contains(&(stats.counters.pings / conns.len() as u64)), "all members are pinged");
     stats.counters.pings
 }
 
@@ -210,10 +208,10 @@ fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--list"] => SCENARIOS.iter().for_each(|scenario| println!("{} {}", scenario.name, scenario.turns)),
         [name, turns] => {
-            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("one of those listed");
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("a scenario from --list");
             println!("{}", (scenario.run)(turns.parse().expect("a number of turns")));
         }
-        // Run with the other benches, it only shows that it works.
+        // Among the other benches: a short run of each scenario, for its assertions.
         _ => {
             for scenario in SCENARIOS {
                 (scenario.run)(20);

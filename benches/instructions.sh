@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Counts the instructions of what the engine does, and compares them with those kept in benches/instructions.txt.
+# Counts the instructions of the engine, and compares them with the counts kept in benches/instructions.txt.
 #
-#   benches/instructions.sh            exit 0: as kept; 1: a figure is beyond the tolerance, or kept figures are missing
-#   benches/instructions.sh --bless    keeps what it counts
+#   benches/instructions.sh            exit 0: as kept; 1: a count is beyond the tolerance, or kept counts are missing
+#   benches/instructions.sh --bless    writes the new counts to the file
 #
-# Each scenario of benches/instructions.rs runs twice under callgrind, and the difference between the long and the short
-# run is that of the turns alone. From run to run counts vary by 0.1 % (one instruction of some 200 where nothing happens),
-# from the keys of the hash maps; the C library's way of copying, which depends on the processor, makes up to 0.7 %. What the
-# compiler makes of a change elsewhere can make more, so 5 % is a change. Fewer than kept is one too, because the next loss
-# would hide in it: bless it. Under another compiler, C library or kind of processor than the figures were kept with, only
-# 25 % counts.
+# Each scenario of benches/instructions.rs runs twice under callgrind; the difference between the long and the short run is the
+# cost of the turns alone. Counts vary by 0.1 % between runs (one instruction of some 200 in an empty turn), because of the keys
+# of the hash maps. The C library's copy routine, which depends on the processor, makes up to 0.7 %. A change elsewhere in the
+# source can change the generated code by more. So the tolerance is 5 %, in both directions: a count below the kept one must be
+# blessed too, because a later increase would not be noticed. With another compiler, C library or kind of processor than those
+# of the kept counts the tolerance is 25 %.
 #
-# Installs Debian's valgrind by apt-get where there is none.
+# Installs Debian's valgrind with apt-get if it is missing.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 kept=$here/instructions.txt
@@ -35,9 +35,9 @@ command -v valgrind >/dev/null || install valgrind
 cd "$here/.."
 program=$(cargo bench --quiet --locked --bench instructions --no-run --message-format=json-render-diagnostics |
   sed -nE '/"kind":\["bench"\]/s/.*"executable":"([^"]*)".*/\1/p' | tail -n 1)
-[ -x "$program" ] || { echo "instructions.sh: cargo did not say where the program is" >&2; exit 2; }
+[ -x "$program" ] || { echo "instructions.sh: cargo did not report the path of the program" >&2; exit 2; }
 
-# Which of its variants the C library takes for copying depends on the processor, as valgrind shows it.
+# The C library chooses its copy routine by the processor that valgrind emulates.
 simd=$(grep -qw avx2 /proc/cpuinfo && echo avx2 || echo 'no avx2')
 environment=$(printf '# %s\n' "$(rustc --version)" "$(ldd --version | head -n 1)" "$(valgrind --version), $(uname -m) $simd")
 
@@ -69,7 +69,7 @@ trap 'rm -f "$counted"' EXIT
   done
 } > "$counted"
 
-# Other connections cost no instructions.
+# Other connections must cost no instructions.
 awk '{ turn[$1] = $2 } END {
   more = turn["crowd"] / turn["alone"] - 1
   printf "a message with 20,000 connections: %+.1f %% instructions against 8 connections\n", 100 * more
@@ -81,11 +81,11 @@ if $bless; then
   cat "$kept"
   exit
 fi
-[ -f "$kept" ] || { echo "instructions.sh: there is no $kept; --bless makes it" >&2; exit 1; }
+[ -f "$kept" ] || { echo "instructions.sh: there is no $kept; create it with --bless" >&2; exit 1; }
 tolerance=5
 if [ "$(grep '^#' "$counted")" != "$(grep '^#' "$kept")" ]; then
   tolerance=25
-  echo "counted in another environment than kept, so up to $tolerance % is taken:"
+  echo "the environment differs from the kept one, so the tolerance is $tolerance %:"
   diff <(grep '^#' "$kept") <(grep '^#' "$counted") || true
 fi
 awk -v tolerance=$tolerance '
@@ -103,6 +103,6 @@ awk -v tolerance=$tolerance '
     for (scenario in kept) { printf "%-12s is kept and not counted\n", scenario; failed = 1 }
     exit failed
   }' "$kept" "$counted" || {
-  echo "instructions.sh: not what benches/instructions.txt keeps. If that is as it should be: benches/instructions.sh --bless" >&2
+  echo "instructions.sh: the counts differ from benches/instructions.txt. If that is intended: benches/instructions.sh --bless" >&2
   exit 1
 }

@@ -1,10 +1,10 @@
-//! The whole server over loopback: the time from sending a message until it has come back.
+//! The whole server over loopback: the time from sending a message until it is received.
 //!
-//! `loopback/echo`: one client, one message under way, the echo application.
-//! `loopback/relay/8`: one of eight members of a lobby speaks; the time until all the others have heard it.
+//! `loopback/echo`: one client, one message in flight, the echo application.
+//! `loopback/relay/8`: one of eight members of a lobby sends; the time until all others have received the message.
 //!
-//! Server and clients share one thread here, so the figures hold the client's system calls too: they show changes of
-//! the server, not its capacity. `benches/peers` measures that, from another process.
+//! Server and clients share one thread here, so the figures include the clients' system calls. They show changes
+//! of the server, not its capacity; `benches/peers` measures the capacity, from another process.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use lobbyd::{App, Config, Limit};
 
 fn server<A: App>(app: A) -> Server<A> {
     let listen = "127.0.0.1:0".parse().expect("an address");
-    // Rates are on, but so high that nothing is refused.
+    // Rates are on, but so high that no message is refused.
     let rate = Limit::at_most(1_000_000_000);
     let rates = Config { messages_per_second: rate, message_burst: 1_000_000_000, ..Config::default() };
     let config = Config { listen, bytes_per_second: rate, byte_burst: 1_000_000_000, ..rates };
@@ -26,8 +26,8 @@ fn server<A: App>(app: A) -> Server<A> {
 }
 
 fn connect<A: App>(server: &mut Server<A>, target: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(server.local_addr().expect("it listens")).expect("it listens");
-    stream.set_nodelay(true).expect("TCP has it");
+    let mut stream = TcpStream::connect(server.local_addr().expect("the server listens")).expect("the server listens");
+    stream.set_nodelay(true).expect("TCP has TCP_NODELAY");
     stream.write_all(&wire::upgrade_request(target, &[])).expect("a small request");
     let mut reader = Reader::default();
     let answer = receive(server, &mut stream, &mut reader);
@@ -35,12 +35,12 @@ fn connect<A: App>(server: &mut Server<A>, target: &str) -> TcpStream {
     stream
 }
 
-/// Turns the server until the client has received something.
+/// Runs turns of the server until the client has received a frame or an HTTP answer.
 fn receive<A: App>(server: &mut Server<A>, stream: &mut TcpStream, reader: &mut Reader) -> Received {
     stream.set_nonblocking(true).expect("a socket can be set non-blocking");
     let mut bytes = [0; 4096];
     loop {
-        if let Some(received) = reader.next().expect("the server keeps to the protocol") {
+        if let Some(received) = reader.next().expect("the server follows the protocol") {
             return received;
         }
         match stream.read(&mut bytes) {
@@ -59,7 +59,7 @@ fn echo(c: &mut Criterion) {
     let message = wire::text(&text);
     c.bench_function("loopback/echo", |b| {
         b.iter(|| {
-            stream.write_all(&message).expect("the socket takes it");
+            stream.write_all(&message).expect("a small message fits in the socket");
             assert_eq!(receive(&mut server, &mut stream, &mut reader), Received::Text(text.clone()));
         });
     });
@@ -81,7 +81,7 @@ fn relay(c: &mut Criterion) {
     group.throughput(Throughput::Elements(7));
     group.bench_function("8", |b| {
         b.iter(|| {
-            members[0].0.write_all(&message).expect("the socket takes it");
+            members[0].0.write_all(&message).expect("a small message fits in the socket");
             for (stream, reader) in &mut members[1..] {
                 assert_eq!(receive(&mut server, stream, reader), Received::Text(text.clone()));
             }

@@ -1,10 +1,13 @@
-//! An arena. The server alone decides who is where and who hits whom, 60 times a second; everybody sees it 20 times a second.
+//! An arena game. The server computes all positions and hits, 60 times a second, and sends them to all members 20 times a
+//! second.
 //!
 //!     cargo run --example arena
 //!
-//! Then open the page that it names in two windows. Every field of the configuration is a flag, as with the program
-//! itself: `--listen 127.0.0.1:9010`, or `--journal FILE`, of which `--replay FILE` plays the last session again. Nothing here reads a clock, draws randomness of its own or walks a `HashMap`, so what
-//! happens follows from who said what before which tick, and can be had again.
+//! Then open the page that it prints in two windows. Every field of the configuration is a flag, as with the program
+//! itself: `--listen 127.0.0.1:9010`, or `--journal FILE`. `--replay FILE` replays the last session of that journal.
+//!
+//! The game is deterministic: it reads no clock, draws no randomness of its own and walks no `HashMap`. Its state depends
+//! only on the inputs of each tick, so a replay reproduces it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -25,16 +28,16 @@ const PAGE: &str = include_str!("arena.html");
 
 const WIDTH: i32 = 800;
 const HEIGHT: i32 = 480;
-/// How far a player moves in a tick.
+/// Distance that a player moves in one tick.
 const STEP: i32 = 4;
-/// How near another must be to be hit.
+/// Largest distance, on each axis, at which a shot hits.
 const REACH: i32 = 80;
-/// Ticks from shot to shot.
+/// Ticks between two shots of one player.
 const RELOAD: u32 = 30;
-/// Every third tick is shown.
-const SHOWN: u64 = 3;
+/// Ticks between two snapshots.
+const SNAPSHOT_TICKS: u64 = 3;
 
-/// What a member holds down from now on: `{"type":"input","dx":1,"dy":0,"fire":false}`.
+/// Keys that a member holds down until its next input: `{"type":"input","dx":1,"dy":0,"fire":false}`.
 #[derive(Clone, Copy, Default, Deserialize)]
 struct Input {
     dx: i32,
@@ -50,15 +53,15 @@ struct Player {
     score: u32,
     /// Ticks until it can fire again.
     reload: u32,
-    /// The newest that was said. It is applied once in a tick, so nobody is faster for saying more.
+    /// The newest input. It is applied once per tick, so sending more inputs makes no player faster.
     #[serde(skip)]
     input: Input,
-    /// Stays when a newer connection takes the seat over.
+    /// Stays the same when a newer connection takes the seat over.
     #[serde(skip)]
     seat: SeatId,
 }
 
-/// All there is to see in a lobby: whoever misses one needs only the next, and whoever comes back no more than that.
+/// The complete visible state of a lobby. A client that missed snapshots, or that reconnects, needs only the next one.
 #[derive(Serialize)]
 struct Snapshot<'a> {
     r#type: &'a str,
@@ -66,7 +69,7 @@ struct Snapshot<'a> {
     players: &'a [Player],
 }
 
-/// The players of each lobby, in the order in which they joined.
+/// The players of each lobby, in join order.
 #[derive(Default)]
 struct Arena {
     lobbies: BTreeMap<String, Vec<Player>>,
@@ -79,11 +82,11 @@ impl App for Arena {
         Authorization::token_is_user(request)
     }
 
-    fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-        let (user, seat, input) = (who.user().to_owned(), who.seat(), Input::default());
+    fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+        let (user, seat, input) = (member.user().to_owned(), member.seat(), Input::default());
         let mut player = Player { user, x: 0, y: 0, score: 0, reload: 0, input, seat };
-        player.place(cx.random());
-        self.lobbies.entry(who.lobby().to_owned()).or_default().push(player);
+        player.respawn(cx.random());
+        self.lobbies.entry(member.lobby().to_owned()).or_default().push(player);
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
@@ -95,7 +98,7 @@ impl App for Arena {
         };
         let players = self.lobbies.get_mut(from.lobby()).into_iter().flatten();
         let player = players.into_iter().find(|player| player.seat == from.seat());
-        player.expect("whoever speaks has joined").input = input;
+        player.expect("on_join added the sender").input = input;
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
@@ -103,7 +106,7 @@ impl App for Arena {
             for at in 0..players.len() {
                 play(players, at, cx.random());
             }
-            if tick.number().is_multiple_of(SHOWN) {
+            if tick.number().is_multiple_of(SNAPSHOT_TICKS) {
                 let snapshot = Snapshot { r#type: "snapshot", tick: tick.number(), players };
                 let frame = Frame::json(&snapshot).expect("names and numbers are JSON");
                 cx.broadcast_latest(lobby, Exclude::None, 0, &frame);
@@ -111,16 +114,16 @@ impl App for Arena {
         }
     }
 
-    fn on_leave(&mut self, _: &mut Context<'_>, who: &Member, _: LeaveReason) {
-        let players = self.lobbies.get_mut(who.lobby()).expect("whoever leaves has joined");
-        players.retain(|player| player.seat != who.seat());
+    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: LeaveReason) {
+        let players = self.lobbies.get_mut(member.lobby()).expect("on_join added the member");
+        players.retain(|player| player.seat != member.seat());
         if players.is_empty() {
-            self.lobbies.remove(who.lobby());
+            self.lobbies.remove(member.lobby());
         }
     }
 }
 
-/// One tick of one player.
+/// Computes one tick of one player.
 fn play(players: &mut [Player], at: usize, random: &mut Random) {
     let Player { x, y, input, reload, .. } = &mut players[at];
     *x = (*x + STEP * input.dx.clamp(-1, 1)).clamp(0, WIDTH);
@@ -132,23 +135,23 @@ fn play(players: &mut [Player], at: usize, random: &mut Random) {
     *reload = RELOAD;
     let (x, y) = (*x, *y);
     for other in 0..players.len() {
-        let Player { x: its_x, y: its_y, .. } = players[other];
-        if other != at && (its_x - x).abs() <= REACH && (its_y - y).abs() <= REACH {
+        let Player { x: other_x, y: other_y, .. } = players[other];
+        if other != at && (other_x - x).abs() <= REACH && (other_y - y).abs() <= REACH {
             players[at].score += 1;
-            players[other].place(random);
+            players[other].respawn(random);
         }
     }
 }
 
 impl Player {
-    fn place(&mut self, random: &mut Random) {
+    fn respawn(&mut self, random: &mut Random) {
         self.x = random.below(WIDTH as u64) as i32;
         self.y = random.below(HEIGHT as u64) as i32;
     }
 }
 
 impl Arena {
-    /// What must hold, whatever members and networks do.
+    /// Checks the game's invariants.
     fn check(&self) -> Result<(), String> {
         for (lobby, players) in &self.lobbies {
             for (at, Player { user, x, y, .. }) in players.iter().enumerate() {
@@ -170,10 +173,10 @@ fn config() -> Config {
 
 fn set(config: &mut Config, flag: &str, value: &str) -> Result<(), String> {
     let field = Config::FIELDS.iter().find(|field| field.flag() == flag.trim_start_matches('-'));
-    (field.ok_or(format!("there is no {flag}"))?.set)(config, value).map_err(|why| format!("{flag}: {why}"))
+    (field.ok_or(format!("there is no {flag}"))?.set)(config, value).map_err(|error| format!("{flag}: {error}"))
 }
 
-/// Answers every request with the page. That will do for trying out.
+/// Answers every request with the page: enough for an example.
 fn serve(page: &TcpListener) {
     let answer = format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{PAGE}",
@@ -181,17 +184,17 @@ fn serve(page: &TcpListener) {
     );
     for mut browser in page.incoming().flatten() {
         let answer = answer.clone();
-        // Browsers open connections on which they ask nothing yet: those must not hold up the others.
+        // Browsers open spare connections and send no request on them yet. They must not block the others.
         thread::spawn(move || browser.read(&mut [0; 4096]).and_then(|_| browser.write_all(answer.as_bytes())));
     }
 }
 
-/// Plays a recorded session again, and says after which turn something does not hold.
+/// Replays a recorded session, and reports the turn after which the check fails.
 fn replay(path: &str) -> Result<(), Box<dyn Error>> {
     let mut replay = Replay::open(open_journal(Path::new(path))?, Arena::default(), false)?;
     while replay.step()? != Step::End {
-        let held = replay.app().check();
-        held.map_err(|why| format!("turn {} at {} us: {why}", replay.turn(), replay.now().as_micros()))?;
+        let checked = replay.app().check();
+        checked.map_err(|error| format!("turn {} at {} us: {error}", replay.turn(), replay.now().as_micros()))?;
     }
     let summary = replay.summary();
     println!("{:?} in {} turns, {} of them confirmed", summary.span, summary.turn, summary.confirmed);
@@ -208,7 +211,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         set(&mut config, &flag, &value)?;
     }
-    // The page comes from another port than the server's: another origin.
+    // The page is served from another port than the WebSocket server, so its origin must be allowed.
     let page = TcpListener::bind((config.listen.ip(), 0))?;
     let origin = format!("http://{}", page.local_addr()?);
     set(&mut config, "--allowed-origin", &origin)?;
@@ -225,10 +228,10 @@ mod tests {
 
     use super::*;
 
-    /// Presses keys.
-    struct Fingers;
+    /// A player that presses random keys.
+    struct RandomKeys;
 
-    impl Player for Fingers {
+    impl Player for RandomKeys {
         fn act(&mut self, random: &mut Random) -> Option<String> {
             let (dx, dy, fire) = (random.below(5) as i32 - 2, random.below(5) as i32 - 2, random.percent(50));
             Some(format!(r#"{{"type":"input","dx":{dx},"dy":{dy},"fire":{fire}}}"#))
@@ -239,7 +242,7 @@ mod tests {
         Simulator::new(plan.seed, config(), app)
             .max_clients(plan.clients)
             .without(&plan.without)
-            .players(|_, _| Box::new(Fingers))
+            .players(|_, _| Box::new(RandomKeys))
             .check_app(move |app| arena(app).check())
             .run(plan.steps)
     }
@@ -247,12 +250,12 @@ mod tests {
     #[test]
     fn the_arena_holds() {
         for seed in 0..300 {
-            let held = simulate(&Plan::new(seed, 300), Arena::default(), |arena| arena);
-            held.unwrap_or_else(|failure| panic!("{failure}"));
+            let result = simulate(&Plan::new(seed, 300), Arena::default(), |arena| arena);
+            result.unwrap_or_else(|failure| panic!("{failure}"));
         }
     }
 
-    /// The same with a bug that is easy to have: those who vanish without a goodbye are not removed.
+    /// The arena with a typical bug: players whose connection dropped are not removed.
     struct Forgetful(Arena);
 
     impl App for Forgetful {
@@ -260,8 +263,8 @@ mod tests {
         fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
             self.0.authorize(cx, request)
         }
-        fn on_join(&mut self, cx: &mut Context<'_>, who: &Member) {
-            self.0.on_join(cx, who);
+        fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
+            self.0.on_join(cx, member);
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             self.0.on_message(cx, from, message);
@@ -269,15 +272,15 @@ mod tests {
         fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
             self.0.on_tick(cx, tick);
         }
-        fn on_leave(&mut self, cx: &mut Context<'_>, who: &Member, why: LeaveReason) {
-            if why != LeaveReason::Dropped {
-                self.0.on_leave(cx, who, why);
+        fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+            if reason != LeaveReason::Dropped {
+                self.0.on_leave(cx, member, reason);
             }
         }
     }
 
     #[test]
-    fn the_simulator_finds_players_who_are_not_removed() {
+    fn the_simulator_finds_players_that_are_not_removed() {
         let run = |plan: &Plan| simulate(plan, Forgetful(Arena::default()), |app| &app.0);
         let failure = (0..300).find_map(|seed| run(&Plan::new(seed, 300)).err()).expect("some seed finds it");
         assert!(failure.violation().contains("plays twice in"), "{failure}");

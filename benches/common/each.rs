@@ -1,12 +1,13 @@
-//! Time for each of the things that a turn brings about, however many they are.
+//! Measures the time per operation of turns that do several operations.
 
 use std::time::Duration;
 
 use criterion::Bencher;
 use criterion::measurement::{Measurement, WallTime};
 
-/// Measures `turn`, which returns how many things it did, and reports the time for each of them rather than for the turn:
-/// where that does not grow with the size of what is measured, the figures are the same.
+/// Measures `turn`, which returns its number of operations, and reports the time per operation instead of per turn.
+///
+/// So the figures of different sizes are equal when the cost of an operation does not grow with the size.
 pub(crate) fn each(bencher: &mut Bencher<'_>, mut turn: impl FnMut() -> u64) {
     bencher.iter_custom(|wanted| {
         let start = WallTime.start();
@@ -14,9 +15,9 @@ pub(crate) fn each(bencher: &mut Bencher<'_>, mut turn: impl FnMut() -> u64) {
         while done < wanted {
             done += turn();
             turns += 1;
-            assert!(done > 0 || turns < 100_000, "nothing happens");
+            assert!(done > 0 || turns < 100_000, "the turns do nothing");
         }
-        // The last turn did more than was wanted.
+        // The last turn may have done more operations than wanted.
         Duration::from_secs_f64(WallTime.end(start).as_secs_f64() * wanted as f64 / done as f64)
     });
 }

@@ -1,29 +1,29 @@
-//! An engine full of members, for the benches that use no sockets.
+//! An engine with many members, for the benches without sockets.
 
 use std::time::Duration;
 
 use lobbyd::sim::wire;
 use lobbyd::{App, Config, ConnId, Engine, Limit, Start, Time};
 
-/// An engine, and the connections of all its members, lobby by lobby.
+/// An engine and the connections of all its members, lobby by lobby.
 pub(crate) struct Crowd<A> {
     pub(crate) engine: Engine<A>,
     pub(crate) conns: Vec<ConnId>,
     pub(crate) now: Time,
 }
 
-/// What every engine of the benches starts from.
+/// Start values of every engine in the benches.
 pub(crate) const START: Start = Start { unix_micros: 0, seed: 1 };
 
 impl<A: App> Crowd<A> {
     /// `lobbies` lobbies, `l0` and on, of `size` members each.
     ///
-    /// They come in evenly over one `ping_interval`, so that their timers are spread as in a server that is up for long.
+    /// They connect evenly over one `ping_interval`, so that their timers are spread as in a long-running server.
     pub(crate) fn new(app: A, lobbies: usize, size: usize) -> Crowd<A> {
         Crowd::with(app, lobbies, size, |_| {}, |_| {})
     }
 
-    /// The same with another configuration, and with something done to the engine before anybody comes.
+    /// The same with a changed configuration, and with `prepare` called on the engine before the first connection.
     pub(crate) fn with(
         app: A,
         lobbies: usize,
@@ -35,7 +35,7 @@ impl<A: App> Crowd<A> {
             max_connections: Limit::UNLIMITED,
             max_per_lobby: Limit::UNLIMITED,
             max_lobbies: Limit::UNLIMITED,
-            // Rates are on, but so high that nothing is refused.
+            // Rates are on, but so high that no message is refused.
             messages_per_second: Limit::at_most(1_000_000_000),
             message_burst: 1_000_000_000,
             bytes_per_second: Limit::at_most(1_000_000_000),
@@ -55,7 +55,7 @@ impl<A: App> Crowd<A> {
             }
             crowd.end_turn();
         }
-        assert_eq!(crowd.engine.stats().total_connections, lobbies * size, "everybody is in");
+        assert_eq!(crowd.engine.stats().total_connections, lobbies * size, "every member has joined");
         crowd
     }
 
@@ -65,11 +65,11 @@ impl<A: App> Crowd<A> {
         conn
     }
 
-    /// Does what a driver does at the end of a turn, into nothing. The next turn is a microsecond later, so that rates are
-    /// charged as they are in a running server.
+    /// Ends a turn as a driver does, and discards the output. The next turn is a microsecond later, so that rates are charged
+    /// as in a running server.
     pub(crate) fn end_turn(&mut self) {
         while let Some(conn) = self.engine.poll_writable() {
-            self.engine.write_to(conn, &mut std::io::sink()).expect("nothing takes everything");
+            self.engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
         }
         while self.engine.poll_closed().is_some() {}
         self.now = self.now + Duration::from_micros(1);

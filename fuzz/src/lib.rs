@@ -1,6 +1,6 @@
-//! The targets of the fuzzer: those that `cargo test` replays the corpus with.
+//! The fuzz targets. `cargo test` replays the corpus with the same functions.
 
-#[allow(dead_code)] // The list of them is the replay's.
+#[allow(dead_code)] // The replay uses the list of targets; the fuzzer does not.
 #[path = "../../tests/it/fuzzed/mod.rs"]
 mod fuzzed;
 

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Autobahn|Testsuite fuzzing client against a WebSocket echo endpoint. `run` beside it starts lobbyd and calls this.
+# Runs the fuzzing client of Autobahn|Testsuite against a WebSocket echo endpoint. `run` in this folder starts lobbyd and calls it.
 #
 #   autobahn.sh [--deflate] [--cases '1.*,2.*'] [--exclude '9.*'] [--agent NAME] [--out DIR] [-v] ws://127.0.0.1:PORT/path
-#   autobahn.sh --setup          only install the tool chain
+#   autobahn.sh --setup          installs the tool chain only
 #
 # The endpoint must echo every text/binary message unchanged, one client or many, and must accept
 # messages of 16 MiB (section 9: raise a size limit for the run, or --exclude '9.*').
 # Sections 1-7, 9, 10 always run; 12-13 (permessage-deflate) only with --deflate.
-# Exit: 0 no failure; 1 a case FAILED (behaviour or close) or was NON-STRICT in 1-7, 9, 10; 2 the run itself broke;
-# a failure in 12-13 is counted and listed but does not change the exit status.
+# Exit: 0 no failure; 1 a case FAILED (behaviour or close) or was NON-STRICT in 1-7, 9, 10; 2 the run failed;
+# a failure in 12-13 is counted and listed, but does not change the exit code.
 #
-# The suite runs on Python 2 only. Tool chain, outside the repository: PyPy 2.7 from the debs of
+# The suite runs on Python 2 only. The tool chain is outside the repository: PyPy 2.7 from the debs of
 # Debian bullseye (amd64), unpacked into a private root with apt's own client and key ring;
 # autobahntestsuite 25.10.1 (its py2 wheel) and pinned dependencies from PyPI. ABTS_HOME (default:
 # autobahn-testsuite in the user's cache folder) holds all of it, ~120 MB.
@@ -43,14 +43,14 @@ setup() {
   opts=(-qq -o Dir::State="$apt/state" -o Dir::State::status="$apt/state/status" -o Dir::Cache="$apt/cache"
         -o Dir::Etc::sourcelist="$apt/sources.list" -o Dir::Etc::sourceparts="$apt/sources.d"
         -o Acquire::Languages=none -o APT::Sandbox::User=root -o DPkg::Post-Invoke= -o APT::Update::Post-Invoke=)
-  # the mirror that this machine's own apt uses, with the older suite
+  # the mirrors that apt on this machine uses, with the older suite
   for mirror in $(apt-get indextargets --format '$(REPO_URI)' | grep -v security | sort -u); do
     echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bullseye main" > "$apt/sources.list"
     if apt-get "${opts[@]}" update &&
        (cd "$apt/debs" && apt-get "${opts[@]}" download pypy pypy-lib pypy-dev libssl1.1 libffi7); then break; fi
   done
   for d in "$apt"/debs/*.deb; do dpkg -x "$d" "$home/system"; done
-  # Python 2 needs the last pip, setuptools and wheel that ran on it; a pip of today brings them.
+  # Python 2 needs the last pip, setuptools and wheel that ran on it; a current pip downloads them.
   python3 -c 'import ensurepip' 2>/dev/null || apt-get install -y -qq python3-venv >/dev/null
   python3 -m venv "$home/venv"
   "$home/venv/bin/pip" download -q --no-deps -d "$home/dl" --python-version 27 --implementation py --abi none \
@@ -70,8 +70,8 @@ setup() {
 }
 if [ ! -e "$home/ready" ]; then
   echo "autobahn.sh: installing the tool chain in $home" >&2
-  rm -rf "$home"/{apt,system,dl,venv,site}     # what an attempt that failed may have left
-  set -E                                 # the trap holds inside the function, too
+  rm -rf "$home"/{apt,system,dl,venv,site}     # remains of a failed attempt
+  set -E                                 # the trap applies inside functions too
   trap 'echo "autobahn.sh: the tool chain could not be installed" >&2; exit 2' ERR
   setup
   trap - ERR
@@ -94,6 +94,6 @@ P
 if [ $verbose = 1 ]; then py "$here/wstest_run.py" -m fuzzingclient -s "$out/spec.json" 2>&1 | tee "$out/log" || true
 else py "$here/wstest_run.py" -m fuzzingclient -s "$out/spec.json" > "$out/log" 2>&1 || true; fi
 [ -s "$out/report/index.json" ] || { tail -20 "$out/log" >&2; echo "autobahn.sh: no report (is the server up at $url?)" >&2; exit 2; }
-want=0                                   # the whole selection: 301 core cases, 216 for deflate
+want=0                                   # all selected cases: 301 core cases, 216 for deflate
 [ -n "$cases$exclude" ] || want=$((301 + 216 * deflate))
 exec python3 "$here/autobahn_summary.py" "$out/report" $want

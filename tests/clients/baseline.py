@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Records the journals of tests/baseline: four short sessions, each of another kind.
+"""Records the journals of tests/baseline: four short sessions of different kinds.
 
     tests/clients/baseline.py [path/to/lobbyd]
 
-`cargo test baseline` replays them with every build, so that a change which is not meant to change behaviour is shown not to. Record
-them again when behaviour changes on purpose. Standard library only.
+`cargo test baseline` replays them with every build, which shows that a change does not alter behaviour. Record them again when
+behaviour changes on purpose. Standard library only.
 """
 
 import glob
@@ -25,7 +25,7 @@ FOLDER = os.path.normpath(os.path.join(HERE, "../baseline"))
 
 
 class Client:
-    """A member that answers pings and forgets what it reads."""
+    """A member that answers pings and discards all other frames."""
 
     def __init__(self, server, lobby, user):
         self.socket = socket.create_connection(("127.0.0.1", server.port))
@@ -74,7 +74,7 @@ class Client:
 
 
 def talk(server, seconds, seed, users=16, between=lambda clients: None):
-    """Members of three lobbies come, do something of everything, and go."""
+    """Members of three lobbies join, send messages of every kind, and leave."""
     numbers, clients, end = random.Random(seed), {}, time.monotonic() + seconds
     while time.monotonic() < end:
         user = f"user{numbers.randrange(users)}"
@@ -82,25 +82,25 @@ def talk(server, seconds, seed, users=16, between=lambda clients: None):
         if client is None or not client.is_open:
             clients[user] = Client(server, numbers.choice(["chess", "go", "halma"]), user)
             continue
-        did = numbers.randrange(14)
+        action = numbers.randrange(14)
         number = numbers.randrange(1000)
-        if did < 5:
+        if action < 5:
             client.say("broadcast", data="x" * numbers.randrange(100), ref=number)
-        elif did < 7:
+        elif action < 7:
             client.say("direct", to=f"user{numbers.randrange(users)}", data=[1, 2], ref=f"r{number}")
-        elif did < 9:
+        elif action < 9:
             client.say("move", to="e4", ref=float(number))
-        elif did == 9:
+        elif action == 9:
             client.say(numbers.choice(["presence", "ping"]), ref=number)
-        elif did == 10:
+        elif action == 10:
             client.send(frame(2, bytes(range(numbers.randrange(200)))))
-        elif did == 11:
+        elif action == 11:
             client.send(frame(PING, b"path"), frame(TEXT, b'{"type":'))
-        elif did == 12 and number % 4 == 0:
+        elif action == 12 and number % 4 == 0:
             client.say("leave", ref=number)
-        elif did == 13 and number % 8 == 0:
+        elif action == 13 and number % 8 == 0:
             client.drop()
-        elif did == 13 and number % 8 == 1:
+        elif action == 13 and number % 8 == 1:
             client.send(frame(CLOSE, (1000).to_bytes(2, "big")))
         between(list(clients.values()))
         for other in clients.values():
@@ -153,7 +153,7 @@ def operators(server):
         head = (f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
                 f"Content-Length: {len(json.dumps(body))}\r\n\r\n{json.dumps(body)}")
         host, port = address.split(":")
-        # Not waited for: a ping is answered by members whose turn comes in this very loop.
+        # The response is not awaited: a ping is answered by members that this same loop serves.
         waiting.append(socket.create_connection((host, int(port))))
         waiting[-1].sendall(head.encode())
 

@@ -1,4 +1,4 @@
-"""Runs `page.html` in headless Chromium against lobbyd and yields what the page reports."""
+"""Runs `page.html` in headless Chromium against lobbyd and yields the results that the page reports."""
 
 import asyncio
 import json
@@ -11,20 +11,21 @@ import tempfile
 from lobbyd import Lobbyd
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-# The lookups and connections that Chromium makes on its own are switched off: the tests talk to this machine only.
+# Switches off the lookups and connections that Chromium makes by itself: the tests use this machine only.
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 PAGE_SECONDS = 60
 
 
 async def results(binary):
-    """Pairs of a claim's name and what is wrong with it, "" if nothing."""
+    """Yields pairs of a claim's name and its error, "" if it passed."""
     page = await asyncio.create_subprocess_exec(
         "node", os.path.join(HERE, "page_server.js"),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20)
     try:
         origin = (await asyncio.wait_for(page.stdout.readline(), 10)).decode().strip()
-        # The page comes from another port than lobbyd's: another origin. On this machine it may connect unless it was said who may.
+        # The page is served from another port than lobbyd's, so it has another origin. Origins of this machine are allowed unless
+        # --allowed-origin is given.
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
                 Lobbyd(binary, "--health-interval", "2s") as health, \
@@ -32,19 +33,19 @@ async def results(binary):
             address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&stranger={stranger.port}"
             async for result in visit(address, page.stdout):
                 yield result
-            yield "the page is reported healthy with a latency", trouble(
+            yield "the page is reported healthy with a latency", error_of(
                 lambda: health.wait_for_log(r"user=page\b.*\bhealthy latency_ms=\d", 5))
-            yield "the log names the origin that is refused", trouble(
+            yield "the log names the origin that is refused", error_of(
                 lambda: stranger.wait_for_log(rf"the origin {origin} is refused at 127", 5))
             yield "the page is never reported unhealthy", \
                 "unhealthy in the log" if "unhealthy" in health.log() else ""
     finally:
-        page.stdin.close()          # it ends with its input
+        page.stdin.close()          # the page server exits at the end of its input
         await page.wait()
 
 
 async def visit(address, reports):
-    """Opens the page and passes on its reports until it says that it is done."""
+    """Opens the page and yields its reports until the last one."""
     profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
     browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -56,17 +57,17 @@ async def visit(address, reports):
                 if report.get("done"):
                     yield "the page ran to its end", ""
                     return
-                yield report["name"], report["trouble"]
-        yield "the page ran to its end", "its server ended"
+                yield report["name"], report["error"]
+        yield "the page ran to its end", "the page server ended"
     except TimeoutError:
-        yield "the page ran to its end", f"not within {PAGE_SECONDS} s"
+        yield "the page ran to its end", f"not finished within {PAGE_SECONDS} s"
     finally:
-        os.killpg(browser.pid, signal.SIGKILL)      # with its renderers; the profile is thrown away anyway
+        os.killpg(browser.pid, signal.SIGKILL)      # includes its renderers; the profile is deleted anyway
         browser.wait()
         shutil.rmtree(profile, ignore_errors=True)
 
 
-def trouble(check):
+def error_of(check):
     try:
         check()
     except AssertionError as error:

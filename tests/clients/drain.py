@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Five thousand clients, talking, when the server is told to stop: does everything that was queued arrive?
+"""Drains the server under load: 5,000 clients send messages when it stops. Checks that all queued frames arrive.
 
     tests/clients/drain.py [--conns 5000] [--admin] [path/to/lobbyd]
 
 The clients sit in lobbies of 10 and broadcast with a `ref`; a fifth of them stop reading a second before SIGTERM (with
---admin: POST /drain) and go on three seconds after it. Each `ack` says to how many a broadcast was delivered: their sum must be
-the number of messages received, so that nothing acknowledged was lost. Every client must then get a `goodbye` with a spread
-`retry_after_ms` and a close frame with 1001; newcomers must get 503 with Retry-After, health checks their answers; the process
-must end with 0 and the totals in its log must agree. Exit 0 only if all of it held. Standard library only.
+--admin: POST /drain) and resume three seconds after it. Each `ack` states the number of receivers of a broadcast. Their sum must
+equal the number of received messages, so that nothing acknowledged was lost. Every client must then get a `goodbye` with a spread
+`retry_after_ms` and a close frame with 1001. New clients must get 503 with Retry-After; health checks must be answered. The
+process must exit with 0, and the totals in its log must agree. Exit 0 only if all checks pass. Standard library only.
 """
 
 import argparse
@@ -25,10 +25,10 @@ from lobbyd import Lobbyd, default_binary
 
 LOBBY_SIZE = 10
 OPENING_AT_ONCE = 128
-SLOW_EVERY = 5                  # every fifth client stops reading for a while
+SLOW_EVERY = 5                  # every fifth client pauses reading
 SLOW_BEFORE, SLOW_AFTER = 1.0, 3.0
-TALK_SECONDS = 3.0              # before the server is told to stop
-SPEAK_EVERY = 4.0               # seconds between two messages of one client
+TALK_SECONDS = 3.0              # before the server is stopped
+SEND_EVERY = 4.0                # seconds between two messages of one client
 PADDING = "x" * 200
 
 
@@ -44,7 +44,7 @@ class Client:
         self.goodbye = None
         self.goodbye_at = None
         self.close = None
-        self.trouble = None
+        self.error = None
 
     def is_slow(self):
         return self.number % SLOW_EVERY == 0
@@ -59,10 +59,10 @@ class Crowd:
         self.by_fd = {}
         self.open = 0
         self.welcomed = 0
-        self.speaker = -1
+        self.sender = -1
 
     def start(self):
-        """Opens them all; true when everybody was welcomed."""
+        """Opens all connections. Returns whether every client was welcomed."""
         end = time.monotonic() + 120
         started = welcomed = 0
         while welcomed < self.count and time.monotonic() < end:
@@ -114,7 +114,7 @@ class Crowd:
 
     def received(self, client, opcode, payload):
         if client.close:
-            client.trouble = client.trouble or "a frame after the close frame"
+            client.error = client.error or "a frame after the close frame"
         elif opcode == PING:
             client.sock.send(frame(PONG, payload))
         elif opcode == CLOSE:
@@ -122,7 +122,7 @@ class Crowd:
             try:
                 client.sock.send(frame(CLOSE, payload[:2]))
             except OSError as error:
-                client.trouble = client.trouble or f"answering the close frame: {error.strerror}"
+                client.error = client.error or f"answering the close frame: {error.strerror}"
         elif payload.startswith(b'{"type":"message"'):
             client.messages += 1
         elif payload.startswith(b'{"type":"ack"'):
@@ -137,14 +137,14 @@ class Crowd:
             client.welcomed = True
             self.welcomed += 1
 
-    def end(self, client, trouble):
-        client.trouble = client.trouble or trouble
+    def end(self, client, error):
+        client.error = client.error or error
         fd = client.sock.fileno()
         del self.by_fd[fd]
-        client.sock.close()         # epoll forgets it
+        client.sock.close()         # this also removes it from epoll
         self.open -= 1
 
-    def speak(self, client):
+    def send_from(self, client):
         if client.goodbye or client.sock.fileno() < 0:
             return
         client.sent += 1
@@ -152,21 +152,21 @@ class Crowd:
         try:
             client.sock.send(frame(TEXT, json.dumps(message).encode()))
         except BlockingIOError:
-            client.sent -= 1        # nothing of it was taken: a client's socket holds far more than these messages
+            client.sent -= 1        # no byte was sent: the socket buffer is far larger than these messages
         except OSError as error:
-            self.end(client, f"speaking: {error.strerror}")
+            self.end(client, f"sending: {error.strerror}")
 
     def talk(self, until):
-        """Everybody speaks now and then."""
-        step = SPEAK_EVERY / self.count
-        next_speaker = time.monotonic()
+        """Each client sends a message every SEND_EVERY seconds, until the given time."""
+        step = SEND_EVERY / self.count
+        next_send = time.monotonic()
         while (now := time.monotonic()) < until and self.open:
             for _ in range(200):
-                if next_speaker > now:
+                if next_send > now:
                     break
-                self.speaker = (self.speaker + 1) % self.count
-                self.speak(self.clients[self.speaker])
-                next_speaker += step
+                self.sender = (self.sender + 1) % self.count
+                self.send_from(self.clients[self.sender])
+                next_send += step
             self.turn(0.005)
 
     def set_reading(self, reads):
@@ -176,7 +176,7 @@ class Crowd:
 
 
 def ask(port, request):
-    """One HTTP exchange: the head's lines and the body."""
+    """Sends one HTTP request. Returns the lines of the response head, and the body."""
     with socket.create_connection(("127.0.0.1", port), 10) as sock:
         sock.sendall(request.replace("\n", "\r\n").encode())
         data = b""
@@ -192,11 +192,11 @@ def get(port, path):
 
 class Bounds:
     def __init__(self):
-        self.held = True
+        self.passed = True
 
     def check(self, text, ok):
         print(f"{'ok    ' if ok else 'FAILED'} {text}", flush=True)
-        self.held &= bool(ok)
+        self.passed &= bool(ok)
 
 
 def main():
@@ -230,27 +230,27 @@ def main():
             bounds.check(f"POST /drain: {lines[0]} {body.strip()}", lines[0].startswith("HTTP/1.1 202 "))
         else:
             server.terminate()
-        told = time.monotonic()
-        crowd.talk(told + 0.05)
+        stopped_at = time.monotonic()
+        crowd.talk(stopped_at + 0.05)
         ready, live = get(server.port, "/health/ready")[0], get(server.port, "/health/live")[0]
-        newcomer, sentence = get(server.port, "/ws/lobby-0?token=late")
+        newcomer, _ = get(server.port, "/ws/lobby-0?token=late")
         stats = json.loads(get(admin, "/stats")[1])
         bounds.check(f"while draining: ready {ready[0][9:12]}, live {live[0][9:12]}, newcomer {newcomer[0][9:12]} "
                      f"{next((line for line in newcomer if line.startswith('Retry-After')), 'without Retry-After')}, "
                      f"/stats {stats['status']}",
                      ready[0][9:12] == "503" and live[0][9:12] == "200" and newcomer[0][9:12] == "503"
                      and any(line.startswith("Retry-After: ") for line in newcomer) and stats["status"] == "draining")
-        crowd.talk(told + SLOW_AFTER)
+        crowd.talk(stopped_at + SLOW_AFTER)
         crowd.set_reading(True)
         end = time.monotonic() + 30
         while crowd.open and time.monotonic() < end:
             crowd.turn(0.1)
-        took = time.monotonic() - told
+        took = time.monotonic() - stopped_at
 
         clients = crowd.clients
-        troubles = collections.Counter(client.trouble for client in clients if client.trouble)
-        bounds.check(f"all clients gone {took:.1f} s after the order; troubles: {dict(troubles)}",
-                     crowd.open == 0 and not troubles)
+        errors = collections.Counter(client.error for client in clients if client.error)
+        bounds.check(f"all clients closed {took:.1f} s after the stop; errors: {dict(errors)}",
+                     crowd.open == 0 and not errors)
         closes = collections.Counter(client.close for client in clients)
         bounds.check(f"close frames: {dict(closes)}", closes == {(1001, "server_shutdown"): args.conns})
         sent, acks = sum(client.sent for client in clients), sum(client.acks for client in clients)
@@ -263,10 +263,10 @@ def main():
         crowded = max(collections.Counter(wait // 1000 for wait in waits).values(), default=0)
         bounds.check(f"retry_after_ms from {min(waits, default=0)} to {max(waits, default=0)}, at most {crowded} in one second",
                      len(waits) == args.conns and max(waits) < 1000 + window and crowded <= 1100 * args.conns / window + 10)
-        prompt = sorted(client.goodbye_at - told for client in clients if client.goodbye_at and not client.is_slow())
-        # 500 every 100 ms: the last of them cannot come before their batch.
+        prompt = sorted(client.goodbye_at - stopped_at for client in clients if client.goodbye_at and not client.is_slow())
+        # 500 every 100 ms: the last goodbye cannot arrive before its batch.
         least = (args.conns - 1) // 500 * 0.1 - 0.2
-        bounds.check(f"goodbyes to those who read came from {prompt[0] * 1000:.0f} to {prompt[-1] * 1000:.0f} ms after the order",
+        bounds.check(f"goodbyes to reading clients arrived {prompt[0] * 1000:.0f} to {prompt[-1] * 1000:.0f} ms after the stop",
                      prompt[-1] >= least)
 
         code = server.exit_code(40)
@@ -274,7 +274,7 @@ def main():
         totals = re.search(r"drained: (.*)", server.log())
         bounds.check(f"log: {totals.group(0) if totals else 'no totals'}",
                      totals and f"closed={args.conns} " in totals.group(1) and totals.group(1).endswith("dropped_bytes=0 forced=0"))
-    return 0 if bounds.held else 1
+    return 0 if bounds.passed else 1
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Floods of every kind, by one client and by a hundred: what they cost a pair of members who have nothing to do with them.
+"""Measures the effect of floods, by one client and by a hundred, on the latency of an unrelated pair of members.
 
     tests/clients/fairness.py [--seconds 6] [--kinds pings,connects] [--clients 1,100] [path/to/lobbyd]
 
-The flooders sit in a lobby with 300 silent members, and whoever is thrown out comes back at once. The pair sits in another;
-each of its messages goes there and back, through the server twice. The server has one core to itself, the flooders the
-other. Prints a table; exit 0 only if the 99th percentile of the pair's round trips stays below 50 ms and the server's
-memory below what it says at the start.
+The flooding clients are in a lobby with 300 silent members, and reconnect at once when they are closed. The pair is in another
+lobby; a round trip is a message and its reply, through the server twice. The server has one core to itself, the flooding clients
+the other. Prints a table; exit 0 only if the 99th percentile of the round trips is below 50 ms and the server's memory is below
+the bound that it logs at the start.
 
-Needs Linux, two cores and a Rust toolchain, for the flooders (benches/peers/flood). Standard library only.
+Needs Linux, two cores and a Rust toolchain, for the flooding clients (benches/peers/flood). Standard library only.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from lobbyd import Lobbyd, default_binary
 
 MAX_P99_MS = 50.0
 CROWD = 300
-EVERY = 0.02                    # below the rate of messages
+EVERY = 0.02                    # seconds between round trips; below the message rate
 KINDS = ["none", "pings", "pongs", "empty-fragments", "byte-fragments", "tiny-messages", "json-messages", "64k-messages",
          "no-json", "rubbish", "half-handshakes", "connects"]
 ARGUMENTS = ["--max-connections", 1000, "--max-per-lobby", 500, "--max-pending", 256, "--log", "warn,lobbyd=info"]
@@ -49,18 +49,18 @@ class Member:
             self.data += self.socket.recv(65536)
         self.data = self.data.split(b"\r\n\r\n", 1)[1]
 
-    def say(self, text):
+    def send(self, text):
         payload = text.encode()
         self.socket.sendall(bytes([0x81, 0x80 | len(payload), 0, 0, 0, 0]) + payload)
 
-    def hear(self, words):
+    def receive(self, text):
         while True:
             found, self.data = frames(self.data)
-            if any(opcode == TEXT and words in payload for opcode, payload in found):
+            if any(opcode == TEXT and text in payload for opcode, payload in found):
                 return
             received = self.socket.recv(65536)
             if not received:
-                raise AssertionError("the server has ended a member of the pair")
+                raise AssertionError("the server has closed a member of the pair")
             self.data += received
 
 
@@ -69,21 +69,22 @@ def round_trips(ann, bob, seconds):
     while time.monotonic() < end:
         n += 1
         begin = time.monotonic()
-        ann.say('{"type":"broadcast","data":"there %d."}' % n)
-        bob.hear(b"there %d." % n)
-        bob.say('{"type":"broadcast","data":"back %d."}' % n)
-        ann.hear(b"back %d." % n)
+        ann.send('{"type":"broadcast","data":"there %d."}' % n)
+        bob.receive(b"there %d." % n)
+        bob.send('{"type":"broadcast","data":"back %d."}' % n)
+        ann.receive(b"back %d." % n)
         times.append(time.monotonic() - begin)
         time.sleep(max(0.0, begin + EVERY - time.monotonic()))
     return sorted(times)
 
 
 def measure(binary, flood, kind, clients, seconds):
-    """The pair's round trips in ms (median, 99th percentile, longest), and the server's memory in MiB, and its bound."""
+    """Returns the round trips in ms (median, 99th percentile, maximum) and their number, the server's peak memory and its bound in
+    MiB, and the output of the flooding clients."""
     with Lobbyd(binary, *ARGUMENTS) as server:
         os.sched_setaffinity(server.pid, {0})
         bound = int(server.wait_for_log(r"at the very worst (\d+) MiB", 5).group(1))
-        # Before the flood: from their own address, which all of them share here, strangers may take each other's places.
+        # Before the flood: connections without a seat can displace others of the same address, and all share one address here.
         ann, bob = Member(server.port, "ann"), Member(server.port, "bob")
         flooders = None
         if kind != "none":
@@ -94,15 +95,15 @@ def measure(binary, flood, kind, clients, seconds):
             time.sleep(1)
         try:
             times = round_trips(ann, bob, seconds)
-            said = flooders.stdout.read().strip() if flooders else ""
+            output = flooders.stdout.read().strip() if flooders else ""
         finally:
             if flooders:
                 flooders.kill()
                 flooders.wait()
         with open(f"/proc/{server.pid}/status", encoding="ascii") as status:
             peak = int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1)) // 1024
-    at = lambda share: 1000 * times[min(len(times) - 1, int(share * len(times)))]
-    return at(0.5), at(0.99), 1000 * times[-1], len(times), peak, bound, said
+    at = lambda quantile: 1000 * times[min(len(times) - 1, int(quantile * len(times)))]
+    return at(0.5), at(0.99), 1000 * times[-1], len(times), peak, bound, output
 
 
 def main():
@@ -118,13 +119,13 @@ def main():
     failed = []
     for kind in options.kinds.split(","):
         for clients in options.clients.split(",") if kind != "none" else ["0"]:
-            median, p99, longest, count, peak, bound, said = \
+            median, p99, longest, count, peak, bound, output = \
                 measure(options.lobbyd, flood, kind, clients, options.seconds)
-            print(f"{kind:16} {clients:>7} {median:8.2f} {p99:8.2f} {longest:8.2f} {count:6} {peak:4} /{bound:4}  {said}",
+            print(f"{kind:16} {clients:>7} {median:8.2f} {p99:8.2f} {longest:8.2f} {count:6} {peak:4} /{bound:4}  {output}",
                   flush=True)
             if p99 >= MAX_P99_MS or peak >= bound:
                 failed.append(f"{kind} by {clients}")
-    print(f"failed: {', '.join(failed)}" if failed else "all bounds held")
+    print(f"failed: {', '.join(failed)}" if failed else "all bounds passed")
     sys.exit(1 if failed else 0)
 
 

@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes, for the scripts that hold more connections than a library would carry (RFC 6455 section 5.2)."""
+"""WebSocket frames as bytes (RFC 6455 section 5.2), for scripts with more connections than a library can handle."""
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 REQUEST = ("GET /ws/{lobby}?token={user} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
@@ -10,7 +10,7 @@ def request(port, lobby, user):
 
 
 def frame(opcode, payload):
-    """A client's frame; the mask key is 0, so that the payload is sent as it is."""
+    """Returns a client frame. The mask key is 0, so that the payload is sent unchanged."""
     if len(payload) < 126:
         head = bytes([0x80 | opcode, 0x80 | len(payload)])
     else:
@@ -19,7 +19,7 @@ def frame(opcode, payload):
 
 
 def frames(data):
-    """The whole server frames at the start of `data` as (opcode, payload), and what is left."""
+    """Returns the complete server frames at the start of `data` as (opcode, payload), and the rest of `data`."""
     found, at = [], 0
     while len(data) - at >= 2:
         length, head = data[at + 1] & 0x7F, 2

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Ten thousand idle connections: what they cost lobbyd, and what it does when all are cut at once.
+"""Measures the cost of 10,000 idle connections, and the latency of new ones while all are cut at once.
 
     tests/clients/idle.py [--conns 10000] [--seconds 60] [path/to/lobbyd]
 
-Opens the connections in lobbies of 8, none may be refused; measures resident memory a connection; measures the server's CPU
-while it pings them and they answer; then cuts them all while a probe opens further connections one after the other, and
-reports the longest that one of those had to wait. A second lobbyd without a crowd is probed in turn with the first: what
-its newcomers wait is the machine's share, not the server's. Exit 0 only if every bound held.
+Opens the connections in lobbies of 8; none may be refused. Measures the resident memory per connection, and the server's CPU
+while it pings them and they answer. Then cuts them all while a probe opens further connections one after the other, and
+reports the longest wait of those. A second lobbyd without connections is probed alternately with the first: its waits show the
+machine's part of the latency. Exit 0 only if every check passes.
 
-Standard library only. The connections live in a forked process, so that closing them does not stop the probe.
+Standard library only. The connections are in a forked process, so that closing them does not stop the probe.
 """
 
 import argparse
@@ -35,12 +35,12 @@ PROBE_EVERY = 0.001
 
 
 def is_type(payload, kind):
-    """Whether a text frame is a message of that type; looks only as far as it must."""
+    """Returns whether a text frame contains a message of that type, without parsing it."""
     return b'"type":"%s"' % kind in payload.replace(b" ", b"")
 
 
 class Crowd:
-    """Every idle connection, on one epoll. Runs in its own process and answers one-line orders."""
+    """All idle connections, on one epoll. Runs in its own process and answers one-line orders."""
 
     def __init__(self, port, count):
         self.port = port
@@ -50,7 +50,7 @@ class Crowd:
         self.partial = {}           # descriptor: bytes of an unfinished head or frame
         self.unwelcomed = {}        # descriptor: number of a connection that is not in its lobby yet
         self.started = self.welcomed = self.pings = 0
-        self.lost = []              # why connections ended that nobody cut
+        self.lost = []              # reasons of connections that ended before the cut
 
     def start_one(self):
         number = self.started
@@ -63,7 +63,7 @@ class Crowd:
         self.epoll.register(sock.fileno(), select.EPOLLOUT)
 
     def open(self):
-        """Opens them all, and goes on until nothing more comes."""
+        """Opens all connections, and continues until no more events arrive."""
         quiet_since = time.monotonic()
         while self.welcomed + len(self.lost) < self.count or time.monotonic() - quiet_since < 0.5:
             while self.started < self.count and len(self.unwelcomed) < OPENING_AT_ONCE:
@@ -75,7 +75,7 @@ class Crowd:
                 return
 
     def turn(self, seconds):
-        """Handles what there is; the number of events."""
+        """Handles the pending events. Returns their number."""
         events = self.epoll.poll(seconds, 1024)
         for fd, event in events:
             if event & select.EPOLLOUT:
@@ -130,7 +130,7 @@ class Crowd:
         self.lost.append(why)
         self.unwelcomed.pop(fd, None)
         self.partial.pop(fd, None)
-        self.sockets.pop(fd).close()        # epoll forgets it
+        self.sockets.pop(fd).close()        # this also removes it from epoll
 
     def cut(self, reset):
         if reset:
@@ -140,16 +140,16 @@ class Crowd:
             os.close(fd)
 
     def serve(self, orders, answers, reset):
-        """Keeps the connections until it is told to cut them."""
+        """Keeps the connections open until the order to cut them arrives."""
         self.open()
         answers.write(f"{self.welcomed} {len(self.lost)} {self.lost[0] if self.lost else ''}\n")
         self.epoll.register(orders.fileno(), select.EPOLLIN)
         lost_before = len(self.lost)
-        told = False
-        while not told:
+        is_ordered = False
+        while not is_ordered:
             for fd, event in self.epoll.poll(-1, 1024):
                 if fd == orders.fileno():
-                    told = True
+                    is_ordered = True
                 else:
                     self.readable(fd)
         orders.readline()
@@ -159,7 +159,7 @@ class Crowd:
 
 
 def fork_crowd(port, count, reset):
-    """The crowd's process and the two ends of talking to it."""
+    """Forks the crowd's process. Returns its id, the file for orders and the file for answers."""
     orders_in, orders_out = os.pipe()
     answers_in, answers_out = os.pipe()
     pid = os.fork()
@@ -173,14 +173,14 @@ def fork_crowd(port, count, reset):
         os.close(answers_in)
         Crowd(port, count).serve(os.fdopen(orders_in, "r"), os.fdopen(answers_out, "w", buffering=1), reset)
         status = 0
-    except BaseException:           # the parent's finally blocks are not this process's
+    except BaseException:           # the parent's finally blocks must not run in this process
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(status)
 
 
-def knock(port, name):
-    """Opens one connection in a lobby of its own, reads its welcome, resets it. What went wrong, if anything did."""
+def connect_once(port, name):
+    """Opens one connection in its own lobby, reads its welcome and resets it. Returns an error message, "" on success."""
     with socket.socket() as sock:
         sock.settimeout(10)
         # A reset leaves no port in TIME_WAIT: thousands of probes would use them up.
@@ -207,19 +207,19 @@ def knock(port, name):
 
 
 class Probe:
-    """Knocks at a server and remembers the waits."""
+    """Opens connections to a server and records the waits."""
 
     def __init__(self, port):
         self.port = port
         self.waits = []
-        self.troubles = []
+        self.errors = []
 
-    def knock(self):
+    def connect(self):
         begun = time.monotonic()
-        trouble = knock(self.port, f"probe-{len(self.waits)}")
+        error = connect_once(self.port, f"probe-{len(self.waits)}")
         self.waits.append(time.monotonic() - begun)
-        if trouble:
-            self.troubles.append(trouble)
+        if error:
+            self.errors.append(error)
 
     def longest_ms(self):
         return max(self.waits) * 1000
@@ -247,44 +247,44 @@ def duration(seconds):
     return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
 
 
-def come_first():
-    """Puts this process and its children before whatever else runs here: a compiler on the same cores is not what is measured.
+def raise_priority():
+    """Gives this process and its children priority over other programs, such as a compiler on the same cores.
 
-    `nice` alone would not do: the kernel shares out the cores among terminal sessions first.
+    `nice` alone is not enough: the kernel first divides the cores among terminal sessions.
     """
     try:
         os.setsid()
         with open("/proc/self/autogroup", "w") as group:
             group.write("-20")
     except OSError:
-        pass            # not root, started from a terminal, or no such kernel: then the neighbours show in the figures
+        pass            # not root, started from a terminal, or not supported by the kernel: other programs then show in the figures
 
 
 class Bounds:
     def __init__(self):
-        self.held = True
+        self.passed = True
 
     def check(self, text, ok):
         print(f"{'ok    ' if ok else 'FAILED'} {text}", flush=True)
-        self.held &= ok
+        self.passed &= ok
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("lobbyd", nargs="?", default=default_binary())
     options.add_argument("--conns", type=int, default=10_000)
-    options.add_argument("--seconds", type=float, default=60, help="how long CPU is measured (60)")
+    options.add_argument("--seconds", type=float, default=60, help="duration of the CPU measurement (60)")
     options.add_argument("--reset", action="store_true", help="cut with resets (SO_LINGER 0) instead of plain closes")
     options.add_argument("--server-arg", action="append", default=[], metavar="ARG", help="one more argument for lobbyd; repeatable")
     args = options.parse_args()
 
-    come_first()
+    raise_priority()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))        # lobbyd inherits it
     if hard < args.conns + 1000:
         sys.exit(f"idle.py: {args.conns} connections need {args.conns + 1000} descriptors, ulimit -Hn is {hard}")
 
-    # However many connections, 500 pings a second come due: as many as 10,000 at the default interval of 20 s.
+    # With any number of connections 500 pings a second are due, as with 10,000 at the default interval of 20 s.
     ping_interval = max(1.0, 20 * args.conns / 10_000)
     server_args = ["--max-connections", args.conns + 2000, "--max-per-lobby", LOBBY_SIZE, "--max-lobbies", args.conns,
                    "--max-pending", 1024, "--max-closing", args.conns + 2000,
@@ -292,10 +292,10 @@ def main():
                    *args.server_arg]
     bounds = Bounds()
     with Lobbyd(args.lobbyd, *server_args) as server, Lobbyd(args.lobbyd) as empty:
-        # One visitor first: the code and the buffers that any connection needs are not any connection's own.
-        trouble = knock(server.port, "first")
-        if trouble:
-            sys.exit(f"idle.py: the first connection failed: {trouble}")
+        # One connection first, so that code and buffers that are shared by all connections are not measured.
+        error = connect_once(server.port, "first")
+        if error:
+            sys.exit(f"idle.py: the first connection failed: {error}")
         time.sleep(0.5)
         before = resident_bytes(server.pid)
         begun = time.monotonic()
@@ -319,24 +319,24 @@ def main():
             probe, control = Probe(server.port), Probe(empty.port)
             orders.write("cut\n")
             cut_at = time.monotonic()
-            gone_after = None
-            while (now := time.monotonic() - cut_at) < PROBE_SECONDS or gone_after is None and now < 30:
-                probe.knock()
-                control.knock()
-                # Counting descriptors is work too: now and then, not at every knock.
-                if gone_after is None and len(probe.waits) % 100 == 99 and descriptors(server.pid) < 100:
-                    gone_after = time.monotonic() - cut_at
+            closed_after = None
+            while (now := time.monotonic() - cut_at) < PROBE_SECONDS or closed_after is None and now < 30:
+                probe.connect()
+                control.connect()
+                # Counting descriptors takes time itself, so it is not done for every probe.
+                if closed_after is None and len(probe.waits) % 100 == 99 and descriptors(server.pid) < 100:
+                    closed_after = time.monotonic() - cut_at
                 time.sleep(PROBE_EVERY)
             pings, lost, cut_seconds = answers.readline().split()
             bounds.check(f"{pings} pings answered, {lost} connections lost while idle", lost == "0")
             bounds.check(f"{args.conns} connections cut within {float(cut_seconds) * 1000:.0f} ms; "
-                         + (f"all noticed {gone_after:.1f} s later at the latest" if gone_after is not None else "not all noticed within 30 s"),
-                         gone_after is not None)
-            bounds.check(f"{probe.longest_ms():.1f} ms longest wait of {len(probe.waits)} new connections meanwhile "
+                         + (f"all closed {closed_after:.1f} s later at the latest" if closed_after is not None else "not all closed within 30 s"),
+                         closed_after is not None)
+            bounds.check(f"{probe.longest_ms():.1f} ms longest wait of {len(probe.waits)} new connections during the cut "
                          f"(median {probe.median_ms():.2f} ms), at most {MAX_PAUSE_MS:g} ms; "
-                         f"at a server without a crowd {control.longest_ms():.1f} ms", probe.longest_ms() <= MAX_PAUSE_MS)
-            troubles = probe.troubles + control.troubles
-            bounds.check(f"{len(troubles)} of them refused or lost" + (f", the first: {troubles[0]}" if troubles else ""), not troubles)
+                         f"at the server without connections {control.longest_ms():.1f} ms", probe.longest_ms() <= MAX_PAUSE_MS)
+            errors = probe.errors + control.errors
+            bounds.check(f"{len(errors)} of them refused or lost" + (f", the first: {errors[0]}" if errors else ""), not errors)
         finally:
             try:
                 os.kill(crowd, signal.SIGKILL)
@@ -346,7 +346,7 @@ def main():
         server.terminate()
         code = server.exit_code()
         bounds.check(f"exit code {code} after SIGTERM", code == 0)
-    return 0 if bounds.held else 1
+    return 0 if bounds.passed else 1
 
 
 if __name__ == "__main__":

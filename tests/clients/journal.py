@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Is what real clients did with the server replayed, by another process, to the last byte?
+"""Records sessions of real clients and replays them in another process, byte for byte.
 
     tests/clients/run --journal [--seconds 10] [path/to/lobbyd]
 
-Python's `websockets` and npm's `ws` join, talk, flood, leave and vanish; one client never answers. The server writes a
-journal, in small segments. It is stopped with SIGTERM the first time and killed with SIGKILL the second, in the middle of
-everything; each time `lobbyd replay` must confirm all that was sent, and know of every message that a client has seen
-acknowledged. Exit 0 only if all of it held.
+Clients of Python's `websockets` and npm's `ws` join, talk, flood, leave and disconnect; one client never answers. The server
+writes a journal, in small segments. The first session is stopped with SIGTERM, the second is killed with SIGKILL in the middle of
+the traffic. Each time `lobbyd replay` must confirm all output, and must contain every message that was acknowledged to a client.
+Exit 0 only if all checks pass.
 """
 
 import argparse
@@ -29,7 +29,7 @@ PYTHONS, NODES = 24, 8
 
 
 class Crowd:
-    """Clients that come, talk and go until they are told to stop."""
+    """Clients that connect, talk and leave until `over` is set."""
 
     def __init__(self, server, seed):
         self.server = server
@@ -44,7 +44,7 @@ class Crowd:
                 await self.visit(library, user)
             except (OSError, ConnectionError, asyncio.TimeoutError):
                 pass
-            except Exception as error:      # each library has exceptions of its own for a connection that is gone
+            except Exception as error:      # each library has its own exceptions for a closed connection
                 if "websockets" not in type(error).__module__:
                     raise
             await asyncio.sleep(self.random.random() / 10)
@@ -83,7 +83,7 @@ class Crowd:
 
 
 def silent(server):
-    """A client that comes in and never answers anything again."""
+    """Opens a client that joins and then never answers."""
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(b"GET /ws/silence?token=silent HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                  b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
@@ -96,7 +96,7 @@ def replay(binary, *args):
 
 
 def figures(text):
-    """The lines of a summary, by name."""
+    """Returns the lines of a summary, by name."""
     return {line[:24].strip(): line[24:].strip() for line in text.splitlines()}
 
 
@@ -124,9 +124,9 @@ async def session(binary, path, seconds, how):
     return crowd, code
 
 
-def check(holds, what):
-    if not holds:
-        raise AssertionError(what)
+def check(condition, message):
+    if not condition:
+        raise AssertionError(message)
 
 
 async def main(binary, seconds):
@@ -139,8 +139,8 @@ async def main(binary, seconds):
             check(code == 0, f"replay after {how.name} ends with {code}: {err}\n{out}")
             summary = figures(out)
             check(crowd.acked > 0 and crowd.connections > 20, f"the clients did little: {vars(crowd)}")
-            check(int(summary["messages in"]) >= crowd.acked, f"{crowd.acked} were acknowledged: {summary}")
-            check(int(summary["connections"]) >= crowd.connections, f"{crowd.connections} came: {summary}")
+            check(int(summary["messages in"]) >= crowd.acked, f"{crowd.acked} messages were acknowledged: {summary}")
+            check(int(summary["connections"]) >= crowd.connections, f"{crowd.connections} connections were opened: {summary}")
             check(int(summary["turns confirmed"]) > 100, summary)
             size = sum(os.path.getsize(segment) for segment in glob.glob(path + ".*"))
             print(f"{how.name}: {summary['recorded']} in {summary['segments']} segments, {summary['connections']} connections, "
@@ -148,12 +148,12 @@ async def main(binary, seconds):
                   f"{summary['times real time']} times as fast; {size} bytes of journals")
         code, out, _ = replay(binary, path, "--print", "--user", "silent")
         stale = [line for line in out.splitlines() if "leaves: 4201 stale" in line]
-        check(code == 0 and len(stale) == 1, f"the timeline has the silent client go once, as stale:\n{out}")
+        check(code == 0 and len(stale) == 1, f"the timeline must close the silent client once, as stale:\n{out}")
         print(stale[0])
         code, out, _ = replay(binary, path, "--stop-at", "50")
         check(code == 0 and out.startswith("turn 50 at "), out)
 
-        # The same journal with a byte changed, and what is none.
+        # The same journal with one changed byte, a file that is not a journal, and a missing file.
         last = sorted(glob.glob(path + ".*"))[-1]
         with open(last, "r+b") as file:
             file.seek(os.path.getsize(last) // 2)
@@ -162,9 +162,9 @@ async def main(binary, seconds):
             file.write(bytes([byte[0] ^ 1]))
         code, _, err = replay(binary, path)
         check(code == 5 and "it is damaged before byte" in err, f"a damaged journal ends with {code}: {err}")
-        check(replay(binary, __file__)[0] == 5, "a script is no journal")
-        check(replay(binary, os.path.join(folder, "missing"))[0] == 2, "there is none of that name")
-    print("all held")
+        check(replay(binary, __file__)[0] == 5, "a script is not a journal")
+        check(replay(binary, os.path.join(folder, "missing"))[0] == 2, "there is no journal of that name")
+    print("all checks passed")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts the lobbyd binary for a test: port, log, exit code. Standard library only."""
+"""Starts the lobbyd binary for a test, with access to its port, log and exit code. Standard library only."""
 
 import os
 import re
@@ -12,10 +12,10 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Lobbyd:
-    """A running server. Use as a context manager: whatever happens, the process ends with the block."""
+    """A running server. As a context manager it ends the process at the end of the block, also after an error."""
 
     def __init__(self, binary, *args):
-        # A file, not a pipe: nobody has to read along, and a full pipe would stop the server.
+        # A file instead of a pipe: a pipe that is not read fills up and stops the server.
         self._log = tempfile.NamedTemporaryFile(prefix="lobbyd-", suffix=".log")
         self._process = subprocess.Popen(
             [binary, "--listen", "127.0.0.1:0", *map(str, args)],
@@ -36,7 +36,7 @@ class Lobbyd:
             return COLOUR.sub("", log.read())
 
     def wait_for_log(self, pattern, seconds):
-        """The first match in the log, now or within that time."""
+        """Returns the first match in the log, waiting up to `seconds` for it."""
         end = time.monotonic() + seconds
         while True:
             ended = self._process.poll() is not None
@@ -44,14 +44,14 @@ class Lobbyd:
                 return match
             if ended or time.monotonic() > end:
                 why = f"lobbyd ended with {self._process.returncode}" if ended else f"not within {seconds} s"
-                raise AssertionError(f"no log line like {pattern!r}: {why}; the log's end:\n{self.log()[-2000:]}")
+                raise AssertionError(f"no log line matches {pattern!r}: {why}; the log's end:\n{self.log()[-2000:]}")
             time.sleep(0.02)
 
     def terminate(self):
         self._process.send_signal(signal.SIGTERM)
 
     def exit_code(self, seconds=10):
-        """Waits for the end of the process."""
+        """Waits for the process to exit, and returns its exit code."""
         return self._process.wait(seconds)
 
     def close(self):

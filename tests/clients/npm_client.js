@@ -1,5 +1,5 @@
 'use strict';
-// Drives npm's `ws` for peers.py: a line of JSON in is an order, a line of JSON out an event; `id` names the connection.
+// Drives npm's `ws` for peers.py. Each input line is an order in JSON, each output line an event in JSON; `id` is the connection.
 const readline = require('node:readline');
 const WebSocket = require('ws');
 

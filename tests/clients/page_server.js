@@ -1,5 +1,5 @@
 'use strict';
-// Serves page.html on a free port of 127.0.0.1, prints its own origin, then every report that the page posts, a line each.
+// Serves page.html on a free port of 127.0.0.1. Prints its origin, then each report that the page posts, one per line.
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');

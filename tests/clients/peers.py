@@ -1,6 +1,6 @@
-"""One face for the WebSocket libraries that the claims are checked with: Python's `websockets` and npm's `ws`.
+"""One interface to the WebSocket libraries under test: Python's `websockets` and npm's `ws`.
 
-The npm one lives in a node process (`npm_client.js`) that takes orders and reports events as lines of JSON.
+The npm library runs in a node process (`npm_client.js`), which takes orders and reports events as lines of JSON.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-PATIENCE = 5        # seconds for whatever should come at once
+TIMEOUT = 5        # seconds; limit for events that should be immediate
 
 
 @dataclass
@@ -22,22 +22,22 @@ class Closed:
 
 
 class Client:
-    """What a test does with a connection. Every wait names what came instead."""
+    """A test's connection. A failed expectation reports the frame that was received instead."""
 
     user = "?"
-    welcome = None      # set by enter()
+    welcome = None      # set by suite.enter()
     presence = None
 
-    async def next(self, seconds=PATIENCE):
-        """The next frame of the application: str, bytes or Closed."""
+    async def next(self, seconds=TIMEOUT):
+        """Returns the next frame of the application: str, bytes or Closed."""
         return await asyncio.wait_for(self._next(), seconds)
 
     async def expect(self, kind, **fields):
-        """The next frame must be a JSON object of that type with at least these fields."""
+        """Returns the next frame, which must be a JSON object of that type with at least these fields."""
         try:
             frame = await self.next()
         except asyncio.TimeoutError:
-            raise AssertionError(f"{self.user} waited {PATIENCE} s for {kind} {fields}") from None
+            raise AssertionError(f"{self.user} waited {TIMEOUT} s for {kind} {fields}") from None
         assert isinstance(frame, str), f"{self.user} expected {kind}, got {shorten(frame)}"
         message = json.loads(frame)
         assert message.get("type") == kind, f"{self.user} expected {kind}, got {shorten(frame)}"
@@ -52,7 +52,7 @@ class Client:
         assert frame == value, f"{self.user} expected {len(value)} bytes, got {shorten(frame)}"
 
     async def expect_goodbye(self, code, reason=None):
-        """The goodbye message and the close frame after it say the same."""
+        """Expects `goodbye` and then a close frame with the same code and reason."""
         goodbye = await self.expect("goodbye", code=code)
         assert isinstance(goodbye["reconnect"], bool), goodbye
         end = await self.next()
@@ -87,17 +87,17 @@ class PythonClient(Client):
         await self._socket.send(frame)
 
     async def ping(self, payload):
-        await asyncio.wait_for(await self._socket.ping(payload), PATIENCE)
+        await asyncio.wait_for(await self._socket.ping(payload), TIMEOUT)
 
     async def close(self):
         await self._socket.close()
 
     async def drop(self):
-        """The connection ends without a close frame."""
+        """Ends the connection without a close frame."""
         self._socket.transport.abort()
 
     async def pause(self):
-        """Reads nothing more until `resume`. The library reads on by itself only for as long as its queue is short."""
+        """Stops reading until `resume`. Does nothing here: the library stops reading when its queue is full."""
 
     async def resume(self):
         pass
@@ -121,8 +121,8 @@ class NodeClient(Client):
         self.pongs = asyncio.Queue()
         self.opened = asyncio.get_running_loop().create_future()
 
-    async def order(self, what, **more):
-        line = json.dumps({"id": self._number, "do": what, **more})
+    async def order(self, action, **more):
+        line = json.dumps({"id": self._number, "do": action, **more})
         self._process.stdin.write(line.encode() + b"\n")
         await self._process.stdin.drain()
 
@@ -152,7 +152,7 @@ class NodeClient(Client):
 
     async def ping(self, payload):
         await self.order("ping", data=base64.b64encode(payload).decode())
-        pong = await asyncio.wait_for(self.pongs.get(), PATIENCE)
+        pong = await asyncio.wait_for(self.pongs.get(), TIMEOUT)
         assert pong == payload, f"pong carries {pong!r}, the ping {payload!r}"
 
     async def close(self):
@@ -186,7 +186,7 @@ class Node:
         client = NodeClient(self._process, len(self._clients))
         self._clients[client._number] = client
         await client.order("open", url=url)
-        await asyncio.wait_for(client.opened, PATIENCE)
+        await asyncio.wait_for(client.opened, TIMEOUT)
         return client
 
     async def _read(self):
@@ -196,7 +196,7 @@ class Node:
 
     async def stop(self):
         if self._process is not None:
-            self._process.stdin.close()     # the program ends with its orders
+            self._process.stdin.close()     # the program exits at the end of its input
             await self._process.wait()
             await self._reader
 

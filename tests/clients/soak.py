@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""A crowd that comes, talks, stalls, floods, drops and comes back for as long as you like: does everything add up in the end?
+"""Soak test: many clients connect, talk, stall, flood, drop and reconnect. Compares all counts at the end.
 
     tests/clients/run --soak [--minutes 30] [--clients 1000] [--seed 1] [path/to/lobbyd]
 
-Python's `websockets`, and npm's `ws` for one client in twenty. Every message has a number, so each client checks what it
-hears: nothing twice, nothing out of order, nothing missing between two messages of the same stay unless its speaker was told
-that it was refused; `seq` without gaps; presence that is true. When all have gone, the server's statistics are held against
-what the clients have counted, its memory against what it was after a first round, its descriptors against those at the start.
-SIGTERM must end it with code 0, and `lobbyd replay` must confirm its journal, with the same totals.
+Python's `websockets`, and npm's `ws` for one client in twenty. Every message has a number, so each client checks the messages
+that it receives: none twice, none out of order, and none missing between two messages of the same session unless its sender got
+an error for it; `seq` has no gaps; presence is correct. When all clients have left, the server's statistics are compared with the
+clients' counts, its memory with the memory after a first round, and its descriptors with those at the start. SIGTERM must end it
+with code 0, and `lobbyd replay` must confirm its journal, with the same totals.
 
-What a client cannot know is compared as a range: after it has dropped a connection, or was ended, it does not know which of
-the messages that nobody has answered have arrived; nor by which of three reasons the server noticed that it is gone.
+Counts that a client cannot know exactly are compared as a range. After it has dropped a connection, or was closed, it does not
+know which of its unanswered messages have arrived, nor which of three close reasons the server recorded.
 
-Needs Linux, and in half an hour 3 GB of the folder for temporary files, for the journal. Exit 0 only if all of it held.
+Needs Linux, and 3 GB in the folder for temporary files for the journal of half an hour. Exit 0 only if all checks pass.
 """
 
 import argparse
@@ -35,34 +35,34 @@ from worst import resident
 from websockets.exceptions import ConnectionClosed
 
 PER_LOBBY = 6
-SPEAK_EVERY = 2.0               # seconds, on average
-STAY = 30.0                     # or an eighth of the time there is
-AWAY = 1.0
+SEND_EVERY = 2.0                # seconds between two messages, on average
+SESSION = 30.0                  # mean length of a session in seconds; at most an eighth of the run
+AWAY = 1.0                      # mean time between two sessions in seconds
 VISITS, WRONG_CODES = 0.04, 0.01
-NODE_SHARE = 20                 # one client in so many
-WARM_UP = 0.15                  # share of the time that goes to the first round
-MEMORY_SLACK = 1.25             # times, and 2 MiB
-PATIENCE = 20
+NODE_SHARE = 20                 # one client in this many uses npm's `ws`
+WARM_UP = 0.15                  # part of the run that is the first round
+MEMORY_SLACK = 1.25             # factor; 2 MiB more are allowed too
+TIMEOUT = 20
 LARGE = "x" * 40_000
 TALK = {"broadcast": 50, "move": 20, "direct": 18, "presence": 6, "ping": 4, "rubbish": 2}
 ENDS = {"close": 48, "leave": 15, "drop": 25, "again": 7, "flood": 4, "stall": 1}
-GONE = (ConnectionClosed, ConnectionError)
+CONNECTION_ERRORS = (ConnectionClosed, ConnectionError)
 
 
 class Refused(Exception):
-    """The server has said goodbye before it said welcome."""
+    """The server sent `goodbye` before `welcome`."""
 
 
 class Ledger:
-    """What all clients have done and seen."""
+    """Counts of all clients, and violations of the protocol."""
 
     def __init__(self):
         self.counts = collections.Counter()
-        self.closes = collections.Counter()     # reasons as far as clients know them; `drop`: theirs
+        self.closes = collections.Counter()     # reasons known to the clients; `drop`: by the client
         self.errors = collections.Counter()
-        self.unknown = collections.Counter()    # what may have arrived, or may have been such an error, or not
+        self.unknown = collections.Counter()    # messages that may have arrived or not, and errors that may have been sent or not
         self.violations = []
-        self.gaps = []                          # what somebody has not heard: whose, and the numbers from and to
+        self.gaps = []                          # ranges of numbers that a client has not received: sender, begin, end
         self.refused = collections.defaultdict(set)
         self.unanswered = collections.defaultdict(set)
 
@@ -71,8 +71,8 @@ class Ledger:
         if len(self.violations) <= 20:
             print(f"VIOLATION {text}", flush=True)
 
-    def settle_gaps(self):
-        """A number that nobody has heard is one that its speaker was refused, or of which it does not know."""
+    def check_gaps(self):
+        """Checks that every missing number was refused, or not answered because its connection ended."""
         for key, begin, end in self.gaps:
             lost = [n for n in range(begin, end) if n not in self.refused[key] and n not in self.unanswered[key]]
             if lost:
@@ -81,14 +81,14 @@ class Ledger:
         self.gaps.clear()
 
 
-class Stay:
-    """One connection, from its welcome to its end."""
+class Session:
+    """One connection of a client, from its upgrade to its close."""
 
     number_ever = 0
 
     def __init__(self, ledger, client, user):
-        Stay.number_ever += 1
-        self.id = Stay.number_ever
+        Session.number_ever += 1
+        self.id = Session.number_ever
         self.ledger, self.client, self.user = ledger, client, user
         self.welcome = asyncio.get_running_loop().create_future()
         self.reads = asyncio.Event()
@@ -96,17 +96,17 @@ class Stay:
         self.goodbye = None
         self.dropped = False
         self.sent = 0
-        self.pending = {}           # by ref: which number of whose it was, or None
+        self.pending = {}           # by ref: the key of the message (session, receiver, number), or None
         self.numbers = collections.Counter()
-        self.heard = {}
+        self.last_numbers = {}
         self.members = {}
         self.seq = None
-        self.skipped = set()        # numbers of the lobby that may be this client's own messages
+        self.skipped = set()        # seq numbers not received: they may be this client's own messages
         self.own = 0
         self.unanswerable = 0       # messages without a ref
         self.reader = asyncio.create_task(self.read())
 
-    # ---- what it hears ----
+    # ---- receiving ----
 
     async def read(self):
         try:
@@ -116,9 +116,9 @@ class Stay:
                 if isinstance(frame, Closed):
                     break
                 self.ledger.counts["frames"] += 1
-                self.hear(json.loads(frame))
+                self.receive(json.loads(frame))
         except Exception as error:
-            self.ledger.violation(f"{self.user} cannot make sense of what it hears: {error!r}")
+            self.ledger.violation(f"{self.user} cannot parse a message: {error!r}")
             raise
         finally:
             if not self.welcome.done():
@@ -126,16 +126,16 @@ class Stay:
         self.end(frame)
         return frame
 
-    def hear(self, message):
+    def receive(self, message):
         kind = message["type"]
         if kind == "message":
             self.count(message["seq"])
             if message["from"] not in self.members.values():
-                self.ledger.violation(f"{self.user} hears {message['from']}, who is not here")
+                self.ledger.violation(f"{self.user} receives a message from {message['from']}, not a member")
             data = message["data"]
-            self.listen(data["from"] if "type" in data else data, None)
+            self.check_number(data["from"] if "type" in data else data, None)
         elif kind == "direct":
-            self.listen(message["data"], self.user)
+            self.check_number(message["data"], self.user)
         elif kind in ("ack", "error", "pong") and message.get("ref") is not None:
             self.answered(message)
         elif kind == "error":
@@ -149,30 +149,30 @@ class Stay:
                 self.seq, self.members = message["seq"], users
                 self.welcome.set_result(None)
             elif message["seq"] == self.seq and users != self.members:
-                self.ledger.violation(f"{self.user} is told of {users} and knew {self.members}")
+                self.ledger.violation(f"{self.user} receives members {users}, expected {self.members}")
             if "ref" in message:
                 self.answered(message)
         elif kind == "goodbye":
             self.goodbye = message["reason"]
         elif kind != "welcome":
-            self.ledger.violation(f"{self.user} hears {message}")
+            self.ledger.violation(f"{self.user} receives {message}")
 
     def count(self, seq):
-        """Every number of the lobby comes once, and in order; those of its own messages come to everybody else."""
+        """Checks that `seq` grows. Numbers of the client's own messages are skipped, because only the other members receive them."""
         if seq <= self.seq:
             self.ledger.violation(f"{self.user}: seq {seq} after {self.seq}")
         self.skipped.update(range(self.seq + 1, seq))
         self.seq = seq
 
-    def listen(self, data, to):
-        self.ledger.counts["heard"] += 1
-        key = (data["stay"], to)
-        last, n = self.heard.get(key), data["n"]
+    def check_number(self, data, to):
+        self.ledger.counts["received"] += 1
+        key = (data["session"], to)
+        last, n = self.last_numbers.get(key), data["n"]
         if last is not None and n <= last:
-            self.ledger.violation(f"{self.user} hears {n} of {key} after {last}")
+            self.ledger.violation(f"{self.user} receives {n} of {key} after {last}")
         elif last is not None and n > last + 1:
             self.ledger.gaps.append((key, last + 1, n))
-        self.heard[key] = n
+        self.last_numbers[key] = n
 
     def answered(self, message):
         ref = message["ref"]
@@ -192,16 +192,16 @@ class Stay:
     def change(self, diff):
         for left in diff["leaves"]:
             if self.members.pop(left["conn"], None) != left["user"]:
-                self.ledger.violation(f"{self.user} hears that {left} leaves, who is not here")
+                self.ledger.violation(f"{self.user}: {left} leaves, but is not a member")
         for joined in diff["joins"]:
             if joined["conn"] in self.members:
-                self.ledger.violation(f"{self.user} hears that {joined} joins, who is here")
+                self.ledger.violation(f"{self.user}: {joined} joins, but is already a member")
             self.members[joined["conn"]] = joined["user"]
 
-    # ---- what it says ----
+    # ---- sending ----
 
     async def say(self, kind, more=None, answered=True):
-        """One message, which is counted whether or not it arrives."""
+        """Sends one message. It is counted whether or not it arrives."""
         ref = self.sent
         self.sent += 1
         self.ledger.counts["sent"] += 1
@@ -212,7 +212,7 @@ class Stay:
             self.numbers[to] += 1
             self.own += kind == "move"
             key = (self.id, to, self.numbers[to])
-            data = {"stay": self.id, "n": key[2], "padding": fields.pop("padding", "")}
+            data = {"session": self.id, "n": key[2], "padding": fields.pop("padding", "")}
             fields |= {"from": data} if kind == "move" else {"data": data}
         if answered:
             fields["ref"] = ref
@@ -235,10 +235,10 @@ class Stay:
         else:
             await self.say(kind, answered=kind != "rubbish")
 
-    # ---- how it ends ----
+    # ---- closing ----
 
-    async def over(self):
-        return await asyncio.wait_for(asyncio.shield(self.reader), PATIENCE)
+    async def wait_closed(self):
+        return await asyncio.wait_for(asyncio.shield(self.reader), TIMEOUT)
 
     async def drop(self):
         self.dropped = not self.reader.done()
@@ -247,12 +247,12 @@ class Stay:
     async def flood(self, random):
         for _ in range(random.randrange(125, 200)):
             await self.say("broadcast")
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while self.pending and not self.reader.done() and time.monotonic() < end:
             await asyncio.sleep(0.1)
 
     async def stall(self, random):
-        """Reads nothing while the server has more and more for it, and then goes on, if it may."""
+        """Stops reading while its queue on the server grows; then resumes, unless it was closed."""
         self.reads.clear()
         await self.client.pause()
         try:
@@ -270,19 +270,19 @@ class Stay:
         for key in filter(None, self.pending.values()):
             ledger.unanswered[key[:2]].add(key[2])
         if len(self.skipped) > self.own:
-            ledger.violation(f"{self.user} misses {len(self.skipped)} numbers of its lobby, and has used {self.own}")
+            ledger.violation(f"{self.user} misses {len(self.skipped)} seq numbers of its lobby, but has sent only {self.own}")
         if self.dropped:
             reason = "drop"
         elif closed.code == 1006:
             reason = "unclear"
         else:
-            # Our own close frame comes back without words.
+            # The server echoes a client's close frame without a reason.
             reason = closed.reason or ("peer_closed" if closed.code == 1000 else str(closed.code))
         ledger.closes[reason] += 1
         if self.goodbye and reason not in (self.goodbye, "drop", "unclear"):
-            ledger.violation(f"{self.user} is told {self.goodbye}, and closed with {reason}")
+            ledger.violation(f"{self.user} gets goodbye {self.goodbye}, and is closed with {reason}")
         if reason == "rate_limited":
-            # It was ended for the first of those that nobody has answered, and the others were not looked at.
+            # The first unanswered message caused the close; the server ignored the others.
             ledger.counts["ignored"] += len(self.pending) - 1
         elif reason not in ("peer_closed", "left"):
             ledger.unknown["messages"] += len(self.pending) + self.unanswerable
@@ -290,18 +290,18 @@ class Stay:
             ledger.unknown["user_not_found"] += sum(1 for key in self.pending.values() if key and key[1])
             ledger.unknown["bad_message"] += self.unanswerable
         elif self.pending:
-            # Whoever closes in good order, or leaves, has been heard to the end.
+            # The server handles all messages before a close frame or a `leave`.
             ledger.violation(f"{self.user} got no answer to {list(self.pending.items())[:5]}")
 
 
 class Crowd:
-    def __init__(self, server, ledger, clients, seed, stay):
-        self.server, self.ledger, self.clients, self.seed, self.stay = server, ledger, clients, seed, stay
+    def __init__(self, server, ledger, clients, seed, mean_session):
+        self.server, self.ledger, self.clients, self.seed, self.mean_session = server, ledger, clients, seed, mean_session
         self.python, self.node = Python(), Node()
         self.rounds = 0
 
     async def round(self, seconds):
-        """Everybody lives for so long, and goes."""
+        """Runs all clients for this many seconds, until they have closed."""
         self.rounds += 1
         self.until = time.monotonic() + seconds
         lives = [asyncio.create_task(self.live(n, random.Random(f"{self.seed} {self.rounds} {n}"), min(seconds / 3, 20)))
@@ -310,7 +310,7 @@ class Crowd:
             try:
                 await life
             except Exception as error:
-                self.ledger.violation(f"a client ends with {error!r}")
+                self.ledger.violation(f"a client failed with {error!r}")
 
     def left(self):
         return self.until - time.monotonic()
@@ -319,22 +319,22 @@ class Crowd:
         await asyncio.sleep(random.random() * spread)
         user, home = f"u{n}", f"l{n // PER_LOBBY}"
         library = self.node if n % NODE_SHARE == 0 else self.python
-        stay = None
+        session = None
         while self.left() > 0:
-            if stay is None:
-                stay = await self.enter(library, self.destination(random, home), user)
-                if stay is None:
+            if session is None:
+                session = await self.enter(library, self.destination(random, home), user)
+                if session is None:
                     await asyncio.sleep(random.expovariate(1 / AWAY))
                     continue
             try:
-                stay = await self.visit(library, random, stay)
-            except GONE:
-                await stay.over()
-                stay = None
-            if stay is None:
+                session = await self.visit(library, random, session)
+            except CONNECTION_ERRORS:
+                await session.wait_closed()
+                session = None
+            if session is None:
                 await asyncio.sleep(min(random.expovariate(1 / AWAY), max(self.left(), 0)))
-        if stay is not None:
-            await self.close(stay)
+        if session is not None:
+            await self.close(session)
 
     def destination(self, random, home):
         where = random.random()
@@ -347,65 +347,65 @@ class Crowd:
         url = self.server.url(lobby, user)
         if library is self.python:
             sock = socket.socket()
-            # As little as possible: whoever stalls is to be noticed by the server, and not by the kernel.
+            # As small as possible, so that a stalled client fills the server's queue and not the kernel's buffer.
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.server.port))
             client = await library.open(url, sock=sock, compression=None, ping_interval=None, max_queue=4,
-                                        open_timeout=PATIENCE, close_timeout=PATIENCE)
+                                        open_timeout=TIMEOUT, close_timeout=TIMEOUT)
         else:
             client = await library.open(url)
-        stay = Stay(self.ledger, client, user)
-        stay.lobby = lobby
+        session = Session(self.ledger, client, user)
+        session.lobby = lobby
         try:
-            await asyncio.wait_for(stay.welcome, PATIENCE)
+            await asyncio.wait_for(session.welcome, TIMEOUT)
         except Refused:
             self.ledger.counts["turned away"] += 1
             await client.close()
             return None
         self.ledger.counts["welcomes"] += 1
-        return stay
+        return session
 
-    async def close(self, stay):
-        await stay.client.close()
-        await stay.over()
+    async def close(self, session):
+        await session.client.close()
+        await session.wait_closed()
 
-    async def visit(self, library, random, stay):
-        """Talks for a while, and then does something that ends the stay, or not."""
-        end = time.monotonic() + min(random.expovariate(1 / self.stay), max(self.left(), 0))
+    async def visit(self, library, random, session):
+        """Talks for a while, then performs a random action. Returns the session to continue with, or None."""
+        end = time.monotonic() + min(random.expovariate(1 / self.mean_session), max(self.left(), 0))
         while (left := end - time.monotonic()) > 0:
-            await asyncio.sleep(min(random.expovariate(1 / SPEAK_EVERY), left))
-            if stay.reader.done():
+            await asyncio.sleep(min(random.expovariate(1 / SEND_EVERY), left))
+            if session.reader.done():
                 return None
             if time.monotonic() < end:
-                await stay.talk(random)
+                await session.talk(random)
         if self.left() <= 0:
-            return stay
+            return session
         how = random.choices(list(ENDS), ENDS.values())[0]
         self.ledger.counts[how] += 1
         if how == "again":
-            newer = await self.enter(library, stay.lobby, stay.user)
-            await stay.over()
+            newer = await self.enter(library, session.lobby, session.user)
+            await session.wait_closed()
             return newer
         if how == "flood":
-            await stay.flood(random)
-            return None if stay.reader.done() else stay
+            await session.flood(random)
+            return None if session.reader.done() else session
         if how == "stall":
-            await stay.stall(random)
-            return None if stay.reader.done() else stay
+            await session.stall(random)
+            return None if session.reader.done() else session
         if how == "drop":
-            await stay.drop()
+            await session.drop()
         elif how == "leave":
-            await stay.say("leave", answered=False)
+            await session.say("leave", answered=False)
         else:
-            await stay.client.close()
-        await stay.over()
+            await session.client.close()
+        await session.wait_closed()
         return None
 
 
 
 async def descriptors(pid):
-    """How many there are when nobody comes or goes: an operator's connection takes a moment to end."""
+    """Counts the descriptors: the minimum of several samples, because an operator's connection takes a moment to close."""
     counts = []
     for _ in range(10):
         counts.append(len(os.listdir(f"/proc/{pid}/fd")))
@@ -415,51 +415,51 @@ async def descriptors(pid):
 
 class Table:
     def __init__(self):
-        self.held = True
+        self.passed = True
 
-    def row(self, what, server, clients, ok):
-        self.held &= bool(ok)
-        print(f"{'ok    ' if ok else 'FAILED'} {what:38} {server!s:>24} {clients!s:>24}", flush=True)
+    def row(self, name, server, clients, ok):
+        self.passed &= bool(ok)
+        print(f"{'ok    ' if ok else 'FAILED'} {name:38} {server!s:>24} {clients!s:>24}", flush=True)
 
-    def same(self, what, server, clients):
-        self.row(what, server, clients, server == clients)
+    def same(self, name, server, clients):
+        self.row(name, server, clients, server == clients)
 
-    def between(self, what, server, least, most):
-        self.row(what, server, least if least == most else f"{least} to {most}", least <= server <= most)
+    def between(self, name, server, least, most):
+        self.row(name, server, least if least == most else f"{least} to {most}", least <= server <= most)
 
 
-async def settled(admin):
-    """The statistics when nobody is there any more."""
-    end = time.monotonic() + PATIENCE
+async def wait_until_empty(admin):
+    """Waits until no connection is left, and returns the statistics."""
+    end = time.monotonic() + TIMEOUT
     while True:
         stats = json.loads((await asyncio.to_thread(get, admin, "/stats"))[1])
         if stats["total_connections"] + stats["pending"] + stats["closing"] == 0:
             return stats
         if time.monotonic() > end:
-            raise AssertionError(f"somebody is still there: {stats}")
+            raise AssertionError(f"connections are left: {stats}")
         await asyncio.sleep(0.1)
 
 
 def compare(table, ledger, stats):
-    """The server's counts and the clients'."""
+    """Compares the server's counts with the clients'."""
     counters, closed, errors = stats["counters"], stats["closed"], stats["errors"]
     counts, closes = ledger.counts, ledger.closes
     unclear, unknown = closes["unclear"], ledger.unknown
     table.same("connections", counters["accepted"], counts["connections"])
     table.same("connections that ended", sum(closed.values()), counts["connections"])
     table.same("welcomes: joined and taken over", counters["joined"] + counters["taken_over"], counts["welcomes"])
-    table.same("left: all that joined", counters["left"], counters["joined"])
+    table.same("left: every member that joined", counters["left"], counters["joined"])
     sent = counts["sent"] - counts["ignored"]
     table.between("messages in", counters["messages_in"], sent - unknown["messages"], sent)
     table.row("frames out", counters["frames_out"], f"at least {counts['frames']}", counters["frames_out"] >= counts["frames"])
-    # Who has dropped a connection may be noticed by reading, by writing, or because its user is there again.
-    gone = closed.get("hangup", 0) + closed.get("write_failed", 0) + closed.get("replaced", 0)
+    # The server notices a dropped connection by a read, by a write, or because the user connects again.
+    dropped = closed.get("hangup", 0) + closed.get("write_failed", 0) + closed.get("replaced", 0)
     known = closes["drop"] + closes["replaced"]
-    table.between("ends: dropped, replaced", gone, known, known + unclear)
+    table.between("ends: dropped, replaced", dropped, known, known + unclear)
     for reason in sorted((set(closed) | set(closes)) - {"hangup", "write_failed", "replaced", "drop", "unclear"}):
         table.between(f"ends: {reason}", closed.get(reason, 0), closes[reason], closes[reason] + unclear)
     for code in sorted(set(errors) | set(ledger.errors)):
-        # Whoever is ended for an error is not told of it.
+        # A connection that is closed for an error gets no `error` message.
         seen = ledger.errors[code] + closes[code]
         table.between(f"errors: {code}", errors.get(code, 0), seen, seen + unknown[code])
 
@@ -489,17 +489,17 @@ async def main(options):
                 options.clients + 100, "--max-per-lobby", PER_LOBBY, "--bytes-per-second", "unlimited", "--log", "warn,lobbyd=info"]
         with Lobbyd(options.lobbyd, *args) as server:
             admin = int(server.wait_for_log(r"operators are answered on http://127\.0\.0\.1:(\d+)", 10).group(1))
-            await settled(admin)
+            await wait_until_empty(admin)
             fds = await descriptors(server.pid)
-            crowd = Crowd(server, ledger, options.clients, options.seed, min(STAY, 60 * options.minutes / 8))
+            crowd = Crowd(server, ledger, options.clients, options.seed, min(SESSION, 60 * options.minutes / 8))
             print(f"{options.clients} clients for {options.minutes:g} minutes, seed {options.seed}", flush=True)
             await crowd.round(60 * options.minutes * WARM_UP)
-            await settled(admin)
+            await wait_until_empty(admin)
             warm = resident(server.pid, "VmRSS")
             await crowd.round(60 * options.minutes * (1 - WARM_UP))
             await crowd.node.stop()
-            stats = await settled(admin)
-            ledger.settle_gaps()
+            stats = await wait_until_empty(admin)
+            ledger.check_gaps()
             usage = resource.getrusage(resource.RUSAGE_SELF)
             counts = dict(ledger.counts)
             print(f"clients: {counts}; {(usage.ru_utime + usage.ru_stime) / (60 * options.minutes):.0%} of a core\n")
@@ -513,8 +513,8 @@ async def main(options):
             code = await asyncio.to_thread(server.exit_code, 40)
             table.same("exit code after SIGTERM", code, 0)
         await asyncio.to_thread(compare_replay, table, options.lobbyd, path, stats)
-    print("all held" if table.held else "failed")
-    return 0 if table.held else 1
+    print("all checks passed" if table.passed else "failed")
+    return 0 if table.passed else 1
 
 
 if __name__ == "__main__":

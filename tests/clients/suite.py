@@ -1,4 +1,4 @@
-"""What real clients see of the real binary: Python's `websockets`, npm's `ws` and Chromium. `run` starts this."""
+"""Tests of the lobbyd binary with real clients: Python's `websockets`, npm's `ws` and Chromium. Started by `run`."""
 
 import asyncio
 import itertools
@@ -17,7 +17,7 @@ lobby_names = (f"lobby-{n}" for n in itertools.count(1))
 
 
 async def enter(library, server, lobby, user):
-    """A client that has read its greeting."""
+    """Opens a client and reads its `welcome` and `presence_state`."""
     client = await library.open(server.url(lobby, user))
     client.user = user
     client.welcome = await client.expect("welcome", protocol=1, user=user, lobby=lobby)
@@ -25,8 +25,8 @@ async def enter(library, server, lobby, user):
     return client
 
 
-async def couple(server, ann_library, bob_library):
-    """ann and bob, alone in a lobby, both up to date."""
+async def open_pair(server, ann_library, bob_library):
+    """Opens ann and bob in a lobby of their own. Both have received all presence messages."""
     lobby = next(lobby_names)
     ann = await enter(ann_library, server, lobby, f"ann-{lobby}")
     bob = await enter(bob_library, server, lobby, f"bob-{lobby}")
@@ -34,15 +34,15 @@ async def couple(server, ann_library, bob_library):
     return ann, bob
 
 
-async def part(*clients):
+async def close_all(*clients):
     for client in clients:
         await client.close()
 
 
-# Claims about two users in a lobby; each runs with every pairing of the libraries.
+# Claims about two users in a lobby; each runs with every pair of libraries.
 
 async def broadcast_reaches_the_other_and_is_acknowledged(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     await ann.say("broadcast", data={"move": "e4"}, ref="first")
     first = await bob.expect("message", data={"move": "e4"}, **{"from": ann.user})
     await ann.expect("ack", ref="first", seq=first["seq"], delivered=1, dropped=0)
@@ -52,60 +52,60 @@ async def broadcast_reaches_the_other_and_is_acknowledged(server, *libraries):
     await ann.say("broadcast", data="no ref")
     await bob.expect("message", data="no ref", seq=first["seq"] + 2)
     await ann.expect_quiet()
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def direct_reaches_that_user_or_is_an_error(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     await ann.say("direct", to=bob.user, data={"psst": True}, ref="d")
     await bob.expect("direct", data={"psst": True}, **{"from": ann.user})
     await ann.expect("ack", ref="d")
     await bob.say("direct", to="nobody", data=0, ref="e")
     await bob.expect("error", ref="e", code="user_not_found")
     await ann.expect_quiet()
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def any_other_type_is_relayed_whole(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     move = {"type": "move", "to": "e4", "deep": {"list": [1, 2.5, "x"]}}
     await ann.send(json.dumps(move))
     await bob.expect("message", data=move, **{"from": ann.user})
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def unicode_arrives_unchanged(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     text = "Grüße, 世界, мир, 👩‍👩‍👧 \u2028 \u0000 \\ \" \t 𝄞"
     await ann.say("broadcast", data=text)
     await bob.expect("message", data=text)
     await bob.send(json.dumps({"type": "broadcast", "data": {text: text}}))     # as \u escapes
     await ann.expect("message", data={text: text})
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def sixty_kilobytes_arrive_unchanged_both_ways(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     text = "0123456789" * 6000
     for sender, receiver in (ann, bob), (bob, ann):
         await sender.say("broadcast", data=text)
         await receiver.expect("message", data=text)
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def binary_arrives_unchanged_both_ways(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     for sender, receiver in (ann, bob), (bob, ann):
         for blob in bytes(range(256)), b"", bytes(range(256)) * 234:
             await sender.send(blob)
             await receiver.expect_binary(blob)
     await ann.say("broadcast", data=1)
-    await bob.expect("message", data=1, seq=bob.presence["seq"] + 1)    # binary frames took no seq
-    await part(ann, bob)
+    await bob.expect("message", data=1, seq=bob.presence["seq"] + 1)    # binary frames use no seq
+    await close_all(ann, bob)
 
 
 async def pings_are_answered(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     for client in ann, bob:
         await client.ping(b"payload of a ping")
         await client.ping(bytes(range(125)))
@@ -113,11 +113,11 @@ async def pings_are_answered(server, *libraries):
         pong = await client.expect("pong", ref=1)
         assert pong["server_time"] > 1_600_000_000_000, pong
         await client.expect_quiet(0.05)
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
-async def presence_tells_who_came_and_who_went(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+async def presence_reports_joins_and_leaves(server, *libraries):
+    ann, bob = await open_pair(server, *libraries)
     seats = [{"user": c.user, "conn": c.welcome["conn"]} for c in (ann, bob)]
     assert ann.presence["users"] == seats[:1], ann.presence
     assert bob.presence["users"] == seats, bob.presence
@@ -133,22 +133,22 @@ async def presence_tells_who_came_and_who_went(server, *libraries):
     await ann.expect("presence_diff", joins=[seat], leaves=[])
     await bob.drop()
     await ann.expect("presence_diff", joins=[], leaves=[seat | {"reason": "dropped"}])
-    await part(ann)
+    await close_all(ann)
 
 
 async def bad_messages_are_errors_and_the_connection_lives(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     for bad in '{"type":', "[1, 2]", '"text"', '{"no": "type"}', '{"type": 7}', "":
         await ann.send(bad)
         await ann.expect("error", code="bad_message")
     await bob.expect_quiet()
     await ann.say("broadcast", data="still here")
     await bob.expect("message", data="still here")
-    await part(ann, bob)
+    await close_all(ann, bob)
 
 
 async def a_message_over_the_limit_closes_with_1009(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     limit = ann.welcome["limits"]["max_message_bytes"]
     assert limit == 64 * 1024, ann.welcome
     fits = json.dumps({"type": "broadcast", "data": ""})
@@ -157,18 +157,18 @@ async def a_message_over_the_limit_closes_with_1009(server, *libraries):
     await bob.say("broadcast", data="x" * limit)
     await bob.expect_goodbye(1009)
     await ann.expect("presence_diff", joins=[])
-    await part(ann)
+    await close_all(ann)
 
 
 async def a_newer_login_replaces_the_older_one(server, *libraries):
-    ann, bob = await couple(server, *libraries)
+    ann, bob = await open_pair(server, *libraries)
     newer = await enter(libraries[1], server, ann.welcome["lobby"], bob.user)
     await bob.expect_goodbye(4004, "replaced")
     assert newer.welcome["conn"] == bob.welcome["conn"], "the seat stays the same"
     await ann.say("broadcast", data="to the newer one")
     await newer.expect("message", data="to the newer one")
     await ann.expect_quiet()
-    await part(ann, newer)
+    await close_all(ann, newer)
 
 
 PAIRED = [
@@ -179,18 +179,18 @@ PAIRED = [
     sixty_kilobytes_arrive_unchanged_both_ways,
     binary_arrives_unchanged_both_ways,
     pings_are_answered,
-    presence_tells_who_came_and_who_went,
+    presence_reports_joins_and_leaves,
     bad_messages_are_errors_and_the_connection_lives,
     a_message_over_the_limit_closes_with_1009,
     a_newer_login_replaces_the_older_one,
 ]
 
 
-# Claims that need a server of their own.
+# Claims that need a separate server.
 
 async def sigterm_says_goodbye_and_exits_with_0(binary, *libraries):
     with Lobbyd(binary) as server:
-        clients = await couple(server, *libraries)
+        clients = await open_pair(server, *libraries)
         server.terminate()
         for client in clients:
             goodbye = await client.expect_goodbye(1001, "server_shutdown")
@@ -200,36 +200,36 @@ async def sigterm_says_goodbye_and_exits_with_0(binary, *libraries):
         assert code == 0, f"exit code {code}"
 
 
-async def health_pings_tell_who_answers(binary, *libraries):
+async def health_pings_report_answering_members(binary, *libraries):
     with Lobbyd(binary, "--health-interval", "2s") as server:
         ann, bob = [await enter(library, server, "checkup", user) for library, user in zip(libraries, ("ann", "bob"))]
         last = 0
         for _ in range(3):
             message = json.loads(await ann.next())
             if message["type"] != "health_ping":
-                continue                            # bob's coming
+                continue                            # the join of bob
             timestamp = message["timestamp"]
             assert isinstance(timestamp, int) and last < timestamp < 2**53, message
             last = timestamp
             await ann.say("health_pong", timestamp=timestamp)
-        await bob.expect("health_ping")             # and says nothing
+        await bob.expect("health_ping")             # bob does not answer
         await asyncio.to_thread(server.wait_for_log, r"user=bob\b.*\bunhealthy\b", 10)
         await asyncio.to_thread(server.wait_for_log, r"user=ann\b.*\bhealthy latency_ms=\d", 10)
         assert not re.search(r"user=ann\b.*\bunhealthy\b", server.log()), server.log()
-        await part(ann, bob)
+        await close_all(ann, bob)
 
 
-ALONE = [sigterm_says_goodbye_and_exits_with_0, health_pings_tell_who_answers]
+ALONE = [sigterm_says_goodbye_and_exits_with_0, health_pings_report_answering_members]
 
 
 class Tally:
     def __init__(self):
         self.passed = self.failed = 0
 
-    def count(self, name, trouble=""):
-        if trouble:
+    def count(self, name, error=""):
+        if error:
             self.failed += 1
-            print(f"FAILED {name}\n    " + trouble.strip().replace("\n", "\n    "), flush=True)
+            print(f"FAILED {name}\n    " + error.strip().replace("\n", "\n    "), flush=True)
         else:
             self.passed += 1
             print(f"ok     {name}", flush=True)
@@ -254,8 +254,8 @@ async def main(binary):
                 await tally.check(title(claim, libraries), claim(server, *libraries))
         for claim, libraries in itertools.product(ALONE, [(python, node), (node, python)]):
             await tally.check(title(claim, libraries), claim(binary, *libraries))
-        async for name, trouble in browser.results(binary):
-            tally.count(f"{name} [chromium]", trouble)
+        async for name, error in browser.results(binary):
+            tally.count(f"{name} [chromium]", error)
     finally:
         await node.stop()
     print(f"{tally.passed} passed, {tally.failed} failed")

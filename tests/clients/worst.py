@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Every socket there may be, each with all buffers full and none of them read: does memory stay below what was said?
+"""Fills all buffers of the maximum number of sockets, and compares the server's memory with the bound in its log.
 
     tests/clients/worst.py [--conns 500] [path/to/lobbyd]
 
-Half of the members talk to the other half, each to one of its own, so that nothing that is queued is shared; whoever is
-talked to never reads, and has sent all but the last byte of the largest message. Strangers hold all but the last byte of the
-longest request head. Exit 0 only if the server's resident memory stayed below the figure in its log, and it still lets
-somebody in.
+Each lobby has a sender and a receiver, so that no queued frame is shared. The receiver never reads, and has sent all but the last
+byte of the largest message. Further connections without a seat have sent all but the last byte of the longest request head. Exit 0
+only if the server's resident memory stayed below the figure in its log, and the server still admits a new client.
 
 Needs Linux. Standard library only.
 """
@@ -23,12 +22,12 @@ from lobbyd import Lobbyd, default_binary
 
 MESSAGE = 64 * 1024             # max_message_bytes
 HEAD = 8 * 1024                 # max_header_bytes
-PENDING = 255                   # max_pending, but for whoever comes in at the end
+PENDING = 255                   # max_pending, less one for the client that joins at the end
 
 
 def connect(port, lobby=None, user=None):
     peer = socket.socket()
-    # As little as the kernel allows: what the server queues is what is to be filled.
+    # As small as the kernel allows, so that the server's queue fills and not the client's buffer.
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     peer.connect(("127.0.0.1", port))
     peer.settimeout(30)
@@ -44,9 +43,9 @@ def frame(first, payload, length=None):
     return bytes([first, 0xFF]) + (length or len(payload)).to_bytes(8, "big") + bytes(4) + payload
 
 
-def resident(pid, what):
+def resident(pid, field):
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
-        return int(re.search(rf"{what}:\s+(\d+) kB", status.read()).group(1)) / 1024
+        return int(re.search(rf"{field}:\s+(\d+) kB", status.read()).group(1)) / 1024
 
 
 def main():
@@ -61,14 +60,14 @@ def main():
         before = resident(server.pid, "VmRSS")
         sinks = [connect(server.port, f"l{n}", f"sink{n}") for n in range(options.conns // 2)]
         talkers = [connect(server.port, f"l{n}", f"talker{n}") for n in range(options.conns // 2)]
-        strangers = [connect(server.port) for _ in range(PENDING)]
-        for stranger in strangers:
-            stranger.sendall(b"GET /" + b"x" * (HEAD - 6))
+        pending = [connect(server.port) for _ in range(PENDING)]
+        for peer in pending:
+            peer.sendall(b"GET /" + b"x" * (HEAD - 6))
         for sink in sinks:
             sink.sendall(frame(0x82, b"s" * (MESSAGE - 1), MESSAGE))
         peak, closed, sent = 0, 0, 0
         message = frame(0x82, b"m" * 50_000)
-        # Until the server has ended somebody: then the queues are as full as they get.
+        # Until the server has closed a connection: then the queues are as full as possible.
         while closed == 0 and sent < 2000:
             for talker in talkers:
                 talker.sendall(message)
@@ -78,10 +77,10 @@ def main():
         time.sleep(1)
         peak = max(peak, resident(server.pid, "VmHWM"))
         connect(server.port, "late", "late").close()
-        print(f"{options.conns} members and {len(strangers)} strangers: {before:.1f} MiB before, {peak:.1f} MiB at most after "
-              f"{sent} messages each; {bound} MiB were announced; closed as too slow: {server.log().count('slow_consumer')}")
+        print(f"{options.conns} members and {len(pending)} connections without a seat: {before:.1f} MiB before, {peak:.1f} MiB at most after "
+              f"{sent} messages each; the log states a bound of {bound} MiB; closed as too slow: {server.log().count('slow_consumer')}")
         if closed == 0 or peak >= bound:
-            sys.exit("failed: " + ("nobody's queue was full" if closed == 0 else "memory beyond its bound"))
+            sys.exit("failed: " + ("no queue was full" if closed == 0 else "the memory exceeds its bound"))
 
 
 if __name__ == "__main__":

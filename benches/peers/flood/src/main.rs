@@ -1,7 +1,7 @@
-//! Clients that do their worst to a server on 127.0.0.1, as fast as one core can: `flood KIND CLIENTS PORT CROWD SECONDS`.
+//! Hostile clients of a server on 127.0.0.1, as fast as one core allows: `flood KIND CLIENTS PORT CROWD SECONDS`.
 //!
-//! A crowd of silent members fills a lobby; the flooders sit in it too, and whoever is thrown out comes back at once.
-//! Standard library only, one thread, and no waiting: every socket is tried in turn.
+//! CROWD silent members fill a lobby. The flooding clients join it too, and reconnect at once when they are closed.
+//! Standard library only, one thread, and no waiting: the sockets are tried in turn.
 
 use std::collections::VecDeque;
 use std::env;
@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-/// What a flooder sends on one connection, over and over.
+/// Bytes that a flooding client sends on one connection, by kind.
 const KINDS: &[(&str, fn() -> Script)] = &[
     ("pings", || endless(frame(0x89, b""))),
     ("pongs", || endless(frame(0x8a, b"pong"))),
@@ -65,7 +65,7 @@ fn connect(port: u16) -> Option<TcpStream> {
     Some(stream)
 }
 
-/// Reads and forgets. False when the connection is over.
+/// Reads and discards. Returns false when the connection has ended.
 fn drain(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
     match stream.read(buffer) {
         Ok(0) => false,
@@ -74,23 +74,23 @@ fn drain(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
     }
 }
 
-/// One who talks, and comes back whenever it is thrown out.
-struct Talker {
+/// A flooding client, which reconnects whenever it is closed.
+struct Flooder {
     user: String,
     stream: Option<TcpStream>,
-    /// What is still to be sent before the script goes on from its beginning.
+    /// Bytes to send before `again` is sent once more, of which `sent` are sent.
     rest: Vec<u8>,
     sent: usize,
 }
 
-impl Talker {
-    /// Sends as much as the socket takes at once. Returns the bytes.
-    fn talk(&mut self, port: u16, script: &Script, again: &[u8], connections: &mut u64) -> u64 {
+impl Flooder {
+    /// Sends as much as the socket takes at once. Returns the number of bytes.
+    fn flood(&mut self, port: u16, script: &Script, again: &[u8], connections: &mut u64) -> u64 {
         if self.stream.is_none() {
             let Some(stream) = connect(port) else { return 0 };
             *connections += 1;
             self.stream = Some(stream);
-            // All in one packet, as far as it goes.
+            // Request and flood in one write.
             self.rest = [&request(&self.user)[..], &script.first, again].concat();
             self.sent = 0;
         }
@@ -125,7 +125,7 @@ fn main() {
     let mut members: Vec<TcpStream> = Vec::new();
     for n in 0..crowd {
         let mut stream = connect(port).expect("the server listens");
-        stream.write_all(&request(&format!("member{n}"))).expect("a request fits");
+        stream.write_all(&request(&format!("member{n}"))).expect("a request fits in the socket");
         members.push(stream);
         for member in &mut members {
             drain(member, &mut buffer);
@@ -157,17 +157,17 @@ fn main() {
             })
         }
         kind => {
-            let (_, script) = KINDS.iter().find(|(name, _)| *name == kind).expect("a kind that is known");
+            let (_, script) = KINDS.iter().find(|(name, _)| *name == kind).expect("a known kind");
             let script = script();
             let again = script.again.repeat(131_072_usize.div_ceil(script.again.len()));
-            let talker = |n| Talker { user: format!("flooder{n}"), stream: None, rest: Vec::new(), sent: 0 };
-            let mut talkers: Vec<Talker> = (0..clients).map(talker).collect();
+            let flooder = |n| Flooder { user: format!("flooder{n}"), stream: None, rest: Vec::new(), sent: 0 };
+            let mut flooders: Vec<Flooder> = (0..clients).map(flooder).collect();
             let (bytes, connections) = (&mut bytes, &mut connections);
             Box::new(move |buffer| {
-                for talker in &mut talkers {
-                    *bytes += talker.talk(port, &script, &again, connections);
-                    if talker.stream.as_mut().is_some_and(|stream| !drain(stream, buffer)) {
-                        talker.stream = None;
+                for flooder in &mut flooders {
+                    *bytes += flooder.flood(port, &script, &again, connections);
+                    if flooder.stream.as_mut().is_some_and(|stream| !drain(stream, buffer)) {
+                        flooder.stream = None;
                     }
                 }
             })

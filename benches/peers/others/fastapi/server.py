@@ -1,6 +1,6 @@
 """The ConnectionManager and endpoint of the MIT-licensed guide "websocket-management"
-(drift-masterguide), verbatim: what lobbyd's behaviour starts from. Added: the app, the two
-functions the guide leaves to the reader, limits high enough for the scenarios, and /echo."""
+(drift-masterguide), verbatim: lobbyd's behaviour is based on it. Added: the app, the two
+functions that the guide leaves to the reader, limits high enough for the scenarios, and /echo."""
 from fastapi import FastAPI, Query, WebSocketDisconnect
 
 import asyncio

@@ -38,11 +38,11 @@ scenarios: echo relay fanout big tickrooms idle storm
   --concurrency C    connections being opened at once         (64; storm 64)
   --touch N          idle: messages each member sends before the second memory reading (1)
   --close clean|fin|rst   storm: how each connection ends     (clean)
-  --threads T        worker threads, lobbies are shared out   (1)
-  --single-writes    one write() a message instead of one a refill of the window
+  --threads T        worker threads, each with a part of the lobbies   (1)
+  --single-writes    one write() per message instead of one per refill of the window
   --no-spin          block in epoll_wait instead of polling
   --binary           binary frames instead of text
-  --envelope         speak lobbyd's protocol: broadcast requests out, message objects in (not echo)
+  --envelope         use lobbyd's protocol: sends broadcast requests, receives message objects (not echo)
   --src-ips N        source addresses 127.0.0.2.. to spread over (8)
   --json             only the JSON line";
 

@@ -1,13 +1,13 @@
-//! The bytes: handshake, pre-built masked client frames, sockets.
+//! Handshake, pre-built masked client frames, sockets.
 use crate::opts::Opts;
 use std::net::Ipv4Addr;
 
-/// Start of every payload. The payload is JSON text in the spelling Python's
-/// json.dumps gives, so that a server that parses and re-serialises it sends the
+/// Start of every payload. The payload is JSON text exactly as Python's json.dumps
+/// writes it, so that a server that parses and re-serialises it sends the
 /// same bytes: {"d": "<16 time><8 number><4 sender>xxxx"}
 pub const MAGIC: &[u8; 7] = b"{\"d\": \"";
-/// With --envelope the payload is the `data` of a broadcast request. 28 bytes, a multiple of 4: the mask of what follows
-/// is the one it has without.
+/// With --envelope the payload is the `data` of a broadcast request. The prefix has 28 bytes, a multiple of 4, so that the
+/// payload is masked as without it.
 const ENVELOPE: (&[u8], &[u8]) = (b"{\"type\":\"broadcast\", \"data\":", b"}");
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 /// KEY from payload offset 7 on, twice (7, 15, 23 and 31 are all 3 modulo 4).
@@ -28,7 +28,7 @@ pub fn gather(x: u64) -> u32 {
     x = (x | (x >> 8)) & 0x0000_FFFF_0000_FFFF;
     (x | (x >> 16)) as u32
 }
-/// A masked frame whose time, number and sender are yet to be patched in.
+/// A masked frame into which time, number and sender are patched.
 pub struct Template {
     bytes: Vec<u8>,
     hl: usize,
@@ -56,7 +56,7 @@ impl Template {
         d[24..28].copy_from_slice(&(spread(idx) as u32 ^ KEY7 as u32).to_le_bytes());
     }
 }
-/// A payload as a client says it.
+/// Appends the payload as a client message.
 pub fn frame_payload(out: &mut Vec<u8>, o: &Opts, opcode: u8, p: &[u8]) {
     if o.envelope {
         frame_masked(out, opcode, &[ENVELOPE.0, p, ENVELOPE.1].concat());
@@ -64,7 +64,7 @@ pub fn frame_payload(out: &mut Vec<u8>, o: &Opts, opcode: u8, p: &[u8]) {
         frame_masked(out, opcode, p);
     }
 }
-/// The payload in a message as the server says it: all of it, or the `data` of a message object, most likely its last field.
+/// Returns the payload of a server message: the whole message, or the `data` of a message object, usually its last field.
 #[inline(always)]
 pub fn payload_of<'a>(o: &Opts, message: &'a [u8]) -> &'a [u8] {
     if !o.envelope || message.len() <= o.payload {
@@ -98,7 +98,7 @@ pub fn request(o: &Opts, lobby: usize, user: usize) -> Vec<u8> {
     let path = o.path.replace("{lobby}", &format!("L{lobby}")).replace("{user}", &format!("u{user}"));
     format!("GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", o.addr).into_bytes()
 }
-/// A nonblocking socket whose connect() is under way.
+/// A nonblocking socket with a connect() in progress.
 pub fn connect(o: &Opts, i: usize) -> Result<i32, i32> {
     unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0);
@@ -132,7 +132,7 @@ fn sockaddr(ip: Ipv4Addr, port: u16) -> libc::sockaddr_in {
     s.sin_addr.s_addr = u32::from_ne_bytes(ip.octets());
     s
 }
-/// Close with a reset: leaves no TIME_WAIT behind for the next run.
+/// Closes with a reset, which leaves no TIME_WAIT for the next run.
 pub fn close_rst(fd: i32) {
     unsafe {
         let l = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -146,7 +146,7 @@ pub fn close_rst(fd: i32) {
         libc::close(fd);
     }
 }
-/// Length of the response head if it is all there.
+/// Length of the response head, if it is complete.
 pub fn head_end(b: &[u8]) -> Option<usize> {
     b.windows(4).position(|w| w == b"\r\n\r\n").map(|p| p + 4)
 }

@@ -1,4 +1,4 @@
-//! One thread: its share of the lobbies, one epoll, edge triggered.
+//! One worker thread: a part of the lobbies on one edge-triggered epoll.
 use crate::hist::Hist;
 use crate::opts::{Opts, Scenario};
 use crate::wire::{self, MAGIC, Template, gather};
@@ -236,7 +236,7 @@ impl Worker {
                     break;
                 }
             }
-            // Poll only while traffic is under way.
+            // Poll only while traffic is in flight.
             let live = phase == PH_WARM || phase == PH_MEASURE;
             let wait_ns: i64 = if live && self.o.spin && self.o.scenario != Scenario::Idle {
                 0
@@ -360,7 +360,7 @@ impl Worker {
         }
     }
 
-    /// Sends what the window (and the schedule) of a sender allows.
+    /// Sends as many messages as the window and the schedule of a sender allow.
     fn refill(&mut self, s: usize) {
         let x = &mut self.senders[s];
         x.queued = false;
@@ -628,7 +628,7 @@ impl Worker {
     }
 
     fn finish(mut self) -> Outcome {
-        // Every receiver must have seen exactly what each sender of its lobby sent.
+        // Every receiver must have received exactly the messages of each sender of its lobby.
         let k = self.o.k;
         for c in 0..self.conns.len() {
             let lobby = self.conns[c].lobby as usize;

@@ -125,7 +125,7 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
         ["lobbies", lobby, "close"] => OperatorCommand::Close { lobby: lobby.into() },
         ["lobbies", lobby, "kick"] => fields.kick(KickTarget::Lobby(lobby.into()))?,
         ["users", user, "kick"] => fields.kick(KickTarget::User(user.into()))?,
-        ["kick"] => fields.kick(KickTarget::Everybody)?,
+        ["kick"] => fields.kick(KickTarget::All)?,
         ["drain"] => OperatorCommand::Drain,
         ["clock", "pause"] => OperatorCommand::Clock(ClockCommand::Pause),
         ["clock", "resume"] => OperatorCommand::Clock(ClockCommand::Resume),
@@ -182,7 +182,7 @@ impl<'a> Fields<'a> {
 
     fn kick(&mut self, target: KickTarget) -> Result<OperatorCommand, Answer> {
         let reconnect = self.take("reconnect", "must be true or false")?.unwrap_or(false);
-        Ok(OperatorCommand::Kick { whom: target, reconnect })
+        Ok(OperatorCommand::Kick { target: target, reconnect })
     }
 
     /// Refuses unknown fields: a misspelt one must not look like success.

@@ -77,7 +77,7 @@ pub(crate) struct Core {
     pub(super) closed: VecDeque<ConnId>,
     /// Closing connections, oldest first.
     pub(super) closing: BTreeMap<u64, ConnId>,
-    pub(super) closing_ever: u64,
+    pub(super) closes_started: u64,
     /// Connections that have no seat yet, oldest first.
     pub(super) pending: BTreeMap<u64, ConnId>,
     pub(super) draining: Option<Drain>,
@@ -106,7 +106,7 @@ pub(crate) struct Core {
     /// Connections that `poll_writable` returned in this turn and that have not been written to since.
     pub(super) flushing: Vec<ConnId>,
     /// Buffer that joins small pieces into one write.
-    pub(super) gathered: Vec<u8>,
+    pub(super) write_buffer: Vec<u8>,
     /// Buffer that holds a received message while it is processed.
     pub(super) scratch: Vec<u8>,
     /// Scratch list of receivers that need the frame queued individually. Copied first, because queueing may add
@@ -144,7 +144,7 @@ impl Core {
             dirty: VecDeque::new(),
             closed: VecDeque::new(),
             closing: BTreeMap::new(),
-            closing_ever: 0,
+            closes_started: 0,
             pending: BTreeMap::new(),
             draining: None,
             close_queue: CloseQueue::default(),
@@ -160,7 +160,7 @@ impl Core {
             corked_conns: Vec::new(),
             is_uncorking: false,
             flushing: Vec::new(),
-            gathered: Vec::new(),
+            write_buffer: Vec::new(),
             scratch: Vec::new(),
             receivers: Vec::new(),
             logged_origins: LoggedOrigins::default(),
@@ -174,7 +174,7 @@ impl Core {
     /// Marks the start of a call of the application into the engine.
     #[inline]
     pub(super) fn begin_call(&self) {
-        self.assert_whole();
+        self.assert_consistent();
         self.in_call.set(true);
     }
 
@@ -191,7 +191,7 @@ impl Core {
     /// Panics if the engine has panicked before. Its state may be inconsistent, even if the application caught the
     /// panic.
     #[inline]
-    pub(super) fn assert_whole(&self) {
+    pub(super) fn assert_consistent(&self) {
         assert!(!self.in_call.get(), "the engine has panicked before, so its state may be inconsistent");
     }
 
@@ -391,7 +391,7 @@ impl Core {
         if let Some(outbox) = slot.wire.queued_mut() {
             self.counters.frames_dropped += outbox.discard_unsent(&self.broadcast_log) as u64;
         }
-        slot.wire.give_back(&mut self.outboxes);
+        slot.wire.release_outbox(&mut self.outboxes);
         self.note_dropped(id, dropped);
         self.wheel.disarm(key);
         self.closed.push_back(id);
@@ -404,7 +404,7 @@ impl Core {
         let id = self.closed.pop_front()?;
         remove_keyed(&mut self.slots, id.index());
         if self.slots.is_empty() {
-            self.forget_turn();
+            self.discard_turn();
         }
         self.record_mode.forget(id);
         self.note_freed(id);
@@ -456,7 +456,7 @@ impl Core {
             took_over_suffix(took_over)
         );
         self.pending.remove(&id.generation());
-        self.share_bytes(key, seat);
+        self.charge_head_to_user(key, seat);
         let slot = &mut self.slots[key];
         slot.state = ConnState::Seated(seat as u32, lobby_key as u32);
         slot.meter.set_tier(identity.tier);

@@ -92,7 +92,7 @@ impl Orders {
         let current = match target {
             KickTarget::User(user) => self.users.entry(user.as_str().into()).or_insert(order),
             KickTarget::Lobby(lobby) => self.lobbies.entry(lobby.as_str().into()).or_insert(order),
-            KickTarget::Everybody => self.all.get_or_insert(order),
+            KickTarget::All => self.all.get_or_insert(order),
         };
         current.until = order.until;
     }

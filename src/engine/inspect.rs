@@ -30,7 +30,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Number of connections whose socket has not been dropped, and number of armed timers.
-    pub(crate) fn held(&self) -> (usize, usize) {
+    pub(crate) fn slots_and_timers(&self) -> (usize, usize) {
         (self.core.slots.len(), self.core.wheel.len())
     }
 

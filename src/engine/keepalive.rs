@@ -38,7 +38,7 @@ impl Core {
 
     /// Authorization took too long. The upgrade is accepted, so that a page can read the close reason.
     fn close_for_auth_timeout(&mut self, key: usize) {
-        self.accept_held(key);
+        self.accept_pending(key);
         self.begin_close(key, CloseReason::AuthTimeout);
     }
 

@@ -50,7 +50,7 @@ use crate::id::ConnId;
 use crate::lobby::is_user_id;
 use crate::time::Time;
 use crate::wire::connection::WireEvent;
-use crate::wire::handshake::{self, Facts, Probe, Request, Terms, Upgrade};
+use crate::wire::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
 use crate::wire::http::Refusal;
 use crate::wire::outbox::Flow;
 use crate::wire::websocket::Limits;
@@ -133,7 +133,7 @@ impl<A: App> Engine<A> {
     /// A journal cannot record such a change. After a call of this method or of [`Engine::act`] the session cannot be
     /// replayed. A change that must be recorded is passed as data, through [`Engine::handle_command`].
     pub fn app_mut(&mut self) -> &mut A {
-        self.enter(self.core.now(), &Input::Owner);
+        self.enter(self.core.now(), &Input::Closure);
         &mut self.app
     }
 
@@ -152,7 +152,7 @@ impl<A: App> Engine<A> {
     ///
     /// A journal cannot record the closure: see [`Engine::app_mut`].
     pub fn act<R>(&mut self, now: Time, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
-        self.enter(now, &Input::Owner);
+        self.enter(now, &Input::Closure);
         let result = act(&mut self.app, &mut Context { core: &mut self.core });
         self.dispatch_events();
         result
@@ -295,7 +295,7 @@ impl<A: App> Engine<A> {
         let PendingAuth { code, reservation } =
             *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.index();
-        let early = self.core.accept_held(key);
+        let early = self.core.accept_pending(key);
         let outcome = match self.core.check_authorization(answer, &code) {
             Ok(identity) => self.core.seat(key, reservation, &code, &identity),
             Err(reason) => {
@@ -538,14 +538,14 @@ impl<A: App> Engine<A> {
         let outcome = if let RecordMode::Replaying(_) = self.core.record_mode {
             self.decide_from_record(key)
         } else {
-            let terms = Terms {
+            let params = ReadParams {
                 conn,
                 peer: self.core.slots[key].peer.address(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
                 subprotocols: A::PROTOCOL.subprotocols(),
             };
-            let read = handshake::read(head, &terms, |request, upgrade| self.decide_and_record(key, request, upgrade));
+            let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
             read.unwrap_or_else(|refusal| {
                 self.core.record_refused(&refusal);
                 Err(refusal)
@@ -778,10 +778,10 @@ impl Core {
     }
 
     /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
-    pub(super) fn accept_held(&mut self, key: usize) -> Vec<u8> {
+    pub(super) fn accept_pending(&mut self, key: usize) -> Vec<u8> {
         let slot = &mut self.slots[key];
-        slot.wire.held_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
-        slot.wire.accept_held(&mut self.outboxes)
+        slot.wire.pending_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
+        slot.wire.accept_pending(&mut self.outboxes)
     }
 
     /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
@@ -811,7 +811,7 @@ impl Core {
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.slots[key];
-                slot.wire.hold(upgrade);
+                slot.wire.defer(upgrade);
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_step(key, self.config.auth_timeout);
             }

@@ -53,7 +53,7 @@ pub enum OperatorCommand {
     /// Closes connections with 4003 `kicked`, or with 4103 `reconnect`.
     Kick {
         /// The connections to close.
-        whom: KickTarget,
+        target: KickTarget,
         /// Whether the clients are asked to reconnect: closes with 4103 instead of 4003.
         reconnect: bool,
     },
@@ -93,7 +93,7 @@ pub enum KickTarget {
     /// All connections in the lobby with this code.
     Lobby(String),
     /// The connections of all members.
-    Everybody,
+    All,
 }
 
 /// Result of an [`OperatorCommand`].
@@ -373,14 +373,14 @@ impl Core {
                 Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, &frame) })
             }
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
-            OperatorCommand::Kick { whom, reconnect } => {
+            OperatorCommand::Kick { target, reconnect } => {
                 let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
-                let conns = match &whom {
+                let conns = match &target {
                     KickTarget::User(user) => self.conns_of(self.seats_of(user)?),
                     KickTarget::Lobby(lobby) => self.conns_in(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
-                    KickTarget::Everybody => self.members_by_age(),
+                    KickTarget::All => self.members_by_age(),
                 };
-                Ok(OperatorAnswer::Ending(self.order_close(&whom, conns, reason)))
+                Ok(OperatorAnswer::Ending(self.order_close(&target, conns, reason)))
             }
             OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
                 true => Ok(OperatorAnswer::Locked(locked)),

@@ -244,7 +244,7 @@ impl Core {
     }
 
     /// Charges the user of `seat` for the bytes of the request, which were charged to the connection's own bucket.
-    pub(super) fn share_bytes(&mut self, key: usize, seat: SeatKey) {
+    pub(super) fn charge_head_to_user(&mut self, key: usize, seat: SeatKey) {
         if self.rates.is_byte_same {
             self.directory.meter_of(seat).bytes.lower_to(self.slots[key].meter.bytes);
         }

@@ -62,7 +62,7 @@ pub(crate) enum Input<'a> {
     Shed,
     /// The embedding program has accessed the application or acted through a closure. That is not data, so the session
     /// cannot be replayed beyond it.
-    Owner,
+    Closure,
 }
 
 /// Destination of a request.
@@ -128,7 +128,7 @@ pub(crate) struct Checkpoint {
     pub(crate) wheel: u64,
     pub(crate) seats_ever: u64,
     pub(crate) last_epoch: u64,
-    pub(crate) closing_ever: u64,
+    pub(crate) closes_started: u64,
     pub(crate) last_ticket: u64,
     /// Number of connections that the current batch may still close, and the time of the next batch: see
     /// [`CloseQueue`](super::drain::CloseQueue).
@@ -278,7 +278,7 @@ impl<A: App> Engine<A> {
     /// Advances the time and records an input, before the engine acts on it. Every input passes through here.
     #[inline]
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
-        self.core.assert_whole();
+        self.core.assert_consistent();
         self.core.advance(now);
         if self.core.record_mode.is_recording() {
             self.core.record_input(input);
@@ -288,7 +288,7 @@ impl<A: App> Engine<A> {
     /// Advances the time and records received bytes. The first `head` bytes are redacted: a request may contain a
     /// token, and bytes that the engine ignores may contain anything.
     pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
-        self.core.assert_whole();
+        self.core.assert_consistent();
         self.core.advance(now);
         let max_header_bytes = self.core.config.max_header_bytes.0;
         if self.core.record_mode.is_recording() {
@@ -406,7 +406,7 @@ impl<A: App> Engine<A> {
             Input::Drain => self.handle_drain(now),
             Input::Stop => self.handle_stop(now),
             Input::Shed => self.note_shed(),
-            Input::Owner => {}
+            Input::Closure => {}
         }
     }
 
@@ -574,7 +574,7 @@ impl Core {
             wheel: self.wheel.position(),
             seats_ever,
             last_epoch,
-            closing_ever: self.closing_ever,
+            closes_started: self.closes_started,
             last_ticket: self.pings.last_ticket(),
             batch: self.close_queue.numbers(),
             counters: self.counters.clone(),
@@ -592,7 +592,7 @@ impl Core {
         self.random.set_state(checkpoint.random);
         self.wheel.set_position(checkpoint.wheel, checkpoint.now);
         self.directory.set_numbers(checkpoint.seats_ever, checkpoint.last_epoch);
-        self.closing_ever = checkpoint.closing_ever;
+        self.closes_started = checkpoint.closes_started;
         self.pings.set_last_ticket(checkpoint.last_ticket);
         self.close_queue.set_numbers(checkpoint.batch);
         self.counters = checkpoint.counters.clone();

@@ -98,7 +98,7 @@ impl Core {
     ///
     /// While output is corked, nothing else ends the turn. The frames of an earlier lobby would then count against a
     /// later lobby under the same key.
-    pub(super) fn forget_turn(&mut self) {
+    pub(super) fn discard_turn(&mut self) {
         self.corked_conns.clear();
         self.flushing.clear();
         (self.wants_flush, self.is_uncorking) = (false, false);
@@ -264,7 +264,7 @@ impl Core {
         };
         let (written, flow) = match self.slots[key].wire.queued_mut() {
             None => (0, Flow::Drained),
-            Some(outbox) => outbox.write_to(socket, &self.broadcast_log, &mut self.gathered)?,
+            Some(outbox) => outbox.write_to(socket, &self.broadcast_log, &mut self.write_buffer)?,
         };
         self.count_written(key, unread_written + written);
         self.check_watermarks(key);
@@ -277,7 +277,7 @@ impl Core {
         if self.is_corked() {
             return Ok(UnreadWritten::Partial(0));
         }
-        let Core { slots, broadcast_log, gathered, .. } = self;
+        let Core { slots, broadcast_log, write_buffer, .. } = self;
         let slot = &mut slots[key];
         let Some(lobby) = slot.lobby().filter(|_| !slot.is_lagging) else { return Ok(UnreadWritten::Partial(0)) };
         if slot.wire.outbox().is_some() {
@@ -290,11 +290,11 @@ impl Core {
             // The pieces around frames that exclude this connection, mostly its own. The copy is small: see
             // half_bound().
             None => {
-                gathered.clear();
+                write_buffer.clear();
                 broadcast_log
                     .unread_frames(lobby, slot.cursor, key)
-                    .for_each(|range| gathered.extend_from_slice(broadcast_log.bytes(&range)));
-                gathered
+                    .for_each(|range| write_buffer.extend_from_slice(broadcast_log.bytes(&range)));
+                write_buffer
             }
         };
         if bytes.is_empty() {
@@ -341,7 +341,7 @@ impl Core {
             Flow::Drained | Flow::Finished | Flow::Closed => {
                 let ends_stream = slot.wire.ignores_input() && !slot.shut_down;
                 if !slot.wire.outbox().is_some_and(Outbox::is_corked) {
-                    slot.wire.give_back(&mut self.outboxes);
+                    slot.wire.release_outbox(&mut self.outboxes);
                     self.clear_lagging(key);
                 }
                 if ends_stream && self.slots[key].wire.is_close_complete() {

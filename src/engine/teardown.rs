@@ -78,9 +78,9 @@ impl Core {
     pub(super) fn set_closing(&mut self, key: usize) {
         self.unsubscribe(key);
         self.expiries.remove(&key);
-        self.closing_ever += 1;
-        self.closing.insert(self.closing_ever, self.slots[key].id);
-        let before = std::mem::replace(&mut self.slots[key].state, ConnState::Closing(self.closing_ever));
+        self.closes_started += 1;
+        self.closing.insert(self.closes_started, self.slots[key].id);
+        let before = std::mem::replace(&mut self.slots[key].state, ConnState::Closing(self.closes_started));
         if let ConnState::Pending(authorization) = before {
             debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
             self.pending.remove(&self.slots[key].id.generation());

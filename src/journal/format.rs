@@ -281,12 +281,12 @@ pub(super) trait Put {
                 self.put_slice(user.as_bytes());
                 self.put_duration(*timeout);
             }
-            OperatorCommand::Kick { whom: target, reconnect } => {
+            OperatorCommand::Kick { target, reconnect } => {
                 self.put_byte(3);
                 let (kind, name) = match target {
                     KickTarget::User(user) => (0, &**user),
                     KickTarget::Lobby(code) => (1, &**code),
-                    KickTarget::Everybody => (2, ""),
+                    KickTarget::All => (2, ""),
                 };
                 self.put_byte(kind);
                 self.put_slice(name.as_bytes());
@@ -329,10 +329,18 @@ pub(super) trait Put {
         }
         self.put_option(start.as_ref(), |to, (checkpoint, snapshot)| {
             let Checkpoint {
-                now, unix_at_zero, random, wheel, seats_ever, last_epoch, closing_ever, last_ticket, ..
+                now,
+                unix_at_zero,
+                random,
+                wheel,
+                seats_ever,
+                last_epoch,
+                closes_started,
+                last_ticket,
+                ..
             } = checkpoint;
             for number in
-                [now.as_micros(), *unix_at_zero, *wheel, *seats_ever, *last_epoch, *closing_ever, *last_ticket]
+                [now.as_micros(), *unix_at_zero, *wheel, *seats_ever, *last_epoch, *closes_started, *last_ticket]
             {
                 to.put_number(number);
             }
@@ -582,10 +590,10 @@ impl<'a> Cursor<'a> {
                 let target = match (self.byte()?, self.text()?) {
                     (0, user) => KickTarget::User(user),
                     (1, code) => KickTarget::Lobby(code),
-                    (2, _) => KickTarget::Everybody,
+                    (2, _) => KickTarget::All,
                     _ => return Err(Malformed),
                 };
-                OperatorCommand::Kick { whom: target, reconnect: self.flag()? }
+                OperatorCommand::Kick { target: target, reconnect: self.flag()? }
             }
             4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
             5 => OperatorCommand::Close { lobby: self.text()? },
@@ -628,7 +636,7 @@ impl<'a> Cursor<'a> {
             wheel: self.count()?,
             seats_ever: self.count()?,
             last_epoch: self.count()?,
-            closing_ever: self.count()?,
+            closes_started: self.count()?,
             last_ticket: self.count()?,
             random: [self.number()?, self.number()?, self.number()?, self.number()?],
             batch: (self.number_as()?, Time::from_micros(self.count()?)),

@@ -315,7 +315,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
             Input::Drain => self.buffer.put_byte(format::DRAIN),
             Input::Stop => self.buffer.put_byte(format::STOP),
             Input::Shed => self.buffer.put_byte(format::SHED),
-            Input::Owner => self.buffer.put_byte(format::OWNER),
+            Input::Closure => self.buffer.put_byte(format::OWNER),
             Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
         }
     }
@@ -545,7 +545,7 @@ mod tests {
                     }
                 } else if turns < 9 && round % 2 == 0 {
                     let target = KickTarget::Lobby("chess".into());
-                    let _ = engine.handle_operator(now, OperatorCommand::Kick { whom: target, reconnect: false });
+                    let _ = engine.handle_operator(now, OperatorCommand::Kick { target: target, reconnect: false });
                 } else {
                     // In reverse order, so that the order of leaving differs from the order of joining.
                     for &conn in conns.iter().rev() {

@@ -412,7 +412,7 @@ impl<A: App> World<A> {
             return Err(format!("client #{} has disconnected, but its link remains", link.number));
         }
         let stats = self.engine.stats();
-        let (slots, timers) = self.engine.held();
+        let (slots, timers) = self.engine.slots_and_timers();
         let left = [stats.total_connections, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
         if left != [0; 6] {
             return Err(format!("not freed: [seats, lobbies, pending, closing, slots, timers] = {left:?}"));

@@ -78,7 +78,7 @@
 //! ```
 
 mod app_command;
-mod app_owner;
+mod app_control;
 mod client;
 mod client_input;
 mod driver;
@@ -91,7 +91,7 @@ mod rates;
 mod record;
 mod shared_state;
 mod shrink;
-mod stock_apps;
+mod simulate;
 mod swarm;
 mod tick_model;
 mod transcript;
@@ -112,7 +112,7 @@ use crate::engine::app::App;
 use crate::random::Random;
 
 pub use self::shrink::shrink;
-pub use self::stock_apps::{simulate, simulate_journaled};
+pub use self::simulate::{simulate, simulate_journaled};
 pub use self::swarm::Behaviour;
 
 /// Default for the largest number of simultaneous clients in a run.

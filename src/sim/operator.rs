@@ -58,12 +58,12 @@ impl<A: App> World<A> {
         let command = match (behaviour, how) {
             (Behaviour::Lock, 0) => OperatorCommand::Close { lobby: lobby.clone() },
             (Behaviour::Lock, _) => OperatorCommand::Lock { lobby: lobby.clone(), locked: how < 6 },
-            (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { whom: KickTarget::Everybody, reconnect: true },
+            (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { target: KickTarget::All, reconnect: true },
             (Behaviour::OperatorKick, 1..4) => {
-                OperatorCommand::Kick { whom: KickTarget::Lobby(lobby.clone()), reconnect: how == 1 }
+                OperatorCommand::Kick { target: KickTarget::Lobby(lobby.clone()), reconnect: how == 1 }
             }
             (Behaviour::OperatorKick, _) => {
-                OperatorCommand::Kick { whom: KickTarget::User(user.clone()), reconnect: how < 7 }
+                OperatorCommand::Kick { target: KickTarget::User(user.clone()), reconnect: how < 7 }
             }
             (Behaviour::OperatorPing, _) => {
                 let timeout = self.engine.config().health_timeout * (how as u32 + 1) / 2;
@@ -94,8 +94,8 @@ impl<A: App> World<A> {
             OperatorCommand::Publish { .. } | OperatorCommand::Lock { .. } | OperatorCommand::Close { .. } => {
                 members.len()
             }
-            OperatorCommand::Kick { whom: KickTarget::Lobby(_), .. } => members.len(),
-            OperatorCommand::Kick { whom: KickTarget::Everybody, .. } => total,
+            OperatorCommand::Kick { target: KickTarget::Lobby(_), .. } => members.len(),
+            OperatorCommand::Kick { target: KickTarget::All, .. } => total,
             _ => seats.len(),
         };
         let counted = |sent: Sent| sent.queued + sent.dropped + sent.excluded;
@@ -119,12 +119,12 @@ impl<A: App> World<A> {
                 self.operators.pings.push((ticket, deadline, there, *timeout));
                 is_new && there > 0
             }
-            (OperatorCommand::Kick { whom: target, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
+            (OperatorCommand::Kick { target, reconnect }, Ok(OperatorAnswer::Ending(count))) => {
                 self.operators.reconnects |= *reconnect;
                 let ending = match target {
                     KickTarget::User(_) => seats,
                     KickTarget::Lobby(_) => members,
-                    KickTarget::Everybody => self.engine.app().observed.seats.keys().copied().collect(),
+                    KickTarget::All => self.engine.app().observed.seats.keys().copied().collect(),
                 };
                 self.expect_closes(ending, target, *reconnect);
                 *count == there
@@ -201,7 +201,7 @@ impl<A: App> World<A> {
             self.operators.kick_orders.iter().any(|(target, _)| match target {
                 KickTarget::User(user) => *seated.user == **user,
                 KickTarget::Lobby(lobby) => *seated.lobby == **lobby,
-                KickTarget::Everybody => true,
+                KickTarget::All => true,
             })
         };
         let newcomers = seats.iter().filter(|(seat, seated)| !known.contains(seat) && is_target(seated));

@@ -3,7 +3,7 @@
 //! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes received bytes in.
 //!
 //! ```text
-//! Head --hold()--> Deciding --accept_held()--> Open --close()--> Closing
+//! Head --hold()--> Deciding --accept_pending()--> Open --close()--> Closing
 //!  |                                            ^
 //!  +------------------accept()------------------+
 //!
@@ -27,7 +27,7 @@ use crate::close::CloseReason;
 /// A request head is borrowed from the input (`'a`) or owned; payloads are borrowed from the scratch buffer (`'s`).
 #[derive(Debug)]
 pub(crate) enum WireEvent<'a, 's> {
-    /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::hold`] must follow.
+    /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::defer`] must follow.
     Head(Cow<'a, [u8]>),
     /// The bytes are not a valid request head; this is the response.
     BadHead(Refusal),
@@ -191,28 +191,28 @@ impl Connection {
         self.phase = Phase::Open(WebSocket::default());
     }
 
-    /// Keeps an upgrade while the decision about it is pending; [`accept_held`](Self::accept_held) accepts it.
-    pub(crate) fn hold(&mut self, upgrade: Upgrade) {
+    /// Keeps an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
+    pub(crate) fn defer(&mut self, upgrade: Upgrade) {
         self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
 
     /// Returns the upgrade whose decision is pending, if any.
-    pub(crate) fn held_upgrade(&self) -> Option<&Upgrade> {
+    pub(crate) fn pending_upgrade(&self) -> Option<&Upgrade> {
         match &self.phase {
             Phase::Deciding(deciding) => Some(&deciding.upgrade),
             _ => None,
         }
     }
 
-    /// Accepts the upgrade kept by [`hold`](Self::hold). Returns the bytes received since then, which the caller must poll
+    /// Accepts the upgrade kept by [`hold`](Self::defer). Returns the bytes received since then, which the caller must poll
     /// next.
-    pub(crate) fn accept_held(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
+    pub(crate) fn accept_pending(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Lingering) {
             Phase::Deciding(deciding) => {
                 self.accept(&deciding.upgrade, outboxes);
                 deciding.early
             }
-            phase => unreachable!("accept_held() needs a pending upgrade, but the phase is {phase:?}"),
+            phase => unreachable!("accept_pending() needs a pending upgrade, but the phase is {phase:?}"),
         }
     }
 
@@ -271,7 +271,7 @@ impl Connection {
     }
 
     /// Returns the outbox to queue frames in, and takes one from `outboxes` if there is none. The outbox must be written
-    /// empty or dropped with [`give_back`](Self::give_back).
+    /// empty or dropped with [`release_outbox`](Self::release_outbox).
     pub(crate) fn outbox_mut(&mut self, outboxes: &mut Outboxes) -> &mut Outbox {
         self.outbox.get_or_insert_with(|| outboxes.take())
     }
@@ -282,7 +282,7 @@ impl Connection {
     }
 
     /// Drops all queued frames and returns the outbox to `outboxes`.
-    pub(crate) fn give_back(&mut self, outboxes: &mut Outboxes) {
+    pub(crate) fn release_outbox(&mut self, outboxes: &mut Outboxes) {
         self.outbox.take().into_iter().for_each(|outbox| outboxes.give(outbox));
     }
 

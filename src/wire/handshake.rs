@@ -187,7 +187,7 @@ impl Upgrade {
 }
 
 /// Parameters for reading a request: its connection and the limits of the configuration.
-pub(crate) struct Terms {
+pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
     pub(crate) max_headers: u32,
@@ -206,18 +206,18 @@ pub(crate) struct Terms {
 /// The response to a request that is malformed or not supported; `decide` is not called.
 pub(crate) fn read<R>(
     head: &[u8],
-    terms: &Terms,
+    params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
 ) -> Result<R, Refusal> {
-    try_read(head, terms, decide).map_err(|refusal| refusal.answering(head))
+    try_read(head, params, decide).map_err(|refusal| refusal.answering(head))
 }
 
 fn try_read<R>(
     head: &[u8],
-    terms: &Terms,
+    params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
 ) -> Result<R, Refusal> {
-    let &Terms { conn, peer, max_headers, trusted_proxies, subprotocols } = terms;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, subprotocols } = params;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS];
     let capacity = headers.len().min(max_headers as usize);
     let mut parsed = httparse::Request::new(&mut headers[..capacity]);
@@ -395,8 +395,8 @@ mod tests {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        let terms = Terms { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
-        let decided = read(head.as_bytes(), &terms, |request, upgrade| {
+        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
+        let decided = read(head.as_bytes(), &params, |request, upgrade| {
             upgrade.map(|upgrade| {
                 let response = String::from_utf8(upgrade.response().to_vec()).expect("ASCII");
                 assert!(

@@ -10,7 +10,7 @@ use lobbyd::{
 use crate::scenario::World;
 
 fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
-    OperatorCommand::Kick { whom: target, reconnect }
+    OperatorCommand::Kick { target: target, reconnect }
 }
 
 #[track_caller]
@@ -24,7 +24,7 @@ fn while_a_reconnect_is_queued(stricter: impl FnOnce(&mut World<Relay>), script:
     let config = Config { drain_batch: 1, max_connections: Limit::at_most(5), ..Config::default() };
     let mut world = World::new(config, Relay::default());
     world.steps("ann > connect a\nbob > connect chess\ncid > connect go");
-    order(&mut world, kick(KickTarget::Everybody, true));
+    order(&mut world, kick(KickTarget::All, true));
     world.steps("ann < upgrade, welcome, presence_state, goodbye, close 4103 reconnect");
     world.steps("bob < upgrade, welcome, presence_state\ncid < upgrade, welcome, presence_state");
     stricter(&mut world);
@@ -58,8 +58,8 @@ fn a_stricter_command_replaces_a_reconnect() {
     while_a_reconnect_is_queued(
         |world| {
             order(world, OperatorCommand::Close { lobby: "go".into() });
-            order(world, kick(KickTarget::Everybody, false));
-            order(world, kick(KickTarget::Everybody, true));
+            order(world, kick(KickTarget::All, false));
+            order(world, kick(KickTarget::All, true));
             world.engine.handle_drain(world.now);
         },
         "advance 100ms
@@ -93,7 +93,7 @@ fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCom
 fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     let user = || kick(KickTarget::User("ann".into()), false);
     let lobby = || kick(KickTarget::Lobby("chess".into()), false);
-    let everybody = || kick(KickTarget::Everybody, false);
+    let everybody = || kick(KickTarget::All, false);
     // The user has a second connection, in another lobby.
     login_while_batches_run(
         DuplicateLogin::Allow,
@@ -162,7 +162,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     // A client that was told to reconnect and has already done so.
     login_while_batches_run(
         DuplicateLogin::Replace,
-        kick(KickTarget::Everybody, true),
+        kick(KickTarget::All, true),
         "ann:2 > connect go
          ann < goodbye, close 4004 replaced
          ann:2 < upgrade, welcome, presence_state

@@ -213,7 +213,7 @@ fn a_seat_takeover_in_a_closing_lobby_is_closed_too() {
 #[test]
 fn a_user_that_has_already_reconnected_is_not_closed_again() {
     ann_reconnects_before_her_batch(
-        OperatorCommand::Kick { whom: KickTarget::Lobby("chess".into()), reconnect: true },
+        OperatorCommand::Kick { target: KickTarget::Lobby("chess".into()), reconnect: true },
         "bob < goodbye, close 4103 reconnect
          ann < presence_diff -bob:kicked, goodbye, close 4004 replaced
          ann:2 < upgrade, welcome, presence_state users=ann

@@ -204,8 +204,8 @@ fn the_inbox_is_dispatched_before_the_leave_of_a_kicked_member() {
     // An operator kicks a member between two ticks.
     world.run("cid > text c2");
     let now = world.now;
-    let whom = lobbyd::KickTarget::User("cid".into());
-    world.engine.handle_operator(now, OperatorCommand::Kick { whom, reconnect: false }).expect("cid is there");
+    let target = lobbyd::KickTarget::User("cid".into());
+    world.engine.handle_operator(now, OperatorCommand::Kick { target, reconnect: false }).expect("cid is there");
     world.expect_log(&["cid:c2", "-cid kicked"]);
 }
 

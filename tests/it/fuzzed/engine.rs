@@ -386,9 +386,9 @@ impl<A: App + Default> World<A> {
             2 => OperatorCommand::Publish { lobby, payload },
             3 => OperatorCommand::Send { user, payload },
             4 => OperatorCommand::Ping { user, timeout: Duration::from_secs(1) },
-            5 => OperatorCommand::Kick { whom: KickTarget::User(user), reconnect: true },
-            6 => OperatorCommand::Kick { whom: KickTarget::Lobby(lobby), reconnect: false },
-            7 => OperatorCommand::Kick { whom: KickTarget::Everybody, reconnect: true },
+            5 => OperatorCommand::Kick { target: KickTarget::User(user), reconnect: true },
+            6 => OperatorCommand::Kick { target: KickTarget::Lobby(lobby), reconnect: false },
+            7 => OperatorCommand::Kick { target: KickTarget::All, reconnect: true },
             8 => OperatorCommand::Lock { lobby, locked: input.below(2) == 0 },
             _ => OperatorCommand::Close { lobby },
         };

@@ -29,14 +29,14 @@ async def results(binary):
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
                 Lobbyd(binary, "--health-interval", "2s") as health, \
-                Lobbyd(binary, "--allowed-origin", "own") as stranger:
-            address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&stranger={stranger.port}"
+                Lobbyd(binary, "--allowed-origin", "own") as strict:
+            address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&strict={strict.port}"
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", error_of(
                 lambda: health.wait_for_log(r"user=page\b.*\bhealthy latency_ms=\d", 5))
             yield "the log names the origin that is refused", error_of(
-                lambda: stranger.wait_for_log(rf"the origin {origin} is refused at 127", 5))
+                lambda: strict.wait_for_log(rf"the origin {origin} is refused at 127", 5))
             yield "the page is never reported unhealthy", \
                 "unhealthy in the log" if "unhealthy" in health.log() else ""
     finally:

@@ -233,13 +233,13 @@ def main():
         stopped_at = time.monotonic()
         crowd.talk(stopped_at + 0.05)
         ready, live = get(server.port, "/health/ready")[0], get(server.port, "/health/live")[0]
-        newcomer, _ = get(server.port, "/ws/lobby-0?token=late")
+        late, _ = get(server.port, "/ws/lobby-0?token=late")
         stats = json.loads(get(admin, "/stats")[1])
-        bounds.check(f"while draining: ready {ready[0][9:12]}, live {live[0][9:12]}, newcomer {newcomer[0][9:12]} "
-                     f"{next((line for line in newcomer if line.startswith('Retry-After')), 'without Retry-After')}, "
+        bounds.check(f"while draining: ready {ready[0][9:12]}, live {live[0][9:12]}, new client {late[0][9:12]} "
+                     f"{next((line for line in late if line.startswith('Retry-After')), 'without Retry-After')}, "
                      f"/stats {stats['status']}",
-                     ready[0][9:12] == "503" and live[0][9:12] == "200" and newcomer[0][9:12] == "503"
-                     and any(line.startswith("Retry-After: ") for line in newcomer) and stats["status"] == "draining")
+                     ready[0][9:12] == "503" and live[0][9:12] == "200" and late[0][9:12] == "503"
+                     and any(line.startswith("Retry-After: ") for line in late) and stats["status"] == "draining")
         crowd.talk(stopped_at + SLOW_AFTER)
         crowd.set_reading(True)
         end = time.monotonic() + 30

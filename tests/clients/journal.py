@@ -95,6 +95,11 @@ def replay(binary, *args):
     return done.returncode, done.stdout, done.stderr
 
 
+def segments(path):
+    """The journal's segments in order, without the lock file."""
+    return sorted(part for part in glob.glob(path + ".*") if not part.endswith(".lock"))
+
+
 def figures(text):
     """Returns the lines of a summary, by name."""
     return {line[:24].strip(): line[24:].strip() for line in text.splitlines()}
@@ -142,7 +147,7 @@ async def main(binary, seconds):
             check(int(summary["messages in"]) >= crowd.acked, f"{crowd.acked} messages were acknowledged: {summary}")
             check(int(summary["connections"]) >= crowd.connections, f"{crowd.connections} connections were opened: {summary}")
             check(int(summary["turns confirmed"]) > 100, summary)
-            size = sum(os.path.getsize(segment) for segment in glob.glob(path + ".*"))
+            size = sum(os.path.getsize(segment) for segment in segments(path))
             print(f"{how.name}: {summary['recorded']} in {summary['segments']} segments, {summary['connections']} connections, "
                   f"{summary['messages in']} messages, {summary['turns confirmed']} turns confirmed, "
                   f"{summary['times real time']} times as fast; {size} bytes of journals")
@@ -154,7 +159,7 @@ async def main(binary, seconds):
         check(code == 0 and out.startswith("turn 50 at "), out)
 
         # The same journal with one changed byte, a file that is not a journal, and a missing file.
-        last = sorted(glob.glob(path + ".*"))[-1]
+        last = segments(path)[-1]
         with open(last, "r+b") as file:
             file.seek(os.path.getsize(last) // 2)
             byte = file.read(1)

@@ -124,7 +124,6 @@ const OLD_WORDS: &[(&str, &str)] = &[
     ("mischief", "client input"),
     ("verdict", "invariants"),
     ("whoever", "a named subject"),
-    ("whatever", "a named subject"),
     ("unbegun", "unsent"),
 ];
 

@@ -217,7 +217,7 @@ config! {
 
     /// Origins of pages that may connect beside the server's `own`, separated by commas; `loopback` stands for pages of this
     /// machine, `any` for all. Others are closed with 4003 `forbidden_origin`. When not given, `--auth open` on a loopback
-    /// address makes it `loopback`.
+    /// address without `trusted_proxies` makes it `loopback`.
     allowed_origin: Origins = "own";
     /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
     trusted_proxies: u32 = "0";

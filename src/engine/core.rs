@@ -259,12 +259,15 @@ impl Core {
         due
     }
 
-    /// Lets a connection's timer wait if the connection may have unread input. False when the timer must act now.
+    /// Lets a connection's timer wait if the connection may have unread input, or if it is ending and is to be written to in
+    /// this turn: its socket may have got room for the rest only now. False when the timer must act now.
     fn defer(&mut self, key: usize, turns: u32) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         // No input can move the end of a member's token or lifetime.
         let is_over = slot.seat().is_some() && self.now >= slot.deadline;
-        let defers = !is_over && turns < self.config.max_deferred_turns && self.unread.contains(slot.id);
+        let has_room = slot.ended.is_some() && slot.dirty;
+        let may_wait = has_room || self.unread.contains(slot.id);
+        let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;
         if defers {
             self.unread.wait(self.now, slot.id, turns + 1);
         }

@@ -268,11 +268,13 @@ impl Core {
         }
     }
 
-    /// Who will be told to go now.
+    /// Who will be told to go now. Those who have left stand in the queue, too, and take no room.
     pub(super) fn next_to_part(&self) -> Vec<ConnId> {
         let Partings { queue, room, next_batch, .. } = &self.partings;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
-        queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
+        let is_there =
+            |conn: ConnId| self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.ended.is_none());
+        queue.iter().map(|&(_, conn)| conn).filter(|&conn| is_there(conn)).take(room as usize).collect()
     }
 
     /// The next batch, or the end of the drain.

@@ -259,7 +259,7 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.tell();
         }
-        self.core.next_to_part().into_iter().for_each(|conn| self.hear_out(conn));
+        self.hear_out_batch();
         self.core.drive_drain();
         self.core.expire_pings();
         self.tell();
@@ -650,6 +650,19 @@ impl<A: App> Engine<A> {
             let member = self.core.member(conn.index()).expect("it holds a seat");
             self.serve_kept(&member, &said);
             self.tell();
+        }
+    }
+
+    /// Hears out everybody who is told to go now. The application may close some of them meanwhile: then others are next.
+    fn hear_out_batch(&mut self) {
+        let mut heard = Vec::new();
+        loop {
+            let next = self.core.next_to_part();
+            if next == heard {
+                break;
+            }
+            next.iter().for_each(|&conn| self.hear_out(conn));
+            heard = next;
         }
     }
 

@@ -219,3 +219,28 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
          eve < close 4003 kicked",
     );
 }
+
+/// A batch skips those who have left. What the next ones have said before the tick is heard while they are there.
+#[test]
+fn a_batch_hears_out_everybody_it_closes() {
+    for leaver in ["", "bob > close\n"] {
+        let config =
+            Config { drain_batch: 1, tick_hz: Some(1), max_connections: Limit::at_most(5), ..Config::default() };
+        let mut world = World::new(config, Relay::default());
+        world.steps("ann > connect a\nbob > connect go\ncid > connect chess\ndan > connect chess");
+        order(&mut world, kick(Whom::Everybody, true));
+        if leaver.is_empty() {
+            world.advance(std::time::Duration::from_millis(100));
+        }
+        for name in ["ann", "bob", "cid", "dan"] {
+            world.take(name);
+        }
+        world.steps(leaver);
+        world.act("cid", r#"{"type":"broadcast","data":1,"ref":7}"#);
+        world.settle();
+        world.advance(std::time::Duration::from_millis(101));
+        let got = world.take("cid");
+        assert!(got.first().is_some_and(|first| first.contains("ack")), "{leaver}: {got:?}");
+        assert!(got.last().is_some_and(|last| last.contains("4103")), "{leaver}: {got:?}");
+    }
+}

@@ -531,7 +531,7 @@ impl Config {
         for (field, count, most) in [
             // More entries than fit into a request head.
             ("trusted_proxies", self.trusted_proxies, 1 << 16),
-            // What is remembered takes 320 bytes each.
+            // What is remembered takes 360 bytes each.
             ("max_remembered_rates", self.max_remembered_rates, 1 << 24),
         ] {
             require(count <= most, field, format!("must be at most {most}"));

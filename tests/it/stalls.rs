@@ -203,6 +203,20 @@ fn what_comes_with_the_end_of_the_stream_is_answered() {
     }
 }
 
+/// Also when nobody can say yet whether it may come in. It keeps no promise of a seat.
+#[test]
+fn a_request_that_waits_for_its_authorization_is_answered_at_the_end_of_the_stream() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later\nann < nothing");
+    world.hangup("ann");
+    world.settle();
+    let got = world.take("ann").join("|");
+    assert_eq!(got, "http 400|body the connection was closed before it was known whether you may come in|eof");
+    assert!(!world.is_open("ann"), "it is over at once");
+    assert_eq!(world.engine.stats().active_lobbies, 0);
+    world.engine.check();
+}
+
 /// The kinds of what was received.
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {

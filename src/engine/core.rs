@@ -219,8 +219,9 @@ impl Core {
     /// Sets the deadline of a member whose identity expires: that of the identity, or of `max_lifetime` if it is earlier.
     fn set_expiry_deadline(&mut self, key: usize) {
         let Expiry { unix_millis, retires } = self.expiries[&key];
-        let micros = unix_millis.saturating_mul(1000).saturating_sub(self.unix_at_zero);
-        let expires = Time::from_micros(micros) + self.config.token_grace;
+        // The grace first: after a step of the clock the end may lie before Time::ZERO.
+        let ends = Time::from_micros(unix_millis.saturating_mul(1000)) + self.config.token_grace;
+        let expires = Time::from_micros(ends.as_micros().saturating_sub(self.unix_at_zero));
         let slot = &mut self.slots[key];
         slot.deadline = expires.min(retires);
         slot.retires = retires < expires;

@@ -156,6 +156,19 @@ fn members_tokens_end_by_the_wall_clock_as_it_stands() {
     }
 }
 
+/// Also when the clock now says that the token ended before the server started.
+#[test]
+fn the_grace_after_a_token_begins_at_its_end() {
+    let mut world =
+        World::new(Config { token_grace: Duration::from_secs(20), ..Config::default() }, Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later");
+    let expires = world.app(|_, cx| cx.unix_millis()) + 60_000;
+    world.authorize("ann", Authorization::Allow(Identity::new("ann").expires_at_unix_millis(expires)));
+    world.take("ann");
+    step(&mut world, 75_000_000);
+    world.run("advance 4990ms\nann < nothing\nadvance 20ms\nann < goodbye, close 4001 token_expired");
+}
+
 /// A step moves the end of a token, and no timeout.
 #[test]
 fn a_step_moves_no_timeout() {

@@ -85,7 +85,8 @@ pub(crate) struct Core {
     pub(super) partings: Partings,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
+    /// The connection that the application hears, and the `seq` of the last `message` that it has sent in its name, or 0: for
+    /// the `ack`.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,

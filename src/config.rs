@@ -217,7 +217,7 @@ config! {
 
     /// Origins of pages that may connect beside the server's `own`, separated by commas; `loopback` stands for pages of this
     /// machine, `any` for all. Others are closed with 4003 `forbidden_origin`. When not given, `--auth open` on a loopback
-    /// address makes it `loopback`.
+    /// address without `trusted_proxies` makes it `loopback`.
     allowed_origin: Origins = "own";
     /// Proxies in front of the server. With any, the address is taken from `X-Forwarded-For`, so many entries from the right.
     trusted_proxies: u32 = "0";
@@ -531,7 +531,7 @@ impl Config {
         for (field, count, most) in [
             // More entries than fit into a request head.
             ("trusted_proxies", self.trusted_proxies, 1 << 16),
-            // What is remembered takes 320 bytes each.
+            // What is remembered takes 360 bytes each.
             ("max_remembered_rates", self.max_remembered_rates, 1 << 24),
         ] {
             require(count <= most, field, format!("must be at most {most}"));

@@ -211,7 +211,8 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     };
     let contains_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
     // For trying it out: pages of a development server on this machine may connect. An explicit --allowed-origin is kept.
-    let is_local = auth_word == "open" && config.listen.ip().is_loopback();
+    // Behind a proxy clients are elsewhere: a loopback origin is then a page of the visitor's machine, and foreign here.
+    let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
     if is_local && !notices::is_given(matches, "allowed_origin") {
         config.allowed_origin.loopback = true;
     }

@@ -326,8 +326,9 @@ impl Client {
         match outcome {
             Outcome::Answer(answer) => {
                 let HttpRequest { method, path, .. } = request;
-                // A path that means nothing may hold anything, even the token. Any other may hold names of any UTF-8.
+                // A path or method that means nothing may hold anything, even the token. Any other path may hold names of any UTF-8.
                 let path = if is_read { path } else { "-" }.escape_debug();
+                let method = if ["GET", "HEAD", "POST"].contains(method) { method } else { "-" };
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

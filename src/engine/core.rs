@@ -85,7 +85,8 @@ pub(crate) struct Core {
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
+    /// The connection that the application hears, and the `seq` of the last `message` that it has sent in its name, or 0: for
+    /// the `ack`.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Where JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -219,8 +220,9 @@ impl Core {
     /// Sets the deadline of a member whose identity expires: that of the identity, or of `max_lifetime` if it is earlier.
     fn set_expiry_deadline(&mut self, key: usize) {
         let Expiry { unix_millis, retires } = self.expiries[&key];
-        let micros = unix_millis.saturating_mul(1000).saturating_sub(self.unix_at_zero);
-        let expires = Time::from_micros(micros) + self.config.token_grace;
+        // The grace first: after a step of the clock the end may lie before Time::ZERO.
+        let ends = Time::from_micros(unix_millis.saturating_mul(1000)) + self.config.token_grace;
+        let expires = Time::from_micros(ends.as_micros().saturating_sub(self.unix_at_zero));
         let slot = &mut self.slots[key];
         slot.deadline = expires.min(retires);
         slot.retires = retires < expires;
@@ -259,12 +261,15 @@ impl Core {
         due
     }
 
-    /// Lets a connection's timer wait if the connection may have unread input. False when the timer must act now.
+    /// Lets a connection's timer wait if the connection may have unread input, or if it is ending and is to be written to in
+    /// this turn: its socket may have got room for the rest only now. False when the timer must act now.
     fn defer(&mut self, key: usize, turns: u32) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         // No input can move the end of a member's token or lifetime.
         let is_over = slot.seat().is_some() && self.now >= slot.deadline;
-        let defers = !is_over && turns < self.config.max_deferred_turns && self.unread.contains(slot.id);
+        let has_room = slot.close_reason.is_some() && slot.dirty;
+        let may_wait = has_room || self.unread.contains(slot.id);
+        let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;
         if defers {
             self.unread.wait(self.now, slot.id, turns + 1);
         }

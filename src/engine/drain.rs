@@ -268,11 +268,15 @@ impl Core {
         }
     }
 
-    /// Who will be told to go now.
+    /// Connections that the next batch closes. Connections that have closed by themselves stand in the queue too, and take no
+    /// room.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
-        queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
+        let is_there = |conn: ConnId| {
+            self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.close_reason.is_none())
+        };
+        queue.iter().map(|&(_, conn)| conn).filter(|&conn| is_there(conn)).take(room as usize).collect()
     }
 
     /// The next batch, or the end of the drain.

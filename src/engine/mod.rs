@@ -259,7 +259,7 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.dispatch_events();
         }
-        self.core.next_batch().into_iter().for_each(|conn| self.drain_inbox(conn));
+        self.drain_inboxes_of_batch();
         self.core.drive_drain();
         self.core.expire_pings();
         self.dispatch_events();
@@ -651,6 +651,20 @@ impl<A: App> Engine<A> {
             let member = self.core.member(conn.index()).expect("it holds a seat");
             self.serve_queued(&member, &said);
             self.dispatch_events();
+        }
+    }
+
+    /// Delivers the queued messages of all members that the next batch closes. The application may close some of them
+    /// meanwhile, and then others take their places in the batch.
+    fn drain_inboxes_of_batch(&mut self) {
+        let mut drained = Vec::new();
+        loop {
+            let batch = self.core.next_batch();
+            if batch == drained {
+                break;
+            }
+            batch.iter().for_each(|&conn| self.drain_inbox(conn));
+            drained = batch;
         }
     }
 

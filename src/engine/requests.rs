@@ -108,12 +108,11 @@ impl<A: App> Engine<A> {
                 return self.core.begin_close(key, CloseReason::Left);
             }
             ClientRequest::App { kind } => {
-                self.core.relayed = None;
+                self.core.relayed = Some((member.conn, 0));
                 if let Some((reject, message)) = self.deliver(member, Message::Json { kind: &kind, text }) {
                     return self.core.reject(key, reference, reject, &message);
                 }
-                let relayed = self.core.relayed.take().filter(|&(conn, _)| conn == member.conn);
-                let seq = relayed.map(|(_, seq)| seq);
+                let seq = self.core.relayed.take().map(|(_, seq)| seq).filter(|&seq| seq > 0);
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, seq))
             }
         };
@@ -216,9 +215,9 @@ impl Core {
     /// The same when the application sends it: the sender's `ack` is to carry the `seq`.
     pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
         let (seq, sent) = self.broadcast_message(lobby, from, data);
-        // 0: nothing was sent.
-        if seq > 0 {
-            self.relayed = Some((from.conn, seq));
+        // 0: nothing was sent. What is said in another's name is nothing to the sender.
+        if let Some((_, last)) = self.relayed.as_mut().filter(|(conn, _)| seq > 0 && *conn == from.conn) {
+            *last = seq;
         }
         sent
     }

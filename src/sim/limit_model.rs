@@ -180,7 +180,8 @@ impl Leases {
 /// When a connection must be over at the latest for its identity's sake.
 fn ends(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time> {
     let millis = identity.expires?;
-    Some(Time::from_micros((millis * 1000).saturating_sub(unix_at_zero)) + config.token_grace)
+    let ends = Time::from_micros(millis * 1000) + config.token_grace;
+    Some(Time::from_micros(ends.as_micros().saturating_sub(unix_at_zero)))
 }
 
 impl<A: App> World<A> {

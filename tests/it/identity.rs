@@ -272,7 +272,9 @@ fn an_answer_for_a_connection_that_is_gone_means_nothing() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
     let gone = world.conn("ann");
-    world.run("ann > hangup\nbob > get /ws/chess?token=bob&auth=later");
+    world.steps("ann > hangup");
+    world.take("ann");
+    world.run("bob > get /ws/chess?token=bob&auth=later");
     assert_eq!(world.conn("bob").index(), gone.index(), "bob has ann's place, and another name");
     world.engine.handle_authorized(world.now, gone, Authorization::allow("eve"));
     world.settle();

@@ -279,6 +279,9 @@ fn the_start_is_logged_with_what_decides_who_may_come_in() {
     let line =
         program.said.iter().find(|line| line.contains("app=relay auth=open allowed_origin=loopback listen=127.0.0.1:"));
     assert!(line.expect("it is said before it listens").contains(" admin=127.0.0.1:"), "{:?}", program.said);
+    // Behind a proxy a page of "this machine" is a page of its visitor's machine.
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--trusted-proxies", "1"]);
+    assert!(program.said.concat().contains("app=relay auth=open allowed_origin=own "), "{:?}", program.said);
 }
 
 #[test]

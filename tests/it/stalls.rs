@@ -156,6 +156,19 @@ fn members_tokens_end_by_the_wall_clock_as_it_stands() {
     }
 }
 
+/// Also when the clock now says that the token ended before the server started.
+#[test]
+fn the_grace_after_a_token_begins_at_its_end() {
+    let mut world =
+        World::new(Config { token_grace: Duration::from_secs(20), ..Config::default() }, Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later");
+    let expires = world.app(|_, cx| cx.unix_millis()) + 60_000;
+    world.authorize("ann", Authorization::Allow(Identity::new("ann").expires_at_unix_millis(expires)));
+    world.take("ann");
+    step(&mut world, 75_000_000);
+    world.run("advance 4990ms\nann < nothing\nadvance 20ms\nann < goodbye, close 4001 token_expired");
+}
+
 /// A step moves the end of a token, and no timeout.
 #[test]
 fn a_step_moves_no_timeout() {
@@ -203,6 +216,20 @@ fn what_comes_with_the_end_of_the_stream_is_answered() {
     }
 }
 
+/// Also when nobody can say yet whether it may come in. It keeps no promise of a seat.
+#[test]
+fn a_request_that_waits_for_its_authorization_is_answered_at_the_end_of_the_stream() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later\nann < nothing");
+    world.hangup("ann");
+    world.settle();
+    let got = world.take("ann").join("|");
+    assert_eq!(got, "http 400|body the connection was closed before it was known whether you may come in|eof");
+    assert!(!world.is_open("ann"), "it is over at once");
+    assert_eq!(world.engine.stats().active_lobbies, 0);
+    world.engine.check();
+}
+
 /// The kinds of what was received.
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {
@@ -231,4 +258,32 @@ fn a_peer_that_has_closed_its_end_and_reads_nothing_is_given_up() {
     world.act("cid", "read");
     world.settle();
     assert!(!world.is_open("cid"));
+}
+
+/// The room that a slow peer has made while the server stood still is used before its time is over.
+#[test]
+fn a_goodbye_is_written_when_the_socket_takes_bytes_again() {
+    let kick: fn(&mut World<Relay>) = |world| {
+        let conn = world.conn("ann");
+        world.app(|_, cx| cx.close(conn, CloseReason::Kicked));
+    };
+    let end: fn(&mut World<Relay>) = |world| world.hangup("ann");
+    for (is_room, prepare) in [(true, kick), (false, kick), (true, end), (false, end)] {
+        let mut world = World::new(Config::default(), Relay::default());
+        world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
+        world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
+        prepare(&mut world);
+        world.settle();
+        world.now = world.now + HOUR;
+        if is_room {
+            world.act("ann", "read");
+        }
+        world.engine.handle_timeout(world.now);
+        world.engine.check();
+        world.settle();
+        let got = world.take("ann").concat();
+        assert_eq!(got.contains("bob"), is_room, "{got}");
+        world.advance(Duration::from_secs(10));
+        assert!(!world.is_open("ann"));
+    }
 }

@@ -350,6 +350,12 @@ impl<A: App> Engine<A> {
 
     // ---- what the driver must do ----
 
+    /// Whether a deadline depends on the wall clock, because a member's identity expires. Then a driver looks at that clock
+    /// from time to time, also when nothing happens, since no monotonic timeout follows a clock that is set.
+    pub fn has_wall_deadlines(&self) -> bool {
+        !self.core.expiries.is_empty()
+    }
+
     /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections. Before that a driver
     /// looks once more which sockets have input, and passes those it does not read now to
     /// [`handle_unread`](Self::handle_unread).

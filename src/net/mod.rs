@@ -56,6 +56,8 @@ const TIMERFD: Token = Token(usize::MAX - 5);
 
 /// How long to wait before accepting again when the system is short of something.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait while members' tokens expire. A clock that is set, or a machine that wakes up, ends no wait by itself.
+const WALL_LOOK: Duration = Duration::from_secs(1);
 /// Events taken from one wait: many more than sockets are read in a turn, so that when thousands are ready at once
 /// newcomers are seen among them.
 const EVENTS: usize = 16_384;
@@ -425,7 +427,8 @@ impl<A: App> Server<A> {
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
             timerfd.set(now, next)?;
         }
-        Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
+        let wall_look = self.engine.has_wall_deadlines().then_some(WALL_LOOK);
+        Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_look).min())
     }
 
     /// Notes what the events of the last wait say. Returns how many there were.

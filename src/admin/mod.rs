@@ -337,6 +337,7 @@ impl Client {
                 // An unknown path may contain anything, even the token, so it is not logged. A known one may contain
                 // names of any UTF-8, so it is escaped.
                 let path = if is_read { path } else { "-" }.escape_debug();
+                let method = if ["GET", "HEAD", "POST"].contains(method) { method } else { "-" };
                 if is_command {
                     info!("admin: {} {method} {path} {}", self.peer, answer.status);
                 } else {

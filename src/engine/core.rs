@@ -84,7 +84,8 @@ pub(crate) struct Core {
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// Connection and `seq` of the last `message` that the application sent in a member's name, for the `ack`.
+    /// The connection that the application hears, and the `seq` of the last `message` that it has sent in its name, or 0: for
+    /// the `ack`.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Buffer in which JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -269,7 +270,9 @@ impl Core {
         let Some(slot) = self.slots.get(key) else { return false };
         // No input can extend a member's token or lifetime.
         let is_over = slot.seat().is_some() && self.now >= slot.deadline;
-        let defers = !is_over && turns < self.config.max_deferred_turns && self.unread.contains(slot.id);
+        let has_room = slot.close_reason.is_some() && slot.dirty;
+        let may_wait = has_room || self.unread.contains(slot.id);
+        let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;
         if defers {
             self.unread.wait(self.now, slot.id, turns + 1);
         }

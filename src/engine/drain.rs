@@ -280,7 +280,10 @@ impl Core {
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
-        queue.iter().take(room as usize).map(|&(_, conn)| conn).collect()
+        let is_there = |conn: ConnId| {
+            self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.close_reason.is_none())
+        };
+        queue.iter().map(|&(_, conn)| conn).filter(|&conn| is_there(conn)).take(room as usize).collect()
     }
 
     /// Time of the next batch or of the drain's deadline, whichever comes first.

@@ -271,7 +271,7 @@ impl<A: App> Engine<A> {
             self.core.timer(key);
             self.dispatch_events();
         }
-        self.core.next_batch().into_iter().for_each(|conn| self.drain_inbox(conn));
+        self.drain_inboxes_of_batch();
         self.core.drive_drain();
         self.core.expire_pings();
         self.dispatch_events();

@@ -112,12 +112,11 @@ impl<A: App> Engine<A> {
                 return self.core.begin_close(key, CloseReason::Left);
             }
             ClientRequest::App { kind } => {
-                self.core.relayed = None;
+                self.core.relayed = Some((member.conn, 0));
                 if let Some((reject, message)) = self.deliver(member, Message::Json { kind: &kind, text }) {
                     return self.core.reject(key, reference, reject, &message);
                 }
-                let relayed = self.core.relayed.take().filter(|&(conn, _)| conn == member.conn);
-                let seq = relayed.map(|(_, seq)| seq);
+                let seq = self.core.relayed.take().map(|(_, seq)| seq).filter(|&seq| seq > 0);
                 reference.map(|reference| protocol::write_ack(&mut self.core.text, reference, seq))
             }
         };

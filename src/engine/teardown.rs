@@ -117,6 +117,10 @@ impl Core {
     pub(super) fn peer_finished(&mut self, key: usize) {
         if self.record_close_reason(key, CloseReason::Hangup) {
             self.leave_seat(key, CloseReason::Hangup);
+            if self.slots[key].wire.is_deciding() {
+                let why = "the connection was closed before it was known whether you may come in";
+                self.refuse_http(key, &Refusal::new(400, why));
+            }
         }
         let slot = &mut self.slots[key];
         if slot.wire.outbox().is_none() {

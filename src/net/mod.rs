@@ -438,7 +438,8 @@ impl<A: App> Server<A> {
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
             timerfd.set(now, next)?;
         }
-        Ok(next.map(|next| next - now).into_iter().chain(max_wait).min())
+        let wall_look = self.engine.has_wall_deadlines().then_some(WALL_LOOK);
+        Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_look).min())
     }
 
     /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns their number.

@@ -187,7 +187,8 @@ impl IdentityModel {
 /// Returns the time at which a connection must have ended because its identity expires, `token_grace` included.
 fn expiry_of(identity: &Identity, config: &Config, unix_at_zero: u64) -> Option<Time> {
     let millis = identity.expires?;
-    Some(Time::from_micros((millis * 1000).saturating_sub(unix_at_zero)) + config.token_grace)
+    let ends = Time::from_micros(millis * 1000) + config.token_grace;
+    Some(Time::from_micros(ends.as_micros().saturating_sub(unix_at_zero)))
 }
 
 impl<A: App> World<A> {

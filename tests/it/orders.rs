@@ -221,3 +221,57 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
          eve < close 4003 kicked",
     );
 }
+
+/// A batch skips those who have left. What the next ones have said before the tick is heard while they are there.
+#[test]
+fn a_batch_hears_out_everybody_it_closes() {
+    for leaver in ["", "bob > close\n"] {
+        let config =
+            Config { drain_batch: 1, tick_hz: Some(1), max_connections: Limit::at_most(5), ..Config::default() };
+        let mut world = World::new(config, Relay::default());
+        world.steps("ann > connect a\nbob > connect go\ncid > connect chess\ndan > connect chess");
+        order(&mut world, kick(KickTarget::Everybody, true));
+        if leaver.is_empty() {
+            world.advance(std::time::Duration::from_millis(100));
+        }
+        for name in ["ann", "bob", "cid", "dan"] {
+            world.take(name);
+        }
+        world.steps(leaver);
+        world.act("cid", r#"{"type":"broadcast","data":1,"ref":7}"#);
+        world.settle();
+        world.advance(std::time::Duration::from_millis(101));
+        let got = world.take("cid");
+        assert!(got.first().is_some_and(|first| first.contains("ack")), "{leaver}: {got:?}");
+        assert!(got.last().is_some_and(|last| last.contains("4103")), "{leaver}: {got:?}");
+    }
+}
+
+/// An order about a user lasts until the newest of its connections is closed, wherever that stands in the queue.
+#[test]
+fn an_order_about_a_user_lasts_until_its_newest_connection_is_closed() {
+    let config = Config {
+        drain_batch: 1,
+        duplicate_login: DuplicateLogin::Allow,
+        max_per_user: Limit::at_most(5),
+        max_connections: Limit::at_most(9),
+        ..Config::default()
+    };
+    let mut world = World::new(config, Relay::default());
+    world.steps("ann > connect a");
+    world.steps("one > get /ws/b?token=bob");
+    order(&mut world, kick(KickTarget::Everybody, true));
+    order(&mut world, kick(KickTarget::User("bob".into()), false));
+    world.steps("two > get /ws/c?token=bob");
+    for (name, closed) in [("one", "4003"), ("two", "4003"), ("three", "4003")] {
+        world.advance(std::time::Duration::from_millis(100));
+        let got = world.take(name);
+        assert!(got.last().is_some_and(|last| last.contains(closed)), "{name}: {got:?}");
+        if name == "one" {
+            world.steps("three > get /ws/d?token=bob");
+        }
+    }
+    world.steps("four > get /ws/d?token=bob");
+    world.advance(std::time::Duration::from_millis(500));
+    assert!(world.is_open("four"), "afterwards a kick bans nobody");
+}

@@ -240,13 +240,14 @@ fn the_ack_of_a_numbered_message_carries_its_seq() {
                 match step {
                     "say" => drop(cx.broadcast_message(from, text)),
                     "announce" => drop(cx.announce(from.lobby(), "1")),
+                    "other" => drop(cx.broadcast_message(self.0.as_ref().expect("somebody has come"), "2")),
                     "reject" => cx.reject(Reject::NotAllowed, "no"),
                     _ => {}
                 }
             }
         }
     }
-    World::new(Config::default(), Speaker).run(
+    World::new(Config::default(), Speaker::default()).run(
         r#"
         ann > connect chess
         ann < upgrade, welcome seq=0, presence_state seq=0
@@ -267,6 +268,15 @@ fn the_ack_of_a_numbered_message_carries_its_seq() {
         ann < ack ref=7 !seq
         ann > {"type":"presence","ref":8}
         ann < presence_state seq=8, ack ref=8 !seq
+        # Nor that of what is said in another's name, before or behind it.
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob, message seq=10
+        ann > {"type":"other","ref":9}
+        ann < message from=bob seq=11, ack ref=9 !seq
+        ann > {"type":"other+say+other","ref":10}
+        ann < message from=bob seq=12, message from=bob seq=14, ack ref=10 seq=13
+        bob < message from=ann seq=13
         "#,
     );
 }

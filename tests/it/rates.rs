@@ -805,3 +805,27 @@ fn a_rate_of_zero_attempts_refuses_every_connection() {
     let answer = String::from_utf8(answer).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nRetry-After: 2147483648\r\n"), "{answer}");
 }
+
+/// A request is paid from the bucket of its connection, and with a rate that is shared the user has that much less.
+#[test]
+fn a_request_is_missing_in_the_bytes_of_its_user() {
+    for (padding, is_served) in [(0, true), (800, false)] {
+        let config = Config {
+            max_message_bytes: ByteSize(125),
+            bytes_per_second: Limit::at_most(1),
+            byte_burst: 1000,
+            ..Config::default()
+        };
+        let mut world = World::new(config, Relay::default());
+        world.steps(&format!("ann > get /ws/chess?token=ann X: {}", "x".repeat(padding)));
+        world.take("ann");
+        for _ in 0..9 {
+            world.act("ann", &format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(60)));
+        }
+        world.settle();
+        let got = world.take("ann");
+        let pongs = got.iter().filter(|got| got.contains("\"pong\"")).count();
+        assert_eq!(pongs > 4, is_served, "{padding}: {got:?}");
+        assert!(is_served || pongs == 0, "{padding}: {got:?}");
+    }
+}

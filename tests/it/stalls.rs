@@ -233,3 +233,31 @@ fn a_half_closed_peer_that_does_not_read_is_dropped() {
     world.end_turn();
     assert!(!world.is_open("cid"));
 }
+
+/// The room that a slow peer has made while the server stood still is used before its time is over.
+#[test]
+fn a_goodbye_is_written_when_the_socket_takes_bytes_again() {
+    let kick: fn(&mut World<Relay>) = |world| {
+        let conn = world.conn("ann");
+        world.app(|_, cx| cx.close(conn, CloseReason::Kicked));
+    };
+    let end: fn(&mut World<Relay>) = |world| world.hangup("ann");
+    for (is_room, prepare) in [(true, kick), (false, kick), (true, end), (false, end)] {
+        let mut world = World::new(Config::default(), Relay::default());
+        world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
+        world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
+        prepare(&mut world);
+        world.settle();
+        world.now = world.now + HOUR;
+        if is_room {
+            world.act("ann", "read");
+        }
+        world.engine.handle_timeout(world.now);
+        world.engine.check();
+        world.settle();
+        let got = world.take("ann").concat();
+        assert_eq!(got.contains("bob"), is_room, "{got}");
+        world.advance(Duration::from_secs(10));
+        assert!(!world.is_open("ann"));
+    }
+}

@@ -217,8 +217,8 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     };
     let catches_panics = matches.get_one::<String>("on-app-panic").is_some_and(|word| word == "close-lobby");
     // For local development: pages of a development server on this machine may connect. An explicit --allowed-origin
-    // wins.
-    let is_local = auth_word == "open" && config.listen.ip().is_loopback();
+    // wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is foreign.
+    let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
     if is_local && !notices::is_given(matches, "allowed_origin") {
         config.allowed_origin.loopback = true;
     }

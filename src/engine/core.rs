@@ -84,8 +84,8 @@ pub(crate) struct Core {
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// The connection that the application hears, and the `seq` of the last `message` that it has sent in its name, or 0: for
-    /// the `ack`.
+    /// The connection whose message the application is handling, and the `seq` of the last `message` that the application
+    /// has sent in its member's name, or 0. The `ack` carries it.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Buffer in which JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -225,8 +225,9 @@ impl Core {
     /// earlier.
     fn set_expiry_deadline(&mut self, key: usize) {
         let Expiry { unix_millis, max_lifetime_end } = self.expiries[&key];
-        let micros = unix_millis.saturating_mul(1000).saturating_sub(self.unix_at_zero);
-        let expires = Time::from_micros(micros) + self.config.token_grace;
+        // Adds the grace first: after a step of the wall clock the expiry may lie before `Time::ZERO`.
+        let unix_end = Time::from_micros(unix_millis.saturating_mul(1000)) + self.config.token_grace;
+        let expires = Time::from_micros(unix_end.as_micros().saturating_sub(self.unix_at_zero));
         let slot = &mut self.slots[key];
         slot.deadline = expires.min(max_lifetime_end);
         slot.ends_at_max_lifetime = max_lifetime_end < expires;
@@ -265,13 +266,14 @@ impl Core {
         due
     }
 
-    /// Defers a connection's timer if the connection may have unread input. Returns false when the timer must act now.
+    /// Defers a connection's timer if the connection may have unread input, or if it is closing and will be written to in
+    /// this turn: its socket may have become writable only now. Returns false when the timer must act now.
     fn defer(&mut self, key: usize, turns: u32) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         // No input can extend a member's token or lifetime.
         let is_over = slot.seat().is_some() && self.now >= slot.deadline;
-        let has_room = slot.close_reason.is_some() && slot.dirty;
-        let may_wait = has_room || self.unread.contains(slot.id);
+        let will_write = slot.close_reason.is_some() && slot.dirty;
+        let may_wait = will_write || self.unread.contains(slot.id);
         let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;
         if defers {
             self.unread.wait(self.now, slot.id, turns + 1);

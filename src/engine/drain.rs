@@ -276,14 +276,15 @@ impl Core {
         }
     }
 
-    /// Connections that can be closed now.
+    /// Returns the connections that the next batch closes. Connections that have closed by themselves stay in the queue, but
+    /// they do not count.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
-        let is_there = |conn: ConnId| {
+        let is_open = |conn: ConnId| {
             self.slots.get(conn.index()).is_some_and(|slot| slot.id == conn && slot.close_reason.is_none())
         };
-        queue.iter().map(|&(_, conn)| conn).filter(|&conn| is_there(conn)).take(room as usize).collect()
+        queue.iter().map(|&(_, conn)| conn).filter(|&conn| is_open(conn)).take(room as usize).collect()
     }
 
     /// Time of the next batch or of the drain's deadline, whichever comes first.

@@ -367,6 +367,14 @@ impl<A: App> Engine<A> {
 
     // ---- the driver's tasks ----
 
+    /// Whether a deadline depends on the wall clock, because a member's identity expires.
+    ///
+    /// If so, the driver checks the wall clock from time to time even if nothing happens: no monotonic timeout follows a clock
+    /// that is set.
+    pub fn has_wall_deadlines(&self) -> bool {
+        !self.core.expiries.is_empty()
+    }
+
     /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections.
     ///
     /// If so, the driver first checks again which sockets have input, and passes those that it does not read now to
@@ -663,6 +671,20 @@ impl<A: App> Engine<A> {
         if has_ticked {
             self.flush_presence_and_events();
             self.core.uncork_all();
+        }
+    }
+
+    /// Delivers the queued messages of all members that the next batch closes. The application may close some of them
+    /// meanwhile; then other members take their places in the batch.
+    fn drain_inboxes_of_batch(&mut self) {
+        let mut drained = Vec::new();
+        loop {
+            let batch = self.core.next_batch();
+            if batch == drained {
+                break;
+            }
+            batch.iter().for_each(|&conn| self.drain_inbox(conn));
+            drained = batch;
         }
     }
 

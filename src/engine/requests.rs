@@ -222,9 +222,9 @@ impl Core {
     /// The same for the application: the sender's `ack` carries the `seq`.
     pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
         let (seq, sent) = self.broadcast_message(lobby, from, data);
-        // A `seq` of 0 means that nothing was sent.
-        if seq > 0 {
-            self.relayed = Some((from.conn, seq));
+        // A `seq` of 0 means that nothing was sent. A message in another member's name does not change the sender's `ack`.
+        if let Some((_, last)) = self.relayed.as_mut().filter(|(conn, _)| seq > 0 && *conn == from.conn) {
+            *last = seq;
         }
         sent
     }

@@ -61,6 +61,8 @@ const TIMERFD: Token = Token(usize::MAX - 5);
 
 /// Wait before accepting again when the system lacks memory or descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest wait while members' identities expire. Neither a clock that is set nor a machine that resumes ends a wait.
+const MAX_WALL_WAIT: Duration = Duration::from_secs(1);
 /// Most events taken from one wait. This is many more than the sockets read in a turn, so that new connections are seen
 /// even when thousands of sockets are ready at once.
 const EVENTS: usize = 16_384;
@@ -438,8 +440,8 @@ impl<A: App> Server<A> {
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
             timerfd.set(now, next)?;
         }
-        let wall_look = self.engine.has_wall_deadlines().then_some(WALL_LOOK);
-        Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_look).min())
+        let wall_wait = self.engine.has_wall_deadlines().then_some(MAX_WALL_WAIT);
+        Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_wait).min())
     }
 
     /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns their number.

@@ -272,7 +272,9 @@ fn an_authorization_of_a_closed_connection_is_ignored() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
     let closed = world.conn("ann");
-    world.run("ann > hangup\nbob > get /ws/chess?token=bob&auth=later");
+    world.steps("ann > hangup");
+    world.take("ann");
+    world.run("bob > get /ws/chess?token=bob&auth=later");
     assert_eq!(world.conn("bob").index(), closed.index(), "bob has ann's slot, under another id");
     world.engine.handle_authorized(world.now, closed, Authorization::allow("eve"));
     world.end_turn();

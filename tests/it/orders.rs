@@ -230,7 +230,7 @@ fn a_batch_hears_out_everybody_it_closes() {
             Config { drain_batch: 1, tick_hz: Some(1), max_connections: Limit::at_most(5), ..Config::default() };
         let mut world = World::new(config, Relay::default());
         world.steps("ann > connect a\nbob > connect go\ncid > connect chess\ndan > connect chess");
-        order(&mut world, kick(KickTarget::Everybody, true));
+        order(&mut world, kick(KickTarget::All, true));
         if leaver.is_empty() {
             world.advance(std::time::Duration::from_millis(100));
         }
@@ -239,7 +239,7 @@ fn a_batch_hears_out_everybody_it_closes() {
         }
         world.steps(leaver);
         world.act("cid", r#"{"type":"broadcast","data":1,"ref":7}"#);
-        world.settle();
+        world.end_turn();
         world.advance(std::time::Duration::from_millis(101));
         let got = world.take("cid");
         assert!(got.first().is_some_and(|first| first.contains("ack")), "{leaver}: {got:?}");
@@ -260,7 +260,7 @@ fn an_order_about_a_user_lasts_until_its_newest_connection_is_closed() {
     let mut world = World::new(config, Relay::default());
     world.steps("ann > connect a");
     world.steps("one > get /ws/b?token=bob");
-    order(&mut world, kick(KickTarget::Everybody, true));
+    order(&mut world, kick(KickTarget::All, true));
     order(&mut world, kick(KickTarget::User("bob".into()), false));
     world.steps("two > get /ws/c?token=bob");
     for (name, closed) in [("one", "4003"), ("two", "4003"), ("three", "4003")] {

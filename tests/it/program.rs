@@ -287,6 +287,10 @@ fn the_start_is_logged_with_the_authorization_settings() {
         "{:?}",
         program.log_lines
     );
+    // Behind a proxy, a page of a loopback origin is a page of the visitor's machine.
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--trusted-proxies", "1"]);
+    let log = program.log_lines.concat();
+    assert!(log.contains("app=relay auth=open allowed_origin=own "), "{log}");
 }
 
 #[test]

@@ -224,8 +224,10 @@ fn an_optional_field_that_is_null_is_absent() {
 
 #[test]
 fn the_ack_of_a_numbered_message_carries_its_seq() {
-    /// Executes the steps that the type of a message names: broadcasts it for its sender, announces, or rejects.
-    struct Speaker;
+    /// Executes the steps that the type of a message names: broadcasts it for its sender or for the member that joined last,
+    /// announces, or rejects.
+    #[derive(Default)]
+    struct Speaker(Option<Member>);
     impl App for Speaker {
         const PROTOCOL: Protocol = Protocol::Json;
         fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
@@ -233,6 +235,7 @@ fn the_ack_of_a_numbered_message_carries_its_seq() {
         }
         fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
             cx.broadcast_message(member, "0");
+            self.0 = Some(member.clone());
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             let Message::Json { kind, text } = message else { return };
@@ -240,7 +243,7 @@ fn the_ack_of_a_numbered_message_carries_its_seq() {
                 match step {
                     "say" => drop(cx.broadcast_message(from, text)),
                     "announce" => drop(cx.announce(from.lobby(), "1")),
-                    "other" => drop(cx.broadcast_message(self.0.as_ref().expect("somebody has come"), "2")),
+                    "other" => drop(cx.broadcast_message(self.0.as_ref().expect("a member has joined"), "2")),
                     "reject" => cx.reject(Reject::NotAllowed, "no"),
                     _ => {}
                 }
@@ -268,7 +271,7 @@ fn the_ack_of_a_numbered_message_carries_its_seq() {
         ann < ack ref=7 !seq
         ann > {"type":"presence","ref":8}
         ann < presence_state seq=8, ack ref=8 !seq
-        # Nor that of what is said in another's name, before or behind it.
+        # Nor does it carry the number of a message in another member's name, sent before or after the sender's.
         bob > connect chess
         bob < upgrade, welcome, presence_state
         ann < presence_diff +bob, message seq=10

@@ -822,7 +822,7 @@ fn a_request_is_missing_in_the_bytes_of_its_user() {
         for _ in 0..9 {
             world.act("ann", &format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(60)));
         }
-        world.settle();
+        world.end_turn();
         let got = world.take("ann");
         let pongs = got.iter().filter(|got| got.contains("\"pong\"")).count();
         assert_eq!(pongs > 4, is_served, "{padding}: {got:?}");

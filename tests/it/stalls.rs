@@ -157,6 +157,19 @@ fn members_tokens_expire_by_the_current_wall_clock() {
     }
 }
 
+/// A step of the clock may put the end of a token before the start of the server.
+#[test]
+fn the_grace_after_a_token_begins_at_its_end() {
+    let mut world =
+        World::new(Config { token_grace: Duration::from_secs(20), ..Config::default() }, Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later");
+    let expires = world.app(|_, cx| cx.unix_millis()) + 60_000;
+    world.authorize("ann", Authorization::Allow(Identity::new("ann").expires_at_unix_millis(expires)));
+    world.take("ann");
+    step(&mut world, 75_000_000);
+    world.run("advance 4990ms\nann < nothing\nadvance 20ms\nann < goodbye, close 4001 token_expired");
+}
+
 /// A step moves the expiry of tokens, but no timeout.
 #[test]
 fn a_wall_clock_step_moves_no_timeout() {
@@ -204,6 +217,20 @@ fn input_with_the_end_of_the_stream_is_answered() {
     }
 }
 
+/// A request that waits for its authorization is answered too, and its reserved seat is free.
+#[test]
+fn a_request_that_waits_for_its_authorization_is_answered_at_the_end_of_the_stream() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run("ann > get /ws/chess?token=ann&auth=later\nann < nothing");
+    world.hangup("ann");
+    world.end_turn();
+    let got = world.take("ann").join("|");
+    assert_eq!(got, "http 400|body the connection was closed before it was known whether you may come in|eof");
+    assert!(!world.is_open("ann"), "the connection ends in this turn");
+    assert_eq!(world.engine.stats().active_lobbies, 0);
+    world.engine.check();
+}
+
 /// The types of the received items.
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {
@@ -234,7 +261,7 @@ fn a_half_closed_peer_that_does_not_read_is_dropped() {
     assert!(!world.is_open("cid"));
 }
 
-/// The room that a slow peer has made while the server stood still is used before its time is over.
+/// A slow peer read while the server was stopped: the goodbye is written before the connection's timer acts.
 #[test]
 fn a_goodbye_is_written_when_the_socket_takes_bytes_again() {
     let kick: fn(&mut World<Relay>) = |world| {
@@ -247,14 +274,14 @@ fn a_goodbye_is_written_when_the_socket_takes_bytes_again() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
         world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
         prepare(&mut world);
-        world.settle();
+        world.end_turn();
         world.now = world.now + HOUR;
         if is_room {
             world.act("ann", "read");
         }
         world.engine.handle_timeout(world.now);
         world.engine.check();
-        world.settle();
+        world.end_turn();
         let got = world.take("ann").concat();
         assert_eq!(got.contains("bob"), is_room, "{got}");
         world.advance(Duration::from_secs(10));

@@ -222,9 +222,9 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     );
 }
 
-/// A batch skips those who have left. What the next ones have said before the tick is heard while they are there.
+/// A batch skips members that have left. Messages that the next members sent before the tick are delivered before they close.
 #[test]
-fn a_batch_hears_out_everybody_it_closes() {
+fn a_batch_delivers_the_messages_of_every_member_it_closes() {
     for leaver in ["", "bob > close\n"] {
         let config =
             Config { drain_batch: 1, tick_hz: Some(1), max_connections: Limit::at_most(5), ..Config::default() };

@@ -182,7 +182,7 @@ impl<'a> Fields<'a> {
 
     fn kick(&mut self, target: KickTarget) -> Result<OperatorCommand, Answer> {
         let reconnect = self.take("reconnect", "must be true or false")?.unwrap_or(false);
-        Ok(OperatorCommand::Kick { target: target, reconnect })
+        Ok(OperatorCommand::Kick { target, reconnect })
     }
 
     /// Refuses unknown fields: a misspelt one must not look like success.

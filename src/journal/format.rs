@@ -593,7 +593,7 @@ impl<'a> Cursor<'a> {
                     (2, _) => KickTarget::All,
                     _ => return Err(Malformed),
                 };
-                OperatorCommand::Kick { target: target, reconnect: self.flag()? }
+                OperatorCommand::Kick { target, reconnect: self.flag()? }
             }
             4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
             5 => OperatorCommand::Close { lobby: self.text()? },

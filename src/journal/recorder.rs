@@ -545,7 +545,7 @@ mod tests {
                     }
                 } else if turns < 9 && round % 2 == 0 {
                     let target = KickTarget::Lobby("chess".into());
-                    let _ = engine.handle_operator(now, OperatorCommand::Kick { target: target, reconnect: false });
+                    let _ = engine.handle_operator(now, OperatorCommand::Kick { target, reconnect: false });
                 } else {
                     // In reverse order, so that the order of leaving differs from the order of joining.
                     for &conn in conns.iter().rev() {

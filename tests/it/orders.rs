@@ -10,7 +10,7 @@ use lobbyd::{
 use crate::scenario::World;
 
 fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
-    OperatorCommand::Kick { target: target, reconnect }
+    OperatorCommand::Kick { target, reconnect }
 }
 
 #[track_caller]

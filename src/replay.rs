@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lobbyd::apps::{Echo, Relay, Verbatim};
-use lobbyd::journal::{Failure, Fault, Replay, Step, Summary, TraceEvent};
+use lobbyd::journal::{Fault, Replay, ReplayFailure, Step, Summary, TraceEvent};
 use lobbyd::net::open_journal;
 use lobbyd::{App, Time};
 
@@ -138,7 +138,10 @@ fn run_as<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the duration is only displayed; the engine never sees it")]
-fn replay_all<A: App, R: Read>(matches: &ArgMatches, mut replay: Replay<A, R>) -> io::Result<Result<(), Failure>> {
+fn replay_all<A: App, R: Read>(
+    matches: &ArgMatches,
+    mut replay: Replay<A, R>,
+) -> io::Result<Result<(), ReplayFailure>> {
     let started = Instant::now();
     let mut out = io::BufWriter::new(io::stdout().lock());
     let filter = matches.get_flag("print").then(|| Filter::of(matches));

@@ -3,7 +3,7 @@
 
 use httparse::Header;
 
-use super::json::Object;
+use super::json::JsonObject;
 use crate::wire::http::head_end;
 
 /// A complete request.
@@ -49,13 +49,13 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(status: u16, object: Object) -> Answer {
+    pub(super) fn new(status: u16, object: JsonObject) -> Answer {
         Answer { status, body: object.end(), line: "" }
     }
 
     /// Creates an error: `word` for programs, `message` for persons.
     pub(super) fn error(status: u16, word: &str, message: &str) -> Answer {
-        Answer::new(status, Object::new().string("error", word).string("message", message))
+        Answer::new(status, JsonObject::new().string("error", word).string("message", message))
     }
 
     pub(super) fn with_line(self, line: &'static str) -> Answer {

@@ -4,11 +4,11 @@ use std::fmt::Write as _;
 
 /// A JSON object under construction.
 #[derive(Debug)]
-pub(super) struct Object(String);
+pub(super) struct JsonObject(String);
 
-impl Object {
-    pub(super) fn new() -> Object {
-        Object("{".into())
+impl JsonObject {
+    pub(super) fn new() -> JsonObject {
+        JsonObject("{".into())
     }
 
     fn key(&mut self, key: &str) {
@@ -35,7 +35,7 @@ impl Object {
         self.plain(key, json)
     }
 
-    pub(super) fn array(mut self, key: &str, items: impl Iterator<Item = Object>) -> Self {
+    pub(super) fn array(mut self, key: &str, items: impl Iterator<Item = JsonObject>) -> Self {
         self.key(key);
         self.0.push('[');
         for (index, item) in items.enumerate() {
@@ -63,8 +63,8 @@ mod tests {
 
     #[test]
     fn output_is_valid_json() {
-        let inner = [Object::new().plain("n", 1), Object::new()];
-        let text = Object::new()
+        let inner = [JsonObject::new().plain("n", 1), JsonObject::new()];
+        let text = JsonObject::new()
             .string("a", "q\"\\\u{1}{")
             .optional("b", None::<u8>)
             .array("c", inner.into_iter())

@@ -71,7 +71,7 @@ struct Client {
     output: Vec<u8>,
     /// Bytes of `output` that have been written.
     written: usize,
-    state: State,
+    state: ClientState,
     /// Whether `input` has changed since it was last parsed.
     has_new_input: bool,
     /// Whether `100 Continue` was sent for the present request.
@@ -86,7 +86,7 @@ struct Client {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ClientState {
     /// Receiving a request.
     Reading,
     /// Waiting for the report of the ping with this ticket.
@@ -129,7 +129,7 @@ impl AdminConns {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
             let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;
             // The driver drops its socket in this turn. Until then `clients` may exceed the maximum by one.
-            self.clients[oldest].state = State::Closed;
+            self.clients[oldest].state = ClientState::Closed;
             if self.clients.len() > self.max_clients {
                 return None;
             }
@@ -140,7 +140,7 @@ impl AdminConns {
             output: Vec::new(),
             written: 0,
             is_known: false,
-            state: State::Reading,
+            state: ClientState::Reading,
             has_new_input: false,
             continued: false,
             ended: false,
@@ -154,10 +154,10 @@ impl AdminConns {
         let max_request = self.bounds.max_head + self.bounds.max_body;
         let Some(client) = self.clients.get_mut(client) else { return };
         match client.state {
-            State::Lingering | State::Closed => {}
+            ClientState::Lingering | ClientState::Closed => {}
             _ if client.input.len() + bytes.len() > max_request.saturating_mul(2) => {
                 debug!("admin: {} sends too many requests ahead of their answers", client.peer);
-                client.state = State::Closed;
+                client.state = ClientState::Closed;
             }
             _ => {
                 client.input.extend_from_slice(bytes);
@@ -184,7 +184,7 @@ impl AdminConns {
     /// Handles an error of the socket.
     pub fn handle_hangup(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.state = State::Closed;
+            client.state = ClientState::Closed;
         }
     }
 
@@ -198,18 +198,18 @@ impl AdminConns {
         client.output = Vec::new();
         client.written = 0;
         match client.state {
-            State::Writing { is_last: true } => {
-                client.state = State::Lingering;
+            ClientState::Writing { is_last: true } => {
+                client.state = ClientState::Lingering;
                 client.input = Vec::new();
                 client.has_new_input = true;
                 client.deadline = now + self.linger;
             }
-            State::Writing { is_last: false } => {
-                client.state = State::Reading;
+            ClientState::Writing { is_last: false } => {
+                client.state = ClientState::Reading;
                 client.has_new_input = true;
                 client.deadline = now + self.timeout;
             }
-            State::Reading | State::Waiting { .. } | State::Lingering | State::Closed => {}
+            ClientState::Reading | ClientState::Waiting { .. } | ClientState::Lingering | ClientState::Closed => {}
         }
     }
 
@@ -217,7 +217,7 @@ impl AdminConns {
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
         while let Some(report) = engine.poll_operator() {
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
-                State::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
+                ClientState::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
                 _ => None,
             });
             // The client may be closed already.
@@ -246,7 +246,7 @@ impl AdminConns {
             .map(|(_, client)| match client.state {
                 _ if client.has_new_input => Time::ZERO,
                 // The engine times out the ping.
-                State::Waiting { .. } => Time::NEVER,
+                ClientState::Waiting { .. } => Time::NEVER,
                 _ => client.deadline,
             })
             .min()
@@ -265,12 +265,12 @@ impl AdminConns {
 
     /// Returns whether the last answer was written. The driver then shuts down the write side.
     pub fn is_finished(&self, client: usize) -> bool {
-        self.clients.get(client).is_some_and(|client| client.state == State::Lingering)
+        self.clients.get(client).is_some_and(|client| client.state == ClientState::Lingering)
     }
 
     /// Returns the next client whose socket must be dropped, and frees its key.
     pub fn poll_closed(&mut self) -> Option<usize> {
-        let (key, _) = self.clients.iter().find(|(_, client)| client.state == State::Closed)?;
+        let (key, _) = self.clients.iter().find(|(_, client)| client.state == ClientState::Closed)?;
         self.clients.remove(key);
         Some(key)
     }
@@ -281,21 +281,21 @@ impl Client {
     /// not yet shown a valid token. Clients that begin requests and never complete them must not keep operators out.
     fn is_dispensable(&self) -> bool {
         let is_protected = self.is_known && !self.input.is_empty();
-        self.state == State::Lingering || (self.state == State::Reading && !is_protected)
+        self.state == ClientState::Lingering || (self.state == ClientState::Reading && !is_protected)
     }
 
     /// Serves the next request in `input`, if it is complete.
     fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, deadline: Time) {
         match self.state {
-            State::Reading => {}
-            State::Lingering if self.ended => return self.state = State::Closed,
+            ClientState::Reading => {}
+            ClientState::Lingering if self.ended => return self.state = ClientState::Closed,
             _ => return,
         }
         let input = std::mem::take(&mut self.input);
         match http::read(&input, bounds) {
-            _ if input.is_empty() && self.ended => self.state = State::Closed,
+            _ if input.is_empty() && self.ended => self.state = ClientState::Closed,
             _ if input.is_empty() => {}
-            Parsed::Partial { .. } if self.ended => self.state = State::Closed,
+            Parsed::Partial { .. } if self.ended => self.state = ClientState::Closed,
             Parsed::Partial { expects_continue } => {
                 if expects_continue && !std::mem::replace(&mut self.continued, true) {
                     self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -345,25 +345,25 @@ impl Client {
                 }
                 self.answer(&answer, request.method != "HEAD", request.keep_alive, deadline);
             }
-            Outcome::Later(ticket) => self.state = State::Waiting { ticket, keep_alive: request.keep_alive },
+            Outcome::Later(ticket) => self.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
         }
     }
 
     fn answer(&mut self, answer: &Answer, with_body: bool, keep_alive: bool, deadline: Time) {
         answer.write(&mut self.output, with_body, keep_alive);
-        self.state = State::Writing { is_last: !keep_alive };
+        self.state = ClientState::Writing { is_last: !keep_alive };
         self.deadline = deadline;
     }
 
     /// Handles a deadline that has passed.
     fn expire(&mut self, deadline: Time) {
         match self.state {
-            State::Waiting { .. } => {}
-            State::Reading if !self.input.is_empty() => {
+            ClientState::Waiting { .. } => {}
+            ClientState::Reading if !self.input.is_empty() => {
                 let answer = Answer::error(408, "too_late", "the request took longer than admin_timeout");
                 self.answer(&answer, true, false, deadline);
             }
-            _ => self.state = State::Closed,
+            _ => self.state = ClientState::Closed,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::value::RawValue;
 
 use super::http::{Answer, HttpRequest};
-use super::json::{Object, millis};
+use super::json::{JsonObject, millis};
 use crate::close::{CloseReason, Reject};
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -106,7 +106,7 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
     if !media_type.is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json")) {
         return Err(Answer::error(415, "not_json", "send Content-Type: application/json"));
     }
-    let mut fields = Fields::read(request.body)?;
+    let mut fields = BodyFields::read(request.body)?;
     let command = match *segments {
         ["lobbies", lobby, "publish"] => OperatorCommand::Publish { lobby: lobby.into(), payload: fields.payload()? },
         ["users", user, "send"] => OperatorCommand::Send { user: user.into(), payload: fields.payload()? },
@@ -145,15 +145,15 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
 }
 
 /// The fields of a request's body that are not read yet.
-struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+struct BodyFields<'a>(BTreeMap<String, &'a RawValue>);
 
-impl<'a> Fields<'a> {
-    fn read(body: &'a [u8]) -> Result<Fields<'a>, Answer> {
+impl<'a> BodyFields<'a> {
+    fn read(body: &'a [u8]) -> Result<BodyFields<'a>, Answer> {
         match body.trim_ascii() {
-            [] => Ok(Fields(BTreeMap::new())),
+            [] => Ok(BodyFields(BTreeMap::new())),
             // The brace is checked because serde also reads `null` as a map.
             body @ [b'{', ..] => {
-                serde_json::from_slice(body).map(Fields).map_err(|_| bad("the body is not valid JSON"))
+                serde_json::from_slice(body).map(BodyFields).map_err(|_| bad("the body is not valid JSON"))
             }
             _ => Err(bad("the body must be one JSON object")),
         }
@@ -207,21 +207,21 @@ pub(super) enum Outcome {
 /// Carries out a request on the engine.
 pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: AdminRequest) -> Outcome {
     let answer = match request {
-        AdminRequest::Live => Answer::new(200, Object::new().string("status", "live")),
-        AdminRequest::Ready if engine.is_draining() => Answer::new(503, Object::new().string("status", "draining")),
-        AdminRequest::Ready => Answer::new(200, Object::new().string("status", "ready")),
+        AdminRequest::Live => Answer::new(200, JsonObject::new().string("status", "live")),
+        AdminRequest::Ready if engine.is_draining() => Answer::new(503, JsonObject::new().string("status", "draining")),
+        AdminRequest::Ready => Answer::new(200, JsonObject::new().string("status", "ready")),
         AdminRequest::Stats => stats(engine, now),
         AdminRequest::Lobbies(PageQuery { limit, after }) => {
             let Page { items, next } = engine.lobbies(after, limit);
-            let lobbies = items.iter().map(|view| lobby(Object::new(), view));
-            Answer::new(200, Object::new().array("lobbies", lobbies).optional("next", next))
+            let lobbies = items.iter().map(|view| lobby(JsonObject::new(), view));
+            Answer::new(200, JsonObject::new().array("lobbies", lobbies).optional("next", next))
         }
         AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),
             Some(view) => {
                 let Page { items, next } = engine.lobby_members(&code, after, limit);
-                let users = items.iter().map(|view| seat(Object::new().string("user", &view.user), view));
-                Answer::new(200, lobby(Object::new(), &view).array("users", users).optional("next", next))
+                let users = items.iter().map(|view| seat(JsonObject::new().string("user", &view.user), view));
+                Answer::new(200, lobby(JsonObject::new(), &view).array("users", users).optional("next", next))
             }
         },
         AdminRequest::User(user, PageQuery { limit, after }) => {
@@ -229,8 +229,8 @@ pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: Admi
             if items.is_empty() && after.is_none() {
                 refused(OperatorRefusal::NoSuchUser)
             } else {
-                let seats = items.iter().map(|view| seat(Object::new().string("lobby", &view.lobby), view));
-                Answer::new(200, Object::new().string("user", &user).array("seats", seats).optional("next", next))
+                let seats = items.iter().map(|view| seat(JsonObject::new().string("lobby", &view.lobby), view));
+                Answer::new(200, JsonObject::new().string("user", &user).array("seats", seats).optional("next", next))
             }
         }
         AdminRequest::Do(command) => match engine.handle_operator(now, command) {
@@ -246,17 +246,17 @@ fn done_as(done: OperatorAnswer) -> Answer {
     match done {
         OperatorAnswer::Sent { seq, sent } => {
             let object = match seq {
-                Some(seq) => Object::new().plain("seq", seq),
-                None => Object::new(),
+                Some(seq) => JsonObject::new().plain("seq", seq),
+                None => JsonObject::new(),
             };
             Answer::new(200, object.plain("queued", sent.queued).plain("dropped", sent.dropped))
         }
-        OperatorAnswer::Ending(count) => Answer::new(200, Object::new().plain("closing", count)),
-        OperatorAnswer::Locked(locked) => Answer::new(200, Object::new().plain("locked", locked)),
+        OperatorAnswer::Ending(count) => Answer::new(200, JsonObject::new().plain("closing", count)),
+        OperatorAnswer::Locked(locked) => Answer::new(200, JsonObject::new().plain("locked", locked)),
         OperatorAnswer::Draining(so_far) => {
-            Answer::new(202, totals(Object::new().string("status", "draining"), so_far))
+            Answer::new(202, totals(JsonObject::new().string("status", "draining"), so_far))
         }
-        OperatorAnswer::Clock(view) => Answer::new(200, clock(Object::new(), view)),
+        OperatorAnswer::Clock(view) => Answer::new(200, clock(JsonObject::new(), view)),
         OperatorAnswer::Pinged(_) => unreachable!("carry_out() returns Outcome::Later for a ping"),
     }
 }
@@ -265,9 +265,9 @@ fn done_as(done: OperatorAnswer) -> Answer {
 pub(super) fn pinged(report: &PingReport) -> Answer {
     let best = report.answers.iter().filter_map(|(_, latency)| *latency).min();
     let conns = report.answers.iter().map(|(seat, latency)| {
-        Object::new().string("conn", &seat.to_string()).optional("latency_ms", latency.map(millis))
+        JsonObject::new().string("conn", &seat.to_string()).optional("latency_ms", latency.map(millis))
     });
-    let object = Object::new()
+    let object = JsonObject::new()
         .string("user", &report.user)
         .plain("healthy", best.is_some())
         .optional("latency_ms", best.map(millis))
@@ -292,7 +292,7 @@ fn refused(refusal: OperatorRefusal) -> Answer {
     }
 }
 
-fn lobby(object: Object, view: &LobbyView) -> Object {
+fn lobby(object: JsonObject, view: &LobbyView) -> JsonObject {
     object
         .string("lobby", &view.code)
         .plain("members", view.members)
@@ -301,7 +301,7 @@ fn lobby(object: Object, view: &LobbyView) -> Object {
         .plain("seq", view.seq)
 }
 
-fn seat(object: Object, view: &SeatView) -> Object {
+fn seat(object: JsonObject, view: &SeatView) -> JsonObject {
     object
         .string("conn", &view.seat.to_string())
         .string("peer", &view.peer.to_string())
@@ -309,13 +309,13 @@ fn seat(object: Object, view: &SeatView) -> Object {
         .plain("idle_ms", view.idle.as_millis())
 }
 
-fn clock(object: Object, view: ClockView) -> Object {
+fn clock(object: JsonObject, view: ClockView) -> JsonObject {
     object.plain("tick", view.tick).plain("paused", view.paused).plain("slowdown", view.slowdown)
 }
 
 fn ticks(stats: &TickStats) -> String {
-    let late = Object::new().plain("p50", stats.late_p50).plain("p99", stats.late_p99).plain("max", stats.late_max);
-    clock(Object::new().plain("hz", stats.hz), stats.clock)
+    let late = JsonObject::new().plain("p50", stats.late_p50).plain("p99", stats.late_p99).plain("max", stats.late_max);
+    clock(JsonObject::new().plain("hz", stats.hz), stats.clock)
         .plain("ran", stats.ran)
         .plain("caught_up", stats.caught_up)
         .plain("skipped", stats.skipped)
@@ -325,7 +325,7 @@ fn ticks(stats: &TickStats) -> String {
         .end()
 }
 
-fn totals(object: Object, totals: DrainTotals) -> Object {
+fn totals(object: JsonObject, totals: DrainTotals) -> JsonObject {
     let DrainTotals { closed, flushed_bytes, dropped_bytes, forced } = totals;
     object
         .plain("closed", closed)
@@ -334,9 +334,9 @@ fn totals(object: Object, totals: DrainTotals) -> Object {
         .plain("forced", forced)
 }
 
-fn recorded(recording: Recording) -> Object {
+fn recorded(recording: Recording) -> JsonObject {
     let Recording { bytes, writes, micros, slowest_micros, has_failed } = recording;
-    Object::new()
+    JsonObject::new()
         .plain("bytes", bytes)
         .plain("writes", writes)
         .plain("micros", micros)
@@ -347,13 +347,13 @@ fn recorded(recording: Recording) -> Object {
 fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
     let stats = engine.stats();
     let counters = &stats.counters;
-    let nonzero = |object: Object, (word, count): (&str, u64)| {
+    let nonzero = |object: JsonObject, (word, count): (&str, u64)| {
         if count == 0 { object } else { object.plain(word, count) }
     };
     let closes = CloseReason::ALL.iter().map(|&reason| (reason.word(), counters.closed(reason)));
     let errors = Reject::ALL.iter().map(|&reject| (reject.word(), counters.rejected(reject)));
-    let drain = engine.drain_totals().map(|so_far| totals(Object::new(), so_far).end());
-    let object = Object::new()
+    let drain = engine.drain_totals().map(|so_far| totals(JsonObject::new(), so_far).end());
+    let object = JsonObject::new()
         .string("status", if engine.is_draining() { "draining" } else { "ready" })
         .plain("uptime_ms", now.as_micros() / 1000)
         .plain("total_connections", stats.total_connections)
@@ -363,9 +363,9 @@ fn stats<A: App>(engine: &Engine<A>, now: Time) -> Answer {
         .plain("pending", stats.pending)
         .plain("closing", stats.closing)
         .optional("ticks", stats.ticks.as_ref().map(ticks))
-        .plain("counters", counters.named().into_iter().fold(Object::new(), |o, (k, v)| o.plain(k, v)).end())
-        .plain("closed", closes.fold(Object::new(), nonzero).end())
-        .plain("errors", errors.fold(Object::new(), nonzero).end())
+        .plain("counters", counters.named().into_iter().fold(JsonObject::new(), |o, (k, v)| o.plain(k, v)).end())
+        .plain("closed", closes.fold(JsonObject::new(), nonzero).end())
+        .plain("errors", errors.fold(JsonObject::new(), nonzero).end())
         .optional("drain", drain);
     let object = match engine.recording() {
         Some(recording) => object.plain("journal", recorded(recording).end()),

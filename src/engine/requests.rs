@@ -12,7 +12,7 @@ use crate::id::SeatId;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::PresenceUpdate;
 use crate::lobby::protocol::{
-    self, ClientRequest, Envelope, Malformed, Welcome, WelcomeLimits, WelcomePing, WelcomeTick,
+    self, ClientRequest, Envelope, MalformedMessage, Welcome, WelcomeLimits, WelcomePing, WelcomeTick,
 };
 use crate::rate::Rate;
 use crate::wire::frame::{Frame, Outgoing};
@@ -23,7 +23,7 @@ impl<A: App> Engine<A> {
         let key = member.conn.index();
         let Envelope { request, reference } = match protocol::read(text) {
             Ok(envelope) => envelope,
-            Err(Malformed { reference, why, is_health_pong }) => {
+            Err(MalformedMessage { reference, why, is_health_pong }) => {
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
                 return match charge(&mut self.core, key) {
                     // A client answers every `health_ping` in the same way, so strikes would close it because of its

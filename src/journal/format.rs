@@ -384,19 +384,19 @@ impl Put for Vec<u8> {
 
 /// The bytes are not a valid entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed;
+pub(super) struct BadEntry;
 
-type Read<T> = Result<T, Malformed>;
+type Read<T> = Result<T, BadEntry>;
 
 /// Reads the entries of one block from the front.
 #[derive(Clone, Debug)]
-pub(super) struct Cursor<'a> {
+pub(super) struct EntryReader<'a> {
     rest: &'a [u8],
 }
 
-impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Cursor<'a> {
-        Cursor { rest: bytes }
+impl<'a> EntryReader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> EntryReader<'a> {
+        EntryReader { rest: bytes }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -408,7 +408,7 @@ impl<'a> Cursor<'a> {
     }
 
     pub(super) fn take(&mut self, count: usize) -> Read<&'a [u8]> {
-        let (taken, rest) = self.rest.split_at_checked(count).ok_or(Malformed)?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(BadEntry)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -421,7 +421,7 @@ impl<'a> Cursor<'a> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(Malformed),
+            _ => Err(BadEntry),
         }
     }
 
@@ -433,20 +433,20 @@ impl<'a> Cursor<'a> {
             number |= bits << shift;
             if byte < 0x80 {
                 // The tenth byte has one significant bit; more would be shifted out.
-                return if bits << shift >> shift == bits { Ok(number) } else { Err(Malformed) };
+                return if bits << shift >> shift == bits { Ok(number) } else { Err(BadEntry) };
             }
         }
-        Err(Malformed)
+        Err(BadEntry)
     }
 
     pub(super) fn number_as<T: TryFrom<u64>>(&mut self) -> Read<T> {
-        T::try_from(self.number()?).map_err(|_| Malformed)
+        T::try_from(self.number()?).map_err(|_| BadEntry)
     }
 
     /// Reads a count of events, or a time in microseconds, of at most [`MAX_COUNT`]: two of them can be added and
     /// incremented without overflow.
     pub(super) fn count(&mut self) -> Read<u64> {
-        self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(Malformed) })
+        self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(BadEntry) })
     }
 
     pub(super) fn slice(&mut self) -> Read<&'a [u8]> {
@@ -455,7 +455,7 @@ impl<'a> Cursor<'a> {
     }
 
     fn text(&mut self) -> Read<String> {
-        String::from_utf8(self.slice()?.to_vec()).map_err(|_| Malformed)
+        String::from_utf8(self.slice()?.to_vec()).map_err(|_| BadEntry)
     }
 
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
@@ -465,9 +465,9 @@ impl<'a> Cursor<'a> {
     fn ip(&mut self) -> Read<IpAddr> {
         let mut octets = |count| self.take(count);
         match octets(1)? {
-            [4] => octets(4)?.try_into().map(|v4: [u8; 4]| Ipv4Addr::from(v4).into()).map_err(|_| Malformed),
-            [6] => octets(16)?.try_into().map(|v6: [u8; 16]| Ipv6Addr::from(v6).into()).map_err(|_| Malformed),
-            _ => Err(Malformed),
+            [4] => octets(4)?.try_into().map(|v4: [u8; 4]| Ipv4Addr::from(v4).into()).map_err(|_| BadEntry),
+            [6] => octets(16)?.try_into().map(|v6: [u8; 16]| Ipv6Addr::from(v6).into()).map_err(|_| BadEntry),
+            _ => Err(BadEntry),
         }
     }
 
@@ -483,18 +483,18 @@ impl<'a> Cursor<'a> {
 
     fn duration(&mut self) -> Read<Duration> {
         let (seconds, nanos) = (self.number()?, self.number_as()?);
-        if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(Malformed) }
+        if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(BadEntry) }
     }
 
     fn reason(&mut self) -> Read<CloseReason> {
-        CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(Malformed)
+        CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(BadEntry)
     }
 
     /// Appends bytes of the recorded shape to `bytes`: `x` (first `X` for a capital) in place of the contents.
     pub(super) fn shape(&mut self, bytes: &mut Vec<u8>) -> Read<()> {
         let length: usize = self.number_as()?;
         if length > MAX_BLOCK {
-            return Err(Malformed);
+            return Err(BadEntry);
         }
         let is_upper = self.flag()?;
         let start = bytes.len();
@@ -502,13 +502,13 @@ impl<'a> Cursor<'a> {
             let run: usize = self.number_as()?;
             let left = length - (bytes.len() - start);
             if run > left {
-                return Err(Malformed);
+                return Err(BadEntry);
             }
             bytes.resize(bytes.len() + run, b'x');
             if run < left {
                 let end = self.byte()?;
                 if !matches!(end, b'\r' | b'\n') {
-                    return Err(Malformed);
+                    return Err(BadEntry);
                 }
                 bytes.push(end);
             }
@@ -530,7 +530,7 @@ impl<'a> Cursor<'a> {
             0 => None,
             1 => Some(Probe::Live),
             2 => Some(Probe::Ready),
-            _ => return Err(Malformed),
+            _ => return Err(BadEntry),
         };
         let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
         let upgrade = if self.flag()? {
@@ -544,7 +544,7 @@ impl<'a> Cursor<'a> {
     /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.
     fn redacted(&mut self, max_bytes: usize) -> Read<String> {
         let length: usize = self.number_as()?;
-        if length <= max_bytes { Ok(char::from(REDACTED).to_string().repeat(length)) } else { Err(Malformed) }
+        if length <= max_bytes { Ok(char::from(REDACTED).to_string().repeat(length)) } else { Err(BadEntry) }
     }
 
     pub(super) fn decisions(&mut self) -> Read<Decisions> {
@@ -552,9 +552,9 @@ impl<'a> Cursor<'a> {
             0 => Ok(Destination::Nowhere),
             1 => from.text().map(Destination::Lobby),
             2 => Ok(Destination::BadCode),
-            _ => Err(Malformed),
+            _ => Err(BadEntry),
         })?;
-        let authorization = self.option(Cursor::authorization)?;
+        let authorization = self.option(EntryReader::authorization)?;
         let random = self.option(|from| Ok([from.number()?, from.number()?, from.number()?, from.number()?]))?;
         Ok(Decisions { destination, authorization, random })
     }
@@ -564,12 +564,12 @@ impl<'a> Cursor<'a> {
             0 => Ok(Authorization::Allow(Identity {
                 user: self.text()?,
                 tier: self.option(|from| Ok(Rate::new(from.number_as()?, from.duration()?, from.number_as()?)))?,
-                lobby: self.option(Cursor::text)?,
-                expires: self.option(Cursor::number)?,
+                lobby: self.option(EntryReader::text)?,
+                expires: self.option(EntryReader::number)?,
             })),
             1 => self.reason().map(Authorization::Refuse),
-            2 => Ok(Authorization::Pending { user: self.option(Cursor::text)? }),
-            _ => Err(Malformed),
+            2 => Ok(Authorization::Pending { user: self.option(EntryReader::text)? }),
+            _ => Err(BadEntry),
         }
     }
 
@@ -577,7 +577,7 @@ impl<'a> Cursor<'a> {
         match (self.byte()?, self.text()?) {
             (0, text) => Ok(Payload::Json(text)),
             (1, text) => Ok(Payload::Text(text)),
-            _ => Err(Malformed),
+            _ => Err(BadEntry),
         }
     }
 
@@ -591,7 +591,7 @@ impl<'a> Cursor<'a> {
                     (0, user) => KickTarget::User(user),
                     (1, code) => KickTarget::Lobby(code),
                     (2, _) => KickTarget::All,
-                    _ => return Err(Malformed),
+                    _ => return Err(BadEntry),
                 };
                 OperatorCommand::Kick { target, reconnect: self.flag()? }
             }
@@ -603,9 +603,9 @@ impl<'a> Cursor<'a> {
                 (1, _) => ClockCommand::Resume,
                 (2, ticks) => ClockCommand::Step(ticks),
                 (3, factor) => ClockCommand::Slow(factor),
-                _ => return Err(Malformed),
+                _ => return Err(BadEntry),
             }),
-            _ => return Err(Malformed),
+            _ => return Err(BadEntry),
         })
     }
 
@@ -647,7 +647,7 @@ impl<'a> Cursor<'a> {
         };
         let count: usize = self.number_as()?;
         if count != checkpoint.counters.all_mut().count() {
-            return Err(Malformed);
+            return Err(BadEntry);
         }
         for counter in checkpoint.counters.all_mut() {
             *counter = self.count()?;
@@ -692,14 +692,14 @@ pub(super) struct ConnReader {
 }
 
 impl ConnReader {
-    pub(super) fn read(&mut self, from: &mut Cursor<'_>) -> Read<ConnId> {
+    pub(super) fn read(&mut self, from: &mut EntryReader<'_>) -> Read<ConnId> {
         let number = from.number()?;
-        let index = u32::try_from(number >> 1).map_err(|_| Malformed)?;
+        let index = u32::try_from(number >> 1).map_err(|_| BadEntry)?;
         if number & 1 == 1 {
             self.generations.insert(index, from.number()?);
         }
-        let generation = *self.generations.get(&index).ok_or(Malformed)?;
-        ConnId::new(index as usize, generation).ok_or(Malformed)
+        let generation = *self.generations.get(&index).ok_or(BadEntry)?;
+        ConnId::new(index as usize, generation).ok_or(BadEntry)
     }
 }
 
@@ -715,10 +715,10 @@ mod tests {
         for number in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
             let mut bytes = Vec::new();
             bytes.put_number(number);
-            assert_eq!(Cursor::new(&bytes).number(), Ok(number));
-            assert_eq!(Cursor::new(&bytes[..bytes.len() - 1]).number(), Err(Malformed));
+            assert_eq!(EntryReader::new(&bytes).number(), Ok(number));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).number(), Err(BadEntry));
         }
-        assert_eq!(Cursor::new(&[0xff; 10]).number(), Err(Malformed), "more than 64 bits");
+        assert_eq!(EntryReader::new(&[0xff; 10]).number(), Err(BadEntry), "more than 64 bits");
     }
 
     #[test]
@@ -728,7 +728,7 @@ mod tests {
             bytes.put_shape(text.as_bytes());
             assert!(!bytes.windows(6).any(|window| window == b"secret"));
             let mut shape = Vec::new();
-            Cursor::new(&bytes).shape(&mut shape).expect("put_shape() wrote it");
+            EntryReader::new(&bytes).shape(&mut shape).expect("put_shape() wrote it");
             assert_eq!(shape.len(), text.len());
             for (at, (original, read)) in text.bytes().zip(shape).enumerate() {
                 let expected = match original {
@@ -747,7 +747,7 @@ mod tests {
             .map(|(index, generation)| ConnId::new(index, generation).unwrap());
         let (mut written, mut bytes) = (ConnWriter::default(), Vec::new());
         conns.iter().for_each(|&conn| written.put(&mut bytes, conn));
-        let (mut read, mut from) = (ConnReader::default(), Cursor::new(&bytes));
+        let (mut read, mut from) = (ConnReader::default(), EntryReader::new(&bytes));
         conns.iter().for_each(|&conn| assert_eq!(read.read(&mut from), Ok(conn)));
         assert!(from.is_empty() && bytes.len() == 6 + 4);
     }

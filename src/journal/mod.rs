@@ -95,7 +95,7 @@ use crc32fast::Hasher;
 use crate::config::Config;
 
 pub use self::recorder::{finish, record};
-pub use self::replay::{Divergence, Failure, Fault, Replay, Step, Summary, replay};
+pub use self::replay::{Divergence, Fault, Replay, ReplayFailure, Step, Summary, replay};
 pub use self::trace::TraceEvent;
 pub use crate::engine::recording::{Recording, RotateHint};
 

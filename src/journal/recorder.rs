@@ -46,7 +46,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         turn: 0,
         start: None,
     };
-    let mut recorder = Recorder {
+    let mut recorder = JournalRecorder {
         segment,
         buffer: Vec::with_capacity(BUFFER),
         chain: 0,
@@ -74,7 +74,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
 /// `S`.
 pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     let recorder: Box<dyn std::any::Any> = engine.take_recorder()?;
-    let mut recorder = recorder.downcast::<Recorder<S>>().ok()?;
+    let mut recorder = recorder.downcast::<JournalRecorder<S>>().ok()?;
     recorder.seal();
     recorder.sink.take()
 }
@@ -96,7 +96,7 @@ fn config_as_text(config: &Config) -> io::Result<String> {
     }
 }
 
-struct Recorder<S: Sink> {
+struct JournalRecorder<S: Sink> {
     /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
     /// First entry of the present segment.
@@ -126,7 +126,7 @@ struct Recorder<S: Sink> {
     failed: Option<(io::ErrorKind, String)>,
 }
 
-impl<S: Sink> Recorder<S> {
+impl<S: Sink> JournalRecorder<S> {
     fn begin_segment(&mut self, start: Option<(&Checkpoint, &[u8])>) -> io::Result<()> {
         self.segment.number += 1;
         self.segment.chain = self.chain;
@@ -243,7 +243,7 @@ impl<S: Sink> Recorder<S> {
     }
 }
 
-impl<S: Sink> recording::Recorder for Recorder<S> {
+impl<S: Sink> recording::Recorder for JournalRecorder<S> {
     fn input(&mut self, now: Time, input: &Input<'_>) {
         if self.failed.is_some() {
             return;
@@ -446,7 +446,7 @@ impl<S: Sink> recording::Recorder for Recorder<S> {
 }
 
 /// Writes the last block. After a panic of the application, its last entry is the input that caused the panic.
-impl<S: Sink> Drop for Recorder<S> {
+impl<S: Sink> Drop for JournalRecorder<S> {
     fn drop(&mut self) {
         self.seal();
     }

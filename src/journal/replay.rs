@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use super::format::{self, ConnReader, Cursor, FAMILY, MAX_BLOCK, Malformed, Segment};
+use super::format::{self, BadEntry, ConnReader, EntryReader, FAMILY, MAX_BLOCK, Segment};
 use super::reader::{Blocks, Next};
 use super::trace::{EventTracer, Printable, TraceEvent};
 use super::{BUILD, config_from_text};
@@ -108,8 +108,8 @@ impl fmt::Display for Divergence {
 
 impl std::error::Error for Fault {}
 
-impl From<Malformed> for Fault {
-    fn from(_: Malformed) -> Fault {
+impl From<BadEntry> for Fault {
+    fn from(_: BadEntry) -> Fault {
         // at() fills in the offset.
         Fault::Broken { offset: 0, what: "an entry is not well-formed" }
     }
@@ -152,14 +152,14 @@ impl Summary {
 
 /// The error of a replay that did not reach the end of its journal.
 #[derive(Debug)]
-pub struct Failure {
+pub struct ReplayFailure {
     /// The cause.
     pub fault: Fault,
     /// The summary of the part before it; `None` when the replay could not begin.
     pub summary: Option<Box<Summary>>,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for ReplayFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.summary {
             Some(summary) => {
@@ -170,7 +170,7 @@ impl fmt::Display for Failure {
     }
 }
 
-impl std::error::Error for Failure {}
+impl std::error::Error for ReplayFailure {}
 
 /// Replays a journal at full speed with a new instance of the recorded application.
 ///
@@ -180,7 +180,7 @@ impl std::error::Error for Failure {}
 ///
 /// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends
 /// other bytes than the recorded session. An incomplete block at the end is not an error: the summary reports it.
-pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, Failure> {
+pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, ReplayFailure> {
     let mut replay = Replay::open(journal, app, false)?;
     loop {
         if replay.step()? == Step::End {
@@ -234,7 +234,7 @@ impl<A: App, R: Read> Replay<A, R> {
     /// # Errors
     ///
     /// When it is not a journal, is damaged, has no checkpoint to begin with, or was written by another build.
-    pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, Failure> {
+    pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, ReplayFailure> {
         let begin = || -> Result<Replay<A, R>, Fault> {
             let mut blocks = Blocks::new(journal);
             let mut block = Vec::new();
@@ -297,7 +297,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 summary,
             })
         };
-        begin().map_err(|fault| Failure { fault, summary: None })
+        begin().map_err(|fault| ReplayFailure { fault, summary: None })
     }
 
     /// Returns the application.
@@ -340,8 +340,8 @@ impl<A: App, R: Read> Replay<A, R> {
     /// # Errors
     ///
     /// As [`replay`].
-    pub fn step(&mut self) -> Result<Step, Failure> {
-        self.try_step().map_err(|fault| Failure { fault, summary: Some(Box::new(self.summary())) })
+    pub fn step(&mut self) -> Result<Step, ReplayFailure> {
+        self.try_step().map_err(|fault| ReplayFailure { fault, summary: Some(Box::new(self.summary())) })
     }
 
     fn try_step(&mut self) -> Result<Step, Fault> {
@@ -362,7 +362,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
         }
         let block = std::mem::take(&mut self.block);
-        let mut from = Cursor::new(&block[self.at..]);
+        let mut from = EntryReader::new(&block[self.at..]);
         let outcome = self.replay_entry(&mut from);
         self.at = block.len() - from.left();
         self.block = block;
@@ -406,12 +406,12 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     /// Replays the next entry of the block.
-    fn replay_entry(&mut self, from: &mut Cursor<'_>) -> Result<Step, Fault> {
+    fn replay_entry(&mut self, from: &mut EntryReader<'_>) -> Result<Step, Fault> {
         let kind = from.byte()?;
         match kind {
             format::ASKED | format::REFUSED | format::ANSWERED | format::REST | format::UNREAD_REST => {
-                let mut entry = Cursor::new(from.slice()?);
-                let pending = self.pending.as_mut().ok_or(Malformed)?;
+                let mut entry = EntryReader::new(from.slice()?);
+                let pending = self.pending.as_mut().ok_or(BadEntry)?;
                 pending.add(kind, &mut entry, self.engine.config().max_header_bytes.0)?;
                 return Ok(Step::On);
             }
@@ -420,13 +420,13 @@ impl<A: App, R: Read> Replay<A, R> {
         match kind {
             format::TIME => {
                 let now = self.now + Duration::from_micros(from.count()?);
-                self.now = Some(now).filter(|now| now.as_micros() <= format::MAX_COUNT).ok_or(Malformed)?;
+                self.now = Some(now).filter(|now| now.as_micros() <= format::MAX_COUNT).ok_or(BadEntry)?;
             }
-            format::MAX_WORK => self.max_work = usize::try_from(from.number()?).map_err(|_| Malformed)?,
+            format::MAX_WORK => self.max_work = usize::try_from(from.number()?).map_err(|_| BadEntry)?,
             format::HEAD => {
                 let conn = self.conns.read(from)?;
                 let mut bytes = Vec::new();
-                Cursor::new(from.slice()?).shape(&mut bytes)?;
+                EntryReader::new(from.slice()?).shape(&mut bytes)?;
                 self.pending = Some(Pending { conn, bytes, recorded_decision: None });
             }
             format::FLUSH => {
@@ -452,9 +452,9 @@ impl<A: App, R: Read> Replay<A, R> {
         Ok(Step::On)
     }
 
-    fn feed_input(&mut self, kind: u8, from: &mut Cursor<'_>) -> Result<(), Fault> {
+    fn feed_input(&mut self, kind: u8, from: &mut EntryReader<'_>) -> Result<(), Fault> {
         if self.is_flushing {
-            return Err(Malformed.into());
+            return Err(BadEntry.into());
         }
         let now = self.now;
         match kind {
@@ -479,7 +479,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::TIMEOUT => self.engine.replay_input(now, &Input::Timeout),
             format::UNREAD => {
-                let mut entry = Cursor::new(from.slice()?);
+                let mut entry = EntryReader::new(from.slice()?);
                 let mut conns = Vec::new();
                 while !entry.is_empty() {
                     conns.push(self.conns.read(&mut entry)?);
@@ -493,7 +493,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::AUTHORIZED => {
                 let conn = self.conns.read(from)?;
-                let answer = Cursor::new(from.slice()?).authorization()?;
+                let answer = EntryReader::new(from.slice()?).authorization()?;
                 self.engine.replay_input(now, &Input::Authorized(conn, &answer));
             }
             format::COMMAND => {
@@ -516,7 +516,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 );
             }
             format::OPERATOR => {
-                let command = Cursor::new(from.slice()?).operator()?;
+                let command = EntryReader::new(from.slice()?).operator()?;
                 self.engine.observed_app().note(now, None, format!("receives an operator command: {command:?}"));
                 self.engine.replay_input(now, &Input::Operator(&command));
             }
@@ -530,7 +530,7 @@ impl<A: App, R: Read> Replay<A, R> {
             format::STOP => self.engine.replay_input(now, &Input::Stop),
             format::SHED => self.engine.replay_input(now, &Input::Shed),
             format::OWNER => return Err(Fault::Owner),
-            _ => return Err(Malformed.into()),
+            _ => return Err(BadEntry.into()),
         }
         self.note_all_closed();
         Ok(())
@@ -540,7 +540,7 @@ impl<A: App, R: Read> Replay<A, R> {
     fn run_pending(&mut self) -> Result<(), Fault> {
         let Some(Pending { conn, bytes, recorded_decision }) = self.pending.take() else { return Ok(()) };
         if self.is_flushing {
-            return Err(Malformed.into());
+            return Err(BadEntry.into());
         }
         if let Some(recorded_decision) = &recorded_decision {
             self.engine.observed_app().note(self.now, Some(conn), describe_request(recorded_decision));
@@ -556,7 +556,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     // ---- output ----
 
-    fn write(&mut self, taken: u64, expected: Flow, from: &mut Cursor<'_>) -> Result<(), Fault> {
+    fn write(&mut self, taken: u64, expected: Flow, from: &mut EntryReader<'_>) -> Result<(), Fault> {
         let (conn, socket, flow) = self.write_once(ReplaySocket::new(taken, false))?;
         let is_same = match expected {
             Flow::Blocked => matches!(flow, Ok(Flow::Blocked)) && socket.taken == taken,
@@ -565,7 +565,7 @@ impl<A: App, R: Read> Replay<A, R> {
         self.compare(conn, socket, is_same, from)
     }
 
-    fn fail_to_write(&mut self, taken: u64, from: &mut Cursor<'_>) -> Result<(), Fault> {
+    fn fail_to_write(&mut self, taken: u64, from: &mut EntryReader<'_>) -> Result<(), Fault> {
         let (conn, socket, flow) = self.write_once(ReplaySocket::new(taken, true))?;
         let is_same = flow.is_err() && socket.taken == taken;
         self.compare(conn, socket, is_same, from)
@@ -573,7 +573,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     fn write_once(&mut self, mut socket: ReplaySocket) -> Result<(ConnId, ReplaySocket, io::Result<Flow>), Fault> {
         if !self.is_flushing {
-            return Err(Malformed.into());
+            return Err(BadEntry.into());
         }
         let Some(conn) = self.engine.poll_writable() else {
             return Err(self.differs("nothing more is sent, but the recorded session sent more".into()));
@@ -588,7 +588,7 @@ impl<A: App, R: Read> Replay<A, R> {
         conn: ConnId,
         socket: ReplaySocket,
         is_same: bool,
-        from: &mut Cursor<'_>,
+        from: &mut EntryReader<'_>,
     ) -> Result<(), Fault> {
         let recorded = from.take(2)?;
         let checksum = socket.checksum.finish();
@@ -612,7 +612,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     fn flushed(&mut self, recorded: Option<&[u8]>) -> Result<(), Fault> {
         if !self.is_flushing {
-            return Err(Malformed.into());
+            return Err(BadEntry.into());
         }
         if let Some(conn) = self.engine.poll_writable() {
             let byte = self.stream(conn);
@@ -704,12 +704,12 @@ impl<A: App, R: Read> Replay<A, R> {
 
 impl Pending {
     /// Adds one of the entries 6 to 10, which describe a request.
-    fn add(&mut self, kind: u8, entry: &mut Cursor<'_>, max_header_bytes: usize) -> Result<(), Malformed> {
+    fn add(&mut self, kind: u8, entry: &mut EntryReader<'_>, max_header_bytes: usize) -> Result<(), BadEntry> {
         match kind {
             format::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
             format::UNREAD_REST => entry.shape(&mut self.bytes)?,
             format::ANSWERED => {
-                let recorded_decision = self.recorded_decision.as_mut().ok_or(Malformed)?;
+                let recorded_decision = self.recorded_decision.as_mut().ok_or(BadEntry)?;
                 recorded_decision.decisions = entry.decisions()?;
             }
             _ => {
@@ -719,7 +719,7 @@ impl Pending {
             }
         }
         // A shape of a few bytes may describe many, so the total is bounded.
-        if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(Malformed) }
+        if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(BadEntry) }
     }
 }
 
@@ -741,9 +741,9 @@ fn describe_request(RecordedDecision { asked, decisions }: &RecordedDecision) ->
 }
 
 fn read_segment(block: &[u8]) -> Result<Segment, Fault> {
-    let mut from = Cursor::new(block);
-    let segment = if from.byte()? == format::SEGMENT { from.segment()? } else { return Err(Malformed.into()) };
-    if from.is_empty() { Ok(segment) } else { Err(Malformed.into()) }
+    let mut from = EntryReader::new(block);
+    let segment = if from.byte()? == format::SEGMENT { from.segment()? } else { return Err(BadEntry.into()) };
+    if from.is_empty() { Ok(segment) } else { Err(BadEntry.into()) }
 }
 
 pub(super) fn segment_number(block: &[u8]) -> Option<u64> {

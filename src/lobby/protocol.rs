@@ -51,7 +51,7 @@ pub(crate) struct Envelope<'a> {
 
 /// A malformed message: the reason, and the `ref` for the answer if the message has a valid one.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Malformed<'a> {
+pub(crate) struct MalformedMessage<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) why: &'static str,
     /// Whether the `type` is `health_pong`. Such a message answers a request of the server. Even if it is malformed, it is
@@ -62,7 +62,7 @@ pub(crate) struct Malformed<'a> {
 /// The reserved fields as raw JSON. Their types are checked later: the rules depend on `type`, and in messages of the
 /// application the fields may have any type.
 #[derive(serde::Deserialize)]
-struct Fields<'a> {
+struct EnvelopeFields<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Present<'a>,
     #[serde(borrow, default, rename = "ref")]
@@ -101,14 +101,14 @@ impl<'a> Present<'a> {
 ///
 /// # Errors
 ///
-/// [`Malformed`] if the text is not one JSON object, has no `type`, or has a reserved field of the wrong type.
-pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
-    let malformed = |why| Malformed { reference: None, why, is_health_pong: false };
+/// [`MalformedMessage`] if the text is not one JSON object, has no `type`, or has a reserved field of the wrong type.
+pub(crate) fn read(text: &str) -> Result<Envelope<'_>, MalformedMessage<'_>> {
+    let malformed = |why| MalformedMessage { reference: None, why, is_health_pong: false };
     // serde also deserializes a struct from an array.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(malformed("send one JSON object per message"));
     }
-    let fields: Fields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+    let fields: EnvelopeFields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
         _ => malformed("the message is not valid JSON"),
     })?;
@@ -120,10 +120,10 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, Malformed<'_>> {
         Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
         Some(_) => {
             let why = "ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes";
-            return Err(Malformed { reference: None, why, is_health_pong });
+            return Err(MalformedMessage { reference: None, why, is_health_pong });
         }
     };
-    let malformed = |why| Malformed { reference, why, is_health_pong };
+    let malformed = |why| MalformedMessage { reference, why, is_health_pong };
     let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
     let data = fields.data.0.ok_or(malformed("data is missing"));
     let request = match &*kind {
@@ -197,15 +197,15 @@ impl Welcome<'_> {
 }
 
 /// Writer of one JSON object. It does not use serde, because this is the hot path and `data` must stay byte for byte.
-struct Object<'a>(&'a mut String);
+struct MessageWriter<'a>(&'a mut String);
 
-impl Object<'_> {
-    fn of_type<'a>(out: &'a mut String, kind: &str) -> Object<'a> {
+impl MessageWriter<'_> {
+    fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
         out.clear();
         out.push_str("{\"type\":\"");
         out.push_str(kind);
         out.push('"');
-        Object(out)
+        MessageWriter(out)
     }
 
     fn raw(self, key: &str, json: &str) -> Self {
@@ -246,26 +246,26 @@ impl Object<'_> {
 }
 
 pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) {
-    Object::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
+    MessageWriter::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
 }
 
 pub(crate) fn write_direct(out: &mut String, from: &str, data: &str) {
-    Object::of_type(out, "direct").string("from", from).raw("data", data).end();
+    MessageWriter::of_type(out, "direct").string("from", from).raw("data", data).end();
 }
 
 /// Writes a `message` from the application or an operator: `from` is `null`.
 pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
-    Object::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
+    MessageWriter::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
 }
 
 /// Writes a `direct` from the application or an operator: `from` is `null`.
 pub(crate) fn write_server_direct(out: &mut String, data: &str) {
-    Object::of_type(out, "direct").raw("from", "null").raw("data", data).end();
+    MessageWriter::of_type(out, "direct").raw("from", "null").raw("data", data).end();
 }
 
 /// Writes an `ack`. `seq` is the number of the `message` that the request was sent as, if any.
 pub(crate) fn write_ack(out: &mut String, reference: &str, seq: Option<u64>) {
-    let object = Object::of_type(out, "ack").raw("ref", reference);
+    let object = MessageWriter::of_type(out, "ack").raw("ref", reference);
     match seq {
         Some(seq) => object.number("seq", seq).end(),
         None => object.end(),
@@ -273,7 +273,7 @@ pub(crate) fn write_ack(out: &mut String, reference: &str, seq: Option<u64>) {
 }
 
 pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
-    Object::of_type(out, "ack")
+    MessageWriter::of_type(out, "ack")
         .raw("ref", reference)
         .number("seq", seq)
         .number("delivered", delivered as u64)
@@ -282,11 +282,15 @@ pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, d
 }
 
 pub(crate) fn write_error(out: &mut String, reference: Option<&str>, reject: Reject, message: &str) {
-    Object::of_type(out, "error").reference(reference).string("code", reject.word()).string("message", message).end();
+    MessageWriter::of_type(out, "error")
+        .reference(reference)
+        .string("code", reject.word())
+        .string("message", message)
+        .end();
 }
 
 pub(crate) fn write_rate_limited(out: &mut String, reference: Option<&str>, why: &str, retry_after_ms: u64) {
-    Object::of_type(out, "error")
+    MessageWriter::of_type(out, "error")
         .reference(reference)
         .string("code", Reject::RateLimited.word())
         .string("message", why)
@@ -295,16 +299,16 @@ pub(crate) fn write_rate_limited(out: &mut String, reference: Option<&str>, why:
 }
 
 pub(crate) fn write_pong(out: &mut String, reference: Option<&str>, server_time: u64) {
-    Object::of_type(out, "pong").reference(reference).number("server_time", server_time).end();
+    MessageWriter::of_type(out, "pong").reference(reference).number("server_time", server_time).end();
 }
 
 pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
-    Object::of_type(out, "health_ping").number("timestamp", timestamp).end();
+    MessageWriter::of_type(out, "health_ping").number("timestamp", timestamp).end();
 }
 
 pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
     let reconnect = if reason.reconnect() == Reconnect::No { "false" } else { "true" };
-    let object = Object::of_type(out, "goodbye")
+    let object = MessageWriter::of_type(out, "goodbye")
         .number("code", u64::from(reason.code()))
         .string("reason", reason.word())
         .raw("reconnect", reconnect);
@@ -321,7 +325,7 @@ pub(crate) fn write_presence_state<'a>(
     count: usize,
     users: Option<impl Iterator<Item = (&'a str, SeatId)>>,
 ) {
-    let mut object = Object::of_type(out, "presence_state").number("seq", seq);
+    let mut object = MessageWriter::of_type(out, "presence_state").number("seq", seq);
     match users {
         None => object = object.number("count", count as u64),
         Some(users) => object.members("users", users.map(|(user, seat)| (user, seat, None))),
@@ -335,13 +339,13 @@ pub(crate) fn write_presence_diff<'a>(
     joins: impl Iterator<Item = (&'a str, SeatId)>,
     leaves: &'a [Departure],
 ) {
-    let mut object = Object::of_type(out, "presence_diff").number("seq", seq);
+    let mut object = MessageWriter::of_type(out, "presence_diff").number("seq", seq);
     object.members("joins", joins.map(|(user, seat)| (user, seat, None)));
     object.members("leaves", leaves.iter().map(|left| (&*left.user, left.seat, Some(left.reason))));
     object.end();
 }
 
-impl Object<'_> {
+impl MessageWriter<'_> {
     fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Option<LeaveReason>)>) {
         self.0.extend([",\"", key, "\":["]);
         for (index, (user, seat, reason)) in members.enumerate() {

@@ -151,10 +151,10 @@ fn lock(path: &Path) -> io::Result<File> {
 }
 
 /// The number and the path of a segment file.
-type Segment = (u64, PathBuf);
+type SegmentFile = (u64, PathBuf);
 
 /// Returns the segments of the journal `path`, ordered by number.
-fn segments(path: &Path) -> io::Result<Vec<Segment>> {
+fn segments(path: &Path) -> io::Result<Vec<SegmentFile>> {
     let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file");
     let stem = path.file_name().ok_or_else(no_name)?.to_str().ok_or_else(no_name)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -201,7 +201,7 @@ pub fn open_journal(path: &Path) -> io::Result<impl Read + use<>> {
 }
 
 /// Returns the number in the name of a segment file, if there is one, and all segments of its journal.
-fn following(path: &Path) -> io::Result<(Option<u64>, Vec<Segment>)> {
+fn following(path: &Path) -> io::Result<(Option<u64>, Vec<SegmentFile>)> {
     let number = path.extension().and_then(|digits| digits.to_str()).filter(|digits| digits.len() >= 6);
     match number.and_then(|digits| digits.parse().ok()) {
         Some(number) => Ok((Some(number), segments(&path.with_extension(""))?)),

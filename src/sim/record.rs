@@ -7,7 +7,7 @@ use super::observed_app::ObservedApp;
 use super::world::{START_MICROS, World};
 use crate::engine::Start;
 use crate::engine::app::App;
-use crate::journal::{self, Failure, Fault, RotateHint, Sink, Summary};
+use crate::journal::{self, Fault, ReplayFailure, RotateHint, Sink, Summary};
 use crate::random::Random;
 
 /// A journal in memory. Its segments are short, so that a run rotates often and in many different states.
@@ -59,7 +59,7 @@ impl<A: App> World<A> {
         let app = ObservedApp::new(again, 0, identity_model, None, Random::new(0));
         let summary = match journal::replay(&*segments.concat(), app) {
             Ok(summary) => summary,
-            Err(Failure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),
+            Err(ReplayFailure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),
             Err(failure) => return Err(format!("the replay of {} segments failed: {failure}", segments.len())),
         };
         if (summary.torn, summary.is_open_ended, summary.segments) != (None, false, segments.len() as u64) {

@@ -131,11 +131,11 @@ impl std::error::Error for Violation {}
 #[derive(Clone, Debug, Default)]
 pub struct Reader {
     unread: Vec<u8>,
-    state: State,
+    state: ReaderState,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum ReaderState {
     #[default]
     Head,
     Body,
@@ -165,15 +165,15 @@ impl Reader {
     #[expect(clippy::should_implement_trait, reason = "it can fail, and more units may follow after None")]
     pub fn next(&mut self) -> Result<Option<Received>, Violation> {
         match self.state {
-            State::Head => self.next_head(),
-            State::Body => Ok((!self.unread.is_empty()).then(|| {
+            ReaderState::Head => self.next_head(),
+            ReaderState::Body => Ok((!self.unread.is_empty()).then(|| {
                 let body = String::from_utf8_lossy(&self.unread).into_owned();
                 self.unread.clear();
                 Received::Body(body)
             })),
-            State::Frames => self.next_frame(),
-            State::Closed if self.unread.is_empty() => Ok(None),
-            State::Closed => Err(violation("bytes after the close frame")),
+            ReaderState::Frames => self.next_frame(),
+            ReaderState::Closed if self.unread.is_empty() => Ok(None),
+            ReaderState::Closed => Err(violation("bytes after the close frame")),
         }
     }
 
@@ -183,7 +183,7 @@ impl Reader {
             .map_err(|_| violation("a response head that is not UTF-8"))?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| violation("a response without a status line"))?;
-        self.state = if status == 101 { State::Frames } else { State::Body };
+        self.state = if status == 101 { ReaderState::Frames } else { ReaderState::Body };
         Ok(Some(Received::Answer(status, head)))
     }
 
@@ -229,7 +229,7 @@ impl Reader {
             Opcode::PING => Received::Ping(payload),
             Opcode::PONG => Received::Pong(payload),
             Opcode::CLOSE => {
-                self.state = State::Closed;
+                self.state = ReaderState::Closed;
                 match payload.split_first_chunk() {
                     Some((code, reason)) => Received::Close(u16::from_be_bytes(*code), utf8(reason.to_vec())?),
                     None if payload.is_empty() => Received::Close(1005, String::new()),

@@ -19,7 +19,7 @@ use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::http::{self, Refusal};
 use super::outbox::{Outbox, Outboxes};
-use super::websocket::{Limits, Received, WebSocket};
+use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::close::CloseReason;
 
 /// An event that received bytes produced.
@@ -109,19 +109,19 @@ impl Connection {
                 too_much.then(|| WireEvent::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
             }
             Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
-                Received::Text(text) => WireEvent::Text(text),
-                Received::Binary(bytes) => WireEvent::Binary(bytes),
-                Received::Fragment => WireEvent::Nothing,
-                Received::Ping(payload) => WireEvent::Ping(payload),
-                Received::Pong(payload) => WireEvent::Pong(payload),
-                Received::Close(answer) => WireEvent::Close(Some(answer)),
-                Received::Fault(reason) => WireEvent::Fault(reason),
+                ReceivedFrame::Text(text) => WireEvent::Text(text),
+                ReceivedFrame::Binary(bytes) => WireEvent::Binary(bytes),
+                ReceivedFrame::Fragment => WireEvent::Nothing,
+                ReceivedFrame::Ping(payload) => WireEvent::Ping(payload),
+                ReceivedFrame::Pong(payload) => WireEvent::Pong(payload),
+                ReceivedFrame::Close(answer) => WireEvent::Close(Some(answer)),
+                ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
             }),
             Phase::Closing(websocket) => {
                 // After our close frame only the peer's close frame matters; its other frames are ignored.
                 Some(match websocket.receive(input, scratch, limits)? {
-                    Received::Close(_) => WireEvent::Close(None),
-                    Received::Fault(reason) => WireEvent::Fault(reason),
+                    ReceivedFrame::Close(_) => WireEvent::Close(None),
+                    ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
                     _ => WireEvent::Nothing,
                 })
             }

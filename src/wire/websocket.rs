@@ -30,7 +30,7 @@ pub(crate) struct Limits {
 
 /// A message, a control frame or an error. Payloads are borrowed from the scratch buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received<'s> {
+pub(crate) enum ReceivedFrame<'s> {
     Text(&'s str),
     Binary(&'s [u8]),
     /// A ping; the reply is a pong with the same payload (RFC 6455 section 5.5.2).
@@ -97,23 +97,23 @@ impl WebSocket {
         input: &mut &[u8],
         scratch: &'s mut Vec<u8>,
         limits: Limits,
-    ) -> Option<Received<'s>> {
+    ) -> Option<ReceivedFrame<'s>> {
         let complete = match self.next_complete(input, scratch, limits) {
             Ok(complete) => complete?,
-            Err(reason) => return Some(Received::Fault(reason)),
+            Err(reason) => return Some(ReceivedFrame::Fault(reason)),
         };
         Some(match complete {
             Complete::Text => match str::from_utf8(scratch) {
-                Ok(text) => Received::Text(text),
-                Err(_) => Received::Fault(CloseReason::BadUtf8),
+                Ok(text) => ReceivedFrame::Text(text),
+                Err(_) => ReceivedFrame::Fault(CloseReason::BadUtf8),
             },
-            Complete::Binary => Received::Binary(scratch),
-            Complete::Fragment => Received::Fragment,
-            Complete::Control(Control::Ping) => Received::Ping(scratch),
-            Complete::Control(Control::Pong) => Received::Pong(scratch),
+            Complete::Binary => ReceivedFrame::Binary(scratch),
+            Complete::Fragment => ReceivedFrame::Fragment,
+            Complete::Control(Control::Ping) => ReceivedFrame::Ping(scratch),
+            Complete::Control(Control::Pong) => ReceivedFrame::Pong(scratch),
             Complete::Control(Control::Close) => match answer_to_close(scratch) {
-                Ok(answer) => Received::Close(answer),
-                Err(reason) => Received::Fault(reason),
+                Ok(answer) => ReceivedFrame::Close(answer),
+                Err(reason) => ReceivedFrame::Fault(reason),
             },
             Complete::Control(Control::Reserved(_)) => unreachable!("parse_header() refuses reserved opcodes"),
         })
@@ -352,19 +352,19 @@ mod tests {
             rest = after;
             while let Some(received) = websocket.receive(&mut input, &mut scratch, LIMITS) {
                 seen.push(match received {
-                    Received::Text(text) => Seen::Text(text.to_owned()),
-                    Received::Binary(bytes) => Seen::Binary(bytes.to_vec()),
-                    Received::Fragment => continue,
-                    Received::Ping(payload) => {
+                    ReceivedFrame::Text(text) => Seen::Text(text.to_owned()),
+                    ReceivedFrame::Binary(bytes) => Seen::Binary(bytes.to_vec()),
+                    ReceivedFrame::Fragment => continue,
+                    ReceivedFrame::Ping(payload) => {
                         Outgoing::Pong(payload).append_to(&mut replies);
                         Seen::Ping
                     }
-                    Received::Pong(bytes) => Seen::Pong(bytes.to_vec()),
-                    Received::Close(answer) => {
+                    ReceivedFrame::Pong(bytes) => Seen::Pong(bytes.to_vec()),
+                    ReceivedFrame::Close(answer) => {
                         replies.extend_from_slice(answer.as_bytes());
                         Seen::Close
                     }
-                    Received::Fault(_) => Seen::Fault,
+                    ReceivedFrame::Fault(_) => Seen::Fault,
                 });
                 if matches!(seen.last(), Some(Seen::Close | Seen::Fault)) {
                     break 'all;
@@ -512,7 +512,7 @@ mod tests {
             if at < 6 + 2 {
                 assert_eq!(received, None);
             } else {
-                assert_eq!(received, Some(Received::Fault(CloseReason::BadUtf8)));
+                assert_eq!(received, Some(ReceivedFrame::Fault(CloseReason::BadUtf8)));
                 return;
             }
         }
@@ -541,10 +541,10 @@ mod tests {
             bytes.extend(wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]));
         }
         let mut input = &bytes[..];
-        for expected in [Received::Fragment, Received::Fragment, Received::Fragment] {
+        for expected in [ReceivedFrame::Fragment, ReceivedFrame::Fragment, ReceivedFrame::Fragment] {
             assert_eq!(websocket.receive(&mut input, &mut scratch, limits), Some(expected));
         }
         let received = websocket.receive(&mut input, &mut scratch, limits);
-        assert_eq!(received, Some(Received::Fault(CloseReason::PolicyViolation)));
+        assert_eq!(received, Some(ReceivedFrame::Fault(CloseReason::PolicyViolation)));
     }
 }

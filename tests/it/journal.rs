@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
-use lobbyd::journal::{self, Failure, Fault, Replay, Sink, Step, Summary};
+use lobbyd::journal::{self, Fault, Replay, ReplayFailure, Sink, Step, Summary};
 use lobbyd::net::{Error, Server, Status, open_journal};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{
@@ -98,7 +98,7 @@ fn session() -> Vec<u8> {
     site.journal()
 }
 
-fn replay(journal: &[u8]) -> Result<Summary, Failure> {
+fn replay(journal: &[u8]) -> Result<Summary, ReplayFailure> {
     journal::replay(journal, Relay::default())
 }
 
@@ -602,8 +602,8 @@ fn a_truncated_journal_is_replayed_up_to_the_cut() {
                 turns = summary.turn;
             }
             // Nothing can be replayed before the first block of the segment is complete.
-            Err(Failure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
-            Err(Failure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
+            Err(ReplayFailure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
+            Err(ReplayFailure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
             Err(failure) => panic!("cut at {end}: {failure}"),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use lobbyd::journal::{self, Failure, Summary};
+use lobbyd::journal::{self, ReplayFailure, Summary};
 use lobbyd::sim::wire::{self, Opcode, Reader};
 use lobbyd::{
     App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
@@ -52,7 +52,7 @@ pub(super) struct Recorded {
     pub(super) journal: Vec<u8>,
     pub(super) stats: Stats,
     /// Replays a journal with an application of the same type.
-    pub(super) replay: fn(&[u8]) -> Result<Summary, Failure>,
+    pub(super) replay: fn(&[u8]) -> Result<Summary, ReplayFailure>,
 }
 
 /// Runs like [`run`] and records it. Returns `None` if the configuration is invalid.

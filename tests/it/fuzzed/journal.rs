@@ -2,7 +2,7 @@
 //! segments and blocks with correct checks; or they drive a session of the engine, which is recorded and then changed.
 
 use lobbyd::apps::Relay;
-use lobbyd::journal::{BUILD, Failure, Fault, Replay, Step, Summary};
+use lobbyd::journal::{BUILD, Fault, Replay, ReplayFailure, Step, Summary};
 
 use super::{Input, START, engine};
 
@@ -19,7 +19,7 @@ pub fn run(data: &[u8]) {
 }
 
 /// Replays a journal to its end or to its first fault.
-fn replay(journal: &[u8]) -> Result<Summary, Failure> {
+fn replay(journal: &[u8]) -> Result<Summary, ReplayFailure> {
     let replayed = replay_all(journal);
     if let Err(failure) = &replayed {
         let shown = failure.to_string();
@@ -29,7 +29,7 @@ fn replay(journal: &[u8]) -> Result<Summary, Failure> {
     replayed
 }
 
-fn replay_all(journal: &[u8]) -> Result<Summary, Failure> {
+fn replay_all(journal: &[u8]) -> Result<Summary, ReplayFailure> {
     let mut replay = Replay::open(journal, Relay::default(), true)?;
     replay.trace_events();
     // Every step consumes at least one byte of the journal.

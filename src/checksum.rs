@@ -1,7 +1,7 @@
 //! Fast checksum of a byte stream. It is the same on every machine and does not depend on how the stream is split.
 
-/// Processes 16 bytes per step by multiplying and folding, as in wyhash (Wang, "Modern non-cryptographic hash function",
-/// 2019).
+/// Processes 16 bytes per step by multiplying and folding, as in wyhash (Wang, "Modern non-cryptographic hash
+/// function", 2019).
 ///
 /// Detects accidental changes only: it is not cryptographic and does not resist deliberate collisions.
 #[derive(Clone, Debug)]

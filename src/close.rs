@@ -1,13 +1,13 @@
-//! Reasons: why a connection ended, why a member left its lobby, and why a request was refused.
+//! Reasons: why a connection was closed, why a member left its lobby, and why a request was refused.
 
 use std::fmt;
 
 macro_rules! close_reasons {
     ($( $(#[$doc:meta])* $name:ident = $code:literal, $word:literal, $explain:literal; )*) => {
-        /// Reason why a connection ended. Every connection ends with exactly one reason.
+        /// Reason why a connection was closed. Every connection gets exactly one reason.
         ///
         /// The codes are those of RFC 6455 section 7.4 and, from 4000, those of the lobby protocol. Code 1006 is never
-        /// sent: it means an end without a close frame. Code 0 means an end before the connection was a WebSocket.
+        /// sent: it means that no close frame is sent. Code 0 means that the connection never became a WebSocket.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum CloseReason { $( $(#[$doc])* $name, )* }
 
@@ -125,7 +125,8 @@ impl CloseReason {
         }
     }
 
-    /// Returns whether a close frame can carry the code: 1006 must not be sent (RFC 6455 section 7.4.1), and 0 is no code.
+    /// Returns whether a close frame can carry the code: 1006 must not be sent (RFC 6455 section 7.4.1), and 0 is no
+    /// code.
     pub(crate) const fn is_sent(self) -> bool {
         !matches!(self.code(), 0 | 1006)
     }

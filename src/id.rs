@@ -6,9 +6,9 @@ use slab::Slab;
 
 /// Id of a connection, unique within the lifetime of the engine.
 ///
-/// `index` is the key of the connection in the engine's slab, which the driver also uses as its `mio::Token`. Indices are
-/// reused. `generation` counts accepted connections, so an id that is kept after its connection was freed never matches a
-/// later connection. Ids are ordered by index, then by generation.
+/// `index` is the key of the connection in the engine's slab, which the driver also uses as its `mio::Token`. Indices
+/// are reused. `generation` counts accepted connections, so an id that is kept after its connection was freed never
+/// matches a later connection. Ids are ordered by index, then by generation.
 ///
 /// The index has 24 bits and the generation has 40: enough for 16 million sockets at once, and for 100,000 accepted
 /// connections per second during four months. After that the engine accepts no further connection.
@@ -73,8 +73,8 @@ impl fmt::Display for SeatId {
 }
 
 /// Removes an entry from a slab, and resets the slab's free list when the slab becomes empty, so that keys start again
-/// at 0. A replay can begin at a point where the server is empty; therefore keys, and orders that follow from them, must
-/// not depend on earlier events.
+/// at 0. A replay can begin at a point where the server is empty; therefore keys, and orders that follow from them,
+/// must not depend on earlier events.
 pub(crate) fn remove_keyed<T>(slab: &mut Slab<T>, key: usize) -> T {
     let removed = slab.remove(key);
     if slab.is_empty() {

@@ -12,8 +12,8 @@
 //! # fn main() -> Result<(), lobbyd::net::Error> {
 //! let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
 //! let mut server = Server::bind(config, Relay::default())?;
-//! for _frame in 0..3 {
-//!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers and callbacks, then the game's own frame
+//! for _turn in 0..3 {
+//!     server.turn(Some(Duration::from_millis(1)))?; // sockets, timers and callbacks; the game's own code may follow
 //! }
 //! assert_eq!(server.engine().stats().total_connections, 0);
 //! # Ok(())

@@ -185,13 +185,14 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
     if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
         problems.push(format!(
-            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which lets anybody in; set \
+            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which lets any client in; set \
              --auth tokens, or leave --tokens-file out"
         ));
     }
     if app_word == "echo" && auth_word == "tokens" {
         problems.push(
-            "auth = tokens: app = echo lets anybody in without a token; use another --app, or leave --auth out".into(),
+            "auth = tokens: app = echo lets any client in without a token; use another --app, or leave --auth out"
+                .into(),
         );
     }
     let auth = match (auth_word.as_str(), &tokens_file) {
@@ -208,7 +209,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         },
         ("open", _) if !config.listen.ip().is_loopback() => {
             problems.push(format!(
-                "auth = open: anybody could be anybody on {}; use --auth tokens, or say --auth open-to-anybody",
+                "auth = open: any client could claim to be any user on {}; use --auth tokens, or --auth open-to-anybody",
                 config.listen
             ));
             Auth::Open

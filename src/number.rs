@@ -9,8 +9,8 @@ const SAFE_DIGITS: usize = 15;
 
 /// Returns the value of a JSON number (RFC 8259 section 6) if it is integral and smaller than 2^53 in magnitude.
 ///
-/// The notation does not matter: `17`, `17.0` and `1.7e1` are equal, because many clients write every number as a double.
-/// The value is exact for any number of digits and any exponent; nothing is rounded.
+/// The notation does not matter: `17`, `17.0` and `1.7e1` are equal, because many clients write every number as a
+/// double. The value is exact for any number of digits and any exponent; nothing is rounded.
 ///
 /// Returns `None` for all other JSON values. `json` must be valid JSON.
 pub(crate) fn integer(json: &str) -> Option<i64> {

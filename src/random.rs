@@ -2,8 +2,8 @@
 
 /// xoshiro256++ (Blackman and Vigna, 2019), seeded through SplitMix64.
 ///
-/// For games and simulations: fast and reproducible. Not for secrets: the rest of the sequence can be computed from some
-/// of its output.
+/// For games and simulations: fast and reproducible. Not for secrets: the rest of the sequence can be computed from
+/// some of its output.
 ///
 /// ```
 /// let mut a = lobbyd::Random::new(7);

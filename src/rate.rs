@@ -86,8 +86,8 @@ impl fmt::Display for Rate {
 /// The bucket has too few tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Denied {
-    /// Time until the bucket has enough tokens. [`Duration::MAX`] if it never will: the amount is larger than the burst, or
-    /// the rate allows nothing.
+    /// Time until the bucket has enough tokens. [`Duration::MAX`] if it never will: the amount is larger than the
+    /// burst, or the rate allows nothing.
     pub retry_after: Duration,
 }
 
@@ -212,9 +212,9 @@ impl Bucket {
 
 /// Buckets of disconnected users or addresses, so that a reconnect does not refill them.
 ///
-/// An entry is removed when its buckets are full, since it then equals a new one. The number of entries is bounded; beyond
-/// the bound, the entry whose buckets are full first is removed, because it has the fewest missing tokens. To evict its own
-/// entry, a client would have to add as many other entries that have used up more.
+/// An entry is removed when its buckets are full, since it then equals a new one. The number of entries is bounded;
+/// beyond the bound, the entry whose buckets are full first is removed, because it has the fewest missing tokens. To
+/// evict its own entry, a client would have to add as many other entries that have used up more.
 #[derive(Debug)]
 pub(crate) struct Remembered<K, V> {
     bound: usize,

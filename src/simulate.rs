@@ -1,4 +1,4 @@
-//! `lobbyd simulate`: runs the stock applications in the simulator, one seed after the other.
+//! `lobbyd simulate`: runs the built-in applications in the simulator, one seed after the other.
 //!
 //! Exit 0: every seed passed. 1: a seed failed. 2: the arguments are invalid.
 

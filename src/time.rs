@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// A point in time, in whole microseconds since the engine started.
 ///
-/// The engine reads no clock. The driver passes the same `Time` throughout a turn, and later turns never pass an earlier
-/// one.
+/// The engine reads no clock. The driver passes the same `Time` throughout a turn, and later turns never pass an
+/// earlier one.
 ///
 /// ```
 /// use lobbyd::Time;

@@ -136,10 +136,10 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
         Ok(httparse::Status::Partial) | Err(_) => return Err(bad("the request is not well-formed HTTP/1.1")),
     }
     let lines: &[Header<'a>] = parsed.headers;
-    if once(lines, "transfer-encoding")?.is_some() {
+    if single_value(lines, "transfer-encoding")?.is_some() {
         return Err(Answer::error(411, "length_required", "send a Content-Length, not chunks"));
     }
-    let length = match once(lines, "content-length")? {
+    let length = match single_value(lines, "content-length")? {
         None => 0,
         Some(text) if !text.is_empty() && text.len() <= 9 && text.bytes().all(|c| c.is_ascii_digit()) => {
             text.parse().expect("nine digits")
@@ -152,7 +152,8 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
         return Err(Answer::error(413, "too_long", &message));
     }
     if bytes.len() < head + length {
-        let expects_continue = once(lines, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        let expects_continue =
+            single_value(lines, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
         return Ok(Parsed::Partial { expects_continue: expects_continue && bytes.len() == head });
     }
     let target = parsed.path.unwrap_or_default();
@@ -160,13 +161,13 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
         return Err(bad("ask for a path that starts with /, not for a whole URL"));
     }
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let closes = once(lines, "connection")?
+    let closes = single_value(lines, "connection")?
         .is_some_and(|value| value.split(',').any(|element| element.trim().eq_ignore_ascii_case("close")));
     let headers = Headers {
-        host: once(lines, "host")?.ok_or_else(|| bad("send exactly one Host header (RFC 9112 section 3.2)"))?,
-        origin: once(lines, "origin")?,
-        authorization: once(lines, "authorization")?,
-        content_type: once(lines, "content-type")?,
+        host: single_value(lines, "host")?.ok_or_else(|| bad("send exactly one Host header (RFC 9112 section 3.2)"))?,
+        origin: single_value(lines, "origin")?,
+        authorization: single_value(lines, "authorization")?,
+        content_type: single_value(lines, "content-type")?,
     };
     let request = HttpRequest {
         method: parsed.method.unwrap_or_default(),
@@ -180,7 +181,7 @@ fn try_read<'a>(bytes: &'a [u8], bounds: Bounds) -> Result<Parsed<'a>, Answer> {
 }
 
 /// Returns the value of a header, `None` when absent. A repeated header is an error.
-fn once<'a>(lines: &[Header<'a>], name: &str) -> Result<Option<&'a str>, Answer> {
+fn single_value<'a>(lines: &[Header<'a>], name: &str) -> Result<Option<&'a str>, Answer> {
     let mut values = lines.iter().filter(|line| line.name.eq_ignore_ascii_case(name)).map(|line| line.value);
     let (first, second) = (values.next(), values.next());
     let text = first.map(str::from_utf8).transpose();

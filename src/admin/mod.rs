@@ -74,14 +74,14 @@ struct Client {
     state: ClientState,
     /// Whether `input` has changed since it was last parsed.
     has_new_input: bool,
-    /// Whether `100 Continue` was sent for the present request.
+    /// Whether `100 Continue` was sent for the current request.
     continued: bool,
     /// Whether the client has ended its stream.
     ended: bool,
     /// Whether the socket may have unread bytes. Then the deadline waits for the next turn.
     is_unread: bool,
     /// Whether a request that needs the token has passed the check.
-    is_known: bool,
+    is_authenticated: bool,
     deadline: Time,
 }
 
@@ -123,7 +123,7 @@ impl AdminConns {
     /// dropped.
     ///
     /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that
-    /// has not shown a valid token.
+    /// has not sent a valid token.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
@@ -139,7 +139,7 @@ impl AdminConns {
             input: Vec::new(),
             output: Vec::new(),
             written: 0,
-            is_known: false,
+            is_authenticated: false,
             state: ClientState::Reading,
             has_new_input: false,
             continued: false,
@@ -278,9 +278,9 @@ impl AdminConns {
 
 impl Client {
     /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has
-    /// not yet shown a valid token. Clients that begin requests and never complete them must not keep operators out.
+    /// not yet sent a valid token. Clients that begin requests and never complete them must not keep operators out.
     fn is_dispensable(&self) -> bool {
-        let is_protected = self.is_known && !self.input.is_empty();
+        let is_protected = self.is_authenticated && !self.input.is_empty();
         self.state == ClientState::Lingering || (self.state == ClientState::Reading && !is_protected)
     }
 
@@ -322,7 +322,7 @@ impl Client {
         let parsed = guard.check_source(request.headers).and_then(|()| {
             if !routes::needs_no_token(request.path) {
                 guard.check_token(request.headers)?;
-                self.is_known = true;
+                self.is_authenticated = true;
             }
             routes::read(request)
         });

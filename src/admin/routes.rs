@@ -22,7 +22,7 @@ use crate::number::integer;
 use crate::time::Time;
 use crate::wire::http::percent_decode;
 
-/// Default and largest `limit`, the number of items of a page. The largest is bounded by the time of a turn.
+/// Default and largest `limit`, the number of items of a page. The largest bounds the duration of a turn.
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 /// Default and largest `timeout_ms` of a ping.
@@ -185,7 +185,7 @@ impl<'a> BodyFields<'a> {
         Ok(OperatorCommand::Kick { target, reconnect })
     }
 
-    /// Refuses unknown fields: a misspelt one must not look like success.
+    /// Refuses unknown fields, so that a request with a misspelt field does not seem to succeed.
     fn end(self) -> Result<(), Answer> {
         match self.0.keys().next() {
             None => Ok(()),
@@ -235,14 +235,14 @@ pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: Admi
         }
         AdminRequest::Do(command) => match engine.handle_operator(now, command) {
             Ok(OperatorAnswer::Pinged(ticket)) => return Outcome::Later(ticket),
-            Ok(done) => done_as(done),
+            Ok(done) => answer_to(done),
             Err(refusal) => refused(refusal),
         },
     };
     Outcome::Answer(answer)
 }
 
-fn done_as(done: OperatorAnswer) -> Answer {
+fn answer_to(done: OperatorAnswer) -> Answer {
     match done {
         OperatorAnswer::Sent { seq, sent } => {
             let object = match seq {

@@ -18,10 +18,10 @@ use crate::wire::handshake::Request;
 /// after a panic its whole state is suspect. An application that keeps the state of each lobby separate may use the
 /// wrapper.
 ///
-/// A panic can corrupt only the application's own state. A callback never runs inside a function of the engine: each
-/// method of [`Context`] completes before it returns, and events that result from it are dispatched after the callback
-/// has returned. So a panic in a callback interrupts no change of the engine. A panic of the engine itself, in a method
-/// of [`Context`], is not caught and ends the process.
+/// A panic can corrupt only the application's own state. No callback runs while the engine changes its state: each
+/// method of [`Context`] finishes its change before it returns, and the resulting events are dispatched after the
+/// callback has returned. So a panic in a callback interrupts no change of the engine. A panic of the engine itself, in
+/// a method of [`Context`], is not caught and ends the process.
 ///
 /// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or
 /// [`App::on_drain`]) still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in
@@ -65,7 +65,7 @@ fn attempt<R>(cx: &mut Context<'_>, call: impl FnOnce(&mut Context<'_>) -> R) ->
     let result = panic::catch_unwind(AssertUnwindSafe(|| call(cx)));
     if cx.has_engine_panicked() {
         error!("the engine panicked in a call from the application; the process ends");
-        // Without a payload the application has caught the engine's panic itself.
+        // There is no payload if the application itself caught the engine's panic.
         panic::resume_unwind(result.err().unwrap_or_else(|| Box::new("the engine has panicked")));
     }
     result.ok()

@@ -46,7 +46,7 @@ use crate::wire::handshake::Request;
 /// }
 /// ```
 pub trait App {
-    /// Whether the engine speaks the JSON protocol with members, or sends no messages of its own.
+    /// The protocol that the engine speaks with members: the JSON protocol, or none of its own.
     const PROTOCOL: Protocol;
 
     /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`. A replay does not call
@@ -81,7 +81,7 @@ pub trait App {
     /// `from` sent a message that the engine does not answer itself.
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>);
 
-    /// A tick of the game's clock, with `tick_hz` on.
+    /// A tick of the game clock, with `tick_hz` on.
     ///
     /// The messages received since the previous tick have just been delivered: by connection, and for each connection
     /// in order of arrival. So a game's state depends on which member sent which message before which tick. It does
@@ -120,8 +120,8 @@ pub trait App {
 
     /// A health check of `member` has ended: answered after `latency`, or not answered in time (`None`).
     ///
-    /// Every check has one result. Checks that are open when the connection ends are reported as `None`, before
-    /// `on_leave`.
+    /// Every check has one result. Checks that are open when the connection begins to close are reported as `None`,
+    /// before `on_leave`.
     fn on_health(&mut self, _cx: &mut Context<'_>, _member: &Member, _latency: Option<Duration>) {}
 
     /// The bytes queued for `member` have risen above `outbound_high_mark`, or fallen again to `outbound_low_mark`.
@@ -156,8 +156,8 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// Runs a method of the engine with a flag set. The flag stays set if the method panics, which tells a panic of
-    /// the engine from one of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
+    /// Runs a method of the engine with a flag set. The flag stays set if the method panics. This distinguishes a panic
+    /// of the engine from a panic of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
     fn run<R>(&mut self, method: impl FnOnce(&mut Core) -> R) -> R {
         self.core.begin_call();
         let result = method(self.core);
@@ -166,7 +166,7 @@ impl Context<'_> {
     }
 
     /// The same as [`run`](Self::run), for a method that changes nothing.
-    fn look<'c, R>(&'c self, method: impl FnOnce(&'c Core) -> R) -> R {
+    fn inspect<'c, R>(&'c self, method: impl FnOnce(&'c Core) -> R) -> R {
         self.core.begin_call();
         let result = method(self.core);
         self.core.end_call();
@@ -180,18 +180,18 @@ impl Context<'_> {
 
     /// Returns the time of this turn. It does not advance while the application runs.
     pub fn now(&self) -> Time {
-        self.look(|core| core.now())
+        self.inspect(|core| core.now())
     }
 
     /// Returns the number of the last tick that has run or is running; 0 before the first, and with `tick_hz` off.
     pub fn tick(&self) -> u64 {
-        self.look(|core| core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick))
+        self.inspect(|core| core.ticks.as_ref().map_or(0, |ticks| ticks.view().tick))
     }
 
     /// Returns the wall time of this turn, in milliseconds since the Unix epoch. It advances together with
     /// [`now`](Self::now).
     pub fn unix_millis(&self) -> u64 {
-        self.look(|core| core.unix_micros() / 1000)
+        self.inspect(|core| core.unix_micros() / 1000)
     }
 
     /// Returns the seeded generator. An application whose sessions must be reproducible uses no other randomness.
@@ -206,7 +206,7 @@ impl Context<'_> {
     ///
     /// The reason why not: `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
-        self.look(|core| core.directory().admits(lobby, None))
+        self.inspect(|core| core.directory().admits(lobby, None))
     }
 
     /// Sends `frame` to the members of the lobby, in join order. A lobby that does not exist has no members.
@@ -224,14 +224,15 @@ impl Context<'_> {
 
     /// Sends the message of `from` unchanged to all other connections in its lobby.
     ///
-    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of the message, but no frame need be created.
+    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of the message, but the caller creates no
+    /// frame.
     pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
         self.run(|core| core.relay(from, outgoing(message)))
     }
 
     /// Sends a message unchanged to one connection.
     ///
-    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of the message, but no frame need be created.
+    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of the message, but the caller creates no frame.
     pub fn relay_to_conn(&mut self, conn: ConnId, message: Message<'_>) -> bool {
         self.run(|core| core.send_to_conn(conn, outgoing(message)))
     }
@@ -256,8 +257,8 @@ impl Context<'_> {
     /// With [`Protocol::Json`]: sends `data`, which must be JSON, to all other members of the lobby as a `message`
     /// from `from`.
     ///
-    /// In [`App::on_message`], for the sender of the message being handled: the `ack` of its message carries the `seq`
-    /// of this one. After several calls it carries the last `seq`.
+    /// If [`App::on_message`] calls this for the sender of the message that it handles, the `ack` to the sender carries
+    /// the `seq` of the `message`. After several such calls the `ack` carries the last `seq`.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         self.run(|core| match core.directory().find_lobby(&from.lobby) {
             Some(lobby) => core.broadcast_for_app(lobby, from, data),
@@ -306,33 +307,34 @@ impl Context<'_> {
         self.run(|core| core.record_pong(conn, nonce))
     }
 
-    /// Counts a message that reached the application outside the protocol as a sign of life of `conn`.
+    /// Counts a message that reached the application outside the protocol as bytes received from `conn`: it answers
+    /// an open ping and delays the next one.
     pub fn update_last_message(&mut self, conn: ConnId) {
         self.run(|core| core.update_last_message(conn));
     }
 
     /// Whether the user has a connection with a seat.
     pub fn is_user_connected(&self, user: &str) -> bool {
-        self.look(|core| !core.directory().seats_of(user).is_empty())
+        self.inspect(|core| !core.directory().seats_of(user).is_empty())
     }
 
     /// Returns the user ids of the lobby's members, in join order. A user with two seats is listed twice.
     pub fn lobby_users(&self, lobby: &str) -> impl Iterator<Item = &str> {
-        let members = self.look(|core| {
+        let members = self.inspect(|core| {
             let directory = core.directory();
             directory.find_lobby(lobby).map_or(&[][..], |lobby| directory.members(lobby))
         });
-        members.iter().map(|&seat| self.look(|core| &**core.directory().user_of(seat)))
+        members.iter().map(|&seat| self.inspect(|core| &**core.directory().user_of(seat)))
     }
 
     /// Returns the counters and the current state.
     pub fn stats(&self) -> Stats {
-        self.look(|core| core.stats())
+        self.inspect(|core| core.stats())
     }
 
     /// Returns the number of bytes that wait to be written to `conn`.
     pub fn queued_bytes(&self, conn: ConnId) -> usize {
-        self.look(|core| core.queued_bytes(conn))
+        self.inspect(|core| core.queued_bytes(conn))
     }
 
     /// Closes a connection after its queued output, with a goodbye and a close frame. It leaves its seat at once.
@@ -347,8 +349,8 @@ impl Context<'_> {
         self.run(|core| core.close_user(user, reason))
     }
 
-    /// Locks a lobby against new members, or unlocks it. Members that come back to their own seats are always
-    /// admitted.
+    /// Locks a lobby against new members, or unlocks it. A connection that takes over its user's seat in the lobby is
+    /// always admitted.
     ///
     /// Returns false when there is no such lobby. A lobby that becomes empty is removed, and its lock with it.
     pub fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {

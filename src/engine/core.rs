@@ -38,7 +38,8 @@ use crate::wire::outbox::{Outbox, Outboxes};
 /// An event that has still to be dispatched to the application.
 #[derive(Debug)]
 pub(crate) enum AppEvent {
-    /// A connection is about to leave its seat, and its inbox holds undelivered messages.
+    /// The member has left its seat or lost it to a newer connection, but its inbox still has messages. They are
+    /// delivered before its leave is dispatched.
     Undelivered(Member),
     Joined(Member),
     Rejoined(Member),
@@ -75,7 +76,7 @@ pub(crate) struct Core {
     pub(super) dirty: VecDeque<ConnId>,
     /// Closed connections whose socket the driver has still to drop.
     pub(super) closed: VecDeque<ConnId>,
-    /// Closing connections, oldest first.
+    /// Closing connections, in the order in which they began to close.
     pub(super) closing: BTreeMap<u64, ConnId>,
     pub(super) closes_started: u64,
     /// Connections that have no seat yet, oldest first.
@@ -84,8 +85,8 @@ pub(crate) struct Core {
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
     pub(super) rejection: Option<(Reject, Cow<'static, str>)>,
-    /// The connection whose message the application is handling, and the `seq` of the last `message` that the application
-    /// has sent in its member's name, or 0. The `ack` carries it.
+    /// The connection whose message the application is handling, and the `seq` of the last `message` that the
+    /// application has sent with this member as `from`, or 0. The `ack` carries the `seq`.
     pub(super) relayed: Option<(ConnId, u64)>,
     /// Buffer in which JSON is written before it becomes a frame.
     pub(super) text: String,
@@ -93,14 +94,14 @@ pub(crate) struct Core {
     pub(super) broadcast_log: BroadcastLog,
     pub(super) outboxes: Outboxes,
     /// Whether the driver should write before it reads on: in this turn a writable outbox crossed the high-water mark,
-    /// or the broadcasts of one lobby exceeded half the bound.
+    /// or the broadcasts of one lobby exceeded half of the smallest bound.
     pub(super) wants_flush: bool,
     /// Lobbies with frames in this turn's buffers, whose members must still be written to; in the order of their first
     /// frame.
     pub(super) lobbies_to_flush: VecDeque<LobbyKey>,
     /// Keys of the connections still to flush in one of these lobbies, in reverse order.
     pub(super) flush_targets: Vec<u32>,
-    /// Connections with output that is corked until the tick; may contain duplicates.
+    /// Connections with output that is corked until the next tick; may contain duplicates.
     pub(super) corked_conns: Vec<ConnId>,
     /// Whether corked output is being written.
     pub(super) is_uncorking: bool,
@@ -108,7 +109,7 @@ pub(crate) struct Core {
     pub(super) flushing: Vec<ConnId>,
     /// Buffer that joins small pieces into one write.
     pub(super) write_buffer: Vec<u8>,
-    /// Buffer that holds a received message while it is processed.
+    /// Buffer for a received message while it is processed.
     pub(super) scratch: Vec<u8>,
     /// Scratch list of receivers that need the frame queued individually. Copied first, because queueing may add
     /// lagging members.
@@ -198,7 +199,7 @@ impl Core {
 
     // ---- time ----
 
-    /// Advances the time, which never goes back, whatever the driver's clock does.
+    /// Advances the time. It never goes back, even if the driver passes an earlier time.
     pub(super) fn advance(&mut self, now: Time) {
         self.now = self.now.max(now);
     }
@@ -266,8 +267,8 @@ impl Core {
         due
     }
 
-    /// Defers a connection's timer if the connection may have unread input, or if it is closing and will be written to in
-    /// this turn: its socket may have become writable only now. Returns false when the timer must act now.
+    /// Defers a connection's timer if the connection may have unread input, or if it is closing and will be written to
+    /// in this turn: its socket may have become writable only now. Returns false when the timer must act now.
     fn defer(&mut self, key: usize, turns: u32) -> bool {
         let Some(slot) = self.slots.get(key) else { return false };
         // No input can extend a member's token or lifetime.

@@ -26,11 +26,11 @@ use crate::wire::http::Refusal;
 /// Totals of a drain, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DrainTotals {
-    /// Connections that are freed and were not cut off: closed in good order, ended by the peer, or lost.
+    /// Connections that are freed and were not cut off: closed by the server or the peer, or broken by an error.
     pub closed: u64,
     /// Bytes written, since the drain began, to the connections that it waits for.
     pub flushed_bytes: u64,
-    /// Queued bytes that were dropped, because their connection was cut off, lost or too slow.
+    /// Queued bytes that were dropped, because their connection was cut off, broken or too slow.
     pub dropped_bytes: u64,
     /// Connections that were cut off, because the deadline passed or because of a second request to stop.
     pub forced: u64,
@@ -46,7 +46,7 @@ impl fmt::Display for DrainTotals {
 /// State of a drain.
 pub(super) struct Drain {
     deadline: Time,
-    /// Generation of the newest connection that the drain waits for. Later connections are only asked to try again.
+    /// Generation of the newest connection that the drain waits for. Later connections are refused with HTTP 503.
     newest: u64,
     /// Number of connections when the drain began.
     initial: usize,
@@ -201,8 +201,8 @@ impl Core {
 
     fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
         self.slots[conn.index()].queued_close = Some(reason);
-        // A connection that is closed before its batch leaves its entry behind. Every other connection has at most one
-        // entry, so now more than half of the entries are stale, and are removed.
+        // The entry of a connection that closes before its batch stays in the queue. Every existing connection has at
+        // most one entry, so more than half of the entries are stale here. They are removed.
         if self.close_queue.queue.len() > 2 * self.slots.len() {
             let Core { close_queue, slots, .. } = self;
             close_queue.queue.retain(|(_, conn)| slots.get(conn.index()).is_some_and(|slot| slot.id == *conn));
@@ -276,8 +276,7 @@ impl Core {
         }
     }
 
-    /// Returns the connections that the next batch closes. Connections that have closed by themselves stay in the queue, but
-    /// they do not count.
+    /// Returns the connections that the next batch closes. Queued connections that are closing already do not count.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
         let CloseQueue { queue, room, next_batch, .. } = &self.close_queue;
         let room = if self.now >= *next_batch { self.config.drain_batch } else { *room };
@@ -397,8 +396,8 @@ impl Core {
 
     /// Milliseconds after which a member that is closed now should reconnect.
     ///
-    /// At least a second, in which the server can be started again. Beyond that spread evenly by age, so that no more
-    /// than about a thousand members reconnect per second.
+    /// At least a second, in which the server can be started again. The rest depends on the connection's generation,
+    /// and is spread evenly, so that no more than about a thousand members reconnect per second.
     pub(super) fn retry_after_ms(&self, conn: ConnId) -> u64 {
         let window = self.draining.as_ref().map_or(0, |drain| drain.initial as u64).max(4000);
         // Multiples of the golden ratio fill a range evenly, in any number (Knuth, volume 3, section 6.4).

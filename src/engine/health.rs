@@ -1,8 +1,9 @@
-//! Signs of life of one connection. Plain data: it sends nothing and touches no timer.
+//! Health of one connection: the time of the last received byte, and the open health checks. Plain data: it sends
+//! nothing and touches no timer.
 //!
-//! Two questions are separate. Is the path alive? Any received byte proves it; after a silence a ping is sent. Is the
-//! page alive, and with which latency? A health check asks the application at the other end; the answer carries the
-//! nonce of the check.
+//! Two checks are separate. Pings check the path: any received byte proves that it works, so a ping is sent only when
+//! no byte has arrived for some time. Health checks test the page at the other end and measure its latency; the answer
+//! carries the nonce of the check.
 
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ struct Check {
 
 #[derive(Debug)]
 pub(crate) struct Health {
+    /// Time of the last received byte.
     last_heard: Time,
     /// When the unanswered ping was sent, or [`Time::NEVER`].
     ping_sent: Time,

@@ -1,7 +1,7 @@
 //! Members' messages that wait for the next tick.
 //!
-//! They are handed over by connection id, and in the order of arrival for each connection: the kernel's wake order has
-//! no influence. A connection without messages has no inbox. Does not know when ticks are due: see
+//! They are delivered by connection id, and in the order of arrival for each connection: the order in which the kernel
+//! reports sockets has no influence. A connection without messages has no inbox. Does not know when ticks are due: see
 //! [`tick`](super::tick).
 //!
 //! ```text
@@ -67,7 +67,7 @@ impl Inboxes {
         self.bytes
     }
 
-    /// Whether a message fits. An empty inbox takes any message, so that the largest allowed one can be sent.
+    /// Whether a message fits. An empty inbox has room for any message, so that the longest allowed one can be sent.
     fn has_room(&self, conn: ConnId, cost: usize) -> bool {
         let bytes_in = |inboxes: &BTreeMap<ConnId, Inbox>| inboxes.get(&conn).map_or(0, |inbox| inbox.bytes);
         let queued = bytes_in(&self.waiting) + bytes_in(&self.due);
@@ -83,7 +83,7 @@ impl Inboxes {
 
     /// Makes the waiting messages due. Messages that arrive from now on wait for the next tick.
     fn begin_tick(&mut self) {
-        assert!(self.due.is_empty(), "all due messages are handed over before the next tick begins");
+        assert!(self.due.is_empty(), "all due messages are delivered before the next tick begins");
         std::mem::swap(&mut self.waiting, &mut self.due);
     }
 
@@ -133,11 +133,11 @@ impl Inboxes {
 
 impl Core {
     /// Charges a message for the application and, with ticks on, puts it into the connection's inbox. Returns whether
-    /// the message is to be handed over now.
+    /// the message is to be delivered now.
     ///
-    /// A message that does not fit into the inbox is refused and takes no tokens: the tick makes it wait, not its
-    /// sender's rate. It is no strike either. Otherwise a member that goes on sending while an operator pauses the
-    /// clock would be closed.
+    /// A message that does not fit into the inbox is refused. It takes no tokens and counts as no strike, because the
+    /// reason is the tick, not the sender's rate. Otherwise a member that continues to send while an operator pauses
+    /// the clock would be closed.
     pub(super) fn admit_message(
         &mut self,
         key: usize,
@@ -174,7 +174,8 @@ impl Core {
         }
     }
 
-    /// Dispatches the messages that wait in a connection's inbox before its leave, although its seat is free already.
+    /// Queues the event that delivers the messages in a member's inbox. Its seat is free or taken over already; the
+    /// event precedes the member's leave, if there is one.
     pub(super) fn note_undelivered(&mut self, member: &Member) {
         if self.inboxes.has_messages_of(member.conn) {
             self.app_events.push_back(AppEvent::Undelivered(member.clone()));

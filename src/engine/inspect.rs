@@ -6,7 +6,7 @@ use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 
 impl<A: App> Engine<A> {
-    /// Returns the reason why a connection is closing. `None` before that, and once its socket has been dropped.
+    /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
         self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.close_reason)
     }
@@ -29,7 +29,7 @@ impl<A: App> Engine<A> {
         })
     }
 
-    /// Number of connections whose socket has not been dropped, and number of armed timers.
+    /// Number of connections that are not freed, and number of armed timers.
     pub(crate) fn slots_and_timers(&self) -> (usize, usize) {
         (self.core.slots.len(), self.core.wheel.len())
     }

@@ -114,7 +114,7 @@ impl Core {
     pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
         self.slots[key].seat()?;
         let slot = &mut self.slots[key];
-        // Sockets are read before timers expire, except for those that the driver listed as unread.
+        // Sockets are read before timers expire, except for the connections that the driver listed as unread.
         let heard_until = if self.unread.is_waiting(slot.id) { Time::ZERO } else { self.last_timeout };
         let latency = slot.health.answer(self.now, nonce, heard_until)?;
         let member = self.member(key)?;

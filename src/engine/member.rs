@@ -104,8 +104,8 @@ pub enum Authorization {
     Allow(Identity),
     /// The client is refused; it receives the code of this reason.
     Refuse(CloseReason),
-    /// Not decided yet: `Handle::authorized` gives the answer later, or the connection ends with 4101 after
-    /// `auth_timeout`.
+    /// Not decided yet: `Handle::authorized` gives the answer later, or the connection is closed with 4101
+    /// after `auth_timeout`.
     Pending {
         /// The user that the client claims to be, if known. A seat is reserved for this user meanwhile.
         user: Option<String>,
@@ -132,7 +132,7 @@ impl Authorization {
         }
     }
 
-    /// Admits every client with a token, and uses the token as its user id. For trying out.
+    /// Admits every client with a token, and uses the token as its user id. For development.
     ///
     /// A client without a token is refused with 4001 `unauthorized`.
     pub fn token_is_user(request: &Request<'_>) -> Authorization {

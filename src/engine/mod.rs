@@ -130,8 +130,8 @@ impl<A: App> Engine<A> {
 
     /// Returns the application, to inspect or change it between turns. To send to members, use [`Engine::act`].
     ///
-    /// A journal cannot record such a change. After a call of this method or of [`Engine::act`] the session cannot be
-    /// replayed. A change that must be recorded is passed as data, through [`Engine::handle_command`].
+    /// A journal cannot record such a change: a replay ends at the call of this method or of [`Engine::act`]. A change
+    /// that must be recorded is passed as data, through [`Engine::handle_command`].
     pub fn app_mut(&mut self) -> &mut A {
         self.enter(self.core.now(), &Input::Closure);
         &mut self.app
@@ -262,8 +262,9 @@ impl<A: App> Engine<A> {
     /// Advances the time: expires timers, then runs due ticks. [`poll_timeout`](Self::poll_timeout) returns when to
     /// call this.
     ///
-    /// A tick may send more than the queues hold. If [`wants_flush`](Self::wants_flush) returns true afterwards, the
-    /// rest of the tick runs in the next call, which is due after all connections with output have been written to.
+    /// A tick may send more than the queues have room for. If [`wants_flush`](Self::wants_flush) returns true
+    /// afterwards, the rest of the tick runs in the next call, which is due after all connections with output have been
+    /// written to.
     pub fn handle_timeout(&mut self, now: Time) {
         self.enter(now, &Input::Timeout);
         self.core.last_timeout = self.core.now();
@@ -313,7 +314,8 @@ impl<A: App> Engine<A> {
         self.process_bytes(conn, &early, usize::MAX);
     }
 
-    /// Reports that a connection was closed before it could be accepted, because no file descriptor was free.
+    /// Reports that the driver dropped a new connection without [`handle_accept`](Self::handle_accept), because no file
+    /// descriptor was free.
     pub(crate) fn note_shed(&mut self) {
         self.enter(self.core.now(), &Input::Shed);
         self.core.counters.shed += 1;
@@ -333,8 +335,8 @@ impl<A: App> Engine<A> {
         self.dispatch_events();
     }
 
-    /// Starts a drain: admits no new members and closes all existing ones. [`is_drained`](Self::is_drained) tells when
-    /// it is over.
+    /// Starts a drain: admits no new members and closes all existing ones. [`is_drained`](Self::is_drained)
+    /// returns true when it is over.
     ///
     /// [`App::on_drain`] is called first and may still send to all members. Members are closed in batches of
     /// `drain_batch`, oldest first. Their queued output is flushed, however slowly they read, until `drain_deadline`;
@@ -369,8 +371,8 @@ impl<A: App> Engine<A> {
 
     /// Whether a deadline depends on the wall clock, because a member's identity expires.
     ///
-    /// If so, the driver checks the wall clock from time to time even if nothing happens: no monotonic timeout follows a clock
-    /// that is set.
+    /// If so, the driver reads the wall clock from time to time even if nothing happens: a monotonic timeout does not
+    /// end earlier when the wall clock is set.
     pub fn has_wall_deadlines(&self) -> bool {
         !self.core.expiries.is_empty()
     }
@@ -403,7 +405,7 @@ impl<A: App> Engine<A> {
     ///
     /// # Errors
     ///
-    /// - An error of the socket. The connection has ended, and [`poll_closed`](Self::poll_closed) will return it.
+    /// - An error of the socket. The connection is closed, and [`poll_closed`](Self::poll_closed) will return it.
     /// - An error of the recorder, when no output may be sent unrecorded. Nothing has been written then.
     pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         if self.core.slot(conn).is_none() {
@@ -444,8 +446,8 @@ impl<A: App> Engine<A> {
     /// Returns the longest delay before the next read that keeps ticks on time; `None` if the next read must not be
     /// delayed.
     ///
-    /// It is an eighth of the tick's period, at most 4 ms. `None` if that is shorter than 1 ms, or while no output is
-    /// corked until a tick.
+    /// It is an eighth of the tick's period, at most 4 ms. `None` if that is shorter than 1 ms, or while output does
+    /// not wait for ticks: see [`Config::flush`].
     pub fn max_read_delay(&self) -> Option<Duration> {
         self.core.max_read_delay()
     }
@@ -675,7 +677,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Delivers the queued messages of all members that the next batch closes. The application may close some of them
-    /// meanwhile; then other members take their places in the batch.
+    /// meanwhile; the batch then closes other members in their stead, so their messages are delivered too.
     fn drain_inboxes_of_batch(&mut self) {
         let mut drained = Vec::new();
         loop {

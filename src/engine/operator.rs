@@ -242,13 +242,13 @@ impl Pings {
         self.resolve(|target| (target.conn == conn && target.nonce == nonce).then_some(Some(latency)));
     }
 
-    /// Gives up the checks of a connection that is closing: no answer will come from it.
+    /// Sets the outcome of the checks of a connection that is closing to "no answer".
     pub(super) fn ended(&mut self, conn: ConnId) {
         self.resolve(|target| (target.conn == conn).then_some(None));
     }
 
-    /// Ends the pings whose deadline has passed. A connection with unread input is waited for, for `max_deferred`
-    /// turns.
+    /// Ends the pings whose deadline has passed. Waits for connections with unread input, at most `max_deferred` turns
+    /// longer.
     pub(super) fn expire(&mut self, now: Time, unread: &Unread, max_deferred: u32) {
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
             let may_wait = ping.deferred < max_deferred;
@@ -431,8 +431,7 @@ impl Core {
         }
         let mut targets = Vec::with_capacity(conns.len());
         for conn in conns {
-            // Pinging an earlier connection may have closed this one: a slow consumer is closed, and announcing that
-            // may close further slow members of its lobby.
+            // A ping closes at most its own connection, so every later one has its seat; this skips it if that changes.
             let Some(seat) = self.slots[conn.index()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.index(), timeout);
             self.rearm(conn.index());

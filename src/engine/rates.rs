@@ -29,9 +29,9 @@ pub(crate) struct Rates {
     control: Option<Rate>,
     attempt: Option<Rate>,
     strike: Rate,
-    /// Whether users are limited to the same rate as connections. All connections of a user are charged to the user's
-    /// bucket, so it is never fuller than the bucket of one of them. With equal rates only the user's bucket is
-    /// charged.
+    /// Whether the rate of a user equals the rate of a connection. All connections of a user are charged to the user's
+    /// bucket, so it never has more tokens than the bucket of one connection. With equal rates it is enough to charge
+    /// the user's bucket.
     is_message_same: bool,
     is_byte_same: bool,
 }
@@ -234,8 +234,8 @@ impl Core {
             meter.owed = 0;
             return;
         };
-        // No complete message can owe this much, so the message is endless. Its pieces are refused as if they were
-        // messages, which closes the connection in the end.
+        // No complete message is this long, so this one may never end. Its pieces are refused as if they were messages,
+        // until the connection is closed.
         let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
         if seat.is_some() && meter.owed > burst.saturating_mul(2) {
             meter.owed = burst;
@@ -250,12 +250,12 @@ impl Core {
         }
     }
 
-    /// A message has been read to its end, and `unread` bytes follow it. If it was refused because of the byte rate,
-    /// its bytes are no longer owed. The bytes after it still are.
-    pub(super) fn message_ended(&mut self, key: usize, unread: usize) {
+    /// Updates the owed bytes at the end of a message; `bytes_after` bytes of the input follow it. If the message was
+    /// refused because of the byte rate, its bytes are no longer owed, but the bytes after it still are.
+    pub(super) fn message_ended(&mut self, key: usize, bytes_after: usize) {
         let meter = &mut self.slots[key].meter;
         if meter.over().is_some() {
-            meter.owed = meter.owed.min(u32::try_from(unread).unwrap_or(u32::MAX));
+            meter.owed = meter.owed.min(u32::try_from(bytes_after).unwrap_or(u32::MAX));
         }
     }
 

@@ -1,8 +1,9 @@
 //! The engine's inputs as data: how they are recorded, and how they are replayed.
 //!
-//! Every `handle_*` method goes through [`Engine::enter`], where a [`Recorder`] sees all inputs. From them a replay
-//! computes the same session, except for the application's decisions about requests: those depend on tokens, which are
-//! not recorded. So the decisions are recorded too, and a replay uses them instead of asking the application.
+//! Every input goes through [`Engine::enter`] or [`Engine::enter_bytes`], where a [`Recorder`] receives it. A replay
+//! computes the same session from the inputs, except for the application's decisions about requests: those depend on
+//! tokens, which are not recorded. So the decisions are recorded too, and a replay uses them instead of asking the
+//! application.
 //!
 //! Knows neither the journal's format nor its files: see [`journal`](crate::journal).
 
@@ -58,7 +59,7 @@ pub(crate) enum Input<'a> {
     ReportTaken,
     Drain,
     Stop,
-    /// A connection was closed before it could be accepted.
+    /// The driver dropped a new connection, because no file descriptor was free.
     Shed,
     /// The embedding program has accessed the application or acted through a closure. That is not data, so the session
     /// cannot be replayed beyond it.
@@ -199,7 +200,7 @@ pub(crate) trait Recorder: Any {
 pub(super) enum RecordMode {
     #[default]
     Off,
-    Recording(Box<dyn Recorder>, RedactedRange),
+    Recording(Box<dyn Recorder>, RedactedRanges),
     Replaying(Box<Replaying>),
 }
 
@@ -207,10 +208,10 @@ pub(super) enum RecordMode {
 pub(super) struct Replaying {
     /// The decision for the next request that is read.
     recorded_decision: Option<RecordedDecision>,
-    /// Whether a request was read for which no decision is recorded.
+    /// Whether the engine needed a decision that is not recorded.
     has_decision_mismatch: bool,
-    /// Connections whose close reason was recorded since the last [`Engine::take_closed`].
-    closed: Vec<(ConnId, CloseReason)>,
+    /// Connections that got a close reason since the last [`Engine::take_closed`], with the reasons.
+    close_reasons: Vec<(ConnId, CloseReason)>,
 }
 
 impl RecordMode {
@@ -224,7 +225,7 @@ impl RecordMode {
     /// Notes a connection's close reason for a replay.
     pub(super) fn note_closed(&mut self, conn: ConnId, reason: CloseReason) {
         if let RecordMode::Replaying(replaying) = self {
-            replaying.closed.push((conn, reason));
+            replaying.close_reasons.push((conn, reason));
         }
     }
 
@@ -256,9 +257,9 @@ pub(crate) const REDACTED: u8 = b'x';
 
 /// Positions of text that the client chose, by connection, in the output that is still to be written to the connection.
 #[derive(Debug, Default)]
-pub(super) struct RedactedRange(BTreeMap<ConnId, Range<u64>>);
+pub(super) struct RedactedRanges(BTreeMap<ConnId, Range<u64>>);
 
-impl RedactedRange {
+impl RedactedRanges {
     fn of(&self, conn: ConnId) -> Range<u64> {
         self.0.get(&conn).cloned().unwrap_or_default()
     }
@@ -275,7 +276,8 @@ impl RedactedRange {
 }
 
 impl<A: App> Engine<A> {
-    /// Advances the time and records an input, before the engine acts on it. Every input passes through here.
+    /// Advances the time and records an input, before the engine acts on it. Every input but received bytes passes
+    /// through here; see [`enter_bytes`](Self::enter_bytes).
     #[inline]
     pub(super) fn enter(&mut self, now: Time, input: &Input<'_>) {
         self.core.assert_consistent();
@@ -303,7 +305,7 @@ impl<A: App> Engine<A> {
     /// Records all inputs from now on. Must be called before the engine has any connection.
     pub(crate) fn record(&mut self, recorder: Box<dyn Recorder>) {
         debug_assert!(self.core.is_blank(), "recording begins without connections");
-        self.core.record_mode = RecordMode::Recording(recorder, RedactedRange::default());
+        self.core.record_mode = RecordMode::Recording(recorder, RedactedRanges::default());
     }
 
     /// Stops recording and returns the recorder, if there is one.
@@ -370,16 +372,15 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Takes the connections whose close reason was recorded since the last call, with the reasons. Empty unless
-    /// replaying.
+    /// Takes the connections that got a close reason since the last call, with the reasons. Empty unless replaying.
     pub(crate) fn take_closed(&mut self) -> Vec<(ConnId, CloseReason)> {
         match &mut self.core.record_mode {
-            RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.closed),
+            RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.close_reasons),
             RecordMode::Off | RecordMode::Recording(..) => Vec::new(),
         }
     }
 
-    /// Whether a request was read without a recorded decision, or a recorded decision was not used.
+    /// Whether the engine needed a decision that is not recorded, or did not use a recorded one.
     pub(crate) fn has_decision_mismatch(&self) -> bool {
         matches!(&self.core.record_mode, RecordMode::Replaying(replaying) if replaying.has_decision_mismatch || replaying.recorded_decision.is_some())
     }
@@ -608,7 +609,7 @@ impl Core {
     }
 }
 
-/// Socket wrapper that counts the written bytes and computes their checksum.
+/// Wraps a socket, counts the written bytes and computes their checksum.
 struct RecordedSocket<'a, S> {
     socket: &'a mut S,
     taken: u64,

@@ -97,7 +97,7 @@ impl<A: App> Engine<A> {
                 Some(())
             }
             ClientRequest::HealthPong { timestamp } => {
-                // A negative timestamp is a nonce that was never sent: it counts as a sign of life only.
+                // A negative timestamp is no nonce that was ever sent, so it answers no check.
                 if let Ok(nonce) = u64::try_from(timestamp) {
                     self.core.answer_check(key, nonce);
                 }
@@ -222,7 +222,7 @@ impl Core {
     /// The same for the application: the sender's `ack` carries the `seq`.
     pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
         let (seq, sent) = self.broadcast_message(lobby, from, data);
-        // A `seq` of 0 means that nothing was sent. A message in another member's name does not change the sender's `ack`.
+        // A `seq` of 0 means that nothing was sent. A message with another member as `from` does not change the `ack`.
         if let Some((_, last)) = self.relayed.as_mut().filter(|(conn, _)| seq > 0 && *conn == from.conn) {
             *last = seq;
         }

@@ -7,9 +7,10 @@
 //! for that connection first, the unread frames are queued in front of it.
 //!
 //! A broadcast does not check each member's bound, because two rules keep it within all bounds. The frames that a lobby
-//! appends in one turn cost at most half of the smallest bound. The queue of a member costs at most that half too,
-//! unless the member is *lagging*: its queue costs more, or its socket is blocked. Broadcasts are queued for lagging
-//! members frame by frame, so that each frame is checked against the bound.
+//! appends in one turn cost at most half of the smallest bound (`max_outbound_bytes` or `outbound_high_mark`). The
+//! queue of a member costs at most that half too, unless the member is *lagging*: its queue costs more, or its socket
+//! is blocked. Broadcasts are queued for lagging members frame by frame, so that each frame is checked against the
+//! bound.
 //!
 //! ```text
 //! reading the log --socket blocks, or queue above half the bound--> lagging
@@ -31,7 +32,7 @@ use crate::wire::outbox::{Flow, Outbox};
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
 const MAX_READ_DELAY: Duration = Duration::from_millis(4);
-/// Shortest pause that is worth taking: many times the cost of going to sleep and waking up.
+/// Shortest useful pause: it is many times as long as going to sleep and waking up take.
 const MIN_READ_DELAY: Duration = Duration::from_millis(1);
 
 impl Core {
@@ -45,7 +46,7 @@ impl Core {
 
     /// Returns the next connection to write to. `None` ends the turn, except while output is corked.
     pub(super) fn poll_writable(&mut self) -> Option<ConnId> {
-        if self.config.flush == Flush::Tick && (self.wants_flush || !self.is_corked()) {
+        if self.config.flush == Flush::Tick && (self.wants_flush || !self.corks_output()) {
             self.uncork_all();
         }
         loop {
@@ -55,7 +56,7 @@ impl Core {
                     self.flushing.push(id);
                     return Some(id);
                 }
-            } else if self.is_corked() {
+            } else if self.corks_output() {
                 return None;
             } else if let Some(key) = self.flush_targets.pop() {
                 if self.lobby_with_unread(key as usize).is_some() {
@@ -84,7 +85,7 @@ impl Core {
             return;
         }
         while let Some(id) = self.flushing.pop() {
-            // poll_writable() named this connection, but the driver did not write to it.
+            // poll_writable() returned this connection, but the driver did not write to it.
             if self.slot(id).is_some() {
                 self.queue_unread(id.index());
                 self.update_lagging(id.index());
@@ -116,8 +117,8 @@ impl Core {
 
     // ---- corked output ----
 
-    /// Whether output waits for the next tick.
-    fn is_corked(&self) -> bool {
+    /// Whether new output is corked until the next tick.
+    fn corks_output(&self) -> bool {
         self.config.flush == Flush::Tick
             && !self.is_uncorking
             && self.draining.is_none()
@@ -127,7 +128,7 @@ impl Core {
     /// The longest delay before the next read that keeps ticks on time. `None` when it is too short to be worth a
     /// pause.
     pub(super) fn max_read_delay(&self) -> Option<Duration> {
-        let period = self.ticks.as_ref().filter(|_| self.is_corked())?.period();
+        let period = self.ticks.as_ref().filter(|_| self.corks_output())?.period();
         Some((period / 8).min(MAX_READ_DELAY)).filter(|&delay| delay >= MIN_READ_DELAY)
     }
 
@@ -174,7 +175,7 @@ impl Core {
     /// Queues a member's unread frames, so that another frame can be queued behind them.
     fn catch_up(&mut self, key: usize) {
         if self.queue_unread(key) {
-            if !self.is_corked() {
+            if !self.corks_output() {
                 self.mark_dirty(key);
             }
             self.update_lagging(key);
@@ -184,7 +185,7 @@ impl Core {
     /// Moves a member's unread frames from the log to its outbox. Returns whether there were any.
     fn queue_unread(&mut self, key: usize) -> bool {
         let Some(lobby) = self.lobby_with_unread(key) else { return false };
-        let corked = self.is_corked();
+        let corked = self.corks_output();
         let Core { slots, broadcast_log, outboxes, corked_conns, .. } = self;
         let slot = &mut slots[key];
         let was_corked = slot.wire.outbox().is_some_and(Outbox::is_corked);
@@ -237,7 +238,7 @@ impl Core {
         self.clear_lagging(key);
     }
 
-    /// Half of the smallest bound on a member's waiting output: see the module documentation.
+    /// Half of the smaller of `max_outbound_bytes` and `outbound_high_mark`: see the module documentation.
     fn half_bound(&self) -> usize {
         self.config.max_outbound_bytes.0.min(self.config.outbound_high_mark.0) / 2
     }
@@ -274,7 +275,7 @@ impl Core {
     /// Writes a member's unread frames directly from the log. Queues the bytes that the socket does not take. If frames
     /// are queued already, queues all unread frames behind them and writes nothing.
     fn write_unread(&mut self, key: usize, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
-        if self.is_corked() {
+        if self.corks_output() {
             return Ok(UnreadWritten::Partial(0));
         }
         let Core { slots, broadcast_log, write_buffer, .. } = self;
@@ -357,7 +358,7 @@ impl Core {
         flow
     }
 
-    /// Copies the queued frames of a connection that lie in the buffers of this turn.
+    /// Copies the queued frames of a connection out of the buffers of this turn, so that they outlast the turn.
     fn materialize(&mut self, key: usize) {
         if let Some(outbox) = self.slots[key].wire.queued_mut() {
             outbox.materialize(&self.broadcast_log);
@@ -387,7 +388,7 @@ impl Core {
         // A blocked connection is not written to in this turn, so its frame would have to be copied out of the buffer.
         // While output is corked, the buffers live until the tick, so a frame that is sent at once would waste their
         // memory.
-        let may_use_buffer = priority == Priority::Deferred || !self.is_corked();
+        let may_use_buffer = priority == Priority::Deferred || !self.corks_output();
         let range =
             if may_use_buffer && !self.slots[key].blocked { self.broadcast_log.append_unicast(frame) } else { None };
         self.push_frame(key, range.ok_or_else(|| frame.to_frame()), priority);
@@ -395,7 +396,7 @@ impl Core {
 
     /// The priority to queue a frame with: `Normal` for every frame while output is not corked.
     fn effective_priority(&self, priority: Priority) -> Priority {
-        if self.is_corked() { priority } else { Priority::Normal }
+        if self.corks_output() { priority } else { Priority::Normal }
     }
 
     /// Queues a broadcast frame for one connection that does not read it from the log. `range` is where the frame lies
@@ -448,7 +449,7 @@ impl Core {
         if outbox.drop_latest(latest) {
             self.counters.frames_replaced += 1;
         }
-        let (has_room, corked) = (self.has_room(key, frame.as_bytes().len()), self.is_corked());
+        let (has_room, corked) = (self.has_room(key, frame.as_bytes().len()), self.corks_output());
         if has_room {
             let slot = &mut self.slots[key];
             let outbox = slot.wire.outbox_mut(&mut self.outboxes);
@@ -464,7 +465,8 @@ impl Core {
         has_room
     }
 
-    /// Reports to the application when a queue rises above the high mark, and when it falls to the low mark again.
+    /// Reports to the application when a queue rises above the high-water mark, and when it falls to the low-water mark
+    /// again.
     #[inline]
     fn check_watermarks(&mut self, key: usize) {
         let slot = &self.slots[key];
@@ -623,7 +625,10 @@ impl Core {
         assert!(!slot.blocked && slot.wire.queued_cost() <= self.half_bound(), "a member that does not lag has room");
         let unread: usize = self.broadcast_log.unread_frames(lobby, slot.cursor, key).map(|range| range.cost()).sum();
         assert!(unread <= self.half_bound(), "unread frames are within half of every member's bound");
-        assert!(slot.wire.outbox().is_some() || !slot.above_high_mark, "a member above the high mark has a queue");
+        assert!(
+            slot.wire.outbox().is_some() || !slot.above_high_mark,
+            "a member above the high-water mark has a queue"
+        );
         let is_scheduled = slot.dirty || self.flushing.contains(&slot.id) || self.flush_targets.contains(&(key as u32));
         assert!(
             unread == 0 || is_scheduled || self.broadcast_log.is_marked_for_flush(lobby),

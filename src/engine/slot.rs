@@ -48,8 +48,8 @@ pub(crate) struct PendingAuth {
 /// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.
 ///
 /// With thousands of members, no slot is in the CPU's cache when it is written to. So the fields that a write needs
-/// are adjacent, at the front. The type is not aligned to cache lines: the slab could not grow in place then, and the
-/// holes that this leaves in memory cost more than the slots.
+/// are adjacent, at the front. The type is not aligned to cache lines: a slab of aligned slots cannot grow in
+/// place, and the holes that it leaves in memory cost more than the slots.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Slot {
@@ -60,13 +60,13 @@ pub(crate) struct Slot {
     /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
     /// by frame.
     pub(crate) is_lagging: bool,
-    /// Whether it is in the list of connections with output to write.
+    /// Whether the connection is in the list of connections with output to write.
     pub(crate) dirty: bool,
     /// Whether the socket accepted less than it was given, and has not become writable since.
     pub(crate) blocked: bool,
-    /// Whether the application was told that the queue is above the high-water mark.
+    /// Whether the queue is above the high-water mark, as last reported to the application.
     pub(crate) above_high_mark: bool,
-    /// Whether the driver was told to shut down the write side.
+    /// Whether [`Flow::Finished`](crate::Flow::Finished) was returned, so that the driver shuts down the write side.
     pub(crate) shut_down: bool,
     /// The close reason, while the connection waits in the close queue.
     pub(crate) queued_close: Option<CloseReason>,

@@ -19,7 +19,7 @@ pub struct Stats {
     pub pending: usize,
     /// Connections that are closing.
     pub closing: usize,
-    /// The game's clock; `None` when `tick_hz` is off.
+    /// The game clock; `None` when `tick_hz` is off.
     pub ticks: Option<TickStats>,
     /// Counters since the start.
     pub counters: Counters,

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A closing connection flushes its queued output, then a goodbye and a close frame. A connection that is cut off
-//! skips that. A connection without a seat counts as pending until it is closed.
+//! is closed without them. A connection that never had a seat stays pending until it is closed, except one that was
+//! refused because `max_pending` was reached: it counts as closing.
 
 use std::time::Duration;
 
@@ -26,7 +27,8 @@ impl Core {
         self.slots[key].close_reason.is_none() && self.record_close_reason_of(key, self.member(key).as_ref(), reason)
     }
 
-    /// The same for a connection that is, or was until now, the connection of `member`.
+    /// The same, with the member passed in: a connection whose seat was just taken over is no longer found as a
+    /// member.
     pub(super) fn record_close_reason_of(&mut self, key: usize, member: Option<&Member>, reason: CloseReason) -> bool {
         let slot = &mut self.slots[key];
         if slot.close_reason.is_some() {
@@ -192,9 +194,9 @@ impl Core {
     /// A close frame is the last frame that a peer sends. So once ours is written the socket is dropped, because the
     /// server must close the TCP connection first (RFC 6455 section 7.1.1).
     ///
-    /// If more bytes follow the close frame in the same input, `is_last` is false and the connection ends as after a
-    /// fault: a socket that is dropped with unread input sends a reset. Bytes that arrive even later are not known
-    /// yet; a peer that sends them breaks the protocol.
+    /// If more bytes follow the close frame in the same input, `is_last` is false, and the connection lingers as after
+    /// a fault: a socket that is dropped with unread input sends a reset. Bytes that arrive later cannot be considered
+    /// here; a peer that sends them breaks the protocol.
     pub(super) fn peer_closed(&mut self, key: usize, answer: Option<Frame>, is_last: bool) {
         if self.record_close_reason(key, CloseReason::PeerClosed) {
             self.leave_seat(key, CloseReason::PeerClosed);

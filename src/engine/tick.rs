@@ -5,7 +5,7 @@
 //! drift. Knows no connections and no application.
 //!
 //! ```text
-//! waiting --begin()--> under way: queued messages are handed over --take_under_way()--> waiting
+//! waiting --begin()--> under way: queued messages are delivered --take_under_way()--> waiting
 //! running <--Pause, Resume--> paused: a tick runs only for a Step
 //! ```
 
@@ -94,7 +94,7 @@ pub struct TickStats {
     pub refused: u64,
     /// Bytes of the messages that wait for the next tick, plus 64 per message.
     pub inbox_bytes: usize,
-    /// Median lateness of the ticks that ran by the clock, in microseconds. At most 7 % too high.
+    /// Median lateness of the ticks, without stepped ticks, in microseconds. At most 7 % too high.
     pub late_p50: u64,
     /// 99th percentile of the lateness, in microseconds. At most 7 % too high.
     pub late_p99: u64,
@@ -131,7 +131,7 @@ pub(super) struct Ticks {
     is_paused: bool,
     /// Number of ticks that a step command has still to run.
     steps: u32,
-    /// The tick that has begun, until the application receives it. The queued messages are handed over first.
+    /// The tick that has begun, until the application receives it. The queued messages are delivered first.
     under_way: Option<Tick>,
     ran: u64,
     caught_up: u64,
@@ -162,7 +162,7 @@ impl Ticks {
 
     /// The state between two ticks, as numbers for a checkpoint.
     pub(super) fn numbers(&mut self) -> Vec<u64> {
-        debug_assert!(self.under_way.is_none(), "without connections there are no messages for which a tick waits");
+        debug_assert!(self.under_way.is_none(), "a checkpoint is taken between two ticks");
         let clock = [self.last, self.since.as_micros(), self.game, self.slowdown.into(), self.is_paused.into()];
         let counts = [self.steps.into(), self.ran, self.caught_up, self.skipped, self.refused];
         clock.into_iter().chain(counts).chain(self.lateness.all_mut().map(|number| *number)).collect()
@@ -246,7 +246,7 @@ impl Ticks {
         (!self.is_paused).then(|| self.due_at(self.last + 1))
     }
 
-    /// Time until messages that wait for the next tick are handed over. `None` while the clock is paused and not
+    /// Time until messages that wait for the next tick are delivered. `None` while the clock is paused and not
     /// stepped.
     pub(super) fn wait(&self, now: Time) -> Option<Duration> {
         self.next(now).map(|next| next - now)

@@ -2,7 +2,7 @@
 //! and knows no files.
 //!
 //! ```text
-//! Collecting --flush(): FLUSH entry, block written--> Flushing --flushed(): checksum of the sent bytes--> Collecting
+//! Collecting --flush(): FLUSH entry, block written--> Flushing --flushed(): checksum of the writes--> Collecting
 //!  input()                                             wrote()
 //! ```
 
@@ -99,7 +99,7 @@ fn config_as_text(config: &Config) -> io::Result<String> {
 struct JournalRecorder<S: Sink> {
     /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
-    /// First entry of the present segment.
+    /// First entry of the current segment.
     segment: Segment,
     /// The block being filled, after room for its header.
     buffer: Vec<u8>,
@@ -109,7 +109,7 @@ struct JournalRecorder<S: Sink> {
     conns: ConnWriter,
     /// Last recorded limit on the work of one receive.
     max_work: usize,
-    /// Checksum of all bytes sent since the segment began.
+    /// Checksum over the checksums of all writes since the segment began.
     sent: Checksum,
     /// Size of the last block with a checkpoint.
     start_bytes: usize,
@@ -234,7 +234,7 @@ impl<S: Sink> JournalRecorder<S> {
             self.put_conn(format::BYTES, conn);
             return self.put_last(bytes, fits);
         }
-        // A shape takes at most twice its bytes, and usually a tenth.
+        // A shape takes about twice as many bytes as the request at most, and usually a tenth.
         let mut shape = Vec::new();
         shape.put_shape(&bytes[..head]);
         let fits = self.make_room(shape.len());

@@ -89,8 +89,8 @@ impl fmt::Display for Fault {
             }
             Fault::Broken { offset, what } => write!(f, "it is damaged before byte {offset}: {what}"),
             Fault::Owner => f.write_str(
-                "the application's owner has changed it through `act` or `app_mut`, which is not recorded; send a command \
-                 instead",
+                "the embedding program changed the application through `act` or `app_mut`, which is not recorded; send a \
+                 command instead",
             ),
             Fault::Diverged(divergence) => divergence.fmt(f),
         }
@@ -110,7 +110,7 @@ impl std::error::Error for Fault {}
 
 impl From<BadEntry> for Fault {
     fn from(_: BadEntry) -> Fault {
-        // at() fills in the offset.
+        // with_offset() fills in the offset.
         Fault::Broken { offset: 0, what: "an entry is not well-formed" }
     }
 }
@@ -239,7 +239,9 @@ impl<A: App, R: Read> Replay<A, R> {
             let mut blocks = Blocks::new(journal);
             let mut block = Vec::new();
             let segment = match blocks.read(&mut block)? {
-                Next::Block { is_first: true } => read_segment(&block).map_err(|fault| at(fault, blocks.offset()))?,
+                Next::Block { is_first: true } => {
+                    read_segment(&block).map_err(|fault| with_offset(fault, blocks.offset()))?
+                }
                 Next::Torn(bytes) => {
                     return Err(Fault::Broken { offset: bytes, what: "the first block of the segment is incomplete" });
                 }
@@ -305,12 +307,12 @@ impl<A: App, R: Read> Replay<A, R> {
         self.engine.app().inner()
     }
 
-    /// Returns the present time of the session.
+    /// Returns the current time of the session.
     pub fn now(&self) -> Time {
         self.now
     }
 
-    /// Returns the number of the present turn.
+    /// Returns the number of the current turn.
     pub fn turn(&self) -> u64 {
         self.summary.turn
     }
@@ -366,14 +368,14 @@ impl<A: App, R: Read> Replay<A, R> {
         let outcome = self.replay_entry(&mut from);
         self.at = block.len() - from.left();
         self.block = block;
-        outcome.map_err(|fault| at(fault, self.blocks.offset()))
+        outcome.map_err(|fault| with_offset(fault, self.blocks.offset()))
     }
 
-    /// Goes on with the next segment, whose first block was read.
+    /// Continues with the next segment, whose first block was read.
     fn next_segment(&mut self) -> Result<Step, Fault> {
         self.run_pending()?;
         let offset = self.blocks.offset();
-        let segment = read_segment(&self.block).map_err(|fault| at(fault, offset))?;
+        let segment = read_segment(&self.block).map_err(|fault| with_offset(fault, offset))?;
         let broken = |what| Err(Fault::Broken { offset, what });
         if segment.session != self.session.session {
             return broken("a segment of another session follows");
@@ -668,14 +670,14 @@ impl<A: App, R: Read> Replay<A, R> {
         Fault::Diverged(Box::new(Divergence { conn: None, byte: 0, what }))
     }
 
-    /// Traces the close reasons of connections, which the application does not see.
+    /// Traces the close reasons that were recorded, because the application does not see all of them.
     fn note_all_closed(&mut self) {
         for (conn, reason) in self.engine.take_closed() {
             self.engine.observed_app().note_closed(self.now, conn, reason);
         }
     }
 
-    /// Returns the present state as text: statistics, lobbies and their members.
+    /// Returns the current state as text: statistics, lobbies and their members.
     pub fn state(&self) -> String {
         let mut text = format!("turn {} at {}\n{}\n", self.summary.turn, self.now, self.engine.stats().line());
         let mut after = None;
@@ -751,7 +753,7 @@ pub(super) fn segment_number(block: &[u8]) -> Option<u64> {
 }
 
 /// Fills in the offset of a fault that has none yet.
-fn at(fault: Fault, offset: u64) -> Fault {
+fn with_offset(fault: Fault, offset: u64) -> Fault {
     match fault {
         Fault::Broken { offset: 0, what } => Fault::Broken { offset, what },
         other => other,

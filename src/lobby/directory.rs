@@ -8,9 +8,9 @@
 //!  +------------------join()------------------------^
 //! ```
 //!
-//! `reserved + joined <= limit` holds at all times, per lobby, per user and for the server. Connections are known only by
-//! their ids. Hash maps are looked up, never iterated, so that no behavior depends on hash order. Members are iterated in
-//! the order in which they joined.
+//! `reserved + joined <= limit` is true at all times, per lobby, per user and for the server. Connections are known
+//! only by their ids. Hash maps are looked up, never iterated, so that no behaviour depends on hash order. Members are
+//! iterated in the order in which they joined.
 
 use std::collections::HashMap;
 use std::slice;
@@ -125,8 +125,8 @@ pub(crate) struct Reservation {
     /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
     /// lobby.
     in_lobby: bool,
-    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby or
-    /// in another.
+    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby
+    /// or in another.
     in_server: bool,
 }
 
@@ -193,7 +193,8 @@ impl Directory {
         }
     }
 
-    /// Returns the seat that a new connection of `user` would take over or replace. Only `duplicate_login replace` has one.
+    /// Returns the seat that a new connection of `user` would take over or replace. `None` unless `duplicate_login` is
+    /// `replace`.
     fn replaceable_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
         match self.duplicate_login {
             DuplicateLogin::Replace => self.users[user?].seats.as_slice().first().copied(),
@@ -277,11 +278,16 @@ impl Directory {
         (self.seats_ever, self.last_epoch) = (seats_ever, last_epoch);
     }
 
-    /// Reserves a seat for a connection that is being authorized as `user`. `now` is in microseconds since the Unix epoch.
+    /// Reserves a seat for a connection that is being authorized as `user`. `now` is in microseconds since the Unix
+    /// epoch.
+    ///
+    /// # Errors
+    ///
+    /// As [`admits`](Self::admits); nothing has changed then.
     pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
         self.admits(code, Some(user))?;
-        // admits() lets the new lobby replace one that the user would leave empty. But that lobby exists until the join,
-        // so until then both lobbies count.
+        // admits() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
+        // until then both lobbies count.
         if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
             return Err(CloseReason::LobbyLimit);
         }
@@ -481,7 +487,8 @@ impl Directory {
         self.lobby_keys.get(code).copied()
     }
 
-    /// Returns at most `limit` lobbies with keys above `after`, and the key after which to continue if there may be more.
+    /// Returns at most `limit` lobbies with keys above `after`, and the key after which to continue if there may be
+    /// more.
     ///
     /// Looks at no more than `MAX_KEYS` keys, used or unused, so that the time for a page is bounded.
     pub(crate) fn lobbies_after(&self, after: Option<LobbyKey>, limit: usize) -> (Vec<LobbyKey>, Option<LobbyKey>) {

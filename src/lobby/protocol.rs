@@ -54,8 +54,8 @@ pub(crate) struct Envelope<'a> {
 pub(crate) struct MalformedMessage<'a> {
     pub(crate) reference: Option<&'a str>,
     pub(crate) why: &'static str,
-    /// Whether the `type` is `health_pong`. Such a message answers a request of the server. Even if it is malformed, it is
-    /// charged as a `health_pong` and is not counted as a strike.
+    /// Whether the `type` is `health_pong`. Such a message answers a request of the server. Even if it is malformed, it
+    /// is charged as a `health_pong` and is not counted as a strike.
     pub(crate) is_health_pong: bool,
 }
 
@@ -150,7 +150,7 @@ fn is_reference(field: &Present<'_>, raw: &str) -> bool {
     integer(raw).is_some() || field.as_string().is_some_and(|text| text.len() <= MAX_REF_BYTES)
 }
 
-/// The first message on every connection.
+/// The first message to every member.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "welcome")]
 pub(crate) struct Welcome<'a> {
@@ -258,7 +258,7 @@ pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
     MessageWriter::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
 }
 
-/// Writes a `direct` from the application or an operator: `from` is `null`.
+/// Writes a `direct` from an operator: `from` is `null`.
 pub(crate) fn write_server_direct(out: &mut String, data: &str) {
     MessageWriter::of_type(out, "direct").raw("from", "null").raw("data", data).end();
 }
@@ -318,7 +318,8 @@ pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_m
     }
 }
 
-/// Writes a `presence_state`: the list of members, or only `count` if `users` is `None` (the lobby is too large for a list).
+/// Writes a `presence_state`: the list of members, or only `count` if `users` is `None`, because the lobby is too large
+/// for a list.
 pub(crate) fn write_presence_state<'a>(
     out: &mut String,
     seq: u64,

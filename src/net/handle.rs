@@ -77,7 +77,7 @@ impl Handle {
         self.try_push(Command::Authorized(conn, answer))
     }
 
-    /// Controls the tick clock, as an operator may. The command has no effect, and a warning is logged, when `tick_hz`
+    /// Controls the game clock, as an operator may. The command has no effect, and a warning is logged, when `tick_hz`
     /// is off, when its number is out of range, or when it is a step while the clock runs.
     ///
     /// # Errors

@@ -14,12 +14,12 @@ use crate::journal::{Recording, RotateHint, Sink};
 /// Writes that take longer than this are logged, because all connections wait for them.
 const SLOW_MICROS: u64 = 10_000;
 
-/// Writes segments to files, each to a new one.
+/// Writes each segment to a new file.
 pub(super) struct Files {
     path: PathBuf,
     max_bytes: Option<u64>,
     is_synced: bool,
-    /// The file of the present segment; `None` after the next one could not be created.
+    /// The file of the current segment; `None` after the next one could not be created.
     file: Option<File>,
     /// Number in the file's name.
     number: u64,

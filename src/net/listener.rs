@@ -9,8 +9,9 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Completed connections that the kernel queues until they are accepted. It uses the smaller of this and `somaxconn`.
-const BACKLOG: i32 = 4096;
+/// Completed connections that the kernel queues until they are accepted. The kernel uses the smaller of this and
+/// `somaxconn`.
+const LISTEN_BACKLOG: i32 = 4096;
 /// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. These numbers are the same on all Unix
 /// systems.
 const NO_DESCRIPTORS: [i32; 2] = [24, 23];
@@ -23,7 +24,8 @@ const PENDING_ERRORS: [i32; 0] = [];
 pub(super) struct Listener {
     socket: TcpListener,
     /// A reserved descriptor. It is closed for a moment to accept and drop a connection for which no descriptor is
-    /// left. Otherwise the connection would stay in the backlog, and edge-triggered polling would not report it again.
+    /// left. Otherwise the connection would stay in the listen backlog, and edge-triggered polling would not report it
+    /// again.
     spare: Option<File>,
     warned: bool,
 }
@@ -56,7 +58,7 @@ impl Listener {
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
+        socket.listen(LISTEN_BACKLOG)?;
         Ok(Listener { socket: TcpListener::from_std(socket.into()), spare: spare(), warned: false })
     }
 

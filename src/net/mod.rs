@@ -2,12 +2,13 @@
 //!
 //! It moves bytes between sockets and the [`Engine`] and knows neither the WebSocket protocol nor lobbies. One turn:
 //!
-//! 1. Wait for events, and read the clock once.
+//! 1. Wait for events, then read the clock: all events of the turn get the same time.
 //! 2. Accept connections, at most `accept_per_turn`.
 //! 3. Read the ready sockets, until the turn's budget of work is spent.
-//! 4. If timers are due, poll once more and name the connections whose input is still unread; then expire timers.
-//! 5. Write the queued bytes, with one vectored write for each connection.
-//! 6. Drop the sockets of closed connections.
+//! 4. If timers are due, poll once more and list the connections whose input is still unread.
+//! 5. Expire timers and run due ticks; then carry out the operators' requests.
+//! 6. Write the queued bytes, usually with one system call for each connection.
+//! 7. Drop the sockets of closed connections.
 
 mod clock;
 mod files;
@@ -83,7 +84,7 @@ pub struct Server<A> {
     events: Events,
     listener: Listener,
     /// By [`ConnId::index`].
-    sockets: Vec<Option<MemberSocket>>,
+    sockets: Vec<Option<ConnSocket>>,
     ready: ReadScheduler,
     /// Scratch list of the connections in `ready`.
     unread: Vec<ConnId>,
@@ -103,7 +104,7 @@ pub struct Server<A> {
     timerfd: Option<timerfd::TimerFd>,
 }
 
-struct MemberSocket {
+struct ConnSocket {
     id: ConnId,
     stream: TcpStream,
     /// Whether the connection is queued in `ready`.
@@ -111,8 +112,8 @@ struct MemberSocket {
     class: ReadClass,
     /// Whether the socket has, or may have, unread bytes in the kernel. The backlog does not count.
     is_readable: bool,
-    /// Received bytes not yet handed to the engine. Only the few connections that exceed `work_per_receive` have any,
-    /// so it is boxed.
+    /// Received bytes that the engine has not consumed yet. Only the few connections that exceed `work_per_receive`
+    /// have any, so it is boxed.
     backlog: Option<Box<ReadBacklog>>,
     /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
     /// because no second event follows.
@@ -293,7 +294,7 @@ impl<A: App> Server<A> {
         self.engine.act(self.clock.now(), act)
     }
 
-    /// Returns the present state and the counters as one log line, with the cost of the journal if there is one.
+    /// Returns the current state and the counters as one log line, with the cost of the journal if there is one.
     pub fn stats_line(&self) -> String {
         let line = self.engine.stats().line();
         match self.engine.recording() {
@@ -348,7 +349,8 @@ impl<A: App> Server<A> {
         }
         let had_unread = !self.ready.is_empty();
         self.handle_events(now);
-        // The listener's event may be queued behind those of thousands of sockets, so the listener is tried without it.
+        // The listener's event may be queued behind the events of thousands of sockets, so accept() is tried without
+        // it.
         if self.accept_at.map_or(had_unread, |at| at <= now) {
             self.accept(now);
         }
@@ -416,8 +418,8 @@ impl<A: App> Server<A> {
     }
 
     /// Sleeps for the engine's `max_read_delay`, if it has one, so that input is read in batches. With `flush` at the
-    /// tick, output waits for the tick anyway, and most of the cost of a single message is waking up for it. Returns
-    /// the rest of `wait`.
+    /// tick, output waits for the tick anyway, so a later read delays no output. Most of the cost of a single message
+    /// is waking up for it. Returns the rest of `wait`.
     fn delay_read(&self, wait: Option<Duration>) -> Option<Duration> {
         let Some(rest) = self.engine.max_read_delay().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else {
             return wait;
@@ -444,7 +446,8 @@ impl<A: App> Server<A> {
         Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_wait).min())
     }
 
-    /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns their number.
+    /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns the number of
+    /// events.
     fn handle_events(&mut self, now: Time) -> usize {
         let (mut woken, mut count) = (false, 0);
         for event in &self.events {
@@ -503,7 +506,7 @@ impl<A: App> Server<A> {
     }
 
     fn accept(&mut self, now: Time) {
-        // If the budget ends before the listen queue is empty, go on in the next turn: no second event follows.
+        // If the budget ends before the listen backlog is empty, the next turn continues: no second event follows.
         self.accept_at = Some(now);
         for _ in 0..self.engine.config().accept_per_turn {
             match self.listener.accept() {
@@ -533,7 +536,7 @@ impl<A: App> Server<A> {
         if id.index() >= self.sockets.len() {
             self.sockets.resize_with(id.index() + 1, || None);
         }
-        self.sockets[id.index()] = Some(MemberSocket {
+        self.sockets[id.index()] = Some(ConnSocket {
             id,
             stream,
             is_ready: false,
@@ -568,7 +571,7 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Hands the engine bytes of a connection, up to `max_work`: from its backlog, or else from one read of at most
+    /// Passes bytes of a connection to the engine, up to `max_work`: from its backlog, or else from one read of at most
     /// `max_bytes`. Returns the work done.
     fn receive(&mut self, now: Time, id: ConnId, max_bytes: usize, max_work: usize) -> usize {
         let socket = self.sockets.get_mut(id.index()).and_then(Option::as_mut);

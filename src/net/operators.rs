@@ -17,8 +17,8 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::time::Time;
 
-/// Poll token of the admin listener. The tokens of its connections begin at [`FIRST`], far above all keys of member
-/// connections.
+/// Poll token of the admin listener. The tokens of its connections begin at [`FIRST`], far above all keys of the
+/// engine's connections.
 pub(super) const LISTENER: Token = Token(usize::MAX - 4);
 pub(super) const FIRST: usize = usize::MAX / 2 + 1;
 

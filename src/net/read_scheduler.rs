@@ -3,11 +3,11 @@
 //!
 //! There are four FIFO queues of ready sockets, one for each [`ReadClass`], served in this order:
 //!
-//! 1. `New`: never read. First, so that a handshake does not wait behind a crowd.
-//! 2. `Light`: the last read brought little.
+//! 1. `New`: never read. First, so that a handshake does not wait behind many busy connections.
+//! 2. `Light`: the last read emptied the socket and stayed within the work of one receive.
 //! 3. `Unclassified`: only the request was read so far.
-//! 4. `Heavy`: more input than fits in the work of one receive. Last, and served round-robin, so that a flood delays only
-//!    itself. After a reconnect a flooding client is `Unclassified`, not `Light`, so it gains nothing.
+//! 4. `Heavy`: more input than fits in the work of one receive. Last, and served round-robin, so that a flood delays
+//!    only itself. After a reconnect a flooding client is `Unclassified`, not `Light`, so it gains nothing.
 //!
 //! Each of the last three queues has a budget of work per turn, so that no queue starves another. The budget of `Light`
 //! is the largest: all messages read in one turn reach each receiver in one write. A single message may cost more than
@@ -82,7 +82,8 @@ impl ReadScheduler {
             let work = &mut self.work[class as usize];
             *work = match class {
                 ReadClass::New => full,
-                // Nothing is carried over: a light socket that costs much becomes `Heavy`, and the others must not pay.
+                // No excess is carried over: a light socket that costs much becomes `Heavy`, and must not delay the
+                // others.
                 ReadClass::Light => full.saturating_mul(LIGHT_BUDGET_FACTOR),
                 ReadClass::Unclassified | ReadClass::Heavy => work.saturating_add(full).min(full),
             };

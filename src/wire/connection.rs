@@ -3,13 +3,13 @@
 //! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes received bytes in.
 //!
 //! ```text
-//! Head --hold()--> Deciding --accept_pending()--> Open --close()--> Closing
-//!  |                                            ^
-//!  +------------------accept()------------------+
+//! Head --defer()--> Deciding --accept_pending()--> Open --close()--> Closing
+//!  |                                             ^
+//!  +-------------------accept()------------------+
 //!
 //! Head, Deciding   --refuse()----------> Lingering      flush the outbox, discard input
 //! any              --linger()----------> Lingering
-//! Open, Closing    --complete_close()--> CloseComplete  the same; the peer has sent its close frame
+//! any              --complete_close()--> CloseComplete  the same; the peer sends nothing more
 //! ```
 
 use std::borrow::Cow;
@@ -37,8 +37,8 @@ pub(crate) enum WireEvent<'a, 's> {
     /// A frame that requires no action: a fragment, or a frame that the peer sent before it saw our close frame.
     Nothing,
     Pong(&'s [u8]),
-    /// The peer sent a close frame. If the peer closed first, this is the reply to send; `None` if the frame answers ours.
-    /// [`Connection::complete_close`] or [`Connection::linger`] must follow.
+    /// The peer sent a close frame. If the peer closed first, this is the reply to send; `None` if the frame answers
+    /// ours. [`Connection::complete_close`] or [`Connection::linger`] must follow.
     Close(Option<Frame>),
     /// The peer violated the protocol.
     Fault(CloseReason),
@@ -56,7 +56,8 @@ enum Phase {
     Closing(WebSocket),
     /// Input is no longer parsed: flush the outbox, shut down the write side, discard input.
     Lingering,
-    /// Both sides have sent a close frame. The connection ends when ours is flushed.
+    /// The peer sends nothing more: it has sent its close frame, or its stream has ended. The connection is closed when
+    /// the outbox is flushed.
     CloseComplete,
 }
 
@@ -172,8 +173,8 @@ impl Connection {
         }
     }
 
-    /// Returns how many bytes at the front of `input` are not parsed as frames: bytes of a request head, and input that is
-    /// discarded. Of these only their number and the line ends have an effect.
+    /// Returns how many bytes at the front of `input` are not parsed as frames: bytes of a request head, and input that
+    /// is discarded. Of these only their number and the line ends have an effect.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
         let end = match &self.phase {
             Phase::Head(buffered) if buffered.is_empty() => http::head_end(input, 0, max_header_bytes),
@@ -191,7 +192,7 @@ impl Connection {
         self.phase = Phase::Open(WebSocket::default());
     }
 
-    /// Keeps an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
+    /// Stores an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
     pub(crate) fn defer(&mut self, upgrade: Upgrade) {
         self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
@@ -204,8 +205,8 @@ impl Connection {
         }
     }
 
-    /// Accepts the upgrade kept by [`hold`](Self::defer). Returns the bytes received since then, which the caller must poll
-    /// next.
+    /// Accepts the upgrade that [`defer`](Self::defer) stored. Returns the bytes received since then, which the caller
+    /// must pass to [`poll`](Self::poll) next.
     pub(crate) fn accept_pending(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
         match mem::replace(&mut self.phase, Phase::Lingering) {
             Phase::Deciding(deciding) => {
@@ -238,7 +239,8 @@ impl Connection {
         self.phase = Phase::Lingering;
     }
 
-    /// Records that both sides have sent a close frame, so no further frame can follow (RFC 6455 section 5.5.1).
+    /// Records that the peer sends nothing more, because it has sent its close frame (RFC 6455 section 5.5.1) or its
+    /// stream has ended.
     pub(crate) fn complete_close(&mut self) {
         self.phase = Phase::CloseComplete;
     }
@@ -260,7 +262,7 @@ impl Connection {
         matches!(self.phase, Phase::Lingering | Phase::CloseComplete)
     }
 
-    /// Returns whether both sides have sent a close frame; ours may still be queued.
+    /// Returns whether the connection can be closed as soon as the outbox is flushed: the peer sends nothing more.
     pub(crate) fn is_close_complete(&self) -> bool {
         matches!(self.phase, Phase::CloseComplete)
     }
@@ -270,8 +272,8 @@ impl Connection {
         self.outbox.as_deref()
     }
 
-    /// Returns the outbox to queue frames in, and takes one from `outboxes` if there is none. The outbox must be written
-    /// empty or dropped with [`release_outbox`](Self::release_outbox).
+    /// Returns the outbox to queue frames in, and takes one from `outboxes` if there is none. When all its frames are
+    /// written or discarded, return it with [`release_outbox`](Self::release_outbox).
     pub(crate) fn outbox_mut(&mut self, outboxes: &mut Outboxes) -> &mut Outbox {
         self.outbox.get_or_insert_with(|| outboxes.take())
     }

@@ -125,12 +125,12 @@ impl fmt::Debug for Request<'_> {
 pub(crate) enum Probe {
     /// Whether the process is running.
     Live,
-    /// Whether new members are accepted.
+    /// Whether new members are admitted.
     Ready,
 }
 
-/// Facts about a request that are determined before the application authorizes it. They are recorded, and a replay starts
-/// from them.
+/// Facts about a request that are determined before the application authorizes it. They are recorded, and a replay
+/// starts from them.
 ///
 /// A token may occur anywhere in a request. Therefore the facts contain no text of the client except the subprotocol in
 /// the upgrade, of which recorders keep only the length: see [`Upgrade::echo`].
@@ -163,8 +163,8 @@ pub(crate) struct Upgrade {
 }
 
 impl Upgrade {
-    /// Returns the byte range of the subprotocol in the response. The client wrote it, and with [`Subprotocols::Any`] it
-    /// can be any text.
+    /// Returns the byte range of the subprotocol in the response. The client wrote it, and with [`Subprotocols::Any`]
+    /// it can be any text.
     pub(crate) fn echo(&self) -> Option<Range<u64>> {
         let name = self.subprotocol.as_ref()?.len() as u64;
         // Only CR LF and the empty line follow it.
@@ -198,8 +198,8 @@ pub(crate) struct ReadParams {
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
 ///
-/// A well-formed request that is not a valid upgrade reaches `decide`, too, so that an unknown path is answered 404 even
-/// without an upgrade.
+/// A well-formed request that is not a valid upgrade reaches `decide`, too, so that an unknown path is answered 404
+/// even without an upgrade.
 ///
 /// # Errors
 ///
@@ -287,8 +287,8 @@ fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade
     }
 }
 
-/// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the browser
-/// fails the connection; so such a request is refused here with a reason.
+/// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the
+/// browser fails the connection; so such a request is refused here with a reason.
 fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
     let mut offers = list(headers, "sec-websocket-protocol").peekable();
     if offers.peek().is_none() {
@@ -310,8 +310,8 @@ fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<S
     }
 }
 
-/// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries to
-/// the left of it.
+/// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries
+/// to the left of it.
 fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
     // Split first, decode afterwards: forged entries that are not UTF-8 must not invalidate the proxies' entries.
     let lines = header_values(headers, "x-forwarded-for");

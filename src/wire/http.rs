@@ -1,5 +1,5 @@
-//! The part of HTTP/1.1 (RFC 9112) that a WebSocket server needs: finding the end of a request head, responses without an
-//! upgrade, and percent-decoding.
+//! The part of HTTP/1.1 (RFC 9112) that a WebSocket server needs: finding the end of a request head, responses without
+//! an upgrade, and percent-decoding.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -35,7 +35,8 @@ impl Refusal {
         Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
     }
 
-    /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older form).
+    /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older
+    /// form).
     pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
         // RFC 9111 section 1.2.2: recipients may treat larger values as 2^31. With a rate of 0 the wait never ends.
         const FOREVER: u64 = 1 << 31;
@@ -113,8 +114,9 @@ impl Refusal {
 
 /// Returns the length of a request head, including its empty line, or `None` while the end is missing.
 ///
-/// The first `scanned` bytes were examined in an earlier call and are skipped, so that a head that arrives byte by byte is
-/// scanned only once. Bytes beyond `max` are not examined: the result must not depend on how many bytes arrive at once.
+/// The first `scanned` bytes were examined in an earlier call and are skipped, so that a head that arrives byte by byte
+/// is scanned only once. Bytes beyond `max` are not examined: the result must not depend on how many bytes arrive at
+/// once.
 ///
 /// # Errors
 ///
@@ -139,8 +141,8 @@ pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Optio
 
 /// Decodes percent-encoding (RFC 3986 section 2.1). With `plus_is_space`, `+` is a space, as in form queries.
 ///
-/// Returns `None` for a `%` without two hexadecimal digits, for bytes that are not UTF-8, and for control characters, which
-/// are not valid in a path or a token.
+/// Returns `None` for a `%` without two hexadecimal digits, for bytes that are not UTF-8, and for control characters,
+/// which are not valid in a path or a token.
 pub(crate) fn percent_decode(text: &str, plus_is_space: bool) -> Option<Cow<'_, str>> {
     let is_literal = |c: u8| c != b'%' && !(plus_is_space && c == b'+');
     let decoded = if text.bytes().all(is_literal) {

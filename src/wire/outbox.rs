@@ -1,7 +1,7 @@
 //! The outbound queue of one connection: whole frames, in order.
 //!
-//! Counts bytes and frames, but enforces no bound: the engine compares the counts with its limits. Knows no lobby and
-//! no reason to close.
+//! Counts bytes and frames, but enforces no bound: the engine compares the counts with its limits. Knows no lobbies and
+//! no close reasons.
 //!
 //! The queue has three parts. A partly sent frame is at the front, then come frames that may be written. Corked frames,
 //! which wait for [`uncork`](Outbox::uncork), are at the end:
@@ -37,8 +37,8 @@ pub enum Flow {
     Blocked,
     /// Everything was written and nothing follows: shut down the write side, then read until the end of the stream.
     Finished,
-    /// Everything was written and both close frames were exchanged. [`Engine::poll_closed`](crate::Engine::poll_closed)
-    /// will return the connection; drop its socket then.
+    /// Everything was written and the peer sends nothing more: it has sent its close frame, or its stream has ended.
+    /// [`Engine::poll_closed`](crate::Engine::poll_closed) will return the connection; drop its socket then.
     Closed,
 }
 
@@ -143,8 +143,8 @@ impl Outbox {
         self.add(1, Data::Owned(frame), Some(key), corked);
     }
 
-    /// Queues frames that lie in a buffer of this turn. If they are still queued at the end of the turn, call
-    /// [`materialize`](Self::materialize) before.
+    /// Queues frames that lie in a buffer of this turn. Before the turn ends, [`materialize`](Self::materialize) must
+    /// be called if some of them are still queued.
     pub(crate) fn push_range(&mut self, range: FrameRange, corked: bool) {
         if corked != (self.corked > 0) {
             self.add(range.frames(), Data::Shared(range), None, corked);
@@ -204,7 +204,8 @@ impl Outbox {
     /// Drops the frame that is queued under `key`, if there is one and no byte of it has been written. Returns whether
     /// a frame was dropped.
     ///
-    /// Its successor is queued at the end, not in its position: it may refer to frames that were queued in between.
+    /// The caller queues the newer frame at the end, not in the old position: it may refer to frames that were queued
+    /// in between.
     pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
         let partly_sent = usize::from(self.written > 0);
         let Some(at) = self.queue.iter().skip(partly_sent).position(|queued| queued.latest == Some(key)) else {

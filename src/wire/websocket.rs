@@ -1,8 +1,9 @@
 //! Receiver of RFC 6455 frames: bytes in, messages and control frames out.
 //!
-//! tungstenite parses frame headers, opcodes and close codes; this module assembles messages. A message that arrives whole,
-//! which is the common case, is unmasked into the shared scratch buffer and returned from there, so its connection owns no
-//! memory. Only frames and messages that are split across receives or fragments are kept, in a [`Partial`].
+//! tungstenite parses frame headers, opcodes and close codes; this module assembles messages. A message that arrives
+//! whole, which is the common case, is unmasked into the shared scratch buffer and returned from there, so its
+//! connection owns no memory. Only frames and messages that are split across receives or fragments are kept, in a
+//! [`Partial`].
 //!
 //! Errors are detected as early as possible: a frame by its header, a text at the first byte that cannot be UTF-8.
 //! Knows no connection state: replies are returned to the caller.
@@ -38,7 +39,8 @@ pub(crate) enum ReceivedFrame<'s> {
     /// A frame that does not end its message.
     Fragment,
     Pong(&'s [u8]),
-    /// The peer sent a close frame, and will send no further frame. This is the reply to it, unless ours was sent first.
+    /// The peer sent a close frame, and will send no further frame. This is the reply to it, unless ours was sent
+    /// first.
     Close(Frame),
     /// The peer violated the protocol. Further input cannot be parsed.
     Fault(CloseReason),
@@ -90,8 +92,8 @@ enum Complete {
 }
 
 impl WebSocket {
-    /// Consumes `input` up to the end of the next frame and returns the result. `None` when all of `input` is consumed and
-    /// no frame is complete.
+    /// Consumes `input` up to the end of the next frame and returns the result. `None` when all of `input` is consumed
+    /// and no frame is complete.
     pub(crate) fn receive<'s>(
         &mut self,
         input: &mut &[u8],
@@ -197,8 +199,8 @@ impl WebSocket {
         }
     }
 
-    /// Checks a frame by its header, before any of its payload is read. Fails if the frame is invalid in itself or in this
-    /// state.
+    /// Checks a frame by its header, before any of its payload is read. Fails if the frame is invalid in itself or in
+    /// this state.
     fn check(&mut self, frame: &CurrentFrame, limits: Limits) -> Result<(), CloseReason> {
         let fragmented = self.partial.as_ref().filter(|partial| partial.message.is_some());
         let so_far = fragmented.map_or(0, |partial| partial.payload.len());
@@ -264,8 +266,8 @@ impl Partial {
     }
 }
 
-/// Checks the payload of a close frame and returns the reply, which has the same code and reason. The payload is empty, or
-/// a code and a reason in UTF-8 (RFC 6455 section 5.5.1).
+/// Checks the payload of a close frame and returns the reply, which has the same code and reason. The payload is empty,
+/// or a code and a reason in UTF-8 (RFC 6455 section 5.5.1).
 fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
     let Some((code, reason)) = payload.split_first_chunk() else {
         return if payload.is_empty() { Ok(Frame::empty_close()) } else { Err(CloseReason::ProtocolError) };
@@ -308,8 +310,8 @@ fn unmask_into(buffer: &mut Vec<u8>, payload: &[u8], mask: [u8; 4], offset: usiz
     }
 }
 
-/// Returns the length of the prefix that is complete UTF-8 sequences. A sequence that is cut off at the end is no error,
-/// because the next bytes may complete it.
+/// Returns the length of the prefix that is complete UTF-8 sequences. A sequence that is cut off at the end is no
+/// error, because the next bytes may complete it.
 fn utf8_prefix(bytes: &[u8]) -> Result<usize, CloseReason> {
     match str::from_utf8(bytes) {
         Ok(_) => Ok(bytes.len()),
@@ -488,8 +490,8 @@ mod tests {
             let (expected, expected_replies) = model(&stream);
             texts += whole.iter().filter(|seen| matches!(seen, Seen::Text(_))).count();
             if whole.last() == Some(&Seen::Fault) {
-                // Two differences are allowed. This receiver may fail earlier, since tungstenite checks a frame when it has
-                // arrived whole. And it fails on a close frame with a forbidden code, to which tungstenite replies.
+                // Two differences are allowed. This receiver may fail earlier, since tungstenite checks a frame when it
+                // has arrived whole. And it fails on a close frame with a forbidden code, to which tungstenite replies.
                 faults += 1;
                 let before = &whole[..whole.len() - 1];
                 assert!(expected.starts_with(before), "seed {seed}: {whole:?} {expected:?}");

@@ -570,7 +570,7 @@ fn a_closure_of_the_embedder_ends_a_replay() {
         site.turn();
         let failure = replay(&site.journal()).expect_err("the closure is not recorded");
         assert!(matches!(failure.fault, Fault::Owner), "{failure}");
-        assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the application's owner"), "{failure}");
+        assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the embedding program"), "{failure}");
     };
     check(|site| {
         site.engine.act(site.now, |_, cx| cx.close_user("ann", CloseReason::Kicked));
@@ -1238,7 +1238,7 @@ fn the_replay_exit_code_classifies_a_journal() {
 
     let mut site = Site::new(Config::default(), Nondeterministic(0));
     site.turn();
-    check(&folder, Some(&site.journal()), &[], 7, "not with one of the stock applications");
+    check(&folder, Some(&site.journal()), &[], 7, "not with one of the built-in applications");
     let mut site = Site::new(Config::default(), Relay::default());
     site.engine.act(Time::ZERO, |_, _| {});
     check(&folder, Some(&site.journal()), &[], 7, "through `act` or `app_mut`");

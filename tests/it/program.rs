@@ -213,7 +213,7 @@ fn refused(arguments: &[&str]) -> String {
 #[test]
 fn open_authorization_is_accepted_on_loopback_only() {
     let never = ["--max-pending", "0", "--listen"];
-    let open = "anybody could be anybody on";
+    let open = "any client could claim to be any user on";
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9001", "[::ffff:192.0.2.1]:9001"] {
         let output = refused(&[&never[..], &[address]].concat());
         assert!(output.contains(open) && output.contains("--auth open-to-anybody"), "{address}: {output}");
@@ -264,7 +264,7 @@ fn an_unused_token_list_prevents_the_start() {
     assert_eq!(refused_by_variable.status.code(), Some(2));
     // The echo application has no authorization.
     let output = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
-    assert!(output.contains("auth = tokens: app = echo lets anybody in"), "{output}");
+    assert!(output.contains("auth = tokens: app = echo lets any client in"), "{output}");
 }
 
 #[test]
@@ -315,9 +315,9 @@ fn options_and_variables_without_effect_are_warned_about() {
     let warnings: Vec<&str> =
         program.log_lines.iter().filter_map(|line| line.split_once(" WARN ")).map(|(_, rest)| rest).collect();
     let expected = [
-        "auth_timeout has no effect: the stock applications answer at once",
+        "auth_timeout has no effect: the built-in applications answer at once",
         "token_grace has no effect: only the tokens of auth = tokens expire",
-        "presence_max has no effect: app = verbatim tells of nobody's presence",
+        "presence_max has no effect: app = verbatim sends no presence",
         "the variable LOBBYD_MAX_CONECTIONS is not known; do you mean LOBBYD_MAX_CONNECTIONS?",
         "the variable LOBBYD_SERVICE_HOST is not known",
         "admin_host = a.example: has no effect while admin is off",

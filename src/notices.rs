@@ -11,10 +11,10 @@ const VARIABLES: &[&str] =
 /// Returns a warning for each option that has no effect with the chosen application and authentication.
 pub(crate) fn without_effect(matches: &ArgMatches, app: &str, has_tokens: bool) -> Vec<String> {
     let rules = [
-        ("auth_timeout", false, "the stock applications answer at once".to_owned()),
-        ("max_commands", false, "nothing sends commands to the stock applications".to_owned()),
+        ("auth_timeout", false, "the built-in applications answer at once".to_owned()),
+        ("max_commands", false, "nothing sends commands to the built-in applications".to_owned()),
         ("token_grace", has_tokens, "only the tokens of auth = tokens expire".to_owned()),
-        ("presence_max", app == "relay", format!("app = {app} tells of nobody's presence")),
+        ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("max_strikes", app == "relay", format!("app = {app} reads no JSON")),
     ];
     let unused = rules.into_iter().filter(|(field, has_effect, _)| !has_effect && is_given(matches, field));

@@ -1,4 +1,4 @@
-//! `lobbyd replay`: replays a journal of one of the stock applications at full speed.
+//! `lobbyd replay`: replays a journal of one of the built-in applications at full speed.
 //!
 //! Exit 0: the replay sent the same bytes as the recorded session. 1: the journal cannot be read, or the output cannot
 //! be written. 2: the arguments are invalid, or the journal cannot be opened. 4: the replay sent different bytes. 5:
@@ -33,11 +33,11 @@ pub(crate) fn command() -> Command {
     Command::new("replay")
         .about("Replays a journal and reports whether the server sends the same bytes again")
         .after_help(
-            "Exit codes: 0 confirmed, 4 different bytes are sent, 5 damaged or not a journal, 6 written by another build, \
-             7 not replayable.",
+            "Exit codes: 0 all output was reproduced; 1 the journal cannot be read; 2 there is no such journal, or the arguments \
+             are invalid; 4 the output differs; 5 damaged, or not a journal; 6 written by another build; 7 not replayable.",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help(
-            "The value of --journal, which replays the last session; or one segment file to begin with",
+            "The value of --journal, to replay the last session; or a segment file to begin with",
         ))
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints one line for each event"))
         .arg(value("lobby", "CODE", "Prints only events of this lobby").requires("print"))
@@ -51,7 +51,7 @@ pub(crate) fn command() -> Command {
             Arg::new("any-build")
                 .long("any-build")
                 .action(ArgAction::SetTrue)
-                .help("Also tries a journal that another build wrote"),
+                .help("Also tries to replay a journal that another build wrote"),
         )
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Ok("echo") => run_as(matches, path, Echo),
         Ok(other) => {
             eprintln!(
-                "lobbyd: {} was recorded with {}, not with one of the stock applications; replay it in the program that \
+                "lobbyd: {} was recorded with {}, not with one of the built-in applications; replay it in the program that \
                  contains this application, with lobbyd::journal::replay",
                 path.display(),
                 other.escape_debug()
@@ -82,17 +82,17 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-/// The application that the journal was recorded with: the option's name of a stock application, or the type name of
+/// The application that the journal was recorded with: the option's name of a built-in application, or the type name of
 /// another.
 fn recorded_app(path: &Path, any_build: bool) -> Result<String, u8> {
     let replay = open(path, Echo, any_build)?;
     let app = replay.recorded_app();
-    let stock = [
+    let built_in = [
         (std::any::type_name::<Relay>(), "relay"),
         (std::any::type_name::<Verbatim>(), "verbatim"),
         (std::any::type_name::<Echo>(), "echo"),
     ];
-    let known = stock.iter().find(|(type_name, _)| *type_name == app);
+    let known = built_in.iter().find(|(type_name, _)| *type_name == app);
     Ok(known.map_or(app, |(_, name)| *name).to_owned())
 }
 

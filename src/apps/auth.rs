@@ -1,10 +1,10 @@
-//! Authentication for the stock applications: open, or by a list of tokens.
+//! Authentication for the built-in applications: open, or by a list of tokens.
 
 use std::collections::HashMap;
 
 use crate::{Authorization, CloseReason, Identity, Rate, Request};
 
-/// How the stock applications authenticate users.
+/// How the built-in applications authenticate users.
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
     /// The token is the user id. For development, and behind a proxy that has authenticated the user.

@@ -1,4 +1,4 @@
-//! The stock applications. They use only the public [`App`](crate::App) trait, like any other application.
+//! The built-in applications. They use only the public [`App`](crate::App) trait, like any other application.
 
 mod auth;
 mod catch_panics;

@@ -34,7 +34,7 @@ async def results(binary):
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", error_of(
-                lambda: health.wait_for_log(r"user="page".*\bhealthy latency_ms=\d", 5))
+                lambda: health.wait_for_log(r'user="page".*\bhealthy latency_ms=\d', 5))
             yield "the log names the origin that is refused", error_of(
                 lambda: strict.wait_for_log(rf"the origin {origin} is refused at 127", 5))
             yield "the page is never reported unhealthy", \

@@ -213,9 +213,9 @@ async def health_pings_report_answering_members(binary, *libraries):
             last = timestamp
             await ann.say("health_pong", timestamp=timestamp)
         await bob.expect("health_ping")             # bob does not answer
-        await asyncio.to_thread(server.wait_for_log, r"user="bob".*\bunhealthy\b", 10)
-        await asyncio.to_thread(server.wait_for_log, r"user="ann".*\bhealthy latency_ms=\d", 10)
-        assert not re.search(r"user="ann".*\bunhealthy\b", server.log()), server.log()
+        await asyncio.to_thread(server.wait_for_log, r'user="bob".*\bunhealthy\b', 10)
+        await asyncio.to_thread(server.wait_for_log, r'user="ann".*\bhealthy latency_ms=\d', 10)
+        assert not re.search(r'user="ann".*\bunhealthy\b', server.log()), server.log()
         await close_all(ann, bob)
 
 

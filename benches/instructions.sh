@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Counts the instructions of the engine, and compares them with the counts kept in benches/instructions.txt.
+# Counts the instructions of the engine, and compares them with the counts recorded in benches/instructions.txt.
 #
-#   benches/instructions.sh            exit 0: as kept; 1: a count is beyond the tolerance, or kept counts are missing
+#   benches/instructions.sh            exit 0: as recorded; 1: a count is beyond the tolerance, or recorded counts are missing
 #   benches/instructions.sh --bless    writes the new counts to the file
 #
 # Each scenario of benches/instructions.rs runs twice under callgrind; the difference between the long and the short run is the
 # cost of the turns alone. Counts vary by 0.1 % between runs (one instruction of some 200 in an empty turn), because of the keys
 # of the hash maps. The C library's copy routine, which depends on the processor, makes up to 0.7 %. A change elsewhere in the
-# source can change the generated code by more. So the tolerance is 5 %, in both directions: a count below the kept one must be
-# blessed too, because a later increase would not be noticed. With another compiler, C library or kind of processor than those
-# of the kept counts the tolerance is 25 %.
+# source can change the generated code by more. So the tolerance is 5 %, in both directions: a count below the recorded one
+# must be blessed too, because a later increase would not be noticed. With another compiler, C library or kind of processor than
+# those of the recorded counts the tolerance is 25 %.
 #
 # Installs Debian's valgrind with apt-get if it is missing.
 set -euo pipefail
@@ -85,22 +85,22 @@ fi
 tolerance=5
 if [ "$(grep '^#' "$counted")" != "$(grep '^#' "$kept")" ]; then
   tolerance=25
-  echo "the environment differs from the kept one, so the tolerance is $tolerance %:"
+  echo "the environment differs from the recorded one, so the tolerance is $tolerance %:"
   diff <(grep '^#' "$kept") <(grep '^#' "$counted") || true
 fi
 awk -v tolerance=$tolerance '
   /^#/ { next }
   NR == FNR { kept[$1] = $2; next }
   {
-    if (!($1 in kept)) { printf "%-12s is not kept\n", $1; failed = 1; next }
+    if (!($1 in kept)) { printf "%-12s is not recorded\n", $1; failed = 1; next }
     change = 100 * ($2 / kept[$1] - 1)
     beyond = change > tolerance || change < -tolerance
-    printf "%-12s %9d kept %9d counted %+6.1f %%%s\n", $1, kept[$1], $2, change, beyond ? "  <- beyond " tolerance " %" : ""
+    printf "%-12s %9d recorded %9d counted %+6.1f %%%s\n", $1, kept[$1], $2, change, beyond ? "  <- beyond " tolerance " %" : ""
     failed = failed || beyond
     delete kept[$1]
   }
   END {
-    for (scenario in kept) { printf "%-12s is kept and not counted\n", scenario; failed = 1 }
+    for (scenario in kept) { printf "%-12s is recorded and not counted\n", scenario; failed = 1 }
     exit failed
   }' "$kept" "$counted" || {
   echo "instructions.sh: the counts differ from benches/instructions.txt. If that is intended: benches/instructions.sh --bless" >&2

@@ -3,8 +3,9 @@
 //!
 //!     cargo run --example arena
 //!
-//! Then open the page that it prints in two windows. Every field of the configuration is a flag, as with the program
-//! itself: `--listen 127.0.0.1:9010`, or `--journal FILE`. `--replay FILE` replays the last session of that journal.
+//! Then open the address that it prints in two windows, each with its own `name=`. Every field of the configuration is a
+//! flag, as with the program itself, such as `--listen 127.0.0.1:9010` or `--journal FILE`. `--replay FILE` replays the
+//! last session of that journal.
 //!
 //! The game is deterministic: it reads no clock, draws no randomness of its own and walks no `HashMap`. Its state depends
 //! only on the inputs of each tick, so a replay reproduces it.

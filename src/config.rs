@@ -217,9 +217,7 @@ config! {
     /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
-    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this
-    /// machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open`
-    /// on a loopback address without `trusted_proxies` sets it to `loopback`.
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`.
     allowed_origin: Origins = "own";
     /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
     trusted_proxies: u32 = "0";
@@ -232,7 +230,7 @@ config! {
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";
-    /// Age at which a connection is closed with 4202 `max_lifetime`, and its client reconnects at once. It lets a fleet of servers be drained.
+    /// Age at which a connection is closed with 4202 `max_lifetime`; its client reconnects at once, possibly to another server.
     max_lifetime: Switch<Duration> = "off";
     /// Time that a connection may stay open after its token has expired; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";

@@ -72,7 +72,8 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket lobby server: ws://ADDRESS/ws/{lobby_code}?token={user}")
         .after_help(
-            "A number may be `unlimited`. Sizes are written as 65536, 64KiB or 16MiB, durations as 500ms, 20s, 5m or 1h.\n\
+            "Limits of seats, lobbies and connections per address, and all rates, may be `unlimited`.\n\
+             Sizes are written as 65536, 64KiB or 16MiB, durations as 500ms, 20s, 5m or 1h.\n\
              Every flag is also an environment variable: --max-per-lobby is LOBBYD_MAX_PER_LOBBY.",
         )
         .arg(
@@ -83,7 +84,7 @@ fn command() -> Command {
                 .default_value("relay")
                 .value_parser(["relay", "verbatim", "echo"])
                 .help(
-                    "The application: relay is the JSON protocol, verbatim passes messages on unread, \
+                    "The application: relay implements the JSON protocol; verbatim passes messages on without parsing them; \
                      echo sends each message back, on any path",
                 ),
         )
@@ -114,7 +115,7 @@ fn command() -> Command {
                 .hide_env(true)
                 .default_value("abort")
                 .value_parser(["abort", "close-lobby"])
-                .help("Reaction to a panic in the application: abort ends the process, since all lobbies share the application's state; close-lobby closes only the member's lobby"),
+                .help("Reaction to a panic in the application: abort ends the process, since all lobbies share the application's state; close-lobby closes only the lobby that it concerns"),
         )
         .arg(
             Arg::new("log")
@@ -185,13 +186,13 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
     let tokens_file = matches.get_one::<String>("tokens-file").cloned();
     if let Some(file) = tokens_file.as_ref().filter(|_| auth_word != "tokens") {
         problems.push(format!(
-            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which lets any client in; set \
+            "tokens_file = {file}: is read only with auth = tokens, and auth is {auth_word}, which admits every client; set \
              --auth tokens, or leave --tokens-file out"
         ));
     }
     if app_word == "echo" && auth_word == "tokens" {
         problems.push(
-            "auth = tokens: app = echo lets any client in without a token; use another --app, or leave --auth out"
+            "auth = tokens: app = echo admits every client without a token; use another --app, or leave --auth out"
                 .into(),
         );
     }
@@ -209,7 +210,7 @@ fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
         },
         ("open", _) if !config.listen.ip().is_loopback() => {
             problems.push(format!(
-                "auth = open: any client could claim to be any user on {}; use --auth tokens, or --auth open-to-anybody",
+                "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
                 config.listen
             ));
             Auth::Open
@@ -344,7 +345,7 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     );
     info!("listening on {address}");
     if let Some(address) = admin {
-        info!("operators are answered on http://{address}");
+        info!("admin API on http://{address}");
     }
     Ok(server)
 }
@@ -361,8 +362,11 @@ fn limits(config: &Config) -> Vec<String> {
         fields.map(|field| format!("{}={}", field.name, (field.show)(config))).collect::<Vec<_>>().join(" ")
     };
     let memory = match config.worst_case_memory() {
-        Some(bytes) => format!("at the very worst {} MiB of memory", bytes.div_ceil(1 << 20)),
-        None => "memory without a bound, since a limit is unlimited".to_owned(),
+        Some(bytes) => format!("{} MiB", bytes.div_ceil(1 << 20)),
+        None => "without a bound, since a limit is unlimited".to_owned(),
     };
-    vec![format!("limits: {}", named("max_")), format!("these limits allow {memory}, without the kernel's buffers")]
+    vec![
+        format!("limits: {}", named("max_")),
+        format!("worst-case memory with these limits: {memory}, without the kernel's buffers"),
+    ]
 }

@@ -33,11 +33,11 @@ pub(crate) fn command() -> Command {
     Command::new("replay")
         .about("Replays a journal and reports whether the server sends the same bytes again")
         .after_help(
-            "Exit codes: 0 confirmed, 4 different bytes are sent, 5 damaged or not a journal, 6 written by another build, \
-             7 not replayable.",
+            "Exit codes: 0 all output was reproduced; 1 the journal cannot be read; 2 there is no such journal, or the arguments \
+             are invalid; 4 the output differs; 5 damaged, or not a journal; 6 written by another build; 7 not replayable.",
         )
         .arg(Arg::new("file").value_name("FILE").required(true).value_parser(clap::value_parser!(PathBuf)).help(
-            "The value of --journal, which replays the last session; or one segment file to begin with",
+            "The value of --journal, to replay the last session; or a segment file to begin with",
         ))
         .arg(Arg::new("print").long("print").action(ArgAction::SetTrue).help("Prints one line for each event"))
         .arg(value("lobby", "CODE", "Prints only events of this lobby").requires("print"))
@@ -51,7 +51,7 @@ pub(crate) fn command() -> Command {
             Arg::new("any-build")
                 .long("any-build")
                 .action(ArgAction::SetTrue)
-                .help("Also tries a journal that another build wrote"),
+                .help("Also tries to replay a journal that another build wrote"),
         )
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn command() -> Command {
                 .long("clients")
                 .value_name("N")
                 .value_parser(clap::value_parser!(u16).range(1..=1000))
-                .help("Most clients at the same time [default: 12]"),
+                .help("Largest number of clients at the same time [default: 12]"),
         )
         .arg(
             Arg::new("without")
@@ -49,7 +49,7 @@ pub(crate) fn command() -> Command {
                 .value_delimiter(',')
                 .action(ArgAction::Append)
                 .value_parser(parse_behaviour)
-                .help("Behaviours to leave out"),
+                .help("Behaviours to leave out; an unknown word lists all of them"),
         )
         .arg(
             Arg::new("journal")

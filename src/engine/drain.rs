@@ -337,7 +337,7 @@ impl Core {
             dropped_bytes: 0,
             forced: 0,
         });
-        info!("draining {initial} connections, until {deadline}");
+        info!("draining {initial} connections, until {deadline} after the start");
         self.note_drained();
         Some(deadline)
     }

@@ -68,7 +68,7 @@ impl Sink for Files {
             self.file = Some(create(&self.path, self.number)?);
             self.length = 0;
         }
-        info!("the journal continues in {}", name(&self.path, self.number).display());
+        info!("recording to the journal segment {}", name(&self.path, self.number).display());
         Ok(())
     }
 

@@ -23,7 +23,7 @@ impl<A: App> World<A> {
             return self.engine.handle_hangup(self.now, conn);
         }
         link.last_delivery = self.now;
-        // A third of the chunk sizes limit the work, as a driver does that shares its time among connections.
+        // For a third of the chunk sizes the work is limited, as by a driver that divides its time among connections.
         let max_work = if chunk.is_multiple_of(3) && chunk != usize::MAX { 4 * chunk } else { usize::MAX };
         let bytes = link.pipe.server_read(chunk);
         let handed_in = bytes.len();

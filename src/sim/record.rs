@@ -42,11 +42,11 @@ impl<A: App> World<A> {
 
     /// Checks that a replay of the whole journal ends in the state in which the run ended. Checks the same for the
     /// shortest tail of segments from which a replay can start.
-    pub(super) fn replay(&mut self, again: &dyn Fn() -> A) -> Result<(), String> {
+    pub(super) fn replay(&mut self, make_app: &dyn Fn() -> A) -> Result<(), String> {
         let Segments(segments) = journal::finish(&mut self.engine).ok_or("the run was not recorded")?;
-        self.replay_from(&segments, again())?.ok_or("the journal's first segment has no start")?;
+        self.replay_from(&segments, make_app())?.ok_or("the journal's first segment has no start")?;
         for first in (1..segments.len()).rev() {
-            if self.replay_from(&segments[first..], again())?.is_some() {
+            if self.replay_from(&segments[first..], make_app())?.is_some() {
                 break;
             }
         }
@@ -54,10 +54,10 @@ impl<A: App> World<A> {
     }
 
     /// Replays `segments` and compares the final state. Returns `None` if a replay cannot start with the first of them.
-    fn replay_from(&self, segments: &[Vec<u8>], again: A) -> Result<Option<Summary>, String> {
+    fn replay_from(&self, segments: &[Vec<u8>], app: A) -> Result<Option<Summary>, String> {
         let identity_model = IdentityModel::new(&self.swarm, self.engine.config(), Random::new(0));
-        let app = ObservedApp::new(again, 0, identity_model, None, Random::new(0));
-        let summary = match journal::replay(&*segments.concat(), app) {
+        let observed_app = ObservedApp::new(app, 0, identity_model, None, Random::new(0));
+        let summary = match journal::replay(&*segments.concat(), observed_app) {
             Ok(summary) => summary,
             Err(ReplayFailure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),
             Err(failure) => return Err(format!("the replay of {} segments failed: {failure}", segments.len())),

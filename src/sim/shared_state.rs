@@ -64,7 +64,11 @@ impl SharedState {
             return Ok(());
         }
         self.delivered.insert(message);
-        if self.refused.contains(&message) { Err("a message that was refused to its sender".into()) } else { Ok(()) }
+        if self.refused.contains(&message) {
+            Err("a client received a message that the server had refused".into())
+        } else {
+            Ok(())
+        }
     }
 
     /// Checks that all members receive the same text under the same epoch and `seq`.

@@ -18,7 +18,8 @@ pub(super) const NO_CLIENT: u32 = u32::MAX;
 
 macro_rules! events {
     ($( $name:ident = $number:literal, $word:literal; )*) => {
-        /// Kind of an event. Its number goes into the hash and its word into reports, so a changed word keeps the hash.
+        /// Kind of an event. Its number goes into the hash and its word into reports, so a changed word does not change the
+        /// hash.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub(super) enum EventKind {
             $( $name, )*

@@ -83,7 +83,7 @@ def measure(binary, flood, kind, clients, seconds):
     MiB, and the output of the flooding clients."""
     with Lobbyd(binary, *ARGUMENTS) as server:
         os.sched_setaffinity(server.pid, {0})
-        bound = int(server.wait_for_log(r"at the very worst (\d+) MiB", 5).group(1))
+        bound = int(server.wait_for_log(r"worst-case memory with these limits: (\d+) MiB", 5).group(1))
         # Before the flood: connections without a seat can displace others of the same address, and all share one address here.
         ann, bob = Member(server.port, "ann"), Member(server.port, "bob")
         flooders = None

@@ -40,7 +40,7 @@ def is_type(payload, kind):
 
 
 class Crowd:
-    """All idle connections, on one epoll. Runs in its own process and answers one-line orders."""
+    """All idle connections, on one epoll. Runs in its own process and answers commands of one line each."""
 
     def __init__(self, port, count):
         self.port = port
@@ -139,39 +139,39 @@ class Crowd:
         for fd in [sock.detach() for sock in self.sockets.values()]:
             os.close(fd)
 
-    def serve(self, orders, answers, reset):
-        """Keeps the connections open until the order to cut them arrives."""
+    def serve(self, commands, answers, reset):
+        """Keeps the connections open until the command to cut them arrives."""
         self.open()
         answers.write(f"{self.welcomed} {len(self.lost)} {self.lost[0] if self.lost else ''}\n")
-        self.epoll.register(orders.fileno(), select.EPOLLIN)
+        self.epoll.register(commands.fileno(), select.EPOLLIN)
         lost_before = len(self.lost)
-        is_ordered = False
-        while not is_ordered:
+        is_commanded = False
+        while not is_commanded:
             for fd, event in self.epoll.poll(-1, 1024):
-                if fd == orders.fileno():
-                    is_ordered = True
+                if fd == commands.fileno():
+                    is_commanded = True
                 else:
                     self.readable(fd)
-        orders.readline()
+        commands.readline()
         begun = time.monotonic()
         self.cut(reset)
         answers.write(f"{self.pings} {len(self.lost) - lost_before} {time.monotonic() - begun:.3f}\n")
 
 
 def fork_crowd(port, count, reset):
-    """Forks the crowd's process. Returns its id, the file for orders and the file for answers."""
-    orders_in, orders_out = os.pipe()
+    """Forks the crowd's process. Returns its id, the file for commands and the file for answers."""
+    commands_in, commands_out = os.pipe()
     answers_in, answers_out = os.pipe()
     pid = os.fork()
     if pid:
-        os.close(orders_in)
+        os.close(commands_in)
         os.close(answers_out)
-        return pid, os.fdopen(orders_out, "w", buffering=1), os.fdopen(answers_in, "r")
+        return pid, os.fdopen(commands_out, "w", buffering=1), os.fdopen(answers_in, "r")
     status = 1
     try:
-        os.close(orders_out)
+        os.close(commands_out)
         os.close(answers_in)
-        Crowd(port, count).serve(os.fdopen(orders_in, "r"), os.fdopen(answers_out, "w", buffering=1), reset)
+        Crowd(port, count).serve(os.fdopen(commands_in, "r"), os.fdopen(answers_out, "w", buffering=1), reset)
         status = 0
     except BaseException:           # the parent's finally blocks must not run in this process
         sys.excepthook(*sys.exc_info())
@@ -299,7 +299,7 @@ def main():
         time.sleep(0.5)
         before = resident_bytes(server.pid)
         begun = time.monotonic()
-        crowd, orders, answers = fork_crowd(server.port, args.conns, args.reset)
+        crowd, commands, answers = fork_crowd(server.port, args.conns, args.reset)
         try:
             welcomed, lost, why = answers.readline().rstrip("\n").split(" ", 2)
             took = time.monotonic() - begun
@@ -317,7 +317,7 @@ def main():
                          f"below {MAX_CPU_PERCENT:g} %", percent < MAX_CPU_PERCENT)
 
             probe, control = Probe(server.port), Probe(empty.port)
-            orders.write("cut\n")
+            commands.write("cut\n")
             cut_at = time.monotonic()
             closed_after = None
             while (now := time.monotonic() - cut_at) < PROBE_SECONDS or closed_after is None and now < 30:

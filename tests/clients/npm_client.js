@@ -1,12 +1,12 @@
 'use strict';
-// Drives npm's `ws` for peers.py. Each input line is an order in JSON, each output line an event in JSON; `id` is the connection.
+// Drives npm's `ws` for peers.py. Each input line is a command in JSON, each output line an event in JSON; `id` is the connection.
 const readline = require('node:readline');
 const WebSocket = require('ws');
 
 const sockets = new Map();
 const report = (id, on, more = {}) => process.stdout.write(JSON.stringify({ id, on, ...more }) + '\n');
 
-const orders = {
+const commands = {
   open({ id, url }) {
     const ws = new WebSocket(url);
     sockets.set(id, ws);
@@ -28,5 +28,5 @@ const orders = {
 };
 
 readline.createInterface({ input: process.stdin })
-  .on('line', (line) => { const order = JSON.parse(line); orders[order.do](order); })
+  .on('line', (line) => { const command = JSON.parse(line); commands[command.do](command); })
   .on('close', () => process.exit(0));

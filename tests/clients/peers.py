@@ -1,6 +1,6 @@
 """One interface to the WebSocket libraries under test: Python's `websockets` and npm's `ws`.
 
-The npm library runs in a node process (`npm_client.js`), which takes orders and reports events as lines of JSON.
+The npm library runs in a node process (`npm_client.js`), which takes commands and reports events as lines of JSON.
 """
 
 import asyncio
@@ -121,7 +121,7 @@ class NodeClient(Client):
         self.pongs = asyncio.Queue()
         self.opened = asyncio.get_running_loop().create_future()
 
-    async def order(self, action, **more):
+    async def command(self, action, **more):
         line = json.dumps({"id": self._number, "do": action, **more})
         self._process.stdin.write(line.encode() + b"\n")
         await self._process.stdin.drain()
@@ -146,26 +146,26 @@ class NodeClient(Client):
 
     async def send(self, frame):
         if isinstance(frame, str):
-            await self.order("text", data=frame)
+            await self.command("text", data=frame)
         else:
-            await self.order("binary", data=base64.b64encode(frame).decode())
+            await self.command("binary", data=base64.b64encode(frame).decode())
 
     async def ping(self, payload):
-        await self.order("ping", data=base64.b64encode(payload).decode())
+        await self.command("ping", data=base64.b64encode(payload).decode())
         pong = await asyncio.wait_for(self.pongs.get(), TIMEOUT)
         assert pong == payload, f"pong carries {pong!r}, the ping {payload!r}"
 
     async def close(self):
-        await self.order("close")
+        await self.command("close")
 
     async def drop(self):
-        await self.order("terminate")
+        await self.command("terminate")
 
     async def pause(self):
-        await self.order("pause")
+        await self.command("pause")
 
     async def resume(self):
-        await self.order("resume")
+        await self.command("resume")
 
 
 class Node:
@@ -185,7 +185,7 @@ class Node:
                 self._reader = asyncio.create_task(self._read())
         client = NodeClient(self._process, len(self._clients))
         self._clients[client._number] = client
-        await client.order("open", url=url)
+        await client.command("open", url=url)
         await asyncio.wait_for(client.opened, TIMEOUT)
         return client
 

@@ -488,7 +488,7 @@ async def main(options):
         args = ["--journal", path, "--journal-max-bytes", "64MiB", "--admin", "127.0.0.1:0", "--max-connections",
                 options.clients + 100, "--max-per-lobby", PER_LOBBY, "--bytes-per-second", "unlimited", "--log", "warn,lobbyd=info"]
         with Lobbyd(options.lobbyd, *args) as server:
-            admin = int(server.wait_for_log(r"operators are answered on http://127\.0\.0\.1:(\d+)", 10).group(1))
+            admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
             await wait_until_empty(admin)
             fds = await descriptors(server.pid)
             crowd = Crowd(server, ledger, options.clients, options.seed, min(SESSION, 60 * options.minutes / 8))

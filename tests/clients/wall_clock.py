@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Sets the wall clock of a running server forward and back: tokens must follow it, and nothing else.
+"""Sets the wall clock of a running server forward and back. Only the expiry of tokens and `server_time` may follow it.
 
     tests/clients/wall_clock.py [path/to/lobbyd]
 
-The server runs with libfaketime, which shows it another wall clock and the real monotonic clock. Installs Debian's
-libfaketime by apt-get where there is none. Exit 0 only if everything held. Standard library only.
+The server runs with libfaketime, which changes the wall clock that it reads, and not the monotonic clock. Installs Debian's
+libfaketime with apt-get if it is missing. Exit 0 only if all checks pass. Standard library only.
 """
 
 import glob

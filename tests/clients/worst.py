@@ -56,7 +56,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with Lobbyd(options.lobbyd, "--app", "verbatim", "--max-connections", options.conns + 1,
                 "--bytes-per-second", "unlimited", "--messages-per-second", "unlimited", "--log", "warn,lobbyd=info") as server:
-        bound = int(server.wait_for_log(r"at the very worst (\d+) MiB", 5).group(1))
+        bound = int(server.wait_for_log(r"worst-case memory with these limits: (\d+) MiB", 5).group(1))
         before = resident(server.pid, "VmRSS")
         sinks = [connect(server.port, f"l{n}", f"sink{n}") for n in range(options.conns // 2)]
         talkers = [connect(server.port, f"l{n}", f"talker{n}") for n in range(options.conns // 2)]

@@ -12,7 +12,7 @@ use lobbyd::journal::{Replay, Step};
 #[track_caller]
 fn check(name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/baseline").join(format!("{name}.journal"));
-    let journal = fs::read(path).expect("it is part of the repository");
+    let journal = fs::read(path).expect("the journal is part of the repository");
     let mut replay = Replay::open(&*journal, Relay::default(), true).expect("a journal");
     while replay.step().unwrap_or_else(|failure| panic!("{name}: {failure}")) != Step::End {}
     let summary = replay.summary();

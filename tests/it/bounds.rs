@@ -211,7 +211,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
     ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
-    ("max_remembered_rates", "the_user_absent_longest_is_forgotten_first"),
+    ("max_remembered_rates", "the_user_whose_buckets_are_full_first_is_forgotten"),
     ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
     ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
     ("work_per_turn", "a_flood_delays_only_its_senders"),
@@ -287,7 +287,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
 fn spelled_out(line: &str) -> String {
     match line.split_once('<').and_then(|(front, rest)| Some((front, rest.split_once('>')?.0))) {
         Some((front, count)) if count.parse::<usize>().is_ok() => {
-            front.to_owned() + &"x".repeat(count.parse().expect("it was one"))
+            front.to_owned() + &"x".repeat(count.parse().expect("the pattern holds a number"))
         }
         _ => line.to_owned(),
     }

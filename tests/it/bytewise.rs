@@ -130,7 +130,7 @@ where
     engine.check();
     let (mut received, mut finished) = (vec![Vec::new(); CLIENTS], vec![false; CLIENTS]);
     while let Some(conn) = engine.poll_writable() {
-        let n = conns.iter().position(|&known| known == conn).expect("one of ours");
+        let n = conns.iter().position(|&known| known == conn).expect("a connection of this test");
         let flow = engine.write_to(conn, &mut received[n]).expect("a vector takes everything");
         finished[n] |= matches!(flow, Flow::Finished | Flow::Closed);
     }

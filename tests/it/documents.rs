@@ -12,7 +12,7 @@ use lobbyd::{CloseReason, Config, Reconnect};
 
 fn readme() -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
-    let text = fs::read_to_string(&path).expect("there is a README");
+    let text = fs::read_to_string(&path).expect("the README can be read");
     (path, text)
 }
 
@@ -56,7 +56,7 @@ fn readme_tables_match_the_code() {
 
     let closes = CloseReason::ALL.iter().filter(|reason| reason.code() != 0).map(|reason| {
         let again = match reason.reconnect() {
-            Reconnect::No => "not unchanged",
+            Reconnect::No => "not with the same request",
             Reconnect::Backoff => "after a growing wait",
             Reconnect::AtOnce => "at once",
         };
@@ -99,7 +99,7 @@ fn files_named_in_the_readme_exist() {
 fn readme_excerpts_match_the_arena_example() {
     let (_, text) = readme();
     let arena = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/arena.rs");
-    let arena = fs::read_to_string(arena).expect("there is an arena");
+    let arena = fs::read_to_string(arena).expect("the example can be read");
     let excerpts: Vec<&str> =
         text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert_eq!(excerpts.len(), 4);

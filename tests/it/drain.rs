@@ -52,7 +52,7 @@ fn members_are_closed_in_batches_oldest_first() {
     assert!(!world.engine.is_drained(), "one is left");
     world.run("eve > close 1001\neve < eof");
     assert!(world.engine.is_drained());
-    let totals = world.engine.drain_totals().expect("it was drained");
+    let totals = world.engine.drain_totals().expect("a drain has begun");
     assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (5, 0, 0));
     assert!(totals.flushed_bytes > 0);
 }
@@ -160,7 +160,7 @@ fn queued_frames_are_flushed_to_slow_readers() {
         ann > hangup
         "#,
     );
-    let totals = world.engine.drain_totals().expect("it was drained");
+    let totals = world.engine.drain_totals().expect("a drain has begun");
     assert!(world.engine.is_drained());
     assert_eq!((totals.closed, totals.dropped_bytes, totals.forced), (1, 0, 0));
 }
@@ -186,7 +186,7 @@ fn the_deadline_drops_the_remaining_connections() {
         ann < cut
         "#,
     );
-    let totals = world.engine.drain_totals().expect("it was drained");
+    let totals = world.engine.drain_totals().expect("a drain has begun");
     assert!(world.engine.is_drained());
     assert_eq!((totals.closed, totals.forced), (1, 1));
     assert!(totals.dropped_bytes > 100, "goodbye and the close frame: {totals}");
@@ -201,7 +201,7 @@ fn a_second_request_drops_all_connections_at_once() {
     world.engine.handle_stop(now);
     world.end_turn();
     assert!(world.engine.is_drained());
-    let totals = world.engine.drain_totals().expect("it was drained");
+    let totals = world.engine.drain_totals().expect("a drain has begun");
     assert_eq!((totals.closed, totals.forced), (0, 2));
     world.engine.check();
 }
@@ -345,7 +345,7 @@ fn five_thousand_members_get_every_queued_message() {
         let count = waits.iter().filter(|&&wait| wait / 1000 == second).count();
         assert!((900..1100).contains(&count), "{count} reconnect in second {second}");
     }
-    let totals = engine.drain_totals().expect("it was drained");
+    let totals = engine.drain_totals().expect("a drain has begun");
     let expected = DrainTotals { closed: u64::from(CROWD), dropped_bytes: 0, forced: 0, ..totals };
     assert_eq!(totals, expected);
     assert!(totals.flushed_bytes > u64::from(CROWD) * 100);

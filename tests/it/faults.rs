@@ -752,7 +752,7 @@ fn totals_equal_a_full_recount() {
         let mut world = World::new(config, Witness::<true>::default());
         for step in 0..150 {
             let name = format!("user{}:{}", random.below(5), random.below(3));
-            let user = name.split(':').next().expect("split gives one");
+            let user = name.split(':').next().expect("split returns at least one part");
             let action = random.below(4);
             match (world.is_open(&name), action) {
                 (false, _) => {

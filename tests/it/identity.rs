@@ -17,7 +17,7 @@ const LIST: &str = "
 ";
 
 fn listed(text: &str) -> Relay {
-    Relay::new(Auth::Tokens(Tokens::parse(text).expect("a good list")))
+    Relay::new(Auth::Tokens(Tokens::parse(text).expect("a valid list")))
 }
 
 /// Connects to `target` with further header `lines`, and expects to be admitted as `user` or refused with a reason.
@@ -138,12 +138,12 @@ fn an_invalid_list_is_refused_naming_every_bad_line_and_no_token() {
         "5ec2e7\n5ec2e7 ann\n5ec2e7 bob\n# fine\nann {long}\ncid 1 tier=5ec2e7\ndan 2 lobby=5ec2e7!\neve 3 \
          expires=5ec2e7\nann and 5ec2e7"
     );
-    let problems = Tokens::parse(&text).expect_err("most of it is wrong");
+    let problems = Tokens::parse(&text).expect_err("most lines are invalid");
     let lines: Vec<&str> = problems.iter().map(|problem| problem.split(':').next().expect("a line")).collect();
     assert_eq!(lines, ["line 1", "line 3", "line 5", "line 6", "line 7", "line 8", "line 9"], "{problems:?}");
     // Columns are easily swapped, so any word of a bad line may be a token.
     assert!(problems.iter().all(|problem| !problem.contains("5ec2e7")), "{problems:?}");
-    assert_eq!(format!("{:?}", Tokens::parse("5ec2e7 ann").expect("a good list")), "Tokens(1)");
+    assert_eq!(format!("{:?}", Tokens::parse("5ec2e7 ann").expect("a valid list")), "Tokens(1)");
 }
 
 // ---- identities ----

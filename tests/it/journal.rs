@@ -222,7 +222,7 @@ fn check_no_secret(bytes: &[u8], name: &str) {
 
 /// The events of a journal as `lobbyd replay --print` prints them, and the state at its end.
 fn timeline<A: App>(journal: &[u8], app: A) -> String {
-    let mut replay = Replay::open(journal, app, false).expect("its beginning is whole");
+    let mut replay = Replay::open(journal, app, false).expect("the first block is complete");
     replay.trace_events();
     let mut text = String::new();
     loop {
@@ -373,7 +373,7 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
 /// Any word of a request may be the client's token, wherever it stands.
 #[test]
 fn no_word_of_a_request_is_in_a_journal() {
-    let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a good list"));
+    let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a valid list"));
     for (trusted_proxies, any) in [(0, false), (1, true)] {
         let allowed_origin = lobbyd::Origins { any, ..lobbyd::Origins::default() };
         let config = Config { trusted_proxies, allowed_origin, ..Config::default() };
@@ -799,7 +799,7 @@ fn journal_text_is_shown_without_control_characters() {
     let answered = blocks[1].windows(code.len()).position(|window| window == code).expect("a request names the lobby");
     blocks[1][answered] = 0x1b;
     let journal = written(&blocks);
-    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("its beginning is whole");
+    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("the first block is complete");
     replay.trace_events();
     while !matches!(replay.step(), Err(_) | Ok(Step::End)) {}
     let shown: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
@@ -812,7 +812,7 @@ fn another_build_is_named_and_can_be_allowed() {
     let mut blocks = blocks_of(&session());
     assert_eq!(written(&blocks), session(), "the test writes the journal's format");
     let at = blocks[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
-    blocks[0][at.expect("it names its build")] ^= 1;
+    blocks[0][at.expect("the block names its build")] ^= 1;
     let other = written(&blocks);
     assert!(matches!(fault_of(&other), Some(Fault::OtherBuild(build)) if build != journal::BUILD));
     assert!(Replay::open(&*other, Relay::default(), true).is_ok());
@@ -901,7 +901,7 @@ fn a_full_disk_stops_unrecorded_output_or_ends_the_journal() {
             before += out.len() as u64;
         }
         assert!(site.engine.ending(bob).is_none(), "the member stays connected");
-        let recording = site.engine.recording().expect("it was recorded");
+        let recording = site.engine.recording().expect("the session is recorded");
         assert!(recording.has_failed);
         match on_error {
             OnJournalError::Stop => assert!(refused > 10),
@@ -970,7 +970,7 @@ impl Drop for Folder {
 
 fn read_all(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
-    open_journal(path).expect("it is there").read_to_end(&mut bytes).expect("it can be read");
+    open_journal(path).expect("the file exists").read_to_end(&mut bytes).expect("the file can be read");
     bytes
 }
 
@@ -1006,7 +1006,7 @@ impl App for Joins {
 
 /// Connects, sends a number of messages and closes. Returns the name of the seat.
 fn talk(server: &mut Server<Joins>, user: &str, messages: usize) -> String {
-    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", user);
+    let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", user);
     assert!(matches!(client.next(server), Received::Answer(101, _)));
     let welcome = client.json(server);
     assert_eq!(welcome["type"], "welcome");
@@ -1047,7 +1047,8 @@ fn segments_that_begin_without_connections_replay_alone() {
     assert!(segments.len() > 4, "{segments:?}");
     #[cfg(unix)]
     for segment in &segments {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(segment).expect("it is there").permissions());
+        let mode =
+            std::os::unix::fs::PermissionsExt::mode(&fs::metadata(segment).expect("the file exists").permissions());
         assert_eq!(mode & 0o777, 0o600, "other users must not read members' messages");
     }
     let whole = replay(&read_all(&folder.journal())).expect("nothing differs");
@@ -1067,7 +1068,7 @@ fn segments_that_begin_without_connections_replay_alone() {
     assert!(starts > 1 && starts < segments.len(), "{starts} of {}", segments.len());
 
     // A missing segment is detected. The next session is independent of this one.
-    let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("it is there")).collect();
+    let pieces: Vec<Vec<u8>> = segments.iter().map(|path| fs::read(path).expect("the file exists")).collect();
     let failure = replay(&[&pieces[0][..], &pieces[2]].concat()).expect_err("a segment is missing");
     assert!(failure.to_string().contains("a segment is missing"), "{failure}");
     let server = Server::bind(config, Joins::default()).expect("a free port");
@@ -1094,10 +1095,10 @@ fn a_journal_has_one_server() {
         Config { listen, journal: Some(folder.0.join(name)), ..Config::default() }
     };
     let first = Server::bind(config("session"), Relay::default()).expect("a free port");
-    let error = Server::bind(config("session"), Relay::default()).err().expect("it is in use").to_string();
+    let error = Server::bind(config("session"), Relay::default()).err().expect("the journal is in use").to_string();
     assert!(error.contains("session: another server writes it"), "{error}");
     // Another spelling of the same path.
-    let error = Server::bind(config("./session"), Relay::default()).err().expect("it is in use").to_string();
+    let error = Server::bind(config("./session"), Relay::default()).err().expect("the journal is in use").to_string();
     assert!(error.contains("another server writes it"), "{error}");
     assert_eq!(folder.segments().len(), 1, "the second server has begun no segment");
     let other = Server::bind(config("other"), Relay::default()).expect("another name is another journal");
@@ -1118,7 +1119,7 @@ fn a_journal_needs_the_name_of_a_file() {
         (folder.0.clone(), "it is a folder"),
     ] {
         let config = Config { listen, journal: Some(path.clone()), ..Config::default() };
-        let error = Server::bind(config, Relay::default()).err().expect("no file can be named so").to_string();
+        let error = Server::bind(config, Relay::default()).err().expect("the name is refused").to_string();
         assert!(error.contains(words) && error.contains("journal = "), "{}: {error}", path.display());
     }
     assert!(folder.segments().is_empty());
@@ -1131,12 +1132,12 @@ fn bytes_a_client_has_read_are_already_recorded() {
     let listen = "127.0.0.1:0".parse().expect("an address");
     let config = Config { listen, journal: Some(folder.journal()), journal_sync: true, ..Config::default() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let mut ann = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    let mut ann = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     while !matches!(ann.next(&mut server), Received::Text(text) if text.contains("presence_state")) {}
     for n in 0..20 {
         ann.send(&wire::text(&format!(r#"{{"type":"broadcast","data":0,"ref":{n}}}"#)));
         while !matches!(ann.next(&mut server), Received::Text(text) if text.contains("ack")) {}
-        let summary = replay(&read_all(&folder.journal())).expect("it is whole");
+        let summary = replay(&read_all(&folder.journal())).expect("the journal is complete");
         assert_eq!(summary.stats.counters.messages_in, n + 1);
     }
 }
@@ -1159,7 +1160,7 @@ fn a_timeline_shows_joins_messages_leaves_and_reasons() {
         site.turn();
     }
     let journal = site.journal();
-    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("it is whole");
+    let mut replay = Replay::open(&*journal, Relay::default(), false).expect("the journal is complete");
     replay.trace_events();
     while replay.step().expect("nothing differs") != Step::End {}
     let lines: Vec<String> = replay.events().iter().map(ToString::to_string).collect();
@@ -1232,7 +1233,7 @@ fn the_replay_exit_code_classifies_a_journal() {
     check(&folder, Some(&[b"lobbyd journal 9\n", &journal[17..]].concat()), &[], 6, "version 9");
     let mut other = blocks.clone();
     let at = other[0].windows(journal::BUILD.len()).position(|window| window == journal::BUILD.as_bytes());
-    other[0][at.expect("it names its build")] ^= 1;
+    other[0][at.expect("the block names its build")] ^= 1;
     check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
     check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
 

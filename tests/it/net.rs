@@ -108,10 +108,10 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
 /// After a protocol error the peer reads the close frame and then the end of stream, however much it sent behind the error.
 /// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
-fn a_close_frame_is_not_eaten_by_unread_input() {
+fn a_close_frame_is_not_lost_to_unread_input() {
     let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let frame = |opcode, is_final, payload: &[u8]| wire::frame(opcode, is_final, payload, [1, 2, 3, 4]);
     let fragments = [frame(Opcode::BINARY, false, b""), frame(Opcode::CONTINUATION, false, b"").repeat(10)].concat();
     for (broken, code) in [
@@ -146,7 +146,7 @@ fn check_goodbye_to(bytes: &[&[u8]]) {
     let config =
         Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: lobbyd::ByteSize(READ), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     client.send(&bytes.concat());
     assert!(matches!(read_to_the_end(&mut client, &mut server), Received::Close(1000, _)));
@@ -179,15 +179,15 @@ fn an_answer_to_a_close_is_not_lost_to_input_behind_it() {
 fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..config() }, Relay::default()).expect("a free port");
-    let members = server.local_addr().expect("it listens");
-    let operators = server.admin_addr().expect("it listens").expect("admin is on");
+    let members = server.local_addr().expect("the server listens");
+    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
     let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
     let closing = [wire::upgrade_request("/ws/chess?token=ann", &[]), wire::close(1000, "")].concat();
     for _ in 0..20 {
         for (address, bytes) in [(members, &request), (operators, &request), (members, &closing)] {
             let mut client = Client::open(address);
             client.send(bytes);
-            client.stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+            client.stream.shutdown(std::net::Shutdown::Write).expect("the socket is open");
             let last = read_to_the_end(&mut client, &mut server);
             assert!(
                 matches!(last, Received::Answer(200, _) | Received::Body(_) | Received::Close(1000, _)),
@@ -203,7 +203,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
-    let mut client = Client::connect(server.local_addr().expect("it listens"), "chess", "ann");
+    let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
     client.send(b"\x83\x80....");
     let mut sent = 0;
@@ -218,7 +218,7 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
 #[test]
 fn two_clients_talk_over_real_sockets() {
     let mut server = Server::bind(config(), Relay::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
     assert_eq!(ann.json(&mut server)["type"], "welcome");
@@ -248,7 +248,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
     let unlimited = lobbyd::Limit::UNLIMITED;
     let small = Config { receive_buffer_bytes: lobbyd::ByteSize(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
     assert!(matches!(bob.next(&mut server), Received::Answer(101, _)));
@@ -263,7 +263,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
 fn the_accept_budget_leaves_no_connection_waiting() {
     let few = Config { accept_per_turn: 1, events_per_turn: 1, ..config() };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut clients: Vec<Client> = (0..10).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
     for client in &mut clients {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -284,7 +284,7 @@ fn a_flood_delays_only_its_senders() {
         ..config()
     };
     let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut join = |user: &str| {
         let mut client = Client::connect(address, "a", user);
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -334,7 +334,7 @@ fn new_connections_join_before_their_messages_are_handled() {
         ..config()
     };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut clients: Vec<Client> = (0..20)
         .map(|n| {
             let mut client = Client::open(address);
@@ -362,7 +362,7 @@ fn socket_receive_bytes_bounds_unread_input() {
     let sent = |socket_receive_bytes| {
         let config = Config { socket_receive_bytes, ..config() };
         let server = Server::bind(config, Verbatim::default()).expect("a free port");
-        let mut client = Client::open(server.local_addr().expect("it listens"));
+        let mut client = Client::open(server.local_addr().expect("the server listens"));
         let mut sent = 0;
         while let Ok(n) = client.stream.write(&[0; 65_536]) {
             sent += n;
@@ -376,7 +376,7 @@ fn socket_receive_bytes_bounds_unread_input() {
 #[test]
 fn a_lost_client_frees_its_seat() {
     let mut server = Server::bind(config(), Relay::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
     drop(ann);
@@ -415,7 +415,7 @@ impl App for Asking {
 fn other_threads_can_authorize_command_and_stop() {
     let mut server = Server::bind(config(), Asking::default()).expect("a free port");
     let handle = server.handle();
-    let mut ann = Client::connect(server.local_addr().expect("it listens"), "a", "ann");
+    let mut ann = Client::connect(server.local_addr().expect("the server listens"), "a", "ann");
     while server.engine().app().asked.is_empty() {
         server.turn(SHORT).expect("the turn succeeds");
     }
@@ -453,11 +453,11 @@ fn a_full_queue_of_commands_returns_them() {
 #[test]
 fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(config(), Relay::default()).expect("a free port");
-    let occupied = Config { listen: server.local_addr().expect("it listens"), ..config() };
+    let occupied = Config { listen: server.local_addr().expect("the server listens"), ..config() };
     let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..config() };
-    match Server::bind(wrong, Relay::default()).err().expect("it is wrong") {
+    match Server::bind(wrong, Relay::default()).err().expect("the configuration is invalid") {
         Error::Config(problems) => assert_eq!(problems.len(), 2),
         other => panic!("{other}"),
     }
@@ -471,23 +471,24 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     let tests = std::env::current_exe().expect("a path");
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
     let example = target.join("debug/examples/embed");
-    let mut child = Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("it was built");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("it is piped")));
+    let mut child =
+        Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the example was built");
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("the stream is piped")));
     let line = lines.next().expect("it prints its address").expect("UTF-8");
     let address: SocketAddr =
         line.strip_prefix("listening on ").expect("the address line").parse().expect("an address");
 
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    stream.write_all(&wire::upgrade_request("/ws/arena?token=ann", &[])).expect("it reads");
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.write_all(&wire::upgrade_request("/ws/arena?token=ann", &[])).expect("the server reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("it sends texts") };
     let position: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
-    stream.write_all(&wire::text("right")).expect("it reads");
+    stream.write_all(&wire::text("right")).expect("the server reads");
     let moved = Received::Text(format!("ann={}", position + 1));
     assert!((0..100).any(|_| blocking(&mut stream, &mut reader) == moved), "the move is seen in a later frame");
     child.kill().expect("it runs until it is killed");
-    child.wait().expect("it can be waited for");
+    child.wait().expect("the child can be waited for");
 }
 
 /// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been
@@ -495,7 +496,7 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
 #[test]
 fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
     let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
-    let address = server.local_addr().expect("it listens");
+    let address = server.local_addr().expect("the server listens");
     let mut clients: Vec<Client> = (0..9).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
     for client in &mut clients {
         assert!(matches!(client.next(&mut server), Received::Answer(101, _)));

@@ -45,7 +45,7 @@ impl Site {
         let server = Server::bind(config, Relay::default()).expect("free ports");
         let mut site = Site { server, members: Vec::new(), stopped: None };
         for name in ["ann", "bob"] {
-            let mut member = Client::connect(site.server.local_addr().expect("it listens"), "chess", name);
+            let mut member = Client::connect(site.server.local_addr().expect("the server listens"), "chess", name);
             while !matches!(member.next(&mut site.server), Received::Text(text) if text.contains("presence_state")) {}
             site.members.push(member);
         }
@@ -53,7 +53,7 @@ impl Site {
     }
 
     fn admin(&self) -> SocketAddr {
-        self.server.admin_addr().expect("it listens").expect("admin is on")
+        self.server.admin_addr().expect("the server listens").expect("admin is on")
     }
 
     /// Runs one turn of the server. The members answer health pings, and close when the server closes.
@@ -84,7 +84,7 @@ impl Site {
     /// Sends a whole request and returns the whole answer.
     #[track_caller]
     fn exchange(&mut self, request: &str) -> String {
-        let mut stream = TcpStream::connect(self.admin()).expect("it listens");
+        let mut stream = TcpStream::connect(self.admin()).expect("the server listens");
         stream.set_nonblocking(true).expect("a socket can be set non-blocking");
         stream.write_all(request.as_bytes()).expect("the socket takes a small request");
         let (mut answer, mut bytes) = (Vec::new(), [0; 65536]);
@@ -208,7 +208,7 @@ fn replay(marker: &str, site: &mut Site) {
 fn operators_and_members_do_not_disturb_each_other() {
     let mut site = Site::new();
     // More operator connections than are allowed, none of which sends a request.
-    let idle: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(site.admin()).expect("it listens")).collect();
+    let idle: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(site.admin()).expect("the server listens")).collect();
     (0..20).for_each(|_| site.turn());
     for n in 0..50 {
         let page = site.exchange("GET /lobbies/chess HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");

@@ -15,7 +15,7 @@ fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
 
 #[track_caller]
 fn order<A: App>(world: &mut World<A>, command: OperatorCommand) {
-    world.engine.handle_operator(world.now, command).expect("they are there");
+    world.engine.handle_operator(world.now, command).expect("the users are connected");
     world.end_turn();
 }
 
@@ -93,7 +93,7 @@ fn login_while_batches_run(duplicate_login: DuplicateLogin, command: OperatorCom
 fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     let user = || kick(KickTarget::User("ann".into()), false);
     let lobby = || kick(KickTarget::Lobby("chess".into()), false);
-    let everybody = || kick(KickTarget::All, false);
+    let kick_all = || kick(KickTarget::All, false);
     // The user has a second connection, in another lobby.
     login_while_batches_run(
         DuplicateLogin::Allow,
@@ -147,7 +147,7 @@ fn a_user_that_logs_in_while_the_batches_run_is_closed_too() {
     // The command applies to eve, which joins before its last batch, and not to bob, which joins after it.
     login_while_batches_run(
         DuplicateLogin::Replace,
-        everybody(),
+        kick_all(),
         "eve > connect go
          eve < upgrade, welcome, presence_state
          advance 100ms
@@ -247,7 +247,7 @@ fn a_batch_delivers_the_messages_of_every_member_it_closes() {
     }
 }
 
-/// An order about a user lasts until the newest of its connections is closed, wherever that stands in the queue.
+/// An order about a user lasts until the user's newest connection is closed, at whatever position of the queue that is.
 #[test]
 fn an_order_about_a_user_lasts_until_its_newest_connection_is_closed() {
     let config = Config {
@@ -273,5 +273,5 @@ fn an_order_about_a_user_lasts_until_its_newest_connection_is_closed() {
     }
     world.steps("four > get /ws/d?token=bob");
     world.advance(std::time::Duration::from_millis(500));
-    assert!(world.is_open("four"), "afterwards a kick bans nobody");
+    assert!(world.is_open("four"), "afterwards a kick bans no user");
 }

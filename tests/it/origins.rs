@@ -18,7 +18,7 @@ fn set(field: &str, text: &str) -> Result<Config, String> {
 /// Expects the result for a page of `origin` with the configuration `allowed`. The host in the request is `localhost`.
 #[track_caller]
 fn check_origin(allowed: &str, origin: &str, expected: &str) {
-    let config = set("allowed_origin", allowed).expect("a good list");
+    let config = set("allowed_origin", allowed).expect("a valid list");
     check(config, &format!("ann > get /ws/chess?token=ann Origin: {origin}\nann < {expected}"));
 }
 
@@ -72,7 +72,7 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 fn pages_of_this_machine_may_connect_with_loopback() {
     #[track_caller]
     fn check(origin: &str, host: &str, expected: bool) {
-        let rules = set("allowed_origin", "loopback, https://game.example").expect("a good list").allowed_origin;
+        let rules = set("allowed_origin", "loopback, https://game.example").expect("a valid list").allowed_origin;
         assert_eq!(rules.allow(origin, host), expected, "{origin} at {host}");
     }
     let names = ["localhost", "LocalHost:9001", "127.0.0.1", "127.0.0.1:9001", "127.255.3.4:1", "[::1]", "[::1]:65535"];
@@ -316,7 +316,7 @@ fn a_malformed_or_repeated_origin_is_refused() {
     let mut world = World::new(Config::default(), Relay::default());
     world.open("ann");
     let mut request = lobbyd::sim::wire::upgrade_request("/ws/chess?token=ann", &["Origin: http://localhost#"]);
-    let at = request.iter().position(|&c| c == b'#').expect("it stands there");
+    let at = request.iter().position(|&c| c == b'#').expect("the request has a number sign");
     request[at] = 0xff;
     world.send("ann", &request);
     world.end_turn();

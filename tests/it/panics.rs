@@ -184,8 +184,8 @@ fn every_callback_is_forwarded() {
         std::fs::read_to_string(path).expect("a source is readable")
     };
     let text = read("src/engine/app.rs");
-    let (_, declared) = text.split_once("pub trait App {").expect("the trait is there");
-    let (declared, _) = declared.split_once("\n}\n").expect("it ends");
+    let (_, declared) = text.split_once("pub trait App {").expect("the source declares the trait");
+    let (declared, _) = declared.split_once("\n}\n").expect("the trait has an end");
     let wrapper = read("src/apps/catch_panics.rs");
     let names: Vec<&str> =
         declared.lines().filter_map(|line| line.strip_prefix("    fn ")?.split('(').next()).collect();

@@ -318,5 +318,5 @@ fn control_frames_are_never_dropped() {
     assert!(!world.app(|_, cx| cx.send_latest_to_conn(ann, 0, &hundred('s'))));
     world.act("ann", "read");
     world.end_turn();
-    assert_eq!(world.take("ann").last().expect("something"), "pong 3");
+    assert_eq!(world.take("ann").last().expect("a frame was received"), "pong 3");
 }

@@ -34,11 +34,11 @@ impl Program {
 
     /// Wraps a child that was started with its standard error on a pipe.
     fn of(mut child: Child) -> Program {
-        let log = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
         let mut program = Program { child, address: nowhere, log, log_lines: Vec::new() };
         let line = program.wait_for("listening on ");
-        let (_, address) = line.split_once("listening on ").expect("that was waited for");
+        let (_, address) = line.split_once("listening on ").expect("the line contains the address");
         program.address = address.parse().expect("an address");
         program
     }
@@ -58,12 +58,12 @@ impl Program {
 
     fn signal(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(status.expect("there is a kill").success());
+        assert!(status.expect("kill can be started").success());
     }
 
     fn exit_code(&mut self) -> Option<i32> {
         self.log_lines.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
-        self.child.wait().expect("it can be waited for").code()
+        self.child.wait().expect("the child can be waited for").code()
     }
 }
 
@@ -77,8 +77,8 @@ impl Drop for Program {
 #[test]
 fn sigterm_says_goodbye_and_exits_0() {
     let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0", "--app", "verbatim"]);
-    let mut stream = TcpStream::connect(program.address).expect("it listens");
-    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("it reads");
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     program.signal("-TERM");
@@ -90,8 +90,8 @@ fn sigterm_says_goodbye_and_exits_0() {
 #[test]
 fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
     let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0"]);
-    let mut stream = TcpStream::connect(program.address).expect("it listens");
-    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("it reads");
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     program.signal("-INT");
@@ -136,9 +136,9 @@ impl Drop for File {
 
 /// Connects with a token. Returns the first message, a `welcome` or a `goodbye`.
 fn connect(program: &Program, token: &str) -> (TcpStream, Reader, serde_json::Value) {
-    let mut stream = TcpStream::connect(program.address).expect("it listens");
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
     let line = format!("Authorization: Bearer {token}");
-    stream.write_all(&wire::upgrade_request("/ws/a", &[&line])).expect("it reads");
+    stream.write_all(&wire::upgrade_request("/ws/a", &[&line])).expect("the server reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
@@ -167,7 +167,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     check_token(&program, "secret-3", None);
     check_token(&program, "ann", None);
 
-    fs::write(list.path(), "secret-2 robert\nsecret-3 cid").expect("it can be written");
+    fs::write(list.path(), "secret-2 robert\nsecret-3 cid").expect("the file can be written");
     program.signal("-HUP");
     program.wait_for("2 tokens read");
     check_token(&program, "secret-1", None);
@@ -175,18 +175,18 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     check_token(&program, "secret-3", Some("cid"));
 
     // An invalid list, or a missing one, changes nothing.
-    fs::write(list.path(), "secret-4 dan\nsecret-5").expect("it can be written");
+    fs::write(list.path(), "secret-4 dan\nsecret-5").expect("the file can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("line 2: a token is followed by its user"));
     check_token(&program, "secret-4", None);
     check_token(&program, "secret-3", Some("cid"));
-    fs::remove_file(list.path()).expect("it is there");
+    fs::remove_file(list.path()).expect("the file exists");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains(list.path()));
     check_token(&program, "secret-3", Some("cid"));
 
     // Members that are already connected are not affected.
-    stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("it reads");
+    stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("the server reads");
     while !matches!(blocking(&mut stream, &mut reader), Received::Text(text) if text.contains("said-in-confidence")) {}
     drop(stream);
     program.wait_for("user=\"ann\" lobby=a");
@@ -213,7 +213,7 @@ fn refused(arguments: &[&str]) -> String {
 #[test]
 fn open_authorization_is_accepted_on_loopback_only() {
     let never = ["--max-pending", "0", "--listen"];
-    let open = "any client could claim to be any user on";
+    let open = "every client could log in as any user on";
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9001", "[::ffff:192.0.2.1]:9001"] {
         let output = refused(&[&never[..], &[address]].concat());
         assert!(output.contains(open) && output.contains("--auth open-to-anybody"), "{address}: {output}");
@@ -235,7 +235,7 @@ fn an_unusable_token_list_prevents_the_start() {
     let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens"];
     assert!(refused(&tokens).contains("auth = tokens: name the list with --tokens-file"));
     let missing = File::new("missing", "");
-    fs::remove_file(missing.path()).expect("it is there");
+    fs::remove_file(missing.path()).expect("the file exists");
     assert!(refused(&[&tokens[..], &["--tokens-file", missing.path()]].concat()).contains(missing.path()));
     let list = File::new("wrong", "secret-1\nann secret-2 secret-3\nsecret-4 bob expires=soon");
     let output = refused(&[&tokens[..], &["--tokens-file", list.path(), "--max-pending", "0"]].concat());
@@ -264,7 +264,7 @@ fn an_unused_token_list_prevents_the_start() {
     assert_eq!(refused_by_variable.status.code(), Some(2));
     // The echo application has no authorization.
     let output = refused(&[&given[..], &["--auth", "tokens", "--app", "echo"]].concat());
-    assert!(output.contains("auth = tokens: app = echo lets any client in"), "{output}");
+    assert!(output.contains("auth = tokens: app = echo admits every client"), "{output}");
 }
 
 #[test]
@@ -347,8 +347,8 @@ fn a_token_list_must_be_a_regular_file_of_bounded_size() {
     check_token(&program, "secret-1", Some("ann"));
 
     let fifo = File::new("fifo", "");
-    fs::remove_file(fifo.path()).expect("it is there");
-    assert!(Command::new("mkfifo").arg(fifo.path()).status().expect("there is a mkfifo").success());
+    fs::remove_file(fifo.path()).expect("the file exists");
+    assert!(Command::new("mkfifo").arg(fifo.path()).status().expect("mkfifo can be started").success());
     let tokens = ["--listen", "127.0.0.1:0", "--auth", "tokens", "--tokens-file"];
     assert!(refused(&[&tokens[..], &[fifo.path()]].concat()).contains("it is not a regular file"));
     assert!(refused(&[&tokens[..], &["/dev/zero"]].concat()).contains("it is not a regular file"));
@@ -362,18 +362,18 @@ fn a_token_list_must_be_a_regular_file_of_bounded_size() {
     assert_eq!(replayed.status.code(), Some(2));
 
     // The same on SIGHUP: the server continues with the old tokens.
-    fs::rename(fifo.path(), list.path()).expect("it can take its place");
+    fs::rename(fifo.path(), list.path()).expect("the folder can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("it is not a regular file"));
     check_token(&program, "secret-1", Some("ann"));
-    fs::remove_file(list.path()).expect("it is there");
+    fs::remove_file(list.path()).expect("the file exists");
     let mut contents = "secret-2 bob\n".to_owned();
     contents.push_str(&"#".repeat(16 << 20));
-    fs::write(list.path(), contents).expect("it can be written");
+    fs::write(list.path(), contents).expect("the file can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("it is larger than 16777216 bytes"));
     check_token(&program, "secret-2", None);
-    fs::write(list.path(), "\u{feff}secret-3 cid").expect("it can be written");
+    fs::write(list.path(), "\u{feff}secret-3 cid").expect("the file can be written");
     program.signal("-HUP");
     assert!(program.wait_for("the old tokens stay in force").contains("byte order mark"));
 }
@@ -384,9 +384,9 @@ fn rates_and_origins_are_set_by_flags() {
     let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
     let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
     let output = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
-        let mut stream = TcpStream::connect(program.address).expect("it listens");
+        let mut stream = TcpStream::connect(program.address).expect("the server listens");
         let line = format!("Origin: {origin}");
-        stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("it reads");
+        stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("the server reads");
         let mut reader = Reader::default();
         [(); 2].map(|()| format!("{:?}", blocking(&mut stream, &mut reader))).concat()
     });
@@ -402,8 +402,8 @@ fn page(program: &Program, origin: &str, host: &str) -> String {
     let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
     let request =
         String::from_utf8(request).expect("ASCII").replace("Host: localhost\r\n", &format!("Host: {host}\r\n"));
-    let mut stream = TcpStream::connect(program.address).expect("it listens");
-    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+    stream.write_all(request.as_bytes()).expect("the server reads");
     let mut reader = Reader::default();
     assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
     let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
@@ -449,32 +449,32 @@ fn a_page_of_this_machine_may_connect_by_default() {
 
 /// If the reader of the log goes away, members must not be affected.
 #[test]
-fn a_log_that_cannot_be_written_ends_nothing() {
+fn a_log_that_cannot_be_written_does_not_stop_the_server() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
         .args(["--listen", "127.0.0.1:0", "--log", "debug"])
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program was built");
-    let mut log = BufReader::new(child.stderr.take().expect("it is piped"));
+    let mut log = BufReader::new(child.stderr.take().expect("the stream is piped"));
     let mut line = String::new();
     while !line.contains("listening on ") {
         line.clear();
         assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "the address is logged");
     }
     let address: SocketAddr =
-        line.split_once("listening on ").expect("it was waited for").1.trim().parse().expect("an address");
+        line.split_once("listening on ").expect("the line contains the address").1.trim().parse().expect("an address");
     drop(log);
     for user in ["ann", "bob"] {
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("it reads");
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("the server reads");
         assert!(
             matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
             "{user} is admitted"
         );
     }
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(kill.expect("there is a kill").success());
-    assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
+    assert!(kill.expect("kill can be started").success());
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
 }
 
 // ---- a stopped process ----
@@ -491,20 +491,22 @@ fn a_process_that_was_stopped_closes_no_connection() {
     for (stream, reader, _) in &mut members {
         while !matches!(blocking(stream, reader), Received::Ping(_)) {}
     }
-    let mut newcomer = TcpStream::connect(program.address).expect("it listens");
+    let mut late_client = TcpStream::connect(program.address).expect("the server listens");
     program.signal("-STOP");
-    newcomer.write_all(&wire::upgrade_request("/ws/b?token=new", &[])).expect("the kernel takes it");
+    late_client.write_all(&wire::upgrade_request("/ws/b?token=new", &[])).expect("the kernel has room for it");
     for (stream, ..) in &mut members {
-        stream.write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4])).expect("the kernel takes it");
+        stream
+            .write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4]))
+            .expect("the kernel has room for it");
     }
     // A stopped process sends nothing, so this read takes the whole timeout.
-    newcomer.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
-    assert!(newcomer.read(&mut [0]).is_err());
+    late_client.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
+    assert!(late_client.read(&mut [0]).is_err());
     program.signal("-CONT");
-    newcomer.set_read_timeout(None).expect("a socket takes it");
-    assert!(matches!(blocking(&mut newcomer, &mut Reader::default()), Received::Answer(101, _)));
+    late_client.set_read_timeout(None).expect("a socket takes it");
+    assert!(matches!(blocking(&mut late_client, &mut Reader::default()), Received::Answer(101, _)));
     for (stream, reader, _) in &mut members {
-        stream.write_all(&wire::text(r#"{"type":"ping","ref":"still here"}"#)).expect("it reads");
+        stream.write_all(&wire::text(r#"{"type":"ping","ref":"still here"}"#)).expect("the server reads");
         loop {
             match blocking(stream, reader) {
                 Received::Text(text) if text.contains("still here") => break,
@@ -519,15 +521,15 @@ fn a_process_that_was_stopped_closes_no_connection() {
 
 /// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
 fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
-    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
     let (mut length, mut line) = (0, String::new());
     while line != "\r\n" {
         line.clear();
-        operator.read_line(&mut line).expect("it answers");
+        operator.read_line(&mut line).expect("the server answers");
         length = line.strip_prefix("Content-Length: ").map_or(length, |n| n.trim().parse().expect("a number"));
     }
     let mut body = vec![0; length];
-    operator.read_exact(&mut body).expect("it answers");
+    operator.read_exact(&mut body).expect("the server answers");
     serde_json::from_slice(&body).expect("JSON")
 }
 
@@ -548,15 +550,15 @@ fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn without_descriptors_it_sheds_and_goes_on() {
+fn without_descriptors_connections_are_shed_and_members_are_served() {
     let folder = File::new("no-descriptors", "");
     let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--app", "echo", "--max-per-lobby", "100"];
     let journal = ["--journal", folder.path(), "--journal-max-bytes", "16KiB"];
     let limited = ["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", PROGRAM];
     let mut program = Program::start("sh", &[&limited[..], &arguments, &journal].concat());
-    let output = program.wait_for("operators are answered on http://");
-    let (_, admin) = output.split_once("http://").expect("that was waited for");
-    let mut operator = BufReader::new(TcpStream::connect(admin).expect("it listens"));
+    let output = program.wait_for("admin API on http://");
+    let (_, admin) = output.split_once("http://").expect("the line contains the address");
+    let mut operator = BufReader::new(TcpStream::connect(admin).expect("the server listens"));
     assert_eq!(stats(&mut operator)["counters"]["accepted"], 0);
 
     let mut members = Vec::new();
@@ -579,7 +581,7 @@ fn without_descriptors_it_sheds_and_goes_on() {
     // Members are served, even when the journal rotates to another file.
     for (stream, reader) in &mut members {
         let text = "x".repeat(2000);
-        stream.write_all(&wire::text(&text)).expect("it reads");
+        stream.write_all(&wire::text(&text)).expect("the server reads");
         assert_eq!(blocking(stream, reader), Received::Text(text));
     }
 
@@ -642,7 +644,7 @@ fn echoes_with_limited_files(program: &mut Program) -> usize {
 /// The kernel signals the limit with SIGXFSZ, which by default ends a process. The server treats it as a full disk.
 #[cfg(unix)]
 #[test]
-fn a_limit_on_the_size_of_files_is_a_full_disk() {
+fn a_file_size_limit_is_treated_as_a_full_disk() {
     let folder = File::new("limited-files", "");
     let limited = ["-c", "ulimit -f 40 && exec \"$0\" \"$@\"", PROGRAM];
     let arguments = ["--listen", "127.0.0.1:0", "--app", "echo", "--bytes-per-second", "unlimited"];
@@ -666,7 +668,7 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
         let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
         let output = String::from_utf8_lossy(&replayed.stdout).into_owned();
         assert!(replayed.status.success() && !output.contains("torn"), "{output}");
-        fs::remove_file(journal).expect("it is there");
+        fs::remove_file(journal).expect("the file exists");
     }
     let _ = fs::remove_file(format!("{}.lock", folder.path()));
 }
@@ -674,11 +676,11 @@ fn a_limit_on_the_size_of_files_is_a_full_disk() {
 /// The log may be a file that has reached its size limit.
 #[cfg(unix)]
 #[test]
-fn a_limit_on_the_size_of_the_log_ends_nothing() {
+fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
     let log = File::new("limited-log", "");
     let command = format!("ulimit -f 4 && exec \"$0\" \"$@\" 2>'{}'", log.path());
     let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
-    let mut child = Command::new("sh").args(arguments).spawn().expect("there is a shell");
+    let mut child = Command::new("sh").args(arguments).spawn().expect("the shell can be started");
     let address = loop {
         let output = fs::read_to_string(log.path()).expect("the log is UTF-8");
         if let Some((_, rest)) = output.split_once("listening on ")
@@ -686,20 +688,20 @@ fn a_limit_on_the_size_of_the_log_ends_nothing() {
         {
             break address.parse::<SocketAddr>().expect("an address");
         }
-        assert!(child.try_wait().expect("its state is known").is_none(), "it has ended: {output}");
+        assert!(child.try_wait().expect("the child's state is known").is_none(), "it has ended: {output}");
         std::thread::yield_now();
     };
     for user in 0..50 {
-        let mut stream = TcpStream::connect(address).expect("it listens");
-        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("it reads");
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("the server reads");
         assert!(
             matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
             "{user} is admitted"
         );
     }
-    let length = fs::metadata(log.path()).expect("it is there").len();
+    let length = fs::metadata(log.path()).expect("the file exists").len();
     assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
     let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(kill.expect("there is a kill").success());
-    assert_eq!(child.wait().expect("it can be waited for").code(), Some(0));
+    assert!(kill.expect("kill can be started").success());
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
 }

@@ -611,9 +611,10 @@ fn a_tier_is_the_rate_of_its_user_too() {
     check_messages(Config { max_rate_strikes: 1 << 30, ..seats }, 2, "&tier=free", 10, 60);
 }
 
-/// The server remembers one entry per user, however often it connects. Its age counts from the user's last leave.
+/// The server remembers one entry per user, even if the user connects many times. The user that left first is forgotten first,
+/// because its bucket is full first.
 #[test]
-fn the_user_absent_longest_is_forgotten_first() {
+fn the_user_whose_buckets_are_full_first_is_forgotten() {
     let config = Config {
         user_messages_per_second: Limit::at_most(1).into(),
         user_message_burst: 1.into(),
@@ -750,7 +751,7 @@ fn every_request_is_an_attempt() {
 fn bursts_that_are_too_small_are_refused() {
     #[track_caller]
     fn check_problem(config: Config, field: &str, rule: &str) {
-        let problems = config.check().expect_err("it cannot work");
+        let problems = config.check().expect_err("the configuration is invalid");
         let [problem] = &problems[..] else { panic!("one problem: {problems:?}") };
         assert_eq!(problem.field, field);
         assert!(problem.rule.contains(rule), "{problem}");
@@ -800,15 +801,15 @@ fn a_rate_of_zero_attempts_refuses_every_connection() {
     world.open("ann");
     world.send("ann", &wire::upgrade_request("/ws/chess?token=ann", &[]));
     let mut answer = Vec::new();
-    let conn = world.engine.poll_writable().expect("it is answered");
+    let conn = world.engine.poll_writable().expect("the request is answered");
     world.engine.write_to(conn, &mut answer).expect("a vector takes everything");
     let answer = String::from_utf8(answer).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nRetry-After: 2147483648\r\n"), "{answer}");
 }
 
-/// A request is paid from the bucket of its connection, and with a rate that is shared the user has that much less.
+/// The bytes of a request are charged to its connection, and to its user too if both have the same rate.
 #[test]
-fn a_request_is_missing_in_the_bytes_of_its_user() {
+fn the_bytes_of_a_request_are_charged_to_its_user_too() {
     for (padding, is_served) in [(0, true), (800, false)] {
         let config = Config {
             max_message_bytes: ByteSize(125),

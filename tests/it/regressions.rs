@@ -18,7 +18,7 @@ impl App for Late {
     const PROTOCOL: Protocol = Protocol::Json;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        let user = request.token().expect("the scripts send one").to_owned();
+        let user = request.token().expect("the scripts send a token").to_owned();
         if self.at_once.contains(&user.as_str()) {
             Authorization::allow(user)
         } else {
@@ -43,7 +43,7 @@ impl App for Silent {
 }
 
 fn connect(world: &mut World<impl App>, name: &str, lobby: &str) {
-    let user = name.split(':').next().expect("split gives one");
+    let user = name.split(':').next().expect("split returns at least one part");
     world.open(name);
     world.send(name, &lobbyd::sim::wire::upgrade_request(&format!("/ws/{lobby}?token={user}"), &[]));
 }

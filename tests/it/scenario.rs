@@ -186,7 +186,7 @@ impl<A: App> World<A> {
         match verb {
             // The name up to a `:` is the user, so that `ann:2` is ann's second connection.
             "connect" => {
-                let user = name.split(':').next().expect("split gives one");
+                let user = name.split(':').next().expect("split returns at least one part");
                 let bytes = wire::upgrade_request(&format!("/ws/{rest}?token={user}"), &[]);
                 self.open(name);
                 self.send(name, &bytes);
@@ -308,7 +308,7 @@ impl<A: App> World<A> {
     pub fn end_turn(&mut self) {
         while let Some(conn) = self.engine.poll_writable() {
             let client =
-                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
+                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has a client");
             let mut socket = Socket { window: client.window, broken: client.broken, bytes: Vec::new() };
             let Ok(flow) = self.engine.write_to(conn, &mut socket) else {
                 assert!(client.broken, "only a broken socket fails");
@@ -326,7 +326,7 @@ impl<A: App> World<A> {
         }
         while let Some(conn) = self.engine.poll_closed() {
             let client =
-                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has one");
+                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has a client");
             client.conn = None;
             if !std::mem::replace(&mut client.ended, true) {
                 client.got.push_back("cut".into());
@@ -365,7 +365,7 @@ impl std::io::Write for Socket {
 fn describe(received: Received) -> String {
     match received {
         Received::Answer(101, head) => match head.split_once("Sec-WebSocket-Protocol: ") {
-            Some((_, rest)) => format!("upgrade {}", rest.lines().next().expect("split gives one")),
+            Some((_, rest)) => format!("upgrade {}", rest.lines().next().expect("split returns at least one part")),
             None => "upgrade".into(),
         },
         Received::Answer(status, _) => format!("http {status}"),

@@ -235,7 +235,7 @@ fn a_request_that_waits_for_its_authorization_is_answered_at_the_end_of_the_stre
 fn shape(got: &[String]) -> String {
     let kind = |text: &String| match serde_json::from_str::<serde_json::Value>(text) {
         Ok(value) => value["type"].as_str().expect("a type").to_owned(),
-        Err(_) => text.split(": ").next().expect("split gives one").to_owned(),
+        Err(_) => text.split(": ").next().expect("split returns at least one part").to_owned(),
     };
     got.iter().map(kind).collect::<Vec<_>>().join("|")
 }

@@ -135,7 +135,7 @@ fn words(text: &str) -> Vec<String> {
             words.push(String::new());
         }
         if c.is_alphabetic() {
-            words.last_mut().expect("it starts with one").extend(c.to_lowercase());
+            words.last_mut().expect("the list has a word").extend(c.to_lowercase());
         }
     }
     words.retain(|word| !word.is_empty());

@@ -411,7 +411,11 @@ impl<A: App + Default> World<A> {
     fn end_turn(&mut self) {
         self.engine.handle_timeout(self.now);
         while let Some(conn) = self.engine.poll_writable() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
+            let link = self
+                .links
+                .iter_mut()
+                .find(|link| link.conn == conn && !link.closed)
+                .expect("a connection of this test");
             assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
             if let Ok(flow) = self.engine.write_to(conn, link) {
                 link.finished |= matches!(flow, Flow::Finished | Flow::Closed);
@@ -419,7 +423,11 @@ impl<A: App + Default> World<A> {
             while link.reader.next().expect("the server keeps to the protocol").is_some() {}
         }
         while let Some(conn) = self.engine.poll_closed() {
-            let link = self.links.iter_mut().find(|link| link.conn == conn && !link.closed).expect("one of ours");
+            let link = self
+                .links
+                .iter_mut()
+                .find(|link| link.conn == conn && !link.closed)
+                .expect("a connection of this test");
             link.closed = true;
         }
     }

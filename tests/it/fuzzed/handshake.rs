@@ -47,10 +47,10 @@ fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
 
 /// Parses an accepted request in a second, simpler way.
 fn check_granted(bytes: &[u8], answer: &str) {
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("it has an end");
+    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("the head has an end");
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
-    let request_line = lines.next().expect("split gives one");
+    let request_line = lines.next().expect("split returns at least one part");
     assert!(request_line.starts_with("GET /ws/") && request_line.ends_with(" HTTP/1.1"), "{request_line}");
     let (mut hosts, mut keys, mut versions) = (0, Vec::new(), Vec::new());
     for line in lines {

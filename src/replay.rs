@@ -111,7 +111,7 @@ fn code_of(fault: &Fault) -> u8 {
     match fault {
         Fault::Diverged(_) => DIVERGED,
         Fault::OtherVersion(_) | Fault::OtherBuild(_) => OTHER_BUILD,
-        Fault::Owner | Fault::NoStart { .. } => NOT_REPLAYABLE,
+        Fault::Closure | Fault::NoStart { .. } => NOT_REPLAYABLE,
         Fault::Io(_) => UNREADABLE,
         _ => BROKEN,
     }

@@ -22,7 +22,7 @@ use super::recording::RecordMode;
 use super::slot::{ConnState, Slot};
 use super::stats::{Counters, Stats};
 use super::tick::Ticks;
-use super::unread::Unread;
+use super::unread::UnreadInput;
 use super::wheel::TimerWheel;
 use super::{Full, Start};
 use crate::close::{CloseReason, LeaveReason, Reject};
@@ -62,7 +62,7 @@ pub(crate) struct Core {
     pub(super) slots: Slab<Slot>,
     pub(super) directory: Directory,
     pub(super) wheel: TimerWheel,
-    pub(super) unread: Unread,
+    pub(super) unread: UnreadInput,
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
     pub(super) counters: Counters,
@@ -137,7 +137,7 @@ impl Core {
             last_timeout: Time::ZERO,
             unix_at_zero: start.unix_micros,
             expiries: BTreeMap::new(),
-            unread: Unread::default(),
+            unread: UnreadInput::default(),
             random: Random::new(start.seed),
             slots: Slab::new(),
             counters: Counters::default(),
@@ -439,14 +439,14 @@ impl Core {
         // The member that loses its seat is read while it still has the seat.
         let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.index()));
-        let Joined { seat, took_over, gave_up } = match reservation {
+        let Joined { seat, previous_conn, replaced_conn } = match reservation {
             Some(reservation) => self.directory.join_reserved(reservation, code, user, id, self.now, unix)?,
             None => self.directory.join(code, user, id, self.now, unix)?,
         };
-        if let Some(old) = took_over.or(gave_up) {
+        if let Some(old) = previous_conn.or(replaced_conn) {
             let member = replaced.expect("a seat's connection is seated");
             self.record_close_reason_of(old.index(), Some(&member), CloseReason::Replaced);
-            if gave_up.is_some() {
+            if replaced_conn.is_some() {
                 self.note_left(member, LeaveReason::Replaced);
             } else {
                 self.note_undelivered(&member);
@@ -459,7 +459,7 @@ impl Core {
         info!(
             "conn={id} peer={} joined user={user:?} lobby={code}{}",
             self.slots[key].peer.address(),
-            took_over_suffix(took_over)
+            took_over_suffix(previous_conn)
         );
         self.pending.remove(&id.generation());
         self.charge_head_to_user(key, seat);
@@ -479,12 +479,12 @@ impl Core {
         let member = self.member(key).expect("it has just been seated");
         self.subscribe(key);
         self.rearm(key);
-        if let Some(old) = took_over {
+        if let Some(old) = previous_conn {
             self.inherit_queued_close(old, id);
         }
         self.apply_orders(key, user, code);
         // The event precedes the welcome, which may close a connection whose outbox is too small.
-        if took_over.is_some() {
+        if previous_conn.is_some() {
             self.counters.taken_over += 1;
             self.app_events.push_back(AppEvent::Rejoined(member.clone()));
         } else {
@@ -652,8 +652,8 @@ impl Core {
 const OUTBOX_OVERRUN: usize = 1024;
 
 /// Suffix of the log message of a join.
-fn took_over_suffix(took_over: Option<ConnId>) -> &'static str {
-    if took_over.is_some() { " (took over)" } else { "" }
+fn took_over_suffix(previous_conn: Option<ConnId>) -> &'static str {
+    if previous_conn.is_some() { " (took over)" } else { "" }
 }
 
 /// Expiry of a member's identity.

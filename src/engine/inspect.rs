@@ -35,7 +35,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Epoch and `seq` of a lobby, and its members in join order.
-    pub(crate) fn lobby_inside(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
+    pub(crate) fn lobby_state(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);

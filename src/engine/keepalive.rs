@@ -19,11 +19,11 @@ impl Core {
             (ConnState::Closed, _) => return,
             (ConnState::Seated(..), _) => self.keep_alive(key),
             (_, _) if self.now < slot.deadline => {}
-            (_, Some(_)) if self.must_flush(slot) => self.set_step(key, self.config.close_timeout),
+            (_, Some(_)) if self.must_flush(slot) => self.set_stage_deadline(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
                 self.slots[key].wire.linger();
-                self.set_step(key, self.config.linger_timeout);
+                self.set_stage_deadline(key, self.config.linger_timeout);
                 self.mark_dirty(key);
             }
             (_, Some(_)) => return self.mark_closed(key),

@@ -837,7 +837,7 @@ impl Core {
                 let slot = &mut self.slots[key];
                 slot.wire.defer(upgrade);
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
-                self.set_step(key, self.config.auth_timeout);
+                self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => self.accept_and_close(key, &upgrade, reason),
         }

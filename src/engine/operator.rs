@@ -15,7 +15,7 @@ use super::drain::DrainTotals;
 use super::member::{Exclude, Protocol, Sent};
 use super::recording::Input;
 use super::tick::{ClockCommand, ClockView};
-use super::unread::Unread;
+use super::unread::UnreadInput;
 use crate::close::CloseReason;
 use crate::id::{ConnId, SeatId};
 use crate::lobby::directory::{LobbyKey, SeatKey};
@@ -249,7 +249,7 @@ impl Pings {
 
     /// Ends the pings whose deadline has passed. Waits for connections with unread input, at most `max_deferred` turns
     /// longer.
-    pub(super) fn expire(&mut self, now: Time, unread: &Unread, max_deferred: u32) {
+    pub(super) fn expire(&mut self, now: Time, unread: &UnreadInput, max_deferred: u32) {
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
             let may_wait = ping.deferred < max_deferred;
             for target in ping.targets.iter_mut().filter(|target| target.outcome.is_none()) {

@@ -127,7 +127,7 @@ pub(crate) struct Checkpoint {
     pub(crate) random: [u64; 4],
     /// Position of the timer wheel.
     pub(crate) wheel: u64,
-    pub(crate) seats_ever: u64,
+    pub(crate) seats_created: u64,
     pub(crate) last_epoch: u64,
     pub(crate) closes_started: u64,
     pub(crate) last_ticket: u64,
@@ -210,7 +210,7 @@ pub(super) struct Replaying {
     recorded_decision: Option<RecordedDecision>,
     /// Whether the engine needed a decision that is not recorded.
     has_decision_mismatch: bool,
-    /// Connections that got a close reason since the last [`Engine::take_closed`], with the reasons.
+    /// Connections that got a close reason since the last [`Engine::take_close_reasons`], with the reasons.
     close_reasons: Vec<(ConnId, CloseReason)>,
 }
 
@@ -223,7 +223,7 @@ impl RecordMode {
     }
 
     /// Notes a connection's close reason for a replay.
-    pub(super) fn note_closed(&mut self, conn: ConnId, reason: CloseReason) {
+    pub(super) fn note_close_reason(&mut self, conn: ConnId, reason: CloseReason) {
         if let RecordMode::Replaying(replaying) = self {
             replaying.close_reasons.push((conn, reason));
         }
@@ -373,7 +373,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Takes the connections that got a close reason since the last call, with the reasons. Empty unless replaying.
-    pub(crate) fn take_closed(&mut self) -> Vec<(ConnId, CloseReason)> {
+    pub(crate) fn take_close_reasons(&mut self) -> Vec<(ConnId, CloseReason)> {
         match &mut self.core.record_mode {
             RecordMode::Replaying(replaying) => std::mem::take(&mut replaying.close_reasons),
             RecordMode::Off | RecordMode::Recording(..) => Vec::new(),
@@ -567,13 +567,13 @@ impl Core {
     }
 
     fn checkpoint(&mut self) -> Checkpoint {
-        let (seats_ever, last_epoch) = self.directory.numbers();
+        let (seats_created, last_epoch) = self.directory.numbers();
         Checkpoint {
             now: self.now,
             unix_at_zero: self.unix_at_zero,
             random: self.random.state(),
             wheel: self.wheel.position(),
-            seats_ever,
+            seats_created,
             last_epoch,
             closes_started: self.closes_started,
             last_ticket: self.pings.last_ticket(),
@@ -592,7 +592,7 @@ impl Core {
         self.now = checkpoint.now;
         self.random.set_state(checkpoint.random);
         self.wheel.set_position(checkpoint.wheel, checkpoint.now);
-        self.directory.set_numbers(checkpoint.seats_ever, checkpoint.last_epoch);
+        self.directory.set_numbers(checkpoint.seats_created, checkpoint.last_epoch);
         self.closes_started = checkpoint.closes_started;
         self.pings.set_last_ticket(checkpoint.last_ticket);
         self.close_queue.set_numbers(checkpoint.batch);

@@ -58,7 +58,7 @@ impl<A: App> Engine<A> {
         let Ok(Envelope { request, reference }) = protocol::read(text) else {
             unreachable!("only parsed requests are queued")
         };
-        let is_seated = self.core.directory.is_taken(member.seat_key, member.seat);
+        let is_seated = self.core.directory.is_current_seat(member.seat_key, member.seat);
         // The engine relays nothing from a sender that the other members have seen leave. The application gets its
         // message even so.
         if is_seated || matches!(request, ClientRequest::App { .. }) {
@@ -129,7 +129,8 @@ impl<A: App> Engine<A> {
         let Engine { app, core } = self;
         // The application may have closed the member in this call, and then nothing is relayed. If a newer connection
         // has taken over the seat meanwhile, the request is still relayed.
-        app.allows(&mut Context { core }, member, request) && core.directory.is_taken(member.seat_key, member.seat)
+        app.allows(&mut Context { core }, member, request)
+            && core.directory.is_current_seat(member.seat_key, member.seat)
     }
 }
 
@@ -205,7 +206,7 @@ impl Core {
         self.flush_presence(lobby);
         // The flush may have closed the sender as too slow, and no member may receive a message from a sender it does
         // not know.
-        if !self.directory.is_taken(from.seat_key, from.seat) {
+        if !self.directory.is_current_seat(from.seat_key, from.seat) {
             return (0, Sent::default());
         }
         let lobby_ref = self.directory.lobby_mut(lobby);
@@ -234,7 +235,7 @@ impl Core {
     /// A sender that the flush has closed sends nothing, and the result is true.
     fn direct(&mut self, from: &Member, to: &str, data: &str) -> bool {
         self.flush_presence(from.lobby_key);
-        if !self.directory.is_taken(from.seat_key, from.seat) {
+        if !self.directory.is_current_seat(from.seat_key, from.seat) {
             return true;
         }
         let mut receivers = std::mem::take(&mut self.receivers);

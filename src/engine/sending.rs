@@ -350,7 +350,7 @@ impl Core {
                     return Flow::Closed;
                 } else if ends_stream {
                     self.slots[key].shut_down = true;
-                    self.set_step(key, self.config.linger_timeout);
+                    self.set_stage_deadline(key, self.config.linger_timeout);
                     return Flow::Finished;
                 }
             }

@@ -36,7 +36,7 @@ impl Core {
         }
         slot.close_reason = Some(reason);
         self.counters.count_close(reason);
-        self.record_mode.note_closed(slot.id, reason);
+        self.record_mode.note_close_reason(slot.id, reason);
         let unanswered = slot.health.end_checks();
         self.counters.health_checks_failed += unanswered as u64;
         if let Some(member) = member {
@@ -108,7 +108,7 @@ impl Core {
         self.begin_close(key, reason);
         if !self.slots[key].is_closed() {
             self.slots[key].wire.linger();
-            self.set_step(key, self.config.close_timeout);
+            self.set_stage_deadline(key, self.config.close_timeout);
             self.mark_dirty(key);
         }
     }
@@ -129,7 +129,7 @@ impl Core {
             self.mark_closed(key);
         } else if !slot.wire.is_close_complete() {
             slot.wire.complete_close();
-            self.set_step(key, self.config.close_timeout);
+            self.set_stage_deadline(key, self.config.close_timeout);
             self.mark_dirty(key);
         }
     }
@@ -145,7 +145,7 @@ impl Core {
     pub(super) fn refuse_http(&mut self, key: usize, refusal: &Refusal) {
         debug!("conn={} answered {}: {}", self.slots[key].id, refusal.status(), refusal.sentence());
         self.slots[key].wire.refuse(refusal, &mut self.outboxes);
-        self.set_step(key, self.config.close_timeout);
+        self.set_stage_deadline(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
 
@@ -172,7 +172,7 @@ impl Core {
         }
         let wire = &mut self.slots[key].wire;
         wire.close(reason.code(), reason.word(), &mut self.outboxes);
-        self.set_step(key, self.config.close_timeout);
+        self.set_stage_deadline(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
 
@@ -210,11 +210,11 @@ impl Core {
         } else {
             wire.linger();
         }
-        self.set_step(key, self.config.close_timeout);
+        self.set_stage_deadline(key, self.config.close_timeout);
         self.mark_dirty(key);
     }
 
-    pub(super) fn set_step(&mut self, key: usize, span: Duration) {
+    pub(super) fn set_stage_deadline(&mut self, key: usize, span: Duration) {
         self.slots[key].deadline = self.now + span;
         self.rearm(key);
     }

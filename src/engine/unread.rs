@@ -10,7 +10,7 @@ use crate::id::ConnId;
 use crate::time::Time;
 
 #[derive(Debug, Default)]
-pub(super) struct Unread {
+pub(super) struct UnreadInput {
     /// Sorted.
     conns: Vec<ConnId>,
     /// Connections whose due timer waits, with the number of turns that it has waited.
@@ -19,7 +19,7 @@ pub(super) struct Unread {
     since: Time,
 }
 
-impl Unread {
+impl UnreadInput {
     pub(super) fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }

@@ -56,7 +56,7 @@ kinds! {
     DRAIN = 20,
     STOP = 21,
     SHED = 22,
-    OWNER = 23,
+    CLOSURE = 23,
     FLUSH = 24,
     WROTE = 25,
     BLOCKED = 26,
@@ -333,14 +333,14 @@ pub(super) trait Put {
                 unix_at_zero,
                 random,
                 wheel,
-                seats_ever,
+                seats_created,
                 last_epoch,
                 closes_started,
                 last_ticket,
                 ..
             } = checkpoint;
             for number in
-                [now.as_micros(), *unix_at_zero, *wheel, *seats_ever, *last_epoch, *closes_started, *last_ticket]
+                [now.as_micros(), *unix_at_zero, *wheel, *seats_created, *last_epoch, *closes_started, *last_ticket]
             {
                 to.put_number(number);
             }
@@ -634,7 +634,7 @@ impl<'a> EntryReader<'a> {
             now: Time::from_micros(self.count()?),
             unix_at_zero: self.count()?,
             wheel: self.count()?,
-            seats_ever: self.count()?,
+            seats_created: self.count()?,
             last_epoch: self.count()?,
             closes_started: self.count()?,
             last_ticket: self.count()?,

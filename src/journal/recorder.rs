@@ -315,7 +315,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             Input::Drain => self.buffer.put_byte(format::DRAIN),
             Input::Stop => self.buffer.put_byte(format::STOP),
             Input::Shed => self.buffer.put_byte(format::SHED),
-            Input::Closure => self.buffer.put_byte(format::OWNER),
+            Input::Closure => self.buffer.put_byte(format::CLOSURE),
             Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
         }
     }

@@ -49,7 +49,7 @@ pub enum Fault {
         what: &'static str,
     },
     /// The session was changed through a closure, which cannot be recorded.
-    Owner,
+    Closure,
     /// The replay sent other bytes than the recorded session.
     Diverged(Box<Divergence>),
 }
@@ -88,7 +88,7 @@ impl fmt::Display for Fault {
                 write!(f, "segment {segment} has no checkpoint to begin with: begin with an earlier segment")
             }
             Fault::Broken { offset, what } => write!(f, "it is damaged before byte {offset}: {what}"),
-            Fault::Owner => f.write_str(
+            Fault::Closure => f.write_str(
                 "the embedding program changed the application through `act` or `app_mut`, which is not recorded; send a \
                  command instead",
             ),
@@ -531,10 +531,10 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::STOP => self.engine.replay_input(now, &Input::Stop),
             format::SHED => self.engine.replay_input(now, &Input::Shed),
-            format::OWNER => return Err(Fault::Owner),
+            format::CLOSURE => return Err(Fault::Closure),
             _ => return Err(BadEntry.into()),
         }
-        self.note_all_closed();
+        self.note_close_reasons();
         Ok(())
     }
 
@@ -549,7 +549,7 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         self.engine.set_recorded_decision(recorded_decision);
         self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
-        self.note_all_closed();
+        self.note_close_reasons();
         if self.engine.has_decision_mismatch() {
             return Err(self.differs(format!("the request of conn={conn} is complete at another time")));
         }
@@ -635,7 +635,7 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     fn drop_closed(&mut self) {
-        self.note_all_closed();
+        self.note_close_reasons();
         while let Some(conn) = self.engine.poll_closed() {
             if let Some(stream) = self.streams.get_mut(conn.index()) {
                 *stream = 0;
@@ -671,9 +671,9 @@ impl<A: App, R: Read> Replay<A, R> {
     }
 
     /// Traces the close reasons that were recorded, because the application does not see all of them.
-    fn note_all_closed(&mut self) {
-        for (conn, reason) in self.engine.take_closed() {
-            self.engine.observed_app().note_closed(self.now, conn, reason);
+    fn note_close_reasons(&mut self) {
+        for (conn, reason) in self.engine.take_close_reasons() {
+            self.engine.observed_app().note_close_reason(self.now, conn, reason);
         }
     }
 

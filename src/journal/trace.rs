@@ -94,7 +94,7 @@ impl<A> EventTracer<A> {
     }
 
     /// Notes that a connection is closing, and removes its user and lobby.
-    pub(super) fn note_closed(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
+    pub(super) fn note_close_reason(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
         let verb = if self.seated.contains_key(&conn) { "leaves" } else { "ends" };
         self.note(at, Some(conn), format!("{verb}: {reason}: {}", reason.explain()));
         self.seated.remove(&conn);

@@ -135,9 +135,9 @@ pub(crate) struct Reservation {
 pub(crate) struct Joined {
     pub(crate) seat: SeatKey,
     /// The connection that had this seat before.
-    pub(crate) took_over: Option<ConnId>,
+    pub(crate) previous_conn: Option<ConnId>,
     /// The connection of the user's seat in another lobby, which was freed for this join.
-    pub(crate) gave_up: Option<ConnId>,
+    pub(crate) replaced_conn: Option<ConnId>,
 }
 
 #[derive(Debug)]
@@ -155,7 +155,7 @@ pub(crate) struct Directory {
     /// Rate buckets of users without a seat, kept until they are full again.
     remembered: Remembered<SmolStr, UserMeter>,
     reserved: usize,
-    seats_ever: u64,
+    seats_created: u64,
     last_epoch: u64,
 }
 
@@ -174,7 +174,7 @@ impl Directory {
             seats: Slab::new(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
-            seats_ever: 0,
+            seats_created: 0,
             last_epoch: 0,
         }
     }
@@ -270,12 +270,12 @@ impl Directory {
 
     /// Returns the number of seats ever created and the last epoch, for a checkpoint.
     pub(crate) fn numbers(&self) -> (u64, u64) {
-        (self.seats_ever, self.last_epoch)
+        (self.seats_created, self.last_epoch)
     }
 
     /// Restores the counters from a checkpoint.
-    pub(crate) fn set_numbers(&mut self, seats_ever: u64, last_epoch: u64) {
-        (self.seats_ever, self.last_epoch) = (seats_ever, last_epoch);
+    pub(crate) fn set_numbers(&mut self, seats_created: u64, last_epoch: u64) {
+        (self.seats_created, self.last_epoch) = (seats_created, last_epoch);
     }
 
     /// Reserves a seat for a connection that is being authorized as `user`. `now` is in microseconds since the Unix
@@ -338,30 +338,30 @@ impl Directory {
         let user = self.user(user);
         let replaced = self.replaceable_seat(Some(user));
         if let Some(seat) = to_take_over {
-            let took_over = std::mem::replace(&mut self.seats[seat].conn, conn);
+            let previous_conn = std::mem::replace(&mut self.seats[seat].conn, conn);
             let lobby = &mut self.lobbies[self.seats[seat].lobby];
             let position = lobby.position_of(seat);
             lobby.conns[position] = conn.key();
-            return Ok(Joined { seat, took_over: Some(took_over), gave_up: None });
+            return Ok(Joined { seat, previous_conn: Some(previous_conn), replaced_conn: None });
         }
         // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
         self.users[user].authorizing += 1;
-        let gave_up = replaced.map(|seat| {
+        let replaced_conn = replaced.map(|seat| {
             let conn = self.seats[seat].conn;
             self.leave(seat, LeaveReason::Replaced, now);
             conn
         });
         self.users[user].authorizing -= 1;
         let lobby = self.lobby(code, unix);
-        self.seats_ever += 1;
-        let id = SeatId(self.seats_ever);
+        self.seats_created += 1;
+        let id = SeatId(self.seats_created);
         let seat = self.seats.insert(Seat { id, conn, lobby, is_announced: false, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
         lobby.members.push(seat);
         lobby.conns.push(conn.key());
         lobby.presence.joined();
-        Ok(Joined { seat, took_over: None, gave_up })
+        Ok(Joined { seat, previous_conn: None, replaced_conn })
     }
 
     /// Turns a reservation into a seat. The user and the lobby may differ from those of the reservation.
@@ -467,7 +467,7 @@ impl Directory {
     }
 
     /// Returns whether `seat` is still the key of the seat `id`. Keys are reused; ids are not.
-    pub(crate) fn is_taken(&self, seat: SeatKey, id: SeatId) -> bool {
+    pub(crate) fn is_current_seat(&self, seat: SeatKey, id: SeatId) -> bool {
         self.seats.get(seat).is_some_and(|seat| seat.id == id)
     }
 

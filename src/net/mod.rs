@@ -466,10 +466,10 @@ impl<A: App> Server<A> {
                     (0..signals).for_each(|_| self.stopping = self.stopping.next());
                 }
                 operators::LISTENER => {
-                    self.operators.iter_mut().for_each(|operators| operators.listener_is_ready(now));
+                    self.operators.iter_mut().for_each(|operators| operators.handle_listener_ready(now));
                 }
                 Token(operators::FIRST..) => {
-                    self.operators.iter_mut().for_each(|operators| operators.socket_is_ready(event));
+                    self.operators.iter_mut().for_each(|operators| operators.handle_socket_ready(event));
                 }
                 Token(index) => {
                     let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { continue };

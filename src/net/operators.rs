@@ -77,11 +77,11 @@ impl Operators {
         self.conns.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    pub(super) fn listener_is_ready(&mut self, now: Time) {
+    pub(super) fn handle_listener_ready(&mut self, now: Time) {
         self.accept_at = Some(now);
     }
 
-    pub(super) fn socket_is_ready(&mut self, event: &Event) {
+    pub(super) fn handle_socket_ready(&mut self, event: &Event) {
         let index = event.token().0 - FIRST;
         let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { return };
         socket.is_ready |= event.is_readable() || event.is_read_closed() || event.is_error();

@@ -303,7 +303,7 @@ impl<A: App> World<A> {
             }
             let code = &self.shared.lobbies[link.lobby];
             let (epoch, seq, members) =
-                self.engine.lobby_inside(code).ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
+                self.engine.lobby_state(code).ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
             let members: Vec<_> = members.collect();
             seated += 1;
             if !members.iter().any(|(user, _, at)| *at == conn && **user == *self.shared.users[link.user]) {

@@ -154,12 +154,12 @@ impl<A: App> World<A> {
     }
 
     fn seats_in(&self, lobby: &str) -> Vec<SeatId> {
-        let inside = self.engine.lobby_inside(lobby);
+        let inside = self.engine.lobby_state(lobby);
         inside.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
     }
 
     fn members(&self, lobby: &str) -> Vec<ConnId> {
-        let inside = self.engine.lobby_inside(lobby);
+        let inside = self.engine.lobby_state(lobby);
         inside.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
     }
 

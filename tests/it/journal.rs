@@ -569,7 +569,7 @@ fn a_closure_of_the_embedder_ends_a_replay() {
         act(&mut site);
         site.turn();
         let failure = replay(&site.journal()).expect_err("the closure is not recorded");
-        assert!(matches!(failure.fault, Fault::Owner), "{failure}");
+        assert!(matches!(failure.fault, Fault::Closure), "{failure}");
         assert!(failure.to_string().starts_with("turn 1 at 0.010000s: the embedding program"), "{failure}");
     };
     check(|site| {
@@ -667,7 +667,7 @@ fn invalid_entries_give_a_fault_and_never_panic() {
                 blocks[block][at] = byte;
                 match fault_of(&written(&blocks)) {
                     None => {}
-                    Some(Fault::Broken { .. } | Fault::Diverged(_) | Fault::Owner) => faults += 1,
+                    Some(Fault::Broken { .. } | Fault::Diverged(_) | Fault::Closure) => faults += 1,
                     Some(other) => panic!("byte {at} of block {block}: {other}"),
                 }
             }

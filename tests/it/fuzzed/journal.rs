@@ -133,7 +133,7 @@ fn session(input: &mut Input<'_>) {
     changes.iter().for_each(|change| apply(*change, &mut blocks));
     if let Err(failure) = (recorded.replay)(&written(&blocks)) {
         assert!(!failure.to_string().is_empty());
-        assert!(matches!(failure.fault, Fault::Broken { .. } | Fault::Diverged(_) | Fault::Owner), "{failure}");
+        assert!(matches!(failure.fault, Fault::Broken { .. } | Fault::Diverged(_) | Fault::Closure), "{failure}");
     }
 }
 

@@ -252,11 +252,12 @@ impl Core {
     pub(super) fn expire(&mut self) -> Vec<usize> {
         let mut fired = Vec::new();
         self.wheel.expire(self.now, &mut fired);
-        let waited = self.unread.take_waiting(self.now);
         let mut due = Vec::new();
-        for (conn, turns) in waited {
-            if self.slot(conn).is_some() && !self.defer(conn.index(), turns) {
-                due.push(conn.index());
+        if self.unread.next().is_some_and(|at| at <= self.now) {
+            for (conn, turns) in self.unread.take_waiting() {
+                if self.slot(conn).is_some() && !self.defer(conn.index(), turns) {
+                    due.push(conn.index());
+                }
             }
         }
         for key in fired {

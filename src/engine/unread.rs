@@ -44,9 +44,10 @@ impl UnreadInput {
         (!self.waiting.is_empty()).then(|| Time::from_micros(self.since.as_micros().saturating_add(1)))
     }
 
-    /// Takes the timers that have waited since an earlier turn, with the number of turns.
-    pub(super) fn take_waiting(&mut self, now: Time) -> BTreeMap<ConnId, u32> {
-        if now > self.since { std::mem::take(&mut self.waiting) } else { BTreeMap::new() }
+    /// Takes the timers that have waited since an earlier turn, with the number of turns. Called when [`next`](Self::next)
+    /// has come.
+    pub(super) fn take_waiting(&mut self) -> BTreeMap<ConnId, u32> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// Makes a due timer wait until the next turn. `turns` counts the turns that it has waited, including this one.

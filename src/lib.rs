@@ -25,18 +25,14 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub)]
 
-mod checksum;
-mod close;
+mod base;
 mod config;
-mod id;
-mod number;
-mod random;
-mod rate;
-mod time;
-
+mod egress;
 mod engine;
+mod http;
 mod lobby;
-mod wire;
+mod protocol;
+mod ws;
 
 pub mod admin;
 pub mod apps;
@@ -44,10 +40,15 @@ pub mod journal;
 pub mod net;
 pub mod sim;
 
-pub use close::{CloseReason, LeaveReason, Reconnect, Reject};
+pub use base::close::{CloseReason, LeaveReason, Reconnect, Reject};
+pub use base::id::{ConnId, SeatId};
+pub use base::random::Random;
+pub use base::rate::{Bucket, Denied, Rate};
+pub use base::time::Time;
 pub use config::{
     ByteSize, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
 };
+pub use egress::outbox::Flow;
 pub use engine::app::{App, Context};
 pub use engine::drain::DrainTotals;
 pub use engine::member::{
@@ -60,15 +61,10 @@ pub use engine::stats::{Counters, Stats};
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
 pub use engine::{Consumed, Engine, Full, Start};
-pub use id::{ConnId, SeatId};
+pub use http::Refusal;
 pub use lobby::{is_lobby_code, is_user_id};
-pub use random::Random;
-pub use rate::{Bucket, Denied, Rate};
-pub use time::Time;
-pub use wire::frame::Frame;
-pub use wire::handshake::{Request, Subprotocols};
-pub use wire::http::Refusal;
-pub use wire::outbox::Flow;
+pub use ws::frame::Frame;
+pub use ws::handshake::{Request, Subprotocols};
 
 /// Compiles the README's examples as doctests.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@
 use httparse::Header;
 
 use super::json::JsonObject;
-use crate::wire::http::head_end;
+use crate::http::head_end;
 
 /// A complete request.
 #[derive(Clone, Copy, Debug)]

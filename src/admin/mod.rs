@@ -30,10 +30,10 @@ use self::guard::Guard;
 pub use self::guard::Token;
 use self::http::{Answer, Bounds, HttpRequest, Parsed};
 use self::routes::{AdminRequest, Outcome};
+use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::time::Time;
 
 /// Most bytes of a request's body in addition to the `max_message_bytes` of its data.
 const ENVELOPE_BYTES: usize = 1024;

@@ -9,7 +9,9 @@ use serde_json::value::RawValue;
 
 use super::http::{Answer, HttpRequest};
 use super::json::{JsonObject, millis};
-use crate::close::{CloseReason, Reject};
+use crate::base::close::{CloseReason, Reject};
+use crate::base::number::integer;
+use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
@@ -18,9 +20,7 @@ use crate::engine::operator::{
 };
 use crate::engine::recording::Recording;
 use crate::engine::tick::{ClockCommand, ClockView, TickStats};
-use crate::number::integer;
-use crate::time::Time;
-use crate::wire::http::percent_decode;
+use crate::http::percent_decode;
 
 /// Default and largest `limit`, the number of items of a page. The largest bounds the duration of a turn.
 const DEFAULT_LIMIT: usize = 100;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use log::error;
 
-use crate::close::{CloseReason, LeaveReason};
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
 use crate::engine::tick::Tick;
-use crate::time::Time;
-use crate::wire::handshake::Request;
+use crate::ws::handshake::Request;
 
 /// Catches panics of an application. When a callback for a member panics, the member's lobby is closed with 1011
 /// `internal_error`. Other lobbies continue.

@@ -11,12 +11,12 @@ pub(crate) use super::member::{
 };
 use super::stats::Stats;
 use super::tick::Tick;
-use crate::close::{CloseReason, LeaveReason, Reject};
-use crate::id::ConnId;
-use crate::random::Random;
-use crate::time::Time;
-use crate::wire::frame::{Frame, Outgoing};
-use crate::wire::handshake::Request;
+use crate::base::close::{CloseReason, LeaveReason, Reject};
+use crate::base::id::ConnId;
+use crate::base::random::Random;
+use crate::base::time::Time;
+use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::handshake::Request;
 
 /// An application that runs inside the engine. It is called for every event, on one thread, one call at a time.
 ///

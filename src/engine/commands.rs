@@ -6,10 +6,10 @@ use std::time::Duration;
 use super::core::Core;
 use super::member::Sent;
 use super::sending::Priority;
-use crate::close::{CloseReason, Reject};
-use crate::id::ConnId;
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::ConnId;
 use crate::lobby::directory::{Directory, SeatKey};
-use crate::wire::frame::{Frame, Outgoing};
+use crate::ws::frame::{Frame, Outgoing};
 
 impl Core {
     pub(super) fn directory(&self) -> &Directory {

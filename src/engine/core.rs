@@ -25,15 +25,15 @@ use super::tick::Ticks;
 use super::unread::UnreadInput;
 use super::wheel::TimerWheel;
 use super::{Full, Start};
-use crate::close::{CloseReason, LeaveReason, Reject};
+use crate::base::close::{CloseReason, LeaveReason, Reject};
+use crate::base::id::{ConnId, remove_keyed};
+use crate::base::random::Random;
+use crate::base::time::Time;
 use crate::config::{Config, Limit};
-use crate::id::{ConnId, remove_keyed};
+use crate::egress::broadcast_log::BroadcastLog;
+use crate::egress::outbox::{Outbox, Outboxes};
+use crate::http::Refusal;
 use crate::lobby::directory::{Directory, Joined, LobbyKey, Reservation};
-use crate::random::Random;
-use crate::time::Time;
-use crate::wire::broadcast_log::BroadcastLog;
-use crate::wire::http::Refusal;
-use crate::wire::outbox::{Outbox, Outboxes};
 
 /// An event that has still to be dispatched to the application.
 #[derive(Debug)]

@@ -18,10 +18,10 @@ use smol_str::SmolStr;
 use super::core::Core;
 use super::operator::KickTarget;
 use super::slot::{ConnState, Slot};
-use crate::close::CloseReason;
-use crate::id::ConnId;
-use crate::time::Time;
-use crate::wire::http::Refusal;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::http::Refusal;
 
 /// Totals of a drain, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::base::time::Time;
 
 /// A health check that has not been answered yet.
 #[derive(Clone, Copy, Debug)]

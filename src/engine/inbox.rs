@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::core::{AppEvent, Core};
 use super::member::Member;
-use crate::close::Reject;
+use crate::base::close::Reject;
+use crate::base::id::ConnId;
 use crate::config::Config;
-use crate::id::ConnId;
-use crate::lobby::protocol;
+use crate::protocol;
 
 /// Cost of a message beside its bytes: its entry in the queue and the allocator's overhead.
 const OVERHEAD: usize = 64;

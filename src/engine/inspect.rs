@@ -2,8 +2,8 @@
 
 use super::Engine;
 use super::app::App;
-use crate::close::CloseReason;
-use crate::id::{ConnId, SeatId};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, SeatId};
 
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.

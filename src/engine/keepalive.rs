@@ -6,10 +6,10 @@ use super::core::{AppEvent, Core};
 use super::member::Protocol;
 use super::sending::Priority;
 use super::slot::ConnState;
-use crate::close::CloseReason;
-use crate::time::Time;
-use crate::wire::frame::Outgoing;
-use crate::wire::http::Refusal;
+use crate::base::close::CloseReason;
+use crate::base::time::Time;
+use crate::http::Refusal;
+use crate::ws::frame::Outgoing;
 
 impl Core {
     /// Handles a connection's timer. The deadline may have moved since the timer was set.

@@ -3,12 +3,13 @@
 
 use smol_str::SmolStr;
 
-use crate::close::CloseReason;
-use crate::id::{ConnId, SeatId};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::rate::Rate;
 use crate::lobby::directory::{LobbyKey, SeatKey};
-use crate::lobby::{is_lobby_code, is_user_id, protocol};
-use crate::rate::Rate;
-use crate::wire::handshake::{Request, Subprotocols};
+use crate::lobby::{is_lobby_code, is_user_id};
+use crate::protocol;
+use crate::ws::handshake::{Request, Subprotocols};
 
 /// A request of a member that the engine relays to other members: see [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

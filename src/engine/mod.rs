@@ -44,16 +44,16 @@ use self::recording::{Decisions, Destination, Input, RecordMode};
 use self::slot::{ConnState, PendingAuth};
 use self::stats::Stats;
 use self::tick::Ticks;
-use crate::close::{CloseReason, Reject};
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 use crate::config::Config;
-use crate::id::ConnId;
+use crate::egress::outbox::Flow;
+use crate::http::Refusal;
 use crate::lobby::is_user_id;
-use crate::time::Time;
-use crate::wire::connection::WireEvent;
-use crate::wire::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
-use crate::wire::http::Refusal;
-use crate::wire::outbox::Flow;
-use crate::wire::websocket::Limits;
+use crate::ws::connection::WireEvent;
+use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
+use crate::ws::websocket::Limits;
 
 /// The initial state of an engine besides its configuration. The same start and the same inputs give the same outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

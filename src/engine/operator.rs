@@ -16,12 +16,12 @@ use super::member::{Exclude, Protocol, Sent};
 use super::recording::Input;
 use super::tick::{ClockCommand, ClockView};
 use super::unread::UnreadInput;
-use crate::close::CloseReason;
-use crate::id::{ConnId, SeatId};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::time::Time;
 use crate::lobby::directory::{LobbyKey, SeatKey};
-use crate::lobby::protocol;
-use crate::time::Time;
-use crate::wire::frame::{Frame, Outgoing};
+use crate::protocol;
+use crate::ws::frame::{Frame, Outgoing};
 
 /// Largest number of operators' pings that wait for their answers, or whose reports have not been taken.
 const MAX_PINGS: usize = 64;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use log::warn;
 
 use super::core::Core;
-use crate::time::Time;
-use crate::wire::handshake::Request;
+use crate::base::time::Time;
+use crate::ws::handshake::Request;
 
 /// Time between two log lines about the same origin.
 const PAUSE: Duration = Duration::from_secs(60);

@@ -1,6 +1,6 @@
 //! Rate limits: messages and bytes per connection and per user, control frames per connection, connections per address.
 //!
-//! Knows which buckets a message is charged to. The token bucket itself is in [`rate`](crate::rate).
+//! Knows which buckets a message is charged to. The token bucket itself is in [`rate`](crate::base::rate).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,14 +10,14 @@ use slab::Slab;
 
 use super::core::Core;
 use super::member::Protocol;
-use crate::close::{CloseReason, Reject};
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::remove_keyed;
+use crate::base::rate::{Bucket, Denied, Rate, Remembered};
+use crate::base::time::Time;
 use crate::config::Config;
-use crate::id::remove_keyed;
+use crate::http::Refusal;
 use crate::lobby::directory::SeatKey;
-use crate::lobby::protocol;
-use crate::rate::{Bucket, Denied, Rate, Remembered};
-use crate::time::Time;
-use crate::wire::http::Refusal;
+use crate::protocol;
 
 /// The configured rates; `None` means no limit.
 #[derive(Debug)]

@@ -22,15 +22,15 @@ use super::operator::OperatorCommand;
 use super::stats::Counters;
 use super::tick::Ticks;
 use super::{Engine, Start};
-use crate::checksum::Checksum;
-use crate::close::CloseReason;
-use crate::id::ConnId;
+use crate::base::checksum::Checksum;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::rate::Bucket;
+use crate::base::time::Time;
+use crate::egress::outbox::Flow;
+use crate::http::Refusal;
 use crate::lobby::is_lobby_code;
-use crate::rate::Bucket;
-use crate::time::Time;
-use crate::wire::handshake::{Facts, Request, Upgrade};
-use crate::wire::http::Refusal;
-use crate::wire::outbox::Flow;
+use crate::ws::handshake::{Facts, Request, Upgrade};
 
 /// An input of the engine.
 #[derive(Clone, Copy, Debug)]

@@ -7,15 +7,15 @@ use super::inbox::QueuedMessage;
 use super::member::{Member, Message, RelayRequest, Sent};
 use super::sending::Priority;
 use super::{Engine, member::Exclude};
-use crate::close::{CloseReason, Reject};
-use crate::id::SeatId;
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::SeatId;
+use crate::base::rate::Rate;
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
 use crate::lobby::presence::PresenceUpdate;
-use crate::lobby::protocol::{
+use crate::protocol::{
     self, ClientRequest, Envelope, MalformedMessage, Welcome, WelcomeLimits, WelcomePing, WelcomeTick,
 };
-use crate::rate::Rate;
-use crate::wire::frame::{Frame, Outgoing};
+use crate::ws::frame::{Frame, Outgoing};
 
 impl<A: App> Engine<A> {
     /// Handles a text message of a member.

@@ -22,13 +22,13 @@ use std::time::Duration;
 
 use super::core::{AppEvent, Core};
 use super::member::{Pressure, Sent};
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
 use crate::config::Flush;
-use crate::id::ConnId;
+use crate::egress::broadcast_log::{Excluded, FrameRange};
+use crate::egress::outbox::{Flow, Outbox};
 use crate::lobby::directory::{Directory, LobbyKey, SeatKey};
-use crate::wire::broadcast_log::{Excluded, FrameRange};
-use crate::wire::frame::{Frame, Outgoing};
-use crate::wire::outbox::{Flow, Outbox};
+use crate::ws::frame::{Frame, Outgoing};
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
 const MAX_READ_DELAY: Duration = Duration::from_millis(4);

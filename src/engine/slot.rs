@@ -7,13 +7,13 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::health::Health;
 use super::rates::{AddressKey, Meter};
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 use crate::config::Config;
-use crate::id::ConnId;
+use crate::egress::broadcast_log::Cursor;
 use crate::lobby::directory::{LobbyKey, Reservation, SeatKey};
-use crate::time::Time;
-use crate::wire::broadcast_log::Cursor;
-use crate::wire::connection::Connection;
+use crate::ws::connection::Connection;
 
 /// Lifecycle state of a connection.
 ///

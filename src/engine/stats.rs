@@ -1,7 +1,7 @@
 //! Counters, which only grow, and gauges, which show the current state.
 
 use super::tick::TickStats;
-use crate::close::{CloseReason, Reject};
+use crate::base::close::{CloseReason, Reject};
 
 /// The current state of the server and its counters.
 #[derive(Clone, Debug, PartialEq)]

@@ -17,9 +17,9 @@ use super::core::{AppEvent, Core};
 use super::drain::shutting_down;
 use super::member::{Member, Protocol};
 use super::slot::ConnState;
-use crate::close::CloseReason;
-use crate::wire::frame::Frame;
-use crate::wire::http::Refusal;
+use crate::base::close::CloseReason;
+use crate::http::Refusal;
+use crate::ws::frame::Frame;
 
 impl Core {
     /// Records the close reason of a connection. Returns false when one is recorded already.

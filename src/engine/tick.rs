@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use super::histogram::Histogram;
 use super::operator::OperatorRefusal;
+use crate::base::time::Time;
 use crate::config::Config;
-use crate::time::Time;
 
 /// Largest number of ticks that [`ClockCommand::Step`] may request before they run: all of them run in one turn.
 pub(crate) const MAX_STEPS: u32 = 100;
@@ -334,7 +334,7 @@ impl Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::base::random::Random;
 
     fn ticks(hz: u32, max_catch_up_ticks: u32) -> Ticks {
         let config = Config { tick_hz: Some(hz), max_catch_up_ticks, ..Config::default() };

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::id::ConnId;
-use crate::time::Time;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 
 #[derive(Debug, Default)]
 pub(super) struct UnreadInput {

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::base::time::Time;
 
 /// Slots of one revolution: 20.48 s at the default granule, so that the usual deadlines are within one revolution.
 const SLOTS: usize = 2048;
@@ -256,7 +256,7 @@ fn slot_of(granule: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::base::random::Random;
     use std::collections::BTreeMap;
 
     /// Compares the wheel with a sorted map, over times from microseconds to many revolutions.

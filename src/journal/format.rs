@@ -5,17 +5,17 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::rate::{Bucket, Rate};
+use crate::base::time::Time;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Checkpoint, Decisions, Destination, REDACTED};
 use crate::engine::stats::Counters;
 use crate::engine::tick::ClockCommand;
-use crate::id::ConnId;
-use crate::rate::{Bucket, Rate};
-use crate::time::Time;
-use crate::wire::handshake::{Facts, Probe, Upgrade};
-use crate::wire::http::Refusal;
+use crate::http::Refusal;
+use crate::ws::handshake::{Facts, Probe, Upgrade};
 
 /// First line of a segment. It contains the version of the format.
 pub(super) const MAGIC: &[u8] = b"lobbyd journal 2\n";

@@ -80,7 +80,7 @@
 //! | 32 | microseconds | the wall time, since the Unix epoch |
 //!
 //! The shape in 5, the fields of 6 to 10, the authorization in 14, the command in 18 and the connections in 31 are each
-//! wrapped in a slice. Checksums are those of `src/checksum.rs`. Where the answer to a request echoes the client's
+//! wrapped in a slice. Checksums are those of `src/base/checksum.rs`. Where the answer to a request echoes the client's
 //! subprotocol, each byte of the name counts as `x`.
 
 mod format;

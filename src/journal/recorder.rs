@@ -12,15 +12,15 @@ use log::{error, warn};
 
 use super::format::{self, BLOCK_HEADER, ConnWriter, MAGIC, MAX_BLOCK, Put, Segment};
 use super::{BUILD, Recording, RotateHint, Sink, check_of};
-use crate::checksum::Checksum;
+use crate::base::checksum::Checksum;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 use crate::config::{Config, OnJournalError, Secrets};
 use crate::engine::app::App;
 use crate::engine::recording::{self, Checkpoint, Decisions, Input, WriteEnd, WriteRecord};
 use crate::engine::{Engine, Start};
-use crate::id::ConnId;
-use crate::time::Time;
-use crate::wire::handshake::Facts;
-use crate::wire::http::Refusal;
+use crate::http::Refusal;
+use crate::ws::handshake::Facts;
 
 /// Bytes of the buffer for the entries of a turn. A longer turn is written in several blocks.
 const BUFFER: usize = 256 * 1024;
@@ -461,8 +461,8 @@ mod tests {
     use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;
-    use crate::wire::frame::Frame;
-    use crate::wire::handshake::Request;
+    use crate::ws::frame::Frame;
+    use crate::ws::handshake::Request;
 
     /// Draws a random number for each member that joins, and counts the joins.
     struct RandomOnJoin(u8);

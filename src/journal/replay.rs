@@ -9,15 +9,15 @@ use super::format::{self, BadEntry, ConnReader, EntryReader, FAMILY, MAX_BLOCK, 
 use super::reader::{Blocks, Next};
 use super::trace::{EventTracer, Printable, TraceEvent};
 use super::{BUILD, config_from_text};
-use crate::checksum::Checksum;
-use crate::close::CloseReason;
+use crate::base::checksum::Checksum;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::egress::outbox::Flow;
 use crate::engine::app::App;
 use crate::engine::recording::{Decisions, Destination, Input, RecordedDecision, checksum_for};
 use crate::engine::stats::Stats;
 use crate::engine::{Engine, Start};
-use crate::id::ConnId;
-use crate::time::Time;
-use crate::wire::outbox::Flow;
 
 /// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use crate::close::{CloseReason, LeaveReason};
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
 use crate::engine::tick::Tick;
-use crate::id::ConnId;
-use crate::time::Time;
-use crate::wire::handshake::Request;
+use crate::ws::handshake::Request;
 
 /// Most characters of a message that are shown.
 const SHOWN: usize = 200;

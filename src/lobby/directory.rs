@@ -19,11 +19,11 @@ use slab::Slab;
 use smol_str::SmolStr;
 
 use super::presence::{Departure, Presence};
-use crate::close::{CloseReason, LeaveReason};
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::{ConnId, SeatId, remove_keyed};
+use crate::base::rate::{Bucket, Remembered};
+use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
-use crate::id::{ConnId, SeatId, remove_keyed};
-use crate::rate::{Bucket, Remembered};
-use crate::time::Time;
 
 pub(crate) type SeatKey = usize;
 pub(crate) type LobbyKey = usize;

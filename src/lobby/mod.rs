@@ -1,10 +1,9 @@
-//! Rules of lobbies: users, seats and limits, presence, and the JSON protocol.
+//! Rules of lobbies: users, seats and limits, and presence.
 //!
-//! Knows nothing of sockets, frames or HTTP. The only module with serde derives.
+//! Knows nothing of sockets, frames, JSON or HTTP.
 
 pub(crate) mod directory;
 pub(crate) mod presence;
-pub(crate) mod protocol;
 
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
 pub fn is_lobby_code(text: &str) -> bool {

@@ -8,8 +8,8 @@ use std::mem;
 
 use smol_str::SmolStr;
 
-use crate::close::LeaveReason;
-use crate::id::SeatId;
+use crate::base::close::LeaveReason;
+use crate::base::id::SeatId;
 
 /// A member that left.
 #[derive(Clone, Debug, PartialEq, Eq)]

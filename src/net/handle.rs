@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::{Registry, Token, Waker};
 
+use crate::base::id::ConnId;
 use crate::engine::app::Authorization;
 use crate::engine::tick::ClockCommand;
-use crate::id::ConnId;
 
 /// Reaches a running [`Server`](super::Server) from any thread.
 ///

@@ -41,15 +41,15 @@ pub use self::journal::open_journal;
 use self::listener::{Accepted, Listener};
 use self::operators::Operators;
 use self::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
+use crate::base::id::ConnId;
+use crate::base::time::Time;
 use crate::config::{Config, Problem};
+use crate::egress::outbox::Flow;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
 use crate::engine::operator::OperatorCommand;
-use crate::id::ConnId;
 use crate::journal::{Recording, record};
-use crate::time::Time;
-use crate::wire::outbox::Flow;
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);

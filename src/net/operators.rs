@@ -12,10 +12,10 @@ use super::files::read_file;
 use super::listener::{Accepted, Listener};
 use super::{ACCEPT_PAUSE, Error};
 use crate::admin::{self, AdminConns};
+use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::time::Time;
 
 /// Poll token of the admin listener. The tokens of its connections begin at [`FIRST`], far above all keys of the
 /// engine's connections.

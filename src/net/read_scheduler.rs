@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use crate::id::ConnId;
+use crate::base::id::ConnId;
 
 /// Class of a socket, which selects its queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use crate::time::Time;
+use crate::base::time::Time;
 
 #[derive(Debug)]
 pub(super) struct TimerFd {

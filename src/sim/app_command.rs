@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
 use crate::engine::app::{App, Context, Exclude, Protocol, Sent};
-use crate::id::ConnId;
-use crate::wire::frame::Frame;
+use crate::ws::frame::Frame;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AppCommand<'a> {

@@ -7,7 +7,7 @@ use super::client::Link;
 use super::swarm::Behaviour;
 use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
 use crate::engine::app::{App, Authorization};
 use crate::engine::operator::{OperatorAnswer, OperatorCommand};
 

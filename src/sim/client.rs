@@ -12,11 +12,11 @@ use super::rates::Retry;
 use super::shared_state::SharedState;
 use super::view::{Reaction, RequestKind, SentRequest, View, write_number};
 use super::wire::{self, Opcode, Reader, Received};
-use crate::close::CloseReason;
-use crate::id::ConnId;
-use crate::random::Random;
-use crate::rate::Rate;
-use crate::time::Time;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::random::Random;
+use crate::base::rate::Rate;
+use crate::base::time::Time;
 
 /// Behaviours of one client, drawn when it connects. Each field names its [`Behaviour`](super::Behaviour).
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,7 @@ use super::shared_state::SharedState;
 use super::swarm::{Behaviour, Swarm};
 use super::view::{RequestKind, raw_message, write_number};
 use super::wire::{self, Opcode};
-use crate::random::Random;
+use crate::base::random::Random;
 
 /// User names with characters that need escaping in JSON, in a query, or in both.
 const AWKWARD: &[&str] = &["a\"b\\c", "zoë & co", "100%+1", "\u{1f3b2}"];

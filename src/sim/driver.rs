@@ -7,9 +7,9 @@ use super::network::{PipeEnd, Side};
 use super::swarm::Behaviour;
 use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
+use crate::base::id::ConnId;
+use crate::egress::outbox::Flow;
 use crate::engine::app::App;
-use crate::id::ConnId;
-use crate::wire::outbox::Flow;
 
 impl<A: App> World<A> {
     pub(super) fn deliver(&mut self, index: usize, chunk: usize) {

@@ -13,7 +13,7 @@ use super::network::Side;
 use super::swarm::Behaviour;
 use super::transcript::EventKind;
 use super::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
 use crate::engine::app::{App, Protocol};
 use crate::engine::tick::ClockCommand;
 

@@ -11,12 +11,12 @@ use super::rates;
 use super::swarm::{Behaviour, Swarm};
 use super::tick_model;
 use super::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::random::Random;
+use crate::base::rate::{Bucket, Rate};
+use crate::base::time::Time;
 use crate::config::{ByteSize, Config, Limit};
 use crate::engine::app::{App, Identity};
-use crate::random::Random;
-use crate::rate::{Bucket, Rate};
-use crate::time::Time;
 
 /// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, or an IPv6
 /// /64.

@@ -106,10 +106,10 @@ use std::panic::{self, AssertUnwindSafe};
 use self::swarm::{Behaviours, Swarm, draw_config};
 use self::transcript::NO_CLIENT;
 use self::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::random::Random;
 use crate::config::Config;
 use crate::engine::app::App;
-use crate::random::Random;
 
 pub use self::shrink::shrink;
 pub use self::simulate::{simulate, simulate_journaled};

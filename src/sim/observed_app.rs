@@ -11,14 +11,14 @@ use super::app_command::AppCommand;
 use super::limit_model::IdentityModel;
 use super::swarm::Behaviour;
 use super::tick_model::TickModel;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::random::Random;
+use crate::base::time::Time;
 use crate::engine::app::{
     App, Authorization, Context, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
 use crate::engine::tick::Tick;
-use crate::id::{ConnId, SeatId};
-use crate::random::Random;
-use crate::time::Time;
-use crate::wire::handshake::Request;
+use crate::ws::handshake::Request;
 use crate::{LeaveReason, is_user_id};
 
 pub(super) struct ObservedApp<A> {

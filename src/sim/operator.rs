@@ -9,11 +9,11 @@ use super::observed_app::Seated;
 use super::swarm::Behaviour;
 use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::time::Time;
 use crate::engine::app::{App, Protocol, Sent};
 use crate::engine::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload, PingReport};
-use crate::id::{ConnId, SeatId};
-use crate::time::Time;
 
 /// Number of keys for latest-wins frames.
 const KEYS: u64 = 3;

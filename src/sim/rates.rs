@@ -9,11 +9,11 @@ use super::swarm::Behaviour;
 use super::transcript::EventKind;
 use super::view::{RequestKind, write_number};
 use super::world::World;
+use crate::base::random::Random;
+use crate::base::rate::Rate;
+use crate::base::time::Time;
 use crate::config::{Config, Limit, PerUser};
 use crate::engine::app::App;
-use crate::random::Random;
-use crate::rate::Rate;
-use crate::time::Time;
 
 /// Lowest message rate that is drawn, so that the waits stay short.
 const MIN_RATE: u32 = 10;

@@ -5,10 +5,10 @@ use std::io;
 use super::limit_model::IdentityModel;
 use super::observed_app::ObservedApp;
 use super::world::{START_MICROS, World};
+use crate::base::random::Random;
 use crate::engine::Start;
 use crate::engine::app::App;
 use crate::journal::{self, Fault, ReplayFailure, RotateHint, Sink, Summary};
-use crate::random::Random;
 
 /// A journal in memory. Its segments are short, so that a run rotates often and in many different states.
 #[derive(Default)]

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use crate::base::random::Random;
 use crate::config::{ByteSize, Config, DuplicateLogin, Limit};
-use crate::random::Random;
 
 macro_rules! behaviours {
     ($( $(#[doc = $doc:literal])* $name:ident = $word:literal; )*) => {

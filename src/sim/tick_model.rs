@@ -9,13 +9,13 @@ use super::limit_model::pick;
 use super::swarm::Behaviour;
 use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
+use crate::base::id::ConnId;
+use crate::base::random::Random;
+use crate::base::time::Time;
 use crate::config::{ByteSize, Config, Flush};
 use crate::engine::app::App;
 use crate::engine::operator::{OperatorAnswer, OperatorCommand, OperatorRefusal};
 use crate::engine::tick::{ClockCommand, ClockView, Tick};
-use crate::id::ConnId;
-use crate::random::Random;
-use crate::time::Time;
 
 /// An inbox limit that no client reaches, so that no message is refused.
 const VAST: ByteSize = ByteSize(1 << 30);

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 
 use super::swarm::Behaviour;
-use crate::close::CloseReason;
-use crate::time::Time;
+use crate::base::close::CloseReason;
+use crate::base::time::Time;
 
 /// Number of events kept for the report of a failure.
 const MAX_EVENTS: usize = 4096;

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::shared_state::SharedState;
-use crate::number::integer;
+use crate::base::number::integer;
 
 /// A message that the client sent and that is not answered yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,11 +19,11 @@ use super::transcript::{EventKind, NO_CLIENT, Transcript};
 use super::view::{RequestKind, write_number};
 use super::{Invariant, Players};
 use crate::Config;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::base::random::Random;
+use crate::base::time::Time;
 use crate::engine::app::{App, Protocol};
 use crate::engine::{Engine, Start};
-use crate::random::Random;
-use crate::time::Time;
 
 /// Wall time at which every run begins, in microseconds since the Unix epoch.
 pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;

@@ -12,7 +12,7 @@ use std::time::Duration;
 mod value;
 
 use self::value::Value;
-use crate::rate::Rate;
+use crate::base::rate::Rate;
 
 /// An upper bound that may be absent.
 ///

@@ -17,10 +17,10 @@ use std::mem;
 
 use super::frame::Frame;
 use super::handshake::Upgrade;
-use super::http::{self, Refusal};
-use super::outbox::{Outbox, Outboxes};
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
+use crate::egress::outbox::{Outbox, Outboxes};
+use crate::http::{self, Refusal};
 
 /// An event that received bytes produced.
 ///

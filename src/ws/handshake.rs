@@ -13,9 +13,9 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
 
-use super::http::{Refusal, percent_decode};
+use crate::base::id::ConnId;
 use crate::config::Origins;
-use crate::id::ConnId;
+use crate::http::{Refusal, percent_decode};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
@@ -173,7 +173,7 @@ impl Upgrade {
     }
 
     /// Encodes the 101 response (RFC 6455 section 4.2.2).
-    pub(super) fn response(&self) -> Bytes {
+    pub(crate) fn response(&self) -> Bytes {
         let protocol = match &self.subprotocol {
             Some(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
             None => String::new(),

@@ -15,8 +15,8 @@
 
 use std::ops::Range;
 
-use super::frame::Outgoing;
 use super::outbox::FRAME_OVERHEAD;
+use crate::ws::frame::Outgoing;
 
 /// Most bytes of memory that a buffer keeps from one turn to the next.
 const IDLE_CAPACITY: usize = 64 * 1024;
@@ -46,7 +46,7 @@ impl FrameRange {
     }
 
     /// Extends the range by `next`, if `next` follows it directly. Returns whether it does.
-    pub(super) fn extend(&mut self, next: &FrameRange) -> bool {
+    pub(crate) fn extend(&mut self, next: &FrameRange) -> bool {
         let follows = self.buffer == next.buffer && self.range.end == next.range.start;
         if follows {
             self.range.end = next.range.end;
@@ -331,7 +331,7 @@ impl Iterator for UnreadFrames<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Random;
+    use crate::base::random::Random;
 
     /// Compares many turns of several lobbies with a list of all frames appended.
     #[test]

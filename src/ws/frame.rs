@@ -42,14 +42,14 @@ impl Frame {
     /// # Panics
     ///
     /// If code and reason together take more than 125 bytes.
-    pub(super) fn close(code: u16, reason: &str) -> Frame {
+    pub(crate) fn close(code: u16, reason: &str) -> Frame {
         let payload = [&code.to_be_bytes(), reason.as_bytes()].concat();
         assert!(payload.len() <= 125, "a control frame carries at most 125 bytes (RFC 6455 section 5.5)");
         Frame::encode(OpCode::Control(Control::Close), &payload)
     }
 
     /// Encodes a close frame without a code.
-    pub(super) fn empty_close() -> Frame {
+    pub(crate) fn empty_close() -> Frame {
         Frame::encode(OpCode::Control(Control::Close), &[])
     }
 
@@ -91,7 +91,7 @@ impl Outgoing<'_> {
     }
 
     /// Appends the whole frame.
-    pub(super) fn append_to(self, buffer: &mut Vec<u8>) {
+    pub(crate) fn append_to(self, buffer: &mut Vec<u8>) {
         match self.parts() {
             Ok((opcode, payload)) => encode(opcode, payload, buffer),
             Err(frame) => buffer.extend_from_slice(frame.as_bytes()),

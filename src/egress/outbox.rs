@@ -18,7 +18,7 @@ use bytes::Bytes;
 use super::broadcast_log::{BroadcastLog, FrameRange};
 
 /// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times the bound.
-pub(super) const FRAME_OVERHEAD: usize = 64;
+pub(crate) const FRAME_OVERHEAD: usize = 64;
 /// Slices per `writev`. Far below the system's limit (1024 on Linux), because one send rarely takes more.
 const MAX_SLICES: usize = 64;
 /// Up to this many bytes, copying the pieces together is cheaper than a vectored write.
@@ -97,12 +97,12 @@ pub(crate) struct Outboxes(Vec<Box<Outbox>>);
 
 impl Outboxes {
     /// Takes an empty outbox from the pool, or allocates one.
-    pub(super) fn take(&mut self) -> Box<Outbox> {
+    pub(crate) fn take(&mut self) -> Box<Outbox> {
         self.0.pop().unwrap_or_default()
     }
 
     /// Returns an outbox to the pool, and drops the frames that are left in it.
-    pub(super) fn give(&mut self, mut outbox: Box<Outbox>) {
+    pub(crate) fn give(&mut self, mut outbox: Box<Outbox>) {
         if self.0.len() < MAX_SPARE {
             if !outbox.is_empty() {
                 outbox.clear();
@@ -420,7 +420,7 @@ fn count_whole(bytes: &[u8], before: usize, written: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::frame::{Frame, Outgoing};
+    use crate::ws::frame::{Frame, Outgoing};
 
     /// Socket that takes at most `step` bytes a call and blocks every other call.
     struct ShortWriter {

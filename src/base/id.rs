@@ -6,7 +6,7 @@ use slab::Slab;
 
 /// Id of a connection, unique within the lifetime of the engine.
 ///
-/// `index` is the key of the connection in the engine's slab, which the driver also uses as its `mio::Token`. Indices
+/// `index` is the key of the connection in the engine's slab, which the driver also uses as its token in the poll. Indices
 /// are reused. `generation` counts accepted connections, so an id that is kept after its connection was freed never
 /// matches a later connection. Ids are ordered by index, then by generation.
 ///

@@ -9,10 +9,10 @@ use serde::Serialize;
 use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::presence::Departure;
-use crate::close::{CloseReason, LeaveReason, Reconnect, Reject};
-use crate::id::SeatId;
-use crate::number::integer;
+use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
+use crate::base::id::SeatId;
+use crate::base::number::integer;
+use crate::lobby::presence::Departure;
 
 /// Name of the WebSocket subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";

@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::time::Duration;
 
-use crate::time::Time;
+use crate::base::time::Time;
 
 /// A rate: a count per period, and a burst.
 ///

@@ -15,7 +15,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
 use super::frame::Frame;
-use crate::close::CloseReason;
+use crate::base::close::CloseReason;
 
 /// Length of the longest frame header: two bytes, eight of length, four of mask.
 const MAX_HEADER: usize = 14;
@@ -328,9 +328,9 @@ mod tests {
     use tungstenite::{Error, Message};
 
     use super::*;
-    use crate::random::Random;
+    use crate::base::random::Random;
     use crate::sim::wire::{self, Opcode};
-    use crate::wire::frame::Outgoing;
+    use crate::ws::frame::Outgoing;
 
     const LIMITS: Limits = Limits { max_message_bytes: 300, max_fragments: 1000 };
 

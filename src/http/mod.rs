@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::rate::Rate;
+use crate::base::rate::Rate;
 
 /// An HTTP response without an upgrade: a status and one sentence. It refuses a request or answers a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ impl Refusal {
     }
 
     /// Adapts the response to the request that begins with `head`: a HEAD request gets no body.
-    pub(super) fn answering(self, head: &[u8]) -> Refusal {
+    pub(crate) fn answering(self, head: &[u8]) -> Refusal {
         Refusal { is_bodiless: head.starts_with(b"HEAD "), ..self }
     }
 
@@ -81,7 +81,7 @@ impl Refusal {
     }
 
     /// Encodes the response as bytes.
-    pub(super) fn response(&self) -> Bytes {
+    pub(crate) fn response(&self) -> Bytes {
         let Refusal { status, sentence, lines, is_bodiless } = self;
         // Reason phrases of RFC 9110 section 15. Clients ignore them; they help people who test with a terminal.
         let phrase = match status {

@@ -15,6 +15,7 @@ use slab::Slab;
 use super::drain::{CloseQueue, Drain};
 use super::inbox::Inboxes;
 use super::member::{Identity, Member, Pressure, Protocol};
+use super::observer::{ObservedEvent, Observer};
 use super::operator::Pings;
 use super::origins::LoggedOrigins;
 use super::rates::{Addresses, Rates, network_of};
@@ -120,6 +121,7 @@ pub(crate) struct Core {
     /// Set while a method of [`Context`](super::app::Context) runs. If it is still set afterwards, the method has
     /// panicked.
     pub(super) in_call: Cell<bool>,
+    pub(super) observer: Observer,
 }
 
 impl Core {
@@ -168,6 +170,7 @@ impl Core {
             logged_origins: LoggedOrigins::default(),
             record_mode: RecordMode::Off,
             in_call: Cell::new(false),
+            observer: Observer::default(),
         }
     }
 
@@ -195,6 +198,19 @@ impl Core {
     #[inline]
     pub(super) fn assert_consistent(&self) {
         assert!(!self.in_call.get(), "the engine has panicked before, so its state may be inconsistent");
+    }
+
+    /// Notes an event that is about to be dispatched.
+    pub(super) fn observe_event(&mut self, event: &AppEvent) {
+        self.observer.note_all(self.now, || match event {
+            // The messages of the inbox are noted one by one.
+            AppEvent::Undelivered(_) => None,
+            AppEvent::Joined(member) => Some(ObservedEvent::Joined(member.clone())),
+            AppEvent::Rejoined(member) => Some(ObservedEvent::TookOver(member.clone())),
+            AppEvent::Left(member, reason) => Some(ObservedEvent::Left(member.clone(), *reason)),
+            AppEvent::Health(member, latency) => Some(ObservedEvent::Health(member.clone(), *latency)),
+            AppEvent::Pressure(member, pressure) => Some(ObservedEvent::Pressure(member.clone(), *pressure)),
+        });
     }
 
     // ---- time ----

@@ -15,6 +15,7 @@ mod inbox;
 mod inspect;
 mod keepalive;
 pub(crate) mod member;
+pub(crate) mod observer;
 pub(crate) mod operator;
 mod origins;
 mod rates;
@@ -40,6 +41,7 @@ use self::app::{App, Authorization, Context, Identity, Member, Message, Protocol
 use self::core::{AppEvent, Core};
 use self::drain::{DrainTotals, shutting_down};
 use self::inbox::QueuedMessage;
+use self::observer::{Observed, ObservedEvent};
 use self::recording::{Decisions, Destination, Input, RecordMode};
 use self::slot::{ConnState, PendingAuth};
 use self::stats::Stats;
@@ -135,6 +137,17 @@ impl<A: App> Engine<A> {
     pub fn app_mut(&mut self) -> &mut A {
         self.enter(self.core.now(), &Input::Closure);
         &mut self.app
+    }
+
+    /// Notes all events that are dispatched to the application from now on.
+    pub(crate) fn observe(&mut self) {
+        self.core.observer.start();
+    }
+
+    /// Takes the events that were noted since the last call, in the order of dispatch. Empty unless
+    /// [`observe`](Self::observe) was called.
+    pub(crate) fn take_observed(&mut self) -> Vec<Observed> {
+        self.core.observer.take()
     }
 
     /// Returns the application to a caller that only observes it. The call is not recorded.
@@ -348,6 +361,7 @@ impl<A: App> Engine<A> {
 
     fn drain(&mut self) {
         if let Some(deadline) = self.core.begin_drain() {
+            self.core.observer.note(self.core.now, || ObservedEvent::Drain(deadline));
             self.app.on_drain(&mut Context { core: &mut self.core }, deadline);
             self.dispatch_events();
             // The messages of a member that has left are not relayed. So messages that wait for the next tick are
@@ -662,6 +676,7 @@ impl<A: App> Engine<A> {
                 let member = self.core.member(conn.index()).expect("only members have an inbox");
                 self.serve_queued(&member, &message);
             } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
+                self.core.observer.note(self.core.now, || ObservedEvent::Tick(tick));
                 self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
                 has_ticked = true;
             } else if !self.core.begin_tick() {
@@ -715,6 +730,7 @@ impl<A: App> Engine<A> {
         let Engine { app, core } = self;
         // A rejection from another callback is discarded: it does not belong to this message.
         core.take_rejection();
+        core.observer.note(core.now, || ObservedEvent::Message { from: from.clone(), content: message.into() });
         app.on_message(&mut Context { core }, from, message);
         core.take_rejection()
     }
@@ -730,6 +746,7 @@ impl<A: App> Engine<A> {
     fn dispatch_all_events(&mut self) {
         while let Some(event) = self.core.app_events.pop_front() {
             let Engine { app, core } = self;
+            core.observe_event(&event);
             let cx = &mut Context { core };
             match event {
                 AppEvent::Undelivered(member) => {

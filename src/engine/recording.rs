@@ -587,8 +587,8 @@ impl Core {
 
     fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
         let start = Start { unix_micros: checkpoint.unix_at_zero, seed: 0 };
-        let record_mode = std::mem::take(&mut self.record_mode);
-        *self = Core { record_mode, ..Core::new(self.config.clone(), self.protocol, start) };
+        let (record_mode, observer) = (std::mem::take(&mut self.record_mode), std::mem::take(&mut self.observer));
+        *self = Core { record_mode, observer, ..Core::new(self.config.clone(), self.protocol, start) };
         self.now = checkpoint.now;
         self.random.set_state(checkpoint.random);
         self.wheel.set_position(checkpoint.wheel, checkpoint.now);

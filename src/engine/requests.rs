@@ -5,6 +5,7 @@ use super::app::{App, Context};
 use super::core::Core;
 use super::inbox::QueuedMessage;
 use super::member::{Member, Message, RelayRequest, Sent};
+use super::observer::ObservedEvent;
 use super::sending::Priority;
 use super::{Engine, member::Exclude};
 use crate::base::close::{CloseReason, Reject};
@@ -127,6 +128,7 @@ impl<A: App> Engine<A> {
 
     fn allows(&mut self, member: &Member, request: RelayRequest<'_>) -> bool {
         let Engine { app, core } = self;
+        core.observer.note(core.now, || ObservedEvent::relay(member, request));
         // The application may have closed the member in this call, and then nothing is relayed. If a newer connection
         // has taken over the seat meanwhile, the request is still relayed.
         app.allows(&mut Context { core }, member, request)

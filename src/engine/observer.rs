@@ -1,0 +1,96 @@
+//! Observation of the events that the engine dispatches to the application, for the trace of a replay and for the
+//! models of the simulator.
+//!
+//! An observer is fed with data afterwards and cannot change anything. Nothing is stored unless a driver asks for it.
+
+use std::time::Duration;
+
+use super::member::{Member, Message, Pressure, RelayRequest};
+use super::tick::Tick;
+use crate::base::close::LeaveReason;
+use crate::base::time::Time;
+
+/// An event that was dispatched to the application, noted directly before the application's callback was called.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Observed {
+    pub(crate) at: Time,
+    pub(crate) event: ObservedEvent,
+}
+
+/// The callback of [`App`](super::app::App) that was called, and its arguments.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum ObservedEvent {
+    /// `on_join`.
+    Joined(Member),
+    /// `on_rejoin`: this member has taken over the seat.
+    TookOver(Member),
+    /// `allows`. `to` is the receiver of a direct message.
+    Relay { from: Member, to: Option<String>, data: String },
+    /// `on_message`.
+    Message { from: Member, content: Content },
+    /// `on_leave`.
+    Left(Member, LeaveReason),
+    /// `on_health`.
+    Health(Member, Option<Duration>),
+    /// `on_pressure`.
+    Pressure(Member, Pressure),
+    /// `on_tick`.
+    Tick(Tick),
+    /// `on_drain`, with the drain's deadline.
+    Drain(Time),
+}
+
+/// Content of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Text(Box<str>),
+    /// A binary message of this many bytes.
+    Bytes(usize),
+}
+
+/// The events since the driver last took them; `None` while they are not observed.
+#[derive(Debug, Default)]
+pub(super) struct Observer(Option<Vec<Observed>>);
+
+impl Observer {
+    pub(super) fn start(&mut self) {
+        self.0.get_or_insert_default();
+    }
+
+    pub(super) fn take(&mut self) -> Vec<Observed> {
+        self.0.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Notes an event. `event` is called only while events are observed.
+    #[inline]
+    pub(super) fn note(&mut self, at: Time, event: impl FnOnce() -> ObservedEvent) {
+        self.note_all(at, || Some(event()));
+    }
+
+    /// Notes any number of events.
+    #[inline]
+    pub(super) fn note_all<I: IntoIterator<Item = ObservedEvent>>(&mut self, at: Time, events: impl FnOnce() -> I) {
+        if let Some(noted) = &mut self.0 {
+            noted.extend(events().into_iter().map(|event| Observed { at, event }));
+        }
+    }
+}
+
+impl From<Message<'_>> for Content {
+    fn from(message: Message<'_>) -> Content {
+        match message {
+            Message::Text(text) | Message::Json { text, .. } => Content::Text(text.into()),
+            Message::Binary(bytes) => Content::Bytes(bytes.len()),
+        }
+    }
+}
+
+impl ObservedEvent {
+    pub(super) fn relay(from: &Member, request: RelayRequest<'_>) -> ObservedEvent {
+        let (to, data) = match request {
+            RelayRequest::Broadcast { data } => (None, data),
+            RelayRequest::Direct { to, data } => (Some(to.to_owned()), data),
+        };
+        ObservedEvent::Relay { from: from.clone(), to, data: data.to_owned() }
+    }
+}

@@ -13,10 +13,10 @@ use crate::base::checksum::Checksum;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::egress::outbox::Flow;
 use crate::engine::app::App;
 use crate::engine::recording::{Decisions, Destination, Input, RecordedDecision, checksum_for};
 use crate::engine::stats::Stats;
+use crate::engine::writing::Flow;
 use crate::engine::{Engine, Start};
 
 /// Most bytes of a diverging write that are shown.

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::warn;
 use mio::net::{TcpListener, TcpStream};
@@ -20,6 +21,9 @@ const NO_DESCRIPTORS: [i32; 2] = [24, 23];
 const PENDING_ERRORS: [i32; 8] = [71, 92, 100, 101, 112, 113, 64, 95];
 #[cfg(not(target_os = "linux"))]
 const PENDING_ERRORS: [i32; 0] = [];
+
+/// Wait before accepting again when the system lacks memory or descriptors.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Listener {
     socket: TcpListener,

@@ -1,4 +1,4 @@
-//! Where I/O and clocks are allowed, and that each value has one owner. Comments do not count.
+//! Where I/O, clocks and tungstenite are allowed, and that each value has one owner. Comments do not count.
 
 use super::files::src;
 use super::source::Source;
@@ -47,6 +47,18 @@ fn only_the_driver_does_io_or_reads_a_clock() {
         }
     }
     check("only net and the program do I/O and read clocks", violations, &[]);
+}
+
+#[test]
+fn only_ws_knows_tungstenite() {
+    let mut violations = Vec::new();
+    for (file, text) in src().iter().filter(|(file, _)| !file.starts_with("ws/")) {
+        for path in Source::parse_with_tests(text).paths.iter().filter(|path| path.names[0] == "tungstenite") {
+            let message = format!("line {} uses {}", path.line, path.names.join("::"));
+            violations.push(Violation { subject: file.clone(), message });
+        }
+    }
+    check("only ws uses tungstenite", violations, &[]);
 }
 
 #[test]

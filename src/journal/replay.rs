@@ -13,11 +13,12 @@ use crate::base::checksum::Checksum;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
+use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::driver::Flow;
+use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Destination, Input, RecordedDecision, checksum_for};
 use crate::engine::stats::Stats;
-use crate::engine::writing::Flow;
-use crate::engine::{Engine, Start};
 
 /// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::time::Time;
-use crate::engine::Start;
+use crate::engine::driver::Start;
 
 /// Largest difference between the wall clock and the engine's expectation that is not reported to the engine. Smaller
 /// differences are the usual slewing of a synchronized clock, at most 0.5 ms a second.

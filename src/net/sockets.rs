@@ -15,7 +15,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::engine::writing::Flow;
+use crate::engine::driver::Flow;
 
 /// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;

@@ -28,9 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// Imports that the table does not allow, and why they stand.
-const LAYER_EXCEPTIONS: &[(&str, &str)] = &[
-    ("sim imports lib.rs", "the simulator takes a few names from the crate root"),
-];
+const LAYER_EXCEPTIONS: &[(&str, &str)] =
+    &[("sim imports lib.rs", "the simulator takes a few names from the crate root")];
 
 /// Folders with files that import in a circle, and why.
 const CIRCLE_EXCEPTIONS: &[(&str, &str)] = &[

@@ -7,6 +7,7 @@ mod baseline;
 mod bounds;
 mod bytewise;
 mod closes;
+mod config;
 mod documents;
 mod drain;
 mod faults;

@@ -206,7 +206,8 @@ pub struct Replay<A: App, R> {
     block: Vec<u8>,
     /// Offset of the next entry in `block`.
     at: usize,
-    engine: Engine<EventTracer<A>>,
+    engine: Engine<A>,
+    tracer: EventTracer,
     session: Segment,
     conns: ConnReader,
     /// Recorded limit on the work of one receive.
@@ -234,8 +235,8 @@ impl<A: App, R: Read> Replay<A, R> {
     /// # Errors
     ///
     /// When it is not a journal, is damaged, has no checkpoint to begin with, or was written by another build.
-    pub fn open(journal: R, app: A, any_build: bool) -> Result<Replay<A, R>, ReplayFailure> {
-        let begin = || -> Result<Replay<A, R>, Fault> {
+    pub fn open(journal: R, mut app: A, any_build: bool) -> Result<Replay<A, R>, ReplayFailure> {
+        let begin = move || -> Result<Replay<A, R>, Fault> {
             let mut blocks = Blocks::new(journal);
             let mut block = Vec::new();
             let segment = match blocks.read(&mut block)? {
@@ -257,7 +258,6 @@ impl<A: App, R: Read> Replay<A, R> {
                 return Err(Fault::Broken { offset: blocks.offset(), what });
             }
             let start = Start { unix_micros: segment.unix_micros, seed: segment.seed };
-            let mut app = EventTracer::new(app);
             if let Some((_, snapshot)) = &segment.start {
                 app.restore(snapshot);
             } else if segment.number != 1 {
@@ -287,6 +287,7 @@ impl<A: App, R: Read> Replay<A, R> {
                 at: block.len(),
                 block,
                 engine,
+                tracer: EventTracer::default(),
                 session: segment,
                 conns: ConnReader::default(),
                 max_work: usize::MAX,
@@ -304,7 +305,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     /// Returns the application.
     pub fn app(&self) -> &A {
-        self.engine.app().inner()
+        self.engine.app()
     }
 
     /// Returns the current time of the session.
@@ -324,12 +325,13 @@ impl<A: App, R: Read> Replay<A, R> {
 
     /// Traces events from now on; see [`events`](Self::events).
     pub fn trace_events(&mut self) {
-        self.engine.observed_app().trace_events();
+        self.tracer.start();
+        self.engine.observe();
     }
 
     /// Returns the events since the last call. Empty unless [`trace_events`](Self::trace_events) was called.
     pub fn events(&mut self) -> Vec<TraceEvent> {
-        self.engine.observed_app().take_events()
+        self.tracer.take()
     }
 
     /// Returns the summary of the replay so far.
@@ -343,7 +345,9 @@ impl<A: App, R: Read> Replay<A, R> {
     ///
     /// As [`replay`].
     pub fn step(&mut self) -> Result<Step, ReplayFailure> {
-        self.try_step().map_err(|fault| ReplayFailure { fault, summary: Some(Box::new(self.summary())) })
+        let step = self.try_step();
+        self.note_observed();
+        step.map_err(|fault| ReplayFailure { fault, summary: Some(Box::new(self.summary())) })
     }
 
     fn try_step(&mut self) -> Result<Step, Fault> {
@@ -463,7 +467,7 @@ impl<A: App, R: Read> Replay<A, R> {
             format::ACCEPT => {
                 let peer = from.address()?;
                 if let Ok(conn) = self.engine.handle_accept(now, peer) {
-                    self.engine.observed_app().note(now, Some(conn), format!("connects from {peer}"));
+                    self.note(Some(conn), || format!("connects from {peer}"));
                 }
             }
             format::BYTES => {
@@ -490,7 +494,7 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::WALL_TIME => {
                 let unix_micros = from.count()?;
-                self.engine.observed_app().note(now, None, format!("sets the wall time to {unix_micros} us"));
+                self.note(None, || format!("sets the wall time to {unix_micros} us"));
                 self.engine.replay_input(now, &Input::WallTime(unix_micros));
             }
             format::AUTHORIZED => {
@@ -500,32 +504,28 @@ impl<A: App, R: Read> Replay<A, R> {
             }
             format::COMMAND => {
                 let command = from.slice()?;
-                self.engine.observed_app().note(now, None, format!("receives a command of {} bytes", command.len()));
+                self.note(None, || format!("receives a command of {} bytes", command.len()));
                 self.engine.replay_input(now, &Input::Command(command));
             }
             format::RELOAD => {
                 let contents = from.slice()?;
-                self.engine.observed_app().note(now, None, format!("receives a reload of {} bytes", contents.len()));
+                self.note(None, || format!("receives a reload of {} bytes", contents.len()));
                 self.engine.replay_input(now, &Input::Reload(contents));
             }
             format::OMITTED_RELOAD => {
                 let length = from.number()?;
                 self.summary.omitted_reloads += 1;
-                self.engine.observed_app().note(
-                    now,
-                    None,
-                    format!("receives a reload of {length} bytes, which are not recorded"),
-                );
+                self.note(None, || format!("receives a reload of {length} bytes, which are not recorded"));
             }
             format::OPERATOR => {
                 let command = EntryReader::new(from.slice()?).operator()?;
-                self.engine.observed_app().note(now, None, format!("receives an operator command: {command:?}"));
+                self.note(None, || format!("receives an operator command: {command:?}"));
                 self.engine.replay_input(now, &Input::Operator(&command));
             }
             format::REPORT_TAKEN => self.engine.replay_input(now, &Input::ReportTaken),
             format::DRAIN => {
                 if !self.engine.is_draining() {
-                    self.engine.observed_app().note(now, None, "drains".into());
+                    self.note(None, || "drains".to_owned());
                 }
                 self.engine.replay_input(now, &Input::Drain);
             }
@@ -545,7 +545,7 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(BadEntry.into());
         }
         if let Some(recorded_decision) = &recorded_decision {
-            self.engine.observed_app().note(self.now, Some(conn), describe_request(recorded_decision));
+            self.note(Some(conn), || describe_request(recorded_decision));
         }
         self.engine.set_recorded_decision(recorded_decision);
         self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });
@@ -670,10 +670,23 @@ impl<A: App, R: Read> Replay<A, R> {
         Fault::Diverged(Box::new(Divergence { conn: None, byte: 0, what }))
     }
 
-    /// Traces the close reasons that were recorded, because the application does not see all of them.
+    /// Traces an event, after those that the engine has noted.
+    fn note(&mut self, conn: Option<ConnId>, what: impl FnOnce() -> String) {
+        self.note_observed();
+        self.tracer.note(self.now, conn, what);
+    }
+
+    /// Traces the events that the engine has noted.
+    fn note_observed(&mut self) {
+        self.engine.take_observed().iter().for_each(|event| self.tracer.note_observed(event));
+    }
+
+    /// Traces the close reasons of connections, after the events that the engine has noted. The application does not
+    /// see all of these reasons.
     fn note_close_reasons(&mut self) {
+        self.note_observed();
         for (conn, reason) in self.engine.take_close_reasons() {
-            self.engine.observed_app().note_close_reason(self.now, conn, reason);
+            self.tracer.note_close_reason(self.now, conn, reason);
         }
     }
 

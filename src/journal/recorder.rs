@@ -10,14 +10,19 @@ use std::io;
 
 use log::{error, warn};
 
-use super::format::{self, BLOCK_HEADER, ConnWriter, MAGIC, MAX_BLOCK, Put, Segment};
-use super::{BUILD, Recording, RotateHint, Sink, check_of};
+use super::format::block::{BLOCK_HEADER, MAGIC, MAX_BLOCK, check_of};
+use super::format::config_text::config_as_text;
+use super::format::conn::ConnWriter;
+use super::format::kinds;
+use super::format::segment::{BUILD, Segment};
+use super::format::write::Put;
+use super::sink::Sink;
 use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::config::{Config, OnJournalError, Secrets};
+use crate::config::{OnJournalError, Secrets};
 use crate::engine::app::App;
-use crate::engine::recording::{self, Checkpoint, Decisions, Input, WriteEnd, WriteRecord};
+use crate::engine::recording::{self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord};
 use crate::engine::{Engine, Start};
 use crate::http::Refusal;
 use crate::ws::handshake::Facts;
@@ -79,23 +84,6 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or
-/// when reading the text would give a different one: neither could be replayed.
-fn config_as_text(config: &Config) -> io::Result<String> {
-    if config.check().is_err() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
-    }
-    let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
-    let text: String = lines.collect();
-    match super::config_from_text(&text) {
-        Ok(read) if read == *config => Ok(text),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the configuration has a value that cannot be written as text, such as a part of a millisecond",
-        )),
-    }
-}
-
 struct JournalRecorder<S: Sink> {
     /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
@@ -137,7 +125,7 @@ impl<S: Sink> JournalRecorder<S> {
         self.sent = Checksum::new(0);
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
-        self.buffer.put_segment(&self.segment);
+        self.segment.put(&mut self.buffer);
         if self.buffer.len() - BLOCK_HEADER > MAX_BLOCK {
             // A replay then begins with an earlier segment.
             warn!(
@@ -145,7 +133,7 @@ impl<S: Sink> JournalRecorder<S> {
             );
             self.segment.start = None;
             self.buffer.truncate(BLOCK_HEADER);
-            self.buffer.put_segment(&self.segment);
+            self.segment.put(&mut self.buffer);
         }
         if start.is_some() {
             (self.start_bytes, self.since_start) = (self.buffer.len(), 0);
@@ -231,14 +219,14 @@ impl<S: Sink> JournalRecorder<S> {
     fn put_received(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
         if head == 0 {
             let fits = self.make_room(bytes.len());
-            self.put_conn(format::BYTES, conn);
+            self.put_conn(kinds::BYTES, conn);
             return self.put_last(bytes, fits);
         }
         // A shape takes about twice as many bytes as the request at most, and usually a tenth.
         let mut shape = Vec::new();
         shape.put_shape(&bytes[..head]);
         let fits = self.make_room(shape.len());
-        self.put_conn(format::HEAD, conn);
+        self.put_conn(kinds::HEAD, conn);
         self.put_last(&shape, fits);
     }
 }
@@ -251,7 +239,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         self.has_input = true;
         if now != self.now {
             self.make_room(0);
-            self.buffer.put_byte(format::TIME);
+            self.buffer.put_byte(kinds::TIME);
             self.buffer.put_number(now.as_micros() - self.now.as_micros());
             self.now = now;
         }
@@ -259,7 +247,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             if max_work != self.max_work {
                 self.max_work = max_work;
                 self.make_room(0);
-                self.buffer.put_byte(format::MAX_WORK);
+                self.buffer.put_byte(kinds::MAX_WORK);
                 self.buffer.put_number(max_work as u64);
             }
             return self.put_received(conn, head, bytes);
@@ -268,11 +256,11 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             let is_command = matches!(input, Input::Command(_));
             if is_command || self.keeps_secrets {
                 let fits = self.make_room(bytes.len());
-                self.buffer.put_byte(if is_command { format::COMMAND } else { format::RELOAD });
+                self.buffer.put_byte(if is_command { kinds::COMMAND } else { kinds::RELOAD });
                 self.put_last(bytes, fits);
             } else {
                 self.make_room(0);
-                self.buffer.put_byte(format::OMITTED_RELOAD);
+                self.buffer.put_byte(kinds::OMITTED_RELOAD);
                 self.buffer.put_number(bytes.len() as u64);
             }
             return;
@@ -280,42 +268,42 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         self.make_room(0);
         match *input {
             Input::Accept(peer) => {
-                self.buffer.put_byte(format::ACCEPT);
+                self.buffer.put_byte(kinds::ACCEPT);
                 self.buffer.put_address(peer);
             }
-            Input::Hangup(conn) => self.put_conn(format::HANGUP, conn),
-            Input::Writable(conn) => self.put_conn(format::WRITABLE, conn),
-            Input::Timeout => self.buffer.put_byte(format::TIMEOUT),
+            Input::Hangup(conn) => self.put_conn(kinds::HANGUP, conn),
+            Input::Writable(conn) => self.put_conn(kinds::WRITABLE, conn),
+            Input::Timeout => self.buffer.put_byte(kinds::TIMEOUT),
             Input::Unread(conns) => {
                 let mut entry = Vec::new();
                 conns.iter().for_each(|&conn| self.conns.put(&mut entry, conn));
                 let fits = self.make_room(entry.len());
-                self.buffer.put_byte(format::UNREAD);
+                self.buffer.put_byte(kinds::UNREAD);
                 self.put_last(&entry, fits);
             }
             Input::WallTime(unix_micros) => {
-                self.buffer.put_byte(format::WALL_TIME);
+                self.buffer.put_byte(kinds::WALL_TIME);
                 self.buffer.put_number(unix_micros);
             }
             Input::Authorized(conn, answer) => {
                 let mut entry = Vec::new();
                 entry.put_authorization(answer);
                 let fits = self.make_room(entry.len());
-                self.put_conn(format::AUTHORIZED, conn);
+                self.put_conn(kinds::AUTHORIZED, conn);
                 self.put_last(&entry, fits);
             }
             Input::Operator(command) => {
                 let mut entry = Vec::new();
                 entry.put_operator(command);
                 let fits = self.make_room(entry.len());
-                self.buffer.put_byte(format::OPERATOR);
+                self.buffer.put_byte(kinds::OPERATOR);
                 self.put_last(&entry, fits);
             }
-            Input::ReportTaken => self.buffer.put_byte(format::REPORT_TAKEN),
-            Input::Drain => self.buffer.put_byte(format::DRAIN),
-            Input::Stop => self.buffer.put_byte(format::STOP),
-            Input::Shed => self.buffer.put_byte(format::SHED),
-            Input::Closure => self.buffer.put_byte(format::CLOSURE),
+            Input::ReportTaken => self.buffer.put_byte(kinds::REPORT_TAKEN),
+            Input::Drain => self.buffer.put_byte(kinds::DRAIN),
+            Input::Stop => self.buffer.put_byte(kinds::STOP),
+            Input::Shed => self.buffer.put_byte(kinds::SHED),
+            Input::Closure => self.buffer.put_byte(kinds::CLOSURE),
             Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
         }
     }
@@ -330,7 +318,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             Err(refusal) => entry.put_refusal(refusal),
         }
         let fits = self.make_room(entry.len());
-        self.buffer.put_byte(if asked.is_ok() { format::ASKED } else { format::REFUSED });
+        self.buffer.put_byte(if asked.is_ok() { kinds::ASKED } else { kinds::REFUSED });
         self.put_last(&entry, fits);
     }
 
@@ -341,7 +329,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         let mut entry = Vec::new();
         entry.put_decisions(decisions);
         let fits = self.make_room(entry.len());
-        self.buffer.put_byte(format::ANSWERED);
+        self.buffer.put_byte(kinds::ANSWERED);
         self.put_last(&entry, fits);
     }
 
@@ -355,7 +343,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         let bytes = if is_read { bytes } else { &shape };
         let fits = self.make_room(bytes.len());
-        self.buffer.put_byte(if is_read { format::REST } else { format::UNREAD_REST });
+        self.buffer.put_byte(if is_read { kinds::REST } else { kinds::UNREAD_REST });
         self.put_last(bytes, fits);
     }
 
@@ -366,7 +354,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         (self.is_flushing, self.has_input) = (true, false);
         self.segment.turn += 1;
         self.make_room(0);
-        self.buffer.put_byte(format::FLUSH);
+        self.buffer.put_byte(kinds::FLUSH);
         self.seal();
     }
 
@@ -389,9 +377,9 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         self.make_room(0);
         let kind = match wrote.end {
-            WriteEnd::Whole => format::WROTE,
-            WriteEnd::Blocked => format::BLOCKED,
-            WriteEnd::Failed => format::FAILED,
+            WriteEnd::Whole => kinds::WROTE,
+            WriteEnd::Blocked => kinds::BLOCKED,
+            WriteEnd::Failed => kinds::FAILED,
         };
         self.buffer.put_byte(kind);
         if wrote.end != WriteEnd::Whole {
@@ -409,10 +397,10 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         self.make_room(0);
         if std::mem::take(&mut self.has_sent) {
-            self.buffer.put_byte(format::FLUSHED);
+            self.buffer.put_byte(kinds::FLUSHED);
             self.buffer.put_bytes(&self.sent.finish().to_le_bytes());
         } else {
-            self.buffer.put_byte(format::FLUSHED_NOTHING);
+            self.buffer.put_byte(kinds::FLUSHED_NOTHING);
         }
         self.has_short_write = false;
     }
@@ -457,7 +445,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Limit;
+    use crate::config::{Config, Limit};
     use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;

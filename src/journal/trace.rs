@@ -3,9 +3,10 @@
 //! Knows the events that the engine notes, not the journal.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::time::Duration;
 
+use super::printable::Printable;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
@@ -44,21 +45,6 @@ impl fmt::Display for TraceEvent {
             write!(f, " user={user:?} lobby={}", Printable(lobby))?;
         }
         write!(f, " {}", Printable(&self.what))
-    }
-}
-
-/// Displays a text from a journal with control characters escaped. A journal from an untrusted source may contain
-/// escape sequences for the terminal.
-pub(super) struct Printable<'a>(pub(super) &'a str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .chars()
-            // Escaped as in a Rust literal, except for quotation marks and backslashes.
-            .try_for_each(|c| {
-                if matches!(c, '"' | '\'' | '\\') { f.write_char(c) } else { write!(f, "{}", c.escape_debug()) }
-            })
     }
 }
 

@@ -3,6 +3,7 @@
 mod scenario;
 
 mod admin;
+mod admin_answers;
 mod baseline;
 mod bounds;
 mod bytewise;

@@ -210,24 +210,56 @@ impl<S: Sink> JournalRecorder<S> {
         }
     }
 
-    fn put_conn(&mut self, kind: u8, conn: ConnId) {
+    /// Appends an entry without fields.
+    fn put_entry(&mut self, kind: u8) {
+        self.make_room(0);
+        self.buffer.put_byte(kind);
+    }
+
+    /// Appends an entry whose only field is a number.
+    fn put_number_entry(&mut self, kind: u8, number: u64) {
+        self.put_entry(kind);
+        self.buffer.put_number(number);
+    }
+
+    /// Appends an entry whose only field is a slice.
+    fn put_slice_entry(&mut self, kind: u8, bytes: &[u8]) {
+        let fits = self.make_room(bytes.len());
+        self.buffer.put_byte(kind);
+        self.put_last(bytes, fits);
+    }
+
+    /// Appends an entry whose only field is a connection.
+    fn put_conn_entry(&mut self, kind: u8, conn: ConnId) {
+        self.put_entry(kind);
+        self.conns.put(&mut self.buffer, conn);
+    }
+
+    /// Appends an entry with a connection and a slice.
+    fn put_conn_slice_entry(&mut self, kind: u8, conn: ConnId, bytes: &[u8]) {
+        let fits = self.make_room(bytes.len());
         self.buffer.put_byte(kind);
         self.conns.put(&mut self.buffer, conn);
+        self.put_last(bytes, fits);
     }
 
     /// Records received bytes, of which the first `head` are recorded as a shape only.
     fn put_received(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
         if head == 0 {
-            let fits = self.make_room(bytes.len());
-            self.put_conn(kinds::BYTES, conn);
-            return self.put_last(bytes, fits);
+            return self.put_conn_slice_entry(kinds::BYTES, conn, bytes);
         }
         // A shape takes about twice as many bytes as the request at most, and usually a tenth.
         let mut shape = Vec::new();
         shape.put_shape(&bytes[..head]);
-        let fits = self.make_room(shape.len());
-        self.put_conn(kinds::HEAD, conn);
-        self.put_last(&shape, fits);
+        self.put_conn_slice_entry(kinds::HEAD, conn, &shape);
+    }
+
+    /// Records that the time has advanced, if it has.
+    fn put_time(&mut self, now: Time) {
+        if now != self.now {
+            self.put_number_entry(kinds::TIME, now.as_micros() - self.now.as_micros());
+            self.now = now;
+        }
     }
 }
 
@@ -237,74 +269,46 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             return;
         }
         self.has_input = true;
-        if now != self.now {
-            self.make_room(0);
-            self.buffer.put_byte(kinds::TIME);
-            self.buffer.put_number(now.as_micros() - self.now.as_micros());
-            self.now = now;
-        }
-        if let Input::Bytes { conn, head, bytes, max_work } = *input {
-            if max_work != self.max_work {
-                self.max_work = max_work;
-                self.make_room(0);
-                self.buffer.put_byte(kinds::MAX_WORK);
-                self.buffer.put_number(max_work as u64);
-            }
-            return self.put_received(conn, head, bytes);
-        }
-        if let Input::Command(bytes) | Input::Reload(bytes) = *input {
-            let is_command = matches!(input, Input::Command(_));
-            if is_command || self.keeps_secrets {
-                let fits = self.make_room(bytes.len());
-                self.buffer.put_byte(if is_command { kinds::COMMAND } else { kinds::RELOAD });
-                self.put_last(bytes, fits);
-            } else {
-                self.make_room(0);
-                self.buffer.put_byte(kinds::OMITTED_RELOAD);
-                self.buffer.put_number(bytes.len() as u64);
-            }
-            return;
-        }
-        self.make_room(0);
+        self.put_time(now);
         match *input {
+            Input::Bytes { conn, head, bytes, max_work } => {
+                if max_work != self.max_work {
+                    self.max_work = max_work;
+                    self.put_number_entry(kinds::MAX_WORK, max_work as u64);
+                }
+                self.put_received(conn, head, bytes);
+            }
             Input::Accept(peer) => {
-                self.buffer.put_byte(kinds::ACCEPT);
+                self.put_entry(kinds::ACCEPT);
                 self.buffer.put_address(peer);
             }
-            Input::Hangup(conn) => self.put_conn(kinds::HANGUP, conn),
-            Input::Writable(conn) => self.put_conn(kinds::WRITABLE, conn),
-            Input::Timeout => self.buffer.put_byte(kinds::TIMEOUT),
+            Input::Hangup(conn) => self.put_conn_entry(kinds::HANGUP, conn),
+            Input::Writable(conn) => self.put_conn_entry(kinds::WRITABLE, conn),
+            Input::Timeout => self.put_entry(kinds::TIMEOUT),
             Input::Unread(conns) => {
                 let mut entry = Vec::new();
                 conns.iter().for_each(|&conn| self.conns.put(&mut entry, conn));
-                let fits = self.make_room(entry.len());
-                self.buffer.put_byte(kinds::UNREAD);
-                self.put_last(&entry, fits);
+                self.put_slice_entry(kinds::UNREAD, &entry);
             }
-            Input::WallTime(unix_micros) => {
-                self.buffer.put_byte(kinds::WALL_TIME);
-                self.buffer.put_number(unix_micros);
-            }
+            Input::WallTime(unix_micros) => self.put_number_entry(kinds::WALL_TIME, unix_micros),
             Input::Authorized(conn, answer) => {
                 let mut entry = Vec::new();
                 entry.put_authorization(answer);
-                let fits = self.make_room(entry.len());
-                self.put_conn(kinds::AUTHORIZED, conn);
-                self.put_last(&entry, fits);
+                self.put_conn_slice_entry(kinds::AUTHORIZED, conn, &entry);
             }
+            Input::Command(bytes) => self.put_slice_entry(kinds::COMMAND, bytes),
+            Input::Reload(bytes) if self.keeps_secrets => self.put_slice_entry(kinds::RELOAD, bytes),
+            Input::Reload(bytes) => self.put_number_entry(kinds::OMITTED_RELOAD, bytes.len() as u64),
             Input::Operator(command) => {
                 let mut entry = Vec::new();
                 entry.put_operator(command);
-                let fits = self.make_room(entry.len());
-                self.buffer.put_byte(kinds::OPERATOR);
-                self.put_last(&entry, fits);
+                self.put_slice_entry(kinds::OPERATOR, &entry);
             }
-            Input::ReportTaken => self.buffer.put_byte(kinds::REPORT_TAKEN),
-            Input::Drain => self.buffer.put_byte(kinds::DRAIN),
-            Input::Stop => self.buffer.put_byte(kinds::STOP),
-            Input::Shed => self.buffer.put_byte(kinds::SHED),
-            Input::Closure => self.buffer.put_byte(kinds::CLOSURE),
-            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
+            Input::ReportTaken => self.put_entry(kinds::REPORT_TAKEN),
+            Input::Drain => self.put_entry(kinds::DRAIN),
+            Input::Stop => self.put_entry(kinds::STOP),
+            Input::Shed => self.put_entry(kinds::SHED),
+            Input::Closure => self.put_entry(kinds::CLOSURE),
         }
     }
 
@@ -317,9 +321,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             Ok(facts) => entry.put_facts(facts),
             Err(refusal) => entry.put_refusal(refusal),
         }
-        let fits = self.make_room(entry.len());
-        self.buffer.put_byte(if asked.is_ok() { kinds::ASKED } else { kinds::REFUSED });
-        self.put_last(&entry, fits);
+        self.put_slice_entry(if asked.is_ok() { kinds::ASKED } else { kinds::REFUSED }, &entry);
     }
 
     fn answered(&mut self, decisions: &Decisions) {
@@ -328,9 +330,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         let mut entry = Vec::new();
         entry.put_decisions(decisions);
-        let fits = self.make_room(entry.len());
-        self.buffer.put_byte(kinds::ANSWERED);
-        self.put_last(&entry, fits);
+        self.put_slice_entry(kinds::ANSWERED, &entry);
     }
 
     fn rest(&mut self, bytes: &[u8], is_read: bool) {
@@ -342,9 +342,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             shape.put_shape(bytes);
         }
         let bytes = if is_read { bytes } else { &shape };
-        let fits = self.make_room(bytes.len());
-        self.buffer.put_byte(if is_read { kinds::REST } else { kinds::UNREAD_REST });
-        self.put_last(bytes, fits);
+        self.put_slice_entry(if is_read { kinds::REST } else { kinds::UNREAD_REST }, bytes);
     }
 
     fn flush(&mut self) {
@@ -353,8 +351,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         (self.is_flushing, self.has_input) = (true, false);
         self.segment.turn += 1;
-        self.make_room(0);
-        self.buffer.put_byte(kinds::FLUSH);
+        self.put_entry(kinds::FLUSH);
         self.seal();
     }
 

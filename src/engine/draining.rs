@@ -7,8 +7,9 @@ use log::info;
 
 use super::core::Core;
 use super::operator::KickTarget;
+use super::state::close_queue::severity;
 use super::state::conn::ConnState;
-use super::state::drain::{Drain, DrainTotals, severity};
+use super::state::drain::{Drain, DrainTotals};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;

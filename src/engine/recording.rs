@@ -123,7 +123,7 @@ pub(crate) struct Checkpoint {
     pub(crate) closes_started: u64,
     pub(crate) last_ticket: u64,
     /// Number of connections that the current batch may still close, and the time of the next batch: see
-    /// [`CloseQueue`](super::state::drain::CloseQueue).
+    /// [`CloseQueue`](super::state::close_queue::CloseQueue).
     pub(crate) batch: (u32, Time),
     pub(crate) counters: Counters,
     /// State of the game clock; empty when ticks are off.

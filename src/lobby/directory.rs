@@ -13,152 +13,36 @@
 //! iterated in the order in which they joined.
 
 use std::collections::HashMap;
-use std::slice;
 
 use smol_str::SmolStr;
 
 use super::presence::{Departure, Presence};
+pub(crate) use super::records::{Joined, LobbyMember, Reservation};
+use super::records::{Lobby, Seat, User, UserMeter, UserSeats};
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
+use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
 
 #[derive(Debug)]
-pub(crate) struct Lobby {
-    pub(crate) code: SmolStr,
-    /// New for each lobby that is created, even if a lobby with the same code existed before.
-    pub(crate) epoch: u64,
-    /// Number of the lobby's last `message` or `presence_diff`; counts up by one.
-    pub(crate) seq: u64,
-    pub(crate) presence: Presence,
-    /// Whether new members are refused.
-    pub(crate) locked: bool,
-    /// In join order.
-    members: Vec<LobbyMember>,
-    /// Seats reserved for connections that are being authorized.
-    reserved: usize,
-    /// Connections that are being authorized, including those that will take over a seat and reserve none.
-    authorizing: usize,
-}
-
-/// A joined seat, as its lobby lists it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LobbyMember {
-    pub(crate) seat: SeatKey,
-    /// The seat's connection, so that a broadcast reads only this list and does not look up the seats.
-    pub(crate) conn: ConnKey,
-}
-
-#[derive(Debug)]
-struct User {
-    name: SmolStr,
-    seats: UserSeats,
-    reserved: u32,
-    authorizing: u32,
-    meter: UserMeter,
-}
-
-/// A user's joined seats, oldest first. A single seat, which is the common case, needs no heap memory.
-#[derive(Debug)]
-enum UserSeats {
-    None,
-    One(SeatKey),
-    Many(Vec<SeatKey>),
-}
-
-impl UserSeats {
-    fn as_slice(&self) -> &[SeatKey] {
-        match self {
-            UserSeats::None => &[],
-            UserSeats::One(seat) => slice::from_ref(seat),
-            UserSeats::Many(seats) => seats,
-        }
-    }
-
-    fn push(&mut self, seat: SeatKey) {
-        match self {
-            UserSeats::None => *self = UserSeats::One(seat),
-            UserSeats::One(first) => *self = UserSeats::Many(vec![*first, seat]),
-            UserSeats::Many(seats) => seats.push(seat),
-        }
-    }
-
-    fn remove(&mut self, seat: SeatKey) {
-        match self {
-            UserSeats::Many(seats) if seats.len() > 1 => seats.retain(|&other| other != seat),
-            UserSeats::None | UserSeats::One(_) | UserSeats::Many(_) => *self = UserSeats::None,
-        }
-    }
-}
-
-/// Rate buckets of a user, shared by all its connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UserMeter {
-    pub(crate) messages: Bucket,
-    pub(crate) bytes: Bucket,
-}
-
-impl UserMeter {
-    /// Returns the time at which both buckets are full again.
-    fn full_at(&self) -> Time {
-        self.messages.full_at().max(self.bytes.full_at())
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Seat {
-    pub(crate) id: SeatId,
-    pub(crate) conn: ConnId,
-    pub(crate) lobby: LobbyKey,
-    /// Whether the join has been sent to the other members.
-    pub(crate) is_announced: bool,
-    user: UserKey,
-}
-
-/// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`] or
-/// [`Directory::join_reserved`].
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    lobby: LobbyKey,
-    user: UserKey,
-    /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
-    /// lobby.
-    in_lobby: bool,
-    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby
-    /// or in another.
-    in_server: bool,
-}
-
-/// Result of a join: the seat of the connection, and the seat or connection that it replaces.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) seat: SeatKey,
-    /// The connection that had this seat before.
-    pub(crate) previous_conn: Option<ConnId>,
-    /// The connection of the user's seat in another lobby, which was freed for this join.
-    pub(crate) replaced_conn: Option<ConnId>,
-}
-
-#[derive(Debug)]
 pub(crate) struct Directory {
-    max_connections: Limit,
-    max_per_lobby: Limit,
-    max_lobbies: Limit,
-    max_per_user: Limit,
-    duplicate_login: DuplicateLogin,
-    users: Arena<UserKey, User>,
-    user_keys: HashMap<SmolStr, UserKey>,
-    lobbies: Arena<LobbyKey, Lobby>,
-    lobby_keys: HashMap<SmolStr, LobbyKey>,
-    seats: Arena<SeatKey, Seat>,
+    pub(super) max_connections: Limit,
+    pub(super) max_per_lobby: Limit,
+    pub(super) max_lobbies: Limit,
+    pub(super) max_per_user: Limit,
+    pub(super) duplicate_login: DuplicateLogin,
+    pub(super) users: Arena<UserKey, User>,
+    pub(super) user_keys: HashMap<SmolStr, UserKey>,
+    pub(super) lobbies: Arena<LobbyKey, Lobby>,
+    pub(super) lobby_keys: HashMap<SmolStr, LobbyKey>,
+    pub(super) seats: Arena<SeatKey, Seat>,
     /// Rate buckets of users without a seat, kept until they are full again.
-    remembered: Remembered<SmolStr, UserMeter>,
-    reserved: usize,
-    seats_created: u64,
-    last_epoch: u64,
+    pub(super) remembered: Remembered<SmolStr, UserMeter>,
+    pub(super) reserved: usize,
+    pub(super) seats_created: u64,
+    pub(super) last_epoch: u64,
 }
 
 impl Directory {
@@ -529,89 +413,5 @@ impl Directory {
     /// Returns a user's seats, oldest first.
     pub(crate) fn seats_of(&self, user: &str) -> &[SeatKey] {
         self.user_keys.get(user).map_or(&[], |&user| self.users[user].seats.as_slice())
-    }
-
-    /// Asserts all invariants. Recomputes every counter.
-    pub(crate) fn check(&self) {
-        assert!(self.max_connections.bound().is_none_or(|bound| self.taken() <= bound as usize), "server limit");
-        assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
-        assert_eq!(self.users.len(), self.user_keys.len());
-        assert_eq!(self.lobbies.len(), self.lobby_keys.len());
-        for (key, lobby) in self.lobbies.iter() {
-            assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
-            assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
-            assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
-            assert!(
-                lobby.members.iter().all(|member| self.seats[member.seat].lobby == key),
-                "members have seats of their lobby"
-            );
-            let has_its_conn = |member: &LobbyMember| self.seats[member.seat].conn.key() == member.conn;
-            assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
-            let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
-            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
-        }
-        for (key, user) in self.users.iter() {
-            assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
-            let seats = user.seats.as_slice();
-            assert!(!seats.is_empty() || user.authorizing > 0, "a user without a seat is removed");
-            assert!(seats.iter().all(|&seat| self.seats[seat].user == key), "seats belong to their user");
-            let joined = seats.len();
-            match self.duplicate_login {
-                DuplicateLogin::Replace => assert!(joined <= 1, "one seat for each user"),
-                DuplicateLogin::Reject => assert!(user.taken() <= 1, "one seat for each user"),
-                DuplicateLogin::Allow => {
-                    let bound = self.max_per_user.bound();
-                    assert!(bound.is_none_or(|bound| user.taken() <= bound as usize), "user limit");
-                }
-            }
-        }
-        let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
-        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
-        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
-        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
-        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
-        assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
-    }
-}
-
-impl Lobby {
-    /// Returns the number of joined and reserved seats.
-    fn taken(&self) -> usize {
-        self.members.len() + self.reserved
-    }
-
-    /// Returns a member's position in join order.
-    fn position_of(&self, seat: SeatKey) -> usize {
-        self.members.iter().position(|member| member.seat == seat).expect("every seat of a lobby is in its member list")
-    }
-
-    /// Returns whether the lobby is removed when its member leaves.
-    fn has_one_member(&self) -> bool {
-        self.members.len() == 1 && self.authorizing == 0
-    }
-}
-
-impl User {
-    /// Returns the number of joined and reserved seats.
-    fn taken(&self) -> usize {
-        self.seats.as_slice().len() + self.reserved as usize
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each member needs a `User` and a `Seat`, and small lobbies need about one `Lobby` per member. A change of these
-    /// sizes must be deliberate.
-    #[test]
-    fn memory_per_member_stays_small() {
-        // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
-        assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, lobby 4, user 4, flag 8.
-        assert_eq!(size_of::<Seat>(), 32);
-        // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
-        assert_eq!(size_of::<Lobby>(), 128);
-        assert_eq!(size_of::<LobbyMember>(), 8);
     }
 }

@@ -10,6 +10,9 @@ pub(super) type Files = BTreeMap<String, String>;
 /// The root file of each crate, and the name that its users give to the crate.
 const ROOTS: [(&str, &str); 2] = [("lib.rs", "lobbyd"), ("main.rs", "main")];
 
+/// Most `use` items followed for one name. Names that are imported from each other have no end.
+const MAX_ALIASES: usize = 8;
+
 /// A path in `file` that leads to the file `of`, which defines it or exports it again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Import {
@@ -26,7 +29,7 @@ struct Tree<'a> {
     sources: BTreeMap<&'a str, (Vec<&'a str>, Source<'a>)>,
 }
 
-/// Returns the imports between different files. A path that leads out of the tree is none.
+/// Returns the imports between different files. A path that leads out of the tree is no import.
 pub(super) fn imports(files: &Files) -> BTreeSet<Import> {
     let tree = Tree::load(files);
     let mut found = BTreeSet::new();
@@ -117,13 +120,13 @@ impl<'a> Tree<'a> {
         self.files.get(&module).copied()
     }
 
-    /// Follows `names` through the modules. `depth` counts the `use` items followed.
+    /// Follows `names` through the modules. `aliases` counts the `use` items followed.
     fn module_of(
         &self,
         here: Vec<&'a str>,
         source: &Source<'a>,
         names: &[&'a str],
-        depth: usize,
+        aliases: usize,
     ) -> Option<Vec<&'a str>> {
         let (first, mut rest) = names.split_first()?;
         let mut module = match *first {
@@ -133,11 +136,11 @@ impl<'a> Tree<'a> {
             name if self.is_module(&here, name) => [&here[..], &[name]].concat(),
             name => {
                 let is_import = |path: &&Path<'a>| path.alias == Some(name) && path.names != [name];
-                match source.paths.iter().find(is_import).filter(|_| depth < 8) {
+                match source.paths.iter().find(is_import).filter(|_| aliases < MAX_ALIASES) {
                     // The name of a module that a `use` item brought into scope. If that is not a module but an item,
                     // the `use` item is the import.
                     Some(import) => {
-                        let module = self.module_of(here.clone(), source, &import.names, depth + 1)?;
+                        let module = self.module_of(here.clone(), source, &import.names, aliases + 1)?;
                         module.ends_with(&import.names[import.names.len() - 1..]).then_some(module)?
                     }
                     None if self.files.contains_key(&vec![name]) => vec![name],

@@ -86,7 +86,8 @@ fn is_test_attribute(tokens: &[Token<'_>]) -> bool {
     begins(&["#", "[", "cfg", "(", "test", ")", "]"]) || begins(&["#", "[", "cfg", "(", "all", "(", "test", ","])
 }
 
-/// Returns the index after the item that begins at `start` with an attribute: after its body, or after its `;`.
+/// Returns the index after the item that begins at `start` with an attribute: after its body, or after its `;`. A field
+/// or a statement has neither, so the search ends with the block around it.
 fn item_end(tokens: &[Token<'_>], start: usize) -> usize {
     let mut at = start;
     while tokens.get(at).is_some_and(|token| token.text == "#") {
@@ -102,6 +103,7 @@ fn item_end(tokens: &[Token<'_>], start: usize) -> usize {
     while let Some(token) = tokens.get(at) {
         match token.text {
             ";" => return at + 1,
+            "}" | ")" | "]" => return at,
             "{" if has_body => return group_end(tokens, at),
             "{" | "(" | "[" => at = group_end(tokens, at),
             _ => at += 1,
@@ -335,6 +337,7 @@ mod tests {
             "#[cfg(test)] const A: [u8; 2] = [b::C; 2]; #[cfg(test)] fn d(e: [u8; 1]) { f::g() } h::i",
             &["h::i"],
         );
+        check_paths("struct A { #[cfg(test)] b: c::D, } struct E(f::G);", &["f::G"]);
         check_paths("#[cfg(not(test))] use a; #[cfg(any(test, fuzzing))] use b;", &["a as a", "b as b"]);
         let source = Source::parse("fn f() {}\n\n#[cfg(test)]\nmod tests {\n    fn g() {}\n}\n\nfn h() {}\n");
         assert_eq!(source.lines, 4);

@@ -1,11 +1,10 @@
 //! The entry of inputs: every input goes through [`Engine::enter`] or [`Engine::enter_bytes`], where a [`Recorder`]
 //! receives it.
 
-use std::io;
-
 use super::Engine;
 use super::app::App;
 use super::core::Core;
+use super::driver::JournalError;
 use super::recording::{Input, Recorder, Recording, RotateHint};
 use super::state::record_mode::{RecordMode, RedactedRanges};
 use crate::base::id::{ConnId, ConnKey};
@@ -61,8 +60,8 @@ impl<A: App> Engine<A> {
     /// # Errors
     ///
     /// Those of the recorder, if it failed and the server must not serve unrecorded.
-    pub(crate) fn commit_record(&mut self) -> io::Result<()> {
-        self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit)
+    pub(crate) fn commit_record(&mut self) -> Result<(), JournalError> {
+        self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit).map_err(JournalError)
     }
 
     /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible.

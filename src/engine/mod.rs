@@ -1,9 +1,11 @@
 //! The engine: a deterministic state machine. Input is received bytes and time; output is bytes to send and sockets to
 //! drop.
 //!
-//! It opens no socket, reads no clock, spawns no thread and takes no lock. A driver reports events with `handle_*`
-//! methods, as many as it likes. Before it sleeps, it calls every `poll_*` method until nothing is left: first
-//! `poll_writable`, because a write may close a connection, and then `poll_closed`.
+//! It opens no socket, reads no clock, spawns no thread and takes no lock. A driver passes in what happened and ends the
+//! turn: see [`Engine`].
+//!
+//! The parts of the state are in `state`, each with its own rules; `core` owns them. The behaviour is in the other
+//! files, one topic each.
 
 mod accepting;
 mod admission;
@@ -35,6 +37,7 @@ pub(crate) mod state;
 mod teardown;
 mod ticking;
 mod timing;
+mod turn;
 mod writing;
 
 pub(crate) use self::state::drain;
@@ -42,45 +45,80 @@ pub(crate) use self::state::stats;
 pub(crate) use self::state::ticks as tick;
 pub(crate) use self::state::wheel;
 
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
-
-use log::debug;
 
 use self::app::App;
 use self::context::Context;
 use self::core::Core;
-use self::driver::{Consumed, Flow, Full, Start};
+use self::driver::{Consumed, Full, Start};
 use self::member::Authorization;
 use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
 use self::state::stats::Stats;
-use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::Config;
 
 /// A complete lobby server without I/O, including its application.
 ///
-/// Its methods come in four kinds: getters; `handle_*` methods, which report an event; commands, which the application
-/// gives through [`Context`]; and `poll_*` methods, which return the next task of the driver.
+/// Its methods come in three kinds: getters; `handle_*` methods, which report what happened; and the end of a turn. An
+/// application gives its commands through [`Context`].
+///
+/// # Driving an engine
+///
+/// A driver owns the sockets and the clock. It repeats this turn; [`net::Server`](crate::net::Server) does it with mio,
+/// and [`sim::Simulator`](crate::sim::Simulator) without sockets:
+///
+/// 1. Wait for events, at most until [`poll_timeout`](Engine::poll_timeout). Then read the clock, once: all calls of the
+///    turn get the same time.
+/// 2. Report what happened, in any order: [`handle_accept`](Engine::handle_accept) or
+///    [`handle_shed`](Engine::handle_shed), [`handle_bytes_up_to`](Engine::handle_bytes_up_to),
+///    [`handle_writable`](Engine::handle_writable), [`handle_hangup`](Engine::handle_hangup),
+///    [`handle_wall_time`](Engine::handle_wall_time), commands and operators' requests. If
+///    [`wants_flush`](Engine::wants_flush) returns true between two reads, call [`flush`](Engine::flush) before the next
+///    one.
+/// 3. If [`has_due_timers`](Engine::has_due_timers) returns true, ask the system again which sockets have input, and name
+///    those that are not read in this turn: [`handle_unread`](Engine::handle_unread).
+/// 4. Call [`end_turn`](Engine::end_turn), which expires timers, runs ticks, writes to the sockets, names those to drop,
+///    and completes the journal.
+/// 5. Only now send answers that leave by another way, such as those to operators: what they follow from is in the
+///    journal.
+///
+/// A program that acts between two turns calls [`flush`](Engine::flush) before it waits.
 ///
 /// ```
+/// use std::io;
+///
 /// use lobbyd::apps::Echo;
-/// use lobbyd::{Config, Engine, Start, Time};
+/// use lobbyd::{CloseReason, Config, ConnId, Engine, Flow, Start, Time, Transport};
+///
+/// /// Keeps what the engine writes, for one connection.
+/// #[derive(Default)]
+/// struct Memory {
+///     written: Vec<u8>,
+/// }
+///
+/// impl Transport for Memory {
+///     type Socket<'a> = &'a mut Vec<u8>;
+///
+///     fn socket(&mut self, _: ConnId) -> Option<&mut Vec<u8>> {
+///         Some(&mut self.written)
+///     }
+///
+///     fn wrote(&mut self, _: ConnId, _: &io::Result<Flow>) {}
+///
+///     fn closed(&mut self, _: ConnId, _: CloseReason) {}
+/// }
 ///
 /// let mut engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Echo);
-/// let peer = "127.0.0.1:4000".parse().unwrap();
-/// let conn = engine.handle_accept(Time::ZERO, peer).unwrap();
+/// let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
 /// engine.handle_bytes(Time::ZERO, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
 ///
-/// let mut answer = Vec::new();
-/// while let Some(conn) = engine.poll_writable() {
-///     engine.write_to(conn, &mut answer).unwrap();
-/// }
-/// assert!(answer.starts_with(b"HTTP/1.1 426 Upgrade Required\r\n"));
+/// let mut memory = Memory::default();
+/// engine.end_turn(Time::ZERO, &mut memory).unwrap();
+/// assert!(memory.written.starts_with(b"HTTP/1.1 426 Upgrade Required\r\n"));
 /// ```
 pub struct Engine<A> {
     app: A,
@@ -188,8 +226,8 @@ impl<A: App> Engine<A> {
     ///
     /// Due timers of these connections are deferred, because an unread message may be the answer that a timer waits
     /// for. They are deferred for at most [`max_deferred_turns`](Config::max_deferred_turns) turns; the expiry of a
-    /// token and `max_lifetime` are not deferred. A driver calls this before [`handle_timeout`](Self::handle_timeout)
-    /// when [`has_due_timers`](Self::has_due_timers) returns true.
+    /// token and `max_lifetime` are not deferred. A driver calls this before [`end_turn`](Self::end_turn) when
+    /// [`has_due_timers`](Self::has_due_timers) returns true.
     pub fn handle_unread(&mut self, now: Time, conns: &[ConnId]) {
         if conns.is_empty() && self.core.timers.unread.is_empty() {
             return;
@@ -216,26 +254,6 @@ impl<A: App> Engine<A> {
         self.core.egress.handle_writable(conn);
     }
 
-    /// Advances the time: expires timers, then runs due ticks. [`poll_timeout`](Self::poll_timeout) returns when to
-    /// call this.
-    ///
-    /// A tick may send more than the queues have room for. If [`wants_flush`](Self::wants_flush) returns true
-    /// afterwards, the rest of the tick runs in the next call, which is due after all connections with output have been
-    /// written to.
-    pub fn handle_timeout(&mut self, now: Time) {
-        self.enter(now, &Input::Timeout);
-        self.core.clock.last_timeout = self.core.clock.now();
-        for key in self.core.expire() {
-            self.core.timer(key);
-            self.dispatch_events();
-        }
-        self.drain_inboxes_of_batch();
-        self.core.drive_drain();
-        self.core.expire_pings();
-        self.dispatch_events();
-        self.run_ticks();
-    }
-
     /// Reports the answer to an authorization that was [`Pending`](Authorization::Pending).
     ///
     /// An answer that is still `Pending`, comes too late, or is for a connection that waits for none, is ignored.
@@ -249,7 +267,7 @@ impl<A: App> Engine<A> {
 
     /// Reports that the driver dropped a new connection without [`handle_accept`](Self::handle_accept), because no file
     /// descriptor was free.
-    pub(crate) fn note_shed(&mut self) {
+    pub fn handle_shed(&mut self) {
         self.enter(self.core.now(), &Input::Shed);
         self.core.counters.shed += 1;
     }
@@ -311,7 +329,7 @@ impl<A: App> Engine<A> {
         !self.core.timers.expiries.is_empty()
     }
 
-    /// Whether the next [`handle_timeout`](Self::handle_timeout) at `now` acts on timers of connections.
+    /// Whether the next [`end_turn`](Self::end_turn) at `now` acts on timers of connections.
     ///
     /// If so, the driver first checks again which sockets have input, and passes those that it does not read now to
     /// [`handle_unread`](Self::handle_unread).
@@ -319,55 +337,9 @@ impl<A: App> Engine<A> {
         self.core.next_timer().is_some_and(|at| at <= now)
     }
 
-    /// Returns when to call [`handle_timeout`](Self::handle_timeout) next; `None` when nothing waits for time to pass.
+    /// Returns when to call [`end_turn`](Self::end_turn) next; `None` when nothing waits for time to pass.
     pub fn poll_timeout(&self) -> Option<Time> {
         self.core.poll_timeout()
-    }
-
-    /// Returns the next connection with output to write, for [`write_to`](Self::write_to).
-    pub fn poll_writable(&mut self) -> Option<ConnId> {
-        self.core.record_flush();
-        self.flush_presence_and_events();
-        let next = self.core.egress.poll_writable(&self.core.directory);
-        if next.is_none() {
-            self.core.record_flushed();
-        }
-        next
-    }
-
-    /// Writes the queued output of `conn` to its socket.
-    ///
-    /// # Errors
-    ///
-    /// - An error of the socket. The connection is closed, and [`poll_closed`](Self::poll_closed) will return it.
-    /// - An error of the recorder, when no output may be sent unrecorded. Nothing has been written then.
-    pub fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
-        if self.core.slot(conn).is_none() {
-            return Ok(Flow::Drained);
-        }
-        let result = if self.core.record_mode.is_recording() {
-            self.commit_record()?;
-            self.core.write_recorded(conn, socket)
-        } else {
-            self.core.write_to(conn.key(), socket)
-        };
-        if let Err(error) = &result {
-            debug!("conn={conn} write failed: {error}");
-            self.drain_inbox(conn);
-            if self.core.slot(conn).is_some() {
-                self.core.abort(conn.key(), CloseReason::WriteFailed);
-                self.dispatch_events();
-            }
-        }
-        result
-    }
-
-    /// Returns the next connection whose socket must be dropped. Its id is invalid from now on.
-    ///
-    /// Call this after [`poll_writable`](Self::poll_writable) has returned `None`, until it returns `None` too: a
-    /// write may close a connection, and a recorded session is replayed in this order.
-    pub fn poll_closed(&mut self) -> Option<ConnId> {
-        self.core.poll_closed()
     }
 
     // ---- getters ----

@@ -49,6 +49,11 @@ impl<A: App> Engine<A> {
         answer
     }
 
+    /// Whether the report of an operator's ping waits to be taken by [`poll_operator`](Self::poll_operator).
+    pub fn has_operator_reports(&self) -> bool {
+        self.core.pings.has_reports()
+    }
+
     /// Takes the report of the next operator's ping that has ended.
     pub fn poll_operator(&mut self) -> Option<PingReport> {
         // Recorded, because it makes room for another ping: see MAX_PINGS.

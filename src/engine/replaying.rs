@@ -45,7 +45,7 @@ impl<A: App> Engine<A> {
             }
             Input::Hangup(conn) => self.handle_hangup(now, conn),
             Input::Writable(conn) => self.handle_writable(now, conn),
-            Input::Timeout => self.handle_timeout(now),
+            Input::Timeout => self.expire(now),
             Input::Unread(conns) => self.handle_unread(now, conns),
             Input::WallTime(unix_micros) => self.handle_wall_time(now, unix_micros),
             Input::Authorized(conn, answer) => self.handle_authorized(now, conn, answer.clone()),
@@ -55,7 +55,7 @@ impl<A: App> Engine<A> {
             Input::ReportTaken => drop(self.poll_operator()),
             Input::Drain => self.handle_drain(now),
             Input::Stop => self.handle_stop(now),
-            Input::Shed => self.note_shed(),
+            Input::Shed => self.handle_shed(),
             Input::Closure => {}
         }
     }

@@ -237,14 +237,15 @@ impl Core {
     }
 
     /// Frees the next closed connection.
-    pub(super) fn poll_closed(&mut self) -> Option<ConnId> {
-        let id = self.conns.free_next()?;
+    pub(super) fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
+        let slot = self.conns.free_next()?;
+        let id = slot.id;
         if self.conns.is_empty() {
             self.egress.discard_turn();
         }
         self.record_mode.forget(id);
         self.note_freed(id);
-        Some(id)
+        Some((id, slot.close_reason.expect("a closed connection has a close reason")))
     }
 
     /// Records that a member has left its seat: queues the presence change and the events for the application.

@@ -24,6 +24,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
 use crate::engine::drain::DrainTotals;
+use crate::engine::driver::JournalError;
 use crate::engine::operator::OperatorCommand;
 use crate::journal::{Recording, record};
 
@@ -236,8 +237,7 @@ impl<A: App> Server<A> {
     /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error`
     /// is `stop`; then everything that was sent is recorded.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
-        self.sockets.write_all(&mut self.engine);
-        self.commit_journal()?;
+        self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
         let wait = self.delay_read(wait);
         self.poll_events(wait)?;
@@ -252,23 +252,15 @@ impl<A: App> Server<A> {
         if self.accept_at.map_or(had_unread, |at| at <= now) {
             self.accept(now);
         }
-        self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);
+        let read = self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);
+        read.map_err(|error| self.journal_error(error))?;
         self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
-        }
-        self.engine.handle_timeout(now);
-        // A tick that fills the outboxes is interrupted. It continues once the queued bytes are written.
-        while self.engine.wants_flush() {
-            self.sockets.write_all(&mut self.engine);
-            self.engine.handle_timeout(now);
-        }
-        if let Some(operators) = &mut self.operators {
             operators.work(now, &mut self.engine);
         }
-        self.sockets.write_all(&mut self.engine);
+        self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
         // Answers to operators go out only after their commands are recorded.
-        self.commit_journal()?;
         if let Some(operators) = &mut self.operators {
             operators.write(now);
         }
@@ -276,7 +268,7 @@ impl<A: App> Server<A> {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
             info!("{}", self.stats_line());
         }
-        Ok(self.status(now))
+        self.status(now)
     }
 
     /// Waits for events. A signal ends the wait with none.
@@ -332,7 +324,10 @@ impl<A: App> Server<A> {
         }
         let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
         let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
-        let next = [self.engine.poll_timeout(), self.accept_at, stats_at, operators].into_iter().flatten().min();
+        // The report of a ping that ended with this turn is handed over in the next one.
+        let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
+        let next =
+            [self.engine.poll_timeout(), self.accept_at, stats_at, operators, report].into_iter().flatten().min();
         let now = self.clock.now();
         #[cfg(target_os = "linux")]
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
@@ -398,7 +393,7 @@ impl<A: App> Server<A> {
                 Accepted::Connection(stream, peer) => {
                     self.sockets.add(now, &mut self.engine, self.poll.registry(), stream, peer);
                 }
-                Accepted::Shed => self.engine.note_shed(),
+                Accepted::Shed => self.engine.handle_shed(),
                 Accepted::Aborted => {}
                 Accepted::Empty => {
                     self.accept_at = None;
@@ -412,25 +407,20 @@ impl<A: App> Server<A> {
         }
     }
 
-    /// Rotates the journal segment if it is long enough, and commits the record. Called only when all output is
-    /// written, because a segment must not begin in the middle of a turn.
-    fn commit_journal(&mut self) -> Result<(), Error> {
-        self.engine.rotate_segment();
-        self.engine.commit_record().map_err(|error| {
-            let path = self.engine.config().journal.clone();
-            Error::Journal(path.expect("a recorded session has a journal path"), error)
-        })
+    fn journal_error(&self, JournalError(error): JournalError) -> Error {
+        let path = self.engine.config().journal.clone();
+        Error::Journal(path.expect("a recorded session has a journal path"), error)
     }
 
-    fn status(&mut self, now: Time) -> Status {
+    fn status(&mut self, now: Time) -> Result<Status, Error> {
         if self.stopping == Stopping::AtOnce {
             self.engine.handle_stop(now);
-            self.sockets.write_all(&mut self.engine);
+            self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
         }
-        match self.engine.drain_totals() {
+        Ok(match self.engine.drain_totals() {
             Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
             _ => Status::Running,
-        }
+        })
     }
 }
 

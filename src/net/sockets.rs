@@ -11,11 +11,12 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
+use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::engine::driver::Flow;
+use crate::engine::driver::{Flow, JournalError, Transport};
 
 /// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;
@@ -104,7 +105,16 @@ impl Sockets {
 
     /// Reads the ready sockets until the turn's budget is spent. The rest waits for the next turn. Nothing stays in
     /// `buffer` between two reads.
-    pub(super) fn read_ready<A: App>(&mut self, now: Time, engine: &mut Engine<A>, buffer: &mut [u8]) {
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when the journal cannot be written.
+    pub(super) fn read_ready<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        buffer: &mut [u8],
+    ) -> Result<(), JournalError> {
         let config = engine.config();
         let (max_receive_work, max_request) = (config.work_per_receive.0, config.max_header_bytes.0);
         let budget =
@@ -122,9 +132,10 @@ impl Sockets {
             // Many senders in one turn must not fill the outbox of a receiver that reads: no write to its socket has
             // been attempted yet.
             if engine.wants_flush() {
-                self.write_all(engine);
+                engine.flush(self)?;
             }
         }
+        Ok(())
     }
 
     /// Passes bytes of a connection to the engine, up to `max_work`: from its backlog, or else from one read into
@@ -185,20 +196,24 @@ impl Sockets {
         }
         work
     }
+}
 
-    /// Writes the queued bytes, and drops the sockets of closed connections.
-    pub(super) fn write_all<A: App>(&mut self, engine: &mut Engine<A>) {
-        while let Some(id) = engine.poll_writable() {
-            let Some(socket) = self.table.get_mut(id.index()).and_then(Option::as_mut) else { continue };
-            // After an error the connection is closed: poll_closed() returns it.
-            if let Ok(Flow::Finished) = engine.write_to(id, &mut socket.stream) {
-                let _ = socket.stream.shutdown(Shutdown::Write);
-            }
+impl Transport for Sockets {
+    type Socket<'a> = &'a mut TcpStream;
+
+    fn socket(&mut self, conn: ConnId) -> Option<&mut TcpStream> {
+        self.table.get_mut(conn.index())?.as_mut().map(|socket| &mut socket.stream)
+    }
+
+    fn wrote(&mut self, conn: ConnId, outcome: &io::Result<Flow>) {
+        if let (Ok(Flow::Finished), Some(stream)) = (outcome, self.socket(conn)) {
+            let _ = stream.shutdown(Shutdown::Write);
         }
-        while let Some(id) = engine.poll_closed() {
-            if let Some(socket) = self.table.get_mut(id.index()) {
-                *socket = None;
-            }
+    }
+
+    fn closed(&mut self, conn: ConnId, _: CloseReason) {
+        if let Some(socket) = self.table.get_mut(conn.index()) {
+            *socket = None;
         }
     }
 }

@@ -59,15 +59,15 @@ impl<A: App> World<A> {
     pub(super) fn end_turn(&mut self) -> Result<(), String> {
         self.turn_open = false;
         self.report_unread();
-        self.engine.handle_timeout(self.now);
+        self.engine.expire(self.now);
         // A tick with much output pauses until the driver has written, then continues.
         while self.engine.wants_flush() {
             self.write_all()?;
-            self.engine.handle_timeout(self.now);
+            self.engine.expire(self.now);
         }
         self.write_all()?;
         self.check_close_reasons()?;
-        while let Some(conn) = self.engine.poll_closed() {
+        while let Some((conn, _)) = self.engine.poll_closed() {
             let index = self.index_of(conn).ok_or_else(|| format!("poll_closed() returned unknown conn={conn}"))?;
             self.handle_dropped(index)?;
         }
@@ -124,7 +124,7 @@ impl<A: App> World<A> {
         self.written.clear();
         let before = link.pipe.accepted;
         let mut socket = PipeEnd { pipe: &mut link.pipe, written: &mut self.written };
-        let outcome = self.engine.write_to(conn, &mut socket);
+        let outcome = self.engine.write_to(conn, &mut socket).map_err(|error| error.to_string())?;
         (link.pipe.budget, link.pipe.max_write) = (usize::MAX, usize::MAX);
         let accepted = link.pipe.accepted - before;
         // The engine does not count bytes written before a failed write in the same call.

@@ -108,10 +108,9 @@ impl Conns {
     }
 
     /// Frees the closed connection that was closed first.
-    pub(crate) fn free_next(&mut self) -> Option<ConnId> {
+    pub(crate) fn free_next(&mut self) -> Option<Slot> {
         let id = self.closed.pop_front()?;
-        self.slots.remove(id.key());
-        Some(id)
+        Some(self.slots.remove(id.key()))
     }
 
     // ---- counts ----

@@ -390,7 +390,7 @@ impl<A: App, R: Read> Replay<A, R> {
 
     fn drop_closed(&mut self) {
         self.note_close_reasons();
-        while let Some(conn) = self.engine.poll_closed() {
+        while let Some((conn, _)) = self.engine.poll_closed() {
             self.output.forget(conn);
         }
     }

@@ -59,7 +59,7 @@ impl Output {
             return Err(differs("nothing more is sent, but the recorded session sent more"));
         };
         let mut socket = ReplaySocket::new(conn, max_bytes, end == WriteEnd::Failed);
-        let flow = engine.write_to(conn, &mut socket);
+        let flow = engine.write_to(conn, &mut socket).expect("a replay records no journal");
         let is_same = match end {
             WriteEnd::Whole => matches!(flow, Ok(Flow::Drained | Flow::Finished | Flow::Closed)),
             WriteEnd::Blocked => matches!(flow, Ok(Flow::Blocked)) && socket.taken == max_bytes,
@@ -106,7 +106,10 @@ impl Output {
     pub(super) fn end_unrecorded<A: App>(&mut self, engine: &mut Engine<A>) {
         self.is_flushing = false;
         while let Some(conn) = engine.poll_writable() {
-            let _ = engine.write_to(conn, &mut io::sink());
+            engine
+                .write_to(conn, &mut io::sink())
+                .expect("a replay records no journal")
+                .expect("a sink takes all bytes");
         }
     }
 

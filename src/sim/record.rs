@@ -1,11 +1,12 @@
 //! Records a run in a journal in memory, and replays the journal.
+//!
+//! Knows nothing of what happens in the run.
 
 use std::io;
 
-use super::limit_model::IdentityModel;
-use super::observed_app::ObservedApp;
-use super::world::{START_MICROS, World};
-use crate::base::random::Random;
+use super::app::authorizer::Authorizer;
+use super::app::under_test::AppUnderTest;
+use super::server::{Server, start};
 use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::journal::{self, Fault, ReplayFailure, RotateHint, Sink, Summary};
@@ -34,43 +35,43 @@ impl Sink for Segments {
     }
 }
 
-impl<A: App> World<A> {
-    pub(super) fn record(&mut self, seed: u64) {
-        let start = Start { unix_micros: START_MICROS, seed };
-        journal::record(&mut self.engine, start, Segments::default()).expect("a drawn configuration can be recorded");
-    }
+/// Records all inputs of `server` from now on.
+pub(super) fn record<A: App>(server: &mut Server<A>, seed: u64) {
+    let segments = Segments::default();
+    server.call(|engine, _| {
+        journal::record(engine, start(seed), segments).expect("a drawn configuration can be recorded");
+    });
+}
 
-    /// Checks that a replay of the whole journal ends in the state in which the run ended. Checks the same for the
-    /// shortest tail of segments from which a replay can start.
-    pub(super) fn replay(&mut self, make_app: &dyn Fn() -> A) -> Result<(), String> {
-        let Segments(segments) = journal::finish(&mut self.engine).ok_or("the run was not recorded")?;
-        self.replay_from(&segments, make_app())?.ok_or("the journal's first segment has no start")?;
-        for first in (1..segments.len()).rev() {
-            if self.replay_from(&segments[first..], make_app())?.is_some() {
-                break;
-            }
+/// Checks that a replay of the whole journal ends in the state in which the run ended. Checks the same for the shortest
+/// tail of segments from which a replay can start.
+pub(super) fn replay<A: App>(server: &mut Server<A>, make_app: &dyn Fn() -> A) -> Result<(), String> {
+    let recorded = server.call(|engine, _| journal::finish(engine));
+    let Segments(segments) = recorded.ok_or("the run was not recorded")?;
+    replay_from(server, &segments, make_app())?.ok_or("the journal's first segment has no start")?;
+    for first in (1..segments.len()).rev() {
+        if replay_from(server, &segments[first..], make_app())?.is_some() {
+            break;
         }
-        Ok(())
     }
+    Ok(())
+}
 
-    /// Replays `segments` and compares the final state. Returns `None` if a replay cannot start with the first of them.
-    fn replay_from(&self, segments: &[Vec<u8>], app: A) -> Result<Option<Summary>, String> {
-        let identity_model = IdentityModel::new(&self.swarm, self.engine.config(), Random::new(0));
-        let observed_app = ObservedApp::new(app, 0, identity_model, None, Random::new(0));
-        let summary = match journal::replay(&*segments.concat(), observed_app) {
-            Ok(summary) => summary,
-            Err(ReplayFailure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),
-            Err(failure) => return Err(format!("the replay of {} segments failed: {failure}", segments.len())),
-        };
-        if (summary.torn, summary.is_open_ended, summary.segments) != (None, false, segments.len() as u64) {
-            return Err(format!("the journal is torn, open-ended or incomplete: {summary:?}"));
-        }
-        if summary.stats != self.engine.stats() {
-            let (replayed, recorded) = (summary.stats.line(), self.engine.stats().line());
-            return Err(format!(
-                "the replay ended in another state (replayed, then recorded):\n{replayed}\n{recorded}"
-            ));
-        }
-        Ok(Some(summary))
+/// Replays `segments` and compares the final state. Returns `None` if a replay cannot start with the first of them.
+fn replay_from<A: App>(server: &Server<A>, segments: &[Vec<u8>], app: A) -> Result<Option<Summary>, String> {
+    let app = AppUnderTest::new(app, Authorizer::unused());
+    let summary = match journal::replay(&*segments.concat(), app) {
+        Ok(summary) => summary,
+        Err(ReplayFailure { fault: Fault::NoStart { .. }, .. }) => return Ok(None),
+        Err(failure) => return Err(format!("the replay of {} segments failed: {failure}", segments.len())),
+    };
+    if (summary.torn, summary.is_open_ended, summary.segments) != (None, false, segments.len() as u64) {
+        return Err(format!("the journal is torn, open-ended or incomplete: {summary:?}"));
     }
+    let stats = server.engine().stats();
+    if summary.stats != stats {
+        let (replayed, recorded) = (summary.stats.line(), stats.line());
+        return Err(format!("the replay ended in another state (replayed, then recorded):\n{replayed}\n{recorded}"));
+    }
+    Ok(Some(summary))
 }

@@ -1,7 +1,7 @@
 //! Shrinks a failing run: fewer steps, clients and behaviours.
 
-use super::swarm::Behaviour;
-use super::{Failure, Plan, Report};
+use super::report::{Failure, Plan, Report};
+use super::swarm::behaviour::Behaviour;
 
 /// Searches for smaller plans that still fail, and returns the failure of the smallest one found. `run` runs a plan.
 ///

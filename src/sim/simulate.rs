@@ -1,6 +1,7 @@
 //! Simulation of the built-in applications.
 
-use super::{Failure, Plan, Report, RunKind, Simulator};
+use super::report::{Failure, Plan, Report, RunKind};
+use super::run::Simulator;
 use crate::apps::{Relay, Verbatim};
 use crate::engine::app::App;
 
@@ -32,7 +33,7 @@ pub fn simulate_journaled(plan: &Plan) -> Result<Report, Box<Failure>> {
 
 fn run<A: App + Default + 'static>(plan: &Plan, is_journaled: bool) -> Result<Report, Box<Failure>> {
     let run_kind = if is_journaled { RunKind::Journaled } else { RunKind::Command };
-    let mut simulator = Simulator { run_kind, ..Simulator::swarm(plan.seed, A::default()) };
+    let mut simulator = Simulator::swarm(plan.seed, A::default()).of_kind(run_kind);
     if is_journaled {
         simulator = simulator.replayed_with(A::default);
     }

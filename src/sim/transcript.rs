@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::swarm::Behaviour;
+use super::swarm::behaviour::Behaviour;
 use crate::base::close::CloseReason;
 use crate::base::time::Time;
 
@@ -89,11 +89,19 @@ pub(super) struct Transcript {
     /// Index of the oldest event, which the next event replaces, once `events` is full.
     next: usize,
     pub(super) step: u64,
+    /// Number of the link that the last step concerned, or [`NO_CLIENT`]. The report of a failure names it.
+    pub(super) current_client: u32,
 }
 
 impl Transcript {
     pub(super) fn new(seed: u64) -> Transcript {
-        Transcript { hash: seed ^ 0xcbf2_9ce4_8422_2325, events: Vec::new(), next: 0, step: 0 }
+        Transcript {
+            hash: seed ^ 0xcbf2_9ce4_8422_2325,
+            events: Vec::new(),
+            next: 0,
+            step: 0,
+            current_client: NO_CLIENT,
+        }
     }
 
     /// Adds an event. Its `bytes` go into the hash in full.

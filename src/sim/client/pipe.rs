@@ -16,7 +16,7 @@ use std::io::{self, IoSlice, Write};
 
 /// State of the client's side of a pipe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
+pub(crate) enum Side {
     /// The client reads and may send.
     Open,
     /// The client closed its own direction and still reads. The server reads the end of the stream after the bytes in
@@ -32,32 +32,32 @@ pub(super) enum Side {
 
 /// The network path of one connection.
 #[derive(Debug)]
-pub(super) struct Pipe {
+pub(crate) struct Pipe {
     to_server: Queue,
     to_client: Queue,
-    pub(super) client: Side,
+    pub(crate) client: Side,
     /// Number of bytes that may be in flight to the client before a write blocks.
-    pub(super) capacity: usize,
+    pub(crate) capacity: usize,
     /// Whether a write was blocked and the driver has not since been notified that the socket is writable.
-    pub(super) is_blocked: bool,
+    pub(crate) is_blocked: bool,
     /// Number of bytes still accepted before the next write blocks although there is room.
-    pub(super) budget: usize,
+    pub(crate) budget: usize,
     /// Largest number of bytes accepted in one write.
-    pub(super) max_write: usize,
+    pub(crate) max_write: usize,
     /// Whether writes fail.
-    pub(super) write_fails: bool,
+    pub(crate) write_fails: bool,
     /// Whether the next write is interrupted.
-    pub(super) write_is_interrupted: bool,
+    pub(crate) write_is_interrupted: bool,
     /// Whether the server has shut down its side. The end of the stream follows the bytes in flight.
-    pub(super) server_ended: bool,
+    pub(crate) server_ended: bool,
     /// Whether the server has dropped its socket.
-    pub(super) server_dropped: bool,
+    pub(crate) server_dropped: bool,
     /// Number of bytes that the server's socket has accepted.
-    pub(super) accepted: u64,
+    pub(crate) accepted: u64,
     /// Number of times that the client sent bytes: about one per frame.
-    pub(super) sends: u64,
+    pub(crate) sends: u64,
     /// Number of bytes sent by the client.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
 }
 
 /// Bytes in flight in one direction.
@@ -92,7 +92,7 @@ impl Queue {
 }
 
 impl Pipe {
-    pub(super) fn new(capacity: usize) -> Pipe {
+    pub(crate) fn new(capacity: usize) -> Pipe {
         Pipe {
             to_server: Queue::default(),
             to_client: Queue::default(),
@@ -112,7 +112,7 @@ impl Pipe {
     }
 
     /// Sends bytes from the client. They are discarded if either side has closed.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         if self.client == Side::Open && !self.server_dropped {
             self.to_server.push(bytes);
             self.sends += 1;
@@ -121,12 +121,12 @@ impl Pipe {
     }
 
     /// Returns the number of bytes that the server could read.
-    pub(super) fn unread_by_server(&self) -> usize {
+    pub(crate) fn unread_by_server(&self) -> usize {
         self.to_server.len()
     }
 
     /// Whether the server's next read returns the end of the stream or a reset.
-    pub(super) fn is_at_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         match self.client {
             Side::Open | Side::Vanished => false,
             Side::HalfClosed | Side::Ended => self.to_server.len() == 0,
@@ -135,44 +135,44 @@ impl Pipe {
     }
 
     /// Reads up to `n` bytes on the server's side.
-    pub(super) fn server_read(&mut self, n: usize) -> &[u8] {
+    pub(crate) fn server_read(&mut self, n: usize) -> &[u8] {
         self.to_server.take(n)
     }
 
     /// Returns the last `n` bytes read by the server to the pipe, to be read again.
-    pub(super) fn server_unread(&mut self, n: usize) {
+    pub(crate) fn server_unread(&mut self, n: usize) {
         self.to_server.read -= n;
     }
 
     /// Returns the number of bytes that the client could read.
-    pub(super) fn unread_by_client(&self) -> usize {
+    pub(crate) fn unread_by_client(&self) -> usize {
         self.to_client.len()
     }
 
     /// Reads up to `n` bytes on the client's side.
-    pub(super) fn client_read(&mut self, n: usize) -> &[u8] {
+    pub(crate) fn client_read(&mut self, n: usize) -> &[u8] {
         self.to_client.take(n)
     }
 
     /// Whether the client's next read returns the end of the stream.
-    pub(super) fn is_at_server_end(&self) -> bool {
+    pub(crate) fn is_at_server_end(&self) -> bool {
         (self.server_ended || self.server_dropped) && self.to_client.len() == 0
     }
 
     /// Whether the client still reads.
-    pub(super) fn is_client_reading(&self) -> bool {
+    pub(crate) fn is_client_reading(&self) -> bool {
         matches!(self.client, Side::Open | Side::HalfClosed)
     }
 
     /// Closes the client's direction. The client still reads.
-    pub(super) fn half_close(&mut self) {
+    pub(crate) fn half_close(&mut self) {
         if self.client == Side::Open {
             self.client = Side::HalfClosed;
         }
     }
 
     /// Ends the client's side in the way `how`. The client then neither reads nor sends.
-    pub(super) fn end(&mut self, how: Side) {
+    pub(crate) fn end(&mut self, how: Side) {
         if !self.is_client_reading() {
             return;
         }
@@ -184,13 +184,13 @@ impl Pipe {
     }
 
     /// Drops the server's socket. Bytes that the client sent or sends later are discarded.
-    pub(super) fn drop_server(&mut self) {
+    pub(crate) fn drop_server(&mut self) {
         self.server_dropped = true;
         self.to_server.clear();
     }
 
     /// Whether the driver must be notified that the socket is writable again.
-    pub(super) fn is_unblocked(&self) -> bool {
+    pub(crate) fn is_unblocked(&self) -> bool {
         self.is_blocked && self.room() > 0
     }
 
@@ -230,9 +230,9 @@ impl Pipe {
 }
 
 /// The server's end of a pipe. The bytes written are also copied for the transcript.
-pub(super) struct PipeEnd<'a> {
-    pub(super) pipe: &'a mut Pipe,
-    pub(super) written: &'a mut Vec<u8>,
+pub(crate) struct PipeEnd<'a> {
+    pub(crate) pipe: &'a mut Pipe,
+    pub(crate) written: &'a mut Vec<u8>,
 }
 
 impl Write for PipeEnd<'_> {

@@ -1,16 +1,17 @@
 //! Commands that the simulator gives to the application. They are encoded as data for `handle_command`, so that a
 //! journal records them.
+//!
+//! Knows what the application can do, and not when the simulator does it.
 
 use std::time::Duration;
 
-use super::world::World;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
-use crate::engine::app::{App, Context, Exclude, Protocol, Sent};
+use crate::engine::app::{Context, Exclude, Protocol, Sent};
 use crate::ws::frame::Frame;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum AppCommand<'a> {
+pub(crate) enum AppCommand<'a> {
     Ban(ConnId),
     Kick { user: &'a str },
     CloseLobby { lobby: &'a str },
@@ -25,23 +26,14 @@ pub(super) enum AppCommand<'a> {
 
 /// A latest-wins frame: a new one replaces a queued one with the same key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Latest {
-    pub(super) key: u64,
-    pub(super) value: u64,
-    pub(super) padding: usize,
-}
-
-impl<A: App> World<A> {
-    /// Passes a command to the application. Returns the number of receivers.
-    pub(super) fn send_app_command(&mut self, command: AppCommand<'_>) -> Sent {
-        let command = command.encode();
-        self.engine.handle_command(self.now, command.as_bytes());
-        std::mem::take(&mut self.engine.observed_app().observed.command_result)
-    }
+pub(crate) struct Latest {
+    pub(crate) key: u64,
+    pub(crate) value: u64,
+    pub(crate) padding: usize,
 }
 
 impl<'a> AppCommand<'a> {
-    fn encode(self) -> String {
+    pub(crate) fn encode(self) -> String {
         // Fields are separated by line feeds, which user names and lobby codes cannot contain.
         let id = |conn: ConnId| format!("{}\n{}", conn.index(), conn.generation());
         let show = |Latest { key, value, padding }: Latest| format!("{key}\n{value}\n{padding}");
@@ -60,7 +52,7 @@ impl<'a> AppCommand<'a> {
     }
 
     /// Decodes a command. Returns `None` if the command is not the simulator's.
-    pub(super) fn decode(command: &'a [u8]) -> Option<AppCommand<'a>> {
+    pub(crate) fn decode(command: &'a [u8]) -> Option<AppCommand<'a>> {
         fn number<T: std::str::FromStr>(text: &str) -> Option<T> {
             text.parse().ok()
         }
@@ -90,7 +82,7 @@ impl<'a> AppCommand<'a> {
     }
 
     /// Executes the command inside the application.
-    pub(super) fn execute(self, protocol: Protocol, cx: &mut Context<'_>) -> Sent {
+    pub(crate) fn execute(self, protocol: Protocol, cx: &mut Context<'_>) -> Sent {
         let reached = |queued| Sent { queued, ..Sent::default() };
         match self {
             AppCommand::Ban(conn) => {

@@ -1,0 +1,146 @@
+//! Operators act: commands to members and lobbies, the game clock, the wall clock, and the drain.
+
+use std::time::Duration;
+
+use crate::engine::app::App;
+use crate::engine::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload};
+use crate::engine::tick::ClockCommand;
+use crate::sim::models::operators::Found;
+use crate::sim::swarm::behaviour::Behaviour;
+use crate::sim::swarm::pick::pick;
+use crate::sim::transcript::EventKind;
+use crate::sim::world::World;
+
+/// Approximate number of ticks in each wait of the final phase. The clock is slowed down to reach it.
+const FINAL_TICKS: u128 = 500;
+
+/// Sends a random operator command of the kind `behaviour`, and checks the answer.
+pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<(), String> {
+    let World { server, clients, random, .. } = &mut *world;
+    server.turn_open = true;
+    let random = &mut random.control;
+    let user = clients.shared.users[random.below(clients.shared.users.len() as u64) as usize].clone();
+    let lobby = clients.shared.lobbies[random.below(clients.shared.lobbies.len() as u64) as usize].clone();
+    let how = random.below(10);
+    world.note_server(EventKind::Did(behaviour), how, lobby.as_bytes());
+    let command = command(world, behaviour, how, &user, &lobby);
+    let World { server, clients, transcript, .. } = world;
+    let found = Found {
+        in_lobby: server.seats_in(&lobby),
+        of_user: server.models.seats.of_user(&user),
+        total: server.engine().stats().total_connections,
+    };
+    let answer = server.call(|engine, now| engine.handle_operator(now, command.clone()));
+    transcript.mix(answer.is_ok().into());
+    if let (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq: Some(seq), .. })) = (&command, &answer) {
+        clients.shared.relay.published(server.models.operators.last_message(), *seq);
+    }
+    if answer.is_ok() && matches!(command, OperatorCommand::Lock { .. } | OperatorCommand::Close { .. }) {
+        server.models.locks.commanded();
+    }
+    let is_locked = server.engine().lobby(&lobby).is_some_and(|lobby| lobby.locked);
+    server.models.locks.set(&lobby, is_locked);
+    let (models, now) = (&mut server.models, server.now);
+    models.operators.answered(&command, &answer, found, &models.seats, now)
+}
+
+/// Returns the command for `behaviour`; `how` selects one of its forms.
+fn command<A: App>(world: &mut World<A>, behaviour: Behaviour, how: u64, user: &str, lobby: &str) -> OperatorCommand {
+    let (user, lobby) = (user.to_owned(), lobby.to_owned());
+    let config = world.server.config();
+    match (behaviour, how) {
+        (Behaviour::Lock, 0) => OperatorCommand::Close { lobby },
+        (Behaviour::Lock, _) => OperatorCommand::Lock { lobby, locked: how < 6 },
+        (Behaviour::OperatorKick, 0) => OperatorCommand::Kick { target: KickTarget::All, reconnect: true },
+        (Behaviour::OperatorKick, 1..4) => {
+            OperatorCommand::Kick { target: KickTarget::Lobby(lobby), reconnect: how == 1 }
+        }
+        (Behaviour::OperatorKick, _) => OperatorCommand::Kick { target: KickTarget::User(user), reconnect: how < 7 },
+        (Behaviour::OperatorPing, _) => {
+            OperatorCommand::Ping { user, timeout: config.health_timeout * (how as u32 + 1) / 2 }
+        }
+        (_, 0) => OperatorCommand::Publish { lobby, payload: Payload::Text("not JSON".into()) },
+        (_, 1) => {
+            let long = format!("\"{}\"", "x".repeat(config.max_message_bytes.0));
+            OperatorCommand::Send { user, payload: Payload::Json(long) }
+        }
+        (_, _) => {
+            let payload = Payload::Json(format!("{{\"op\":{}}}", world.server.models.operators.next_message()));
+            match how {
+                2..6 => OperatorCommand::Send { user, payload },
+                _ => OperatorCommand::Publish { lobby, payload },
+            }
+        }
+    }
+}
+
+/// Sends a random clock command.
+pub(crate) fn set_game_clock<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let random = &mut world.random.control;
+    let command = match random.below(10) {
+        0..2 => ClockCommand::Pause,
+        2..6 => ClockCommand::Resume,
+        6..8 => ClockCommand::Step(pick(random, &[0, 1, 1, 3, 7, 100, 101])),
+        _ => ClockCommand::Slow(pick(random, &[0, 1, 1, 1, 2, 3, 10, 1000, 1001])),
+    };
+    command_game_clock(world, command)
+}
+
+/// Sends a clock command and compares the answer with that of the model.
+pub(crate) fn command_game_clock<A: App>(world: &mut World<A>, command: ClockCommand) -> Result<(), String> {
+    world.server.turn_open = true;
+    let number = match command {
+        ClockCommand::Pause => 1 << 32,
+        ClockCommand::Resume => 2 << 32,
+        ClockCommand::Step(ticks) => 3 << 32 | u64::from(ticks),
+        ClockCommand::Slow(factor) => 4 << 32 | u64::from(factor),
+    };
+    world.note_server(EventKind::Did(Behaviour::Clock), number, &[]);
+    let server = &mut world.server;
+    let answer = server.call(|engine, now| engine.handle_operator(now, OperatorCommand::Clock(command)));
+    let now = server.now;
+    let expected = match &mut server.models.ticks {
+        Some(ticks) => ticks.command(now, command).map(OperatorAnswer::Clock),
+        None => Err(OperatorRefusal::NoTicks),
+    };
+    if answer == expected {
+        Ok(())
+    } else {
+        Err(format!("the answer to {command:?} is {answer:?}, expected {expected:?}"))
+    }
+}
+
+/// Resumes the game clock, slowed down so that about [`FINAL_TICKS`] ticks run during `span`.
+pub(crate) fn set_final_game_clock<A: App>(world: &mut World<A>, span: Duration) -> Result<(), String> {
+    let Some(hz) = world.server.config().tick_hz else { return Ok(()) };
+    let factor = span.as_millis() * u128::from(hz) / 1000 / FINAL_TICKS;
+    command_game_clock(world, ClockCommand::Slow(factor.clamp(1, 1000) as u32))?;
+    command_game_clock(world, ClockCommand::Resume)
+}
+
+/// Sets the wall clock forward or back.
+pub(crate) fn step_wall_clock<A: App>(world: &mut World<A>) {
+    let World { server, random, .. } = &mut *world;
+    let random = &mut random.control;
+    let step = pick(random, &[1_000, 50_000, 2_000_000, 3_600_000_000]);
+    let before = server.models.wall_clock.micros_at_zero;
+    let micros_at_zero = if random.percent(50) { before + step } else { before - step };
+    server.models.wall_clock.stepped(server.now, micros_at_zero);
+    server.turn_open = true;
+    let micros = server.models.wall_clock.micros_at(server.now);
+    world.note_server(EventKind::Did(Behaviour::WallStep), micros_at_zero, &[]);
+    world.server.call(|engine, now| engine.handle_wall_time(now, micros));
+}
+
+/// Begins the drain.
+pub(crate) fn drain<A: App>(world: &mut World<A>) {
+    world.note_server(EventKind::Drains, 0, &[]);
+    let World { server, clients, random, .. } = world;
+    server.drained_from = Some(clients.shared.link_users.len() as u32);
+    server.turn_open = true;
+    if random.control.percent(50) {
+        return server.call(|engine, now| engine.handle_drain(now));
+    }
+    let answer = server.call(|engine, now| engine.handle_operator(now, OperatorCommand::Drain));
+    assert!(matches!(answer, Ok(OperatorAnswer::Draining(_))), "{answer:?}");
+}

@@ -1,0 +1,151 @@
+//! Whether clients and server agree at the end of a run: who is there, what was received, and what was freed.
+//!
+//! Only compares. The final phase brings about the state that is compared here.
+
+use super::client::clients::Clients;
+use super::client::link::Link;
+use super::client::shared_state::SharedState;
+use super::server::Server;
+use super::world::World;
+use crate::base::id::{ConnId, SeatId};
+use crate::engine::app::App;
+
+/// A member of a lobby as the engine knows it.
+type EngineMember<'a> = (&'a str, SeatId, ConnId);
+
+pub(super) fn check_only_live_remain<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let World { server, clients, transcript, .. } = world;
+    if let Some(link) = clients.iter().find(|link| !link.is_live()) {
+        transcript.current_client = link.number;
+        return Err(format!("client #{} has ended, but its connection is still open", link.number));
+    }
+    let stats = server.engine().stats();
+    if (stats.pending, stats.closing) != (0, 0) {
+        return Err(format!("{} pending and {} closing connections remain", stats.pending, stats.closing));
+    }
+    if server.is_draining() && !server.engine().is_drained() {
+        return Err("the drain is not complete".into());
+    }
+    Ok(())
+}
+
+/// Compares each client's view of its lobby with the server's directory.
+///
+/// A client that receives only the number of members is not informed of leaves. Its number is compared only if
+/// `all_stayed`, that is, no connection closed while the final messages were sent.
+pub(super) fn compare_views<A: App>(world: &mut World<A>, all_stayed: bool) -> Result<(), String> {
+    let World { server, clients, transcript, .. } = world;
+    let Clients { links, shared, .. } = &mut *clients;
+    let mut seated = 0;
+    for link in links.iter_mut().flatten() {
+        transcript.current_client = link.number;
+        compare_view(server, link, shared, all_stayed)?;
+        seated += 1;
+    }
+    let stats = server.engine().stats();
+    if stats.total_connections != seated {
+        return Err(format!("{} seats are occupied, but {seated} clients remain", stats.total_connections));
+    }
+    for link in clients.iter() {
+        transcript.current_client = link.number;
+        server.models.latest.check(link.number, &link.view.latest)?;
+    }
+    compare_messages(world)
+}
+
+fn compare_view<A: App>(
+    server: &Server<A>,
+    link: &mut Link,
+    shared: &SharedState,
+    all_stayed: bool,
+) -> Result<(), String> {
+    let conn = link.conn.ok_or("a connection was dropped in the final phase")?;
+    if !link.pings.is_empty() {
+        return Err(format!("{} pings were not answered", link.pings.len()));
+    }
+    let code = &shared.lobbies[link.lobby];
+    let state = server.engine().lobby_state(code);
+    let (epoch, seq, members) = state.ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
+    let members: Vec<EngineMember<'_>> = members.collect();
+    if !members.iter().any(|(user, _, at)| *at == conn && **user == *shared.users[link.user]) {
+        return Err(format!("conn={conn} is not in its lobby {code}"));
+    }
+    if !link.is_json {
+        return Ok(());
+    }
+    let view = &mut link.view;
+    if shared.relays {
+        view.answers.skip_all_silent(shared);
+    }
+    if !view.is_synced() || (view.epoch, view.answers.seq) != (epoch, seq) {
+        return Err(format!(
+            "the client is at epoch {} seq {}, the server at epoch {epoch} seq {seq}",
+            view.epoch, view.answers.seq
+        ));
+    }
+    if let Some(request) = view.answers.unanswered().filter(|_| shared.relays && link.player.is_none()) {
+        return Err(format!("no answer to {request:?}"));
+    }
+    compare_members(link, &members, all_stayed)
+}
+
+fn compare_members(link: &Link, members: &[EngineMember<'_>], all_stayed: bool) -> Result<(), String> {
+    let there: Vec<String> = members.iter().map(|(user, seat, _)| format!("{user}/{seat}")).collect();
+    let listed = link.view.members.as_ref();
+    let known: Option<Vec<String>> =
+        listed.map(|known| known.iter().map(|known| format!("{}/{}", known.user, known.conn)).collect());
+    let count = link.view.count_known();
+    let is_same_list = known.as_ref().is_none_or(|known| *known == there);
+    let is_same_count = count == there.len() as u64 || !(known.is_some() || all_stayed);
+    if is_same_list && is_same_count {
+        return Ok(());
+    }
+    Err(format!("the client knows the members {known:?} ({count}), the server has {there:?}"))
+}
+
+/// Checks that each client received the last message of each other client in its lobby.
+fn compare_messages<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let World { clients, transcript, .. } = world;
+    if !clients.shared.relays || clients.players.is_some() {
+        return Ok(());
+    }
+    for link in clients.iter() {
+        transcript.current_client = link.number;
+        if let Some((client, k)) = link.view.missing_message(&clients.shared) {
+            return Err(format!("client #{} did not receive message {k} of client #{client}", link.number));
+        }
+        for other in clients.iter().filter(|other| other.number != link.number && other.lobby == link.lobby) {
+            let (received, sent) = match link.is_json {
+                true => (link.view.last_message_of(other.number), other.messages_sent),
+                false => (link.view.last_raw_of(other.number), other.raw_sent),
+            };
+            if received != Some(sent) {
+                return Err(format!(
+                    "client #{} last received {received:?} from client #{}, which sent {sent}",
+                    link.number, other.number
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks, after all clients have disconnected, that the engine keeps nothing and that all counters agree.
+pub(super) fn check_all_freed<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let World { server, clients, transcript, .. } = world;
+    if let Some(link) = clients.iter().next() {
+        transcript.current_client = link.number;
+        return Err(format!("client #{} has disconnected, but its link remains", link.number));
+    }
+    let engine = server.engine();
+    let stats = engine.stats();
+    let (slots, timers) = engine.slots_and_timers();
+    let left = [stats.total_connections, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
+    if left != [0; 6] {
+        return Err(format!("not freed: [seats, lobbies, pending, closing, slots, timers] = {left:?}"));
+    }
+    if engine.poll_timeout().is_some() || (server.is_draining() && !engine.is_drained()) {
+        return Err("no connection is left, but the engine has a timeout or has not drained".into());
+    }
+    server.models.check_totals(&stats)
+}

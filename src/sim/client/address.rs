@@ -1,0 +1,38 @@
+//! Addresses of the model clients, each with the network that it counts for.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use crate::base::random::Random;
+use crate::sim::models::addresses::NETWORKS;
+use crate::sim::swarm::pick::pick;
+
+/// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, or an IPv6
+/// /64.
+const ADDRESSES: &[(IpAddr, usize)] = &[
+    (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
+    (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 2]), 1),
+    (v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
+    (v6([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1]), 2),
+    (v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2]), 2),
+    (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), NETWORKS - 1),
+];
+
+const fn v6(parts: [u16; 8]) -> IpAddr {
+    let [a, b, c, d, e, f, g, h] = parts;
+    IpAddr::V6(Ipv6Addr::new(a, b, c, d, e, f, g, h))
+}
+
+const fn v4(mapped: [u16; 8]) -> IpAddr {
+    match v6(mapped) {
+        IpAddr::V6(address) => match address.to_ipv4_mapped() {
+            Some(address) => IpAddr::V4(address),
+            None => panic!("not an IPv4-mapped address"),
+        },
+        address => address,
+    }
+}
+
+/// Draws an address and returns it with the index of its network.
+pub(crate) fn draw_address(random: &mut Random) -> (IpAddr, usize) {
+    pick(random, ADDRESSES)
+}

@@ -1,0 +1,131 @@
+//! All model clients of a run, each with its current connection.
+
+use std::ops::Range;
+
+use super::link::Link;
+use super::player::Players;
+use super::shared_state::SharedState;
+use crate::base::id::ConnId;
+use crate::base::random::Random;
+use crate::base::time::Time;
+
+/// The model clients of a run.
+pub(crate) struct Clients {
+    /// The clients' ends of the connections. An entry is free again once the client has read the end and the server has
+    /// dropped the socket.
+    pub(crate) links: Vec<Option<Link>>,
+    /// Index into `links`, by the connection's index in the engine.
+    link_of_conn: Vec<usize>,
+    pub(crate) shared: SharedState,
+    pub(crate) players: Option<Players>,
+    /// Text, binary, ping and pong frames received on links that were removed.
+    removed_frames: u64,
+    /// `health_pong` messages sent on links that were removed.
+    removed_health_pongs: u64,
+}
+
+impl Clients {
+    /// Creates clients that can have `count` connections at a time.
+    pub(crate) fn new(count: usize, shared: SharedState, players: Option<Players>) -> Clients {
+        Clients {
+            links: (0..count).map(|_| None).collect(),
+            link_of_conn: Vec::new(),
+            shared,
+            players,
+            removed_frames: 0,
+            removed_health_pongs: 0,
+        }
+    }
+
+    pub(crate) fn indices(&self) -> Range<usize> {
+        0..self.links.len()
+    }
+
+    /// Returns all indices, beginning with `start`.
+    pub(crate) fn indices_from(&self, start: usize) -> impl Iterator<Item = usize> + use<> {
+        (start..self.links.len()).chain(0..start)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().flatten()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.links.iter_mut().flatten()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<&Link> {
+        self.links[index].as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, index: usize) -> Option<&mut Link> {
+        self.links[index].as_mut()
+    }
+
+    /// Returns the link at `index`, which the caller knows to exist.
+    pub(crate) fn link(&mut self, index: usize) -> &mut Link {
+        self.link_and_shared(index).0
+    }
+
+    /// Returns the link at `index`, which the caller knows to exist, and the state that all clients share.
+    pub(crate) fn link_and_shared(&mut self, index: usize) -> (&mut Link, &mut SharedState) {
+        (self.links[index].as_mut().expect("the caller found the link"), &mut self.shared)
+    }
+
+    /// Draws a link that `fits`: the first one from a random index on.
+    pub(crate) fn pick(&self, random: &mut Random, fits: impl Fn(&Link) -> bool) -> Option<usize> {
+        let start = random.below(self.links.len() as u64) as usize;
+        self.indices_from(start).find(|&index| self.get(index).is_some_and(&fits))
+    }
+
+    pub(crate) fn free_index(&self) -> Option<usize> {
+        self.indices().find(|&index| self.links[index].is_none())
+    }
+
+    /// Adds a link at a free index.
+    pub(crate) fn insert(&mut self, index: usize, conn: ConnId, link: Link) {
+        if conn.index() >= self.link_of_conn.len() {
+            self.link_of_conn.resize(conn.index() + 1, usize::MAX);
+        }
+        self.link_of_conn[conn.index()] = index;
+        self.links[index] = Some(link);
+    }
+
+    pub(crate) fn remove(&mut self, index: usize) {
+        if let Some(link) = self.links[index].take() {
+            self.removed_frames += link.frames;
+            self.removed_health_pongs += link.health_pongs;
+        }
+    }
+
+    pub(crate) fn index_of(&self, conn: ConnId) -> Option<usize> {
+        let index = *self.link_of_conn.get(conn.index())?;
+        self.links.get(index)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| index)
+    }
+
+    /// Returns the number of connections of `user` so far.
+    pub(crate) fn connections_of(&self, user: usize) -> usize {
+        self.shared.link_users.iter().filter(|&&other| other == user).count()
+    }
+
+    /// Whether a connection was reported to have unread input, so that its timers may be deferred.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.iter().any(|link| link.unread_turns > 0)
+    }
+
+    /// Returns the time of the next scheduled retry.
+    pub(crate) fn next_retry(&self) -> Option<Time> {
+        let waiting = self.iter().filter_map(|link| link.retry);
+        waiting.filter(|retry| retry.retried.is_none()).map(|retry| retry.until).min()
+    }
+
+    /// Returns the number of text, binary, ping and pong frames received in the run.
+    pub(crate) fn frames_received(&self) -> u64 {
+        self.removed_frames + self.iter().map(|link| link.frames).sum::<u64>()
+    }
+
+    /// Returns the number of `health_pong` messages sent in the run.
+    pub(crate) fn health_pongs(&self) -> u64 {
+        self.removed_health_pongs + self.iter().map(|link| link.health_pongs).sum::<u64>()
+    }
+}

@@ -1,0 +1,277 @@
+//! A model client's end of one connection: its state, and how it puts frames on the path to the server.
+//!
+//! Knows nothing of the engine besides the connection's id. What the client knows of its lobby is in its view.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::answers::{RequestKind, SentRequest};
+use super::pipe::{Pipe, Side};
+use super::player::Player;
+use super::retry::Retry;
+use super::shared_state::SharedState;
+use super::view::View;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::random::Random;
+use crate::base::rate::Rate;
+use crate::base::time::Time;
+use crate::sim::wire::{self, Opcode, Reader};
+
+/// Behaviours of one client, drawn when it connects. Each field names its [`Behaviour`](crate::sim::Behaviour).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traits {
+    /// `Eager`: sends before it has read the response to its request.
+    pub(crate) is_eager: bool,
+    /// `Mute`: answers no ping.
+    pub(crate) is_mute: bool,
+    /// `Rude`: does not answer a close frame.
+    pub(crate) is_rude: bool,
+    /// `WrongPong`: answers pings with a wrong payload or nonce, twice, or not at all.
+    pub(crate) pongs_wrongly: bool,
+    /// `SlowReader`: reads little at a time.
+    pub(crate) is_slow: bool,
+    /// `Stall`: does not read.
+    pub(crate) is_stalled: bool,
+    /// `Fragment`: sends messages in fragments.
+    pub(crate) fragments: bool,
+    /// `Patient`: waits after a refusal, then tries again.
+    pub(crate) is_patient: bool,
+}
+
+/// A connection that the server has just accepted.
+pub(crate) struct Accepted {
+    /// Number of the connection in the run, counted from 0.
+    pub(crate) number: u32,
+    pub(crate) conn: ConnId,
+    pub(crate) at: Time,
+    /// Index of the user in [`SharedState::users`].
+    pub(crate) user: usize,
+    /// Index of the lobby in [`SharedState::lobbies`].
+    pub(crate) lobby: usize,
+    /// Network that the client's address counts for.
+    pub(crate) network: usize,
+    /// Number of bytes that may be in flight to the client.
+    pub(crate) capacity: usize,
+    pub(crate) is_json: bool,
+    pub(crate) has_ticks: bool,
+    /// Whether no limit of the server may cut the connection before the client has its answers.
+    pub(crate) is_owed_answers: bool,
+}
+
+/// The client's end of one connection.
+pub(crate) struct Link {
+    /// Number of the connection in the run, counted from 0.
+    pub(crate) number: u32,
+    /// `None` once the server has dropped the connection.
+    pub(crate) conn: Option<ConnId>,
+    /// Index of the user in [`SharedState::users`].
+    pub(crate) user: usize,
+    /// Index of the lobby in [`SharedState::lobbies`].
+    pub(crate) lobby: usize,
+    /// Network that the client's address counts for.
+    pub(crate) network: usize,
+    pub(crate) pipe: Pipe,
+    /// Bytes that were passed to the engine and not consumed by it.
+    pub(crate) unconsumed: usize,
+    pub(super) reader: Reader,
+    pub(crate) view: View,
+    pub(crate) traits: Traits,
+    pub(crate) player: Option<Box<dyn Player>>,
+    pub(crate) is_json: bool,
+    /// Whether the server may answer the upgrade request with 101.
+    pub(crate) may_be_accepted: bool,
+    /// Whether the client sent something invalid, after which answers are not predictable.
+    pub(crate) is_unpredictable: bool,
+    /// Status of the response to the upgrade request, once it was read.
+    pub(crate) status: Option<u16>,
+    pub(crate) sent_close: bool,
+    pub(crate) sent_leave: bool,
+    /// Code and reason of the close frame received, if any.
+    pub(crate) closed: Option<(u16, String)>,
+    /// Number of broadcasts and of messages to the application sent so far.
+    pub(crate) messages_sent: u32,
+    /// Number of direct messages sent so far.
+    pub(crate) directs_sent: u32,
+    /// Number of raw messages sent so far: binary, or any message of a raw application.
+    pub(crate) raw_sent: u32,
+    /// Last `ref` used.
+    pub(crate) last_ref: u32,
+    /// Payloads of the unanswered pings, in order.
+    pub(crate) pings: VecDeque<u32>,
+    pub(crate) pings_sent: u32,
+    /// Nonces of the health checks received, newest last.
+    pub(super) nonces: Vec<u64>,
+    /// Nonces that were sent back and that the server has not yet reported as an answer.
+    pub(crate) ponged: Vec<u64>,
+    /// Number of `health_pong` messages sent.
+    pub(crate) health_pongs: u64,
+    /// Value of `pipe.sent` after the last request.
+    pub(crate) request_end: u64,
+    /// `ref` of the last refused request and the wait that the server asked for, until all requests are answered.
+    pub(crate) refused: Option<(u32, Duration)>,
+    /// The retry that the client waits for, or whose answer it waits for.
+    pub(crate) retry: Option<Retry>,
+    /// Rate of the connection's identity, kept after the connection was dropped.
+    pub(crate) tier: Option<Rate>,
+    /// Number of text, binary, ping and pong frames received.
+    pub(crate) frames: u64,
+    /// Whether the upgrade request is never completed.
+    pub(crate) is_unfinished: bool,
+    pub(crate) opened: Time,
+    /// Time at which the server last received a byte.
+    pub(crate) last_delivery: Time,
+    /// Number of consecutive turns in which the driver reported unread input of this connection.
+    pub(crate) unread_turns: u32,
+    /// Whether the driver has read the client's end of the stream.
+    pub(crate) end_was_read: bool,
+    /// Whether the last write failed or was blocked, or the connection was dropped while draining.
+    pub(crate) was_cut: bool,
+    /// Whether every answer must still reach the client after it closed its own direction. True if `max_closing` and
+    /// `max_pending` are too large to cut the connection.
+    pub(crate) is_owed_answers: bool,
+    /// Close reason that the server recorded, once there is one.
+    pub(crate) reason: Option<CloseReason>,
+}
+
+impl Link {
+    pub(crate) fn new(accepted: Accepted, traits: Traits) -> Link {
+        let Accepted { number, conn, at, user, lobby, network, capacity, is_json, has_ticks, is_owed_answers } =
+            accepted;
+        Link {
+            number,
+            conn: Some(conn),
+            user,
+            lobby,
+            network,
+            pipe: Pipe::new(capacity),
+            unconsumed: 0,
+            reader: Reader::default(),
+            view: View::new(number, has_ticks),
+            traits,
+            player: None,
+            is_json,
+            may_be_accepted: true,
+            is_unpredictable: false,
+            status: None,
+            sent_close: false,
+            sent_leave: false,
+            closed: None,
+            messages_sent: 0,
+            directs_sent: 0,
+            raw_sent: 0,
+            last_ref: 0,
+            pings: VecDeque::new(),
+            pings_sent: 0,
+            nonces: Vec::new(),
+            ponged: Vec::new(),
+            health_pongs: 0,
+            request_end: 0,
+            refused: None,
+            retry: None,
+            tier: None,
+            frames: 0,
+            is_unfinished: false,
+            opened: at,
+            last_delivery: at,
+            unread_turns: 0,
+            end_was_read: false,
+            was_cut: false,
+            is_owed_answers,
+            reason: None,
+        }
+    }
+
+    /// Whether the client may send a message now.
+    pub(crate) fn may_send(&self) -> bool {
+        self.pipe.client == Side::Open
+            && !self.pipe.server_dropped
+            && !self.sent_close
+            && !self.sent_leave
+            && !self.is_unpredictable
+            && self.may_be_accepted
+            && self.closed.is_none()
+            && self.view.goodbye.is_none()
+            && (self.status == Some(101) || (self.traits.is_eager && self.status.is_none()))
+            && self.pipe.unread_by_server() < 100_000
+            && self.retry.is_none()
+            && self.refused.is_none()
+    }
+
+    /// Whether the server could read bytes, or the end of the stream, that it has not read yet.
+    pub(crate) fn has_input(&self) -> bool {
+        let is_at_end = self.pipe.is_at_end() && !self.end_was_read;
+        self.conn.is_some() && (self.pipe.unread_by_server() > 0 || is_at_end)
+    }
+
+    /// Whether the connection was upgraded and neither side has ended it.
+    pub(crate) fn is_live(&self) -> bool {
+        self.conn.is_some()
+            && self.pipe.client == Side::Open
+            && !self.sent_close
+            && !self.sent_leave
+            && !self.is_unpredictable
+            && self.closed.is_none()
+            && self.status == Some(101)
+    }
+
+    /// Whether the answers are exactly predictable.
+    pub(super) fn is_strict(&self, shared: &SharedState) -> bool {
+        shared.relays && !self.is_unpredictable && self.player.is_none()
+    }
+
+    /// Sends a message of the lobby protocol and records it, so that the answers can be checked in order.
+    pub(crate) fn send_request(&mut self, kind: RequestKind, reference: Option<u32>, text: &str, random: &mut Random) {
+        self.view.answers.expect(SentRequest { kind, reference, k: self.messages_sent });
+        self.send_message(Opcode::TEXT, text.as_bytes(), random);
+        self.request_end = self.pipe.sent;
+    }
+
+    /// Sends a message, possibly in fragments with pings between them.
+    pub(crate) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
+        if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
+            let frame = wire::frame(opcode, true, payload, mask(random));
+            return self.pipe.send(&frame);
+        }
+        let (mut rest, mut opcode) = (payload, opcode);
+        while !rest.is_empty() {
+            let (part, after) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
+            self.pipe.send(&wire::frame(opcode, after.is_empty(), part, mask(random)));
+            (rest, opcode) = (after, Opcode::CONTINUATION);
+            if !rest.is_empty() && random.percent(20) {
+                self.ping(random);
+            }
+        }
+    }
+
+    pub(crate) fn ping(&mut self, random: &mut Random) {
+        self.pings_sent += 1;
+        self.pings.push_back(self.pings_sent);
+        self.pipe.send(&wire::frame(Opcode::PING, true, &self.pings_sent.to_be_bytes(), mask(random)));
+    }
+
+    pub(crate) fn close(&mut self, code: u16, random: &mut Random) {
+        self.sent_close = true;
+        self.pipe.send(&wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), mask(random)));
+    }
+
+    /// Checks, once both sides have ended the connection, that the close frame matches the server's close reason.
+    pub(crate) fn check_end(&self) -> Result<(), String> {
+        let Some(reason) = self.reason else { return Err("the connection was dropped without a close reason".into()) };
+        match &self.closed {
+            Some((code, word)) if !self.sent_close_first() && (*code != reason.code() || word != reason.word()) => {
+                Err(format!("the client read close {code} {word}, but the server's reason is {reason}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the close frame read may be the answer to the client's own.
+    fn sent_close_first(&self) -> bool {
+        self.is_unpredictable || (self.sent_close && self.view.goodbye.is_none())
+    }
+}
+
+pub(crate) fn mask(random: &mut Random) -> [u8; 4] {
+    (random.next_u64() as u32).to_be_bytes()
+}

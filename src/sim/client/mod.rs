@@ -1,0 +1,19 @@
+//! Model clients: the path of their bytes, what they send, and the view that each builds from what it receives.
+//!
+//! A client checks the server against RFC 6455 and the lobby protocol. It knows nothing of the engine: what the engine
+//! must agree with is compared elsewhere.
+
+pub(crate) mod address;
+pub(crate) mod answers;
+pub(crate) mod clients;
+pub(crate) mod link;
+pub(crate) mod payload;
+pub(crate) mod pipe;
+pub(crate) mod player;
+mod receive;
+pub(crate) mod request;
+pub(crate) mod retry;
+mod send;
+mod server_text;
+pub(crate) mod shared_state;
+pub(crate) mod view;

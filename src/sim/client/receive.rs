@@ -1,0 +1,165 @@
+//! A model client reads what the server sent, checks it, and answers it correctly or, on purpose, incorrectly.
+//!
+//! Knows nothing of the engine.
+
+use super::link::{Link, mask};
+use super::payload::write_number;
+use super::pipe::Side;
+use super::shared_state::SharedState;
+use super::view::{Expected, Reaction};
+use crate::base::close::CloseReason;
+use crate::base::random::Random;
+use crate::sim::wire::{self, Opcode, Received};
+
+impl Link {
+    /// Reads up to `n` bytes and handles the frames that are complete.
+    pub(crate) fn read(&mut self, n: usize, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        let bytes = self.pipe.client_read(n);
+        self.reader.push(bytes);
+        while let Some(received) = self.reader.next().map_err(|violation| violation.to_string())? {
+            self.handle(received, shared, random)?;
+        }
+        if self.pipe.is_at_server_end() && self.pipe.is_client_reading() {
+            self.handle_server_end()?;
+        }
+        Ok(())
+    }
+
+    /// Handles the end of the server's stream: checks that it was allowed, and closes the client's direction.
+    fn handle_server_end(&mut self) -> Result<(), String> {
+        if self.pipe.server_ended {
+            if self.reader.unread() > 0 {
+                return Err("the server shut down its side in the middle of a frame".into());
+            }
+            if self.status.is_none() || (self.status == Some(101) && self.closed.is_none()) {
+                return Err("the server shut down its side without a response or a close frame".into());
+            }
+        }
+        if self.pipe.client == Side::HalfClosed && self.is_owed_answers && !self.was_cut {
+            let lacks_answer = match self.reason {
+                Some(CloseReason::PeerClosed) => self.closed.is_none(),
+                Some(CloseReason::HttpRefused) => self.status.is_none(),
+                _ => false,
+            };
+            if lacks_answer {
+                return Err(format!(
+                    "the client closed its own direction and got no answer before the end of the stream: {:?}",
+                    self.reason
+                ));
+            }
+        }
+        self.pipe.end(Side::Ended);
+        Ok(())
+    }
+
+    fn handle(&mut self, received: Received, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        match received {
+            Received::Answer(status, head) => {
+                self.status = Some(status);
+                let is_allowed = match status {
+                    101 => self.may_be_accepted,
+                    400..=599 => true,
+                    _ => false,
+                };
+                if !is_allowed {
+                    return Err(format!("unexpected response: {}", head.lines().next().unwrap_or_default()));
+                }
+            }
+            Received::Body(_) => {}
+            Received::Text(text) => {
+                self.frames += 1;
+                self.handle_text(&text, shared, random)?;
+            }
+            Received::Binary(bytes) => {
+                self.frames += 1;
+                self.view.receive_raw(&bytes, shared)?;
+            }
+            Received::Ping(payload) => {
+                self.frames += 1;
+                if self.traits.pongs_wrongly && random.percent(50) {
+                    self.pipe.send(&wire::frame(Opcode::PONG, true, b"another", mask(random)));
+                } else if !self.traits.is_mute {
+                    // With a raw application, health checks are RFC 6455 pings whose payload is the nonce.
+                    self.ponged.extend(payload.as_slice().try_into().map(u64::from_be_bytes));
+                    self.pipe.send(&wire::frame(Opcode::PONG, true, &payload, mask(random)));
+                }
+            }
+            Received::Pong(payload) => {
+                self.frames += 1;
+                let expected = self.pings.pop_front();
+                if !self.is_unpredictable
+                    && expected.map(u32::to_be_bytes).as_ref().map(|n| &n[..]) != Some(&payload[..])
+                {
+                    return Err(format!("pong with payload {payload:?}, expected {expected:?}"));
+                }
+            }
+            Received::Close(code, reason) => self.handle_close(code, reason, random)?,
+        }
+        Ok(())
+    }
+
+    fn handle_text(&mut self, text: &str, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        if !self.is_json {
+            return self.view.receive_raw(text.as_bytes(), shared);
+        }
+        let (user, lobby) = (shared.users[self.user].clone(), shared.lobbies[self.lobby].clone());
+        let expected = Expected { user: &user, lobby: &lobby, strict: self.is_strict(shared) };
+        let reaction = self.view.receive_text(text, expected, shared)?;
+        if let Some(player) = &mut self.player {
+            player.heard(text)?;
+        }
+        // A refused `leave` has no effect: the client goes on as a member.
+        if std::mem::take(&mut self.view.answers.leave_refused) {
+            self.sent_leave = false;
+        }
+        match reaction {
+            Reaction::HealthPing(nonce) => self.answer_health_check(nonce, random),
+            Reaction::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn answer_health_check(&mut self, nonce: u64, random: &mut Random) {
+        self.nonces.push(nonce);
+        if self.sent_close || self.traits.is_mute {
+            return;
+        }
+        if !self.traits.pongs_wrongly {
+            return self.pong(nonce, random);
+        }
+        let older = self.nonces[random.below(self.nonces.len() as u64) as usize];
+        match random.below(4) {
+            0 => self.pong(nonce + 1, random),
+            1 => self.pong(older, random),
+            2 => {
+                self.pong(older, random);
+                self.pong(nonce, random);
+                self.pong(nonce, random);
+            }
+            _ => {}
+        }
+    }
+
+    fn pong(&mut self, nonce: u64, random: &mut Random) {
+        self.ponged.push(nonce);
+        self.health_pongs += 1;
+        let text = format!("{{\"type\":\"health_pong\",\"timestamp\":{}}}", write_number(nonce));
+        self.pipe.send(&wire::frame(Opcode::TEXT, true, text.as_bytes(), mask(random)));
+    }
+
+    fn handle_close(&mut self, code: u16, reason: String, random: &mut Random) -> Result<(), String> {
+        if let Some(goodbye) = &self.view.goodbye
+            && (goodbye.0 != code || goodbye.1 != reason)
+        {
+            return Err(format!("close {code} {reason} does not match the goodbye {} {}", goodbye.0, goodbye.1));
+        }
+        if self.is_json && !self.sent_close && !self.is_unpredictable && self.view.goodbye.is_none() {
+            return Err(format!("close {code} {reason} without a goodbye"));
+        }
+        self.closed = Some((code, reason));
+        if !self.sent_close && !self.traits.is_rude {
+            self.close(code, random);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! State shared by all model clients of a run: who they are, what they may rely on, and the record of their messages.
+
+use crate::sim::models::relay::RelayModel;
+
+/// State shared by all model clients of a run.
+pub(crate) struct SharedState {
+    pub(crate) users: Vec<String>,
+    pub(crate) lobbies: Vec<String>,
+    /// Index of the user of each link of the run, by the link's number.
+    pub(crate) link_users: Vec<usize>,
+    /// Whether every message of a member reaches all other members exactly once, as with the built-in applications.
+    pub(crate) relays: bool,
+    /// Number of messages received from clients and from the operator.
+    pub(crate) messages: u64,
+    /// Whether a message may be refused with `rate_limited`: because of a rate, or of a full inbox.
+    pub(crate) may_refuse: bool,
+    /// Whether the faults have stopped. Clients then send so slowly that no message is refused.
+    pub(crate) is_final_phase: bool,
+    /// The messages of the clients and the operator, compared among all receivers.
+    pub(crate) relay: RelayModel,
+}
+
+impl SharedState {
+    pub(crate) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool, may_refuse: bool) -> SharedState {
+        SharedState {
+            users,
+            lobbies,
+            link_users: Vec::new(),
+            relays,
+            messages: 0,
+            may_refuse,
+            is_final_phase: false,
+            relay: RelayModel::new(may_refuse),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! A client's view of its lobby, built only from the messages it received. Checks the server against the protocol:
+//!
+//! - `welcome` comes first, and `presence_state` before any `presence_diff`.
+//! - Gaps in `seq` are explained by the client's own messages.
+//! - Requests are answered in order.
+//! - All members receive the same text under the same `seq`.
+//!
+//! Knows no bytes, no time, and nothing of the engine. A view goes through these stages:
+//!
+//! ```text
+//! New --welcome--> Welcomed --presence_state--> Synced --goodbye--> Over
+//!  |                   |                                             ^
+//!  +-------------------+-------------------goodbye-------------------+
+//! ```
+
+use super::answers::Answers;
+use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, read_raw_latest};
+use super::server_text::{Kind, ServerText, UserState, field, require};
+use super::shared_state::SharedState;
+use crate::sim::models::relay::MessageId;
+
+/// What the client has to do after a message from the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reaction {
+    Nothing,
+    /// Answer the health check with this nonce.
+    HealthPing(u64),
+}
+
+/// A member of the lobby, as the client knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KnownMember {
+    pub(crate) user: Box<str>,
+    pub(crate) conn: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No message received yet.
+    New,
+    /// `welcome` received; the members are not known yet.
+    Welcomed,
+    /// `presence_state` received.
+    Synced,
+    /// `goodbye` received; no message may follow.
+    Over,
+}
+
+/// The client's request, which the server's `welcome` must match, and how strictly answers are checked.
+#[derive(Clone, Copy)]
+pub(super) struct Expected<'a> {
+    pub(super) user: &'a str,
+    pub(super) lobby: &'a str,
+    /// Whether answers are matched to the requests sent.
+    pub(super) strict: bool,
+}
+
+/// The lobby as one client knows it.
+#[derive(Debug)]
+pub(crate) struct View {
+    stage: Stage,
+    /// `conn` of the `welcome`, which names the client's seat.
+    conn: Box<str>,
+    pub(crate) epoch: u64,
+    /// The client's requests and their answers, and the `seq` of the lobby.
+    pub(crate) answers: Answers,
+    /// The members in join order. `None` if the server sends only their number.
+    pub(crate) members: Option<Vec<KnownMember>>,
+    /// The last number of members received in place of a list.
+    count: u64,
+    /// The last latest-wins value received under each key.
+    pub(crate) latest: [u64; 3],
+    /// Number of the last operator's message received.
+    last_operator_message: u32,
+    /// Messages of other clients that were skipped.
+    gaps: Vec<MessageId>,
+    last_messages: LastReceived,
+    last_directs: LastReceived,
+    last_raws: LastReceived,
+    last_nonce: u64,
+    /// Code and reason of the `goodbye`, if one was received.
+    pub(crate) goodbye: Option<(u16, String)>,
+}
+
+impl UserState<'_> {
+    fn to_member(&self) -> KnownMember {
+        KnownMember { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
+    }
+}
+
+impl View {
+    pub(crate) fn new(number: u32, has_ticks: bool) -> View {
+        View {
+            stage: Stage::New,
+            conn: "".into(),
+            epoch: 0,
+            answers: Answers::new(number, has_ticks),
+            members: None,
+            count: 0,
+            latest: [0; 3],
+            last_operator_message: 0,
+            gaps: Vec::new(),
+            last_messages: LastReceived::default(),
+            last_directs: LastReceived::default(),
+            last_raws: LastReceived::default(),
+            last_nonce: 0,
+            goodbye: None,
+        }
+    }
+
+    pub(crate) fn is_synced(&self) -> bool {
+        self.stage == Stage::Synced
+    }
+
+    /// Returns the number of members that the client knows of.
+    pub(crate) fn count_known(&self) -> u64 {
+        self.members.as_ref().map_or(self.count, |members| members.len() as u64)
+    }
+
+    /// Returns the number of the last message received from `link`.
+    pub(crate) fn last_message_of(&self, link: u32) -> Option<u32> {
+        self.last_messages.of(link)
+    }
+
+    /// Returns the number of the last raw message received from `link`.
+    pub(crate) fn last_raw_of(&self, link: u32) -> Option<u32> {
+        self.last_raws.of(link)
+    }
+
+    /// Returns a skipped message, by client and number, that the server acknowledged to its sender.
+    pub(crate) fn missing_message(&self, shared: &SharedState) -> Option<MessageId> {
+        shared.relay.missing_among(&self.gaps)
+    }
+
+    /// Checks a text message of the server.
+    pub(super) fn receive_text(
+        &mut self,
+        text: &str,
+        expected: Expected<'_>,
+        shared: &mut SharedState,
+    ) -> Result<Reaction, String> {
+        let kind = Kind::parse(text)?;
+        if self.stage == Stage::Over {
+            return Err(format!("a message after the goodbye: {text}"));
+        }
+        if self.stage == Stage::New && kind.kind != "welcome" && kind.kind != "goodbye" {
+            return Err(format!("a message before the welcome: {text}"));
+        }
+        if !kind.is_known() {
+            return Ok(Reaction::Nothing);
+        }
+        let fields = ServerText::parse(text)?;
+        self.handle(&kind.kind, fields, text, expected, shared).map_err(|error| format!("{error}: {text}"))
+    }
+
+    fn handle(
+        &mut self,
+        kind: &str,
+        fields: ServerText<'_>,
+        text: &str,
+        expected: Expected<'_>,
+        shared: &mut SharedState,
+    ) -> Result<Reaction, String> {
+        let strict = expected.strict;
+        match kind {
+            "welcome" => self.handle_welcome(fields, expected)?,
+            "presence_state" => self.handle_state(&fields, strict, shared)?,
+            "presence_diff" => {
+                require(self.stage == Stage::Synced, "a presence_diff before the presence_state")?;
+                self.follow_lobby(&fields, text, strict, shared)?;
+                self.handle_diff(fields)?;
+            }
+            "message" => {
+                require(self.stage == Stage::Synced, "a message before the presence_state")?;
+                let seq = self.follow_lobby(&fields, text, strict, shared)?;
+                self.handle_message(&fields, seq, shared)?;
+            }
+            "direct" => self.handle_direct(fields, shared)?,
+            "ack" | "error" | "pong" if strict => self.answers.handle_answer(kind, &fields, shared)?,
+            "latest" => self.handle_latest(field(fields.key)?, field(fields.value)?)?,
+            "error" if self.answers.leave_ref.is_some() => self.answers.handle_unmatched_error(&fields),
+            "health_ping" => {
+                let nonce = field(fields.timestamp)?;
+                require(
+                    nonce > self.last_nonce && nonce < 1 << 53,
+                    "a nonce that is not larger than the last, or not below 2^53",
+                )?;
+                self.last_nonce = nonce;
+                return Ok(Reaction::HealthPing(nonce));
+            }
+            "goodbye" => {
+                let code = field(fields.code)?.get().parse().map_err(|_| "a close code that is not a number")?;
+                self.goodbye = Some((code, field(fields.reason)?.into_owned()));
+                self.stage = Stage::Over;
+            }
+            _ => {}
+        }
+        Ok(Reaction::Nothing)
+    }
+
+    fn handle_welcome(&mut self, fields: ServerText<'_>, expected: Expected<'_>) -> Result<(), String> {
+        require(self.stage == Stage::New, "a second welcome")?;
+        require(fields.protocol == Some(1), "a welcome with another protocol version")?;
+        require(fields.user.as_deref() == Some(expected.user), "a welcome for another user")?;
+        require(fields.lobby.as_deref() == Some(expected.lobby), "a welcome for another lobby")?;
+        self.conn = field(fields.conn)?.as_ref().into();
+        self.epoch = field(fields.epoch)?;
+        self.answers.seq = field(fields.seq)?;
+        self.stage = Stage::Welcomed;
+        Ok(())
+    }
+
+    /// Moves to the `seq` of a frame that all members receive, and returns it.
+    fn follow_lobby(
+        &mut self,
+        fields: &ServerText<'_>,
+        text: &str,
+        strict: bool,
+        shared: &mut SharedState,
+    ) -> Result<u64, String> {
+        let seq = field(fields.seq)?;
+        self.answers.advance_seq(seq, strict, shared)?;
+        shared.relay.text_received(self.epoch, seq, text)?;
+        Ok(seq)
+    }
+
+    fn handle_diff(&mut self, fields: ServerText<'_>) -> Result<(), String> {
+        let members = self.members.as_mut().ok_or("a presence_diff to a client that received only a count")?;
+        for leave in &field(fields.leaves)? {
+            require(leave.reason.is_some(), "a leave without a reason")?;
+            let at = members.iter().position(|there| *there.conn == *leave.conn && *there.user == *leave.user);
+            members.remove(at.ok_or("a leave of a user that is not a member")?);
+        }
+        for join in &field(fields.joins)? {
+            require(members.iter().all(|there| *there.conn != *join.conn), "a join of a seat that is already known")?;
+            members.push(join.to_member());
+        }
+        require(members.iter().any(|there| there.conn == self.conn), "the client's own seat left")
+    }
+
+    fn handle_message(&mut self, fields: &ServerText<'_>, seq: u64, shared: &mut SharedState) -> Result<(), String> {
+        let Some(from) = &fields.from else {
+            let OperatorMessage { op } =
+                OperatorMessage::read(&fields.data).ok_or("a message without a sender that is not the operator's")?;
+            require(op > self.last_operator_message, "the operator's messages are out of order")?;
+            self.last_operator_message = op;
+            shared.messages += 1;
+            return require(shared.relay.allows_operator_message(op, seq), "the operator's answer had another seq");
+        };
+        if let Some(members) = &self.members {
+            require(members.iter().any(|there| *there.user == **from), "a message from a user that is not a member")?;
+        }
+        let Some(marker) = Marker::read(&fields.data) else { return Ok(()) };
+        shared.messages += 1;
+        let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
+        require(shared.users[*user] == **from, "a message with another user's name")?;
+        if shared.relays {
+            let gaps = if shared.may_refuse { Gaps::Noted(&mut self.gaps) } else { Gaps::Forbidden };
+            self.last_messages.check_next(&marker, gaps)?;
+            shared.relay.delivered((marker.l, marker.k))?;
+        }
+        Ok(())
+    }
+
+    fn handle_direct(&mut self, fields: ServerText<'_>, shared: &mut SharedState) -> Result<(), String> {
+        require(self.stage == Stage::Synced, "a direct message before the presence_state")?;
+        let Some(marker) = Marker::read(&fields.data) else { return Ok(()) };
+        shared.messages += 1;
+        let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
+        require(shared.users[*user] == *field(fields.from)?, "a message with another user's name")?;
+        self.last_directs.check_next(&marker, Gaps::Allowed)
+    }
+
+    fn handle_latest(&mut self, key: u64, value: u64) -> Result<(), String> {
+        let last = self.latest.get_mut(key as usize).ok_or("a latest-wins frame with an unknown key")?;
+        require(value > *last, "an older latest-wins value after a newer one")?;
+        *last = value;
+        Ok(())
+    }
+
+    fn handle_state(&mut self, fields: &ServerText<'_>, strict: bool, shared: &SharedState) -> Result<(), String> {
+        let seq = fields.seq.ok_or("no seq")?;
+        let was_listed = self.members.is_some();
+        self.members = fields.users.as_ref().map(|users| users.iter().map(UserState::to_member).collect());
+        self.count = match &self.members {
+            Some(members) => members.len() as u64,
+            None => fields.count.ok_or("neither users nor count")?,
+        };
+        if let Some(members) = &self.members {
+            require(
+                members.iter().any(|there| there.conn == self.conn),
+                "a presence_state without the client's own seat",
+            )?;
+        }
+        if self.stage == Stage::Welcomed {
+            let welcome = self.answers.seq;
+            require(
+                seq == welcome || seq == welcome + 1,
+                "the first presence_state does not follow the welcome's seq",
+            )?;
+            self.answers.seq = seq;
+            self.stage = Stage::Synced;
+            return Ok(());
+        }
+        let is_same_form = was_listed == self.members.is_some();
+        self.answers.handle_presence_state(seq, is_same_form, strict, shared)
+    }
+
+    /// Checks a message of a raw application, or a binary message, in the format of
+    /// [`raw_message`](super::payload::raw_message).
+    pub(super) fn receive_raw(&mut self, bytes: &[u8], shared: &mut SharedState) -> Result<(), String> {
+        if let Some((key, value)) = read_raw_latest(bytes) {
+            return self.handle_latest(key, value);
+        }
+        let Some(marker) = Marker::read_raw(bytes) else { return Ok(()) };
+        shared.messages += 1;
+        require((marker.l as usize) < shared.link_users.len(), "a message from an unknown link")?;
+        if !shared.relays {
+            return Ok(());
+        }
+        self.last_raws.check_next(&marker, if shared.may_refuse { Gaps::Allowed } else { Gaps::Forbidden })
+    }
+}

@@ -1,0 +1,93 @@
+//! Model of the limits per network: the rate of attempts to connect, and the number of connections.
+//!
+//! Fed with accepted connections and with the responses that clients read. A network is what the limits count as one
+//! address.
+
+use crate::base::rate::Rate;
+use crate::base::time::Time;
+use crate::config::{Config, Limit};
+
+/// Number of different networks in a run.
+pub(crate) const NETWORKS: usize = 4;
+
+/// The attempts of each network.
+#[derive(Debug)]
+pub(crate) struct AddressModel {
+    rate: Option<Rate>,
+    /// Whether the engine remembers the attempts of all networks.
+    remembers: bool,
+    max_per_ip: Limit,
+    /// Number of accepted connections.
+    attempts: [u64; NETWORKS],
+    /// Number of upgraded connections.
+    admitted: [u64; NETWORKS],
+    /// Number of connections answered 429.
+    refused: [u64; NETWORKS],
+}
+
+impl AddressModel {
+    pub(crate) fn new(config: &Config) -> AddressModel {
+        AddressModel {
+            rate: config.attempt_rate(),
+            remembers: config.max_remembered_rates as usize >= NETWORKS,
+            max_per_ip: config.max_per_ip,
+            attempts: [0; NETWORKS],
+            admitted: [0; NETWORKS],
+            refused: [0; NETWORKS],
+        }
+    }
+
+    /// A connection from `network` was accepted.
+    pub(crate) fn accepted(&mut self, network: usize) {
+        self.attempts[network] += 1;
+    }
+
+    /// A client in `network` read the response to its upgrade request.
+    pub(crate) fn answered(&mut self, network: usize, status: u16) {
+        match status {
+            101 => self.admitted[network] += 1,
+            429 => self.refused[network] += 1,
+            _ => {}
+        }
+    }
+
+    /// Checks the attempt rate, per network: a 429 was sent only if the rate may have been exceeded, and no more
+    /// connections were upgraded than the rate allows.
+    pub(crate) fn check_attempts(&self, now: Time) -> Result<(), String> {
+        for (network, (&attempts, &admitted)) in self.attempts.iter().zip(&self.admitted).enumerate() {
+            let refused = self.refused[network];
+            let Some(rate) = self.rate else {
+                if refused > 0 {
+                    return Err("a request was answered 429, but attempts are not limited".into());
+                }
+                continue;
+            };
+            if refused > 0 && attempts <= u64::from(rate.burst()) {
+                return Err(format!("one of {attempts} attempts was answered 429, but {rate} allows all of them"));
+            }
+            let earned = u128::from(rate.count()) * (now - Time::ZERO).as_millis() / rate.period().as_millis();
+            if self.remembers && u128::from(admitted) > u128::from(rate.burst()) + earned + 1 {
+                return Err(format!("{admitted} connections were upgraded from one network, more than {rate} allows"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no network has exceeded `max_per_ip`. `networks` are those of the members.
+    pub(crate) fn check_connections(&self, networks: impl Iterator<Item = usize>) -> Result<(), String> {
+        if self.max_per_ip == Limit::UNLIMITED {
+            return Ok(());
+        }
+        let mut there = [0; NETWORKS];
+        networks.for_each(|network| there[network] += 1);
+        match there.iter().find(|&&count: &&usize| count > 0 && !self.max_per_ip.has_room(count - 1)) {
+            Some(many) => Err(format!("{many} connections of one network, more than max_per_ip")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one of `count` connections of a network may have been refused for `max_per_ip`.
+    pub(crate) fn allows_refusal(&self, count: usize) -> bool {
+        !self.max_per_ip.has_room(count - 1)
+    }
+}

@@ -1,0 +1,269 @@
+//! All models of a run. Feeds each of them with the engine's events, in the order in which they were dispatched.
+
+use super::addresses::AddressModel;
+use super::close_reasons::Circumstances;
+use super::counters::{CounterModel, check_equal};
+use super::health::HealthModel;
+use super::latest::LatestModel;
+use super::locks::LockModel;
+use super::operators::OperatorModel;
+use super::pressure::PressureModel;
+use super::rates::RateModel;
+use super::seats::SeatModel;
+use super::ticks::TickModel;
+use super::tokens::TokenModel;
+use super::user_rates::UserRateModel;
+use super::wall_clock::WallClock;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::config::Config;
+use crate::engine::app::{Identity, Member, Pressure, Protocol};
+use crate::engine::observer::{Observed, ObservedEvent};
+use crate::engine::stats::Stats;
+use crate::engine::tick::Tick;
+use crate::sim::swarm::behaviour::{Behaviour, BehaviourCounts};
+
+/// The models of a run.
+pub(crate) struct Models {
+    pub(crate) seats: SeatModel,
+    pub(crate) locks: LockModel,
+    pub(crate) pressure: PressureModel,
+    pub(crate) health: HealthModel,
+    /// `None` if ticks are off.
+    pub(crate) ticks: Option<TickModel>,
+    pub(crate) tokens: TokenModel,
+    pub(crate) user_rates: UserRateModel,
+    pub(crate) rates: RateModel,
+    pub(crate) addresses: AddressModel,
+    pub(crate) operators: OperatorModel,
+    pub(crate) latest: LatestModel,
+    pub(crate) counters: CounterModel,
+    pub(crate) wall_clock: WallClock,
+    /// Occurrences of each behaviour.
+    pub(crate) behaviours: BehaviourCounts,
+    /// Number of messages that reached the application.
+    messages: u64,
+    /// The first violation that is not reported yet.
+    violation: Option<String>,
+}
+
+/// Which messages may be refused, and whether seats may be reserved before they are joined.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Allowances {
+    /// Whether the inbox that waits for the next tick may be full.
+    pub(crate) limits_inbox: bool,
+    /// Whether any message may be refused.
+    pub(crate) may_refuse: bool,
+    /// Whether a seat may be reserved for a connection that joins later.
+    pub(crate) may_reserve: bool,
+}
+
+/// What the application under test was shown or decided, besides the events.
+#[derive(Debug, Default)]
+pub(crate) struct AppRecord {
+    /// Identities returned by `authorize`, with the restrictions that were drawn for each.
+    pub(crate) authorized: Vec<(ConnId, Identity, Vec<Behaviour>)>,
+    /// The number that the context showed in each `on_tick`.
+    pub(crate) shown_ticks: Vec<u64>,
+}
+
+impl Models {
+    pub(crate) fn new(protocol: Protocol, config: &Config, allowances: Allowances) -> Models {
+        let Allowances { limits_inbox, may_refuse, may_reserve } = allowances;
+        Models {
+            seats: SeatModel::default(),
+            locks: LockModel::new(may_reserve),
+            pressure: PressureModel::default(),
+            health: HealthModel::default(),
+            ticks: TickModel::new(config),
+            tokens: TokenModel::new(config.token_grace),
+            user_rates: UserRateModel::new(config),
+            rates: RateModel::new(config, limits_inbox, may_refuse),
+            addresses: AddressModel::new(config),
+            operators: OperatorModel::new(protocol, config),
+            latest: LatestModel::default(),
+            counters: CounterModel::new(),
+            wall_clock: WallClock::new(),
+            behaviours: BehaviourCounts::new(),
+            messages: 0,
+            violation: None,
+        }
+    }
+
+    /// Feeds the models with the events of one call of the engine.
+    pub(crate) fn feed(&mut self, events: Vec<Observed>, record: AppRecord) {
+        for (conn, identity, restrictions) in record.authorized {
+            self.user_rates.authorized(&identity.user, identity.tier);
+            if !restrictions.is_empty() {
+                self.tokens.authorized(conn, identity);
+            }
+            restrictions.into_iter().for_each(|behaviour| self.behaviours.add(behaviour));
+        }
+        let mut shown_ticks = record.shown_ticks.into_iter();
+        for Observed { at, event } in events {
+            let outcome = match event {
+                ObservedEvent::Joined(member) => self.joined(&member, at),
+                ObservedEvent::TookOver(member) => self.took_over(&member, at),
+                ObservedEvent::Relay { from, .. } => self.message(&from, at, "allows"),
+                ObservedEvent::Message { from, .. } => {
+                    self.messages += 1;
+                    self.message(&from, at, "on_message")
+                }
+                ObservedEvent::Left(member, _) => self.left(&member),
+                ObservedEvent::Health(member, latency) => {
+                    self.health.ended(member.conn(), at, latency);
+                    Ok(())
+                }
+                ObservedEvent::Pressure(member, pressure) => self.pressure(&member, pressure),
+                ObservedEvent::Tick(tick) => self.tick(at, &tick, shown_ticks.next()),
+                ObservedEvent::Drain(_) => {
+                    self.ticks.iter_mut().for_each(TickModel::drain);
+                    Ok(())
+                }
+            };
+            if let Err(violation) = outcome {
+                self.violation.get_or_insert(violation);
+            }
+        }
+    }
+
+    fn joined(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        let (conn, lobby) = (member.conn(), member.lobby());
+        let unlocked = match self.locks.allows_join(lobby) {
+            true => Ok(()),
+            false => Err(format!("conn={conn} joined lobby {lobby}, which is locked")),
+        };
+        // All models are fed, also after a violation.
+        unlocked.and(self.tokens.check_lobby(member)).and(self.seats.joined(member, at))
+    }
+
+    fn took_over(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        let allowed = self.tokens.check_lobby(member);
+        let older = self.seats.taken_over(member, at);
+        if let Ok(older) = older {
+            self.conn_left(older);
+        }
+        allowed.and(older.map(drop))
+    }
+
+    /// A message reached the application through the callback `call`.
+    fn message(&mut self, from: &Member, at: Time, call: &str) -> Result<(), String> {
+        let seated = self.seats.check_seated(from, call);
+        let charged = match &mut self.ticks {
+            Some(ticks) => {
+                ticks.message(at, from.conn());
+                Ok(())
+            }
+            // With ticks, the engine charges a message on arrival, before the application receives it.
+            None => self.user_rates.charge(from.user(), at),
+        };
+        seated.and(charged)
+    }
+
+    fn left(&mut self, member: &Member) -> Result<(), String> {
+        let left = self.seats.left(member);
+        self.conn_left(member.conn());
+        // A lobby that becomes empty is removed, together with its lock.
+        if self.locks.has_locked() && self.seats.is_lobby_empty(member.lobby()) {
+            self.locks.lobby_removed(member.lobby());
+        }
+        left
+    }
+
+    fn conn_left(&mut self, conn: ConnId) {
+        self.pressure.left(conn);
+        self.ticks.iter_mut().for_each(|ticks| ticks.left(conn));
+    }
+
+    fn pressure(&mut self, member: &Member, pressure: Pressure) -> Result<(), String> {
+        if matches!(pressure, Pressure::High { .. }) {
+            self.behaviours.add(Behaviour::Pressure);
+        }
+        self.seats.check_seated(member, "on_pressure").and(self.pressure.reported(member.conn(), pressure))
+    }
+
+    fn tick(&mut self, at: Time, tick: &Tick, shown: Option<u64>) -> Result<(), String> {
+        self.behaviours.add(Behaviour::Ticks);
+        let checked = match &mut self.ticks {
+            Some(ticks) => ticks.tick(at, tick),
+            None => Err(format!("{tick:?} although ticks are off")),
+        };
+        let is_shown = match shown {
+            Some(shown) if shown == tick.number() => Ok(()),
+            shown => Err(format!("cx.tick() during {tick:?} is {shown:?}")),
+        };
+        checked.and(is_shown)
+    }
+
+    /// Returns the first violation of an event since the last call.
+    pub(crate) fn check(&mut self) -> Result<(), String> {
+        self.violation.take().map_or(Ok(()), Err)
+    }
+
+    /// Numbers of the events so far, for the transcript.
+    pub(crate) fn event_counts(&self) -> [u64; 5] {
+        let seats = &self.seats;
+        [seats.joined, seats.left, self.messages, seats.taken_over, self.health.unanswered]
+    }
+
+    /// Whether the connection `conn`, in `lobby`, can have ended now with `reason`.
+    pub(crate) fn allow_close(
+        &self,
+        reason: CloseReason,
+        conn: ConnId,
+        lobby: &str,
+        circumstances: &Circumstances,
+        now: Time,
+        config: &Config,
+    ) -> bool {
+        if let Some(is_allowed) = circumstances.allow(reason, config) {
+            return is_allowed;
+        }
+        match reason {
+            CloseReason::TokenExpired => {
+                self.tokens.allows_expiry(conn, circumstances.is_synced, now, &self.wall_clock)
+            }
+            CloseReason::Unauthorized => circumstances.is_unpredictable || self.tokens.is_elsewhere(conn, lobby),
+            CloseReason::IpLimit => self.addresses.allows_refusal(circumstances.in_network),
+            CloseReason::RateLimited => self.rates.allows_close(circumstances.bytes_sent),
+            CloseReason::ForcedReconnect => !circumstances.is_draining && self.operators.allows_reconnect(conn),
+            CloseReason::LobbyLocked => self.locks.allows_refusal(),
+            _ => true,
+        }
+    }
+
+    /// Checks, after a turn, that no member has exceeded its expiry or lifetime.
+    pub(crate) fn check_members(&self, now: Time, config: &Config) -> Result<(), String> {
+        // A timer may be late by the wheel's granule. Twice that is allowed here.
+        let slack = config.wheel_granule * 2;
+        for (_, seated) in self.seats.iter() {
+            let conn = seated.conn;
+            self.tokens.check_expiry(conn, now, slack, &self.wall_clock)?;
+            if config.max_lifetime.is_some_and(|age| now >= seated.since + age + slack) {
+                return Err(format!("conn={conn} is still joined, but is older than max_lifetime"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the engine's counters with those of the models, after all connections have closed.
+    pub(crate) fn check_totals(&self, stats: &Stats) -> Result<(), String> {
+        if let (Some(model), Some(ticks)) = (&self.ticks, &stats.ticks) {
+            model.check_counts(ticks.ran, ticks.skipped)?;
+            if ticks.inbox_bytes > 0 {
+                return Err(format!("no connection is left, but {} bytes wait for a tick", ticks.inbox_bytes));
+            }
+        }
+        self.seats.check_empty()?;
+        let engine = &stats.counters;
+        self.counters.check(engine)?;
+        check_equal(&[
+            ("joined", engine.joined, self.seats.joined),
+            ("left", engine.left, self.seats.left),
+            ("joined and left", engine.joined, engine.left),
+            ("taken_over", engine.taken_over, self.seats.taken_over),
+            ("health_checks", engine.health_checks, self.health.answered + engine.health_checks_failed),
+        ])
+    }
+}

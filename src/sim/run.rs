@@ -1,0 +1,212 @@
+//! Builds one run of an application, carries it out, and reports the result.
+//!
+//! Knows the phases of a run, but not what happens in a step.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+
+use super::client::link::Link;
+use super::client::player::{Player, Players};
+use super::final_phase;
+use super::record;
+use super::report::{DEFAULT_CLIENTS, Failure, Plan, Report, RunKind};
+use super::steps::Steps;
+use super::swarm::behaviour::{Behaviour, Behaviours};
+use super::swarm::config::{draw_config, draw_for_behaviours};
+use super::swarm::parameters::Swarm;
+use super::transcript::NO_CLIENT;
+use super::world::{Invariant, Setup, World};
+use crate::base::random::Random;
+use crate::config::Config;
+use crate::engine::app::App;
+
+/// Number of events shown in the report of a failure.
+const EVENTS_SHOWN: usize = 40;
+
+/// Behaviours in which the application or an operator sends frames that only the built-in model clients understand.
+const INJECTING: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
+
+type MakeApp<A> = Box<dyn Fn() -> A>;
+
+/// Builder of one simulated run: the application under test, the configuration, and the seed.
+///
+/// See the [module documentation](crate::sim) for an example.
+pub struct Simulator<A: App> {
+    seed: u64,
+    config: Config,
+    app: A,
+    clients: usize,
+    without: Behaviours,
+    relays: bool,
+    players: Option<Players>,
+    invariant: Option<Invariant<A>>,
+    /// Creates the application for the replay. `None` if the run is not recorded.
+    make_app: Option<MakeApp<A>>,
+    /// How the run was started; the report of a failure names the same command or constructor.
+    run_kind: RunKind,
+}
+
+impl<A: App> Simulator<A> {
+    /// Creates a run of `app` with `config`.
+    pub fn new(seed: u64, config: Config, app: A) -> Simulator<A> {
+        let mut without = Behaviours::default();
+        // Players of an application do not understand the injected frames.
+        INJECTING.iter().for_each(|&behaviour| without.insert(behaviour));
+        Simulator {
+            seed,
+            config,
+            app,
+            clients: DEFAULT_CLIENTS,
+            without,
+            relays: false,
+            players: None,
+            invariant: None,
+            make_app: None,
+            run_kind: RunKind::New,
+        }
+    }
+
+    /// Creates a run of `app` with a configuration drawn from the seed: tiny limits, no limits, or anything between.
+    pub fn swarm(seed: u64, app: A) -> Simulator<A> {
+        let config = draw_config(&mut Random::new(seed ^ 0x5eed));
+        Simulator { run_kind: RunKind::Swarm, ..Simulator::new(seed, config, app) }
+    }
+
+    /// Sets the command or constructor that a failure names to repeat the run.
+    pub(super) fn of_kind(self, run_kind: RunKind) -> Simulator<A> {
+        Simulator { run_kind, ..self }
+    }
+
+    /// Sets the function that creates the [`Player`] of each connection, from a random generator and the user's name.
+    ///
+    /// Without players, clients use the protocol of [`apps::Relay`](crate::apps::Relay).
+    pub fn players(mut self, players: impl FnMut(&mut Random, &str) -> Box<dyn Player> + 'static) -> Self {
+        self.players = Some(Box::new(players));
+        self
+    }
+
+    /// Sets an invariant of the application, checked after every step. An `Err` fails the run with its text.
+    pub fn check_app(mut self, invariant: impl FnMut(&A) -> Result<(), String> + 'static) -> Self {
+        self.invariant = Some(Box::new(invariant));
+        self
+    }
+
+    /// Records the run in a [journal](crate::journal) and replays it at the end; a replay that differs fails the run.
+    ///
+    /// `make_app` must return the application in the state in which it was passed to [`new`](Self::new) or
+    /// [`swarm`](Self::swarm).
+    pub fn replayed_with(mut self, make_app: impl Fn() -> A + 'static) -> Self {
+        self.make_app = Some(Box::new(make_app));
+        self
+    }
+
+    /// Checks that every message of a member reaches every other member exactly once and in order, as in the built-in
+    /// applications.
+    pub fn relays_everything(mut self) -> Self {
+        self.relays = true;
+        INJECTING.iter().for_each(|&behaviour| self.without.remove(behaviour));
+        self
+    }
+
+    /// Sets the largest number of simultaneous clients; 0 counts as 1. The default is 12.
+    pub fn max_clients(mut self, clients: usize) -> Self {
+        self.clients = clients.max(1);
+        self
+    }
+
+    /// Excludes `behaviours` from the run.
+    pub fn without(mut self, behaviours: &[Behaviour]) -> Self {
+        behaviours.iter().for_each(|&behaviour| self.without.insert(behaviour));
+        self
+    }
+
+    /// Runs `steps` steps with faults, then as many steps without faults as are needed to reach a final state.
+    ///
+    /// The steps with faults end early when a drain completes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Failure`] if an invariant did not hold or the code under test panicked.
+    ///
+    /// # Panics
+    ///
+    /// Panics if [`Config::check`] rejects the configuration.
+    pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
+        let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
+        if self.run_kind != RunKind::New {
+            draw_for_behaviours(&mut self.config, &swarm, self.seed);
+        }
+        if let Err(problems) = self.config.check() {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            panic!("seed {}: {}", self.seed, problems.join("\n"));
+        }
+        let plan = Plan {
+            seed: self.seed,
+            steps,
+            clients: self.clients,
+            without: self.without.iter().filter(|it| self.relays || !INJECTING.contains(it)).collect(),
+        };
+        let steps_of_run = Steps::new(&swarm);
+        let Simulator { seed, config, app, relays, players, invariant, make_app, run_kind, .. } = self;
+        let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant }, app);
+        if make_app.is_some() {
+            record::record(&mut world.server, seed);
+        }
+        let outcome = panic::catch_unwind(AssertUnwindSafe(|| {
+            for step in 0..steps {
+                world.transcript.step = step;
+                steps_of_run.run(&mut world)?;
+                if world.server.is_draining() && world.server.engine().is_drained() {
+                    break;
+                }
+            }
+            world.transcript.step += 1;
+            final_phase::converge(&mut world)?;
+            make_app.map_or(Ok(()), |make_app| record::replay(&mut world.server, &*make_app))
+        }));
+        let violation = match outcome {
+            Ok(Ok(())) => return Ok(report(&world)),
+            Ok(Err(violation)) => violation,
+            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+        };
+        Err(Box::new(Failure {
+            step: world.transcript.step,
+            violation,
+            client: Some(world.transcript.current_client).filter(|&client| client != NO_CLIENT),
+            events: last_events(&world),
+            run_kind,
+            plan,
+        }))
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a text message").to_owned()
+}
+
+fn report<A: App>(world: &World<A>) -> Report {
+    let models = &world.server.models;
+    let counters = &models.counters;
+    Report {
+        seeds: 1,
+        steps: world.transcript.step,
+        connections: counters.opened,
+        messages: world.clients.shared.messages,
+        bytes: counters.bytes_in + counters.bytes_out,
+        closes: counters.reasons().to_vec(),
+        behaviours: models.behaviours.to_vec(),
+        hash: world.transcript.hash(),
+    }
+}
+
+/// Formats the last events of the client that the last step concerned, of the clients in its lobby and of its user's
+/// other connections.
+fn last_events<A: App>(world: &World<A>) -> String {
+    let current = world.transcript.current_client;
+    let current_link = world.clients.iter().find(|link| link.number == current);
+    let is_near = |link: &&Link| current_link.is_some_and(|it| it.lobby == link.lobby || it.user == link.user);
+    let mut numbers = vec![current];
+    numbers.extend(world.clients.iter().filter(is_near).map(|link| link.number));
+    world.transcript.last(&numbers, EVENTS_SHOWN)
+}

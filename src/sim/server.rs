@@ -1,0 +1,113 @@
+//! The server under test: the engine, its time, and the models of what it must do.
+//!
+//! Every call of the engine passes through [`Server::call`], which feeds the models with the events of the call. Knows
+//! no client, and draws nothing.
+
+use super::app::authorizer::Authorizer;
+use super::app::command::AppCommand;
+use super::app::under_test::AppUnderTest;
+use super::models::feed::{AppRecord, Models};
+use super::models::ticks::TickModel;
+use super::models::wall_clock::START_MICROS;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::time::Time;
+use crate::config::{Config, Flush};
+use crate::engine::app::{App, Sent};
+use crate::engine::{Engine, Start};
+
+pub(super) struct Server<A: App> {
+    engine: Engine<AppUnderTest<A>>,
+    pub(super) models: Models,
+    pub(super) now: Time,
+    /// Time of the previous turn.
+    pub(super) last_turn: Time,
+    /// Whether a connection had unread input after the previous turn, so that its timers may have been deferred.
+    pub(super) had_unread: bool,
+    /// Whether the engine has received an input since the driver's last turn ended.
+    pub(super) turn_open: bool,
+    /// Number of the first link accepted after the drain began.
+    pub(super) drained_from: Option<u32>,
+}
+
+impl<A: App> Server<A> {
+    pub(super) fn new(seed: u64, config: Config, app: AppUnderTest<A>, models: Models) -> Server<A> {
+        let mut engine = Engine::new(config, start(seed), app);
+        engine.observe();
+        Server {
+            engine,
+            models,
+            now: Time::ZERO,
+            last_turn: Time::ZERO,
+            had_unread: false,
+            turn_open: false,
+            drained_from: None,
+        }
+    }
+
+    /// Calls the engine at the present time, then feeds the models with the events that the call dispatched.
+    pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut Engine<AppUnderTest<A>>, Time) -> R) -> R {
+        let result = call(&mut self.engine, self.now);
+        let events = self.engine.take_observed();
+        let app = self.engine.observed_app();
+        let record = AppRecord {
+            authorized: app.authorizer.take_restricted(),
+            shown_ticks: std::mem::take(&mut app.shown_ticks),
+        };
+        self.models.feed(events, record);
+        result
+    }
+
+    /// Passes a command to the application. Returns the number of receivers.
+    pub(super) fn command(&mut self, command: AppCommand<'_>) -> Sent {
+        let command = command.encode();
+        self.call(|engine, now| engine.handle_command(now, command.as_bytes()));
+        std::mem::take(&mut self.engine.observed_app().command_result)
+    }
+
+    pub(super) fn engine(&self) -> &Engine<AppUnderTest<A>> {
+        &self.engine
+    }
+
+    pub(super) fn app(&self) -> &A {
+        &self.engine.app().app
+    }
+
+    pub(super) fn authorizer(&mut self) -> &mut Authorizer {
+        &mut self.engine.observed_app().authorizer
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        self.engine.config()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.drained_from.is_some()
+    }
+
+    /// Returns the seats in a lobby, in join order, as the engine knows them.
+    pub(super) fn seats_in(&self, lobby: &str) -> Vec<SeatId> {
+        let state = self.engine.lobby_state(lobby);
+        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
+    }
+
+    /// Returns the connections in a lobby, in join order, as the engine knows them.
+    pub(super) fn members_of(&self, lobby: &str) -> Vec<ConnId> {
+        let state = self.engine.lobby_state(lobby);
+        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
+    }
+
+    /// Returns the number of bytes in the inboxes, which wait for the next tick.
+    pub(super) fn inbox_bytes(&self) -> usize {
+        self.engine.stats().ticks.map_or(0, |ticks| ticks.inbox_bytes)
+    }
+
+    /// Whether queued output may wait for the next tick although its socket is not blocked.
+    pub(super) fn may_cork(&self) -> bool {
+        self.config().flush == Flush::Tick && self.models.ticks.as_ref().is_some_and(TickModel::may_cork)
+    }
+}
+
+/// Returns the start of a run.
+pub(super) fn start(seed: u64) -> Start {
+    Start { unix_micros: START_MICROS, seed }
+}

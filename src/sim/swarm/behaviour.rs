@@ -1,0 +1,181 @@
+//! The behaviours of clients, network, clock, application and operators that a run can leave out.
+//!
+//! Names them and counts them. Draws nothing, and knows nothing of how a behaviour is performed.
+
+macro_rules! behaviours {
+    ($( $(#[doc = $doc:literal])* $name:ident = $word:literal; )*) => {
+        /// A behaviour of clients, network, clock, application or operators that a run can leave out.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Behaviour { $( $(#[doc = $doc])* $name, )* }
+
+        impl Behaviour {
+            /// Every behaviour, in the order of the counters in [`Report`](crate::sim::Report).
+            pub const ALL: &'static [Behaviour] = &[ $( Behaviour::$name, )* ];
+
+            /// Returns the name of the behaviour on the command line.
+            pub const fn word(self) -> &'static str {
+                match self { $( Behaviour::$name => $word, )* }
+            }
+        }
+    };
+}
+
+behaviours! {
+    /// A user connects although it already has a connection.
+    LogInTwice = "log-in-twice";
+    /// A client sends before it has read the response to its upgrade request.
+    Eager = "eager";
+    /// A client sends a `direct` message to one user.
+    Direct = "direct";
+    /// A client requests the list of members with `presence`.
+    Presence = "presence";
+    /// A client sends a `ping` of the lobby protocol.
+    Ping = "ping";
+    /// A client sends an RFC 6455 ping.
+    Control = "control";
+    /// A client sends a binary message.
+    Binary = "binary";
+    /// A client sends a message with a `type` that belongs to the application.
+    AppMessage = "app-message";
+    /// A client sends messages in several fragments, with pings between them.
+    Fragment = "fragment";
+    /// A client sends many messages at once.
+    Flood = "flood";
+    /// A client sends a malformed message in a valid frame.
+    Malformed = "malformed";
+    /// A client sends a message larger than `max_message_bytes`.
+    TooBig = "too-big";
+    /// A client sends a frame that is almost valid.
+    NearValid = "near-valid";
+    /// A client sends random bytes.
+    Garbage = "garbage";
+    /// A client sends a request that must be refused.
+    BadRequest = "bad-request";
+    /// A client sends a request that it never completes.
+    HalfRequest = "half-request";
+    /// A client sends `leave`.
+    Leave = "leave";
+    /// A client sends a close frame.
+    Close = "close";
+    /// A client closes its socket without a close frame.
+    Hangup = "hangup";
+    /// A client resets its connection.
+    Reset = "reset";
+    /// A client vanishes: no bytes arrive in either direction, and no end of the stream.
+    Vanish = "vanish";
+    /// A client answers no pings.
+    Mute = "mute";
+    /// A client answers pings and health checks wrongly: twice, with another nonce, or not at all.
+    WrongPong = "wrong-pong";
+    /// A client does not answer a close frame.
+    Rude = "rude";
+    /// A client reads little at a time, over a path with a small capacity.
+    SlowReader = "slow-reader";
+    /// A client does not read at all.
+    Stall = "stall";
+    /// Bytes arrive at the server in small pieces.
+    Chunk = "chunk";
+    /// A write of the server is accepted only in part.
+    ShortWrite = "short-write";
+    /// A write of the server fails.
+    WriteError = "write-error";
+    /// The driver reports a socket as writable without cause.
+    SpuriousWake = "spurious-wake";
+    /// The monotonic clock jumps far past the next deadline.
+    Jump = "jump";
+    /// An authorization is answered late, with another answer, or never.
+    LateAuth = "late-auth";
+    /// The application kicks a user.
+    Kick = "kick";
+    /// The application closes a lobby.
+    CloseLobby = "close-lobby";
+    /// The application sends frames of its own.
+    Notice = "notice";
+    /// In one turn, the outboxes of a lobby are filled almost completely, a member is kicked, and the others send.
+    Squeeze = "squeeze";
+    /// The application starts a health check of a user.
+    HealthCheck = "health-check";
+    /// The server is drained in the middle of the run.
+    Drain = "drain";
+    /// The application sends latest-wins frames.
+    Latest = "latest";
+    /// An operator locks, unlocks or closes a lobby.
+    Lock = "lock";
+    /// An operator kicks a user, a lobby or all users, with or without `reconnect`.
+    OperatorKick = "operator-kick";
+    /// An operator sends a message to a user or a lobby.
+    OperatorSay = "operator-say";
+    /// An operator pings a user.
+    OperatorPing = "operator-ping";
+    /// Messages, bytes and control frames are rate-limited.
+    Rates = "rates";
+    /// A refused client waits as long as the server asks for, then tries again.
+    Patient = "patient";
+    /// An identity has its own rate.
+    Tier = "tier";
+    /// An identity expires.
+    Expiry = "expiry";
+    /// An identity is restricted to one lobby.
+    OneLobby = "one-lobby";
+    /// A connection exceeds `max_lifetime`.
+    Lifetime = "lifetime";
+    /// Clients connect from several addresses, with limits per address.
+    Addresses = "addresses";
+    /// The application is notified when an outbox crosses its high-water mark.
+    Pressure = "pressure";
+    /// Ticks are on, and messages to the lobby or the application wait for the next tick.
+    Ticks = "ticks";
+    /// An operator pauses, resumes, steps or slows the tick clock.
+    Clock = "clock";
+    /// A client closes its own direction, with or without a close frame, and still reads.
+    HalfClose = "half-close";
+    /// The wall clock is set.
+    WallStep = "wall-step";
+    /// Unread input defers timers for a drawn number of turns, possibly none.
+    Unread = "unread";
+}
+
+/// A set of behaviours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Behaviours(u64);
+
+impl Behaviours {
+    pub(crate) fn contains(self, behaviour: Behaviour) -> bool {
+        self.0 >> behaviour as u32 & 1 == 1
+    }
+
+    pub(crate) fn insert(&mut self, behaviour: Behaviour) {
+        self.0 |= 1 << behaviour as u32;
+    }
+
+    pub(crate) fn remove(&mut self, behaviour: Behaviour) {
+        self.0 &= !(1 << behaviour as u32);
+    }
+
+    pub(crate) fn iter(self) -> impl Iterator<Item = Behaviour> {
+        Behaviour::ALL.iter().copied().filter(move |&behaviour| self.contains(behaviour))
+    }
+}
+
+/// Number of occurrences of each behaviour in a run.
+#[derive(Clone, Debug)]
+pub(crate) struct BehaviourCounts(Vec<u64>);
+
+impl BehaviourCounts {
+    pub(crate) fn new() -> BehaviourCounts {
+        BehaviourCounts(vec![0; Behaviour::ALL.len()])
+    }
+
+    pub(crate) fn add(&mut self, behaviour: Behaviour) {
+        self.0[behaviour as usize] += 1;
+    }
+
+    pub(crate) fn of(&self, behaviour: Behaviour) -> u64 {
+        self.0[behaviour as usize]
+    }
+
+    /// Returns the counts in the order of [`Behaviour::ALL`].
+    pub(crate) fn to_vec(&self) -> Vec<u64> {
+        self.0.clone()
+    }
+}

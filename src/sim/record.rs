@@ -8,7 +8,6 @@ use super::app::authorizer::Authorizer;
 use super::app::under_test::AppUnderTest;
 use super::server::{Server, start};
 use crate::engine::app::App;
-use crate::engine::driver::Start;
 use crate::journal::{self, Fault, ReplayFailure, RotateHint, Sink, Summary};
 
 /// A journal in memory. Its segments are short, so that a run rotates often and in many different states.

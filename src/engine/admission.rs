@@ -106,9 +106,9 @@ impl<A: App> Engine<A> {
         let facts = self.core.facts(request, upgrade);
         let mut decisions = Decisions::default();
         if let Some(recorder) = self.core.record_mode.recorder() {
-            recorder.asked(Ok(&facts));
+            recorder.request(Ok(&facts));
             let outcome = self.decide(key, Some(request), facts, &mut decisions);
-            self.core.record_mode.recorder().expect("the engine is recorded").answered(&decisions);
+            self.core.record_mode.recorder().expect("the engine is recorded").decisions(&decisions);
             outcome
         } else {
             self.decide(key, Some(request), facts, &mut decisions)

@@ -120,7 +120,7 @@ impl Core {
     /// Records that the received request could not be parsed.
     pub(super) fn record_refused(&mut self, refusal: &Refusal) {
         if let Some(recorder) = self.record_mode.recorder() {
-            recorder.asked(Err(refusal));
+            recorder.request(Err(refusal));
         }
     }
 

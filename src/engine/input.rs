@@ -76,14 +76,14 @@ impl<A: App> Engine<A> {
                     self.on_app_message(key, Message::Binary(bytes));
                     self.core.message_ended(key, input.len());
                 }
-                WireEvent::Ping(payload) => self.core.pinged(key, payload),
-                WireEvent::Pong(payload) => self.core.ponged(key, payload),
+                WireEvent::Ping(payload) => self.core.handle_ping(key, payload),
+                WireEvent::Pong(payload) => self.core.handle_pong(key, payload),
                 // No frame may follow the answer to the peer's close frame, so the peer's queued messages are served
                 // first.
                 WireEvent::Close(answer) => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
-                        self.core.peer_closed(key, answer, input.is_empty());
+                        self.core.handle_peer_close(key, answer, input.is_empty());
                     }
                 }
                 WireEvent::Fault(reason) => {

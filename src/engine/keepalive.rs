@@ -15,7 +15,7 @@ use crate::ws::frame::Outgoing;
 
 impl Core {
     /// Handles a connection's timer. The deadline may have moved since the timer was set.
-    pub(super) fn timer(&mut self, key: ConnKey) {
+    pub(super) fn handle_timer(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.by_key(key) else { return };
         match (&slot.state, slot.close_reason) {
             (ConnState::Closed, _) => return,
@@ -106,7 +106,7 @@ impl Core {
     }
 
     /// Handles an RFC 6455 pong. With a raw protocol it answers health checks too.
-    pub(super) fn ponged(&mut self, key: ConnKey, payload: &[u8]) {
+    pub(super) fn handle_pong(&mut self, key: ConnKey, payload: &[u8]) {
         if let Err(denied) = self.charge_control(key) {
             return self.rate_limited(key, None, denied);
         }
@@ -130,7 +130,7 @@ impl Core {
     }
 
     /// Handles a ping: queues its pong. Pongs count against the bound like all other output.
-    pub(super) fn pinged(&mut self, key: ConnKey, payload: &[u8]) {
+    pub(super) fn handle_ping(&mut self, key: ConnKey, payload: &[u8]) {
         self.send_unbounded(key, Outgoing::Pong(payload), Priority::Urgent);
         if let Err(denied) = self.charge_control(key) {
             self.rate_limited(key, None, denied);

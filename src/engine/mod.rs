@@ -216,7 +216,7 @@ impl<A: App> Engine<A> {
         self.enter(now, &Input::Hangup(conn));
         self.drain_inbox(conn);
         if self.core.slot(conn).is_some() {
-            self.core.peer_finished(conn.key());
+            self.core.handle_peer_end(conn.key());
             self.dispatch_events();
         }
     }

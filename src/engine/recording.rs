@@ -165,9 +165,9 @@ pub(crate) trait Recorder: Any {
     /// Records an input, before the engine acts on it.
     fn input(&mut self, now: Time, input: &Input<'_>);
     /// The bytes that were recorded last completed a request, with these facts or this refusal.
-    fn asked(&mut self, asked: Result<&Facts, &Refusal>);
+    fn request(&mut self, asked: Result<&Facts, &Refusal>);
     /// Records the decisions about that request.
-    fn answered(&mut self, decisions: &Decisions);
+    fn decisions(&mut self, decisions: &Decisions);
     /// Records bytes that followed the request in the same input. If `is_read` is false, the engine ignores their
     /// content.
     fn rest(&mut self, bytes: &[u8], is_read: bool);

@@ -116,7 +116,7 @@ impl Core {
     /// Handles the end of the peer's stream, or a failure of the socket. Queued output is flushed before the socket is
     /// dropped: a peer that sent a request or a close frame and the end of the stream in one packet waits for the
     /// answer.
-    pub(super) fn peer_finished(&mut self, key: ConnKey) {
+    pub(super) fn handle_peer_end(&mut self, key: ConnKey) {
         if self.record_close_reason(key, CloseReason::Hangup) {
             self.leave_seat(key, CloseReason::Hangup);
             if self.conns[key].wire.is_deciding() {
@@ -195,7 +195,7 @@ impl Core {
     /// If more bytes follow the close frame in the same input, `is_last` is false, and the connection lingers as after
     /// a fault: a socket that is dropped with unread input sends a reset. Bytes that arrive later cannot be considered
     /// here; a peer that sends them breaks the protocol.
-    pub(super) fn peer_closed(&mut self, key: ConnKey, answer: Option<Frame>, is_last: bool) {
+    pub(super) fn handle_peer_close(&mut self, key: ConnKey, answer: Option<Frame>, is_last: bool) {
         if self.record_close_reason(key, CloseReason::PeerClosed) {
             self.leave_seat(key, CloseReason::PeerClosed);
             if let Some(answer) = answer {

@@ -73,7 +73,7 @@ impl<A: App> Engine<A> {
         self.enter(now, &Input::Timeout);
         self.core.clock.last_timeout = self.core.clock.now();
         for key in self.core.expire() {
-            self.core.timer(key);
+            self.core.handle_timer(key);
             self.dispatch_events();
         }
         self.drain_inboxes_of_batch();

@@ -313,7 +313,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
     }
 
-    fn asked(&mut self, asked: Result<&Facts, &Refusal>) {
+    fn request(&mut self, asked: Result<&Facts, &Refusal>) {
         if self.failed.is_some() {
             return;
         }
@@ -325,7 +325,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         self.put_slice_entry(if asked.is_ok() { kinds::ASKED } else { kinds::REFUSED }, &entry);
     }
 
-    fn answered(&mut self, decisions: &Decisions) {
+    fn decisions(&mut self, decisions: &Decisions) {
         if self.failed.is_some() {
             return;
         }

@@ -25,62 +25,67 @@ pub struct Stats {
     pub counters: Counters,
 }
 
-/// Counters since the start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counters {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections dropped without an answer, because no socket or file descriptor was left for them.
-    pub shed: u64,
-    /// Seats taken by new members.
-    pub joined: u64,
-    /// Seats taken over by a newer connection of the same user in the same lobby.
-    pub taken_over: u64,
-    /// Seats freed.
-    pub left: u64,
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes written.
-    pub bytes_out: u64,
-    /// Messages received, text and binary.
-    pub messages_in: u64,
-    /// Frames queued, one for each receiver: messages, pings and pongs.
-    pub frames_out: u64,
-    /// Frames that were discarded before a byte of them was written, because the connection was cut off or too slow.
-    pub frames_dropped: u64,
-    /// Latest-wins frames that were replaced by a newer one before they were written.
-    pub frames_replaced: u64,
-    /// Pings sent to idle connections.
-    pub pings: u64,
-    /// Application-level health checks started.
-    pub health_checks: u64,
-    /// Health checks that ended without an answer.
-    pub health_checks_failed: u64,
-    closes: [u64; CloseReason::ALL.len()],
-    rejects: [u64; Reject::ALL.len()],
+/// Defines [`Counters`] and its lists of all counters.
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters since the start.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+            closes: [u64; CloseReason::ALL.len()],
+            rejects: [u64; Reject::ALL.len()],
+        }
+
+        impl Default for Counters {
+            fn default() -> Counters {
+                Counters { $($name: 0,)* closes: [0; CloseReason::ALL.len()], rejects: [0; Reject::ALL.len()] }
+            }
+        }
+
+        impl Counters {
+            /// Returns the name and value of every counter except those of closes and rejects.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name)),*]
+            }
+
+            /// All counters in a fixed order, to save and restore them.
+            pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+                let Counters { $($name,)* closes, rejects } = self;
+                [$($name),*].into_iter().chain(closes).chain(rejects)
+            }
+        }
+    };
 }
 
-impl Default for Counters {
-    fn default() -> Counters {
-        Counters {
-            accepted: 0,
-            shed: 0,
-            joined: 0,
-            taken_over: 0,
-            left: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            messages_in: 0,
-            frames_out: 0,
-            frames_dropped: 0,
-            frames_replaced: 0,
-            pings: 0,
-            health_checks: 0,
-            health_checks_failed: 0,
-            closes: [0; CloseReason::ALL.len()],
-            rejects: [0; Reject::ALL.len()],
-        }
-    }
+counters! {
+    /// Connections accepted.
+    accepted,
+    /// Connections dropped without an answer, because no socket or file descriptor was left for them.
+    shed,
+    /// Seats taken by new members.
+    joined,
+    /// Seats taken over by a newer connection of the same user in the same lobby.
+    taken_over,
+    /// Seats freed.
+    left,
+    /// Bytes received.
+    bytes_in,
+    /// Bytes written.
+    bytes_out,
+    /// Messages received, text and binary.
+    messages_in,
+    /// Frames queued, one for each receiver: messages, pings and pongs.
+    frames_out,
+    /// Frames that were discarded before a byte of them was written, because the connection was cut off or too slow.
+    frames_dropped,
+    /// Latest-wins frames that were replaced by a newer one before they were written.
+    frames_replaced,
+    /// Pings sent to idle connections.
+    pings,
+    /// Application-level health checks started.
+    health_checks,
+    /// Health checks that ended without an answer.
+    health_checks_failed,
 }
 
 impl Counters {
@@ -97,66 +102,6 @@ impl Counters {
     /// Returns the number of requests refused with `reject`.
     pub fn rejected(&self, reject: Reject) -> u64 {
         self.rejects[reject as usize]
-    }
-
-    /// Returns the name and value of every counter except those of closes and rejects.
-    pub fn named(&self) -> Vec<(&'static str, u64)> {
-        let c = self;
-        vec![
-            ("accepted", c.accepted),
-            ("shed", c.shed),
-            ("joined", c.joined),
-            ("taken_over", c.taken_over),
-            ("left", c.left),
-            ("bytes_in", c.bytes_in),
-            ("bytes_out", c.bytes_out),
-            ("messages_in", c.messages_in),
-            ("frames_out", c.frames_out),
-            ("frames_dropped", c.frames_dropped),
-            ("frames_replaced", c.frames_replaced),
-            ("pings", c.pings),
-            ("health_checks", c.health_checks),
-            ("health_checks_failed", c.health_checks_failed),
-        ]
-    }
-
-    /// All counters in a fixed order, to save and restore them.
-    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
-        let Counters {
-            accepted,
-            shed,
-            joined,
-            taken_over,
-            left,
-            bytes_in,
-            bytes_out,
-            messages_in,
-            frames_out,
-            frames_dropped,
-            frames_replaced,
-            pings,
-            health_checks,
-            health_checks_failed,
-            closes,
-            rejects,
-        } = self;
-        let named = [
-            accepted,
-            shed,
-            joined,
-            taken_over,
-            left,
-            bytes_in,
-            bytes_out,
-            messages_in,
-            frames_out,
-            frames_dropped,
-            frames_replaced,
-            pings,
-            health_checks,
-            health_checks_failed,
-        ];
-        named.into_iter().chain(closes).chain(rejects)
     }
 
     pub(crate) fn count_close(&mut self, reason: CloseReason) {

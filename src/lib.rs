@@ -59,7 +59,8 @@ pub use engine::member::{
 pub use engine::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
-pub use engine::stats::{Counters, Stats};
+pub use engine::state::counters::Counters;
+pub use engine::state::stats::Stats;
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
 pub use http::Refusal;

@@ -5,7 +5,7 @@ use super::Engine;
 use super::app::App;
 use super::core::Core;
 use super::driver::JournalError;
-use super::recording::{Input, Recorder, Recording, RotateHint};
+use super::recording::{Input, Recorder, Recording};
 use super::state::record_mode::{RecordMode, RedactedRanges};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
@@ -62,28 +62,6 @@ impl<A: App> Engine<A> {
     /// Those of the recorder, if it failed and the server must not serve unrecorded.
     pub(crate) fn commit_record(&mut self) -> Result<(), JournalError> {
         self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit).map_err(JournalError)
-    }
-
-    /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible.
-    /// The engine's state does not change.
-    pub(crate) fn rotate_segment(&mut self) {
-        let RecordMode::Recording(recorder, _) = &self.core.record_mode else { return };
-        let hint = recorder.rotate_hint();
-        if hint == RotateHint::Continue {
-            return;
-        }
-        let may_start = self.core.is_blank() && recorder.may_write_checkpoint();
-        let snapshot = if may_start { self.app.snapshot() } else { None };
-        if let Some(snapshot) = snapshot {
-            let checkpoint = self.core.checkpoint();
-            self.core
-                .record_mode
-                .recorder()
-                .expect("the engine is recorded")
-                .rotate_segment(Some((&checkpoint, &snapshot)));
-        } else if hint == RotateHint::Now {
-            self.core.record_mode.recorder().expect("the engine is recorded").rotate_segment(None);
-        }
     }
 
     /// Statistics of the recording; `None` if the engine is not recorded.

@@ -136,7 +136,7 @@ impl Core {
             self.rate_limited(key, None, denied);
         }
         if self.egress.queued_size(key).cost > self.config.max_outbound_bytes.0 {
-            self.begin_close(key, CloseReason::SlowConsumer);
+            self.close_slow_consumer(key);
         }
     }
 }

@@ -14,7 +14,7 @@ use smol_str::SmolStr;
 
 use super::member::{Authorization, Route};
 use super::operator::OperatorCommand;
-use super::state::stats::Counters;
+use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::rate::Bucket;

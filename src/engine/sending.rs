@@ -4,7 +4,6 @@
 use super::core::Core;
 use super::member::{Pressure, Sent};
 use super::state::events::AppEvent;
-use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 use crate::egress::{Priority, Queued, SharedFrame};
 use crate::lobby::directory::{Directory, LobbyMember};
@@ -19,7 +18,7 @@ impl Core {
         let queued = self.egress.push(key, frame, priority);
         let is_queued = self.note_queued(key, queued);
         if !is_queued {
-            self.begin_close(key, CloseReason::SlowConsumer);
+            self.close_slow_consumer(key);
         }
         is_queued
     }
@@ -101,7 +100,7 @@ impl Core {
         sent.dropped += slow.len();
         // Close in join order, which does not depend on when a member began to lag.
         slow.sort_unstable_by_key(|&key| self.conns[key].seat().map(|seat| self.directory.seat(seat).id));
-        slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
+        slow.into_iter().for_each(|key| self.close_slow_consumer(key));
     }
 
     /// Queues a frame for each member of a lobby for which `includes` returns true. A member without room for the frame
@@ -127,7 +126,7 @@ impl Core {
             Some(is_queued)
         });
         // Closed afterwards, so that every member at the time of the call is sent the frame.
-        slow.into_iter().for_each(|key| self.begin_close(key, CloseReason::SlowConsumer));
+        slow.into_iter().for_each(|key| self.close_slow_consumer(key));
         sent
     }
 

@@ -159,11 +159,7 @@ impl Core {
             return self.refuse_http(key, &refusal);
         }
         if reason == CloseReason::SlowConsumer {
-            // A slow consumer's unsent frames are discarded, so that the close reason can reach it.
-            let conn = slot.id;
-            let dropped = self.egress.discard_unsent(key);
-            self.counters.frames_dropped += dropped.frames as u64;
-            self.note_dropped(conn, dropped.bytes);
+            self.discard_for_goodbye(key);
         }
         if self.protocol == Protocol::Json {
             self.send_goodbye(key, reason);

@@ -10,7 +10,7 @@ use mio::{Events, Poll, Token};
 use super::clock::Clock;
 use super::error::Error;
 use super::handle::{Command, Handle};
-use super::journal::Files;
+use super::journal_files::Files;
 use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
 use super::operators::Operators;
 #[cfg(all(feature = "bin", unix))]

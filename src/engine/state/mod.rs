@@ -5,6 +5,7 @@ pub(crate) mod clock;
 pub(crate) mod close_queue;
 pub(crate) mod conn;
 pub(crate) mod conns;
+pub(crate) mod counters;
 pub(crate) mod drain;
 pub(crate) mod events;
 mod health;

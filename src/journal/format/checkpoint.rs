@@ -5,7 +5,7 @@ use super::write::Put;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 use crate::engine::recording::Checkpoint;
-use crate::engine::stats::Counters;
+use crate::engine::state::counters::Counters;
 
 pub(crate) fn put_checkpoint(to: &mut Vec<u8>, checkpoint: &Checkpoint) {
     let Checkpoint { now, unix_at_zero, random, wheel, seats_created, last_epoch, closes_started, last_ticket, .. } =

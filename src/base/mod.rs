@@ -1,5 +1,6 @@
 //! Vocabulary that all other modules use: ids, time, limits, rates, close reasons. Imports no other module of this crate.
 
+pub(crate) mod arena;
 pub(crate) mod checksum;
 pub(crate) mod close;
 pub(crate) mod id;

@@ -15,19 +15,15 @@
 use std::collections::HashMap;
 use std::slice;
 
-use slab::Slab;
 use smol_str::SmolStr;
 
 use super::presence::{Departure, Presence};
+use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, SeatId, remove_keyed};
+use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
-
-pub(crate) type SeatKey = usize;
-pub(crate) type LobbyKey = usize;
-type UserKey = usize;
 
 #[derive(Debug)]
 pub(crate) struct Lobby {
@@ -39,14 +35,20 @@ pub(crate) struct Lobby {
     pub(crate) presence: Presence,
     /// Whether new members are refused.
     pub(crate) locked: bool,
-    /// Joined seats, in join order.
-    members: Vec<SeatKey>,
-    /// Keys of the members' connections, in the same order. A broadcast reads this list and does not look up the seats.
-    conns: Vec<u32>,
+    /// In join order.
+    members: Vec<LobbyMember>,
     /// Seats reserved for connections that are being authorized.
     reserved: usize,
     /// Connections that are being authorized, including those that will take over a seat and reserve none.
     authorizing: usize,
+}
+
+/// A joined seat, as its lobby lists it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LobbyMember {
+    pub(crate) seat: SeatKey,
+    /// The seat's connection, so that a broadcast reads only this list and does not look up the seats.
+    pub(crate) conn: ConnKey,
 }
 
 #[derive(Debug)]
@@ -147,11 +149,11 @@ pub(crate) struct Directory {
     max_lobbies: Limit,
     max_per_user: Limit,
     duplicate_login: DuplicateLogin,
-    users: Slab<User>,
+    users: Arena<UserKey, User>,
     user_keys: HashMap<SmolStr, UserKey>,
-    lobbies: Slab<Lobby>,
+    lobbies: Arena<LobbyKey, Lobby>,
     lobby_keys: HashMap<SmolStr, LobbyKey>,
-    seats: Slab<Seat>,
+    seats: Arena<SeatKey, Seat>,
     /// Rate buckets of users without a seat, kept until they are full again.
     remembered: Remembered<SmolStr, UserMeter>,
     reserved: usize,
@@ -167,11 +169,11 @@ impl Directory {
             max_lobbies: config.max_lobbies,
             max_per_user: config.max_per_user,
             duplicate_login: config.duplicate_login,
-            users: Slab::new(),
+            users: Arena::default(),
             user_keys: HashMap::new(),
-            lobbies: Slab::new(),
+            lobbies: Arena::default(),
             lobby_keys: HashMap::new(),
-            seats: Slab::new(),
+            seats: Arena::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
             seats_created: 0,
@@ -341,7 +343,7 @@ impl Directory {
             let previous_conn = std::mem::replace(&mut self.seats[seat].conn, conn);
             let lobby = &mut self.lobbies[self.seats[seat].lobby];
             let position = lobby.position_of(seat);
-            lobby.conns[position] = conn.key();
+            lobby.members[position].conn = conn.key();
             return Ok(Joined { seat, previous_conn: Some(previous_conn), replaced_conn: None });
         }
         // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
@@ -358,8 +360,7 @@ impl Directory {
         let seat = self.seats.insert(Seat { id, conn, lobby, is_announced: false, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
-        lobby.members.push(seat);
-        lobby.conns.push(conn.key());
+        lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.presence.joined();
         Ok(Joined { seat, previous_conn: None, replaced_conn })
     }
@@ -383,13 +384,12 @@ impl Directory {
 
     /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
-        let Seat { id, lobby, user, is_announced, .. } = remove_keyed(&mut self.seats, seat);
+        let Seat { id, lobby, user, is_announced, .. } = self.seats.remove(seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         let entry = &mut self.lobbies[lobby];
         let position = entry.position_of(seat);
         entry.members.remove(position);
-        entry.conns.remove(position);
         entry.presence.left(is_announced, Departure { user: name, seat: id, reason });
         self.remove_if_empty(lobby, user, now);
     }
@@ -422,7 +422,6 @@ impl Directory {
             presence: Presence::default(),
             locked: false,
             members: Vec::new(),
-            conns: Vec::new(),
             reserved: 0,
             authorizing: 0,
         });
@@ -433,11 +432,11 @@ impl Directory {
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
-            let lobby = remove_keyed(&mut self.lobbies, lobby);
+            let lobby = self.lobbies.remove(lobby);
             self.lobby_keys.remove(&lobby.code);
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
-            let user = remove_keyed(&mut self.users, user);
+            let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
@@ -493,20 +492,21 @@ impl Directory {
     /// Looks at no more than `MAX_KEYS` keys, used or unused, so that the time for a page is bounded.
     pub(crate) fn lobbies_after(&self, after: Option<LobbyKey>, limit: usize) -> (Vec<LobbyKey>, Option<LobbyKey>) {
         const MAX_KEYS: usize = 100_000;
-        let from = after.map_or(0, |after| after.saturating_add(1));
+        let from = after.map_or(0, |after| after.index() + 1);
         // All keys are below the slab's capacity.
         let end = self.lobbies.capacity();
         let mut found = Vec::new();
-        for key in from..end.min(from.saturating_add(MAX_KEYS)) {
+        for index in from..end.min(from.saturating_add(MAX_KEYS)) {
+            let key = LobbyKey::new(index);
             if self.lobbies.contains(key) {
                 if found.len() == limit {
-                    return (found, Some(key - 1));
+                    return (found, Some(LobbyKey::new(index - 1)));
                 }
                 found.push(key);
             }
         }
         let next = from.saturating_add(MAX_KEYS);
-        (found, (next < end).then(|| next - 1))
+        (found, (next < end).then(|| LobbyKey::new(next - 1)))
     }
 
     pub(crate) fn get_lobby(&self, lobby: LobbyKey) -> Option<&Lobby> {
@@ -521,14 +521,9 @@ impl Directory {
         &mut self.lobbies[lobby]
     }
 
-    /// Returns a lobby's seats in join order.
-    pub(crate) fn members(&self, lobby: LobbyKey) -> &[SeatKey] {
+    /// Returns a lobby's members in join order.
+    pub(crate) fn members(&self, lobby: LobbyKey) -> &[LobbyMember] {
         &self.lobbies[lobby].members
-    }
-
-    /// Returns the keys of the members' connections in join order.
-    pub(crate) fn conns(&self, lobby: LobbyKey) -> &[u32] {
-        &self.lobbies[lobby].conns
     }
 
     /// Returns a user's seats, oldest first.
@@ -542,20 +537,20 @@ impl Directory {
         assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
         assert_eq!(self.users.len(), self.user_keys.len());
         assert_eq!(self.lobbies.len(), self.lobby_keys.len());
-        for (key, lobby) in &self.lobbies {
+        for (key, lobby) in self.lobbies.iter() {
             assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
             assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
             assert!(
-                lobby.members.iter().all(|&seat| self.seats[seat].lobby == key),
+                lobby.members.iter().all(|member| self.seats[member.seat].lobby == key),
                 "members have seats of their lobby"
             );
-            let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.key());
-            assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
-            let unannounced = lobby.members.iter().filter(|&&seat| !self.seats[seat].is_announced).count();
+            let has_its_conn = |member: &LobbyMember| self.seats[member.seat].conn.key() == member.conn;
+            assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
+            let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
             assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
         }
-        for (key, user) in &self.users {
+        for (key, user) in self.users.iter() {
             assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
             let seats = user.seats.as_slice();
             assert!(!seats.is_empty() || user.authorizing > 0, "a user without a seat is removed");
@@ -587,7 +582,7 @@ impl Lobby {
 
     /// Returns a member's position in join order.
     fn position_of(&self, seat: SeatKey) -> usize {
-        self.members.iter().position(|&other| other == seat).expect("every seat of a lobby is in its member list")
+        self.members.iter().position(|member| member.seat == seat).expect("every seat of a lobby is in its member list")
     }
 
     /// Returns whether the lobby is removed when its member leaves.
@@ -613,9 +608,10 @@ mod tests {
     fn memory_per_member_stays_small() {
         // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
         assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, lobby 8, user 8, flag 8.
-        assert_eq!(size_of::<Seat>(), 40);
-        // Code 24, epoch and seq 16, presence 40, members 24, their connections 24, counts 16, flag 8.
-        assert_eq!(size_of::<Lobby>(), 152);
+        // Id 8, connection 8, lobby 4, user 4, flag 8.
+        assert_eq!(size_of::<Seat>(), 32);
+        // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
+        assert_eq!(size_of::<Lobby>(), 128);
+        assert_eq!(size_of::<LobbyMember>(), 8);
     }
 }

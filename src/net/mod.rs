@@ -44,11 +44,11 @@ use self::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::{Config, Problem};
-use crate::egress::outbox::Flow;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::drain::DrainTotals;
 use crate::engine::operator::OperatorCommand;
+use crate::engine::writing::Flow;
 use crate::journal::{Recording, record};
 
 const LISTENER: Token = Token(usize::MAX);

@@ -8,8 +8,8 @@ use super::swarm::Behaviour;
 use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
 use crate::base::id::ConnId;
-use crate::egress::outbox::Flow;
 use crate::engine::app::App;
+use crate::engine::writing::Flow;
 
 impl<A: App> World<A> {
     pub(super) fn deliver(&mut self, index: usize, chunk: usize) {

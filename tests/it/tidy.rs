@@ -11,16 +11,16 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("config", &[]),
     ("http", &[]),
-    ("ws", &["config", "http", "egress"]),
+    ("ws", &["config", "http"]),
     ("lobby", &["config"]),
     ("protocol", &["config", "lobby"]),
-    ("egress", &["config", "ws"]),
+    ("egress", &["config", "lobby", "ws"]),
     ("engine", &["config", "http", "ws", "lobby", "protocol", "egress"]),
     ("apps", &["engine", "ws", "lobby"]),
     ("admin", &["config", "engine", "http", "lobby", "ws"]),
-    ("journal", &["config", "engine", "http", "ws", "egress"]),
-    ("net", &["config", "engine", "egress", "lobby", "admin", "journal"]),
-    ("sim", &["config", "engine", "ws", "egress", "lobby", "apps", "journal"]),
+    ("journal", &["config", "engine", "http", "ws"]),
+    ("net", &["config", "engine", "lobby", "admin", "journal"]),
+    ("sim", &["config", "engine", "ws", "lobby", "apps", "journal"]),
 ];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {

@@ -7,10 +7,10 @@ use super::super::error::{Divergence, Fault};
 use super::super::format::read::{BadEntry, EntryReader};
 use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
-use crate::egress::outbox::Flow;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::recording::{WriteEnd, checksum_for};
+use crate::engine::writing::Flow;
 
 /// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;

@@ -1,18 +1,16 @@
-//! The engine's state of one connection.
+//! The engine's state of one connection, except its pending output.
 //!
-//! Plain data: it does not know the directory, the timer wheel or other connections. The rules are in the files that
-//! change it.
+//! Plain data: it does not know the directory, the timer wheel or other connections.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::health::Health;
-use super::rates::{AddressKey, Meter};
+use super::meters::Meter;
 use crate::base::close::CloseReason;
-use crate::base::id::ConnId;
+use crate::base::id::{AddressKey, ConnId, SeatKey};
 use crate::base::time::Time;
 use crate::config::Config;
-use crate::egress::broadcast_log::Cursor;
-use crate::lobby::directory::{LobbyKey, Reservation, SeatKey};
+use crate::lobby::directory::Reservation;
 use crate::ws::connection::Connection;
 
 /// Lifecycle state of a connection.
@@ -27,8 +25,8 @@ use crate::ws::connection::Connection;
 pub(crate) enum ConnState {
     /// Has no seat. The box is there while the application's authorization is pending.
     Pending(Option<Box<PendingAuth>>),
-    /// Has this seat, in this lobby.
-    Seated(u32, u32),
+    /// Has this seat.
+    Seated(SeatKey),
     /// Has left its seat, or was refused because `max_pending` was reached. The number orders connections by the time
     /// at which they began to close.
     Closing(u64),
@@ -47,48 +45,34 @@ pub(crate) struct PendingAuth {
 
 /// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.
 ///
-/// With thousands of members, no slot is in the CPU's cache when it is written to. So the fields that a write needs
-/// are adjacent, at the front. The type is not aligned to cache lines: a slab of aligned slots cannot grow in
-/// place, and the holes that it leaves in memory cost more than the slots.
+/// The type is not aligned to cache lines: a slab of aligned slots cannot grow in place, and the holes that it leaves in
+/// memory cost more than the slots.
 #[derive(Debug)]
-#[repr(C)]
 pub(crate) struct Slot {
     pub(crate) id: ConnId,
     pub(crate) state: ConnState,
-    /// Position in the lobby's broadcast log up to which the member has read.
-    pub(crate) cursor: Cursor,
-    /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
-    /// by frame.
-    pub(crate) is_lagging: bool,
-    /// Whether the connection is in the list of connections with output to write.
-    pub(crate) dirty: bool,
-    /// Whether the socket accepted less than it was given, and has not become writable since.
-    pub(crate) blocked: bool,
-    /// Whether the queue is above the high-water mark, as last reported to the application.
-    pub(crate) above_high_mark: bool,
-    /// Whether [`Flow::Finished`](crate::Flow::Finished) was returned, so that the driver shuts down the write side.
-    pub(crate) shut_down: bool,
-    /// The close reason, while the connection waits in the close queue.
-    pub(crate) queued_close: Option<CloseReason>,
-    /// Whether the deadline of a seated connection is that of `max_lifetime`, and not of its token.
-    pub(crate) ends_at_max_lifetime: bool,
-    /// The close reason. Set once.
-    pub(crate) close_reason: Option<CloseReason>,
-    /// The outbox and the protocol state.
     pub(crate) wire: Connection,
     pub(crate) health: Health,
     pub(crate) meter: Meter,
-    /// Bytes at the front of the next input that were counted and charged before, when they were passed in and not
-    /// consumed.
-    pub(crate) unconsumed: u32,
-    pub(crate) strikes: u32,
     /// End of the current stage: the handshake, authorization, the stay in a seat, the close handshake, or lingering.
     pub(crate) deadline: Time,
     /// Key of the address that the connection counts for, once it is known.
     pub(crate) address: Option<AddressKey>,
+    /// Bytes at the front of the next input that were counted and charged before, when they were passed in and not
+    /// consumed.
+    pub(crate) unconsumed: u32,
+    pub(crate) strikes: u32,
     /// Bytes received since the close reason was recorded.
     pub(crate) lingering_bytes: u32,
     pub(crate) peer: Peer,
+    /// Whether [`Flow::Finished`](crate::Flow::Finished) was returned, so that the driver shuts down the write side.
+    pub(crate) shut_down: bool,
+    /// Whether the deadline of a seated connection is that of `max_lifetime`, and not of its token.
+    pub(crate) ends_at_max_lifetime: bool,
+    /// The close reason, while the connection waits in the close queue.
+    pub(crate) queued_close: Option<CloseReason>,
+    /// The close reason. Set once.
+    pub(crate) close_reason: Option<CloseReason>,
 }
 
 /// Address of the peer, in 18 bytes: IPv4 is stored as an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
@@ -123,7 +107,6 @@ impl Slot {
             deadline: Time::NEVER,
             health: Health::new(now),
             meter: Meter::default(),
-            cursor: Cursor::default(),
             address: None,
             strikes: 0,
             lingering_bytes: 0,
@@ -131,10 +114,6 @@ impl Slot {
             peer: peer.into(),
             close_reason: None,
             ends_at_max_lifetime: false,
-            is_lagging: false,
-            above_high_mark: false,
-            dirty: false,
-            blocked: false,
             shut_down: false,
             queued_close: None,
         }
@@ -142,15 +121,7 @@ impl Slot {
 
     pub(crate) fn seat(&self) -> Option<SeatKey> {
         match self.state {
-            ConnState::Seated(seat, _) => Some(seat as SeatKey),
-            _ => None,
-        }
-    }
-
-    /// The lobby of its seat.
-    pub(crate) fn lobby(&self) -> Option<LobbyKey> {
-        match self.state {
-            ConnState::Seated(_, lobby) => Some(lobby as LobbyKey),
+            ConnState::Seated(seat) => Some(seat),
             _ => None,
         }
     }
@@ -174,25 +145,22 @@ impl Slot {
 
 #[cfg(test)]
 mod tests {
-    use std::mem::offset_of;
     use std::net::SocketAddr;
 
     use super::*;
 
     /// Every idle connection pays for this size, so growth is a decision. The fields, in bytes:
     ///
-    /// id 8; state 16; cursor 8; six flags, the close reason and the queued close 8; the box of the outbox 8, which
-    /// ends the part that a write needs; the protocol state 24 (such as a partial request head); health 24: last
-    /// heard, ping sent, the box of checks; meter 40: three buckets, bytes owed, the box of rarely used state;
-    /// unconsumed and strikes 8; deadline 8; address 8; lingering bytes 4; peer 18; padding 2.
+    /// id 8; state 16; protocol state 16; health 24: last heard, ping sent, the box of checks; meter 40: three buckets,
+    /// the box of rarely used state, bytes owed; deadline 8; address 4; unconsumed, strikes and lingering bytes 12; peer
+    /// 18; two flags and two close reasons 4; padding 2. The pending output is 32 bytes more.
     #[test]
     fn a_slot_stays_small() {
-        assert_eq!(size_of::<Connection>(), 32);
+        assert_eq!(size_of::<Connection>(), 16);
         assert_eq!(size_of::<ConnState>(), 16);
         assert_eq!(size_of::<Health>(), 24);
         assert_eq!(size_of::<Meter>(), 40);
-        assert_eq!(size_of::<Slot>(), 184);
-        assert_eq!(offset_of!(Slot, wire) + size_of::<usize>(), 48, "the fields that a write needs are adjacent");
+        assert_eq!(size_of::<Slot>(), 152);
     }
 
     #[test]

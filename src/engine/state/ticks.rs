@@ -13,7 +13,6 @@ use std::fmt;
 use std::time::Duration;
 
 use super::histogram::Histogram;
-use super::operator::OperatorRefusal;
 use crate::base::time::Time;
 use crate::config::Config;
 
@@ -64,6 +63,15 @@ pub enum ClockCommand {
     Step(u32),
     /// Slows the clock by this factor, from 1 to 1000. At 1 it runs at normal speed.
     Slow(u32),
+}
+
+/// Why a [`ClockCommand`] was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClockRefusal {
+    /// Only a paused clock can be stepped.
+    Runs,
+    /// The number of the command is out of range.
+    OutOfRange,
 }
 
 /// State of the game clock.
@@ -119,7 +127,7 @@ impl fmt::Display for TickStats {
 }
 
 #[derive(Debug)]
-pub(super) struct Ticks {
+pub(crate) struct Ticks {
     hz: u32,
     max_catch_up: u64,
     /// Number of the last tick that ran or was skipped.
@@ -136,12 +144,12 @@ pub(super) struct Ticks {
     ran: u64,
     caught_up: u64,
     skipped: u64,
-    pub(super) refused: u64,
+    pub(crate) refused: u64,
     lateness: Histogram,
 }
 
 impl Ticks {
-    pub(super) fn new(config: &Config) -> Option<Ticks> {
+    pub(crate) fn new(config: &Config) -> Option<Ticks> {
         config.tick_hz.map(|hz| Ticks {
             hz,
             max_catch_up: config.max_catch_up_ticks.into(),
@@ -161,7 +169,7 @@ impl Ticks {
     }
 
     /// The state between two ticks, as numbers for a checkpoint.
-    pub(super) fn numbers(&mut self) -> Vec<u64> {
+    pub(crate) fn numbers(&mut self) -> Vec<u64> {
         debug_assert!(self.under_way.is_none(), "a checkpoint is taken between two ticks");
         let clock = [self.last, self.since.as_micros(), self.game, self.slowdown.into(), self.is_paused.into()];
         let counts = [self.steps.into(), self.ran, self.caught_up, self.skipped, self.refused];
@@ -169,7 +177,7 @@ impl Ticks {
     }
 
     /// Restores the state from the [`numbers`](Self::numbers) of a checkpoint.
-    pub(super) fn set_numbers(&mut self, numbers: &[u64]) {
+    pub(crate) fn set_numbers(&mut self, numbers: &[u64]) {
         let mut numbers = numbers.iter().copied();
         let mut next = || numbers.next().unwrap_or_default();
         (self.last, self.since, self.game) = (next(), Time::from_micros(next()), next());
@@ -180,15 +188,15 @@ impl Ticks {
         self.lateness.all_mut().for_each(|number| *number = next());
     }
 
-    pub(super) fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
 
-    pub(super) fn view(&self) -> ClockView {
+    pub(crate) fn view(&self) -> ClockView {
         ClockView { tick: self.last, paused: self.is_paused, slowdown: self.slowdown }
     }
 
-    pub(super) fn stats(&self, inbox_bytes: usize) -> TickStats {
+    pub(crate) fn stats(&self, inbox_bytes: usize) -> TickStats {
         TickStats {
             hz: self.hz,
             clock: self.view(),
@@ -206,7 +214,7 @@ impl Ticks {
     // ---- due times ----
 
     /// Time between two ticks.
-    pub(super) fn period(&self) -> Duration {
+    pub(crate) fn period(&self) -> Duration {
         Duration::from_secs(1) / self.hz * self.slowdown
     }
 
@@ -239,7 +247,7 @@ impl Ticks {
 
     /// Time at which the next tick begins or the tick under way continues. `None` while the clock is paused and not
     /// stepped.
-    pub(super) fn next(&self, now: Time) -> Option<Time> {
+    pub(crate) fn next(&self, now: Time) -> Option<Time> {
         if self.under_way.is_some() || self.steps > 0 {
             return Some(now);
         }
@@ -248,14 +256,14 @@ impl Ticks {
 
     /// Time until messages that wait for the next tick are delivered. `None` while the clock is paused and not
     /// stepped.
-    pub(super) fn wait(&self, now: Time) -> Option<Duration> {
+    pub(crate) fn wait(&self, now: Time) -> Option<Duration> {
         self.next(now).map(|next| next - now)
     }
 
     // ---- running ticks ----
 
     /// Begins the next tick, if one is to run at `now`. Returns whether one has begun.
-    pub(super) fn begin(&mut self, now: Time) -> bool {
+    pub(crate) fn begin(&mut self, now: Time) -> bool {
         let tick = if self.steps > 0 { Some(self.step(now)) } else { self.next_due(now) };
         if let Some(tick) = tick {
             self.last = tick.number;
@@ -268,7 +276,7 @@ impl Ticks {
     }
 
     /// Takes the tick that has begun, for the application.
-    pub(super) fn take_under_way(&mut self) -> Option<Tick> {
+    pub(crate) fn take_under_way(&mut self) -> Option<Tick> {
         self.under_way.take()
     }
 
@@ -305,25 +313,25 @@ impl Ticks {
         (self.game, self.since) = (self.game_at(now), now);
     }
 
-    pub(super) fn command(&mut self, now: Time, command: ClockCommand) -> Result<(), OperatorRefusal> {
+    pub(crate) fn command(&mut self, now: Time, command: ClockCommand) -> Result<(), ClockRefusal> {
         self.set(now);
         match command {
             ClockCommand::Pause => self.is_paused = true,
             ClockCommand::Resume => self.is_paused = false,
-            ClockCommand::Step(_) if !self.is_paused => return Err(OperatorRefusal::ClockRuns),
+            ClockCommand::Step(_) if !self.is_paused => return Err(ClockRefusal::Runs),
             ClockCommand::Step(count) if count == 0 || count > MAX_STEPS - self.steps => {
-                return Err(OperatorRefusal::OutOfRange);
+                return Err(ClockRefusal::OutOfRange);
             }
             ClockCommand::Step(count) => self.steps += count,
             ClockCommand::Slow(factor) if !(1..=MAX_SLOWDOWN).contains(&factor) => {
-                return Err(OperatorRefusal::OutOfRange);
+                return Err(ClockRefusal::OutOfRange);
             }
             ClockCommand::Slow(factor) => self.slowdown = factor,
         }
         Ok(())
     }
 
-    pub(super) fn check(&self) {
+    pub(crate) fn check(&self) {
         assert!(self.steps <= MAX_STEPS, "steps are bounded");
         assert!((1..=MAX_SLOWDOWN).contains(&self.slowdown));
         assert_eq!(self.ran + self.skipped, self.last, "every tick ran or was skipped");
@@ -384,19 +392,19 @@ mod tests {
     fn a_paused_clock_can_be_stepped_and_resumes_at_its_time() {
         let mut ticks = ticks(10, 5);
         let at = Time::from_micros;
-        assert_eq!(ticks.command(at(10_000), ClockCommand::Step(1)), Err(OperatorRefusal::ClockRuns));
+        assert_eq!(ticks.command(at(10_000), ClockCommand::Step(1)), Err(ClockRefusal::Runs));
         assert_eq!(ticks.command(at(150_000), ClockCommand::Pause), Ok(()));
         assert_eq!(run(&mut ticks, 900_000), [], "a tick that was due before the pause waits too");
-        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(0)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(0)), Err(ClockRefusal::OutOfRange));
         assert_eq!(ticks.command(at(900_000), ClockCommand::Step(3)), Ok(()));
-        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(MAX_STEPS - 2)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(ticks.command(at(900_000), ClockCommand::Step(MAX_STEPS - 2)), Err(ClockRefusal::OutOfRange));
         assert_eq!(run(&mut ticks, 900_000), [(1, 0), (2, 0), (3, 0)]);
         assert_eq!(ticks.command(at(1_000_000), ClockCommand::Resume), Ok(()));
         assert_eq!(ticks.next(at(1_000_000)), Some(at(1_100_000)), "tick 3 has just run");
         assert_eq!(run(&mut ticks, 1_100_000), [(4, 0)]);
         assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(4)), Ok(()));
         assert_eq!(ticks.next(at(1_150_000)), Some(at(1_350_000)), "half a period is left, four times as long");
-        assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(1001)), Err(OperatorRefusal::OutOfRange));
+        assert_eq!(ticks.command(at(1_150_000), ClockCommand::Slow(1001)), Err(ClockRefusal::OutOfRange));
         assert_eq!(run(&mut ticks, 1_349_999), []);
         assert_eq!(run(&mut ticks, 1_350_000), [(5, 0)]);
     }

@@ -1,13 +1,9 @@
-//! Logs the origins whose pages are refused: once a minute each, and only a few of them.
+//! Which refused origins are logged: each once a minute, and only a few of them.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use log::warn;
-
-use super::core::Core;
 use crate::base::time::Time;
-use crate::ws::handshake::Request;
 
 /// Time between two log lines about the same origin.
 const PAUSE: Duration = Duration::from_secs(60);
@@ -17,11 +13,11 @@ const MAX_ORIGINS: usize = 16;
 
 /// Origins that were logged within the last minute, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct LoggedOrigins(VecDeque<(Time, String)>);
+pub(crate) struct LoggedOrigins(VecDeque<(Time, String)>);
 
 impl LoggedOrigins {
     /// Returns whether a refusal of this origin is to be logged now. If so, remembers the origin.
-    fn should_log(&mut self, now: Time, origin: &str) -> bool {
+    pub(crate) fn should_log(&mut self, now: Time, origin: &str) -> bool {
         while self.0.front().is_some_and(|&(at, _)| at + PAUSE <= now) {
             self.0.pop_front();
         }
@@ -30,23 +26,6 @@ impl LoggedOrigins {
             self.0.push_back((now, origin.to_owned()));
         }
         should_log
-    }
-}
-
-impl Core {
-    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), and names the option that allows it.
-    /// A replay has no request and logs nothing.
-    pub(super) fn log_refused_origin(&mut self, request: &Request<'_>) {
-        let origin = request.origin_for_log();
-        if self.logged_origins.should_log(self.now, &origin) {
-            warn!(
-                "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
-                 --allowed-origin",
-                request.conn(),
-                request.peer(),
-                request.host_for_log()
-            );
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Counters, which only grow, and gauges, which show the current state.
 
-use super::tick::TickStats;
+use super::ticks::TickStats;
 use crate::base::close::{CloseReason, Reject};
 
 /// The current state of the server and its counters.
@@ -159,11 +159,11 @@ impl Counters {
         named.into_iter().chain(closes).chain(rejects)
     }
 
-    pub(super) fn count_close(&mut self, reason: CloseReason) {
+    pub(crate) fn count_close(&mut self, reason: CloseReason) {
         self.closes[reason as usize] += 1;
     }
 
-    pub(super) fn count_reject(&mut self, reject: Reject) {
+    pub(crate) fn count_reject(&mut self, reject: Reject) {
         self.rejects[reject as usize] += 1;
     }
 }

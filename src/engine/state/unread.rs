@@ -10,7 +10,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 
 #[derive(Debug, Default)]
-pub(super) struct UnreadInput {
+pub(crate) struct UnreadInput {
     /// Sorted.
     conns: Vec<ConnId>,
     /// Connections whose due timer waits, with the number of turns that it has waited.
@@ -20,38 +20,38 @@ pub(super) struct UnreadInput {
 }
 
 impl UnreadInput {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.conns.is_empty()
     }
 
-    pub(super) fn set(&mut self, conns: &[ConnId]) {
+    pub(crate) fn set(&mut self, conns: &[ConnId]) {
         self.conns.clear();
         self.conns.extend_from_slice(conns);
         self.conns.sort_unstable();
         self.conns.shrink_to(1024.max(conns.len()));
     }
 
-    pub(super) fn contains(&self, conn: ConnId) -> bool {
+    pub(crate) fn contains(&self, conn: ConnId) -> bool {
         self.conns.binary_search(&conn).is_ok()
     }
 
-    pub(super) fn is_waiting(&self, conn: ConnId) -> bool {
+    pub(crate) fn is_waiting(&self, conn: ConnId) -> bool {
         self.waiting.contains_key(&conn)
     }
 
     /// Time at which the waiting timers are to be checked again: in the next turn. `None` if no timer waits.
-    pub(super) fn next(&self) -> Option<Time> {
+    pub(crate) fn next(&self) -> Option<Time> {
         (!self.waiting.is_empty()).then(|| Time::from_micros(self.since.as_micros().saturating_add(1)))
     }
 
     /// Takes the timers that have waited since an earlier turn, with the number of turns. Called when [`next`](Self::next)
     /// has come.
-    pub(super) fn take_waiting(&mut self) -> BTreeMap<ConnId, u32> {
+    pub(crate) fn take_waiting(&mut self) -> BTreeMap<ConnId, u32> {
         std::mem::take(&mut self.waiting)
     }
 
     /// Makes a due timer wait until the next turn. `turns` counts the turns that it has waited, including this one.
-    pub(super) fn wait(&mut self, now: Time, conn: ConnId, turns: u32) {
+    pub(crate) fn wait(&mut self, now: Time, conn: ConnId, turns: u32) {
         self.since = now;
         self.waiting.insert(conn, turns);
     }

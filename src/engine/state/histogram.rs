@@ -10,7 +10,7 @@ const BUCKETS: usize = (MAX_BITS - LINEAR_BITS + 1) as usize * PER_OCTAVE;
 
 /// Counts whole numbers by their highest bit and the four bits below it.
 #[derive(Debug)]
-pub(super) struct Histogram {
+pub(crate) struct Histogram {
     counts: Box<[u64; BUCKETS]>,
     total: u64,
     max: u64,
@@ -23,24 +23,24 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    pub(super) fn record(&mut self, value: u64) {
+    pub(crate) fn record(&mut self, value: u64) {
         self.counts[bucket(value)] += 1;
         self.total += 1;
         self.max = self.max.max(value);
     }
 
     /// The whole state as numbers, to write it to a checkpoint and to restore it.
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
         let Histogram { counts, total, max } = self;
         counts.iter_mut().chain([total, max])
     }
 
-    pub(super) fn max(&self) -> u64 {
+    pub(crate) fn max(&self) -> u64 {
         self.max
     }
 
     /// The given percentile: a bound at or below which `percent` % of the values lie. 0 if there are no values.
-    pub(super) fn quantile(&self, percent: u64) -> u64 {
+    pub(crate) fn quantile(&self, percent: u64) -> u64 {
         let rank = (u128::from(self.total) * u128::from(percent)).div_ceil(100) as u64;
         let mut seen = 0;
         let found = self.counts.iter().position(|&count| {

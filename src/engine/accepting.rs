@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use log::debug;
 
-use super::Full;
 use super::core::Core;
+use super::driver::Full;
 use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;

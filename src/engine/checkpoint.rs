@@ -1,7 +1,7 @@
 //! Checkpoints: the state of an engine without connections, from which a replay can start.
 
-use super::Start;
 use super::core::Core;
+use super::driver::Start;
 use super::recording::Checkpoint;
 use super::state::ticks::Ticks;
 

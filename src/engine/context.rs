@@ -241,9 +241,10 @@ mod tests {
     use super::*;
     use crate::apps::CatchPanics;
     use crate::config::Config;
+    use crate::engine::Engine;
     use crate::engine::app::App;
+    use crate::engine::driver::Start;
     use crate::engine::member::{Authorization, Protocol};
-    use crate::engine::{Engine, Start};
     use crate::sim::wire;
     use crate::ws::handshake::Request;
 

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use super::Start;
+use super::driver::Start;
 use super::member::{Member, Protocol};
 use super::observer::{ObservedEvent, Observer};
 use super::state::call_guard::CallGuard;

@@ -233,7 +233,8 @@ mod tests {
     use super::*;
     use crate::apps::Relay;
     use crate::config::Config;
-    use crate::engine::{Engine, Start};
+    use crate::engine::Engine;
+    use crate::engine::driver::Start;
 
     /// Accepts, refuses and drains around each power of two at which a counter could be truncated.
     #[test]

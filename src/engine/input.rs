@@ -1,9 +1,10 @@
 //! Received bytes: counts and charges them, parses them, and acts on each event.
 
+use super::Engine;
 use super::app::App;
+use super::driver::Consumed;
 use super::member::{Message, Protocol};
 use super::state::inbox::QueuedMessage;
-use super::{Consumed, Engine};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::ws::connection::WireEvent;

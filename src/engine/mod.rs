@@ -18,6 +18,7 @@ pub(crate) mod context;
 mod core;
 mod dispatch;
 mod draining;
+pub(crate) mod driver;
 mod entry;
 mod input;
 mod inspect;
@@ -34,14 +35,13 @@ pub(crate) mod state;
 mod teardown;
 mod ticking;
 mod timing;
-pub(crate) mod writing;
+mod writing;
 
 pub(crate) use self::state::drain;
 pub(crate) use self::state::stats;
 pub(crate) use self::state::ticks as tick;
 pub(crate) use self::state::wheel;
 
-use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,47 +51,16 @@ use log::debug;
 use self::app::App;
 use self::context::Context;
 use self::core::Core;
+use self::driver::{Consumed, Flow, Full, Start};
 use self::member::Authorization;
 use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
 use self::state::stats::Stats;
-use self::writing::Flow;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::Config;
-
-/// The initial state of an engine besides its configuration. The same start and the same inputs give the same outputs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Start {
-    /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
-    pub unix_micros: u64,
-    /// The seed of the random generator.
-    pub seed: u64,
-}
-
-/// The error of [`Engine::handle_accept`]: every socket that the limits allow is in use, or no [`ConnId`] is left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Full;
-
-impl fmt::Display for Full {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("every socket that the limits allow is in use")
-    }
-}
-
-impl std::error::Error for Full {}
-
-/// The result of [`Engine::handle_bytes_up_to`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Consumed {
-    /// Number of bytes consumed from the front of the input.
-    pub bytes: usize,
-    /// Estimated cost of processing them, in bytes. Each received frame costs the length of its message plus 256, and
-    /// the same again for each frame that it causes to be queued.
-    pub work: usize,
-}
 
 /// A complete lobby server without I/O, including its application.
 ///

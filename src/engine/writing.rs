@@ -4,24 +4,11 @@ use std::io::{self, Write};
 use std::ops::Range;
 
 use super::core::Core;
+use super::driver::Flow;
 use super::recording::WriteEnd;
 use super::state::record_mode::{RecordMode, RecordedSocket};
 use crate::base::id::{ConnId, ConnKey};
 use crate::egress;
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Everything was written.
-    Drained,
-    /// The socket takes no more. Continue when it is writable.
-    Blocked,
-    /// Everything was written and nothing follows: shut down the write side, then read until the end of the stream.
-    Finished,
-    /// Everything was written and the peer sends nothing more: it has sent its close frame, or its stream has ended.
-    /// [`Engine::poll_closed`](crate::Engine::poll_closed) will return the connection; drop its socket then.
-    Closed,
-}
 
 impl Core {
     /// Writes the output that waits for a connection, until nothing is left or the socket takes no more.

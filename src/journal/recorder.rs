@@ -21,9 +21,10 @@ use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::{OnJournalError, Secrets};
+use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::driver::Start;
 use crate::engine::recording::{self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord};
-use crate::engine::{Engine, Start};
 use crate::http::Refusal;
 use crate::ws::handshake::Facts;
 

@@ -9,7 +9,7 @@ use super::transcript::{EventKind, NO_CLIENT};
 use super::world::World;
 use crate::base::id::ConnId;
 use crate::engine::app::App;
-use crate::engine::writing::Flow;
+use crate::engine::driver::Flow;
 
 impl<A: App> World<A> {
     pub(super) fn deliver(&mut self, index: usize, chunk: usize) {

@@ -6,8 +6,8 @@ use super::limit_model::IdentityModel;
 use super::observed_app::ObservedApp;
 use super::world::{START_MICROS, World};
 use crate::base::random::Random;
-use crate::engine::Start;
 use crate::engine::app::App;
+use crate::engine::driver::Start;
 use crate::journal::{self, Fault, ReplayFailure, RotateHint, Sink, Summary};
 
 /// A journal in memory. Its segments are short, so that a run rotates often and in many different states.

@@ -22,8 +22,9 @@ use crate::Config;
 use crate::base::close::CloseReason;
 use crate::base::random::Random;
 use crate::base::time::Time;
+use crate::engine::Engine;
 use crate::engine::app::{App, Protocol};
-use crate::engine::{Engine, Start};
+use crate::engine::driver::Start;
 
 /// Wall time at which every run begins, in microseconds since the Unix epoch.
 pub(super) const START_MICROS: u64 = 1_700_000_000_000_000;

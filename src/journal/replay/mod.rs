@@ -17,10 +17,11 @@ use super::summary::Summary;
 use super::trace::{EventTracer, TraceEvent};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
+use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Input, WriteEnd};
 use crate::engine::stats::Stats;
-use crate::engine::{Engine, Start};
 
 mod output;
 mod request;

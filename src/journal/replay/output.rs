@@ -9,8 +9,8 @@ use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::engine::driver::Flow;
 use crate::engine::recording::{WriteEnd, checksum_for};
-use crate::engine::writing::Flow;
 
 /// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;

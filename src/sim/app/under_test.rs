@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::authorizer::Authorizer;
 use super::command::AppCommand;
-use crate::LeaveReason;
+use crate::base::close::LeaveReason;
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent};
 use crate::engine::tick::Tick;

@@ -48,19 +48,21 @@ pub use base::time::Time;
 pub use config::{
     ByteSize, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
 };
-pub use egress::outbox::Flow;
-pub use engine::app::{App, Context};
+pub use engine::Engine;
+pub use engine::app::App;
+pub use engine::context::Context;
 pub use engine::drain::DrainTotals;
+pub use engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
 pub use engine::member::{
     Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
 pub use engine::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
-pub use engine::stats::{Counters, Stats};
+pub use engine::state::counters::Counters;
+pub use engine::state::stats::Stats;
 pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
 pub use engine::wheel::TimerWheel;
-pub use engine::{Consumed, Engine, Full, Start};
 pub use http::Refusal;
 pub use lobby::{is_lobby_code, is_user_id};
 pub use ws::frame::Frame;

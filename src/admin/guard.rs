@@ -8,8 +8,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use super::http::{Answer, Headers};
 use crate::config::Config;
+use crate::http::request::SingleHeaders;
+use crate::http::response::JsonResponse;
 
 /// Shortest token that is accepted, in bytes.
 const MIN_TOKEN: usize = 16;
@@ -63,31 +64,33 @@ impl Guard {
     }
 
     /// Checks that the request was not sent by a web page of another origin.
-    pub(super) fn check_source(&self, headers: Headers<'_>) -> Result<(), Answer> {
+    pub(super) fn check_source(&self, headers: SingleHeaders<'_>) -> Result<(), JsonResponse> {
         if !self.is_ours(headers.host) {
             let message = "this server is not known under the name in Host; use its address, or set admin_host";
-            return Err(Answer::error(403, "foreign_host", message));
+            return Err(JsonResponse::error(403, "foreign_host", message));
         }
         match headers.origin {
             Some(origin) if !is_same(origin, headers.host) => {
-                Err(Answer::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
+                Err(JsonResponse::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
             }
             _ => Ok(()),
         }
     }
 
     /// Checks the token, if one is configured.
-    pub(super) fn check_token(&self, headers: Headers<'_>) -> Result<(), Answer> {
+    pub(super) fn check_token(&self, headers: SingleHeaders<'_>) -> Result<(), JsonResponse> {
         let Some(token) = &self.token else { return Ok(()) };
         let shown = headers.authorization.and_then(|value| value.split_once(' '));
         match shown {
             Some((scheme, shown)) if scheme.eq_ignore_ascii_case("bearer") && token.is(shown.trim().as_bytes()) => {
                 Ok(())
             }
-            _ => {
-                Err(Answer::error(401, "unauthorized", "send Authorization: Bearer with the token of admin_token_file")
-                    .with_line("WWW-Authenticate: Bearer\r\n"))
-            }
+            _ => Err(JsonResponse::error(
+                401,
+                "unauthorized",
+                "send Authorization: Bearer with the token of admin_token_file",
+            )
+            .with_line("WWW-Authenticate: Bearer\r\n")),
         }
     }
 

@@ -16,9 +16,9 @@
 //! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A
 //! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
 
+mod answers;
 mod guard;
-mod http;
-mod json;
+mod outcome;
 mod routes;
 
 use std::net::SocketAddr;
@@ -28,12 +28,14 @@ use slab::Slab;
 
 use self::guard::Guard;
 pub use self::guard::Token;
-use self::http::{Answer, Bounds, HttpRequest, Parsed};
-use self::routes::{AdminRequest, Outcome};
+use self::outcome::{Outcome, carry_out};
+use self::routes::AdminRequest;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::http::request::{self, Bounds, HttpRequest, Parsed};
+use crate::http::response::JsonResponse;
 
 /// Most bytes of a request's body in addition to the `max_message_bytes` of its data.
 const ENVELOPE_BYTES: usize = 1024;
@@ -106,7 +108,7 @@ impl AdminConns {
             guard: Guard::new(config, token),
             bounds: Bounds {
                 max_head: config.max_header_bytes.0,
-                max_headers: config.max_headers as usize,
+                max_headers: config.max_headers,
                 // JSON may escape each byte of a text as six bytes.
                 max_body: config.max_message_bytes.0.saturating_mul(6).saturating_add(ENVELOPE_BYTES).min(999_999_999),
             },
@@ -222,7 +224,7 @@ impl AdminConns {
             });
             // The client may be closed already.
             if let Some((client, keep_alive)) = waiting {
-                client.answer(&routes::pinged(&report), true, keep_alive, now + self.timeout);
+                client.answer(&answers::pinged(&report), true, keep_alive, now + self.timeout);
             }
         }
         let AdminConns { guard, bounds, clients, timeout, .. } = self;
@@ -292,7 +294,7 @@ impl Client {
             _ => return,
         }
         let input = std::mem::take(&mut self.input);
-        match http::read(&input, bounds) {
+        match request::read(&input, bounds) {
             _ if input.is_empty() && self.ended => self.state = ClientState::Closed,
             _ if input.is_empty() => {}
             Parsed::Partial { .. } if self.ended => self.state = ClientState::Closed,
@@ -328,7 +330,7 @@ impl Client {
         });
         let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
         let outcome = match parsed {
-            Ok(request) => routes::carry_out(engine, now, request),
+            Ok(request) => carry_out(engine, now, request),
             Err(answer) => Outcome::Answer(answer),
         };
         match outcome {
@@ -349,7 +351,7 @@ impl Client {
         }
     }
 
-    fn answer(&mut self, answer: &Answer, with_body: bool, keep_alive: bool, deadline: Time) {
+    fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, deadline: Time) {
         answer.write(&mut self.output, with_body, keep_alive);
         self.state = ClientState::Writing { is_last: !keep_alive };
         self.deadline = deadline;
@@ -360,7 +362,7 @@ impl Client {
         match self.state {
             ClientState::Waiting { .. } => {}
             ClientState::Reading if !self.input.is_empty() => {
-                let answer = Answer::error(408, "too_late", "the request took longer than admin_timeout");
+                let answer = JsonResponse::error(408, "too_late", "the request took longer than admin_timeout");
                 self.answer(&answer, true, false, deadline);
             }
             _ => self.state = ClientState::Closed,

@@ -1,8 +1,9 @@
-//! Ids of connections and seats.
+//! Ids of connections and seats, and typed keys of tables.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
-use slab::Slab;
+use super::arena::Key;
 
 /// Id of a connection, unique within the lifetime of the engine.
 ///
@@ -18,6 +19,9 @@ pub struct ConnId(u64);
 const GENERATION_BITS: u32 = 40;
 
 impl ConnId {
+    /// The id of no connection: generations start at 1.
+    pub(crate) const NONE: ConnId = ConnId(0);
+
     /// Returns `None` if the index or the generation is too large.
     pub(crate) const fn new(index: usize, generation: u64) -> Option<ConnId> {
         if index >> (u64::BITS - GENERATION_BITS) == 0 && generation >> GENERATION_BITS == 0 {
@@ -32,9 +36,9 @@ impl ConnId {
         (self.0 >> GENERATION_BITS) as usize
     }
 
-    /// Returns the slab key as `u32`, the width in which lists of connections store it.
-    pub(crate) fn key(self) -> u32 {
-        (self.0 >> GENERATION_BITS) as u32
+    /// Returns the key of the connection in the tables of the engine.
+    pub(crate) fn key(self) -> ConnKey {
+        ConnKey::new(self.index())
     }
 
     /// Returns the number of connections accepted so far, including this one.
@@ -72,15 +76,39 @@ impl fmt::Display for SeatId {
     }
 }
 
-/// Removes an entry from a slab, and resets the slab's free list when the slab becomes empty, so that keys start again
-/// at 0. A replay can begin at a point where the server is empty; therefore keys, and orders that follow from them,
-/// must not depend on earlier events.
-pub(crate) fn remove_keyed<T>(slab: &mut Slab<T>, key: usize) -> T {
-    let removed = slab.remove(key);
-    if slab.is_empty() {
-        slab.clear();
-    }
-    removed
+/// Defines the key of a table. Four bytes, also as an `Option`: the index plus one.
+macro_rules! keys {
+    ($($(#[$doc:meta])* $name:ident)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub(crate) struct $name(NonZeroU32);
+
+        impl Key for $name {
+            #[inline]
+            fn new(index: usize) -> $name {
+                // Tables are far smaller than 2^32 entries. The last index wraps to the first value, not to zero.
+                $name(NonZeroU32::new((index as u32).wrapping_add(1)).unwrap_or(NonZeroU32::MIN))
+            }
+
+            #[inline]
+            fn index(self) -> usize {
+                self.0.get() as usize - 1
+            }
+        }
+    )*};
+}
+
+keys! {
+    /// Key of a connection. Reused after the connection is freed, unlike [`ConnId`].
+    ConnKey
+    /// Key of a seat. Reused, unlike [`SeatId`].
+    SeatKey
+    /// Key of a lobby. Reused for another lobby.
+    LobbyKey
+    /// Key of a user. Reused for another user.
+    UserKey
+    /// Key of a remote address that has connections. Reused for another address.
+    AddressKey
 }
 
 #[cfg(test)]
@@ -91,10 +119,11 @@ mod tests {
     fn ids_keep_both_parts_and_refuse_parts_that_are_too_large() {
         for (index, generation) in [(0, 0), (1, u64::from(u32::MAX)), (7, 1 << 32), ((1 << 24) - 1, (1 << 40) - 1)] {
             let id = ConnId::new(index, generation).expect("both fit");
-            assert_eq!((id.index(), id.key() as usize, id.generation()), (index, index, generation));
+            assert_eq!((id.index(), id.key().index(), id.generation()), (index, index, generation));
             assert_eq!(id.to_string(), format!("{index}.{generation}"));
         }
         assert_eq!((ConnId::new(1 << 24, 0), ConnId::new(0, 1 << 40)), (None, None));
         assert!(ConnId::new(1, 9) < ConnId::new(2, 3), "ordered by index");
+        assert_eq!((ConnKey::new(0).index(), ConnKey::new(7).index(), size_of::<Option<ConnKey>>()), (0, 7, 4));
     }
 }

@@ -1,8 +1,10 @@
-//! Vocabulary that all other modules use: ids, time, rates, close reasons. Imports no other module of this crate.
+//! Vocabulary that all other modules use: ids, time, limits, rates, close reasons. Imports no other module of this crate.
 
+pub(crate) mod arena;
 pub(crate) mod checksum;
 pub(crate) mod close;
 pub(crate) mod id;
+pub(crate) mod limit;
 pub(crate) mod number;
 pub(crate) mod random;
 pub(crate) mod rate;

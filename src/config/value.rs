@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{ByteSize, DuplicateLogin, Flush, Limit, OnJournalError, Origins, PerUser, Secrets, Switch};
+use super::origins::Origins;
+use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
 pub(super) trait Value: Sized {
@@ -29,7 +31,7 @@ impl Value for Limit {
             "unlimited" => Ok(Limit::UNLIMITED),
             _ => match text.parse() {
                 Ok(u32::MAX) | Err(_) => Err(format!("`{text}` is neither a whole number nor `unlimited`")),
-                Ok(n) => Ok(Limit(n)),
+                Ok(n) => Ok(Limit::at_most(n)),
             },
         }
     }

@@ -15,9 +15,12 @@
 
 use std::ops::Range;
 
-use super::outbox::FRAME_OVERHEAD;
+use crate::base::arena::Key;
+use crate::base::id::{ConnKey, LobbyKey};
 use crate::ws::frame::Outgoing;
 
+/// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times the bound.
+pub(super) const FRAME_OVERHEAD: usize = 64;
 /// Most bytes of memory that a buffer keeps from one turn to the next.
 const IDLE_CAPACITY: usize = 64 * 1024;
 /// The longest frame that is copied into a buffer. To copy this much takes about as long as a system call.
@@ -25,28 +28,28 @@ const MAX_FRAME: usize = 16 * 1024;
 
 /// Consecutive frames in a buffer of this turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FrameRange {
+pub(super) struct FrameRange {
     buffer: u32,
     range: Range<u32>,
     frames: u32,
 }
 
 impl FrameRange {
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.range.len()
     }
 
-    pub(crate) fn frames(&self) -> usize {
+    pub(super) fn frames(&self) -> usize {
         self.frames as usize
     }
 
     /// Bytes plus overhead per frame, as counted against `max_outbound_bytes`.
-    pub(crate) fn cost(&self) -> usize {
+    pub(super) fn cost(&self) -> usize {
         self.len() + self.frames() * FRAME_OVERHEAD
     }
 
     /// Extends the range by `next`, if `next` follows it directly. Returns whether it does.
-    pub(crate) fn extend(&mut self, next: &FrameRange) -> bool {
+    pub(super) fn extend(&mut self, next: &FrameRange) -> bool {
         let follows = self.buffer == next.buffer && self.range.end == next.range.start;
         if follows {
             self.range.end = next.range.end;
@@ -58,14 +61,18 @@ impl FrameRange {
 
 /// Position of a member in its lobby's log: the number of frames read, of all frames ever appended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Cursor(u64);
+pub(super) struct Cursor(u64);
+
+impl Cursor {
+    pub(super) const START: Cursor = Cursor(0);
+}
 
 /// The connections that do not read a frame from a lobby's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Excluded {
+pub(super) enum Excluded {
     None,
     /// The connection under this key, usually the sender's.
-    Conn(usize),
+    Conn(ConnKey),
     /// All connections: the frame is queued for each receiver individually.
     All,
 }
@@ -74,7 +81,7 @@ pub(crate) enum Excluded {
 fn encode(except: Excluded) -> u32 {
     match except {
         Excluded::None => u32::MAX,
-        Excluded::Conn(key) => key as u32,
+        Excluded::Conn(key) => key.index() as u32,
         Excluded::All => EXCLUDES_ALL,
     }
 }
@@ -88,7 +95,7 @@ fn is_excluded(conn: u32, except: u32) -> bool {
 
 /// The buffers of one turn.
 #[derive(Debug, Default)]
-pub(crate) struct BroadcastLog {
+pub(super) struct BroadcastLog {
     buffers: Vec<Buffer>,
     /// Number of buffers in use in this turn, from the front.
     used: usize,
@@ -120,7 +127,7 @@ struct LobbyLog {
     /// Number of frames ever appended.
     appended: u64,
     /// Keys of the connections of lagging members.
-    lagging: Vec<u32>,
+    lagging: Vec<ConnKey>,
 }
 
 impl BroadcastLog {
@@ -128,16 +135,16 @@ impl BroadcastLog {
     ///
     /// Returns `None` for a frame above [`MAX_FRAME`], or when the buffer is full, at 4 GiB. The caller then queues the
     /// frame for each receiver.
-    pub(crate) fn append(&mut self, key: usize, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
+    pub(super) fn append(&mut self, key: LobbyKey, frame: Outgoing<'_>, except: Excluded) -> Option<FrameRange> {
         let index = self.buffer_of(key);
         let range = self.append_to_buffer(index, frame, except)?;
-        self.lobbies[key].appended += 1;
+        self.lobbies[key.index()].appended += 1;
         Some(range)
     }
 
     /// Appends a frame for a single receiver, for its outbox to refer to. Returns `None` as [`append`](Self::append)
     /// does.
-    pub(crate) fn append_unicast(&mut self, frame: Outgoing<'_>) -> Option<FrameRange> {
+    pub(super) fn append_unicast(&mut self, frame: Outgoing<'_>) -> Option<FrameRange> {
         let index = match self.unicast_buffer {
             Some(index) => index,
             None => *self.unicast_buffer.insert(BroadcastLog::use_buffer(&mut self.buffers, &mut self.used)),
@@ -159,11 +166,11 @@ impl BroadcastLog {
     }
 
     /// The lobby's buffer of this turn. Takes an unused buffer for the lobby's first frame of the turn.
-    fn buffer_of(&mut self, key: usize) -> u32 {
-        if key >= self.lobbies.len() {
-            self.lobbies.resize_with(key + 1, LobbyLog::default);
+    fn buffer_of(&mut self, key: LobbyKey) -> u32 {
+        if key.index() >= self.lobbies.len() {
+            self.lobbies.resize_with(key.index() + 1, LobbyLog::default);
         }
-        let lobby = &mut self.lobbies[key];
+        let lobby = &mut self.lobbies[key.index()];
         if lobby.turn != self.turn + 1 {
             lobby.turn = self.turn + 1;
             lobby.buffer = BroadcastLog::use_buffer(&mut self.buffers, &mut self.used);
@@ -180,73 +187,73 @@ impl BroadcastLog {
     }
 
     /// Marks the lobby's members as still to be written to. Returns false if they were marked already.
-    pub(crate) fn mark_for_flush(&mut self, key: usize) -> bool {
-        !std::mem::replace(&mut self.lobbies[key].is_marked_for_flush, true)
+    pub(super) fn mark_for_flush(&mut self, key: LobbyKey) -> bool {
+        !std::mem::replace(&mut self.lobbies[key.index()].is_marked_for_flush, true)
     }
 
     /// Removes the mark, as the lobby's members are about to be written to.
-    pub(crate) fn unmark_for_flush(&mut self, key: usize) {
-        self.lobbies[key].is_marked_for_flush = false;
+    pub(super) fn unmark_for_flush(&mut self, key: LobbyKey) {
+        self.lobbies[key.index()].is_marked_for_flush = false;
     }
 
-    pub(crate) fn is_marked_for_flush(&self, key: usize) -> bool {
-        self.lobbies.get(key).is_some_and(|lobby| lobby.is_marked_for_flush)
+    pub(super) fn is_marked_for_flush(&self, key: LobbyKey) -> bool {
+        self.lobbies.get(key.index()).is_some_and(|lobby| lobby.is_marked_for_flush)
     }
 
     /// The cursor behind the last frame: a member with this cursor has no unread frames.
-    pub(crate) fn end_cursor(&self, key: usize) -> Cursor {
-        Cursor(self.lobbies.get(key).map_or(0, |lobby| lobby.appended))
+    pub(super) fn end_cursor(&self, key: LobbyKey) -> Cursor {
+        Cursor(self.lobbies.get(key.index()).map_or(0, |lobby| lobby.appended))
     }
 
     /// Whether the lobby has frames after `cursor`.
-    pub(crate) fn has_unread(&self, key: usize, cursor: Cursor) -> bool {
-        self.lobbies.get(key).is_some_and(|lobby| lobby.appended != cursor.0)
+    pub(super) fn has_unread(&self, key: LobbyKey, cursor: Cursor) -> bool {
+        self.lobbies.get(key.index()).is_some_and(|lobby| lobby.appended != cursor.0)
     }
 
     /// Cost of all frames of this turn and of `frame`, for a member that reads all of them.
-    pub(crate) fn cost_with(&self, key: usize, frame: Outgoing<'_>) -> usize {
+    pub(super) fn cost_with(&self, key: LobbyKey, frame: Outgoing<'_>) -> usize {
         let (bytes, frames) =
             self.current_buffer(key).map_or((0, 0), |(_, buffer)| (buffer.bytes.len(), buffer.ends.len()));
         bytes + frame.len() + (frames + 1) * FRAME_OVERHEAD
     }
 
     /// The lobby's buffer, if a frame was appended in this turn.
-    fn current_buffer(&self, key: usize) -> Option<(u32, &Buffer)> {
-        let lobby = self.lobbies.get(key).filter(|lobby| lobby.turn == self.turn + 1)?;
+    fn current_buffer(&self, key: LobbyKey) -> Option<(u32, &Buffer)> {
+        let lobby = self.lobbies.get(key.index()).filter(|lobby| lobby.turn == self.turn + 1)?;
         Some((lobby.buffer, &self.buffers[lobby.buffer as usize]))
     }
 
     /// The frames after `cursor` in the log of the lobby under `key`, without those that exclude the connection under
     /// `conn`.
-    pub(crate) fn unread_frames(&self, key: usize, cursor: Cursor, conn: usize) -> UnreadFrames<'_> {
+    pub(super) fn unread_frames(&self, key: LobbyKey, cursor: Cursor, conn: ConnKey) -> UnreadFrames<'_> {
         let Some((index, buffer)) = self.current_buffer(key) else { return UnreadFrames::default() };
         let next = self.first_unread(key, cursor, buffer);
-        UnreadFrames { index, ends: &buffer.ends, excluded: &buffer.excluded, next, conn: conn as u32 }
+        UnreadFrames { index, ends: &buffer.ends, excluded: &buffer.excluded, next, conn: conn.index() as u32 }
     }
 
     /// The bytes of the same frames, if they lie in one piece; `None` if an excluded frame lies among them.
-    pub(crate) fn contiguous_unread(&self, key: usize, cursor: Cursor, conn: usize) -> Option<&[u8]> {
+    pub(super) fn contiguous_unread(&self, key: LobbyKey, cursor: Cursor, conn: ConnKey) -> Option<&[u8]> {
         let Some((_, buffer)) = self.current_buffer(key) else { return Some(&[]) };
         let from = self.first_unread(key, cursor, buffer);
         // A fold without early exit, so that the compiler compares many at once.
         let has_excluded =
-            buffer.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn as u32, except));
+            buffer.excluded[from..].iter().fold(false, |any, &except| any | is_excluded(conn.index() as u32, except));
         let start = if from == 0 { 0 } else { buffer.ends[from - 1] };
         (!has_excluded).then(|| &buffer.bytes[start as usize..])
     }
 
     /// Index of the first frame after `cursor` in the lobby's buffer of this turn.
-    fn first_unread(&self, key: usize, cursor: Cursor, buffer: &Buffer) -> usize {
-        let unread = (self.lobbies[key].appended - cursor.0).min(buffer.ends.len() as u64);
+    fn first_unread(&self, key: LobbyKey, cursor: Cursor, buffer: &Buffer) -> usize {
+        let unread = (self.lobbies[key.index()].appended - cursor.0).min(buffer.ends.len() as u64);
         buffer.ends.len() - unread as usize
     }
 
-    pub(crate) fn bytes(&self, range: &FrameRange) -> &[u8] {
+    pub(super) fn bytes(&self, range: &FrameRange) -> &[u8] {
         &self.buffers[range.buffer as usize].bytes[range.range.start as usize..range.range.end as usize]
     }
 
     /// Ends the turn and clears its buffers. No outbox may refer to them any more.
-    pub(crate) fn end_turn(&mut self) {
+    pub(super) fn end_turn(&mut self) {
         for buffer in &mut self.buffers[..self.used] {
             buffer.clear();
         }
@@ -257,28 +264,27 @@ impl BroadcastLog {
         self.turn += 1;
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.used == 0
     }
 
     // ---- lagging members ----
 
     /// Keys of the connections of the lobby's lagging members.
-    pub(crate) fn lagging(&self, key: usize) -> &[u32] {
-        self.lobbies.get(key).map_or(&[], |lobby| &lobby.lagging)
+    pub(super) fn lagging(&self, key: LobbyKey) -> &[ConnKey] {
+        self.lobbies.get(key.index()).map_or(&[], |lobby| &lobby.lagging)
     }
 
-    pub(crate) fn mark_lagging(&mut self, key: usize, conn: usize) {
-        if key >= self.lobbies.len() {
-            self.lobbies.resize_with(key + 1, LobbyLog::default);
+    pub(super) fn mark_lagging(&mut self, key: LobbyKey, conn: ConnKey) {
+        if key.index() >= self.lobbies.len() {
+            self.lobbies.resize_with(key.index() + 1, LobbyLog::default);
         }
-        self.lobbies[key].lagging.push(conn as u32);
+        self.lobbies[key.index()].lagging.push(conn);
     }
 
-    pub(crate) fn clear_lagging(&mut self, key: usize, conn: usize) {
-        let lagging = &mut self.lobbies[key].lagging;
-        let at =
-            lagging.iter().position(|&other| other as usize == conn).expect("the connection was marked as lagging");
+    pub(super) fn clear_lagging(&mut self, key: LobbyKey, conn: ConnKey) {
+        let lagging = &mut self.lobbies[key.index()].lagging;
+        let at = lagging.iter().position(|&other| other == conn).expect("the connection was marked as lagging");
         lagging.swap_remove(at);
         if lagging.is_empty() {
             *lagging = Vec::new();
@@ -299,7 +305,7 @@ impl Buffer {
 
 /// Iterator over a member's unread frames. Yields a range for each run of frames that do not exclude the member.
 #[derive(Clone, Default)]
-pub(crate) struct UnreadFrames<'a> {
+pub(super) struct UnreadFrames<'a> {
     index: u32,
     ends: &'a [u32],
     excluded: &'a [u32],
@@ -346,44 +352,55 @@ mod tests {
                 for _ in 0..random.below(30) {
                     let (lobby, conn) = (random.below(3) as usize, random.below(4) as usize);
                     if random.percent(20) {
-                        cursors[lobby][conn] = broadcast_log.end_cursor(lobby);
+                        cursors[lobby][conn] = broadcast_log.end_cursor(LobbyKey::new(lobby));
                         read[lobby][conn] = appended.len();
                         continue;
                     }
                     let except = match random.below(4) {
                         0 => Excluded::None,
                         1 => Excluded::All,
-                        _ => Excluded::Conn(conn),
+                        _ => Excluded::Conn(ConnKey::new(conn)),
                     };
                     let text = "x".repeat(random.below(9) as usize);
-                    let range = broadcast_log.append(lobby, Outgoing::Text(&text), except).expect("there is room");
+                    let range = broadcast_log
+                        .append(LobbyKey::new(lobby), Outgoing::Text(&text), except)
+                        .expect("there is room");
                     appended.push((lobby, except, broadcast_log.bytes(&range).to_vec()));
                 }
                 for lobby in 0..3 {
                     for conn in 0..4 {
-                        let is_for = |except| except != Excluded::All && except != Excluded::Conn(conn);
+                        let is_for = |except| except != Excluded::All && except != Excluded::Conn(ConnKey::new(conn));
                         let unread = appended[read[lobby][conn]..].iter().filter(|(at, ..)| *at == lobby);
                         let has_excluded = unread.clone().any(|&(_, except, _)| !is_for(except));
                         let expected: Vec<_> = unread.filter(|&&(_, except, _)| is_for(except)).collect();
-                        let frames = broadcast_log.unread_frames(lobby, cursors[lobby][conn], conn);
+                        let frames =
+                            broadcast_log.unread_frames(LobbyKey::new(lobby), cursors[lobby][conn], ConnKey::new(conn));
                         assert_eq!(frames.clone().map(|range| range.frames()).sum::<usize>(), expected.len());
                         let bytes: Vec<u8> =
                             frames.clone().flat_map(|range| broadcast_log.bytes(&range).to_vec()).collect();
                         assert_eq!(bytes, expected.iter().flat_map(|(.., bytes)| bytes.clone()).collect::<Vec<_>>());
-                        let contiguous = broadcast_log.contiguous_unread(lobby, cursors[lobby][conn], conn);
+                        let contiguous = broadcast_log.contiguous_unread(
+                            LobbyKey::new(lobby),
+                            cursors[lobby][conn],
+                            ConnKey::new(conn),
+                        );
                         assert_eq!(contiguous, (!has_excluded).then_some(&*bytes), "seed {seed}");
                     }
                 }
                 broadcast_log.end_turn();
                 assert!(
-                    broadcast_log.is_empty() && broadcast_log.unread_frames(0, Cursor::default(), 0).next().is_none()
+                    broadcast_log.is_empty()
+                        && broadcast_log
+                            .unread_frames(LobbyKey::new(0), Cursor::default(), ConnKey::new(0))
+                            .next()
+                            .is_none()
                 );
                 for (lobby, cursors) in cursors.iter_mut().enumerate() {
                     // Half of the members read to the end. Frames that the others left unread end with the turn.
                     cursors
                         .iter_mut()
                         .filter(|_| random.percent(50))
-                        .for_each(|cursor| *cursor = broadcast_log.end_cursor(lobby));
+                        .for_each(|cursor| *cursor = broadcast_log.end_cursor(LobbyKey::new(lobby)));
                 }
             }
         }
@@ -392,7 +409,7 @@ mod tests {
     #[test]
     fn large_frames_are_not_copied() {
         let text = "x".repeat(MAX_FRAME);
-        assert_eq!(BroadcastLog::default().append(0, Outgoing::Text(&text), Excluded::None), None);
+        assert_eq!(BroadcastLog::default().append(LobbyKey::new(0), Outgoing::Text(&text), Excluded::None), None);
         assert_eq!(BroadcastLog::default().append_unicast(Outgoing::Text(&text)), None);
         let mut broadcast_log = BroadcastLog::default();
         let first = broadcast_log.append_unicast(Outgoing::Text("one")).expect("the frame is small");

@@ -15,10 +15,8 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
-use super::broadcast_log::{BroadcastLog, FrameRange};
+use super::broadcast_log::{BroadcastLog, FRAME_OVERHEAD, FrameRange};
 
-/// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times the bound.
-pub(crate) const FRAME_OVERHEAD: usize = 64;
 /// Slices per `writev`. Far below the system's limit (1024 on Linux), because one send rarely takes more.
 const MAX_SLICES: usize = 64;
 /// Up to this many bytes, copying the pieces together is cheaper than a vectored write.
@@ -27,20 +25,6 @@ const MAX_GATHERED: usize = 16 * 1024;
 const IDLE_CAPACITY: usize = 64;
 /// Largest number of unused outboxes that are kept for reuse.
 const MAX_SPARE: usize = 1024;
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flow {
-    /// Everything was written.
-    Drained,
-    /// The socket takes no more. Continue when it is writable.
-    Blocked,
-    /// Everything was written and nothing follows: shut down the write side, then read until the end of the stream.
-    Finished,
-    /// Everything was written and the peer sends nothing more: it has sent its close frame, or its stream has ended.
-    /// [`Engine::poll_closed`](crate::Engine::poll_closed) will return the connection; drop its socket then.
-    Closed,
-}
 
 /// Consecutive frames in the queue.
 #[derive(Debug)]
@@ -76,7 +60,7 @@ impl Data {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Outbox {
+pub(super) struct Outbox {
     queue: VecDeque<Queued>,
     /// Bytes of the first queue entry that have been written.
     written: usize,
@@ -93,16 +77,27 @@ pub(crate) struct Outbox {
 /// Pool of unused outboxes: queueing needs no allocation, and an idle connection needs no memory for a queue.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "a connection takes the box as a whole")]
-pub(crate) struct Outboxes(Vec<Box<Outbox>>);
+pub(super) struct Outboxes(Vec<Box<Outbox>>);
 
 impl Outboxes {
     /// Takes an empty outbox from the pool, or allocates one.
-    pub(crate) fn take(&mut self) -> Box<Outbox> {
+    fn take(&mut self) -> Box<Outbox> {
         self.0.pop().unwrap_or_default()
     }
 
+    /// The outbox in `place`, taken from the pool if there is none. When all its frames are written or dropped, return
+    /// it with [`give_all`](Self::give_all).
+    pub(super) fn of<'a>(&mut self, place: &'a mut Option<Box<Outbox>>) -> &'a mut Outbox {
+        place.get_or_insert_with(|| self.take())
+    }
+
+    /// Returns an outbox, if there is one, to the pool.
+    pub(super) fn give_all(&mut self, outbox: Option<Box<Outbox>>) {
+        outbox.into_iter().for_each(|outbox| self.give(outbox));
+    }
+
     /// Returns an outbox to the pool, and drops the frames that are left in it.
-    pub(crate) fn give(&mut self, mut outbox: Box<Outbox>) {
+    fn give(&mut self, mut outbox: Box<Outbox>) {
         if self.0.len() < MAX_SPARE {
             if !outbox.is_empty() {
                 outbox.clear();
@@ -117,7 +112,7 @@ impl Outboxes {
 
 impl Outbox {
     /// Queues the HTTP response. Nothing may be queued before it.
-    pub(crate) fn push_answer(&mut self, answer: Bytes) {
+    pub(super) fn push_answer(&mut self, answer: Bytes) {
         debug_assert!(self.is_empty(), "the HTTP response is queued first");
         self.answer_first = true;
         self.push(answer, false);
@@ -125,12 +120,12 @@ impl Outbox {
 
     /// Queues a frame at the end. With `corked` it waits for [`uncork`](Self::uncork); without, it uncorks the frames
     /// before it.
-    pub(crate) fn push(&mut self, frame: Bytes, corked: bool) {
+    pub(super) fn push(&mut self, frame: Bytes, corked: bool) {
         self.add(1, Data::Owned(frame), None, corked);
     }
 
     /// Queues a frame ahead of the corked frames, which stay corked.
-    pub(crate) fn push_ahead(&mut self, frame: Bytes) {
+    pub(super) fn push_ahead(&mut self, frame: Bytes) {
         let corked = std::mem::take(&mut self.corked);
         self.add(1, Data::Owned(frame), None, false);
         let last = self.queue.pop_back().expect("the frame has just been queued");
@@ -139,13 +134,13 @@ impl Outbox {
     }
 
     /// Queues a frame that the next frame under the same key replaces.
-    pub(crate) fn push_latest(&mut self, key: u64, frame: Bytes, corked: bool) {
+    pub(super) fn push_latest(&mut self, key: u64, frame: Bytes, corked: bool) {
         self.add(1, Data::Owned(frame), Some(key), corked);
     }
 
     /// Queues frames that lie in a buffer of this turn. Before the turn ends, [`materialize`](Self::materialize) must
     /// be called if some of them are still queued.
-    pub(crate) fn push_range(&mut self, range: FrameRange, corked: bool) {
+    pub(super) fn push_range(&mut self, range: FrameRange, corked: bool) {
         if corked != (self.corked > 0) {
             self.add(range.frames(), Data::Shared(range), None, corked);
         } else if let Some(Queued { data: Data::Shared(last), frames, .. }) = self.queue.back_mut()
@@ -172,22 +167,22 @@ impl Outbox {
     }
 
     /// Whether any queued frame may be written.
-    pub(crate) fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.ready() > 0
     }
 
     /// Whether any queued frame is corked.
-    pub(crate) fn is_corked(&self) -> bool {
+    pub(super) fn is_corked(&self) -> bool {
         self.corked > 0
     }
 
     /// Makes the corked frames ready to be written.
-    pub(crate) fn uncork(&mut self) {
+    pub(super) fn uncork(&mut self) {
         self.corked = 0;
     }
 
     /// Copies the queued frames that lie in a buffer of the broadcast log, because the turn is about to end.
-    pub(crate) fn materialize(&mut self, broadcast_log: &BroadcastLog) {
+    pub(super) fn materialize(&mut self, broadcast_log: &BroadcastLog) {
         if !self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_))) {
             return;
         }
@@ -206,7 +201,7 @@ impl Outbox {
     ///
     /// The caller queues the newer frame at the end, not in the old position: it may refer to frames that were queued
     /// in between.
-    pub(crate) fn drop_latest(&mut self, key: u64) -> bool {
+    pub(super) fn drop_latest(&mut self, key: u64) -> bool {
         let partly_sent = usize::from(self.written > 0);
         let Some(at) = self.queue.iter().skip(partly_sent).position(|queued| queued.latest == Some(key)) else {
             return false;
@@ -219,16 +214,16 @@ impl Outbox {
     }
 
     /// Queued bytes plus overhead per frame, as counted against `max_outbound_bytes`.
-    pub(crate) fn cost(&self) -> usize {
+    pub(super) fn cost(&self) -> usize {
         self.bytes + self.frames * FRAME_OVERHEAD
     }
 
     /// Number of queued bytes that have not been written.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
@@ -236,7 +231,7 @@ impl Outbox {
     ///
     /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP response is kept
     /// too.
-    pub(crate) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
+    pub(super) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
         self.corked = 0;
         if self.written == 0 && !self.answer_first {
@@ -273,19 +268,19 @@ impl Outbox {
     }
 
     /// Writes until all frames that are not corked are written, or the socket takes no more. Returns the number of
-    /// bytes written, and [`Flow::Drained`] or [`Flow::Blocked`].
+    /// bytes written, and whether all were written.
     ///
     /// `scratch` is the buffer in which several small pieces are copied together.
     ///
     /// # Errors
     ///
     /// Those of the socket, except `WouldBlock` and `Interrupted`; `WriteZero` if the socket takes no byte.
-    pub(crate) fn write_to(
+    pub(super) fn write_to(
         &mut self,
         socket: &mut dyn Write,
         broadcast_log: &BroadcastLog,
         scratch: &mut Vec<u8>,
-    ) -> io::Result<(usize, Flow)> {
+    ) -> io::Result<(usize, bool)> {
         let mut total = 0;
         while self.is_ready() {
             match self.write_once(socket, broadcast_log, scratch) {
@@ -294,12 +289,12 @@ impl Outbox {
                     total += n;
                     self.advance(n, broadcast_log);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((total, Flow::Blocked)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok((total, false)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok((total, Flow::Drained))
+        Ok((total, true))
     }
 
     fn write_once(
@@ -330,7 +325,7 @@ impl Outbox {
     }
 
     /// Removes the first `n` bytes, which have been written.
-    pub(crate) fn advance(&mut self, mut n: usize, broadcast_log: &BroadcastLog) {
+    pub(super) fn advance(&mut self, mut n: usize, broadcast_log: &BroadcastLog) {
         self.bytes -= n;
         if self.bytes == 0 {
             // The usual case: a single entry, written as a whole.
@@ -364,7 +359,7 @@ impl Outbox {
     }
 
     /// Asserts the invariants that hold between calls.
-    pub(crate) fn check(&self) {
+    pub(super) fn check(&self) {
         let queued: usize = self.queue.iter().map(|queued| queued.data.len()).sum();
         assert_eq!(self.bytes + self.written, queued, "the byte count is the sum over the queue");
         let frames: usize = self.queue.iter().map(|queued| queued.frames as usize).sum();
@@ -377,7 +372,7 @@ impl Outbox {
     }
 
     /// Whether any queued frame lies in a buffer of the broadcast log, which lasts only until the end of the turn.
-    pub(crate) fn has_ranges(&self) -> bool {
+    pub(super) fn has_ranges(&self) -> bool {
         self.queue.iter().any(|queued| matches!(queued.data, Data::Shared(_)))
     }
 }
@@ -461,11 +456,10 @@ mod tests {
                 outbox.push(frame.into(), false);
             }
             let mut socket = ShortWriter { step, block: false, got: Vec::new() };
-            while outbox
+            while !outbox
                 .write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new())
                 .expect("the socket never fails")
                 .1
-                == Flow::Blocked
             {
                 outbox.check();
             }
@@ -485,7 +479,7 @@ mod tests {
         let mut socket = ShortWriter { step: 100, block: true, got: Vec::new() };
         assert_eq!(
             outbox.write_to(&mut socket, &BroadcastLog::default(), &mut Vec::new()).expect("the socket never fails"),
-            (3, Flow::Drained)
+            (3, true)
         );
         assert_eq!(socket.got, b"gun");
     }

@@ -5,17 +5,12 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Sent;
-use super::sending::Priority;
 use crate::base::close::{CloseReason, Reject};
-use crate::base::id::ConnId;
-use crate::lobby::directory::{Directory, SeatKey};
+use crate::base::id::{ConnId, ConnKey};
+use crate::egress::Priority;
 use crate::ws::frame::{Frame, Outgoing};
 
 impl Core {
-    pub(super) fn directory(&self) -> &Directory {
-        &self.directory
-    }
-
     pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
@@ -32,23 +27,23 @@ impl Core {
     }
 
     pub(super) fn send_latest_to_conn(&mut self, conn: ConnId, latest: u64, frame: &Frame) -> bool {
-        self.key_after_presence(conn).is_some_and(|key| self.queue_latest(key, latest, frame.clone()))
+        self.key_after_presence(conn).is_some_and(|key| self.send_latest(key, latest, frame.clone()))
     }
 
     /// Returns the key of a member to send to, after flushing the presence changes of its lobby.
     ///
     /// `None` when there is no such member, or when the flush has closed it as too slow.
-    fn key_after_presence(&mut self, conn: ConnId) -> Option<usize> {
-        let lobby = self.slot(conn)?.lobby()?;
+    fn key_after_presence(&mut self, conn: ConnId) -> Option<ConnKey> {
+        let lobby = self.egress.lobby_of(conn)?;
         self.flush_presence(lobby);
-        self.slot(conn)?.seat().map(|_| conn.index())
+        self.slot(conn)?.seat().map(|_| conn.key())
     }
 
     pub(super) fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
         let conns: Vec<ConnId> = self.conns_of(self.directory.seats_of(user));
         for conn in &conns {
-            self.begin_check(conn.index(), timeout);
-            self.rearm(conn.index());
+            self.begin_check(conn.key(), timeout);
+            self.rearm(conn.key());
         }
         conns.len()
     }
@@ -56,24 +51,19 @@ impl Core {
     pub(super) fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
         self.slot(conn)?;
         self.update_last_message(conn);
-        self.answer_check(conn.index(), nonce)
+        self.answer_check(conn.key(), nonce)
     }
 
     pub(super) fn update_last_message(&mut self, conn: ConnId) {
-        let now = self.now;
+        let now = self.now();
         if let Some(slot) = self.slot(conn) {
             slot.health.heard(now);
         }
     }
 
-    pub(super) fn queued_bytes(&self, conn: ConnId) -> usize {
-        let slot = self.slots.get(conn.index()).filter(|slot| slot.id == conn);
-        slot.map_or(0, |_| self.queued_size(conn.index()).bytes)
-    }
-
     pub(super) fn close(&mut self, conn: ConnId, reason: CloseReason) {
         if self.slot(conn).is_some() {
-            self.begin_close(conn.index(), reason);
+            self.begin_close(conn.key(), reason);
         }
     }
 
@@ -83,25 +73,21 @@ impl Core {
 
     pub(super) fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
         match self.directory.find_lobby(lobby) {
-            Some(lobby) => self.close_all(self.conns_of(self.directory.members(lobby)), reason),
+            Some(lobby) => self.close_all(self.conns_in(lobby), reason),
             None => 0,
         }
     }
 
     fn close_all(&mut self, conns: Vec<ConnId>, reason: CloseReason) -> usize {
-        conns.iter().for_each(|conn| self.begin_close(conn.index(), reason));
+        conns.iter().for_each(|conn| self.begin_close(conn.key(), reason));
         conns.len()
     }
 
-    pub(super) fn conns_of(&self, seats: &[SeatKey]) -> Vec<ConnId> {
-        seats.iter().map(|&seat| self.directory.seat(seat).conn).collect()
-    }
-
     pub(super) fn set_rejection(&mut self, reject: Reject, message: Cow<'static, str>) {
-        self.rejection = Some((reject, message));
+        self.answer.rejection = Some((reject, message));
     }
 
     pub(super) fn take_rejection(&mut self) -> Option<(Reject, Cow<'static, str>)> {
-        self.rejection.take()
+        self.answer.rejection.take()
     }
 }

@@ -8,7 +8,7 @@ use crate::base::id::{ConnId, SeatId};
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
-        self.core.slots.get(conn.index()).filter(|slot| slot.id == conn).and_then(|slot| slot.close_reason)
+        self.core.conns.get(conn).and_then(|slot| slot.close_reason)
     }
 
     /// Returns the number of bytes that wait to be written to `conn`.
@@ -23,15 +23,14 @@ impl<A: App> Engine<A> {
 
     /// Free room in the outbox of `conn`, in bytes that count against `max_outbound_bytes`.
     pub(crate) fn room(&self, conn: ConnId) -> usize {
-        let slot = self.core.slots.get(conn.index()).filter(|slot| slot.id == conn);
-        slot.map_or(0, |_| {
-            self.core.config.max_outbound_bytes.0.saturating_sub(self.core.queued_size(conn.index()).cost)
+        self.core.conns.get(conn).map_or(0, |_| {
+            self.core.config.max_outbound_bytes.0.saturating_sub(self.core.egress.queued_size(conn.key()).cost)
         })
     }
 
     /// Number of connections that are not freed, and number of armed timers.
     pub(crate) fn slots_and_timers(&self) -> (usize, usize) {
-        (self.core.slots.len(), self.core.wheel.len())
+        (self.core.conns.len(), self.core.timers.wheel.len())
     }
 
     /// Epoch and `seq` of a lobby, and its members in join order.
@@ -39,9 +38,9 @@ impl<A: App> Engine<A> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);
-        let members = directory.members(key).iter().map(|&key| {
-            let seat = directory.seat(key);
-            (&**directory.user_of(key), seat.id, seat.conn)
+        let members = directory.members(key).iter().map(|member| {
+            let seat = directory.seat(member.seat);
+            (&**directory.user_of(member.seat), seat.id, seat.conn)
         });
         Some((lobby.epoch, lobby.seq, members))
     }

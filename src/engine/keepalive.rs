@@ -2,29 +2,31 @@
 
 use std::time::Duration;
 
-use super::core::{AppEvent, Core};
+use super::core::Core;
 use super::member::Protocol;
-use super::sending::Priority;
-use super::slot::ConnState;
+use super::state::conn::ConnState;
+use super::state::events::AppEvent;
 use crate::base::close::CloseReason;
+use crate::base::id::ConnKey;
 use crate::base::time::Time;
+use crate::egress::Priority;
 use crate::http::Refusal;
 use crate::ws::frame::Outgoing;
 
 impl Core {
     /// Handles a connection's timer. The deadline may have moved since the timer was set.
-    pub(super) fn timer(&mut self, key: usize) {
-        let Some(slot) = self.slots.get(key) else { return };
+    pub(super) fn handle_timer(&mut self, key: ConnKey) {
+        let Some(slot) = self.conns.by_key(key) else { return };
         match (&slot.state, slot.close_reason) {
             (ConnState::Closed, _) => return,
             (ConnState::Seated(..), _) => self.keep_alive(key),
-            (_, _) if self.now < slot.deadline => {}
-            (_, Some(_)) if self.must_flush(slot) => self.set_stage_deadline(key, self.config.close_timeout),
+            (_, _) if self.now() < slot.deadline => {}
+            (_, Some(_)) if self.must_flush(slot.id) => self.set_stage_deadline(key, self.config.close_timeout),
             (_, Some(_)) if slot.wire.is_closing() => {
                 // The peer's close frame did not come in time.
-                self.slots[key].wire.linger();
+                self.conns[key].wire.linger();
                 self.set_stage_deadline(key, self.config.linger_timeout);
-                self.mark_dirty(key);
+                self.egress.mark_dirty(key);
             }
             (_, Some(_)) => return self.mark_closed(key),
             (_, None) if slot.wire.is_deciding() => self.close_for_auth_timeout(key),
@@ -37,58 +39,60 @@ impl Core {
     }
 
     /// Authorization took too long. The upgrade is accepted, so that a page can read the close reason.
-    fn close_for_auth_timeout(&mut self, key: usize) {
+    fn close_for_auth_timeout(&mut self, key: ConnKey) {
         self.accept_pending(key);
         self.begin_close(key, CloseReason::AuthTimeout);
     }
 
-    fn keep_alive(&mut self, key: usize) {
-        let slot = &mut self.slots[key];
-        if self.now >= slot.deadline {
+    fn keep_alive(&mut self, key: ConnKey) {
+        let now = self.now();
+        let slot = &mut self.conns[key];
+        if now >= slot.deadline {
             let reason = if slot.ends_at_max_lifetime { CloseReason::MaxLifetime } else { CloseReason::TokenExpired };
             return self.begin_close(key, reason);
         }
-        let expired = slot.health.expire_checks(self.now);
+        let expired = slot.health.expire_checks(now);
         self.report_unanswered(key, expired);
-        let slot = &mut self.slots[key];
-        if self.now >= slot.health.next_check()
+        let slot = &mut self.conns[key];
+        if now >= slot.health.next_check()
             && let Some(interval) = self.config.health_interval
         {
             // Counted from the time at which it was due, so that checks do not drift; after a long pause, counted from
             // now.
             let next = slot.health.next_check() + interval;
-            slot.health.schedule_check(if next > self.now { next } else { self.now + interval });
+            slot.health.schedule_check(if next > now { next } else { now + interval });
             self.begin_check(key, self.config.health_timeout);
         }
-        let slot = &mut self.slots[key];
+        let slot = &mut self.conns[key];
         if slot.close_reason.is_some()
-            || self.now < slot.health.path_deadline(self.config.ping_interval, self.config.pong_timeout)
+            || now < slot.health.path_deadline(self.config.ping_interval, self.config.pong_timeout)
         {
             return;
         }
         if slot.health.is_pinged() {
             self.begin_close(key, CloseReason::Stale);
         } else {
-            slot.health.pinged(self.now);
+            slot.health.pinged(now);
             self.counters.pings += 1;
             self.send(key, Outgoing::Ping(b""), Priority::Urgent);
         }
     }
 
     /// Reports `count` health checks of a member as unanswered.
-    fn report_unanswered(&mut self, key: usize, count: usize) {
+    fn report_unanswered(&mut self, key: ConnKey, count: usize) {
         self.counters.health_checks_failed += count as u64;
         for _ in 0..count {
             let member = self.member(key).expect("only members have health checks");
-            self.app_events.push_back(AppEvent::Health(member, None));
+            self.events.push_back(AppEvent::Health(member, None));
         }
     }
 
     /// Starts a health check of a member's page. Returns its nonce.
-    pub(super) fn begin_check(&mut self, key: usize, timeout: Duration) -> u64 {
-        let stamp = self.unix_micros() / 1000;
-        let slot = &mut self.slots[key];
-        let nonce = slot.health.begin_check(self.now, timeout, stamp);
+    pub(super) fn begin_check(&mut self, key: ConnKey, timeout: Duration) -> u64 {
+        let stamp = self.unix_millis();
+        let now = self.now();
+        let slot = &mut self.conns[key];
+        let nonce = slot.health.begin_check(now, timeout, stamp);
         let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
         self.report_unanswered(key, displaced);
@@ -102,7 +106,7 @@ impl Core {
     }
 
     /// Handles an RFC 6455 pong. With a raw protocol it answers health checks too.
-    pub(super) fn ponged(&mut self, key: usize, payload: &[u8]) {
+    pub(super) fn handle_pong(&mut self, key: ConnKey, payload: &[u8]) {
         if let Err(denied) = self.charge_control(key) {
             return self.rate_limited(key, None, denied);
         }
@@ -111,26 +115,28 @@ impl Core {
         }
     }
 
-    pub(super) fn answer_check(&mut self, key: usize, nonce: u64) -> Option<Duration> {
-        self.slots[key].seat()?;
-        let slot = &mut self.slots[key];
+    pub(super) fn answer_check(&mut self, key: ConnKey, nonce: u64) -> Option<Duration> {
+        let slot = &self.conns[key];
+        slot.seat()?;
+        let conn = slot.id;
         // Sockets are read before timers expire, except for the connections that the driver listed as unread.
-        let heard_until = if self.unread.is_waiting(slot.id) { Time::ZERO } else { self.last_timeout };
-        let latency = slot.health.answer(self.now, nonce, heard_until)?;
+        let heard_until = if self.is_deferred(conn) { Time::ZERO } else { self.clock.last_timeout };
+        let now = self.now();
+        let latency = self.conns[key].health.answer(now, nonce, heard_until)?;
         let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
-        self.app_events.push_back(AppEvent::Health(member, Some(latency)));
+        self.events.push_back(AppEvent::Health(member, Some(latency)));
         Some(latency)
     }
 
     /// Handles a ping: queues its pong. Pongs count against the bound like all other output.
-    pub(super) fn pinged(&mut self, key: usize, payload: &[u8]) {
-        self.queue_unbounded(key, Outgoing::Pong(payload), Priority::Urgent);
+    pub(super) fn handle_ping(&mut self, key: ConnKey, payload: &[u8]) {
+        self.send_unbounded(key, Outgoing::Pong(payload), Priority::Urgent);
         if let Err(denied) = self.charge_control(key) {
             self.rate_limited(key, None, denied);
         }
-        if self.queued_size(key).cost > self.config.max_outbound_bytes.0 {
-            self.begin_close(key, CloseReason::SlowConsumer);
+        if self.egress.queued_size(key).cost > self.config.max_outbound_bytes.0 {
+            self.close_slow_consumer(key);
         }
     }
 }

@@ -4,9 +4,9 @@
 use smol_str::SmolStr;
 
 use crate::base::close::CloseReason;
-use crate::base::id::{ConnId, SeatId};
+use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey};
 use crate::base::rate::Rate;
-use crate::lobby::directory::{LobbyKey, SeatKey};
+pub use crate::egress::Pressure;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::protocol;
 use crate::ws::handshake::{Request, Subprotocols};
@@ -204,21 +204,6 @@ pub enum Exclude<'a> {
     User(&'a str),
     /// These users, on all of their connections.
     Users(&'a [&'a str]),
-}
-
-/// A change in the bytes queued for a member: see [`App::on_pressure`](crate::App::on_pressure).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pressure {
-    /// Above the high-water mark.
-    High {
-        /// Bytes that wait to be written.
-        queued_bytes: usize,
-    },
-    /// At the low-water mark again.
-    Low {
-        /// Bytes that wait to be written.
-        queued_bytes: usize,
-    },
 }
 
 /// The result of sending a frame.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::member::{Member, Message, Pressure, RelayRequest};
-use super::tick::Tick;
+use super::state::ticks::Tick;
 use crate::base::close::LeaveReason;
 use crate::base::time::Time;
 

@@ -83,88 +83,22 @@
 //! wrapped in a slice. Checksums are those of `src/base/checksum.rs`. Where the answer to a request echoes the client's
 //! subprotocol, each byte of the name counts as `x`.
 
+mod error;
 mod format;
+mod printable;
 mod reader;
 mod recorder;
 mod replay;
+mod sink;
+mod summary;
 mod trace;
 
-use std::io;
-
-use crc32fast::Hasher;
-
-use crate::config::Config;
-
+pub use self::error::{Divergence, Fault, ReplayFailure};
+pub use self::format::segment::BUILD;
+pub(crate) use self::reader::begins_session;
 pub use self::recorder::{finish, record};
-pub use self::replay::{Divergence, Fault, Replay, ReplayFailure, Step, Summary, replay};
+pub use self::replay::{Replay, Step, replay};
+pub use self::sink::Sink;
+pub use self::summary::Summary;
 pub use self::trace::TraceEvent;
 pub use crate::engine::recording::{Recording, RotateHint};
-
-/// Name of this build: its version and a hash of its sources. Journals of other builds are not replayed.
-pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
-
-/// Destination of a journal.
-pub trait Sink: 'static {
-    /// Begins segment `number`, to which the following writes belong. The first is 1.
-    ///
-    /// # Errors
-    ///
-    /// When the segment cannot be created.
-    fn begin(&mut self, number: u64) -> io::Result<()>;
-
-    /// Writes `block`, and `rest` directly after it. Bytes written by a successful call survive the end of the process.
-    ///
-    /// # Errors
-    ///
-    /// When not all bytes could be written. The recorder then makes no further writes.
-    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()>;
-
-    /// Returns whether the segment is long enough to begin another one.
-    fn rotate_hint(&self) -> RotateHint {
-        RotateHint::Continue
-    }
-
-    /// Returns the totals of the writes so far.
-    fn recording(&self) -> Recording {
-        Recording::default()
-    }
-}
-
-/// Keeps all segments concatenated in memory, for tests.
-impl Sink for Vec<u8> {
-    fn begin(&mut self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
-        self.extend_from_slice(block);
-        self.extend_from_slice(rest);
-        Ok(())
-    }
-}
-
-/// Returns whether a segment is the first of its session. An unreadable segment counts as a first one: it continues no
-/// other.
-pub(crate) fn begins_session(segment: &mut impl io::Read) -> bool {
-    let mut block = Vec::new();
-    let first = reader::Blocks::new(segment).read(&mut block).is_ok();
-    !first || replay::segment_number(&block).is_none_or(|number| number == 1)
-}
-
-/// Returns the CRC-32 of the concatenated `parts`, started with the check of the previous block.
-fn check_of(before: u32, parts: &[&[u8]]) -> u32 {
-    let mut hasher = Hasher::new_with_initial(before);
-    parts.iter().for_each(|part| hasher.update(part));
-    hasher.finalize()
-}
-
-/// Parses a configuration from the text that [`record`] writes.
-fn config_from_text(text: &str) -> Result<Config, ()> {
-    let mut config = Config::default();
-    for line in text.lines() {
-        let (name, value) = line.split_once('=').ok_or(())?;
-        let field = Config::FIELDS.iter().find(|field| field.name == name).ok_or(())?;
-        (field.set)(&mut config, value).map_err(|_| ())?;
-    }
-    Ok(config)
-}

@@ -1,10 +1,11 @@
-//! Reads a stream of blocks, one at a time, and verifies the checks of each. Does not interpret the entries.
+//! Reads a stream of blocks, one at a time, and verifies the checks of each. Interprets no entry but the first of a
+//! segment.
 
 use std::io::{self, Read};
 
-use super::check_of;
-use super::format::{BLOCK_HEADER, FAMILY, MAGIC, MAX_BLOCK};
-use super::replay::Fault;
+use super::error::Fault;
+use super::format::block::{BLOCK_HEADER, FAMILY, MAGIC, MAX_BLOCK, check_of};
+use super::format::segment::Segment;
 
 /// Next item of the stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -146,4 +147,12 @@ enum Header {
     Magic,
     End,
     Torn(u64),
+}
+
+/// Returns whether a segment is the first of its session. An unreadable segment counts as a first one: it continues no
+/// other.
+pub(crate) fn begins_session(segment: &mut impl Read) -> bool {
+    let mut block = Vec::new();
+    let first = Blocks::new(segment).read(&mut block).is_ok();
+    !first || Segment::read(&block).map_or(true, |segment| segment.number == 1)
 }

@@ -10,15 +10,21 @@ use std::io;
 
 use log::{error, warn};
 
-use super::format::{self, BLOCK_HEADER, ConnWriter, MAGIC, MAX_BLOCK, Put, Segment};
-use super::{BUILD, Recording, RotateHint, Sink, check_of};
+use super::format::block::{BLOCK_HEADER, MAGIC, MAX_BLOCK, check_of};
+use super::format::config_text::config_as_text;
+use super::format::conn::ConnWriter;
+use super::format::kinds;
+use super::format::segment::{BUILD, Segment};
+use super::format::write::Put;
+use super::sink::Sink;
 use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::config::{Config, OnJournalError, Secrets};
+use crate::config::{OnJournalError, Secrets};
+use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::engine::recording::{self, Checkpoint, Decisions, Input, WriteEnd, WriteRecord};
-use crate::engine::{Engine, Start};
+use crate::engine::driver::Start;
+use crate::engine::recording::{self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord};
 use crate::http::Refusal;
 use crate::ws::handshake::Facts;
 
@@ -79,23 +85,6 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or
-/// when reading the text would give a different one: neither could be replayed.
-fn config_as_text(config: &Config) -> io::Result<String> {
-    if config.check().is_err() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
-    }
-    let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
-    let text: String = lines.collect();
-    match super::config_from_text(&text) {
-        Ok(read) if read == *config => Ok(text),
-        _ => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the configuration has a value that cannot be written as text, such as a part of a millisecond",
-        )),
-    }
-}
-
 struct JournalRecorder<S: Sink> {
     /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
@@ -137,7 +126,7 @@ impl<S: Sink> JournalRecorder<S> {
         self.sent = Checksum::new(0);
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
-        self.buffer.put_segment(&self.segment);
+        self.segment.put(&mut self.buffer);
         if self.buffer.len() - BLOCK_HEADER > MAX_BLOCK {
             // A replay then begins with an earlier segment.
             warn!(
@@ -145,7 +134,7 @@ impl<S: Sink> JournalRecorder<S> {
             );
             self.segment.start = None;
             self.buffer.truncate(BLOCK_HEADER);
-            self.buffer.put_segment(&self.segment);
+            self.segment.put(&mut self.buffer);
         }
         if start.is_some() {
             (self.start_bytes, self.since_start) = (self.buffer.len(), 0);
@@ -222,24 +211,56 @@ impl<S: Sink> JournalRecorder<S> {
         }
     }
 
-    fn put_conn(&mut self, kind: u8, conn: ConnId) {
+    /// Appends an entry without fields.
+    fn put_entry(&mut self, kind: u8) {
+        self.make_room(0);
+        self.buffer.put_byte(kind);
+    }
+
+    /// Appends an entry whose only field is a number.
+    fn put_number_entry(&mut self, kind: u8, number: u64) {
+        self.put_entry(kind);
+        self.buffer.put_number(number);
+    }
+
+    /// Appends an entry whose only field is a slice.
+    fn put_slice_entry(&mut self, kind: u8, bytes: &[u8]) {
+        let fits = self.make_room(bytes.len());
+        self.buffer.put_byte(kind);
+        self.put_last(bytes, fits);
+    }
+
+    /// Appends an entry whose only field is a connection.
+    fn put_conn_entry(&mut self, kind: u8, conn: ConnId) {
+        self.put_entry(kind);
+        self.conns.put(&mut self.buffer, conn);
+    }
+
+    /// Appends an entry with a connection and a slice.
+    fn put_conn_slice_entry(&mut self, kind: u8, conn: ConnId, bytes: &[u8]) {
+        let fits = self.make_room(bytes.len());
         self.buffer.put_byte(kind);
         self.conns.put(&mut self.buffer, conn);
+        self.put_last(bytes, fits);
     }
 
     /// Records received bytes, of which the first `head` are recorded as a shape only.
     fn put_received(&mut self, conn: ConnId, head: usize, bytes: &[u8]) {
         if head == 0 {
-            let fits = self.make_room(bytes.len());
-            self.put_conn(format::BYTES, conn);
-            return self.put_last(bytes, fits);
+            return self.put_conn_slice_entry(kinds::BYTES, conn, bytes);
         }
         // A shape takes about twice as many bytes as the request at most, and usually a tenth.
         let mut shape = Vec::new();
         shape.put_shape(&bytes[..head]);
-        let fits = self.make_room(shape.len());
-        self.put_conn(format::HEAD, conn);
-        self.put_last(&shape, fits);
+        self.put_conn_slice_entry(kinds::HEAD, conn, &shape);
+    }
+
+    /// Records that the time has advanced, if it has.
+    fn put_time(&mut self, now: Time) {
+        if now != self.now {
+            self.put_number_entry(kinds::TIME, now.as_micros() - self.now.as_micros());
+            self.now = now;
+        }
     }
 }
 
@@ -249,78 +270,50 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             return;
         }
         self.has_input = true;
-        if now != self.now {
-            self.make_room(0);
-            self.buffer.put_byte(format::TIME);
-            self.buffer.put_number(now.as_micros() - self.now.as_micros());
-            self.now = now;
-        }
-        if let Input::Bytes { conn, head, bytes, max_work } = *input {
-            if max_work != self.max_work {
-                self.max_work = max_work;
-                self.make_room(0);
-                self.buffer.put_byte(format::MAX_WORK);
-                self.buffer.put_number(max_work as u64);
-            }
-            return self.put_received(conn, head, bytes);
-        }
-        if let Input::Command(bytes) | Input::Reload(bytes) = *input {
-            let is_command = matches!(input, Input::Command(_));
-            if is_command || self.keeps_secrets {
-                let fits = self.make_room(bytes.len());
-                self.buffer.put_byte(if is_command { format::COMMAND } else { format::RELOAD });
-                self.put_last(bytes, fits);
-            } else {
-                self.make_room(0);
-                self.buffer.put_byte(format::OMITTED_RELOAD);
-                self.buffer.put_number(bytes.len() as u64);
-            }
-            return;
-        }
-        self.make_room(0);
+        self.put_time(now);
         match *input {
+            Input::Bytes { conn, head, bytes, max_work } => {
+                if max_work != self.max_work {
+                    self.max_work = max_work;
+                    self.put_number_entry(kinds::MAX_WORK, max_work as u64);
+                }
+                self.put_received(conn, head, bytes);
+            }
             Input::Accept(peer) => {
-                self.buffer.put_byte(format::ACCEPT);
+                self.put_entry(kinds::ACCEPT);
                 self.buffer.put_address(peer);
             }
-            Input::Hangup(conn) => self.put_conn(format::HANGUP, conn),
-            Input::Writable(conn) => self.put_conn(format::WRITABLE, conn),
-            Input::Timeout => self.buffer.put_byte(format::TIMEOUT),
+            Input::Hangup(conn) => self.put_conn_entry(kinds::HANGUP, conn),
+            Input::Writable(conn) => self.put_conn_entry(kinds::WRITABLE, conn),
+            Input::Timeout => self.put_entry(kinds::TIMEOUT),
             Input::Unread(conns) => {
                 let mut entry = Vec::new();
                 conns.iter().for_each(|&conn| self.conns.put(&mut entry, conn));
-                let fits = self.make_room(entry.len());
-                self.buffer.put_byte(format::UNREAD);
-                self.put_last(&entry, fits);
+                self.put_slice_entry(kinds::UNREAD, &entry);
             }
-            Input::WallTime(unix_micros) => {
-                self.buffer.put_byte(format::WALL_TIME);
-                self.buffer.put_number(unix_micros);
-            }
+            Input::WallTime(unix_micros) => self.put_number_entry(kinds::WALL_TIME, unix_micros),
             Input::Authorized(conn, answer) => {
                 let mut entry = Vec::new();
                 entry.put_authorization(answer);
-                let fits = self.make_room(entry.len());
-                self.put_conn(format::AUTHORIZED, conn);
-                self.put_last(&entry, fits);
+                self.put_conn_slice_entry(kinds::AUTHORIZED, conn, &entry);
             }
+            Input::Command(bytes) => self.put_slice_entry(kinds::COMMAND, bytes),
+            Input::Reload(bytes) if self.keeps_secrets => self.put_slice_entry(kinds::RELOAD, bytes),
+            Input::Reload(bytes) => self.put_number_entry(kinds::OMITTED_RELOAD, bytes.len() as u64),
             Input::Operator(command) => {
                 let mut entry = Vec::new();
                 entry.put_operator(command);
-                let fits = self.make_room(entry.len());
-                self.buffer.put_byte(format::OPERATOR);
-                self.put_last(&entry, fits);
+                self.put_slice_entry(kinds::OPERATOR, &entry);
             }
-            Input::ReportTaken => self.buffer.put_byte(format::REPORT_TAKEN),
-            Input::Drain => self.buffer.put_byte(format::DRAIN),
-            Input::Stop => self.buffer.put_byte(format::STOP),
-            Input::Shed => self.buffer.put_byte(format::SHED),
-            Input::Closure => self.buffer.put_byte(format::CLOSURE),
-            Input::Bytes { .. } | Input::Command(_) | Input::Reload(_) => unreachable!("recorded above"),
+            Input::ReportTaken => self.put_entry(kinds::REPORT_TAKEN),
+            Input::Drain => self.put_entry(kinds::DRAIN),
+            Input::Stop => self.put_entry(kinds::STOP),
+            Input::Shed => self.put_entry(kinds::SHED),
+            Input::Closure => self.put_entry(kinds::CLOSURE),
         }
     }
 
-    fn asked(&mut self, asked: Result<&Facts, &Refusal>) {
+    fn request(&mut self, asked: Result<&Facts, &Refusal>) {
         if self.failed.is_some() {
             return;
         }
@@ -329,20 +322,16 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             Ok(facts) => entry.put_facts(facts),
             Err(refusal) => entry.put_refusal(refusal),
         }
-        let fits = self.make_room(entry.len());
-        self.buffer.put_byte(if asked.is_ok() { format::ASKED } else { format::REFUSED });
-        self.put_last(&entry, fits);
+        self.put_slice_entry(if asked.is_ok() { kinds::ASKED } else { kinds::REFUSED }, &entry);
     }
 
-    fn answered(&mut self, decisions: &Decisions) {
+    fn decisions(&mut self, decisions: &Decisions) {
         if self.failed.is_some() {
             return;
         }
         let mut entry = Vec::new();
         entry.put_decisions(decisions);
-        let fits = self.make_room(entry.len());
-        self.buffer.put_byte(format::ANSWERED);
-        self.put_last(&entry, fits);
+        self.put_slice_entry(kinds::ANSWERED, &entry);
     }
 
     fn rest(&mut self, bytes: &[u8], is_read: bool) {
@@ -354,9 +343,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             shape.put_shape(bytes);
         }
         let bytes = if is_read { bytes } else { &shape };
-        let fits = self.make_room(bytes.len());
-        self.buffer.put_byte(if is_read { format::REST } else { format::UNREAD_REST });
-        self.put_last(bytes, fits);
+        self.put_slice_entry(if is_read { kinds::REST } else { kinds::UNREAD_REST }, bytes);
     }
 
     fn flush(&mut self) {
@@ -365,8 +352,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         (self.is_flushing, self.has_input) = (true, false);
         self.segment.turn += 1;
-        self.make_room(0);
-        self.buffer.put_byte(format::FLUSH);
+        self.put_entry(kinds::FLUSH);
         self.seal();
     }
 
@@ -389,9 +375,9 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         self.make_room(0);
         let kind = match wrote.end {
-            WriteEnd::Whole => format::WROTE,
-            WriteEnd::Blocked => format::BLOCKED,
-            WriteEnd::Failed => format::FAILED,
+            WriteEnd::Whole => kinds::WROTE,
+            WriteEnd::Blocked => kinds::BLOCKED,
+            WriteEnd::Failed => kinds::FAILED,
         };
         self.buffer.put_byte(kind);
         if wrote.end != WriteEnd::Whole {
@@ -409,10 +395,10 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
         self.make_room(0);
         if std::mem::take(&mut self.has_sent) {
-            self.buffer.put_byte(format::FLUSHED);
+            self.buffer.put_byte(kinds::FLUSHED);
             self.buffer.put_bytes(&self.sent.finish().to_le_bytes());
         } else {
-            self.buffer.put_byte(format::FLUSHED_NOTHING);
+            self.buffer.put_byte(kinds::FLUSHED_NOTHING);
         }
         self.has_short_write = false;
     }
@@ -457,7 +443,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::Limit;
+    use crate::config::{Config, Limit};
     use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;

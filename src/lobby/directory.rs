@@ -13,150 +13,36 @@
 //! iterated in the order in which they joined.
 
 use std::collections::HashMap;
-use std::slice;
 
-use slab::Slab;
 use smol_str::SmolStr;
 
 use super::presence::{Departure, Presence};
+pub(crate) use super::records::{Joined, LobbyMember, Reservation};
+use super::records::{Lobby, Seat, User, UserMeter, UserSeats};
+use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, SeatId, remove_keyed};
+use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
 
-pub(crate) type SeatKey = usize;
-pub(crate) type LobbyKey = usize;
-type UserKey = usize;
-
-#[derive(Debug)]
-pub(crate) struct Lobby {
-    pub(crate) code: SmolStr,
-    /// New for each lobby that is created, even if a lobby with the same code existed before.
-    pub(crate) epoch: u64,
-    /// Number of the lobby's last `message` or `presence_diff`; counts up by one.
-    pub(crate) seq: u64,
-    pub(crate) presence: Presence,
-    /// Whether new members are refused.
-    pub(crate) locked: bool,
-    /// Joined seats, in join order.
-    members: Vec<SeatKey>,
-    /// Keys of the members' connections, in the same order. A broadcast reads this list and does not look up the seats.
-    conns: Vec<u32>,
-    /// Seats reserved for connections that are being authorized.
-    reserved: usize,
-    /// Connections that are being authorized, including those that will take over a seat and reserve none.
-    authorizing: usize,
-}
-
-#[derive(Debug)]
-struct User {
-    name: SmolStr,
-    seats: UserSeats,
-    reserved: u32,
-    authorizing: u32,
-    meter: UserMeter,
-}
-
-/// A user's joined seats, oldest first. A single seat, which is the common case, needs no heap memory.
-#[derive(Debug)]
-enum UserSeats {
-    None,
-    One(SeatKey),
-    Many(Vec<SeatKey>),
-}
-
-impl UserSeats {
-    fn as_slice(&self) -> &[SeatKey] {
-        match self {
-            UserSeats::None => &[],
-            UserSeats::One(seat) => slice::from_ref(seat),
-            UserSeats::Many(seats) => seats,
-        }
-    }
-
-    fn push(&mut self, seat: SeatKey) {
-        match self {
-            UserSeats::None => *self = UserSeats::One(seat),
-            UserSeats::One(first) => *self = UserSeats::Many(vec![*first, seat]),
-            UserSeats::Many(seats) => seats.push(seat),
-        }
-    }
-
-    fn remove(&mut self, seat: SeatKey) {
-        match self {
-            UserSeats::Many(seats) if seats.len() > 1 => seats.retain(|&other| other != seat),
-            UserSeats::None | UserSeats::One(_) | UserSeats::Many(_) => *self = UserSeats::None,
-        }
-    }
-}
-
-/// Rate buckets of a user, shared by all its connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct UserMeter {
-    pub(crate) messages: Bucket,
-    pub(crate) bytes: Bucket,
-}
-
-impl UserMeter {
-    /// Returns the time at which both buckets are full again.
-    fn full_at(&self) -> Time {
-        self.messages.full_at().max(self.bytes.full_at())
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct Seat {
-    pub(crate) id: SeatId,
-    pub(crate) conn: ConnId,
-    pub(crate) lobby: LobbyKey,
-    /// Whether the join has been sent to the other members.
-    pub(crate) is_announced: bool,
-    user: UserKey,
-}
-
-/// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`] or
-/// [`Directory::join_reserved`].
-#[must_use]
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    lobby: LobbyKey,
-    user: UserKey,
-    /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
-    /// lobby.
-    in_lobby: bool,
-    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby
-    /// or in another.
-    in_server: bool,
-}
-
-/// Result of a join: the seat of the connection, and the seat or connection that it replaces.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) seat: SeatKey,
-    /// The connection that had this seat before.
-    pub(crate) previous_conn: Option<ConnId>,
-    /// The connection of the user's seat in another lobby, which was freed for this join.
-    pub(crate) replaced_conn: Option<ConnId>,
-}
-
 #[derive(Debug)]
 pub(crate) struct Directory {
-    max_connections: Limit,
-    max_per_lobby: Limit,
-    max_lobbies: Limit,
-    max_per_user: Limit,
-    duplicate_login: DuplicateLogin,
-    users: Slab<User>,
-    user_keys: HashMap<SmolStr, UserKey>,
-    lobbies: Slab<Lobby>,
-    lobby_keys: HashMap<SmolStr, LobbyKey>,
-    seats: Slab<Seat>,
+    pub(super) max_connections: Limit,
+    pub(super) max_per_lobby: Limit,
+    pub(super) max_lobbies: Limit,
+    pub(super) max_per_user: Limit,
+    pub(super) duplicate_login: DuplicateLogin,
+    pub(super) users: Arena<UserKey, User>,
+    pub(super) user_keys: HashMap<SmolStr, UserKey>,
+    pub(super) lobbies: Arena<LobbyKey, Lobby>,
+    pub(super) lobby_keys: HashMap<SmolStr, LobbyKey>,
+    pub(super) seats: Arena<SeatKey, Seat>,
     /// Rate buckets of users without a seat, kept until they are full again.
-    remembered: Remembered<SmolStr, UserMeter>,
-    reserved: usize,
-    seats_created: u64,
-    last_epoch: u64,
+    pub(super) remembered: Remembered<SmolStr, UserMeter>,
+    pub(super) reserved: usize,
+    pub(super) seats_created: u64,
+    pub(super) last_epoch: u64,
 }
 
 impl Directory {
@@ -167,88 +53,16 @@ impl Directory {
             max_lobbies: config.max_lobbies,
             max_per_user: config.max_per_user,
             duplicate_login: config.duplicate_login,
-            users: Slab::new(),
+            users: Arena::default(),
             user_keys: HashMap::new(),
-            lobbies: Slab::new(),
+            lobbies: Arena::default(),
             lobby_keys: HashMap::new(),
-            seats: Slab::new(),
+            seats: Arena::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
             seats_created: 0,
             last_epoch: 0,
         }
-    }
-
-    /// Checks whether `user` would get a seat in the lobby `code`.
-    ///
-    /// # Errors
-    ///
-    /// The close reason of the limit or lock that refuses the seat.
-    pub(crate) fn admits(&self, code: &str, user: Option<&str>) -> Result<(), CloseReason> {
-        let lobby = self.lobby_keys.get(code).copied();
-        let user = user.and_then(|user| self.user_keys.get(user).copied());
-        match self.replaceable_seat(user) {
-            Some(seat) if Some(self.seats[seat].lobby) == lobby => Ok(()),
-            replaced => self.has_room(lobby, user, replaced),
-        }
-    }
-
-    /// Returns the seat that a new connection of `user` would take over or replace. `None` unless `duplicate_login` is
-    /// `replace`.
-    fn replaceable_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
-        match self.duplicate_login {
-            DuplicateLogin::Replace => self.users[user?].seats.as_slice().first().copied(),
-            DuplicateLogin::Reject | DuplicateLogin::Allow => None,
-        }
-    }
-
-    /// Returns the seat that a new connection of `user` would take over or replace.
-    pub(crate) fn seat_to_replace(&self, user: &str) -> Option<SeatKey> {
-        self.replaceable_seat(self.user_keys.get(user).copied())
-    }
-
-    /// Returns the seat in the lobby `code` that a new connection of `user` would take over.
-    pub(crate) fn seat_to_take_over(&self, code: &str, user: &str) -> Option<SeatKey> {
-        let seat = self.replaceable_seat(self.user_keys.get(user).copied())?;
-        (*self.lobbies[self.seats[seat].lobby].code == *code).then_some(seat)
-    }
-
-    /// Checks whether there is room for one more seat. The seat `replaced` will be freed for it and is not counted.
-    fn has_room(
-        &self,
-        lobby: Option<LobbyKey>,
-        user: Option<UserKey>,
-        replaced: Option<SeatKey>,
-    ) -> Result<(), CloseReason> {
-        if !self.max_connections.has_room(self.taken() - usize::from(replaced.is_some())) {
-            return Err(CloseReason::ServerFull);
-        }
-        match lobby {
-            Some(lobby) => {
-                if self.lobbies[lobby].locked {
-                    return Err(CloseReason::LobbyLocked);
-                }
-                if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
-                    return Err(CloseReason::LobbyFull);
-                }
-            }
-            None => {
-                if !self.max_per_lobby.has_room(0) {
-                    return Err(CloseReason::LobbyFull);
-                }
-                let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
-                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(removes_lobby)) {
-                    return Err(CloseReason::LobbyLimit);
-                }
-            }
-        }
-        let taken = user.map_or(0, |user| self.users[user].taken());
-        let allowed = match self.duplicate_login {
-            DuplicateLogin::Replace => true,
-            DuplicateLogin::Reject => taken == 0,
-            DuplicateLogin::Allow => self.max_per_user.has_room(taken),
-        };
-        if allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
     }
 
     /// Returns whether there are no users, lobbies or seats, and no connection is being authorized.
@@ -341,7 +155,7 @@ impl Directory {
             let previous_conn = std::mem::replace(&mut self.seats[seat].conn, conn);
             let lobby = &mut self.lobbies[self.seats[seat].lobby];
             let position = lobby.position_of(seat);
-            lobby.conns[position] = conn.key();
+            lobby.members[position].conn = conn.key();
             return Ok(Joined { seat, previous_conn: Some(previous_conn), replaced_conn: None });
         }
         // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
@@ -358,8 +172,7 @@ impl Directory {
         let seat = self.seats.insert(Seat { id, conn, lobby, is_announced: false, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
-        lobby.members.push(seat);
-        lobby.conns.push(conn.key());
+        lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.presence.joined();
         Ok(Joined { seat, previous_conn: None, replaced_conn })
     }
@@ -383,13 +196,12 @@ impl Directory {
 
     /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
-        let Seat { id, lobby, user, is_announced, .. } = remove_keyed(&mut self.seats, seat);
+        let Seat { id, lobby, user, is_announced, .. } = self.seats.remove(seat);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         let entry = &mut self.lobbies[lobby];
         let position = entry.position_of(seat);
         entry.members.remove(position);
-        entry.conns.remove(position);
         entry.presence.left(is_announced, Departure { user: name, seat: id, reason });
         self.remove_if_empty(lobby, user, now);
     }
@@ -422,7 +234,6 @@ impl Directory {
             presence: Presence::default(),
             locked: false,
             members: Vec::new(),
-            conns: Vec::new(),
             reserved: 0,
             authorizing: 0,
         });
@@ -433,11 +244,11 @@ impl Directory {
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
-            let lobby = remove_keyed(&mut self.lobbies, lobby);
+            let lobby = self.lobbies.remove(lobby);
             self.lobby_keys.remove(&lobby.code);
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
-            let user = remove_keyed(&mut self.users, user);
+            let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
@@ -493,20 +304,21 @@ impl Directory {
     /// Looks at no more than `MAX_KEYS` keys, used or unused, so that the time for a page is bounded.
     pub(crate) fn lobbies_after(&self, after: Option<LobbyKey>, limit: usize) -> (Vec<LobbyKey>, Option<LobbyKey>) {
         const MAX_KEYS: usize = 100_000;
-        let from = after.map_or(0, |after| after.saturating_add(1));
+        let from = after.map_or(0, |after| after.index() + 1);
         // All keys are below the slab's capacity.
         let end = self.lobbies.capacity();
         let mut found = Vec::new();
-        for key in from..end.min(from.saturating_add(MAX_KEYS)) {
+        for index in from..end.min(from.saturating_add(MAX_KEYS)) {
+            let key = LobbyKey::new(index);
             if self.lobbies.contains(key) {
                 if found.len() == limit {
-                    return (found, Some(key - 1));
+                    return (found, Some(LobbyKey::new(index - 1)));
                 }
                 found.push(key);
             }
         }
         let next = from.saturating_add(MAX_KEYS);
-        (found, (next < end).then(|| next - 1))
+        (found, (next < end).then(|| LobbyKey::new(next - 1)))
     }
 
     pub(crate) fn get_lobby(&self, lobby: LobbyKey) -> Option<&Lobby> {
@@ -521,101 +333,13 @@ impl Directory {
         &mut self.lobbies[lobby]
     }
 
-    /// Returns a lobby's seats in join order.
-    pub(crate) fn members(&self, lobby: LobbyKey) -> &[SeatKey] {
+    /// Returns a lobby's members in join order.
+    pub(crate) fn members(&self, lobby: LobbyKey) -> &[LobbyMember] {
         &self.lobbies[lobby].members
-    }
-
-    /// Returns the keys of the members' connections in join order.
-    pub(crate) fn conns(&self, lobby: LobbyKey) -> &[u32] {
-        &self.lobbies[lobby].conns
     }
 
     /// Returns a user's seats, oldest first.
     pub(crate) fn seats_of(&self, user: &str) -> &[SeatKey] {
         self.user_keys.get(user).map_or(&[], |&user| self.users[user].seats.as_slice())
-    }
-
-    /// Asserts all invariants. Recomputes every counter.
-    pub(crate) fn check(&self) {
-        assert!(self.max_connections.bound().is_none_or(|bound| self.taken() <= bound as usize), "server limit");
-        assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
-        assert_eq!(self.users.len(), self.user_keys.len());
-        assert_eq!(self.lobbies.len(), self.lobby_keys.len());
-        for (key, lobby) in &self.lobbies {
-            assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
-            assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
-            assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
-            assert!(
-                lobby.members.iter().all(|&seat| self.seats[seat].lobby == key),
-                "members have seats of their lobby"
-            );
-            let conns = lobby.members.iter().map(|&seat| self.seats[seat].conn.key());
-            assert!(conns.eq(lobby.conns.iter().copied()), "a lobby's connections are those of its members");
-            let unannounced = lobby.members.iter().filter(|&&seat| !self.seats[seat].is_announced).count();
-            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
-        }
-        for (key, user) in &self.users {
-            assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
-            let seats = user.seats.as_slice();
-            assert!(!seats.is_empty() || user.authorizing > 0, "a user without a seat is removed");
-            assert!(seats.iter().all(|&seat| self.seats[seat].user == key), "seats belong to their user");
-            let joined = seats.len();
-            match self.duplicate_login {
-                DuplicateLogin::Replace => assert!(joined <= 1, "one seat for each user"),
-                DuplicateLogin::Reject => assert!(user.taken() <= 1, "one seat for each user"),
-                DuplicateLogin::Allow => {
-                    let bound = self.max_per_user.bound();
-                    assert!(bound.is_none_or(|bound| user.taken() <= bound as usize), "user limit");
-                }
-            }
-        }
-        let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
-        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
-        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
-        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
-        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
-        assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
-    }
-}
-
-impl Lobby {
-    /// Returns the number of joined and reserved seats.
-    fn taken(&self) -> usize {
-        self.members.len() + self.reserved
-    }
-
-    /// Returns a member's position in join order.
-    fn position_of(&self, seat: SeatKey) -> usize {
-        self.members.iter().position(|&other| other == seat).expect("every seat of a lobby is in its member list")
-    }
-
-    /// Returns whether the lobby is removed when its member leaves.
-    fn has_one_member(&self) -> bool {
-        self.members.len() == 1 && self.authorizing == 0
-    }
-}
-
-impl User {
-    /// Returns the number of joined and reserved seats.
-    fn taken(&self) -> usize {
-        self.seats.as_slice().len() + self.reserved as usize
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Each member needs a `User` and a `Seat`, and small lobbies need about one `Lobby` per member. A change of these
-    /// sizes must be deliberate.
-    #[test]
-    fn memory_per_member_stays_small() {
-        // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
-        assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, lobby 8, user 8, flag 8.
-        assert_eq!(size_of::<Seat>(), 40);
-        // Code 24, epoch and seq 16, presence 40, members 24, their connections 24, counts 16, flag 8.
-        assert_eq!(size_of::<Lobby>(), 152);
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! Knows nothing of sockets, frames, JSON or HTTP.
 
+mod checking;
 pub(crate) mod directory;
+mod duplicate_login;
 pub(crate) mod presence;
+mod records;
+mod seat_limits;
 
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
 pub fn is_lobby_code(text: &str) -> bool {

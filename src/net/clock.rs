@@ -1,10 +1,10 @@
 //! The clocks: monotonic time since the start, and the wall time. The only module that reads a clock.
-#![allow(clippy::disallowed_methods)]
+#![expect(clippy::disallowed_methods, reason = "the clock of the server; everything else gets the time as an argument")]
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::base::time::Time;
-use crate::engine::Start;
+use crate::engine::driver::Start;
 
 /// Largest difference between the wall clock and the engine's expectation that is not reported to the engine. Smaller
 /// differences are the usual slewing of a synchronized clock, at most 0.5 ms a second.

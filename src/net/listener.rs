@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use log::warn;
 use mio::net::{TcpListener, TcpStream};
@@ -12,14 +13,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Completed connections that the kernel queues until they are accepted. The kernel uses the smaller of this and
 /// `somaxconn`.
 const LISTEN_BACKLOG: i32 = 4096;
-/// `EMFILE` and `ENFILE`: the process, or the system, has no descriptor left. These numbers are the same on all Unix
-/// systems.
-const NO_DESCRIPTORS: [i32; 2] = [24, 23];
-/// `EPROTO` and similar network errors. On Linux, accept(2) returns an error that is already pending on the new socket.
-#[cfg(target_os = "linux")]
-const PENDING_ERRORS: [i32; 8] = [71, 92, 100, 101, 112, 113, 64, 95];
-#[cfg(not(target_os = "linux"))]
-const PENDING_ERRORS: [i32; 0] = [];
+/// Wait before accepting again when the system lacks memory or descriptors.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Listener {
     socket: TcpListener,
@@ -131,13 +126,37 @@ enum AcceptError {
 impl AcceptError {
     fn of(error: &io::Error) -> AcceptError {
         use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-        match (error.kind(), error.raw_os_error()) {
-            (WouldBlock, _) => AcceptError::Empty,
-            (Interrupted | ConnectionAborted | ConnectionReset, _) => AcceptError::Peer,
-            (_, Some(code)) if NO_DESCRIPTORS.contains(&code) => AcceptError::Descriptors,
-            (_, Some(code)) if PENDING_ERRORS.contains(&code) => AcceptError::Peer,
+        match error.kind() {
+            WouldBlock => AcceptError::Empty,
+            Interrupted | ConnectionAborted | ConnectionReset => AcceptError::Peer,
+            _ => AcceptError::of_errno(error),
+        }
+    }
+
+    #[cfg(unix)]
+    fn of_errno(error: &io::Error) -> AcceptError {
+        use rustix::io::Errno;
+        match Errno::from_io_error(error) {
+            Some(Errno::MFILE | Errno::NFILE) => AcceptError::Descriptors,
+            // On Linux, accept(2) returns a network error that is already pending on the new socket.
+            #[cfg(target_os = "linux")]
+            Some(
+                Errno::PROTO
+                | Errno::NOPROTOOPT
+                | Errno::NETDOWN
+                | Errno::NETUNREACH
+                | Errno::HOSTDOWN
+                | Errno::HOSTUNREACH
+                | Errno::NONET
+                | Errno::OPNOTSUPP,
+            ) => AcceptError::Peer,
             _ => AcceptError::System,
         }
+    }
+
+    #[cfg(not(unix))]
+    fn of_errno(_: &io::Error) -> AcceptError {
+        AcceptError::System
     }
 }
 

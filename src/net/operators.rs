@@ -8,19 +8,15 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::error::Error;
 use super::files::read_file;
-use super::listener::{Accepted, Listener};
-use super::{ACCEPT_PAUSE, Error};
+use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::tokens::{ADMIN_LISTENER, FIRST_ADMIN};
 use crate::admin::{self, AdminConns};
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
-
-/// Poll token of the admin listener. The tokens of its connections begin at [`FIRST`], far above all keys of the
-/// engine's connections.
-pub(super) const LISTENER: Token = Token(usize::MAX - 4);
-pub(super) const FIRST: usize = usize::MAX / 2 + 1;
 
 /// Most bytes of the file with the operators' token, which has one line.
 const MAX_TOKEN_FILE: usize = 4096;
@@ -59,7 +55,7 @@ impl Operators {
             }
         };
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
-        listener.register(registry, LISTENER).map_err(Error::Poll)?;
+        listener.register(registry, ADMIN_LISTENER).map_err(Error::Poll)?;
         Ok(Some(Operators { listener, conns: AdminConns::new(config, token), sockets: Vec::new(), accept_at: None }))
     }
 
@@ -82,7 +78,7 @@ impl Operators {
     }
 
     pub(super) fn handle_socket_ready(&mut self, event: &Event) {
-        let index = event.token().0 - FIRST;
+        let index = event.token().0 - FIRST_ADMIN;
         let Some(socket) = self.sockets.get_mut(index).and_then(Option::as_mut) else { return };
         socket.is_ready |= event.is_readable() || event.is_read_closed() || event.is_error();
         socket.is_blocked &= !event.is_writable();
@@ -128,7 +124,7 @@ impl Operators {
         // `None`: too many clients. The socket is dropped.
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut stream, Token(FIRST + key), interest) {
+        if let Err(error) = registry.register(&mut stream, Token(FIRST_ADMIN + key), interest) {
             debug!("admin: {peer} cannot be registered with the poll: {error}");
             return self.conns.handle_hangup(key);
         }

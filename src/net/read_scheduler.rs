@@ -150,11 +150,11 @@ mod tests {
 
     /// Runs one turn in which each read costs `cost`. `left` counts the reads that each connection still needs. Returns
     /// the keys of the connections in the order of their reads.
-    fn turn(ready: &mut ReadScheduler, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<u32> {
+    fn turn(ready: &mut ReadScheduler, budget: Budget, cost: usize, left: &mut [usize]) -> Vec<usize> {
         let mut turn = ready.begin_turn(budget);
         let mut read = Vec::new();
         while let Some((id, class)) = ready.next(&mut turn) {
-            read.push(id.key());
+            read.push(id.index());
             ready.spend(class, cost);
             let left = &mut left[id.index()];
             *left = left.saturating_sub(1);
@@ -192,7 +192,7 @@ mod tests {
         (4..8).for_each(|n| ready.push(id(n), ReadClass::Heavy));
         // One read costs three times the budget: two light reads per turn, and one heavy read in every third turn.
         let budget = Budget { new: 1, others: 10, work: 10 };
-        let turns: Vec<Vec<u32>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();
+        let turns: Vec<Vec<usize>> = (0..10).map(|_| turn(&mut ready, budget, 30, &mut left)).collect();
         let none = Vec::new;
         assert_eq!(turns[..5], [vec![0, 1, 4], vec![2, 3], none(), vec![5], none()]);
         assert_eq!(turns[5..], [none(), vec![6], none(), none(), vec![7]]);

@@ -3,15 +3,22 @@
 //!
 //! Draws the faults of the network. Does not advance the time.
 
+use std::io;
+
+use super::client::clients::Clients;
 use super::client::pipe::{PipeEnd, Side};
 use super::invariants;
 use super::refusals;
 use super::swarm::behaviour::Behaviour;
-use super::transcript::EventKind;
+use super::swarm::parameters::Swarm;
+use super::transcript::{EventKind, Transcript};
 use super::world::World;
+use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
-use crate::egress::outbox::Flow;
+use crate::base::random::Random;
+use crate::base::time::Time;
 use crate::engine::app::App;
+use crate::engine::driver::{Flow, Transport};
 
 impl<A: App> World<A> {
     /// Passes up to `chunk` bytes, or the end of the stream, from the link at `index` to the engine.
@@ -66,24 +73,25 @@ impl<A: App> World<A> {
         }
     }
 
-    /// Ends a turn: expires timers, writes, then drops closed connections.
+    /// Ends a turn, and handles what the engine has done in it.
     pub(super) fn end_turn(&mut self) -> Result<(), String> {
         self.server.turn_open = false;
         self.report_unread();
-        self.server.call(|engine, now| engine.handle_timeout(now));
-        // A tick with much output pauses until the driver has written, then continues.
-        while self.server.call(|engine, _| engine.wants_flush()) {
-            self.write_all()?;
-            self.server.call(|engine, now| engine.handle_timeout(now));
+        let World { server, clients, swarm, random, transcript, .. } = self;
+        let mut network = Network::new(clients, swarm, &mut random.network, transcript, server.now);
+        let recorded = server.call(|engine, now| engine.end_turn(now, &mut network));
+        let TurnRecord { bytes_out, faults, closed, unknown } = network.turn;
+        recorded.map_err(|error| error.to_string())?;
+        if let Some(conn) = unknown {
+            return Err(format!("the engine has output for conn={conn}, which is unknown"));
         }
-        self.write_all()?;
-        invariants::check_close_reasons(self)?;
-        while let Some(conn) = self.server.call(|engine, _| engine.poll_closed()) {
-            let index =
-                self.clients.index_of(conn).ok_or_else(|| format!("poll_closed() returned unknown conn={conn}"))?;
+        server.models.counters.bytes_out += bytes_out;
+        faults.into_iter().for_each(|behaviour| self.count(behaviour));
+        invariants::check_close_reasons(self, &closed)?;
+        for (conn, _) in closed {
+            let index = self.clients.index_of(conn).ok_or_else(|| format!("conn={conn} is closed, but unknown"))?;
             self.handle_dropped(index)?;
         }
-        self.server.call(|engine, _| engine.rotate_segment());
         invariants::after_turn(self)?;
         self.server.last_turn = self.server.now;
         self.server.had_unread = self.clients.has_unread();
@@ -106,60 +114,6 @@ impl<A: App> World<A> {
         self.server.call(|engine, now| engine.handle_unread(now, &unread));
     }
 
-    fn write_all(&mut self) -> Result<(), String> {
-        while let Some(conn) = self.server.call(|engine, _| engine.poll_writable()) {
-            self.write(conn)?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, conn: ConnId) -> Result<(), String> {
-        let World { server, clients, swarm, random, transcript, .. } = self;
-        let network = &mut random.network;
-        let index = clients.index_of(conn).ok_or_else(|| format!("poll_writable() returned unknown conn={conn}"))?;
-        let short = swarm.occurs(Behaviour::ShortWrite, network);
-        let write_fails = swarm.occurs(Behaviour::WriteError, network) && network.percent(5);
-        let link = clients.link(index);
-        transcript.current_client = link.number;
-        if short {
-            link.pipe.budget = network.below(4 * swarm.narrow as u64 + 100) as usize;
-            link.pipe.max_write = 1 + network.below(100) as usize;
-            link.pipe.write_is_interrupted = network.percent(10);
-        }
-        link.pipe.write_fails = write_fails;
-        link.pipe.is_blocked = false;
-        let mut written = Vec::new();
-        let before = link.pipe.accepted;
-        let mut socket = PipeEnd { pipe: &mut link.pipe, written: &mut written };
-        let outcome = server.call(|engine, _| engine.write_to(conn, &mut socket));
-        (link.pipe.budget, link.pipe.max_write) = (usize::MAX, usize::MAX);
-        let accepted = link.pipe.accepted - before;
-        // The engine does not count bytes written before a failed write in the same call.
-        let counted = outcome.is_ok();
-        link.was_cut = matches!(outcome, Ok(Flow::Blocked) | Err(_));
-        let event = match outcome {
-            Ok(Flow::Drained) => EventKind::Wrote,
-            Ok(Flow::Blocked) => EventKind::WroteBlocked,
-            Ok(Flow::Finished) => {
-                link.pipe.server_ended = true;
-                EventKind::WroteFinished
-            }
-            Ok(Flow::Closed) => EventKind::WroteClosed,
-            Err(_) => EventKind::WriteFailed,
-        };
-        if counted {
-            server.models.counters.bytes_out += accepted;
-        }
-        transcript.note(server.now, link.number, event, accepted, &written);
-        if short {
-            self.count(Behaviour::ShortWrite);
-        }
-        if write_fails {
-            self.count(Behaviour::WriteError);
-        }
-        Ok(())
-    }
-
     fn handle_dropped(&mut self, index: usize) -> Result<(), String> {
         self.note(index, EventKind::Dropped, 0, &[]);
         let World { server, clients, random, .. } = self;
@@ -179,5 +133,115 @@ impl<A: App> World<A> {
         }
         server.models.counters.dropped(reason);
         Ok(())
+    }
+}
+
+/// The sockets of the links, as the engine writes to them. Draws which writes are short or fail.
+struct Network<'a> {
+    clients: &'a mut Clients,
+    swarm: &'a Swarm,
+    random: &'a mut Random,
+    transcript: &'a mut Transcript,
+    now: Time,
+    /// Bytes that the current write has written.
+    written: Vec<u8>,
+    attempt: Option<Attempt>,
+    turn: TurnRecord,
+}
+
+/// The current write.
+struct Attempt {
+    index: usize,
+    /// Bytes that the link's socket had accepted before.
+    accepted: u64,
+    faults: Vec<Behaviour>,
+}
+
+/// What the engine did to the sockets in one turn.
+#[derive(Default)]
+struct TurnRecord {
+    /// Bytes written, without those of a write that failed: the engine does not count them.
+    bytes_out: u64,
+    faults: Vec<Behaviour>,
+    closed: Vec<(ConnId, CloseReason)>,
+    /// A connection that the engine wanted to write to and that does not exist.
+    unknown: Option<ConnId>,
+}
+
+impl<'a> Network<'a> {
+    fn new(
+        clients: &'a mut Clients,
+        swarm: &'a Swarm,
+        random: &'a mut Random,
+        transcript: &'a mut Transcript,
+        now: Time,
+    ) -> Network<'a> {
+        Network {
+            clients,
+            swarm,
+            random,
+            transcript,
+            now,
+            written: Vec::new(),
+            attempt: None,
+            turn: TurnRecord::default(),
+        }
+    }
+}
+
+impl Transport for Network<'_> {
+    type Socket<'b>
+        = PipeEnd<'b>
+    where
+        Self: 'b;
+
+    fn socket(&mut self, conn: ConnId) -> Option<PipeEnd<'_>> {
+        let Some(index) = self.clients.index_of(conn) else {
+            self.turn.unknown = Some(conn);
+            return None;
+        };
+        let random = &mut *self.random;
+        let is_short = self.swarm.occurs(Behaviour::ShortWrite, random);
+        let fails = self.swarm.occurs(Behaviour::WriteError, random) && random.percent(5);
+        let link = self.clients.link(index);
+        self.transcript.current_client = link.number;
+        let pipe = &mut link.pipe;
+        if is_short {
+            pipe.budget = random.below(4 * self.swarm.narrow as u64 + 100) as usize;
+            pipe.max_write = 1 + random.below(100) as usize;
+            pipe.write_is_interrupted = random.percent(10);
+        }
+        pipe.write_fails = fails;
+        pipe.is_blocked = false;
+        self.written.clear();
+        let faults = [(is_short, Behaviour::ShortWrite), (fails, Behaviour::WriteError)];
+        let faults = faults.into_iter().filter(|(occurs, _)| *occurs).map(|(_, behaviour)| behaviour).collect();
+        self.attempt = Some(Attempt { index, accepted: pipe.accepted, faults });
+        Some(PipeEnd { pipe, written: &mut self.written })
+    }
+
+    fn wrote(&mut self, _: ConnId, outcome: &io::Result<Flow>) {
+        let Attempt { index, accepted, faults } = self.attempt.take().expect("socket() was called before");
+        let link = self.clients.link(index);
+        (link.pipe.budget, link.pipe.max_write) = (usize::MAX, usize::MAX);
+        let accepted = link.pipe.accepted - accepted;
+        link.was_cut = matches!(outcome, Ok(Flow::Blocked) | Err(_));
+        let event = match outcome {
+            Ok(Flow::Drained) => EventKind::Wrote,
+            Ok(Flow::Blocked) => EventKind::WroteBlocked,
+            Ok(Flow::Finished) => {
+                link.pipe.server_ended = true;
+                EventKind::WroteFinished
+            }
+            Ok(Flow::Closed) => EventKind::WroteClosed,
+            Err(_) => EventKind::WriteFailed,
+        };
+        self.turn.bytes_out += if outcome.is_ok() { accepted } else { 0 };
+        self.turn.faults.extend(faults);
+        self.transcript.note(self.now, link.number, event, accepted, &self.written);
+    }
+
+    fn closed(&mut self, conn: ConnId, reason: CloseReason) {
+        self.turn.closed.push((conn, reason));
     }
 }

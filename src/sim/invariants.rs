@@ -9,12 +9,13 @@ use super::swarm::behaviour::Behaviour;
 use super::transcript::EventKind;
 use super::world::World;
 use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
 use crate::engine::app::App;
 
 /// Checks the invariants that hold after every step, also in the middle of a turn.
 pub(super) fn after_step<A: App>(world: &mut World<A>) -> Result<(), String> {
     world.server.engine().check();
-    check_close_reasons(world)?;
+    check_close_reasons(world, &[])?;
     check_health_answers(world)?;
     world.server.models.check()?;
     let counts = world.server.models.event_counts();
@@ -103,13 +104,18 @@ fn check_operators<A: App>(world: &mut World<A>) -> Result<(), String> {
     server.models.operators.turn_ended(now, &server.models.seats)
 }
 
-/// Records new close reasons, and checks that each is plausible and never changes.
-pub(super) fn check_close_reasons<A: App>(world: &mut World<A>) -> Result<(), String> {
+/// Records new close reasons, and checks that each is plausible and never changes. `closed` are the connections that the
+/// engine has freed in this turn.
+pub(super) fn check_close_reasons<A: App>(
+    world: &mut World<A>,
+    closed: &[(ConnId, CloseReason)],
+) -> Result<(), String> {
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };
         let Some(conn) = link.conn else { continue };
-        let ending = server.engine().ending(conn);
+        let freed = closed.iter().find(|(other, _)| *other == conn).map(|&(_, reason)| reason);
+        let ending = freed.or(server.engine().ending(conn));
         if ending == link.reason {
             continue;
         }

@@ -12,8 +12,9 @@ use super::models::wall_clock::START_MICROS;
 use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
 use crate::config::{Config, Flush};
+use crate::engine::Engine;
 use crate::engine::app::{App, Sent};
-use crate::engine::{Engine, Start};
+use crate::engine::driver::Start;
 
 pub(super) struct Server<A: App> {
     engine: Engine<AppUnderTest<A>>,

@@ -1,13 +1,14 @@
-//! Protocol state of one connection: bytes in, events out, and an outbox for the frames to send.
+//! Protocol state of one connection: bytes in, events out.
 //!
-//! Knows HTTP and WebSocket, not lobbies. Owns no socket and reads no clock: the engine passes received bytes in.
+//! Knows HTTP and WebSocket, not lobbies. Owns no socket, queues no output and reads no clock: the engine passes received
+//! bytes in, and sends the responses and frames that the methods return.
 //!
 //! ```text
 //! Head --defer()--> Deciding --accept_pending()--> Open --close()--> Closing
 //!  |                                             ^
 //!  +-------------------accept()------------------+
 //!
-//! Head, Deciding   --refuse()----------> Lingering      flush the outbox, discard input
+//! Head, Deciding   --refuse()----------> Lingering      flush the output, discard input
 //! any              --linger()----------> Lingering
 //! any              --complete_close()--> CloseComplete  the same; the peer sends nothing more
 //! ```
@@ -15,11 +16,12 @@
 use std::borrow::Cow;
 use std::mem;
 
+use bytes::Bytes;
+
 use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
-use crate::egress::outbox::{Outbox, Outboxes};
 use crate::http::{self, Refusal};
 
 /// An event that received bytes produced.
@@ -47,17 +49,17 @@ pub(crate) enum WireEvent<'a, 's> {
 /// Protocol state, as drawn in the module documentation.
 #[derive(Debug)]
 enum Phase {
-    /// Receiving the request head; contains the bytes of it that arrived in earlier receives.
-    Head(Vec<u8>),
+    /// Receiving the request head; contains the bytes of it that arrived in earlier receives, if any.
+    Head(Option<Box<Vec<u8>>>),
     /// The head was parsed and the decision about it is pending. Buffers the bytes that the client sends meanwhile.
     Deciding(Box<Deciding>),
     Open(WebSocket),
     /// Our close frame is queued; the peer's has not arrived.
     Closing(WebSocket),
-    /// Input is no longer parsed: flush the outbox, shut down the write side, discard input.
+    /// Input is no longer parsed: flush the output, shut down the write side, discard input.
     Lingering,
     /// The peer sends nothing more: it has sent its close frame, or its stream has ended. The connection is closed when
-    /// the outbox is flushed.
+    /// the output is flushed.
     CloseComplete,
 }
 
@@ -68,14 +70,9 @@ struct Deciding {
     early: Vec<u8>,
 }
 
-/// Protocol state and outbox of one connection. Writing reads only the outbox, so it is the first field (`repr(C)`).
+/// Protocol state of one connection.
 #[derive(Debug)]
-#[repr(C)]
-pub(crate) struct Connection {
-    /// `None` while nothing is queued, so that an idle connection needs no outbox.
-    outbox: Option<Box<Outbox>>,
-    phase: Phase,
-}
+pub(crate) struct Connection(Phase);
 
 impl WireEvent<'_, '_> {
     /// Returns the length of a text or binary message, and 0 for other events.
@@ -90,7 +87,7 @@ impl WireEvent<'_, '_> {
 
 impl Connection {
     pub(crate) fn new() -> Connection {
-        Connection { phase: Phase::Head(Vec::new()), outbox: None }
+        Connection(Phase::Head(None))
     }
 
     /// Consumes `input` up to the next event and returns that event. `None` when all of `input` is consumed.
@@ -101,7 +98,7 @@ impl Connection {
         max_header_bytes: usize,
         limits: Limits,
     ) -> Option<WireEvent<'a, 's>> {
-        match &mut self.phase {
+        match &mut self.0 {
             Phase::Head(_) => self.poll_head(input, max_header_bytes),
             Phase::Deciding(deciding) => {
                 let early = &mut deciding.early;
@@ -134,17 +131,18 @@ impl Connection {
     }
 
     fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<WireEvent<'a, 'static>> {
-        let Phase::Head(buffered) = &mut self.phase else { unreachable!("poll() calls this in phase Head only") };
+        let Phase::Head(buffered) = &mut self.0 else { unreachable!("poll() calls this in phase Head only") };
         if input.is_empty() {
             return None;
         }
-        let before = buffered.len();
+        let before = buffered.as_ref().map_or(0, |buffered| buffered.len());
         // A request usually arrives in one piece. Then it is parsed in the input buffer without a copy.
-        let found = if before == 0 {
-            http::head_end(input, 0, max_header_bytes)
-        } else {
-            buffered.extend_from_slice(input);
-            http::head_end(buffered, before, max_header_bytes)
+        let found = match buffered {
+            None => http::head_end(input, 0, max_header_bytes),
+            Some(buffered) => {
+                buffered.extend_from_slice(input);
+                http::head_end(buffered, before, max_header_bytes)
+            }
         };
         match found {
             Err(refusal) => Some(WireEvent::BadHead(refusal)),
@@ -153,19 +151,20 @@ impl Connection {
                 Some(WireEvent::BadHead(refusal))
             }
             Ok(None) => {
-                if before == 0 {
-                    buffered.extend_from_slice(input);
-                }
+                buffered.get_or_insert_with(|| Box::new(input.to_vec()));
                 *input = &[];
                 None
             }
             Ok(Some(end)) => {
-                let (head, rest) = if before == 0 {
-                    let (head, rest) = input.split_at(end);
-                    (Cow::Borrowed(head), rest)
-                } else {
-                    buffered.truncate(end);
-                    (Cow::Owned(mem::take(buffered)), &input[end - before..])
+                let (head, rest) = match buffered.take() {
+                    None => {
+                        let (head, rest) = input.split_at(end);
+                        (Cow::Borrowed(head), rest)
+                    }
+                    Some(mut buffered) => {
+                        buffered.truncate(end);
+                        (Cow::Owned(*buffered), &input[end - before..])
+                    }
                 };
                 *input = rest;
                 Some(WireEvent::Head(head))
@@ -176,125 +175,93 @@ impl Connection {
     /// Returns how many bytes at the front of `input` are not parsed as frames: bytes of a request head, and input that
     /// is discarded. Of these only their number and the line ends have an effect.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
-        let end = match &self.phase {
-            Phase::Head(buffered) if buffered.is_empty() => http::head_end(input, 0, max_header_bytes),
-            Phase::Head(buffered) => http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes)
-                .map(|end| end.map(|end| end - buffered.len())),
+        let end = match &self.0 {
+            Phase::Head(None) => http::head_end(input, 0, max_header_bytes),
+            Phase::Head(Some(buffered)) => {
+                http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes)
+                    .map(|end| end.map(|end| end - buffered.len()))
+            }
             Phase::Lingering | Phase::CloseComplete => Ok(None),
             Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
     }
 
-    /// Queues the 101 response and opens the WebSocket.
-    pub(crate) fn accept(&mut self, upgrade: &Upgrade, outboxes: &mut Outboxes) {
-        self.outbox_mut(outboxes).push_answer(upgrade.response());
-        self.phase = Phase::Open(WebSocket::default());
+    /// Opens the WebSocket. Returns the 101 response to send.
+    pub(crate) fn accept(&mut self, upgrade: &Upgrade) -> Bytes {
+        self.0 = Phase::Open(WebSocket::default());
+        upgrade.response()
     }
 
     /// Stores an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
     pub(crate) fn defer(&mut self, upgrade: Upgrade) {
-        self.phase = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
+        self.0 = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
     }
 
     /// Returns the upgrade whose decision is pending, if any.
     pub(crate) fn pending_upgrade(&self) -> Option<&Upgrade> {
-        match &self.phase {
+        match &self.0 {
             Phase::Deciding(deciding) => Some(&deciding.upgrade),
             _ => None,
         }
     }
 
-    /// Accepts the upgrade that [`defer`](Self::defer) stored. Returns the bytes received since then, which the caller
-    /// must pass to [`poll`](Self::poll) next.
-    pub(crate) fn accept_pending(&mut self, outboxes: &mut Outboxes) -> Vec<u8> {
-        match mem::replace(&mut self.phase, Phase::Lingering) {
-            Phase::Deciding(deciding) => {
-                self.accept(&deciding.upgrade, outboxes);
-                deciding.early
-            }
+    /// Accepts the upgrade that [`defer`](Self::defer) stored. Returns the 101 response to send, and the bytes received
+    /// since then, which the caller must pass to [`poll`](Self::poll) next.
+    pub(crate) fn accept_pending(&mut self) -> (Bytes, Vec<u8>) {
+        match mem::replace(&mut self.0, Phase::Lingering) {
+            Phase::Deciding(deciding) => (self.accept(&deciding.upgrade), deciding.early),
             phase => unreachable!("accept_pending() needs a pending upgrade, but the phase is {phase:?}"),
         }
     }
 
-    /// Queues an HTTP response without an upgrade, and lingers.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal, outboxes: &mut Outboxes) {
-        self.outbox_mut(outboxes).push_answer(refusal.response());
-        self.phase = Phase::Lingering;
+    /// Lingers, because the request is refused. Returns the HTTP response to send.
+    pub(crate) fn refuse(&mut self, refusal: &Refusal) -> Bytes {
+        self.0 = Phase::Lingering;
+        refusal.response()
     }
 
-    /// Queues a close frame and waits for the peer's.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str, outboxes: &mut Outboxes) {
-        match mem::replace(&mut self.phase, Phase::Lingering) {
+    /// Waits for the peer's close frame. Returns the close frame to send.
+    pub(crate) fn close(&mut self, code: u16, reason: &'static str) -> Frame {
+        match mem::replace(&mut self.0, Phase::Lingering) {
             Phase::Open(websocket) => {
-                self.outbox_mut(outboxes).push(Frame::close(code, reason).into_bytes(), false);
-                self.phase = Phase::Closing(websocket);
+                self.0 = Phase::Closing(websocket);
+                Frame::close(code, reason)
             }
             phase => unreachable!("close() needs an open WebSocket, but the phase is {phase:?}"),
         }
     }
 
-    /// Stops parsing: the outbox is flushed and input is discarded.
+    /// Stops parsing: the output is flushed and input is discarded.
     pub(crate) fn linger(&mut self) {
-        self.phase = Phase::Lingering;
+        self.0 = Phase::Lingering;
     }
 
     /// Records that the peer sends nothing more, because it has sent its close frame (RFC 6455 section 5.5.1) or its
     /// stream has ended.
     pub(crate) fn complete_close(&mut self) {
-        self.phase = Phase::CloseComplete;
+        self.0 = Phase::CloseComplete;
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open(_))
+        matches!(self.0, Phase::Open(_))
     }
 
     pub(crate) fn is_deciding(&self) -> bool {
-        matches!(self.phase, Phase::Deciding(_))
+        matches!(self.0, Phase::Deciding(_))
     }
 
     /// Returns whether our close frame is queued or sent and the peer's has not arrived.
     pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing(_))
+        matches!(self.0, Phase::Closing(_))
     }
 
     pub(crate) fn ignores_input(&self) -> bool {
-        matches!(self.phase, Phase::Lingering | Phase::CloseComplete)
+        matches!(self.0, Phase::Lingering | Phase::CloseComplete)
     }
 
-    /// Returns whether the connection can be closed as soon as the outbox is flushed: the peer sends nothing more.
+    /// Returns whether the connection can be closed as soon as the output is flushed: the peer sends nothing more.
     pub(crate) fn is_close_complete(&self) -> bool {
-        matches!(self.phase, Phase::CloseComplete)
-    }
-
-    /// Returns the outbox, or `None` if nothing is queued.
-    pub(crate) fn outbox(&self) -> Option<&Outbox> {
-        self.outbox.as_deref()
-    }
-
-    /// Returns the outbox to queue frames in, and takes one from `outboxes` if there is none. When all its frames are
-    /// written or discarded, return it with [`release_outbox`](Self::release_outbox).
-    pub(crate) fn outbox_mut(&mut self, outboxes: &mut Outboxes) -> &mut Outbox {
-        self.outbox.get_or_insert_with(|| outboxes.take())
-    }
-
-    /// Returns the outbox for writing or inspection, or `None` if nothing is queued.
-    pub(crate) fn queued_mut(&mut self) -> Option<&mut Outbox> {
-        self.outbox.as_deref_mut()
-    }
-
-    /// Drops all queued frames and returns the outbox to `outboxes`.
-    pub(crate) fn release_outbox(&mut self, outboxes: &mut Outboxes) {
-        self.outbox.take().into_iter().for_each(|outbox| outboxes.give(outbox));
-    }
-
-    /// Returns the number of queued bytes.
-    pub(crate) fn queued_bytes(&self) -> usize {
-        self.outbox().map_or(0, Outbox::bytes)
-    }
-
-    /// Returns the cost of the queue, which `max_outbound_bytes` bounds: its bytes plus an overhead for each frame.
-    pub(crate) fn queued_cost(&self) -> usize {
-        self.outbox().map_or(0, Outbox::cost)
+        matches!(self.0, Phase::CloseComplete)
     }
 }

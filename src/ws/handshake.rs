@@ -10,17 +10,16 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use data_encoding::{BASE64, BASE64URL_NOPAD};
-use httparse::Header;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
 use crate::config::Origins;
-use crate::http::{Refusal, percent_decode};
+use crate::http::Refusal;
+use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead};
+use crate::http::target::{percent_decode, query_value, split_target};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
-/// Largest `max_headers`: size of the parser's array of header lines.
-const HEADERS: usize = 256;
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ pub struct Request<'a> {
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
-    headers: &'a [Header<'a>],
+    headers: Headers<'a, 'a>,
 }
 
 impl Request<'_> {
@@ -89,18 +88,18 @@ impl Request<'_> {
 
     /// Returns the values of `Origin` for the log: printable ASCII of bounded length.
     pub(crate) fn origin_for_log(&self) -> String {
-        for_log(header_values(self.headers, "origin"))
+        for_log(self.headers.values("origin"))
     }
 
     /// Returns the value of `Host` for the log: printable ASCII of bounded length.
     pub(crate) fn host_for_log(&self) -> String {
-        for_log(header_values(self.headers, "host"))
+        for_log(self.headers.values("host"))
     }
 
     /// Returns the origin of the page, or `None` if the request does not come from a page. Fails if there are several
     /// `Origin` lines, or one that is not UTF-8.
     fn origin(&self) -> Result<Option<&str>, ()> {
-        let mut origins = header_values(self.headers, "origin");
+        let mut origins = self.headers.values("origin");
         match (origins.next(), origins.next()) {
             (None, _) => Ok(None),
             (Some(origin), None) => str::from_utf8(origin).map(Some).map_err(|_| ()),
@@ -110,7 +109,7 @@ impl Request<'_> {
 
     /// Returns the value of the first header line `name` (in any case) that is UTF-8.
     pub fn header(&self, name: &str) -> Option<&str> {
-        header_values(self.headers, name).find_map(|value| str::from_utf8(value).ok())
+        self.headers.values(name).find_map(|value| str::from_utf8(value).ok())
     }
 }
 
@@ -218,42 +217,31 @@ fn try_read<R>(
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
 ) -> Result<R, Refusal> {
     let &ReadParams { conn, peer, max_headers, trusted_proxies, subprotocols } = params;
-    let mut headers = [httparse::EMPTY_HEADER; HEADERS];
-    let capacity = headers.len().min(max_headers as usize);
-    let mut parsed = httparse::Request::new(&mut headers[..capacity]);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err(Refusal::new(431, format!("the request has more than {max_headers} header lines")));
-        }
-        Err(httparse::Error::Version) => return Err(Refusal::new(505, "use HTTP/1.1")),
-        Ok(httparse::Status::Partial) | Err(_) => {
-            return Err(Refusal::new(400, "the request is not well-formed HTTP/1.1"));
-        }
-    }
-    let (method, target) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
-    let http_1_1 = parsed.version == Some(1);
-    let headers: &[Header<'_>] = parsed.headers;
+    let mut lines = HeaderLines::EMPTY;
+    let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
+        HeadFault::TooManyHeaders => Refusal::new(431, format!("the request has more than {max_headers} header lines")),
+        HeadFault::Version => Refusal::new(505, "use HTTP/1.1"),
+        HeadFault::Malformed => Refusal::new(400, "the request is not well-formed HTTP/1.1"),
+    })?;
+    let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     if method != "GET" {
         return Err(Refusal::new(405, "only GET is understood here"));
     }
-    if !http_1_1 {
+    if !is_http_1_1 {
         return Err(Refusal::new(505, "use HTTP/1.1"));
     }
-    if header_values(headers, "host").count() != 1 {
+    if headers.values("host").count() != 1 {
         return Err(Refusal::new(400, "send exactly one Host header (RFC 9112 section 3.2)"));
     }
-    if header_values(headers, "content-length").chain(header_values(headers, "transfer-encoding")).next().is_some() {
+    if headers.values("content-length").chain(headers.values("transfer-encoding")).next().is_some() {
         return Err(Refusal::new(400, "a request with a body is not understood here"));
     }
-    if !target.starts_with('/') {
-        return Err(Refusal::new(400, "ask for a path that starts with /, not for a whole URL"));
-    }
+    let (path, query) = split_target(target)
+        .ok_or_else(|| Refusal::new(400, "ask for a path that starts with /, not for a whole URL"))?;
     if target.contains('#') {
         return Err(Refusal::new(400, "a request names no fragment: leave out what follows the #"));
     }
-    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let path = percent_decode(path, false)
         .ok_or_else(|| Refusal::new(400, "the path is not properly percent-encoded UTF-8"))?;
     let query_token = query_value(query, "token")
@@ -267,15 +255,15 @@ fn try_read<R>(
 }
 
 /// Checks the headers of an upgrade request (RFC 6455 section 4.2.1).
-fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade, Refusal> {
-    if !has_token(headers, "upgrade", "websocket") || !has_token(headers, "connection", "upgrade") {
+fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgrade, Refusal> {
+    if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
         return Err(Refusal::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
     }
-    let mut versions = header_values(headers, "sec-websocket-version");
+    let mut versions = headers.values("sec-websocket-version");
     if versions.next().is_none_or(|version| version.trim_ascii() != b"13") || versions.next().is_some() {
         return Err(Refusal::new(426, "send Sec-WebSocket-Version: 13, once"));
     }
-    let mut keys = header_values(headers, "sec-websocket-key");
+    let mut keys = headers.values("sec-websocket-key");
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) => key.trim_ascii(),
         _ => return Err(Refusal::new(400, "send exactly one Sec-WebSocket-Key")),
@@ -289,8 +277,8 @@ fn upgrade(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Upgrade
 
 /// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the
 /// browser fails the connection; so such a request is refused here with a reason.
-fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
-    let mut offers = list(headers, "sec-websocket-protocol").peekable();
+fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
+    let mut offers = headers.list("sec-websocket-protocol").peekable();
     if offers.peek().is_none() {
         return Ok(None);
     }
@@ -312,9 +300,9 @@ fn choose(headers: &[Header<'_>], subprotocols: Subprotocols) -> Result<Option<S
 
 /// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries
 /// to the left of it.
-fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
+fn forwarded_for(headers: Headers<'_, '_>, proxies: u32) -> Option<IpAddr> {
     // Split first, decode afterwards: forged entries that are not UTF-8 must not invalidate the proxies' entries.
-    let lines = header_values(headers, "x-forwarded-for");
+    let lines = headers.values("x-forwarded-for");
     let entries: Vec<&[u8]> =
         lines.flat_map(|line| line.split(|&c| c == b',')).map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()).collect();
     let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
@@ -324,35 +312,17 @@ fn forwarded_for(headers: &[Header<'_>], proxies: u32) -> Option<IpAddr> {
 }
 
 /// Returns the token of `Authorization: Bearer`.
-fn header_token<'a>(headers: &'a [Header<'a>]) -> Option<&'a str> {
-    let value = str::from_utf8(header_values(headers, "authorization").next()?).ok()?;
+fn header_token<'a>(headers: Headers<'_, 'a>) -> Option<&'a str> {
+    let value = str::from_utf8(headers.values("authorization").next()?).ok()?;
     let (scheme, token) = value.trim().split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim()).filter(|token| !token.is_empty())
 }
 
 /// Returns the token of the bearer subprotocol.
-fn subprotocol_token(headers: &[Header<'_>]) -> Option<String> {
-    let encoded = list(headers, "sec-websocket-protocol").find_map(|offer| offer.strip_prefix(BEARER_PREFIX))?;
+fn subprotocol_token(headers: Headers<'_, '_>) -> Option<String> {
+    let encoded = headers.list("sec-websocket-protocol").find_map(|offer| offer.strip_prefix(BEARER_PREFIX))?;
     let token = BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
     String::from_utf8(token).ok().filter(|token| !token.is_empty())
-}
-
-/// Returns the first non-empty value of `name` in a query. Fails if any part of the query cannot be decoded.
-fn query_value<'a>(query: &'a str, name: &str) -> Result<Option<Cow<'a, str>>, ()> {
-    let mut found = None;
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let key = percent_decode(key, true).ok_or(())?;
-        let value = percent_decode(value, true).ok_or(())?;
-        if found.is_none() && key == name && !value.is_empty() {
-            found = Some(value);
-        }
-    }
-    Ok(found)
-}
-
-fn header_values<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
-    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// Formats untrusted header values for the log: printable ASCII of bounded length.
@@ -361,20 +331,6 @@ fn for_log<'a>(values: impl Iterator<Item = &'a [u8]>) -> String {
     let joined = values.collect::<Vec<_>>().join(&b", "[..]);
     let shown = joined[..joined.len().min(MAX)].escape_ascii();
     if joined.len() > MAX { format!("{shown}…") } else { shown.to_string() }
-}
-
-/// Returns the elements of a comma-separated header over all its lines (RFC 9110 section 5.6.1).
-fn list<'a>(headers: &'a [Header<'a>], name: &str) -> impl Iterator<Item = &'a str> {
-    header_values(headers, name)
-        .filter_map(|value| str::from_utf8(value).ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .filter(|element| !element.is_empty())
-}
-
-/// Returns whether a comma-separated header contains `token`, in any case.
-fn has_token(headers: &[Header<'_>], name: &str, token: &str) -> bool {
-    list(headers, name).any(|element| element.eq_ignore_ascii_case(token))
 }
 
 #[cfg(test)]
@@ -464,9 +420,15 @@ mod tests {
     fn forwarded_addresses_are_counted_from_the_right() {
         #[track_caller]
         fn check(lines: &[&str], proxies: u32, expected: Option<&str>) {
-            let headers: Vec<Header<'_>> =
-                lines.iter().map(|value| Header { name: "X-Forwarded-For", value: value.as_bytes() }).collect();
-            assert_eq!(forwarded_for(&headers, proxies).map(|address| address.to_string()).as_deref(), expected);
+            let lines: Vec<String> = lines.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect();
+            assert_eq!(forwarded(lines.concat().as_bytes(), proxies).as_deref(), expected);
+        }
+        /// Returns the address that the header lines name.
+        fn forwarded(lines: &[u8], proxies: u32) -> Option<String> {
+            let head = [b"GET / HTTP/1.1\r\n", lines, b"\r\n"].concat();
+            let mut lines = HeaderLines::EMPTY;
+            let head = RequestHead::parse(&head, &mut lines, 16).expect("well-formed");
+            forwarded_for(head.headers, proxies).map(|address| address.to_string())
         }
         check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 0, None);
         check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 1, Some("2.2.2.2"));
@@ -476,8 +438,7 @@ mod tests {
         check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
         check(&["unknown"], 1, None);
         // The client sent bytes that are not UTF-8, and the proxy appended to the same line.
-        let headers = [Header { name: "X-Forwarded-For", value: b"\xff, 9.9.9.9" }];
-        assert_eq!(forwarded_for(&headers, 1).map(|address| address.to_string()).as_deref(), Some("9.9.9.9"));
+        assert_eq!(forwarded(b"X-Forwarded-For: \xff, 9.9.9.9\r\n", 1).as_deref(), Some("9.9.9.9"));
     }
 
     #[test]

@@ -297,3 +297,104 @@ fn a_mutated_request_is_answered_or_waited_for() {
     }
     assert!(answer(Echo, &wire::upgrade_request("/", &[]), 1).0.starts_with(b"HTTP/1.1 101"));
 }
+
+/// Each status that this port sends, with its whole head.
+#[test]
+fn the_heads_of_answers_are_fixed() {
+    #[track_caller]
+    fn check(request: &str, status_line: &str, other_lines: &str) {
+        let request = request.replace(' ', "\r\n").replace('~', " ") + "\r\n\r\n";
+        let (whole, _) = answer(Relay::default(), request.as_bytes(), usize::MAX);
+        let whole = String::from_utf8(whole).expect("UTF-8");
+        let (head, _) = whole.split_once("\r\n\r\n").expect("a head");
+        let lines: Vec<&str> = head.split("\r\n").collect();
+        let expected: Vec<&str> = status_line.lines().chain(other_lines.lines()).collect();
+        let length = lines.iter().rposition(|line| line.starts_with("Content-Length: ")).expect("a length");
+        assert_eq!(length, lines.len() - 1, "{head}");
+        assert_eq!(lines[..length], expected, "{request}");
+    }
+    const CLOSE: &str = "Connection: close\nContent-Type: text/plain; charset=utf-8";
+    let close = |line: &str| format!("Connection: close\n{line}\nContent-Type: text/plain; charset=utf-8");
+    check("GET~/health/live~HTTP/1.1 Host:a", "HTTP/1.1 200 OK", &close("Cache-Control: no-store"));
+    check("HEAD~/health/live~HTTP/1.1 Host:a", "HTTP/1.1 405 Method Not Allowed", &close("Allow: GET"));
+    check("GET~/health/live~HTTP/1.1", "HTTP/1.1 400 Bad Request", CLOSE);
+    check("GET~/elsewhere~HTTP/1.1 Host:a", "HTTP/1.1 404 Not Found", CLOSE);
+    check("POST~/ws/chess~HTTP/1.1 Host:a", "HTTP/1.1 405 Method Not Allowed", &close("Allow: GET"));
+    check(
+        "GET~/ws/chess~HTTP/1.1 Host:a",
+        "HTTP/1.1 426 Upgrade Required",
+        "Connection: upgrade, close\nUpgrade: websocket\nSec-WebSocket-Version: 13\n\
+         Content-Type: text/plain; charset=utf-8",
+    );
+    let many = format!("GET~/ws/chess~HTTP/1.1{}", " A:b".repeat(65));
+    check(&many, "HTTP/1.1 431 Request Header Fields Too Large", CLOSE);
+    let long = format!("GET~/ws/chess~HTTP/1.1 A:{}", "b".repeat(8192));
+    check(&long, "HTTP/1.1 431 Request Header Fields Too Large", CLOSE);
+    check("GET~/ws/chess~HTTP/2.0 Host:a", "HTTP/1.1 505 HTTP Version Not Supported", CLOSE);
+}
+
+/// The statuses that depend on the state of the server.
+#[test]
+fn the_heads_of_answers_of_a_busy_server_are_fixed() {
+    let config = Config { attempts_per_minute: lobbyd::Limit::at_most(1), attempt_burst: 1, ..Config::default() };
+    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
+    let mut heads = String::new();
+    let mut note_heads = |engine: &mut lobbyd::Engine<Relay>| {
+        while let Some(conn) = engine.poll_writable() {
+            let mut answer = Vec::new();
+            engine.write_to(conn, &mut answer).expect("a vector takes everything");
+            let answer = String::from_utf8(answer).expect("UTF-8");
+            heads.extend(answer.split("\r\n\r\n").next());
+            heads.push('\n');
+        }
+    };
+    let mut ask = |seconds: u64, request: &[u8]| {
+        let now = lobbyd::Time::from_micros(seconds * 1_000_000);
+        if seconds == 20 {
+            engine.handle_drain(now);
+        }
+        engine.handle_timeout(now);
+        note_heads(&mut engine);
+        let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(now, conn, request);
+        note_heads(&mut engine);
+    };
+    // The second request is one too many, the third stays incomplete, and the last arrives during the drain.
+    ask(0, b"GET /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
+    ask(1, b"GET /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
+    ask(2, b"GET");
+    ask(10, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    ask(20, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(heads.replace("\r\n", "\n"), BUSY_HEADS);
+}
+
+const BUSY_HEADS: &str = "\
+HTTP/1.1 426 Upgrade Required
+Connection: upgrade, close
+Upgrade: websocket
+Sec-WebSocket-Version: 13
+Content-Type: text/plain; charset=utf-8
+Content-Length: 71
+HTTP/1.1 429 Too Many Requests
+Connection: close
+Retry-After: 59
+X-RateLimit-Limit: 1
+X-RateLimit-Remaining: 0
+X-RateLimit-Reset: 59
+Content-Type: text/plain; charset=utf-8
+Content-Length: 54
+HTTP/1.1 408 Request Timeout
+Connection: close
+Content-Type: text/plain; charset=utf-8
+Content-Length: 31
+HTTP/1.1 200 OK
+Connection: close
+Cache-Control: no-store
+Content-Type: text/plain; charset=utf-8
+Content-Length: 6
+HTTP/1.1 503 Service Unavailable
+Connection: close
+Retry-After: 1
+Content-Type: text/plain; charset=utf-8
+Content-Length: 9
+";

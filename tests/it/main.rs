@@ -3,10 +3,12 @@
 mod scenario;
 
 mod admin;
+mod admin_answers;
 mod baseline;
 mod bounds;
 mod bytewise;
 mod closes;
+mod config;
 mod documents;
 mod drain;
 mod faults;

@@ -1,7 +1,7 @@
 //! Counters kept outside of the engine, to be compared with the engine's own.
 
 use crate::base::close::CloseReason;
-use crate::engine::stats::Counters;
+use crate::engine::state::counters::Counters;
 
 /// Counters of the connections, bytes and frames of a run.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,38 @@
+//! Upper bounds that may be absent, and the bounds that modules share.
+
+/// Largest value of `max_headers`: header lines for which the parser of request heads has room.
+pub(crate) const MAX_HEADER_LINES: u32 = 256;
+
+/// An upper bound that may be absent.
+///
+/// ```
+/// use lobbyd::Limit;
+/// assert!(Limit::at_most(10).has_room(9));
+/// assert!(!Limit::at_most(0).has_room(0), "0 means none");
+/// assert!(Limit::UNLIMITED.has_room(usize::MAX - 1));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limit(u32);
+
+impl Limit {
+    /// No bound.
+    pub const UNLIMITED: Limit = Limit(u32::MAX);
+
+    /// At most `n`; 0 means none.
+    pub const fn at_most(n: u32) -> Limit {
+        Limit(n)
+    }
+
+    /// Returns the bound, or `None` if the limit is unlimited.
+    pub const fn bound(self) -> Option<u32> {
+        if self.0 == u32::MAX { None } else { Some(self.0) }
+    }
+
+    /// Returns whether one more fits when `taken` exist already.
+    pub const fn has_room(self, taken: usize) -> bool {
+        match self.bound() {
+            Some(bound) => taken < bound as usize,
+            None => true,
+        }
+    }
+}

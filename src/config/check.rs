@@ -1,0 +1,362 @@
+//! Rules for the values of fields, and fields that have no effect.
+
+use std::fmt;
+use std::path::{Path, is_separator};
+use std::time::Duration;
+
+use super::fields::Config;
+use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
+use super::value::Value;
+use crate::base::limit::{Limit, MAX_HEADER_LINES};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = Duration::from_secs(8760 * 3600);
+
+/// A configuration value that breaks a rule or has no effect. Displayed as one line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Name of the field.
+    pub field: &'static str,
+    /// Current value of the field.
+    pub value: String,
+    /// The rule that the value breaks, with the reason.
+    pub rule: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {}: {}", self.field, self.value, self.rule)
+    }
+}
+
+impl Config {
+    /// Checks that each value is in range and that the values work together.
+    ///
+    /// # Errors
+    ///
+    /// All problems at once, each with field, value, rule and reason.
+    pub fn check(&self) -> Result<(), Vec<Problem>> {
+        let mut rules = Rules { config: self, problems: Vec::new() };
+        rules.check_timeouts();
+        rules.check_ticks();
+        rules.check_counts();
+        rules.check_admin();
+        rules.check_sizes();
+        rules.check_journal();
+        rules.check_marks();
+        rules.check_bursts();
+        rules.check_drain();
+        rules.check_outbox();
+        if rules.problems.is_empty() { Ok(()) } else { Err(rules.problems) }
+    }
+
+    /// Returns the fields that differ from their default but have no effect, because another field switches their
+    /// feature off. [`Server::bind`](crate::net::Server::bind) logs a warning for each of them.
+    ///
+    /// ```
+    /// use lobbyd::Config;
+    ///
+    /// let config = Config { journal_sync: true, ..Config::default() };
+    /// assert_eq!(config.without_effect()[0].to_string(), "journal_sync = on: has no effect while journal is off");
+    /// ```
+    pub fn without_effect(&self) -> Vec<Problem> {
+        let unlimited = |limit: Limit| limit == Limit::UNLIMITED;
+        let dependencies: &[(bool, &str, &[&'static str])] = &[
+            (
+                self.admin.is_none(),
+                "admin is off",
+                &["admin_token_file", "admin_host", "max_admin_connections", "admin_timeout"],
+            ),
+            (
+                self.journal.is_none(),
+                "journal is off",
+                &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
+            ),
+            (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
+            (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
+            (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
+            (unlimited(self.attempts_per_minute), "attempts_per_minute is unlimited", &["attempt_burst"]),
+            (unlimited(self.messages_per_second), "messages_per_second is unlimited", &["message_burst"]),
+            (
+                unlimited(self.user_messages_per_second.or(self.messages_per_second)),
+                "user_messages_per_second is unlimited",
+                &["user_message_burst"],
+            ),
+            (unlimited(self.bytes_per_second), "bytes_per_second is unlimited", &["byte_burst"]),
+            (
+                unlimited(self.user_bytes_per_second.or(self.bytes_per_second)),
+                "user_bytes_per_second is unlimited",
+                &["user_byte_burst"],
+            ),
+            (unlimited(self.control_per_second), "control_per_second is unlimited", &["control_burst"]),
+        ];
+        let unused = dependencies.iter().filter(|(is_off, ..)| *is_off);
+        unused
+            .flat_map(|(_, cause, fields)| fields.iter().map(move |field| (cause, *field)))
+            .map(|(cause, field)| Problem {
+                field,
+                value: self.value_of(field),
+                rule: format!("has no effect while {cause}"),
+            })
+            .filter(|problem| problem.value != Config::default().value_of(problem.field))
+            .collect()
+    }
+}
+
+/// The problems found so far. Problems are reported in the order of the calls.
+struct Rules<'a> {
+    config: &'a Config,
+    problems: Vec<Problem>,
+}
+
+impl Rules<'_> {
+    fn require(&mut self, holds: bool, field: &'static str, rule: impl Into<String>) {
+        if !holds {
+            self.problems.push(Problem { field, value: self.config.value_of(field), rule: rule.into() });
+        }
+    }
+
+    fn check_timeouts(&mut self) {
+        let config = self.config;
+        let granule = config.wheel_granule;
+        for (field, span) in [
+            ("handshake_timeout", config.handshake_timeout),
+            ("auth_timeout", config.auth_timeout),
+            ("ping_interval", config.ping_interval),
+            ("pong_timeout", config.pong_timeout),
+            ("close_timeout", config.close_timeout),
+            ("linger_timeout", config.linger_timeout),
+            ("health_timeout", config.health_timeout),
+            ("drain_deadline", config.drain_deadline),
+            ("admin_timeout", config.admin_timeout),
+            ("drain_batch_interval", config.drain_batch_interval),
+        ] {
+            let rule = format!("must be at least wheel_granule ({granule:?}), the resolution of all timeouts");
+            self.require(span >= granule, field, rule);
+            self.require(span <= DAY, field, "must be at most 24h");
+        }
+        let is_possible = (Duration::from_millis(1)..=SECOND).contains(&granule);
+        self.require(is_possible, "wheel_granule", "must be from 1ms to 1s");
+        let rule = format!(
+            "must be shorter than ping_interval ({:?}), or a ping is sent while the previous one is unanswered",
+            config.ping_interval
+        );
+        self.require(config.pong_timeout < config.ping_interval, "pong_timeout", rule);
+        let rule =
+            format!("must be at least health_timeout ({:?}), or checks of a page overlap", config.health_timeout);
+        let overlap = config.health_interval.is_some_and(|interval| interval < config.health_timeout);
+        self.require(!overlap, "health_interval", rule);
+        let is_short = config.max_lifetime.is_some_and(|age| age < SECOND);
+        self.require(!is_short, "max_lifetime", "must be at least 1s, or off");
+        for (field, span) in [
+            ("max_lifetime", config.max_lifetime),
+            ("token_grace", Some(config.token_grace)),
+            ("health_interval", config.health_interval),
+            ("stats_interval", config.stats_interval),
+        ] {
+            self.require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h (one year)");
+        }
+    }
+
+    fn check_ticks(&mut self) {
+        let config = self.config;
+        let is_possible = config.tick_hz.is_none_or(|hz| (1..=1000).contains(&hz));
+        self.require(is_possible, "tick_hz", "must be from 1 to 1000, or off");
+        let rule = "must be turn while tick_hz is off, since no tick would send the frames";
+        self.require(config.flush == Flush::Turn || config.tick_hz.is_some(), "flush", rule);
+        let rule = "must be at most 1000, since late ticks run in one turn of the loop";
+        self.require(config.max_catch_up_ticks <= 1000, "max_catch_up_ticks", rule);
+    }
+
+    /// Checks values that have no other rule than a range that applies to several fields.
+    fn check_counts(&mut self) {
+        let config = self.config;
+        self.require(config.stats_interval != Some(Duration::ZERO), "stats_interval", "must be above 0, or off");
+        for (field, count) in [
+            ("max_pending", config.max_pending),
+            ("max_closing", config.max_closing),
+            ("max_headers", config.max_headers),
+            ("accept_per_turn", config.accept_per_turn),
+            ("events_per_turn", config.events_per_turn),
+            ("max_commands", config.max_commands),
+            ("max_health_pings", config.max_health_pings),
+            ("drain_batch", config.drain_batch),
+            ("max_admin_connections", config.max_admin_connections),
+        ] {
+            let is_possible = (1..=1 << 20).contains(&count);
+            self.require(is_possible, field, "must be from 1 to 1048576; with 0 the server could not work");
+        }
+        for (field, count, most) in [
+            // No request head has room for more entries.
+            ("trusted_proxies", config.trusted_proxies, 1 << 16),
+            // Each remembered entry takes up to REMEMBERED_BYTES.
+            ("max_remembered_rates", config.max_remembered_rates, 1 << 24),
+        ] {
+            self.require(count <= most, field, format!("must be at most {most}"));
+        }
+        for (field, bytes) in [
+            ("max_outbound_bytes", config.max_outbound_bytes),
+            ("outbound_high_mark", config.outbound_high_mark),
+            ("max_inbox_bytes", config.max_inbox_bytes),
+            ("max_linger_bytes", config.max_linger_bytes),
+        ] {
+            self.require(bytes.0 <= 2 << 30, field, "must be at most 2048MiB");
+        }
+    }
+
+    fn check_admin(&mut self) {
+        let config = self.config;
+        self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
+        let is_exposed = config.admin.is_some_and(|address| !address.ip().is_loopback());
+        self.require(
+            !is_exposed || config.admin_token_file.is_some(),
+            "admin",
+            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: without a token, every \
+             client that reaches the address can kick all members",
+        );
+        self.require(
+            config.admin != Some(config.listen) || config.listen.port() == 0,
+            "admin",
+            "must differ from listen: the admin API needs an address of its own",
+        );
+    }
+
+    fn check_sizes(&mut self) {
+        let config = self.config;
+        let rule = format!("must be at most {MAX_HEADER_LINES}");
+        self.require(config.max_headers <= MAX_HEADER_LINES, "max_headers", rule);
+        self.require(
+            (256..=1 << 20).contains(&config.max_header_bytes.0),
+            "max_header_bytes",
+            "must be from 256 to 1MiB; a browser's request head has about 600 bytes",
+        );
+        self.require(
+            (125..=1 << 30).contains(&config.max_message_bytes.0),
+            "max_message_bytes",
+            "must be from 125, the longest control frame, to 1GiB",
+        );
+        for (field, size) in [
+            ("receive_buffer_bytes", config.receive_buffer_bytes),
+            ("work_per_turn", config.work_per_turn),
+            ("work_per_receive", config.work_per_receive),
+        ] {
+            self.require((1 << 10..=1 << 30).contains(&size.0), field, "must be from 1KiB to 1GiB");
+        }
+        self.require(
+            config.socket_receive_bytes.is_none_or(|bytes| (1 << 12..=1 << 30).contains(&bytes.0)),
+            "socket_receive_bytes",
+            "must be from 4KiB to 1GiB, or off",
+        );
+    }
+
+    fn check_journal(&mut self) {
+        let config = self.config;
+        self.require(
+            config.journal.is_none() || config.receive_buffer_bytes <= ByteSize(16 << 20),
+            "receive_buffer_bytes",
+            "must be at most 16MiB while journal is on",
+        );
+        self.require(
+            config.journal.as_deref().is_none_or(names_file),
+            "journal",
+            "must name a file, not a folder: the segments of a journal `session` are session.000001 and so on",
+        );
+        self.require(
+            config.journal_max_bytes.is_none_or(|max| max >= ByteSize::kib(16)),
+            "journal_max_bytes",
+            "must be at least 16KiB, or off: the header of each segment takes part of it",
+        );
+    }
+
+    fn check_marks(&mut self) {
+        let (low, high) = (self.config.outbound_low_mark, self.config.outbound_high_mark);
+        let rule = format!("must be below outbound_high_mark ({high}), or a frame could cross both");
+        self.require(low < high, "outbound_low_mark", rule);
+    }
+
+    fn check_bursts(&mut self) {
+        let config = self.config;
+        // A user limit that is the same as that of a connection is checked for the connection, and is skipped here.
+        let own_limit = |is_same: bool, rate: Limit| if is_same { Limit::UNLIMITED } else { rate };
+        let (user_messages, user_message_burst) = config.user_messages();
+        let is_same = (config.user_messages_per_second, config.user_message_burst) == (PerUser::Same, PerUser::Same);
+        let user_messages = own_limit(is_same, user_messages);
+        let (user_bytes, user_byte_burst) = config.user_bytes();
+        let is_same = (config.user_bytes_per_second, config.user_byte_burst) == (PerUser::Same, PerUser::Same);
+        let user_bytes = own_limit(is_same, user_bytes);
+        for (field, rate, burst_field, burst) in [
+            ("messages_per_second", config.messages_per_second, "message_burst", config.message_burst),
+            ("user_messages_per_second", user_messages, "user_message_burst", user_message_burst),
+            ("control_per_second", config.control_per_second, "control_burst", config.control_burst),
+            ("attempts_per_minute", config.attempts_per_minute, "attempt_burst", config.attempt_burst),
+        ] {
+            let is_limited = rate.bound().is_some();
+            self.require(!is_limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
+        }
+        let max_message = config.max_message_bytes;
+        let received = u32::try_from(max_message.0.saturating_add(14)).unwrap_or(u32::MAX);
+        for (field, rate, burst_field, burst) in [
+            ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
+            ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
+        ] {
+            let is_limited = rate.bound().is_some();
+            let rule = format!(
+                "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}) \
+                 would always be refused"
+            );
+            self.require(!is_limited || burst >= received, burst_field, rule);
+        }
+    }
+
+    fn check_drain(&mut self) {
+        let config = self.config;
+        let batches = config.max_connections.bound().unwrap_or(0).div_ceil(config.drain_batch.max(1));
+        let batches_span = config.drain_batch_interval.saturating_mul(batches.saturating_sub(1));
+        let rule = format!(
+            "must be longer than {batches_span:?}, the time to close max_connections ({}) in batches of drain_batch ({}) \
+             every drain_batch_interval ({:?})",
+            config.max_connections.show(),
+            config.drain_batch,
+            config.drain_batch_interval
+        );
+        self.require(batches_span < config.drain_deadline, "drain_deadline", rule);
+    }
+
+    fn check_outbox(&mut self) {
+        let config = self.config;
+        let largest = config.largest_frame();
+        let rule = format!(
+            "must be at least {largest}, the space for the largest frame: a message of max_message_bytes ({}), or the \
+             presence of a full lobby (max_per_lobby {}, presence_max {})",
+            config.max_message_bytes,
+            config.max_per_lobby.show(),
+            config.presence_max
+        );
+        self.require(config.max_outbound_bytes.0 >= largest, "max_outbound_bytes", rule);
+    }
+}
+
+fn names_file(path: &Path) -> bool {
+    let last = path.as_os_str().as_encoded_bytes().last();
+    path.file_name().is_some() && !last.is_some_and(|&last| is_separator(last.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn check_returns_all_problems_at_once() {
+        let config = Config {
+            pong_timeout: Duration::from_secs(40),
+            max_outbound_bytes: ByteSize(1000),
+            max_pending: 0,
+            ..Config::default()
+        };
+        let problems = config.check().expect_err("three fields are wrong");
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(fields, ["pong_timeout", "max_pending", "max_outbound_bytes"]);
+        assert!(problems[0].to_string().starts_with("pong_timeout = 40s: must be shorter than ping_interval (20s)"));
+    }
+}

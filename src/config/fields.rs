@@ -1,0 +1,252 @@
+//! The table of fields, and the struct that it defines.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::origins::Origins;
+use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+use super::value::Value;
+use crate::base::limit::Limit;
+
+/// One field of [`Config`] as text, for the command line, documentation and tests.
+pub struct Field {
+    /// Name in snake_case.
+    pub name: &'static str,
+    /// Default value, in the form that `set` accepts.
+    pub default: &'static str,
+    /// Documentation: one or more sentences.
+    pub doc: &'static str,
+    /// Sets the field from text. Fails with a message that names the expected form.
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Returns the current value as text, in the form that `set` accepts.
+    pub show: fn(&Config) -> String,
+}
+
+impl Field {
+    /// Returns the command-line flag without its leading dashes: `max-connections`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// Returns the name of the environment variable: `LOBBYD_MAX_CONNECTIONS`.
+    pub fn variable(&self) -> String {
+        format!("LOBBYD_{}", self.name.to_uppercase())
+    }
+}
+
+macro_rules! config {
+    ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
+        /// All limits, timeouts and budgets. In text, `0` means none, `unlimited` removes a limit, and `off` switches
+        /// a feature off.
+        ///
+        /// ```
+        /// use lobbyd::{Config, Limit};
+        ///
+        /// let config = Config { max_per_lobby: Limit::at_most(64), ..Config::default() };
+        /// assert!(config.check().is_ok());
+        /// ```
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $( $(#[doc = $doc])* pub $name: $kind, )*
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config {
+                    $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )*
+                }
+            }
+        }
+
+        impl Config {
+            /// All fields, in the order of the documentation.
+            pub const FIELDS: &'static [Field] = &[ $( Field {
+                name: stringify!($name),
+                default: $default,
+                doc: concat!($( $doc, "\n", )*),
+                set: |config, text| {
+                    config.$name = <$kind as Value>::parse(text)?;
+                    Ok(())
+                },
+                show: |config| config.$name.show(),
+            }, )* ];
+        }
+    };
+}
+
+config! {
+    /// Address to accept WebSocket connections on; port 0 selects a free port.
+    listen: SocketAddr = "127.0.0.1:9001";
+    /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
+    admin: Switch<SocketAddr> = "off";
+    /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
+    admin_token_file: Switch<PathBuf> = "off";
+    /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
+    admin_host: Switch<String> = "off";
+    /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
+    max_admin_connections: u32 = "16";
+    /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
+    admin_timeout: Duration = "30s";
+
+    /// Seats in the whole server; a further connection is closed with 4002 `server_full`.
+    max_connections: Limit = "500";
+    /// Seats in one lobby; a further connection is closed with 4002 `lobby_full`.
+    max_per_lobby: Limit = "10";
+    /// Lobbies that exist at the same time; a connection that would create a further one is closed with 4002 `lobby_limit`.
+    max_lobbies: Limit = "10000";
+    /// Effect of a second connection of the same user: `replace` the first, `reject` the second (4002 `user_limit`), or `allow` both.
+    duplicate_login: DuplicateLogin = "replace";
+    /// Seats of one user if duplicate logins are allowed; a further connection is closed with 4002 `user_limit`.
+    max_per_user: Limit = "1";
+    /// Connections from one address (with IPv6, from one /64); a further one is closed with 4002 `ip_limit`.
+    max_per_ip: Limit = "unlimited";
+    /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
+    max_pending: u32 = "256";
+    /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
+    max_closing: u32 = "256";
+
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`.
+    allowed_origin: Origins = "own";
+    /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
+    trusted_proxies: u32 = "0";
+    /// Connection attempts per minute from one address; more are answered with HTTP status 429.
+    attempts_per_minute: Limit = "unlimited";
+    /// Largest burst of connection attempts from one address.
+    attempt_burst: u32 = "60";
+
+    /// Time for the request head to arrive; then HTTP status 408.
+    handshake_timeout: Duration = "5s";
+    /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
+    auth_timeout: Duration = "10s";
+    /// Age at which a connection is closed with 4202 `max_lifetime`; its client reconnects at once, possibly to another server.
+    max_lifetime: Switch<Duration> = "off";
+    /// Time that a connection may stay open after its token has expired; then it is closed with 4001 `token_expired`.
+    token_grace: Duration = "10s";
+    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
+    max_header_bytes: ByteSize = "8KiB";
+    /// Header lines of a request; more are answered with HTTP status 431.
+    max_headers: u32 = "64";
+
+    /// Bytes of one message, counted over all its fragments; a larger message closes the connection with 1009.
+    max_message_bytes: ByteSize = "64KiB";
+    /// Frames of one message; more close the connection with 1008.
+    max_fragments: u32 = "65536";
+    /// Bytes queued for one connection, plus 64 for each frame; beyond it the connection is closed with 4102 `slow_consumer`.
+    max_outbound_bytes: ByteSize = "256KiB";
+    /// High-water mark: when more bytes are queued for a connection, the application is notified of pressure.
+    outbound_high_mark: ByteSize = "64KiB";
+    /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
+    outbound_low_mark: ByteSize = "16KiB";
+    /// Messages per second from one connection, unless its identity has a rate of its own; more get `error rate_limited`.
+    messages_per_second: Limit = "60";
+    /// Largest burst of messages from one connection.
+    message_burst: u32 = "120";
+    /// Messages per second from one user, over all its connections and across reconnects, unless its identity has a rate of its own; `same` as one connection.
+    user_messages_per_second: PerUser<Limit> = "same";
+    /// Largest burst of messages from one user; `same` as one connection.
+    user_message_burst: PerUser<u32> = "same";
+    /// Bytes per second from one connection, charged before they are parsed; messages beyond the rate get `error rate_limited`.
+    bytes_per_second: Limit = "65536";
+    /// Largest burst of bytes from one connection.
+    byte_burst: u32 = "131072";
+    /// Bytes per second from one user, over all its connections and across reconnects; `same` as one connection.
+    user_bytes_per_second: PerUser<Limit> = "same";
+    /// Largest burst of bytes from one user; `same` as one connection.
+    user_byte_burst: PerUser<u32> = "same";
+    /// Pings, pongs and `health_pong`s per second from one connection.
+    control_per_second: Limit = "20";
+    /// Largest burst of pings, pongs and `health_pong`s from one connection.
+    control_burst: u32 = "60";
+    /// Messages over the rate that are refused before the connection is closed with 4009 `rate_limited`; one is forgiven per second.
+    max_rate_strikes: u32 = "32";
+    /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
+    max_remembered_rates: u32 = "65536";
+    /// Ticks per second of the game clock, 1 to 1000; with `off`, the application receives messages as they arrive.
+    tick_hz: Switch<u32> = "off";
+    /// When frames are sent: at the end of each `turn` of the loop or, with ticks, at the end of each `tick`.
+    flush: Flush = "turn";
+    /// Late ticks that are run before the one that is due; older ones are skipped.
+    max_catch_up_ticks: u32 = "5";
+    /// Bytes of messages from one connection that wait for the next tick, plus 64 for each message; more get `error rate_limited`.
+    max_inbox_bytes: ByteSize = "64KiB";
+    /// Malformed messages before the connection is closed with 4005 `bad_message`.
+    max_strikes: u32 = "32";
+    /// Largest lobby whose presence lists all members; above it only their number is sent.
+    presence_max: u32 = "500";
+
+    /// Time without received bytes after which a connection is sent a ping (RFC 6455).
+    ping_interval: Duration = "20s";
+    /// Time for any byte to arrive after a ping; then the connection is closed with 4201 `stale`.
+    pong_timeout: Duration = "10s";
+    /// Interval at which each member's page is sent a `health_ping`; with `off`, only the application and operators send them.
+    health_interval: Switch<Duration> = "off";
+    /// Time for a page to answer a `health_ping` of `health_interval`.
+    health_timeout: Duration = "2s";
+    /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
+    max_health_pings: u32 = "8";
+    /// Time for the peer to answer a close frame.
+    close_timeout: Duration = "2s";
+    /// Time to read and discard input after the last byte was sent, so that a TCP reset does not destroy the close frame.
+    linger_timeout: Duration = "1s";
+    /// Bytes read and discarded from a peer that keeps sending after its connection has ended; beyond it the socket is dropped.
+    max_linger_bytes: ByteSize = "1MiB";
+    /// Time to close all connections at shutdown; those still open afterwards are dropped.
+    drain_deadline: Duration = "30s";
+    /// Members closed in one batch when many are closed: at shutdown, or when an operator kicks all members.
+    drain_batch: u32 = "500";
+    /// Time between two batches of `drain_batch`.
+    drain_batch_interval: Duration = "100ms";
+
+    /// Connections accepted in one turn of the loop; the rest wait for the next turn.
+    accept_per_turn: u32 = "16";
+    /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
+    events_per_turn: u32 = "1024";
+    /// Work of one turn: bytes read, bytes of messages and of the frames they cause, and 256 for each message and frame; the rest waits for the next turn. Light senders have four times this budget.
+    work_per_turn: ByteSize = "2MiB";
+    /// Work for one connection before other connections have their turn; the rest of its input waits, behind connections that send less.
+    work_per_receive: ByteSize = "64KiB";
+    /// Turns for which a due timer is deferred while its connection has unread input.
+    max_deferred_turns: u32 = "1000";
+    /// Receive buffer shared by all connections. Input beyond `work_per_receive` is copied out of it and kept for its connection.
+    receive_buffer_bytes: ByteSize = "64KiB";
+    /// Kernel receive buffer of each connection; with `off` the kernel chooses the size, which can be several megabytes.
+    socket_receive_bytes: Switch<ByteSize> = "128KiB";
+    /// Commands from other threads that may wait; a further one is returned to its sender.
+    max_commands: u32 = "1024";
+    /// Resolution of all timeouts.
+    wheel_granule: Duration = "10ms";
+    /// File in which all input of the server is recorded for replay; its segments append `.000001` and so on to this name.
+    journal: Switch<PathBuf> = "off";
+    /// Size at which a new segment of the journal begins. If a segment begins while the server is empty, the segments before it can be deleted.
+    journal_max_bytes: Switch<ByteSize> = "off";
+    /// Whether the journal is synced to disk, instead of only handed to the operating system, before the output that depends on it is sent.
+    journal_sync: bool = "off";
+    /// Action if the journal cannot be written: `stop` ends the server, `continue` goes on without a journal.
+    journal_on_error: OnJournalError = "stop";
+    /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
+    journal_secrets: Secrets = "omit";
+    /// Interval of the statistics line in the log.
+    stats_interval: Switch<Duration> = "60s";
+}
+
+impl Config {
+    /// Returns the value of a field as text.
+    pub(super) fn value_of(&self, name: &str) -> String {
+        let field =
+            Config::FIELDS.iter().find(|field| field.name == name).expect("only fields of the table are looked up");
+        (field.show)(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_shown_as_written() {
+        for field in Config::FIELDS {
+            assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Rates that the limits define.
+
+use std::time::Duration;
+
+use super::fields::Config;
+use crate::base::limit::Limit;
+use crate::base::rate::Rate;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+impl Config {
+    /// Returns the rate of `limit` in each `period` with `burst`, or `None` if `limit` is unlimited.
+    fn rate(limit: Limit, period: Duration, burst: u32) -> Option<Rate> {
+        limit.bound().map(|count| Rate::new(count, period, burst))
+    }
+
+    /// Returns the message limit of a user and its burst.
+    pub(super) fn user_messages(&self) -> (Limit, u32) {
+        let limit = self.user_messages_per_second.or(self.messages_per_second);
+        (limit, self.user_message_burst.or(self.message_burst))
+    }
+
+    /// Returns the byte limit of a user and its burst.
+    pub(super) fn user_bytes(&self) -> (Limit, u32) {
+        (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
+    }
+
+    pub(crate) fn message_rate(&self) -> Option<Rate> {
+        Config::rate(self.messages_per_second, SECOND, self.message_burst)
+    }
+
+    pub(crate) fn user_message_rate(&self) -> Option<Rate> {
+        let (limit, burst) = self.user_messages();
+        Config::rate(limit, SECOND, burst)
+    }
+
+    pub(crate) fn byte_rate(&self) -> Option<Rate> {
+        Config::rate(self.bytes_per_second, SECOND, self.byte_burst)
+    }
+
+    pub(crate) fn user_byte_rate(&self) -> Option<Rate> {
+        let (limit, burst) = self.user_bytes();
+        Config::rate(limit, SECOND, burst)
+    }
+
+    pub(crate) fn control_rate(&self) -> Option<Rate> {
+        Config::rate(self.control_per_second, SECOND, self.control_burst)
+    }
+
+    pub(crate) fn attempt_rate(&self) -> Option<Rate> {
+        Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
+    }
+}

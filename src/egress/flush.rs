@@ -1,0 +1,188 @@
+//! Writing at the end of a turn: which connections are written to, in which order, and what a socket did not take.
+
+use std::io::{self, Write};
+
+use super::output::Egress;
+use super::results::{WriteEnd, Written};
+use crate::base::arena::Key;
+use crate::base::id::{ConnId, ConnKey};
+use crate::lobby::directory::Directory;
+
+/// Result of writing a member's unread frames directly from the log.
+enum UnreadWritten {
+    /// All unread frames were written, this many bytes. Nothing is queued.
+    All(usize),
+    /// This many bytes were written. The connection's queue is to be written next.
+    Partial(usize),
+}
+
+impl Egress {
+    /// Returns the next connection to write to. `None` ends the turn, except while output is corked.
+    pub(crate) fn poll_writable(&mut self, directory: &Directory) -> Option<ConnId> {
+        if self.flushes_at_tick && (self.wants_flush || !self.corks_output()) {
+            self.uncork_all();
+        }
+        loop {
+            if let Some(id) = self.dirty.pop_front() {
+                if self.find(id).is_some() {
+                    self.output_mut(id.key()).is_dirty = false;
+                    self.flushing.push(id);
+                    return Some(id);
+                }
+            } else if self.corks_output() {
+                return None;
+            } else if let Some(key) = self.flush_targets.pop() {
+                if self.lobby_with_unread(key).is_some() {
+                    let id = self.output(key).id;
+                    self.flushing.push(id);
+                    return Some(id);
+                }
+            } else if let Some(lobby) = self.lobbies_to_flush.pop_front() {
+                self.log.unmark_for_flush(lobby);
+                if directory.get_lobby(lobby).is_some() {
+                    self.flush_targets.extend(directory.members(lobby).iter().rev().map(|member| member.conn));
+                }
+            } else {
+                self.end_turn();
+                return None;
+            }
+        }
+    }
+
+    /// Writes the output that waits for a connection, until nothing is left or the socket takes no more.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    pub(crate) fn write_to(&mut self, key: ConnKey, socket: &mut dyn Write) -> io::Result<Written> {
+        let unread_bytes = match self.write_unread(key, socket)? {
+            UnreadWritten::All(bytes) => {
+                // The usual case: nothing was queued, so no watermark is crossed and nothing else changes.
+                self.note_written(key);
+                return Ok(Written { bytes, end: WriteEnd::UnreadOnly });
+            }
+            UnreadWritten::Partial(bytes) => bytes,
+        };
+        let Egress { conns, log, write_buffer, .. } = self;
+        let (queued_bytes, is_drained) = match &mut conns[key.index()].outbox {
+            None => (0, true),
+            Some(outbox) => outbox.write_to(socket, log, write_buffer)?,
+        };
+        self.note_written(key);
+        let crossed = self.check_watermarks(key);
+        let end = if is_drained {
+            if !self.output(key).is_corked() {
+                let outbox = self.output_mut(key).outbox.take();
+                self.outboxes.give_all(outbox);
+                self.clear_lagging(key);
+            }
+            WriteEnd::Drained(crossed)
+        } else {
+            self.output_mut(key).is_blocked = true;
+            self.update_lagging(key);
+            // Late, so that only the bytes that the kernel did not take are copied.
+            self.materialize(key);
+            WriteEnd::Blocked(crossed)
+        };
+        Ok(Written { bytes: unread_bytes + queued_bytes, end })
+    }
+
+    /// A blocked socket accepts bytes again.
+    pub(crate) fn handle_writable(&mut self, id: ConnId) {
+        if self.find(id).is_some_and(|output| output.is_blocked) {
+            self.output_mut(id.key()).is_blocked = false;
+            self.mark_dirty(id.key());
+        }
+    }
+
+    /// Discards the frames of this turn, because no connection is left to receive them.
+    ///
+    /// While output is corked, nothing else ends the turn. The frames of an earlier lobby would then count against a
+    /// later lobby under the same key.
+    pub(crate) fn discard_turn(&mut self) {
+        self.corked.clear();
+        self.flushing.clear();
+        (self.wants_flush, self.is_uncorking) = (false, false);
+        self.log.end_turn();
+    }
+
+    /// Ends the turn: all connections have been written to, so the frames of this turn can be discarded.
+    fn end_turn(&mut self) {
+        self.wants_flush = false;
+        self.is_uncorking = false;
+        if self.log.is_empty() {
+            self.flushing.clear();
+            return;
+        }
+        while let Some(id) = self.flushing.pop() {
+            // poll_writable() returned this connection, but the driver did not write to it.
+            if self.find(id).is_some() {
+                self.queue_unread(id.key());
+                self.update_lagging(id.key());
+                self.materialize(id.key());
+            }
+        }
+        self.log.end_turn();
+    }
+
+    /// Writes a member's unread frames directly from the log. Queues the bytes that the socket does not take. If frames
+    /// are queued already, queues all unread frames behind them and writes nothing.
+    fn write_unread(&mut self, key: ConnKey, socket: &mut dyn Write) -> io::Result<UnreadWritten> {
+        if self.corks_output() {
+            return Ok(UnreadWritten::Partial(0));
+        }
+        let Egress { conns, log, write_buffer, .. } = self;
+        let output = &mut conns[key.index()];
+        let Some(lobby) = output.lobby.filter(|_| !output.is_lagging) else { return Ok(UnreadWritten::Partial(0)) };
+        if output.outbox.is_some() {
+            self.queue_unread(key);
+            return Ok(UnreadWritten::Partial(0));
+        }
+        let bytes = match log.contiguous_unread(lobby, output.cursor, key) {
+            // The usual case: the end of the lobby's buffer, in one piece.
+            Some(bytes) => bytes,
+            // The pieces around frames that exclude this connection, mostly its own. The copy is small: see
+            // half_bound().
+            None => {
+                write_buffer.clear();
+                log.unread_frames(lobby, output.cursor, key)
+                    .for_each(|range| write_buffer.extend_from_slice(log.bytes(&range)));
+                write_buffer
+            }
+        };
+        if bytes.is_empty() {
+            output.cursor = log.end_cursor(lobby);
+            return Ok(UnreadWritten::All(0));
+        }
+        let written = match socket.write(bytes) {
+            Ok(written) => written,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
+            Err(error) => return Err(error),
+        };
+        if written == bytes.len() {
+            output.cursor = log.end_cursor(lobby);
+            return Ok(UnreadWritten::All(written));
+        }
+        self.queue_unread(key);
+        if written > 0 {
+            let Egress { conns, log, outboxes, .. } = self;
+            outboxes.of(&mut conns[key.index()].outbox).advance(written, log);
+        }
+        Ok(UnreadWritten::Partial(written))
+    }
+
+    /// Notes that a connection has been written to.
+    fn note_written(&mut self, key: ConnKey) {
+        if self.flushing.last().is_some_and(|id| id.key() == key) {
+            self.flushing.pop();
+        }
+    }
+
+    /// Copies the queued frames of a connection out of the buffers of this turn, so that they outlast the turn.
+    fn materialize(&mut self, key: ConnKey) {
+        let Egress { conns, log, .. } = self;
+        if let Some(outbox) = &mut conns[key.index()].outbox {
+            outbox.materialize(log);
+        }
+    }
+}

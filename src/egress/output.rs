@@ -1,0 +1,246 @@
+//! [`Egress`]: the owner of all pending output. Connections, corked output, and the sizes of queues.
+
+use std::collections::VecDeque;
+
+use super::broadcast_log::{BroadcastLog, Cursor};
+use super::outbox::{Outbox, Outboxes};
+use super::results::{Dropped, QueuedSize};
+use crate::base::arena::Key;
+use crate::base::id::{ConnId, ConnKey, LobbyKey};
+use crate::config::{Config, Flush};
+
+/// All pending output.
+#[derive(Debug)]
+pub(crate) struct Egress {
+    pub(super) max_outbound_bytes: usize,
+    pub(super) high_mark: usize,
+    pub(super) low_mark: usize,
+    /// Whether `flush` is `tick`.
+    pub(super) flushes_at_tick: bool,
+    /// Whether new output is corked. Set by the engine: only with `flush = tick`, and not while the clock is paused or the
+    /// server is draining.
+    pub(super) is_corking: bool,
+    /// Whether corked output is being written, so that nothing is corked in the rest of the turn.
+    pub(super) is_uncorking: bool,
+    /// By [`ConnKey`].
+    pub(super) conns: Vec<Output>,
+    pub(super) log: BroadcastLog,
+    pub(super) outboxes: Outboxes,
+    pub(super) wants_flush: bool,
+    /// Connections with output to write, in the order in which the output was queued.
+    pub(super) dirty: VecDeque<ConnId>,
+    /// Lobbies with frames in this turn's buffers, whose members must still be written to; in the order of their first
+    /// frame.
+    pub(super) lobbies_to_flush: VecDeque<LobbyKey>,
+    /// Keys of the connections still to flush in one of these lobbies, in reverse order.
+    pub(super) flush_targets: Vec<ConnKey>,
+    /// Connections with corked output; may contain duplicates.
+    pub(super) corked: Vec<ConnId>,
+    /// Connections that `poll_writable` returned in this turn and that have not been written to since.
+    pub(super) flushing: Vec<ConnId>,
+    /// Buffer that joins small pieces into one write.
+    pub(super) write_buffer: Vec<u8>,
+}
+
+/// Pending output of one connection. With thousands of members, it is not in the CPU's cache when it is written to, so
+/// it is as small as possible.
+#[derive(Debug)]
+pub(super) struct Output {
+    /// [`ConnId::NONE`] while no connection has this key.
+    pub(super) id: ConnId,
+    /// `None` while nothing is queued, so that an idle connection needs no outbox.
+    pub(super) outbox: Option<Box<Outbox>>,
+    /// Position in the lobby's broadcast log up to which the member has read.
+    pub(super) cursor: Cursor,
+    /// The lobby whose log it reads.
+    pub(super) lobby: Option<LobbyKey>,
+    /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
+    /// by frame. [`Egress::mark_lagging`] and [`Egress::clear_lagging`] keep the log's list of lagging members equal.
+    pub(super) is_lagging: bool,
+    /// Whether the connection is in the list of connections with output to write.
+    pub(super) is_dirty: bool,
+    /// Whether the socket accepted less than it was given, and has not become writable since.
+    pub(super) is_blocked: bool,
+    /// Whether the queue is above the high-water mark, as last reported.
+    pub(super) is_above_high_mark: bool,
+}
+
+const VACANT: Output = Output {
+    id: ConnId::NONE,
+    outbox: None,
+    cursor: Cursor::START,
+    lobby: None,
+    is_lagging: false,
+    is_dirty: false,
+    is_blocked: false,
+    is_above_high_mark: false,
+};
+
+impl Output {
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.bytes())
+    }
+
+    /// Cost of the queue: its bytes plus an overhead for each frame.
+    pub(super) fn queued_cost(&self) -> usize {
+        self.outbox.as_ref().map_or(0, |outbox| outbox.cost())
+    }
+
+    pub(super) fn is_corked(&self) -> bool {
+        self.outbox.as_ref().is_some_and(|outbox| outbox.is_corked())
+    }
+}
+
+impl Egress {
+    pub(crate) fn new(config: &Config) -> Egress {
+        Egress {
+            max_outbound_bytes: config.max_outbound_bytes.0,
+            high_mark: config.outbound_high_mark.0,
+            low_mark: config.outbound_low_mark.0,
+            flushes_at_tick: config.flush == Flush::Tick,
+            is_corking: false,
+            is_uncorking: false,
+            conns: Vec::new(),
+            log: BroadcastLog::default(),
+            outboxes: Outboxes::default(),
+            wants_flush: false,
+            dirty: VecDeque::new(),
+            lobbies_to_flush: VecDeque::new(),
+            flush_targets: Vec::new(),
+            corked: Vec::new(),
+            flushing: Vec::new(),
+            write_buffer: Vec::new(),
+        }
+    }
+
+    // ---- connections ----
+
+    /// Adds a connection.
+    pub(crate) fn open(&mut self, id: ConnId) {
+        if id.index() >= self.conns.len() {
+            self.conns.resize_with(id.index() + 1, || VACANT);
+        }
+        self.conns[id.index()] = Output { id, ..VACANT };
+    }
+
+    /// Removes a connection and drops its pending output.
+    pub(crate) fn close(&mut self, key: ConnKey) -> Dropped {
+        let bytes = self.output(key).queued_bytes();
+        let Dropped { frames, .. } = self.discard_unsent(key);
+        let output = std::mem::replace(self.output_mut(key), VACANT);
+        debug_assert!(output.lobby.is_none(), "unsubscribe() was called before");
+        self.outboxes.give_all(output.outbox);
+        Dropped { frames, bytes }
+    }
+
+    /// Starts reading the lobby's log, from the next frame on.
+    pub(crate) fn subscribe(&mut self, key: ConnKey, lobby: LobbyKey) {
+        let cursor = self.log.end_cursor(lobby);
+        let output = self.output_mut(key);
+        (output.lobby, output.cursor) = (Some(lobby), cursor);
+        self.update_lagging(key);
+    }
+
+    /// Queues the frames that are still unread, and stops reading the lobby's log.
+    pub(crate) fn unsubscribe(&mut self, key: ConnKey) {
+        self.catch_up(key);
+        self.uncork(key);
+        self.clear_lagging(key);
+        self.output_mut(key).lobby = None;
+    }
+
+    /// The lobby whose log the connection reads.
+    pub(crate) fn lobby_of(&self, id: ConnId) -> Option<LobbyKey> {
+        self.find(id)?.lobby
+    }
+
+    #[inline]
+    pub(super) fn output(&self, key: ConnKey) -> &Output {
+        &self.conns[key.index()]
+    }
+
+    #[inline]
+    pub(super) fn output_mut(&mut self, key: ConnKey) -> &mut Output {
+        &mut self.conns[key.index()]
+    }
+
+    #[inline]
+    pub(super) fn find(&self, id: ConnId) -> Option<&Output> {
+        self.conns.get(id.index()).filter(|output| output.id == id)
+    }
+
+    // ---- corked output ----
+
+    /// Sets whether new output waits for ticks.
+    pub(crate) fn set_corking(&mut self, is_corking: bool) {
+        self.is_corking = is_corking;
+    }
+
+    /// As last set.
+    pub(crate) fn is_corking(&self) -> bool {
+        self.is_corking
+    }
+
+    /// Whether new output is corked until the next tick.
+    #[inline]
+    pub(crate) fn corks_output(&self) -> bool {
+        self.is_corking && !self.is_uncorking
+    }
+
+    /// Releases all corked output: a tick is over, or too much output waits for the next one.
+    pub(crate) fn uncork_all(&mut self) {
+        self.is_uncorking = true;
+        while let Some(id) = self.corked.pop() {
+            if self.find(id).is_some() {
+                self.uncork(id.key());
+            }
+        }
+    }
+
+    /// Releases the corked output of one connection.
+    pub(super) fn uncork(&mut self, key: ConnKey) {
+        if let Some(outbox) = self.output_mut(key).outbox.as_mut().filter(|outbox| outbox.is_corked()) {
+            outbox.uncork();
+            self.mark_dirty(key);
+        }
+    }
+
+    // ---- the size of queues ----
+
+    /// Whether so much output is queued for writable connections that the driver should write before it reads on.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.wants_flush
+    }
+
+    /// Whether frames are queued for the connection. Unread frames of the log do not count.
+    pub(crate) fn has_queue(&self, key: ConnKey) -> bool {
+        self.output(key).outbox.is_some()
+    }
+
+    /// Whether the connection will be written to in this turn.
+    pub(crate) fn is_dirty(&self, key: ConnKey) -> bool {
+        self.output(key).is_dirty
+    }
+
+    /// Size of the output that waits for a connection: its queue and its unread frames in the lobby's log.
+    pub(crate) fn queued_size(&self, key: ConnKey) -> QueuedSize {
+        let output = self.output(key);
+        let mut size = QueuedSize { bytes: output.queued_bytes(), cost: output.queued_cost() };
+        if let Some(lobby) = self.lobby_with_unread(key) {
+            for range in self.log.unread_frames(lobby, output.cursor, key) {
+                size.bytes += range.len();
+                size.cost += range.cost();
+            }
+        }
+        size
+    }
+
+    pub(super) fn has_room(&self, key: ConnKey, bytes: usize) -> bool {
+        self.output(key).queued_cost() + bytes <= self.max_outbound_bytes
+    }
+
+    /// Half of the smaller of `max_outbound_bytes` and `outbound_high_mark`: see the module documentation.
+    pub(super) fn half_bound(&self) -> usize {
+        self.max_outbound_bytes.min(self.high_mark) / 2
+    }
+}

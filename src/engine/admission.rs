@@ -1,0 +1,423 @@
+//! Admission: reads a request, asks the application, and seats the connection or refuses it.
+
+use log::{info, warn};
+
+use super::Engine;
+use super::app::App;
+use super::context::Context;
+use super::core::Core;
+use super::draining::shutting_down;
+use super::member::{Authorization, Identity, Member, Protocol};
+use super::recording::{Decisions, Destination, RecordedDecision};
+use super::state::conn::{ConnState, PendingAuth};
+use super::state::events::AppEvent;
+use super::state::record_mode::RecordMode;
+use super::state::timers::Expiry;
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::{ConnId, ConnKey};
+use crate::base::time::Time;
+use crate::http::Refusal;
+use crate::lobby::directory::{Joined, Reservation};
+use crate::lobby::is_user_id;
+use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
+
+impl<A: App> Engine<A> {
+    /// Handles a complete request head.
+    pub(super) fn on_head(&mut self, conn: ConnId, head: &[u8]) {
+        let key = conn.key();
+        let outcome = if let RecordMode::Replaying(_) = self.core.record_mode {
+            self.decide_from_record(key)
+        } else {
+            let params = ReadParams {
+                conn,
+                peer: self.core.conns[key].peer.address(),
+                max_headers: self.core.config.max_headers,
+                trusted_proxies: self.core.config.trusted_proxies,
+                subprotocols: A::PROTOCOL.subprotocols(),
+            };
+            let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
+            read.unwrap_or_else(|refusal| {
+                self.core.record_refused(&refusal);
+                Err(refusal)
+            })
+        };
+        if let Err(refusal) = outcome {
+            self.core.close_with_http(key, CloseReason::HttpRefused, &refusal);
+        }
+    }
+
+    /// Decides about a well-formed request. In a replay `request` is `None`, and the recorded decisions are used.
+    fn decide(
+        &mut self,
+        key: ConnKey,
+        request: Option<&Request<'_>>,
+        facts: Facts,
+        decisions: &mut Decisions,
+    ) -> Result<(), Refusal> {
+        if let Some(response) = self.core.health_response(&facts) {
+            return Err(response);
+        }
+        if self.core.is_draining() {
+            return Err(shutting_down());
+        }
+        let within_limit = self.core.charge_attempt(key, facts.address)?;
+        // Only a recorded decision can be missing. The replay ends here in that case.
+        let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
+        let code = match destination {
+            Destination::Nowhere => {
+                return Err(Refusal::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
+            }
+            Destination::Lobby(code) => Ok(code),
+            Destination::BadCode => Err(CloseReason::BadLobbyCode),
+        };
+        let upgrade = facts.upgrade?;
+        // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
+        let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
+        let code = match within_limit.and(origin).and(code) {
+            Ok(code) => code,
+            Err(reason) => {
+                if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
+                    self.core.log_refused_origin(request);
+                }
+                self.core.accept_and_close(key, &upgrade, reason);
+                return Ok(());
+            }
+        };
+        match self.ask_authorization(request, decisions) {
+            None => {}
+            Some(Authorization::Pending { user }) => {
+                self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
+            }
+            Some(answer) => {
+                let identity = self.core.check_authorization(answer, &code);
+                self.core.accept_and_seat(key, &upgrade, &code, identity);
+            }
+        }
+        Ok(())
+    }
+
+    /// Decides about a request that was read, and records the decisions.
+    pub(super) fn decide_and_record(
+        &mut self,
+        key: ConnKey,
+        request: &Request<'_>,
+        upgrade: Result<Upgrade, Refusal>,
+    ) -> Result<(), Refusal> {
+        let facts = self.core.facts(request, upgrade);
+        let mut decisions = Decisions::default();
+        if let Some(recorder) = self.core.record_mode.recorder() {
+            recorder.request(Ok(&facts));
+            let outcome = self.decide(key, Some(request), facts, &mut decisions);
+            self.core.record_mode.recorder().expect("the engine is recorded").decisions(&decisions);
+            outcome
+        } else {
+            self.decide(key, Some(request), facts, &mut decisions)
+        }
+    }
+
+    /// Decides about a request in a replay. The text of the request is not recorded, so the recorded decisions are
+    /// used.
+    pub(super) fn decide_from_record(&mut self, key: ConnKey) -> Result<(), Refusal> {
+        let RecordMode::Replaying(replaying) = &mut self.core.record_mode else {
+            unreachable!("only a replay has recorded decisions")
+        };
+        let Some(RecordedDecision { asked, mut decisions }) = replaying.recorded_decision.take() else {
+            replaying.has_decision_mismatch = true;
+            return Ok(());
+        };
+        self.decide(key, None, asked?, &mut decisions)
+    }
+
+    /// The request's destination: from the application, or in a replay from the record.
+    pub(super) fn ask_destination(
+        &mut self,
+        request: Option<&Request<'_>>,
+        decisions: &mut Decisions,
+    ) -> Option<Destination> {
+        if let Some(request) = request {
+            decisions.destination = Some(self.app.route(request).into());
+        }
+        self.check_recorded(decisions.destination.clone())
+    }
+
+    /// The request's authorization: from the application, or in a replay from the record.
+    pub(super) fn ask_authorization(
+        &mut self,
+        request: Option<&Request<'_>>,
+        decisions: &mut Decisions,
+    ) -> Option<Authorization> {
+        let Some(request) = request else {
+            if let Some(state) = decisions.random {
+                self.core.random.set_state(state);
+            }
+            return self.check_recorded(decisions.authorization.clone());
+        };
+        let before = self.core.random.state();
+        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request).without_bad_names();
+        if self.core.record_mode.is_recording() {
+            let after = self.core.random.state();
+            decisions.random = (after != before).then_some(after);
+            decisions.authorization = Some(answer.clone());
+        }
+        Some(answer)
+    }
+
+    /// Notes a mismatch if a replay lacks the decision that the engine asks for: the journal then comes from another
+    /// engine.
+    fn check_recorded<T>(&mut self, decision: Option<T>) -> Option<T> {
+        if let RecordMode::Replaying(replaying) = &mut self.core.record_mode {
+            replaying.has_decision_mismatch |= decision.is_none();
+        }
+        decision
+    }
+
+    /// Handles the answer to an authorization that was pending. Returns the bytes that the client sent meanwhile.
+    pub(super) fn admit_pending(&mut self, conn: ConnId, answer: Authorization) -> Option<Vec<u8>> {
+        let Some(slot) = self.core.slot(conn).filter(|slot| slot.close_reason.is_none() && slot.wire.is_deciding())
+        else {
+            return None;
+        };
+        if matches!(answer, Authorization::Pending { .. }) {
+            return None;
+        }
+        let ConnState::Pending(pending) = &mut slot.state else { return None };
+        let PendingAuth { code, reservation } =
+            *pending.take().expect("a deferred request has a pending authorization");
+        let key = conn.key();
+        let early = self.core.accept_pending(key);
+        let outcome = match self.core.check_authorization(answer, &code) {
+            Ok(identity) => self.core.seat(key, reservation, &code, &identity),
+            Err(reason) => {
+                if let Some(reservation) = reservation {
+                    self.core.directory.cancel(reservation, self.core.clock.now());
+                }
+                Err(reason)
+            }
+        };
+        match outcome {
+            Ok(()) => self.core.egress.mark_dirty(key),
+            Err(reason) => self.core.begin_close(key, reason),
+        }
+        self.dispatch_events();
+        Some(early)
+    }
+}
+
+impl Core {
+    /// The facts about a request that are known before the application is asked.
+    pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, Refusal>) -> Facts {
+        Facts {
+            probe: request.probe(),
+            address: request.address(),
+            is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
+            upgrade,
+        }
+    }
+
+    /// The response to a health check on the members' port. An upgrade request for the same path goes to the
+    /// application.
+    ///
+    /// Ready means that new members are admitted. A full server is ready too, because it refuses members with a close
+    /// reason of its own.
+    fn health_response(&self, facts: &Facts) -> Option<Refusal> {
+        match facts.probe? {
+            _ if facts.upgrade.is_ok() => None,
+            Probe::Live => Some(Refusal::new(200, "live")),
+            Probe::Ready if self.is_draining() => Some(Refusal::new(503, "draining")),
+            Probe::Ready => Some(Refusal::new(200, "ready")),
+        }
+    }
+
+    /// Accepts the upgrade, then seats the connection or closes it with the reason. A browser cannot read the status
+    /// of a refused upgrade.
+    fn accept_and_seat(
+        &mut self,
+        key: ConnKey,
+        upgrade: &Upgrade,
+        code: &str,
+        decision: Result<Identity, CloseReason>,
+    ) {
+        // The application may have closed the connection in `authorize`.
+        if self.conns[key].close_reason.is_some() {
+            return;
+        }
+        self.accept_upgrade(key, upgrade);
+        let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
+        match outcome {
+            Ok(()) => self.egress.mark_dirty(key),
+            Err(reason) => self.begin_close(key, reason),
+        }
+    }
+
+    /// Accepts the upgrade and closes the connection with the reason.
+    fn accept_and_close(&mut self, key: ConnKey, upgrade: &Upgrade, reason: CloseReason) {
+        if self.conns[key].close_reason.is_none() {
+            self.accept_upgrade(key, upgrade);
+            self.begin_close(key, reason);
+        }
+    }
+
+    fn accept_upgrade(&mut self, key: ConnKey, upgrade: &Upgrade) {
+        let slot = &mut self.conns[key];
+        self.record_mode.redact_echo(slot.id, upgrade);
+        let response = slot.wire.accept(upgrade);
+        self.egress.push_response(key, response);
+    }
+
+    /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
+    pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
+        let slot = &mut self.conns[key];
+        slot.wire.pending_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
+        let (response, early) = slot.wire.accept_pending();
+        self.egress.push_response(key, response);
+        early
+    }
+
+    /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
+    fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+        match answer {
+            Authorization::Refuse(reason) => Err(reason),
+            // An invalid user id and an identity for another lobby are refused. A journal may contain either.
+            Authorization::Allow(identity)
+                if !is_user_id(&identity.user) || identity.lobby.as_deref().is_some_and(|lobby| lobby != code) =>
+            {
+                Err(CloseReason::Unauthorized)
+            }
+            Authorization::Allow(identity) if identity.expires.is_some_and(|end| end <= self.unix_millis()) => {
+                Err(CloseReason::TokenExpired)
+            }
+            Authorization::Allow(identity) => Ok(identity),
+            Authorization::Pending { .. } => unreachable!("a pending answer is never checked"),
+        }
+    }
+
+    fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, code: &str, user: Option<&str>) {
+        if self.conns[key].close_reason.is_some() {
+            return;
+        }
+        // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
+        let reserved = user.map(|user| self.directory.reserve(code, user, self.clock.unix_micros())).transpose();
+        match reserved {
+            Ok(reservation) => {
+                let slot = &mut self.conns[key];
+                slot.wire.defer(upgrade);
+                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
+                self.set_stage_deadline(key, self.config.auth_timeout);
+            }
+            Err(reason) => self.accept_and_close(key, &upgrade, reason),
+        }
+    }
+
+    /// Warns that a page of a foreign origin was refused (RFC 6455 section 10.2), and names the option that allows it.
+    /// A replay has no request and logs nothing.
+    pub(super) fn log_refused_origin(&mut self, request: &Request<'_>) {
+        let origin = request.origin_for_log();
+        if self.logged_origins.should_log(self.clock.now(), &origin) {
+            warn!(
+                "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
+                 --allowed-origin",
+                request.conn(),
+                request.peer(),
+                request.host_for_log()
+            );
+        }
+    }
+
+    // ---- seats ----
+
+    /// Seats a connection whose upgrade was accepted.
+    fn seat(
+        &mut self,
+        key: ConnKey,
+        reservation: Option<Reservation>,
+        code: &str,
+        identity: &Identity,
+    ) -> Result<(), CloseReason> {
+        let (id, unix, now) = (self.conns[key].id, self.clock.unix_micros(), self.now());
+        let user = &*identity.user;
+        if let Some(seat) = self.directory.seat_to_take_over(code, user)
+            && self.directory.seat(seat).is_announced
+        {
+            // The older connection receives the presence changes that are still to flush. The newer one must receive
+            // its `welcome` first, and then the presence state.
+            self.flush_presence(self.directory.seat(seat).lobby);
+        }
+        // The member that loses its seat is read while it still has the seat.
+        let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
+        let replaced = replaced.and_then(|conn| self.member(conn.key()));
+        let Joined { seat, previous_conn, replaced_conn } = match reservation {
+            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, now, unix)?,
+            None => self.directory.join(code, user, id, now, unix)?,
+        };
+        if let Some(old) = previous_conn.or(replaced_conn) {
+            let member = replaced.expect("a seat's connection is seated");
+            self.record_close_reason_of(old.key(), Some(&member), CloseReason::Replaced);
+            if replaced_conn.is_some() {
+                self.note_left(member, LeaveReason::Replaced);
+            } else {
+                self.note_undelivered(&member);
+            }
+            // The directory has already taken the seat away, so `leave_seat` is not called.
+            self.set_closing(old.key());
+            self.send_close(old.key(), CloseReason::Replaced);
+        }
+        let lobby_key = self.directory.seat(seat).lobby;
+        info!(
+            "conn={id} peer={} joined user={user:?} lobby={code}{}",
+            self.conns[key].peer.address(),
+            took_over_suffix(previous_conn)
+        );
+        self.charge_head_to_user(key, seat);
+        self.conns.set_seated(key, seat);
+        self.begin_stay(key, identity);
+        let member = self.member(key).expect("it has just been seated");
+        self.egress.subscribe(key, lobby_key);
+        self.rearm(key);
+        if let Some(old) = previous_conn {
+            self.inherit_queued_close(old, id);
+        }
+        self.apply_orders(key, user, code);
+        self.announce_seat(&member, previous_conn.is_some());
+        Ok(())
+    }
+
+    /// Sets the deadlines and the rate of a connection that has just been seated.
+    fn begin_stay(&mut self, key: ConnKey, identity: &Identity) {
+        let now = self.now();
+        let slot = &mut self.conns[key];
+        slot.meter.set_tier(identity.tier);
+        let max_lifetime_end = self.config.max_lifetime.map_or(Time::NEVER, |age| now + age);
+        slot.deadline = max_lifetime_end;
+        slot.ends_at_max_lifetime = true;
+        if let Some(interval) = self.config.health_interval {
+            slot.health.schedule_check(now + interval);
+        }
+        if let Some(unix_millis) = identity.expires {
+            self.timers.expiries.insert(key, Expiry { unix_millis, max_lifetime_end });
+            self.set_expiry_deadline(key);
+        }
+    }
+
+    /// Queues the event for a member that has just been seated, and sends its `welcome`.
+    fn announce_seat(&mut self, member: &Member, has_taken_over: bool) {
+        // The event precedes the welcome, which may close a connection whose outbox is too small.
+        if has_taken_over {
+            self.counters.taken_over += 1;
+            self.events.push_back(AppEvent::Rejoined(member.clone()));
+        } else {
+            self.counters.joined += 1;
+            self.events.push_back(AppEvent::Joined(member.clone()));
+        }
+        if self.protocol == Protocol::Json {
+            self.welcome(member);
+        } else {
+            // A raw protocol sends no presence, so all members count as announced.
+            self.discard_presence_changes(member.lobby_key);
+        }
+    }
+}
+
+/// Suffix of the log message of a join.
+fn took_over_suffix(previous_conn: Option<ConnId>) -> &'static str {
+    if previous_conn.is_some() { " (took over)" } else { "" }
+}

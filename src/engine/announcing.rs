@@ -1,0 +1,191 @@
+//! The engine's own messages in the JSON protocol: `welcome`, presence, `health_ping` and `goodbye`.
+
+use super::core::Core;
+use super::member::Member;
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnKey, LobbyKey, SeatId, SeatKey};
+use crate::base::rate::Rate;
+use crate::egress::Priority;
+use crate::lobby::directory::Directory;
+use crate::lobby::presence::PresenceUpdate;
+use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
+use crate::ws::frame::{Frame, Outgoing};
+
+impl Core {
+    pub(super) fn health_ping(&mut self, key: ConnKey, nonce: u64) {
+        protocol::write_health_ping(&mut self.buffers.text, nonce);
+        self.send_text(key, Priority::Urgent);
+    }
+
+    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size.
+    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason) {
+        let shutdown = reason == CloseReason::ServerShutdown;
+        let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.conns[key].id));
+        protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms);
+        let text = std::mem::take(&mut self.buffers.text);
+        self.send_unbounded(key, Outgoing::Text(&text), Priority::Normal);
+        self.buffers.text = text;
+    }
+
+    /// The long-term message rate for the `welcome`: the lower one of the connection's and the user's.
+    fn messages_per_second(&self, key: ConnKey) -> Option<serde_json::Number> {
+        let tier = self.conns[key].meter.tier();
+        let rates = [tier.or(self.config.message_rate()), tier.or(self.config.user_message_rate())];
+        let per_second = |rate: &Rate| f64::from(rate.count()) / rate.period().as_secs_f64();
+        let rate = rates.into_iter().flatten().min_by(|a, b| per_second(a).total_cmp(&per_second(b)))?;
+        let (count, millis) = (u64::from(rate.count()) * 1000, rate.period().as_millis() as u64);
+        if count.is_multiple_of(millis.max(1)) {
+            Some((count / millis.max(1)).into())
+        } else {
+            serde_json::Number::from_f64(count as f64 / millis as f64)
+        }
+    }
+
+    /// Sends the `welcome`, a member's first message: its user id, its lobby and the limits.
+    ///
+    /// The presence state follows when the lobby's presence is flushed. A seat that is already announced gets it at
+    /// once.
+    pub(super) fn welcome(&mut self, member: &Member) {
+        let is_new = !self.directory.seat(member.seat_key).is_announced;
+        if is_new {
+            self.unflushed_lobbies.push(member.lobby_key);
+        }
+        let lobby = self.directory.lobby_ref(member.lobby_key);
+        let welcome = Welcome {
+            protocol: 1,
+            conn: member.seat.to_string(),
+            user: &member.user,
+            lobby: &member.lobby,
+            epoch: lobby.epoch,
+            seq: lobby.seq,
+            resumed: false,
+            recovered: false,
+            server_time: self.unix_millis(),
+            limits: WelcomeLimits {
+                max_message_bytes: self.config.max_message_bytes.0,
+                messages_per_second: self.messages_per_second(member.conn.key()),
+            },
+            ping: WelcomePing {
+                interval_ms: self.config.ping_interval.as_millis() as u64,
+                timeout_ms: self.config.pong_timeout.as_millis() as u64,
+            },
+            tick: self
+                .config
+                .tick_hz
+                .zip(self.ticks.as_ref())
+                .map(|(hz, ticks)| WelcomeTick { hz, tick: ticks.view().tick }),
+        };
+        let mut text = String::new();
+        welcome.write(&mut text);
+        self.send(member.conn.key(), Outgoing::Text(&text), Priority::Normal);
+        if !is_new && self.conns[member.conn.key()].seat().is_some() {
+            self.send_presence_state(member.conn.key(), member.lobby_key);
+        }
+    }
+
+    /// Sends the presence state of its lobby to one member.
+    pub(super) fn send_presence_state(&mut self, key: ConnKey, lobby: LobbyKey) {
+        // A member that receives the state must have received all changes before it, and must not receive any of them
+        // again.
+        self.flush_presence(lobby);
+        if self.conns[key].seat().is_some() {
+            let frame = self.presence_state(lobby);
+            self.send(key, Outgoing::Frame(&frame), Priority::Normal);
+        }
+    }
+
+    fn presence_state(&mut self, lobby: LobbyKey) -> Frame {
+        let Core { directory, buffers, .. } = self;
+        let text = &mut buffers.text;
+        let members = directory.members(lobby);
+        let lobby_ref = directory.lobby_ref(lobby);
+        let listed = !lobby_ref.presence.is_counted();
+        let users = listed.then(|| members.iter().map(|member| user_and_seat(directory, member.seat)));
+        protocol::write_presence_state(text, lobby_ref.seq, members.len(), users);
+        Frame::text(text)
+    }
+
+    /// Flushes presence in all lobbies that have changed in this turn.
+    pub(super) fn flush_all_presence(&mut self) {
+        // A flush may close members as too slow, and so change lobbies again.
+        while let Some(lobby) = self.unflushed_lobbies.pop() {
+            if self.directory.get_lobby(lobby).is_some() {
+                self.flush_presence(lobby);
+            }
+        }
+    }
+
+    /// Sends the joins and leaves since the last flush to a lobby's members, and the presence state to those that
+    /// joined.
+    ///
+    /// Called before any message is sent, so that no member receives a message from a sender it does not know.
+    pub(super) fn flush_presence(&mut self, lobby: LobbyKey) {
+        // A flush may close members that read too slowly; the remaining members must receive these leaves too.
+        while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
+            if self.is_draining() {
+                self.discard_presence_changes(lobby);
+            } else {
+                self.flush_presence_once(lobby);
+            }
+        }
+    }
+
+    fn flush_presence_once(&mut self, lobby: LobbyKey) {
+        let count = self.directory.members(lobby).len();
+        let presence_max = self.config.presence_max as usize;
+        let (departures, update) = self.directory.lobby_mut(lobby).presence.take_changes(count, presence_max);
+        // Members are in join order, so unannounced seats are at the end.
+        let first_unannounced =
+            self.directory.members(lobby).partition_point(|member| self.directory.seat(member.seat).is_announced);
+        let members = &self.directory.members(lobby)[first_unannounced..];
+        let unannounced: Vec<SeatKey> = members.iter().map(|member| member.seat).collect();
+        let mut diff = None;
+        if first_unannounced > 0 && update == PresenceUpdate::Diff {
+            let lobby_ref = self.directory.lobby_mut(lobby);
+            lobby_ref.seq += 1;
+            let seq = lobby_ref.seq;
+            let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
+            protocol::write_presence_diff(&mut self.buffers.text, seq, joins, &departures);
+            diff = Some(Frame::text(&self.buffers.text));
+        }
+        let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));
+        for &seat in &unannounced {
+            self.directory.seat_mut(seat).is_announced = true;
+        }
+        if let Some(diff) = diff {
+            let first_unannounced_id = unannounced.first().map(|&seat| self.directory.seat(seat).id);
+            self.send_to_members(lobby, Outgoing::Frame(&diff), |directory, member| {
+                first_unannounced_id.is_none_or(|first| directory.seat(member.seat).id < first)
+            });
+        }
+        if let Some(state) = state
+            && self.directory.get_lobby(lobby).is_some()
+        {
+            let to_all = update == PresenceUpdate::State;
+            self.send_to_members(lobby, Outgoing::Frame(&state), |_, member| {
+                to_all || unannounced.contains(&member.seat)
+            });
+        }
+    }
+
+    /// Discards unsent presence changes: during a drain, and for protocols without presence.
+    pub(super) fn discard_presence_changes(&mut self, lobby: LobbyKey) {
+        let Core { directory, .. } = self;
+        if directory.lobby_ref(lobby).presence.is_flushed() {
+            return;
+        }
+        let count = directory.members(lobby).len();
+        directory.lobby_mut(lobby).presence.discard_changes();
+        for index in (0..count).rev() {
+            let seat = directory.members(lobby)[index].seat;
+            // Unannounced seats are at the end, because members are in join order.
+            if std::mem::replace(&mut directory.seat_mut(seat).is_announced, true) {
+                break;
+            }
+        }
+    }
+}
+
+fn user_and_seat(directory: &Directory, seat: SeatKey) -> (&str, SeatId) {
+    (directory.user_of(seat), directory.seat(seat).id)
+}

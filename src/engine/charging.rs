@@ -1,0 +1,163 @@
+//! Charges connections, users and addresses for what they send, and refuses what exceeds a rate.
+//!
+//! Decides which buckets are charged. The buckets are in [`meters`](super::state::meters).
+
+use std::net::IpAddr;
+
+use super::core::Core;
+use super::member::Protocol;
+use super::state::meters::network_of;
+use crate::base::close::{CloseReason, Reject};
+use crate::base::id::{ConnKey, SeatKey};
+use crate::base::rate::{Bucket, Denied, Rate};
+use crate::http::Refusal;
+use crate::protocol;
+
+impl Core {
+    /// Counts a request's address, once it is known.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address
+    /// has too many connections.
+    pub(super) fn charge_attempt(&mut self, key: ConnKey, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
+        let address = self.addresses.add_connection(network_of(address));
+        self.conns[key].address = Some(address);
+        let now = self.now();
+        self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, now, rate))?;
+        let has_room = self.config.max_per_ip.has_room(self.addresses.connections(address) - 1);
+        Ok(if has_room { Ok(()) } else { Err(CloseReason::IpLimit) })
+    }
+
+    /// Charges received bytes, before they are parsed.
+    ///
+    /// If the buckets lack tokens, the bytes are owed together with those that follow. So a message that arrives in
+    /// several reads is charged as a whole, even if the bucket has tokens again at one of the reads.
+    pub(super) fn charge_bytes(&mut self, key: ConnKey, count: usize) {
+        let now = self.now();
+        let Core { conns, directory, rates, .. } = self;
+        let (own, user) = (rates.byte, rates.user_byte);
+        let slot = &mut conns[key];
+        let seat = slot.seat();
+        let meter = &mut slot.meter;
+        meter.owed = meter.owed.saturating_add(u32::try_from(count).unwrap_or(u32::MAX));
+        let charged = match seat {
+            Some(seat) if rates.is_byte_same => {
+                let shared = &mut directory.meter_of(seat).bytes;
+                Bucket::take_from_all(now, meter.owed, [(shared, user)])
+            }
+            Some(seat) if user.is_some() => {
+                let shared = &mut directory.meter_of(seat).bytes;
+                Bucket::take_from_all(now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
+            }
+            _ => Bucket::take_from_all(now, meter.owed, [(&mut meter.bytes, own)]),
+        };
+        meter.set_over(charged.err());
+        let Err(over) = charged else {
+            meter.owed = 0;
+            return;
+        };
+        // No complete message is this long, so this one may never end. Its pieces are refused as if they were messages,
+        // until the connection is closed.
+        let burst = own.into_iter().chain(user).map(Rate::burst).min().unwrap_or(u32::MAX);
+        if seat.is_some() && meter.owed > burst.saturating_mul(2) {
+            meter.owed = burst;
+            self.rate_limited(key, None, over);
+        }
+    }
+
+    /// Charges the user of `seat` for the bytes of the request, which were charged to the connection's own bucket.
+    pub(super) fn charge_head_to_user(&mut self, key: ConnKey, seat: SeatKey) {
+        if self.rates.is_byte_same {
+            self.directory.meter_of(seat).bytes.lower_to(self.conns[key].meter.bytes);
+        }
+    }
+
+    /// Updates the owed bytes at the end of a message; `bytes_after` bytes of the input follow it. If the message was
+    /// refused because of the byte rate, its bytes are no longer owed, but the bytes after it still are.
+    pub(super) fn message_ended(&mut self, key: ConnKey, bytes_after: usize) {
+        let meter = &mut self.conns[key].meter;
+        if meter.over().is_some() {
+            meter.owed = meter.owed.min(u32::try_from(bytes_after).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Charges a message to its connection and its user. The rate of an identity replaces both configured rates, so
+    /// that a lower user rate does not undercut it.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if a rate is exceeded. No tokens are taken then.
+    pub(super) fn charge_message(&mut self, key: ConnKey) -> Result<(), Denied> {
+        let now = self.now();
+        let Core { conns, directory, rates, .. } = self;
+        let slot = &mut conns[key];
+        let seat = slot.seat();
+        let meter = &mut slot.meter;
+        if let Some(over) = meter.over() {
+            return Err(over);
+        }
+        let tier = meter.tier();
+        let (own, user) = (tier.or(rates.message), rates.user_message);
+        match seat {
+            Some(seat) if rates.is_message_same || tier.is_some() => {
+                let shared = &mut directory.meter_of(seat).messages;
+                Bucket::take_from_all(now, 1, [(shared, own)])
+            }
+            Some(seat) if user.is_some() => {
+                let shared = &mut directory.meter_of(seat).messages;
+                Bucket::take_from_all(now, 1, [(&mut meter.messages, own), (shared, user)])
+            }
+            _ => Bucket::take_from_all(now, 1, [(&mut meter.messages, own)]),
+        }
+    }
+
+    /// The buckets that a member's messages are charged to: the connection's and the user's.
+    pub(super) fn message_buckets(&mut self, key: ConnKey) -> [Bucket; 2] {
+        let seat = self.conns[key].seat().expect("only members' messages are charged here");
+        [self.conns[key].meter.messages, self.directory.meter_of(seat).messages]
+    }
+
+    /// Restores the buckets from [`message_buckets`](Self::message_buckets), which undoes later charges.
+    pub(super) fn restore_message_buckets(&mut self, key: ConnKey, [own, shared]: [Bucket; 2]) {
+        let seat = self.conns[key].seat().expect("only members' messages are charged here");
+        self.conns[key].meter.messages = own;
+        self.directory.meter_of(seat).messages = shared;
+    }
+
+    /// Charges a ping, a pong or the answer to a health check.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if the rate is exceeded.
+    pub(super) fn charge_control(&mut self, key: ConnKey) -> Result<(), Denied> {
+        let now = self.now();
+        match self.rates.control {
+            Some(rate) => self.conns[key].meter.control.take(now, 1, rate),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a message that exceeds its sender's rate. After too many such messages the connection is closed.
+    ///
+    /// A message with a `ref` always gets its one `error`. Without a `ref`, an `error` is sent at most once a second.
+    pub(super) fn rate_limited(&mut self, key: ConnKey, reference: Option<&str>, denied: Denied) {
+        self.counters.count_reject(Reject::RateLimited);
+        let now = self.now();
+        if !self.conns[key].meter.may_strike(now, self.rates.strike) {
+            return self.begin_close(key, CloseReason::RateLimited);
+        }
+        if !self.should_report_refusal(key, reference) {
+            return;
+        }
+        let retry_after_ms = denied.retry_after.as_micros().div_ceil(1000).min(u128::from(u32::MAX)) as u64;
+        protocol::write_rate_limited(&mut self.buffers.text, reference, "you send more than your rate", retry_after_ms);
+        self.reply(key);
+    }
+
+    /// Whether an `error` for a refused message is to be sent now. If so, the time is noted as that of the last one.
+    pub(super) fn should_report_refusal(&mut self, key: ConnKey, reference: Option<&str>) -> bool {
+        let now = self.now();
+        self.protocol == Protocol::Json && self.conns[key].meter.may_report(now, reference.is_some())
+    }
+}

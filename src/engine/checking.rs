@@ -1,0 +1,99 @@
+//! Asserts the invariants of the engine and its parts. For tests: it visits every connection, lobby and timer.
+
+use std::collections::BTreeMap;
+
+use super::core::Core;
+use super::state::conn::{ConnState, Slot};
+use super::state::ticks::Ticks;
+use crate::base::arena::Key;
+use crate::base::id::ConnKey;
+
+/// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
+const OUTBOX_OVERRUN: usize = 1024;
+
+impl Core {
+    /// Asserts all invariants.
+    pub(super) fn check(&self) {
+        self.directory.check();
+        self.timers.wheel.check();
+        let (mut pending, mut seated, mut closing, mut closed) = (0, 0, 0, 0);
+        for (key, slot) in self.conns.iter() {
+            assert_eq!(slot.id.key(), key);
+            self.check_timer(key, slot);
+            self.check_output(key, slot);
+            match &slot.state {
+                ConnState::Pending(_) => pending += 1,
+                &ConnState::Seated(seat) => {
+                    seated += 1;
+                    assert!(slot.close_reason.is_none() && slot.wire.is_open(), "a member's connection is open");
+                    assert_eq!(self.directory.seat(seat).conn, slot.id);
+                    assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
+                    assert!(slot.strikes <= self.config.max_strikes);
+                }
+                ConnState::Closing(order) => {
+                    closing += 1;
+                    assert!(slot.close_reason.is_some(), "a closing connection has a close reason");
+                    assert!(self.conns.is_closing_at(*order, slot.id));
+                }
+                ConnState::Closed => closed += 1,
+            }
+        }
+        let counts = (self.conns.pending_count(), self.conns.closing_count(), self.conns.closed_count());
+        assert_eq!((pending, closing, closed), counts);
+        assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
+        assert!(pending <= self.config.max_pending as usize, "max_pending");
+        assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
+        let queued = self.conns.iter().filter(|(_, slot)| slot.close_reason.is_none() && slot.queued_close.is_some());
+        self.close_queue.check(queued.map(|(_, slot)| slot.id));
+        self.ticks.iter().for_each(Ticks::check);
+        self.inboxes.check(self.config.max_message_bytes.0, |conn| {
+            self.conns.get(conn).is_some_and(|slot| slot.seat().is_some())
+        });
+        assert_eq!(self.egress.is_corking(), self.should_cork(), "output waits for ticks only while they run");
+        self.check_addresses();
+        self.check_counters(seated);
+    }
+
+    fn check_timer(&self, key: ConnKey, slot: &Slot) {
+        let (wheel, is_armed) = (&self.timers.wheel, self.timers.wheel.is_armed(key.index()));
+        let is_deferred = self.is_deferred(slot.id);
+        assert!(!slot.is_closed() || !is_armed, "a closed connection has no timer: {slot:?}");
+        assert!(
+            slot.is_closed() || is_deferred || is_armed,
+            "every connection that is not closed has a timer: {slot:?}"
+        );
+        let deadline = slot.deadline(&self.config);
+        let in_time = slot.is_closed() || is_deferred || wheel.fires_by(key.index(), deadline);
+        assert!(in_time, "the timer fires by the deadline: {slot:?}");
+        let expires = self.timers.expiries.contains_key(&key);
+        assert!(!expires || slot.seat().is_some(), "only members have an expiring identity");
+    }
+
+    fn check_output(&self, key: ConnKey, slot: &Slot) {
+        if slot.is_closed() {
+            return self.egress.check_closed(key);
+        }
+        let lobby = slot.seat().map(|seat| self.directory.seat(seat).lobby);
+        self.egress.check(slot.id, lobby);
+        // The response to the upgrade may repeat a name from the request head.
+        let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
+        assert!(self.egress.queued_size(key).cost <= bound, "max_outbound_bytes: {slot:?}");
+    }
+
+    fn check_addresses(&self) {
+        let mut addresses = BTreeMap::new();
+        for (_, slot) in self.conns.iter().filter(|(_, slot)| !slot.is_closed()) {
+            slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);
+        }
+        assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
+        assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
+    }
+
+    fn check_counters(&self, seated: usize) {
+        let counters = &self.counters;
+        assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
+        let ended = self.conns.iter().filter(|(_, slot)| slot.close_reason.is_some()).count() as u64;
+        let freed = counters.accepted - self.conns.len() as u64;
+        assert_eq!(counters.closed_in_all(), freed + ended, "every connection has one close reason");
+    }
+}

@@ -1,0 +1,59 @@
+//! Checkpoints: the state of an engine without connections, from which a replay can start.
+
+use super::core::Core;
+use super::driver::Start;
+use super::recording::Checkpoint;
+use super::state::ticks::Ticks;
+
+impl Core {
+    /// Whether the engine has no connections and no unfinished work.
+    pub(super) fn is_blank(&self) -> bool {
+        let is_tick_under_way = self.ticks.as_ref().is_some_and(Ticks::is_under_way);
+        let is_empty = self.conns.is_empty() && self.directory.is_blank() && self.pings.is_empty();
+        is_empty && !is_tick_under_way && self.drain.is_none() && self.close_queue.is_empty()
+    }
+
+    pub(super) fn checkpoint(&mut self) -> Checkpoint {
+        let now = self.now();
+        let (seats_created, last_epoch) = self.directory.numbers();
+        Checkpoint {
+            now,
+            unix_at_zero: self.clock.unix_at_zero(),
+            random: self.random.state(),
+            wheel: self.timers.wheel.position(),
+            seats_created,
+            last_epoch,
+            closes_started: self.conns.closes_started(),
+            last_ticket: self.pings.last_ticket(),
+            batch: self.close_queue.numbers(),
+            counters: self.counters.clone(),
+            ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
+            users: self.directory.remembered(now),
+            addresses: self.addresses.remembered(now),
+        }
+    }
+
+    pub(super) fn restore_checkpoint(&mut self, checkpoint: &Checkpoint) {
+        let start = Start { unix_micros: checkpoint.unix_at_zero, seed: 0 };
+        let (record_mode, observer) = (std::mem::take(&mut self.record_mode), std::mem::take(&mut self.observer));
+        *self = Core { record_mode, observer, ..Core::new(self.config.clone(), self.protocol, start) };
+        self.clock.advance(checkpoint.now);
+        self.random.set_state(checkpoint.random);
+        self.timers.wheel.set_position(checkpoint.wheel, checkpoint.now);
+        self.directory.set_numbers(checkpoint.seats_created, checkpoint.last_epoch);
+        self.conns.set_closes_started(checkpoint.closes_started);
+        self.pings.set_last_ticket(checkpoint.last_ticket);
+        self.close_queue.set_numbers(checkpoint.batch);
+        self.counters = checkpoint.counters.clone();
+        self.ticks.iter_mut().for_each(|ticks| ticks.set_numbers(&checkpoint.ticks));
+        self.update_corking();
+        checkpoint
+            .users
+            .iter()
+            .for_each(|(user, buckets)| self.directory.remember(user.clone(), *buckets, checkpoint.now));
+        checkpoint
+            .addresses
+            .iter()
+            .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, checkpoint.now));
+    }
+}

@@ -1,0 +1,132 @@
+//! Received bytes: counts and charges them, parses them, and acts on each event.
+
+use super::Engine;
+use super::app::App;
+use super::driver::Consumed;
+use super::member::{Message, Protocol};
+use super::state::inbox::QueuedMessage;
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, ConnKey};
+use crate::ws::connection::WireEvent;
+use crate::ws::websocket::Limits;
+
+/// Cost of a frame besides its bytes. Locating the frame, and its part of a system call, take about as long as copying
+/// this many bytes.
+const FRAME_WORK: usize = 256;
+
+impl<A: App> Engine<A> {
+    /// Handles received bytes, of which some may have been passed in before and not consumed.
+    pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        let now = self.core.now();
+        // A connection that was closed earlier in the turn is included: its received bytes are counted too.
+        let Some(slot) = self.core.conns.get_mut(conn) else {
+            return Consumed { bytes: bytes.len(), work: bytes.len() };
+        };
+        let unconsumed = std::mem::take(&mut slot.unconsumed) as usize;
+        let new_bytes = bytes.len().saturating_sub(unconsumed);
+        let is_closed = slot.is_closed();
+        self.core.counters.bytes_in += new_bytes as u64;
+        if is_closed {
+            return Consumed { bytes: bytes.len(), work: bytes.len() };
+        }
+        if new_bytes > 0 {
+            let slot = &mut self.core.conns[conn.key()];
+            slot.health.heard(now);
+            if slot.close_reason.is_some() && self.core.count_lingering(conn.key(), new_bytes) {
+                return Consumed { bytes: bytes.len(), work: bytes.len() };
+            }
+            self.core.charge_bytes(conn.key(), new_bytes);
+            // The charge may have closed the connection, so the events are dispatched before the input is parsed.
+            self.dispatch_events();
+        }
+        let consumed = self.process_bytes(conn, bytes, max_work);
+        if let Some(slot) = self.core.slot(conn) {
+            slot.unconsumed = u32::try_from(unconsumed.max(bytes.len()) - consumed.bytes).unwrap_or(u32::MAX);
+        }
+        consumed
+    }
+
+    /// Parses received bytes and acts on each event, until the work reaches `max_work`.
+    pub(super) fn process_bytes(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        let mut input = bytes;
+        let mut work = 0;
+        let config = &self.core.config;
+        let max_header_bytes = config.max_header_bytes.0;
+        let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
+        // The scratch buffer is moved out of the core, because events borrow from it while the core acts on them.
+        let mut scratch = std::mem::take(&mut self.core.buffers.scratch);
+        while !input.is_empty()
+            && let Some(slot) = self.core.slot(conn)
+            && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
+        {
+            let key = conn.key();
+            let (length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
+            match event {
+                WireEvent::Nothing => {}
+                WireEvent::Head(head) => {
+                    self.on_head(conn, &head);
+                    self.core.record_rest(key, input);
+                }
+                WireEvent::BadHead(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
+                WireEvent::Text(text) => {
+                    self.on_text(key, text);
+                    self.core.message_ended(key, input.len());
+                }
+                WireEvent::Binary(bytes) => {
+                    self.on_app_message(key, Message::Binary(bytes));
+                    self.core.message_ended(key, input.len());
+                }
+                WireEvent::Ping(payload) => self.core.handle_ping(key, payload),
+                WireEvent::Pong(payload) => self.core.handle_pong(key, payload),
+                // No frame may follow the answer to the peer's close frame, so the peer's queued messages are served
+                // first.
+                WireEvent::Close(answer) => {
+                    self.drain_inbox(conn);
+                    if self.core.slot(conn).is_some() {
+                        self.core.handle_peer_close(key, answer, input.is_empty());
+                    }
+                }
+                WireEvent::Fault(reason) => {
+                    self.drain_inbox(conn);
+                    if self.core.slot(conn).is_some() {
+                        self.core.close_after_fault(key, reason);
+                    }
+                }
+            }
+            self.dispatch_events();
+            let frames_queued = (self.core.counters.frames_out - frames_out) as usize;
+            work = (1 + frames_queued).saturating_mul(FRAME_WORK + length).saturating_add(work);
+            if work >= max_work {
+                break;
+            }
+        }
+        self.core.buffers.scratch = scratch;
+        // The rest of the input is discarded if the connection is closed or no longer parses its input.
+        let unconsumed = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
+        Consumed { bytes: bytes.len() - unconsumed, work }
+    }
+
+    fn on_text(&mut self, key: ConnKey, text: &str) {
+        match A::PROTOCOL {
+            Protocol::Raw => self.on_app_message(key, Message::Text(text)),
+            Protocol::Json => {
+                let Some(member) = self.core.member(key) else { return };
+                self.core.counters.messages_in += 1;
+                self.on_request(&member, text);
+            }
+        }
+    }
+
+    fn on_app_message(&mut self, key: ConnKey, message: Message<'_>) {
+        let Some(member) = self.core.member(key) else { return };
+        self.core.counters.messages_in += 1;
+        let queued = || match message {
+            Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),
+            Message::Binary(bytes) => QueuedMessage::Binary(bytes.into()),
+        };
+        if self.core.admit_message(key, None, queued) {
+            // Only a JSON message can be answered with an error, so a rejection is dropped here.
+            let _ = self.deliver(&member, message);
+        }
+    }
+}

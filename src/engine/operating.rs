@@ -1,0 +1,244 @@
+//! Carries out operators' commands, and shows lobbies and members to them.
+//!
+//! A command reaches the engine only through [`Engine::handle_operator`]. It uses the same functions as an application
+//! does through its `Context`. The answer is returned at once, except the result of a ping, which
+//! [`Engine::poll_operator`] returns later.
+
+use std::time::Duration;
+
+use super::Engine;
+use super::app::App;
+use super::core::Core;
+use super::member::{Exclude, Protocol};
+use super::operator::{
+    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
+};
+use super::recording::Input;
+use super::state::pings::PingTarget;
+use super::state::ticks::ClockRefusal;
+use crate::base::arena::Key;
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, LobbyKey, SeatKey};
+use crate::base::time::Time;
+use crate::protocol;
+use crate::ws::frame::{Frame, Outgoing};
+
+impl From<ClockRefusal> for OperatorRefusal {
+    fn from(refusal: ClockRefusal) -> OperatorRefusal {
+        match refusal {
+            ClockRefusal::Runs => OperatorRefusal::ClockRuns,
+            ClockRefusal::OutOfRange => OperatorRefusal::OutOfRange,
+        }
+    }
+}
+
+impl<A: App> Engine<A> {
+    /// Carries out a command of an operator.
+    ///
+    /// # Errors
+    ///
+    /// An [`OperatorRefusal`] if the command cannot be carried out. It has no effect then.
+    pub fn handle_operator(&mut self, now: Time, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
+        self.enter(now, &Input::Operator(&command));
+        if command == OperatorCommand::Drain {
+            self.drain();
+            return Ok(OperatorAnswer::Draining(self.core.drain_totals().expect("the drain has begun")));
+        }
+        let answer = self.core.operate(command);
+        self.dispatch_events();
+        answer
+    }
+
+    /// Whether the report of an operator's ping waits to be taken by [`poll_operator`](Self::poll_operator).
+    pub fn has_operator_reports(&self) -> bool {
+        self.core.pings.has_reports()
+    }
+
+    /// Takes the report of the next operator's ping that has ended.
+    pub fn poll_operator(&mut self) -> Option<PingReport> {
+        // Recorded, because it makes room for another ping: see MAX_PINGS.
+        if self.core.pings.has_reports() {
+            self.enter(self.core.now(), &Input::ReportTaken);
+        }
+        self.core.pings.take_report()
+    }
+
+    /// At most `limit` lobbies, after those of earlier pages. Their order is fixed but has no meaning.
+    pub fn lobbies(&self, after: Option<u64>, limit: usize) -> Page<LobbyView> {
+        // Larger numbers are not keys, and no key follows them.
+        let after = after.map(|key| LobbyKey::new(key.min(u64::from(u32::MAX) - 1) as usize));
+        let (keys, next) = self.core.directory.lobbies_after(after, limit.max(1));
+        Page {
+            items: keys.iter().map(|&key| self.core.lobby_view(key)).collect(),
+            next: next.map(|key| key.index() as u64),
+        }
+    }
+
+    /// The lobby with this code, if it exists.
+    pub fn lobby(&self, code: &str) -> Option<LobbyView> {
+        self.core.directory.find_lobby(code).map(|key| self.core.lobby_view(key))
+    }
+
+    /// At most `limit` members of a lobby, in the order of joining.
+    pub fn lobby_members(&self, code: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
+        let directory = &self.core.directory;
+        let members = directory.find_lobby(code).map_or(&[][..], |lobby| directory.members(lobby));
+        self.core.seats_page(members, |member| member.seat, after, limit)
+    }
+
+    /// At most `limit` of a user's seats, oldest first.
+    pub fn user_seats(&self, user: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
+        self.core.seats_page(self.core.directory.seats_of(user), |&seat| seat, after, limit)
+    }
+
+    /// The time of the last input.
+    pub fn now(&self) -> Time {
+        self.core.now()
+    }
+}
+
+impl Core {
+    fn operate(&mut self, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
+        match command {
+            OperatorCommand::Publish { lobby, payload } => {
+                let lobby = self.directory.find_lobby(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                let (seq, sent) = match self.admit(payload)? {
+                    Payload::Json(data) if self.protocol == Protocol::Json => {
+                        let (seq, sent) = self.announce(lobby, &data);
+                        (Some(seq), sent)
+                    }
+                    Payload::Json(text) | Payload::Text(text) => {
+                        (None, self.broadcast(lobby, Exclude::None, Outgoing::Text(&text)))
+                    }
+                };
+                Ok(OperatorAnswer::Sent { seq, sent })
+            }
+            OperatorCommand::Send { user, payload } => {
+                self.seats_of(&user)?;
+                let frame = match self.admit(payload)? {
+                    Payload::Json(data) if self.protocol == Protocol::Json => {
+                        protocol::write_server_direct(&mut self.buffers.text, &data);
+                        Frame::text(&self.buffers.text)
+                    }
+                    Payload::Json(text) | Payload::Text(text) => Frame::text(&text),
+                };
+                Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, &frame) })
+            }
+            OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
+            OperatorCommand::Kick { target, reconnect } => {
+                let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
+                let conns = match &target {
+                    KickTarget::User(user) => self.conns_of(self.seats_of(user)?),
+                    KickTarget::Lobby(lobby) => self.conns_in_named(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
+                    KickTarget::All => self.members_by_age(),
+                };
+                Ok(OperatorAnswer::Ending(self.order_close(&target, conns, reason)))
+            }
+            OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
+                true => Ok(OperatorAnswer::Locked(locked)),
+                false => Err(OperatorRefusal::NoSuchLobby),
+            },
+            OperatorCommand::Close { lobby } => {
+                let conns = self.conns_in_named(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                // Locked, so that no user joins between two batches.
+                self.lock_lobby(&lobby, true);
+                Ok(OperatorAnswer::Ending(self.order_close(&KickTarget::Lobby(lobby), conns, CloseReason::LobbyClosed)))
+            }
+            OperatorCommand::Clock(command) => {
+                let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.clock.now());
+                ticks.command(now, command)?;
+                let view = ticks.view();
+                self.update_corking();
+                Ok(OperatorAnswer::Clock(view))
+            }
+            OperatorCommand::Drain => unreachable!("handle_operator() carries out a drain"),
+        }
+    }
+
+    pub(super) fn expire_pings(&mut self) {
+        self.pings.expire(self.clock.now(), &self.timers.unread, self.config.max_deferred_turns);
+    }
+
+    /// Checks a payload's length and kind.
+    fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
+        let (Payload::Json(text) | Payload::Text(text)) = &payload;
+        match &payload {
+            _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
+            Payload::Text(_) if self.protocol == Protocol::Json => Err(OperatorRefusal::NotJson),
+            _ => Ok(payload),
+        }
+    }
+
+    fn seats_of(&self, user: &str) -> Result<&[SeatKey], OperatorRefusal> {
+        Some(self.directory.seats_of(user)).filter(|seats| !seats.is_empty()).ok_or(OperatorRefusal::NoSuchUser)
+    }
+
+    fn conns_in_named(&self, lobby: &str) -> Option<Vec<ConnId>> {
+        self.directory.find_lobby(lobby).map(|lobby| self.conns_in(lobby))
+    }
+
+    fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
+        let conns = self.conns_of(self.seats_of(&user)?);
+        if self.pings.is_full() {
+            return Err(OperatorRefusal::Busy);
+        }
+        let mut targets = Vec::with_capacity(conns.len());
+        for conn in conns {
+            // A ping closes at most its own connection, so every later one has its seat; this skips it if that changes.
+            let Some(seat) = self.conns[conn.key()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
+            let nonce = self.begin_check(conn.key(), timeout);
+            self.rearm(conn.key());
+            let ended = self.conns[conn.key()].close_reason.is_some();
+            targets.push(PingTarget { conn, seat, nonce, outcome: ended.then_some(None) });
+        }
+        let ticket = self.pings.begin(user, self.now() + timeout, targets);
+        Ok(OperatorAnswer::Pinged(ticket))
+    }
+
+    /// Locks or unlocks a lobby. Returns false if there is no such lobby.
+    pub(super) fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
+        let Some(lobby) = self.directory.find_lobby(lobby) else { return false };
+        self.directory.lobby_mut(lobby).locked = locked;
+        true
+    }
+
+    fn lobby_view(&self, key: LobbyKey) -> LobbyView {
+        let lobby = self.directory.lobby_ref(key);
+        LobbyView {
+            code: lobby.code.to_string(),
+            members: self.directory.members(key).len(),
+            locked: lobby.locked,
+            epoch: lobby.epoch,
+            seq: lobby.seq,
+        }
+    }
+
+    /// A page of `list`, which must be sorted by the ids of its seats.
+    fn seats_page<T>(
+        &self,
+        list: &[T],
+        seat: impl Fn(&T) -> SeatKey,
+        after: Option<u64>,
+        limit: usize,
+    ) -> Page<SeatView> {
+        let id = |entry: &T| self.directory.seat(seat(entry)).id.0;
+        let from = after.map_or(0, |after| list.partition_point(|entry| id(entry) <= after));
+        let to = from.saturating_add(limit.max(1)).min(list.len());
+        let items: Vec<SeatView> = list[from..to].iter().map(|entry| self.seat_view(seat(entry))).collect();
+        let next = items.last().filter(|_| to < list.len()).map(|last| last.seat.0);
+        Page { items, next }
+    }
+
+    fn seat_view(&self, key: SeatKey) -> SeatView {
+        let seat = self.directory.seat(key);
+        let slot = &self.conns[seat.conn.key()];
+        SeatView {
+            user: self.directory.user_of(key).to_string(),
+            lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
+            seat: seat.id,
+            peer: slot.peer.address(),
+            queued_bytes: self.egress.queued_size(seat.conn.key()).bytes,
+            idle: self.now() - slot.health.last_heard(),
+        }
+    }
+}

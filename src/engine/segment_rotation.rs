@@ -1,0 +1,30 @@
+//! When a segment of the journal ends, and whether a replay can start with the next one.
+
+use super::Engine;
+use super::app::App;
+use super::recording::{Checkpoint, RotateHint};
+use super::state::record_mode::RecordMode;
+
+impl<A: App> Engine<A> {
+    /// Begins a new segment if the recorder hints at it, with a checkpoint from which a replay can start if possible.
+    /// The engine's state does not change.
+    pub(crate) fn rotate_segment(&mut self) {
+        let RecordMode::Recording(recorder, _) = &self.core.record_mode else { return };
+        let hint = recorder.rotate_hint();
+        if hint == RotateHint::Continue {
+            return;
+        }
+        let may_start = self.core.is_blank() && recorder.may_write_checkpoint();
+        let snapshot = if may_start { self.app.snapshot() } else { None };
+        if let Some(snapshot) = snapshot {
+            let checkpoint = self.core.checkpoint();
+            self.begin_segment(Some((&checkpoint, &snapshot)));
+        } else if hint == RotateHint::Now {
+            self.begin_segment(None);
+        }
+    }
+
+    fn begin_segment(&mut self, start: Option<(&Checkpoint, &[u8])>) {
+        self.core.record_mode.recorder().expect("the engine is recorded").rotate_segment(start);
+    }
+}

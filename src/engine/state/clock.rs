@@ -1,0 +1,42 @@
+//! The engine's time, and its relation to the wall clock.
+
+use crate::base::time::Time;
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    now: Time,
+    /// Time of the last [`handle_timeout`](crate::Engine::handle_timeout), in which timers expire.
+    pub(crate) last_timeout: Time,
+    /// The wall time at [`Time::ZERO`], by the wall clock as it is set now, in microseconds since the Unix epoch.
+    unix_at_zero: u64,
+}
+
+impl Clock {
+    pub(crate) fn new(now: Time, unix_at_zero: u64) -> Clock {
+        Clock { now, last_timeout: Time::ZERO, unix_at_zero }
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Advances the time. It never goes back, even if the driver passes an earlier time.
+    pub(crate) fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    pub(crate) fn unix_at_zero(&self) -> u64 {
+        self.unix_at_zero
+    }
+
+    /// Returns the wall time in microseconds since the Unix epoch.
+    pub(crate) fn unix_micros(&self) -> u64 {
+        self.unix_at_zero.saturating_add(self.now.as_micros())
+    }
+
+    /// Sets the wall time.
+    pub(crate) fn set_unix_micros(&mut self, unix_micros: u64) {
+        self.unix_at_zero = unix_micros.saturating_sub(self.now.as_micros());
+    }
+}

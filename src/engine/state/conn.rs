@@ -1,0 +1,175 @@
+//! The engine's state of one connection, except its pending output.
+//!
+//! Plain data: it does not know the directory, the timer wheel or other connections.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::health::Health;
+use super::meters::Meter;
+use crate::base::close::CloseReason;
+use crate::base::id::{AddressKey, ConnId, SeatKey};
+use crate::base::time::Time;
+use crate::config::Config;
+use crate::lobby::directory::Reservation;
+use crate::ws::connection::Connection;
+
+/// Lifecycle state of a connection.
+///
+/// ```text
+/// Pending --seat()--> Seated --leave_seat(), or replaced--> Closing --mark_closed()--> Closed --poll_closed()--> freed
+///    |                                                         ^                         ^
+///    +---------------------over max_pending--------------------+                         |
+///    +------------------------------------mark_closed()----------------------------------+
+/// ```
+#[derive(Debug)]
+pub(crate) enum ConnState {
+    /// Has no seat. The box is there while the application's authorization is pending.
+    Pending(Option<Box<PendingAuth>>),
+    /// Has this seat.
+    Seated(SeatKey),
+    /// Has left its seat, or was refused because `max_pending` was reached. The number orders connections by the time
+    /// at which they began to close.
+    Closing(u64),
+    /// The driver has still to drop the socket.
+    Closed,
+}
+
+/// A connection whose authorization is pending.
+#[derive(Debug)]
+pub(crate) struct PendingAuth {
+    /// Code of the requested lobby.
+    pub(crate) code: Box<str>,
+    /// The reserved seat, if the user that the client claims to be is known.
+    pub(crate) reservation: Option<Reservation>,
+}
+
+/// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.
+///
+/// The type is not aligned to cache lines: a slab of aligned slots cannot grow in place, and the holes that it leaves in
+/// memory cost more than the slots.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) id: ConnId,
+    pub(crate) state: ConnState,
+    pub(crate) wire: Connection,
+    pub(crate) health: Health,
+    pub(crate) meter: Meter,
+    /// End of the current stage: the handshake, authorization, the stay in a seat, the close handshake, or lingering.
+    pub(crate) deadline: Time,
+    /// Key of the address that the connection counts for, once it is known.
+    pub(crate) address: Option<AddressKey>,
+    /// Bytes at the front of the next input that were counted and charged before, when they were passed in and not
+    /// consumed.
+    pub(crate) unconsumed: u32,
+    pub(crate) strikes: u32,
+    /// Bytes received since the close reason was recorded.
+    pub(crate) lingering_bytes: u32,
+    pub(crate) peer: Peer,
+    /// Whether [`Flow::Finished`](crate::Flow::Finished) was returned, so that the driver shuts down the write side.
+    pub(crate) shut_down: bool,
+    /// Whether the deadline of a seated connection is that of `max_lifetime`, and not of its token.
+    pub(crate) ends_at_max_lifetime: bool,
+    /// The close reason, while the connection waits in the close queue.
+    pub(crate) queued_close: Option<CloseReason>,
+    /// The close reason. Set once.
+    pub(crate) close_reason: Option<CloseReason>,
+}
+
+/// Address of the peer, in 18 bytes: IPv4 is stored as an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    ip: Ipv6Addr,
+    port: u16,
+}
+
+impl Peer {
+    pub(crate) fn address(self) -> SocketAddr {
+        SocketAddr::new(IpAddr::V6(self.ip).to_canonical(), self.port)
+    }
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Peer {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Peer { ip, port: address.port() }
+    }
+}
+
+impl Slot {
+    pub(crate) fn new(id: ConnId, peer: SocketAddr, now: Time) -> Slot {
+        Slot {
+            id,
+            wire: Connection::new(),
+            state: ConnState::Pending(None),
+            deadline: Time::NEVER,
+            health: Health::new(now),
+            meter: Meter::default(),
+            address: None,
+            strikes: 0,
+            lingering_bytes: 0,
+            unconsumed: 0,
+            peer: peer.into(),
+            close_reason: None,
+            ends_at_max_lifetime: false,
+            shut_down: false,
+            queued_close: None,
+        }
+    }
+
+    pub(crate) fn seat(&self) -> Option<SeatKey> {
+        match self.state {
+            ConnState::Seated(seat) => Some(seat),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.state, ConnState::Closed)
+    }
+
+    /// Time at which the connection's timer must fire.
+    pub(crate) fn deadline(&self, config: &Config) -> Time {
+        match &self.state {
+            ConnState::Closed => Time::NEVER,
+            ConnState::Seated(..) => {
+                let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
+                path.min(self.health.check_deadline()).min(self.deadline)
+            }
+            ConnState::Pending(_) | ConnState::Closing(_) => self.deadline,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    /// Every idle connection pays for this size, so growth is a decision. The fields, in bytes:
+    ///
+    /// id 8; state 16; protocol state 16; health 24: last heard, ping sent, the box of checks; meter 40: three buckets,
+    /// the box of rarely used state, bytes owed; deadline 8; address 4; unconsumed, strikes and lingering bytes 12; peer
+    /// 18; two flags and two close reasons 4; padding 2. The pending output is 32 bytes more.
+    #[test]
+    fn a_slot_stays_small() {
+        assert_eq!(size_of::<Connection>(), 16);
+        assert_eq!(size_of::<ConnState>(), 16);
+        assert_eq!(size_of::<Health>(), 24);
+        assert_eq!(size_of::<Meter>(), 40);
+        assert_eq!(size_of::<Slot>(), 152);
+    }
+
+    #[test]
+    fn a_peer_address_round_trips() {
+        for address in ["127.0.0.1:80", "[::1]:65535", "[2001:db8::7]:1"] {
+            let address: SocketAddr = address.parse().expect("an address");
+            assert_eq!(Peer::from(address).address(), address);
+        }
+        let mapped: SocketAddr = "[::ffff:10.0.0.1]:9".parse().expect("an address");
+        assert_eq!(Peer::from(mapped).address().to_string(), "10.0.0.1:9");
+    }
+}

@@ -1,0 +1,178 @@
+//! The table of connections, and their order in each stage of their life.
+//!
+//! Moves a connection from one stage to the next, as drawn at [`ConnState`]. Why it moves is decided elsewhere.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::ops::{Index, IndexMut};
+
+use super::conn::{ConnState, Slot};
+use crate::base::arena::{Arena, Key};
+use crate::base::id::{ConnId, ConnKey, SeatKey};
+use crate::base::time::Time;
+
+#[derive(Debug, Default)]
+pub(crate) struct Conns {
+    slots: Arena<ConnKey, Slot>,
+    /// Connections that have no seat yet, by generation: oldest first.
+    pending: BTreeMap<u64, ConnId>,
+    /// Closing connections, in the order in which they began to close.
+    closing: BTreeMap<u64, ConnId>,
+    closes_started: u64,
+    /// Closed connections whose socket the driver has still to drop.
+    closed: VecDeque<ConnId>,
+}
+
+impl Conns {
+    /// Adds a pending connection. Returns `None` if no id is left for it.
+    pub(crate) fn insert(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+        let id = ConnId::new(self.slots.vacant_key().index(), generation)?;
+        self.slots.insert(Slot::new(id, peer, now));
+        self.pending.insert(generation, id);
+        Some(id)
+    }
+
+    /// Returns a connection that is not closed.
+    #[inline]
+    pub(crate) fn open(&self, id: ConnId) -> Option<&Slot> {
+        self.get(id).filter(|slot| !slot.is_closed())
+    }
+
+    #[inline]
+    pub(crate) fn open_mut(&mut self, id: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.key()).filter(|slot| slot.id == id && !slot.is_closed())
+    }
+
+    /// Returns a connection that is not freed: it may be closed.
+    #[inline]
+    pub(crate) fn get(&self, id: ConnId) -> Option<&Slot> {
+        self.slots.get(id.key()).filter(|slot| slot.id == id)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, id: ConnId) -> Option<&mut Slot> {
+        self.slots.get_mut(id.key()).filter(|slot| slot.id == id)
+    }
+
+    pub(crate) fn by_key(&self, key: ConnKey) -> Option<&Slot> {
+        self.slots.get(key)
+    }
+
+    /// All connections that are not freed, ordered by key.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnKey, &Slot)> {
+        self.slots.iter()
+    }
+
+    /// Removes a connection and leaves everything else as it is, which breaks the engine.
+    #[cfg(test)]
+    pub(crate) fn remove_for_test(&mut self, key: ConnKey) {
+        self.slots.remove(key);
+    }
+
+    // ---- stages ----
+
+    pub(crate) fn set_seated(&mut self, key: ConnKey, seat: SeatKey) {
+        let slot = &mut self.slots[key];
+        self.pending.remove(&slot.id.generation());
+        slot.state = ConnState::Seated(seat);
+    }
+
+    pub(crate) fn set_closing(&mut self, key: ConnKey) {
+        self.closes_started += 1;
+        let slot = &mut self.slots[key];
+        self.closing.insert(self.closes_started, slot.id);
+        if let ConnState::Pending(authorization) =
+            std::mem::replace(&mut slot.state, ConnState::Closing(self.closes_started))
+        {
+            debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
+            self.pending.remove(&slot.id.generation());
+        }
+    }
+
+    /// Returns false if the connection was closed already.
+    pub(crate) fn set_closed(&mut self, key: ConnKey) -> bool {
+        let slot = &mut self.slots[key];
+        match std::mem::replace(&mut slot.state, ConnState::Closed) {
+            ConnState::Pending(authorization) => {
+                self.pending.remove(&slot.id.generation());
+                debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
+            }
+            ConnState::Closing(order) => {
+                self.closing.remove(&order);
+            }
+            ConnState::Seated(_) => unreachable!("leave_seat() has freed the seat"),
+            ConnState::Closed => return false,
+        }
+        self.closed.push_back(slot.id);
+        true
+    }
+
+    /// Frees the closed connection that was closed first.
+    pub(crate) fn free_next(&mut self) -> Option<Slot> {
+        let id = self.closed.pop_front()?;
+        Some(self.slots.remove(id.key()))
+    }
+
+    // ---- counts ----
+
+    /// Number of connections that are not freed.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    pub(crate) fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
+    pub(crate) fn closing_count(&self) -> usize {
+        self.closing.len()
+    }
+
+    pub(crate) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The connections that have no seat yet, oldest first.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = ConnId> {
+        self.pending.values().copied()
+    }
+
+    /// The connection that began to close first.
+    pub(crate) fn oldest_closing(&self) -> Option<ConnId> {
+        self.closing.first_key_value().map(|(_, &id)| id)
+    }
+
+    /// Whether the connection is listed as the one that began to close at `order`.
+    pub(crate) fn is_closing_at(&self, order: u64, id: ConnId) -> bool {
+        self.closing.get(&order) == Some(&id)
+    }
+
+    /// Number of connections that have begun to close since the start.
+    pub(crate) fn closes_started(&self) -> u64 {
+        self.closes_started
+    }
+
+    pub(crate) fn set_closes_started(&mut self, closes_started: u64) {
+        self.closes_started = closes_started;
+    }
+}
+
+impl Index<ConnKey> for Conns {
+    type Output = Slot;
+
+    #[inline]
+    fn index(&self, key: ConnKey) -> &Slot {
+        &self.slots[key]
+    }
+}
+
+impl IndexMut<ConnKey> for Conns {
+    #[inline]
+    fn index_mut(&mut self, key: ConnKey) -> &mut Slot {
+        &mut self.slots[key]
+    }
+}

@@ -1,0 +1,24 @@
+//! Events for the application. They are queued and dispatched after the call that caused them, so that no callback runs
+//! inside another.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::base::close::LeaveReason;
+use crate::engine::member::{Member, Pressure};
+
+/// An event that has still to be dispatched to the application.
+#[derive(Debug)]
+pub(crate) enum AppEvent {
+    /// The member has left its seat or lost it to a newer connection, but its inbox still has messages. They are
+    /// delivered before its leave is dispatched.
+    Undelivered(Member),
+    Joined(Member),
+    Rejoined(Member),
+    Left(Member, LeaveReason),
+    Health(Member, Option<Duration>),
+    Pressure(Member, Pressure),
+}
+
+/// Events in the order of dispatch.
+pub(crate) type AppEvents = VecDeque<AppEvent>;

@@ -1,0 +1,143 @@
+//! Whether the engine is recorded or replays a record, and what it keeps for that.
+
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, Write};
+use std::ops::Range;
+
+use crate::base::checksum::Checksum;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::engine::recording::{REDACTED, RecordedDecision, Recorder, WriteEnd, WriteRecord, checksum_for};
+use crate::ws::handshake::Upgrade;
+
+/// Recorder or replayer of the engine's inputs, if any.
+#[derive(Default)]
+pub(crate) enum RecordMode {
+    #[default]
+    Off,
+    Recording(Box<dyn Recorder>, RedactedRanges),
+    Replaying(Box<Replaying>),
+}
+
+#[derive(Default)]
+pub(crate) struct Replaying {
+    /// The decision for the next request that is read.
+    pub(crate) recorded_decision: Option<RecordedDecision>,
+    /// Whether the engine needed a decision that is not recorded.
+    pub(crate) has_decision_mismatch: bool,
+    /// Connections that got a close reason since the last [`Engine::take_close_reasons`](crate::Engine), with the reasons.
+    pub(crate) close_reasons: Vec<(ConnId, CloseReason)>,
+}
+
+impl RecordMode {
+    pub(crate) fn recorder(&mut self) -> Option<&mut dyn Recorder> {
+        match self {
+            RecordMode::Recording(recorder, _) => Some(&mut **recorder),
+            RecordMode::Off | RecordMode::Replaying(_) => None,
+        }
+    }
+
+    /// Notes a connection's close reason for a replay.
+    pub(crate) fn note_close_reason(&mut self, conn: ConnId, reason: CloseReason) {
+        if let RecordMode::Replaying(replaying) = self {
+            replaying.close_reasons.push((conn, reason));
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_recording(&self) -> bool {
+        matches!(self, RecordMode::Recording(..))
+    }
+
+    /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's
+    /// first output.
+    pub(crate) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
+        if let RecordMode::Recording(_, redacted) = self
+            && let Some(range) = upgrade.echo()
+        {
+            redacted.0.insert(conn, range);
+        }
+    }
+
+    /// Drops the state that is kept for a connection, because the connection is freed.
+    pub(crate) fn forget(&mut self, conn: ConnId) {
+        if let RecordMode::Recording(_, redacted) = self {
+            redacted.0.remove(&conn);
+        }
+    }
+}
+
+/// Positions of text that the client chose, by connection, in the output that is still to be written to the connection.
+#[derive(Debug, Default)]
+pub(crate) struct RedactedRanges(BTreeMap<ConnId, Range<u64>>);
+
+impl RedactedRanges {
+    pub(crate) fn of(&self, conn: ConnId) -> Range<u64> {
+        self.0.get(&conn).cloned().unwrap_or_default()
+    }
+
+    /// Moves the position after `taken` bytes were written.
+    pub(crate) fn advance(&mut self, conn: ConnId, taken: u64) {
+        if let Some(range) = self.0.get_mut(&conn) {
+            *range = range.start.saturating_sub(taken)..range.end.saturating_sub(taken);
+            if range.is_empty() {
+                self.0.remove(&conn);
+            }
+        }
+    }
+}
+
+/// Wraps a socket, counts the written bytes and computes their checksum.
+pub(crate) struct RecordedSocket<'a, S> {
+    socket: &'a mut S,
+    taken: u64,
+    checksum: Checksum,
+    /// Position of the bytes that enter the checksum as [`REDACTED`].
+    redacted: Range<u64>,
+}
+
+impl<'a, S> RecordedSocket<'a, S> {
+    pub(crate) fn new(conn: ConnId, socket: &'a mut S, redacted: Range<u64>) -> RecordedSocket<'a, S> {
+        RecordedSocket { socket, taken: 0, checksum: checksum_for(conn), redacted }
+    }
+
+    fn add_written(&mut self, bytes: &[u8]) {
+        let before = self.taken;
+        self.taken += bytes.len() as u64;
+        // Position of the redacted bytes within `bytes`, almost always an empty range.
+        let clamp = |at: u64| at.clamp(before, self.taken) - before;
+        let (start, end) = (clamp(self.redacted.start) as usize, clamp(self.redacted.end) as usize);
+        self.checksum.write(&bytes[..start]);
+        if start < end {
+            self.checksum.write(&vec![REDACTED; end - start]);
+        }
+        self.checksum.write(&bytes[end..]);
+    }
+
+    pub(crate) fn write_record(&self, end: WriteEnd) -> WriteRecord {
+        WriteRecord { taken: self.taken, checksum: self.checksum.finish(), end }
+    }
+}
+
+impl<S: Write> Write for RecordedSocket<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.socket.write(bytes)?;
+        self.add_written(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let n = self.socket.write_vectored(slices)?;
+        let mut left = n;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.add_written(&slice[..part]);
+            left -= part;
+        }
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.socket.flush()
+    }
+}

@@ -1,0 +1,140 @@
+//! Ticks of the game, and members' messages, which wait for them.
+
+use super::Engine;
+use super::app::App;
+use super::context::Context;
+use super::core::Core;
+use super::member::{Member, Message, Protocol};
+use super::observer::ObservedEvent;
+use super::state::events::AppEvent;
+use super::state::inbox::QueuedMessage;
+use super::state::ticks::Ticks;
+use crate::base::close::Reject;
+use crate::base::id::{ConnId, ConnKey};
+use crate::protocol;
+
+/// The `retry_after_ms` of a refusal while the clock is paused, when the time of the next tick is unknown.
+const PAUSED_RETRY_MS: u64 = 1000;
+
+impl<A: App> Engine<A> {
+    /// Runs the due ticks. Before each tick it delivers the messages that were received since the previous one.
+    pub(super) fn run_ticks(&mut self) {
+        let mut has_ticked = false;
+        loop {
+            if self.core.egress.wants_flush() {
+                return;
+            }
+            if let Some((conn, message)) = self.core.inboxes.take_due() {
+                let member = self.core.member(conn.key()).expect("only members have an inbox");
+                self.serve_queued(&member, &message);
+            } else if let Some(tick) = self.core.ticks.as_mut().and_then(Ticks::take_under_way) {
+                self.core.observer.note(self.core.clock.now(), || ObservedEvent::Tick(tick));
+                self.app.on_tick(&mut Context { core: &mut self.core }, &tick);
+                has_ticked = true;
+            } else if !self.core.begin_tick() {
+                break;
+            }
+            self.dispatch_events();
+        }
+        // Presence is flushed before output is uncorked: joins and leaves belong to this tick.
+        if has_ticked {
+            self.flush_presence_and_events();
+            self.core.egress.uncork_all();
+        }
+    }
+
+    /// Delivers the queued messages of all members that the next batch closes. The application may close some of them
+    /// meanwhile; the batch then closes other members in their stead, so their messages are delivered too.
+    pub(super) fn drain_inboxes_of_batch(&mut self) {
+        let mut drained = Vec::new();
+        loop {
+            let batch = self.core.next_batch();
+            if batch == drained {
+                break;
+            }
+            batch.iter().for_each(|&conn| self.drain_inbox(conn));
+            drained = batch;
+        }
+    }
+
+    /// Delivers the queued messages of a member, as long as it has its seat.
+    pub(super) fn drain_inbox(&mut self, conn: ConnId) {
+        while self.core.slot(conn).is_some_and(|slot| slot.seat().is_some())
+            && let Some(message) = self.core.inboxes.take_of(conn)
+        {
+            let member = self.core.member(conn.key()).expect("the connection has a seat");
+            self.serve_queued(&member, &message);
+            self.dispatch_events();
+        }
+    }
+
+    /// Serves a queued message. Its sender may have left its seat.
+    pub(super) fn serve_queued(&mut self, from: &Member, message: &QueuedMessage) {
+        match (A::PROTOCOL, message) {
+            (Protocol::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
+            (Protocol::Raw, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
+            (_, QueuedMessage::Binary(bytes)) => drop(self.deliver(from, Message::Binary(bytes))),
+        }
+    }
+}
+
+impl Core {
+    /// Charges a message for the application and, with ticks on, puts it into the connection's inbox. Returns whether
+    /// the message is to be delivered now.
+    ///
+    /// A message that does not fit into the inbox is refused. It takes no tokens and counts as no strike, because the
+    /// reason is the tick, not the sender's rate. Otherwise a member that continues to send while an operator pauses
+    /// the clock would be closed.
+    pub(super) fn admit_message(
+        &mut self,
+        key: ConnKey,
+        reference: Option<&str>,
+        to_queued: impl FnOnce() -> QueuedMessage,
+    ) -> bool {
+        let before = self.ticks.is_some().then(|| self.message_buckets(key));
+        if let Err(denied) = self.charge_message(key) {
+            self.rate_limited(key, reference, denied);
+            return false;
+        }
+        let Some(before) = before else { return true };
+        let (conn, message) = (self.conns[key].id, to_queued());
+        if self.inboxes.has_room(conn, message.cost()) {
+            self.inboxes.put(conn, message);
+        } else {
+            self.restore_message_buckets(key, before);
+            self.inbox_full(key, reference);
+        }
+        false
+    }
+
+    /// Refuses a message that does not fit into the inbox, with the time until the next tick as `retry_after_ms`.
+    fn inbox_full(&mut self, key: ConnKey, reference: Option<&str>) {
+        self.counters.count_reject(Reject::RateLimited);
+        let ticks = self.ticks.as_mut().expect("messages wait only with ticks on");
+        ticks.refused += 1;
+        let wait = ticks.wait(self.clock.now());
+        if self.should_report_refusal(key, reference) {
+            let millis = wait.map_or(PAUSED_RETRY_MS, |wait| (wait.as_micros().div_ceil(1000) as u64).max(1));
+            let why = "messages that wait for the next tick exceed max_inbox_bytes";
+            protocol::write_rate_limited(&mut self.buffers.text, reference, why, millis);
+            self.reply(key);
+        }
+    }
+
+    /// Queues the event that delivers the messages in a member's inbox. Its seat is free or taken over already; the
+    /// event precedes the member's leave, if there is one.
+    pub(super) fn note_undelivered(&mut self, member: &Member) {
+        if self.inboxes.has_messages_of(member.conn) {
+            self.events.push_back(AppEvent::Undelivered(member.clone()));
+        }
+    }
+
+    /// Begins the next tick, if one is due. Returns whether one has begun.
+    pub(super) fn begin_tick(&mut self) -> bool {
+        let begun = self.ticks.as_mut().is_some_and(|ticks| ticks.begin(self.clock.now()));
+        if begun {
+            self.inboxes.begin_tick();
+        }
+        begun
+    }
+}

@@ -1,0 +1,128 @@
+//! The end of a turn: timers and ticks, writing, dropping closed connections, and the journal.
+
+use std::io::{self, Write};
+
+use log::debug;
+
+use super::Engine;
+use super::app::App;
+use super::driver::{Flow, JournalError, Transport};
+use super::recording::Input;
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+
+impl<A: App> Engine<A> {
+    /// Ends a turn: expires timers, runs due ticks, writes all output, drops closed connections, begins a new segment
+    /// of the journal if it is time, and hands the journal's entries to the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] if the journal cannot be written and `journal_on_error` is `stop`. Errors of sockets are
+    /// reported to [`Transport::wrote`].
+    pub fn end_turn(&mut self, now: Time, transport: &mut impl Transport) -> Result<(), JournalError> {
+        self.expire(now);
+        // A tick that fills the queues is interrupted. It continues once the queued bytes are written.
+        while self.wants_flush() {
+            self.write_pending(transport)?;
+            self.expire(now);
+        }
+        self.write_pending(transport)?;
+        self.drop_closed(transport);
+        // Only when all output is written, because a segment must not begin in the middle of a turn.
+        self.rotate_segment();
+        self.commit_record()
+    }
+
+    /// Writes all output, drops closed connections, and hands the journal's entries to the operating system. For the
+    /// middle of a turn, when [`wants_flush`](Self::wants_flush) returns true, and for what a program has sent between
+    /// two turns.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_turn`](Self::end_turn).
+    pub fn flush(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
+        self.write_pending(transport)?;
+        self.drop_closed(transport);
+        self.commit_record()
+    }
+
+    fn drop_closed(&mut self, transport: &mut impl Transport) {
+        while let Some((conn, reason)) = self.poll_closed() {
+            transport.closed(conn, reason);
+        }
+    }
+
+    fn write_pending(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
+        while let Some(conn) = self.poll_writable() {
+            let Some(mut socket) = transport.socket(conn) else { continue };
+            let outcome = self.write_to(conn, &mut socket)?;
+            drop(socket);
+            transport.wrote(conn, &outcome);
+        }
+        Ok(())
+    }
+
+    // ---- the steps, as a replay takes them one by one ----
+
+    /// Advances the time: expires timers, then runs due ticks.
+    ///
+    /// If [`wants_flush`](Self::wants_flush) returns true afterwards, the rest of the tick runs in the next call, which
+    /// is due after all connections with output have been written to.
+    pub(crate) fn expire(&mut self, now: Time) {
+        self.enter(now, &Input::Timeout);
+        self.core.clock.last_timeout = self.core.clock.now();
+        for key in self.core.expire() {
+            self.core.handle_timer(key);
+            self.dispatch_events();
+        }
+        self.drain_inboxes_of_batch();
+        self.core.drive_drain();
+        self.core.expire_pings();
+        self.dispatch_events();
+        self.run_ticks();
+    }
+
+    /// Returns the next connection with output to write, for [`write_to`](Self::write_to).
+    pub(crate) fn poll_writable(&mut self) -> Option<ConnId> {
+        self.core.record_flush();
+        self.flush_presence_and_events();
+        let next = self.core.egress.poll_writable(&self.core.directory);
+        if next.is_none() {
+            self.core.record_flushed();
+        }
+        next
+    }
+
+    /// Writes the queued output of `conn` to its socket. The inner result is that of the socket: after an error the
+    /// connection is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] if no output may be sent unrecorded. Nothing has been written then.
+    pub(crate) fn write_to(&mut self, conn: ConnId, socket: &mut impl Write) -> Result<io::Result<Flow>, JournalError> {
+        if self.core.slot(conn).is_none() {
+            return Ok(Ok(Flow::Drained));
+        }
+        let outcome = if self.core.record_mode.is_recording() {
+            self.commit_record()?;
+            self.core.write_recorded(conn, socket)
+        } else {
+            self.core.write_to(conn.key(), socket)
+        };
+        if let Err(error) = &outcome {
+            debug!("conn={conn} write failed: {error}");
+            self.drain_inbox(conn);
+            if self.core.slot(conn).is_some() {
+                self.core.abort(conn.key(), CloseReason::WriteFailed);
+                self.dispatch_events();
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Frees the next closed connection. Returns its id, which is invalid from now on, and its close reason.
+    pub(crate) fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
+        self.core.poll_closed()
+    }
+}

@@ -1,0 +1,116 @@
+//! Requests with a body, on connections that stay open.
+
+use super::head::{HeadFault, HeaderLines, Headers, RequestHead, head_end};
+use super::response::JsonResponse;
+use super::target::split_target;
+
+/// A complete request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HttpRequest<'a> {
+    pub(crate) method: &'a str,
+    /// As in the request line, percent-encoded.
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a str,
+    pub(crate) headers: SingleHeaders<'a>,
+    pub(crate) body: &'a [u8],
+    /// Whether the connection stays open for another request.
+    pub(crate) keep_alive: bool,
+}
+
+/// The headers that decisions depend on; `None` when absent. A request that repeats one of them is refused.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct SingleHeaders<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) origin: Option<&'a str>,
+    pub(crate) authorization: Option<&'a str>,
+    pub(crate) content_type: Option<&'a str>,
+}
+
+/// Result of parsing the front of the received bytes.
+#[derive(Debug)]
+pub(crate) enum Parsed<'a> {
+    /// The request is incomplete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
+    Partial { expects_continue: bool },
+    /// A request and its length in bytes.
+    Whole(HttpRequest<'a>, usize),
+    /// The request is invalid. The connection is closed after this response.
+    Bad(JsonResponse),
+}
+
+/// Bounds of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) max_head: usize,
+    pub(crate) max_headers: u32,
+    pub(crate) max_body: usize,
+}
+
+/// Parses the request at the front of `bytes`.
+pub(crate) fn read(bytes: &[u8], bounds: Bounds) -> Parsed<'_> {
+    try_read(bytes, bounds).unwrap_or_else(Parsed::Bad)
+}
+
+fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
+    let end = head_end(bytes, 0, bounds.max_head).map_err(|refusal| bad(refusal.sentence()))?;
+    let Some(end) = end else {
+        if bytes.len() > bounds.max_head {
+            return Err(JsonResponse::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
+        }
+        return Ok(Parsed::Partial { expects_continue: false });
+    };
+    let (head, rest) = bytes.split_at(end);
+    let mut lines = HeaderLines::EMPTY;
+    let head = RequestHead::parse(head, &mut lines, bounds.max_headers).map_err(|fault| match fault {
+        HeadFault::TooManyHeaders => {
+            JsonResponse::error(431, "too_many_headers", "the request has more than max_headers lines")
+        }
+        HeadFault::Version | HeadFault::Malformed => bad("the request is not well-formed HTTP/1.1"),
+    })?;
+    let length = body_length(head.headers, bounds.max_body)?;
+    let Some(body) = rest.get(..length) else {
+        let expects_continue =
+            single(head.headers, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        return Ok(Parsed::Partial { expects_continue: expects_continue && rest.is_empty() });
+    };
+    let (path, query) =
+        split_target(head.target).ok_or_else(|| bad("ask for a path that starts with /, not for a whole URL"))?;
+    let closes = single(head.headers, "connection")?
+        .is_some_and(|value| value.split(',').any(|element| element.trim().eq_ignore_ascii_case("close")));
+    let host = single(head.headers, "host")?;
+    let headers = SingleHeaders {
+        host: host.ok_or_else(|| bad("send exactly one Host header (RFC 9112 section 3.2)"))?,
+        origin: single(head.headers, "origin")?,
+        authorization: single(head.headers, "authorization")?,
+        content_type: single(head.headers, "content-type")?,
+    };
+    let keep_alive = head.is_http_1_1 && !closes;
+    Ok(Parsed::Whole(HttpRequest { method: head.method, path, query, headers, body, keep_alive }, end + length))
+}
+
+/// Returns the length of the body. Only `Content-Length` is understood.
+fn body_length(headers: Headers<'_, '_>, max_body: usize) -> Result<usize, JsonResponse> {
+    if single(headers, "transfer-encoding")?.is_some() {
+        return Err(JsonResponse::error(411, "length_required", "send a Content-Length, not chunks"));
+    }
+    let length = match single(headers, "content-length")? {
+        None => 0,
+        Some(text) if !text.is_empty() && text.len() <= 9 && text.bytes().all(|c| c.is_ascii_digit()) => {
+            text.parse().expect("nine digits")
+        }
+        Some(_) => return Err(bad("Content-Length must be a number of bytes")),
+    };
+    if length > max_body {
+        let message = format!("a body may be {max_body} bytes long, what max_message_bytes allows and some more");
+        return Err(JsonResponse::error(413, "too_long", &message));
+    }
+    Ok(length)
+}
+
+/// Returns the value of a header that may occur once.
+fn single<'b>(headers: Headers<'_, 'b>, name: &str) -> Result<Option<&'b str>, JsonResponse> {
+    headers.single(name).map_err(|_| bad(&format!("send one {name} header, in UTF-8")))
+}
+
+fn bad(message: &str) -> JsonResponse {
+    JsonResponse::error(400, "bad_request", message)
+}

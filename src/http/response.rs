@@ -1,0 +1,148 @@
+//! Responses: one sentence for a client, or one JSON object for a program.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::status::reason_phrase;
+use crate::base::rate::Rate;
+
+/// An HTTP response without an upgrade: a status and one sentence. It refuses a request or answers a health check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    status: u16,
+    sentence: Cow<'static, str>,
+    /// Additional header lines, each with its line end.
+    lines: Cow<'static, str>,
+    /// Whether it answers a HEAD request, which gets the same head and no body (RFC 9110 section 9.3.2).
+    is_bodiless: bool,
+}
+
+impl Refusal {
+    /// Creates a response with `status` and a sentence that tells the reader what to do. The headers that the status
+    /// requires are added, such as `Allow` for 405.
+    pub fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
+        let lines = match status {
+            200 => "Cache-Control: no-store\r\n",
+            401 => "WWW-Authenticate: Bearer\r\n",
+            405 => "Allow: GET\r\n",
+            // RFC 9110 section 15.5.22 requires Upgrade, RFC 6455 section 4.2.2 the version.
+            426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            429 | 503 => "Retry-After: 1\r\n",
+            _ => "",
+        };
+        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
+    }
+
+    /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older
+    /// form).
+    pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
+        // RFC 9111 section 1.2.2: recipients may treat larger values as 2^31. With a rate of 0 the wait never ends.
+        const FOREVER: u64 = 1 << 31;
+        let seconds = |span: Duration| span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).min(FOREVER);
+        let lines = format!(
+            "Retry-After: {}\r\nX-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {remaining}\r\nX-RateLimit-Reset: {}\r\n",
+            seconds(retry_after),
+            rate.burst(),
+            seconds(full_after)
+        );
+        Refusal {
+            status: 429,
+            sentence: "too many connections from your address; wait a little".into(),
+            lines: lines.into(),
+            is_bodiless: false,
+        }
+    }
+
+    /// Returns status, sentence, additional header lines and whether the body is omitted.
+    pub(crate) fn parts(&self) -> (u16, &str, &str, bool) {
+        (self.status, &self.sentence, &self.lines, self.is_bodiless)
+    }
+
+    /// Restores a response from its [`parts`](Self::parts).
+    pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> Refusal {
+        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
+    }
+
+    /// Adapts the response to the request that begins with `head`: a HEAD request gets no body.
+    pub(crate) fn answering(self, head: &[u8]) -> Refusal {
+        Refusal { is_bodiless: head.starts_with(b"HEAD "), ..self }
+    }
+
+    /// Returns the HTTP status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Returns the sentence in the body.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+
+    /// Encodes the response as bytes.
+    pub(crate) fn response(&self) -> Bytes {
+        let Refusal { status, sentence, lines, is_bodiless } = self;
+        let phrase = reason_phrase(*status);
+        let connection = if *status == 426 { "upgrade, close" } else { "close" };
+        let length = sentence.len() + 1;
+        let mut response = format!(
+            "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{lines}\
+             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+        );
+        if !is_bodiless {
+            response.extend([sentence, "\n"]);
+        }
+        Bytes::from(response)
+    }
+}
+
+/// A response with one JSON object as its body.
+#[derive(Debug)]
+pub(crate) struct JsonResponse {
+    pub(crate) status: u16,
+    body: String,
+    /// An additional header line with its line end, or empty.
+    line: &'static str,
+}
+
+impl JsonResponse {
+    pub(crate) fn new(status: u16, object: &impl Serialize) -> JsonResponse {
+        let body = serde_json::to_string(object).expect("strings, numbers and their lists always serialize");
+        JsonResponse { status, body, line: "" }
+    }
+
+    /// Creates an error: `error` is a word for programs, `message` a sentence for people.
+    pub(crate) fn error(status: u16, error: &str, message: &str) -> JsonResponse {
+        #[derive(Serialize)]
+        struct ErrorObject<'a> {
+            error: &'a str,
+            message: &'a str,
+        }
+        JsonResponse::new(status, &ErrorObject { error, message })
+    }
+
+    pub(crate) fn with_line(self, line: &'static str) -> JsonResponse {
+        JsonResponse { line, ..self }
+    }
+
+    /// Appends the response's bytes to `out`. The response to a HEAD request has no body.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, with_body: bool, keep_alive: bool) {
+        let JsonResponse { status, body, line } = self;
+        let phrase = reason_phrase(*status);
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let length = body.len() + 1;
+        out.extend_from_slice(
+            format!(
+                "HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\
+                 Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        if with_body {
+            out.extend_from_slice(body.as_bytes());
+            out.push(b'\n');
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The checkpoint with which a segment may begin.
+
+use super::read::{BadEntry, EntryReader, Read};
+use super::write::Put;
+use crate::base::rate::Bucket;
+use crate::base::time::Time;
+use crate::engine::recording::Checkpoint;
+use crate::engine::state::counters::Counters;
+
+pub(crate) fn put_checkpoint(to: &mut Vec<u8>, checkpoint: &Checkpoint) {
+    let Checkpoint { now, unix_at_zero, random, wheel, seats_created, last_epoch, closes_started, last_ticket, .. } =
+        checkpoint;
+    for number in [now.as_micros(), *unix_at_zero, *wheel, *seats_created, *last_epoch, *closes_started, *last_ticket] {
+        to.put_number(number);
+    }
+    random.iter().for_each(|word| to.put_number(*word));
+    let Checkpoint { batch: (closes_left, next), counters, ticks, users, addresses, .. } = checkpoint;
+    to.put_number(u64::from(*closes_left));
+    to.put_number(next.as_micros());
+    let mut counters = counters.clone();
+    to.put_number(counters.all_mut().count() as u64);
+    counters.all_mut().for_each(|count| to.put_number(*count));
+    to.put_number(ticks.len() as u64);
+    ticks.iter().for_each(|number| to.put_number(*number));
+    to.put_number(users.len() as u64);
+    for (user, buckets) in users {
+        to.put_slice(user.as_bytes());
+        buckets.iter().for_each(|bucket| to.put_number(bucket.full_at_nanos()));
+    }
+    to.put_number(addresses.len() as u64);
+    for (address, attempts) in addresses {
+        to.put_ip(*address);
+        to.put_number(attempts.full_at_nanos());
+    }
+}
+
+pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
+    let mut checkpoint = Checkpoint {
+        now: Time::from_micros(from.count()?),
+        unix_at_zero: from.count()?,
+        wheel: from.count()?,
+        seats_created: from.count()?,
+        last_epoch: from.count()?,
+        closes_started: from.count()?,
+        last_ticket: from.count()?,
+        random: [from.number()?, from.number()?, from.number()?, from.number()?],
+        batch: (from.number_as()?, Time::from_micros(from.count()?)),
+        counters: Counters::default(),
+        ticks: Vec::new(),
+        users: Vec::new(),
+        addresses: Vec::new(),
+    };
+    let count: usize = from.number_as()?;
+    if count != checkpoint.counters.all_mut().count() {
+        return Err(BadEntry);
+    }
+    for counter in checkpoint.counters.all_mut() {
+        *counter = from.count()?;
+    }
+    checkpoint.ticks = (0..from.number()?).map(|_| from.count()).collect::<Read<_>>()?;
+    for _ in 0..from.number()? {
+        let user = from.text()?.into();
+        checkpoint.users.push((user, [read_bucket(from)?, read_bucket(from)?]));
+    }
+    for _ in 0..from.number()? {
+        checkpoint.addresses.push((from.ip()?, read_bucket(from)?));
+    }
+    Ok(checkpoint)
+}
+
+fn read_bucket(from: &mut EntryReader<'_>) -> Read<Bucket> {
+    from.number().map(Bucket::from_full_at_nanos)
+}

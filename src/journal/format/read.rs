@@ -1,0 +1,282 @@
+//! Reading of entries and their fields.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::block::MAX_BLOCK;
+use crate::base::close::CloseReason;
+use crate::base::rate::Rate;
+use crate::engine::member::{Authorization, Identity};
+use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::recording::{Decisions, Destination, REDACTED};
+use crate::engine::tick::ClockCommand;
+use crate::http::Refusal;
+use crate::ws::handshake::{Facts, Probe, Upgrade};
+
+/// Largest count or time that is accepted. As microseconds it is 146,000 years.
+pub(crate) const MAX_COUNT: u64 = 1 << 62;
+
+/// The bytes are not a valid entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadEntry;
+
+pub(crate) type Read<T> = Result<T, BadEntry>;
+
+/// Reads the entries of one block from the front.
+#[derive(Clone, Debug)]
+pub(crate) struct EntryReader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> EntryReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> EntryReader<'a> {
+        EntryReader { rest: bytes }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(crate) fn take(&mut self, count: usize) -> Read<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(BadEntry)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn byte(&mut self) -> Read<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn flag(&mut self) -> Read<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(BadEntry),
+        }
+    }
+
+    pub(crate) fn number(&mut self) -> Read<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            number |= bits << shift;
+            if byte < 0x80 {
+                // The tenth byte has one significant bit; more would be shifted out.
+                return if bits << shift >> shift == bits { Ok(number) } else { Err(BadEntry) };
+            }
+        }
+        Err(BadEntry)
+    }
+
+    pub(crate) fn number_as<T: TryFrom<u64>>(&mut self) -> Read<T> {
+        T::try_from(self.number()?).map_err(|_| BadEntry)
+    }
+
+    /// Reads a count of events, or a time in microseconds, of at most [`MAX_COUNT`]: two of them can be added and
+    /// incremented without overflow.
+    pub(crate) fn count(&mut self) -> Read<u64> {
+        self.number().and_then(|count| if count <= MAX_COUNT { Ok(count) } else { Err(BadEntry) })
+    }
+
+    pub(crate) fn slice(&mut self) -> Read<&'a [u8]> {
+        let length = self.number_as()?;
+        self.take(length)
+    }
+
+    pub(crate) fn text(&mut self) -> Read<String> {
+        String::from_utf8(self.slice()?.to_vec()).map_err(|_| BadEntry)
+    }
+
+    pub(crate) fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
+        if self.flag()? { read(self).map(Some) } else { Ok(None) }
+    }
+
+    pub(crate) fn ip(&mut self) -> Read<IpAddr> {
+        let mut octets = |count| self.take(count);
+        match octets(1)? {
+            [4] => octets(4)?.try_into().map(|v4: [u8; 4]| Ipv4Addr::from(v4).into()).map_err(|_| BadEntry),
+            [6] => octets(16)?.try_into().map(|v6: [u8; 16]| Ipv6Addr::from(v6).into()).map_err(|_| BadEntry),
+            _ => Err(BadEntry),
+        }
+    }
+
+    pub(crate) fn address(&mut self) -> Read<SocketAddr> {
+        let ip = self.ip()?;
+        let mut address = SocketAddr::new(ip, self.number_as()?);
+        if let SocketAddr::V6(v6) = &mut address {
+            v6.set_flowinfo(self.number_as()?);
+            v6.set_scope_id(self.number_as()?);
+        }
+        Ok(address)
+    }
+
+    fn duration(&mut self) -> Read<Duration> {
+        let (seconds, nanos) = (self.number()?, self.number_as()?);
+        if nanos < 1_000_000_000 { Ok(Duration::new(seconds, nanos)) } else { Err(BadEntry) }
+    }
+
+    fn reason(&mut self) -> Read<CloseReason> {
+        CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(BadEntry)
+    }
+
+    /// Appends bytes of the recorded shape to `bytes`: `x` (first `X` for a capital) in place of the contents.
+    pub(crate) fn shape(&mut self, bytes: &mut Vec<u8>) -> Read<()> {
+        let length: usize = self.number_as()?;
+        if length > MAX_BLOCK {
+            return Err(BadEntry);
+        }
+        let is_upper = self.flag()?;
+        let start = bytes.len();
+        while bytes.len() - start < length {
+            let run: usize = self.number_as()?;
+            let left = length - (bytes.len() - start);
+            if run > left {
+                return Err(BadEntry);
+            }
+            bytes.resize(bytes.len() + run, b'x');
+            if run < left {
+                let end = self.byte()?;
+                if !matches!(end, b'\r' | b'\n') {
+                    return Err(BadEntry);
+                }
+                bytes.push(end);
+            }
+        }
+        if is_upper && let Some(first) = bytes.get_mut(start) {
+            *first = b'X';
+        }
+        Ok(())
+    }
+
+    pub(crate) fn refusal(&mut self) -> Read<Refusal> {
+        Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
+    }
+
+    /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes
+    /// from.
+    pub(crate) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
+        let probe = match self.byte()? {
+            0 => None,
+            1 => Some(Probe::Live),
+            2 => Some(Probe::Ready),
+            _ => return Err(BadEntry),
+        };
+        let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
+        let upgrade = if self.flag()? {
+            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.redacted(max_header_bytes))? })
+        } else {
+            Err(self.refusal()?)
+        };
+        Ok(Facts { probe, address, is_origin_allowed, upgrade })
+    }
+
+    /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.
+    fn redacted(&mut self, max_bytes: usize) -> Read<String> {
+        let length: usize = self.number_as()?;
+        if length <= max_bytes { Ok(char::from(REDACTED).to_string().repeat(length)) } else { Err(BadEntry) }
+    }
+
+    pub(crate) fn decisions(&mut self) -> Read<Decisions> {
+        let destination = self.option(|from| match from.byte()? {
+            0 => Ok(Destination::Nowhere),
+            1 => from.text().map(Destination::Lobby),
+            2 => Ok(Destination::BadCode),
+            _ => Err(BadEntry),
+        })?;
+        let authorization = self.option(EntryReader::authorization)?;
+        let random = self.option(|from| Ok([from.number()?, from.number()?, from.number()?, from.number()?]))?;
+        Ok(Decisions { destination, authorization, random })
+    }
+
+    pub(crate) fn authorization(&mut self) -> Read<Authorization> {
+        match self.byte()? {
+            0 => Ok(Authorization::Allow(Identity {
+                user: self.text()?,
+                tier: self.option(|from| Ok(Rate::new(from.number_as()?, from.duration()?, from.number_as()?)))?,
+                lobby: self.option(EntryReader::text)?,
+                expires: self.option(EntryReader::number)?,
+            })),
+            1 => self.reason().map(Authorization::Refuse),
+            2 => Ok(Authorization::Pending { user: self.option(EntryReader::text)? }),
+            _ => Err(BadEntry),
+        }
+    }
+
+    fn payload(&mut self) -> Read<Payload> {
+        match (self.byte()?, self.text()?) {
+            (0, text) => Ok(Payload::Json(text)),
+            (1, text) => Ok(Payload::Text(text)),
+            _ => Err(BadEntry),
+        }
+    }
+
+    pub(crate) fn operator(&mut self) -> Read<OperatorCommand> {
+        Ok(match self.byte()? {
+            0 => OperatorCommand::Publish { lobby: self.text()?, payload: self.payload()? },
+            1 => OperatorCommand::Send { user: self.text()?, payload: self.payload()? },
+            2 => OperatorCommand::Ping { user: self.text()?, timeout: self.duration()? },
+            3 => {
+                let target = match (self.byte()?, self.text()?) {
+                    (0, user) => KickTarget::User(user),
+                    (1, code) => KickTarget::Lobby(code),
+                    (2, _) => KickTarget::All,
+                    _ => return Err(BadEntry),
+                };
+                OperatorCommand::Kick { target, reconnect: self.flag()? }
+            }
+            4 => OperatorCommand::Lock { lobby: self.text()?, locked: self.flag()? },
+            5 => OperatorCommand::Close { lobby: self.text()? },
+            6 => OperatorCommand::Drain,
+            7 => OperatorCommand::Clock(match (self.byte()?, self.number_as()?) {
+                (0, _) => ClockCommand::Pause,
+                (1, _) => ClockCommand::Resume,
+                (2, ticks) => ClockCommand::Step(ticks),
+                (3, factor) => ClockCommand::Slow(factor),
+                _ => return Err(BadEntry),
+            }),
+            _ => return Err(BadEntry),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::format::write::Put;
+
+    #[test]
+    fn numbers_survive_a_round_trip() {
+        for number in (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit]).chain([u64::MAX]) {
+            let mut bytes = Vec::new();
+            bytes.put_number(number);
+            assert_eq!(EntryReader::new(&bytes).number(), Ok(number));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).number(), Err(BadEntry));
+        }
+        assert_eq!(EntryReader::new(&[0xff; 10]).number(), Err(BadEntry), "more than 64 bits");
+    }
+
+    #[test]
+    fn a_shape_keeps_only_the_line_ends_of_a_request() {
+        for text in ["GET /ws/a?token=secret HTTP/1.1\r\nA: b\r\n\r\n", "\n", "", "x", "get\r", "\r\r\nA", "Ab\n"] {
+            let mut bytes = Vec::new();
+            bytes.put_shape(text.as_bytes());
+            assert!(!bytes.windows(6).any(|window| window == b"secret"));
+            let mut shape = Vec::new();
+            EntryReader::new(&bytes).shape(&mut shape).expect("put_shape() wrote it");
+            assert_eq!(shape.len(), text.len());
+            for (at, (original, read)) in text.bytes().zip(shape).enumerate() {
+                let expected = match original {
+                    b'\r' | b'\n' => original,
+                    _ if at == 0 && original.is_ascii_uppercase() => b'X',
+                    _ => b'x',
+                };
+                assert_eq!(read, expected, "{text:?} at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! The first entry of a segment: session, build, configuration and perhaps a checkpoint.
+
+use super::checkpoint::{put_checkpoint, read_checkpoint};
+use super::kinds;
+use super::read::{BadEntry, EntryReader, Read};
+use super::write::Put;
+use crate::engine::recording::Checkpoint;
+
+/// Name of this build: its version and a hash of its sources. Journals of other builds are not replayed.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
+
+/// The first entry of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// Identifies the session: equal in all its segments, and different in those of other sessions.
+    pub(crate) session: u64,
+    /// Number of the segment in its session, from 1.
+    pub(crate) number: u64,
+    /// Check of the last block of the previous segment.
+    pub(crate) chain: u32,
+    pub(crate) build: String,
+    pub(crate) app: String,
+    pub(crate) unix_micros: u64,
+    pub(crate) seed: u64,
+    /// One line `name=value` for each field.
+    pub(crate) config: String,
+    /// Number of the last turn before this segment.
+    pub(crate) turn: u64,
+    /// Checkpoint and application snapshot with which a replay can begin. Present only when there were no connections.
+    pub(crate) start: Option<(Checkpoint, Vec<u8>)>,
+}
+
+impl Segment {
+    /// Appends the entry to `to`.
+    pub(crate) fn put(&self, to: &mut Vec<u8>) {
+        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start } = self;
+        to.put_byte(kinds::SEGMENT);
+        for number in [*session, *number, u64::from(*chain), *unix_micros, *seed, *turn] {
+            to.put_number(number);
+        }
+        for text in [build, app, config] {
+            to.put_slice(text.as_bytes());
+        }
+        to.put_option(start.as_ref(), |to, (checkpoint, snapshot)| {
+            put_checkpoint(to, checkpoint);
+            to.put_slice(snapshot);
+        });
+    }
+
+    /// Reads a block that holds this entry and no other.
+    pub(crate) fn read(block: &[u8]) -> Read<Segment> {
+        let mut from = EntryReader::new(block);
+        if from.byte()? != kinds::SEGMENT {
+            return Err(BadEntry);
+        }
+        let segment = Segment {
+            session: from.number()?,
+            number: from.count()?,
+            chain: from.number_as()?,
+            unix_micros: from.count()?,
+            seed: from.number()?,
+            turn: from.count()?,
+            build: from.text()?,
+            app: from.text()?,
+            config: from.text()?,
+            start: from.option(|from| Ok((read_checkpoint(from)?, from.slice()?.to_vec())))?,
+        };
+        if from.is_empty() { Ok(segment) } else { Err(BadEntry) }
+    }
+}

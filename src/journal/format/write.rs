@@ -1,0 +1,234 @@
+//! Writing of entries and their fields.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::base::close::CloseReason;
+use crate::engine::member::{Authorization, Identity};
+use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
+use crate::engine::recording::{Decisions, Destination};
+use crate::engine::tick::ClockCommand;
+use crate::http::Refusal;
+use crate::ws::handshake::{Facts, Probe, Upgrade};
+
+/// A buffer to which entries are appended.
+pub(crate) trait Put: Sized {
+    fn put_bytes(&mut self, bytes: &[u8]);
+
+    fn put_byte(&mut self, byte: u8) {
+        self.put_bytes(&[byte]);
+    }
+
+    fn put_number(&mut self, mut number: u64) {
+        let mut bytes = [0; 10];
+        let mut length = 0;
+        loop {
+            bytes[length] = number as u8 & 0x7f;
+            number >>= 7;
+            length += 1;
+            if number == 0 {
+                break;
+            }
+            bytes[length - 1] |= 0x80;
+        }
+        self.put_bytes(&bytes[..length]);
+    }
+
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.put_number(bytes.len() as u64);
+        self.put_bytes(bytes);
+    }
+
+    fn put_option<T>(&mut self, value: Option<T>, put: impl FnOnce(&mut Self, T)) {
+        self.put_byte(u8::from(value.is_some()));
+        if let Some(value) = value {
+            put(self, value);
+        }
+    }
+
+    fn put_ip(&mut self, ip: IpAddr) {
+        match ip {
+            IpAddr::V4(v4) => {
+                self.put_byte(4);
+                self.put_bytes(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                self.put_byte(6);
+                self.put_bytes(&v6.octets());
+            }
+        }
+    }
+
+    fn put_address(&mut self, address: SocketAddr) {
+        self.put_ip(address.ip());
+        self.put_number(address.port().into());
+        if let SocketAddr::V6(v6) = address {
+            self.put_number(v6.flowinfo().into());
+            self.put_number(v6.scope_id().into());
+        }
+    }
+
+    fn put_duration(&mut self, span: Duration) {
+        self.put_number(span.as_secs());
+        self.put_number(span.subsec_nanos().into());
+    }
+
+    fn put_reason(&mut self, reason: CloseReason) {
+        self.put_byte(reason as u8);
+    }
+
+    /// Appends the shape of a request's bytes without their contents, which may hold a token: the number of bytes,
+    /// whether the first is a capital letter, and the positions of CR and LF.
+    fn put_shape(&mut self, bytes: &[u8]) {
+        self.put_number(bytes.len() as u64);
+        self.put_byte(u8::from(bytes.first().is_some_and(u8::is_ascii_uppercase)));
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let run = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(rest.len());
+            self.put_number(run as u64);
+            if let Some(&end) = rest.get(run) {
+                self.put_byte(end);
+            }
+            rest = rest.get(run + 1..).unwrap_or_default();
+        }
+    }
+
+    fn put_refusal(&mut self, refusal: &Refusal) {
+        let (status, sentence, lines, is_bodiless) = refusal.parts();
+        self.put_number(status.into());
+        self.put_slice(sentence.as_bytes());
+        self.put_slice(lines.as_bytes());
+        self.put_byte(is_bodiless.into());
+    }
+
+    fn put_facts(&mut self, facts: &Facts) {
+        self.put_byte(match facts.probe {
+            None => 0,
+            Some(Probe::Live) => 1,
+            Some(Probe::Ready) => 2,
+        });
+        self.put_ip(facts.address);
+        self.put_byte(facts.is_origin_allowed.into());
+        match &facts.upgrade {
+            Ok(Upgrade { accept_key, subprotocol }) => {
+                self.put_byte(1);
+                self.put_slice(accept_key.as_bytes());
+                // Only the length: the client chose the name, which may contain its token.
+                self.put_option(subprotocol.as_ref(), |to, name| to.put_number(name.len() as u64));
+            }
+            Err(refusal) => {
+                self.put_byte(0);
+                self.put_refusal(refusal);
+            }
+        }
+    }
+
+    fn put_decisions(&mut self, decisions: &Decisions) {
+        self.put_option(decisions.destination.as_ref(), |to, destination| match destination {
+            Destination::Nowhere => to.put_byte(0),
+            Destination::Lobby(code) => {
+                to.put_byte(1);
+                to.put_slice(code.as_bytes());
+            }
+            Destination::BadCode => to.put_byte(2),
+        });
+        self.put_option(decisions.authorization.as_ref(), Put::put_authorization);
+        self.put_option(decisions.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));
+    }
+
+    fn put_authorization(&mut self, answer: &Authorization) {
+        match answer {
+            Authorization::Allow(Identity { user, tier, lobby, expires }) => {
+                self.put_byte(0);
+                self.put_slice(user.as_bytes());
+                self.put_option(*tier, |to, rate| {
+                    to.put_number(rate.count().into());
+                    to.put_duration(rate.period());
+                    to.put_number(rate.burst().into());
+                });
+                self.put_option(lobby.as_ref(), |to, code| to.put_slice(code.as_bytes()));
+                self.put_option(*expires, Put::put_number);
+            }
+            Authorization::Refuse(reason) => {
+                self.put_byte(1);
+                self.put_reason(*reason);
+            }
+            Authorization::Pending { user } => {
+                self.put_byte(2);
+                self.put_option(user.as_ref(), |to, user| to.put_slice(user.as_bytes()));
+            }
+        }
+    }
+
+    fn put_payload(&mut self, payload: &Payload) {
+        let (kind, text) = match payload {
+            Payload::Json(text) => (0, text),
+            Payload::Text(text) => (1, text),
+        };
+        self.put_byte(kind);
+        self.put_slice(text.as_bytes());
+    }
+
+    fn put_operator(&mut self, command: &OperatorCommand) {
+        match command {
+            OperatorCommand::Publish { lobby, payload } => {
+                self.put_byte(0);
+                self.put_slice(lobby.as_bytes());
+                self.put_payload(payload);
+            }
+            OperatorCommand::Send { user, payload } => {
+                self.put_byte(1);
+                self.put_slice(user.as_bytes());
+                self.put_payload(payload);
+            }
+            OperatorCommand::Ping { user, timeout } => {
+                self.put_byte(2);
+                self.put_slice(user.as_bytes());
+                self.put_duration(*timeout);
+            }
+            OperatorCommand::Kick { target, reconnect } => {
+                self.put_byte(3);
+                let (kind, name) = match target {
+                    KickTarget::User(user) => (0, &**user),
+                    KickTarget::Lobby(code) => (1, &**code),
+                    KickTarget::All => (2, ""),
+                };
+                self.put_byte(kind);
+                self.put_slice(name.as_bytes());
+                self.put_byte(u8::from(*reconnect));
+            }
+            OperatorCommand::Lock { lobby, locked } => {
+                self.put_byte(4);
+                self.put_slice(lobby.as_bytes());
+                self.put_byte(u8::from(*locked));
+            }
+            OperatorCommand::Close { lobby } => {
+                self.put_byte(5);
+                self.put_slice(lobby.as_bytes());
+            }
+            OperatorCommand::Drain => self.put_byte(6),
+            OperatorCommand::Clock(command) => {
+                let (kind, count) = match *command {
+                    ClockCommand::Pause => (0, 0),
+                    ClockCommand::Resume => (1, 0),
+                    ClockCommand::Step(ticks) => (2, ticks),
+                    ClockCommand::Slow(factor) => (3, factor),
+                };
+                self.put_bytes(&[7, kind]);
+                self.put_number(count.into());
+            }
+        }
+    }
+}
+
+impl Put for Vec<u8> {
+    #[inline]
+    fn put_bytes(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    #[inline]
+    fn put_byte(&mut self, byte: u8) {
+        self.push(byte);
+    }
+}

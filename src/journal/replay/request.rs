@@ -1,0 +1,59 @@
+//! A recorded request, which several entries describe.
+
+use super::super::format::block::MAX_BLOCK;
+use super::super::format::kinds;
+use super::super::format::read::{BadEntry, EntryReader, Read};
+use crate::base::id::ConnId;
+use crate::engine::recording::{Decisions, Destination, RecordedDecision};
+
+/// Bytes of a request whose entries are not all read yet.
+pub(super) struct PendingRequest {
+    pub(super) conn: ConnId,
+    pub(super) bytes: Vec<u8>,
+    pub(super) recorded_decision: Option<RecordedDecision>,
+}
+
+impl PendingRequest {
+    /// Reads the shape of the bytes of `conn` with which the request begins.
+    pub(super) fn read(conn: ConnId, entry: &mut EntryReader<'_>) -> Read<PendingRequest> {
+        let mut bytes = Vec::new();
+        entry.shape(&mut bytes)?;
+        Ok(PendingRequest { conn, bytes, recorded_decision: None })
+    }
+
+    /// Adds one of the entries 6 to 10, which describe a request.
+    pub(super) fn add(&mut self, kind: u8, entry: &mut EntryReader<'_>, max_header_bytes: usize) -> Read<()> {
+        match kind {
+            kinds::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
+            kinds::UNREAD_REST => entry.shape(&mut self.bytes)?,
+            kinds::ANSWERED => {
+                let recorded_decision = self.recorded_decision.as_mut().ok_or(BadEntry)?;
+                recorded_decision.decisions = entry.decisions()?;
+            }
+            _ => {
+                let asked =
+                    if kind == kinds::ASKED { Ok(entry.facts(max_header_bytes)?) } else { Err(entry.refusal()?) };
+                self.recorded_decision = Some(RecordedDecision { asked, decisions: Decisions::default() });
+            }
+        }
+        // A shape of a few bytes may describe many, so the total is bounded.
+        if entry.is_empty() && self.bytes.len() <= MAX_BLOCK { Ok(()) } else { Err(BadEntry) }
+    }
+}
+
+/// Describes a recorded request.
+pub(super) fn describe_request(RecordedDecision { asked, decisions }: &RecordedDecision) -> String {
+    let facts = match asked {
+        Ok(facts) => facts,
+        Err(refusal) => return format!("sends an invalid request: {}", refusal.sentence()),
+    };
+    let origin = if facts.is_origin_allowed { "" } else { ", from a page of a forbidden origin" };
+    let target = match (&decisions.destination, facts.probe) {
+        (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
+        (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
+        (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
+        (None, Some(_)) if facts.upgrade.is_err() => "a health check".to_owned(),
+        (None, _) => "a seat".to_owned(),
+    };
+    format!("asks for {target}{origin}")
+}

@@ -1,0 +1,45 @@
+//! Where the bytes of a journal go.
+
+use std::io;
+
+use crate::engine::recording::{Recording, RotateHint};
+
+/// Destination of a journal.
+pub trait Sink: 'static {
+    /// Begins segment `number`, to which the following writes belong. The first is 1.
+    ///
+    /// # Errors
+    ///
+    /// When the segment cannot be created.
+    fn begin(&mut self, number: u64) -> io::Result<()>;
+
+    /// Writes `block`, and `rest` directly after it. Bytes written by a successful call survive the end of the process.
+    ///
+    /// # Errors
+    ///
+    /// When not all bytes could be written. The recorder then makes no further writes.
+    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()>;
+
+    /// Returns whether the segment is long enough to begin another one.
+    fn rotate_hint(&self) -> RotateHint {
+        RotateHint::Continue
+    }
+
+    /// Returns the totals of the writes so far.
+    fn recording(&self) -> Recording {
+        Recording::default()
+    }
+}
+
+/// Keeps all segments concatenated in memory, for tests.
+impl Sink for Vec<u8> {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(block);
+        self.extend_from_slice(rest);
+        Ok(())
+    }
+}

@@ -1,0 +1,41 @@
+//! Progress and totals of a replay.
+
+use std::time::Duration;
+
+use crate::base::close::CloseReason;
+use crate::engine::stats::Stats;
+
+/// Progress and totals of a replay.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// The build that wrote the journal.
+    pub build: String,
+    /// The type name of the recorded application.
+    pub app: String,
+    /// The wall time at the start of the session, in microseconds since the Unix epoch.
+    pub unix_micros: u64,
+    /// The session's time up to the last replayed entry.
+    pub span: Duration,
+    /// The number of the last turn. A turn is all input between two flushes.
+    pub turn: u64,
+    /// Segments read.
+    pub segments: u64,
+    /// Turns in which bytes were sent, and all of them matched the recording.
+    pub confirmed: u64,
+    /// Whether the journal ends before the checksum of the last turn, which is then unconfirmed.
+    pub is_open_ended: bool,
+    /// Bytes of an incomplete block at the end, which was being written when the server ended.
+    pub torn: Option<u64>,
+    /// Reloads whose contents were not recorded. The replay leaves them out.
+    pub omitted_reloads: u64,
+    /// The engine's statistics.
+    pub stats: Stats,
+}
+
+impl Summary {
+    /// Returns the number of connections closed for each reason, without the reasons that did not occur.
+    pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let counters = &self.stats.counters;
+        CloseReason::ALL.iter().map(|&reason| (reason, counters.closed(reason))).filter(|(_, count)| *count > 0)
+    }
+}

@@ -1,0 +1,49 @@
+//! Asserts the invariants of the directory.
+
+use super::directory::Directory;
+use super::records::LobbyMember;
+use crate::config::DuplicateLogin;
+
+impl Directory {
+    /// Asserts all invariants. Recomputes every counter.
+    pub(crate) fn check(&self) {
+        assert!(self.max_connections.bound().is_none_or(|bound| self.taken() <= bound as usize), "server limit");
+        assert!(self.max_lobbies.bound().is_none_or(|bound| self.lobbies.len() <= bound as usize), "lobbies limit");
+        assert_eq!(self.users.len(), self.user_keys.len());
+        assert_eq!(self.lobbies.len(), self.lobby_keys.len());
+        for (key, lobby) in self.lobbies.iter() {
+            assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
+            assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
+            assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
+            assert!(
+                lobby.members.iter().all(|member| self.seats[member.seat].lobby == key),
+                "members have seats of their lobby"
+            );
+            let has_its_conn = |member: &LobbyMember| self.seats[member.seat].conn.key() == member.conn;
+            assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
+            let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
+            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
+        }
+        for (key, user) in self.users.iter() {
+            assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
+            let seats = user.seats.as_slice();
+            assert!(!seats.is_empty() || user.authorizing > 0, "a user without a seat is removed");
+            assert!(seats.iter().all(|&seat| self.seats[seat].user == key), "seats belong to their user");
+            let joined = seats.len();
+            match self.duplicate_login {
+                DuplicateLogin::Replace => assert!(joined <= 1, "one seat for each user"),
+                DuplicateLogin::Reject => assert!(user.taken() <= 1, "one seat for each user"),
+                DuplicateLogin::Allow => {
+                    let bound = self.max_per_user.bound();
+                    assert!(bound.is_none_or(|bound| user.taken() <= bound as usize), "user limit");
+                }
+            }
+        }
+        let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
+        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
+        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
+        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
+        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
+        assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
+    }
+}

@@ -1,0 +1,169 @@
+//! Lobbies, users and seats as the [`Directory`](super::directory::Directory) keeps them.
+
+use std::slice;
+
+use smol_str::SmolStr;
+
+use super::presence::Presence;
+use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
+use crate::base::rate::Bucket;
+use crate::base::time::Time;
+
+#[derive(Debug)]
+pub(crate) struct Lobby {
+    pub(crate) code: SmolStr,
+    /// New for each lobby that is created, even if a lobby with the same code existed before.
+    pub(crate) epoch: u64,
+    /// Number of the lobby's last `message` or `presence_diff`; counts up by one.
+    pub(crate) seq: u64,
+    pub(crate) presence: Presence,
+    /// Whether new members are refused.
+    pub(crate) locked: bool,
+    /// In join order.
+    pub(super) members: Vec<LobbyMember>,
+    /// Seats reserved for connections that are being authorized.
+    pub(super) reserved: usize,
+    /// Connections that are being authorized, including those that will take over a seat and reserve none.
+    pub(super) authorizing: usize,
+}
+
+/// A joined seat, as its lobby lists it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LobbyMember {
+    pub(crate) seat: SeatKey,
+    /// The seat's connection, so that a broadcast reads only this list and does not look up the seats.
+    pub(crate) conn: ConnKey,
+}
+
+#[derive(Debug)]
+pub(super) struct User {
+    pub(super) name: SmolStr,
+    pub(super) seats: UserSeats,
+    pub(super) reserved: u32,
+    pub(super) authorizing: u32,
+    pub(super) meter: UserMeter,
+}
+
+/// A user's joined seats, oldest first. A single seat, which is the common case, needs no heap memory.
+#[derive(Debug)]
+pub(super) enum UserSeats {
+    None,
+    One(SeatKey),
+    Many(Vec<SeatKey>),
+}
+
+impl UserSeats {
+    pub(super) fn as_slice(&self) -> &[SeatKey] {
+        match self {
+            UserSeats::None => &[],
+            UserSeats::One(seat) => slice::from_ref(seat),
+            UserSeats::Many(seats) => seats,
+        }
+    }
+
+    pub(super) fn push(&mut self, seat: SeatKey) {
+        match self {
+            UserSeats::None => *self = UserSeats::One(seat),
+            UserSeats::One(first) => *self = UserSeats::Many(vec![*first, seat]),
+            UserSeats::Many(seats) => seats.push(seat),
+        }
+    }
+
+    pub(super) fn remove(&mut self, seat: SeatKey) {
+        match self {
+            UserSeats::Many(seats) if seats.len() > 1 => seats.retain(|&other| other != seat),
+            UserSeats::None | UserSeats::One(_) | UserSeats::Many(_) => *self = UserSeats::None,
+        }
+    }
+}
+
+/// Rate buckets of a user, shared by all its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UserMeter {
+    pub(crate) messages: Bucket,
+    pub(crate) bytes: Bucket,
+}
+
+impl UserMeter {
+    /// Returns the time at which both buckets are full again.
+    pub(super) fn full_at(&self) -> Time {
+        self.messages.full_at().max(self.bytes.full_at())
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) id: SeatId,
+    pub(crate) conn: ConnId,
+    pub(crate) lobby: LobbyKey,
+    /// Whether the join has been sent to the other members.
+    pub(crate) is_announced: bool,
+    pub(super) user: UserKey,
+}
+
+/// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`](super::directory::Directory::cancel) or
+/// [`Directory::join_reserved`](super::directory::Directory::join_reserved).
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    pub(super) lobby: LobbyKey,
+    pub(super) user: UserKey,
+    /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
+    /// lobby.
+    pub(super) in_lobby: bool,
+    /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby
+    /// or in another.
+    pub(super) in_server: bool,
+}
+
+/// Result of a join: the seat of the connection, and the seat or connection that it replaces.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    pub(crate) seat: SeatKey,
+    /// The connection that had this seat before.
+    pub(crate) previous_conn: Option<ConnId>,
+    /// The connection of the user's seat in another lobby, which was freed for this join.
+    pub(crate) replaced_conn: Option<ConnId>,
+}
+
+impl Lobby {
+    /// Returns the number of joined and reserved seats.
+    pub(super) fn taken(&self) -> usize {
+        self.members.len() + self.reserved
+    }
+
+    /// Returns a member's position in join order.
+    pub(super) fn position_of(&self, seat: SeatKey) -> usize {
+        self.members.iter().position(|member| member.seat == seat).expect("every seat of a lobby is in its member list")
+    }
+
+    /// Returns whether the lobby is removed when its member leaves.
+    pub(super) fn has_one_member(&self) -> bool {
+        self.members.len() == 1 && self.authorizing == 0
+    }
+}
+
+impl User {
+    /// Returns the number of joined and reserved seats.
+    pub(super) fn taken(&self) -> usize {
+        self.seats.as_slice().len() + self.reserved as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each member needs a `User` and a `Seat`, and small lobbies need about one `Lobby` per member. A change of these
+    /// sizes must be deliberate.
+    #[test]
+    fn memory_per_member_stays_small() {
+        // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
+        assert_eq!(size_of::<User>(), 72);
+        // Id 8, connection 8, lobby 4, user 4, flag 8.
+        assert_eq!(size_of::<Seat>(), 32);
+        // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
+        assert_eq!(size_of::<Lobby>(), 128);
+        assert_eq!(size_of::<LobbyMember>(), 8);
+    }
+}

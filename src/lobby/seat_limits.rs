@@ -1,0 +1,53 @@
+//! Which limit or lock refuses a seat.
+
+use super::directory::Directory;
+use crate::base::close::CloseReason;
+use crate::base::id::{LobbyKey, SeatKey, UserKey};
+
+impl Directory {
+    /// Checks whether `user` would get a seat in the lobby `code`.
+    ///
+    /// # Errors
+    ///
+    /// The close reason of the limit or lock that refuses the seat.
+    pub(crate) fn admits(&self, code: &str, user: Option<&str>) -> Result<(), CloseReason> {
+        let lobby = self.lobby_keys.get(code).copied();
+        let user = user.and_then(|user| self.user_keys.get(user).copied());
+        match self.replaceable_seat(user) {
+            Some(seat) if Some(self.seats[seat].lobby) == lobby => Ok(()),
+            replaced => self.has_room(lobby, user, replaced),
+        }
+    }
+
+    /// Checks whether there is room for one more seat. The seat `replaced` will be freed for it and is not counted.
+    fn has_room(
+        &self,
+        lobby: Option<LobbyKey>,
+        user: Option<UserKey>,
+        replaced: Option<SeatKey>,
+    ) -> Result<(), CloseReason> {
+        if !self.max_connections.has_room(self.taken() - usize::from(replaced.is_some())) {
+            return Err(CloseReason::ServerFull);
+        }
+        match lobby {
+            Some(lobby) => {
+                if self.lobbies[lobby].locked {
+                    return Err(CloseReason::LobbyLocked);
+                }
+                if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
+                    return Err(CloseReason::LobbyFull);
+                }
+            }
+            None => {
+                if !self.max_per_lobby.has_room(0) {
+                    return Err(CloseReason::LobbyFull);
+                }
+                let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
+                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(removes_lobby)) {
+                    return Err(CloseReason::LobbyLimit);
+                }
+            }
+        }
+        self.allows_login(user)
+    }
+}

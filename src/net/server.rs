@@ -1,0 +1,440 @@
+//! The server on real sockets, and its event loop.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::{info, warn};
+use mio::{Events, Poll, Token};
+
+use super::clock::Clock;
+use super::error::Error;
+use super::handle::{Command, Handle};
+use super::journal_files::Files;
+use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::operators::Operators;
+#[cfg(all(feature = "bin", unix))]
+use super::signal::Signals;
+use super::sockets::Sockets;
+#[cfg(target_os = "linux")]
+use super::timerfd::TimerFd;
+use super::tokens;
+use crate::base::time::Time;
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::app::{App, Context};
+use crate::engine::drain::DrainTotals;
+use crate::engine::driver::JournalError;
+use crate::engine::operator::OperatorCommand;
+use crate::journal::{Recording, record};
+
+/// Longest wait while members' identities expire. Neither a clock that is set nor a machine that resumes ends a wait.
+const MAX_WALL_WAIT: Duration = Duration::from_secs(1);
+/// Most events taken from one wait. This is many more than the sockets read in a turn, so that new connections are seen
+/// even when thousands of sockets are ready at once.
+const EVENTS: usize = 16_384;
+/// Most additional polls in one turn before timers expire. Events of all sockets that a process may open fit in this
+/// many.
+const MAX_POLLS: usize = 64;
+
+/// A lobby server on real sockets: an [`Engine`], and the sockets of its connections under the same keys.
+///
+/// See the [crate documentation](crate) for an example.
+pub struct Server<A> {
+    engine: Engine<A>,
+    clock: Clock,
+    poll: Poll,
+    events: Events,
+    listener: Listener,
+    sockets: Sockets,
+    /// Receive buffer shared by all connections. Nothing stays in it between two reads.
+    buffer: Box<[u8]>,
+    /// When to accept next, if a connection may be waiting.
+    accept_at: Option<Time>,
+    stats_at: Time,
+    handle: Handle,
+    #[cfg(all(feature = "bin", unix))]
+    signals: Option<Signals>,
+    stopping: Stopping,
+    wants_reload: bool,
+    operators: Option<Operators>,
+    /// Wakes the loop with microsecond precision. Present only when ticks are on.
+    #[cfg(target_os = "linux")]
+    timerfd: Option<TimerFd>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stopping {
+    No,
+    Draining,
+    AtOnce,
+}
+
+/// Whether the server continues to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Call [`Server::turn`] again.
+    Running,
+    /// The server was stopped, and all connections are closed.
+    Stopped(DrainTotals),
+}
+
+impl<A: App> Server<A> {
+    /// Creates a server that listens on `config.listen`, with a random seed from the operating system.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
+    pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
+        Server::bind_seeded(config, app, os_seed())
+    }
+
+    /// Creates a server with the given seed, which determines the numbers from
+    /// [`Context::random`](crate::Context::random).
+    ///
+    /// # Errors
+    ///
+    /// As [`bind`](Server::bind).
+    pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
+        config.check().map_err(Error::Config)?;
+        config.without_effect().iter().for_each(|problem| warn!("{problem}"));
+        let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
+        let mut listener =
+            Listener::bind(config.listen, receive_bytes).map_err(|error| Error::Listen(config.listen, error))?;
+        let poll = Poll::new().map_err(Error::Poll)?;
+        listener.register(poll.registry(), tokens::LISTENER).map_err(Error::Poll)?;
+        let operators = Operators::bind(&config, poll.registry())?;
+        let handle = Handle::new(poll.registry(), tokens::WAKER, config.max_commands).map_err(Error::Poll)?;
+        #[cfg(target_os = "linux")]
+        let timerfd = match config.tick_hz {
+            Some(_) => Some(TimerFd::new(poll.registry(), tokens::TIMERFD).map_err(Error::Poll)?),
+            None => None,
+        };
+        let (clock, start) = Clock::start(seed);
+        info!("seed={seed}");
+        let mut engine = Engine::new(config.clone(), start, app);
+        if let Some(path) = &config.journal {
+            let recorded = Files::open(path, &config).and_then(|files| record(&mut engine, start, files));
+            recorded.map_err(|error| Error::Journal(path.clone(), error))?;
+        }
+        Ok(Server {
+            buffer: vec![0; config.receive_buffer_bytes.0].into(),
+            stats_at: Time::ZERO + config.stats_interval.unwrap_or(Duration::MAX),
+            engine,
+            clock,
+            poll,
+            events: Events::with_capacity(EVENTS),
+            listener,
+            sockets: Sockets::default(),
+            accept_at: None,
+            handle,
+            #[cfg(all(feature = "bin", unix))]
+            signals: None,
+            stopping: Stopping::No,
+            wants_reload: false,
+            operators,
+            #[cfg(target_os = "linux")]
+            timerfd,
+        })
+    }
+
+    /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
+    /// requests a [`reload`](Self::take_reload).
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system, when the pipes or the handlers cannot be set up.
+    #[cfg(all(feature = "bin", unix))]
+    pub fn listen_to_signals(&mut self) -> io::Result<()> {
+        self.signals = Some(Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD)?);
+        Ok(())
+    }
+
+    /// Returns the address that the server listens on.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Returns the address of the admin listener; `None` when `admin` is off.
+    ///
+    /// # Errors
+    ///
+    /// Those of the operating system.
+    pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.operators.as_ref().map(Operators::local_addr).transpose()
+    }
+
+    /// Returns a handle with which other threads stop the server or send commands to the application.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Returns the engine, which gives access to the application and the statistics.
+    pub fn engine(&self) -> &Engine<A> {
+        &self.engine
+    }
+
+    /// Returns the engine, to be changed between turns. Use [`act`](Self::act) to send to members, or [`Handle::send`]
+    /// when the session is recorded.
+    pub fn engine_mut(&mut self) -> &mut Engine<A> {
+        &mut self.engine
+    }
+
+    /// Runs a closure on the application between turns. Frames that it sends go out in the next turn.
+    ///
+    /// A closure cannot be recorded. The journal of a recorded session only notes the call, and a replay ends there. A
+    /// game that must be replayable sends itself a command instead, through [`Engine::handle_command`] or
+    /// [`Handle::send`].
+    pub fn act<R>(&mut self, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
+        self.engine.act(self.clock.now(), act)
+    }
+
+    /// Returns the current state and the counters as one log line, with the cost of the journal if there is one.
+    pub fn stats_line(&self) -> String {
+        let line = self.engine.stats().line();
+        match self.engine.recording() {
+            Some(Recording { bytes, writes, micros, slowest_micros, has_failed }) => format!(
+                "{line} journal_bytes={bytes} journal_writes={writes} journal_ms={} journal_slowest_us={slowest_micros}{}",
+                micros / 1000,
+                if has_failed { " journal_failed" } else { "" }
+            ),
+            None => line,
+        }
+    }
+
+    /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
+    /// again and passes it to [`reload`](Self::reload).
+    pub fn take_reload(&mut self) -> bool {
+        std::mem::take(&mut self.wants_reload)
+    }
+
+    /// Passes new contents of its start-up file to the application: see [`App::on_reload`].
+    pub fn reload(&mut self, contents: &[u8]) {
+        self.engine.handle_reload(self.clock.now(), contents);
+    }
+
+    /// Runs until the server is stopped. Returns the totals of the drain.
+    ///
+    /// # Errors
+    ///
+    /// As [`turn`](Self::turn).
+    pub fn run(&mut self) -> Result<DrainTotals, Error> {
+        loop {
+            if let Status::Stopped(totals) = self.turn(None)? {
+                return Ok(totals);
+            }
+        }
+    }
+
+    /// Runs one turn of the event loop, for a program with a loop of its own. Waits at most `max_wait` for events.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error`
+    /// is `stop`; then everything that was sent is recorded.
+    pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
+        self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
+        let wait = self.wait(max_wait).map_err(Error::Poll)?;
+        let wait = self.delay_read(wait);
+        self.poll_events(wait)?;
+        let now = self.clock.now();
+        if let Some(unix_micros) = self.clock.moved_wall_time(now) {
+            self.engine.handle_wall_time(now, unix_micros);
+        }
+        let had_unread = self.sockets.have_unread();
+        self.handle_events(now);
+        // The listener's event may be queued behind the events of thousands of sockets, so accept() is tried without
+        // it.
+        if self.accept_at.map_or(had_unread, |at| at <= now) {
+            self.accept(now);
+        }
+        let read = self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);
+        read.map_err(|error| self.journal_error(error))?;
+        self.poll_before_timers(now)?;
+        if let Some(operators) = &mut self.operators {
+            operators.read(now, self.poll.registry(), &mut self.buffer);
+            operators.work(now, &mut self.engine);
+        }
+        self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
+        // Answers to operators go out only after their commands are recorded.
+        if let Some(operators) = &mut self.operators {
+            operators.write(now);
+        }
+        if now >= self.stats_at {
+            self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
+            info!("{}", self.stats_line());
+        }
+        self.status(now)
+    }
+
+    /// Waits for events. A signal ends the wait with none.
+    fn poll_events(&mut self, wait: Option<Duration>) -> Result<(), Error> {
+        match self.poll.poll(&mut self.events, wait) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                Ok(())
+            }
+            Err(error) => Err(Error::Poll(error)),
+        }
+    }
+
+    /// If timers are due, polls for further events, and passes the connections that may have unread input to the
+    /// engine.
+    ///
+    /// The first wait misses events when the process was stopped or suspended after it, when a signal ended it, or when
+    /// it returned its full number of events. A pong or a request that is already in the kernel must not count as late
+    /// because of that.
+    fn poll_before_timers(&mut self, now: Time) -> Result<(), Error> {
+        let operators_are_due = self.operators.as_ref().is_some_and(|operators| operators.has_due_timers(now));
+        if !self.engine.has_due_timers(now) && !operators_are_due {
+            return Ok(());
+        }
+        for _ in 0..MAX_POLLS {
+            self.poll_events(Some(Duration::ZERO))?;
+            let count = self.handle_events(now);
+            if count < EVENTS {
+                break;
+            }
+        }
+        self.engine.handle_unread(now, self.sockets.unread());
+        Ok(())
+    }
+
+    /// Sleeps for the engine's `max_read_delay`, if it has one, so that input is read in batches. With `flush` at the
+    /// tick, output waits for the tick anyway, so a later read delays no output. Most of the cost of a single message
+    /// is waking up for it. Returns the rest of `wait`.
+    fn delay_read(&self, wait: Option<Duration>) -> Option<Duration> {
+        let Some(rest) = self.engine.max_read_delay().map(|rest| wait.map_or(rest, |wait| wait.min(rest))) else {
+            return wait;
+        };
+        #[expect(clippy::disallowed_methods, reason = "events of sockets must not end this wait")]
+        std::thread::sleep(rest);
+        wait.map(|wait| wait - rest)
+    }
+
+    /// Returns the longest time to wait for events; `None` when it is unlimited.
+    fn wait(&mut self, max_wait: Option<Duration>) -> io::Result<Option<Duration>> {
+        if self.sockets.have_unread() {
+            return Ok(Some(Duration::ZERO));
+        }
+        let stats_at = Some(self.stats_at).filter(|&at| at != Time::NEVER);
+        let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
+        // The report of a ping that ended with this turn is handed over in the next one.
+        let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
+        let next =
+            [self.engine.poll_timeout(), self.accept_at, stats_at, operators, report].into_iter().flatten().min();
+        let now = self.clock.now();
+        #[cfg(target_os = "linux")]
+        if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
+            timerfd.set(now, next)?;
+        }
+        let wall_wait = self.engine.has_wall_deadlines().then_some(MAX_WALL_WAIT);
+        Ok(next.map(|next| next - now).into_iter().chain(max_wait).chain(wall_wait).min())
+    }
+
+    /// Handles the events of the last wait: marks ready sockets and takes commands and signals. Returns the number of
+    /// events.
+    fn handle_events(&mut self, now: Time) -> usize {
+        let (mut woken, mut count) = (false, 0);
+        for event in &self.events {
+            count += 1;
+            match event.token() {
+                tokens::LISTENER => self.accept_at = Some(now),
+                tokens::WAKER => woken = true,
+                // The timer only wakes the loop.
+                #[cfg(target_os = "linux")]
+                tokens::TIMERFD => {}
+                #[cfg(all(feature = "bin", unix))]
+                tokens::RELOAD => self.wants_reload |= self.signals.as_mut().is_some_and(Signals::take_reload),
+                #[cfg(all(feature = "bin", unix))]
+                tokens::STOP => {
+                    let signals = self.signals.as_mut().map_or(0, Signals::take_stops);
+                    (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                }
+                tokens::ADMIN_LISTENER => {
+                    self.operators.iter_mut().for_each(|operators| operators.handle_listener_ready(now));
+                }
+                Token(tokens::FIRST_ADMIN..) => {
+                    self.operators.iter_mut().for_each(|operators| operators.handle_socket_ready(event));
+                }
+                Token(_) => self.sockets.handle_event(now, &mut self.engine, event),
+            }
+        }
+        if woken {
+            for command in self.handle.take() {
+                match command {
+                    Command::Stop => self.stopping = self.stopping.next(),
+                    Command::App(command) => self.engine.handle_command(now, &command),
+                    Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
+                    Command::Clock(command) => {
+                        if let Err(refusal) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
+                            warn!("the clock command {command:?} was refused: {refusal:?}");
+                        }
+                    }
+                }
+            }
+        }
+        if self.stopping == Stopping::Draining {
+            self.engine.handle_drain(now);
+        }
+        count
+    }
+
+    fn accept(&mut self, now: Time) {
+        // If the budget ends before the listen backlog is empty, the next turn continues: no second event follows.
+        self.accept_at = Some(now);
+        for _ in 0..self.engine.config().accept_per_turn {
+            match self.listener.accept() {
+                Accepted::Connection(stream, peer) => {
+                    self.sockets.add(now, &mut self.engine, self.poll.registry(), stream, peer);
+                }
+                Accepted::Shed => self.engine.handle_shed(),
+                Accepted::Aborted => {}
+                Accepted::Empty => {
+                    self.accept_at = None;
+                    return;
+                }
+                Accepted::Later => {
+                    self.accept_at = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn journal_error(&self, JournalError(error): JournalError) -> Error {
+        let path = self.engine.config().journal.clone();
+        Error::Journal(path.expect("a recorded session has a journal path"), error)
+    }
+
+    fn status(&mut self, now: Time) -> Result<Status, Error> {
+        if self.stopping == Stopping::AtOnce {
+            self.engine.handle_stop(now);
+            self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
+        }
+        Ok(match self.engine.drain_totals() {
+            Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
+            _ => Status::Running,
+        })
+    }
+}
+
+impl Stopping {
+    fn next(self) -> Stopping {
+        match self {
+            Stopping::No => Stopping::Draining,
+            Stopping::Draining | Stopping::AtOnce => Stopping::AtOnce,
+        }
+    }
+}
+
+/// Returns a seed from the operating system, taken from the random keys of the standard hash map.
+fn os_seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

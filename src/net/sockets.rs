@@ -1,0 +1,219 @@
+//! The sockets of the engine's connections, under the same keys. Reads the ready ones and writes the queued bytes.
+//!
+//! Knows neither the listener nor the poll's other sources.
+
+use std::io::{self, Read};
+use std::net::{Shutdown, SocketAddr};
+
+use log::debug;
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+
+use super::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
+use crate::base::close::CloseReason;
+use crate::base::id::ConnId;
+use crate::base::time::Time;
+use crate::engine::Engine;
+use crate::engine::app::App;
+use crate::engine::driver::{Flow, JournalError, Transport};
+
+/// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
+const READ_WORK: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct Sockets {
+    /// By [`ConnId::index`].
+    table: Vec<Option<ConnSocket>>,
+    ready: ReadScheduler,
+    /// Scratch list of the connections in `ready`.
+    unread: Vec<ConnId>,
+}
+
+struct ConnSocket {
+    id: ConnId,
+    stream: TcpStream,
+    /// Whether the connection is queued in `ready`.
+    is_ready: bool,
+    class: ReadClass,
+    /// Whether the socket has, or may have, unread bytes in the kernel. The backlog does not count.
+    is_readable: bool,
+    /// Received bytes that the engine has not consumed yet. Only the few connections that exceed `work_per_receive`
+    /// have any, so it is boxed.
+    backlog: Option<Box<ReadBacklog>>,
+    /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
+    /// because no second event follows.
+    read_closed: bool,
+}
+
+impl Sockets {
+    /// Whether a socket has, or may have, unread input.
+    pub(super) fn have_unread(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Returns the connections that have, or may have, unread input.
+    pub(super) fn unread(&mut self) -> &[ConnId] {
+        self.unread.clear();
+        self.unread.extend(self.ready.ids());
+        &self.unread
+    }
+
+    /// Passes a new socket to the engine and registers it with the poll. A socket that either refuses is dropped.
+    pub(super) fn add<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        registry: &Registry,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let Ok(id) = engine.handle_accept(now, peer) else { return };
+        let token = Token(id.index());
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = registry.register(&mut stream, token, interest) {
+            debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
+            return engine.handle_hangup(now, id);
+        }
+        if id.index() >= self.table.len() {
+            self.table.resize_with(id.index() + 1, || None);
+        }
+        self.table[id.index()] = Some(ConnSocket {
+            id,
+            stream,
+            is_ready: false,
+            class: ReadClass::New,
+            is_readable: false,
+            backlog: None,
+            read_closed: false,
+        });
+    }
+
+    /// Marks a socket as ready to be read or written.
+    pub(super) fn handle_event<A: App>(&mut self, now: Time, engine: &mut Engine<A>, event: &Event) {
+        let Some(socket) = self.table.get_mut(event.token().0).and_then(Option::as_mut) else { return };
+        if event.is_writable() {
+            engine.handle_writable(now, socket.id);
+        }
+        socket.read_closed |= event.is_read_closed() || event.is_error();
+        socket.is_readable |= event.is_readable() || socket.read_closed;
+        if socket.is_readable && !socket.is_ready {
+            socket.is_ready = true;
+            self.ready.push(socket.id, socket.class);
+        }
+    }
+
+    /// Reads the ready sockets until the turn's budget is spent. The rest waits for the next turn. Nothing stays in
+    /// `buffer` between two reads.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError`] when the journal cannot be written.
+    pub(super) fn read_ready<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        buffer: &mut [u8],
+    ) -> Result<(), JournalError> {
+        let config = engine.config();
+        let (max_receive_work, max_request) = (config.work_per_receive.0, config.max_header_bytes.0);
+        let budget =
+            Budget { new: config.accept_per_turn, others: config.events_per_turn, work: config.work_per_turn.0 };
+        let mut turn = self.ready.begin_turn(budget);
+        while let Some((id, class)) = self.ready.next(&mut turn) {
+            // From a new connection only the request is read, at most `max_header_bytes`. Frames after the request
+            // are handled in a later read.
+            let (max_bytes, max_work) = match class {
+                ReadClass::New => (max_request.min(buffer.len()), 0),
+                ReadClass::Light | ReadClass::Unclassified | ReadClass::Heavy => (buffer.len(), max_receive_work),
+            };
+            let work = self.receive(now, engine, id, &mut buffer[..max_bytes], max_work);
+            self.ready.spend(class, work);
+            // Many senders in one turn must not fill the outbox of a receiver that reads: no write to its socket has
+            // been attempted yet.
+            if engine.wants_flush() {
+                engine.flush(self)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes bytes of a connection to the engine, up to `max_work`: from its backlog, or else from one read into
+    /// `buffer`. Returns the work done.
+    fn receive<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        id: ConnId,
+        buffer: &mut [u8],
+        max_work: usize,
+    ) -> usize {
+        let socket = self.table.get_mut(id.index()).and_then(Option::as_mut);
+        let Some(socket) = socket.filter(|socket| socket.id == id) else { return 0 };
+        socket.is_ready = false;
+        let (mut work, mut message_work) = (READ_WORK, 0);
+        if let Some(backlog) = &mut socket.backlog {
+            let consumed = engine.handle_bytes_up_to(now, id, backlog.bytes(), max_work);
+            if backlog.consume(consumed.bytes) {
+                socket.backlog = None;
+            }
+            message_work = consumed.work;
+            work = message_work;
+        } else {
+            match socket.stream.read(buffer) {
+                Ok(0) => {
+                    engine.handle_hangup(now, id);
+                    return work;
+                }
+                Ok(n) => {
+                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not
+                    // certain.
+                    socket.is_readable = n == buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
+                    let consumed = engine.handle_bytes_up_to(now, id, &buffer[..n], max_work);
+                    socket.backlog = ReadBacklog::new(&buffer[consumed.bytes..n]);
+                    message_work = consumed.work;
+                    work += n + message_work;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_readable = false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    debug!("conn={id} cannot be read: {error}");
+                    engine.handle_hangup(now, id);
+                    return work;
+                }
+            }
+        }
+        let has_more = socket.is_readable || socket.backlog.is_some();
+        socket.class = match socket.class {
+            _ if has_more => ReadClass::Heavy,
+            ReadClass::New => ReadClass::Unclassified,
+            _ if message_work > max_work => ReadClass::Heavy,
+            _ => ReadClass::Light,
+        };
+        if has_more {
+            socket.is_ready = true;
+            self.ready.push(id, ReadClass::Heavy);
+        }
+        work
+    }
+}
+
+impl Transport for Sockets {
+    type Socket<'a> = &'a mut TcpStream;
+
+    fn socket(&mut self, conn: ConnId) -> Option<&mut TcpStream> {
+        self.table.get_mut(conn.index())?.as_mut().map(|socket| &mut socket.stream)
+    }
+
+    fn wrote(&mut self, conn: ConnId, outcome: &io::Result<Flow>) {
+        if let (Ok(Flow::Finished), Some(stream)) = (outcome, self.socket(conn)) {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn closed(&mut self, conn: ConnId, _: CloseReason) {
+        if let Some(socket) = self.table.get_mut(conn.index()) {
+            *socket = None;
+        }
+    }
+}

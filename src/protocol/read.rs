@@ -1,0 +1,205 @@
+//! Parses the requests of clients.
+
+use std::borrow::Cow;
+
+use serde::de::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::base::number::integer;
+
+/// Maximum length of a string `ref`, in bytes.
+const MAX_REF_BYTES: usize = 64;
+
+/// A client's request, by `type`.
+#[derive(Debug, PartialEq)]
+pub(crate) enum ClientRequest<'a> {
+    Broadcast {
+        data: &'a str,
+    },
+    Direct {
+        to: Cow<'a, str>,
+        data: &'a str,
+    },
+    Presence,
+    Ping,
+    HealthPong {
+        timestamp: i64,
+    },
+    Leave,
+    /// Any other `type`: passed to the application.
+    App {
+        kind: Cow<'a, str>,
+    },
+}
+
+/// A request and its `ref`, exactly as the client wrote it; the answer carries the same text.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) request: ClientRequest<'a>,
+    pub(crate) reference: Option<&'a str>,
+}
+
+/// A malformed message: the reason, and the `ref` for the answer if the message has a valid one.
+#[derive(Debug, PartialEq)]
+pub(crate) struct MalformedMessage<'a> {
+    pub(crate) reference: Option<&'a str>,
+    pub(crate) why: &'static str,
+    /// Whether the `type` is `health_pong`. Such a message answers a request of the server. Even if it is malformed, it
+    /// is charged as a `health_pong` and is not counted as a strike.
+    pub(crate) is_health_pong: bool,
+}
+
+/// The reserved fields as raw JSON. Their types are checked later: the rules depend on `type`, and in messages of the
+/// application the fields may have any type.
+#[derive(serde::Deserialize)]
+struct EnvelopeFields<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Present<'a>,
+    #[serde(borrow, default, rename = "ref")]
+    reference: Present<'a>,
+    #[serde(borrow, default)]
+    data: Present<'a>,
+    #[serde(borrow, default)]
+    to: Present<'a>,
+    #[serde(borrow, default)]
+    timestamp: Present<'a>,
+}
+
+/// A field's JSON, if the field is present. Unlike `Option<&RawValue>` it distinguishes `null` from an absent field.
+#[derive(Default)]
+struct Present<'a>(Option<&'a str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Present<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <&RawValue>::deserialize(deserializer).map(|raw| Present(Some(raw.get())))
+    }
+}
+
+impl<'a> Present<'a> {
+    fn as_string(&self) -> Option<Cow<'a, str>> {
+        // Text without a backslash is borrowed; text with escapes must be decoded.
+        let inner = self.0?.strip_prefix('"')?.strip_suffix('"')?;
+        if inner.contains('\\') {
+            serde_json::from_str(self.0?).ok().map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(inner))
+        }
+    }
+}
+
+/// Parses one text message.
+///
+/// # Errors
+///
+/// [`MalformedMessage`] if the text is not one JSON object, has no `type`, or has a reserved field of the wrong type.
+pub(crate) fn read(text: &str) -> Result<Envelope<'_>, MalformedMessage<'_>> {
+    let malformed = |why| MalformedMessage { reference: None, why, is_health_pong: false };
+    // serde also deserializes a struct from an array.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(malformed("send one JSON object per message"));
+    }
+    let fields: EnvelopeFields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
+        serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
+        _ => malformed("the message is not valid JSON"),
+    })?;
+    let kind = fields.kind.as_string().filter(|kind| !kind.is_empty());
+    let is_health_pong = kind.as_deref() == Some("health_pong");
+    let reference = match fields.reference.0 {
+        // `null` means that the field is absent.
+        None | Some("null") => None,
+        Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
+        Some(_) => {
+            let why = "ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes";
+            return Err(MalformedMessage { reference: None, why, is_health_pong });
+        }
+    };
+    let malformed = |why| MalformedMessage { reference, why, is_health_pong };
+    let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
+    let data = fields.data.0.ok_or(malformed("data is missing"));
+    let request = match &*kind {
+        "broadcast" => ClientRequest::Broadcast { data: data? },
+        "direct" => {
+            let to = fields.to.as_string().ok_or(malformed("to must be a string"))?;
+            ClientRequest::Direct { to, data: data? }
+        }
+        "presence" => ClientRequest::Presence,
+        "ping" => ClientRequest::Ping,
+        "health_pong" => {
+            let timestamp = fields.timestamp.0.and_then(integer);
+            ClientRequest::HealthPong {
+                timestamp: timestamp.ok_or(malformed("timestamp must be that of a health_ping"))?,
+            }
+        }
+        "leave" => ClientRequest::Leave,
+        _ => ClientRequest::App { kind },
+    };
+    Ok(Envelope { request, reference })
+}
+
+fn is_reference(field: &Present<'_>, raw: &str) -> bool {
+    integer(raw).is_some() || field.as_string().is_some_and(|text| text.len() <= MAX_REF_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str, expected: ClientRequest<'_>, reference: Option<&str>) {
+        assert_eq!(read(text), Ok(Envelope { request: expected, reference }), "{text}");
+    }
+
+    #[track_caller]
+    fn check_malformed(text: &str, why: &str, reference: Option<&str>) {
+        let malformed = read(text).expect_err(text);
+        assert!(malformed.why.contains(why), "{text}: {}", malformed.why);
+        assert_eq!(malformed.reference, reference, "{text}");
+    }
+
+    #[test]
+    fn requests_are_parsed_with_keys_in_any_order() {
+        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, ClientRequest::Broadcast { data: r#"{"a":[1]}"# }, None);
+        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, ClientRequest::Broadcast { data: "null" }, Some("7"));
+        check(r#"{"type":"broadc\u0061st","data":1}"#, ClientRequest::Broadcast { data: "1" }, None);
+        let to = Cow::Borrowed("zoë");
+        check(
+            r#"{"type":"direct","to":"zo\u00eb","data":"x","ref":"a"}"#,
+            ClientRequest::Direct { to, data: r#""x""# },
+            Some(r#""a""#),
+        );
+        check(r#"{"type":"presence"}"#, ClientRequest::Presence, None);
+        check(r#"{"type":"ping","ref":-1}"#, ClientRequest::Ping, Some("-1"));
+        for seventeen in ["17", "17.0", "1.7e1", "170E-1"] {
+            let text = format!(r#"{{"type":"health_pong","timestamp":{seventeen},"ref":{seventeen}}}"#);
+            check(&text, ClientRequest::HealthPong { timestamp: 17 }, Some(seventeen));
+        }
+        check(r#"{"type":"ping","ref":null}"#, ClientRequest::Ping, None);
+        check(r#"{"type":"leave"}"#, ClientRequest::Leave, None);
+    }
+
+    #[test]
+    fn application_messages_may_give_reserved_fields_any_type() {
+        let kind = || ClientRequest::App { kind: Cow::Borrowed("move") };
+        check(r#"{"type":"move","to":5,"timestamp":"x"}"#, kind(), None);
+        check(r#"{"type":"move","type2":1,"x":1,"x":2}"#, kind(), None);
+    }
+
+    #[test]
+    fn malformed_messages_are_refused_with_the_reason() {
+        for text in ["", "[]", "1", "null", r#""x""#, r#"["broadcast",1,2]"#] {
+            check_malformed(text, "one JSON object", None);
+        }
+        check_malformed("{", "not valid JSON", None);
+        check_malformed(r#"{"type":"ping"} x"#, "not valid JSON", None);
+        check_malformed(&format!("{{\"data\":{}", "[".repeat(10_000)), "not valid JSON", None);
+        check_malformed(r#"{"type":"ping","type":"ping"}"#, "twice", None);
+        check_malformed("{}", "type must be", None);
+        check_malformed(r#"{"type":7,"ref":1}"#, "type must be", Some("1"));
+        check_malformed(r#"{"type":"broadcast","ref":1}"#, "data is missing", Some("1"));
+        check_malformed(r#"{"type":"direct","data":1}"#, "to must be", None);
+        check_malformed(r#"{"type":"health_pong","timestamp":"x"}"#, "timestamp", None);
+        for reference in ["1.5", "1e-1", "1e16", "true", "[1]", &format!("{:?}", "x".repeat(65)), "9007199254740992"] {
+            check_malformed(&format!(r#"{{"type":"ping","ref":{reference}}}"#), "ref must be", None);
+        }
+    }
+}

@@ -52,6 +52,7 @@ impl<A: App> Server<A> {
         let app = self.engine.observed_app();
         let record = AppRecord {
             authorized: app.authorizer.take_restricted(),
+            calls: std::mem::take(&mut app.calls),
             shown_ticks: std::mem::take(&mut app.shown_ticks),
         };
         self.models.feed(events, record);

@@ -9,7 +9,7 @@ use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::rate::Rate;
 use crate::engine::app::{Authorization, Identity, Route};
-use crate::is_user_id;
+use crate::lobby::is_user_id;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::swarm::config::draw_tier;
 use crate::sim::swarm::parameters::Swarm;

@@ -1,13 +1,13 @@
 //! A wrapper around the application under test, through which the simulator acts on the engine.
 //!
-//! It changes the answers of `authorize`, and executes the simulator's commands. All other callbacks are forwarded: the
-//! engine's events are observed by the models, not here.
+//! It changes the answers of `authorize`, and executes the simulator's commands. All other callbacks are forwarded, and
+//! counted, so that the events that the models are fed with can be compared with the calls.
 
 use std::time::Duration;
 
 use super::authorizer::Authorizer;
 use super::command::AppCommand;
-use crate::LeaveReason;
+use crate::base::close::LeaveReason;
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent};
 use crate::engine::tick::Tick;
@@ -18,13 +18,21 @@ pub(crate) struct AppUnderTest<A> {
     pub(crate) authorizer: Authorizer,
     /// Result of the last command of the simulator.
     pub(crate) command_result: Sent,
+    /// Number of calls that the engine observes as events, since the last call of the engine.
+    pub(crate) calls: usize,
     /// The number that the context showed in each `on_tick` since the last call of the engine.
     pub(crate) shown_ticks: Vec<u64>,
 }
 
 impl<A> AppUnderTest<A> {
     pub(crate) fn new(app: A, authorizer: Authorizer) -> AppUnderTest<A> {
-        AppUnderTest { app, authorizer, command_result: Sent::default(), shown_ticks: Vec::new() }
+        AppUnderTest { app, authorizer, command_result: Sent::default(), calls: 0, shown_ticks: Vec::new() }
+    }
+
+    /// Returns the application, for a call that the engine observes as an event.
+    fn observed(&mut self) -> &mut A {
+        self.calls += 1;
+        &mut self.app
     }
 }
 
@@ -51,35 +59,35 @@ impl<A: App> App for AppUnderTest<A> {
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
         // No event tells what the context shows.
         self.shown_ticks.push(cx.tick());
-        self.app.on_tick(cx, tick);
+        self.observed().on_tick(cx, tick);
     }
 
     fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
-        self.app.on_join(cx, member);
+        self.observed().on_join(cx, member);
     }
 
     fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
-        self.app.on_rejoin(cx, member);
+        self.observed().on_rejoin(cx, member);
     }
 
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
-        self.app.allows(cx, from, what)
+        self.observed().allows(cx, from, what)
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        self.app.on_message(cx, from, message);
+        self.observed().on_message(cx, from, message);
     }
 
     fn on_leave(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
-        self.app.on_leave(cx, member, reason);
+        self.observed().on_leave(cx, member, reason);
     }
 
     fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
-        self.app.on_health(cx, member, latency);
+        self.observed().on_health(cx, member, latency);
     }
 
     fn on_pressure(&mut self, cx: &mut Context<'_>, member: &Member, pressure: Pressure) {
-        self.app.on_pressure(cx, member, pressure);
+        self.observed().on_pressure(cx, member, pressure);
     }
 
     fn on_reload(&mut self, cx: &mut Context<'_>, contents: &[u8]) {
@@ -87,7 +95,7 @@ impl<A: App> App for AppUnderTest<A> {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>, deadline: Time) {
-        self.app.on_drain(cx, deadline);
+        self.observed().on_drain(cx, deadline);
     }
 
     fn snapshot(&self) -> Option<Vec<u8>> {

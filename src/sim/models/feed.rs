@@ -64,6 +64,8 @@ pub(crate) struct Allowances {
 pub(crate) struct AppRecord {
     /// Identities returned by `authorize`, with the restrictions that were drawn for each.
     pub(crate) authorized: Vec<(ConnId, Identity, Vec<Behaviour>)>,
+    /// Number of callbacks that the engine observes as events.
+    pub(crate) calls: usize,
     /// The number that the context showed in each `on_tick`.
     pub(crate) shown_ticks: Vec<u64>,
 }
@@ -99,6 +101,11 @@ impl Models {
                 self.tokens.authorized(conn, identity);
             }
             restrictions.into_iter().for_each(|behaviour| self.behaviours.add(behaviour));
+        }
+        let (calls, observed) = (record.calls, events.len());
+        if calls != observed {
+            let violation = || format!("the application was called {calls} times for {observed} observed events");
+            self.violation.get_or_insert_with(violation);
         }
         let mut shown_ticks = record.shown_ticks.into_iter();
         for Observed { at, event } in events {
@@ -191,7 +198,8 @@ impl Models {
         };
         let is_shown = match shown {
             Some(shown) if shown == tick.number() => Ok(()),
-            shown => Err(format!("cx.tick() during {tick:?} is {shown:?}")),
+            Some(shown) => Err(format!("cx.tick() during {tick:?} is {shown}")),
+            None => Err(format!("the application was not called for {tick:?}")),
         };
         checked.and(is_shown)
     }

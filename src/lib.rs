@@ -51,7 +51,6 @@ pub use config::{
 pub use engine::Engine;
 pub use engine::app::App;
 pub use engine::context::Context;
-pub use engine::drain::DrainTotals;
 pub use engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
 pub use engine::member::{
     Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
@@ -60,9 +59,10 @@ pub use engine::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
 pub use engine::state::counters::Counters;
+pub use engine::state::drain::DrainTotals;
 pub use engine::state::stats::Stats;
-pub use engine::tick::{ClockCommand, ClockView, Tick, TickStats};
-pub use engine::wheel::TimerWheel;
+pub use engine::state::ticks::{ClockCommand, ClockView, Tick, TickStats};
+pub use engine::state::wheel::TimerWheel;
 pub use http::Refusal;
 pub use lobby::{is_lobby_code, is_user_id};
 pub use ws::frame::Frame;

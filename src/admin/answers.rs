@@ -10,12 +10,12 @@ use crate::base::close::{CloseReason, Reject};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
-use crate::engine::drain::DrainTotals;
 use crate::engine::member::Sent;
 use crate::engine::operator::{LobbyView, Page, PingReport, SeatView};
 use crate::engine::recording::Recording;
-use crate::engine::stats::Stats;
-use crate::engine::tick::{ClockView, TickStats};
+use crate::engine::state::drain::DrainTotals;
+use crate::engine::state::stats::Stats;
+use crate::engine::state::ticks::{ClockView, TickStats};
 use crate::http::response::JsonResponse;
 
 pub(super) fn status(code: u16, status: &'static str) -> JsonResponse {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::base::number::integer;
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
-use crate::engine::tick::ClockCommand;
+use crate::engine::state::ticks::ClockCommand;
 use crate::http::request::HttpRequest;
 use crate::http::response::JsonResponse;
 use crate::http::target::percent_decode;

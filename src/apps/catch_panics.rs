@@ -8,7 +8,7 @@ use log::error;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
-use crate::engine::tick::Tick;
+use crate::engine::state::ticks::Tick;
 use crate::ws::handshake::Request;
 
 /// Catches panics of an application. When a callback for a member panics, the member's lobby is closed with 1011

@@ -173,10 +173,7 @@ impl<A: App> Engine<A> {
 
     /// Handles the answer to an authorization that was pending. Returns the bytes that the client sent meanwhile.
     pub(super) fn admit_pending(&mut self, conn: ConnId, answer: Authorization) -> Option<Vec<u8>> {
-        let Some(slot) = self.core.slot(conn).filter(|slot| slot.close_reason.is_none() && slot.wire.is_deciding())
-        else {
-            return None;
-        };
+        let slot = self.core.slot(conn).filter(|slot| slot.close_reason.is_none() && slot.wire.is_deciding())?;
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }

@@ -9,7 +9,7 @@ use crate::base::id::ConnId;
 /// The initial state of an engine besides its configuration. The same start and the same inputs give the same outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The wall time at [`Time::ZERO`], in microseconds since the Unix epoch.
+    /// The wall time at [`Time::ZERO`](crate::Time::ZERO), in microseconds since the Unix epoch.
     pub unix_micros: u64,
     /// The seed of the random generator.
     pub seed: u64,

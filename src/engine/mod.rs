@@ -42,11 +42,6 @@ mod timing;
 mod turn;
 mod writing;
 
-pub(crate) use self::state::drain;
-pub(crate) use self::state::stats;
-pub(crate) use self::state::ticks as tick;
-pub(crate) use self::state::wheel;
-
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -250,7 +245,7 @@ impl<A: App> Engine<A> {
         self.core.set_wall_time(unix_micros);
     }
 
-    /// Reports that a socket that was [`Blocked`](Flow::Blocked) accepts bytes again.
+    /// Reports that a socket that was [`Blocked`](crate::Flow::Blocked) accepts bytes again.
     pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Writable(conn));
         self.core.egress.handle_writable(conn);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::close::CloseReason;
-use crate::engine::stats::Stats;
+use crate::engine::state::stats::Stats;
 
 /// Progress and totals of a replay.
 #[derive(Clone, Debug, PartialEq)]

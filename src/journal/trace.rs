@@ -12,7 +12,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::member::{Member, Pressure};
 use crate::engine::observer::{Content, Observed, ObservedEvent};
-use crate::engine::tick::Tick;
+use crate::engine::state::ticks::Tick;
 
 /// Most characters of a message that are shown.
 const SHOWN: usize = 200;

@@ -9,7 +9,7 @@ use mio::{Registry, Token, Waker};
 
 use crate::base::id::ConnId;
 use crate::engine::app::Authorization;
-use crate::engine::tick::ClockCommand;
+use crate::engine::state::ticks::ClockCommand;
 
 /// Reaches a running [`Server`](super::Server) from any thread.
 ///

@@ -23,9 +23,9 @@ use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
-use crate::engine::drain::DrainTotals;
 use crate::engine::driver::JournalError;
 use crate::engine::operator::OperatorCommand;
+use crate::engine::state::drain::DrainTotals;
 use crate::journal::{Recording, record};
 
 /// Longest wait while members' identities expire. Neither a clock that is set nor a machine that resumes ends a wait.

@@ -15,7 +15,7 @@ use super::swarm::config::wait_between_messages;
 use super::time;
 use super::world::World;
 use crate::engine::app::{App, Protocol};
-use crate::engine::tick::ClockCommand;
+use crate::engine::state::ticks::ClockCommand;
 
 /// Stops the faults and checks that clients and server agree within a bounded time. Then disconnects all clients and
 /// checks that everything is freed.

@@ -7,7 +7,7 @@ use crate::base::close::CloseReason;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
-use crate::engine::tick::ClockCommand;
+use crate::engine::state::ticks::ClockCommand;
 use crate::http::Refusal;
 use crate::ws::handshake::{Facts, Probe, Upgrade};
 

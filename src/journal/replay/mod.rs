@@ -21,7 +21,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Input, WriteEnd};
-use crate::engine::stats::Stats;
+use crate::engine::state::stats::Stats;
 
 mod output;
 mod request;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::engine::app::App;
 use crate::engine::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload};
-use crate::engine::tick::ClockCommand;
+use crate::engine::state::ticks::ClockCommand;
 use crate::sim::models::operators::Found;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::swarm::pick::pick;

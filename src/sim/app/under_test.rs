@@ -10,7 +10,7 @@ use super::command::AppCommand;
 use crate::base::close::LeaveReason;
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent};
-use crate::engine::tick::Tick;
+use crate::engine::state::ticks::Tick;
 use crate::ws::handshake::Request;
 
 pub(crate) struct AppUnderTest<A> {

@@ -20,8 +20,8 @@ use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::app::{Identity, Member, Pressure, Protocol};
 use crate::engine::observer::{Observed, ObservedEvent};
-use crate::engine::stats::Stats;
-use crate::engine::tick::Tick;
+use crate::engine::state::stats::Stats;
+use crate::engine::state::ticks::Tick;
 use crate::sim::swarm::behaviour::{Behaviour, BehaviourCounts};
 
 /// The models of a run.

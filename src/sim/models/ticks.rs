@@ -7,7 +7,7 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::operator::OperatorRefusal;
-use crate::engine::tick::{ClockCommand, ClockView, Tick};
+use crate::engine::state::ticks::{ClockCommand, ClockView, Tick};
 
 /// State of the tick clock and counters of the ticks so far.
 #[derive(Debug)]

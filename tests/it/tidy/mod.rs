@@ -11,9 +11,7 @@ mod purity;
 mod source;
 mod terms;
 
-/// # Panics
-///
-/// With all violations of a rule, if there are any.
+/// Fails with all violations of a rule, if there are any.
 #[track_caller]
 fn check(rule: &str, violations: &[String]) {
     assert!(violations.is_empty(), "{rule}:\n{}", violations.join("\n"));

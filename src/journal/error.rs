@@ -2,7 +2,7 @@
 
 use std::{fmt, io};
 
-use super::format::block::FAMILY;
+use super::format::block::{FAMILY, VERSION};
 use super::format::read::BadEntry;
 use super::format::segment::BUILD;
 use super::printable::Printable;
@@ -62,7 +62,7 @@ impl fmt::Display for Fault {
             }
             Fault::OtherVersion(version) => {
                 let version = Printable(version);
-                write!(f, "it is written in version {version} of the format, and this build reads version 2")
+                write!(f, "it is written in version {version} of the format, and this build reads version {VERSION}")
             }
             Fault::OtherBuild(build) => {
                 let build = Printable(build);

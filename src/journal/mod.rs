@@ -33,10 +33,10 @@
 //! about requests (`route`, `authorize`). The contents given to [`App::on_reload`](crate::App::on_reload) are left out
 //! too, unless `journal_secrets` is `keep`.
 //!
-//! # The format, version 2
+//! # The format, version 3
 //!
 //! A journal is a sequence of segments. Each is a file; several may also be concatenated in one stream. A segment
-//! begins with the line `lobbyd journal 2`. Blocks follow:
+//! begins with the line `lobbyd journal 3`. Blocks follow:
 //!
 //! | bytes | |
 //! | --- | --- |
@@ -80,7 +80,7 @@
 //! | 32 | microseconds | the wall time, since the Unix epoch |
 //!
 //! The shape in 5, the fields of 6 to 10, the authorization in 14, the command in 18 and the connections in 31 are each
-//! wrapped in a slice. Checksums are those of `src/base/checksum.rs`. Where the answer to a request echoes the client's
+//! wrapped in a slice. Checksums are XXH64. Where the answer to a request echoes the client's
 //! subprotocol, each byte of the name counts as `x`.
 
 mod error;

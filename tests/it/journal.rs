@@ -631,8 +631,13 @@ fn a_file_that_is_no_journal_is_reported_as_such() {
     assert!(matches!(fault_of(b"{}"), Some(Fault::NotAJournal)));
     assert!(matches!(fault_of(&[0; 100]), Some(Fault::NotAJournal)));
     assert!(matches!(fault_of(&journal[20..]), Some(Fault::NotAJournal)));
-    let other = [&b"lobbyd journal 9\n"[..], &journal[17..]].concat();
-    assert!(matches!(fault_of(&other), Some(Fault::OtherVersion(version)) if version == "9"));
+    for other in ["2", "9"] {
+        let other_version = [format!("lobbyd journal {other}\n").as_bytes(), &journal[17..]].concat();
+        let fault = fault_of(&other_version).expect("another version");
+        assert!(matches!(&fault, Fault::OtherVersion(version) if version == other));
+        let words = format!("it is written in version {other} of the format, and this build reads version 3");
+        assert_eq!(fault.to_string(), words);
+    }
     // Bytes behind the journal are not taken for a part of it.
     for more in [&b"more"[..], &[0; 64], &journal] {
         assert!(fault_of(&[&journal, more].concat()).is_none_or(|fault| matches!(fault, Fault::Broken { .. })));
@@ -648,7 +653,7 @@ fn a_declared_length_allocates_no_memory() {
         // The check of the length is right, but no block of that length follows.
         let check = crc32(0, &length.to_le_bytes());
         let claimed =
-            [&b"lobbyd journal 2\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
+            [&b"lobbyd journal 3\n"[..], &length.to_le_bytes(), &check.to_le_bytes(), &[0; 4], &journal[29..]];
         assert!(matches!(fault_of(&claimed.concat()), Some(Fault::Broken { .. })), "{length}");
     }
 }

@@ -6,7 +6,7 @@ use lobbyd::journal::{BUILD, Fault, Replay, ReplayFailure, Step, Summary};
 
 use super::{Input, START, engine};
 
-const MAGIC: &[u8] = b"lobbyd journal 2\n";
+const MAGIC: &[u8] = b"lobbyd journal 3\n";
 const BLOCK_HEADER: usize = 12;
 
 pub fn run(data: &[u8]) {

@@ -20,7 +20,7 @@ use super::sink::Sink;
 use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::config::{OnJournalError, Secrets};
+use crate::config::{Config, OnJournalError, Secrets};
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
@@ -52,26 +52,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         turn: 0,
         start: None,
     };
-    let mut recorder = JournalRecorder {
-        segment,
-        buffer: Vec::with_capacity(BUFFER),
-        chain: 0,
-        now: Time::ZERO,
-        conns: ConnWriter::default(),
-        max_work: usize::MAX,
-        sent: Checksum::new(0),
-        start_bytes: 0,
-        since_start: 0,
-        has_input: false,
-        is_flushing: false,
-        has_sent: false,
-        has_short_write: false,
-        keeps_secrets: engine.config().journal_secrets == Secrets::Keep,
-        continues: engine.config().journal_on_error == OnJournalError::Continue,
-        failed: None,
-        sink: Some(sink),
-    };
-    recorder.begin_segment(None)?;
+    let recorder = JournalRecorder::begin(segment, engine.config(), sink)?;
     engine.record(Box::new(recorder));
     Ok(())
 }
@@ -85,7 +66,7 @@ pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     recorder.sink.take()
 }
 
-struct JournalRecorder<S: Sink> {
+pub(super) struct JournalRecorder<S: Sink> {
     /// `None` after [`finish`] has taken it back.
     sink: Option<S>,
     /// First entry of the current segment.
@@ -116,6 +97,31 @@ struct JournalRecorder<S: Sink> {
 }
 
 impl<S: Sink> JournalRecorder<S> {
+    /// Begins the recording of a session whose first segment is `segment`, with one added to its number.
+    pub(super) fn begin(segment: Segment, config: &Config, sink: S) -> io::Result<JournalRecorder<S>> {
+        let mut recorder = JournalRecorder {
+            segment,
+            buffer: Vec::with_capacity(BUFFER),
+            chain: 0,
+            now: Time::ZERO,
+            conns: ConnWriter::default(),
+            max_work: usize::MAX,
+            sent: Checksum::new(0),
+            start_bytes: 0,
+            since_start: 0,
+            has_input: false,
+            is_flushing: false,
+            has_sent: false,
+            has_short_write: false,
+            keeps_secrets: config.journal_secrets == Secrets::Keep,
+            continues: config.journal_on_error == OnJournalError::Continue,
+            failed: None,
+            sink: Some(sink),
+        };
+        recorder.begin_segment(None)?;
+        Ok(recorder)
+    }
+
     fn begin_segment(&mut self, start: Option<(&Checkpoint, &[u8])>) -> io::Result<()> {
         self.segment.number += 1;
         self.segment.chain = self.chain;
@@ -443,7 +449,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Config, Limit};
+    use crate::config::Limit;
     use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
     use crate::sim::wire;

@@ -1,8 +1,12 @@
-//! The first byte of each entry.
+//! The first byte of each entry. `FORMAT.md` specifies the entries.
 
 macro_rules! kinds {
     ($($name:ident = $number:literal,)*) => {
         $( pub(crate) const $name: u8 = $number; )*
+
+        /// All kinds with their names, to compare them with the specification.
+        #[cfg(test)]
+        pub(crate) const ALL: &[(u8, &str)] = &[$( ($number, stringify!($name)), )*];
     };
 }
 

@@ -1,5 +1,4 @@
-//! Encoding of blocks and entries. An entry is one byte for the kind, then the fields. Numbers are in LEB128, and slices
-//! and texts follow their length. Knows no files and no engine; the [parent module](super) documents the entries.
+//! Encoding of blocks and entries, as `FORMAT.md` specifies it. Knows no files and no engine.
 
 pub(super) mod block;
 mod checkpoint;

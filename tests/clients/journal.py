@@ -5,7 +5,8 @@
 
 Clients of Python's `websockets` and npm's `ws` join, talk, flood, leave and disconnect; one client never answers. The server
 writes a journal, in small segments. The first session is stopped with SIGTERM, the second is killed with SIGKILL in the middle of
-the traffic. Each time `lobbyd replay` must confirm all output, and must contain every message that was acknowledged to a client.
+the traffic. Each time `lobbyd replay` must confirm all output, and must contain every message that was acknowledged to a client;
+and read_journal.py, an independent reader, must find the journal as src/journal/FORMAT.md specifies it.
 Exit 0 only if all checks pass.
 """
 
@@ -24,6 +25,7 @@ import tempfile
 from lobbyd import Lobbyd, default_binary
 from peers import Closed, Node, Python
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 LOBBIES = ["chess", "go", "halma"]
 PYTHONS, NODES = 24, 8
 
@@ -100,6 +102,15 @@ def segments(path):
     return sorted(part for part in glob.glob(path + ".*") if not part.endswith(".lock"))
 
 
+def read_independently(path):
+    """Reads all segments, and the example of the specification, with a program that knows only the specification."""
+    specification = os.path.join(HERE, "../../src/journal/FORMAT.md")
+    command = [sys.executable, "-B", os.path.join(HERE, "read_journal.py"), "--summary", "--example", specification]
+    done = subprocess.run([*command, *segments(path)], capture_output=True, text=True, timeout=120)
+    check(done.returncode == 0, f"read_journal.py: {done.stderr}")
+    print(done.stdout, end="")
+
+
 def figures(text):
     """Returns the lines of a summary, by name."""
     return {line[:24].strip(): line[24:].strip() for line in text.splitlines()}
@@ -151,6 +162,7 @@ async def main(binary, seconds):
             print(f"{how.name}: {summary['recorded']} in {summary['segments']} segments, {summary['connections']} connections, "
                   f"{summary['messages in']} messages, {summary['turns confirmed']} turns confirmed, "
                   f"{summary['times real time']} times as fast; {size} bytes of journals")
+            read_independently(path)
         code, out, _ = replay(binary, path, "--print", "--user", "silent")
         stale = [line for line in out.splitlines() if "leaves: 4201 stale" in line]
         check(code == 0 and len(stale) == 1, f"the timeline must close the silent client once, as stale:\n{out}")

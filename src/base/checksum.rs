@@ -6,8 +6,8 @@ use twox_hash::XxHash64;
 
 /// XXH64. Detects accidental changes only: it is not cryptographic and does not resist deliberate collisions.
 ///
-/// The integer methods of [`Hasher`], such as `write_u64`, use the byte order of the machine. This type has methods of
-/// its own instead.
+/// Has no methods for numbers: those of [`Hasher`], such as `write_u64`, use the byte order of the machine. Callers write
+/// the little-endian bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Checksum(XxHash64);
 
@@ -19,12 +19,6 @@ impl Checksum {
     #[inline]
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         self.0.write(bytes);
-    }
-
-    /// Adds the eight bytes of a number, the lowest first.
-    #[inline]
-    pub(crate) fn write_u64(&mut self, number: u64) {
-        self.write(&number.to_le_bytes());
     }
 
     #[inline]
@@ -61,12 +55,5 @@ mod tests {
         assert_eq!(of(0, &[]), 0xef46_db37_51d8_e999);
         assert_eq!(of(0, &[b"lobbyd"]), 0x4a0c_a80e_70f6_0c33);
         assert_eq!(of(1 << 40 | 3, &[&[b'x'; 100]]), 0xf7a5_b417_7723_8bc3);
-    }
-
-    #[test]
-    fn a_number_is_eight_bytes_from_the_lowest() {
-        let mut checksum = Checksum::new(0);
-        checksum.write_u64(0x0102_0304_0506_0708);
-        assert_eq!(checksum.finish(), of(0, &[&[8, 7, 6, 5, 4, 3, 2, 1]]));
     }
 }

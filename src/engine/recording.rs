@@ -193,3 +193,39 @@ pub(crate) const REDACTED: u8 = b'x';
 pub(crate) fn checksum_for(conn: ConnId) -> Checksum {
     Checksum::new(conn.bits())
 }
+
+/// Checksum over the checksums of all writes of a segment.
+#[derive(Debug)]
+pub(crate) struct WritesChecksum {
+    checksum: Checksum,
+    /// Checksums that are not added yet: adding many in one piece takes fewer instructions.
+    pending: Vec<u8>,
+}
+
+impl WritesChecksum {
+    const MAX_PENDING: usize = 1024;
+
+    pub(crate) fn new() -> WritesChecksum {
+        WritesChecksum { checksum: Checksum::new(0), pending: Vec::with_capacity(Self::MAX_PENDING) }
+    }
+
+    /// Adds the checksum of a write.
+    #[inline]
+    pub(crate) fn add(&mut self, checksum: u64) {
+        self.pending.extend_from_slice(&checksum.to_le_bytes());
+        if self.pending.len() >= Self::MAX_PENDING {
+            self.add_pending();
+        }
+    }
+
+    /// Returns the checksum so far.
+    pub(crate) fn value(&mut self) -> u64 {
+        self.add_pending();
+        self.checksum.finish()
+    }
+
+    fn add_pending(&mut self) {
+        self.checksum.write(&self.pending);
+        self.pending.clear();
+    }
+}

@@ -17,14 +17,15 @@ use super::format::kinds;
 use super::format::segment::{BUILD, Segment};
 use super::format::write::Put;
 use super::sink::Sink;
-use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::{Config, OnJournalError, Secrets};
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
-use crate::engine::recording::{self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord};
+use crate::engine::recording::{
+    self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord, WritesChecksum,
+};
 use crate::http::Refusal;
 use crate::ws::handshake::Facts;
 
@@ -80,7 +81,7 @@ pub(super) struct JournalRecorder<S: Sink> {
     /// Last recorded limit on the work of one receive.
     max_work: usize,
     /// Checksum over the checksums of all writes since the segment began.
-    sent: Checksum,
+    sent: WritesChecksum,
     /// Size of the last block with a checkpoint.
     start_bytes: usize,
     /// Bytes written since then, including that block.
@@ -106,7 +107,7 @@ impl<S: Sink> JournalRecorder<S> {
             now: Time::ZERO,
             conns: ConnWriter::default(),
             max_work: usize::MAX,
-            sent: Checksum::new(0),
+            sent: WritesChecksum::new(),
             start_bytes: 0,
             since_start: 0,
             has_input: false,
@@ -129,7 +130,7 @@ impl<S: Sink> JournalRecorder<S> {
         self.chain = 0;
         self.conns = ConnWriter::default();
         self.max_work = usize::MAX;
-        self.sent = Checksum::new(0);
+        self.sent = WritesChecksum::new();
         self.buffer.clear();
         self.buffer.extend_from_slice(&[0; BLOCK_HEADER]);
         self.segment.put(&mut self.buffer);
@@ -391,7 +392,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             self.has_short_write = true;
         }
         self.buffer.put_bytes(&(wrote.checksum as u16).to_le_bytes());
-        self.sent.write_u64(wrote.checksum);
+        self.sent.add(wrote.checksum);
         self.has_sent = true;
     }
 
@@ -402,7 +403,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         self.make_room(0);
         if std::mem::take(&mut self.has_sent) {
             self.buffer.put_byte(kinds::FLUSHED);
-            self.buffer.put_bytes(&self.sent.finish().to_le_bytes());
+            self.buffer.put_bytes(&self.sent.value().to_le_bytes());
         } else {
             self.buffer.put_byte(kinds::FLUSHED_NOTHING);
         }

@@ -104,13 +104,14 @@ impl<'a, S> RecordedSocket<'a, S> {
     fn add_written(&mut self, bytes: &[u8]) {
         let before = self.taken;
         self.taken += bytes.len() as u64;
-        // Position of the redacted bytes within `bytes`, almost always an empty range.
+        if self.redacted.end <= before || self.redacted.start >= self.taken {
+            return self.checksum.write(bytes);
+        }
+        // Position of the redacted bytes within `bytes`.
         let clamp = |at: u64| at.clamp(before, self.taken) - before;
         let (start, end) = (clamp(self.redacted.start) as usize, clamp(self.redacted.end) as usize);
         self.checksum.write(&bytes[..start]);
-        if start < end {
-            self.checksum.write(&vec![REDACTED; end - start]);
-        }
+        self.checksum.write(&vec![REDACTED; end - start]);
         self.checksum.write(&bytes[end..]);
     }
 

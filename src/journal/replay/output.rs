@@ -10,7 +10,7 @@ use crate::base::id::ConnId;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Flow;
-use crate::engine::recording::{WriteEnd, checksum_for};
+use crate::engine::recording::{WriteEnd, WritesChecksum, checksum_for};
 
 /// Most bytes of a diverging write that are shown.
 const SAMPLE: usize = 64;
@@ -21,14 +21,14 @@ pub(super) struct Output {
     /// Whether anything was sent in this flush.
     has_sent: bool,
     /// Checksum over the checksums of all writes since the segment began.
-    sent: Checksum,
+    sent: WritesChecksum,
     /// Bytes sent to each connection, indexed by [`ConnId::index`].
     streams: Vec<u64>,
 }
 
 impl Output {
     pub(super) fn new() -> Output {
-        Output { is_flushing: false, has_sent: false, sent: Checksum::new(0), streams: Vec::new() }
+        Output { is_flushing: false, has_sent: false, sent: WritesChecksum::new(), streams: Vec::new() }
     }
 
     /// Returns whether the input of the turn has ended, and its output has not.
@@ -37,7 +37,7 @@ impl Output {
     }
 
     pub(super) fn begin_segment(&mut self) {
-        self.sent = Checksum::new(0);
+        self.sent = WritesChecksum::new();
     }
 
     pub(super) fn begin_flush(&mut self) {
@@ -70,7 +70,7 @@ impl Output {
 
     fn compare(&mut self, conn: ConnId, socket: &ReplaySocket, is_same: bool, recorded: &[u8]) -> Result<(), Fault> {
         let checksum = socket.checksum.finish();
-        self.sent.write_u64(checksum);
+        self.sent.add(checksum);
         self.has_sent = true;
         let byte = self.stream(conn);
         if !is_same || (checksum as u16).to_le_bytes() != recorded {
@@ -92,7 +92,7 @@ impl Output {
             return Err(Fault::Diverged(Box::new(Divergence { conn: Some(conn), byte, what })));
         }
         let is_same = match recorded {
-            Some(recorded) => self.has_sent && self.sent.finish().to_le_bytes() == recorded,
+            Some(recorded) => self.has_sent && self.sent.value().to_le_bytes() == recorded,
             None => !self.has_sent,
         };
         if !is_same {

@@ -84,6 +84,7 @@ mod client_input;
 mod driver;
 mod invariants;
 mod limit_model;
+mod memory;
 mod network;
 mod observed_app;
 mod operator;
@@ -111,6 +112,7 @@ use crate::base::random::Random;
 use crate::config::Config;
 use crate::engine::app::App;
 
+pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
 pub use self::shrink::shrink;
 pub use self::simulate::{simulate, simulate_journaled};
 pub use self::swarm::Behaviour;

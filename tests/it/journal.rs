@@ -1268,8 +1268,8 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 0.030000s conn=2.3 user="ann" lobby=chess says {\"type\":\"move\",\"to\":\"\u{7f}\"}
 0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
 0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
-0.050000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
-0.050000s conn=1.2 user="bob" lobby=chess is above the high-water mark: 2559 bytes are queued
+0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
+0.040000s conn=1.2 user="bob" lobby=chess is above the high-water mark: 2559 bytes are queued
 0.060000s conn=1.2 user="bob" lobby=chess is below the low-water mark again: 0 bytes are queued
 0.060000s server receives a command of 8 bytes
 0.060000s server receives a reload of 6 bytes, which are not recorded
@@ -1283,7 +1283,7 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 1.182345s server drains
 1.182345s conn=2.3 user="ann" lobby=chess leaves: 1001 server_shutdown: the server is shutting down
 1.192345s server runs tick 119 2.345 ms late, after 0 skipped ticks
-turn 10 at 1.192345s
+turn 11 at 1.192345s
 connections=0 capacity=0% lobbies=0 pending=3 closing=2 tick=119 ticks_ran=12 late_us=0/12345/12345 caught_up=2 skipped=107 accepted=9 joined=2 taken_over=1 left=2 bytes_in=4049 bytes_out=5903 messages_in=7 frames_out=21 health_checks=2 health_checks_failed=1 closed.hangup=1 closed.server_shutdown=1 closed.unauthorized=1 closed.forbidden_origin=1 closed.replaced=1 closed.bad_lobby_code=1 closed.http_refused=3 error.user_not_found=1
 "#;
 

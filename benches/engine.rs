@@ -38,7 +38,7 @@ mod bencher;
 mod common;
 
 use bencher::each;
-use common::Crowd;
+use common::{Crowd, ListWritten};
 
 /// Ignores its messages.
 struct Silent;
@@ -62,15 +62,15 @@ fn text() -> Vec<u8> {
 /// One turn in which `sender` sends `message`.
 fn send<A: App>(crowd: &mut Crowd<A>, sender: usize, message: &[u8]) {
     crowd.engine.handle_bytes(crowd.now, crowd.conns[sender], black_box(message));
-    crowd.end_turn();
+    crowd.flush();
 }
 
 /// Two turns: a connection joins, and hangs up.
 fn join_and_leave<A: App>(crowd: &mut Crowd<A>, request: &[u8]) {
     let conn = crowd.connect(black_box(request));
-    crowd.end_turn();
+    crowd.flush();
     crowd.engine.handle_hangup(crowd.now, conn);
-    crowd.end_turn();
+    crowd.flush();
 }
 
 fn message_in(c: &mut Criterion) {
@@ -163,20 +163,16 @@ fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     // Long enough that some 50 connections are due in each turn, whatever their number.
     let step = engine.config().ping_interval * 50 / conns.len() as u32;
     let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
-    let (mut pinged, mut all) = (Vec::new(), 0);
+    let (mut written, mut all) = (ListWritten::default(), 0);
     c.bench_function(name, |b| {
         each(b, || {
             *now = *now + step;
-            engine.handle_timeout(*now);
-            while let Some(conn) = engine.poll_writable() {
-                engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
-                pinged.push(conn);
-            }
-            all += pinged.len() as u64;
-            for &conn in &pinged {
+            engine.end_turn(*now, &mut written).expect("the engine is not recorded");
+            all += written.0.len() as u64;
+            for &conn in &written.0 {
                 engine.handle_bytes(*now, conn, black_box(&pong));
             }
-            pinged.drain(..).len() as u64
+            written.0.drain(..).len() as u64
         });
     });
     let stats = engine.stats();
@@ -189,17 +185,17 @@ fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
 
 fn turn(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     // Handles the timers that became due in the meantime.
-    crowd.engine.handle_timeout(crowd.now);
     crowd.end_turn();
     let Crowd { engine, now, .. } = crowd;
     let before = engine.stats();
+    let mut written = ListWritten::default();
     c.bench_function(name, |b| {
         b.iter(|| {
-            engine.handle_timeout(black_box(*now));
-            assert_eq!((engine.poll_writable(), engine.poll_closed(), engine.wants_flush()), (None, None, false));
+            engine.end_turn(black_box(*now), &mut written).expect("the engine is not recorded");
             engine.poll_timeout()
         });
     });
+    assert_eq!(written.0, [], "the turns wrote nothing");
     assert_eq!(engine.stats(), before, "the turns did nothing");
 }
 
@@ -229,7 +225,7 @@ fn all_at_once(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
             for lobby in crowd.conns.chunks(LOBBY) {
                 crowd.engine.handle_bytes(crowd.now, lobby[0], black_box(&message));
             }
-            crowd.end_turn();
+            crowd.flush();
             let delivered = (crowd.conns.len() / LOBBY * (LOBBY - 1)) as u64;
             deliveries += delivered;
             delivered

@@ -19,7 +19,7 @@ use lobbyd::{App, Config, Engine, Flush};
 
 mod common;
 
-use common::Crowd;
+use common::{Crowd, Discard, ListWritten};
 
 /// One kind of work, for any number of turns.
 struct Scenario {
@@ -82,7 +82,7 @@ fn talk<A: App>(app: A, message: &[u8], [lobbies, size]: [usize; 2], senders: us
         for &sender in &crowd.conns[lobby * size..][..senders] {
             crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
-        crowd.end_turn();
+        crowd.flush();
     }
     let after = crowd.engine.stats().counters;
     assert_eq!(after.messages_in - before.messages_in, (turns * senders * each) as u64, "every message was accepted");
@@ -96,16 +96,14 @@ fn ticks(turns: usize) -> u64 {
     let configure = |config: &mut Config| (config.tick_hz, config.flush) = (Some(60), Flush::Tick);
     let mut crowd = Crowd::with(Verbatim::default(), 1, 8, configure, |_| {});
     let sent_bytes = text();
-    crowd.engine.handle_timeout(crowd.now);
     crowd.end_turn();
     let before = crowd.engine.stats().counters;
     for _ in 0..turns {
         for &sender in &crowd.conns {
             crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
-        crowd.end_turn();
+        crowd.flush();
         crowd.now = crowd.engine.poll_timeout().expect("the clock runs");
-        crowd.engine.handle_timeout(crowd.now);
         crowd.end_turn();
     }
     let after = crowd.engine.stats().counters;
@@ -137,7 +135,7 @@ fn recorded(turns: usize) -> u64 {
         for &sender in &crowd.conns {
             crowd.engine.handle_bytes(crowd.now, sender, &sent_bytes);
         }
-        crowd.end_turn();
+        crowd.flush();
     }
     let after = crowd.engine.stats().counters;
     assert_eq!(after.frames_out - before.frames_out, (turns * 8 * 7) as u64, "every member got every message");
@@ -149,12 +147,10 @@ fn idle(lobbies: usize, turns: usize) -> u64 {
     let mut crowd = Crowd::new(Verbatim::default(), lobbies, 8);
     let now = crowd.now;
     // Handles the timers that became due during the setup.
-    crowd.engine.handle_timeout(now);
     crowd.end_turn();
     let before = crowd.engine.stats();
     for _ in 0..turns {
-        crowd.engine.handle_timeout(now);
-        crowd.end_turn();
+        crowd.engine.end_turn(now, &mut Discard).expect("the engine is not recorded");
     }
     assert_eq!(crowd.engine.stats(), before, "the turns did nothing");
     0
@@ -166,9 +162,9 @@ fn join(turns: usize) -> u64 {
     let before = crowd.engine.stats().counters;
     for _ in 0..turns {
         let conn = crowd.connect(&request);
-        crowd.end_turn();
+        crowd.flush();
         crowd.engine.handle_hangup(crowd.now, conn);
-        crowd.end_turn();
+        crowd.flush();
     }
     let after = crowd.engine.stats().counters;
     assert_eq!(
@@ -182,15 +178,11 @@ fn join(turns: usize) -> u64 {
 fn ping(members: usize, turns: usize) -> u64 {
     let Crowd { mut engine, conns, mut now } = Crowd::new(Verbatim::default(), members / 8, 8);
     let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
-    let mut pinged = Vec::new();
+    let mut written = ListWritten::default();
     for _ in 0..turns {
         now = now + Duration::from_secs(1);
-        engine.handle_timeout(now);
-        while let Some(conn) = engine.poll_writable() {
-            engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
-            pinged.push(conn);
-        }
-        for conn in pinged.drain(..) {
+        engine.end_turn(now, &mut written).expect("the engine is not recorded");
+        for conn in written.0.drain(..) {
             engine.handle_bytes(now, conn, &pong);
         }
     }

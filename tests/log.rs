@@ -9,7 +9,7 @@ use std::time::Duration;
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::{Auth, Relay, Tokens};
 use lobbyd::net::{Handle, Server};
-use lobbyd::sim::wire;
+use lobbyd::sim::{MemorySockets, wire};
 use lobbyd::{
     App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Flow, Identity, Member, Message, Protocol,
     Reject, Request, Start, Time,
@@ -65,14 +65,24 @@ impl App for TokenApp {
     }
 }
 
-/// Ends a turn: writes the output and drops closed connections. Returns the number of bytes written.
-fn end_turn<A: App>(engine: &mut Engine<A>) -> usize {
-    let mut sent = Vec::new();
-    while let Some(conn) = engine.poll_writable() {
-        assert!(engine.write_to(conn, &mut sent).expect("a vector takes everything") != Flow::Blocked);
-    }
-    while engine.poll_closed().is_some() {}
-    sent.len()
+/// Writes the output and drops closed connections. Returns the number of bytes written.
+fn flush<A: App>(engine: &mut Engine<A>) -> usize {
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    sent_bytes(&mut sockets)
+}
+
+/// Ends a turn. Returns the number of bytes written.
+fn end_turn<A: App>(engine: &mut Engine<A>, now: Time) -> usize {
+    let mut sockets = MemorySockets::default();
+    engine.end_turn(now, &mut sockets).expect("the session is not recorded");
+    sent_bytes(&mut sockets)
+}
+
+fn sent_bytes(sockets: &mut MemorySockets) -> usize {
+    let writes = sockets.take_writes();
+    assert!(writes.iter().all(|write| matches!(write.outcome, Ok(flow) if flow != Flow::Blocked)), "{writes:?}");
+    writes.iter().map(|write| write.bytes.len()).sum()
 }
 
 /// Requests with tokens in every place, messages of all kinds, and every way to be refused or closed.
@@ -132,15 +142,15 @@ fn sessions_of_an_engine() {
             let conn = engine.handle_accept(now, peer).expect("there is room");
             engine.handle_bytes(now, conn, &wire::upgrade_request(target, lines));
             engine.handle_authorized(now, conn, Authorization::allow("dan"));
-            assert!(end_turn(&mut engine) > 0, "an answer");
+            assert!(flush(&mut engine) > 0, "an answer");
             for message in messages.iter().chain([ending]) {
                 engine.handle_bytes(now, conn, message);
-                end_turn(&mut engine);
+                flush(&mut engine);
             }
             now = now + Duration::from_secs(1);
-            engine.handle_timeout(now);
+            end_turn(&mut engine, now);
             engine.handle_hangup(now, conn);
-            end_turn(&mut engine);
+            flush(&mut engine);
         }
     }
     let stats = engine.stats();
@@ -196,30 +206,28 @@ fn sessions_of_hostile_strangers() {
             all.push(forwarded);
         }
         engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &all));
-        end_turn(&mut engine);
+        flush(&mut engine);
         for text in
             [HOSTILE, "\u{1b}[2J", &format!("{{\"type\":\"{HOSTILE}\",\"ref\":\"{HOSTILE}\"}}"), r#"{"type":"ping"}"#]
         {
             engine.handle_bytes(now, conn, &wire::text(text));
-            end_turn(&mut engine);
+            flush(&mut engine);
         }
         // The client is health-checked. It answers once, and then no more.
         for _ in 0..3 {
             now = now + Duration::from_secs(3);
-            engine.handle_timeout(now);
-            end_turn(&mut engine);
+            end_turn(&mut engine, now);
             let pong = format!(r#"{{"type":"health_pong","timestamp":{}}}"#, now.as_micros() / 1000);
             engine.handle_bytes(now, conn, &wire::text(&pong));
             now = now + Duration::from_secs(2);
-            engine.handle_timeout(now);
-            end_turn(&mut engine);
+            end_turn(&mut engine, now);
         }
         now = now + Duration::from_secs(4);
-        engine.handle_timeout(now);
+        end_turn(&mut engine, now);
         engine.handle_bytes(now, conn, &wire::close(4000, HOSTILE));
-        end_turn(&mut engine);
+        flush(&mut engine);
         engine.handle_hangup(now, conn);
-        end_turn(&mut engine);
+        flush(&mut engine);
     }
     // The operators' port, which other clients may reach too.
     let mut conns = AdminConns::new(&config, None);

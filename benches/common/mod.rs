@@ -1,15 +1,55 @@
 //! An engine with many members, for the benches without sockets.
 
+use std::io::{self, Sink};
 use std::time::Duration;
 
 use lobbyd::sim::wire;
-use lobbyd::{App, Config, ConnId, Engine, Limit, Start, Time};
+use lobbyd::{App, CloseReason, Config, ConnId, Engine, Flow, Limit, Start, Time, Transport};
 
 /// An engine and the connections of all its members, lobby by lobby.
 pub(crate) struct Crowd<A> {
     pub(crate) engine: Engine<A>,
     pub(crate) conns: Vec<ConnId>,
     pub(crate) now: Time,
+}
+
+/// Sockets that take and discard all bytes.
+pub(crate) struct Discard;
+
+impl Transport for Discard {
+    type Socket<'a> = Sink;
+
+    #[inline]
+    fn socket(&mut self, _: ConnId) -> Option<Sink> {
+        Some(io::sink())
+    }
+
+    #[inline]
+    fn wrote(&mut self, _: ConnId, _: &io::Result<Flow>) {}
+
+    #[inline]
+    fn closed(&mut self, _: ConnId, _: CloseReason) {}
+}
+
+/// The same, with a list of the connections that were written to.
+#[derive(Default)]
+pub(crate) struct ListWritten(pub(crate) Vec<ConnId>);
+
+impl Transport for ListWritten {
+    type Socket<'a> = Sink;
+
+    #[inline]
+    fn socket(&mut self, _: ConnId) -> Option<Sink> {
+        Some(io::sink())
+    }
+
+    #[inline]
+    fn wrote(&mut self, conn: ConnId, _: &io::Result<Flow>) {
+        self.0.push(conn);
+    }
+
+    #[inline]
+    fn closed(&mut self, _: ConnId, _: CloseReason) {}
 }
 
 /// Start values of every engine in the benches.
@@ -53,7 +93,7 @@ impl<A: App> Crowd<A> {
                 crowd.conns.push(conn);
                 crowd.now = crowd.now + pause;
             }
-            crowd.end_turn();
+            crowd.flush();
         }
         assert_eq!(crowd.engine.stats().total_connections, lobbies * size, "every member has joined");
         crowd
@@ -68,10 +108,13 @@ impl<A: App> Crowd<A> {
     /// Ends a turn as a driver does, and discards the output. The next turn is a microsecond later, so that rates are charged
     /// as in a running server.
     pub(crate) fn end_turn(&mut self) {
-        while let Some(conn) = self.engine.poll_writable() {
-            self.engine.write_to(conn, &mut std::io::sink()).expect("a sink takes all bytes");
-        }
-        while self.engine.poll_closed().is_some() {}
+        self.engine.end_turn(self.now, &mut Discard).expect("the journal is discarded");
+        self.now = self.now + Duration::from_micros(1);
+    }
+
+    /// The same without the timers.
+    pub(crate) fn flush(&mut self) {
+        self.engine.flush(&mut Discard).expect("the journal is discarded");
         self.now = self.now + Duration::from_micros(1);
     }
 }

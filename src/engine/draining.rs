@@ -236,6 +236,7 @@ mod tests {
     use crate::config::Config;
     use crate::engine::Engine;
     use crate::engine::driver::Start;
+    use crate::sim::MemorySockets;
 
     /// Accepts, refuses and drains around each power of two at which a counter could be truncated.
     #[test]
@@ -255,11 +256,12 @@ mod tests {
                 "the oldest connection is closed for one from another address"
             );
             engine.handle_drain(Time::ZERO);
-            while let Some(conn) = engine.poll_writable() {
-                engine.write_to(conn, &mut Vec::new()).unwrap();
-                engine.handle_hangup(Time::ZERO, conn);
+            let mut sockets = MemorySockets::default();
+            engine.flush(&mut sockets).unwrap();
+            for write in sockets.take_writes() {
+                engine.handle_hangup(Time::ZERO, write.conn);
             }
-            while engine.poll_closed().is_some() {}
+            engine.flush(&mut sockets).unwrap();
             assert!(engine.is_drained(), "{accepted}: {:?}", engine.drain_totals());
         }
     }

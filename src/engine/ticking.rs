@@ -138,3 +138,73 @@ impl Core {
         begun
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::time::Time;
+    use crate::config::Config;
+    use crate::engine::driver::Start;
+    use crate::engine::member::{Authorization, Exclude};
+    use crate::engine::state::ticks::Tick;
+    use crate::sim::{MemorySockets, wire};
+    use crate::ws::frame::Frame;
+    use crate::ws::handshake::Request;
+
+    /// Logs messages and ticks. The message `flood` sends more than the queues have room for.
+    #[derive(Default)]
+    struct Flooding(Vec<String>);
+
+    impl App for Flooding {
+        const PROTOCOL: Protocol = Protocol::Raw;
+
+        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+            Authorization::token_is_user(request)
+        }
+
+        fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+            let Message::Text(text) = message else { return };
+            self.0.push(format!("{}:{text}", from.user()));
+            if text == "flood" {
+                for _ in 0..100 {
+                    cx.broadcast_to_lobby(from.lobby(), Exclude::None, &Frame::text(&"x".repeat(1000)));
+                }
+            }
+        }
+
+        fn on_tick(&mut self, _: &mut Context<'_>, tick: &Tick) {
+            self.0.push(format!("tick {}", tick.number()));
+        }
+    }
+
+    /// A message received while a tick is interrupted waits for the next tick, so that the order of connections is
+    /// kept.
+    #[test]
+    fn messages_received_during_a_tick_wait_for_the_next() {
+        let config = Config { tick_hz: Some(10), ..Config::default() };
+        let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Flooding::default());
+        let mut sockets = MemorySockets::default();
+        let [ann, bob] = ["ann", "bob"].map(|user| {
+            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();
+            engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
+            conn
+        });
+        engine.handle_bytes(Time::ZERO, ann, &wire::text("flood"));
+        engine.handle_bytes(Time::ZERO, bob, &wire::text("b1"));
+        engine.end_turn(Time::ZERO, &mut sockets).unwrap();
+        assert_eq!(engine.app().0, [""; 0]);
+
+        // The steps of end_turn(), because a driver cannot report input in the middle of a tick.
+        let now = Time::ZERO + Duration::from_millis(100);
+        engine.expire(now);
+        assert!(engine.wants_flush());
+        assert_eq!(engine.poll_timeout(), Some(now), "there is more to do");
+        engine.handle_bytes(now, ann, &wire::text("a2"));
+        engine.end_turn(now, &mut sockets).unwrap();
+        assert_eq!(std::mem::take(&mut engine.app_mut().0), ["ann:flood", "bob:b1", "tick 1"]);
+        engine.end_turn(now + Duration::from_millis(100), &mut sockets).unwrap();
+        assert_eq!(engine.app().0, ["ann:a2", "tick 2"]);
+    }
+}

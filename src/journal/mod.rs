@@ -6,6 +6,7 @@
 //!
 //! ```
 //! use lobbyd::apps::Echo;
+//! use lobbyd::sim::MemorySockets;
 //! use lobbyd::{Config, Engine, Start, Time, journal};
 //!
 //! let start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
@@ -15,9 +16,7 @@
 //! // A driver does this, with sockets.
 //! let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
 //! engine.handle_bytes(Time::ZERO, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
-//! while let Some(conn) = engine.poll_writable() {
-//!     engine.write_to(conn, &mut std::io::sink()).unwrap();
-//! }
+//! engine.end_turn(Time::ZERO, &mut MemorySockets::default()).unwrap();
 //!
 //! let written: Vec<u8> = journal::finish(&mut engine).unwrap();
 //! let summary = journal::replay(&*written, Echo).unwrap();

@@ -453,7 +453,7 @@ mod tests {
     use crate::config::Limit;
     use crate::engine::app::{Authorization, Context, Member, Message, Protocol};
     use crate::engine::operator::{KickTarget, OperatorCommand};
-    use crate::sim::wire;
+    use crate::sim::{MemorySockets, MemoryWrite, wire};
     use crate::ws::frame::Frame;
     use crate::ws::handshake::Request;
 
@@ -501,9 +501,9 @@ mod tests {
         }
     }
 
-    /// Lets users connect, send and leave until the server is empty, several times. Returns all bytes sent, each result
-    /// of `poll_timeout`, and the number of segments.
-    fn run(is_recorded: bool) -> (Vec<u8>, Vec<Option<Time>>, u64) {
+    /// Lets users connect, send and leave until the server is empty, several times. Returns all writes, each result of
+    /// `poll_timeout`, and the number of segments.
+    fn run(is_recorded: bool) -> (Vec<MemoryWrite>, Vec<Option<Time>>, u64) {
         let config = Config {
             user_messages_per_second: Limit::at_most(1).into(),
             user_message_burst: 3.into(),
@@ -520,7 +520,7 @@ mod tests {
         if is_recorded {
             record(&mut engine, start, Rotating(0)).expect("the sink takes everything");
         }
-        let (mut sent, mut timeouts) = (Vec::new(), Vec::new());
+        let (mut sockets, mut timeouts) = (MemorySockets::default(), Vec::new());
         for round in 0..12_u64 {
             let users: Vec<String> = (0..1 + round % 3).map(|user| format!("user{}", (round + user) % 5)).collect();
             let connect = |user: &String| {
@@ -546,23 +546,18 @@ mod tests {
                     }
                 }
                 now = now + Duration::from_millis(7);
-                engine.handle_timeout(now);
-                while let Some(conn) = engine.poll_writable() {
-                    sent.extend_from_slice(conn.to_string().as_bytes());
-                    let _ = engine.write_to(conn, &mut sent);
-                }
-                while engine.poll_closed().is_some() {}
+                engine.end_turn(now, &mut sockets).expect("the sink takes everything");
                 timeouts.push(engine.poll_timeout());
-                engine.rotate_segment();
             }
         }
-        (sent, timeouts, finish(&mut engine).map_or(0, |Rotating(segments)| segments))
+        (sockets.take_writes(), timeouts, finish(&mut engine).map_or(0, |Rotating(segments)| segments))
     }
 
     #[test]
     fn recording_does_not_change_behaviour() {
         let (without, timeouts_without, _) = run(false);
-        let text = String::from_utf8_lossy(&without);
+        let bytes: Vec<u8> = without.iter().flat_map(|write| &write.bytes).copied().collect();
+        let text = String::from_utf8_lossy(&bytes);
         for words in ["rate_limited", "presence_state", "lot", "kicked", "429 Too Many Requests"] {
             assert!(text.contains(words), "{words} was not sent");
         }

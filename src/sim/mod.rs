@@ -84,6 +84,7 @@ mod client;
 mod driver;
 mod final_phase;
 mod invariants;
+mod memory;
 mod models;
 mod record;
 mod refusals;
@@ -100,6 +101,7 @@ pub mod wire;
 mod world;
 
 pub use self::client::player::Player;
+pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
 pub use self::report::{Failure, Plan, Report};
 pub use self::run::Simulator;
 pub use self::shrink::shrink;

@@ -66,7 +66,7 @@ impl Operator {
     /// Performs the driver's work of a turn and takes the bytes to be written.
     fn turn<A: App>(&mut self, world: &mut World<A>) -> String {
         self.conns.work(world.now, &mut world.engine);
-        world.end_turn();
+        world.flush();
         world.engine.check();
         let bytes = self.conns.pending(self.client).to_vec();
         self.conns.handle_written(world.now, self.client, bytes.len());
@@ -202,7 +202,7 @@ fn large_lists_come_in_pages() {
         if turn == 1 {
             world.hangup("u0");
             world.hangup("u24");
-            world.end_turn();
+            world.flush();
             world.steps("v > connect new");
         }
         match page["next"].as_u64() {
@@ -222,7 +222,7 @@ fn large_lists_come_in_pages() {
     assert_eq!(first["users"][19]["user"], "m19");
     // The last member of a page may leave before the next page is read.
     world.hangup("m19");
-    world.end_turn();
+    world.flush();
     let second = operator.ask(&mut world, &get(&format!("/lobbies/big?limit=20&after={}", first["next"]))).body;
     let users = second["users"].as_array().expect("an array").iter().map(|user| &user["user"]);
     assert_eq!(users.collect::<Vec<_>>(), ["m20", "m21", "m22", "m23", "m24"]);
@@ -383,7 +383,7 @@ fn too_many_pings_at_once_are_refused() {
         let answer = String::from_utf8_lossy(first.conns.pending(client)).into_owned();
         assert_eq!(answer.starts_with("HTTP/1.1 503 "), n == 64, "{n}: {answer}");
     }
-    world.end_turn();
+    world.flush();
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn the_application_locks_and_announces_too() {
     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
     let (now, bob) = (world.now, world.conn("bob"));
     world.engine.handle_authorized(now, bob, Authorization::allow("bob"));
-    world.end_turn();
+    world.flush();
     world.run("bob < upgrade, goodbye, close 4002 lobby_locked");
 }
 

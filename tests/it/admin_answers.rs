@@ -30,7 +30,7 @@ impl<A: App> Dialogue<A> {
         let client = self.conns.handle_accept(self.world.now, ([127, 0, 0, 1], 5000).into()).expect("room");
         self.conns.handle_bytes(client, request);
         self.conns.work(self.world.now, &mut self.world.engine);
-        self.world.end_turn();
+        self.world.flush();
         wait(&mut self.world);
         self.conns.work(self.world.now, &mut self.world.engine);
         let answer = String::from_utf8(self.conns.pending(client).to_vec()).expect("UTF-8");
@@ -114,7 +114,7 @@ fn commands() -> String {
     // The nonce of a check is the wall time in milliseconds at its start.
     let pong = |world: &mut World<Verbatim>, nonce: u64| {
         world.send("ann:2", &wire::frame(Opcode::PONG, true, &nonce.to_be_bytes(), [1; 4]));
-        world.end_turn();
+        world.flush();
     };
     dialogue.post_and_wait("/users/ann/ping", r#"{"timeout_ms":300}"#, |world| {
         world.advance(Duration::from_micros(12_340));

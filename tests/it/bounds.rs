@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, Engine, Time};
 
@@ -273,7 +274,7 @@ fn run(world: &mut World<Witness<true>>, line: &str) {
             let rest = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]);
             bytes.extend(rest.repeat(count.parse::<usize>().expect("a number") - 1));
             world.send(user, &bytes);
-            world.end_turn();
+            world.flush();
         }
         [user, ">", "presence", count] => {
             (0..count.parse().expect("a number"))
@@ -433,35 +434,37 @@ fn serve<A: App>(config: &Config, app: A) {
         wire::frame(Opcode::BINARY, true, &[7; 300], [1; 4]),
     ]
     .concat();
+    flush(&mut engine);
     for step in 0..12 {
-        end_turn(&mut engine);
         conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &input));
         engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
-        end_turn(&mut engine);
+        flush(&mut engine);
         now = match step {
             11 => now + Duration::from_secs(60 * 60 * 24 * 365 * 100),
             _ if step % 3 == 0 => now + Duration::from_secs(7),
             _ => engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400))),
         };
-        engine.handle_timeout(now);
+        end_turn(&mut engine, now);
     }
     engine.handle_drain(now);
+    flush(&mut engine);
     for _ in 0..3 {
-        end_turn(&mut engine);
         now = engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400)));
-        engine.handle_timeout(now);
+        end_turn(&mut engine, now);
     }
     conns.iter().for_each(|&conn| engine.handle_hangup(now, conn));
     engine.handle_stop(now);
-    end_turn(&mut engine);
+    flush(&mut engine);
     assert!(engine.is_drained());
     let _ = engine.stats().line();
 }
 
-fn end_turn<A: App>(engine: &mut Engine<A>) {
-    while let Some(conn) = engine.poll_writable() {
-        let _ = engine.write_to(conn, &mut std::io::sink());
-    }
-    while engine.poll_closed().is_some() {}
+fn end_turn<A: App>(engine: &mut Engine<A>, now: Time) {
+    engine.end_turn(now, &mut MemorySockets::default()).expect("the session is not recorded");
+    engine.check();
+}
+
+fn flush<A: App>(engine: &mut Engine<A>) {
+    engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");
     engine.check();
 }

@@ -3,6 +3,7 @@
 //! All pieces of a session arrive within one turn. With several turns the outcome may differ, because presence is announced
 //! at the end of each turn.
 
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
 
@@ -128,13 +129,15 @@ where
         }
     }
     engine.check();
-    let (mut received, mut finished) = (vec![Vec::new(); CLIENTS], vec![false; CLIENTS]);
-    while let Some(conn) = engine.poll_writable() {
-        let n = conns.iter().position(|&known| known == conn).expect("a connection of this test");
-        let flow = engine.write_to(conn, &mut received[n]).expect("a vector takes everything");
-        finished[n] |= matches!(flow, Flow::Finished | Flow::Closed);
-    }
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
     engine.check();
+    let (mut received, mut finished) = (vec![Vec::new(); CLIENTS], vec![false; CLIENTS]);
+    for write in sockets.take_writes() {
+        let n = conns.iter().position(|&known| known == write.conn).expect("a connection of this test");
+        received[n].extend(write.bytes);
+        finished[n] |= matches!(write.outcome, Ok(Flow::Finished | Flow::Closed));
+    }
     let bytes_in = engine.stats().counters.bytes_in;
     Outcome { received, finished, events: engine.app_mut().take(), bytes_in }
 }

@@ -238,7 +238,7 @@ fn every_reason_reaches_its_peer() {
                 let mut world = World::new(config, Witness::default());
                 world.run(ANN);
                 act(&mut world);
-                world.end_turn();
+                world.flush();
                 world.run(script);
                 world
             }

@@ -1,10 +1,10 @@
 //! Draining and stopping the server, in virtual time.
 
-use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::{MemorySockets, MemoryWrite};
 use lobbyd::{ByteSize, CloseReason, Config, ConnId, DrainTotals, Engine, Exclude, Frame, Limit, Time};
 
 use crate::scenario::{START, World};
@@ -102,11 +102,12 @@ fn every_refusal_while_draining_has_retry_after() {
     engine.handle_drain(Time::ZERO);
     let late = engine.handle_accept(Time::ZERO, peer).expect("the listener stays");
     engine.handle_bytes(Time::ZERO, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
-    for conn in [waiting, late] {
-        assert_eq!(engine.poll_writable(), Some(conn));
-        let mut answer = Vec::new();
-        engine.write_to(conn, &mut answer).expect("a vector takes everything");
-        let answer = String::from_utf8(answer).expect("ASCII");
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    let writes = sockets.take_writes();
+    assert_eq!(writes.iter().map(|write| write.conn).collect::<Vec<_>>(), [waiting, late]);
+    for write in writes {
+        let answer = String::from_utf8(write.bytes).expect("ASCII");
         assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
     }
 }
@@ -199,7 +200,7 @@ fn a_second_request_drops_all_connections_at_once() {
     world.steps("ann > connect chess\nbob > connect chess\ndrain");
     let now = world.now;
     world.engine.handle_stop(now);
-    world.end_turn();
+    world.flush();
     assert!(world.engine.is_drained());
     let totals = world.engine.drain_totals().expect("a drain has begun");
     assert_eq!((totals.closed, totals.forced), (0, 2));
@@ -213,41 +214,22 @@ fn a_drain_deadline_too_short_for_its_batches_is_refused() {
     assert_eq!(problems[0].field, "drain_deadline");
 }
 
-/// The client's end of a pipe, found by the index of the connection.
+/// A client, found by the index of its connection.
 struct Peer {
     conn: ConnId,
     reader: Reader,
     got: Vec<Received>,
-    /// The socket takes no bytes before this time.
-    reads_from: Time,
-    at: Time,
-    closed: bool,
-}
-
-impl Write for Peer {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.at < self.reads_from {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        self.reader.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 const CROWD: u32 = 5000;
 
-/// Ends a turn: writes the output and drops closed connections. A peer that reads the close frame answers it and hangs up.
-/// Returns the number of such peers.
-fn end_turn(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -> usize {
+/// Ends a turn. A peer that reads the close frame answers it and hangs up. Returns the number of such peers.
+fn end_turn(engine: &mut Engine<Witness<true>>, sockets: &mut MemorySockets, peers: &mut [Peer], now: Time) -> usize {
+    engine.end_turn(now, sockets).expect("the session is not recorded");
     let mut closed = 0;
-    while let Some(conn) = engine.poll_writable() {
+    for MemoryWrite { conn, bytes, .. } in sockets.take_writes() {
         let peer = &mut peers[conn.index()];
-        peer.at = now;
-        engine.write_to(conn, peer).expect("the pipe does not break");
+        peer.reader.push(&bytes);
         while let Some(received) = peer.reader.next().expect("the server keeps to the protocol") {
             let is_close = matches!(received, Received::Close(..));
             peer.got.push(received);
@@ -258,9 +240,7 @@ fn end_turn(engine: &mut Engine<Witness<true>>, peers: &mut [Peer], now: Time) -
             }
         }
     }
-    while let Some(conn) = engine.poll_closed() {
-        peers[conn.index()].closed = true;
-    }
+    engine.flush(sockets).expect("the session is not recorded");
     closed
 }
 
@@ -295,35 +275,38 @@ fn five_thousand_members_get_every_queued_message() {
             let conn = engine.handle_accept(now, address).expect("room");
             let request = wire::upgrade_request(&format!("/ws/lobby-{}?token=user-{n}", n / 10), &[]);
             engine.handle_bytes(now, conn, &request);
-            Peer { conn, reader: Reader::default(), got: Vec::new(), reads_from: Time::ZERO, at: now, closed: false }
+            Peer { conn, reader: Reader::default(), got: Vec::new() }
         })
         .collect();
-    end_turn(&mut engine, &mut peers, now);
+    let mut sockets = MemorySockets::default();
+    end_turn(&mut engine, &mut sockets, &mut peers, now);
     assert_eq!(engine.stats().total_connections, CROWD as usize);
     let drained_at = now + Duration::from_secs(1);
     for (n, peer) in peers.iter_mut().enumerate() {
         peer.got.clear();
         // Every fifth peer does not read for a while.
         if n % 5 == 0 {
-            peer.reads_from = drained_at + Duration::from_secs(7);
+            sockets.limit(peer.conn, 0);
         }
     }
 
     engine.handle_drain(drained_at);
     now = drained_at;
-    let mut closed = end_turn(&mut engine, &mut peers, now);
+    let mut closed = end_turn(&mut engine, &mut sockets, &mut peers, now);
     assert_eq!(closed, 400, "the first batch, except for peers that do not read");
     while !engine.is_drained() {
         let next = engine.poll_timeout().expect("the drain has a deadline");
         let reading = drained_at + Duration::from_secs(7);
         if now < reading && next >= reading {
             now = reading;
-            peers.iter().filter(|peer| !peer.closed).for_each(|peer| engine.handle_writable(now, peer.conn));
+            for peer in &peers {
+                sockets.limit(peer.conn, usize::MAX);
+                engine.handle_writable(now, peer.conn);
+            }
         } else {
             now = next;
         }
-        engine.handle_timeout(now);
-        let closing = end_turn(&mut engine, &mut peers, now);
+        let closing = end_turn(&mut engine, &mut sockets, &mut peers, now);
         assert!(closing <= 500 || now == reading, "{closing} at {now}");
         closed += closing;
     }

@@ -168,10 +168,10 @@ fn concurrent_handshakes_never_exceed_the_limit() {
             // Counts the seats: no limit is exceeded at any moment.
             world.engine.check();
             if random.percent(30) {
-                world.end_turn();
+                world.flush();
             }
         }
-        world.end_turn();
+        world.flush();
         let stats = world.engine.stats();
         let counters = &stats.counters;
         let refused =
@@ -331,7 +331,7 @@ fn all_members_see_one_order() {
         for name in names {
             world.act(name, "connect chess");
         }
-        world.end_turn();
+        world.flush();
         for name in names {
             assert_eq!(world.take(name).len(), 3, "upgrade, welcome, presence_state");
         }
@@ -343,10 +343,10 @@ fn all_members_see_one_order() {
             world.act(name, &format!(r#"{{"type":"broadcast","data":{n},"ref":{n}}}"#));
             acks.push((name.into(), n));
             if turn == "turn ends" {
-                world.end_turn();
+                world.flush();
             }
         }
-        world.end_turn();
+        world.flush();
         for name in names {
             let mut last = 0;
             for text in world.take(name) {
@@ -398,7 +398,7 @@ fn a_closed_connection_causes_no_event() {
     world.engine.handle_hangup(world.now, bob);
     world.engine.handle_writable(world.now, bob);
     world.engine.handle_authorized(world.now, bob, Authorization::allow("bob"));
-    world.end_turn();
+    world.flush();
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     assert_eq!(world.engine.stats().counters.closed(CloseReason::WriteFailed), 1);
     assert_eq!(world.engine.stats().counters.closed_in_all(), 1);
@@ -482,7 +482,7 @@ fn every_close_is_counted_under_its_reason() {
     for (n, (case, reason, end)) in ends.iter().enumerate() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         end(&mut world);
-        world.end_turn();
+        world.flush();
         world.take("ann");
         let counters = world.engine.stats().counters;
         assert_eq!(counters.closed(*reason), 1, "{case}");
@@ -500,7 +500,7 @@ fn no_input_leaves_a_stale_member() {
         let mut world = World::new(Config::default(), Relay::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", bytes);
-        world.end_turn();
+        world.flush();
         world.engine.check();
         let got = world.take("ann");
         let close = got.iter().find(|item| item.starts_with("close "));
@@ -587,7 +587,7 @@ fn a_ping_always_has_a_result() {
             "connect elsewhere" => world.steps("ann:3 > connect go"),
             end => world.steps(&format!("ann < health_ping\nann > {end}")),
         }
-        world.end_turn();
+        world.flush();
         let log = world.engine.app_mut().take();
         assert_eq!(log[0], "health ann unhealthy", "{end}: the result comes before the leave, {log:?}");
         assert_eq!(log.iter().filter(|event| event.starts_with("health")).count(), 1);
@@ -612,7 +612,7 @@ fn latency_is_never_negative_when_the_clock_steps() {
     let conn = world.conn("ann");
     let pong = lobbyd::sim::wire::text(r#"{"type":"health_pong","timestamp":1000010000}"#);
     world.engine.handle_bytes(Time::from_micros(3), conn, &pong);
-    world.engine.handle_timeout(Time::ZERO);
+    world.end_turn_at(Time::ZERO);
     world.app(|_, cx| assert_eq!(cx.now(), Time::from_micros(10_000_000)));
     assert_eq!(world.engine.app_mut().take(), ["join ann", "health ann 0us"]);
 }
@@ -769,7 +769,7 @@ fn totals_equal_a_full_recount() {
                 }
             }
             if random.percent(60) {
-                world.end_turn();
+                world.flush();
             }
             // Recounts everything and compares.
             world.engine.check();

@@ -83,7 +83,7 @@ fn any_byte_counts_as_activity() {
         world.run(JOINED);
         world.run("advance 29s\nann < ping");
         world.send("ann", bytes);
-        world.end_turn();
+        world.flush();
         world.take("ann");
         // The next ping comes after the full interval again.
         world.run("advance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
@@ -108,8 +108,7 @@ fn a_pong_at_the_deadline_is_in_time() {
     let deadline = world.engine.poll_timeout().expect("a member has a timer");
     let conn = world.conn("ann");
     world.engine.handle_bytes(deadline, conn, &wire::frame(Opcode::PONG, true, b"", [1; 4]));
-    world.engine.handle_timeout(deadline);
-    world.end_turn();
+    world.end_turn_at(deadline);
     world.run("ann < nothing\nadvance 5s\nann < nothing");
     assert_eq!(world.engine.stats().total_connections, 1);
 }
@@ -200,11 +199,11 @@ fn time_never_goes_back() {
     let conn = world.conn("ann");
     let earlier = Time::from_micros(1);
     // If the clock goes back, the engine keeps the latest time it has seen.
-    world.engine.handle_timeout(earlier);
+    world.end_turn_at(earlier);
     world.engine.handle_command(earlier, b"x");
     world.engine.handle_bytes(earlier, conn, &wire::text(r#"{"type":"ping"}"#));
     assert_eq!(world.engine.act(earlier, |_, cx| cx.now()), world.now);
-    world.end_turn();
+    world.flush();
     world.run("ann < pong server_time=1000019000\nadvance 19990ms\nann < nothing\nadvance 10ms\nann < ping");
 }
 
@@ -215,7 +214,6 @@ fn a_long_sleep_loses_no_timer() {
     world.run("bob > open");
     // As if the process had been stopped for a day: all due timers fire at once, in order.
     world.now = Time::from_micros(86_400_000_000);
-    world.engine.handle_timeout(world.now);
     world.end_turn();
     world.run("bob < http 408, body, eof\nann < ping\nann > pong x\nadvance 19s\nann < nothing");
 }
@@ -313,7 +311,7 @@ fn an_answer_after_the_deadline_does_not_count() {
     world.run("ann < health_ping timestamp=1000000000");
     let conn = world.conn("ann");
     world.now = Time::from_micros(2_000_001);
-    world.engine.handle_timeout(world.now);
+    world.end_turn();
     world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
     world.run("advance 10ms");
     assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
@@ -331,12 +329,12 @@ fn an_answer_delayed_by_a_server_pause_counts() {
         if is_named {
             // The budget of the first turn ended before this input was read.
             world.engine.handle_unread(world.now, &[conn]);
-            world.engine.handle_timeout(world.now);
+            world.end_turn();
             world.now = Time::from_micros(3_600_000_500);
         }
         world.engine.handle_bytes(world.now, conn, &wire::text(r#"{"type":"health_pong","timestamp":1000000000}"#));
         world.engine.handle_unread(world.now, &[]);
-        world.engine.handle_timeout(world.now);
+        world.end_turn();
         let latency = world.now - Time::ZERO;
         assert_eq!(world.engine.app_mut().take(), [format!("health ann {}us", latency.as_micros())]);
     }
@@ -513,7 +511,6 @@ fn periodic_checks_do_not_drift_and_do_not_bunch() {
     }
     // Several checks became due while the process was stopped. A single check replaces them.
     world.now = Time::from_micros(15_000_000);
-    world.engine.handle_timeout(world.now);
     world.end_turn();
     world.run(
         r#"

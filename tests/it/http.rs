@@ -1,6 +1,7 @@
 //! HTTP answers to requests that are not valid WebSocket upgrades.
 
 use lobbyd::apps::{Echo, Relay};
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
 use lobbyd::{App, Config};
 
@@ -20,17 +21,13 @@ fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
     let mut engine = lobbyd::Engine::new(Config::default(), crate::scenario::START, app);
     let now = lobbyd::Time::ZERO;
     let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
-    let mut answer = Vec::new();
-    let mut finished = false;
+    let mut sockets = MemorySockets::default();
     for piece in bytes.chunks(step) {
         engine.handle_bytes(now, conn, piece);
-        while let Some(conn) = engine.poll_writable() {
-            finished |=
-                engine.write_to(conn, &mut answer).expect("a vector takes everything") == lobbyd::Flow::Finished;
-        }
+        engine.flush(&mut sockets).expect("the session is not recorded");
     }
     engine.check();
-    (answer, finished)
+    (sockets.written(conn), sockets.is_shut_down(conn))
 }
 
 /// Changes the valid request and expects the status `status`, the header `lines` and a one-line body that contains `words`.
@@ -227,14 +224,16 @@ fn a_busy_server_sends_retry_after() {
     engine.handle_accept(now, peer).expect("there is room");
     // The answer is sent before the request arrives, since it does not depend on it.
     let late = engine.handle_accept(now, peer).expect("there is room for a refusal");
-    let mut answer = Vec::new();
-    assert_eq!(engine.poll_writable(), Some(late));
-    assert_eq!(engine.write_to(late, &mut answer).expect("a vector takes everything"), lobbyd::Flow::Finished);
-    let answer = String::from_utf8(answer).expect("ASCII");
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    let [write] = <[_; 1]>::try_from(sockets.take_writes()).expect("one write");
+    assert_eq!((write.conn, write.outcome), (late, Ok(lobbyd::Flow::Finished)));
+    let answer = String::from_utf8(write.bytes).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
     engine.handle_bytes(now, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
-    assert_eq!(engine.poll_writable(), None);
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    assert_eq!(sockets.take_writes(), []);
 }
 
 #[test]
@@ -338,26 +337,16 @@ fn the_heads_of_answers_are_fixed() {
 fn the_heads_of_answers_of_a_busy_server_are_fixed() {
     let config = Config { attempts_per_minute: lobbyd::Limit::at_most(1), attempt_burst: 1, ..Config::default() };
     let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
-    let mut heads = String::new();
-    let mut note_heads = |engine: &mut lobbyd::Engine<Relay>| {
-        while let Some(conn) = engine.poll_writable() {
-            let mut answer = Vec::new();
-            engine.write_to(conn, &mut answer).expect("a vector takes everything");
-            let answer = String::from_utf8(answer).expect("UTF-8");
-            heads.extend(answer.split("\r\n\r\n").next());
-            heads.push('\n');
-        }
-    };
+    let mut sockets = MemorySockets::default();
     let mut ask = |seconds: u64, request: &[u8]| {
         let now = lobbyd::Time::from_micros(seconds * 1_000_000);
         if seconds == 20 {
             engine.handle_drain(now);
         }
-        engine.handle_timeout(now);
-        note_heads(&mut engine);
+        engine.end_turn(now, &mut sockets).expect("the session is not recorded");
         let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
         engine.handle_bytes(now, conn, request);
-        note_heads(&mut engine);
+        engine.flush(&mut sockets).expect("the session is not recorded");
     };
     // The second request is one too many, the third stays incomplete, and the last arrives during the drain.
     ask(0, b"GET /ws/chess HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -365,6 +354,12 @@ fn the_heads_of_answers_of_a_busy_server_are_fixed() {
     ask(2, b"GET");
     ask(10, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
     ask(20, b"GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut heads = String::new();
+    for write in sockets.take_writes() {
+        let answer = String::from_utf8(write.bytes).expect("UTF-8");
+        heads.extend(answer.split("\r\n\r\n").next());
+        heads.push('\n');
+    }
     assert_eq!(heads.replace("\r\n", "\n"), BUSY_HEADS);
 }
 

@@ -92,7 +92,7 @@ fn a_new_list_applies_to_new_connections_only() {
     let reload = |world: &mut World<Relay>, list: &[u8]| {
         let now = world.now;
         world.engine.handle_reload(now, list);
-        world.end_turn();
+        world.flush();
     };
     world.run("ann > get /ws/chess?token=one\nann < upgrade, welcome user=ann, presence_state");
     reload(&mut world, b"two bob\nthree cid");
@@ -277,7 +277,7 @@ fn an_authorization_of_a_closed_connection_is_ignored() {
     world.run("bob > get /ws/chess?token=bob&auth=later");
     assert_eq!(world.conn("bob").index(), closed.index(), "bob has ann's slot, under another id");
     world.engine.handle_authorized(world.now, closed, Authorization::allow("eve"));
-    world.end_turn();
+    world.flush();
     world.run("bob < nothing");
     world.authorize("bob", Authorization::allow("bob"));
     world.run("bob < upgrade, welcome user=bob, presence_state users=bob");

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
 use lobbyd::journal::{self, Fault, Replay, ReplayFailure, Sink, Step, Summary};
 use lobbyd::net::{Error, Server, Status, open_journal};
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{
     App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, Engine, Frame, Member, Message, OnJournalError,
@@ -64,11 +65,7 @@ impl<A: App> Site<A> {
 
     fn turn(&mut self) {
         self.now = self.now + Duration::from_millis(10);
-        self.engine.handle_timeout(self.now);
-        while let Some(conn) = self.engine.poll_writable() {
-            let _ = self.engine.write_to(conn, &mut io::sink());
-        }
-        while self.engine.poll_closed().is_some() {}
+        let _ = self.engine.end_turn(self.now, &mut MemorySockets::default());
     }
 
     fn journal(&mut self) -> Vec<u8> {
@@ -442,25 +439,6 @@ fn invalid_names_from_an_application_are_not_in_a_journal() {
     assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
 }
 
-/// Takes a number of bytes and then blocks.
-struct LimitedSocket<'a>(usize, &'a mut Vec<u8>);
-
-impl io::Write for LimitedSocket<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let accepted = bytes.len().min(self.0);
-        if accepted == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        self.0 -= accepted;
-        self.1.extend_from_slice(&bytes[..accepted]);
-        Ok(accepted)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// The subprotocol is sent to the client but is not in the journal, even if the answer is late or written in pieces.
 #[test]
 fn a_subprotocol_is_echoed_and_not_recorded() {
@@ -474,15 +452,14 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
             site.turn();
             let conn = site.connect(&format!("/?lobby=chess&user=ann&answer={answer}"), &[&line]);
             site.engine.handle_authorized(site.now, conn, Authorization::allow("ann"));
-            let mut sent = Vec::new();
+            let mut sockets = MemorySockets::default();
             for room in [first, 1, 3, 30, 1000] {
                 site.now = site.now + Duration::from_millis(10);
                 site.engine.handle_writable(site.now, conn);
-                while let Some(conn) = site.engine.poll_writable() {
-                    let _ = site.engine.write_to(conn, &mut LimitedSocket(room, &mut sent));
-                }
-                while site.engine.poll_closed().is_some() {}
+                sockets.limit(conn, room);
+                site.engine.flush(&mut sockets).expect("memory can be written to");
             }
+            let sent = sockets.written(conn);
             let echoed = format!("\r\nSec-WebSocket-Protocol: {SECRET}\r\n\r\n");
             assert!(sent.ends_with(echoed.as_bytes()), "{}", sent.escape_ascii());
             let (stats, journal) = (site.engine.stats(), site.journal());
@@ -899,11 +876,9 @@ fn a_full_disk_stops_unrecorded_output_or_ends_the_journal() {
         let mut refused = 0;
         for _ in 0..100 {
             site.bytes(ann, &wire::text(&"x".repeat(100)));
-            let mut out = Vec::new();
-            while let Some(conn) = site.engine.poll_writable() {
-                refused += u32::from(site.engine.write_to(conn, &mut out).is_err());
-            }
-            before += out.len() as u64;
+            let mut sockets = MemorySockets::default();
+            refused += u32::from(site.engine.flush(&mut sockets).is_err());
+            before += sockets.take_writes().iter().map(|write| write.bytes.len() as u64).sum::<u64>();
         }
         assert!(site.engine.ending(bob).is_none(), "the member stays connected");
         let recording = site.engine.recording().expect("the session is recorded");
@@ -1186,25 +1161,11 @@ fn a_timeline_shows_joins_messages_leaves_and_reasons() {
     assert!(ends.starts_with("turn ") && ends.contains("connections=0"), "{ends}");
 }
 
-/// A socket that takes nothing.
-struct BlockedSocket;
-
-impl io::Write for BlockedSocket {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Returns the timestamp of the `health_ping` among the bytes that are waiting for a connection, and writes them.
+/// Ends a turn, and returns the timestamp of the `health_ping` among the bytes that it writes.
 fn health_ping<A: App>(site: &mut Site<A>) -> String {
-    let mut output = Vec::new();
-    while let Some(conn) = site.engine.poll_writable() {
-        site.engine.write_to(conn, &mut output).expect("a Vec takes everything");
-    }
+    let mut sockets = MemorySockets::default();
+    site.engine.end_turn(site.now, &mut sockets).expect("memory can be written to");
+    let output: Vec<u8> = sockets.take_writes().into_iter().flat_map(|write| write.bytes).collect();
     let output = String::from_utf8_lossy(&output).into_owned();
     let after = output.split(r#""health_ping","timestamp":"#).nth(1).expect("a health_ping");
     after.split('}').next().expect("split returns at least one part").to_owned()
@@ -1252,10 +1213,9 @@ fn the_text_of_each_event_of_a_json_session_is_fixed() {
         site.bytes(ann, &wire::text(&format!(r#"{{"type":"broadcast","data":"{}"}}"#, "é".repeat(400))));
     }
     site.now = site.now + Duration::from_millis(10);
-    site.engine.handle_timeout(site.now);
-    while let Some(conn) = site.engine.poll_writable() {
-        let _ = site.engine.write_to(conn, &mut BlockedSocket);
-    }
+    let mut blocked = MemorySockets::default();
+    site.conns.iter().for_each(|&conn| blocked.limit(conn, 0));
+    site.engine.end_turn(site.now, &mut blocked).expect("memory can be written to");
     site.turn();
     [ann, bob].iter().for_each(|&conn| site.engine.handle_writable(site.now, conn));
     site.turn();
@@ -1267,7 +1227,6 @@ fn the_text_of_each_event_of_a_json_session_is_fixed() {
     site.turn();
     // Ticks are late and skipped. One of two members answers the health check.
     site.now = site.now + Duration::from_millis(990);
-    site.engine.handle_timeout(site.now);
     let timestamp = health_ping(&mut site);
     site.now = site.now + Duration::from_micros(12_345);
     site.bytes(ann, &wire::text(&format!(r#"{{"type":"health_pong","timestamp":{timestamp}}}"#)));
@@ -1314,8 +1273,8 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 0.030000s conn=2.3 user="ann" lobby=chess says {\"type\":\"move\",\"to\":\"\u{7f}\"}
 0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
 0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
-0.050000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
-0.050000s conn=1.2 user="bob" lobby=chess is above the high-water mark: 2559 bytes are queued
+0.040000s conn=2.3 user="ann" lobby=chess broadcasts \"ééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééééé…
+0.040000s conn=1.2 user="bob" lobby=chess is above the high-water mark: 2559 bytes are queued
 0.060000s conn=1.2 user="bob" lobby=chess is below the low-water mark again: 0 bytes are queued
 0.060000s server receives a command of 8 bytes
 0.060000s server receives a reload of 6 bytes, which are not recorded
@@ -1329,7 +1288,7 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 1.182345s server drains
 1.182345s conn=2.3 user="ann" lobby=chess leaves: 1001 server_shutdown: the server is shutting down
 1.192345s server runs tick 119 2.345 ms late, after 0 skipped ticks
-turn 10 at 1.192345s
+turn 11 at 1.192345s
 connections=0 capacity=0% lobbies=0 pending=3 closing=2 tick=119 ticks_ran=12 late_us=0/12345/12345 caught_up=2 skipped=107 accepted=9 joined=2 taken_over=1 left=2 bytes_in=4049 bytes_out=5903 messages_in=7 frames_out=21 health_checks=2 health_checks_failed=1 closed.hangup=1 closed.server_shutdown=1 closed.unauthorized=1 closed.forbidden_origin=1 closed.replaced=1 closed.bad_lobby_code=1 closed.http_refused=3 error.user_not_found=1
 "#;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{
     Authorization, ByteSize, CloseReason, Config, DuplicateLogin, Engine, Exclude, Frame, Full, Limit, Sent, Time,
@@ -92,7 +93,7 @@ fn unlimited_means_unlimited() {
         let lobby = if n % 2 == 0 { "one".into() } else { format!("lobby{n}") };
         world.act(&format!("ann:{n}"), &format!("connect {lobby}"));
     }
-    world.end_turn();
+    world.flush();
     let stats = world.engine.stats();
     assert_eq!((stats.total_connections, stats.active_lobbies, stats.max_connections), (600, 301, None));
     world.app(|_, cx| assert_eq!(cx.can_accept_connection("one"), Ok(())));
@@ -134,7 +135,7 @@ fn sockets_without_a_seat_are_bounded() {
     );
     let conn = world.conn("b");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("b"));
-    world.end_turn();
+    world.flush();
     world.run(
         r#"
         b < upgrade, welcome, presence_state
@@ -230,7 +231,7 @@ fn a_request_head_has_a_maximum_size() {
             world.open("ann");
             for piece in wire::upgrade_request("/ws/chess?token=ann", lines).chunks(step) {
                 world.send("ann", piece);
-                world.end_turn();
+                world.flush();
             }
             world.run(&format!("ann < {expected}"));
         }
@@ -260,7 +261,7 @@ fn input_before_authorization_is_bounded() {
     // The reserved seat is free again.
     assert_eq!(world.engine.stats().active_lobbies, 0);
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.end_turn();
+    world.flush();
     world.run("ann < nothing");
 }
 
@@ -286,7 +287,7 @@ fn authorization_has_a_timeout() {
         // The decision comes too late.
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-        world.end_turn();
+        world.flush();
         world.run("ann < nothing\nbob < nothing");
     }
 }
@@ -298,7 +299,7 @@ fn an_authorization_is_decided_once() {
     let conn = world.conn("ann");
     let mut answer = |answer: Authorization, script: &str| {
         world.engine.handle_authorized(world.now, conn, answer);
-        world.end_turn();
+        world.flush();
         world.engine.check();
         world.run(script);
     };
@@ -318,7 +319,7 @@ fn an_authorization_is_decided_once() {
         world.run("ann > get /ws/chess?token=ann&auth=later");
         let conn = world.conn("ann");
         world.engine.handle_authorized(world.now, conn, answer);
-        world.end_turn();
+        world.flush();
         world.run(&format!("ann < upgrade, goodbye, {expected}"));
         assert_eq!(world.engine.stats().active_lobbies, 0, "no lobby is reserved");
         assert_eq!(world.engine.app_mut().take(), [""; 0]);
@@ -342,7 +343,7 @@ fn a_lobby_pending_authorization_counts_against_max_lobbies() {
     );
     let conn = world.conn("ann:3");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.end_turn();
+    world.flush();
     world.run(
         r#"
         ann < goodbye code=4004, close 4004 replaced
@@ -415,7 +416,7 @@ fn a_message_has_a_maximum_size() {
         let mut world = World::new(config, Witness::<true>::default());
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         world.send("ann", &frames.concat());
-        world.end_turn();
+        world.flush();
         world.run(if fits { "" } else { "ann < goodbye code=1009, close 1009 message_too_big, eof" });
         let log = world.engine.app_mut().take();
         assert_eq!(log.len(), 2);
@@ -452,7 +453,7 @@ fn pongs_count_against_the_outbox() {
     let mut pings = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &ping);
-        world.end_turn();
+        world.flush();
         pings += 1;
         assert!(world.app(|_, cx| cx.queued_bytes(ann)) <= 5100 + 200);
     }
@@ -480,9 +481,14 @@ fn a_blocked_socket_is_not_written_until_it_is_writable() {
     let ann = world.conn("ann");
     world.app(|_, cx| assert!(cx.send_to_conn(ann, &Frame::text("one"))));
     world.app(|_, cx| assert!(cx.send_to_conn(ann, &Frame::text("two"))));
-    assert_eq!(world.engine.poll_writable(), None);
+    let check_nothing_is_written = |world: &mut World<_>| {
+        let mut sockets = MemorySockets::default();
+        world.engine.flush(&mut sockets).expect("the session is not recorded");
+        assert_eq!(sockets.take_writes(), []);
+    };
+    check_nothing_is_written(&mut world);
     world.run("ann > read\nann < one, two");
-    assert_eq!(world.engine.poll_writable(), None);
+    check_nothing_is_written(&mut world);
 }
 
 #[test]
@@ -607,10 +613,10 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
     world.run("ann < goodbye, close 4003 kicked");
     world.send("ann", &wire::text(&"x".repeat(900)));
-    world.end_turn();
+    world.flush();
     world.run("ann < nothing");
     world.send("ann", &wire::text(&"x".repeat(100)));
-    world.end_turn();
+    world.flush();
     world.run("ann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
 }

@@ -16,7 +16,7 @@ fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
 #[track_caller]
 fn order<A: App>(world: &mut World<A>, command: OperatorCommand) {
     world.engine.handle_operator(world.now, command).expect("the users are connected");
-    world.end_turn();
+    world.flush();
 }
 
 /// Ann, bob and cid are to reconnect, in one batch each. Ann is closed before `stricter` is called.
@@ -211,7 +211,7 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     order(&mut world, kick(KickTarget::Lobby("chess".into()), false));
     let eve = world.conn("eve");
     world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
-    world.end_turn();
+    world.flush();
     world.run(
         "ann < close 4003 kicked
          eve < upgrade
@@ -239,7 +239,7 @@ fn a_batch_delivers_the_messages_of_every_member_it_closes() {
         }
         world.steps(leaver);
         world.act("cid", r#"{"type":"broadcast","data":1,"ref":7}"#);
-        world.end_turn();
+        world.flush();
         world.advance(std::time::Duration::from_millis(101));
         let got = world.take("cid");
         assert!(got.first().is_some_and(|first| first.contains("ack")), "{leaver}: {got:?}");

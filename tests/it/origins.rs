@@ -319,6 +319,6 @@ fn a_malformed_or_repeated_origin_is_refused() {
     let at = request.iter().position(|&c| c == b'#').expect("the request has a number sign");
     request[at] = 0xff;
     world.send("ann", &request);
-    world.end_turn();
+    world.flush();
     world.run(&format!("ann < {FORBIDDEN}"));
 }

@@ -41,7 +41,7 @@ fn read(world: &mut World<Witness<false>>, bytes: usize) {
     world.act("ann", &format!("window {bytes}"));
     let ann = world.conn("ann");
     world.engine.handle_writable(world.now, ann);
-    world.end_turn();
+    world.flush();
     world.engine.check();
 }
 
@@ -83,7 +83,7 @@ fn pressure_is_reported_at_the_high_and_low_watermarks() {
     assert_eq!(send(&mut world, 1), (1100, vec!["pressure ann high 1100".into()]));
     assert_eq!(letters(&mut world), "x".repeat(26));
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(letters(&mut world), "x".repeat(11));
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 0"]);
 }
@@ -94,7 +94,7 @@ fn one_frame_can_cross_both_watermarks() {
     let long = Frame::binary(&[0; 5000]);
     assert!(world.app(|_, cx| cx.send_to_conn(ann, &long)));
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     let size = long.as_bytes().len();
     assert_eq!(world.engine.app_mut().take(), [format!("pressure ann high {size}"), "pressure ann low 0".into()]);
     world.take("ann");
@@ -107,14 +107,14 @@ fn pongs_count_towards_the_watermarks() {
     let ping = wire::frame(Opcode::PING, true, &[b'p'; 123], [1; 4]);
     for _ in 0..8 {
         world.send("ann", &ping);
-        world.end_turn();
+        world.flush();
     }
     assert_eq!((queued(&mut world, ann), world.engine.app_mut().take()), (1000, vec![]));
     world.send("ann", &ping);
-    world.end_turn();
+    world.flush();
     assert_eq!(world.engine.app_mut().take(), ["pressure ann high 1125"]);
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(world.take("ann").len(), 9);
     assert_eq!(world.engine.app_mut().take(), ["pressure ann low 0"]);
 }
@@ -146,7 +146,7 @@ fn pressure_is_reported_before_the_leave_and_never_after_it() {
     });
     assert_eq!(world.engine.app_mut().take(), ["pressure ann high 1100", "leave ann kicked"]);
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     let got = world.take("ann");
     assert_eq!((got.len(), got[12].as_str()), (13, "close 4003 kicked"), "queued frames are delivered");
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
@@ -173,7 +173,7 @@ fn an_application_that_follows_the_watermarks_loses_no_member() {
     }
     assert!((400..500).contains(&sent), "the sender follows the pace of the reader: {sent}");
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(got + world.take("ann").len(), sent);
 }
 
@@ -252,7 +252,7 @@ fn a_latest_frame_replaces_the_older_one_of_its_key() {
     latest(&mut world, 2, 'e');
     assert_eq!((queued(&mut world, ann), replaced(&world)), (370, 2));
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(letters(&mut world), "brce");
     // A delivered frame is not replaced.
     latest(&mut world, 1, 'f');
@@ -286,7 +286,7 @@ fn a_snapshot_without_room_is_dropped_and_its_receiver_stays() {
     assert!(!world.app(|_, cx| cx.send_latest_to_conn(ann, 1, &hundred('t'))));
     assert_eq!(world.engine.stats().counters.frames_dropped, 2);
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(letters(&mut world), "r".repeat(FULL));
     let sent = world.app(|_, cx| cx.broadcast_latest("a", Exclude::None, 1, &hundred('u')));
     assert_eq!((sent.queued, letters(&mut world).as_str()), (1, "u"));
@@ -317,6 +317,6 @@ fn control_frames_are_never_dropped() {
     world.steps("ann > ping 3");
     assert!(!world.app(|_, cx| cx.send_latest_to_conn(ann, 0, &hundred('s'))));
     world.act("ann", "read");
-    world.end_turn();
+    world.flush();
     assert_eq!(world.take("ann").last().expect("a frame was received"), "pong 3");
 }

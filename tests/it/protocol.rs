@@ -177,7 +177,7 @@ fn a_ref_is_a_string_or_an_integer_and_is_returned_unchanged() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
         for kind in ["ping", "presence", "leave?", "broadcast\",\"data\":\"0"] {
             world.act("ann", &format!(r#"{{"type":"{kind}","ref":{reference}}}"#));
-            world.end_turn();
+            world.flush();
             let got = world.take("ann");
             let answers: Vec<&String> = got.iter().filter(|text| !text.contains("presence_state")).collect();
             let [answer] = answers[..] else { panic!("one answer: {got:?}") };
@@ -369,7 +369,7 @@ fn fragments_are_put_together() {
     ];
     for (opcode, is_final, payload) in parts {
         world.send("ann", &wire::frame(opcode, is_final, payload, [7, 0, 255, 1]));
-        world.end_turn();
+        world.flush();
     }
     world.run("ann < pong between\nbob < message data=\"\u{20ac}\"\ncid < message data=\"\u{20ac}\"");
 }
@@ -406,7 +406,7 @@ fn data_is_passed_on_unchanged() {
     world.run(THREE);
     let data = "{ \"b\" : 1.0e2, \"a\":\t[ 18446744073709551616, -0.0 ],\"b\":\"\\u0061\" }";
     world.send("ann", &wire::text(&format!("{{\"type\":\"broadcast\",\"data\":{data}}}")));
-    world.end_turn();
+    world.flush();
     for name in ["bob", "cid"] {
         assert_eq!(world.take(name), [format!("{{\"type\":\"message\",\"from\":\"ann\",\"seq\":1,\"data\":{data}}}")]);
     }
@@ -586,10 +586,10 @@ fn seq_has_no_gaps_for_a_member_that_stays() {
             (true, _) => world.act(name, &format!(r#"{{"type":"broadcast","data":{n}}}"#)),
         }
         if random.percent(50) {
-            world.end_turn();
+            world.flush();
         }
     }
-    world.end_turn();
+    world.flush();
     let mut seq = 0;
     for text in world.take("ann") {
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -669,7 +669,7 @@ fn every_leave_has_its_reason() {
             "#,
         );
         end(&mut world);
-        world.end_turn();
+        world.flush();
         world.steps(&format!("bob < presence_diff seq=2 -ann:{why}"));
     }
     check_leave(|world| world.act("ann", r#"{"type":"leave"}"#), "left");
@@ -739,7 +739,7 @@ fn messages_in_the_packet_of_the_upgrade_are_handled() {
     packet.extend(wire::text(r#"{"type":"leave"}"#));
     packet.extend(wire::close(1000, ""));
     world.send("ann", &packet);
-    world.end_turn();
+    world.flush();
     world.run(
         r#"
         ann < upgrade, welcome, presence_state users=bob,ann, ack ref=1 seq=2 delivered=1, goodbye, close 1000 left, eof
@@ -762,7 +762,7 @@ fn messages_sent_while_authorization_is_pending_are_handled() {
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
     let conn = world.conn("ann");
     world.engine.handle_authorized(world.now, conn, lobbyd::Authorization::allow("ann"));
-    world.end_turn();
+    world.flush();
     world.run("ann < upgrade, welcome, pong ref=1, presence_state");
     assert_eq!(world.engine.app_mut().take(), ["join ann", r#"json ann move {"type":"move"}"#]);
 }
@@ -963,7 +963,7 @@ fn an_application_may_refuse_a_message() {
         "#,
     );
     world.act("ann", r#"{"type":"illegal"}"#);
-    world.end_turn();
+    world.flush();
     let expected = r#"{"type":"error","code":"not_allowed","message":"that is no legal \"move\""}"#;
     assert_eq!(world.take("ann"), [expected]);
 }

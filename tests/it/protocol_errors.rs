@@ -30,7 +30,7 @@ fn check(frames: &[Vec<u8>], reason: CloseReason) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"broadcast","data":"after"}"#));
-        world.end_turn();
+        world.flush();
         let (code, word) = (reason.code(), reason.word());
         world.run(&format!(
             "ann < goodbye code={code} reason={word}, close {code} {word}, eof\nbob < presence_diff -ann:dropped"
@@ -141,7 +141,7 @@ fn check_close(payload: &[u8], answer: &str) {
             world.send("ann", piece);
         }
         world.send("ann", &wire::text(r#"{"type":"ping"}"#));
-        world.end_turn();
+        world.flush();
         world.run(&format!("ann < {answer}, eof"));
         assert_eq!(world.engine.app_mut().take(), ["join ann", "leave ann left"]);
         world.run("ann > hangup");
@@ -192,7 +192,7 @@ fn a_protocol_error_while_closing_ends_the_connection() {
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
     world.send("ann", b"\x81\x02hi");
-    world.end_turn();
+    world.flush();
     world.run("ann < eof");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::ProtocolError), 0, "the first reason stands");
 }
@@ -215,7 +215,7 @@ fn after_a_protocol_error_while_closing_input_is_still_read() {
             world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
             world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
             world.send("ann", &[&breach, behind].concat());
-            world.end_turn();
+            world.flush();
             world.run("ann < eof");
             assert!(world.is_open("ann"), "{breach:02x?} and {} bytes: the socket is dropped at once", behind.len());
         }
@@ -232,10 +232,10 @@ fn pings_are_answered_with_their_payload_in_order() {
         bytes.extend(wire::text("between"));
     }
     world.send("ann", &bytes);
-    world.end_turn();
+    world.flush();
     world.run(&format!("ann < pong, between, pong one, between, pong {}, between", "x".repeat(125)));
     // In an application without JSON the close code alone reports the protocol error.
     world.send("ann", b"\x81\x00");
-    world.end_turn();
+    world.flush();
     world.run("ann < close 1002 protocol_error, eof");
 }

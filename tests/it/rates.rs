@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use lobbyd::{App, ByteSize, CloseReason, Config, DuplicateLogin, Limit, Reject};
 use serde_json::Value;
@@ -70,7 +71,7 @@ fn check_messages(config: Config, connections: usize, query: &str, burst: u64, p
     let say = |world: &mut World<Witness<true>>| {
         for name in &names {
             world.send(name, &message);
-            world.end_turn();
+            world.flush();
         }
     };
     let (at_once, later) = measure(&mut world, 1200, Duration::from_millis(3), say, delivered);
@@ -203,7 +204,7 @@ fn a_message_without_end_closes_the_connection() {
     let mut sent = 0;
     while world.engine.stats().total_connections == 1 {
         world.send("ann", &empty);
-        world.end_turn();
+        world.flush();
         sent += empty.len();
         assert!(sent < 10 << 20, "the input is accepted without a bound");
     }
@@ -238,11 +239,11 @@ fn check_retry_after(config: Config, messages: &[&str]) {
         world.take("ann");
         // Another connection of the same user sends too.
         world.act("ann:2", messages[0]);
-        world.end_turn();
+        world.flush();
         world.take("ann:2");
         let ask = |world: &mut World<Relay>| {
             world.act("ann", message);
-            world.end_turn();
+            world.flush();
             denied(world, "ann")
         };
         let Some(wait) = ask(&mut world) else {
@@ -504,7 +505,7 @@ fn control_frames_are_rate_limited() {
     world.send("ann", &pong.repeat(60 + 5));
     world.run("ann < nothing");
     world.send("ann", &pong);
-    world.end_turn();
+    world.flush();
     world.run("ann < close 4009 rate_limited");
 }
 
@@ -552,7 +553,7 @@ fn delivered_in_visits(config: Config, visits: usize, seats: usize, message: &st
         names.iter().for_each(|name| world.steps(&format!("{name} > connect chess")));
         for name in &names {
             (0..times).for_each(|_| world.send(name, &wire::text(message)));
-            world.end_turn();
+            world.flush();
         }
         names.iter().for_each(|name| world.steps(&format!("{name} > hangup")));
     }
@@ -645,16 +646,12 @@ fn the_user_whose_buckets_are_full_first_is_forgotten() {
 fn attempt(world: &mut World<Relay>) -> (u16, String) {
     let conn = world.engine.handle_accept(world.now, (world.address, 4000).into()).expect("there is room");
     world.engine.handle_bytes(world.now, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
-    let mut bytes = Vec::new();
-    while let Some(dirty) = world.engine.poll_writable() {
-        let mut other = Vec::new();
-        let to = if dirty == conn { &mut bytes } else { &mut other };
-        world.engine.write_to(dirty, to).expect("a vector takes everything");
-    }
+    let mut sockets = MemorySockets::default();
+    world.engine.flush(&mut sockets).expect("the session is not recorded");
     world.engine.handle_hangup(world.now, conn);
-    while world.engine.poll_closed().is_some() {}
+    world.engine.flush(&mut sockets).expect("the session is not recorded");
     let mut reader = Reader::default();
-    reader.push(&bytes);
+    reader.push(&sockets.written(conn));
     match reader.next() {
         Ok(Some(Received::Answer(status, head))) => (status, head),
         other => panic!("no answer: {other:?}"),
@@ -800,10 +797,9 @@ fn a_rate_of_zero_attempts_refuses_every_connection() {
     let mut world = World::new(config, Relay::default());
     world.open("ann");
     world.send("ann", &wire::upgrade_request("/ws/chess?token=ann", &[]));
-    let mut answer = Vec::new();
-    let conn = world.engine.poll_writable().expect("the request is answered");
-    world.engine.write_to(conn, &mut answer).expect("a vector takes everything");
-    let answer = String::from_utf8(answer).expect("ASCII");
+    let mut sockets = MemorySockets::default();
+    world.engine.flush(&mut sockets).expect("the session is not recorded");
+    let answer = String::from_utf8(sockets.written(world.conn("ann"))).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 429 ") && answer.contains("\r\nRetry-After: 2147483648\r\n"), "{answer}");
 }
 
@@ -823,7 +819,7 @@ fn the_bytes_of_a_request_are_charged_to_its_user_too() {
         for _ in 0..9 {
             world.act("ann", &format!(r#"{{"type":"ping","ref":"{}"}}"#, "x".repeat(60)));
         }
-        world.end_turn();
+        world.flush();
         let got = world.take("ann");
         let pongs = got.iter().filter(|got| got.contains("\"pong\"")).count();
         assert_eq!(pongs > 4, is_served, "{padding}: {got:?}");

@@ -55,7 +55,7 @@ fn a_seat_takeover_gets_its_welcome_first() {
     // In one turn the lobby changes and ann connects again.
     connect(&mut world, "bob", "chess");
     connect(&mut world, "ann:2", "chess");
-    world.end_turn();
+    world.flush();
     world.run(
         "ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
          ann:2 < upgrade, welcome seq=1, presence_state seq=1 users=ann,bob
@@ -69,7 +69,7 @@ fn a_late_authorization_sends_the_upgrade_at_once_to_a_raw_member() {
     world.run("ann > connect chess\nann < nothing");
     let conn = world.conn("ann");
     world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.end_turn();
+    world.flush();
     world.run("ann < upgrade");
 }
 
@@ -87,7 +87,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
     for _ in 0..2 {
         world.engine.act(world.now, |_, cx| cx.broadcast_to_lobby("chess", Exclude::None, &frame));
     }
-    world.end_turn();
+    world.flush();
     world.run("ann < upgrade, goodbye code=4102, close 4102 slow_consumer");
 }
 
@@ -140,7 +140,7 @@ fn a_presence_state_lists_a_member_whose_leave_is_not_announced_yet() {
     world.engine.act(world.now, |_, cx| cx.send_to_conn(ann, &Frame::binary(&vec![0; room])));
     world.engine.act(world.now, |_, cx| cx.close_user("eve", CloseReason::Kicked));
     world.send("bob", &lobbyd::sim::wire::text(r#"{"type":"presence"}"#));
-    world.end_turn();
+    world.flush();
     world.run(
         "eve < goodbye, close 4003 kicked
          bob < presence_state seq=1 users=ann,bob, presence_diff seq=2 -ann:slow, presence_state seq=2 users=bob

@@ -25,10 +25,11 @@
 //! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::time::Duration;
 
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use lobbyd::{
     App, Authorization, ByteSize, ClockCommand, Config, ConnId, Context, Engine, Flow, Limit, OperatorAnswer,
@@ -43,6 +44,7 @@ pub struct World<A> {
     /// Address of the next connection.
     pub address: IpAddr,
     clients: BTreeMap<String, Client>,
+    sockets: MemorySockets,
     /// A turn is open: frames are not written before its end.
     in_turn: bool,
 }
@@ -54,10 +56,6 @@ struct Client {
     got: VecDeque<String>,
     /// The server has shut down its side or dropped the socket.
     ended: bool,
-    /// Bytes the client's socket takes before it blocks.
-    window: Option<usize>,
-    /// Writes to the client's socket fail.
-    broken: bool,
 }
 
 /// Runs a script against the [`Relay`](lobbyd::apps::Relay) application.
@@ -87,6 +85,7 @@ impl<A: App> World<A> {
             now: Time::ZERO,
             address: Ipv4Addr::LOCALHOST.into(),
             clients: BTreeMap::new(),
+            sockets: MemorySockets::default(),
             in_turn: false,
         }
     }
@@ -123,7 +122,6 @@ impl<A: App> World<A> {
         }
         if let Some(span) = line.strip_prefix("turn after ") {
             self.now = self.now + duration(span);
-            self.engine.handle_timeout(self.now);
             self.end_turn();
             return self.advance(Duration::ZERO);
         }
@@ -144,7 +142,7 @@ impl<A: App> World<A> {
             },
         }
         if !self.in_turn {
-            self.end_turn();
+            self.flush();
         }
     }
 
@@ -207,12 +205,12 @@ impl<A: App> World<A> {
             "close" => self.send(name, &wire::close(rest.parse().unwrap_or(1000), "")),
             "hangup" => self.hangup(name),
             // Every later write to the socket fails.
-            "break" => self.client(name).broken = true,
+            "break" => self.sockets.fail(self.conn(name), ErrorKind::ConnectionReset),
             // The socket takes this many more bytes and then blocks.
-            "window" => self.client(name).window = Some(rest.parse().expect("a number of bytes")),
+            "window" => self.sockets.limit(self.conn(name), rest.parse().expect("a number of bytes")),
             "read" => {
-                self.client(name).window = None;
                 let conn = self.conn(name);
+                self.sockets.limit(conn, usize::MAX);
                 self.engine.handle_writable(self.now, conn);
             }
             _ => {
@@ -226,7 +224,7 @@ impl<A: App> World<A> {
     pub fn app<R>(&mut self, act: impl FnOnce(&mut A, &mut Context<'_>) -> R) -> R {
         let result = self.engine.act(self.now, act);
         if !self.in_turn {
-            self.end_turn();
+            self.flush();
         }
         self.engine.check();
         result
@@ -237,7 +235,7 @@ impl<A: App> World<A> {
     pub fn authorize(&mut self, name: &str, answer: Authorization) {
         let conn = self.conn(name);
         self.engine.handle_authorized(self.now, conn, answer);
-        self.end_turn();
+        self.flush();
         self.engine.check();
     }
 
@@ -295,69 +293,54 @@ impl<A: App> World<A> {
         let end = self.now + span;
         while let Some(next) = self.engine.poll_timeout().filter(|&next| next <= end) {
             self.now = next;
-            self.engine.handle_timeout(next);
             self.end_turn();
             self.engine.check();
         }
         self.now = end;
-        self.engine.handle_timeout(end);
         self.end_turn();
     }
 
-    /// Performs the driver's work at the end of a turn: writes the output and drops closed connections.
+    /// Ends a turn as a driver does: expires timers, writes the output and drops closed connections.
     pub fn end_turn(&mut self) {
-        while let Some(conn) = self.engine.poll_writable() {
-            let client =
-                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has a client");
-            let mut socket = Socket { window: client.window, broken: client.broken, bytes: Vec::new() };
-            let Ok(flow) = self.engine.write_to(conn, &mut socket) else {
-                assert!(client.broken, "only a broken socket fails");
-                continue;
-            };
-            client.window = socket.window;
-            client.reader.push(&socket.bytes);
+        self.end_turn_at(self.now);
+    }
+
+    /// The same at any time, which may be one before `now`.
+    pub fn end_turn_at(&mut self, now: Time) {
+        self.engine.end_turn(now, &mut self.sockets).expect("the session is not recorded");
+        self.receive();
+    }
+
+    /// Writes the output and drops closed connections, without expiring timers.
+    pub fn flush(&mut self) {
+        self.engine.flush(&mut self.sockets).expect("the session is not recorded");
+        self.receive();
+    }
+
+    /// Lets the clients receive what the engine has written.
+    fn receive(&mut self) {
+        for write in self.sockets.take_writes() {
+            let client = self.client_of(write.conn);
+            client.reader.push(&write.bytes);
             while let Some(received) = client.reader.next().expect("the server keeps to the protocol") {
                 client.got.push_back(describe(received));
             }
-            if matches!(flow, Flow::Finished | Flow::Closed) {
+            if matches!(write.outcome, Ok(Flow::Finished | Flow::Closed)) {
                 client.got.push_back("eof".into());
                 client.ended = true;
             }
         }
-        while let Some(conn) = self.engine.poll_closed() {
-            let client =
-                self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has a client");
+        for (conn, _) in self.sockets.take_closed() {
+            let client = self.client_of(conn);
             client.conn = None;
             if !std::mem::replace(&mut client.ended, true) {
                 client.got.push_back("cut".into());
             }
         }
     }
-}
 
-/// A socket that takes bytes until its window is used up.
-struct Socket {
-    window: Option<usize>,
-    broken: bool,
-    bytes: Vec<u8>,
-}
-
-impl std::io::Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.broken {
-            return Err(std::io::ErrorKind::ConnectionReset.into());
-        }
-        let n = self.window.map_or(bytes.len(), |window| window.min(bytes.len()));
-        if n == 0 {
-            return Err(std::io::ErrorKind::WouldBlock.into());
-        }
-        self.window = self.window.map(|window| window - n);
-        self.bytes.extend_from_slice(&bytes[..n]);
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
+    fn client_of(&mut self, conn: ConnId) -> &mut Client {
+        self.clients.values_mut().find(|client| client.conn == Some(conn)).expect("every conn has a client")
     }
 }
 

@@ -22,7 +22,6 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
         world.now = world.now + Duration::from_micros(10);
         assert!(world.engine.has_due_timers(world.now));
         world.engine.handle_unread(world.now, &[conn]);
-        world.engine.handle_timeout(world.now);
         world.end_turn();
         world.engine.check();
     }
@@ -31,7 +30,6 @@ fn survives(world: &mut Server, name: &str, turns: u32, input: &[u8]) -> bool {
         world.send(name, input);
     }
     world.engine.handle_unread(world.now, &[]);
-    world.engine.handle_timeout(world.now);
     world.end_turn();
     world.engine.check();
     world.is_open(name) && world.engine.stats().counters.closed_in_all() == 0
@@ -94,10 +92,10 @@ fn a_deferred_timer_ends_with_its_connection() {
     let conn = world.conn("ann");
     world.now = world.now + HOUR;
     world.engine.handle_unread(world.now, &[conn]);
-    world.engine.handle_timeout(world.now);
+    world.end_turn();
     assert_eq!(world.engine.poll_timeout(), Some(world.now + Duration::from_micros(1)));
     world.act("ann", "close");
-    world.end_turn();
+    world.flush();
     world.take("ann");
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     assert_eq!(world.conn("bob").index(), conn.index(), "the slot is used again");
@@ -180,7 +178,7 @@ fn a_wall_clock_step_moves_no_timeout() {
         world.run("advance 19999ms\nann < nothing\nadvance 1ms\nann < ping");
         // `server_time` shows the new wall time.
         world.act("ann", r#"{"type":"ping"}"#);
-        world.end_turn();
+        world.flush();
         let server_time = 1_000_000_000 + 20_000 + by / 1000;
         let pong = world.take("ann").concat();
         assert!(pong.contains(&format!("\"server_time\":{server_time}")), "{pong}");
@@ -209,7 +207,7 @@ fn input_with_the_end_of_the_stream_is_answered() {
         world.run("ann > open");
         world.send("ann", &bytes);
         world.hangup("ann");
-        world.end_turn();
+        world.flush();
         assert_eq!(shape(&world.take("ann")), answer);
         assert!(!world.is_open("ann"), "{answer}: the connection is closed at once");
         assert_eq!(world.engine.stats().total_connections, 0);
@@ -223,7 +221,7 @@ fn a_request_that_waits_for_its_authorization_is_answered_at_the_end_of_the_stre
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later\nann < nothing");
     world.hangup("ann");
-    world.end_turn();
+    world.flush();
     let got = world.take("ann").join("|");
     assert_eq!(got, "http 400|body the connection was closed before it was known whether you may come in|eof");
     assert!(!world.is_open("ann"), "the connection ends in this turn");
@@ -246,7 +244,7 @@ fn a_half_closed_peer_that_does_not_read_is_dropped() {
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
     world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
     world.hangup("ann");
-    world.end_turn();
+    world.flush();
     world.run("bob < presence_diff -ann:dropped");
     assert!(world.is_open("ann"), "queued output may still be read");
     world.run("advance 2010ms");
@@ -257,7 +255,7 @@ fn a_half_closed_peer_that_does_not_read_is_dropped() {
     world.run("cid > break");
     world.hangup("cid");
     world.act("cid", "read");
-    world.end_turn();
+    world.flush();
     assert!(!world.is_open("cid"));
 }
 
@@ -274,14 +272,13 @@ fn a_goodbye_is_written_when_the_socket_takes_bytes_again() {
         world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nann > window 0");
         world.run("bob > connect chess\nbob < upgrade, welcome, presence_state");
         prepare(&mut world);
-        world.end_turn();
+        world.flush();
         world.now = world.now + HOUR;
         if is_room {
             world.act("ann", "read");
         }
-        world.engine.handle_timeout(world.now);
-        world.engine.check();
         world.end_turn();
+        world.engine.check();
         let got = world.take("ann").concat();
         assert_eq!(got.contains("bob"), is_room, "{got}");
         world.advance(Duration::from_secs(10));

@@ -1,7 +1,5 @@
 //! Ticks: when they run, which messages they receive and in which order, and the clock commands of operators.
 
-use std::time::Duration;
-
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::{
     App, Authorization, ByteSize, ClockCommand, CloseReason, Config, Context, Exclude, Flush, Frame, LeaveReason,
@@ -384,23 +382,6 @@ fn the_output_of_a_large_tick_is_written_in_between() {
     assert_eq!((world.take("ann").len(), world.take("bob").len()), (800, 800));
     let log = std::mem::take(&mut world.engine.app_mut().log);
     assert_eq!((log.len(), &*log[40]), (41, "tick 1"));
-}
-
-/// A message received while a tick is dispatched waits for the next tick, so that the order of connections is kept.
-#[test]
-fn messages_received_during_a_tick_wait_for_the_next() {
-    let mut world = world();
-    world.enter(&["ann", "bob"]);
-    world.run("ann > text flood 100\nbob > text b1");
-    world.now = world.now + Duration::from_millis(100);
-    world.engine.handle_timeout(world.now);
-    assert!(world.engine.wants_flush());
-    assert_eq!(world.engine.poll_timeout(), Some(world.now), "there is more to do");
-    world.act("ann", "text a2");
-    world.steps("advance 0ms");
-    world.expect_log(&["ann:flood 100", "bob:b1", "tick 1"]);
-    world.steps("advance 100ms");
-    world.expect_log(&["ann:a2", "tick 2"]);
 }
 
 #[test]

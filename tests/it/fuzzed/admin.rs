@@ -2,7 +2,7 @@
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;
-use lobbyd::sim::wire;
+use lobbyd::sim::{MemorySockets, wire};
 use lobbyd::{ByteSize, Config, Engine, Time};
 use serde_json::Value;
 
@@ -53,7 +53,7 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
         if now > Time::from_micros(600_000_000) {
             break;
         }
-        engine.handle_timeout(now);
+        engine.end_turn(now, &mut MemorySockets::default()).expect("the session is not recorded");
         work(now, &mut conns, &mut engine, client, &mut answered);
     }
     engine.check();
@@ -79,10 +79,7 @@ fn work(now: Time, conns: &mut AdminConns, engine: &mut Engine<Relay>, client: u
 }
 
 fn write(engine: &mut Engine<Relay>) {
-    while let Some(conn) = engine.poll_writable() {
-        engine.write_to(conn, &mut std::io::sink()).expect("a sink takes everything");
-    }
-    while engine.poll_closed().is_some() {}
+    engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");
 }
 
 /// Every answer has a status and a JSON body.

@@ -8,7 +8,7 @@ use lobbyd::sim::wire::{self, Opcode, Reader};
 use lobbyd::{
     App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
     KickTarget, LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Protocol, Rate, Reject,
-    Request, Stats, Time,
+    Request, Stats, Time, Transport,
 };
 
 use super::{Input, START};
@@ -238,7 +238,35 @@ struct World<A> {
     is_recorded: bool,
     now: Time,
     /// All connections ever opened. The driver may name a closed one, which must have no effect.
-    links: Vec<Link>,
+    links: Links,
+}
+
+struct Links(Vec<Link>);
+
+impl Transport for Links {
+    type Socket<'a> = &'a mut Link;
+
+    fn socket(&mut self, conn: ConnId) -> Option<&mut Link> {
+        let link = self.open(conn);
+        assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
+        Some(link)
+    }
+
+    fn wrote(&mut self, conn: ConnId, outcome: &io::Result<Flow>) {
+        let link = self.open(conn);
+        link.finished |= matches!(outcome, Ok(Flow::Finished | Flow::Closed));
+        while link.reader.next().expect("the server keeps to the protocol").is_some() {}
+    }
+
+    fn closed(&mut self, conn: ConnId, _: CloseReason) {
+        self.open(conn).closed = true;
+    }
+}
+
+impl Links {
+    fn open(&mut self, conn: ConnId) -> &mut Link {
+        self.0.iter_mut().find(|link| link.conn == conn && !link.closed).expect("a connection of this test")
+    }
 }
 
 struct Link {
@@ -275,7 +303,7 @@ impl Write for Link {
 impl<A: App + Default> World<A> {
     fn new(config: Config) -> World<A> {
         let engine = Engine::new(config, START, A::default());
-        World { engine, is_recorded: false, now: Time::ZERO, links: Vec::new() }
+        World { engine, is_recorded: false, now: Time::ZERO, links: Links(Vec::new()) }
     }
 
     fn run(&mut self, input: &mut Input<'_>) {
@@ -295,21 +323,21 @@ impl<A: App + Default> World<A> {
             0 => self.accept(input.byte()),
             8 => {
                 self.now = now + Duration::from_micros(1 << input.below(32));
-                return self.engine.handle_timeout(self.now);
+                return self.end_turn(self.now);
             }
             9 => {
                 self.now = self.engine.poll_timeout().map_or(now, |next| next.max(now));
-                return self.engine.handle_timeout(self.now);
+                return self.end_turn(self.now);
             }
-            10 => return self.end_turn(),
+            10 => return self.flush(),
             11 => return self.command(input),
             _ => {}
         }
-        if self.links.is_empty() {
+        if self.links.0.is_empty() {
             return;
         }
-        let index = input.below(self.links.len());
-        let conn = self.links[index].conn;
+        let index = input.below(self.links.0.len());
+        let conn = self.links.0[index].conn;
         match kind {
             1 | 2 => {
                 let (user, lobby) = (USERS[input.below(USERS.len())], LOBBIES[input.below(LOBBIES.len())]);
@@ -342,11 +370,11 @@ impl<A: App + Default> World<A> {
             }
             7 => self.engine.handle_hangup(now, conn),
             12 => {
-                let link = &mut self.links[index];
+                let link = &mut self.links.0[index];
                 link.window = 1 << input.below(14);
                 self.engine.handle_writable(now, conn);
             }
-            13 => self.links[index].window = input.below(64),
+            13 => self.links.0[index].window = input.below(64),
             14 => {
                 let answer = match input.below(4) {
                     0 => Authorization::Refuse(CloseReason::Unauthorized),
@@ -356,11 +384,11 @@ impl<A: App + Default> World<A> {
                 self.engine.handle_authorized(now, conn, answer);
             }
             15 => match input.below(5) {
-                0 => self.links[index].breaks = true,
+                0 => self.links.0[index].breaks = true,
                 3 => self.engine.handle_unread(now, &[conn]),
                 4 => self.engine.handle_wall_time(now, 1 << input.below(64)),
                 // A clock that goes back.
-                1 => self.engine.handle_timeout(Time::ZERO),
+                1 => self.end_turn(Time::ZERO),
                 _ => self.engine.handle_bytes(Time::ZERO, conn, &wire::text(TEXTS[0])),
             },
             _ => {}
@@ -370,7 +398,7 @@ impl<A: App + Default> World<A> {
     /// Delivers bytes to the engine, which may consume only a part of them.
     fn arrive(&mut self, index: usize, bytes: &[u8], input: &mut Input<'_>) {
         let max_work = [usize::MAX, 0, 1000][input.below(3)];
-        let link = &mut self.links[index];
+        let link = &mut self.links.0[index];
         link.backlog.extend_from_slice(bytes);
         let consumed = self.engine.handle_bytes_up_to(self.now, link.conn, &link.backlog, max_work);
         link.backlog.drain(..consumed.bytes);
@@ -397,39 +425,23 @@ impl<A: App + Default> World<A> {
     }
 
     fn accept(&mut self, byte: u8) {
-        if self.links.len() == 64 {
+        if self.links.0.len() == 64 {
             return;
         }
         if let Ok(conn) = self.engine.handle_accept(self.now, ([10, 0, 0, byte % 4], 4000).into()) {
             let window = if byte & 0x80 == 0 { usize::MAX } else { usize::from(byte & 0x7f) * 8 };
             let reader = Reader::default();
             let backlog = Vec::new();
-            self.links.push(Link { conn, reader, backlog, window, breaks: false, finished: false, closed: false });
+            self.links.0.push(Link { conn, reader, backlog, window, breaks: false, finished: false, closed: false });
         }
     }
 
-    fn end_turn(&mut self) {
-        self.engine.handle_timeout(self.now);
-        while let Some(conn) = self.engine.poll_writable() {
-            let link = self
-                .links
-                .iter_mut()
-                .find(|link| link.conn == conn && !link.closed)
-                .expect("a connection of this test");
-            assert!(!link.finished || link.reader.unread() == 0, "nothing follows the end");
-            if let Ok(flow) = self.engine.write_to(conn, link) {
-                link.finished |= matches!(flow, Flow::Finished | Flow::Closed);
-            }
-            while link.reader.next().expect("the server keeps to the protocol").is_some() {}
-        }
-        while let Some(conn) = self.engine.poll_closed() {
-            let link = self
-                .links
-                .iter_mut()
-                .find(|link| link.conn == conn && !link.closed)
-                .expect("a connection of this test");
-            link.closed = true;
-        }
+    fn end_turn(&mut self, now: Time) {
+        self.engine.end_turn(now, &mut self.links).expect("memory can be written to");
+    }
+
+    fn flush(&mut self) {
+        self.engine.flush(&mut self.links).expect("memory can be written to");
     }
 
     /// Drains the engine and checks that nothing is left.
@@ -437,10 +449,10 @@ impl<A: App + Default> World<A> {
         self.engine.handle_unread(self.now, &[]);
         self.engine.handle_drain(self.now);
         for _ in 0..10_000 {
-            self.end_turn();
+            self.end_turn(self.now);
             self.engine.check();
             // The drain does not wait for connections accepted during it, but they close too.
-            if self.links.iter().all(|link| link.closed) {
+            if self.links.0.iter().all(|link| link.closed) {
                 break;
             }
             let next = self.engine.poll_timeout().expect("every open connection has a deadline");
@@ -449,6 +461,6 @@ impl<A: App + Default> World<A> {
         assert!(self.engine.is_drained(), "all connections are closed");
         let stats = self.engine.stats();
         assert_eq!((stats.total_connections, stats.active_lobbies, stats.pending, stats.closing), (0, 0, 0, 0));
-        assert!(self.links.iter().all(|link| link.closed));
+        assert!(self.links.0.iter().all(|link| link.closed));
     }
 }

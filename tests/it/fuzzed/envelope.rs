@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lobbyd::apps::Relay;
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
 use lobbyd::{ConnId, Engine, Time};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -104,11 +105,9 @@ fn assert_refused(answers: &[Value], delivered: &[Value]) {
 }
 
 fn turn(engine: &mut Engine<Relay>, clients: &mut [(ConnId, Reader)]) {
-    while let Some(conn) = engine.poll_writable() {
-        let mut bytes = Vec::new();
-        engine.write_to(conn, &mut bytes).expect("a vector takes everything");
-        clients.iter_mut().filter(|client| client.0 == conn).for_each(|client| client.1.push(&bytes));
-    }
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    clients.iter_mut().for_each(|(conn, reader)| reader.push(&sockets.written(*conn)));
 }
 
 /// The messages a client received. Data nested deeper than serde_json reads appears as `null`.

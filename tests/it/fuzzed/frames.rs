@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
 use lobbyd::{
     App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time,
@@ -83,21 +84,16 @@ fn run_engine(stream: &[u8], seed: u8) -> Outcome {
     let mut engine = Engine::new(config, START, Recorder::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[]));
-    let mut answered = Vec::new();
-    while let Some(conn) = engine.poll_writable() {
-        engine.write_to(conn, &mut answered).expect("a vector takes everything");
-    }
-    answered.clear();
+    engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");
+    let mut sockets = MemorySockets::default();
     for piece in pieces(stream, seed) {
         engine.handle_bytes(Time::ZERO, conn, piece);
-        while let Some(conn) = engine.poll_writable() {
-            engine.write_to(conn, &mut answered).expect("a vector takes everything");
-        }
+        engine.flush(&mut sockets).expect("the session is not recorded");
     }
     engine.check();
     let stats = engine.stats();
     let ended = CloseReason::ALL.iter().copied().find(|&reason| stats.counters.closed(reason) > 0);
-    Outcome { delivered: std::mem::take(&mut engine.app_mut().0), answered, ended }
+    Outcome { delivered: std::mem::take(&mut engine.app_mut().0), answered: sockets.written(conn), ended }
 }
 
 /// Feeds the stream to tungstenite. Returns the messages, the bytes sent back, and whether it failed.

@@ -1,6 +1,7 @@
 //! A request head, cut at arbitrary places. The first byte selects how the input is cut, the rest is the client's input.
 
 use lobbyd::apps::Relay;
+use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{Reader, Received};
 use lobbyd::{ByteSize, Config, Engine, Flow, Time};
 
@@ -36,12 +37,11 @@ fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
     for piece in pieces(bytes, seed) {
         engine.handle_bytes(Time::ZERO, conn, piece);
     }
-    let (mut answer, mut finished) = (Vec::new(), false);
-    while let Some(conn) = engine.poll_writable() {
-        let flow = engine.write_to(conn, &mut answer).expect("a vector takes everything");
-        finished |= matches!(flow, Flow::Finished | Flow::Closed);
-    }
+    let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
     engine.check();
+    let answer = sockets.written(conn);
+    let finished = sockets.take_writes().iter().any(|write| matches!(write.outcome, Ok(Flow::Finished | Flow::Closed)));
     (answer, finished)
 }
 

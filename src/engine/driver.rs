@@ -103,7 +103,8 @@ pub trait Transport {
     where
         Self: 'a;
 
-    /// Returns the socket of `conn`, for one write. `None` if the driver has none; then the output stays queued.
+    /// Returns the socket of `conn`, for one write. `None` counts as a socket that takes no bytes: the output stays queued
+    /// until [`Engine::handle_writable`](crate::Engine::handle_writable).
     fn socket(&mut self, conn: ConnId) -> Option<Self::Socket<'_>>;
 
     /// The engine has written to the socket of `conn`.

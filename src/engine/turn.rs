@@ -29,9 +29,12 @@ impl<A: App> Engine<A> {
         }
         self.write_pending(transport)?;
         self.drop_closed(transport);
-        // Only when all output is written, because a segment must not begin in the middle of a turn.
-        self.rotate_segment();
-        self.commit_record()
+        if self.core.record_mode.is_recording() {
+            // Only when all output is written, because a segment must not begin in the middle of a turn.
+            self.rotate_segment();
+            self.commit_record()?;
+        }
+        Ok(())
     }
 
     /// Writes all output, drops closed connections, and hands the journal's entries to the operating system. For the
@@ -55,9 +58,10 @@ impl<A: App> Engine<A> {
 
     fn write_pending(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
         while let Some(conn) = self.poll_writable() {
-            let Some(mut socket) = transport.socket(conn) else { continue };
-            let outcome = self.write_to(conn, &mut socket)?;
-            drop(socket);
+            let outcome = match transport.socket(conn) {
+                Some(mut socket) => self.write_to(conn, &mut socket)?,
+                None => self.write_to(conn, &mut NoSocket)?,
+            };
             transport.wrote(conn, &outcome);
         }
         Ok(())
@@ -124,5 +128,18 @@ impl<A: App> Engine<A> {
     /// Frees the next closed connection. Returns its id, which is invalid from now on, and its close reason.
     pub(crate) fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
         self.core.poll_closed()
+    }
+}
+
+/// Stands for a socket that the driver does not have: it takes no bytes.
+struct NoSocket;
+
+impl Write for NoSocket {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ mod closes;
 mod config;
 mod documents;
 mod drain;
+mod driver;
 mod faults;
 mod fuzzed;
 mod health;

@@ -5,7 +5,7 @@ use crate::base::time::Time;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     now: Time,
-    /// Time of the last [`handle_timeout`](crate::Engine::handle_timeout), in which timers expire.
+    /// Time of the end of the last turn, at which timers expire.
     pub(crate) last_timeout: Time,
     /// The wall time at [`Time::ZERO`], by the wall clock as it is set now, in microseconds since the Unix epoch.
     unix_at_zero: u64,

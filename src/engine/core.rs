@@ -170,7 +170,7 @@ impl Core {
         let seat = self.directory.seat(seat_key);
         Some(Member {
             conn: slot.id,
-            user: self.directory.user_of(seat_key).clone(),
+            user: self.directory.name_of(seat.user).clone(),
             lobby: self.directory.lobby_ref(seat.lobby).code.clone(),
             seat: seat.id,
             seat_key,

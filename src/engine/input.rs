@@ -24,15 +24,14 @@ impl<A: App> Engine<A> {
         };
         let unconsumed = std::mem::take(&mut slot.unconsumed) as usize;
         let new_bytes = bytes.len().saturating_sub(unconsumed);
-        let is_closed = slot.is_closed();
+        let (is_closed, is_closing) = (slot.is_closed(), slot.close_reason.is_some());
         self.core.counters.bytes_in += new_bytes as u64;
         if is_closed {
             return Consumed { bytes: bytes.len(), work: bytes.len() };
         }
         if new_bytes > 0 {
-            let slot = &mut self.core.conns[conn.key()];
             slot.health.heard(now);
-            if slot.close_reason.is_some() && self.core.count_lingering(conn.key(), new_bytes) {
+            if is_closing && self.core.count_lingering(conn.key(), new_bytes) {
                 return Consumed { bytes: bytes.len(), work: bytes.len() };
             }
             self.core.charge_bytes(conn.key(), new_bytes);
@@ -40,8 +39,11 @@ impl<A: App> Engine<A> {
             self.dispatch_events();
         }
         let consumed = self.process_bytes(conn, bytes, max_work);
-        if let Some(slot) = self.core.slot(conn) {
-            slot.unconsumed = u32::try_from(unconsumed.max(bytes.len()) - consumed.bytes).unwrap_or(u32::MAX);
+        let rest = unconsumed.max(bytes.len()) - consumed.bytes;
+        if rest > 0
+            && let Some(slot) = self.core.slot(conn)
+        {
+            slot.unconsumed = u32::try_from(rest).unwrap_or(u32::MAX);
         }
         consumed
     }
@@ -102,7 +104,8 @@ impl<A: App> Engine<A> {
         }
         self.core.buffers.scratch = scratch;
         // The rest of the input is discarded if the connection is closed or no longer parses its input.
-        let unconsumed = self.core.slot(conn).map_or(0, |slot| if slot.wire.ignores_input() { 0 } else { input.len() });
+        let is_parsed = !input.is_empty() && self.core.slot(conn).is_some_and(|slot| !slot.wire.ignores_input());
+        let unconsumed = if is_parsed { input.len() } else { 0 };
         Consumed { bytes: bytes.len() - unconsumed, work }
     }
 

@@ -46,6 +46,9 @@ impl<A: App> Engine<A> {
     /// Delivers the queued messages of all members that the next batch closes. The application may close some of them
     /// meanwhile; the batch then closes other members in their stead, so their messages are delivered too.
     pub(super) fn drain_inboxes_of_batch(&mut self) {
+        if self.core.close_queue.is_empty() {
+            return;
+        }
         let mut drained = Vec::new();
         loop {
             let batch = self.core.next_batch();

@@ -290,6 +290,10 @@ impl Directory {
         &mut self.users[self.seats[seat].user].meter
     }
 
+    pub(crate) fn name_of(&self, user: UserKey) -> &SmolStr {
+        &self.users[user].name
+    }
+
     pub(crate) fn user_of(&self, seat: SeatKey) -> &SmolStr {
         &self.users[self.seats[seat].user].name
     }

@@ -98,7 +98,7 @@ pub(crate) struct Seat {
     pub(crate) lobby: LobbyKey,
     /// Whether the join has been sent to the other members.
     pub(crate) is_announced: bool,
-    pub(super) user: UserKey,
+    pub(crate) user: UserKey,
 }
 
 /// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`](super::directory::Directory::cancel) or

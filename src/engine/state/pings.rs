@@ -91,6 +91,9 @@ impl Pings {
     /// Ends the pings whose deadline has passed. Waits for connections with unread input, at most `max_deferred` turns
     /// longer.
     pub(crate) fn expire(&mut self, now: Time, unread: &UnreadInput, max_deferred: u32) {
+        if self.open.is_empty() {
+            return;
+        }
         for ping in self.open.iter_mut().filter(|ping| ping.deadline <= now) {
             let may_wait = ping.deferred < max_deferred;
             for target in ping.targets.iter_mut().filter(|target| target.outcome.is_none()) {

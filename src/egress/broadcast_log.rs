@@ -15,6 +15,8 @@
 
 use std::ops::Range;
 
+use super::cursor::Cursor;
+use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
 use crate::base::id::{ConnKey, LobbyKey};
 use crate::ws::frame::Outgoing;
@@ -59,14 +61,6 @@ impl FrameRange {
     }
 }
 
-/// Position of a member in its lobby's log: the number of frames read, of all frames ever appended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cursor(u64);
-
-impl Cursor {
-    pub(super) const START: Cursor = Cursor(0);
-}
-
 /// The connections that do not read a frame from a lobby's buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Excluded {
@@ -80,12 +74,13 @@ pub(super) enum Excluded {
 /// Encodes the exclusion as a number, so that many can be compared at once.
 fn encode(except: Excluded) -> u32 {
     match except {
-        Excluded::None => u32::MAX,
+        Excluded::None => NO_EXCLUSION,
         Excluded::Conn(key) => key.index() as u32,
         Excluded::All => EXCLUDES_ALL,
     }
 }
 
+const NO_EXCLUSION: u32 = u32::MAX;
 const EXCLUDES_ALL: u32 = u32::MAX - 1;
 
 /// Whether a frame excludes the connection under `conn`.
@@ -246,6 +241,32 @@ impl BroadcastLog {
     fn first_unread(&self, key: LobbyKey, cursor: Cursor, buffer: &Buffer) -> usize {
         let unread = (self.lobbies[key.index()].appended - cursor.0).min(buffer.ends.len() as u64);
         buffer.ends.len() - unread as usize
+    }
+
+    /// Lists the lobby's frames of this turn.
+    pub(super) fn list_frames(&self, key: LobbyKey, list: &mut TurnFrames) {
+        list.lobby = None;
+        list.excluded.clear();
+        let Some((index, buffer)) = self.current_buffer(key) else { return };
+        for (at, &except) in buffer.excluded.iter().enumerate() {
+            if except == EXCLUDES_ALL {
+                return;
+            }
+            if except != NO_EXCLUSION {
+                let start = if at == 0 { 0 } else { buffer.ends[at - 1] };
+                list.excluded.push((ConnKey::new(except as usize), start..buffer.ends[at]));
+            }
+        }
+        let end = self.lobbies[key.index()].appended;
+        (list.first, list.end) = (Cursor(end - buffer.ends.len() as u64), Cursor(end));
+        (list.buffer, list.length) = (index, buffer.bytes.len() as u32);
+        list.lobby = Some(key);
+    }
+
+    /// All bytes of a buffer of this turn.
+    #[inline]
+    pub(super) fn buffer_bytes(&self, buffer: u32) -> &[u8] {
+        &self.buffers[buffer as usize].bytes
     }
 
     pub(super) fn bytes(&self, range: &FrameRange) -> &[u8] {

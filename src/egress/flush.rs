@@ -1,9 +1,11 @@
-//! Writing at the end of a turn: which connections are written to, in which order, and what a socket did not take.
+//! Writing at the end of a turn: which connections are written to, in which order, and what a socket did not take. Knows
+//! no seats and closes nothing.
 
 use std::io::{self, Write};
+use std::ops::Range;
 
 use super::output::Egress;
-use super::results::{WriteEnd, Written};
+use super::results::{Target, WriteEnd, Written};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey};
 use crate::lobby::directory::Directory;
@@ -37,17 +39,100 @@ impl Egress {
                     self.flushing.push(id);
                     return Some(id);
                 }
-            } else if let Some(lobby) = self.lobbies_to_flush.pop_front() {
-                self.log.unmark_for_flush(lobby);
-                if directory.get_lobby(lobby).is_some() {
-                    self.flush_targets.extend(directory.members(lobby).iter().rev().map(|member| member.conn));
-                }
-            } else {
+            } else if !self.next_lobby(directory) {
                 self.end_turn();
                 return None;
             }
         }
     }
+
+    /// Lists the members of the next lobby to flush. Returns false if there is none.
+    fn next_lobby(&mut self, directory: &Directory) -> bool {
+        let Some(lobby) = self.lobbies_to_flush.pop_front() else { return false };
+        self.log.unmark_for_flush(lobby);
+        if directory.get_lobby(lobby).is_some() {
+            self.flush_targets.extend(directory.members(lobby).iter().rev().map(|member| member.conn));
+            self.log.list_frames(lobby, &mut self.turn_frames);
+        }
+        true
+    }
+
+    // ---- members that get all frames of the turn ----
+
+    /// Whether only members of lobbies are left to be written to.
+    pub(crate) fn has_only_targets(&mut self) -> bool {
+        if let Some(lobby) = self.turn_frames.lobby
+            && self.log.end_cursor(lobby) != self.turn_frames.end()
+        {
+            // A frame was appended since the members were listed.
+            self.log.list_frames(lobby, &mut self.turn_frames);
+        }
+        self.dirty.is_empty() && self.corked.is_empty() && !self.corks_output()
+    }
+
+    /// Returns the next member to write to, if nothing is queued for it and it has read none of the turn's frames: the
+    /// usual case, which needs none of the checks of [`write_to`](Self::write_to). Otherwise the next connection is up to
+    /// [`poll_writable`](Self::poll_writable).
+    ///
+    /// Call this only while [`has_only_targets`](Self::has_only_targets) is true.
+    #[inline]
+    pub(crate) fn next_target(&mut self, directory: &Directory) -> Option<Target> {
+        while self.flush_targets.is_empty() {
+            if !self.next_lobby(directory) {
+                return None;
+            }
+        }
+        let &key = self.flush_targets.last()?;
+        let output = &self.conns[key.index()];
+        if output.outbox.is_some() || output.is_lagging || !self.turn_frames.are_unread(output.lobby, output.cursor) {
+            return None;
+        }
+        let frames = self.turn_frames.frames_for(key)?;
+        self.flush_targets.pop();
+        Some(Target { id: output.id, frames })
+    }
+
+    /// The bytes for a target.
+    #[inline]
+    pub(crate) fn target_bytes(&mut self, target: &Target) -> &[u8] {
+        let [before, after] = &target.frames;
+        let bytes = self.log.buffer_bytes(self.turn_frames.buffer());
+        let range = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
+        if before.is_empty() {
+            return range(after);
+        }
+        if after.is_empty() {
+            return range(before);
+        }
+        self.write_buffer.clear();
+        self.write_buffer.extend_from_slice(range(before));
+        self.write_buffer.extend_from_slice(range(after));
+        &self.write_buffer
+    }
+
+    /// Notes that a target's socket has taken all its bytes.
+    #[inline]
+    pub(crate) fn target_written(&mut self, target: &Target) {
+        self.conns[target.id.index()].cursor = self.turn_frames.end();
+    }
+
+    /// Continues a write to a target of which the socket has not taken all bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the socket.
+    pub(crate) fn write_rest_of_target(
+        &mut self,
+        target: &Target,
+        first: io::Result<usize>,
+        socket: &mut dyn Write,
+    ) -> io::Result<Written> {
+        let key = target.id.key();
+        let written = self.queue_rest(key, first)?;
+        self.write_queue(key, written, socket)
+    }
+
+    // ---- any connection ----
 
     /// Writes the output that waits for a connection, until nothing is left or the socket takes no more.
     ///
@@ -55,14 +140,18 @@ impl Egress {
     ///
     /// Those of the socket.
     pub(crate) fn write_to(&mut self, key: ConnKey, socket: &mut dyn Write) -> io::Result<Written> {
-        let unread_bytes = match self.write_unread(key, socket)? {
+        match self.write_unread(key, socket)? {
             UnreadWritten::All(bytes) => {
-                // The usual case: nothing was queued, so no watermark is crossed and nothing else changes.
+                // Nothing was queued, so no watermark is crossed and nothing else changes.
                 self.note_written(key);
-                return Ok(Written { bytes, end: WriteEnd::UnreadOnly });
+                Ok(Written { bytes, end: WriteEnd::UnreadOnly })
             }
-            UnreadWritten::Partial(bytes) => bytes,
-        };
+            UnreadWritten::Partial(bytes) => self.write_queue(key, bytes, socket),
+        }
+    }
+
+    /// Writes the queue of a connection. `unread_bytes` have been written before.
+    fn write_queue(&mut self, key: ConnKey, unread_bytes: usize, socket: &mut dyn Write) -> io::Result<Written> {
         let Egress { conns, log, write_buffer, .. } = self;
         let (queued_bytes, is_drained) = match &mut conns[key.index()].outbox {
             None => (0, true),
@@ -103,6 +192,7 @@ impl Egress {
         self.corked.clear();
         self.flushing.clear();
         (self.wants_flush, self.is_uncorking) = (false, false);
+        self.turn_frames.lobby = None;
         self.log.end_turn();
     }
 
@@ -110,12 +200,13 @@ impl Egress {
     fn end_turn(&mut self) {
         self.wants_flush = false;
         self.is_uncorking = false;
+        self.turn_frames.lobby = None;
         if self.log.is_empty() {
             self.flushing.clear();
             return;
         }
         while let Some(id) = self.flushing.pop() {
-            // poll_writable() returned this connection, but the driver did not write to it.
+            // The driver did not write to this connection, because the journal failed.
             if self.find(id).is_some() {
                 self.queue_unread(id.key());
                 self.update_lagging(id.key());
@@ -154,21 +245,29 @@ impl Egress {
             output.cursor = log.end_cursor(lobby);
             return Ok(UnreadWritten::All(0));
         }
-        let written = match socket.write(bytes) {
+        let length = bytes.len();
+        match socket.write(bytes) {
+            Ok(written) if written == length => {
+                output.cursor = log.end_cursor(lobby);
+                Ok(UnreadWritten::All(written))
+            }
+            first => self.queue_rest(key, first).map(UnreadWritten::Partial),
+        }
+    }
+
+    /// Queues the unread frames of which a socket has taken only a part. Returns the number of bytes that it has taken.
+    fn queue_rest(&mut self, key: ConnKey, first: io::Result<usize>) -> io::Result<usize> {
+        let written = match first {
             Ok(written) => written,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => 0,
             Err(error) => return Err(error),
         };
-        if written == bytes.len() {
-            output.cursor = log.end_cursor(lobby);
-            return Ok(UnreadWritten::All(written));
-        }
         self.queue_unread(key);
         if written > 0 {
             let Egress { conns, log, outboxes, .. } = self;
             outboxes.of(&mut conns[key.index()].outbox).advance(written, log);
         }
-        Ok(UnreadWritten::Partial(written))
+        Ok(written)
     }
 
     /// Notes that a connection has been written to.

@@ -24,14 +24,16 @@
 
 mod broadcast_log;
 mod checking;
+mod cursor;
 mod flush;
 mod lagging;
 mod outbox;
 mod output;
 mod queue;
 mod results;
+mod turn_frames;
 
 pub(crate) use self::output::Egress;
 pub(crate) use self::queue::SharedFrame;
 pub use self::results::Pressure;
-pub(crate) use self::results::{Priority, Queued, WriteEnd};
+pub(crate) use self::results::{Priority, Queued, Target, WriteEnd, Written};

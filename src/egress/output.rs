@@ -2,9 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::broadcast_log::{BroadcastLog, Cursor};
+use super::broadcast_log::BroadcastLog;
+use super::cursor::Cursor;
 use super::outbox::{Outbox, Outboxes};
 use super::results::{Dropped, QueuedSize};
+use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 use crate::config::{Config, Flush};
@@ -34,6 +36,8 @@ pub(crate) struct Egress {
     pub(super) lobbies_to_flush: VecDeque<LobbyKey>,
     /// Keys of the connections still to flush in one of these lobbies, in reverse order.
     pub(super) flush_targets: Vec<ConnKey>,
+    /// The frames of that lobby in this turn.
+    pub(super) turn_frames: TurnFrames,
     /// Connections with corked output; may contain duplicates.
     pub(super) corked: Vec<ConnId>,
     /// Connections that `poll_writable` returned in this turn and that have not been written to since.
@@ -107,6 +111,7 @@ impl Egress {
             dirty: VecDeque::new(),
             lobbies_to_flush: VecDeque::new(),
             flush_targets: Vec::new(),
+            turn_frames: TurnFrames::default(),
             corked: Vec::new(),
             flushing: Vec::new(),
             write_buffer: Vec::new(),
@@ -242,5 +247,17 @@ impl Egress {
     /// Half of the smaller of `max_outbound_bytes` and `outbound_high_mark`: see the module documentation.
     pub(super) fn half_bound(&self) -> usize {
         self.max_outbound_bytes.min(self.high_mark) / 2
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every idle connection pays for this size, and every write waits for it: id 8, outbox 8, cursor 8, lobby 4, four
+    /// flags.
+    #[test]
+    fn the_output_of_a_connection_stays_small() {
+        assert_eq!(size_of::<Output>(), 32);
     }
 }

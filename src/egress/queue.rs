@@ -1,4 +1,4 @@
-//! Queueing frames, for one connection or for the members of a lobby.
+//! Queueing frames, for one connection or for the members of a lobby. Closes nothing when a queue is full.
 
 use bytes::Bytes;
 

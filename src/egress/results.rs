@@ -1,5 +1,8 @@
 //! Arguments and results of [`Egress`](super::Egress). Plain data.
 
+use std::ops::Range;
+
+use crate::base::id::ConnId;
 /// Order of a frame relative to the corked output of its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Priority {
@@ -75,4 +78,12 @@ pub(crate) enum WriteEnd {
     Drained(Option<Pressure>),
     /// The socket takes no more.
     Blocked(Option<Pressure>),
+}
+
+/// A member that gets the unread frames of its lobby and nothing else.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) id: ConnId,
+    /// Where the frames lie in the lobby's buffer: before and after the member's own frame, if it has one.
+    pub(super) frames: [Range<u32>; 2],
 }

@@ -1,4 +1,5 @@
-//! The end of a turn: timers and ticks, writing, dropping closed connections, and the journal.
+//! The end of a turn: timers and ticks, writing, dropping closed connections, and the journal. Knows no sockets: they are
+//! those of a [`Transport`].
 
 use std::io::{self, Write};
 
@@ -24,11 +25,10 @@ impl<A: App> Engine<A> {
         self.expire(now);
         // A tick that fills the queues is interrupted. It continues once the queued bytes are written.
         while self.wants_flush() {
-            self.write_pending(transport)?;
+            self.flush(transport)?;
             self.expire(now);
         }
-        self.write_pending(transport)?;
-        self.drop_closed(transport);
+        self.flush(transport)?;
         if self.core.record_mode.is_recording() {
             // Only when all output is written, because a segment must not begin in the middle of a turn.
             self.rotate_segment();
@@ -37,34 +37,70 @@ impl<A: App> Engine<A> {
         Ok(())
     }
 
-    /// Writes all output, drops closed connections, and hands the journal's entries to the operating system. For the
-    /// middle of a turn, when [`wants_flush`](Self::wants_flush) returns true, and for what a program has sent between
-    /// two turns.
+    /// Writes all output and drops closed connections: in the middle of a turn, when
+    /// [`wants_flush`](Self::wants_flush) returns true, and for what a program has sent between two turns.
     ///
     /// # Errors
     ///
     /// As [`end_turn`](Self::end_turn).
     pub fn flush(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
         self.write_pending(transport)?;
-        self.drop_closed(transport);
-        self.commit_record()
-    }
-
-    fn drop_closed(&mut self, transport: &mut impl Transport) {
         while let Some((conn, reason)) = self.poll_closed() {
             transport.closed(conn, reason);
         }
+        Ok(())
+    }
+
+    /// Hands the journal's entries to the operating system. [`end_turn`](Self::end_turn) does this too; after a
+    /// [`flush`](Self::flush) between two turns, a driver calls it before it waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_turn`](Self::end_turn).
+    pub fn commit_journal(&mut self) -> Result<(), JournalError> {
+        self.commit_record()
     }
 
     fn write_pending(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
-        while let Some(conn) = self.poll_writable() {
+        loop {
+            self.write_targets(transport);
+            let Some(conn) = self.poll_writable() else { return Ok(()) };
             let outcome = match transport.socket(conn) {
                 Some(mut socket) => self.write_to(conn, &mut socket)?,
                 None => self.write_to(conn, &mut NoSocket)?,
             };
             transport.wrote(conn, &outcome);
         }
-        Ok(())
+    }
+
+    /// Writes to members of lobbies that get all frames of the turn and nothing else, until another connection is next.
+    /// They are most connections of a busy server, so this loop does only what they need.
+    fn write_targets(&mut self, transport: &mut impl Transport) {
+        let core = &mut self.core;
+        let is_idle = core.events.is_empty() && core.unflushed_lobbies.is_empty();
+        if !is_idle || core.record_mode.is_recording() || core.drain.is_some() || !core.egress.has_only_targets() {
+            return;
+        }
+        while let Some(target) = core.egress.next_target(&core.directory) {
+            let Some(mut socket) = transport.socket(target.id) else {
+                let outcome = core.write_rest_of_target(&target, Ok(0), &mut NoSocket);
+                return transport.wrote(target.id, &outcome);
+            };
+            let bytes = core.egress.target_bytes(&target);
+            let length = bytes.len();
+            let first = if length == 0 { Ok(0) } else { socket.write(bytes) };
+            if first.as_ref().is_ok_and(|&written| written == length) {
+                core.egress.target_written(&target);
+                core.counters.bytes_out += length as u64;
+                drop(socket);
+                transport.wrote(target.id, &Ok(Flow::Drained));
+            } else {
+                let outcome = core.write_rest_of_target(&target, first, &mut socket);
+                drop(socket);
+                self.note_write(target.id, &outcome);
+                return transport.wrote(target.id, &outcome);
+            }
+        }
     }
 
     // ---- the steps, as a replay takes them one by one ----
@@ -114,7 +150,13 @@ impl<A: App> Engine<A> {
         } else {
             self.core.write_to(conn.key(), socket)
         };
-        if let Err(error) = &outcome {
+        self.note_write(conn, &outcome);
+        Ok(outcome)
+    }
+
+    /// Closes a connection whose socket has failed.
+    fn note_write(&mut self, conn: ConnId, outcome: &io::Result<Flow>) {
+        if let Err(error) = outcome {
             debug!("conn={conn} write failed: {error}");
             self.drain_inbox(conn);
             if self.core.slot(conn).is_some() {
@@ -122,7 +164,6 @@ impl<A: App> Engine<A> {
                 self.dispatch_events();
             }
         }
-        Ok(outcome)
     }
 
     /// Frees the next closed connection. Returns its id, which is invalid from now on, and its close reason.

@@ -1,4 +1,5 @@
-//! Writes pending output to sockets, and records what they took.
+//! Writes pending output to sockets, and records what they took. Which connections are written to is up to
+//! [`egress`](crate::egress).
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -8,25 +9,41 @@ use super::driver::Flow;
 use super::recording::WriteEnd;
 use super::state::record_mode::{RecordMode, RecordedSocket};
 use crate::base::id::{ConnId, ConnKey};
-use crate::egress;
+use crate::egress::{self, Target, Written};
 
 impl Core {
     /// Writes the output that waits for a connection, until nothing is left or the socket takes no more.
     pub(super) fn write_to(&mut self, key: ConnKey, socket: &mut dyn Write) -> io::Result<Flow> {
         let written = self.egress.write_to(key, socket)?;
+        Ok(self.after_write(key, written))
+    }
+
+    /// Continues a write to a target of which the socket has not taken all bytes.
+    pub(super) fn write_rest_of_target(
+        &mut self,
+        target: &Target,
+        first: io::Result<usize>,
+        socket: &mut dyn Write,
+    ) -> io::Result<Flow> {
+        let written = self.egress.write_rest_of_target(target, first, socket)?;
+        Ok(self.after_write(target.id.key(), written))
+    }
+
+    /// Counts what was written to a connection, and continues its close.
+    fn after_write(&mut self, key: ConnKey, written: Written) -> Flow {
         self.counters.bytes_out += written.bytes as u64;
         if self.drain.is_some() {
             self.note_flushed(self.conns[key].id, written.bytes);
         }
         match written.end {
-            egress::WriteEnd::UnreadOnly => Ok(Flow::Drained),
+            egress::WriteEnd::UnreadOnly => Flow::Drained,
             egress::WriteEnd::Blocked(crossed) => {
                 self.note_crossed(key, crossed);
-                Ok(Flow::Blocked)
+                Flow::Blocked
             }
             egress::WriteEnd::Drained(crossed) => {
                 self.note_crossed(key, crossed);
-                Ok(self.after_drained(key))
+                self.after_drained(key)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Commands of an application, given through its [`Context`](super::app::Context), on users and connections.
+//! Commands of an application, given through its [`Context`](super::context::Context), on users and connections.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The owner of the engine's state, except the application. The behaviour is in the other files of this folder, one
 //! topic each; the parts of the state, with the rules that concern one part alone, are in [`state`](super::state).
+//!
+//! Knows neither the application nor a socket.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -52,6 +52,8 @@ pub enum Flow {
 }
 
 /// The journal cannot be written, and the server must not serve unrecorded. Nothing was sent that is not recorded.
+///
+/// The turn was not completed, so the engine cannot be used any more; drop it with its sockets.
 #[derive(Debug)]
 pub struct JournalError(pub io::Error);
 
@@ -107,7 +109,7 @@ pub trait Transport {
     /// until [`Engine::handle_writable`](crate::Engine::handle_writable).
     fn socket(&mut self, conn: ConnId) -> Option<Self::Socket<'_>>;
 
-    /// The engine has written to the socket of `conn`.
+    /// The engine has written to the socket of `conn`, or has found that there is none.
     ///
     /// After [`Flow::Finished`] the driver shuts down the write side and continues to read. After
     /// [`Flow::Blocked`] it reports when the socket is writable again:

@@ -1,4 +1,4 @@
-//! Received bytes: counts and charges them, parses them, and acts on each event.
+//! Received bytes: counts and charges them, parses them, and acts on each event. Knows no sockets.
 
 use super::Engine;
 use super::app::App;

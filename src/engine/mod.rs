@@ -68,22 +68,28 @@ use crate::config::Config;
 /// A driver owns the sockets and the clock. It repeats this turn; [`net::Server`](crate::net::Server) does it with mio,
 /// and [`sim::Simulator`](crate::sim::Simulator) without sockets:
 ///
-/// 1. Wait for events, at most until [`poll_timeout`](Engine::poll_timeout). Then read the clock, once: all calls of the
-///    turn get the same time.
+/// 1. Wait for events, at most until [`poll_timeout`](Engine::poll_timeout). Do not wait at all while sockets or buffers
+///    have input that was not passed in or not consumed, or while
+///    [`has_operator_reports`](Engine::has_operator_reports) returns true; and not longer than a second while
+///    [`has_wall_deadlines`](Engine::has_wall_deadlines) does. Then read the clock, once: all calls of the turn get the
+///    same time.
 /// 2. Report what happened, in any order: [`handle_accept`](Engine::handle_accept) or
 ///    [`handle_shed`](Engine::handle_shed), [`handle_bytes_up_to`](Engine::handle_bytes_up_to),
 ///    [`handle_writable`](Engine::handle_writable), [`handle_hangup`](Engine::handle_hangup),
-///    [`handle_wall_time`](Engine::handle_wall_time), commands and operators' requests. If
+///    [`handle_wall_time`](Engine::handle_wall_time), commands and operators' requests; take the reports of operators'
+///    pings with [`poll_operator`](Engine::poll_operator). If
 ///    [`wants_flush`](Engine::wants_flush) returns true between two reads, call [`flush`](Engine::flush) before the next
 ///    one.
 /// 3. If [`has_due_timers`](Engine::has_due_timers) returns true, ask the system again which sockets have input, and name
-///    those that are not read in this turn: [`handle_unread`](Engine::handle_unread).
+///    those that are not read in this turn or whose input is not consumed, even if there are none:
+///    [`handle_unread`](Engine::handle_unread).
 /// 4. Call [`end_turn`](Engine::end_turn), which expires timers, runs ticks, writes to the sockets, names those to drop,
 ///    and completes the journal.
 /// 5. Only now send answers that leave by another way, such as those to operators: what they follow from is in the
 ///    journal.
 ///
-/// A program that acts between two turns calls [`flush`](Engine::flush) before it waits.
+/// A program that acts between two turns calls [`flush`](Engine::flush) and
+/// [`commit_journal`](Engine::commit_journal) before it waits.
 ///
 /// ```
 /// use std::io;

@@ -1,4 +1,7 @@
-//! When a segment of the journal ends, and whether a replay can start with the next one.
+//! When a segment of the journal ends, and whether a replay can start with the next one: between two turns, when the
+//! recorder hints at it.
+//!
+//! The sizes that lead to a hint are in `net/journal_files.rs`; how far checkpoints are apart is up to the recorder.
 
 use super::Engine;
 use super::app::App;

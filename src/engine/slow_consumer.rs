@@ -1,6 +1,6 @@
 //! What a member gets that reads too slowly: its queue has no room for a frame.
 //!
-//! How much may be queued, and which frames count, is up to [`egress`](crate::egress).
+//! How much may be queued, and which frames count, is checked in `egress/queue.rs`; `max_outbound_bytes` is the bound.
 
 use super::core::Core;
 use crate::base::close::CloseReason;

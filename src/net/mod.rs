@@ -1,4 +1,4 @@
-//! The mio driver: sockets, the clock and the event loop. The only module that does I/O.
+//! The mio driver: sockets, the clock and the event loop. The only module of the library that does I/O.
 //!
 //! It moves bytes between sockets and the [`Engine`](crate::Engine) and knows neither the WebSocket protocol nor
 //! lobbies. One turn:
@@ -7,9 +7,10 @@
 //! 2. Accept connections, at most `accept_per_turn`.
 //! 3. Read the ready sockets, until the turn's budget of work is spent.
 //! 4. If timers are due, poll once more and list the connections whose input is still unread.
-//! 5. Expire timers and run due ticks; then carry out the operators' requests.
-//! 6. Write the queued bytes, usually with one system call for each connection.
-//! 7. Drop the sockets of closed connections.
+//! 5. Carry out the operators' requests.
+//! 6. End the turn: expire timers and run due ticks, write the queued bytes, usually with one system call for each
+//!    connection, drop the sockets of closed connections, and complete the journal.
+//! 7. Send the answers to operators.
 
 mod clock;
 mod error;

@@ -1,4 +1,4 @@
-//! The server on real sockets, and its event loop.
+//! The server on real sockets, and its event loop. Knows no protocol: bytes and events go to the engine.
 
 use std::io;
 use std::net::SocketAddr;
@@ -237,7 +237,9 @@ impl<A: App> Server<A> {
     /// [`Error::Poll`] when waiting fails. [`Error::Journal`] when the journal cannot be written and `journal_on_error`
     /// is `stop`; then everything that was sent is recorded.
     pub fn turn(&mut self, max_wait: Option<Duration>) -> Result<Status, Error> {
-        self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
+        // For what was sent between two turns.
+        let flushed = self.engine.flush(&mut self.sockets).and_then(|()| self.engine.commit_journal());
+        flushed.map_err(|error| self.journal_error(error))?;
         let wait = self.wait(max_wait).map_err(Error::Poll)?;
         let wait = self.delay_read(wait);
         self.poll_events(wait)?;
@@ -415,7 +417,8 @@ impl<A: App> Server<A> {
     fn status(&mut self, now: Time) -> Result<Status, Error> {
         if self.stopping == Stopping::AtOnce {
             self.engine.handle_stop(now);
-            self.engine.flush(&mut self.sockets).map_err(|error| self.journal_error(error))?;
+            let flushed = self.engine.flush(&mut self.sockets).and_then(|()| self.engine.commit_journal());
+            flushed.map_err(|error| self.journal_error(error))?;
         }
         Ok(match self.engine.drain_totals() {
             Some(totals) if self.engine.is_drained() => Status::Stopped(totals),

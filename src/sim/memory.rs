@@ -95,12 +95,16 @@ enum SocketKind {
 }
 
 impl MemorySockets {
-    /// Limits a socket: it takes `bytes` more bytes, then it blocks. `usize::MAX` removes the limit.
+    /// Limits a socket: it takes `bytes` more bytes, then it blocks. `usize::MAX` removes the limit. A broken socket stays
+    /// broken.
     ///
     /// Call [`Engine::handle_writable`](crate::Engine::handle_writable) too if the socket has blocked and takes bytes
     /// again.
     pub fn limit(&mut self, conn: ConnId, bytes: usize) {
-        self.state(conn).kind = if bytes == usize::MAX { SocketKind::Open } else { SocketKind::Limited(bytes) };
+        let state = self.state(conn);
+        if !matches!(state.kind, SocketKind::Failing(_)) {
+            state.kind = if bytes == usize::MAX { SocketKind::Open } else { SocketKind::Limited(bytes) };
+        }
     }
 
     /// Breaks a socket: every later write to it fails with `error`.

@@ -134,3 +134,34 @@ fn errors_of_sockets_and_of_the_journal_are_told_apart() {
     assert_eq!(sockets.take_writes(), [], "nothing is sent that is not recorded");
     assert_eq!(engine.ending(bob), None, "the connection is not to blame");
 }
+
+/// Counts its writes.
+#[derive(Default)]
+struct CountingSink(usize);
+
+impl Sink for CountingSink {
+    fn begin(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _: &[u8], _: &[u8]) -> io::Result<()> {
+        self.0 += 1;
+        Ok(())
+    }
+}
+
+/// With `journal_sync` every write of the journal waits for the disk, so a flush in the middle of a turn costs one.
+#[test]
+fn a_flush_in_the_middle_of_a_turn_writes_the_journal_once() {
+    let mut engine = engine(Config::default());
+    journal::record(&mut engine, START, CountingSink::default()).expect("the sink takes all bytes");
+    let (ann, _) = (join(&mut engine, "ann"), join(&mut engine, "bob"));
+    let mut sockets = MemorySockets::default();
+    for _ in 0..100 {
+        engine.handle_bytes(Time::ZERO, ann, &wire::text("x"));
+        engine.flush(&mut sockets).expect("the sink takes all bytes");
+    }
+    engine.end_turn(Time::ZERO, &mut sockets).expect("the sink takes all bytes");
+    let CountingSink(writes) = journal::finish(&mut engine).expect("the session was recorded");
+    assert!((100..=104).contains(&writes), "{writes} writes for 100 flushes");
+}

@@ -56,6 +56,8 @@ struct Client {
     got: VecDeque<String>,
     /// The server has shut down its side or dropped the socket.
     ended: bool,
+    /// Writes to the socket fail.
+    is_broken: bool,
 }
 
 /// Runs a script against the [`Relay`](lobbyd::apps::Relay) application.
@@ -205,7 +207,10 @@ impl<A: App> World<A> {
             "close" => self.send(name, &wire::close(rest.parse().unwrap_or(1000), "")),
             "hangup" => self.hangup(name),
             // Every later write to the socket fails.
-            "break" => self.sockets.fail(self.conn(name), ErrorKind::ConnectionReset),
+            "break" => {
+                self.client(name).is_broken = true;
+                self.sockets.fail(self.conn(name), ErrorKind::ConnectionReset);
+            }
             // The socket takes this many more bytes and then blocks.
             "window" => self.sockets.limit(self.conn(name), rest.parse().expect("a number of bytes")),
             "read" => {
@@ -325,6 +330,7 @@ impl<A: App> World<A> {
             while let Some(received) = client.reader.next().expect("the server keeps to the protocol") {
                 client.got.push_back(describe(received));
             }
+            assert!(write.outcome.is_ok() || client.is_broken, "only a broken socket fails: {:?}", write.outcome);
             if matches!(write.outcome, Ok(Flow::Finished | Flow::Closed)) {
                 client.got.push_back("eof".into());
                 client.ended = true;

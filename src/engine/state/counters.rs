@@ -1,4 +1,5 @@
-//! Counters: numbers that only grow.
+//! Counters: numbers that only grow. They are counted where it happens: frames in `engine/sending.rs`, bytes in
+//! `engine/input.rs` and `engine/writing.rs`, closes in `engine/teardown.rs`.
 
 use crate::base::close::{CloseReason, Reject};
 

@@ -1,4 +1,4 @@
-//! The parts of the engine's state: data, and the rules that concern this data alone. None of them knows the engine.
+//! The parts of the engine's state: data, and the rules that concern this data alone. None of them knows `Core`.
 
 pub(crate) mod call_guard;
 pub(crate) mod clock;

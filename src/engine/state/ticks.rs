@@ -59,7 +59,7 @@ pub enum ClockCommand {
     Pause,
     /// Resumes the clock at the time it shows.
     Resume,
-    /// Runs this many ticks, from 1 to 100, in the next turn. The clock must be paused.
+    /// Runs this many ticks, from 1 to 100, at the end of the turn. The clock must be paused.
     Step(u32),
     /// Slows the clock by this factor, from 1 to 1000. At 1 it runs at normal speed.
     Slow(u32),

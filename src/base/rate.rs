@@ -144,6 +144,16 @@ impl Bucket {
         Ok(full_at)
     }
 
+    /// Takes `amount` tokens, or the burst if that is smaller. A bucket without a rate is skipped.
+    ///
+    /// # Errors
+    ///
+    /// [`Denied`] if the bucket has not enough tokens. None are taken then.
+    #[inline]
+    pub(crate) fn take_up_to(&mut self, now: Time, amount: u32, rate: Option<Rate>) -> Result<(), Denied> {
+        rate.map_or(Ok(()), |rate| self.take(now, amount.min(rate.burst), rate))
+    }
+
     /// Takes `amount` tokens from all buckets or from none: if one bucket denies, the others keep their tokens. From a
     /// bucket whose burst is smaller than `amount`, takes the burst. A bucket without a rate is skipped.
     ///

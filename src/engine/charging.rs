@@ -44,13 +44,13 @@ impl Core {
         let charged = match seat {
             Some(seat) if rates.is_byte_same => {
                 let shared = &mut directory.meter_of(seat).bytes;
-                Bucket::take_from_all(now, meter.owed, [(shared, user)])
+                shared.take_up_to(now, meter.owed, user)
             }
             Some(seat) if user.is_some() => {
                 let shared = &mut directory.meter_of(seat).bytes;
                 Bucket::take_from_all(now, meter.owed, [(&mut meter.bytes, own), (shared, user)])
             }
-            _ => Bucket::take_from_all(now, meter.owed, [(&mut meter.bytes, own)]),
+            _ => meter.bytes.take_up_to(now, meter.owed, own),
         };
         meter.set_over(charged.err());
         let Err(over) = charged else {
@@ -102,13 +102,13 @@ impl Core {
         match seat {
             Some(seat) if rates.is_message_same || tier.is_some() => {
                 let shared = &mut directory.meter_of(seat).messages;
-                Bucket::take_from_all(now, 1, [(shared, own)])
+                shared.take_up_to(now, 1, own)
             }
             Some(seat) if user.is_some() => {
                 let shared = &mut directory.meter_of(seat).messages;
                 Bucket::take_from_all(now, 1, [(&mut meter.messages, own), (shared, user)])
             }
-            _ => Bucket::take_from_all(now, 1, [(&mut meter.messages, own)]),
+            _ => meter.messages.take_up_to(now, 1, own),
         }
     }
 

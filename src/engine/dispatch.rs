@@ -24,7 +24,7 @@ impl<A: App> Engine<A> {
     pub(super) fn deliver(&mut self, from: &Member, message: Message<'_>) -> Option<(Reject, Cow<'static, str>)> {
         let Engine { app, core } = self;
         // A rejection from another callback is discarded: it does not belong to this message.
-        core.take_rejection();
+        core.answer.rejection = None;
         core.observer.note(core.clock.now(), || ObservedEvent::Message { from: from.clone(), content: message.into() });
         app.on_message(&mut Context { core }, from, message);
         core.take_rejection()

@@ -100,6 +100,19 @@ impl WebSocket {
         scratch: &'s mut Vec<u8>,
         limits: Limits,
     ) -> Option<ReceivedFrame<'s>> {
+        if self.partial.is_none()
+            && let Some((frame, rest)) = split_short_frame(input)
+            && frame.payload.len() <= limits.max_message_bytes
+        {
+            *input = rest;
+            scratch.clear();
+            unmask_into(scratch, frame.payload, frame.mask, 0);
+            return Some(match (frame.first_byte, str::from_utf8(scratch)) {
+                (BINARY, _) => ReceivedFrame::Binary(scratch),
+                (_, Ok(text)) => ReceivedFrame::Text(text),
+                (_, Err(_)) => ReceivedFrame::Fault(CloseReason::BadUtf8),
+            });
+        }
         let complete = match self.next_complete(input, scratch, limits) {
             Ok(complete) => complete?,
             Err(reason) => return Some(ReceivedFrame::Fault(reason)),
@@ -278,6 +291,32 @@ fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
     }
     let reason = str::from_utf8(reason).map_err(|_| CloseReason::BadUtf8)?;
     Ok(Frame::close(code, reason))
+}
+
+/// First byte of a message in one frame (RFC 6455 section 5.2): the bit FIN and the opcode.
+const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
+
+/// A whole message of at most 125 bytes in one masked frame: the usual case.
+struct ShortFrame<'a> {
+    /// [`TEXT`] or [`BINARY`].
+    first_byte: u8,
+    mask: [u8; 4],
+    payload: &'a [u8],
+}
+
+/// Splits a short frame off the input. Returns it and the rest of the input. `None` for every other input, which the
+/// general parser handles.
+#[inline]
+fn split_short_frame(input: &[u8]) -> Option<(ShortFrame<'_>, &[u8])> {
+    let (&[first, second, m0, m1, m2, m3], rest) = input.split_first_chunk()?;
+    let length = usize::from(second & 0x7f);
+    let is_masked = second & 0x80 != 0;
+    if !matches!(first, TEXT | BINARY) || !is_masked || length > MAX_CONTROL {
+        return None;
+    }
+    let (payload, rest) = rest.split_at_checked(length)?;
+    Some((ShortFrame { first_byte: first, mask: [m0, m1, m2, m3], payload }, rest))
 }
 
 /// Parses a frame header and returns it with its length in bytes; `None` if the header is incomplete.

@@ -59,8 +59,8 @@ impl Egress {
 
     // ---- members that get all frames of the turn ----
 
-    /// Whether only members of lobbies are left to be written to.
-    pub(crate) fn has_only_targets(&mut self) -> bool {
+    /// Prepares [`next_target`](Self::next_target). Returns whether only members of lobbies are left to be written to.
+    pub(crate) fn prepare_targets(&mut self) -> bool {
         if let Some(lobby) = self.turn_frames.lobby
             && self.log.end_cursor(lobby) != self.turn_frames.end()
         {
@@ -74,7 +74,7 @@ impl Egress {
     /// usual case, which needs none of the checks of [`write_to`](Self::write_to). Otherwise the next connection is up to
     /// [`poll_writable`](Self::poll_writable).
     ///
-    /// Call this only while [`has_only_targets`](Self::has_only_targets) is true.
+    /// Call this only after [`prepare_targets`](Self::prepare_targets) has returned true, and while nothing is sent.
     #[inline]
     pub(crate) fn next_target(&mut self, directory: &Directory) -> Option<Target> {
         while self.flush_targets.is_empty() {

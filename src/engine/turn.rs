@@ -78,7 +78,7 @@ impl<A: App> Engine<A> {
     fn write_targets(&mut self, transport: &mut impl Transport) {
         let core = &mut self.core;
         let is_idle = core.events.is_empty() && core.unflushed_lobbies.is_empty();
-        if !is_idle || core.record_mode.is_recording() || core.drain.is_some() || !core.egress.has_only_targets() {
+        if !is_idle || core.record_mode.is_recording() || core.drain.is_some() || !core.egress.prepare_targets() {
             return;
         }
         while let Some(target) = core.egress.next_target(&core.directory) {

@@ -62,7 +62,7 @@ impl Egress {
     /// Prepares [`next_target`](Self::next_target). Returns whether only members of lobbies are left to be written to.
     pub(crate) fn prepare_targets(&mut self) -> bool {
         if let Some(lobby) = self.turn_frames.lobby
-            && self.log.end_cursor(lobby) != self.turn_frames.end()
+            && self.log.end_cursor(lobby) != self.turn_frames.end
         {
             // A frame was appended since the members were listed.
             self.log.list_frames(lobby, &mut self.turn_frames);
@@ -96,7 +96,7 @@ impl Egress {
     #[inline]
     pub(crate) fn target_bytes(&mut self, target: &Target) -> &[u8] {
         let [before, after] = &target.frames;
-        let bytes = self.log.buffer_bytes(self.turn_frames.buffer());
+        let bytes = self.log.buffer_bytes(self.turn_frames.buffer);
         let range = |range: &Range<u32>| &bytes[range.start as usize..range.end as usize];
         if before.is_empty() {
             return range(after);
@@ -113,7 +113,7 @@ impl Egress {
     /// Notes that a target's socket has taken all its bytes.
     #[inline]
     pub(crate) fn target_written(&mut self, target: &Target) {
-        self.conns[target.id.index()].cursor = self.turn_frames.end();
+        self.conns[target.id.index()].cursor = self.turn_frames.end;
     }
 
     /// Continues a write to a target of which the socket has not taken all bytes.

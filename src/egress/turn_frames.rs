@@ -37,14 +37,4 @@ impl TurnFrames {
             (Some(_), Some(_)) => None,
         }
     }
-
-    #[inline]
-    pub(super) fn buffer(&self) -> u32 {
-        self.buffer
-    }
-
-    #[inline]
-    pub(super) fn end(&self) -> Cursor {
-        self.end
-    }
 }

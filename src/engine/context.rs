@@ -117,11 +117,11 @@ impl Context<'_> {
         self.run(|core| core.send_latest_to_conn(conn, key, frame))
     }
 
-    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all other members of the lobby as a `message`
-    /// from `from`.
+    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all other members of the
+    /// lobby as a `message` from `from`.
     ///
-    /// If [`App::on_message`](crate::App::on_message) calls this for the sender of the message that it handles, the `ack` to the sender carries
-    /// the `seq` of the `message`. After several such calls the `ack` carries the last `seq`.
+    /// If [`App::on_message`](crate::App::on_message) calls this for the sender of the message that it handles, the
+    /// `ack` to the sender carries the `seq` of the `message`. After several such calls the `ack` carries the last `seq`.
     pub fn broadcast_message(&mut self, from: &Member, data: &str) -> Sent {
         self.run(|core| match core.directory.find_lobby(&from.lobby) {
             Some(lobby) => core.broadcast_for_app(lobby, from, data),
@@ -129,8 +129,8 @@ impl Context<'_> {
         })
     }
 
-    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all members of the lobby as a `message` without a
-    /// sender (`from` is `null`).
+    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all members of the lobby as
+    /// a `message` without a sender (`from` is `null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
         self.run(|core| match core.directory.find_lobby(lobby) {
             Some(lobby) => core.announce(lobby, data).1,
@@ -150,13 +150,15 @@ impl Context<'_> {
         self.run(|core| core.send_to_conn(conn, Outgoing::Frame(frame)))
     }
 
-    /// With [`Protocol::Json`](crate::Protocol::Json), in `on_message`: rejects the message. Its `ref` gets an `error` instead of an `ack`.
+    /// With [`Protocol::Json`](crate::Protocol::Json), in `on_message`: rejects the message. Its `ref` gets an `error`
+    /// instead of an `ack`.
     pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
         let message = message.into();
         self.run(|core| core.set_rejection(reject, message));
     }
 
-    /// Starts a health check on each of the user's connections. [`App::on_health`](crate::App::on_health) gets each result.
+    /// Starts a health check on each of the user's connections. [`App::on_health`](crate::App::on_health) gets each
+    /// result.
     ///
     /// Returns the number of checks: 0 when the user is not connected.
     pub fn ping_user(&mut self, user: &str, timeout: Duration) -> usize {
@@ -165,7 +167,8 @@ impl Context<'_> {
 
     /// Reports the answer to a health check that reached the application outside the protocol.
     ///
-    /// Returns the latency if `nonce` belongs to an open check of `conn`; [`App::on_health`](crate::App::on_health) is then called too.
+    /// Returns the latency if `nonce` belongs to an open check of `conn`;
+    /// [`App::on_health`](crate::App::on_health) is then called too.
     pub fn record_pong(&mut self, conn: ConnId, nonce: u64) -> Option<Duration> {
         self.run(|core| core.record_pong(conn, nonce))
     }

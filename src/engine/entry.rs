@@ -55,12 +55,13 @@ impl<A: App> Engine<A> {
         }
     }
 
-    /// Hands the recorded inputs to the operating system.
+    /// Hands the journal's entries to the operating system. [`end_turn`](Self::end_turn) does this too; after a
+    /// [`flush`](Self::flush) between two turns, a driver calls it before it waits.
     ///
     /// # Errors
     ///
-    /// Those of the recorder, if it failed and the server must not serve unrecorded.
-    pub(crate) fn commit_record(&mut self) -> Result<(), JournalError> {
+    /// As [`end_turn`](Self::end_turn).
+    pub fn commit_journal(&mut self) -> Result<(), JournalError> {
         self.core.record_mode.recorder().map_or(Ok(()), Recorder::commit).map_err(JournalError)
     }
 

@@ -32,7 +32,7 @@ impl<A: App> Engine<A> {
         if self.core.record_mode.is_recording() {
             // Only when all output is written, because a segment must not begin in the middle of a turn.
             self.rotate_segment();
-            self.commit_record()?;
+            self.commit_journal()?;
         }
         Ok(())
     }
@@ -49,16 +49,6 @@ impl<A: App> Engine<A> {
             transport.closed(conn, reason);
         }
         Ok(())
-    }
-
-    /// Hands the journal's entries to the operating system. [`end_turn`](Self::end_turn) does this too; after a
-    /// [`flush`](Self::flush) between two turns, a driver calls it before it waits.
-    ///
-    /// # Errors
-    ///
-    /// As [`end_turn`](Self::end_turn).
-    pub fn commit_journal(&mut self) -> Result<(), JournalError> {
-        self.commit_record()
     }
 
     fn write_pending(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
@@ -145,7 +135,7 @@ impl<A: App> Engine<A> {
             return Ok(Ok(Flow::Drained));
         }
         let outcome = if self.core.record_mode.is_recording() {
-            self.commit_record()?;
+            self.commit_journal()?;
             self.core.write_recorded(conn, socket)
         } else {
             self.core.write_to(conn.key(), socket)

@@ -290,12 +290,13 @@ impl Directory {
         &mut self.users[self.seats[seat].user].meter
     }
 
+    /// Returns a user's id.
     pub(crate) fn name_of(&self, user: UserKey) -> &SmolStr {
         &self.users[user].name
     }
 
     pub(crate) fn user_of(&self, seat: SeatKey) -> &SmolStr {
-        &self.users[self.seats[seat].user].name
+        self.name_of(self.seats[seat].user)
     }
 
     pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::imports::Files;
 
 /// Returns the Rust files in a folder and the folders below it.
-pub(super) fn rust_files(folder: &Path) -> Vec<PathBuf> {
+pub fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();

@@ -11,6 +11,8 @@ mod purity;
 mod source;
 mod terms;
 
+pub use files::rust_files;
+
 /// Fails with all violations of a rule, if there are any.
 #[track_caller]
 fn check(rule: &str, violations: &[String]) {

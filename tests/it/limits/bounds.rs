@@ -11,6 +11,7 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, Engine, Time};
 
+use crate::meta::tidy::rust_files;
 use crate::scenario::{START, World};
 use crate::witness::Witness;
 
@@ -297,12 +298,8 @@ fn spelled_out(line: &str) -> String {
 #[test]
 fn every_field_has_one_row() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
-    let sources: String = fs::read_dir(folder)
-        .expect("the folder of the tests")
-        .map(|entry| entry.expect("an entry").path())
-        .filter(|path| path.is_file())
-        .map(|path| fs::read_to_string(path).expect("a source is readable"))
-        .collect();
+    let sources: String =
+        rust_files(&folder).iter().map(|path| fs::read_to_string(path).expect("a source is readable")).collect();
     for (field, test) in HIT_ELSEWHERE {
         assert!(sources.contains(&format!("fn {test}()")), "{field} names the test {test}, which does not exist");
     }

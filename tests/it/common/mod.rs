@@ -1,0 +1,4 @@
+//! What the tests of several topics share.
+
+pub mod scenario;
+pub mod witness;

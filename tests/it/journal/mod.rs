@@ -1,0 +1,4 @@
+//! Recording and replay.
+
+mod baseline;
+mod recording;

@@ -1,0 +1,9 @@
+//! The life of a connection and of a server: liveness, ticks, pauses, closes, panics and the drain.
+
+mod closes;
+mod drain;
+mod faults;
+mod health;
+mod panics;
+mod stalls;
+mod ticks;

@@ -1,0 +1,7 @@
+//! Bounds: their configuration, and what happens when each is reached.
+
+mod bounds;
+mod config;
+mod pressure;
+mod rates;
+mod seats;

@@ -1,0 +1,4 @@
+//! The sources and the documents.
+
+pub mod documents;
+pub mod tidy;

@@ -1,5 +1,5 @@
 //! Integration tests, by topic. They use the public API only. Time is virtual, except in `drivers::net`, `drivers::program`,
-//! `operators::operating` and some tests of `journal`.
+//! `operators::operating` and `journal::segments`.
 
 mod common;
 
@@ -10,7 +10,3 @@ mod limits;
 mod meta;
 mod operators;
 mod protocol;
-
-use common::{scenario, witness};
-use drivers::{fuzzed, net};
-use meta::documents;

@@ -1,4 +1,6 @@
-//! What the tests of several topics share.
+//! Helpers that the tests of several topics share.
 
+pub mod files;
 pub mod scenario;
+pub mod sockets;
 pub mod witness;

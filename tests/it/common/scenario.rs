@@ -25,8 +25,8 @@
 //! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{ErrorKind, Read};
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use lobbyd::sim::MemorySockets;
@@ -68,6 +68,9 @@ pub fn check(config: Config, script: &str) {
 
 /// The start of every test: wall time 1 000 000 s, seed 1.
 pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
+
+/// Ann connects to the lobby `chess`.
+pub const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_state";
 
 /// An outbox with room for one frame of the largest size, but not for two.
 pub fn small_outbox() -> Config {
@@ -415,18 +418,5 @@ fn duration(text: &str) -> Duration {
         "ms" => Duration::from_millis(count),
         "s" => Duration::from_secs(count),
         _ => panic!("no such unit: {unit}"),
-    }
-}
-
-/// Blocks on a real socket until an item is received.
-pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
-    loop {
-        if let Some(received) = reader.next().expect("the server keeps to the protocol") {
-            return received;
-        }
-        let mut bytes = [0; 4096];
-        let n = stream.read(&mut bytes).expect("the connection is open");
-        assert!(n > 0, "the connection ended");
-        reader.push(&bytes[..n]);
     }
 }

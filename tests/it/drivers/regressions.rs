@@ -7,7 +7,7 @@ use lobbyd::{
     Message, OperatorCommand, Protocol, Request,
 };
 
-use crate::scenario::World;
+use crate::common::scenario::World;
 
 /// Admits the listed users at once and leaves all others pending.
 struct Late {

@@ -8,8 +8,8 @@ use lobbyd::{
     Authorization, ByteSize, CloseReason, Config, Context, DuplicateLogin, LeaveReason, Limit, Reconnect, Reject,
 };
 
-use crate::scenario::{World, small_outbox};
-use crate::witness::Witness;
+use crate::common::scenario::{World, small_outbox};
+use crate::common::witness::Witness;
 
 type Engine = World<Witness<true>>;
 

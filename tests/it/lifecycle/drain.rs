@@ -3,15 +3,105 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{self, Reader, Received};
 use lobbyd::sim::{MemorySockets, MemoryWrite};
 use lobbyd::{ByteSize, CloseReason, Config, ConnId, DrainTotals, Engine, Exclude, Frame, Limit, Time};
 
-use crate::scenario::{START, World};
-use crate::witness::Witness;
+use crate::common::scenario::{START, World};
+use crate::common::witness::Witness;
 
 fn world(config: Config) -> World<Witness<true>> {
     World::new(config, Witness::default())
+}
+
+#[test]
+fn draining_closes_all_members_and_refuses_new_connections() {
+    let mut world = World::new(Config::default(), Witness::<true>::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        p > open
+        w > get /ws/chess?token=w&auth=later
+        advance 1s
+        drain
+        # No member is sent a presence_diff, because all members leave.
+        ann < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
+        bob < goodbye code=1001 reason=server_shutdown reconnect=true, close 1001 server_shutdown
+        p < http 503, body the server is shutting down; try again in a moment, eof
+        w < http 503, body, eof
+        late > connect chess
+        late < http 503, body, eof
+        # A second drain has no effect.
+        drain
+        ann < nothing
+        ann > close 1001
+        ann < eof
+        ann > hangup
+        p > hangup
+        "#,
+    );
+    assert_eq!(world.engine.stats().total_connections, 0);
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::ServerShutdown), 4);
+    assert!(!world.engine.is_drained());
+    let log = world.engine.app_mut().take();
+    assert_eq!(log, ["join ann", "join bob", "drain until 31.000000s", "leave ann shutdown", "leave bob shutdown"]);
+    // A peer that does not answer is given close_timeout, and then linger_timeout to read the rest.
+    world.run(
+        r#"
+        advance 2s
+        bob < eof
+        advance 990ms
+        "#,
+    );
+    assert!(!world.engine.is_drained());
+    world.run("advance 10ms");
+    assert!(world.engine.is_drained());
+    assert_eq!(world.engine.drain_totals().map(|totals| totals.forced), Some(0));
+    assert_eq!(world.engine.poll_timeout(), None);
+}
+
+#[test]
+fn draining_ends_at_its_deadline() {
+    let config = Config {
+        drain_deadline: Duration::from_millis(500),
+        close_timeout: Duration::from_secs(5),
+        ..Config::default()
+    };
+    let mut world = World::new(config, Relay::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        bob > window 0
+        drain
+        ann < goodbye, close 1001 server_shutdown
+        advance 499ms
+        bob < nothing
+        advance 1ms
+        ann < cut
+        bob < cut
+        "#,
+    );
+    assert!(world.engine.is_drained());
+    assert_eq!(world.engine.drain_totals().map(|totals| totals.forced), Some(2));
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::ServerShutdown), 2);
+}
+
+#[test]
+fn draining_an_empty_server_is_over_at_once() {
+    let mut world = World::new(Config::default(), Relay::default());
+    assert!(!world.engine.is_drained());
+    world.run("drain");
+    assert!(world.engine.is_drained());
+    assert_eq!(world.engine.poll_timeout(), None);
 }
 
 #[test]

@@ -5,5 +5,6 @@ mod drain;
 mod faults;
 mod health;
 mod panics;
+mod pings;
 mod stalls;
 mod ticks;

@@ -7,7 +7,7 @@ use lobbyd::{
     Route,
 };
 
-use crate::scenario::World;
+use crate::common::scenario::World;
 
 /// Relays messages. A message can make it panic in a given callback, with its work half done.
 #[derive(Default)]

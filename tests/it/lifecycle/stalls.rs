@@ -6,8 +6,8 @@ use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{Authorization, CloseReason, Config, Identity};
 
-use crate::scenario::World;
-use crate::witness::Witness;
+use crate::common::scenario::World;
+use crate::common::witness::Witness;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

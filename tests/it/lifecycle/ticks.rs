@@ -6,7 +6,7 @@ use lobbyd::{
     Limit, Member, Message, OperatorCommand, OperatorRefusal, Protocol, Request, Tick,
 };
 
-use crate::scenario::{World, check};
+use crate::common::scenario::{World, check};
 
 /// Logs its callbacks, and executes commands that members send.
 #[derive(Default)]

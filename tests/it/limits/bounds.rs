@@ -11,9 +11,9 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, Engine, Time};
 
+use crate::common::scenario::{START, World};
+use crate::common::witness::Witness;
 use crate::meta::tidy::rust_files;
-use crate::scenario::{START, World};
-use crate::witness::Witness;
 
 /// Rows: a field with its value, then further fields the script needs; and the script. `<n>` stands for `n` bytes, and
 /// `fragments n` sends `n` frames of one message. The application is a [`Witness`], which relays nothing.

@@ -1,7 +1,10 @@
-//! Bounds: their configuration, and what happens when each is reached.
+//! Limits: their configuration, and the result when each is reached.
 
 mod bounds;
 mod config;
+mod handshakes;
+mod outbox;
 mod pressure;
 mod rates;
 mod seats;
+mod sockets;

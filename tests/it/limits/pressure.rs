@@ -3,8 +3,8 @@
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
 
-use crate::scenario::World;
-use crate::witness::{React, Witness};
+use crate::common::scenario::World;
+use crate::common::witness::{React, Witness};
 
 /// Watermarks at 1000 and 300 bytes, and an outbox of 20 000.
 fn watermarks() -> Config {

@@ -1,4 +1,4 @@
-//! The sources and the documents.
+//! Rules of the source tree and of the documents.
 
 pub mod documents;
 pub mod tidy;

@@ -7,7 +7,7 @@ use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, DuplicateLogin, Limit, Time, journal};
 
-use crate::scenario::{START, World};
+use crate::common::scenario::{START, World};
 
 /// A dialogue of an operator with a server, as text.
 struct Dialogue<A> {

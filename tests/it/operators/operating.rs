@@ -9,8 +9,8 @@ use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{ClockCommand, Config};
 
-use crate::documents;
-use crate::net::Client;
+use crate::common::sockets::Client;
+use crate::meta::documents;
 
 const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 /// Fields that differ from run to run.

@@ -7,7 +7,7 @@ use lobbyd::{
     Request,
 };
 
-use crate::scenario::World;
+use crate::common::scenario::World;
 
 fn kick(target: KickTarget, reconnect: bool) -> OperatorCommand {
     OperatorCommand::Kick { target, reconnect }

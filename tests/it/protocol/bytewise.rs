@@ -7,8 +7,8 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
 
-use crate::scenario::START;
-use crate::witness::Witness;
+use crate::common::scenario::START;
+use crate::common::witness::Witness;
 
 const CLIENTS: usize = 3;
 

@@ -5,7 +5,7 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
 use lobbyd::{App, Config};
 
-use crate::scenario::World;
+use crate::common::scenario::World;
 
 const GOOD: &[&str] = &[
     "GET /ws/chess?token=ann HTTP/1.1",
@@ -18,7 +18,7 @@ const GOOD: &[&str] = &[
 
 /// Sends `bytes` in pieces of `step`. Returns the answer and whether the server has finished with the connection.
 fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
-    let mut engine = lobbyd::Engine::new(Config::default(), crate::scenario::START, app);
+    let mut engine = lobbyd::Engine::new(Config::default(), crate::common::scenario::START, app);
     let now = lobbyd::Time::ZERO;
     let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     let mut sockets = MemorySockets::default();
@@ -219,7 +219,7 @@ fn bytes_that_are_not_http_are_answered_at_once() {
 #[test]
 fn a_busy_server_sends_retry_after() {
     let config = Config { max_pending: 1, ..Config::default() };
-    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
+    let mut engine = lobbyd::Engine::new(config, crate::common::scenario::START, Relay::default());
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
     // The answer is sent before the request arrives, since it does not depend on it.
@@ -336,7 +336,7 @@ fn the_heads_of_answers_are_fixed() {
 #[test]
 fn the_heads_of_answers_of_a_busy_server_are_fixed() {
     let config = Config { attempts_per_minute: lobbyd::Limit::at_most(1), attempt_burst: 1, ..Config::default() };
-    let mut engine = lobbyd::Engine::new(config, crate::scenario::START, Relay::default());
+    let mut engine = lobbyd::Engine::new(config, crate::common::scenario::START, Relay::default());
     let mut sockets = MemorySockets::default();
     let mut ask = |seconds: u64, request: &[u8]| {
         let now = lobbyd::Time::from_micros(seconds * 1_000_000);

@@ -5,8 +5,8 @@ use std::time::Duration;
 use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
 use lobbyd::{Authorization, CloseReason, Config, Identity, Rate};
 
-use crate::scenario::World;
-use crate::witness::Witness;
+use crate::common::scenario::World;
+use crate::common::witness::Witness;
 
 const LIST: &str = "
     # Players. What follows a # is for people.

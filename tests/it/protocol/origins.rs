@@ -3,7 +3,7 @@
 use lobbyd::apps::Relay;
 use lobbyd::{Config, Limit};
 
-use crate::scenario::{World, check};
+use crate::common::scenario::{World, check};
 
 const IN: &str = "upgrade, welcome, presence_state";
 const FORBIDDEN: &str =

@@ -4,8 +4,8 @@ use lobbyd::apps::Echo;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config};
 
-use crate::scenario::World;
-use crate::witness::Witness;
+use crate::common::scenario::World;
+use crate::common::witness::Witness;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
 

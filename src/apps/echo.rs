@@ -1,9 +1,21 @@
-use crate::{App, Authorization, Context, Member, Message, Protocol, Request, Route};
+use crate::admission::Route;
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for
 /// conformance tests.
 ///
 /// Every connection gets its own lobby and its own user id.
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::apps::Echo;
+/// use lobbyd::net::Server;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+/// let server = Server::bind(config, Echo)?;
+/// assert!(server.local_addr().unwrap().port() > 0);
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Echo;
 
@@ -19,7 +31,7 @@ impl App for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        cx.relay_to_conn(from.conn(), message);
+        cx.send_to_conn(from.conn(), message);
     }
 
     /// Returns an empty snapshot: the application has no state.

@@ -3,13 +3,24 @@ use std::time::Duration;
 use log::info;
 
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Frame, Member, Message, Protocol, Request};
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
 /// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as
 /// a `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated
 /// by [`Auth`].
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::apps::Relay;
+/// use lobbyd::net::Server;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+/// let server = Server::bind(config, Relay::default())?;
+/// assert!(server.local_addr().unwrap().port() > 0);
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Relay {
     auth: Auth,
@@ -38,8 +49,8 @@ impl App for Relay {
             Message::Json { text, .. } | Message::Text(text) => {
                 cx.broadcast_message(from, text);
             }
-            Message::Binary(bytes) => {
-                cx.broadcast_from(from, &Frame::binary(bytes));
+            Message::Binary(_) => {
+                cx.broadcast_from(from, message);
             }
         }
     }

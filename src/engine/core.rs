@@ -17,6 +17,7 @@ use super::state::conns::Conns;
 use super::state::counters::Counters;
 use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
+use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
@@ -29,7 +30,7 @@ use crate::base::close::Reject;
 use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatKey};
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::config::{Config, Flush};
+use crate::config::{CheckedConfig, Flush};
 use crate::egress::Egress;
 use crate::lobby::directory::Directory;
 
@@ -39,13 +40,14 @@ const MAX_READ_DELAY: Duration = Duration::from_millis(4);
 const MIN_READ_DELAY: Duration = Duration::from_millis(1);
 
 pub(crate) struct Core {
-    pub(super) config: Config,
+    pub(super) config: CheckedConfig,
     pub(super) protocol: Protocol,
     pub(super) clock: Clock,
     pub(super) random: Random,
     pub(super) conns: Conns,
     pub(super) directory: Directory,
     pub(super) egress: Egress,
+    pub(super) identity_data: IdentityData,
     pub(super) timers: Timers,
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
@@ -88,7 +90,7 @@ pub(super) struct Buffers {
 }
 
 impl Core {
-    pub(super) fn new(config: Config, protocol: Protocol, start: Start) -> Core {
+    pub(super) fn new(config: CheckedConfig, protocol: Protocol, start: Start) -> Core {
         let mut core = Core {
             directory: Directory::new(&config),
             egress: Egress::new(&config),
@@ -102,6 +104,7 @@ impl Core {
             clock: Clock::new(Time::ZERO, start.unix_micros),
             random: Random::new(start.seed),
             conns: Conns::default(),
+            identity_data: IdentityData::default(),
             counters: Counters::default(),
             events: AppEvents::new(),
             unflushed_lobbies: Vec::new(),
@@ -177,6 +180,7 @@ impl Core {
             seat: seat.id,
             seat_key,
             lobby_key: seat.lobby,
+            data: self.identity_data.of(key),
         })
     }
 

@@ -56,7 +56,7 @@ use self::state::drain::DrainTotals;
 use self::state::stats::Stats;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::config::Config;
+use crate::config::CheckedConfig;
 
 /// A complete lobby server without I/O, including its application.
 ///
@@ -95,7 +95,8 @@ use crate::config::Config;
 /// use std::io;
 ///
 /// use lobbyd::apps::Echo;
-/// use lobbyd::{CloseReason, Config, ConnId, Engine, Flow, Start, Time, Transport};
+/// use lobbyd::driver::{Flow, Start, Transport};
+/// use lobbyd::{CloseReason, Config, ConnId, Engine, Time};
 ///
 /// /// Keeps what the engine writes, for one connection.
 /// #[derive(Default)]
@@ -115,7 +116,8 @@ use crate::config::Config;
 ///     fn closed(&mut self, _: ConnId, _: CloseReason) {}
 /// }
 ///
-/// let mut engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Echo);
+/// let config = Config::default().check().unwrap();
+/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
 /// let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
 /// engine.handle_bytes(Time::ZERO, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
 ///
@@ -129,10 +131,9 @@ pub struct Engine<A> {
 }
 
 impl<A: App> Engine<A> {
-    /// Creates an engine without connections, at [`Time::ZERO`].
-    ///
-    /// `config` should have passed [`Config::check`].
-    pub fn new(config: Config, start: Start, app: A) -> Engine<A> {
+    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`](crate::Config::check) returns
+    /// the configuration.
+    pub fn new(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
         Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
 
@@ -167,7 +168,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Returns the configuration in use.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &CheckedConfig {
         &self.core.config
     }
 
@@ -228,7 +229,7 @@ impl<A: App> Engine<A> {
     /// call.
     ///
     /// Due timers of these connections are deferred, because an unread message may be the answer that a timer waits
-    /// for. They are deferred for at most [`max_deferred_turns`](Config::max_deferred_turns) turns; the expiry of a
+    /// for. They are deferred for at most [`max_deferred_turns`](crate::Config::max_deferred_turns) turns; the expiry of a
     /// token and `max_lifetime` are not deferred. A driver calls this before [`end_turn`](Self::end_turn) when
     /// [`has_due_timers`](Self::has_due_timers) returns true.
     pub fn handle_unread(&mut self, now: Time, conns: &[ConnId]) {
@@ -251,7 +252,7 @@ impl<A: App> Engine<A> {
         self.core.set_wall_time(unix_micros);
     }
 
-    /// Reports that a socket that was [`Blocked`](crate::Flow::Blocked) accepts bytes again.
+    /// Reports that a socket that was [`Blocked`](crate::driver::Flow::Blocked) accepts bytes again.
     pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Writable(conn));
         self.core.egress.handle_writable(conn);
@@ -261,7 +262,7 @@ impl<A: App> Engine<A> {
     ///
     /// An answer that is still `Pending`, comes too late, or is for a connection that waits for none, is ignored.
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
-        let answer = answer.without_bad_names();
+        let answer = answer.checked(self.core.config.max_identity_bytes);
         self.enter(now, &Input::Authorized(conn, &answer));
         if let Some(early) = self.admit_pending(conn, answer) {
             self.process_bytes(conn, &early, usize::MAX);
@@ -356,7 +357,7 @@ impl<A: App> Engine<A> {
     /// delayed.
     ///
     /// It is an eighth of the tick's period, at most 4 ms. `None` if that is shorter than 1 ms, or while output does
-    /// not wait for ticks: see [`Config::flush`].
+    /// not wait for ticks: see [`Config::flush`](crate::Config::flush).
     pub fn max_read_delay(&self) -> Option<Duration> {
         self.core.max_read_delay()
     }

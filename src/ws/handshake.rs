@@ -23,7 +23,7 @@ const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subprotocols {
+pub(crate) enum Subprotocols {
     /// Only this one. An offer without it is refused; a request without an offer is accepted.
     Only(&'static str),
     /// The first that is offered, since the server does not interpret payloads.
@@ -34,6 +34,8 @@ pub enum Subprotocols {
 ///
 /// Its `Debug` output contains nothing that the client wrote, and neither does the log or a journal: any part of a
 /// request may contain a token, even the path.
+///
+/// [`Route`](crate::admission::Route) and [`Identity`](crate::Identity) have examples of applications that read it.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,

@@ -12,7 +12,10 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 
 /// Totals of a drain, since it began.
+///
+/// [`Stats`](super::stats::Stats) has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DrainTotals {
     /// Connections that are freed and were not cut off: closed by the server or the peer, or broken by an error.
     pub closed: u64,

@@ -30,6 +30,8 @@ mod request;
 ///
 /// `journal` is one segment, or several consecutive segments of one session in one stream.
 ///
+/// The [module documentation](crate::journal) has an example.
+///
 /// # Errors
 ///
 /// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends
@@ -44,6 +46,8 @@ pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, ReplayFailu
 }
 
 /// Outcome of a step.
+///
+/// [`Replay`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An input or a write was replayed.
@@ -55,6 +59,8 @@ pub enum Step {
 }
 
 /// A replay in progress, which can be inspected between its steps.
+///
+/// The [module documentation](crate::journal#stepping-through-a-replay) has an example.
 pub struct Replay<A: App, R> {
     blocks: Blocks<R>,
     block: Vec<u8>,
@@ -91,9 +97,8 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         // The configuration of another build may have other fields.
         let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
-        if config.check().is_err() {
-            return Err(Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" });
-        }
+        let invalid = Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" };
+        let config = config.check().map_err(|_| invalid)?;
         let start = Start { unix_micros: session.unix_micros, seed: session.seed };
         if let Some((_, snapshot)) = &session.start {
             app.restore(snapshot);

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use lobbyd::admission::Rate;
+use lobbyd::sending::{Pressure, RelayRequest};
 use lobbyd::{
-    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Pressure, Protocol, Rate,
-    RelayRequest, Request, Time,
+    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Protocol, Request, Time,
 };
 
 /// With `JSON` the engine speaks the protocol. Without it, the engine sends no messages of its own.
 ///
-/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`) and an expiry time (`expires`, in
-/// milliseconds since the Unix epoch). The query parameter `auth` changes the decision: `later` leaves it pending and
+/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`), an expiry time (`expires`, in
+/// milliseconds since the Unix epoch) and `data`. The query parameter `auth` changes the decision: `later` leaves it pending and
 /// reserves the user's seat, `unnamed` leaves it pending without naming the user, `nameless` allows the empty user id, and
 /// the word of a close reason refuses with that reason.
 pub struct Witness<const JSON: bool> {
@@ -122,14 +123,15 @@ impl<const JSON: bool> App for Witness<JSON> {
 }
 
 /// The identity, narrowed by the parameters of the query.
-fn narrowed(identity: Identity, request: &Request<'_>) -> Identity {
-    let tier = request.query("tier").map(|tier| match &*tier {
+fn narrowed(mut identity: Identity, request: &Request<'_>) -> Identity {
+    identity.tier = request.query("tier").map(|tier| match &*tier {
         "free" => Rate::FREE,
         "pro" => Rate::PRO,
         "enterprise" => Rate::ENTERPRISE,
         other => panic!("no such tier: {other}"),
     });
-    let lobby = request.query("only").map(Into::into);
-    let expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
-    Identity { tier, lobby, expires, ..identity }
+    identity.data = request.query("data").map(|data| data.as_bytes().into());
+    identity.lobby = request.query("only").map(Into::into);
+    identity.expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
+    identity
 }

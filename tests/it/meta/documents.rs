@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use lobbyd::{CloseReason, Config, Reconnect};
+use lobbyd::codes::Reconnect;
+use lobbyd::{CloseReason, Config};
 
 fn readme() -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");

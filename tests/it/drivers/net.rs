@@ -393,10 +393,11 @@ fn a_server_that_cannot_start_reports_the_reason() {
 #[test]
 fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     // `cargo test` has built the examples, `cargo test --test it` has not.
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "embed"]).status();
-    assert!(built.expect("cargo runs").success());
     let tests = std::env::current_exe().expect("a path");
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
+    let build = ["build", "--quiet", "--example", "embed", "--target-dir"];
+    let built = Command::new(env!("CARGO")).args(build).arg(target).status();
+    assert!(built.expect("cargo runs").success());
     let example = target.join("debug/examples/embed");
     let mut child =
         Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the example was built");

@@ -10,6 +10,8 @@ use std::sync::Mutex;
 
 use lobbyd::{CloseReason, Config, Reconnect};
 
+use super::exists;
+
 fn readme() -> (PathBuf, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
     let text = fs::read_to_string(&path).expect("the README can be read");
@@ -88,8 +90,7 @@ fn files_named_in_the_readme_exist() {
         "CHANGELOG.md",
     ];
     for path in paths {
-        let exists = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists();
-        assert!(exists, "{path}");
+        assert!(exists(path), "{path}");
         assert!(text.contains(path) || path == "CHANGELOG.md", "the README names {path}");
     }
 }

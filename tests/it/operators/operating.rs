@@ -2,17 +2,16 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::{ClockCommand, Config};
 
-use crate::common::sockets::Client;
+use crate::common::files::Folder;
+use crate::common::sockets::{Client, SHORT, on_free_port};
 use crate::meta::documents;
 
-const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 /// Fields that differ from run to run.
 const VARYING: &[&str] = &[
     "uptime_ms",
@@ -27,6 +26,11 @@ const VARYING: &[&str] = &[
     "tick",
 ];
 
+/// Adds a free port for operators.
+fn with_admin(config: Config) -> Config {
+    Config { admin: Some("127.0.0.1:0".parse().expect("an address")), ..config }
+}
+
 /// A server in this thread, with the members ann and bob in the lobby `chess`.
 struct Site {
     server: Server<Relay>,
@@ -36,13 +40,11 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        Site::configured(Config::default())
+        Site::configured(on_free_port())
     }
 
     fn configured(config: Config) -> Site {
-        let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen: free, admin: Some(free), ..config };
-        let server = Server::bind(config, Relay::default()).expect("free ports");
+        let server = Server::bind(with_admin(config), Relay::default()).expect("free ports");
         let mut site = Site { server, members: Vec::new(), stopped: None };
         for name in ["ann", "bob"] {
             let mut member = Client::connect(site.server.local_addr().expect("the server listens"), "chess", name);
@@ -174,7 +176,7 @@ fn the_readme_shows_what_an_operator_sees() {
 
 #[test]
 fn the_readme_shows_how_the_clock_is_set() {
-    let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
+    let mut site = Site::configured(Config { tick_hz: Some(60), ..on_free_port() });
     replay("<!-- clock", &mut site);
     // Another thread can set the clock too.
     let handle = site.server.handle();
@@ -243,11 +245,9 @@ fn a_signal_after_an_operators_drain_counts_as_the_first() {
 
 #[test]
 fn a_token_file_is_read_at_the_start() {
-    let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let folder = std::env::temp_dir().join(format!("lobbyd-token-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for the test");
-    let path = folder.join("token");
-    let config = Config { listen: free, admin: Some(free), admin_token_file: Some(path.clone()), ..Config::default() };
+    let folder = Folder::new("admin-token");
+    let path = folder.0.join("token");
+    let config = Config { admin_token_file: Some(path.clone()), ..with_admin(on_free_port()) };
     let refusal = |config: &Config| match Server::bind(config.clone(), Relay::default()).err() {
         Some(error @ Error::Token(..)) => error.to_string(),
         other => panic!("{other:?}"),
@@ -261,5 +261,4 @@ fn a_token_file_is_read_at_the_start() {
     let ask = |line: &str| format!("GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{line}\r\n");
     assert!(site.exchange(&ask("")).starts_with("HTTP/1.1 401 "));
     assert!(site.exchange(&ask("Authorization: Bearer 0123456789abcdef\r\n")).starts_with("HTTP/1.1 200 "));
-    std::fs::remove_dir_all(&folder).expect("the folder is the test's own");
 }

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use lobbyd::{CloseReason, Config, Reconnect};
+use lobbyd::codes::Reconnect;
+use lobbyd::{CloseReason, Config};
 
 use super::exists;
 

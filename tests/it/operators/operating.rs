@@ -3,10 +3,11 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
-use lobbyd::{ClockCommand, Config};
+use lobbyd::ticks::ClockCommand;
 
 use crate::common::files::Folder;
 use crate::common::sockets::{Client, SHORT, on_free_port};
@@ -35,7 +36,7 @@ fn with_admin(config: Config) -> Config {
 struct Site {
     server: Server<Relay>,
     members: Vec<Client>,
-    stopped: Option<lobbyd::DrainTotals>,
+    stopped: Option<lobbyd::stats::DrainTotals>,
 }
 
 impl Site {

@@ -20,6 +20,8 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] has a page for each topic: the protocol, operating, embedding, testing, and more.
+//!
 //! The crate logs through the `log` crate. No log record, at any level, contains a message body or a token.
 
 #![forbid(unsafe_code)]
@@ -36,6 +38,7 @@ mod ws;
 
 pub mod admin;
 pub mod apps;
+pub mod guide;
 pub mod journal;
 pub mod net;
 pub mod sim;

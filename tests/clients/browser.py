@@ -29,8 +29,10 @@ async def results(binary):
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
                 Lobbyd(binary, "--health-interval", "2s") as health, \
+                Lobbyd(binary, "--max-lifetime", "1s") as brief, \
                 Lobbyd(binary, "--allowed-origin", "own") as strict:
-            address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&strict={strict.port}"
+            ports = {"plain": plain, "full": full, "health": health, "brief": brief, "strict": strict}
+            address = f"{origin}/?" + "&".join(f"{name}={server.port}" for name, server in ports.items())
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", error_of(

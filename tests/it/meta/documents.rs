@@ -8,8 +8,14 @@ use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
+use lobbyd::apps::Relay;
 use lobbyd::{CloseReason, Config, Reconnect, Reject};
+use serde_json::Value;
+
+use super::tidy::rust_files;
+use crate::common::scenario::World;
 
 /// A document without its code, to look for links and headings.
 struct Prose {
@@ -140,6 +146,84 @@ fn clients_are_told_what_to_do_after_each_close() {
     }
     let known = |word: &str| CloseReason::ALL.iter().any(|reason| reason.word() == word);
     rows.iter().flat_map(|row| quoted(row[1])).for_each(|word| assert!(known(word), "there is no reason {word}"));
+}
+
+/// A session in which the server sends a message of every type.
+fn session() -> Vec<Value> {
+    let config = Config { tick_hz: Some(10), message_burst: 5, ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.steps(
+        r#"
+        ann > connect chess
+        bob > connect chess
+        bob > {"type":"broadcast","data":1,"ref":1}
+        bob > {"type":"direct","to":"ann","data":1,"ref":2}
+        bob > {"type":"direct","to":"zoe","data":1,"ref":3}
+        bob > {"type":"ping","ref":4}
+        bob > {"type":"presence"}
+        bob > {"type":"presence","ref":5}
+        advance 1s
+        "#,
+    );
+    world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(1)));
+    world.engine.handle_drain(world.now);
+    world.end_turn();
+    let texts = ["ann", "bob"].into_iter().flat_map(|name| world.take(name));
+    texts.filter_map(|text| serde_json::from_str(&text).ok()).filter(Value::is_object).collect()
+}
+
+#[test]
+fn fields_of_the_server_s_messages_are_documented() {
+    let table = section("<!-- server messages");
+    let rows = rows(&table);
+    let page = read(&root().join("src/guide/protocol.md"));
+    let mut seen = BTreeSet::new();
+    for message in session() {
+        let kind = message["type"].as_str().expect("every message has a type").to_owned();
+        let row =
+            rows.iter().find(|row| quoted(row[0]) == [&kind]).unwrap_or_else(|| panic!("{kind} is not documented"));
+        for (field, value) in message.as_object().expect("an object") {
+            let is_named = |word: &str| word.split([':', ' ']).next() == Some(field);
+            assert!(field == "type" || quoted(row[1]).into_iter().any(is_named), "{kind}.{field} is not documented");
+            // The parts of `welcome`.
+            for part in value.as_object().into_iter().flatten().map(|(part, _)| part) {
+                assert!(page.contains(&format!("`{part}`")), "{kind}.{field}.{part} is not documented");
+            }
+        }
+        seen.insert(kind);
+    }
+    assert_eq!(seen, rows.iter().map(|row| quoted(row[0])[0].to_owned()).collect::<BTreeSet<_>>());
+}
+
+/// The words after `cargo test` select tests: each is part of a test's name or of the path of its module.
+#[test]
+fn commands_in_the_documents_select_tests() {
+    let names: Vec<String> =
+        ["src", "tests", "examples"].iter().flat_map(|folder| test_names(&root().join(folder))).collect();
+    let mut found = 0;
+    for path in documents() {
+        let text = read(&path);
+        let commands = text.lines().flat_map(quoted).filter_map(|code| code.split_once("cargo test "));
+        for command in commands {
+            for word in command.1.split_whitespace().filter(|word| !word.starts_with("--")) {
+                assert!(names.iter().any(|name| name.contains(word)), "{}: no test is named {word}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 15, "{found}");
+}
+
+/// Names of the functions and of the files in a folder.
+fn test_names(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for path in rust_files(folder) {
+        let functions = read(&path);
+        let functions = functions.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next());
+        names.extend(functions.map(str::to_owned));
+        names.push(path.strip_prefix(root()).expect("below the root").display().to_string());
+    }
+    names
 }
 
 #[test]

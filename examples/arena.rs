@@ -17,11 +17,13 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::thread;
 
+use lobbyd::config::Flush;
 use lobbyd::journal::{Replay, Step};
 use lobbyd::net::{Server, open_journal};
+use lobbyd::ticks::Tick;
 use lobbyd::{
-    App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
-    Request, SeatId, Tick,
+    App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
+    Request, SeatId,
 };
 use serde::{Deserialize, Serialize};
 

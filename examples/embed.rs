@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use lobbyd::config::Limit;
 use lobbyd::net::{Server, Status};
-use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, Limit, Member, Message, Protocol, Request};
+use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, Member, Message, Protocol, Request};
 
 /// Positions of all players on a line. Members send `left` and `right`; each frame sends the positions to all members.
 #[derive(Default)]

@@ -5,15 +5,16 @@
 //! in `value`. Reads no file and no environment.
 
 mod check;
-mod fields;
+pub(crate) mod fields;
 mod memory;
 mod origins;
 mod rates;
 mod types;
 mod value;
 
-pub use self::check::Problem;
-pub use self::fields::{Config, Field};
+pub use self::check::{CheckedConfig, Problem, Problems};
+pub(crate) use self::fields::Config;
+pub use self::fields::Field;
 pub use self::origins::Origins;
-pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 pub use crate::base::limit::Limit;

@@ -21,7 +21,7 @@ mod listener;
 mod operators;
 mod read_scheduler;
 mod server;
-#[cfg(all(feature = "bin", unix))]
+#[cfg(all(feature = "signals", unix))]
 mod signal;
 mod sockets;
 #[cfg(target_os = "linux")]

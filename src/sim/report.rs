@@ -32,6 +32,7 @@ impl Plan {
 
 /// Counters and transcript hash of one run, or the sum of several runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Number of runs.
     pub seeds: u64,

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::codes::Reconnect;
+use lobbyd::config::{ByteSize, DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{
-    Authorization, ByteSize, CloseReason, Config, Context, DuplicateLogin, LeaveReason, Limit, Reconnect, Reject,
-};
+use lobbyd::{Authorization, CloseReason, Config, Context, LeaveReason, Reject};
 
 use crate::common::scenario::{World, small_outbox};
 use crate::common::witness::Witness;

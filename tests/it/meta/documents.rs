@@ -11,7 +11,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
-use lobbyd::{CloseReason, Config, Reconnect, Reject};
+use lobbyd::codes::Reconnect;
+use lobbyd::{CloseReason, Config, Reject};
 use serde_json::Value;
 
 use super::tidy::rust_files;

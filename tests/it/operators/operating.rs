@@ -4,10 +4,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
-use lobbyd::{ClockCommand, Config};
+use lobbyd::ticks::ClockCommand;
 
 use crate::common::sockets::Client;
 use crate::meta::documents;
@@ -31,7 +32,7 @@ const VARYING: &[&str] = &[
 struct Site {
     server: Server<Relay>,
     members: Vec<Client>,
-    stopped: Option<lobbyd::DrainTotals>,
+    stopped: Option<lobbyd::stats::DrainTotals>,
 }
 
 impl Site {

@@ -25,7 +25,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("apps", &["base", "lobby", "ws", "engine", "lib.rs"]),
     ("net", &["base", "config", "http", "lobby", "egress", "engine", "admin", "journal"]),
     ("sim", &["base", "config", "http", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"]),
-    ("program", &["lib.rs", "admin", "journal", "apps", "net", "sim"]),
+    ("program", &["lib.rs", "config", "admin", "journal", "apps", "net", "sim"]),
     ("main.rs", &["program"]),
 ];
 

@@ -29,7 +29,7 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-/// One row for each reason that has a code, in the order of the table in the README.
+/// One row for each reason that has a code, in the order of the table in the guide.
 fn rows() -> Vec<(CloseReason, Cause)> {
     use Cause::{Application, Code, Script};
     use CloseReason as Reason;

@@ -1,4 +1,4 @@
-//! The README's transcripts for operators, replayed against a real server, and the operators' sockets.
+//! The guide's transcripts for operators, replayed against a real server, and the operators' sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -126,7 +126,7 @@ impl Site {
     }
 }
 
-/// Splits a command line as a shell does, as far as the README needs it: at white space outside of `'`.
+/// Splits a command line as a shell does, as far as the guide needs it: at white space outside of `'`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (index, piece) in line.split('\'').enumerate() {
@@ -161,7 +161,7 @@ fn normal(text: &str) -> String {
 }
 
 #[test]
-fn the_readme_shows_what_an_operator_sees() {
+fn the_guide_shows_what_an_operator_sees() {
     let mut site = Site::new();
     replay("<!-- curl", &mut site);
     // The transcript ends with the drain.
@@ -176,7 +176,7 @@ fn the_readme_shows_what_an_operator_sees() {
 }
 
 #[test]
-fn the_readme_shows_how_the_clock_is_set() {
+fn the_guide_shows_how_the_clock_is_set() {
     let mut site = Site::configured(Config { tick_hz: Some(60), ..on_free_port() });
     replay("<!-- clock", &mut site);
     // Another thread can set the clock too.
@@ -189,7 +189,7 @@ fn the_readme_shows_how_the_clock_is_set() {
     assert_eq!((clock.paused, clock.slowdown), (true, 7));
 }
 
-/// Compares a transcript of the README with the answers of the server.
+/// Compares a transcript of the guide with the answers of the server.
 #[track_caller]
 fn replay(marker: &str, site: &mut Site) {
     let shown = documents::section(marker);

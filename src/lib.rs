@@ -28,7 +28,7 @@
 //! | --- | --- |
 //! | [`admission`] | routes, message rates of identities, valid names |
 //! | [`config`] | types of the fields of [`Config`], its check, its text form |
-//! | [`codes`] | reconnect rules of close codes |
+//! | [`codes`] | close and error codes of the application |
 //! | [`sending`] | what can be sent, and the result of sending |
 //! | [`ticks`] | the game clock |
 //! | [`stats`] | counters and the current state |
@@ -89,9 +89,12 @@ pub mod admission {
 }
 
 pub mod codes {
-    //! Close codes, apart from [`CloseReason`](crate::CloseReason) itself.
+    //! Close and error codes of the application, and what close codes say about reconnecting.
+    //!
+    //! The server's own are the variants of [`CloseReason`](crate::CloseReason) and [`Reject`](crate::Reject).
 
     pub use crate::base::close::Reconnect;
+    pub use crate::base::codes::{CloseCode, ErrorCode};
 }
 
 pub mod driver {

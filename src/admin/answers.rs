@@ -1,12 +1,12 @@
 //! The answers of the admin port as JSON: on one line, with the keys in the order of the fields, for human readers.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use crate::base::close::{CloseReason, Reject};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -200,13 +200,13 @@ struct StatsObject {
     closing: usize,
     ticks: Option<TicksObject>,
     #[serde(serialize_with = "as_object")]
-    counters: Vec<(&'static str, u64)>,
+    counters: Vec<(Cow<'static, str>, u64)>,
     /// Without the reasons that did not occur.
     #[serde(serialize_with = "as_object")]
-    closed: Vec<(&'static str, u64)>,
+    closed: Vec<(Cow<'static, str>, u64)>,
     /// Without the errors that did not occur.
     #[serde(serialize_with = "as_object")]
-    errors: Vec<(&'static str, u64)>,
+    errors: Vec<(Cow<'static, str>, u64)>,
     drain: Option<TotalsObject>,
     #[serde(skip_serializing_if = "Option::is_none")]
     journal: Option<JournalObject>,
@@ -300,9 +300,8 @@ pub(super) fn stats<A: App>(engine: &Engine<A>, now: Time) -> JsonResponse {
         ticks,
         counters,
     } = engine.stats();
-    let closed = CloseReason::ALL.iter().map(|&reason| (reason.word(), counters.closed(reason)));
-    let errors = Reject::ALL.iter().map(|&reject| (reject.word(), counters.rejected(reject)));
-    let has_occurred = |(_, count): &(&str, u64)| *count > 0;
+    let closed = counters.closes().map(|(reason, count)| (reason.count_name().into_owned().into(), count));
+    let errors = counters.rejects().map(|(reject, count)| (reject.word().to_owned().into(), count));
     JsonResponse::new(
         200,
         &StatsObject {
@@ -315,9 +314,9 @@ pub(super) fn stats<A: App>(engine: &Engine<A>, now: Time) -> JsonResponse {
             pending,
             closing,
             ticks: ticks.as_ref().map(TicksObject::from),
-            counters: counters.named(),
-            closed: closed.filter(has_occurred).collect(),
-            errors: errors.filter(has_occurred).collect(),
+            counters: counters.named().into_iter().map(|(name, count)| (name.into(), count)).collect(),
+            closed: closed.collect(),
+            errors: errors.collect(),
             drain: engine.drain_totals().map(TotalsObject::from),
             journal: engine.recording().map(JournalObject::from),
         },
@@ -342,6 +341,6 @@ fn as_displayed<S: Serializer>(number: &impl Display, serializer: S) -> Result<S
 }
 
 /// Writes an object whose keys are not known in advance.
-fn as_object<S: Serializer>(fields: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(fields.iter().copied())
+fn as_object<S: Serializer>(fields: &[(Cow<'static, str>, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(fields.iter().map(|(name, count)| (name, count)))
 }

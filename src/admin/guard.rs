@@ -16,6 +16,13 @@ use crate::http::response::JsonResponse;
 const MIN_TOKEN: usize = 16;
 
 /// The token with which operators authenticate. It is never displayed.
+///
+/// ```
+/// use lobbyd::admin::Token;
+///
+/// assert!(Token::read("correct-horse-battery").is_ok());
+/// assert!(Token::read("").is_err());
+/// ```
 pub struct Token(Box<[u8]>);
 
 impl Token {

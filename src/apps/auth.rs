@@ -6,6 +6,13 @@ use crate::admission::{Rate, is_lobby_code, is_user_id};
 use crate::{Authorization, CloseReason, Identity, Request};
 
 /// How the built-in applications authenticate users.
+///
+/// ```
+/// use lobbyd::apps::{Auth, Relay, Tokens};
+///
+/// let tokens = Tokens::parse("4f1c ann tier=pro").unwrap();
+/// let relay = Relay::new(Auth::Tokens(tokens));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub enum Auth {
     /// The token is the user id. For development, and behind a proxy that has authenticated the user.

@@ -5,6 +5,17 @@ use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 /// conformance tests.
 ///
 /// Every connection gets its own lobby and its own user id.
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::apps::Echo;
+/// use lobbyd::net::Server;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+/// let server = Server::bind(config, Echo)?;
+/// assert!(server.local_addr().unwrap().port() > 0);
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Echo;
 

@@ -10,6 +10,17 @@ use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 /// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as
 /// a `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated
 /// by [`Auth`].
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::apps::Relay;
+/// use lobbyd::net::Server;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+/// let server = Server::bind(config, Relay::default())?;
+/// assert!(server.local_addr().unwrap().port() > 0);
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Relay {
     auth: Auth,

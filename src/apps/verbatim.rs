@@ -4,6 +4,17 @@ use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 /// Relays every message unchanged to the other members of the lobby, without reading it. Sends no messages of its own.
 ///
 /// For payloads in the members' own format. Users are authenticated by [`Auth`].
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::apps::Verbatim;
+/// use lobbyd::net::Server;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), ..Config::default() };
+/// let server = Server::bind(config, Verbatim::default())?;
+/// assert!(server.local_addr().unwrap().port() > 0);
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Debug, Default)]
 pub struct Verbatim {
     auth: Auth,

@@ -1,37 +1,80 @@
 //! Reasons: why a connection was closed, why a member left its lobby, and why a request was refused.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use super::codes::{CloseCode, ErrorCode};
 
 macro_rules! close_reasons {
     ($( $(#[$doc:meta])* $name:ident = $code:literal, $word:literal, $explain:literal; )*) => {
         /// Reason why a connection was closed. Every connection gets exactly one reason.
         ///
-        /// The codes are those of RFC 6455 section 7.4 and, from 4000, those of the lobby protocol. Code 1006 is never
-        /// sent: it means that no close frame is sent. Code 0 means that the connection never became a WebSocket.
+        /// The codes are those of RFC 6455 section 7.4 and, from 4000, those of the lobby protocol; 4400 to 4699 are for
+        /// applications. Code 1006 is never sent: it means that no close frame is sent. Code 0 means that the
+        /// connection never became a WebSocket.
+        ///
+        /// ```
+        /// use lobbyd::CloseReason;
+        ///
+        /// const CHEATER: CloseReason = CloseReason::app(4400, "cheater");
+        /// assert_eq!((CHEATER.code(), CHEATER.word()), (4400, "cheater"));
+        /// assert_eq!(CloseReason::Kicked.to_string(), "4003 kicked");
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
-        pub enum CloseReason { $( $(#[$doc])* $name, )* }
+        pub enum CloseReason {
+            $( $(#[$doc])* $name, )*
+            /// The application closed the connection with a code of its own: see [`CloseReason::app`].
+            App(CloseCode),
+        }
+
+        /// A [`CloseReason`] without the code of the application, in one byte.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum CloseKind { $( $name, )* App }
 
         impl CloseReason {
-            /// All reasons, in the order of the counters in [`Counters`](crate::stats::Counters).
+            /// All reasons of the server, in the order of their numbers in journals.
             pub const ALL: &'static [CloseReason] = &[ $( CloseReason::$name, )* ];
 
             /// Returns the close code that is sent to the peer, or 1006 or 0 if no close frame is sent.
             pub const fn code(self) -> u16 {
-                match self { $( CloseReason::$name => $code, )* }
+                match self {
+                    $( CloseReason::$name => $code, )*
+                    CloseReason::App(code) => code.number(),
+                }
             }
 
             /// Returns the reason word that is sent to the peer with the code.
-            pub const fn word(self) -> &'static str {
-                match self { $( CloseReason::$name => $word, )* }
+            pub fn word(&self) -> &str {
+                match self {
+                    $( CloseReason::$name => $word, )*
+                    CloseReason::App(code) => code.word(),
+                }
             }
 
             /// Returns an explanation for the log and the documentation.
             pub const fn explain(self) -> &'static str {
-                match self { $( CloseReason::$name => $explain, )* }
+                match self {
+                    $( CloseReason::$name => $explain, )*
+                    CloseReason::App(_) => "the application closed the connection",
+                }
+            }
+
+            pub(crate) const fn kind(self) -> CloseKind {
+                match self {
+                    $( CloseReason::$name => CloseKind::$name, )*
+                    CloseReason::App(_) => CloseKind::App,
+                }
             }
         }
     };
+}
+
+impl CloseKind {
+    /// Returns the reason with this kind; `None` for the application's codes.
+    pub(crate) fn reason(self) -> Option<CloseReason> {
+        CloseReason::ALL.get(self as usize).copied()
+    }
 }
 
 close_reasons! {
@@ -106,6 +149,15 @@ close_reasons! {
 }
 
 /// Whether and when a client should reconnect after a close.
+///
+/// ```
+/// use lobbyd::CloseReason;
+/// use lobbyd::codes::Reconnect;
+///
+/// assert_eq!(CloseReason::Kicked.reconnect(), Reconnect::No);
+/// assert_eq!(CloseReason::SlowConsumer.reconnect(), Reconnect::Backoff);
+/// assert_eq!(CloseReason::app(4600, "next_round").reconnect(), Reconnect::AtOnce);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconnect {
     /// Do not reconnect with the same request.
@@ -117,12 +169,40 @@ pub enum Reconnect {
 }
 
 impl CloseReason {
+    /// Creates a reason with a close code of the application: from 4400 to 4699, with a word of 1 to 32 lower-case
+    /// letters, digits and underscores. [`CloseCode`] says which codes let clients reconnect.
+    ///
+    /// Meant for constants, where an invalid code does not compile:
+    ///
+    /// ```compile_fail
+    /// const TAKEN: lobbyd::CloseReason = lobbyd::CloseReason::app(4003, "a code of the protocol");
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the code or the word is invalid. [`CloseCode::new`] returns `None` instead.
+    pub const fn app(code: u16, word: &str) -> CloseReason {
+        match CloseCode::new(code, word) {
+            Some(code) => CloseReason::App(code),
+            None => panic!("a close code is from 4400 to 4699, and its word has 1 to 32 of a-z, 0-9 and _"),
+        }
+    }
+
     /// Returns the reconnect rule of the protocol's table of close codes.
     pub const fn reconnect(self) -> Reconnect {
         match self.code() {
-            1001 | 1006 | 1011 | 4100..=4199 => Reconnect::Backoff,
-            4200..=4299 => Reconnect::AtOnce,
+            1001 | 1006 | 1011 | 4100..=4199 | 4500..=4599 => Reconnect::Backoff,
+            4200..=4299 | 4600..=4699 => Reconnect::AtOnce,
             _ => Reconnect::No,
+        }
+    }
+
+    /// Returns the name under which the reason is counted in the log and for operators: `kicked`, or `4400_cheater` for
+    /// a code of the application.
+    pub(crate) fn count_name(&self) -> Cow<'_, str> {
+        match self {
+            CloseReason::App(code) => Cow::Owned(format!("{}_{}", code.number(), code.word())),
+            reason => Cow::Borrowed(reason.word()),
         }
     }
 
@@ -145,7 +225,8 @@ impl CloseReason {
             | CloseReason::PolicyViolation
             | CloseReason::RateLimited
             | CloseReason::MaxLifetime
-            | CloseReason::TokenExpired => LeaveReason::Kicked,
+            | CloseReason::TokenExpired
+            | CloseReason::App(_) => LeaveReason::Kicked,
             CloseReason::Replaced => LeaveReason::Replaced,
             CloseReason::SlowConsumer => LeaveReason::Slow,
             CloseReason::ServerShutdown => LeaveReason::Shutdown,
@@ -161,6 +242,8 @@ impl fmt::Display for CloseReason {
 }
 
 /// Reason why a member left its lobby, as sent in `presence_diff`.
+///
+/// The [simulator](crate::sim#testing-an-application) has an example of an application that receives one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LeaveReason {
@@ -196,6 +279,14 @@ impl LeaveReason {
 }
 
 /// Reason why a request was refused although the connection stays open: the `code` of an `error`.
+///
+/// ```
+/// use lobbyd::Reject;
+///
+/// const NOT_YOUR_TURN: Reject = Reject::app("not_your_turn");
+/// assert_eq!(NOT_YOUR_TURN.word(), "not_your_turn");
+/// assert_eq!(Reject::NotAllowed.word(), "not_allowed");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
@@ -207,20 +298,49 @@ pub enum Reject {
     RateLimited,
     /// The application does not allow this request of this member.
     NotAllowed,
+    /// The application refused the request with a code of its own: see [`Reject::app`].
+    App(ErrorCode),
 }
 
 impl Reject {
-    /// All reasons, in the order of the counters in [`Counters`](crate::stats::Counters).
+    /// All reasons of the server.
     pub const ALL: &'static [Reject] =
         &[Reject::BadMessage, Reject::UserNotFound, Reject::RateLimited, Reject::NotAllowed];
 
+    /// Creates a reason with an error code of the application: 1 to 32 lower-case letters, digits and underscores, and
+    /// no error code of the protocol.
+    ///
+    /// Meant for constants, where an invalid code does not compile.
+    ///
+    /// # Panics
+    ///
+    /// If the code is invalid. [`ErrorCode::new`] returns `None` instead.
+    pub const fn app(code: &str) -> Reject {
+        match ErrorCode::new(code) {
+            Some(code) => Reject::App(code),
+            None => panic!("an error code has 1 to 32 of a-z, 0-9 and _, and is no code of the protocol"),
+        }
+    }
+
+    /// Returns the position in [`ALL`](Self::ALL), or the code of the application.
+    pub(crate) const fn index(self) -> Result<usize, ErrorCode> {
+        match self {
+            Reject::BadMessage => Ok(0),
+            Reject::UserNotFound => Ok(1),
+            Reject::RateLimited => Ok(2),
+            Reject::NotAllowed => Ok(3),
+            Reject::App(code) => Err(code),
+        }
+    }
+
     /// Returns the word used on the wire.
-    pub const fn word(self) -> &'static str {
+    pub fn word(&self) -> &str {
         match self {
             Reject::BadMessage => "bad_message",
             Reject::UserNotFound => "user_not_found",
             Reject::RateLimited => "rate_limited",
             Reject::NotAllowed => "not_allowed",
+            Reject::App(code) => code.word(),
         }
     }
 }

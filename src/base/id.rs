@@ -13,6 +13,17 @@ use super::arena::Key;
 ///
 /// The index has 24 bits and the generation has 40: enough for 16 million sockets at once, and for 100,000 accepted
 /// connections per second during four months. After that the engine accepts no further connection.
+///
+/// ```
+/// use lobbyd::apps::Echo;
+/// use lobbyd::driver::Start;
+/// use lobbyd::{Config, Engine, Time};
+///
+/// let mut engine = Engine::new(Config::default().check()?, Start { unix_micros: 0, seed: 1 }, Echo);
+/// let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
+/// assert_eq!((conn.index(), conn.to_string()), (0, "0.1".to_owned()));
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(u64);
 
@@ -67,6 +78,8 @@ impl fmt::Display for ConnId {
 /// Id of a seat: the `conn` field of the protocol.
 ///
 /// It stays the same when a newer connection takes over the seat, and is new for each join.
+///
+/// [`Member::seat`](crate::Member::seat) returns it; the example of [`OperatorCommand`](crate::operator::OperatorCommand) shows one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeatId(pub(crate) u64);
 

@@ -321,6 +321,7 @@ impl Rules<'_> {
             "max_message_bytes",
             "must be from 125, the longest control frame, to 1GiB",
         );
+        self.require(config.max_identity_bytes.0 <= 1 << 20, "max_identity_bytes", "must be at most 1MiB");
         for (field, size) in [
             ("receive_buffer_bytes", config.receive_buffer_bytes),
             ("work_per_turn", config.work_per_turn),

@@ -10,6 +10,8 @@ use super::value::Value;
 use crate::base::limit::Limit;
 
 /// One field of [`Config`] as text, for the command line, documentation and tests.
+///
+/// [`Config::FIELDS`] has an example.
 pub struct Field {
     /// Name in snake_case.
     pub name: &'static str,
@@ -126,6 +128,8 @@ config! {
     max_lifetime: Option<Duration> = "off";
     /// Time that a connection may stay open after its token has expired; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
+    /// Bytes of data that the application attaches to an identity; with more, the client is refused with 1011 `internal_error`.
+    max_identity_bytes: ByteSize = "4KiB";
     /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
     max_header_bytes: ByteSize = "8KiB";
     /// Header lines of a request; more are answered with HTTP status 431.

@@ -26,9 +26,10 @@ impl Config {
     /// up to `tcp_rmem[2] + tcp_wmem[2]` more.
     pub fn worst_case_memory(&self) -> Option<u64> {
         let seats = u128::from(self.max_connections.bound()?);
-        let [max_message, max_header, receive_buffer, max_outbound, largest_frame, max_inbox] = [
+        let [max_message, max_header, max_identity, receive_buffer, max_outbound, largest_frame, max_inbox] = [
             self.max_message_bytes.0,
             self.max_header_bytes.0,
+            self.max_identity_bytes.0,
             self.receive_buffer_bytes.0,
             self.max_outbound_bytes.0,
             self.largest_frame(),
@@ -52,7 +53,7 @@ impl Config {
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + 4 * receive_buffer + (4 << 20);
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
-        let bytes = sockets * (inbound + outbound + inbox + CONNECTION_BYTES) + fixed;
+        let bytes = sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }

@@ -6,6 +6,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 ///
 /// A request without an `Origin` header does not come from a page and is always allowed. A page whose origin has the
 /// same authority as the request's `Host` header is always allowed, too.
+///
+/// ```
+/// use lobbyd::config::Origins;
+///
+/// let origins = Origins { listed: vec!["https://game.example".into()], ..Origins::default() };
+/// assert!(origins.allow("https://game.example", "server.example"));
+/// assert!(origins.allow("https://server.example", "server.example"), "the server's own page");
+/// assert!(!origins.allow("https://other.example", "server.example"));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     /// Allows pages of every origin.

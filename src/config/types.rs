@@ -38,6 +38,8 @@ impl<T> From<T> for PerUser<T> {
 }
 
 /// Policy for a user that has a seat and connects again.
+///
+/// No example of its own: it is a field of [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DuplicateLogin {
     /// The newer connection takes over the seat; the older one is closed with 4004.
@@ -49,6 +51,8 @@ pub enum DuplicateLogin {
 }
 
 /// When queued frames are sent.
+///
+/// No example of its own: it is a field of [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     /// At the end of each turn of the loop.
@@ -58,6 +62,8 @@ pub enum Flush {
 }
 
 /// Action when the journal cannot be written.
+///
+/// No example of its own: it is a field of [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnJournalError {
     /// The server stops, so that no client is served without being recorded.
@@ -67,6 +73,8 @@ pub enum OnJournalError {
 }
 
 /// Whether a journal contains the contents that a reload passes to the application.
+///
+/// No example of its own: it is a field of [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Secrets {
     /// Only the length of the contents.
@@ -76,6 +84,13 @@ pub enum Secrets {
 }
 
 /// A size in bytes.
+///
+/// ```
+/// use lobbyd::config::ByteSize;
+///
+/// assert_eq!(ByteSize::kib(64), ByteSize(65_536));
+/// assert_eq!(ByteSize(65_536).to_string(), "64KiB");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub usize);
 

@@ -15,6 +15,8 @@ pub(crate) enum Priority {
 }
 
 /// A change in the bytes queued for a member: see [`App::on_pressure`](crate::App::on_pressure).
+///
+/// No example: it takes a client that reads more slowly than the server sends. See [`App::on_pressure`](crate::App::on_pressure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pressure {
     /// Above the high-water mark.

@@ -153,7 +153,8 @@ impl<A: App> Engine<A> {
             return self.check_recorded(decisions.authorization.clone());
         };
         let before = self.core.random.state();
-        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request).without_bad_names();
+        let answer = self.app.authorize(&mut Context { core: &mut self.core }, request);
+        let answer = answer.checked(self.core.config.max_identity_bytes);
         if self.core.record_mode.is_recording() {
             let after = self.core.random.state();
             decisions.random = (after != before).then_some(after);
@@ -173,7 +174,7 @@ impl<A: App> Engine<A> {
 
     /// Handles the answer to an authorization that was pending. Returns the bytes that the client sent meanwhile.
     pub(super) fn admit_pending(&mut self, conn: ConnId, answer: Authorization) -> Option<Vec<u8>> {
-        let slot = self.core.slot(conn).filter(|slot| slot.close_reason.is_none() && slot.wire.is_deciding())?;
+        let slot = self.core.slot(conn).filter(|slot| slot.close_kind.is_none() && slot.wire.is_deciding())?;
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }
@@ -235,7 +236,7 @@ impl Core {
         decision: Result<Identity, CloseReason>,
     ) {
         // The application may have closed the connection in `authorize`.
-        if self.conns[key].close_reason.is_some() {
+        if self.conns[key].close_kind.is_some() {
             return;
         }
         self.accept_upgrade(key, upgrade);
@@ -248,7 +249,7 @@ impl Core {
 
     /// Accepts the upgrade and closes the connection with the reason.
     fn accept_and_close(&mut self, key: ConnKey, upgrade: &Upgrade, reason: CloseReason) {
-        if self.conns[key].close_reason.is_none() {
+        if self.conns[key].close_kind.is_none() {
             self.accept_upgrade(key, upgrade);
             self.begin_close(key, reason);
         }
@@ -289,7 +290,7 @@ impl Core {
     }
 
     fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, code: &str, user: Option<&str>) {
-        if self.conns[key].close_reason.is_some() {
+        if self.conns[key].close_kind.is_some() {
             return;
         }
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
@@ -389,6 +390,7 @@ impl Core {
         if let Some(interval) = self.config.health_interval {
             slot.health.schedule_check(now + interval);
         }
+        self.identity_data.set(key, identity.data.clone());
         if let Some(unix_millis) = identity.expires {
             self.timers.expiries.insert(key, Expiry { unix_millis, max_lifetime_end });
             self.set_expiry_deadline(key);

@@ -25,14 +25,14 @@ impl Core {
                 ConnState::Pending(_) => pending += 1,
                 &ConnState::Seated(seat) => {
                     seated += 1;
-                    assert!(slot.close_reason.is_none() && slot.wire.is_open(), "a member's connection is open");
+                    assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
                     assert_eq!(self.directory.seat(seat).conn, slot.id);
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
                 ConnState::Closing(order) => {
                     closing += 1;
-                    assert!(slot.close_reason.is_some(), "a closing connection has a close reason");
+                    assert!(slot.close_kind.is_some(), "a closing connection has a close reason");
                     assert!(self.conns.is_closing_at(*order, slot.id));
                 }
                 ConnState::Closed => closed += 1,
@@ -43,13 +43,18 @@ impl Core {
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(pending <= self.config.max_pending as usize, "max_pending");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
-        let queued = self.conns.iter().filter(|(_, slot)| slot.close_reason.is_none() && slot.queued_close.is_some());
+        let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));
         self.ticks.iter().for_each(Ticks::check);
         self.inboxes.check(self.config.max_message_bytes.0, |conn| {
             self.conns.get(conn).is_some_and(|slot| slot.seat().is_some())
         });
         assert_eq!(self.egress.is_corking(), self.should_cork(), "output waits for ticks only while they run");
+        let mut with_data = self.identity_data.keys();
+        assert!(
+            with_data.all(|key| self.conns.by_key(key).is_some_and(|slot| slot.seat().is_some())),
+            "data of a member"
+        );
         self.check_addresses();
         self.check_counters(seated);
     }
@@ -92,7 +97,7 @@ impl Core {
     fn check_counters(&self, seated: usize) {
         let counters = &self.counters;
         assert_eq!(counters.joined - counters.left, seated as u64, "every join has one leave");
-        let ended = self.conns.iter().filter(|(_, slot)| slot.close_reason.is_some()).count() as u64;
+        let ended = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_some()).count() as u64;
         let freed = counters.accepted - self.conns.len() as u64;
         assert_eq!(counters.closed_in_all(), freed + ended, "every connection has one close reason");
     }

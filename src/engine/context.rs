@@ -189,7 +189,7 @@ impl Context<'_> {
     }
 
     /// With [`Protocol::Json`](crate::Protocol::Json), in `on_message`: rejects the message. Its `ref` gets an `error`
-    /// instead of an `ack`.
+    /// instead of an `ack`. An application may reject with a code of its own: [`Reject::app`].
     pub fn reject(&mut self, reject: Reject, message: impl Into<Cow<'static, str>>) {
         let message = message.into();
         self.run(|core| core.set_rejection(reject, message));
@@ -243,7 +243,8 @@ impl Context<'_> {
 
     /// Closes a connection after its queued output, with a goodbye and a close frame. It leaves its seat at once.
     ///
-    /// For a reason without a code that can be sent (0 or 1006) the connection is cut off.
+    /// For a reason without a code that can be sent (0 or 1006) the connection is cut off. An application may close
+    /// with a code of its own: [`CloseReason::app`].
     pub fn close(&mut self, conn: ConnId, reason: CloseReason) {
         self.run(|core| core.close(conn, reason));
     }

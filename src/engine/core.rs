@@ -17,6 +17,7 @@ use super::state::conns::Conns;
 use super::state::counters::Counters;
 use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
+use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
@@ -46,6 +47,7 @@ pub(crate) struct Core {
     pub(super) conns: Conns,
     pub(super) directory: Directory,
     pub(super) egress: Egress,
+    pub(super) identity_data: IdentityData,
     pub(super) timers: Timers,
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
@@ -102,6 +104,7 @@ impl Core {
             clock: Clock::new(Time::ZERO, start.unix_micros),
             random: Random::new(start.seed),
             conns: Conns::default(),
+            identity_data: IdentityData::default(),
             counters: Counters::default(),
             events: AppEvents::new(),
             unflushed_lobbies: Vec::new(),
@@ -177,6 +180,7 @@ impl Core {
             seat: seat.id,
             seat_key,
             lobby_key: seat.lobby,
+            data: self.identity_data.of(key),
         })
     }
 

@@ -10,7 +10,7 @@ use super::operator::KickTarget;
 use super::state::close_queue::severity;
 use super::state::conn::ConnState;
 use super::state::drain::{Drain, DrainTotals};
-use crate::base::close::CloseReason;
+use crate::base::close::{CloseKind, CloseReason};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::http::Refusal;
@@ -51,10 +51,10 @@ impl Core {
     fn enqueue_closes(&mut self, conns: impl IntoIterator<Item = ConnId>, reason: CloseReason) -> usize {
         let mut count = 0;
         for conn in conns {
-            let Some(slot) = self.slot(conn).filter(|slot| slot.close_reason.is_none()) else { continue };
+            let Some(slot) = self.slot(conn).filter(|slot| slot.close_kind.is_none()) else { continue };
             count += 1;
             match &mut slot.queued_close {
-                Some(before) if severity(*before) < severity(reason) => *before = reason,
+                Some(before) if severity(*before) < severity(reason.kind()) => *before = reason.kind(),
                 Some(_) => {}
                 None => self.push_close(conn, reason),
             }
@@ -63,7 +63,7 @@ impl Core {
     }
 
     fn push_close(&mut self, conn: ConnId, reason: CloseReason) {
-        self.conns[conn.key()].queued_close = Some(reason);
+        self.conns[conn.key()].queued_close = Some(reason.kind());
         // The entry of a connection that closes before its batch stays in the queue. Every existing connection has at
         // most one entry, so more than half of the entries are stale here. They are removed.
         if self.close_queue.len() > 2 * self.conns.len() {
@@ -76,7 +76,7 @@ impl Core {
     ///
     /// A forced reconnect is not inherited: the member has just reconnected.
     pub(super) fn inherit_queued_close(&mut self, old: ConnId, new: ConnId) {
-        let reason = self.conns[old.key()].queued_close.filter(|reason| *reason != CloseReason::ForcedReconnect);
+        let reason = self.conns[old.key()].queued_close.filter(|kind| *kind != CloseKind::ForcedReconnect);
         if reason.is_some() && self.close_queue.replace(old, new) {
             self.conns[new.key()].queued_close = reason;
         }
@@ -108,8 +108,9 @@ impl Core {
         }
         self.close_queue.begin_batch(self.now(), self.config.drain_batch, self.config.drain_batch_interval);
         while let Some(conn) = self.close_queue.pop() {
-            if let Some(slot) = self.conns.open(conn).filter(|slot| slot.close_reason.is_none()) {
-                let reason = slot.queued_close.expect("a queued connection has a reason");
+            if let Some(slot) = self.conns.open(conn).filter(|slot| slot.close_kind.is_none()) {
+                let reason = slot.queued_close.and_then(CloseKind::reason);
+                let reason = reason.expect("a queued connection has a reason, and none of the application");
                 self.close_queue.spend();
                 self.begin_close(conn.key(), reason);
             }
@@ -119,7 +120,7 @@ impl Core {
 
     /// Returns the connections that the next batch closes. Queued connections that are closing already do not count.
     pub(super) fn next_batch(&self) -> Vec<ConnId> {
-        let is_open = |conn| self.conns.get(conn).is_some_and(|slot| slot.close_reason.is_none());
+        let is_open = |conn| self.conns.get(conn).is_some_and(|slot| slot.close_kind.is_none());
         self.close_queue.upcoming(self.now(), self.config.drain_batch, is_open)
     }
 

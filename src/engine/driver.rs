@@ -7,6 +7,8 @@ use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 
 /// The initial state of an engine besides its configuration. The same start and the same inputs give the same outputs.
+///
+/// [`Engine`](crate::Engine#driving-an-engine) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// The wall time at [`Time::ZERO`](crate::Time::ZERO), in microseconds since the Unix epoch.
@@ -16,6 +18,8 @@ pub struct Start {
 }
 
 /// The error of [`Engine::handle_accept`](crate::Engine::handle_accept): every socket that the limits allow is in use, or no [`ConnId`] is left.
+///
+/// No example: [`max_pending`](crate::Config::max_pending) and the other limits of sockets must be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
 
@@ -28,6 +32,8 @@ impl fmt::Display for Full {
 impl std::error::Error for Full {}
 
 /// The result of [`Engine::handle_bytes_up_to`](crate::Engine::handle_bytes_up_to).
+///
+/// No example: only drivers that share their time among connections need it, as [`net`](crate::net) does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Consumed {
@@ -39,6 +45,8 @@ pub struct Consumed {
 }
 
 /// How a write ended.
+///
+/// [`Transport`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
     /// Everything was written.
@@ -55,6 +63,8 @@ pub enum Flow {
 /// The journal cannot be written, and the server must not serve unrecorded. Nothing was sent that is not recorded.
 ///
 /// The turn was not completed, so the engine cannot be used any more; drop it with its sockets.
+///
+/// No example: it takes a disk that is full or broken.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct JournalError(pub io::Error);

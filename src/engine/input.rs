@@ -24,7 +24,7 @@ impl<A: App> Engine<A> {
         };
         let unconsumed = std::mem::take(&mut slot.unconsumed) as usize;
         let new_bytes = bytes.len().saturating_sub(unconsumed);
-        let (is_closed, is_closing) = (slot.is_closed(), slot.close_reason.is_some());
+        let (is_closed, is_closing) = (slot.is_closed(), slot.close_kind.is_some());
         self.core.counters.bytes_in += new_bytes as u64;
         if is_closed {
             return Consumed { bytes: bytes.len(), work: bytes.len() };

@@ -8,7 +8,7 @@ use crate::base::id::{ConnId, SeatId};
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
-        self.core.conns.get(conn).and_then(|slot| slot.close_reason)
+        self.core.conns.get(conn).and_then(|slot| self.core.conns.close_reason(slot))
     }
 
     /// Returns the number of bytes that wait to be written to `conn`.

@@ -17,7 +17,7 @@ impl Core {
     /// Handles a connection's timer. The deadline may have moved since the timer was set.
     pub(super) fn handle_timer(&mut self, key: ConnKey) {
         let Some(slot) = self.conns.by_key(key) else { return };
-        match (&slot.state, slot.close_reason) {
+        match (&slot.state, slot.close_kind) {
             (ConnState::Closed, _) => return,
             (ConnState::Seated(..), _) => self.keep_alive(key),
             (_, _) if self.now() < slot.deadline => {}
@@ -64,7 +64,7 @@ impl Core {
             self.begin_check(key, self.config.health_timeout);
         }
         let slot = &mut self.conns[key];
-        if slot.close_reason.is_some()
+        if slot.close_kind.is_some()
             || now < slot.health.path_deadline(self.config.ping_interval, self.config.pong_timeout)
         {
             return;

@@ -1,11 +1,14 @@
 //! Types that the engine and an application share: members and identities, requests and messages, and the result of a
 //! send.
 
+use std::sync::Arc;
+
 use smol_str::SmolStr;
 
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey};
 use crate::base::rate::Rate;
+use crate::config::ByteSize;
 pub use crate::egress::Pressure;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::protocol;
@@ -13,6 +16,8 @@ use crate::ws::frame::{Frame, Outgoing};
 use crate::ws::handshake::{Request, Subprotocols};
 
 /// A request of a member that the engine relays to other members: see [`App::allows`](crate::App::allows).
+///
+/// No example of its own: it is the argument of [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayRequest<'a> {
     /// `data`, as JSON, to all other members of the lobby.
@@ -30,6 +35,8 @@ pub enum RelayRequest<'a> {
 }
 
 /// The protocol that the engine speaks with members.
+///
+/// [`App`](crate::App) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// The engine sends `welcome`, presence and `goodbye`, and answers the reserved message types.
@@ -48,6 +55,28 @@ impl Protocol {
 }
 
 /// The destination of a request.
+///
+/// ```
+/// use lobbyd::admission::Route;
+/// use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Request};
+///
+/// /// All members are in one lobby, on the path `/play`.
+/// struct OneLobby;
+///
+/// impl App for OneLobby {
+///     const PROTOCOL: Protocol = Protocol::Json;
+///
+///     fn route(&self, request: &Request<'_>) -> Route {
+///         if request.path() == "/play" { Route::Lobby("all".into()) } else { Route::NotFound }
+///     }
+///
+///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+///         Authorization::token_is_user(request)
+///     }
+///
+///     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The lobby with this code. An invalid code is refused with 4007.
@@ -64,6 +93,10 @@ pub enum Route {
 ///
 /// let identity = Identity::new("ann").tier(Rate::PRO).only_in("chess").expires_at_unix_millis(1_900_000_000_000);
 /// assert_eq!(identity.user, "ann");
+///
+/// // What the token says about the user reaches the game as `Member::data`.
+/// let identity = identity.data(r#"{"rating":1850}"#.as_bytes());
+/// assert_eq!(identity.data.as_deref(), Some(&br#"{"rating":1850}"#[..]));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -77,12 +110,17 @@ pub struct Identity {
     pub lobby: Option<String>,
     /// Expiry time, in milliseconds since the Unix epoch. The connection is then closed with 4001 `token_expired`.
     pub expires: Option<u64>,
+    /// What the application has learned about the client, such as the claims of its token, in a form of its own. It
+    /// reaches the application again as [`Member::data`], and is recorded in journals. At most
+    /// [`max_identity_bytes`](crate::Config::max_identity_bytes); with more, the client is refused with 1011
+    /// `internal_error`.
+    pub data: Option<Arc<[u8]>>,
 }
 
 impl Identity {
     /// Creates an identity without restrictions.
     pub fn new(user: impl Into<String>) -> Identity {
-        Identity { user: user.into(), tier: None, lobby: None, expires: None }
+        Identity { user: user.into(), tier: None, lobby: None, expires: None, data: None }
     }
 
     /// Returns the identity with its own message rate.
@@ -99,9 +137,16 @@ impl Identity {
     pub fn expires_at_unix_millis(self, millis: u64) -> Identity {
         Identity { expires: Some(millis), ..self }
     }
+
+    /// Returns the identity with data for [`Member::data`].
+    pub fn data(self, data: impl Into<Arc<[u8]>>) -> Identity {
+        Identity { data: Some(data.into()), ..self }
+    }
 }
 
 /// The answer to [`App::authorize`](crate::App::authorize).
+///
+/// [`App`](crate::App) has examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     /// The client is admitted as this user.
@@ -122,13 +167,18 @@ impl Authorization {
         Authorization::Allow(Identity::new(user))
     }
 
-    /// Returns the answer without invalid names. They admit no client, and may contain anything, even a token.
-    pub(super) fn without_bad_names(self) -> Authorization {
+    /// Returns the answer without what is not allowed in it: invalid names, which admit no client and may contain
+    /// anything, even a token; and data of more than `max_data` bytes.
+    pub(super) fn checked(self, max_data: ByteSize) -> Authorization {
         match self {
             Authorization::Allow(Identity { user, lobby, .. })
                 if !is_user_id(&user) || lobby.as_ref().is_some_and(|code| !is_lobby_code(code)) =>
             {
                 Authorization::Refuse(CloseReason::Unauthorized)
+            }
+            Authorization::Allow(Identity { data: Some(data), .. }) if data.len() > max_data.0 => {
+                log::error!("the data of an identity has {} bytes, more than max_identity_bytes", data.len());
+                Authorization::Refuse(CloseReason::InternalError)
             }
             // An invalid user id is never admitted, so no seat is reserved for it.
             Authorization::Pending { user: Some(user) } if !is_user_id(&user) => Authorization::Pending { user: None },
@@ -148,6 +198,8 @@ impl Authorization {
 }
 
 /// A message from a member.
+///
+/// [`Context`](crate::Context#sending) has an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Message<'a> {
     /// A text message, with [`Protocol::Raw`].
@@ -167,6 +219,8 @@ pub enum Message<'a> {
 ///
 /// Methods take either of them and convert it themselves. A frame is encoded once, which pays off if it is sent several
 /// times. A message needs no frame: it is encoded directly into the buffers of its receivers.
+///
+/// [`Context`](crate::Context#sending) has an example.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<'a>(pub(super) Outgoing<'a>);
 
@@ -186,6 +240,8 @@ impl<'a> From<Message<'a>> for Body<'a> {
 }
 
 /// A connection that has a seat in a lobby.
+///
+/// [`App`](crate::App) has examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub(super) conn: ConnId,
@@ -194,6 +250,7 @@ pub struct Member {
     pub(super) seat: SeatId,
     pub(super) seat_key: SeatKey,
     pub(super) lobby_key: LobbyKey,
+    pub(super) data: Option<Arc<[u8]>>,
 }
 
 impl Member {
@@ -216,9 +273,16 @@ impl Member {
     pub fn seat(&self) -> SeatId {
         self.seat
     }
+
+    /// The [data](Identity::data) of the identity with which the connection was admitted.
+    pub fn data(&self) -> Option<&[u8]> {
+        self.data.as_deref()
+    }
 }
 
 /// Members that do not receive a broadcast.
+///
+/// [`App`](crate::App) and [`Context`](crate::Context#sending) have examples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exclude<'a> {
     /// No member is excluded.
@@ -232,6 +296,19 @@ pub enum Exclude<'a> {
 }
 
 /// The result of sending a frame.
+///
+/// ```
+/// use lobbyd::apps::Relay;
+/// use lobbyd::driver::Start;
+/// use lobbyd::sending::Sent;
+/// use lobbyd::{Config, Engine, Exclude, Frame, Time};
+///
+/// let (config, start) = (Config::default().check()?, Start { unix_micros: 0, seed: 1 });
+/// let mut engine = Engine::new(config, start, Relay::default());
+/// let sent = engine.act(Time::ZERO, |_, cx| cx.broadcast_to_lobby("chess", Exclude::None, &Frame::text("hi")));
+/// assert_eq!(sent, Sent { queued: 0, dropped: 0, excluded: 0 }, "the lobby does not exist");
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
     /// Number of receivers for which the frame was queued.

@@ -57,8 +57,6 @@ use self::state::stats::Stats;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::CheckedConfig;
-#[cfg(doc)]
-use crate::config::Config;
 
 /// A complete lobby server without I/O, including its application.
 ///
@@ -133,7 +131,8 @@ pub struct Engine<A> {
 }
 
 impl<A: App> Engine<A> {
-    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`] returns the configuration.
+    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`](crate::Config::check) returns
+    /// the configuration.
     pub fn new(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
         Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
@@ -230,7 +229,7 @@ impl<A: App> Engine<A> {
     /// call.
     ///
     /// Due timers of these connections are deferred, because an unread message may be the answer that a timer waits
-    /// for. They are deferred for at most [`max_deferred_turns`](Config::max_deferred_turns) turns; the expiry of a
+    /// for. They are deferred for at most [`max_deferred_turns`](crate::Config::max_deferred_turns) turns; the expiry of a
     /// token and `max_lifetime` are not deferred. A driver calls this before [`end_turn`](Self::end_turn) when
     /// [`has_due_timers`](Self::has_due_timers) returns true.
     pub fn handle_unread(&mut self, now: Time, conns: &[ConnId]) {
@@ -263,7 +262,7 @@ impl<A: App> Engine<A> {
     ///
     /// An answer that is still `Pending`, comes too late, or is for a connection that waits for none, is ignored.
     pub fn handle_authorized(&mut self, now: Time, conn: ConnId, answer: Authorization) {
-        let answer = answer.without_bad_names();
+        let answer = answer.checked(self.core.config.max_identity_bytes);
         self.enter(now, &Input::Authorized(conn, &answer));
         if let Some(early) = self.admit_pending(conn, answer) {
             self.process_bytes(conn, &early, usize::MAX);
@@ -358,7 +357,7 @@ impl<A: App> Engine<A> {
     /// delayed.
     ///
     /// It is an eighth of the tick's period, at most 4 ms. `None` if that is shorter than 1 ms, or while output does
-    /// not wait for ticks: see [`Config::flush`].
+    /// not wait for ticks: see [`Config::flush`](crate::Config::flush).
     pub fn max_read_delay(&self) -> Option<Duration> {
         self.core.max_read_delay()
     }

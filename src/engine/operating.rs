@@ -188,7 +188,7 @@ impl Core {
             let Some(seat) = self.conns[conn.key()].seat().map(|seat| self.directory.seat(seat).id) else { continue };
             let nonce = self.begin_check(conn.key(), timeout);
             self.rearm(conn.key());
-            let ended = self.conns[conn.key()].close_reason.is_some();
+            let ended = self.conns[conn.key()].close_kind.is_some();
             targets.push(PingTarget { conn, seat, nonce, outcome: ended.then_some(None) });
         }
         let ticket = self.pings.begin(user, self.now() + timeout, targets);

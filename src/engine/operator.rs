@@ -11,6 +11,33 @@ use super::state::ticks::{ClockCommand, ClockView};
 use crate::base::id::SeatId;
 
 /// A command from an operator.
+///
+/// ```
+/// use lobbyd::apps::Relay;
+/// use lobbyd::driver::Start;
+/// use lobbyd::operator::{KickTarget, OperatorAnswer, OperatorCommand, OperatorRefusal, Payload};
+/// use lobbyd::sim::wire;
+/// use lobbyd::{Config, Engine, Time};
+///
+/// let (config, start) = (Config::default().check()?, Start { unix_micros: 0, seed: 1 });
+/// let (mut engine, now) = (Engine::new(config, start, Relay::default()), Time::ZERO);
+/// let conn = engine.handle_accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
+/// engine.handle_bytes(now, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
+///
+/// let lobbies = engine.lobbies(None, 100);
+/// assert_eq!((lobbies.items[0].code.as_str(), lobbies.items[0].members, lobbies.next), ("chess", 1, None));
+/// let members = engine.lobby_members("chess", None, 100);
+/// assert_eq!(members.items[0].seat.to_string(), "s1");
+///
+/// let publish = |lobby: &str| OperatorCommand::Publish { lobby: lobby.into(), payload: Payload::Json("1".into()) };
+/// let answer = engine.handle_operator(now, publish("chess"));
+/// assert!(matches!(answer, Ok(OperatorAnswer::Sent { sent, .. }) if sent.queued == 1));
+/// assert_eq!(engine.handle_operator(now, publish("go")), Err(OperatorRefusal::NoSuchLobby));
+///
+/// let kick = OperatorCommand::Kick { target: KickTarget::User("ann".into()), reconnect: false };
+/// assert_eq!(engine.handle_operator(now, kick), Ok(OperatorAnswer::Ending(1)));
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
     /// Sends a payload to all members of a lobby.
@@ -60,6 +87,8 @@ pub enum OperatorCommand {
 }
 
 /// Payload of an operator's message.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
     /// JSON. With [`Protocol::Json`](super::member::Protocol::Json) it is sent as the `data` of a `message` or `direct` whose `from` is `null`. With
@@ -70,6 +99,8 @@ pub enum Payload {
 }
 
 /// The connections that an operator's kick closes.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KickTarget {
     /// All connections of the user with this id.
@@ -81,6 +112,8 @@ pub enum KickTarget {
 }
 
 /// Result of an [`OperatorCommand`].
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorAnswer {
@@ -104,6 +137,8 @@ pub enum OperatorAnswer {
 }
 
 /// Why an [`OperatorCommand`] was not carried out.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorRefusal {
@@ -126,6 +161,8 @@ pub enum OperatorRefusal {
 }
 
 /// Result of an operator's ping.
+///
+/// No example: a report takes a client that answers the ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PingReport {
@@ -138,6 +175,8 @@ pub struct PingReport {
 }
 
 /// One page of a list.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
     /// Items in a fixed order. An item that exists while all pages are requested is on exactly one of them.
@@ -147,6 +186,8 @@ pub struct Page<T> {
 }
 
 /// A lobby, as an operator sees it.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LobbyView {
@@ -163,6 +204,8 @@ pub struct LobbyView {
 }
 
 /// A member, as an operator sees it.
+///
+/// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SeatView {

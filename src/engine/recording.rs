@@ -135,6 +135,8 @@ pub(crate) struct Checkpoint {
 }
 
 /// Whether a new journal segment should begin, because the current one is long.
+///
+/// [`Sink`](crate::journal::Sink) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RotateHint {
     /// Continue the current segment.
@@ -146,6 +148,8 @@ pub enum RotateHint {
 }
 
 /// Statistics of a recording. They depend on the machine, so the application has no access to them.
+///
+/// [`net::Server::stats_line`](crate::net::Server::stats_line) shows it; it has no example of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recording {

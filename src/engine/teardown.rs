@@ -25,7 +25,7 @@ use crate::ws::frame::Frame;
 impl Core {
     /// Records the close reason of a connection. Returns false when one is recorded already.
     pub(super) fn record_close_reason(&mut self, key: ConnKey, reason: CloseReason) -> bool {
-        self.conns[key].close_reason.is_none() && self.record_close_reason_of(key, self.member(key).as_ref(), reason)
+        self.conns[key].close_kind.is_none() && self.record_close_reason_of(key, self.member(key).as_ref(), reason)
     }
 
     /// The same, with the member passed in: a connection whose seat was just taken over is no longer found as a
@@ -36,11 +36,10 @@ impl Core {
         member: Option<&Member>,
         reason: CloseReason,
     ) -> bool {
-        let slot = &mut self.conns[key];
-        if slot.close_reason.is_some() {
+        if !self.conns.set_close_reason(key, reason) {
             return false;
         }
-        slot.close_reason = Some(reason);
+        let slot = &mut self.conns[key];
         self.counters.count_close(reason);
         self.record_mode.note_close_reason(slot.id, reason);
         let unanswered = slot.health.end_checks();
@@ -86,6 +85,7 @@ impl Core {
     pub(super) fn set_closing(&mut self, key: ConnKey) {
         self.egress.unsubscribe(key);
         self.timers.expiries.remove(&key);
+        self.identity_data.set(key, None);
         self.conns.set_closing(key);
     }
 
@@ -234,14 +234,13 @@ impl Core {
 
     /// Frees the next closed connection.
     pub(super) fn poll_closed(&mut self) -> Option<(ConnId, CloseReason)> {
-        let slot = self.conns.free_next()?;
-        let id = slot.id;
+        let (id, reason) = self.conns.free_next()?;
         if self.conns.is_empty() {
             self.egress.discard_turn();
         }
         self.record_mode.forget(id);
         self.note_freed(id);
-        Some((id, slot.close_reason.expect("a closed connection has a close reason")))
+        Some((id, reason.expect("a closed connection has a close reason")))
     }
 
     /// Records that a member has left its seat: queues the presence change and the events for the application.

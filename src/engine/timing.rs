@@ -69,7 +69,7 @@ impl Core {
         let now = self.clock.now();
         // No input can extend a member's token or lifetime.
         let is_over = slot.seat().is_some() && now >= slot.deadline;
-        let will_write = slot.close_reason.is_some() && self.egress.is_dirty(key);
+        let will_write = slot.close_kind.is_some() && self.egress.is_dirty(key);
         let may_wait = will_write || self.timers.unread.contains(slot.id);
         let defers = !is_over && turns < self.config.max_deferred_turns && may_wait;
         if defers {

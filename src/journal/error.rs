@@ -10,6 +10,8 @@ use super::summary::Summary;
 use crate::base::id::ConnId;
 
 /// Why a replay ends before the end of its journal.
+///
+/// [`Replay`](super::Replay) has an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Fault {
@@ -42,6 +44,8 @@ pub enum Fault {
 }
 
 /// The first difference between a session and its replay.
+///
+/// No example: it occurs only if an engine or an application is not deterministic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Divergence {
@@ -104,6 +108,8 @@ impl From<BadEntry> for Fault {
 }
 
 /// The error of a replay that did not reach the end of its journal.
+///
+/// [`Replay`](super::Replay) has an example.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct ReplayFailure {

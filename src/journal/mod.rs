@@ -25,10 +25,35 @@
 //! assert_eq!((summary.turn, summary.confirmed, summary.stats.counters.accepted), (1, 1, 1));
 //! ```
 //!
+//! # Stepping through a replay
+//!
+//! [`Replay`] stops between the entries of a journal. The application can be inspected there, for example to find the
+//! turn after which an invariant no longer holds:
+//!
+//! ```
+//! use lobbyd::apps::Echo;
+//! use lobbyd::driver::Start;
+//! use lobbyd::journal::{self, Replay, Step};
+//! use lobbyd::{Config, Engine, Time};
+//!
+//! let start = Start { unix_micros: 0, seed: 1 };
+//! let mut engine = Engine::new(Config::default().check().unwrap(), start, Echo);
+//! journal::record(&mut engine, start, Vec::new()).unwrap();
+//! engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
+//! let recorded: Vec<u8> = journal::finish(&mut engine).unwrap();
+//!
+//! let mut replay = Replay::open(&*recorded, Echo, false)?;
+//! replay.trace_events();
+//! while replay.step()? != Step::End {}
+//! assert_eq!(replay.events()[0].to_string(), "0.000000s conn=0.1 connects from 127.0.0.1:4000");
+//! # Ok::<(), lobbyd::journal::ReplayFailure>(())
+//! ```
+//!
 //! # Contents
 //!
 //! A journal contains each message of each member with its time, addresses, names of users and lobbies, and the
-//! commands of operators and other threads. It contains no token, except with `auth = open`, where the token is the
+//! commands of operators and other threads. It contains the data that the application attaches to identities:
+//! [`Identity::data`](crate::Identity::data). It contains no token, except with `auth = open`, where the token is the
 //! user id. Of a request only the lengths of its lines are recorded, the facts that the engine needs, and the
 //! application's decisions: no path, query, header or subprotocol. A replay therefore does not ask the application
 //! about requests (`route`, `authorize`). The contents given to [`App::on_reload`](crate::App::on_reload) are left out
@@ -111,7 +136,8 @@ mod tests {
 
     #[test]
     fn all_close_reasons_are_specified_with_their_numbers() {
-        let line = |&reason: &CloseReason| format!("| {} | {} | {} |\n", reason as u8, reason.code(), reason.word());
+        let line =
+            |&reason: &CloseReason| format!("| {} | {} | {} |\n", reason.kind() as u8, reason.code(), reason.word());
         let expected: String = CloseReason::ALL.iter().map(line).collect();
         let table =
             between(FORMAT, "<!-- closes -->\n| number | code | reason |\n| ---: | ---: | --- |\n", "<!-- end -->");

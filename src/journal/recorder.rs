@@ -36,6 +36,8 @@ const ENTRY: usize = 64;
 
 /// Records all inputs of `engine` from now on. The engine must be new: made from `start`, and without any input so far.
 ///
+/// The [module documentation](crate::journal) has an example.
+///
 /// # Errors
 ///
 /// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration
@@ -60,6 +62,8 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
 
 /// Ends the recording of `engine` and returns its sink; `None` when nothing was recorded, or when the sink is not an
 /// `S`.
+///
+/// The [module documentation](crate::journal) has an example.
 pub fn finish<A: App, S: Sink>(engine: &mut Engine<A>) -> Option<S> {
     let recorder: Box<dyn std::any::Any> = engine.take_recorder()?;
     let mut recorder = recorder.downcast::<JournalRecorder<S>>().ok()?;

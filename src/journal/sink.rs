@@ -5,6 +5,34 @@ use std::io;
 use crate::engine::recording::{Recording, RotateHint};
 
 /// Destination of a journal.
+///
+/// ```
+/// use std::io;
+///
+/// use lobbyd::journal::{RotateHint, Sink};
+///
+/// /// Keeps each segment in memory, and begins a new one after 1 MiB.
+/// #[derive(Default)]
+/// struct Segments(Vec<Vec<u8>>);
+///
+/// impl Sink for Segments {
+///     fn begin(&mut self, _: u64) -> io::Result<()> {
+///         self.0.push(Vec::new());
+///         Ok(())
+///     }
+///
+///     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
+///         let segment = self.0.last_mut().expect("begin() is called first");
+///         segment.extend_from_slice(block);
+///         segment.extend_from_slice(rest);
+///         Ok(())
+///     }
+///
+///     fn rotate_hint(&self) -> RotateHint {
+///         if self.0.last().is_some_and(|segment| segment.len() > 1 << 20) { RotateHint::Now } else { RotateHint::Continue }
+///     }
+/// }
+/// ```
 pub trait Sink: 'static {
     /// Begins segment `number`, to which the following writes belong. The first is 1.
     ///

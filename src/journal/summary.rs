@@ -6,6 +6,8 @@ use crate::base::close::CloseReason;
 use crate::engine::state::stats::Stats;
 
 /// Progress and totals of a replay.
+///
+/// The [module documentation](crate::journal) has an example.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -36,7 +38,6 @@ pub struct Summary {
 impl Summary {
     /// Returns the number of connections closed for each reason, without the reasons that did not occur.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        let counters = &self.stats.counters;
-        CloseReason::ALL.iter().map(|&reason| (reason, counters.closed(reason))).filter(|(_, count)| *count > 0)
+        self.stats.counters.closes()
     }
 }

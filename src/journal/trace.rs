@@ -20,6 +20,8 @@ const SHOWN: usize = 200;
 const LATE: Duration = Duration::from_millis(1);
 
 /// An event of a session. Displayed as one line of printable characters.
+///
+/// [`Replay`](super::Replay) has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TraceEvent {

@@ -10,11 +10,21 @@ mod records;
 mod seat_limits;
 
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.
+///
+/// ```
+/// assert!(lobbyd::admission::is_lobby_code("chess-2"));
+/// assert!(!lobbyd::admission::is_lobby_code("two words"));
+/// ```
 pub fn is_lobby_code(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b'-')
 }
 
 /// Returns whether `text` is a valid user id: 1 to 128 bytes of UTF-8 without control characters.
+///
+/// ```
+/// assert!(lobbyd::admission::is_user_id("Zoë"));
+/// assert!(!lobbyd::admission::is_user_id(""));
+/// ```
 pub fn is_user_id(text: &str) -> bool {
     (1..=128).contains(&text.len()) && !text.chars().any(char::is_control)
 }

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use crate::config::Problems;
 
 /// Why a server could not start, or could not continue.
+///
+/// [`Server`](super::Server) returns it, as in the example of the [crate documentation](crate).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {

@@ -25,6 +25,11 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 
 /// Reads a regular file of at most `max` bytes.
 ///
+/// ```no_run
+/// let tokens = lobbyd::net::read_file("tokens.txt".as_ref(), 16 << 20)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// # Errors
 ///
 /// Those of the operating system, `FileTooLarge` for a larger file, and `InvalidInput` when it is not a regular file.

@@ -14,6 +14,24 @@ use crate::engine::state::ticks::ClockCommand;
 /// Reaches a running [`Server`](super::Server) from any thread.
 ///
 /// Commands are data. They take effect in the loop's next turn, in the order in which they were sent.
+///
+/// ```
+/// use lobbyd::apps::Relay;
+/// use lobbyd::net::{Busy, Server};
+/// use lobbyd::Config;
+///
+/// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), max_commands: 1, ..Config::default() };
+/// let mut server = Server::bind(config, Relay::default())?;
+/// let handle = server.handle();
+/// let other = std::thread::spawn(move || {
+///     assert_eq!(handle.send("a command for the application"), Ok(()));
+///     assert_eq!(handle.send("another"), Err(Busy));
+///     handle.stop();
+/// });
+/// assert_eq!(server.run()?.forced, 0);
+/// other.join().unwrap();
+/// # Ok::<(), lobbyd::net::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Handle {
     shared: Arc<Shared>,
@@ -35,6 +53,8 @@ pub(super) enum Command {
 }
 
 /// The queue already holds `max_commands` commands. The new command was not accepted.
+///
+/// [`Handle`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy;
 

@@ -176,6 +176,16 @@ fn segments(path: &Path) -> io::Result<Vec<SegmentFile>> {
 /// If `path` is a segment file, reads this segment and the following ones of its session. If it is the journal's path
 /// from the configuration, reads all remaining segments of the last session.
 ///
+/// ```no_run
+/// use lobbyd::apps::Relay;
+/// use lobbyd::journal;
+/// use lobbyd::net::open_journal;
+///
+/// let summary = journal::replay(open_journal("session".as_ref())?, Relay::default())?;
+/// println!("{} turns", summary.turn);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 ///
 /// `NotFound` when no such segment exists; else those of the operating system.

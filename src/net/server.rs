@@ -71,6 +71,8 @@ enum Stopping {
 }
 
 /// Whether the server continues to run.
+///
+/// [`Server::turn`] is shown in the example of the [crate documentation](crate).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// Call [`Server::turn`] again.

@@ -59,6 +59,8 @@ pub struct MemorySockets {
 }
 
 /// One write of the engine to one connection.
+///
+/// [`MemorySockets`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoryWrite {
     /// The connection.
@@ -70,6 +72,8 @@ pub struct MemoryWrite {
 }
 
 /// A socket of [`MemorySockets`], for one write.
+///
+/// [`MemorySockets`] has an example.
 #[derive(Debug)]
 pub struct MemorySocket<'a> {
     state: &'a mut SocketState,

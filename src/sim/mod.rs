@@ -81,6 +81,7 @@ mod actions;
 mod agreement;
 mod app;
 mod client;
+mod closes;
 mod driver;
 mod final_phase;
 mod invariants;

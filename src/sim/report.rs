@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::closes::Closes;
 use super::swarm::behaviour::Behaviour;
 use crate::base::close::CloseReason;
 
@@ -11,6 +12,14 @@ use crate::base::close::CloseReason;
 pub(super) const DEFAULT_CLIENTS: usize = 12;
 
 /// The parameters that determine a run, besides the application and its configuration.
+///
+/// ```
+/// use lobbyd::sim::{Behaviour, Plan, simulate};
+///
+/// let plan = Plan { clients: 3, without: vec![Behaviour::Vanish], ..Plan::new(1, 100) };
+/// let report = simulate(&plan).expect("no violation");
+/// assert!(report.behaviours().all(|(behaviour, _)| behaviour != Behaviour::Vanish));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Seed of all random generators.
@@ -31,6 +40,8 @@ impl Plan {
 }
 
 /// Counters and transcript hash of one run, or the sum of several runs.
+///
+/// [`simulate`](crate::sim::simulate) has an example.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -46,7 +57,7 @@ pub struct Report {
     pub bytes: u64,
     /// Hash over all inputs and outputs of the engine, in order.
     pub hash: u64,
-    pub(super) closes: Vec<u64>,
+    pub(super) closes: Closes,
     pub(super) behaviours: Vec<u64>,
 }
 
@@ -59,15 +70,14 @@ impl Report {
         self.messages += other.messages;
         self.bytes += other.bytes;
         self.hash = (self.hash.rotate_left(7) ^ other.hash).wrapping_mul(0x9fb2_1c65_1e98_df25);
-        for (mine, others) in [(&mut self.closes, &other.closes), (&mut self.behaviours, &other.behaviours)] {
-            mine.resize(others.len().max(mine.len()), 0);
-            mine.iter_mut().zip(others).for_each(|(mine, other)| *mine += other);
-        }
+        other.closes().for_each(|(reason, count)| self.closes.add(reason, count));
+        self.behaviours.resize(other.behaviours.len().max(self.behaviours.len()), 0);
+        self.behaviours.iter_mut().zip(&other.behaviours).for_each(|(mine, other)| *mine += other);
     }
 
     /// Returns the number of connections that ended with each reason. Reasons with a count of 0 are omitted.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        CloseReason::ALL.iter().copied().zip(self.closes.iter().copied()).filter(|(_, count)| *count > 0)
+        self.closes.iter()
     }
 
     /// Returns the number of times each behaviour occurred. Behaviours with a count of 0 are omitted.
@@ -80,6 +90,8 @@ impl Report {
 ///
 /// Its `Display` output contains the violation, the last events of the clients concerned, and the command that repeats
 /// the run.
+///
+/// The [module documentation](crate::sim#testing-an-application) has an example.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub(super) plan: Plan,

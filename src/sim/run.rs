@@ -191,7 +191,7 @@ fn report<A: App>(world: &World<A>) -> Report {
         connections: counters.opened,
         messages: world.clients.shared.messages,
         bytes: counters.bytes_in + counters.bytes_out,
-        closes: counters.reasons().to_vec(),
+        closes: counters.reasons.clone(),
         behaviours: models.behaviours.to_vec(),
         hash: world.transcript.hash(),
     }

@@ -23,6 +23,8 @@ pub fn simulate(plan: &Plan) -> Result<Report, Box<Failure>> {
 
 /// Does the same as [`simulate`], and also records the run in a [journal](crate::journal) and replays it.
 ///
+/// [`simulate`] has an example.
+///
 /// # Errors
 ///
 /// Returns a [`Failure`] if an invariant did not hold, the code under test panicked, or the replay differs from the

@@ -34,11 +34,11 @@ macro_rules! events {
                 match self {
                     $( EventKind::$name => $number, )*
                     EventKind::Did(behaviour) => 1000 + behaviour as u64,
-                    EventKind::Ended(reason) => 2000 + reason as u64,
+                    EventKind::Ended(reason) => 2000 + reason.kind() as u64,
                 }
             }
 
-            const fn word(self) -> &'static str {
+            fn word(&self) -> &str {
                 match self {
                     $( EventKind::$name => $word, )*
                     EventKind::Did(behaviour) => behaviour.word(),

@@ -14,6 +14,8 @@
 use std::fmt;
 
 /// An opcode (RFC 6455 section 5.2).
+///
+/// [`frame`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opcode(pub u8);
 
@@ -54,6 +56,13 @@ pub fn upgrade_request(target: &str, lines: &[&str]) -> Vec<u8> {
 }
 
 /// Returns a frame as a client sends it: masked with `mask` (RFC 6455 section 5.3).
+///
+/// ```
+/// use lobbyd::sim::wire::{self, Opcode};
+///
+/// let ping = wire::frame(Opcode::PING, true, b"hi", [0; 4]);
+/// assert_eq!(ping, b"\x89\x82\0\0\0\0hi");
+/// ```
 pub fn frame(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut bytes = vec![opcode.0 | if is_final { 0x80 } else { 0 }];
     match payload.len() {
@@ -73,16 +82,26 @@ pub fn frame(opcode: Opcode, is_final: bool, payload: &[u8], mask: [u8; 4]) -> V
 }
 
 /// Returns a text message in one frame, with a fixed mask.
+///
+/// ```
+/// assert_eq!(lobbyd::sim::wire::text("hi").len(), 2 + 4 + 2, "header, mask and text");
+/// ```
 pub fn text(text: &str) -> Vec<u8> {
     frame(Opcode::TEXT, true, text.as_bytes(), [1, 2, 3, 4])
 }
 
 /// Returns a close frame with a fixed mask.
+///
+/// ```
+/// assert_eq!(lobbyd::sim::wire::close(1000, "bye").len(), 2 + 4 + 2 + 3, "header, mask, code and reason");
+/// ```
 pub fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(Opcode::CLOSE, true, &[&code.to_be_bytes(), reason.as_bytes()].concat(), [1, 2, 3, 4])
 }
 
 /// A unit that the server sent: a response head, its body, or a frame.
+///
+/// [`Reader`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// The response to the request: its status and its whole head. If the status is not 101, [`Body`](Self::Body)
@@ -103,6 +122,8 @@ pub enum Received {
 }
 
 /// A violation of HTTP or RFC 6455 by the server, with its description.
+///
+/// [`Reader`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation(pub String);
 

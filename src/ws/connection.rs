@@ -223,7 +223,7 @@ impl Connection {
     }
 
     /// Waits for the peer's close frame. Returns the close frame to send.
-    pub(crate) fn close(&mut self, code: u16, reason: &'static str) -> Frame {
+    pub(crate) fn close(&mut self, code: u16, reason: &str) -> Frame {
         match mem::replace(&mut self.0, Phase::Lingering) {
             Phase::Open(websocket) => {
                 self.0 = Phase::Closing(websocket);

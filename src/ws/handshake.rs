@@ -34,6 +34,8 @@ pub(crate) enum Subprotocols {
 ///
 /// Its `Debug` output contains nothing that the client wrote, and neither does the log or a journal: any part of a
 /// request may contain a token, even the path.
+///
+/// [`Route`](crate::admission::Route) and [`Identity`](crate::Identity) have examples of applications that read it.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,

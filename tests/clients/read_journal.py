@@ -198,15 +198,31 @@ def destination(fields):
     return "nowhere" if form == 0 else f"lobby {fields.text()}" if form == 1 else "invalid code"
 
 
+def word(fields):
+    text = fields.text()
+    require(re.fullmatch("[a-z0-9_]{1,32}", text), f"{text!r} is no word")
+    return text
+
+
+def close_code(fields):
+    number = fields.u16()
+    require(4400 <= number <= 4699, f"{number} is no close code of an application")
+    return number, word(fields)
+
+
 def authorization(fields):
-    form = fields.byte(3)
+    form = fields.byte(5)
+    if form == 4:
+        return f"refused: {close_code(fields)}"
     if form == 1:
         return f"refused: reason {fields.byte(CLOSE_REASONS)}"
     if form == 2:
         return f"pending: {fields.option(fields.text)}"
     user = fields.text()
     tier = fields.option(lambda: (fields.u32(), fields.duration(), fields.u32()))
-    return f"allowed: user={user} tier={tier} lobby={fields.option(fields.text)} expiry={fields.option(fields.number)}"
+    lobby, expiry = fields.option(fields.text), fields.option(fields.number)
+    data = fields.slice() if form == 3 else None
+    return f"allowed: user={user} tier={tier} lobby={lobby} expiry={expiry} data={data}"
 
 
 def random_state(fields):
@@ -267,7 +283,14 @@ def segment(fields):
     lines = fields.text().split("\n")
     require(lines.pop() == "" and all("=" in line for line in lines), "a line of the configuration is incomplete")
     read["configuration"] = dict(line.split("=", 1) for line in lines)
-    read["start"] = fields.option(lambda: (checkpoint(fields), fields.slice()))
+    form = fields.byte(3)
+    read["start"] = None
+    if form:
+        start = checkpoint(fields)
+        if form == 2:
+            start["close codes"] = fields.list(lambda: (close_code(fields), fields.count()))
+            start["error codes"] = fields.list(lambda: (word(fields), fields.count()))
+        read["start"] = start, fields.slice()
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
     return read
 

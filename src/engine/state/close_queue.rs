@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::base::close::CloseReason;
+use crate::base::close::{CloseKind, CloseReason};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::engine::operator::KickTarget;
@@ -66,10 +66,10 @@ impl Orders {
 
 /// Strictness of an order to close a connection: a stricter order replaces an earlier one for connections still queued.
 /// A reconnect is the mildest, then a shutdown; a kick and a closed lobby are final.
-pub(crate) fn severity(reason: CloseReason) -> u8 {
-    match reason {
-        CloseReason::ForcedReconnect => 0,
-        CloseReason::ServerShutdown => 1,
+pub(crate) fn severity(kind: CloseKind) -> u8 {
+    match kind {
+        CloseKind::ForcedReconnect => 0,
+        CloseKind::ServerShutdown => 1,
         _ => 2,
     }
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::health::Health;
 use super::meters::Meter;
-use crate::base::close::CloseReason;
+use crate::base::close::CloseKind;
 use crate::base::id::{AddressKey, ConnId, SeatKey};
 use crate::base::time::Time;
 use crate::config::Config;
@@ -70,9 +70,9 @@ pub(crate) struct Slot {
     /// Whether the deadline of a seated connection is that of `max_lifetime`, and not of its token.
     pub(crate) ends_at_max_lifetime: bool,
     /// The close reason, while the connection waits in the close queue.
-    pub(crate) queued_close: Option<CloseReason>,
-    /// The close reason. Set once.
-    pub(crate) close_reason: Option<CloseReason>,
+    pub(crate) queued_close: Option<CloseKind>,
+    /// The close reason, without the code of the application: see [`Conns::close_reason`](super::conns::Conns::close_reason).
+    pub(crate) close_kind: Option<CloseKind>,
 }
 
 /// Address of the peer, in 18 bytes: IPv4 is stored as an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2).
@@ -112,7 +112,7 @@ impl Slot {
             lingering_bytes: 0,
             unconsumed: 0,
             peer: peer.into(),
-            close_reason: None,
+            close_kind: None,
             ends_at_max_lifetime: false,
             shut_down: false,
             queued_close: None,

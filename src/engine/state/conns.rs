@@ -8,6 +8,8 @@ use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
 use crate::base::arena::{Arena, Key};
+use crate::base::close::CloseReason;
+use crate::base::codes::CloseCode;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::base::time::Time;
 
@@ -21,6 +23,8 @@ pub(crate) struct Conns {
     closes_started: u64,
     /// Closed connections whose socket the driver has still to drop.
     closed: VecDeque<ConnId>,
+    /// Close codes of connections that the application has closed with a code of its own.
+    app_codes: BTreeMap<ConnKey, CloseCode>,
 }
 
 impl Conns {
@@ -107,10 +111,34 @@ impl Conns {
         true
     }
 
-    /// Frees the closed connection that was closed first.
-    pub(crate) fn free_next(&mut self) -> Option<Slot> {
+    /// Frees the closed connection that was closed first. Returns its id and its close reason.
+    pub(crate) fn free_next(&mut self) -> Option<(ConnId, Option<CloseReason>)> {
         let id = self.closed.pop_front()?;
-        Some(self.slots.remove(id.key()))
+        let slot = self.slots.remove(id.key());
+        let reason = self.close_reason(&slot);
+        self.app_codes.remove(&id.key());
+        Some((id, reason))
+    }
+
+    // ---- close reasons ----
+
+    /// Sets the close reason of a connection. Returns false if it has one already.
+    pub(crate) fn set_close_reason(&mut self, key: ConnKey, reason: CloseReason) -> bool {
+        let slot = &mut self.slots[key];
+        if slot.close_kind.is_some() {
+            return false;
+        }
+        slot.close_kind = Some(reason.kind());
+        if let CloseReason::App(code) = reason {
+            self.app_codes.insert(key, code);
+        }
+        true
+    }
+
+    /// Returns the close reason of a connection, if it has one.
+    pub(crate) fn close_reason(&self, slot: &Slot) -> Option<CloseReason> {
+        let kind = slot.close_kind?;
+        kind.reason().or_else(|| self.app_codes.get(&slot.id.key()).copied().map(CloseReason::App))
     }
 
     // ---- counts ----

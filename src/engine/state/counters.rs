@@ -2,22 +2,33 @@
 //! `engine/input.rs` and `engine/writing.rs`, closes in `engine/teardown.rs`.
 
 use crate::base::close::{CloseReason, Reject};
+use crate::base::codes::{AppCounts, CloseCode, ErrorCode};
 
 /// Defines [`Counters`] and its lists of all counters.
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters since the start.
+        ///
+        /// [`Stats`](crate::stats::Stats) has an example.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
             closes: [u64; CloseReason::ALL.len()],
             rejects: [u64; Reject::ALL.len()],
+            pub(crate) app_closes: AppCounts<CloseCode>,
+            pub(crate) app_rejects: AppCounts<ErrorCode>,
         }
 
         impl Default for Counters {
             fn default() -> Counters {
-                Counters { $($name: 0,)* closes: [0; CloseReason::ALL.len()], rejects: [0; Reject::ALL.len()] }
+                Counters {
+                    $($name: 0,)*
+                    closes: [0; CloseReason::ALL.len()],
+                    rejects: [0; Reject::ALL.len()],
+                    app_closes: AppCounts::default(),
+                    app_rejects: AppCounts::default(),
+                }
             }
         }
 
@@ -27,9 +38,9 @@ macro_rules! counters {
                 vec![$((stringify!($name), self.$name)),*]
             }
 
-            /// All counters in a fixed order, to save and restore them.
+            /// All counters in a fixed order, without those of the application's codes, to save and restore them.
             pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
-                let Counters { $($name,)* closes, rejects } = self;
+                let Counters { $($name,)* closes, rejects, .. } = self;
                 [$($name),*].into_iter().chain(closes).chain(rejects)
             }
         }
@@ -70,24 +81,52 @@ counters! {
 impl Counters {
     /// Returns the number of connections closed for `reason`.
     pub fn closed(&self, reason: CloseReason) -> u64 {
-        self.closes[reason as usize]
+        match reason {
+            CloseReason::App(code) => self.app_closes.of(code),
+            reason => self.closes[reason.kind() as usize],
+        }
     }
 
     /// Returns the number of connections closed for any reason.
     pub fn closed_in_all(&self) -> u64 {
-        self.closes.iter().sum()
+        self.closes.iter().sum::<u64>() + self.app_closes.iter().map(|(_, count)| count).sum::<u64>()
+    }
+
+    /// Returns the number of connections closed for each reason, without the reasons that did not occur.
+    ///
+    /// At most 256 codes of the application are counted one by one; further ones have the word `other`.
+    pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let own = CloseReason::ALL.iter().copied().zip(self.closes).filter(|(_, count)| *count > 0);
+        own.chain(self.app_closes.iter().map(|(code, count)| (CloseReason::App(code), count)))
     }
 
     /// Returns the number of requests refused with `reject`.
     pub fn rejected(&self, reject: Reject) -> u64 {
-        self.rejects[reject as usize]
+        match reject.index() {
+            Ok(index) => self.rejects[index],
+            Err(code) => self.app_rejects.of(code),
+        }
+    }
+
+    /// Returns the number of requests refused for each reason, without the reasons that did not occur.
+    ///
+    /// At most 256 codes of the application are counted one by one; further ones are counted as `other`.
+    pub fn rejects(&self) -> impl Iterator<Item = (Reject, u64)> {
+        let own = Reject::ALL.iter().copied().zip(self.rejects).filter(|(_, count)| *count > 0);
+        own.chain(self.app_rejects.iter().map(|(code, count)| (Reject::App(code), count)))
     }
 
     pub(crate) fn count_close(&mut self, reason: CloseReason) {
-        self.closes[reason as usize] += 1;
+        match reason {
+            CloseReason::App(code) => self.app_closes.add(code),
+            reason => self.closes[reason.kind() as usize] += 1,
+        }
     }
 
     pub(crate) fn count_reject(&mut self, reject: Reject) {
-        self.rejects[reject as usize] += 1;
+        match reject.index() {
+            Ok(index) => self.rejects[index] += 1,
+            Err(code) => self.app_rejects.add(code),
+        }
     }
 }

@@ -12,6 +12,8 @@ use crate::base::id::ConnId;
 use crate::base::time::Time;
 
 /// Totals of a drain, since it began.
+///
+/// [`Stats`](super::stats::Stats) has an example.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainTotals {

@@ -10,6 +10,7 @@ pub(crate) mod drain;
 pub(crate) mod events;
 mod health;
 mod histogram;
+pub(crate) mod identity_data;
 pub(crate) mod inbox;
 pub(crate) mod meters;
 pub(crate) mod origins;

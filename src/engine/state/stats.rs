@@ -2,9 +2,27 @@
 
 use super::counters::Counters;
 use super::ticks::TickStats;
-use crate::base::close::{CloseReason, Reject};
 
 /// The current state of the server and its counters.
+///
+/// ```
+/// use lobbyd::apps::Echo;
+/// use lobbyd::driver::Start;
+/// use lobbyd::{CloseReason, Config, Engine, Time};
+///
+/// let config = Config { tick_hz: Some(60), ..Config::default() }.check()?;
+/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
+/// let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
+/// engine.handle_hangup(Time::ZERO, conn);
+/// let stats = engine.stats();
+/// assert_eq!((stats.total_connections, stats.counters.accepted), (0, 1));
+/// assert_eq!(stats.counters.closed(CloseReason::Hangup), 1);
+/// assert_eq!(stats.ticks.map(|ticks| ticks.hz), Some(60));
+///
+/// engine.handle_drain(Time::ZERO);
+/// assert_eq!(engine.drain_totals().map(|totals| totals.forced), Some(0));
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -35,8 +53,6 @@ impl Stats {
             "connections={} capacity={}% lobbies={} pending={} closing={}",
             self.total_connections, self.capacity_percent, self.active_lobbies, self.pending, self.closing
         );
-        let closes = CloseReason::ALL.iter().map(|&reason| (reason.word(), c.closed(reason)));
-        let rejects = Reject::ALL.iter().map(|&reject| (reject.word(), c.rejected(reject)));
         if let Some(ticks) = &self.ticks {
             line.push_str(&format!(" {ticks}"));
         }
@@ -46,8 +62,8 @@ impl Stats {
             }
         };
         c.named().into_iter().for_each(|(name, count)| add("", name, count));
-        closes.for_each(|(name, count)| add("closed.", name, count));
-        rejects.for_each(|(name, count)| add("error.", name, count));
+        c.closes().for_each(|(reason, count)| add("closed.", &reason.count_name(), count));
+        c.rejects().for_each(|(reject, count)| add("error.", reject.word(), count));
         line
     }
 }

@@ -22,6 +22,8 @@ pub(crate) const MAX_STEPS: u32 = 100;
 pub(crate) const MAX_SLOWDOWN: u32 = 1000;
 
 /// One tick of the game: see [`App::on_tick`](crate::App::on_tick).
+///
+/// [`App::on_tick`](crate::App::on_tick) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
     number: u64,
@@ -53,6 +55,21 @@ impl Tick {
 }
 
 /// A command to the game clock. It changes nothing else in the server. Plain data, for operators and `net::Handle`.
+///
+/// ```
+/// use lobbyd::apps::Echo;
+/// use lobbyd::driver::Start;
+/// use lobbyd::operator::{OperatorAnswer, OperatorCommand};
+/// use lobbyd::ticks::ClockCommand;
+/// use lobbyd::{Config, Engine, Time};
+///
+/// let config = Config { tick_hz: Some(60), ..Config::default() }.check()?;
+/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
+/// let answer = engine.handle_operator(Time::ZERO, OperatorCommand::Clock(ClockCommand::Pause));
+/// let Ok(OperatorAnswer::Clock(clock)) = answer else { panic!("{answer:?}") };
+/// assert!(clock.paused);
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClockCommand {
     /// Stops the clock. Until it resumes, no tick runs and the members' messages wait.
@@ -75,6 +92,8 @@ pub(crate) enum ClockRefusal {
 }
 
 /// State of the game clock.
+///
+/// [`ClockCommand`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClockView {
@@ -87,6 +106,8 @@ pub struct ClockView {
 }
 
 /// Tick counts since the start, and the current state of the game clock.
+///
+/// [`Stats`](crate::stats::Stats) has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TickStats {

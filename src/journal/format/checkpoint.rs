@@ -2,6 +2,7 @@
 
 use super::read::{BadEntry, EntryReader, Read};
 use super::write::Put;
+use crate::base::codes::ErrorCode;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 use crate::engine::recording::Checkpoint;
@@ -66,6 +67,30 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         checkpoint.addresses.push((from.ip()?, read_bucket(from)?));
     }
     Ok(checkpoint)
+}
+
+/// Appends the counts of the application's close and error codes.
+pub(crate) fn put_app_codes(to: &mut Vec<u8>, counters: &Counters) {
+    to.put_number(counters.app_closes.len() as u64);
+    for (code, count) in counters.app_closes.iter() {
+        to.put_close_code(code);
+        to.put_number(count);
+    }
+    to.put_number(counters.app_rejects.len() as u64);
+    for (code, count) in counters.app_rejects.iter() {
+        to.put_slice(code.word().as_bytes());
+        to.put_number(count);
+    }
+}
+
+pub(crate) fn read_app_codes(from: &mut EntryReader<'_>, counters: &mut Counters) -> Read<()> {
+    for _ in 0..from.number()? {
+        counters.app_closes.set(from.close_code()?, from.count()?);
+    }
+    for _ in 0..from.number()? {
+        counters.app_rejects.set(ErrorCode::new(&from.text()?).ok_or(BadEntry)?, from.count()?);
+    }
+    Ok(())
 }
 
 fn read_bucket(from: &mut EntryReader<'_>) -> Read<Bucket> {

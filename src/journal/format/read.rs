@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::block::MAX_BLOCK;
 use crate::base::close::CloseReason;
+use crate::base::codes::CloseCode;
 use crate::base::rate::Rate;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
@@ -124,6 +125,10 @@ impl<'a> EntryReader<'a> {
         CloseReason::ALL.get(usize::from(self.byte()?)).copied().ok_or(BadEntry)
     }
 
+    pub(crate) fn close_code(&mut self) -> Read<CloseCode> {
+        CloseCode::new(self.number_as()?, &self.text()?).ok_or(BadEntry)
+    }
+
     /// Appends bytes of the recorded shape to `bytes`: `x` (first `X` for a capital) in place of the contents.
     pub(crate) fn shape(&mut self, bytes: &mut Vec<u8>) -> Read<()> {
         let length: usize = self.number_as()?;
@@ -195,14 +200,16 @@ impl<'a> EntryReader<'a> {
 
     pub(crate) fn authorization(&mut self) -> Read<Authorization> {
         match self.byte()? {
-            0 => Ok(Authorization::Allow(Identity {
+            form @ (0 | 3) => Ok(Authorization::Allow(Identity {
                 user: self.text()?,
                 tier: self.option(|from| Ok(Rate::new(from.number_as()?, from.duration()?, from.number_as()?)))?,
                 lobby: self.option(EntryReader::text)?,
                 expires: self.option(EntryReader::number)?,
+                data: if form == 3 { Some(self.slice()?.into()) } else { None },
             })),
             1 => self.reason().map(Authorization::Refuse),
             2 => Ok(Authorization::Pending { user: self.option(EntryReader::text)? }),
+            4 => Ok(Authorization::Refuse(CloseReason::App(self.close_code()?))),
             _ => Err(BadEntry),
         }
     }

@@ -1,12 +1,14 @@
 //! The first entry of a segment: session, build, configuration and perhaps a checkpoint.
 
-use super::checkpoint::{put_checkpoint, read_checkpoint};
+use super::checkpoint::{put_app_codes, put_checkpoint, read_app_codes, read_checkpoint};
 use super::kinds;
 use super::read::{BadEntry, EntryReader, Read};
 use super::write::Put;
 use crate::engine::recording::Checkpoint;
 
 /// Name of this build: its version and a hash of its sources. Journals of other builds are not replayed.
+///
+/// No example: it is compared with the build in a journal.
 pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "-", env!("SOURCES_OF_LOBBYD"));
 
 /// The first entry of a segment.
@@ -41,10 +43,15 @@ impl Segment {
         for text in [build, app, config] {
             to.put_slice(text.as_bytes());
         }
-        to.put_option(start.as_ref(), |to, (checkpoint, snapshot)| {
-            put_checkpoint(to, checkpoint);
-            to.put_slice(snapshot);
-        });
+        let Some((checkpoint, snapshot)) = start else { return to.put_byte(0) };
+        let counters = &checkpoint.counters;
+        let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
+        to.put_byte(if has_app_codes { 2 } else { 1 });
+        put_checkpoint(to, checkpoint);
+        if has_app_codes {
+            put_app_codes(to, counters);
+        }
+        to.put_slice(snapshot);
     }
 
     /// Reads a block that holds this entry and no other.
@@ -63,7 +70,17 @@ impl Segment {
             build: from.text()?,
             app: from.text()?,
             config: from.text()?,
-            start: from.option(|from| Ok((read_checkpoint(from)?, from.slice()?.to_vec())))?,
+            start: match from.byte()? {
+                0 => None,
+                form @ (1 | 2) => {
+                    let mut checkpoint = read_checkpoint(&mut from)?;
+                    if form == 2 {
+                        read_app_codes(&mut from, &mut checkpoint.counters)?;
+                    }
+                    Some((checkpoint, from.slice()?.to_vec()))
+                }
+                _ => return Err(BadEntry),
+            },
         };
         if from.is_empty() { Ok(segment) } else { Err(BadEntry) }
     }

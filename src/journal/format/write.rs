@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::base::close::CloseReason;
+use crate::base::codes::CloseCode;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
@@ -73,8 +74,9 @@ pub(crate) trait Put: Sized {
         self.put_number(span.subsec_nanos().into());
     }
 
-    fn put_reason(&mut self, reason: CloseReason) {
-        self.put_byte(reason as u8);
+    fn put_close_code(&mut self, code: CloseCode) {
+        self.put_number(code.number().into());
+        self.put_slice(code.word().as_bytes());
     }
 
     /// Appends the shape of a request's bytes without their contents, which may hold a token: the number of bytes,
@@ -138,8 +140,8 @@ pub(crate) trait Put: Sized {
 
     fn put_authorization(&mut self, answer: &Authorization) {
         match answer {
-            Authorization::Allow(Identity { user, tier, lobby, expires }) => {
-                self.put_byte(0);
+            Authorization::Allow(Identity { user, tier, lobby, expires, data }) => {
+                self.put_byte(if data.is_none() { 0 } else { 3 });
                 self.put_slice(user.as_bytes());
                 self.put_option(*tier, |to, rate| {
                     to.put_number(rate.count().into());
@@ -148,11 +150,15 @@ pub(crate) trait Put: Sized {
                 });
                 self.put_option(lobby.as_ref(), |to, code| to.put_slice(code.as_bytes()));
                 self.put_option(*expires, Put::put_number);
+                if let Some(data) = data {
+                    self.put_slice(data);
+                }
             }
-            Authorization::Refuse(reason) => {
-                self.put_byte(1);
-                self.put_reason(*reason);
+            Authorization::Refuse(CloseReason::App(code)) => {
+                self.put_byte(4);
+                self.put_close_code(*code);
             }
+            Authorization::Refuse(reason) => self.put_bytes(&[1, reason.kind() as u8]),
             Authorization::Pending { user } => {
                 self.put_byte(2);
                 self.put_option(user.as_ref(), |to, user| to.put_slice(user.as_bytes()));

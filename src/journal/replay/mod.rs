@@ -30,6 +30,8 @@ mod request;
 ///
 /// `journal` is one segment, or several consecutive segments of one session in one stream.
 ///
+/// The [module documentation](crate::journal) has an example.
+///
 /// # Errors
 ///
 /// When the journal is damaged, written by another build, or cannot be replayed to its end; and when the replay sends
@@ -44,6 +46,8 @@ pub fn replay<A: App>(journal: impl Read, app: A) -> Result<Summary, ReplayFailu
 }
 
 /// Outcome of a step.
+///
+/// [`Replay`] has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// An input or a write was replayed.
@@ -55,6 +59,8 @@ pub enum Step {
 }
 
 /// A replay in progress, which can be inspected between its steps.
+///
+/// The [module documentation](crate::journal#stepping-through-a-replay) has an example.
 pub struct Replay<A: App, R> {
     blocks: Blocks<R>,
     block: Vec<u8>,

@@ -2,6 +2,7 @@
 
 use crate::base::close::CloseReason;
 use crate::engine::state::counters::Counters;
+use crate::sim::closes::Closes;
 
 /// Counters of the connections, bytes and frames of a run.
 #[derive(Clone, Debug, Default)]
@@ -12,22 +13,13 @@ pub(crate) struct CounterModel {
     pub(crate) bytes_out: u64,
     pub(crate) closed: u64,
     /// Closed connections, by close reason.
-    reasons: Vec<u64>,
+    pub(crate) reasons: Closes,
 }
 
 impl CounterModel {
-    pub(crate) fn new() -> CounterModel {
-        CounterModel { reasons: vec![0; CloseReason::ALL.len()], ..CounterModel::default() }
-    }
-
     /// The server dropped a connection that ended with `reason`.
     pub(crate) fn dropped(&mut self, reason: CloseReason) {
-        self.reasons[reason as usize] += 1;
-    }
-
-    /// Returns the closed connections by reason, in the order of [`CloseReason::ALL`].
-    pub(crate) fn reasons(&self) -> &[u64] {
-        &self.reasons
+        self.reasons.add(reason, 1);
     }
 
     /// Compares the engine's counters with these, after all connections have closed.
@@ -40,13 +32,12 @@ impl CounterModel {
             ("bytes_in", engine.bytes_in, self.bytes_in),
             ("bytes_out", engine.bytes_out, self.bytes_out),
         ])?;
-        for &reason in CloseReason::ALL {
-            let (counted, known) = (engine.closed(reason), self.reasons[reason as usize]);
-            if counted != known {
-                return Err(format!("closed {reason}: the engine counts {counted}, the simulator {known}"));
-            }
+        let (counted, known): (Vec<_>, Vec<_>) = (engine.closes().collect(), self.reasons.iter().collect());
+        if counted == known {
+            Ok(())
+        } else {
+            Err(format!("closes by reason: the engine counts {counted:?}, the simulator {known:?}"))
         }
-        Ok(())
     }
 }
 

@@ -85,7 +85,7 @@ impl Models {
             addresses: AddressModel::new(config),
             operators: OperatorModel::new(protocol, config),
             latest: LatestModel::default(),
-            counters: CounterModel::new(),
+            counters: CounterModel::default(),
             wall_clock: WallClock::new(),
             behaviours: BehaviourCounts::new(),
             messages: 0,

@@ -10,8 +10,8 @@ use lobbyd::{
 
 /// With `JSON` the engine speaks the protocol. Without it, the engine sends no messages of its own.
 ///
-/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`) and an expiry time (`expires`, in
-/// milliseconds since the Unix epoch). The query parameter `auth` changes the decision: `later` leaves it pending and
+/// The token is the user. The query can give the identity a `tier`, a single lobby (`only`), an expiry time (`expires`, in
+/// milliseconds since the Unix epoch) and `data`. The query parameter `auth` changes the decision: `later` leaves it pending and
 /// reserves the user's seat, `unnamed` leaves it pending without naming the user, `nameless` allows the empty user id, and
 /// the word of a close reason refuses with that reason.
 pub struct Witness<const JSON: bool> {
@@ -130,6 +130,7 @@ fn narrowed(mut identity: Identity, request: &Request<'_>) -> Identity {
         "enterprise" => Rate::ENTERPRISE,
         other => panic!("no such tier: {other}"),
     });
+    identity.data = request.query("data").map(|data| data.as_bytes().into());
     identity.lobby = request.query("only").map(Into::into);
     identity.expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
     identity

@@ -8,5 +8,5 @@ mod failures;
 mod recording;
 mod secrets;
 mod segments;
-mod site;
+pub(crate) mod site;
 mod timeline;

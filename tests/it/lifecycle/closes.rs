@@ -244,7 +244,7 @@ fn every_reason_reaches_its_peer() {
             }
             Cause::Application(why) => {
                 assert!(!why.is_empty());
-                not_by_the_engine.push(reason.word());
+                not_by_the_engine.push(reason.word().to_owned());
                 let mut world = World::new(Config::default(), Witness::default());
                 world.run(ANN);
                 assert_eq!(world.app(|_, cx| cx.close_user("ann", reason)), 1);

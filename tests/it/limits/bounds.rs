@@ -60,6 +60,11 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
         "ann > connect a, ann < upgrade; welcome; presence_state, advance 1100ms, ann < goodbye; close 4202 max_lifetime",
     ),
     (
+        &[("max_identity_bytes", "3")],
+        "ann > get /ws/a?token=ann&data=123, ann < upgrade; welcome; presence_state, bob > get /ws/a?token=bob&data=1234, \
+         bob < upgrade; goodbye; close 1011 internal_error",
+    ),
+    (
         &[("token_grace", "1s")],
         "ann > get /ws/a?token=ann&expires=1000001000, ann < upgrade; welcome; presence_state, advance 1900ms, ann < nothing, \
          advance 200ms, ann < goodbye; close 4001 token_expired",

@@ -134,6 +134,7 @@ admin = 0.0.0.0:0: must be a loopback address such as 127.0.0.1:9002, or admin_t
 max_headers = 4000000000: must be at most 256
 max_header_bytes = 3906250KiB: must be from 256 to 1MiB; a browser's request head has about 600 bytes
 max_message_bytes = 3906250KiB: must be from 125, the longest control frame, to 1GiB
+max_identity_bytes = 3906250KiB: must be at most 1MiB
 receive_buffer_bytes = 3906250KiB: must be from 1KiB to 1GiB
 work_per_turn = 3906250KiB: must be from 1KiB to 1GiB
 work_per_receive = 3906250KiB: must be from 1KiB to 1GiB

@@ -7,6 +7,7 @@ mod http;
 mod identity;
 mod messages;
 mod origins;
+mod own_codes;
 mod presence;
 mod protocol_errors;
 mod three;

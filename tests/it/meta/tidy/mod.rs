@@ -7,6 +7,7 @@ mod layers;
 mod lengths;
 mod lexer;
 mod licences;
+mod public;
 mod purity;
 mod source;
 mod terms;

@@ -81,6 +81,8 @@ mod actions;
 mod agreement;
 mod app;
 mod client;
+mod commands;
+mod decoder;
 mod driver;
 mod final_phase;
 mod invariants;
@@ -102,7 +104,7 @@ mod world;
 
 pub use self::client::player::Player;
 pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
-pub use self::report::{Failure, Plan, Report};
+pub use self::report::{BadPlan, Failure, Plan, Report};
 pub use self::run::Simulator;
 pub use self::shrink::shrink;
 pub use self::simulate::{simulate, simulate_journaled};

@@ -1,7 +1,7 @@
 //! The fuzz targets. `cargo test` replays the corpus with the same functions.
 
 #[allow(dead_code)] // The replay uses the list of targets; the fuzzer does not.
-#[path = "../../tests/it/fuzzed/mod.rs"]
+#[path = "../../tests/it/drivers/fuzzed/mod.rs"]
 mod fuzzed;
 
 pub use fuzzed::{admin, engine, envelope, frames, handshake, journal};

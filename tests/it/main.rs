@@ -1,38 +1,12 @@
-//! Integration tests. They use the public API only. Time is virtual, except in `net`, `operating` and `program`.
+//! Integration tests, by topic. They use the public API only. Time is virtual, except in `drivers::net`, `drivers::program`,
+//! `operators::operating` and `journal::segments`.
 
-mod scenario;
+mod common;
 
-mod admin;
-mod admin_answers;
-mod baseline;
-mod bounds;
-mod bytewise;
-mod closes;
-mod config;
-mod documents;
-mod drain;
-mod driver;
-mod faults;
-mod fuzzed;
-mod health;
-mod http;
-mod identity;
+mod drivers;
 mod journal;
+mod lifecycle;
 mod limits;
-mod net;
-mod operating;
-mod orders;
-mod origins;
-mod panics;
-mod pressure;
-#[cfg(feature = "bin")]
-mod program;
+mod meta;
+mod operators;
 mod protocol;
-mod protocol_errors;
-mod rates;
-mod regressions;
-mod simulator;
-mod stalls;
-mod ticks;
-mod tidy;
-mod witness;

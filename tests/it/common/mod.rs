@@ -1,0 +1,6 @@
+//! Helpers that the tests of several topics share.
+
+pub mod files;
+pub mod scenario;
+pub mod sockets;
+pub mod witness;

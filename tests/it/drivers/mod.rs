@@ -1,0 +1,9 @@
+//! Drivers of the engine: their contract, the server with real sockets, the program, the simulator and the fuzz targets.
+
+mod contract;
+pub mod fuzzed;
+mod net;
+#[cfg(feature = "bin")]
+mod program;
+mod regressions;
+mod simulator;

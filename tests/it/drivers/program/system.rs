@@ -1,0 +1,286 @@
+//! The program and its system: signals, descriptors, file sizes, and a log that cannot be written.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use lobbyd::sim::wire::{self, Reader, Received};
+
+use super::{PROGRAM, Program, connect, try_connect};
+use crate::common::files::File;
+use crate::common::sockets::blocking;
+
+#[test]
+fn sigterm_says_goodbye_and_exits_0() {
+    let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0", "--app", "verbatim"]);
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
+    let mut reader = Reader::default();
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    program.signal("-TERM");
+    assert_eq!(blocking(&mut stream, &mut reader), Received::Close(1001, "server_shutdown".into()));
+    drop(stream);
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
+    let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0"]);
+    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
+    let mut reader = Reader::default();
+    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    program.signal("-INT");
+    // This client never answers the close frame, so the server waits for it.
+    while !matches!(blocking(&mut stream, &mut reader), Received::Close(1001, _)) {}
+    program.signal("-INT");
+    assert_eq!(program.exit_code(), Some(3), "one connection was cut off");
+
+    let refused = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+        .args(["--max-pending", "many", "--pong-timeout", "1h"])
+        .output()
+        .expect("the program was built");
+    let output = String::from_utf8(refused.stderr).expect("UTF-8");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(output.contains("max_pending") && output.contains("pong_timeout = 1h"), "{output}");
+}
+
+/// If the reader of the log goes away, members must not be affected.
+#[test]
+fn a_log_that_cannot_be_written_does_not_stop_the_server() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+        .args(["--listen", "127.0.0.1:0", "--log", "debug"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program was built");
+    let mut log = BufReader::new(child.stderr.take().expect("the stream is piped"));
+    let mut line = String::new();
+    while !line.contains("listening on ") {
+        line.clear();
+        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "the address is logged");
+    }
+    let address: SocketAddr =
+        line.split_once("listening on ").expect("the line contains the address").1.trim().parse().expect("an address");
+    drop(log);
+    for user in ["ann", "bob"] {
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("the server reads");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
+    }
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("kill can be started").success());
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
+}
+
+/// The process is stopped by a debugger, or with its machine, for longer than any timeout. Input that arrived meanwhile is
+/// read before any connection is closed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_that_was_stopped_closes_no_connection() {
+    let timeouts = ["--ping-interval", "1s", "--pong-timeout", "900ms", "--handshake-timeout", "1s"];
+    let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
+    let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
+    let mut members: Vec<_> = (0..40).map(|user| connect(&program, &format!("u{user}"))).collect();
+    for (stream, reader, _) in &mut members {
+        while !matches!(blocking(stream, reader), Received::Ping(_)) {}
+    }
+    let mut late_client = TcpStream::connect(program.address).expect("the server listens");
+    program.signal("-STOP");
+    late_client.write_all(&wire::upgrade_request("/ws/b?token=new", &[])).expect("the kernel has room for it");
+    for (stream, ..) in &mut members {
+        stream
+            .write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4]))
+            .expect("the kernel has room for it");
+    }
+    // A stopped process sends nothing, so this read takes the whole timeout.
+    late_client.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
+    assert!(late_client.read(&mut [0]).is_err());
+    program.signal("-CONT");
+    late_client.set_read_timeout(None).expect("a socket takes it");
+    assert!(matches!(blocking(&mut late_client, &mut Reader::default()), Received::Answer(101, _)));
+    for (stream, reader, _) in &mut members {
+        stream.write_all(&wire::text(r#"{"type":"ping","ref":"still here"}"#)).expect("the server reads");
+        loop {
+            match blocking(stream, reader) {
+                Received::Text(text) if text.contains("still here") => break,
+                Received::Text(text) => assert!(!text.contains("goodbye"), "{text}"),
+                received => assert!(matches!(received, Received::Ping(_)), "{received:?}"),
+            }
+        }
+    }
+}
+
+/// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
+fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
+    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    let (mut length, mut line) = (0, String::new());
+    while line != "\r\n" {
+        line.clear();
+        operator.read_line(&mut line).expect("the server answers");
+        length = line.strip_prefix("Content-Length: ").map_or(length, |n| n.trim().parse().expect("a number"));
+    }
+    let mut body = vec![0; length];
+    operator.read_exact(&mut body).expect("the server answers");
+    serde_json::from_slice(&body).expect("JSON")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_descriptors_connections_are_shed_and_members_are_served() {
+    let folder = File::new("no-descriptors", "");
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--app", "echo", "--max-per-lobby", "100"];
+    let journal = ["--journal", folder.path(), "--journal-max-bytes", "16KiB"];
+    let limited = ["-c", "ulimit -n 40 && exec \"$0\" \"$@\"", PROGRAM];
+    let mut program = Program::start("sh", &[&limited[..], &arguments, &journal].concat());
+    let output = program.wait_for("admin API on http://");
+    let (_, admin) = output.split_once("http://").expect("the line contains the address");
+    let mut operator = BufReader::new(TcpStream::connect(admin).expect("the server listens"));
+    assert_eq!(stats(&mut operator)["counters"]["accepted"], 0);
+
+    let mut members = Vec::new();
+    let mut shed = 0;
+    for user in 0..100 {
+        match try_connect(&program, user) {
+            Some(member) => members.push(member),
+            None => shed += 1,
+        }
+    }
+    let room = members.len();
+    assert!((10..40).contains(&room), "{room} were admitted");
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&room.into(), &shed.into()),
+        "{output}"
+    );
+
+    // Members are served, even when the journal rotates to another file.
+    for (stream, reader) in &mut members {
+        let text = "x".repeat(2000);
+        stream.write_all(&wire::text(&text)).expect("the server reads");
+        assert_eq!(blocking(stream, reader), Received::Text(text));
+    }
+
+    // As many connections are accepted as have closed, and no more.
+    members.drain(..5);
+    while stats(&mut operator)["total_connections"] != room - 5 {}
+    for user in 100..105 {
+        members.push(try_connect(&program, user).expect("there is a descriptor"));
+    }
+    assert!(try_connect(&program, 105).is_none());
+    let output = stats(&mut operator);
+    assert_eq!(
+        (&output["counters"]["accepted"], &output["counters"]["shed"]),
+        (&(room + 5).into(), &(shed + 1).into())
+    );
+
+    program.signal("-TERM");
+    drop((members, operator));
+    assert_eq!(program.exit_code(), Some(0));
+    let warned = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).count();
+    assert_eq!(warned, 1, "the warning is logged once, with its remedy");
+    remove_segments(folder.path());
+}
+
+fn remove_segments(path: &str) {
+    let _ = fs::remove_file(format!("{path}.lock"));
+    for number in 1.. {
+        if fs::remove_file(format!("{path}.{number:06}")).is_err() {
+            assert!(number > 3, "there were several");
+            return;
+        }
+    }
+}
+
+/// Sends 100 messages of 2000 bytes to an echo server whose files are limited in size. Returns the number of echoes.
+#[cfg(unix)]
+fn echoes_with_limited_files(program: &mut Program) -> usize {
+    let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
+    let text = "x".repeat(2000);
+    for echoed in 0..100 {
+        let mut bytes = [0; 4096];
+        if stream.write_all(&wire::text(&text)).is_err() {
+            return echoed;
+        }
+        loop {
+            match reader.next().expect("the server keeps to the protocol") {
+                Some(received) => break assert_eq!(received, Received::Text(text.clone())),
+                None => match stream.read(&mut bytes) {
+                    Ok(n) if n > 0 => reader.push(&bytes[..n]),
+                    _ => return echoed,
+                },
+            }
+        }
+    }
+    100
+}
+
+/// The kernel signals the limit with SIGXFSZ, which by default ends a process. The server treats it as a full disk.
+#[cfg(unix)]
+#[test]
+fn a_file_size_limit_is_treated_as_a_full_disk() {
+    let folder = File::new("limited-files", "");
+    let limited = ["-c", "ulimit -f 40 && exec \"$0\" \"$@\"", PROGRAM];
+    let arguments = ["--listen", "127.0.0.1:0", "--app", "echo", "--bytes-per-second", "unlimited"];
+    let journal = ["--journal", folder.path(), "--journal-on-error"];
+    for (policy, code) in [("stop", 1), ("continue", 0)] {
+        let mut program = Program::start("sh", &[&limited[..], &arguments, &journal, &[policy]].concat());
+        let echoed = echoes_with_limited_files(&mut program);
+        if policy == "stop" {
+            assert!((5..50).contains(&echoed), "{echoed} messages were served");
+        } else {
+            assert_eq!(echoed, 100, "the server continues without a journal");
+            program.signal("-TERM");
+        }
+        assert_eq!(program.exit_code(), Some(code), "{:?}", program.log_lines);
+        let output = program.log_lines.iter().filter(|line| line.contains("the journal cannot be written: ")).count();
+        assert_eq!(output, 1, "{:?}", program.log_lines);
+    }
+    // The records written before the error end with a whole block.
+    for number in [1, 2] {
+        let journal = format!("{}.{number:06}", folder.path());
+        let replayed = Command::new(PROGRAM).args(["replay", &journal]).output().expect("the program was built");
+        let output = String::from_utf8_lossy(&replayed.stdout).into_owned();
+        assert!(replayed.status.success() && !output.contains("torn"), "{output}");
+        fs::remove_file(journal).expect("the file exists");
+    }
+    let _ = fs::remove_file(format!("{}.lock", folder.path()));
+}
+
+/// The log may be a file that has reached its size limit.
+#[cfg(unix)]
+#[test]
+fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
+    let log = File::new("limited-log", "");
+    let command = format!("ulimit -f 4 && exec \"$0\" \"$@\" 2>'{}'", log.path());
+    let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
+    let mut child = Command::new("sh").args(arguments).spawn().expect("the shell can be started");
+    let address = loop {
+        let output = fs::read_to_string(log.path()).expect("the log is UTF-8");
+        if let Some((_, rest)) = output.split_once("listening on ")
+            && let Some((address, _)) = rest.split_once('\n')
+        {
+            break address.parse::<SocketAddr>().expect("an address");
+        }
+        assert!(child.try_wait().expect("the child's state is known").is_none(), "it has ended: {output}");
+        std::thread::yield_now();
+    };
+    for user in 0..50 {
+        let mut stream = TcpStream::connect(address).expect("the server listens");
+        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("the server reads");
+        assert!(
+            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
+            "{user} is admitted"
+        );
+    }
+    let length = fs::metadata(log.path()).expect("the file exists").len();
+    assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.expect("kill can be started").success());
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
+}

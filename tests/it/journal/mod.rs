@@ -1,0 +1,12 @@
+//! Recording and replay.
+
+mod baseline;
+mod damage;
+#[cfg(feature = "bin")]
+mod exit_codes;
+mod failures;
+mod recording;
+mod secrets;
+mod segments;
+mod site;
+mod timeline;

@@ -1,0 +1,10 @@
+//! The life of a connection and of a server: liveness, ticks, pauses, closes, panics and the drain.
+
+mod closes;
+mod drain;
+mod faults;
+mod health;
+mod panics;
+mod pings;
+mod stalls;
+mod ticks;

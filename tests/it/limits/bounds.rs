@@ -1,0 +1,467 @@
+//! One row per bound of the configuration: a script reaches the bound and expects the close code or error that the
+//! documentation of the field names.
+//!
+//! A field without a row fails the test.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use lobbyd::sim::MemorySockets;
+use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::{App, Config, Engine, Time};
+
+use crate::common::scenario::{START, World};
+use crate::common::witness::Witness;
+use crate::meta::tidy::rust_files;
+
+/// Rows: a field with its value, then further fields the script needs; and the script. `<n>` stands for `n` bytes, and
+/// `fragments n` sends `n` frames of one message. The application is a [`Witness`], which relays nothing.
+const HIT: &[(&[(&str, &str)], &str)] = &[
+    (&[("max_connections", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 server_full"),
+    (&[("max_per_lobby", "1")], "ann > connect a, bob > connect a, bob < upgrade; goodbye; close 4002 lobby_full"),
+    (&[("max_lobbies", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 lobby_limit"),
+    (
+        &[("duplicate_login", "reject")],
+        "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
+    ),
+    (
+        &[("max_per_user", "1"), ("duplicate_login", "allow")],
+        "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
+    ),
+    (&[("max_per_ip", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 ip_limit"),
+    (&[("max_pending", "1")], "ann > open, bob > open, bob < http 503; body; eof"),
+    (
+        &[("max_closing", "1"), ("max_connections", "1"), ("max_pending", "1")],
+        "ann > connect a, ann > {\"type\":\"leave\"}, bob > connect a, bob > {\"type\":\"leave\"}, cid > connect a, dan > open, \
+         ann < upgrade; welcome; presence_state; goodbye; close 1000 left; cut",
+    ),
+    (
+        &[("allowed_origin", "own")],
+        "ann > get /ws/a?token=ann Origin: http://elsewhere.example, ann < upgrade; goodbye; close 4003 forbidden_origin",
+    ),
+    (
+        &[("attempts_per_minute", "1"), ("attempt_burst", "1")],
+        "ann > connect a, bob > connect a, bob < http 429; body; eof, advance 60s, cid > connect b, \
+         cid < upgrade; welcome; presence_state",
+    ),
+    (
+        &[("attempt_burst", "2"), ("attempts_per_minute", "1")],
+        "ann > connect a, bob > connect b, cid > connect c, cid < http 429; body; eof",
+    ),
+    (&[("handshake_timeout", "1s")], "ann > open, advance 1100ms, ann < http 408; body; eof"),
+    (
+        &[("auth_timeout", "1s")],
+        "ann > get /ws/a?token=ann&auth=later, advance 1100ms, ann < upgrade; goodbye; close 4101 auth_timeout",
+    ),
+    (
+        &[("max_lifetime", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 1100ms, ann < goodbye; close 4202 max_lifetime",
+    ),
+    (
+        &[("token_grace", "1s")],
+        "ann > get /ws/a?token=ann&expires=1000001000, ann < upgrade; welcome; presence_state, advance 1900ms, ann < nothing, \
+         advance 200ms, ann < goodbye; close 4001 token_expired",
+    ),
+    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 431; body; eof"),
+    (&[("max_headers", "6")], "ann > get /ws/a?token=ann A: b | A: b, ann < http 431; body; eof"),
+    (
+        &[("max_message_bytes", "125")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <126>, \
+         ann < goodbye; close 1009 message_too_big; eof",
+    ),
+    (
+        &[("max_fragments", "3")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > fragments 4, \
+         ann < goodbye; close 1008 policy_violation; eof",
+    ),
+    (
+        &[("max_outbound_bytes", "5000"), ("max_message_bytes", "125"), ("max_per_lobby", "2")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > window 0, ann > presence 50, ann > read, \
+         ann < goodbye; close 4102 slow_consumer",
+    ),
+    (
+        &[("messages_per_second", "1"), ("message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited retry_after_ms=1000",
+    ),
+    (
+        &[("message_burst", "1"), ("messages_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited",
+    ),
+    (
+        &[("user_messages_per_second", "1"), ("user_message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited retry_after_ms=1000",
+    ),
+    (
+        &[("user_message_burst", "1"), ("user_messages_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann < pong, \
+         ann > {\"type\":\"ping\"}, ann < error code=rate_limited",
+    ),
+    (
+        &[("bytes_per_second", "100"), ("byte_burst", "700"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("byte_burst", "700"), ("bytes_per_second", "100"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("user_bytes_per_second", "100"), ("user_byte_burst", "700"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("user_byte_burst", "700"), ("user_bytes_per_second", "100"), ("max_message_bytes", "600")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > binary <500>, ann > binary <500>, \
+         ann < error code=rate_limited",
+    ),
+    (
+        &[("control_per_second", "1"), ("control_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > ping, ann < pong, ann > ping, \
+         ann < pong; error code=rate_limited",
+    ),
+    (
+        &[("control_burst", "1"), ("control_per_second", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > pong, ann > pong, ann < error code=rate_limited",
+    ),
+    (
+        &[("max_rate_strikes", "1"), ("messages_per_second", "1"), ("message_burst", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"ping\"}, ann > {\"type\":\"ping\"}, \
+         ann > {\"type\":\"ping\"}, ann < pong; error code=rate_limited; goodbye; close 4009 rate_limited",
+    ),
+    (
+        &[("max_strikes", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > text x, ann < error code=bad_message, ann > text x, \
+         ann < goodbye; close 4005 bad_message",
+    ),
+    (
+        &[("presence_max", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state users=ann, bob > connect a, \
+         bob < upgrade; welcome; presence_state count=2 !users",
+    ),
+    (
+        &[("ping_interval", "2s"), ("pong_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < ping, advance 1s, \
+         ann < goodbye; close 4201 stale",
+    ),
+    (
+        &[("pong_timeout", "1s"), ("ping_interval", "2s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < ping, advance 1s, \
+         ann < goodbye; close 4201 stale",
+    ),
+    (
+        &[("health_interval", "2s"), ("health_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < health_ping, told join ann, advance 1s, \
+         told health ann unhealthy",
+    ),
+    (
+        &[("health_timeout", "1s"), ("health_interval", "2s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < health_ping, told join ann, advance 1s, \
+         told health ann unhealthy",
+    ),
+    (
+        &[("max_health_pings", "1")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, told join ann, check ann, check ann, \
+         told health ann unhealthy, ann < health_ping; health_ping",
+    ),
+    (
+        &[("close_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"leave\"}, ann < goodbye; close 1000 left, \
+         advance 1100ms, ann < eof",
+    ),
+    (
+        &[("linger_timeout", "1s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > raw <10>, ann < goodbye; close 1002 protocol_error; eof, open ann, \
+         advance 1100ms, gone ann",
+    ),
+    (
+        &[("max_linger_bytes", "100")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > raw <10>, ann < goodbye; close 1002 protocol_error; eof, ann > raw <80>, open ann, \
+         ann > raw <30>, gone ann",
+    ),
+    (
+        &[("drain_deadline", "1s"), ("close_timeout", "20s")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, drain, ann < goodbye; close 1001 server_shutdown, \
+         advance 1100ms, ann < cut",
+    ),
+    (
+        &[("drain_batch", "1"), ("drain_batch_interval", "1s"), ("max_connections", "2")],
+        "ann > connect a, bob > connect b, ann < upgrade; welcome; presence_state, bob < upgrade; welcome; presence_state, drain, \
+         ann < goodbye; close 1001 server_shutdown, bob < nothing, advance 1s, bob < goodbye; close 1001 server_shutdown",
+    ),
+    (
+        &[("drain_batch_interval", "1s"), ("drain_batch", "1"), ("max_connections", "2")],
+        "ann > connect a, bob > connect b, drain, bob < upgrade; welcome; presence_state, bob < nothing, advance 1s, \
+         bob < goodbye; close 1001 server_shutdown",
+    ),
+    (
+        &[("outbound_high_mark", "300"), ("outbound_low_mark", "100")],
+        "ann > connect a, told join ann, told pressure ann high, told pressure ann low",
+    ),
+    (
+        &[("outbound_low_mark", "100"), ("outbound_high_mark", "300")],
+        "ann > connect a, told join ann, told pressure ann high, told pressure ann low",
+    ),
+];
+
+/// Fields whose bound needs sockets or operators, each with the test that reaches it.
+const HIT_ELSEWHERE: &[(&str, &str)] = &[
+    ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("max_remembered_rates", "the_user_whose_buckets_are_full_first_is_forgotten"),
+    ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
+    ("work_per_turn", "a_flood_delays_only_its_senders"),
+    ("work_per_receive", "a_flood_delays_only_its_senders"),
+    ("max_deferred_turns", "timers_wait_for_unread_input"),
+    ("receive_buffer_bytes", "more_than_a_receive_buffer_is_read_to_its_end"),
+    ("socket_receive_bytes", "socket_receive_bytes_bounds_unread_input"),
+    ("max_catch_up_ticks", "late_ticks_are_caught_up_to_a_bound_and_the_rest_are_skipped"),
+    ("max_inbox_bytes", "a_full_inbox_refuses_without_taking_tokens"),
+    ("journal_max_bytes", "segments_that_begin_without_connections_replay_alone"),
+    ("journal_on_error", "a_full_disk_stops_unrecorded_output_or_ends_the_journal"),
+    ("max_commands", "a_full_queue_of_commands_returns_them"),
+];
+
+/// Fields that set no bound.
+const NO_BOUNDS: &[&str] = &[
+    "listen",
+    "admin",
+    "admin_token_file",
+    "admin_host",
+    "trusted_proxies",
+    "tick_hz",
+    "journal",
+    "journal_sync",
+    "journal_secrets",
+    "flush",
+    "wheel_granule",
+    "stats_interval",
+];
+
+#[test]
+fn every_bound_ends_in_its_documented_close_or_error() {
+    for (fields, script) in HIT {
+        let mut config = Config::default();
+        for (name, value) in *fields {
+            let field = Config::FIELDS.iter().find(|field| field.name == *name).expect("a field of the table");
+            (field.set)(&mut config, value).expect("a value of its kind");
+        }
+        println!("{}: {script}", fields[0].0);
+        let mut world = World::new(config, Witness::<true>::default());
+        script.split(", ").for_each(|line| run(&mut world, &spelled_out(line)));
+    }
+}
+
+fn run(world: &mut World<Witness<true>>, line: &str) {
+    let words: Vec<&str> = line.split(' ').collect();
+    match words[..] {
+        ["told", ..] => {
+            let log = &mut world.engine.app_mut().log;
+            assert!(!log.is_empty(), "no event is left for: {line}");
+            let event = log.remove(0);
+            assert!(event.starts_with(line.trim_start_matches("told ")), "{line}: {event}");
+        }
+        ["check", user] => drop(world.app(|_, cx| cx.ping_user(user, std::time::Duration::from_secs(1)))),
+        ["open", user] => assert!(world.is_open(user)),
+        ["gone", user] => assert!(!world.is_open(user)),
+        [user, ">", "fragments", count] => {
+            let mut bytes = wire::frame(Opcode::BINARY, false, b"", [1; 4]);
+            let rest = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]);
+            bytes.extend(rest.repeat(count.parse::<usize>().expect("a number") - 1));
+            world.send(user, &bytes);
+            world.flush();
+        }
+        [user, ">", "presence", count] => {
+            (0..count.parse().expect("a number"))
+                .for_each(|_| world.steps(&format!("{user} > {{\"type\":\"presence\"}}")));
+        }
+        _ => world.steps(&line.replace("; ", ", ")),
+    }
+}
+
+/// Replaces `<n>` with `n` bytes.
+fn spelled_out(line: &str) -> String {
+    match line.split_once('<').and_then(|(front, rest)| Some((front, rest.split_once('>')?.0))) {
+        Some((front, count)) if count.parse::<usize>().is_ok() => {
+            front.to_owned() + &"x".repeat(count.parse().expect("the pattern holds a number"))
+        }
+        _ => line.to_owned(),
+    }
+}
+
+#[test]
+fn every_field_has_one_row() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let sources: String =
+        rust_files(&folder).iter().map(|path| fs::read_to_string(path).expect("a source is readable")).collect();
+    for (field, test) in HIT_ELSEWHERE {
+        assert!(sources.contains(&format!("fn {test}()")), "{field} names the test {test}, which does not exist");
+    }
+    let known = HIT.iter().map(|(fields, _)| fields[0].0);
+    let mut known: Vec<&str> =
+        known.chain(HIT_ELSEWHERE.iter().map(|(field, _)| *field)).chain(NO_BOUNDS.iter().copied()).collect();
+    let mut fields: Vec<&str> = Config::FIELDS.iter().map(|field| field.name).collect();
+    known.sort_unstable();
+    fields.sort_unstable();
+    assert_eq!(known, fields, "each field of the configuration has one row");
+}
+
+// ---- extreme values ----
+
+/// Values of every kind, each at or near the smallest or largest that can be written.
+const EXTREMES: &[&str] = &[
+    "0",
+    "1",
+    "2",
+    "4294967294",
+    "4294967295",
+    "9223372036854775807",
+    "18446744073709551615",
+    "17592186044415MiB",
+    "1024MiB",
+    "2048MiB",
+    "0s",
+    "1ms",
+    "24h",
+    "18446744073709551615ms",
+    "5124095576030h",
+    "unlimited",
+    "off",
+    "on",
+    "reject",
+    "allow",
+    "tick",
+    "continue",
+    "keep",
+    "any",
+    "127.0.0.1:0",
+    "[::]:65535",
+];
+
+/// Base configurations. The test makes one value of them extreme at a time.
+const AROUND: &[&[(&str, &str)]] = &[
+    &[],
+    &[("tick_hz", "1000"), ("flush", "tick"), ("admin", "127.0.0.1:1"), ("journal", "session")],
+    // Raises or lowers the values that a large value in another field could conflict with.
+    &[
+        ("max_outbound_bytes", "2047MiB"),
+        ("outbound_high_mark", "1024MiB"),
+        ("byte_burst", "4294967295"),
+        ("user_byte_burst", "4294967295"),
+        ("max_connections", "1"),
+        ("user_bytes_per_second", "1"),
+        ("user_messages_per_second", "1"),
+        ("attempts_per_minute", "1"),
+        ("health_interval", "24h"),
+        ("max_lifetime", "24h"),
+        ("ping_interval", "24h"),
+        ("drain_deadline", "24h"),
+        ("tick_hz", "1"),
+    ],
+    &[
+        ("messages_per_second", "unlimited"),
+        ("bytes_per_second", "unlimited"),
+        ("max_connections", "unlimited"),
+        ("max_lobbies", "unlimited"),
+        ("max_per_lobby", "unlimited"),
+        ("max_per_user", "unlimited"),
+        ("presence_max", "0"),
+        ("duplicate_login", "allow"),
+    ],
+];
+
+fn set(config: &mut Config, name: &str, value: &str) -> Result<(), String> {
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    (field.set)(config, value)
+}
+
+/// Every configuration is either refused at the start or works. In a debug build an overflow panics.
+#[test]
+fn extreme_values_are_refused_or_served() {
+    let (mut refused, mut served) = (0, 0);
+    for around in AROUND {
+        let mut base = Config::default();
+        around.iter().for_each(|(name, value)| set(&mut base, name, value).expect("a value of its kind"));
+        base.check().expect("without an extreme value it is a good one");
+        for field in Config::FIELDS {
+            for value in EXTREMES {
+                let mut config = base.clone();
+                if (field.set)(&mut config, value).is_err() {
+                    continue;
+                }
+                println!("{} = {value} with {around:?}", field.name);
+                // The memory figure and the warnings are computed for refused configurations too.
+                let _ = (config.worst_case_memory(), config.without_effect());
+                if config.check().is_ok() {
+                    serve(&config, Witness::<true>::default());
+                    serve(&config, Witness::<false>::default());
+                    served += 1;
+                } else {
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 200 && served > 1000, "{refused} refused, {served} served");
+}
+
+/// The life of a server in short: clients connect, send, exceed their rates and hang up; timers and ticks run; time jumps;
+/// the server drains.
+fn serve<A: App>(config: &Config, app: A) {
+    let mut engine = Engine::new(config.clone(), START, app);
+    let mut now = Time::ZERO;
+    let mut conns = Vec::new();
+    for (user, address) in [("ann", 1), ("ann", 1), ("bob", 2), ("", 3)] {
+        let Ok(conn) = engine.handle_accept(now, ([127, 0, 0, address], 4000).into()) else { continue };
+        let target = format!("/ws/a?token={user}");
+        engine.handle_bytes(now, conn, &wire::upgrade_request(&target, &["X-Forwarded-For: 10.0.0.1"]));
+        conns.push(conn);
+    }
+    let input = [
+        wire::text(r#"{"type":"broadcast","data":"hello","ref":1}"#),
+        wire::text(r#"{"type":"ping","ref":2}"#),
+        wire::text("no JSON"),
+        wire::frame(Opcode::PING, true, b"", [1; 4]),
+        wire::frame(Opcode::BINARY, true, &[7; 300], [1; 4]),
+    ]
+    .concat();
+    flush(&mut engine);
+    for step in 0..12 {
+        conns.iter().for_each(|&conn| engine.handle_bytes(now, conn, &input));
+        engine.act(now, |_, cx| cx.ping_user("bob", Duration::from_secs(1)));
+        flush(&mut engine);
+        now = match step {
+            11 => now + Duration::from_secs(60 * 60 * 24 * 365 * 100),
+            _ if step % 3 == 0 => now + Duration::from_secs(7),
+            _ => engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400))),
+        };
+        end_turn(&mut engine, now);
+    }
+    engine.handle_drain(now);
+    flush(&mut engine);
+    for _ in 0..3 {
+        now = engine.poll_timeout().map_or(now, |next| next.min(now + Duration::from_secs(86_400)));
+        end_turn(&mut engine, now);
+    }
+    conns.iter().for_each(|&conn| engine.handle_hangup(now, conn));
+    engine.handle_stop(now);
+    flush(&mut engine);
+    assert!(engine.is_drained());
+    let _ = engine.stats().line();
+}
+
+fn end_turn<A: App>(engine: &mut Engine<A>, now: Time) {
+    engine.end_turn(now, &mut MemorySockets::default()).expect("the session is not recorded");
+    engine.check();
+}
+
+fn flush<A: App>(engine: &mut Engine<A>) {
+    engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");
+    engine.check();
+}

@@ -1,0 +1,10 @@
+//! Limits: their configuration, and the result when each is reached.
+
+mod bounds;
+mod config;
+mod handshakes;
+mod outbox;
+mod pressure;
+mod rates;
+mod seats;
+mod sockets;

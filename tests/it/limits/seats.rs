@@ -1,0 +1,163 @@
+//! The number of seats, with tiny values, and the answer when all are taken.
+
+use lobbyd::apps::Relay;
+use lobbyd::{Authorization, CloseReason, Config, DuplicateLogin, Limit};
+
+use crate::common::scenario::{World, check};
+use crate::common::witness::Witness;
+
+pub fn seats(max_connections: u32) -> Config {
+    Config { max_connections: Limit::at_most(max_connections), ..Config::default() }
+}
+
+/// Admits `users` (`user lobby`) to their lobbies. Then the next user is refused with `reason`, which affects no member.
+#[track_caller]
+fn check_refused(config: &Config, users: &[&str], next: &str, reason: CloseReason) {
+    let mut world = World::new(config.clone(), Relay::default());
+    for user in users {
+        let (name, lobby) = user.split_once(' ').expect("a user and a lobby");
+        world.steps(&format!("{name} > connect {lobby}\n{name} < upgrade, welcome, presence_state"));
+    }
+    let (name, lobby) = next.split_once(' ').expect("a user and a lobby");
+    for user in users {
+        world.take(user.split_once(' ').expect("a user and a lobby").0);
+    }
+    let (code, word) = (reason.code(), reason.word());
+    world.run(&format!(
+        "{name} > connect {lobby}\n{name} < upgrade, goodbye code={code} reason={word}, close {code} {word}"
+    ));
+    assert_eq!(world.engine.stats().total_connections, users.len());
+    assert_eq!(world.engine.stats().counters.closed(reason), 1);
+    // The refused connection counts as pending until it is closed.
+    assert_eq!(world.engine.stats().pending, 1);
+    world.run(&format!("advance 3100ms\n{name} < eof"));
+    assert_eq!((world.engine.stats().pending, world.engine.stats().closing), (0, 0));
+}
+
+#[test]
+fn seats_are_bounded_for_the_server_each_lobby_and_each_user() {
+    use CloseReason::{LobbyFull, LobbyLimit, ServerFull, UserLimit};
+    let two = Limit::at_most(2);
+    check_refused(&seats(2), &["ann a", "bob b"], "cid a", ServerFull);
+    check_refused(
+        &Config { max_per_lobby: two, ..Config::default() },
+        &["ann a", "bob a", "cid b"],
+        "dan a",
+        LobbyFull,
+    );
+    check_refused(&Config { max_lobbies: two, ..Config::default() }, &["ann a", "bob b", "cid b"], "dan c", LobbyLimit);
+    let reject = Config { duplicate_login: DuplicateLogin::Reject, ..Config::default() };
+    check_refused(&reject, &["ann a"], "ann:2 a", UserLimit);
+    check_refused(&reject, &["ann a"], "ann:2 b", UserLimit);
+    let allow = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: two, ..Config::default() };
+    check_refused(&allow, &["ann a", "bob a", "ann:2 b"], "ann:3 a", UserLimit);
+    // The widest limit is reported first: waiting for room in the lobby would not help.
+    check_refused(&Config { max_per_lobby: two, ..seats(2) }, &["ann a", "bob a"], "cid a", ServerFull);
+    // A user that moves needs room in the new lobby, and keeps its seat if there is none.
+    check_refused(&Config { max_per_lobby: Limit::at_most(1), ..seats(2) }, &["ann a", "bob b"], "ann:2 b", LobbyFull);
+}
+
+#[test]
+fn zero_means_none() {
+    let none = Limit::at_most(0);
+    check_refused(&seats(0), &[], "ann a", CloseReason::ServerFull);
+    check_refused(&Config { max_per_lobby: none, ..Config::default() }, &[], "ann a", CloseReason::LobbyFull);
+    check_refused(&Config { max_lobbies: none, ..Config::default() }, &[], "ann a", CloseReason::LobbyLimit);
+    let allow = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: none, ..Config::default() };
+    check_refused(&allow, &[], "ann a", CloseReason::UserLimit);
+    check(
+        Config { max_strikes: 0, ..Config::default() },
+        "ann > connect a\nann < upgrade, welcome, presence_state\nann > {\nann < goodbye, close 4005 bad_message",
+    );
+}
+
+#[test]
+fn unlimited_means_unlimited() {
+    let config = Config {
+        max_connections: Limit::UNLIMITED,
+        max_per_lobby: Limit::UNLIMITED,
+        max_lobbies: Limit::UNLIMITED,
+        max_per_user: Limit::UNLIMITED,
+        duplicate_login: DuplicateLogin::Allow,
+        presence_max: 10,
+        ..Config::default()
+    };
+    let mut world = World::new(config, Relay::default());
+    for n in 0..600 {
+        let lobby = if n % 2 == 0 { "one".into() } else { format!("lobby{n}") };
+        world.act(&format!("ann:{n}"), &format!("connect {lobby}"));
+    }
+    world.flush();
+    let stats = world.engine.stats();
+    assert_eq!((stats.total_connections, stats.active_lobbies, stats.max_connections), (600, 301, None));
+    world.app(|_, cx| assert_eq!(cx.can_accept_connection("one"), Ok(())));
+}
+
+#[test]
+fn an_application_can_ask_whether_there_is_room() {
+    let config = Config { max_lobbies: Limit::at_most(2), max_per_lobby: Limit::at_most(2), ..seats(3) };
+    let mut world = World::new(config, Witness::<true>::default());
+    let mut check_room = |script: &str, expected: [Result<(), CloseReason>; 3]| {
+        world.steps(script);
+        let room = world.app(|_, cx| ["a", "b", "c"].map(|lobby| cx.can_accept_connection(lobby)));
+        assert_eq!(room, expected, "{script}");
+    };
+    let (full, limit) = (Err(CloseReason::LobbyFull), Err(CloseReason::LobbyLimit));
+    check_room("", [Ok(()); 3]);
+    check_room("ann > connect a", [Ok(()); 3]);
+    // A reserved seat counts.
+    check_room("bob > get /ws/a?token=bob&auth=later", [full, Ok(()), Ok(())]);
+    check_room("cid > get /ws/b?token=cid&auth=later", [Err(CloseReason::ServerFull); 3]);
+    check_room("bob > hangup", [Ok(()), Ok(()), limit]);
+    check_room("cid > hangup", [Ok(()); 3]);
+}
+
+/// A connection whose authorization for a new lobby is pending reserves that lobby in addition to the user's current one.
+#[test]
+fn a_lobby_pending_authorization_counts_against_max_lobbies() {
+    let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
+    let mut world = World::new(config, Witness::<true>::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann:2 > get /ws/go?token=ann&auth=later
+        ann:2 < upgrade, goodbye code=4002, close 4002 lobby_limit
+        # Without a reservation, the new lobby replaces the one that becomes empty.
+        ann:3 > get /ws/go?token=ann&auth=unnamed
+        "#,
+    );
+    let conn = world.conn("ann:3");
+    world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
+    world.flush();
+    world.run(
+        r#"
+        ann < goodbye code=4004, close 4004 replaced
+        ann:3 < upgrade, welcome lobby=go, presence_state users=ann
+        "#,
+    );
+}
+
+#[test]
+fn a_user_can_move_to_another_lobby_of_a_full_server() {
+    let config = Config { max_lobbies: Limit::at_most(2), ..seats(2) };
+    check(
+        config,
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome conn=s1, presence_state
+        bob > connect chess
+        bob < upgrade, welcome, presence_state
+        ann < presence_diff +bob
+        # The server is full, and ann is one of its members.
+        ann:2 > connect go
+        ann < goodbye code=4004, close 4004 replaced
+        bob < presence_diff -ann:replaced
+        ann:2 < upgrade, welcome conn=s3 lobby=go, presence_state users=ann
+        # There are two lobbies. The one that bob leaves is removed.
+        bob:2 > connect hearts
+        bob < goodbye code=4004, close 4004 replaced
+        bob:2 < upgrade, welcome lobby=hearts, presence_state users=bob
+        "#,
+    );
+}

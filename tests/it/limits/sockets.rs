@@ -1,0 +1,135 @@
+//! The number of sockets without a seat: pending and closing.
+
+use lobbyd::apps::Relay;
+use lobbyd::sim::wire;
+use lobbyd::{Authorization, ByteSize, CloseReason, Config, Engine, Full, Time};
+
+use super::seats::seats;
+use crate::common::scenario::{START, World};
+use crate::common::witness::Witness;
+
+#[test]
+fn sockets_without_a_seat_are_bounded() {
+    let config = Config { max_pending: 2, ..seats(1) };
+    let mut world = World::new(config, Witness::<true>::default());
+    world.run(
+        r#"
+        # One connection without a request, and one that waits for its authorization.
+        a > open
+        b > get /ws/chess?token=b&auth=later
+        c > open
+        c < http 503, body the server is busy; try again in a moment, eof
+        c > hangup
+        # A connection with a seat is no longer pending.
+        "#,
+    );
+    let conn = world.conn("b");
+    world.engine.handle_authorized(world.now, conn, Authorization::allow("b"));
+    world.flush();
+    world.run(
+        r#"
+        b < upgrade, welcome, presence_state
+        d > connect chess
+        # A connection that is upgraded only to read its refusal is still pending.
+        d < upgrade, goodbye code=4002, close 4002 server_full
+        e > connect chess
+        e < http 503, body, eof
+        d > close 4002
+        d < eof
+        d > hangup
+        f > connect chess
+        f < upgrade, goodbye, close 4002 server_full
+        "#,
+    );
+}
+
+#[test]
+fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
+    let config = Config { max_pending: 1, max_closing: 2, ..seats(1) };
+    let mut world = World::new(config, Relay::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        p > open
+        # Each of these is refused, and stays closing until it is dropped.
+        c1 > open
+        c1 < http 503, body, eof
+        c2 > open
+        c2 < http 503, body, eof
+        c3 > open
+        c3 < http 503, body, eof
+        c4 > open
+        c4 < http 503, body, eof
+        ann < nothing
+        p < nothing
+        "#,
+    );
+    assert_eq!(world.engine.stats().closing, 2);
+    assert!(!world.is_open("c1") && !world.is_open("c2"), "the oldest are dropped, after their answers");
+    assert!(world.is_open("c3") && world.is_open("c4"));
+    // A seat that is freed leaves one more closing connection.
+    world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
+    assert_eq!(world.engine.stats().closing, 3, "there is room while seats are free");
+    world.run("p > hangup\nbob > connect chess\nbob < upgrade, welcome, presence_state");
+    assert_eq!((world.engine.stats().closing, world.is_open("c3")), (3, true));
+    world.run("q > open");
+    assert_eq!((world.engine.stats().closing, world.is_open("c3")), (2, false));
+}
+
+#[test]
+fn no_socket_is_accepted_beyond_all_bounds() {
+    // `check()` refuses such a configuration: it leaves no room for a closing connection.
+    let config = Config { max_pending: 1, max_closing: 0, ..seats(0) };
+    let mut engine = Engine::new(config, START, Relay::default());
+    let peer = ([127, 0, 0, 1], 4000).into();
+    assert!(engine.handle_accept(Time::ZERO, peer).is_ok());
+    assert_eq!(engine.handle_accept(Time::ZERO, peer), Err(Full));
+    assert_eq!((engine.stats().counters.shed, engine.stats().counters.accepted), (1, 1));
+    engine.check();
+}
+
+/// A peer that goes on sending after the goodbye is read for max_linger_bytes only.
+#[test]
+fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
+    let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
+    world.run("ann < goodbye, close 4003 kicked");
+    world.send("ann", &wire::text(&"x".repeat(900)));
+    world.flush();
+    world.run("ann < nothing");
+    world.send("ann", &wire::text(&"x".repeat(100)));
+    world.flush();
+    world.run("ann < cut");
+    assert_eq!(world.engine.stats().counters.closed(CloseReason::Kicked), 1);
+}
+
+/// Sockets without a request block only sockets of their own address.
+#[test]
+fn silent_sockets_of_one_address_do_not_block_others() {
+    let config = Config { max_pending: 3, ..Config::default() };
+    let mut engine = Engine::new(config, START, Relay::default());
+    let attacker = ([127, 0, 0, 2], 4000).into();
+    for _ in 0..20 {
+        engine.handle_accept(Time::ZERO, attacker).expect("there is room for it, or an answer");
+        engine.check();
+    }
+    assert_eq!(engine.stats().pending, 3);
+    for user in 0..5 {
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
+        let request = wire::upgrade_request(&format!("/ws/chess?token=user{user}"), &[]);
+        engine.handle_bytes(Time::ZERO, conn, &request);
+        engine.check();
+        assert_eq!(engine.stats().total_connections, user + 1);
+    }
+    // The attacker has two of the three pending sockets, and another address has one that may still send a request. No socket
+    // is displaced for one more.
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("another socket makes room");
+    engine.handle_accept(Time::ZERO, attacker).expect("there is room");
+    let before = engine.stats().counters.closed(CloseReason::HttpRefused);
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("an answer");
+    assert_eq!(engine.stats().counters.closed(CloseReason::HttpRefused), before + 1, "with 503");
+    engine.check();
+}

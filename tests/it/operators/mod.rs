@@ -1,0 +1,6 @@
+//! The operators' API.
+
+mod admin;
+mod admin_answers;
+mod operating;
+mod orders;

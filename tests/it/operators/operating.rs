@@ -1,0 +1,265 @@
+//! The README's transcripts for operators, replayed against a real server, and the operators' sockets.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use lobbyd::apps::Relay;
+use lobbyd::net::{Error, Server, Status};
+use lobbyd::sim::wire::{self, Received};
+use lobbyd::{ClockCommand, Config};
+
+use crate::common::sockets::Client;
+use crate::meta::documents;
+
+const SHORT: Option<Duration> = Some(Duration::from_millis(5));
+/// Fields that differ from run to run.
+const VARYING: &[&str] = &[
+    "uptime_ms",
+    "epoch",
+    "peer",
+    "idle_ms",
+    "latency_ms",
+    "bytes_in",
+    "bytes_out",
+    "flushed_bytes",
+    "closed",
+    "tick",
+];
+
+/// A server in this thread, with the members ann and bob in the lobby `chess`.
+struct Site {
+    server: Server<Relay>,
+    members: Vec<Client>,
+    stopped: Option<lobbyd::DrainTotals>,
+}
+
+impl Site {
+    fn new() -> Site {
+        Site::configured(Config::default())
+    }
+
+    fn configured(config: Config) -> Site {
+        let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let config = Config { listen: free, admin: Some(free), ..config };
+        let server = Server::bind(config, Relay::default()).expect("free ports");
+        let mut site = Site { server, members: Vec::new(), stopped: None };
+        for name in ["ann", "bob"] {
+            let mut member = Client::connect(site.server.local_addr().expect("the server listens"), "chess", name);
+            while !matches!(member.next(&mut site.server), Received::Text(text) if text.contains("presence_state")) {}
+            site.members.push(member);
+        }
+        site
+    }
+
+    fn admin(&self) -> SocketAddr {
+        self.server.admin_addr().expect("the server listens").expect("admin is on")
+    }
+
+    /// Runs one turn of the server. The members answer health pings, and close when the server closes.
+    fn turn(&mut self) {
+        if self.stopped.is_none()
+            && let Status::Stopped(totals) = self.server.turn(SHORT).expect("the turn succeeds")
+        {
+            self.stopped = Some(totals);
+        }
+        for member in &mut self.members {
+            while let Some(received) = member.poll() {
+                match received {
+                    Received::Text(text) => {
+                        let message: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+                        if message["type"] == "health_ping" {
+                            let pong = format!(r#"{{"type":"health_pong","timestamp":{}}}"#, message["timestamp"]);
+                            member.send(&wire::text(&pong));
+                        }
+                    }
+                    Received::Close(code, _) => member.send(&wire::close(code, "")),
+                    _ => {}
+                }
+            }
+        }
+        self.members.retain(|member| !member.ended);
+    }
+
+    /// Sends a whole request and returns the whole answer.
+    #[track_caller]
+    fn exchange(&mut self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin()).expect("the server listens");
+        stream.set_nonblocking(true).expect("a socket can be set non-blocking");
+        stream.write_all(request.as_bytes()).expect("the socket takes a small request");
+        let (mut answer, mut bytes) = (Vec::new(), [0; 65536]);
+        for _ in 0..1000 {
+            match stream.read(&mut bytes) {
+                Ok(0) => return String::from_utf8(answer).expect("UTF-8"),
+                Ok(n) => answer.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => panic!("{error}"),
+            }
+            self.turn();
+        }
+        panic!("no answer to {request}");
+    }
+
+    /// Performs the request of a `curl` command with these arguments and returns the body that it prints.
+    #[track_caller]
+    fn curl(&mut self, arguments: &[String]) -> String {
+        let (mut method, mut lines, mut body, mut target) = ("GET", String::new(), String::new(), String::new());
+        let mut arguments = arguments.iter();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().expect("a value follows").clone();
+            match &**argument {
+                "-H" => lines += &format!("{}\r\n", value()),
+                "-d" | "--json" => {
+                    let kind = if argument == "-d" { "x-www-form-urlencoded" } else { "json" };
+                    (method, body) = ("POST", value());
+                    lines += &format!("Content-Type: application/{kind}\r\nContent-Length: {}\r\n", body.len());
+                }
+                url => target = url.strip_prefix("localhost:9002").expect("the admin address").to_owned(),
+            }
+        }
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: localhost:9002\r\nConnection: close\r\n{lines}\r\n");
+        let answer = self.exchange(&(head + &body));
+        answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+    }
+}
+
+/// Splits a command line as a shell does, as far as the README needs it: at white space outside of `'`.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, piece) in line.split('\'').enumerate() {
+        match index % 2 {
+            0 => words.extend(piece.split_whitespace().map(str::to_owned)),
+            _ => words.push(piece.to_owned()),
+        }
+    }
+    words
+}
+
+/// Removes the values that differ from run to run.
+fn normal(text: &str) -> String {
+    let mut text = text.to_owned();
+    for key in VARYING {
+        let quoted = format!("\"{key}\":");
+        let mut rest = text.as_str();
+        let mut done = String::new();
+        while let Some(at) = rest.find(&quoted) {
+            let (before, value) = rest.split_at(at + quoted.len());
+            done += before;
+            // The content of objects is kept.
+            rest = match value.as_bytes().first() {
+                Some(b'{') => value,
+                Some(b'"') => &value[2 + value[1..].find('"').expect("a string ends")..],
+                _ => &value[value.find([',', '}']).expect("a number ends")..],
+            };
+        }
+        text = done + rest;
+    }
+    text
+}
+
+#[test]
+fn the_readme_shows_what_an_operator_sees() {
+    let mut site = Site::new();
+    replay("<!-- curl", &mut site);
+    // The transcript ends with the drain.
+    for _ in 0..1000 {
+        if site.stopped.is_some() {
+            break;
+        }
+        site.turn();
+    }
+    let totals = site.stopped.expect("all connections are closed");
+    assert_eq!((totals.forced, totals.dropped_bytes), (0, 0));
+}
+
+#[test]
+fn the_readme_shows_how_the_clock_is_set() {
+    let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
+    replay("<!-- clock", &mut site);
+    // Another thread can set the clock too.
+    let handle = site.server.handle();
+    handle.clock(ClockCommand::Slow(7)).expect("the queue has room");
+    handle.clock(ClockCommand::Pause).expect("the queue has room");
+    handle.clock(ClockCommand::Step(1001)).expect("the queue has room");
+    (0..3).for_each(|_| site.turn());
+    let clock = site.server.engine().stats().ticks.expect("ticks are on").clock;
+    assert_eq!((clock.paused, clock.slowdown), (true, 7));
+}
+
+/// Compares a transcript of the README with the answers of the server.
+#[track_caller]
+fn replay(marker: &str, site: &mut Site) {
+    let shown = documents::section(marker);
+    let mut seen = String::new();
+    for line in shown.lines() {
+        if let Some(command) = line.strip_prefix("$ curl ") {
+            let answer = site.curl(&words(command));
+            seen += &format!("$ curl {command}\n{answer}");
+        } else if line.is_empty() || line.starts_with("```") || line.starts_with('#') {
+            seen += &format!("{line}\n");
+        }
+    }
+    if normal(&shown) != normal(&seen) {
+        documents::check(marker, &seen);
+    }
+}
+
+#[test]
+fn operators_and_members_do_not_disturb_each_other() {
+    let mut site = Site::new();
+    // More operator connections than are allowed, none of which sends a request.
+    let idle: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(site.admin()).expect("the server listens")).collect();
+    (0..20).for_each(|_| site.turn());
+    for n in 0..50 {
+        let page = site.exchange("GET /lobbies/chess HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        assert!(page.contains(r#""user":"bob""#), "{page}");
+        let text = wire::text(&format!(r#"{{"type":"broadcast","data":{n}}}"#));
+        site.members[0].send(&text);
+        let message = site.members[1].json(&mut site.server);
+        assert_eq!((&message["from"], &message["data"]), (&"ann".into(), &n.into()));
+    }
+    drop(idle);
+    site.server.engine().check();
+}
+
+/// A supervisor may ask for the drain first and send SIGTERM soon after. This must not drop any connection.
+#[test]
+fn a_signal_after_an_operators_drain_counts_as_the_first() {
+    let mut site = Site::new();
+    // A member that never answers. Another member would have left before the signals.
+    let silent = site.members.pop().expect("bob");
+    let request =
+        "POST /drain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\r\n";
+    assert!(site.exchange(request).starts_with("HTTP/1.1 202 "));
+    let handle = site.server.handle();
+    handle.stop();
+    (0..5).for_each(|_| site.turn());
+    assert_eq!(site.stopped, None);
+    handle.stop();
+    (0..5).for_each(|_| site.turn());
+    assert_eq!(site.stopped.map(|totals| totals.forced), Some(1));
+    drop(silent);
+}
+
+#[test]
+fn a_token_file_is_read_at_the_start() {
+    let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let folder = std::env::temp_dir().join(format!("lobbyd-token-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    let path = folder.join("token");
+    let config = Config { listen: free, admin: Some(free), admin_token_file: Some(path.clone()), ..Config::default() };
+    let refusal = |config: &Config| match Server::bind(config.clone(), Relay::default()).err() {
+        Some(error @ Error::Token(..)) => error.to_string(),
+        other => panic!("{other:?}"),
+    };
+    assert!(refusal(&config).contains("cannot be read"));
+    std::fs::write(&path, "short\n").expect("the file can be written");
+    assert!(refusal(&config).contains("at least 16 characters"));
+    std::fs::write(&path, "0123456789abcdef\n").expect("the file can be written");
+    let server = Server::bind(config, Relay::default()).expect("a token");
+    let mut site = Site { server, members: Vec::new(), stopped: None };
+    let ask = |line: &str| format!("GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{line}\r\n");
+    assert!(site.exchange(&ask("")).starts_with("HTTP/1.1 401 "));
+    assert!(site.exchange(&ask("Authorization: Bearer 0123456789abcdef\r\n")).starts_with("HTTP/1.1 200 "));
+    std::fs::remove_dir_all(&folder).expect("the folder is the test's own");
+}

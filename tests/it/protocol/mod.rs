@@ -1,0 +1,12 @@
+//! The protocol: requests, frames and JSON messages.
+
+mod applications;
+mod bytewise;
+mod connecting;
+mod http;
+mod identity;
+mod messages;
+mod origins;
+mod presence;
+mod protocol_errors;
+mod three;

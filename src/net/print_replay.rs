@@ -63,10 +63,10 @@ impl Timeline {
 /// Replays the journal at `path` with a new instance of the recorded application, and prints one line for each event,
 /// then a summary.
 ///
-/// `path` is the journal's path from the configuration, or a segment: see [`open_journal`]. After every turn `check`
-/// is called with the application; an `Err` ends the replay. It is the same function as in
-/// [`Simulator::check_app`](crate::sim::Simulator::check_app), so a bug that the simulator finds is found in a recorded
-/// session too. `|_| Ok(())` checks nothing.
+/// `path` is the journal's path from the configuration, or a segment: see [`open_journal`]. After every input
+/// `check` is called with the application; an `Err` ends the replay. It is the same function as in
+/// [`Simulator::check_app`](crate::sim::Simulator::check_app), so that what is a bug in the simulator is one in a
+/// recorded session too. `|_| Ok(())` checks nothing.
 ///
 /// A reader that closes the pipe, as `head` does, ends the printing without an error.
 ///
@@ -127,9 +127,7 @@ fn try_print<A: App>(
             Ok(step) => step,
             Err(failure) => break Err(failure.into()),
         };
-        if step != Step::On
-            && let Err(what) = check(replay.app())
-        {
+        if let Err(what) = check(replay.app()) {
             break Err(Failure::Check { turn: replay.turn(), at: replay.now(), what });
         }
         if step == Step::End || step == Step::Turn && timeline.stop_at.is_some_and(|turn| replay.turn() >= turn) {

@@ -93,17 +93,3 @@ fn files_named_in_the_readme_exist() {
         assert!(text.contains(path) || path == "CHANGELOG.md", "the README names {path}");
     }
 }
-
-/// Excerpts of the arena example in the README match its source, which is compiled and tested.
-#[test]
-fn readme_excerpts_match_the_arena_example() {
-    let (_, text) = readme();
-    let arena = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/arena.rs");
-    let arena = fs::read_to_string(arena).expect("the example can be read");
-    let excerpts: Vec<&str> =
-        text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(excerpts.len(), 4);
-    for excerpt in excerpts {
-        assert!(arena.contains(excerpt), "this is not in examples/arena.rs:\n{excerpt}");
-    }
-}

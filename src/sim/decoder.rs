@@ -235,7 +235,7 @@ mod tests {
     fn the_sample_of_a_long_text_is_shown() {
         let frame = wire::text(&"ab\u{1f3b2}".repeat(1000));
         let shown = describe(Unit::Frame, &frame[..40], frame.len());
-        assert_eq!(shown, "text ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}… (6000 bytes)");
+        assert_eq!(shown, "text ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}ab\u{1f3b2}ab… (6000 bytes)");
         assert_eq!(describe(Unit::Frame, &[0x81, 0x02, b'h', b'\n'], 4), r"text h\n");
     }
 }

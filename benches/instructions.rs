@@ -13,9 +13,10 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::Flush;
 use lobbyd::journal::{Sink, record};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, Config, Engine, Flush};
+use lobbyd::{App, Config, Engine};
 
 mod common;
 

@@ -12,16 +12,17 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use lobbyd::apps::{Echo, Verbatim};
+use lobbyd::config::{ByteSize, Limit};
 use lobbyd::net::Server;
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{App, Config, Limit};
+use lobbyd::{App, Config};
 
 fn server<A: App>(app: A) -> Server<A> {
     let listen = "127.0.0.1:0".parse().expect("an address");
     // Rates are on, but so high that no message is refused.
     let rate = Limit::at_most(1_000_000_000);
     let rates = Config { messages_per_second: rate, message_burst: 1_000_000_000, ..Config::default() };
-    let config = Config { listen, bytes_per_second: rate, byte_burst: 1_000_000_000, ..rates };
+    let config = Config { listen, bytes_per_second: rate, byte_burst: ByteSize(1_000_000_000), ..rates };
     Server::bind(config, app).expect("a free port")
 }
 

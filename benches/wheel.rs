@@ -14,12 +14,27 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lobbyd::{Random, Time, TimerWheel};
+use lobbyd::{Random, Time};
+
+use self::bencher::each;
+use self::wheel::TimerWheel;
 
 #[path = "common/each.rs"]
 mod bencher;
 
-use bencher::each;
+// The wheel is not public, so its source is compiled here once more, with these names from the crate.
+mod base {
+    pub(crate) mod random {
+        pub(crate) use lobbyd::Random;
+    }
+    pub(crate) mod time {
+        pub(crate) use lobbyd::Time;
+    }
+}
+
+#[allow(dead_code, unused_imports, reason = "the engine uses more of it than the bench")]
+#[path = "../src/engine/state/wheel.rs"]
+mod wheel;
 
 const COUNTS: [usize; 3] = [1_000, 100_000, 1_000_000];
 const INTERVAL_MICROS: u64 = 20_000_000;

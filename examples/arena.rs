@@ -18,10 +18,12 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::thread;
 
+use lobbyd::config::Flush;
 use lobbyd::net::{Server, Timeline, print_replay};
+use lobbyd::ticks::Tick;
 use lobbyd::{
-    App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
-    Request, SeatId, Tick,
+    App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
+    Request, SeatId,
 };
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};

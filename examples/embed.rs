@@ -12,10 +12,9 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use lobbyd::config::Limit;
 use lobbyd::net::{Server, Status};
-use lobbyd::{
-    App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Limit, Member, Message, Protocol, Request,
-};
+use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request};
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 

@@ -17,10 +17,12 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
+use lobbyd::config::Flush;
 use lobbyd::net::{Server, Timeline, print_replay};
+use lobbyd::ticks::Tick;
 use lobbyd::{
-    App, Authorization, Config, Context, Exclude, Flush, Frame, LeaveReason, Member, Message, Protocol, Reject,
-    Request, SeatId, Tick,
+    App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Reject, Request,
+    SeatId,
 };
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
@@ -218,9 +220,10 @@ fn main() -> ExitCode {
 
 #[cfg(test)]
 mod tests {
+    use lobbyd::driver::Start;
     use lobbyd::sim::wire::{self, Reader, Received};
     use lobbyd::sim::{MemorySockets, Plan, Player, Simulator};
-    use lobbyd::{Engine, Random, Start, Time};
+    use lobbyd::{Engine, Random, Time};
     use serde_json::Value;
 
     use super::*;
@@ -274,7 +277,11 @@ mod tests {
     /// Ann sends each input, all of them between the ticks 2 and 3. Returns the inputs that each tick applied, as
     /// `tick: meant+late`.
     fn applied(ticks: &[u64]) -> Vec<String> {
-        let mut engine = Engine::new(config(), Start { unix_micros: 0, seed: 1 }, Race::default());
+        let mut engine = Engine::new(
+            config().check().expect("the configuration is valid"),
+            Start { unix_micros: 0, seed: 1 },
+            Race::default(),
+        );
         let mut sockets = MemorySockets::default();
         let at = |tick: u64| Time::from_micros(tick * 50_000);
         let ann = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");

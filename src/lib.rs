@@ -1,7 +1,7 @@
 //! lobbyd: a single-threaded, deterministic WebSocket lobby server.
 //!
 //! A game implements [`App`] and passes it to [`net::Server`], which runs it on real sockets. A program with its own
-//! I/O drives an [`Engine`] directly.
+//! I/O drives an [`Engine`] directly: see [`driver`].
 //!
 //! ```
 //! use lobbyd::apps::Relay;
@@ -20,13 +20,37 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] has a page for each topic: the protocol, operating, embedding, testing, and more.
+//!
+//! The names that most games need are at the root. The others are in modules by topic:
+//!
+//! | module | contents |
+//! | --- | --- |
+//! | [`admission`] | routes, message rates of identities, valid names |
+//! | [`config`] | types of the fields of [`Config`], its check, its text form |
+//! | [`codes`] | reconnect rules of close codes |
+//! | [`sending`] | what can be sent, and the result of sending |
+//! | [`ticks`] | the game clock |
+//! | [`stats`] | counters and the current state |
+//! | [`apps`] | the built-in applications, and the wrapper that catches panics |
+//! | [`net`] | the server on real sockets, and the handle for other threads |
+//! | [`journal`] | recording and replaying sessions |
+//! | [`sim`] | deterministic simulation, for tests |
+//! | [`operator`], [`admin`] | operators' commands, and their JSON interface over HTTP |
+//! | [`driver`] | the interface between an [`Engine`] and its driver |
+//!
 //! The crate logs through the `log` crate. No log record, at any level, contains a message body or a token.
+//!
+//! # Cargo features
+//!
+//! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. Needs the crate `signal-hook`.
+//! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. A game that embeds the
+//!   server turns it off: `default-features = false`.
 
 #![forbid(unsafe_code)]
-#![warn(missing_docs, unreachable_pub)]
+#![warn(missing_docs, unreachable_pub, unnameable_types)]
 
 mod base;
-mod config;
 mod egress;
 mod engine;
 mod http;
@@ -36,37 +60,82 @@ mod ws;
 
 pub mod admin;
 pub mod apps;
+pub mod config;
+pub mod guide;
 pub mod journal;
 pub mod net;
 pub mod sim;
 
-pub use base::close::{CloseReason, LeaveReason, Reconnect, Reject};
+pub use base::close::{CloseReason, LeaveReason, Reject};
 pub use base::id::{ConnId, SeatId};
 pub use base::random::Random;
-pub use base::rate::{Bucket, Denied, Rate};
 pub use base::time::Time;
-pub use config::{
-    ByteSize, Config, DuplicateLogin, Field, Flush, Limit, OnJournalError, Origins, PerUser, Problem, Secrets, Switch,
-};
+pub use config::fields::Config;
 pub use engine::Engine;
 pub use engine::app::App;
 pub use engine::context::Context;
-pub use engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
-pub use engine::member::{
-    Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
-};
-pub use engine::operator::{
-    KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
-};
-pub use engine::state::counters::Counters;
-pub use engine::state::drain::DrainTotals;
-pub use engine::state::stats::Stats;
-pub use engine::state::ticks::{ClockCommand, ClockView, Tick, TickStats};
-pub use engine::state::wheel::TimerWheel;
-pub use http::Refusal;
-pub use lobby::{is_lobby_code, is_user_id};
+pub use engine::member::{Authorization, Exclude, Identity, Member, Message, Protocol};
 pub use ws::frame::Frame;
-pub use ws::handshake::{Request, Subprotocols};
+pub use ws::handshake::Request;
+
+pub mod admission {
+    //! Which lobby a request is for, which names are valid, and the message rate of an identity.
+    //!
+    //! The application decides in [`App::route`](crate::App::route) and [`App::authorize`](crate::App::authorize).
+
+    pub use crate::base::rate::Rate;
+    pub use crate::engine::member::Route;
+    pub use crate::lobby::{is_lobby_code, is_user_id};
+}
+
+pub mod codes {
+    //! Close codes, apart from [`CloseReason`](crate::CloseReason) itself.
+
+    pub use crate::base::close::Reconnect;
+}
+
+pub mod driver {
+    //! The interface between an [`Engine`](crate::Engine) and its driver, the owner of the sockets and the clock.
+    //!
+    //! [Driving an engine](crate::Engine#driving-an-engine) lists the steps of a turn.
+
+    pub use crate::engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
+}
+
+pub mod operator {
+    //! Operators' commands, their answers, and pages of lobbies and members.
+    //!
+    //! An embedding program passes commands to [`Engine::handle_operator`](crate::Engine::handle_operator).
+    //! [`admin`](crate::admin) offers them as JSON over HTTP.
+
+    pub use crate::engine::operator::{
+        KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
+    };
+}
+
+pub mod sending {
+    //! What can be sent, what members may have relayed, and the result of sending.
+    //!
+    //! The methods that send are those of [`Context`](crate::Context#sending), with a table that says when to use which.
+
+    pub use crate::engine::member::{Body, Pressure, RelayRequest, Sent};
+}
+
+pub mod stats {
+    //! The state of a server in numbers: see [`Engine::stats`](crate::Engine::stats) and
+    //! [`Context::stats`](crate::Context::stats).
+
+    pub use crate::engine::state::counters::Counters;
+    pub use crate::engine::state::drain::DrainTotals;
+    pub use crate::engine::state::stats::Stats;
+    pub use crate::engine::state::ticks::TickStats;
+}
+
+pub mod ticks {
+    //! The game clock: see [`App::on_tick`](crate::App::on_tick).
+
+    pub use crate::engine::state::ticks::{ClockCommand, ClockView, Tick};
+}
 
 /// Compiles the README's examples as doctests.
 #[cfg(doctest)]

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::{Auth, Relay, Tokens};
+use lobbyd::config::ByteSize;
+use lobbyd::driver::{Flow, Start};
 use lobbyd::net::{Handle, Server};
 use lobbyd::sim::{MemorySockets, wire};
 use lobbyd::{
-    App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Flow, Identity, Member, Message, Protocol,
-    Reject, Request, Start, Time,
+    App, Authorization, CloseReason, Config, Context, Engine, Identity, Member, Message, Protocol, Reject, Request,
+    Time,
 };
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
@@ -88,7 +90,8 @@ fn sent_bytes(sockets: &mut MemorySockets) -> usize {
 /// Requests with tokens in every place, messages of all kinds, and every way to be refused or closed.
 fn sessions_of_an_engine() {
     let config = Config { max_message_bytes: ByteSize(2000), token_grace: Duration::ZERO, ..Config::default() };
-    let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, TokenApp);
+    let mut engine =
+        Engine::new(config.check().expect("the configuration is valid"), Start { unix_micros: 0, seed: 1 }, TokenApp);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
     let requests: [(&str, &[&str]); 21] = [
@@ -184,7 +187,11 @@ fn sessions_of_hostile_strangers() {
         admin: Some("127.0.0.1:9002".parse().expect("an address")),
         ..Config::default()
     };
-    let mut engine = Engine::new(config.clone(), Start { unix_micros: 0, seed: 1 }, Relay::default());
+    let mut engine = Engine::new(
+        config.clone().check().expect("the configuration is valid"),
+        Start { unix_micros: 0, seed: 1 },
+        Relay::default(),
+    );
     let mut now = Time::ZERO;
     let percent = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
     let name = percent(HOSTILE);

@@ -3,8 +3,10 @@
 use std::io::{self, Sink};
 use std::time::Duration;
 
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::driver::{Flow, Start, Transport};
 use lobbyd::sim::wire;
-use lobbyd::{App, CloseReason, Config, ConnId, Engine, Flow, Limit, Start, Time, Transport};
+use lobbyd::{App, CloseReason, Config, ConnId, Engine, Time};
 
 /// An engine and the connections of all its members, lobby by lobby.
 pub(crate) struct Crowd<A> {
@@ -79,12 +81,12 @@ impl<A: App> Crowd<A> {
             messages_per_second: Limit::at_most(1_000_000_000),
             message_burst: 1_000_000_000,
             bytes_per_second: Limit::at_most(1_000_000_000),
-            byte_burst: 1_000_000_000,
+            byte_burst: ByteSize(1_000_000_000),
             ..Config::default()
         };
         configure(&mut config);
         let pause = config.ping_interval / (lobbies * size) as u32;
-        let mut engine = Engine::new(config, START, app);
+        let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, app);
         prepare(&mut engine);
         let mut crowd = Crowd { engine, conns: Vec::new(), now: Time::ZERO };
         for lobby in 0..lobbies {

@@ -45,11 +45,13 @@ const ENVELOPE_BYTES: usize = 1024;
 /// ```
 /// use lobbyd::admin::AdminConns;
 /// use lobbyd::apps::Relay;
-/// use lobbyd::{Config, Engine, Start, Time};
+/// use lobbyd::driver::Start;
+/// use lobbyd::{Config, Engine, Time};
 ///
 /// let config = Config { admin: Some("127.0.0.1:9002".parse().unwrap()), ..Config::default() };
-/// let mut admin = AdminConns::new(&config, None);
-/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Relay::default());
+/// let start = Start { unix_micros: 0, seed: 1 };
+/// let mut engine = Engine::new(config.check().unwrap(), start, Relay::default());
+/// let mut admin = AdminConns::new(engine.config(), None);
 ///
 /// let client = admin.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
 /// admin.handle_bytes(client, b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n");

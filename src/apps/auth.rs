@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::{Authorization, CloseReason, Identity, Rate, Request};
+use crate::admission::{Rate, is_lobby_code, is_user_id};
+use crate::{Authorization, CloseReason, Identity, Request};
 
 /// How the built-in applications authenticate users.
 #[derive(Clone, Debug, Default)]
@@ -141,7 +142,7 @@ fn entry(line: &str) -> Result<(String, Identity), String> {
     let (Some(token), Some(user)) = (words.next(), words.next()) else {
         return Err("a token is followed by its user".into());
     };
-    if !crate::is_user_id(user) {
+    if !is_user_id(user) {
         return Err("the second word is no user id: 1 to 128 bytes without control characters".into());
     }
     let mut identity = Identity::new(user);
@@ -156,7 +157,7 @@ fn entry(line: &str) -> Result<(String, Identity), String> {
             Some(("tier", "free")) => identity.tier(Rate::FREE),
             Some(("tier", "pro")) => identity.tier(Rate::PRO),
             Some(("tier", "enterprise")) => identity.tier(Rate::ENTERPRISE),
-            Some(("lobby", code)) if crate::is_lobby_code(code) => identity.only_in(code),
+            Some(("lobby", code)) if is_lobby_code(code) => identity.only_in(code),
             Some(("expires", millis)) => match millis.parse() {
                 Ok(millis) => identity.expires_at_unix_millis(millis),
                 Err(_) => return Err("expires= is not followed by a number of milliseconds".into()),

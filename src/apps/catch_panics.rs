@@ -29,9 +29,11 @@ use crate::ws::handshake::Request;
 ///
 /// ```
 /// use lobbyd::apps::{CatchPanics, Relay};
-/// use lobbyd::{Config, Engine, Start};
+/// use lobbyd::driver::Start;
+/// use lobbyd::{Config, Engine};
 ///
-/// let engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, CatchPanics::new(Relay::default()));
+/// let (config, start) = (Config::default().check().unwrap(), Start { unix_micros: 0, seed: 1 });
+/// let engine = Engine::new(config, start, CatchPanics::new(Relay::default()));
 /// assert_eq!(engine.app().panics(), 0);
 /// ```
 #[derive(Debug, Default)]

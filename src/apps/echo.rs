@@ -1,4 +1,5 @@
-use crate::{App, Authorization, Context, Member, Message, Protocol, Request, Route};
+use crate::admission::Route;
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// Sends every message back to its sender. Accepts any path, and needs no token. For developing clients and for
 /// conformance tests.
@@ -19,7 +20,7 @@ impl App for Echo {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        cx.relay_to_conn(from.conn(), message);
+        cx.send_to_conn(from.conn(), message);
     }
 
     /// Returns an empty snapshot: the application has no state.

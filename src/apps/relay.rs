@@ -3,7 +3,7 @@ use std::time::Duration;
 use log::info;
 
 use super::auth::Auth;
-use crate::{App, Authorization, Context, Frame, Member, Message, Protocol, Request};
+use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
@@ -38,8 +38,8 @@ impl App for Relay {
             Message::Json { text, .. } | Message::Text(text) => {
                 cx.broadcast_message(from, text);
             }
-            Message::Binary(bytes) => {
-                cx.broadcast_from(from, &Frame::binary(bytes));
+            Message::Binary(_) => {
+                cx.broadcast_from(from, message);
             }
         }
     }

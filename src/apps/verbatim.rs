@@ -28,7 +28,7 @@ impl App for Verbatim {
     }
 
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
-        cx.relay(from, message);
+        cx.broadcast_from(from, message);
     }
 
     /// Returns an empty snapshot: no state is kept after the connections have closed.

@@ -9,10 +9,11 @@ macro_rules! close_reasons {
         /// The codes are those of RFC 6455 section 7.4 and, from 4000, those of the lobby protocol. Code 1006 is never
         /// sent: it means that no close frame is sent. Code 0 means that the connection never became a WebSocket.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
         pub enum CloseReason { $( $(#[$doc])* $name, )* }
 
         impl CloseReason {
-            /// All reasons, in the order of the counters in [`Stats`](crate::Stats).
+            /// All reasons, in the order of the counters in [`Counters`](crate::stats::Counters).
             pub const ALL: &'static [CloseReason] = &[ $( CloseReason::$name, )* ];
 
             /// Returns the close code that is sent to the peer, or 1006 or 0 if no close frame is sent.
@@ -161,6 +162,7 @@ impl fmt::Display for CloseReason {
 
 /// Reason why a member left its lobby, as sent in `presence_diff`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LeaveReason {
     /// The client sent `leave` or a close frame.
     Left,
@@ -195,6 +197,7 @@ impl LeaveReason {
 
 /// Reason why a request was refused although the connection stays open: the `code` of an `error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Reject {
     /// The message is not a JSON object with a `type`, or a field is missing or has the wrong type.
     BadMessage,
@@ -207,7 +210,7 @@ pub enum Reject {
 }
 
 impl Reject {
-    /// All reasons, in the order of the counters in [`Stats`](crate::Stats).
+    /// All reasons, in the order of the counters in [`Counters`](crate::stats::Counters).
     pub const ALL: &'static [Reject] =
         &[Reject::BadMessage, Reject::UserNotFound, Reject::RateLimited, Reject::NotAllowed];
 

@@ -6,26 +6,39 @@ pub(crate) const MAX_HEADER_LINES: u32 = 256;
 /// An upper bound that may be absent.
 ///
 /// ```
-/// use lobbyd::Limit;
+/// use lobbyd::config::Limit;
+///
 /// assert!(Limit::at_most(10).has_room(9));
 /// assert!(!Limit::at_most(0).has_room(0), "0 means none");
 /// assert!(Limit::UNLIMITED.has_room(usize::MAX - 1));
+/// assert_eq!(Limit::at_most(u32::MAX).bound(), Some(u32::MAX), "the largest number is a bound like any other");
+/// assert!(Limit::at_most(u32::MAX) < Limit::UNLIMITED);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Limit(u32);
+pub struct Limit(Bound);
+
+/// Ordered: unlimited is above every number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Bound {
+    AtMost(u32),
+    Unlimited,
+}
 
 impl Limit {
     /// No bound.
-    pub const UNLIMITED: Limit = Limit(u32::MAX);
+    pub const UNLIMITED: Limit = Limit(Bound::Unlimited);
 
     /// At most `n`; 0 means none.
     pub const fn at_most(n: u32) -> Limit {
-        Limit(n)
+        Limit(Bound::AtMost(n))
     }
 
     /// Returns the bound, or `None` if the limit is unlimited.
     pub const fn bound(self) -> Option<u32> {
-        if self.0 == u32::MAX { None } else { Some(self.0) }
+        match self.0 {
+            Bound::AtMost(n) => Some(n),
+            Bound::Unlimited => None,
+        }
     }
 
     /// Returns whether one more fits when `taken` exist already.

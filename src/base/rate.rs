@@ -10,7 +10,7 @@ use crate::base::time::Time;
 /// A rate: a count per period, and a burst.
 ///
 /// ```
-/// use lobbyd::Rate;
+/// use lobbyd::admission::Rate;
 /// use std::time::Duration;
 ///
 /// let rate = Rate::new(60, Duration::from_secs(1), 120);
@@ -85,32 +85,18 @@ impl fmt::Display for Rate {
 
 /// The bucket has too few tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied {
+pub(crate) struct Denied {
     /// Time until the bucket has enough tokens. [`Duration::MAX`] if it never will: the amount is larger than the
     /// burst, or the rate allows nothing.
-    pub retry_after: Duration,
+    pub(crate) retry_after: Duration,
 }
 
 /// A token bucket, implemented as the generic cell rate algorithm (ITU-T I.371): one number replaces the level and a
 /// timestamp.
 ///
 /// A new bucket is full. A denied request takes no tokens.
-///
-/// ```
-/// use lobbyd::{Bucket, Rate, Time};
-/// use std::time::Duration;
-///
-/// let rate = Rate::new(2, Duration::from_secs(1), 3);
-/// let mut bucket = Bucket::default();
-/// for _ in 0..3 {
-///     assert!(bucket.take(Time::ZERO, 1, rate).is_ok(), "a burst of three");
-/// }
-/// let denied = bucket.take(Time::ZERO, 1, rate).unwrap_err();
-/// assert_eq!(denied.retry_after, Duration::from_millis(500));
-/// assert!(bucket.take(Time::ZERO + denied.retry_after, 1, rate).is_ok());
-/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bucket {
+pub(crate) struct Bucket {
     /// Time at which the bucket is full again, in nanoseconds since the start.
     full_at: u64,
 }
@@ -121,7 +107,7 @@ impl Bucket {
     /// # Errors
     ///
     /// [`Denied`] with the time to wait, if the bucket has fewer tokens. No tokens are taken then.
-    pub fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
+    pub(crate) fn take(&mut self, now: Time, amount: u32, rate: Rate) -> Result<(), Denied> {
         self.full_at = self.full_at_after(now, amount, rate)?;
         Ok(())
     }
@@ -190,7 +176,7 @@ impl Bucket {
     }
 
     /// Returns the number of tokens in the bucket.
-    pub fn remaining(&self, now: Time, rate: Rate) -> u32 {
+    pub(crate) fn remaining(&self, now: Time, rate: Rate) -> u32 {
         if rate.count == 0 || rate.period == 0 {
             return if rate.count == 0 { 0 } else { rate.burst };
         }
@@ -215,7 +201,7 @@ impl Bucket {
     }
 
     /// Returns the time until the bucket is full.
-    pub fn full_after(&self, now: Time) -> Duration {
+    pub(crate) fn full_after(&self, now: Time) -> Duration {
         Duration::from_nanos(self.full_at.saturating_sub(nanos(now)))
     }
 }

@@ -1,8 +1,10 @@
 //! Rules for the values of fields, and fields that have no effect.
 
 use std::fmt;
+use std::ops::Deref;
 use std::path::{Path, is_separator};
 use std::time::Duration;
+use std::vec;
 
 use super::fields::Config;
 use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
@@ -13,8 +15,81 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const YEAR: Duration = Duration::from_secs(8760 * 3600);
 
-/// A configuration value that breaks a rule or has no effect. Displayed as one line.
+/// A configuration that has passed [`Config::check`]. It can be read like a [`Config`], but not changed.
+///
+/// ```
+/// use lobbyd::apps::Echo;
+/// use lobbyd::driver::Start;
+/// use lobbyd::{Config, Engine};
+///
+/// let config = Config::default().check()?;
+/// let engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
+/// assert_eq!(engine.config().message_burst, 120);
+/// # Ok::<(), lobbyd::config::Problems>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedConfig(Config);
+
+impl CheckedConfig {
+    /// Returns the configuration, to be changed and checked again.
+    pub fn into_config(self) -> Config {
+        self.0
+    }
+}
+
+impl Deref for CheckedConfig {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.0
+    }
+}
+
+/// All problems of a configuration: the error of [`Config::check`].
+///
+/// ```
+/// use lobbyd::Config;
+///
+/// let problems = Config { max_pending: 0, ..Config::default() }.check().unwrap_err();
+/// assert_eq!(problems.len(), 1);
+/// assert_eq!(problems[0].field, "max_pending");
+/// assert!(problems.to_string().starts_with("invalid configuration\n  max_pending = 0: must be from 1 to 1048576"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problems(Vec<Problem>);
+
+impl Deref for Problems {
+    type Target = [Problem];
+
+    fn deref(&self) -> &[Problem] {
+        &self.0
+    }
+}
+
+impl IntoIterator for Problems {
+    type Item = Problem;
+    type IntoIter = vec::IntoIter<Problem>;
+
+    fn into_iter(self) -> vec::IntoIter<Problem> {
+        self.0.into_iter()
+    }
+}
+
+/// Displayed as a heading and one line for each problem.
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("invalid configuration")?;
+        self.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// A configuration value that breaks a rule or has no effect. Displayed as one line.
+///
+/// See [`Problems`] and [`Config::without_effect`] for examples.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Problem {
     /// Name of the field.
     pub field: &'static str,
@@ -36,7 +111,12 @@ impl Config {
     /// # Errors
     ///
     /// All problems at once, each with field, value, rule and reason.
-    pub fn check(&self) -> Result<(), Vec<Problem>> {
+    pub fn check(self) -> Result<CheckedConfig, Problems> {
+        let problems = self.problems();
+        if problems.is_empty() { Ok(CheckedConfig(self)) } else { Err(Problems(problems)) }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
         let mut rules = Rules { config: self, problems: Vec::new() };
         rules.check_timeouts();
         rules.check_ticks();
@@ -48,7 +128,7 @@ impl Config {
         rules.check_bursts();
         rules.check_drain();
         rules.check_outbox();
-        if rules.problems.is_empty() { Ok(()) } else { Err(rules.problems) }
+        rules.problems
     }
 
     /// Returns the fields that differ from their default but have no effect, because another field switches their
@@ -203,6 +283,11 @@ impl Rules<'_> {
         ] {
             self.require(bytes.0 <= 2 << 30, field, "must be at most 2048MiB");
         }
+        for (field, burst) in
+            [("byte_burst", config.byte_burst), ("user_byte_burst", config.user_byte_burst.or(ByteSize(0)))]
+        {
+            self.require(u32::try_from(burst.0).is_ok(), field, "must be below 4096MiB");
+        }
     }
 
     fn check_admin(&mut self) {
@@ -295,7 +380,7 @@ impl Rules<'_> {
             self.require(!is_limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
         }
         let max_message = config.max_message_bytes;
-        let received = u32::try_from(max_message.0.saturating_add(14)).unwrap_or(u32::MAX);
+        let received = max_message.0.saturating_add(14);
         for (field, rate, burst_field, burst) in [
             ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
             ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
@@ -305,7 +390,7 @@ impl Rules<'_> {
                 "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}) \
                  would always be refused"
             );
-            self.require(!is_limited || burst >= received, burst_field, rule);
+            self.require(!is_limited || burst.0 >= received, burst_field, rule);
         }
     }
 

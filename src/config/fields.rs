@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 use super::value::Value;
 use crate::base::limit::Limit;
 
@@ -37,11 +37,14 @@ impl Field {
 
 macro_rules! config {
     ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
-        /// All limits, timeouts and budgets. In text, `0` means none, `unlimited` removes a limit, and `off` switches
-        /// a feature off.
+        /// All limits, timeouts and budgets.
+        ///
+        /// `None` switches a feature off. In text, `0` means none, `unlimited` removes a limit, and `off` switches a
+        /// feature off.
         ///
         /// ```
-        /// use lobbyd::{Config, Limit};
+        /// use lobbyd::Config;
+        /// use lobbyd::config::Limit;
         ///
         /// let config = Config { max_per_lobby: Limit::at_most(64), ..Config::default() };
         /// assert!(config.check().is_ok());
@@ -79,11 +82,11 @@ config! {
     /// Address to accept WebSocket connections on; port 0 selects a free port.
     listen: SocketAddr = "127.0.0.1:9001";
     /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
-    admin: Switch<SocketAddr> = "off";
+    admin: Option<SocketAddr> = "off";
     /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
-    admin_token_file: Switch<PathBuf> = "off";
+    admin_token_file: Option<PathBuf> = "off";
     /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
-    admin_host: Switch<String> = "off";
+    admin_host: Option<String> = "off";
     /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
     max_admin_connections: u32 = "16";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
@@ -120,7 +123,7 @@ config! {
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
     auth_timeout: Duration = "10s";
     /// Age at which a connection is closed with 4202 `max_lifetime`; its client reconnects at once, possibly to another server.
-    max_lifetime: Switch<Duration> = "off";
+    max_lifetime: Option<Duration> = "off";
     /// Time that a connection may stay open after its token has expired; then it is closed with 4001 `token_expired`.
     token_grace: Duration = "10s";
     /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
@@ -149,11 +152,11 @@ config! {
     /// Bytes per second from one connection, charged before they are parsed; messages beyond the rate get `error rate_limited`.
     bytes_per_second: Limit = "65536";
     /// Largest burst of bytes from one connection.
-    byte_burst: u32 = "131072";
+    byte_burst: ByteSize = "128KiB";
     /// Bytes per second from one user, over all its connections and across reconnects; `same` as one connection.
     user_bytes_per_second: PerUser<Limit> = "same";
     /// Largest burst of bytes from one user; `same` as one connection.
-    user_byte_burst: PerUser<u32> = "same";
+    user_byte_burst: PerUser<ByteSize> = "same";
     /// Pings, pongs and `health_pong`s per second from one connection.
     control_per_second: Limit = "20";
     /// Largest burst of pings, pongs and `health_pong`s from one connection.
@@ -163,7 +166,7 @@ config! {
     /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";
     /// Ticks per second of the game clock, 1 to 1000; with `off`, the application receives messages as they arrive.
-    tick_hz: Switch<u32> = "off";
+    tick_hz: Option<u32> = "off";
     /// When frames are sent: at the end of each `turn` of the loop or, with ticks, at the end of each `tick`.
     flush: Flush = "turn";
     /// Late ticks that are run before the one that is due; older ones are skipped.
@@ -180,7 +183,7 @@ config! {
     /// Time for any byte to arrive after a ping; then the connection is closed with 4201 `stale`.
     pong_timeout: Duration = "10s";
     /// Interval at which each member's page is sent a `health_ping`; with `off`, only the application and operators send them.
-    health_interval: Switch<Duration> = "off";
+    health_interval: Option<Duration> = "off";
     /// Time for a page to answer a `health_ping` of `health_interval`.
     health_timeout: Duration = "2s";
     /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
@@ -211,15 +214,15 @@ config! {
     /// Receive buffer shared by all connections. Input beyond `work_per_receive` is copied out of it and kept for its connection.
     receive_buffer_bytes: ByteSize = "64KiB";
     /// Kernel receive buffer of each connection; with `off` the kernel chooses the size, which can be several megabytes.
-    socket_receive_bytes: Switch<ByteSize> = "128KiB";
+    socket_receive_bytes: Option<ByteSize> = "128KiB";
     /// Commands from other threads that may wait; a further one is returned to its sender.
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
     wheel_granule: Duration = "10ms";
     /// File in which all input of the server is recorded for replay; its segments append `.000001` and so on to this name.
-    journal: Switch<PathBuf> = "off";
+    journal: Option<PathBuf> = "off";
     /// Size at which a new segment of the journal begins. If a segment begins while the server is empty, the segments before it can be deleted.
-    journal_max_bytes: Switch<ByteSize> = "off";
+    journal_max_bytes: Option<ByteSize> = "off";
     /// Whether the journal is synced to disk, instead of only handed to the operating system, before the output that depends on it is sent.
     journal_sync: bool = "off";
     /// Action if the journal cannot be written: `stop` ends the server, `continue` goes on without a journal.
@@ -227,7 +230,7 @@ config! {
     /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
     journal_secrets: Secrets = "omit";
     /// Interval of the statistics line in the log.
-    stats_interval: Switch<Duration> = "60s";
+    stats_interval: Option<Duration> = "60s";
 }
 
 impl Config {

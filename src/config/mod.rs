@@ -1,19 +1,20 @@
 //! Configuration: all options of the server in one struct, the check of their values, and the worst-case memory.
 //!
 //! Each field is defined once, in the table in `fields`: name, type, default and documentation. The command line, the
-//! environment variables and the README's table are generated from [`Config::FIELDS`]. How values are written as text is
+//! environment variables and the guide's table are generated from [`Config::FIELDS`]. How values are written as text is
 //! in `value`. Reads no file and no environment.
 
 mod check;
-mod fields;
+pub(crate) mod fields;
 mod memory;
 mod origins;
 mod rates;
 mod types;
 mod value;
 
-pub use self::check::Problem;
-pub use self::fields::{Config, Field};
+pub use self::check::{CheckedConfig, Problem, Problems};
+pub(crate) use self::fields::Config;
+pub use self::fields::Field;
 pub use self::origins::Origins;
-pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 pub use crate::base::limit::Limit;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::fields::Config;
+use super::types::ByteSize;
 use crate::base::limit::Limit;
 use crate::base::rate::Rate;
 
@@ -14,6 +15,12 @@ impl Config {
         limit.bound().map(|count| Rate::new(count, period, burst))
     }
 
+    /// The same for bytes in each second.
+    fn byte_rate_of(limit: Limit, burst: ByteSize) -> Option<Rate> {
+        // A larger burst does not pass the check.
+        Config::rate(limit, SECOND, u32::try_from(burst.0).unwrap_or(u32::MAX))
+    }
+
     /// Returns the message limit of a user and its burst.
     pub(super) fn user_messages(&self) -> (Limit, u32) {
         let limit = self.user_messages_per_second.or(self.messages_per_second);
@@ -21,7 +28,7 @@ impl Config {
     }
 
     /// Returns the byte limit of a user and its burst.
-    pub(super) fn user_bytes(&self) -> (Limit, u32) {
+    pub(super) fn user_bytes(&self) -> (Limit, ByteSize) {
         (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
     }
 
@@ -35,12 +42,12 @@ impl Config {
     }
 
     pub(crate) fn byte_rate(&self) -> Option<Rate> {
-        Config::rate(self.bytes_per_second, SECOND, self.byte_burst)
+        Config::byte_rate_of(self.bytes_per_second, self.byte_burst)
     }
 
     pub(crate) fn user_byte_rate(&self) -> Option<Rate> {
         let (limit, burst) = self.user_bytes();
-        Config::rate(limit, SECOND, burst)
+        Config::byte_rate_of(limit, burst)
     }
 
     pub(crate) fn control_rate(&self) -> Option<Rate> {

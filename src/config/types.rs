@@ -5,7 +5,8 @@ use std::fmt;
 /// A limit that applies to one user, over all its connections.
 ///
 /// ```
-/// use lobbyd::{Config, Limit};
+/// use lobbyd::Config;
+/// use lobbyd::config::Limit;
 ///
 /// let config = Config { messages_per_second: Limit::at_most(10), ..Config::default() };
 /// assert_eq!(config.user_messages_per_second.or(config.messages_per_second), Limit::at_most(10));
@@ -94,6 +95,3 @@ impl fmt::Display for ByteSize {
         }
     }
 }
-
-/// A value that can be switched off; `None` means off.
-pub type Switch<T> = Option<T>;

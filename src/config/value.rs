@@ -1,11 +1,11 @@
-//! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the README.
+//! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the guide.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets, Switch};
+use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
@@ -30,8 +30,8 @@ impl Value for Limit {
         match text {
             "unlimited" => Ok(Limit::UNLIMITED),
             _ => match text.parse() {
-                Ok(u32::MAX) | Err(_) => Err(format!("`{text}` is neither a whole number nor `unlimited`")),
                 Ok(n) => Ok(Limit::at_most(n)),
+                Err(_) => Err(format!("`{text}` is neither a whole number below 2^32 nor `unlimited`")),
             },
         }
     }
@@ -91,7 +91,7 @@ impl Value for Duration {
     }
 }
 
-impl<T: Value> Value for Switch<T> {
+impl<T: Value> Value for Option<T> {
     fn parse(text: &str) -> Result<Self, String> {
         if text == "off" { Ok(None) } else { T::parse(text).map(Some).map_err(|error| format!("{error}, or `off`")) }
     }
@@ -287,11 +287,13 @@ mod tests {
         check_text::<Limit>("0", Ok("0"));
         check_text::<Limit>("unlimited", Ok("unlimited"));
         check_text::<Limit>("-1", Err(()));
+        check_text::<Limit>("4294967295", Ok("4294967295"));
+        check_text::<Limit>("4294967296", Err(()));
         check_text::<PerUser<Limit>>("same", Ok("same"));
         check_text::<PerUser<Limit>>("unlimited", Ok("unlimited"));
         check_text::<PerUser<u32>>("7", Ok("7"));
         check_text::<PerUser<u32>>("unlimited", Err(()));
-        check_text::<Switch<Duration>>("off", Ok("off"));
+        check_text::<Option<Duration>>("off", Ok("off"));
         check_text::<DuplicateLogin>("both", Err(()));
         check_text::<Flush>("never", Err(()));
     }

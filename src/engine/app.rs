@@ -20,7 +20,7 @@ use crate::ws::handshake::Request;
 /// application takes the time only from [`Context::now`] and randomness only from [`Context::random`].
 ///
 /// ```
-/// use lobbyd::{App, Authorization, Context, Frame, Member, Message, Request, Protocol};
+/// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};
 ///
 /// /// Sends each text to the whole lobby, the sender included, in upper case.
 /// struct Shout;
@@ -35,7 +35,7 @@ use crate::ws::handshake::Request;
 ///     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
 ///         if let Message::Text(text) = message {
 ///             let frame = Frame::text(&text.to_uppercase());
-///             cx.broadcast_to_lobby(from.lobby(), lobbyd::Exclude::None, &frame);
+///             cx.broadcast_to_lobby(from.lobby(), Exclude::None, &frame);
 ///         }
 ///     }
 /// }
@@ -83,7 +83,8 @@ pub trait App {
     /// not depend on the order in which packets were read.
     ///
     /// ```
-    /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Request, Protocol, Tick};
+    /// use lobbyd::ticks::Tick;
+    /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};
     ///
     /// /// Counts messages, and sends the count with every tick.
     /// struct Sum(u64);

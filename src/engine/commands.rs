@@ -11,11 +11,11 @@ use crate::egress::Priority;
 use crate::ws::frame::{Frame, Outgoing};
 
 impl Core {
-    pub(super) fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
+    pub(super) fn send_to_user(&mut self, user: &str, frame: Outgoing<'_>) -> Sent {
         let mut sent = Sent::default();
         for conn in self.conns_of(self.directory.seats_of(user)) {
             let Some(key) = self.key_after_presence(conn) else { continue };
-            let queued = self.send(key, Outgoing::Frame(frame), Priority::Deferred);
+            let queued = self.send(key, frame, Priority::Deferred);
             sent.queued += usize::from(queued);
             sent.dropped += usize::from(!queued);
         }

@@ -4,16 +4,60 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::core::Core;
-use super::member::{Exclude, Member, Message, Sent};
+use super::member::{Body, Exclude, Member, Sent};
 use super::state::stats::Stats;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::frame::Frame;
 
 /// The application's access to the engine. Each call takes effect at once and in order, on the members present at that
 /// moment.
+///
+/// # Sending
+///
+/// | receivers | method |
+/// | --- | --- |
+/// | the members of a lobby, or all but some of them | [`broadcast_to_lobby`](Self::broadcast_to_lobby) |
+/// | all others in the lobby of a member, without looking up the lobby | [`broadcast_from`](Self::broadcast_from) |
+/// | all others in the lobby of a member, as a JSON `message` from it | [`broadcast_message`](Self::broadcast_message) |
+/// | all members of a lobby, as a JSON `message` without a sender | [`announce`](Self::announce) |
+/// | all connections of a user | [`send_to_user`](Self::send_to_user) |
+/// | one connection | [`send_to_conn`](Self::send_to_conn) |
+/// | the members of a lobby; only the newest frame under a key counts | [`broadcast_latest`](Self::broadcast_latest) |
+/// | one connection; only the newest frame under a key counts | [`send_latest_to_conn`](Self::send_latest_to_conn) |
+///
+/// `broadcast_message` and `announce` give the `message` a `seq` and are for [`Protocol::Json`](crate::Protocol::Json).
+/// The others send a frame or a message as it is.
+///
+/// ```
+/// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};
+///
+/// /// A game of cards with the commands `deal` and `pass`.
+/// struct Cards;
+///
+/// impl App for Cards {
+///     const PROTOCOL: Protocol = Protocol::Raw;
+///
+///     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+///         Authorization::token_is_user(request)
+///     }
+///
+///     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
+///         match message {
+///             Message::Text("deal") => {
+///                 let dealt = Frame::text("the cards are dealt");
+///                 cx.broadcast_to_lobby(from.lobby(), Exclude::None, &dealt);
+///                 let card = format!("you hold {}", cx.random().below(52));
+///                 cx.send_to_conn(from.conn(), &Frame::text(&card));
+///             }
+///             // The others see what the member sent.
+///             other => drop(cx.broadcast_from(from, other)),
+///         }
+///     }
+/// }
+/// ```
 pub struct Context<'a> {
     pub(super) core: &'a mut Core,
 }
@@ -72,32 +116,24 @@ impl Context<'_> {
         self.inspect(|core| core.directory.admits(lobby, None))
     }
 
-    /// Sends `frame` to the members of the lobby, in join order. A lobby that does not exist has no members.
-    pub fn broadcast_to_lobby(&mut self, lobby: &str, exclude: Exclude<'_>, frame: &Frame) -> Sent {
+    /// Sends a frame or a message to the members of the lobby that `exclude` does not name, in join order.
+    ///
+    /// A lobby that does not exist has no members.
+    pub fn broadcast_to_lobby<'b>(&mut self, lobby: &str, exclude: Exclude<'_>, body: impl Into<Body<'b>>) -> Sent {
+        let Body(outgoing) = body.into();
         self.run(|core| match core.directory.find_lobby(lobby) {
-            Some(lobby) => core.broadcast(lobby, exclude, Outgoing::Frame(frame)),
+            Some(lobby) => core.broadcast(lobby, exclude, outgoing),
             None => Sent::default(),
         })
     }
 
-    /// Sends `frame` to all connections in the lobby of `from` except its own, without looking up the lobby.
-    pub fn broadcast_from(&mut self, from: &Member, frame: &Frame) -> Sent {
-        self.run(|core| core.relay(from, Outgoing::Frame(frame)))
-    }
-
-    /// Sends the message of `from` unchanged to all other connections in its lobby.
+    /// Sends a frame or a message to all other connections in the lobby of `from`.
     ///
-    /// The same as [`broadcast_from`](Self::broadcast_from) with a frame of the message, but the caller creates no
-    /// frame.
-    pub fn relay(&mut self, from: &Member, message: Message<'_>) -> Sent {
-        self.run(|core| core.relay(from, outgoing(message)))
-    }
-
-    /// Sends a message unchanged to one connection.
-    ///
-    /// The same as [`send_to_conn`](Self::send_to_conn) with a frame of the message, but the caller creates no frame.
-    pub fn relay_to_conn(&mut self, conn: ConnId, message: Message<'_>) -> bool {
-        self.run(|core| core.send_to_conn(conn, outgoing(message)))
+    /// The same as [`broadcast_to_lobby`](Self::broadcast_to_lobby) with [`Exclude::Conn`], but the lobby is not looked
+    /// up by its code.
+    pub fn broadcast_from<'b>(&mut self, from: &Member, body: impl Into<Body<'b>>) -> Sent {
+        let Body(outgoing) = body.into();
+        self.run(|core| core.relay(from, outgoing))
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: it replaces a queued frame with the same
@@ -138,16 +174,18 @@ impl Context<'_> {
         })
     }
 
-    /// Sends `frame` to all connections of `user`. Nothing is queued when the user is not connected.
-    pub fn send_to_user(&mut self, user: &str, frame: &Frame) -> Sent {
-        self.run(|core| core.send_to_user(user, frame))
+    /// Sends a frame or a message to all connections of `user`. Nothing is queued when the user is not connected.
+    pub fn send_to_user<'b>(&mut self, user: &str, body: impl Into<Body<'b>>) -> Sent {
+        let Body(outgoing) = body.into();
+        self.run(|core| core.send_to_user(user, outgoing))
     }
 
-    /// Sends `frame` to one connection. Returns whether it was queued.
+    /// Sends a frame or a message to one connection. Returns whether it was queued.
     ///
     /// It is not queued if the connection has no seat, or is closed because its queue is full.
-    pub fn send_to_conn(&mut self, conn: ConnId, frame: &Frame) -> bool {
-        self.run(|core| core.send_to_conn(conn, Outgoing::Frame(frame)))
+    pub fn send_to_conn<'b>(&mut self, conn: ConnId, body: impl Into<Body<'b>>) -> bool {
+        let Body(outgoing) = body.into();
+        self.run(|core| core.send_to_conn(conn, outgoing))
     }
 
     /// With [`Protocol::Json`](crate::Protocol::Json), in `on_message`: rejects the message. Its `ref` gets an `error`
@@ -229,14 +267,6 @@ impl Context<'_> {
     }
 }
 
-/// The form in which a message is sent on.
-fn outgoing(message: Message<'_>) -> Outgoing<'_> {
-    match message {
-        Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
-        Message::Binary(bytes) => Outgoing::Binary(bytes),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::panic::{self, AssertUnwindSafe};
@@ -247,7 +277,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::engine::app::App;
     use crate::engine::driver::Start;
-    use crate::engine::member::{Authorization, Protocol};
+    use crate::engine::member::{Authorization, Message, Protocol};
     use crate::sim::wire;
     use crate::ws::handshake::Request;
 
@@ -278,7 +308,11 @@ mod tests {
     #[track_caller]
     fn check(act: fn(&mut Context<'_>), expected: (bool, bool)) {
         let start = Start { unix_micros: 0, seed: 1 };
-        let mut engine = Engine::new(Config::default(), start, CatchPanics::new(Caller(act)));
+        let mut engine = Engine::new(
+            Config::default().check().expect("the configuration is valid"),
+            start,
+            CatchPanics::new(Caller(act)),
+        );
         let mut enter = |target: &str| {
             let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
             engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(target, &[]));

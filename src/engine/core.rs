@@ -29,7 +29,7 @@ use crate::base::close::Reject;
 use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatKey};
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::config::{Config, Flush};
+use crate::config::{CheckedConfig, Flush};
 use crate::egress::Egress;
 use crate::lobby::directory::Directory;
 
@@ -39,7 +39,7 @@ const MAX_READ_DELAY: Duration = Duration::from_millis(4);
 const MIN_READ_DELAY: Duration = Duration::from_millis(1);
 
 pub(crate) struct Core {
-    pub(super) config: Config,
+    pub(super) config: CheckedConfig,
     pub(super) protocol: Protocol,
     pub(super) clock: Clock,
     pub(super) random: Random,
@@ -88,7 +88,7 @@ pub(super) struct Buffers {
 }
 
 impl Core {
-    pub(super) fn new(config: Config, protocol: Protocol, start: Start) -> Core {
+    pub(super) fn new(config: CheckedConfig, protocol: Protocol, start: Start) -> Core {
         let mut core = Core {
             directory: Directory::new(&config),
             egress: Egress::new(&config),

@@ -243,7 +243,11 @@ mod tests {
     fn a_drain_ends_after_any_number_of_accepts() {
         for accepted in [1 << 16, 1 << 31, 1 << 32, 1 << 33] {
             let config = Config { max_pending: 2, ..Config::default() };
-            let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Relay::default());
+            let mut engine = Engine::new(
+                config.check().expect("the configuration is valid"),
+                Start { unix_micros: 0, seed: 1 },
+                Relay::default(),
+            );
             engine.core.counters.accepted = accepted - 2;
             let peers = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3", "10.0.0.2:4"];
             let conns = peers.map(|peer| engine.handle_accept(Time::ZERO, peer.parse().unwrap()).unwrap());

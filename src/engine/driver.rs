@@ -29,6 +29,7 @@ impl std::error::Error for Full {}
 
 /// The result of [`Engine::handle_bytes_up_to`](crate::Engine::handle_bytes_up_to).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Consumed {
     /// Number of bytes consumed from the front of the input.
     pub bytes: usize,
@@ -55,6 +56,7 @@ pub enum Flow {
 ///
 /// The turn was not completed, so the engine cannot be used any more; drop it with its sockets.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct JournalError(pub io::Error);
 
 impl fmt::Display for JournalError {
@@ -76,7 +78,8 @@ impl std::error::Error for JournalError {
 /// use std::io;
 /// use std::net::{Shutdown, TcpStream};
 ///
-/// use lobbyd::{CloseReason, ConnId, Flow, Transport};
+/// use lobbyd::driver::{Flow, Transport};
+/// use lobbyd::{CloseReason, ConnId};
 ///
 /// struct Sockets(BTreeMap<ConnId, TcpStream>);
 ///

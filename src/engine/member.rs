@@ -9,6 +9,7 @@ use crate::base::rate::Rate;
 pub use crate::egress::Pressure;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::protocol;
+use crate::ws::frame::{Frame, Outgoing};
 use crate::ws::handshake::{Request, Subprotocols};
 
 /// A request of a member that the engine relays to other members: see [`App::allows`](crate::App::allows).
@@ -58,12 +59,14 @@ pub enum Route {
 /// The identity of a client and its restrictions.
 ///
 /// ```
-/// use lobbyd::{Identity, Rate};
+/// use lobbyd::Identity;
+/// use lobbyd::admission::Rate;
 ///
 /// let identity = Identity::new("ann").tier(Rate::PRO).only_in("chess").expires_at_unix_millis(1_900_000_000_000);
 /// assert_eq!(identity.user, "ann");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// User id: 1 to 128 bytes without control characters. Any other is refused with 4001.
     pub user: String,
@@ -158,6 +161,28 @@ pub enum Message<'a> {
     },
     /// A binary message.
     Binary(&'a [u8]),
+}
+
+/// What a method of [`Context`](crate::Context#sending) sends: a [`Frame`], or a member's [`Message`] as it is.
+///
+/// Methods take either of them and convert it themselves. A frame is encoded once, which pays off if it is sent several
+/// times. A message needs no frame: it is encoded directly into the buffers of its receivers.
+#[derive(Clone, Copy, Debug)]
+pub struct Body<'a>(pub(super) Outgoing<'a>);
+
+impl<'a> From<&'a Frame> for Body<'a> {
+    fn from(frame: &'a Frame) -> Body<'a> {
+        Body(Outgoing::Frame(frame))
+    }
+}
+
+impl<'a> From<Message<'a>> for Body<'a> {
+    fn from(message: Message<'a>) -> Body<'a> {
+        Body(match message {
+            Message::Text(text) | Message::Json { text, .. } => Outgoing::Text(text),
+            Message::Binary(bytes) => Outgoing::Binary(bytes),
+        })
+    }
 }
 
 /// A connection that has a seat in a lobby.

@@ -56,6 +56,8 @@ use self::state::drain::DrainTotals;
 use self::state::stats::Stats;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
+use crate::config::CheckedConfig;
+#[cfg(doc)]
 use crate::config::Config;
 
 /// A complete lobby server without I/O, including its application.
@@ -95,7 +97,8 @@ use crate::config::Config;
 /// use std::io;
 ///
 /// use lobbyd::apps::Echo;
-/// use lobbyd::{CloseReason, Config, ConnId, Engine, Flow, Start, Time, Transport};
+/// use lobbyd::driver::{Flow, Start, Transport};
+/// use lobbyd::{CloseReason, Config, ConnId, Engine, Time};
 ///
 /// /// Keeps what the engine writes, for one connection.
 /// #[derive(Default)]
@@ -115,7 +118,8 @@ use crate::config::Config;
 ///     fn closed(&mut self, _: ConnId, _: CloseReason) {}
 /// }
 ///
-/// let mut engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Echo);
+/// let config = Config::default().check().unwrap();
+/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
 /// let conn = engine.handle_accept(Time::ZERO, "127.0.0.1:4000".parse().unwrap()).unwrap();
 /// engine.handle_bytes(Time::ZERO, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");
 ///
@@ -129,10 +133,8 @@ pub struct Engine<A> {
 }
 
 impl<A: App> Engine<A> {
-    /// Creates an engine without connections, at [`Time::ZERO`].
-    ///
-    /// `config` should have passed [`Config::check`].
-    pub fn new(config: Config, start: Start, app: A) -> Engine<A> {
+    /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`] returns the configuration.
+    pub fn new(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
         Engine { app, core: Core::new(config, A::PROTOCOL, start) }
     }
 
@@ -167,7 +169,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Returns the configuration in use.
-    pub fn config(&self) -> &Config {
+    pub fn config(&self) -> &CheckedConfig {
         &self.core.config
     }
 
@@ -251,7 +253,7 @@ impl<A: App> Engine<A> {
         self.core.set_wall_time(unix_micros);
     }
 
-    /// Reports that a socket that was [`Blocked`](crate::Flow::Blocked) accepts bytes again.
+    /// Reports that a socket that was [`Blocked`](crate::driver::Flow::Blocked) accepts bytes again.
     pub fn handle_writable(&mut self, now: Time, conn: ConnId) {
         self.enter(now, &Input::Writable(conn));
         self.core.egress.handle_writable(conn);

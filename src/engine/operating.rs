@@ -122,7 +122,7 @@ impl Core {
                     }
                     Payload::Json(text) | Payload::Text(text) => Frame::text(&text),
                 };
-                Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, &frame) })
+                Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, Outgoing::Frame(&frame)) })
             }
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
             OperatorCommand::Kick { target, reconnect } => {

@@ -82,6 +82,7 @@ pub enum KickTarget {
 
 /// Result of an [`OperatorCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OperatorAnswer {
     /// The payload was published or sent.
     Sent {
@@ -104,6 +105,7 @@ pub enum OperatorAnswer {
 
 /// Why an [`OperatorCommand`] was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OperatorRefusal {
     /// No lobby with that code exists.
     NoSuchLobby,
@@ -125,6 +127,7 @@ pub enum OperatorRefusal {
 
 /// Result of an operator's ping.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PingReport {
     /// The number from [`OperatorAnswer::Pinged`].
     pub ticket: u64,
@@ -145,6 +148,7 @@ pub struct Page<T> {
 
 /// A lobby, as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LobbyView {
     /// The lobby's code.
     pub code: String,
@@ -160,6 +164,7 @@ pub struct LobbyView {
 
 /// A member, as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SeatView {
     /// The user's id.
     pub user: String,

@@ -147,6 +147,7 @@ pub enum RotateHint {
 
 /// Statistics of a recording. They depend on the machine, so the application has no access to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Recording {
     /// Bytes recorded.
     pub bytes: u64,

@@ -187,7 +187,11 @@ mod tests {
     #[test]
     fn messages_received_during_a_tick_wait_for_the_next() {
         let config = Config { tick_hz: Some(10), ..Config::default() };
-        let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Flooding::default());
+        let mut engine = Engine::new(
+            config.check().expect("the configuration is valid"),
+            Start { unix_micros: 0, seed: 1 },
+            Flooding::default(),
+        );
         let mut sockets = MemorySockets::default();
         let [ann, bob] = ["ann", "bob"].map(|user| {
             let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).unwrap();

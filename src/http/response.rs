@@ -11,7 +11,7 @@ use crate::base::rate::Rate;
 
 /// An HTTP response without an upgrade: a status and one sentence. It refuses a request or answers a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     status: u16,
     sentence: Cow<'static, str>,
     /// Additional header lines, each with its line end.
@@ -23,7 +23,7 @@ pub struct Refusal {
 impl Refusal {
     /// Creates a response with `status` and a sentence that tells the reader what to do. The headers that the status
     /// requires are added, such as `Allow` for 405.
-    pub fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
+    pub(crate) fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
         let lines = match status {
             200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
@@ -72,12 +72,12 @@ impl Refusal {
     }
 
     /// Returns the HTTP status.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         self.status
     }
 
     /// Returns the sentence in the body.
-    pub fn sentence(&self) -> &str {
+    pub(crate) fn sentence(&self) -> &str {
         &self.sentence
     }
 

@@ -43,6 +43,7 @@ pub enum Fault {
 
 /// The first difference between a session and its replay.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Divergence {
     /// The connection whose bytes differ; `None` when the difference concerns no single connection.
     pub conn: Option<ConnId>,
@@ -104,6 +105,7 @@ impl From<BadEntry> for Fault {
 
 /// The error of a replay that did not reach the end of its journal.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct ReplayFailure {
     /// The cause.
     pub fault: Fault,

@@ -7,10 +7,12 @@
 //! ```
 //! use lobbyd::apps::Echo;
 //! use lobbyd::sim::MemorySockets;
-//! use lobbyd::{Config, Engine, Start, Time, journal};
+//! use lobbyd::driver::Start;
+//! use lobbyd::{Config, Engine, Time, journal};
 //!
 //! let start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
-//! let mut engine = Engine::new(Config::default(), start, Echo);
+//! let config = Config::default().check().unwrap();
+//! let mut engine = Engine::new(config, start, Echo);
 //! journal::record(&mut engine, start, Vec::new()).unwrap();
 //!
 //! // A driver does this, with sockets.
@@ -152,7 +154,7 @@ mod tests {
 
     /// Records the session of the example. Returns the journal and the writes.
     fn example() -> (Vec<u8>, Vec<Vec<u8>>) {
-        let config = Config { max_connections: Limit::at_most(2), ..Config::default() };
+        let config = Config { max_connections: Limit::at_most(2), ..Config::default() }.check().expect("valid");
         let start = Start { unix_micros: 1_000_000, seed: 7 };
         let segment = Segment {
             session: 5,

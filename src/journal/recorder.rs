@@ -38,8 +38,8 @@ const ENTRY: usize = 64;
 ///
 /// # Errors
 ///
-/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration is
-/// invalid or cannot be written as text.
+/// Those of the sink, when the beginning of the journal cannot be written. `InvalidInput` when the configuration
+/// cannot be written as text.
 pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) -> io::Result<()> {
     let segment = Segment {
         session: start.unix_micros.rotate_left(32) ^ start.seed,
@@ -516,7 +516,8 @@ mod tests {
             ..Config::default()
         };
         let start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
-        let (mut engine, mut now) = (Engine::new(config, start, RandomOnJoin(0)), Time::ZERO);
+        let (mut engine, mut now) =
+            (Engine::new(config.check().expect("the configuration is valid"), start, RandomOnJoin(0)), Time::ZERO);
         if is_recorded {
             record(&mut engine, start, Rotating(0)).expect("the sink takes everything");
         }

@@ -8,6 +8,7 @@ use crate::engine::state::stats::Stats;
 
 /// Progress and totals of a replay.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Summary {
     /// The build that wrote the journal.
     pub build: String,

@@ -21,6 +21,7 @@ const LATE: Duration = Duration::from_millis(1);
 
 /// An event of a session. Displayed as one line of printable characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TraceEvent {
     /// Time of the event.
     pub at: Time,

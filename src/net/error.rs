@@ -5,13 +5,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::Problem;
+use crate::config::Problems;
 
 /// Why a server could not start, or could not continue.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Error {
     /// The configuration is invalid; all problems at once.
-    Config(Vec<Problem>),
+    Config(Problems),
     /// Listening on the address failed.
     Listen(SocketAddr, io::Error),
     /// The file with the operators' token cannot be read, or its contents are not a valid token.
@@ -25,10 +26,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Config(problems) => {
-                f.write_str("invalid configuration")?;
-                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
-            }
+            Error::Config(problems) => problems.fmt(f),
             Error::Listen(address, error) if error.kind() == io::ErrorKind::AddrInUse => {
                 write!(f, "cannot listen on {address}: address in use; is another lobbyd running?")
             }

@@ -22,7 +22,7 @@ mod operators;
 mod print_replay;
 mod read_scheduler;
 mod server;
-#[cfg(all(feature = "bin", unix))]
+#[cfg(all(feature = "signals", unix))]
 mod signal;
 mod sockets;
 #[cfg(target_os = "linux")]

@@ -13,14 +13,14 @@ use super::handle::{Command, Handle};
 use super::journal_files::Files;
 use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
 use super::operators::Operators;
-#[cfg(all(feature = "bin", unix))]
+#[cfg(all(feature = "signals", unix))]
 use super::signal::Signals;
 use super::sockets::Sockets;
 #[cfg(target_os = "linux")]
 use super::timerfd::TimerFd;
 use super::tokens;
 use crate::base::time::Time;
-use crate::config::Config;
+use crate::config::{CheckedConfig, Config};
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
 use crate::engine::driver::JournalError;
@@ -53,7 +53,7 @@ pub struct Server<A> {
     accept_at: Option<Time>,
     stats_at: Time,
     handle: Handle,
-    #[cfg(all(feature = "bin", unix))]
+    #[cfg(all(feature = "signals", unix))]
     signals: Option<Signals>,
     stopping: Stopping,
     wants_reload: bool,
@@ -86,17 +86,17 @@ impl<A: App> Server<A> {
     ///
     /// [`Error::Config`] with all problems, [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
     pub fn bind(config: Config, app: A) -> Result<Server<A>, Error> {
-        Server::bind_seeded(config, app, os_seed())
+        Server::bind_checked(config.check().map_err(Error::Config)?, app, None)
     }
 
-    /// Creates a server with the given seed, which determines the numbers from
-    /// [`Context::random`](crate::Context::random).
+    /// Creates a server with a configuration that is checked already, and with a seed, which determines the numbers
+    /// from [`Context::random`](crate::Context::random). Without a seed, the operating system chooses one.
     ///
     /// # Errors
     ///
-    /// As [`bind`](Server::bind).
-    pub fn bind_seeded(config: Config, app: A, seed: u64) -> Result<Server<A>, Error> {
-        config.check().map_err(Error::Config)?;
+    /// [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
+    pub fn bind_checked(config: CheckedConfig, app: A, seed: Option<u64>) -> Result<Server<A>, Error> {
+        let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
         let mut listener =
@@ -128,7 +128,7 @@ impl<A: App> Server<A> {
             sockets: Sockets::default(),
             accept_at: None,
             handle,
-            #[cfg(all(feature = "bin", unix))]
+            #[cfg(all(feature = "signals", unix))]
             signals: None,
             stopping: Stopping::No,
             wants_reload: false,
@@ -139,12 +139,12 @@ impl<A: App> Server<A> {
     }
 
     /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
-    /// requests a [`reload`](Self::take_reload).
+    /// requests a [`reload`](Self::take_reload). Needs the Cargo feature `signals`.
     ///
     /// # Errors
     ///
     /// Those of the operating system, when the pipes or the handlers cannot be set up.
-    #[cfg(all(feature = "bin", unix))]
+    #[cfg(all(feature = "signals", unix))]
     pub fn listen_to_signals(&mut self) -> io::Result<()> {
         self.signals = Some(Signals::listen(self.poll.registry(), tokens::STOP, tokens::RELOAD)?);
         Ok(())
@@ -351,9 +351,9 @@ impl<A: App> Server<A> {
                 // The timer only wakes the loop.
                 #[cfg(target_os = "linux")]
                 tokens::TIMERFD => {}
-                #[cfg(all(feature = "bin", unix))]
+                #[cfg(all(feature = "signals", unix))]
                 tokens::RELOAD => self.wants_reload |= self.signals.as_mut().is_some_and(Signals::take_reload),
-                #[cfg(all(feature = "bin", unix))]
+                #[cfg(all(feature = "signals", unix))]
                 tokens::STOP => {
                     let signals = self.signals.as_mut().map_or(0, Signals::take_stops);
                     (0..signals).for_each(|_| self.stopping = self.stopping.next());

@@ -7,9 +7,9 @@ use mio::Token;
 
 pub(super) const LISTENER: Token = Token(usize::MAX);
 pub(super) const WAKER: Token = Token(usize::MAX - 1);
-#[cfg(all(feature = "bin", unix))]
+#[cfg(all(feature = "signals", unix))]
 pub(super) const STOP: Token = Token(usize::MAX - 2);
-#[cfg(all(feature = "bin", unix))]
+#[cfg(all(feature = "signals", unix))]
 pub(super) const RELOAD: Token = Token(usize::MAX - 3);
 pub(super) const ADMIN_LISTENER: Token = Token(usize::MAX - 4);
 #[cfg(target_os = "linux")]

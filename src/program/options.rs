@@ -3,13 +3,14 @@
 use clap::ArgMatches;
 use lobbyd::Config;
 use lobbyd::apps::{Auth, Tokens};
+use lobbyd::config::CheckedConfig;
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
 use super::notices;
 
 pub(crate) struct Options {
-    pub(crate) config: Config,
+    pub(crate) config: CheckedConfig,
     pub(crate) levels: Levels,
     pub(crate) seed: Option<u64>,
     pub(crate) auth: Auth,
@@ -37,12 +38,9 @@ impl Options {
         let mut problems = Vec::new();
         let mut config = read_fields(matches, &mut problems);
         let levels = read_levels(word(matches, "log"), &mut problems);
-        if let Err(more) = config.check() {
-            problems.extend(more.iter().map(ToString::to_string));
-        }
         let (app_word, auth_word) = (word(matches, "app").to_owned(), word(matches, "auth").to_owned());
         let tokens_file = matches.get_one::<String>("tokens-file").cloned();
-        let auth = read_auth(&config, &app_word, &auth_word, tokens_file.as_deref(), &mut problems);
+        let auth = read_auth(&config, &app_word, &auth_word, tokens_file.as_deref());
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
@@ -50,9 +48,9 @@ impl Options {
         if is_local && !notices::is_given(matches, "allowed_origin") {
             config.allowed_origin.loopback = true;
         }
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        let config = config.check().map_err(|found| problems.extend(found.iter().map(ToString::to_string)));
+        let auth = auth.map_err(|found| problems.extend(found));
+        let (true, Ok(config), Ok(auth)) = (problems.is_empty(), config, auth) else { return Err(problems) };
         Ok(Options {
             config,
             levels,
@@ -96,8 +94,9 @@ fn read_levels(text: &str, problems: &mut Vec<String>) -> Levels {
     levels
 }
 
-/// Checks how users are authenticated, and reads the list of tokens. With a problem, the result is not used.
-fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>, problems: &mut Vec<String>) -> Auth {
+/// Checks how users are authenticated, and reads the list of tokens. Fails with all problems.
+fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>) -> Result<Auth, Vec<String>> {
+    let (mut problems, mut tokens) = (Vec::new(), None);
     if let Some(file) = tokens_file.filter(|_| auth != "tokens") {
         problems.push(format!(
             "tokens_file = {file}: is read only with auth = tokens, and auth is {auth}, which admits every client; set \
@@ -113,7 +112,7 @@ fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>, 
     match (auth, tokens_file) {
         ("tokens", None) => problems.push("auth = tokens: name the list with --tokens-file".into()),
         ("tokens", Some(file)) => match read_tokens(file) {
-            Ok(tokens) => return Auth::Tokens(tokens),
+            Ok(list) => tokens = Some(list),
             Err(more) => problems.extend(more),
         },
         ("open", _) if !config.listen.ip().is_loopback() => problems.push(format!(
@@ -122,7 +121,7 @@ fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>, 
         )),
         _ => {}
     }
-    Auth::Open
+    if problems.is_empty() { Ok(tokens.map_or(Auth::Open, Auth::Tokens)) } else { Err(problems) }
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {

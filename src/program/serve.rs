@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
 use lobbyd::net::{Error, Server, Status, read_file};
-use lobbyd::{App, Config, DrainTotals};
+use lobbyd::stats::DrainTotals;
+use lobbyd::{App, Config};
 use log::{error, info, warn};
 
 use super::logger::{TARGET, log_to_stderr};
@@ -107,10 +108,7 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
 }
 
 fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
-    let mut server = match options.seed {
-        Some(seed) => Server::bind_seeded(options.config.clone(), app, seed)?,
-        None => Server::bind(options.config.clone(), app)?,
-    };
+    let mut server = Server::bind_checked(options.config.clone(), app, options.seed)?;
     server.listen_to_signals().map_err(Error::Poll)?;
     let address = server.local_addr().map_err(Error::Poll)?;
     let admin = server.admin_addr().map_err(Error::Poll)?;

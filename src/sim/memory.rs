@@ -15,9 +15,11 @@ use crate::engine::driver::{Flow, Transport};
 /// ```
 /// use lobbyd::apps::Echo;
 /// use lobbyd::sim::MemorySockets;
-/// use lobbyd::{CloseReason, Config, Engine, Flow, Start, Time};
+/// use lobbyd::driver::{Flow, Start};
+/// use lobbyd::{CloseReason, Config, Engine, Time};
 ///
-/// let mut engine = Engine::new(Config::default(), Start { unix_micros: 0, seed: 1 }, Echo);
+/// let config = Config::default().check().unwrap();
+/// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
 /// let now = Time::ZERO;
 /// let conn = engine.handle_accept(now, "127.0.0.1:4000".parse().unwrap()).unwrap();
 /// engine.handle_bytes(now, conn, b"GET / HTTP/1.1\r\nHost: example\r\n\r\n");

@@ -137,6 +137,7 @@ fn behaviours(words: &str) -> Result<Vec<Behaviour>, BadPlan> {
 
 /// Counters and transcript hash of one run, or the sum of several runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Report {
     /// Number of runs.
     pub seeds: u64,

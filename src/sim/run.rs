@@ -153,10 +153,7 @@ impl<A: App> Simulator<A> {
         if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
         }
-        if let Err(problems) = self.config.check() {
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            panic!("seed {}: {}", self.seed, problems.join("\n"));
-        }
+        let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
         let plan = Plan {
             seed: self.seed,
             steps,
@@ -164,7 +161,7 @@ impl<A: App> Simulator<A> {
             without: self.without.iter().filter(|it| self.relays || !INJECTING.contains(it)).collect(),
         };
         let steps_of_run = Steps::new(&swarm);
-        let Simulator { seed, config, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
+        let Simulator { seed, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
         let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
         if make_app.is_some() {
             record::record(&mut world.server, seed);

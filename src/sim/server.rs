@@ -11,7 +11,7 @@ use super::models::ticks::TickModel;
 use super::models::wall_clock::START_MICROS;
 use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
-use crate::config::{Config, Flush};
+use crate::config::{CheckedConfig, Config, Flush};
 use crate::engine::Engine;
 use crate::engine::app::{App, Sent};
 use crate::engine::driver::Start;
@@ -31,7 +31,7 @@ pub(super) struct Server<A: App> {
 }
 
 impl<A: App> Server<A> {
-    pub(super) fn new(seed: u64, config: Config, app: AppUnderTest<A>, models: Models) -> Server<A> {
+    pub(super) fn new(seed: u64, config: CheckedConfig, app: AppUnderTest<A>, models: Models) -> Server<A> {
         let mut engine = Engine::new(config, start(seed), app);
         engine.observe();
         Server {

@@ -18,7 +18,7 @@ use super::swarm::config::{has_inbox_limit, has_rate_limits};
 use super::swarm::parameters::Swarm;
 use super::transcript::{EventKind, NO_CLIENT, Transcript};
 use crate::base::random::Random;
-use crate::config::Config;
+use crate::config::CheckedConfig;
 use crate::engine::app::App;
 
 /// An invariant of the application.
@@ -52,7 +52,7 @@ pub(super) struct Generators {
 /// What is tested in a run, besides the application.
 pub(super) struct Setup<A> {
     pub(super) seed: u64,
-    pub(super) config: Config,
+    pub(super) config: CheckedConfig,
     pub(super) swarm: Swarm,
     /// Whether every message of a member must reach all other members.
     pub(super) relays: bool,

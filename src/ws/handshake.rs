@@ -23,7 +23,7 @@ const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subprotocols {
+pub(crate) enum Subprotocols {
     /// Only this one. An offer without it is refused; a request without an offer is accepted.
     Only(&'static str),
     /// The first that is offered, since the server does not interpret payloads.

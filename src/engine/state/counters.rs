@@ -8,6 +8,7 @@ macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// Counters since the start.
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
             closes: [u64; CloseReason::ALL.len()],

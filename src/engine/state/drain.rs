@@ -13,6 +13,7 @@ use crate::base::time::Time;
 
 /// Totals of a drain, since it began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DrainTotals {
     /// Connections that are freed and were not cut off: closed by the server or the peer, or broken by an error.
     pub closed: u64,

@@ -6,6 +6,7 @@ use crate::base::close::{CloseReason, Reject};
 
 /// The current state of the server and its counters.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Connections that have a seat.
     pub total_connections: usize,

@@ -76,6 +76,7 @@ pub(crate) enum ClockRefusal {
 
 /// State of the game clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ClockView {
     /// Number of the last tick that is over or under way.
     pub tick: u64,
@@ -87,6 +88,7 @@ pub struct ClockView {
 
 /// Tick counts since the start, and the current state of the game clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TickStats {
     /// Ticks per second at normal speed.
     pub hz: u32,

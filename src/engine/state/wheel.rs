@@ -18,23 +18,8 @@ const NONE: u32 = u32::MAX;
 ///
 /// A timer never fires early, and at most one granule late. Timers that expire in one call fire in the order of their
 /// deadlines' granules, and within one granule in the order in which they were armed.
-///
-/// ```
-/// use lobbyd::{Time, TimerWheel};
-/// use std::time::Duration;
-///
-/// let mut wheel = TimerWheel::new(Duration::from_millis(10));
-/// wheel.arm(7, Time::from_micros(25_000));
-/// assert_eq!(wheel.next(), Some(Time::from_micros(30_000)));
-///
-/// let mut due = Vec::new();
-/// wheel.expire(Time::from_micros(29_999), &mut due);
-/// assert!(due.is_empty());
-/// wheel.expire(Time::from_micros(30_000), &mut due);
-/// assert_eq!(due, [7]);
-/// ```
 #[derive(Debug)]
-pub struct TimerWheel {
+pub(crate) struct TimerWheel {
     granule: u64,
     /// The last granule that has expired.
     granule_now: u64,
@@ -67,7 +52,7 @@ impl TimerWheel {
     /// # Panics
     ///
     /// If `granule` is shorter than a microsecond.
-    pub fn new(granule: Duration) -> TimerWheel {
+    pub(crate) fn new(granule: Duration) -> TimerWheel {
         let granule = granule.as_micros() as u64;
         assert!(granule > 0, "a granule is at least a microsecond");
         TimerWheel {
@@ -84,7 +69,7 @@ impl TimerWheel {
     /// next granule.
     ///
     /// [`Time::NEVER`] disarms the timer, as [`disarm`](Self::disarm) does.
-    pub fn arm(&mut self, key: usize, deadline: Time) {
+    pub(crate) fn arm(&mut self, key: usize, deadline: Time) {
         if key >= self.timers.len() {
             self.timers.resize(key + 1, UNARMED);
         }
@@ -110,7 +95,7 @@ impl TimerWheel {
     }
 
     /// Removes the timer of `key`, if it has one.
-    pub fn disarm(&mut self, key: usize) {
+    pub(crate) fn disarm(&mut self, key: usize) {
         let Some(&Timer { granule, prev, next }) = self.timers.get(key) else { return };
         if granule == u64::MAX {
             return;
@@ -133,7 +118,7 @@ impl TimerWheel {
 
     /// Advances the wheel to `now`, removes the timers that fire, and appends their keys to `due` in the order of
     /// firing.
-    pub fn expire(&mut self, now: Time, due: &mut Vec<usize>) {
+    pub(crate) fn expire(&mut self, now: Time, due: &mut Vec<usize>) {
         let granule_now = now.as_micros() / self.granule;
         while self.granule_now < granule_now {
             // Skips empty slots in one step, and visits at most one revolution after a long sleep.
@@ -161,7 +146,7 @@ impl TimerWheel {
     /// Time at which to call [`expire`](Self::expire) next; `None` if no timer is armed.
     ///
     /// A timer that is more than a revolution away also yields a time once per revolution, at which it does not fire.
-    pub fn next(&self) -> Option<Time> {
+    pub(crate) fn next(&self) -> Option<Time> {
         self.next_occupied().map(|granule| Time::from_micros(granule.saturating_mul(self.granule)))
     }
 
@@ -197,17 +182,17 @@ impl TimerWheel {
     }
 
     /// Number of armed timers.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Whether no timer is armed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether `key` has a timer.
-    pub fn is_armed(&self, key: usize) -> bool {
+    pub(crate) fn is_armed(&self, key: usize) -> bool {
         self.timers.get(key).is_some_and(|timer| timer.granule != u64::MAX)
     }
 
@@ -258,6 +243,18 @@ mod tests {
     use super::*;
     use crate::base::random::Random;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn a_timer_fires_at_the_end_of_its_granule() {
+        let mut wheel = TimerWheel::new(Duration::from_millis(10));
+        wheel.arm(7, Time::from_micros(25_000));
+        assert_eq!(wheel.next(), Some(Time::from_micros(30_000)));
+        let mut due = Vec::new();
+        wheel.expire(Time::from_micros(29_999), &mut due);
+        assert!(due.is_empty() && wheel.is_armed(7));
+        wheel.expire(Time::from_micros(30_000), &mut due);
+        assert_eq!((due, wheel.is_empty()), (vec![7], true));
+    }
 
     /// Compares the wheel with a sorted map, over times from microseconds to many revolutions.
     #[test]

@@ -2,18 +2,15 @@
 
 use std::io;
 
-use crate::config::Config;
+use crate::config::{CheckedConfig, Config};
 
-/// Writes the configuration as text, one line `name=value` for each field. Fails when the configuration is invalid, or
-/// when reading the text would give a different one: neither could be replayed.
-pub(crate) fn config_as_text(config: &Config) -> io::Result<String> {
-    if config.check().is_err() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the configuration contradicts itself"));
-    }
+/// Writes the configuration as text, one line `name=value` for each field. Fails when reading the text would give a
+/// different one, which could not be replayed.
+pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
     let lines = Config::FIELDS.iter().map(|field| format!("{}={}\n", field.name, (field.show)(config)));
     let text: String = lines.collect();
     match config_from_text(&text) {
-        Ok(read) if read == *config => Ok(text),
+        Ok(read) if read == **config => Ok(text),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the configuration has a value that cannot be written as text, such as a part of a millisecond",

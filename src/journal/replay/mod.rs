@@ -91,9 +91,8 @@ impl<A: App, R: Read> Replay<A, R> {
         }
         // The configuration of another build may have other fields.
         let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
-        if config.check().is_err() {
-            return Err(Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" });
-        }
+        let invalid = Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" };
+        let config = config.check().map_err(|_| invalid)?;
         let start = Start { unix_micros: session.unix_micros, seed: session.seed };
         if let Some((_, snapshot)) = &session.start {
             app.restore(snapshot);

@@ -6,6 +6,7 @@ macro_rules! behaviours {
     ($( $(#[doc = $doc:literal])* $name:ident = $word:literal; )*) => {
         /// A behaviour of clients, network, clock, application or operators that a run can leave out.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        #[non_exhaustive]
         pub enum Behaviour { $( $(#[doc = $doc])* $name, )* }
 
         impl Behaviour {

@@ -132,14 +132,16 @@ fn draw_rates(config: &mut Config, random: &mut Random) {
     let answers = in_a_second(config.ping_interval) + config.health_interval.map_or(0, in_a_second) + 2;
     config.control_per_second = limit(random, &[0, answers, 10 * answers]);
     config.control_burst = pick(random, &[4, 20, 1000]);
+    let bytes = |n: u32| ByteSize(n as usize);
     let whole = config.max_message_bytes.0 as u32 + 14;
     let least = MIN_RATE * whole + 80 * answers;
     config.bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, least, 10 * least]);
-    config.byte_burst = whole + pick(random, &[0, 300, 100_000]);
+    config.byte_burst = bytes(whole + pick(random, &[0, 300, 100_000]));
     let same = PerUser::Same;
     config.user_bytes_per_second = pick(random, &[own(0), own(0), own(0), same, same, same, same, own(least)]);
-    let (small, large) = (PerUser::Own(whole), PerUser::Own(whole + 100_000));
-    config.user_byte_burst = pick(random, &[PerUser::Same, small, PerUser::Own(whole + 300), large]);
+    let own_burst = |n: u32| PerUser::Own(bytes(n));
+    let bursts = [PerUser::Same, own_burst(whole), own_burst(whole + 300), own_burst(whole + 100_000)];
+    config.user_byte_burst = pick(random, &bursts);
     config.max_rate_strikes = pick(random, &[0, 5, 32, 32, 1000]);
 }
 

@@ -29,12 +29,13 @@ use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::driver::{Flow, Start};
+use lobbyd::operator::{OperatorAnswer, OperatorCommand};
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
-use lobbyd::{
-    App, Authorization, ByteSize, ClockCommand, Config, ConnId, Context, Engine, Flow, Limit, OperatorAnswer,
-    OperatorCommand, Start, Time,
-};
+use lobbyd::ticks::ClockCommand;
+use lobbyd::{App, Authorization, Config, ConnId, Context, Engine, Time};
 use serde_json::Value;
 
 /// Drives one engine with named clients.
@@ -84,9 +85,8 @@ pub fn small_outbox() -> Config {
 
 impl<A: App> World<A> {
     pub fn new(config: Config, app: A) -> World<A> {
-        config.check().expect("the scenario's configuration");
         World {
-            engine: Engine::new(config, START, app),
+            engine: Engine::new(config.check().expect("the configuration is valid"), START, app),
             now: Time::ZERO,
             address: Ipv4Addr::LOCALHOST.into(),
             clients: BTreeMap::new(),

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lobbyd::admission::Rate;
+use lobbyd::sending::{Pressure, RelayRequest};
 use lobbyd::{
-    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Pressure, Protocol, Rate,
-    RelayRequest, Request, Time,
+    App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Protocol, Request, Time,
 };
 
 /// With `JSON` the engine speaks the protocol. Without it, the engine sends no messages of its own.
@@ -122,14 +123,14 @@ impl<const JSON: bool> App for Witness<JSON> {
 }
 
 /// The identity, narrowed by the parameters of the query.
-fn narrowed(identity: Identity, request: &Request<'_>) -> Identity {
-    let tier = request.query("tier").map(|tier| match &*tier {
+fn narrowed(mut identity: Identity, request: &Request<'_>) -> Identity {
+    identity.tier = request.query("tier").map(|tier| match &*tier {
         "free" => Rate::FREE,
         "pro" => Rate::PRO,
         "enterprise" => Rate::ENTERPRISE,
         other => panic!("no such tier: {other}"),
     });
-    let lobby = request.query("only").map(Into::into);
-    let expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
-    Identity { tier, lobby, expires, ..identity }
+    identity.lobby = request.query("only").map(Into::into);
+    identity.expires = request.query("expires").map(|millis| millis.parse().expect("milliseconds"));
+    identity
 }

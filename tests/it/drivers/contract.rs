@@ -3,9 +3,11 @@
 use std::io::{self, ErrorKind};
 
 use lobbyd::apps::Verbatim;
+use lobbyd::config::{ByteSize, OnJournalError};
+use lobbyd::driver::{Flow, Start};
 use lobbyd::journal::{self, RotateHint, Sink};
 use lobbyd::sim::{MemorySockets, wire};
-use lobbyd::{ByteSize, CloseReason, Config, ConnId, Engine, Flow, OnJournalError, Start, Time};
+use lobbyd::{CloseReason, Config, ConnId, Engine, Time};
 
 const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 1 };
 
@@ -32,7 +34,7 @@ impl Sink for ShortSegments {
 }
 
 fn engine(config: Config) -> Engine<Verbatim> {
-    Engine::new(config, START, Verbatim::default())
+    Engine::new(config.check().expect("the configuration is valid"), START, Verbatim::default())
 }
 
 fn join(engine: &mut Engine<Verbatim>, user: &str) -> ConnId {

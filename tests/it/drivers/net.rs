@@ -36,7 +36,7 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
 /// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
 fn a_close_frame_is_not_lost_to_unread_input() {
-    let config = Config { bytes_per_second: lobbyd::Limit::UNLIMITED, max_fragments: 10, ..config() };
+    let config = Config { bytes_per_second: lobbyd::config::Limit::UNLIMITED, max_fragments: 10, ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let frame = |opcode, is_final, payload: &[u8]| wire::frame(opcode, is_final, payload, [1, 2, 3, 4]);
@@ -70,8 +70,11 @@ const READ: usize = 65_536;
 /// A client that sends `bytes`, more than is read in a turn, receives a close frame with code 1000.
 #[track_caller]
 fn check_goodbye_to(bytes: &[&[u8]]) {
-    let config =
-        Config { bytes_per_second: lobbyd::Limit::UNLIMITED, work_per_turn: lobbyd::ByteSize(READ), ..config() };
+    let config = Config {
+        bytes_per_second: lobbyd::config::Limit::UNLIMITED,
+        work_per_turn: lobbyd::config::ByteSize(READ),
+        ..config()
+    };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -128,7 +131,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
 /// The number of bytes read after a close is bounded.
 #[test]
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
-    let config = Config { max_linger_bytes: lobbyd::ByteSize(100_000), ..config() };
+    let config = Config { max_linger_bytes: lobbyd::config::ByteSize(100_000), ..config() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -172,8 +175,9 @@ fn two_clients_talk_over_real_sockets() {
 #[test]
 fn more_than_a_receive_buffer_is_read_to_its_end() {
     // Edge-triggered: bytes that a read leaves behind cause no second event.
-    let unlimited = lobbyd::Limit::UNLIMITED;
-    let small = Config { receive_buffer_bytes: lobbyd::ByteSize(1024), bytes_per_second: unlimited, ..config() };
+    let unlimited = lobbyd::config::Limit::UNLIMITED;
+    let small =
+        Config { receive_buffer_bytes: lobbyd::config::ByteSize(1024), bytes_per_second: unlimited, ..config() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));
@@ -201,13 +205,13 @@ fn the_accept_budget_leaves_no_connection_waiting() {
 /// the first. In the end all messages are delivered, in order.
 #[test]
 fn a_flood_delays_only_its_senders() {
-    let unlimited = lobbyd::Limit::UNLIMITED;
+    let unlimited = lobbyd::config::Limit::UNLIMITED;
     let config = Config {
         messages_per_second: unlimited,
         bytes_per_second: unlimited,
-        max_per_lobby: lobbyd::Limit::at_most(30),
-        work_per_turn: lobbyd::ByteSize(32_768),
-        work_per_receive: lobbyd::ByteSize(16_384),
+        max_per_lobby: lobbyd::config::Limit::at_most(30),
+        work_per_turn: lobbyd::config::ByteSize(32_768),
+        work_per_receive: lobbyd::config::ByteSize(16_384),
         ..config()
     };
     let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
@@ -255,9 +259,9 @@ fn a_flood_delays_only_its_senders() {
 #[test]
 fn new_connections_join_before_their_messages_are_handled() {
     let few = Config {
-        work_per_turn: lobbyd::ByteSize(1024),
+        work_per_turn: lobbyd::config::ByteSize(1024),
         accept_per_turn: 20,
-        max_per_lobby: lobbyd::Limit::at_most(20),
+        max_per_lobby: lobbyd::config::Limit::at_most(20),
         ..config()
     };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
@@ -296,7 +300,7 @@ fn socket_receive_bytes_bounds_unread_input() {
         }
         sent
     };
-    let (bounded, unbounded) = (sent(Some(lobbyd::ByteSize(16_384))), sent(None));
+    let (bounded, unbounded) = (sent(Some(lobbyd::config::ByteSize(16_384))), sent(None));
     assert!(bounded < unbounded, "{bounded} and {unbounded} bytes, the client's own buffer included");
 }
 

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::operator::{KickTarget, OperatorCommand};
 use lobbyd::{
-    App, Authorization, ByteSize, CloseReason, Config, Context, Exclude, Frame, KickTarget, LeaveReason, Limit, Member,
-    Message, OperatorCommand, Protocol, Request,
+    App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
 use crate::common::scenario::World;
@@ -247,7 +248,7 @@ impl App for Count {
 fn a_close_for_too_many_bytes_is_dispatched_at_once() {
     let config = Config {
         bytes_per_second: Limit::at_most(1),
-        byte_burst: 200,
+        byte_burst: ByteSize(200),
         max_message_bytes: ByteSize(125),
         max_rate_strikes: 0,
         ..Config::default()

@@ -27,7 +27,7 @@ fn a_truncated_journal_is_replayed_up_to_the_cut() {
             }
             // Nothing can be replayed before the first block of the segment is complete.
             Err(ReplayFailure { fault: Fault::Empty, .. }) => assert_eq!(end, 0),
-            Err(ReplayFailure { fault: Fault::Broken { .. }, summary: None }) => assert_eq!(turns, 0),
+            Err(ReplayFailure { fault: Fault::Broken { .. }, summary: None, .. }) => assert_eq!(turns, 0),
             Err(failure) => panic!("cut at {end}: {failure}"),
         }
     }

@@ -5,12 +5,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::OnJournalError;
 use lobbyd::journal::{self, Fault, Sink};
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire;
-use lobbyd::{
-    App, Authorization, CloseReason, Config, Context, Frame, Member, Message, OnJournalError, Protocol, Request,
-};
+use lobbyd::{App, Authorization, CloseReason, Config, Context, Frame, Member, Message, Protocol, Request};
 
 use super::site::{Site, replay};
 
@@ -33,7 +32,7 @@ impl App for Nondeterministic {
             ),
             Message::Text("more") if self.0 == 1 => cx.send_to_user(from.user(), &Frame::text("more")),
             Message::Text("less") if self.0 == 0 => cx.send_to_user(from.user(), &Frame::text("less")),
-            Message::Text("less") => lobbyd::Sent::default(),
+            Message::Text("less") => lobbyd::sending::Sent::default(),
             _ => cx.broadcast_from(from, &Frame::text("as ever")),
         };
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lobbyd::apps::Relay;
 use lobbyd::journal;
-use lobbyd::{CloseReason, Config, Engine, OperatorCommand};
+use lobbyd::operator::OperatorCommand;
+use lobbyd::{CloseReason, Config, Engine};
 
 use super::site::{START, Site, replay, session};
 
@@ -38,7 +39,7 @@ fn polling_an_operators_answer_is_recorded() {
 #[test]
 fn a_configuration_that_cannot_be_written_is_refused() {
     let config = Config { auth_timeout: Duration::from_nanos(10_000_001_234), ..Config::default() };
-    let mut engine = Engine::new(config, START, Relay::default());
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let error = journal::record(&mut engine, START, Vec::new())
         .expect_err("the duration is not a whole number of milliseconds");
     assert!(error.to_string().contains("a part of a millisecond"), "{error}");

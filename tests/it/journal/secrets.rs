@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use lobbyd::admission::Route;
 use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
+use lobbyd::config::Secrets;
 use lobbyd::journal::{self, Summary};
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire;
-use lobbyd::{
-    App, Authorization, CloseReason, Config, Context, Frame, Member, Message, Protocol, Request, Route, Secrets,
-};
+use lobbyd::{App, Authorization, CloseReason, Config, Context, Frame, Member, Message, Protocol, Request};
 
 use super::site::{Site, replay, session, timeline};
 
@@ -130,7 +130,7 @@ fn heads_with(secret: &str) -> Vec<String> {
         format!("/ws/chess/{s}"),
         format!("/ws/chess/{s}?token=known"),
         // A lobby code is not secret.
-        if lobbyd::is_lobby_code(s) { "/ws/".to_owned() } else { format!("/ws/{s}") },
+        if lobbyd::admission::is_lobby_code(s) { "/ws/".to_owned() } else { format!("/ws/{s}") },
         format!("/ws/%zz{s}"),
         format!("/{s}"),
         format!("/{s}/ws/chess"),
@@ -244,7 +244,7 @@ fn check_secrets<A: App>(config: &Config, app: impl Fn() -> A) -> Summary {
 fn no_word_of_a_request_is_in_a_journal() {
     let tokens = || Auth::Tokens(Tokens::parse("known ann").expect("a valid list"));
     for (trusted_proxies, any) in [(0, false), (1, true)] {
-        let allowed_origin = lobbyd::Origins { any, ..lobbyd::Origins::default() };
+        let allowed_origin = lobbyd::config::Origins { any, ..lobbyd::config::Origins::default() };
         let config = Config { trusted_proxies, allowed_origin, ..Config::default() };
         let summaries =
             [check_secrets(&config, || Relay::new(tokens())), check_secrets(&config, || Verbatim::new(tokens()))];

@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use lobbyd::apps::Relay;
+use lobbyd::config::ByteSize;
 use lobbyd::journal::{self, Fault};
 use lobbyd::net::{Error, Server, Status, open_journal};
 use lobbyd::sim::wire::{self, Received};
-use lobbyd::{App, Authorization, ByteSize, Config, Context, Frame, Member, Message, Protocol, Request};
+use lobbyd::{App, Authorization, Config, Context, Frame, Member, Message, Protocol, Request};
 
 use super::site::replay;
 use crate::common::files::Folder;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::driver::Start;
 use lobbyd::journal::{self, Replay, ReplayFailure, Sink, Step, Summary};
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire;
-use lobbyd::{App, Config, ConnId, Engine, Start, Time};
+use lobbyd::{App, Config, ConnId, Engine, Time};
 
 pub const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 7 };
 
@@ -23,7 +24,7 @@ impl<A: App> Site<A> {
     }
 
     pub fn with(config: Config, app: A, sink: impl Sink) -> Site<A> {
-        let mut engine = Engine::new(config, START, app);
+        let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, app);
         journal::record(&mut engine, START, sink).expect("it can be recorded");
         Site { engine, now: Time::ZERO, conns: Vec::new() }
     }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::{ByteSize, Secrets};
 use lobbyd::journal::{Replay, Step};
+use lobbyd::operator::OperatorCommand;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire;
-use lobbyd::{App, ByteSize, Config, OperatorCommand, Secrets};
+use lobbyd::{App, Config};
 
 use super::site::{START, Site, timeline};
 
@@ -107,7 +109,7 @@ fn the_text_of_each_event_of_a_json_session_is_fixed() {
     site.turn();
     site.engine.handle_command(site.now, b"anything");
     site.engine.handle_reload(site.now, b"a list");
-    let payload = lobbyd::Payload::Json(r#"{"a":1}"#.into());
+    let payload = lobbyd::operator::Payload::Json(r#"{"a":1}"#.into());
     let publish = OperatorCommand::Publish { lobby: "chess".into(), payload };
     site.engine.handle_operator(site.now, publish).expect("the lobby exists");
     site.turn();
@@ -181,7 +183,7 @@ connections=0 capacity=0% lobbies=0 pending=3 closing=2 tick=119 ticks_ran=12 la
 #[test]
 fn the_text_of_each_event_of_a_raw_session_is_fixed() {
     let config = Config {
-        attempts_per_minute: lobbyd::Limit::at_most(1),
+        attempts_per_minute: lobbyd::config::Limit::at_most(1),
         attempt_burst: 1,
         journal_secrets: Secrets::Keep,
         ..Config::default()

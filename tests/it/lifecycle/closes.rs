@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::codes::Reconnect;
+use lobbyd::config::{ByteSize, DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{
-    Authorization, ByteSize, CloseReason, Config, Context, DuplicateLogin, LeaveReason, Limit, Reconnect, Reject,
-};
+use lobbyd::{Authorization, CloseReason, Config, Context, LeaveReason, Reject};
 
 use crate::common::scenario::{World, small_outbox};
 use crate::common::witness::Witness;
@@ -31,7 +31,7 @@ fn with(change: impl FnOnce(&mut Config)) -> Config {
     config
 }
 
-/// One row for each reason that has a code, in the order of the table in the README.
+/// One row for each reason that has a code, in the order of the table in the guide.
 fn rows() -> Vec<(CloseReason, Cause)> {
     use Cause::{Application, Code, Script};
     use CloseReason as Reason;

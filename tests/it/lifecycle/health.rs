@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{Config, DuplicateLogin, Limit, Time};
+use lobbyd::{Config, Time};
 
 use crate::common::scenario::{JOINED, World};
 use crate::common::witness::Witness;

@@ -1,11 +1,10 @@
 //! Panics of the application that [`CatchPanics`] catches: they close one lobby and affect nothing else.
 
+use lobbyd::admission::Route;
 use lobbyd::apps::CatchPanics;
+use lobbyd::sending::RelayRequest;
 use lobbyd::sim::Simulator;
-use lobbyd::{
-    App, Authorization, CloseReason, Config, Context, LeaveReason, Member, Message, Protocol, RelayRequest, Request,
-    Route,
-};
+use lobbyd::{App, Authorization, CloseReason, Config, Context, LeaveReason, Member, Message, Protocol, Request};
 
 use crate::common::scenario::World;
 

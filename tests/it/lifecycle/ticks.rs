@@ -1,9 +1,11 @@
 //! Ticks: when they run, which messages they receive and in which order, and the clock commands of operators.
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::{ByteSize, Flush, Limit};
+use lobbyd::operator::{OperatorCommand, OperatorRefusal};
+use lobbyd::ticks::{ClockCommand, Tick};
 use lobbyd::{
-    App, Authorization, ByteSize, ClockCommand, CloseReason, Config, Context, Exclude, Flush, Frame, LeaveReason,
-    Limit, Member, Message, OperatorCommand, OperatorRefusal, Protocol, Request, Tick,
+    App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
 use crate::common::scenario::{World, check};
@@ -202,7 +204,7 @@ fn the_inbox_is_dispatched_before_the_leave_of_a_kicked_member() {
     // An operator kicks a member between two ticks.
     world.run("cid > text c2");
     let now = world.now;
-    let target = lobbyd::KickTarget::User("cid".into());
+    let target = lobbyd::operator::KickTarget::User("cid".into());
     world.engine.handle_operator(now, OperatorCommand::Kick { target, reconnect: false }).expect("cid is there");
     world.expect_log(&["cid:c2", "-cid kicked"]);
 }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use lobbyd::config::CheckedConfig;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, Engine, Time};
@@ -388,7 +389,7 @@ fn extreme_values_are_refused_or_served() {
     for around in AROUND {
         let mut base = Config::default();
         around.iter().for_each(|(name, value)| set(&mut base, name, value).expect("a value of its kind"));
-        base.check().expect("without an extreme value it is a good one");
+        base.clone().check().expect("without an extreme value it is a good one");
         for field in Config::FIELDS {
             for value in EXTREMES {
                 let mut config = base.clone();
@@ -398,7 +399,7 @@ fn extreme_values_are_refused_or_served() {
                 println!("{} = {value} with {around:?}", field.name);
                 // The memory figure and the warnings are computed for refused configurations too.
                 let _ = (config.worst_case_memory(), config.without_effect());
-                if config.check().is_ok() {
+                if let Ok(config) = config.check() {
                     serve(&config, Witness::<true>::default());
                     serve(&config, Witness::<false>::default());
                     served += 1;
@@ -413,7 +414,7 @@ fn extreme_values_are_refused_or_served() {
 
 /// The life of a server in short: clients connect, send, exceed their rates and hang up; timers and ticks run; time jumps;
 /// the server drains.
-fn serve<A: App>(config: &Config, app: A) {
+fn serve<A: App>(config: &CheckedConfig, app: A) {
     let mut engine = Engine::new(config.clone(), START, app);
     let mut now = Time::ZERO;
     let mut conns = Vec::new();

@@ -23,7 +23,7 @@ fn config_of(texts: &[&str], exceptions: &[(&str, &str)]) -> Config {
 #[track_caller]
 fn check(config: &Config, expected: &str) {
     let mut reported = String::new();
-    for problem in config.check().expect_err("the configuration is invalid") {
+    for problem in config.clone().check().expect_err("the configuration is invalid") {
         writeln!(reported, "{problem}").expect("a String takes everything");
     }
     assert_eq!(reported, expected);
@@ -140,8 +140,8 @@ work_per_receive = 3906250KiB: must be from 1KiB to 1GiB
 socket_receive_bytes = 3906250KiB: must be from 4KiB to 1GiB, or off
 receive_buffer_bytes = 3906250KiB: must be at most 16MiB while journal is on
 outbound_low_mark = 3906250KiB: must be below outbound_high_mark (3906250KiB), or a frame could cross both
-byte_burst = 4000000000: must be at least 4000000014 while bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) would always be refused
-user_byte_burst = 4000000000: must be at least 4000000014 while user_bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) would always be refused
+byte_burst = 3906250KiB: must be at least 4000000014 while bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) would always be refused
+user_byte_burst = 3906250KiB: must be at least 4000000014 while user_bytes_per_second is limited, or a message of max_message_bytes (3906250KiB) would always be refused
 max_outbound_bytes = 3906250KiB: must be at least 4000002048, the space for the largest frame: a message of max_message_bytes (3906250KiB), or the presence of a full lobby (max_per_lobby 10, presence_max 4000000000)
 ";
 const TOO_SHORT: &str = "\

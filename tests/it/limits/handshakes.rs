@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::config::ByteSize;
 use lobbyd::sim::wire;
-use lobbyd::{Authorization, ByteSize, CloseReason, Config};
+use lobbyd::{Authorization, CloseReason, Config};
 
 use super::seats::seats;
 use crate::common::scenario::World;

@@ -1,9 +1,11 @@
 //! The size of messages and of the queue of frames to one connection.
 
 use lobbyd::apps::Relay;
+use lobbyd::config::{ByteSize, DuplicateLogin, Limit};
+use lobbyd::sending::Sent;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{ByteSize, CloseReason, Config, DuplicateLogin, Exclude, Frame, Limit, Sent};
+use lobbyd::{CloseReason, Config, Exclude, Frame};
 
 use crate::common::scenario::{World, small_outbox};
 use crate::common::witness::Witness;

@@ -1,7 +1,9 @@
 //! Slow readers as the application sees them: watermarks, counts, and frames that are replaced by newer ones.
 
+use lobbyd::config::ByteSize;
+use lobbyd::sending::Sent;
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{ByteSize, CloseReason, Config, ConnId, Exclude, Frame, Sent};
+use lobbyd::{CloseReason, Config, ConnId, Exclude, Frame};
 
 use crate::common::scenario::World;
 use crate::common::witness::{React, Witness};

@@ -1,7 +1,8 @@
 //! The number of seats, with tiny values, and the answer when all are taken.
 
 use lobbyd::apps::Relay;
-use lobbyd::{Authorization, CloseReason, Config, DuplicateLogin, Limit};
+use lobbyd::config::{DuplicateLogin, Limit};
+use lobbyd::{Authorization, CloseReason, Config};
 
 use crate::common::scenario::{World, check};
 use crate::common::witness::Witness;

@@ -1,8 +1,10 @@
 //! The number of sockets without a seat: pending and closing.
 
 use lobbyd::apps::Relay;
+use lobbyd::config::ByteSize;
+use lobbyd::driver::Full;
 use lobbyd::sim::wire;
-use lobbyd::{Authorization, ByteSize, CloseReason, Config, Engine, Full, Time};
+use lobbyd::{Authorization, CloseReason, Config, Engine, Time};
 
 use super::seats::seats;
 use crate::common::scenario::{START, World};
@@ -79,13 +81,15 @@ fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
 
 #[test]
 fn no_socket_is_accepted_beyond_all_bounds() {
-    // `check()` refuses such a configuration: it leaves no room for a closing connection.
-    let config = Config { max_pending: 1, max_closing: 0, ..seats(0) };
-    let mut engine = Engine::new(config, START, Relay::default());
+    let config = Config { max_pending: 1, max_closing: 1, ..seats(0) };
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let peer = ([127, 0, 0, 1], 4000).into();
     assert!(engine.handle_accept(Time::ZERO, peer).is_ok());
+    assert!(engine.handle_accept(Time::ZERO, peer).is_ok(), "it is answered with HTTP status 503");
+    // During a drain no closing socket is dropped for a new one.
+    engine.handle_drain(Time::ZERO);
     assert_eq!(engine.handle_accept(Time::ZERO, peer), Err(Full));
-    assert_eq!((engine.stats().counters.shed, engine.stats().counters.accepted), (1, 1));
+    assert_eq!((engine.stats().counters.shed, engine.stats().counters.accepted), (1, 2));
     engine.check();
 }
 
@@ -110,7 +114,7 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
 #[test]
 fn silent_sockets_of_one_address_do_not_block_others() {
     let config = Config { max_pending: 3, ..Config::default() };
-    let mut engine = Engine::new(config, START, Relay::default());
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let attacker = ([127, 0, 0, 2], 4000).into();
     for _ in 0..20 {
         engine.handle_accept(Time::ZERO, attacker).expect("there is room for it, or an answer");

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use lobbyd::admin::{AdminConns, Token};
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, Config, DuplicateLogin, Limit, Time, journal};
+use lobbyd::{App, Config, Time, journal};
 
 use crate::common::scenario::{START, World};
 
@@ -148,8 +149,8 @@ fn commands() -> String {
 }
 
 fn errors() -> String {
-    let config = Config { max_headers: 8, max_header_bytes: lobbyd::ByteSize(256), ..Config::default() };
-    let config = Config { max_message_bytes: lobbyd::ByteSize(125), tick_hz: Some(10), ..config };
+    let config = Config { max_headers: 8, max_header_bytes: lobbyd::config::ByteSize(256), ..Config::default() };
+    let config = Config { max_message_bytes: lobbyd::config::ByteSize(125), tick_hz: Some(10), ..config };
     let mut dialogue = Dialogue::new(config, Relay::default(), None);
     dialogue.world.steps("ann > connect chess");
     for path in [

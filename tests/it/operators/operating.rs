@@ -1,13 +1,14 @@
-//! The README's transcripts for operators, replayed against a real server, and the operators' sockets.
+//! The guide's transcripts for operators, replayed against a real server, and the operators' sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
-use lobbyd::{ClockCommand, Config};
+use lobbyd::ticks::ClockCommand;
 
 use crate::common::sockets::Client;
 use crate::meta::documents;
@@ -31,7 +32,7 @@ const VARYING: &[&str] = &[
 struct Site {
     server: Server<Relay>,
     members: Vec<Client>,
-    stopped: Option<lobbyd::DrainTotals>,
+    stopped: Option<lobbyd::stats::DrainTotals>,
 }
 
 impl Site {
@@ -123,7 +124,7 @@ impl Site {
     }
 }
 
-/// Splits a command line as a shell does, as far as the README needs it: at white space outside of `'`.
+/// Splits a command line as a shell does, as far as the guide needs it: at white space outside of `'`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (index, piece) in line.split('\'').enumerate() {
@@ -158,7 +159,7 @@ fn normal(text: &str) -> String {
 }
 
 #[test]
-fn the_readme_shows_what_an_operator_sees() {
+fn the_guide_shows_what_an_operator_sees() {
     let mut site = Site::new();
     replay("<!-- curl", &mut site);
     // The transcript ends with the drain.
@@ -173,7 +174,7 @@ fn the_readme_shows_what_an_operator_sees() {
 }
 
 #[test]
-fn the_readme_shows_how_the_clock_is_set() {
+fn the_guide_shows_how_the_clock_is_set() {
     let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
     replay("<!-- clock", &mut site);
     // Another thread can set the clock too.
@@ -186,7 +187,7 @@ fn the_readme_shows_how_the_clock_is_set() {
     assert_eq!((clock.paused, clock.slowdown), (true, 7));
 }
 
-/// Compares a transcript of the README with the answers of the server.
+/// Compares a transcript of the guide with the answers of the server.
 #[track_caller]
 fn replay(marker: &str, site: &mut Site) {
     let shown = documents::section(marker);

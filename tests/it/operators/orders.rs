@@ -2,10 +2,9 @@
 //! avoid it.
 
 use lobbyd::apps::Relay;
-use lobbyd::{
-    App, Authorization, Config, Context, DuplicateLogin, KickTarget, Limit, Member, Message, OperatorCommand, Protocol,
-    Request,
-};
+use lobbyd::config::{DuplicateLogin, Limit};
+use lobbyd::operator::{KickTarget, OperatorCommand};
+use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Request};
 
 use crate::common::scenario::World;
 

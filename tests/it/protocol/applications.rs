@@ -1,7 +1,8 @@
 //! Messages as an application handles them, and the built-in applications without JSON.
 
 use lobbyd::apps::{Echo, Verbatim};
-use lobbyd::{CloseReason, Config, Limit, Reject};
+use lobbyd::config::Limit;
+use lobbyd::{CloseReason, Config, Reject};
 
 use super::three::THREE;
 use crate::common::scenario::World;

@@ -3,9 +3,11 @@
 //! All pieces of a session arrive within one turn. With several turns the outcome may differ, because presence is announced
 //! at the end of each turn.
 
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::driver::Flow;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{App, ByteSize, Config, Engine, Flow, Frame, Limit, Message, Random, Time};
+use lobbyd::{App, Config, Engine, Frame, Message, Random, Time};
 
 use crate::common::scenario::START;
 use crate::common::witness::Witness;
@@ -15,9 +17,9 @@ const CLIENTS: usize = 3;
 fn config() -> Config {
     Config {
         // No rates: each piece is charged when it arrives, so a rate would give different outcomes.
-        messages_per_second: lobbyd::Limit::UNLIMITED,
-        bytes_per_second: lobbyd::Limit::UNLIMITED,
-        control_per_second: lobbyd::Limit::UNLIMITED,
+        messages_per_second: lobbyd::config::Limit::UNLIMITED,
+        bytes_per_second: lobbyd::config::Limit::UNLIMITED,
+        control_per_second: lobbyd::config::Limit::UNLIMITED,
         max_message_bytes: ByteSize(400),
         max_strikes: 3,
         max_per_lobby: Limit::at_most(CLIENTS as u32),
@@ -114,7 +116,7 @@ where
             cx.broadcast_from(member.expect("a message has a sender"), &frame);
         }
     });
-    let mut engine = Engine::new(config(), START, app);
+    let mut engine = Engine::new(config().check().expect("the configuration is valid"), START, app);
     let now = Time::ZERO;
     let conns: Vec<_> = (0..CLIENTS)
         .map(|_| engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room"))
@@ -204,7 +206,7 @@ fn messages_arrive_as_they_were_sent() {
         }
     }
     let config = Config { bytes_per_second: Limit::UNLIMITED, ..Config::default() };
-    let mut engine = Engine::new(config, START, Last(Vec::new()));
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Last(Vec::new()));
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
     let mut random = Random::new(3);

@@ -1,8 +1,9 @@
 //! The beginning of a connection: early messages, subprotocols, tokens, user ids and second logins.
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{Config, DuplicateLogin, Limit};
 
 use crate::common::scenario::{World, check};
 use crate::common::witness::Witness;

@@ -18,7 +18,11 @@ const GOOD: &[&str] = &[
 
 /// Sends `bytes` in pieces of `step`. Returns the answer and whether the server has finished with the connection.
 fn answer<A: App>(app: A, bytes: &[u8], step: usize) -> (Vec<u8>, bool) {
-    let mut engine = lobbyd::Engine::new(Config::default(), crate::common::scenario::START, app);
+    let mut engine = lobbyd::Engine::new(
+        Config::default().check().expect("the configuration is valid"),
+        crate::common::scenario::START,
+        app,
+    );
     let now = lobbyd::Time::ZERO;
     let conn = engine.handle_accept(now, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     let mut sockets = MemorySockets::default();
@@ -219,7 +223,11 @@ fn bytes_that_are_not_http_are_answered_at_once() {
 #[test]
 fn a_busy_server_sends_retry_after() {
     let config = Config { max_pending: 1, ..Config::default() };
-    let mut engine = lobbyd::Engine::new(config, crate::common::scenario::START, Relay::default());
+    let mut engine = lobbyd::Engine::new(
+        config.check().expect("the configuration is valid"),
+        crate::common::scenario::START,
+        Relay::default(),
+    );
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
     // The answer is sent before the request arrives, since it does not depend on it.
@@ -227,7 +235,7 @@ fn a_busy_server_sends_retry_after() {
     let mut sockets = MemorySockets::default();
     engine.flush(&mut sockets).expect("the session is not recorded");
     let [write] = <[_; 1]>::try_from(sockets.take_writes()).expect("one write");
-    assert_eq!((write.conn, write.outcome), (late, Ok(lobbyd::Flow::Finished)));
+    assert_eq!((write.conn, write.outcome), (late, Ok(lobbyd::driver::Flow::Finished)));
     let answer = String::from_utf8(write.bytes).expect("ASCII");
     assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
     assert!(answer.contains("\r\nRetry-After: 1\r\n"), "{answer}");
@@ -335,8 +343,13 @@ fn the_heads_of_answers_are_fixed() {
 /// The statuses that depend on the state of the server.
 #[test]
 fn the_heads_of_answers_of_a_busy_server_are_fixed() {
-    let config = Config { attempts_per_minute: lobbyd::Limit::at_most(1), attempt_burst: 1, ..Config::default() };
-    let mut engine = lobbyd::Engine::new(config, crate::common::scenario::START, Relay::default());
+    let config =
+        Config { attempts_per_minute: lobbyd::config::Limit::at_most(1), attempt_burst: 1, ..Config::default() };
+    let mut engine = lobbyd::Engine::new(
+        config.check().expect("the configuration is valid"),
+        crate::common::scenario::START,
+        Relay::default(),
+    );
     let mut sockets = MemorySockets::default();
     let mut ask = |seconds: u64, request: &[u8]| {
         let now = lobbyd::Time::from_micros(seconds * 1_000_000);

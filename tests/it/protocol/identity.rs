@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lobbyd::admission::Rate;
 use lobbyd::apps::{Auth, Relay, Tokens, Verbatim};
-use lobbyd::{Authorization, CloseReason, Config, Identity, Rate};
+use lobbyd::{Authorization, CloseReason, Config, Identity};
 
 use crate::common::scenario::World;
 use crate::common::witness::Witness;

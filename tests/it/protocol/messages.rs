@@ -1,8 +1,9 @@
 //! The messages of a client, as documented.
 
 use lobbyd::apps::Relay;
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{App, Authorization, Config, Context, DuplicateLogin, Limit, Member, Message, Protocol, Reject, Request};
+use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Reject, Request};
 
 use super::three::{THREE, check_three};
 use crate::common::scenario::{World, check};

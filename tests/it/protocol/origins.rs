@@ -1,7 +1,8 @@
 //! The origin of pages, and the addresses of connections.
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
-use lobbyd::{Config, Limit};
+use lobbyd::config::Limit;
 
 use crate::common::scenario::{World, check};
 

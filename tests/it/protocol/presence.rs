@@ -1,7 +1,8 @@
 //! The messages of the server, as documented: welcome, presence, numbers, leaves and goodbye.
 
 use lobbyd::apps::Relay;
-use lobbyd::{ByteSize, CloseReason, Config};
+use lobbyd::config::ByteSize;
+use lobbyd::{CloseReason, Config};
 use serde_json::Value;
 
 use super::three::check_three;

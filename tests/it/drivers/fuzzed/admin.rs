@@ -2,8 +2,9 @@
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::Relay;
+use lobbyd::config::ByteSize;
 use lobbyd::sim::{MemorySockets, wire};
-use lobbyd::{ByteSize, Config, Engine, Time};
+use lobbyd::{Config, Engine, Time};
 use serde_json::Value;
 
 use super::{START, pieces, without_rates};
@@ -32,7 +33,7 @@ fn answer(bytes: &[u8], seed: u8) -> Vec<u8> {
         ..without_rates()
     };
     let mut conns = AdminConns::new(&config, None);
-    let mut engine = Engine::new(config, START, Relay::default());
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     for user in ["ann", "bob"] {
         let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
         engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));

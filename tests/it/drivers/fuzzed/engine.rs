@@ -3,12 +3,17 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
+use lobbyd::admission::Rate;
+use lobbyd::config::{ByteSize, CheckedConfig, DuplicateLogin, Limit};
+use lobbyd::driver::{Flow, Transport};
 use lobbyd::journal::{self, ReplayFailure, Summary};
+use lobbyd::operator::{KickTarget, OperatorCommand, Payload};
+use lobbyd::sending::Pressure;
 use lobbyd::sim::wire::{self, Opcode, Reader};
+use lobbyd::stats::Stats;
 use lobbyd::{
-    App, Authorization, ByteSize, CloseReason, Config, ConnId, Context, DuplicateLogin, Engine, Exclude, Flow, Frame,
-    KickTarget, LeaveReason, Limit, Member, Message, OperatorCommand, Payload, Pressure, Protocol, Rate, Reject,
-    Request, Stats, Time, Transport,
+    App, Authorization, CloseReason, Config, ConnId, Context, Engine, Exclude, Frame, LeaveReason, Member, Message,
+    Protocol, Reject, Request, Time,
 };
 
 use super::{Input, START};
@@ -36,10 +41,7 @@ const TEXTS: [&str; 14] = [
 
 pub fn run(data: &[u8]) {
     let mut input = Input(data);
-    let config = config(&mut input);
-    if config.check().is_err() {
-        return;
-    }
+    let Ok(config) = config(&mut input).check() else { return };
     if input.below(3) == 0 {
         World::<CommandApp<false>>::new(config).run(&mut input);
     } else {
@@ -57,15 +59,14 @@ pub(super) struct Recorded {
 
 /// Runs like [`run`] and records it. Returns `None` if the configuration is invalid.
 pub(super) fn record(input: &mut Input<'_>) -> Option<Recorded> {
-    fn record_as<A: App + Default>(config: Config, input: &mut Input<'_>) -> Recorded {
+    fn record_as<A: App + Default>(config: CheckedConfig, input: &mut Input<'_>) -> Recorded {
         let mut world = World::<A> { is_recorded: true, ..World::new(config) };
         journal::record(&mut world.engine, START, Vec::new()).expect("memory can be written to");
         world.run(input);
         let journal = journal::finish(&mut world.engine).expect("it was recorded in memory");
         Recorded { journal, stats: world.engine.stats(), replay: |journal| journal::replay(journal, A::default()) }
     }
-    let config = config(input);
-    config.check().ok()?;
+    let config = config(input).check().ok()?;
     Some(if input.below(3) == 0 {
         record_as::<CommandApp<false>>(config, input)
     } else {
@@ -106,9 +107,9 @@ fn config(input: &mut Input<'_>) -> Config {
         user_messages_per_second: small(5, 3).into(),
         user_message_burst: 3.into(),
         bytes_per_second: small(6, 500),
-        byte_burst: 500,
+        byte_burst: ByteSize(500),
         user_bytes_per_second: small(7, 400).into(),
-        user_byte_burst: 400.into(),
+        user_byte_burst: ByteSize(400).into(),
         control_per_second: small(4, 2),
         control_burst: 2,
         max_rate_strikes: 2,
@@ -143,11 +144,9 @@ impl<const JSON: bool> App for CommandApp<JSON> {
                 Authorization::token_is_user(request)
             }
             Some("tier") => match Authorization::token_is_user(request) {
-                Authorization::Allow(identity) => Authorization::Allow(lobbyd::Identity {
-                    tier: Some(Rate::FREE),
-                    expires: Some(cx.unix_millis() + 30_000),
-                    ..identity
-                }),
+                Authorization::Allow(identity) => {
+                    Authorization::Allow(identity.tier(Rate::FREE).expires_at_unix_millis(cx.unix_millis() + 30_000))
+                }
                 other => other,
             },
             _ => Authorization::token_is_user(request),
@@ -301,7 +300,7 @@ impl Write for Link {
 }
 
 impl<A: App + Default> World<A> {
-    fn new(config: Config) -> World<A> {
+    fn new(config: CheckedConfig) -> World<A> {
         let engine = Engine::new(config, START, A::default());
         World { engine, is_recorded: false, now: Time::ZERO, links: Links(Vec::new()) }
     }

@@ -14,7 +14,7 @@ use super::{START, without_rates};
 
 pub fn run(data: &[u8]) {
     let Ok(text) = str::from_utf8(data) else { return };
-    let mut engine = Engine::new(without_rates(), START, Relay::default());
+    let mut engine = Engine::new(without_rates().check().expect("the configuration is valid"), START, Relay::default());
     let mut clients: Vec<(ConnId, Reader)> = Vec::new();
     for user in ["ann", "bob"] {
         let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");

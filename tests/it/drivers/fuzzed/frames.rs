@@ -2,11 +2,10 @@
 
 use std::io::{self, Read, Write};
 
+use lobbyd::config::ByteSize;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{
-    App, Authorization, ByteSize, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time,
-};
+use lobbyd::{App, Authorization, CloseReason, Config, Context, Engine, Member, Message, Protocol, Request, Time};
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 
 use super::{START, pieces, without_rates};
@@ -81,7 +80,7 @@ pub fn run(data: &[u8]) {
 
 fn run_engine(stream: &[u8], seed: u8) -> Outcome {
     let config = Config { max_message_bytes: ByteSize(MAX_MESSAGE), ..without_rates() };
-    let mut engine = Engine::new(config, START, Recorder::default());
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Recorder::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[]));
     engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");

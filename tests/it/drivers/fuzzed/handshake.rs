@@ -1,9 +1,11 @@
 //! A request head, cut at arbitrary places. The first byte selects how the input is cut, the rest is the client's input.
 
 use lobbyd::apps::Relay;
+use lobbyd::config::ByteSize;
+use lobbyd::driver::Flow;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{Reader, Received};
-use lobbyd::{ByteSize, Config, Engine, Flow, Time};
+use lobbyd::{Config, Engine, Time};
 
 use super::{START, pieces, without_rates};
 
@@ -32,7 +34,7 @@ pub fn run(data: &[u8]) {
 /// Returns the answer to `bytes`, which arrive in one turn, and whether the connection has finished.
 fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
     let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..without_rates() };
-    let mut engine = Engine::new(config, START, Relay::default());
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     for piece in pieces(bytes, seed) {
         engine.handle_bytes(Time::ZERO, conn, piece);

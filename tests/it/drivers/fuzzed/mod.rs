@@ -11,7 +11,9 @@ pub mod frames;
 pub mod handshake;
 pub mod journal;
 
-use lobbyd::{Config, Limit, Start};
+use lobbyd::Config;
+use lobbyd::config::Limit;
+use lobbyd::driver::Start;
 
 /// Runs one input. Panics if a property does not hold.
 pub type Target = fn(&[u8]);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use lobbyd::apps::Relay;
-use lobbyd::{Authorization, CloseReason, Config, Exclude, Frame, Limit, Random, Sent};
+use lobbyd::config::Limit;
+use lobbyd::sending::Sent;
+use lobbyd::{Authorization, CloseReason, Config, Exclude, Frame, Random};
 
 use super::several_logins;
 use crate::common::scenario::{World, check, small_outbox};

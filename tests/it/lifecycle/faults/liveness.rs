@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
-use lobbyd::{CloseReason, Config, Frame, Sent, Time};
+use lobbyd::sending::Sent;
+use lobbyd::{CloseReason, Config, Frame, Time};
 
 use super::several_logins;
 use crate::common::scenario::{World, check};

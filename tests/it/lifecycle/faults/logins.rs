@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
-use lobbyd::{CloseReason, Config, Frame, Limit};
+use lobbyd::config::Limit;
+use lobbyd::{CloseReason, Config, Frame};
 
 use super::{lobby_of, several_logins};
 use crate::common::scenario::{World, check};

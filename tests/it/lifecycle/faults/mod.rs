@@ -6,7 +6,8 @@ mod liveness;
 mod logins;
 mod totals;
 
-use lobbyd::{Config, DuplicateLogin, Limit};
+use lobbyd::Config;
+use lobbyd::config::{DuplicateLogin, Limit};
 
 fn lobby_of(n: u32) -> Config {
     Config { max_per_lobby: Limit::at_most(n), ..Config::default() }

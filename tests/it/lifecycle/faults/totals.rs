@@ -1,7 +1,8 @@
 //! Limits and statistics.
 
 use lobbyd::apps::Relay;
-use lobbyd::{Authorization, CloseReason, Config, DuplicateLogin, Engine, Limit, Random};
+use lobbyd::config::{DuplicateLogin, Limit};
+use lobbyd::{Authorization, CloseReason, Config, Engine, Random};
 
 use super::lobby_of;
 use crate::common::scenario::{START, World};
@@ -162,7 +163,7 @@ fn capacity_is_a_number_for_every_limit() {
 #[test]
 fn two_engines_share_nothing() {
     let mut one = World::new(lobby_of(1), Relay::default());
-    let two = Engine::new(lobby_of(1), START, Relay::default());
+    let two = Engine::new(lobby_of(1).check().expect("the configuration is valid"), START, Relay::default());
     one.run("ann > connect chess\nann < upgrade, welcome, presence_state");
     assert_eq!((one.engine.stats().total_connections, two.stats().total_connections), (1, 0));
     let mut two = World::new(lobby_of(1), Relay::default());

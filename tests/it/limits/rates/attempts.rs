@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use lobbyd::apps::Relay;
+use lobbyd::config::Limit;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Reader, Received};
-use lobbyd::{CloseReason, Config, Limit};
+use lobbyd::{CloseReason, Config};
 
 use super::{assert_within_a_percent, measure, no_rates};
 use crate::common::scenario::{World, check};

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
+use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{ByteSize, Config, Limit};
 
 use super::{MINUTE, assert_within_a_percent, bytes_delivered, measure, no_rates};
 use crate::common::scenario::World;
@@ -37,14 +38,17 @@ fn check_bytes(config: Config, connections: usize, per_second: u64) {
 
 #[test]
 fn bytes_of_a_connection_are_rate_limited() {
-    let config = Config { bytes_per_second: Limit::at_most(5000), byte_burst: 10_000, ..no_rates() };
+    let config = Config { bytes_per_second: Limit::at_most(5000), byte_burst: ByteSize(10_000), ..no_rates() };
     check_bytes(config, 1, 5000);
 }
 
 #[test]
 fn bytes_of_a_user_share_one_rate_over_all_its_connections() {
-    let config =
-        Config { user_bytes_per_second: Limit::at_most(4000).into(), user_byte_burst: 10_000.into(), ..no_rates() };
+    let config = Config {
+        user_bytes_per_second: Limit::at_most(4000).into(),
+        user_byte_burst: ByteSize(10_000).into(),
+        ..no_rates()
+    };
     check_bytes(config.clone(), 1, 4000);
     check_bytes(config, 2, 4000);
 }
@@ -55,7 +59,7 @@ fn a_message_in_pieces_is_charged_in_full() {
     let config = Config {
         max_message_bytes: ByteSize(6100),
         bytes_per_second: Limit::at_most(2000),
-        byte_burst: 7000,
+        byte_burst: ByteSize(7000),
         ..no_rates()
     };
     let mut world = World::new(config, Witness::<false>::default());
@@ -100,7 +104,7 @@ fn the_bytes_of_a_request_are_charged_to_its_user_too() {
         let config = Config {
             max_message_bytes: ByteSize(125),
             bytes_per_second: Limit::at_most(1),
-            byte_burst: 1000,
+            byte_burst: ByteSize(1000),
             ..Config::default()
         };
         let mut world = World::new(config, Relay::default());

@@ -1,7 +1,8 @@
 //! The configuration of rates.
 
+use lobbyd::Config;
+use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{Config, Limit};
 
 use super::{bytes_delivered, no_rates};
 use crate::common::scenario::World;
@@ -30,21 +31,25 @@ fn bursts_that_are_too_small_are_refused() {
         "attempts_per_minute",
     );
     let longest = 65_536 + 14;
-    check_problem(Config { byte_burst: longest - 1, ..Config::default() }, "byte_burst", "65550");
+    check_problem(Config { byte_burst: ByteSize(longest - 1), ..Config::default() }, "byte_burst", "65550");
     check_problem(
-        Config { user_bytes_per_second: limited.into(), user_byte_burst: (longest - 1).into(), ..Config::default() },
+        Config {
+            user_bytes_per_second: limited.into(),
+            user_byte_burst: ByteSize(longest - 1).into(),
+            ..Config::default()
+        },
         "user_byte_burst",
         "max_message_bytes (64KiB)",
     );
     // The burst of a rate that is not used can have any value.
-    let unused = Config { message_burst: 0, control_burst: 0, byte_burst: 0, attempt_burst: 0, ..no_rates() };
-    assert_eq!(unused.check(), Ok(()));
+    let unused = Config { message_burst: 0, control_burst: 0, byte_burst: ByteSize(0), attempt_burst: 0, ..no_rates() };
+    assert_eq!(unused.check().err(), None);
     // The longest message fits into the smallest bucket.
-    let tight = Config { byte_burst: longest, bytes_per_second: Limit::at_most(1000), ..no_rates() };
+    let tight = Config { byte_burst: ByteSize(longest), bytes_per_second: Limit::at_most(1000), ..no_rates() };
     let mut world = World::new(tight, Witness::<false>::default());
     world.run("ann > connect chess\nann < upgrade\nadvance 1s");
     world.send("ann", &wire::text(&"x".repeat(65_536)));
-    assert_eq!(bytes_delivered(&mut world), u64::from(longest));
+    assert_eq!(bytes_delivered(&mut world), longest as u64);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::Limit;
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{Config, Limit, Reject};
+use lobbyd::{Config, Reject};
 
 use super::{assert_within_a_percent, check_messages, delivered, no_rates, one_a_second};
 use crate::common::scenario::World;

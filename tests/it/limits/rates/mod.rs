@@ -9,8 +9,9 @@ mod users;
 
 use std::time::Duration;
 
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{App, Config, DuplicateLogin, Limit};
+use lobbyd::{App, Config};
 
 use crate::common::scenario::World;
 use crate::common::witness::Witness;

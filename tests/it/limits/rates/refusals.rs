@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
-use lobbyd::{App, ByteSize, CloseReason, Config, Limit, Reject};
+use lobbyd::config::{ByteSize, Limit};
+use lobbyd::{App, CloseReason, Config, Reject};
 use serde_json::Value;
 
 use super::{no_rates, one_a_second};
@@ -66,16 +67,17 @@ fn retry_after_is_exact() {
     check_retry_after(messages.clone(), &[short]);
     let user = Config { user_messages_per_second: at_most(3).into(), user_message_burst: 8.into(), ..no_rates() };
     check_retry_after(user.clone(), &[short]);
-    let bytes = Config { bytes_per_second: at_most(700), byte_burst: 1500, ..no_rates() };
+    let bytes = Config { bytes_per_second: at_most(700), byte_burst: ByteSize(1500), ..no_rates() };
     check_retry_after(bytes.clone(), &[short, &long]);
-    let user_bytes = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: 1800.into(), ..no_rates() };
+    let user_bytes =
+        Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: ByteSize(1800).into(), ..no_rates() };
     check_retry_after(user_bytes.clone(), &[short, &long]);
     // If two buckets refuse, the longer wait is returned. A message that one bucket refuses takes no tokens from the other.
     let both = Config { user_messages_per_second: at_most(3).into(), user_message_burst: 8.into(), ..messages };
     check_retry_after(both, &[short]);
     let slow_connection = Config { messages_per_second: at_most(2), message_burst: 4, ..user };
     check_retry_after(slow_connection, &[short]);
-    let both = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: 1800.into(), ..bytes };
+    let both = Config { user_bytes_per_second: at_most(900).into(), user_byte_burst: ByteSize(1800).into(), ..bytes };
     check_retry_after(both, &[short, &long]);
 }
 

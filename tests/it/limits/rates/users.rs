@@ -1,8 +1,9 @@
 //! Rates of a user over all its connections, at the same time or in sequence.
 
+use lobbyd::Config;
 use lobbyd::apps::Relay;
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire;
-use lobbyd::{Config, DuplicateLogin, Limit};
 
 use super::{check_messages, delivered, no_rates};
 use crate::common::scenario::{World, check};

@@ -18,12 +18,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["base", "config", "http", "lobby", "ws", "protocol", "egress"]),
     // The public names of the crate. The built-in applications and the program use them as any other user does.
     ("lib.rs", &["base", "config", "http", "lobby", "ws", "protocol", "egress", "engine"]),
+    // Documentation only.
+    ("guide", &[]),
     ("admin", &["base", "config", "http", "lobby", "ws", "engine"]),
     ("journal", &["base", "config", "http", "lobby", "ws", "egress", "engine"]),
     ("apps", &["base", "lobby", "ws", "engine", "lib.rs"]),
     ("net", &["base", "config", "http", "lobby", "egress", "engine", "admin", "journal"]),
     ("sim", &["base", "config", "http", "lobby", "ws", "egress", "engine", "admin", "journal", "apps"]),
-    ("program", &["lib.rs", "admin", "journal", "apps", "net", "sim"]),
+    ("program", &["lib.rs", "config", "admin", "journal", "apps", "net", "sim"]),
     ("main.rs", &["program"]),
 ];
 

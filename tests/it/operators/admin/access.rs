@@ -51,7 +51,7 @@ fn a_configured_token_is_required() {
 #[test]
 fn a_public_admin_address_requires_a_token() {
     let open = Config { admin: Some("0.0.0.0:9002".parse().expect("an address")), ..Config::default() };
-    let problems = open.check().expect_err("a token is required");
+    let problems = open.clone().check().expect_err("a token is required");
     assert_eq!(problems[0].field, "admin");
     let guarded = Config { admin_token_file: Some("/etc/lobbyd/token".into()), ..open };
     guarded.check().expect("a token is configured");

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
+use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{Authorization, CloseReason, Config, DuplicateLogin, Limit};
+use lobbyd::{Authorization, CloseReason, Config};
 use serde_json::json;
 
 use super::{THREE, config, get, operator, post, read, three};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use lobbyd::admin::{AdminConns, Token};
 use lobbyd::apps::Relay;
-use lobbyd::{ByteSize, Config, Time};
+use lobbyd::config::ByteSize;
+use lobbyd::{Config, Time};
 
 use super::{config, get, operator, post, read, three};
 use crate::common::scenario::World;

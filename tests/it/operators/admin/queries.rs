@@ -1,7 +1,8 @@
 //! Queries of operators.
 
+use lobbyd::Config;
 use lobbyd::apps::{Relay, Verbatim};
-use lobbyd::{Config, Limit};
+use lobbyd::config::Limit;
 use serde_json::{Value, json};
 
 use super::{config, get, operator, three};

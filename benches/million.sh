@@ -29,7 +29,7 @@ program=$(cargo bench --quiet --locked --bench million --no-run --message-format
 [ -x "$program" ] || { echo "million.sh: cargo did not report the path of the program" >&2; exit 2; }
 
 scratch=$(mktemp -d)
-true
+trap 'rm -rf "$scratch"' EXIT
 
 # Prints, for each operation: its name, and instructions, misses of level 1 and misses of the last level for each operation.
 count() {  # CONNECTIONS
@@ -57,8 +57,8 @@ awk -v few="$few" -v many="$many" '
   {
     ratio = $2 / instructions[$1]
     printf "%-10s %10.0f %10.0f %7.3f %9.1f %9.1f %9.1f %9.1f%s\n", $1, instructions[$1], $2, ratio, first[$1], $3, last[$1], $4,
-      ratio > 1.1 ? "  <- more than 1.1" : ""
-    failed = failed || ratio > 1.1
+      (ratio > 1.1) ? "  <- more than 1.1" : ""
+    failed = failed || (ratio > 1.1)
     rows++
   }
   END {

@@ -399,8 +399,9 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     let built = Command::new(env!("CARGO")).args(build).arg(target).status();
     assert!(built.expect("cargo runs").success());
     let example = target.join("debug/examples/embed");
-    let mut child =
-        Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the example was built");
+    let mut command = Command::new(example);
+    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the example was built");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("the stream is piped")));
     let line = lines.next().expect("it prints its address").expect("UTF-8");
     let address: SocketAddr =
@@ -412,8 +413,12 @@ fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     client.send(&wire::text("right"));
     let moved = Received::Text(format!("ann={}", position + 1));
     assert!((0..100).any(|_| client.next() == moved), "the move is seen in a later frame");
-    child.kill().expect("it runs until it is killed");
-    child.wait().expect("the child can be waited for");
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.expect("kill can be started").success());
+    let close = Received::Close(1001, "server_shutdown".into());
+    assert!((0..100).any(|_| client.next() == close), "it says goodbye");
+    drop(client);
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
 }
 
 /// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been

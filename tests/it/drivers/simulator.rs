@@ -103,7 +103,7 @@ mod broken {
         let failure = failures.find(|failure| failure.to_string().contains("kick")).expect("some seed finds it");
         let text = failure.to_string();
         assert!(text.contains("the application's invariant: -"), "{text}");
-        assert!(text.contains("repeat it with: Simulator::swarm("), "{text}");
+        assert!(text.contains("repeat it with: LOBBYD_PLAN='seed="), "{text}");
         let small = shrink(failure.clone(), run);
         assert!(small.plan().steps <= failure.plan().steps && small.plan().clients <= failure.plan().clients);
         assert!(small.plan().without.len() > 10, "most behaviours have nothing to do with it: {small}");

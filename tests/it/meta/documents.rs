@@ -244,19 +244,6 @@ fn the_readme_is_short() {
     assert!(text.split_whitespace().count() <= 2500, "{} words", text.split_whitespace().count());
 }
 
-/// Excerpts of the arena example in the guide match its source, which is compiled and tested.
-#[test]
-fn excerpts_match_the_arena_example() {
-    let text = read(&root().join("src/guide/embedding.md"));
-    let arena = read(&root().join("examples/arena.rs"));
-    let excerpts: Vec<&str> =
-        text.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(excerpts.len(), 4);
-    for excerpt in excerpts {
-        assert!(arena.contains(excerpt), "this is not in examples/arena.rs:\n{excerpt}");
-    }
-}
-
 /// Paths of files and folders in the text, such as `tests/clients/run` or, below `src`, `net/sockets.rs`.
 #[test]
 fn files_named_in_the_documents_exist() {

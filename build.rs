@@ -8,6 +8,8 @@ fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
     collect(&root.join("src"), &mut files);
+    // Documentation does not change what the program sends.
+    files.retain(|path| path.extension().is_none_or(|extension| extension != "md"));
     files.sort();
     // The versions of the dependencies count too. An unpacked package has no Cargo.lock.
     files.extend(Some(root.join("Cargo.lock")).filter(|path| path.exists()));

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use lobbyd::apps::{Relay, Verbatim};
-use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::sim::wire;
 use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Reject, Request};
 
 #[path = "common/each.rs"]
@@ -59,27 +59,13 @@ fn text() -> Vec<u8> {
     wire::text(&"x".repeat(64))
 }
 
-/// One turn in which `sender` sends `message`.
-fn send<A: App>(crowd: &mut Crowd<A>, sender: usize, message: &[u8]) {
-    crowd.engine.handle_bytes(crowd.now, crowd.conns[sender], black_box(message));
-    crowd.flush();
-}
-
-/// Two turns: a connection joins, and hangs up.
-fn join_and_leave<A: App>(crowd: &mut Crowd<A>, request: &[u8]) {
-    let conn = crowd.connect(black_box(request));
-    crowd.flush();
-    crowd.engine.handle_hangup(crowd.now, conn);
-    crowd.flush();
-}
-
 fn message_in(c: &mut Criterion) {
     let mut crowd = Crowd::new(Silent, 1, 10);
     let message = text();
     let mut sent = 0;
     c.bench_function("engine/message_in", |b| {
         b.iter(|| {
-            send(&mut crowd, 0, &message);
+            crowd.send(0, &message);
             sent += 1;
         });
     });
@@ -95,7 +81,7 @@ fn lobby_of(c: &mut Criterion) {
         let mut sent = 0;
         c.bench_function(&format!("engine/broadcast/{size}"), |b| {
             each(b, || {
-                send(&mut crowd, 0, &message);
+                crowd.send(0, &message);
                 sent += 1;
                 receivers
             });
@@ -112,7 +98,7 @@ fn join(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     let mut joins = 0;
     c.bench_function(name, |b| {
         b.iter(|| {
-            join_and_leave(crowd, &request);
+            crowd.join_and_leave(&request);
             joins += 1;
         });
     });
@@ -129,7 +115,7 @@ fn relay(c: &mut Criterion) {
     let mut sent = 0;
     c.bench_function("engine/relay/10", |b| {
         each(b, || {
-            send(&mut crowd, 0, &message);
+            crowd.send(0, &message);
             sent += 1;
             9
         });
@@ -159,26 +145,20 @@ fn crowd(c: &mut Criterion) {
 }
 
 fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
-    let Crowd { engine, conns, now } = crowd;
     // Long enough that some 50 connections are due in each turn, whatever their number.
-    let step = engine.config().ping_interval * 50 / conns.len() as u32;
-    let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
+    let step = crowd.engine.config().ping_interval * 50 / crowd.conns.len() as u32;
     let (mut written, mut all) = (ListWritten::default(), 0);
     c.bench_function(name, |b| {
         each(b, || {
-            *now = *now + step;
-            engine.end_turn(*now, &mut written).expect("the engine is not recorded");
-            all += written.0.len() as u64;
-            for &conn in &written.0 {
-                engine.handle_bytes(*now, conn, black_box(&pong));
-            }
-            written.0.drain(..).len() as u64
+            let pings = crowd.answer_pings(step, &mut written);
+            all += pings;
+            pings
         });
     });
-    let stats = engine.stats();
+    let stats = crowd.engine.stats();
     assert_eq!(
         (stats.counters.pings, stats.total_connections),
-        (all, conns.len()),
+        (all, crowd.conns.len()),
         "every ping was answered, so no connection was closed"
     );
 }
@@ -208,7 +188,7 @@ fn message(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>, stride: u
     c.bench_function(name, |b| {
         b.iter(|| {
             lobby = (lobby + stride) % lobbies;
-            send(crowd, lobby * LOBBY, &message);
+            crowd.send(lobby * LOBBY, &message);
             sent += 1;
         });
     });

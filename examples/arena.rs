@@ -3,29 +3,31 @@
 //!
 //!     cargo run --example arena
 //!
-//! Then open the address that it prints in two windows, each with its own `name=`. Every field of the configuration is a
-//! flag, as with the program itself, such as `--listen 127.0.0.1:9010` or `--journal FILE`. `--replay FILE` replays the
-//! last session of that journal.
+//! Then open the address that it prints in two windows: each is a player. Every field of the configuration is a flag, as
+//! with the program itself, such as `--listen 127.0.0.1:9010` or `--journal FILE`. `--replay FILE` replays the last session
+//! of that journal, prints its timeline, and checks the game after every input. On SIGTERM and SIGINT all members get a
+//! goodbye, and the program ends.
 //!
 //! The game is deterministic: it reads no clock, draws no randomness of its own and walks no `HashMap`. Its state depends
 //! only on the inputs of each tick, so a replay reproduces it.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::path::Path;
+use std::process::ExitCode;
 use std::thread;
 
 use lobbyd::config::Flush;
-use lobbyd::journal::{Replay, Step};
-use lobbyd::net::{Server, open_journal};
+use lobbyd::net::{Server, Timeline, print_replay};
 use lobbyd::ticks::Tick;
 use lobbyd::{
     App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Random, Reject,
     Request, SeatId,
 };
+use log::LevelFilter;
 use serde::{Deserialize, Serialize};
+use simple_logger::SimpleLogger;
 
 const PAGE: &str = include_str!("arena.html");
 
@@ -92,6 +94,11 @@ impl App for Arena {
         self.lobbies.entry(member.lobby().to_owned()).or_default().push(player);
     }
 
+    /// The keys that were held in the older window do not count any more. The next snapshot brings the state.
+    fn on_rejoin(&mut self, _: &mut Context<'_>, member: &Member) {
+        self.player(member).input = Input::default();
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
         let Message::Json { kind: "input", text } = message else {
             return cx.reject(Reject::BadMessage, "the arena takes inputs");
@@ -99,9 +106,7 @@ impl App for Arena {
         let Ok(input) = serde_json::from_str(text) else {
             return cx.reject(Reject::BadMessage, "an input has dx, dy and fire");
         };
-        let players = self.lobbies.get_mut(from.lobby()).into_iter().flatten();
-        let player = players.into_iter().find(|player| player.seat == from.seat());
-        player.expect("on_join added the sender").input = input;
+        self.player(from).input = input;
     }
 
     fn on_tick(&mut self, cx: &mut Context<'_>, tick: &Tick) {
@@ -154,6 +159,11 @@ impl Player {
 }
 
 impl Arena {
+    fn player(&mut self, member: &Member) -> &mut Player {
+        let players = self.lobbies.get_mut(member.lobby()).into_iter().flatten();
+        players.into_iter().find(|player| player.seat == member.seat()).expect("on_join added the member")
+    }
+
     /// Checks the game's invariants.
     fn check(&self) -> Result<(), String> {
         for (lobby, players) in &self.lobbies {
@@ -192,37 +202,42 @@ fn serve(page: &TcpListener) {
     }
 }
 
-/// Replays a recorded session, and reports the turn after which the check fails.
-fn replay(path: &str) -> Result<(), Box<dyn Error>> {
-    let mut replay = Replay::open(open_journal(Path::new(path))?, Arena::default(), false)?;
-    while replay.step()? != Step::End {
-        let checked = replay.app().check();
-        checked.map_err(|error| format!("turn {} at {} us: {error}", replay.turn(), replay.now().as_micros()))?;
-    }
-    let summary = replay.summary();
-    println!("{:?} in {} turns, {} of them confirmed", summary.span, summary.turn, summary.confirmed);
-    Ok(())
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn run() -> Result<(), Box<dyn Error>> {
     let mut config = config();
     let mut args = std::env::args().skip(1);
     while let Some(flag) = args.next() {
         let value = args.next().ok_or(format!("{flag} takes a value"))?;
         if flag == "--replay" {
-            return replay(&value);
+            print_replay(value.as_ref(), Arena::default(), Arena::check, &Timeline::default(), io::stdout())?;
+            return Ok(());
         }
         set(&mut config, &flag, &value)?;
     }
+    // Logs each connect and close.
+    SimpleLogger::new().with_level(LevelFilter::Info).init()?;
     // The page is served from another port than the WebSocket server, so its origin must be allowed.
     let page = TcpListener::bind((config.listen.ip(), 0))?;
     let origin = format!("http://{}", page.local_addr()?);
     set(&mut config, "--allowed-origin", &origin)?;
     let mut server = Server::bind(config, Arena::default())?;
-    println!("open {origin}/?server={}&lobby=arena&name=ann", server.local_addr()?);
+    #[cfg(unix)]
+    server.listen_to_signals()?;
+    let address = server.local_addr()?;
+    println!("listening on {address}");
+    println!("open {origin}/?server={address} in two windows");
     thread::spawn(move || serve(&page));
     server.run()?;
     Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("arena: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 #[cfg(test)]
@@ -252,8 +267,8 @@ mod tests {
 
     #[test]
     fn the_arena_holds() {
-        for seed in 0..300 {
-            let result = simulate(&Plan::new(seed, 300), Arena::default(), |arena| arena);
+        for plan in Plan::seeds(0..300, 300, std::env::var("LOBBYD_PLAN").ok()) {
+            let result = simulate(&plan, Arena::default(), |arena| arena);
             result.unwrap_or_else(|failure| panic!("{failure}"));
         }
     }
@@ -268,6 +283,9 @@ mod tests {
         }
         fn on_join(&mut self, cx: &mut Context<'_>, member: &Member) {
             self.0.on_join(cx, member);
+        }
+        fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
+            self.0.on_rejoin(cx, member);
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             self.0.on_message(cx, from, message);

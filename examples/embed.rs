@@ -1,14 +1,22 @@
 //! A game that owns its loop: 30 frames a second, with one turn of the lobby server in each.
 //!
-//!     cargo run --example embed -- 127.0.0.1:9001
+//!     cargo run --example embed -- --listen 127.0.0.1:9001
 //!
-//! Then connect with `ws://127.0.0.1:9001/ws/arena?token=ann` and send `left` or `right`.
+//! Then connect with `ws://127.0.0.1:9001/ws/arena?token=ann` and send `left` or `right`. On SIGTERM and SIGINT all members
+//! are closed with 1001, and the program ends.
+//!
+//! The game acts on its lobby through [`Server::act`], which a journal cannot record. `fixed_step.rs` shows a loop that
+//! can be recorded and replayed.
 
+use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use lobbyd::config::Limit;
 use lobbyd::net::{Server, Status};
-use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, Member, Message, Protocol, Request};
+use lobbyd::{App, Authorization, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request};
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
 
 /// Positions of all players on a line. Members send `left` and `right`; each frame sends the positions to all members.
 #[derive(Default)]
@@ -28,6 +36,12 @@ impl App for Arena {
         self.players.push((member.clone(), position));
     }
 
+    fn on_rejoin(&mut self, _: &mut Context<'_>, member: &Member) {
+        let player = self.players.iter_mut().find(|(player, _)| player.seat() == member.seat());
+        // Same seat, newer connection.
+        player.expect("on_join added the member").0 = member.clone();
+    }
+
     fn on_message(&mut self, _: &mut Context<'_>, from: &Member, message: Message<'_>) {
         let player = self.players.iter_mut().find(|(player, _)| player.seat() == from.seat());
         let (_, position) = player.expect("on_join added the sender");
@@ -38,15 +52,23 @@ impl App for Arena {
         };
     }
 
-    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: lobbyd::LeaveReason) {
+    fn on_leave(&mut self, _: &mut Context<'_>, member: &Member, _: LeaveReason) {
         self.players.retain(|(player, _)| player.seat() != member.seat());
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let listen = std::env::args().nth(1).unwrap_or("127.0.0.1:9001".into()).parse()?;
-    let config = Config { listen, max_per_lobby: Limit::at_most(64), ..Config::default() };
+fn run() -> Result<(), Box<dyn Error>> {
+    let mut config = Config { max_per_lobby: Limit::at_most(64), ..Config::default() };
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [] => {}
+        [flag, address] if flag == "--listen" => config.listen = address.parse()?,
+        _ => return Err("the arguments are: [--listen ADDRESS:PORT]".into()),
+    }
+    SimpleLogger::new().with_level(LevelFilter::Info).init()?;
     let mut server = Server::bind(config, Arena::default())?;
+    #[cfg(unix)]
+    server.listen_to_signals()?;
     println!("listening on {}", server.local_addr()?);
     // A turn waits for the sockets, at most for the length of a frame.
     while let Status::Running = server.turn(Some(Duration::from_millis(33)))? {
@@ -57,4 +79,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         });
     }
     Ok(())
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("embed: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

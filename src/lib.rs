@@ -20,6 +20,8 @@
 //! # }
 //! ```
 //!
+//! The [`guide`] has a page for each topic: the protocol, operating, embedding, testing, and more.
+//!
 //! The names that most games need are at the root. The others are in modules by topic:
 //!
 //! | module | contents |
@@ -59,6 +61,7 @@ mod ws;
 pub mod admin;
 pub mod apps;
 pub mod config;
+pub mod guide;
 pub mod journal;
 pub mod net;
 pub mod sim;

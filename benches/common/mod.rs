@@ -1,11 +1,12 @@
 //! An engine with many members, for the benches without sockets.
 
+use std::hint::black_box;
 use std::io::{self, Sink};
 use std::time::Duration;
 
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::driver::{Flow, Start, Transport};
-use lobbyd::sim::wire;
+use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, CloseReason, Config, ConnId, Engine, Time};
 
 /// An engine and the connections of all its members, lobby by lobby.
@@ -57,6 +58,7 @@ impl Transport for ListWritten {
 /// Start values of every engine in the benches.
 pub(crate) const START: Start = Start { unix_micros: 0, seed: 1 };
 
+#[allow(dead_code, reason = "each bench uses some of them")]
 impl<A: App> Crowd<A> {
     /// `lobbies` lobbies, `l0` and on, of `size` members each.
     ///
@@ -118,5 +120,35 @@ impl<A: App> Crowd<A> {
     pub(crate) fn flush(&mut self) {
         self.engine.flush(&mut Discard).expect("the journal is discarded");
         self.now = self.now + Duration::from_micros(1);
+    }
+
+    /// A turn that takes no time.
+    pub(crate) fn end_turn_at_once(&mut self) {
+        self.engine.end_turn(black_box(self.now), &mut Discard).expect("the journal is discarded");
+    }
+
+    /// One turn in which `sender`, the index of a connection, sends `message`.
+    pub(crate) fn send(&mut self, sender: usize, message: &[u8]) {
+        self.engine.handle_bytes(self.now, self.conns[sender], black_box(message));
+        self.flush();
+    }
+
+    /// Two turns: a connection joins, and hangs up.
+    pub(crate) fn join_and_leave(&mut self, request: &[u8]) {
+        let conn = self.connect(black_box(request));
+        self.flush();
+        self.engine.handle_hangup(self.now, conn);
+        self.flush();
+    }
+
+    /// One turn after `step`. All connections that were pinged answer. Returns their number.
+    pub(crate) fn answer_pings(&mut self, step: Duration, written: &mut ListWritten) -> u64 {
+        let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
+        self.now = self.now + step;
+        self.engine.end_turn(self.now, written).expect("the journal is discarded");
+        for &conn in &written.0 {
+            self.engine.handle_bytes(self.now, conn, black_box(&pong));
+        }
+        written.0.drain(..).len() as u64
     }
 }

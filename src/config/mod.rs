@@ -1,7 +1,7 @@
 //! Configuration: all options of the server in one struct, the check of their values, and the worst-case memory.
 //!
 //! Each field is defined once, in the table in `fields`: name, type, default and documentation. The command line, the
-//! environment variables and the README's table are generated from [`Config::FIELDS`]. How values are written as text is
+//! environment variables and the guide's table are generated from [`Config::FIELDS`]. How values are written as text is
 //! in `value`. Reads no file and no environment.
 
 mod check;

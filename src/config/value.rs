@@ -1,4 +1,4 @@
-//! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the README.
+//! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the guide.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

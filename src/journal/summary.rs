@@ -1,5 +1,6 @@
 //! Progress and totals of a replay.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::base::close::CloseReason;
@@ -39,5 +40,35 @@ impl Summary {
     /// Returns the number of connections closed for each reason, without the reasons that did not occur.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         self.stats.counters.closes()
+    }
+}
+
+/// A table with one line for each number.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut line = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<24}{:>16}", value.to_string());
+        let counters = &self.stats.counters;
+        line("recorded", &format_args!("{:.3}s", self.span.as_secs_f64()))?;
+        line("turns", &self.turn)?;
+        line("turns confirmed", &self.confirmed)?;
+        line("segments", &self.segments)?;
+        line("connections", &counters.accepted)?;
+        line("messages in", &counters.messages_in)?;
+        line("frames out", &counters.frames_out)?;
+        line("bytes in", &counters.bytes_in)?;
+        line("bytes out", &counters.bytes_out)?;
+        for (reason, count) in self.closes() {
+            line(&format!("closed {}", reason.word()), &count)?;
+        }
+        if let Some(bytes) = self.torn {
+            line("torn bytes at the end", &bytes)?;
+        }
+        if self.is_open_ended {
+            line("last turn", &"unconfirmed")?;
+        }
+        if self.omitted_reloads > 0 {
+            line("reloads left out", &self.omitted_reloads)?;
+        }
+        Ok(())
     }
 }

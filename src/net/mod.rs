@@ -19,6 +19,7 @@ mod handle;
 mod journal_files;
 mod listener;
 mod operators;
+mod print_replay;
 mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]
@@ -32,4 +33,5 @@ pub use self::error::Error;
 pub use self::files::read_file;
 pub use self::handle::{Busy, Handle};
 pub use self::journal_files::open_journal;
+pub use self::print_replay::{ReplayError, Timeline, print_replay};
 pub use self::server::{Server, Status};

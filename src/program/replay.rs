@@ -5,22 +5,18 @@
 //! the journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
 //! something that cannot be replayed.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use lobbyd::apps::{Echo, Relay, Verbatim};
-use lobbyd::journal::{Fault, Replay, ReplayFailure, Step, Summary, TraceEvent};
-use lobbyd::net::open_journal;
+use lobbyd::journal::Replay;
+use lobbyd::net::{Timeline, open_journal, print_replay};
 use lobbyd::{App, Time};
 
-const UNREADABLE: u8 = 1;
-const NOT_STARTED: u8 = 2;
-const DIVERGED: u8 = 4;
-const BROKEN: u8 = 5;
-const OTHER_BUILD: u8 = 6;
+/// Exit code for a journal of an application that the program does not contain.
 const NOT_REPLAYABLE: u8 = 7;
 
 pub(crate) fn command() -> Command {
@@ -64,28 +60,27 @@ fn parse_seconds(text: &str) -> Result<Time, String> {
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").expect("the argument is required");
-    let any_build = matches.get_flag("any-build");
-    match recorded_app(path, any_build).as_deref() {
-        Ok("relay") => run_as(matches, path, Relay::default()),
-        Ok("verbatim") => run_as(matches, path, Verbatim::default()),
-        Ok("echo") => run_as(matches, path, Echo),
-        Ok(other) => {
+    // An error while the journal is opened is reported by the replay, which fails in the same way.
+    match recorded_app(path, matches.get_flag("any-build")).as_deref() {
+        None | Some("relay") => print(matches, path, Relay::default()),
+        Some("verbatim") => print(matches, path, Verbatim::default()),
+        Some("echo") => print(matches, path, Echo),
+        Some(other) => {
             eprintln!(
                 "lobbyd: {} was recorded with {}, not with one of the built-in applications; replay it in the program that \
-                 contains this application, with lobbyd::journal::replay",
+                 contains this application, with lobbyd::net::print_replay",
                 path.display(),
                 other.escape_debug()
             );
             ExitCode::from(NOT_REPLAYABLE)
         }
-        Err(code) => ExitCode::from(*code),
     }
 }
 
 /// Returns the application that the journal was recorded with: the value of `--app` for a built-in application, or the
-/// type name of another.
-fn recorded_app(path: &Path, any_build: bool) -> Result<String, u8> {
-    let replay = open(path, Echo, any_build)?;
+/// type name of another. `None` if the journal cannot be opened.
+fn recorded_app(path: &Path, any_build: bool) -> Option<String> {
+    let replay = Replay::open(open_journal(path).ok()?, Echo, any_build).ok()?;
     let app = replay.recorded_app();
     let built_in = [
         (std::any::type_name::<Relay>(), "relay"),
@@ -93,141 +88,24 @@ fn recorded_app(path: &Path, any_build: bool) -> Result<String, u8> {
         (std::any::type_name::<Echo>(), "echo"),
     ];
     let known = built_in.iter().find(|(type_name, _)| *type_name == app);
-    Ok(known.map_or(app, |(_, name)| *name).to_owned())
+    Some(known.map_or(app, |(_, name)| *name).to_owned())
 }
 
-fn open<A: App>(path: &Path, app: A, any_build: bool) -> Result<Replay<A, impl Read + use<A>>, u8> {
-    let journal = open_journal(path).map_err(|error| {
-        eprintln!("lobbyd: {}: {error}", path.display());
-        NOT_STARTED
-    })?;
-    Replay::open(journal, app, any_build).map_err(|failure| {
-        eprintln!("lobbyd: {}: {failure}", path.display());
-        code_of(&failure.fault)
-    })
-}
-
-fn code_of(fault: &Fault) -> u8 {
-    match fault {
-        Fault::Diverged(_) => DIVERGED,
-        Fault::OtherVersion(_) | Fault::OtherBuild(_) => OTHER_BUILD,
-        Fault::Closure | Fault::NoStart { .. } => NOT_REPLAYABLE,
-        Fault::Io(_) => UNREADABLE,
-        _ => BROKEN,
-    }
-}
-
-fn run_as<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
-    let replay = match open(path, app, matches.get_flag("any-build")) {
-        Ok(replay) => replay,
-        Err(code) => return ExitCode::from(code),
+fn print<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
+    let timeline = Timeline {
+        events: matches.get_flag("print"),
+        lobby: matches.get_one("lobby").cloned(),
+        user: matches.get_one("user").cloned(),
+        from: matches.get_one("from").copied().unwrap_or(Time::ZERO),
+        until: matches.get_one("until").copied().unwrap_or(Time::NEVER),
+        stop_at: matches.get_one("stop-at").copied(),
+        any_build: matches.get_flag("any-build"),
     };
-    match replay_all(matches, replay) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(failure)) => {
-            eprintln!("lobbyd: {}: {failure}", path.display());
-            ExitCode::from(code_of(&failure.fault))
-        }
-        // The reader closed the pipe, as `head` does: no error.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+    match print_replay(path, app, |_| Ok(()), &timeline, io::stdout().lock()) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lobbyd: cannot write: {error}");
-            ExitCode::from(UNREADABLE)
+            eprintln!("lobbyd: {error}");
+            ExitCode::from(error.exit_code())
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the duration is only displayed; the engine never sees it")]
-fn replay_all<A: App, R: Read>(
-    matches: &ArgMatches,
-    mut replay: Replay<A, R>,
-) -> io::Result<Result<(), ReplayFailure>> {
-    let started = Instant::now();
-    let mut out = io::BufWriter::new(io::stdout().lock());
-    let filter = matches.get_flag("print").then(|| Filter::of(matches));
-    let stop_at = matches.get_one::<u64>("stop-at").copied();
-    if filter.is_some() {
-        replay.trace_events();
-    }
-    loop {
-        let step = replay.step();
-        if let Some(filter) = &filter {
-            for event in replay.events().iter().filter(|event| filter.shows(event)) {
-                writeln!(out, "turn {:<6} {event}", replay.turn())?;
-            }
-        }
-        match step {
-            Err(failure) => {
-                if let Some(before) = &failure.summary {
-                    write!(out, "{}", report(before, started.elapsed()))?;
-                }
-                out.flush()?;
-                return Ok(Err(failure));
-            }
-            Ok(Step::On) => {}
-            Ok(Step::Turn) if stop_at.is_none_or(|turn| replay.turn() < turn) => {}
-            Ok(Step::Turn | Step::End) => break,
-        }
-    }
-    if stop_at.is_some() {
-        write!(out, "{}", replay.state())?;
-    }
-    write!(out, "{}", report(&replay.summary(), started.elapsed()))?;
-    out.flush()?;
-    Ok(Ok(()))
-}
-
-/// Selects the events to print.
-struct Filter {
-    lobby: Option<String>,
-    user: Option<String>,
-    from: Time,
-    until: Time,
-}
-
-impl Filter {
-    fn of(matches: &ArgMatches) -> Filter {
-        Filter {
-            lobby: matches.get_one("lobby").cloned(),
-            user: matches.get_one("user").cloned(),
-            from: matches.get_one("from").copied().unwrap_or(Time::ZERO),
-            until: matches.get_one("until").copied().unwrap_or(Time::NEVER),
-        }
-    }
-
-    fn shows(&self, event: &TraceEvent) -> bool {
-        (self.from..self.until).contains(&event.at)
-            && self.lobby.as_ref().is_none_or(|lobby| event.lobby.as_ref() == Some(lobby))
-            && self.user.as_ref().is_none_or(|user| event.user.as_ref() == Some(user))
-    }
-}
-
-fn report(summary: &Summary, took: Duration) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<24}{value:>16}\n"));
-    let counters = &summary.stats.counters;
-    line("recorded", format!("{:.3}s", summary.span.as_secs_f64()));
-    line("turns", summary.turn.to_string());
-    line("turns confirmed", summary.confirmed.to_string());
-    line("segments", summary.segments.to_string());
-    line("connections", counters.accepted.to_string());
-    line("messages in", counters.messages_in.to_string());
-    line("frames out", counters.frames_out.to_string());
-    line("bytes in", counters.bytes_in.to_string());
-    line("bytes out", counters.bytes_out.to_string());
-    for (reason, count) in summary.closes() {
-        line(&format!("closed {}", reason.word()), count.to_string());
-    }
-    if let Some(bytes) = summary.torn {
-        line("torn bytes at the end", bytes.to_string());
-    }
-    if summary.is_open_ended {
-        line("last turn", "unconfirmed".into());
-    }
-    if summary.omitted_reloads > 0 {
-        line("reloads left out", summary.omitted_reloads.to_string());
-    }
-    line("replayed in", format!("{:.3}s", took.as_secs_f64()));
-    line("times real time", format!("{:.0}", summary.span.as_secs_f64() / took.as_secs_f64().max(1e-6)));
-    text
 }

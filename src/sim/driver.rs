@@ -40,6 +40,11 @@ impl<A: App> World<A> {
         let handed_in = bytes.len();
         server.models.counters.bytes_in += handed_in.saturating_sub(link.unconsumed) as u64;
         transcript.note(server.now, link.number, EventKind::Arrived, handed_in as u64, bytes);
+        let (now, number) = (server.now, link.number);
+        // Noted before the engine acts on them, so that the report of a panic shows them.
+        let arrived = &bytes[link.unconsumed.min(handed_in)..];
+        let decoder = &mut link.decoders.arrives;
+        decoder.push(arrived, |unit, bytes| transcript.note_unit(now, number, EventKind::Request, unit, bytes));
         let consumed = server.call(|engine, now| engine.handle_bytes_up_to(now, conn, bytes, max_work)).bytes;
         link.unconsumed = link.unconsumed.max(handed_in) - consumed;
         link.pipe.server_unread(handed_in - consumed);
@@ -238,7 +243,11 @@ impl Transport for Network<'_> {
         };
         self.turn.bytes_out += if outcome.is_ok() { accepted } else { 0 };
         self.turn.faults.extend(faults);
-        self.transcript.note(self.now, link.number, event, accepted, &self.written);
+        let (number, now) = (link.number, self.now);
+        self.transcript.note(now, number, event, accepted, &self.written);
+        let transcript = &mut *self.transcript;
+        let note = |unit, bytes: &[u8]| transcript.note_unit(now, number, EventKind::Response, unit, bytes);
+        link.decoders.written.push(&self.written, note);
     }
 
     fn closed(&mut self, conn: ConnId, reason: CloseReason) {

@@ -5,6 +5,7 @@
 use super::client::link::Link;
 use super::client::pipe::Side;
 use super::models::close_reasons::Circumstances;
+use super::report::Expectation;
 use super::swarm::behaviour::Behaviour;
 use super::transcript::EventKind;
 use super::world::World;
@@ -14,6 +15,7 @@ use crate::engine::app::App;
 
 /// Checks the invariants that hold after every step, also in the middle of a turn.
 pub(super) fn after_step<A: App>(world: &mut World<A>) -> Result<(), String> {
+    world.note_actions();
     world.server.engine().check();
     check_close_reasons(world, &[])?;
     check_health_answers(world)?;
@@ -21,7 +23,10 @@ pub(super) fn after_step<A: App>(world: &mut World<A>) -> Result<(), String> {
     let counts = world.server.models.event_counts();
     counts.into_iter().for_each(|count| world.transcript.mix(count));
     if let Some(invariant) = &mut world.invariant {
-        invariant(world.server.app()).map_err(|error| format!("the application's invariant: {error}"))?;
+        invariant(world.server.app()).map_err(|error| {
+            world.expectation = Expectation::Application;
+            format!("the application's invariant: {error}")
+        })?;
     }
     remove_ended_links(world)
 }

@@ -76,12 +76,43 @@
 //! let failure = (0..100).find_map(|seed| simulator(seed).run(1000).err()).expect("some seed finds the bug");
 //! assert!(failure.violation().contains("scores for"), "{failure}");
 //! ```
+//!
+//! # The report of a failure
+//!
+//! A [`Failure`] displays:
+//!
+//! - the seed, the step, the violation and what was expected;
+//! - the clients concerned: the one of the last event, and all connections of the users that the violation names. So the
+//!   text of an application's invariant should name its user;
+//! - the last events of these clients, and of the others in their lobbies, with the text of each frame. A frame is shown
+//!   when its last byte arrives at the server, or is written by it;
+//! - the last messages that these clients sent, when they sent them;
+//! - the command that repeats the run. For the test of an application it sets the variable `LOBBYD_PLAN`, which the test
+//!   passes to [`Plan::seeds`].
+//!
+//! ```text
+//! seed 0 failed at step 90: the application's invariant: user10 plays twice in chess
+//! expected: check_app() returns Ok after every step
+//! clients concerned: #2 user10, ended; #7 user10 in chess
+//! the last events (> arrived at the server, < written by the server):
+//!   step 22     0.016666s #2      > text {"type":"input","dx":-1,"dy":2,"fire":false}
+//!   step 24     0.016666s #2      < close 1002 protocol_error
+//!   step 39     0.077962s #2      dropped
+//!   step 82     0.266666s #7      connects conn=5.8 user=user10 lobby=chess
+//!   …
+//! what the clients concerned sent last, when they sent it:
+//!   step 19     0.010113s #2      text {"type":"input","dx":-1,"dy":2,"fire":false}
+//!   step 82     0.266666s #7      GET /ws/chess HTTP/1.1
+//! repeat it with: LOBBYD_PLAN='seed=0 steps=89 clients=6' cargo test
+//! ```
 
 mod actions;
 mod agreement;
 mod app;
 mod client;
 mod closes;
+mod commands;
+mod decoder;
 mod driver;
 mod final_phase;
 mod invariants;
@@ -103,7 +134,7 @@ mod world;
 
 pub use self::client::player::Player;
 pub use self::memory::{MemorySocket, MemorySockets, MemoryWrite};
-pub use self::report::{Failure, Plan, Report};
+pub use self::report::{BadPlan, Failure, Plan, Report};
 pub use self::run::Simulator;
 pub use self::shrink::shrink;
 pub use self::simulate::{simulate, simulate_journaled};

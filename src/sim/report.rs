@@ -3,6 +3,8 @@
 //! Knows nothing of how a run is carried out.
 
 use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
 
 use super::closes::Closes;
 use super::swarm::behaviour::Behaviour;
@@ -13,12 +15,16 @@ pub(super) const DEFAULT_CLIENTS: usize = 12;
 
 /// The parameters that determine a run, besides the application and its configuration.
 ///
-/// ```
-/// use lobbyd::sim::{Behaviour, Plan, simulate};
+/// A plan is written as text and read again. The report of a failure shows the plan of the run, so that a test which
+/// reads the variable `LOBBYD_PLAN` can repeat it: see [`seeds`](Plan::seeds).
 ///
-/// let plan = Plan { clients: 3, without: vec![Behaviour::Vanish], ..Plan::new(1, 100) };
-/// let report = simulate(&plan).expect("no violation");
-/// assert!(report.behaviours().all(|(behaviour, _)| behaviour != Behaviour::Vanish));
+/// ```
+/// use lobbyd::sim::{Behaviour, Plan};
+///
+/// let plan: Plan = "seed=7 steps=89 clients=6 without=leave,drain".parse().unwrap();
+/// assert_eq!((plan.seed, plan.steps, plan.clients), (7, 89, 6));
+/// assert_eq!(plan.without, [Behaviour::Leave, Behaviour::Drain]);
+/// assert_eq!(plan.to_string(), "seed=7 steps=89 clients=6 without=leave,drain");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -37,6 +43,97 @@ impl Plan {
     pub fn new(seed: u64, steps: u64) -> Plan {
         Plan { seed, steps, clients: DEFAULT_CLIENTS, without: Vec::new() }
     }
+
+    /// Returns the plans of a test: one for each of the `seeds`; or only the `repeated` one, the text of a plan from the
+    /// report of a failure.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `repeated` is not the text of a plan.
+    ///
+    /// ```
+    /// use lobbyd::apps::Relay;
+    /// use lobbyd::sim::{Plan, Simulator};
+    /// use lobbyd::Config;
+    ///
+    /// for plan in Plan::seeds(0..10, 100, std::env::var("LOBBYD_PLAN").ok()) {
+    ///     let simulator = Simulator::new(plan.seed, Config::default(), Relay::default());
+    ///     let result = simulator.max_clients(plan.clients).without(&plan.without).run(plan.steps);
+    ///     result.unwrap_or_else(|failure| panic!("{failure}"));
+    /// }
+    /// ```
+    pub fn seeds(seeds: Range<u64>, steps: u64, repeated: Option<String>) -> impl Iterator<Item = Plan> {
+        let repeated = repeated.map(|text| text.parse().unwrap_or_else(|error| panic!("LOBBYD_PLAN: {error}")));
+        let seeds = if repeated.is_some() { 0..0 } else { seeds };
+        repeated.into_iter().chain(seeds.map(move |seed| Plan::new(seed, steps)))
+    }
+}
+
+/// The form `seed=7 steps=89 clients=6 without=leave,drain`. If most behaviours are excluded, the others are listed, as
+/// `only=hangup`.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Plan { seed, steps, clients, without } = self;
+        write!(f, "seed={seed} steps={steps}")?;
+        if *clients != DEFAULT_CLIENTS {
+            write!(f, " clients={clients}")?;
+        }
+        let others = Behaviour::ALL.iter().copied().filter(|behaviour| !without.contains(behaviour));
+        let words = |behaviours: &[Behaviour]| behaviours.iter().map(|it| it.word()).collect::<Vec<_>>().join(",");
+        match without.len() {
+            0 => Ok(()),
+            n if n > Behaviour::ALL.len() / 2 => write!(f, " only={}", words(&others.collect::<Vec<_>>())),
+            _ => write!(f, " without={}", words(without)),
+        }
+    }
+}
+
+/// Why a text is not a [`Plan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadPlan(String);
+
+impl fmt::Display for BadPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadPlan {}
+
+impl FromStr for Plan {
+    type Err = BadPlan;
+
+    fn from_str(text: &str) -> Result<Plan, BadPlan> {
+        let mut plan = Plan::new(0, 0);
+        let mut names = Vec::new();
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| BadPlan(format!("`{word}` is not name=value")))?;
+            let number = || value.parse().map_err(|_| BadPlan(format!("`{word}`: not a whole number")));
+            match name {
+                "seed" => plan.seed = number()?,
+                "steps" => plan.steps = number()?,
+                "clients" => plan.clients = usize::try_from(number()?).unwrap_or(usize::MAX),
+                "without" => plan.without = behaviours(value)?,
+                "only" => {
+                    let only = behaviours(value)?;
+                    plan.without = Behaviour::ALL.iter().copied().filter(|it| !only.contains(it)).collect();
+                }
+                _ => return Err(BadPlan(format!("`{name}` is none of seed, steps, clients, without, only"))),
+            }
+            names.push(name);
+        }
+        match ["seed", "steps"].iter().find(|name| !names.contains(*name)) {
+            Some(name) => Err(BadPlan(format!("`{text}` has no {name}"))),
+            None => Ok(plan),
+        }
+    }
+}
+
+/// Reads words of behaviours, separated by commas.
+fn behaviours(words: &str) -> Result<Vec<Behaviour>, BadPlan> {
+    let known = |word: &str| Behaviour::ALL.iter().copied().find(|behaviour| behaviour.word() == word);
+    let words = words.split(',').filter(|word| !word.is_empty());
+    words.map(|word| known(word).ok_or_else(|| BadPlan(format!("`{word}` is no behaviour")))).collect()
 }
 
 /// Counters and transcript hash of one run, or the sum of several runs.
@@ -88,8 +185,8 @@ impl Report {
 
 /// A failed run.
 ///
-/// Its `Display` output contains the violation, the last events of the clients concerned, and the command that repeats
-/// the run.
+/// Its `Display` output contains the violation, what was expected instead, the last events of the clients concerned
+/// with their frames as text, the last messages that these clients sent, and the command that repeats the run.
 ///
 /// The [module documentation](crate::sim#testing-an-application) has an example.
 #[derive(Clone, Debug)]
@@ -97,8 +194,11 @@ pub struct Failure {
     pub(super) plan: Plan,
     pub(super) step: u64,
     pub(super) violation: String,
-    pub(super) client: Option<u32>,
+    pub(super) expectation: Expectation,
+    /// The clients concerned, with user and lobby.
+    pub(super) clients: String,
     pub(super) events: String,
+    pub(super) actions: String,
     pub(super) run_kind: RunKind,
 }
 
@@ -118,43 +218,129 @@ impl Failure {
         &self.violation
     }
 
-    /// Returns the command or the Rust expression that repeats the run.
+    /// Returns the command that repeats the run.
+    ///
+    /// For a run of an application this is the test of the application with `LOBBYD_PLAN` set, which
+    /// [`Plan::seeds`] reads.
     pub fn repeat(&self) -> String {
         let Plan { seed, steps, clients, without } = &self.plan;
-        let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
-        let constructor = match self.run_kind {
+        match self.run_kind {
+            RunKind::Application => format!("LOBBYD_PLAN='{}' cargo test", self.plan),
             RunKind::Command | RunKind::Journaled => {
+                let words: Vec<&str> = without.iter().map(|behaviour| behaviour.word()).collect();
                 let clients = if *clients == DEFAULT_CLIENTS { String::new() } else { format!(" --clients {clients}") };
                 let without = if words.is_empty() { String::new() } else { format!(" --without {}", words.join(",")) };
                 let journal = if self.run_kind == RunKind::Journaled { " --journal" } else { "" };
-                return format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}");
+                format!("lobbyd simulate --seed {seed} --steps {steps}{clients}{without}{journal}")
             }
-            RunKind::New => "new",
-            RunKind::Swarm => "swarm",
-        };
-        let without: Vec<String> = without.iter().map(|it| format!("Behaviour::{it:?}")).collect();
-        let without = without.join(", ");
-        format!("Simulator::{constructor}({seed}, …).max_clients({clients}).without(&[{without}]).run({steps})")
+        }
     }
 }
 
-/// The command or constructor that started a run, and that repeats it.
+/// What started a run, and repeats it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunKind {
-    New,
-    Swarm,
+    /// A test of an application.
+    Application,
+    /// `lobbyd simulate`.
     Command,
+    /// `lobbyd simulate --journal`.
     Journaled,
+}
+
+/// What was expected where a run failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Expectation {
+    /// A rule of the simulator's models.
+    #[default]
+    Engine,
+    /// The invariant of the application.
+    Application,
+    /// The application's player.
+    Player,
+    /// No panic.
+    NoPanic,
+    /// The rules of the final phase.
+    Agreement,
+    /// The replay of the run's journal.
+    Replay,
+}
+
+impl Expectation {
+    fn sentence(self) -> &'static str {
+        match self {
+            Expectation::Engine => {
+                "the server keeps its protocol and its limits, and sends what follows from its input, after every step"
+            }
+            Expectation::Application => "check_app() returns Ok after every step",
+            Expectation::Player => "the player's heard() accepts every text that its client receives",
+            Expectation::NoPanic => "neither the application nor the server panics",
+            Expectation::Agreement => {
+                "after the faults have stopped, clients and server agree, and nothing remains of closed connections"
+            }
+            Expectation::Replay => "a replay of the recorded run sends the same bytes and ends in the same state",
+        }
+    }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let client = self.client.map_or(String::new(), |client| format!(", client #{client}"));
-        writeln!(f, "seed {} failed at step {}{client}: {}", self.plan.seed, self.step, self.violation)?;
-        writeln!(f, "the last events of the clients concerned:")?;
+        writeln!(f, "seed {} failed at step {}: {}", self.plan.seed, self.step, self.violation)?;
+        writeln!(f, "expected: {}", self.expectation.sentence())?;
+        if !self.clients.is_empty() {
+            writeln!(f, "clients concerned: {}", self.clients)?;
+        }
+        writeln!(f, "the last events (> arrived at the server, < written by the server):")?;
         f.write_str(&self.events)?;
+        if !self.actions.is_empty() {
+            writeln!(f, "what the clients concerned sent last, when they sent it:")?;
+            f.write_str(&self.actions)?;
+        }
         write!(f, "repeat it with: {}", self.repeat())
     }
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plans_are_read_as_they_are_written() {
+        let all_but = |kept: &[Behaviour]| {
+            let without = Behaviour::ALL.iter().copied().filter(|it| !kept.contains(it)).collect();
+            Plan { without, ..Plan::new(1, 2) }
+        };
+        for (plan, text) in [
+            (Plan::new(3, 400), "seed=3 steps=400"),
+            (Plan { clients: 2, ..Plan::new(u64::MAX, 0) }, "seed=18446744073709551615 steps=0 clients=2"),
+            (Plan { without: vec![Behaviour::Stall], ..Plan::new(1, 2) }, "seed=1 steps=2 without=stall"),
+            (all_but(&[Behaviour::Reset, Behaviour::Hangup]), "seed=1 steps=2 only=hangup,reset"),
+            (all_but(&[]), "seed=1 steps=2 only="),
+        ] {
+            assert_eq!((plan.to_string().as_str(), text.parse()), (text, Ok(plan)));
+        }
+    }
+
+    #[test]
+    fn what_is_no_plan_is_refused_with_the_reason() {
+        for (text, reason) in [
+            ("", "`` has no seed"),
+            ("seed=1", "`seed=1` has no steps"),
+            ("seed=1 steps=x", "`steps=x`: not a whole number"),
+            ("seed", "`seed` is not name=value"),
+            ("seed=1 steps=2 without=sleep", "`sleep` is no behaviour"),
+            ("seed=1 steps=2 turns=3", "`turns` is none of seed, steps, clients, without, only"),
+        ] {
+            assert_eq!(text.parse::<Plan>().map_err(|error| error.to_string()), Err(reason.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_repeated_plan_replaces_the_seeds() {
+        let seeds = |repeated: Option<&str>| Plan::seeds(4..6, 9, repeated.map(String::from)).collect::<Vec<_>>();
+        assert_eq!(seeds(None), [Plan::new(4, 9), Plan::new(5, 9)]);
+        assert_eq!(seeds(Some("seed=1 steps=2")), [Plan::new(1, 2)]);
+    }
+}

@@ -4,17 +4,17 @@
 
 use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
 
-use super::client::link::Link;
 use super::client::player::{Player, Players};
+use super::commands::Commands;
 use super::final_phase;
 use super::record;
-use super::report::{DEFAULT_CLIENTS, Failure, Plan, Report, RunKind};
+use super::report::{DEFAULT_CLIENTS, Expectation, Failure, Plan, Report, RunKind};
 use super::steps::Steps;
 use super::swarm::behaviour::{Behaviour, Behaviours};
 use super::swarm::config::{draw_config, draw_for_behaviours};
 use super::swarm::parameters::Swarm;
-use super::transcript::NO_CLIENT;
 use super::world::{Invariant, Setup, World};
 use crate::base::random::Random;
 use crate::config::Config;
@@ -22,6 +22,8 @@ use crate::engine::app::App;
 
 /// Number of events shown in the report of a failure.
 const EVENTS_SHOWN: usize = 40;
+/// Number of heads and frames sent by the clients that the report of a failure shows.
+const ACTIONS_SHOWN: usize = 15;
 
 /// Behaviours in which the application or an operator sends frames that only the built-in model clients understand.
 const INJECTING: &[Behaviour] = &[Behaviour::Notice, Behaviour::Squeeze, Behaviour::Latest, Behaviour::OperatorSay];
@@ -42,7 +44,10 @@ pub struct Simulator<A: App> {
     invariant: Option<Invariant<A>>,
     /// Creates the application for the replay. `None` if the run is not recorded.
     make_app: Option<MakeApp<A>>,
-    /// How the run was started; the report of a failure names the same command or constructor.
+    commands: Option<Commands>,
+    /// Whether the configuration is completed with fields that the behaviours of the run need.
+    draws_config: bool,
+    /// How the run was started; the report of a failure names the same command.
     run_kind: RunKind,
 }
 
@@ -62,17 +67,19 @@ impl<A: App> Simulator<A> {
             players: None,
             invariant: None,
             make_app: None,
-            run_kind: RunKind::New,
+            commands: None,
+            draws_config: false,
+            run_kind: RunKind::Application,
         }
     }
 
     /// Creates a run of `app` with a configuration drawn from the seed: tiny limits, no limits, or anything between.
     pub fn swarm(seed: u64, app: A) -> Simulator<A> {
         let config = draw_config(&mut Random::new(seed ^ 0x5eed));
-        Simulator { run_kind: RunKind::Swarm, ..Simulator::new(seed, config, app) }
+        Simulator { draws_config: true, ..Simulator::new(seed, config, app) }
     }
 
-    /// Sets the command or constructor that a failure names to repeat the run.
+    /// Sets how the run was started.
     pub(super) fn of_kind(self, run_kind: RunKind) -> Simulator<A> {
         Simulator { run_kind, ..self }
     }
@@ -88,6 +95,16 @@ impl<A: App> Simulator<A> {
     /// Sets an invariant of the application, checked after every step. An `Err` fails the run with its text.
     pub fn check_app(mut self, invariant: impl FnMut(&A) -> Result<(), String> + 'static) -> Self {
         self.invariant = Some(Box::new(invariant));
+        self
+    }
+
+    /// Gives the application `command` once in every `period` of the simulated time, through
+    /// [`App::on_command`](crate::App::on_command), as the loop of a game does that owns its steps.
+    ///
+    /// When the time jumps over several periods, at most 5 commands follow at once. No commands are given after the
+    /// last step.
+    pub fn command_every(mut self, period: Duration, command: impl Into<Vec<u8>>) -> Self {
+        self.commands = Some(Commands::new(period, command.into()));
         self
     }
 
@@ -133,7 +150,7 @@ impl<A: App> Simulator<A> {
     /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
-        if self.run_kind != RunKind::New {
+        if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
         }
         let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
@@ -144,8 +161,8 @@ impl<A: App> Simulator<A> {
             without: self.without.iter().filter(|it| self.relays || !INJECTING.contains(it)).collect(),
         };
         let steps_of_run = Steps::new(&swarm);
-        let Simulator { seed, app, relays, players, invariant, make_app, run_kind, .. } = self;
-        let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant }, app);
+        let Simulator { seed, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
+        let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
         if make_app.is_some() {
             record::record(&mut world.server, seed);
         }
@@ -158,22 +175,20 @@ impl<A: App> Simulator<A> {
                 }
             }
             world.transcript.step += 1;
+            world.expectation = Expectation::Agreement;
             final_phase::converge(&mut world)?;
+            world.expectation = Expectation::Replay;
             make_app.map_or(Ok(()), |make_app| record::replay(&mut world.server, &*make_app))
         }));
         let violation = match outcome {
             Ok(Ok(())) => return Ok(report(&world)),
             Ok(Err(violation)) => violation,
-            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+            Err(panic) => {
+                world.expectation = Expectation::NoPanic;
+                format!("panicked: {}", panic_text(&*panic))
+            }
         };
-        Err(Box::new(Failure {
-            step: world.transcript.step,
-            violation,
-            client: Some(world.transcript.current_client).filter(|&client| client != NO_CLIENT),
-            events: last_events(&world),
-            run_kind,
-            plan,
-        }))
+        Err(Box::new(failure(&mut world, violation, plan, run_kind)))
     }
 }
 
@@ -197,13 +212,50 @@ fn report<A: App>(world: &World<A>) -> Report {
     }
 }
 
-/// Formats the last events of the client that the last step concerned, of the clients in its lobby and of its user's
-/// other connections.
-fn last_events<A: App>(world: &World<A>) -> String {
-    let current = world.transcript.current_client;
-    let current_link = world.clients.iter().find(|link| link.number == current);
-    let is_near = |link: &&Link| current_link.is_some_and(|it| it.lobby == link.lobby || it.user == link.user);
-    let mut numbers = vec![current];
-    numbers.extend(world.clients.iter().filter(is_near).map(|link| link.number));
-    world.transcript.last(&numbers, EVENTS_SHOWN)
+/// Describes the failure of a run.
+///
+/// The clients concerned are the one of the last event and those of users whose names the violation contains. Events of
+/// clients in the same lobby, and of earlier connections of the same users, are shown too.
+fn failure<A: App>(world: &mut World<A>, violation: String, plan: Plan, run_kind: RunKind) -> Failure {
+    world.note_actions();
+    let (clients, current) = (&world.clients, world.transcript.current_client);
+    let shared = &clients.shared;
+    let is_named = |user: usize| {
+        let name = &shared.users[user];
+        let is_inside = |c: char| c.is_alphanumeric();
+        violation.match_indices(name.as_str()).any(|(at, _)| {
+            !violation[..at].ends_with(is_inside) && !violation[at + name.len()..].starts_with(is_inside)
+        })
+    };
+    let concerned: Vec<u32> = (0..)
+        .zip(&shared.link_users)
+        .filter(|&(link, &user)| link == current || is_named(user))
+        .map(|(link, _)| link)
+        .collect();
+    let users: Vec<usize> = concerned.iter().map(|&link| shared.link_users[link as usize]).collect();
+    let link_of = |number: u32| clients.iter().find(|link| link.number == number);
+    let lobbies: Vec<usize> = concerned.iter().filter_map(|&number| link_of(number)).map(|link| link.lobby).collect();
+    let is_near = |number: u32, user: usize| {
+        !concerned.contains(&number)
+            && (users.contains(&user) || link_of(number).is_some_and(|link| lobbies.contains(&link.lobby)))
+    };
+    let near: Vec<u32> =
+        (0..).zip(&shared.link_users).filter(|&(link, &user)| is_near(link, user)).map(|(link, _)| link).collect();
+    let describe = |number: &u32| {
+        let user = &shared.users[shared.link_users[*number as usize]];
+        let lobby =
+            link_of(*number).map_or_else(|| ", ended".into(), |link| format!(" in {}", shared.lobbies[link.lobby]));
+        format!("#{number} {user}{lobby}")
+    };
+    let has_player_failed = clients.iter().any(|link| link.is_rejected);
+    Failure {
+        step: world.transcript.step,
+        expectation: if has_player_failed { Expectation::Player } else { world.expectation },
+        clients: concerned.iter().map(describe).collect::<Vec<_>>().join("; "),
+        events: world.transcript.last_events(&concerned, &near, EVENTS_SHOWN),
+        actions: world.transcript.last_actions(&concerned, ACTIONS_SHOWN),
+        violation,
+        run_kind,
+        plan,
+    }
 }

@@ -102,6 +102,7 @@ impl Steps {
             act_instead(world, action)?;
         }
         client::send_due_retries(world);
+        give_due_commands(world);
         if world.server.turn_open && world.random.schedule.percent(world.swarm.turns) {
             world.end_turn()?;
         }
@@ -117,6 +118,16 @@ impl Steps {
             }
         }
         unreachable!("the weights add up to their total")
+    }
+}
+
+/// Gives the application the commands of its loop that are due.
+fn give_due_commands<A: App>(world: &mut World<A>) {
+    let World { server, commands, .. } = world;
+    let Some((command, count)) = commands.as_mut().map(|commands| commands.take_due(server.now)) else { return };
+    for _ in 0..count {
+        server.turn_open = true;
+        server.call(|engine, now| engine.handle_command(now, command));
     }
 }
 

@@ -9,7 +9,9 @@ use super::client::clients::Clients;
 use super::client::player::Players;
 use super::client::request::user_name;
 use super::client::shared_state::SharedState;
+use super::commands::Commands;
 use super::models::feed::{Allowances, Models};
+use super::report::Expectation;
 use super::server::Server;
 use super::swarm::behaviour::Behaviour;
 use super::swarm::config::{has_inbox_limit, has_rate_limits};
@@ -29,6 +31,10 @@ pub(super) struct World<A: App> {
     pub(super) random: Generators,
     pub(super) transcript: Transcript,
     pub(super) invariant: Option<Invariant<A>>,
+    /// Commands of the application's own loop.
+    pub(super) commands: Option<Commands>,
+    /// What a failure violates.
+    pub(super) expectation: Expectation,
 }
 
 /// The random generators of a run, besides those of the authorizer.
@@ -52,11 +58,12 @@ pub(super) struct Setup<A> {
     pub(super) relays: bool,
     pub(super) players: Option<Players>,
     pub(super) invariant: Option<Invariant<A>>,
+    pub(super) commands: Option<Commands>,
 }
 
 impl<A: App> World<A> {
     pub(super) fn new(setup: Setup<A>, app: A) -> World<A> {
-        let Setup { seed, config, swarm, relays, players, invariant } = setup;
+        let Setup { seed, config, swarm, relays, players, invariant, commands } = setup;
         let stream = |purpose: u64| Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ purpose << 56);
         let users = (0..swarm.users).map(user_name).collect();
         let lobbies = (0..swarm.lobbies).map(|index| ["chess", "go", "2-4_Z"][index % 3].to_owned()).collect();
@@ -73,6 +80,8 @@ impl<A: App> World<A> {
             random: Generators { schedule: stream(2), network: stream(3), clients: stream(4), control: stream(5) },
             transcript: Transcript::new(seed),
             invariant,
+            commands,
+            expectation: Expectation::default(),
         }
     }
 
@@ -86,6 +95,17 @@ impl<A: App> World<A> {
     /// Notes an event that concerns no single connection.
     pub(super) fn note_server(&mut self, kind: EventKind, number: u64, bytes: &[u8]) {
         self.transcript.note(self.server.now, NO_CLIENT, kind, number, bytes);
+    }
+
+    /// Notes what the clients have sent since the last call.
+    pub(super) fn note_actions(&mut self) {
+        let World { server, clients, transcript, .. } = self;
+        for link in clients.iter_mut().filter(|link| !link.pipe.unnoted.is_empty()) {
+            let (number, now) = (link.number, server.now);
+            let note = |unit, bytes: &[u8]| transcript.note_action(now, number, unit, bytes);
+            link.decoders.sends.push(&link.pipe.unnoted, note);
+            link.pipe.unnoted.clear();
+        }
     }
 
     pub(super) fn count(&mut self, behaviour: Behaviour) {

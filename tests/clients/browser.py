@@ -1,6 +1,7 @@
 """Runs `page.html` in headless Chromium against lobbyd and yields the results that the page reports."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -29,8 +30,10 @@ async def results(binary):
         with Lobbyd(binary, "--max-per-lobby", 2) as plain, \
                 Lobbyd(binary, "--allowed-origin", origin, "--max-connections", 1) as full, \
                 Lobbyd(binary, "--health-interval", "2s") as health, \
+                Lobbyd(binary, "--max-lifetime", "1s") as brief, \
                 Lobbyd(binary, "--allowed-origin", "own") as strict:
-            address = f"{origin}/?plain={plain.port}&full={full.port}&health={health.port}&strict={strict.port}"
+            ports = {"plain": plain, "full": full, "health": health, "brief": brief, "strict": strict}
+            address = f"{origin}/?" + "&".join(f"{name}={server.port}" for name, server in ports.items())
             async for result in visit(address, page.stdout):
                 yield result
             yield "the page is reported healthy with a latency", error_of(
@@ -39,32 +42,53 @@ async def results(binary):
                 lambda: strict.wait_for_log(rf"the origin {origin} is refused at 127", 5))
             yield "the page is never reported unhealthy", \
                 "unhealthy in the log" if "unhealthy" in health.log() else ""
+        yield "the page of the README connects when it is opened from a file", error_of(lambda: open_from_file(binary))
     finally:
         page.stdin.close()          # the page server exits at the end of its input
         await page.wait()
 
 
-async def visit(address, reports):
-    """Opens the page and yields its reports until the last one."""
+@contextlib.contextmanager
+def chromium(address):
+    """Shows a page until the end of the block."""
     profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
     browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                start_new_session=True)
     try:
-        async with asyncio.timeout(PAGE_SECONDS):
-            while line := await reports.readline():
-                report = json.loads(line)
-                if report.get("done"):
-                    yield "the page ran to its end", ""
-                    return
-                yield report["name"], report["error"]
-        yield "the page ran to its end", "the page server ended"
-    except TimeoutError:
-        yield "the page ran to its end", f"not finished within {PAGE_SECONDS} s"
+        yield
     finally:
         os.killpg(browser.pid, signal.SIGKILL)      # includes its renderers; the profile is deleted anyway
         browser.wait()
         shutil.rmtree(profile, ignore_errors=True)
+
+
+def open_from_file(binary):
+    """Does what the README says: saves its page, opens it, and lets the origin `null` connect."""
+    with open(os.path.join(HERE, "../../README.md"), encoding="utf-8") as readme:
+        page = readme.read().split("\n```html\n")[1].split("\n```")[0]
+    with Lobbyd(binary, "--allowed-origin", "null") as server, tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "chat.html")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(page.replace("127.0.0.1:9001", f"127.0.0.1:{server.port}"))
+        with chromium(f"file://{path}"):
+            server.wait_for_log(r'joined user="guest-\w+" lobby=chat', PAGE_SECONDS)
+
+
+async def visit(address, reports):
+    """Opens the page and yields its reports until the last one."""
+    with chromium(address):
+        try:
+            async with asyncio.timeout(PAGE_SECONDS):
+                while line := await reports.readline():
+                    report = json.loads(line)
+                    if report.get("done"):
+                        yield "the page ran to its end", ""
+                        return
+                    yield report["name"], report["error"]
+            yield "the page ran to its end", "the page server ended"
+        except TimeoutError:
+            yield "the page ran to its end", f"not finished within {PAGE_SECONDS} s"
 
 
 def error_of(check):

@@ -1,10 +1,20 @@
 'use strict';
-// Serves page.html on a free port of 127.0.0.1. Prints its origin, then each report that the page posts, one per line.
+// Serves page.html on a free port of 127.0.0.1, the page of the README at /chat?port=PORT, and the client of the guide at
+// /client.js. Prints its origin, then each report that the page posts, one per line.
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
 
 const page = fs.readFileSync(path.join(__dirname, 'page.html'));
+const root = path.join(__dirname, '../..');
+
+/// Returns the first code block of a language in a document.
+const codeIn = (file, language) => {
+  const text = fs.readFileSync(path.join(root, file), 'utf8');
+  return text.split(`\n\`\`\`${language}\n`)[1].split('\n```')[0];
+};
+const chat = codeIn('README.md', 'html');
+const client = `${codeIn('src/guide/client.md', 'js')}\nexport { LobbyClient };`;
 
 const server = http.createServer((request, response) => {
   if (request.method === 'POST') {
@@ -17,6 +27,12 @@ const server = http.createServer((request, response) => {
   } else if (request.url.startsWith('/?')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
     response.end(page);
+  } else if (request.url.startsWith('/chat?port=')) {
+    response.setHeader('Content-Type', 'text/html; charset=utf-8');
+    response.end(chat.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
+  } else if (request.url === '/client.js') {
+    response.setHeader('Content-Type', 'text/javascript; charset=utf-8');
+    response.end(client);
   } else {
     response.statusCode = 404;
     response.end();

@@ -16,6 +16,7 @@ use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::rate::Rate;
 use crate::base::time::Time;
+use crate::sim::decoder::Decoder;
 use crate::sim::wire::{self, Opcode, Reader};
 
 /// Behaviours of one client, drawn when it connects. Each field names its [`Behaviour`](crate::sim::Behaviour).
@@ -132,6 +133,20 @@ pub(crate) struct Link {
     pub(crate) is_owed_answers: bool,
     /// Close reason that the server recorded, once there is one.
     pub(crate) reason: Option<CloseReason>,
+    pub(crate) decoders: Decoders,
+    /// Whether the player rejected a message.
+    pub(crate) is_rejected: bool,
+}
+
+/// Decoders of what is sent on a connection, for the report of a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Decoders {
+    /// What the client sends.
+    pub(crate) sends: Decoder,
+    /// What arrives at the server.
+    pub(crate) arrives: Decoder,
+    /// What the server writes.
+    pub(crate) written: Decoder,
 }
 
 impl Link {
@@ -179,6 +194,8 @@ impl Link {
             was_cut: false,
             is_owed_answers,
             reason: None,
+            decoders: Decoders::default(),
+            is_rejected: false,
         }
     }
 

@@ -58,6 +58,8 @@ pub(crate) struct Pipe {
     pub(crate) sends: u64,
     /// Number of bytes sent by the client.
     pub(crate) sent: u64,
+    /// Bytes sent by the client that the transcript does not contain yet.
+    pub(crate) unnoted: Vec<u8>,
 }
 
 /// Bytes in flight in one direction.
@@ -108,6 +110,7 @@ impl Pipe {
             accepted: 0,
             sends: 0,
             sent: 0,
+            unnoted: Vec::new(),
         }
     }
 
@@ -115,6 +118,7 @@ impl Pipe {
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         if self.client == Side::Open && !self.server_dropped {
             self.to_server.push(bytes);
+            self.unnoted.extend_from_slice(bytes);
             self.sends += 1;
             self.sent += bytes.len() as u64;
         }

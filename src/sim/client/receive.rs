@@ -100,14 +100,15 @@ impl Link {
 
     fn handle_text(&mut self, text: &str, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
         if !self.is_json {
-            return self.view.receive_raw(text.as_bytes(), shared);
+            return match self.player {
+                Some(_) => self.play(text),
+                None => self.view.receive_raw(text.as_bytes(), shared),
+            };
         }
         let (user, lobby) = (shared.users[self.user].clone(), shared.lobbies[self.lobby].clone());
         let expected = Expected { user: &user, lobby: &lobby, strict: self.is_strict(shared) };
         let reaction = self.view.receive_text(text, expected, shared)?;
-        if let Some(player) = &mut self.player {
-            player.heard(text)?;
-        }
+        self.play(text)?;
         // A refused `leave` has no effect: the client goes on as a member.
         if std::mem::take(&mut self.view.answers.leave_refused) {
             self.sent_leave = false;
@@ -117,6 +118,15 @@ impl Link {
             Reaction::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Passes a message to the player, if there is one.
+    fn play(&mut self, text: &str) -> Result<(), String> {
+        let Some(player) = &mut self.player else { return Ok(()) };
+        player.heard(text).map_err(|error| {
+            self.is_rejected = true;
+            format!("{error}: {text}")
+        })
     }
 
     fn answer_health_check(&mut self, nonce: u64, random: &mut Random) {

@@ -83,6 +83,12 @@ pub fn small_outbox() -> Config {
     }
 }
 
+/// Sets the field `name` to the value that `text` names.
+pub fn set(config: &mut Config, name: &str, text: &str) -> Result<(), String> {
+    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
+    (field.set)(config, text)
+}
+
 impl<A: App> World<A> {
     pub fn new(config: Config, app: A) -> World<A> {
         World {

@@ -4,11 +4,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use lobbyd::App;
 use lobbyd::net::Server;
 use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::{App, Config};
 
 pub const SHORT: Option<Duration> = Some(Duration::from_millis(5));
+
+/// A configuration whose server listens on a free port of this machine.
+pub fn on_free_port() -> Config {
+    Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() }
+}
 
 /// A client with a non-blocking socket: the test runs the server's turns while the client waits.
 pub struct Client {
@@ -81,15 +86,60 @@ impl Client {
     }
 }
 
-/// Blocks on a real socket until an item is received.
-pub fn blocking(stream: &mut TcpStream, reader: &mut Reader) -> Received {
-    loop {
-        if let Some(received) = reader.next().expect("the server keeps to the protocol") {
-            return received;
+/// A client with a blocking socket, for a server in another process.
+pub struct BlockingClient {
+    pub stream: TcpStream,
+    reader: Reader,
+}
+
+impl BlockingClient {
+    pub fn open(address: SocketAddr) -> BlockingClient {
+        let stream = TcpStream::connect(address).expect("the server listens");
+        BlockingClient { stream, reader: Reader::default() }
+    }
+
+    /// Connects with a request that the server grants.
+    #[track_caller]
+    pub fn connect(address: SocketAddr, target: &str, lines: &[&str]) -> BlockingClient {
+        let mut client = BlockingClient::open(address);
+        client.send(&wire::upgrade_request(target, lines));
+        client.expect_upgrade();
+        client
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the server reads");
+    }
+
+    /// Waits for the next item. `None` is the end of the stream, or an error of the socket.
+    pub fn poll(&mut self) -> Option<Received> {
+        loop {
+            if let Some(received) = self.reader.next().expect("the server keeps to the protocol") {
+                return Some(received);
+            }
+            let mut bytes = [0; 4096];
+            match self.stream.read(&mut bytes) {
+                Ok(n) if n > 0 => self.reader.push(&bytes[..n]),
+                _ => return None,
+            }
         }
-        let mut bytes = [0; 4096];
-        let n = stream.read(&mut bytes).expect("the connection is open");
-        assert!(n > 0, "the connection ended");
-        reader.push(&bytes[..n]);
+    }
+
+    #[track_caller]
+    pub fn next(&mut self) -> Received {
+        self.poll().expect("the connection is open")
+    }
+
+    #[track_caller]
+    pub fn next_text(&mut self) -> String {
+        match self.next() {
+            Received::Text(text) => text,
+            other => panic!("expected a text, got {other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_upgrade(&mut self) {
+        assert!(matches!(self.next(), Received::Answer(101, _)));
     }
 }

@@ -1,6 +1,7 @@
 //! Drivers of the engine: their contract, the server with real sockets, the program, the simulator and the fuzz targets.
 
 mod contract;
+mod failure_reports;
 pub mod fuzzed;
 mod net;
 #[cfg(feature = "bin")]

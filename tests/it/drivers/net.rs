@@ -1,20 +1,16 @@
 //! The driver with real sockets on 127.0.0.1, port 0. The server's loop runs in the thread of the test.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::net::{Error, Server, Status};
-use lobbyd::sim::wire::{self, Opcode, Reader, Received};
+use lobbyd::sim::wire::{self, Opcode, Received};
 use lobbyd::{App, Authorization, Config, ConnId, Context, Member, Message, Protocol, Request};
 
-use crate::common::sockets::{Client, SHORT, blocking};
-
-fn config() -> Config {
-    Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() }
-}
+use crate::common::sockets::{BlockingClient, Client, SHORT, on_free_port};
 
 /// Reads until the server's end of stream, which follows all its output. A reset fails the test. Returns the last item.
 #[track_caller]
@@ -36,7 +32,7 @@ fn read_to_the_end<A: App>(client: &mut Client, server: &mut Server<A>) -> Recei
 /// Without lingering, the kernel would answer unread bytes with a reset, which overtakes the close frame.
 #[test]
 fn a_close_frame_is_not_lost_to_unread_input() {
-    let config = Config { bytes_per_second: lobbyd::config::Limit::UNLIMITED, max_fragments: 10, ..config() };
+    let config = Config { bytes_per_second: lobbyd::config::Limit::UNLIMITED, max_fragments: 10, ..on_free_port() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let frame = |opcode, is_final, payload: &[u8]| wire::frame(opcode, is_final, payload, [1, 2, 3, 4]);
@@ -73,7 +69,7 @@ fn check_goodbye_to(bytes: &[&[u8]]) {
     let config = Config {
         bytes_per_second: lobbyd::config::Limit::UNLIMITED,
         work_per_turn: lobbyd::config::ByteSize(READ),
-        ..config()
+        ..on_free_port()
     };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
@@ -108,7 +104,7 @@ fn an_answer_to_a_close_is_not_lost_to_input_behind_it() {
 #[test]
 fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
-    let mut server = Server::bind(Config { admin, ..config() }, Relay::default()).expect("a free port");
+    let mut server = Server::bind(Config { admin, ..on_free_port() }, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("the server listens");
     let operators = server.admin_addr().expect("the server listens").expect("admin is on");
     let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
@@ -131,7 +127,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
 /// The number of bytes read after a close is bounded.
 #[test]
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
-    let config = Config { max_linger_bytes: lobbyd::config::ByteSize(100_000), ..config() };
+    let config = Config { max_linger_bytes: lobbyd::config::ByteSize(100_000), ..on_free_port() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut client = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     assert!(matches!(client.next(&mut server), Received::Answer(101, _)));
@@ -147,7 +143,7 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
 
 #[test]
 fn two_clients_talk_over_real_sockets() {
-    let mut server = Server::bind(config(), Relay::default()).expect("a free port");
+    let mut server = Server::bind(on_free_port(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
@@ -177,7 +173,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
     // Edge-triggered: bytes that a read leaves behind cause no second event.
     let unlimited = lobbyd::config::Limit::UNLIMITED;
     let small =
-        Config { receive_buffer_bytes: lobbyd::config::ByteSize(1024), bytes_per_second: unlimited, ..config() };
+        Config { receive_buffer_bytes: lobbyd::config::ByteSize(1024), bytes_per_second: unlimited, ..on_free_port() };
     let mut server = Server::bind(small, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let (mut ann, mut bob) = (Client::connect(address, "a", "ann"), Client::connect(address, "a", "bob"));
@@ -192,7 +188,7 @@ fn more_than_a_receive_buffer_is_read_to_its_end() {
 
 #[test]
 fn the_accept_budget_leaves_no_connection_waiting() {
-    let few = Config { accept_per_turn: 1, events_per_turn: 1, ..config() };
+    let few = Config { accept_per_turn: 1, events_per_turn: 1, ..on_free_port() };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let mut clients: Vec<Client> = (0..10).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
@@ -212,7 +208,7 @@ fn a_flood_delays_only_its_senders() {
         max_per_lobby: lobbyd::config::Limit::at_most(30),
         work_per_turn: lobbyd::config::ByteSize(32_768),
         work_per_receive: lobbyd::config::ByteSize(16_384),
-        ..config()
+        ..on_free_port()
     };
     let mut server = Server::bind(config, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
@@ -262,7 +258,7 @@ fn new_connections_join_before_their_messages_are_handled() {
         work_per_turn: lobbyd::config::ByteSize(1024),
         accept_per_turn: 20,
         max_per_lobby: lobbyd::config::Limit::at_most(20),
-        ..config()
+        ..on_free_port()
     };
     let mut server = Server::bind(few, Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
@@ -291,7 +287,7 @@ fn new_connections_join_before_their_messages_are_handled() {
 #[test]
 fn socket_receive_bytes_bounds_unread_input() {
     let sent = |socket_receive_bytes| {
-        let config = Config { socket_receive_bytes, ..config() };
+        let config = Config { socket_receive_bytes, ..on_free_port() };
         let server = Server::bind(config, Verbatim::default()).expect("a free port");
         let mut client = Client::open(server.local_addr().expect("the server listens"));
         let mut sent = 0;
@@ -306,7 +302,7 @@ fn socket_receive_bytes_bounds_unread_input() {
 
 #[test]
 fn a_lost_client_frees_its_seat() {
-    let mut server = Server::bind(config(), Relay::default()).expect("a free port");
+    let mut server = Server::bind(on_free_port(), Relay::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let mut ann = Client::connect(address, "chess", "ann");
     assert!(matches!(ann.next(&mut server), Received::Answer(101, _)));
@@ -344,7 +340,7 @@ impl App for Asking {
 
 #[test]
 fn other_threads_can_authorize_command_and_stop() {
-    let mut server = Server::bind(config(), Asking::default()).expect("a free port");
+    let mut server = Server::bind(on_free_port(), Asking::default()).expect("a free port");
     let handle = server.handle();
     let mut ann = Client::connect(server.local_addr().expect("the server listens"), "a", "ann");
     while server.engine().app().asked.is_empty() {
@@ -375,7 +371,7 @@ fn other_threads_can_authorize_command_and_stop() {
 
 #[test]
 fn a_full_queue_of_commands_returns_them() {
-    let server = Server::bind(Config { max_commands: 2, ..config() }, Verbatim::default()).expect("a free port");
+    let server = Server::bind(Config { max_commands: 2, ..on_free_port() }, Verbatim::default()).expect("a free port");
     let handle = server.handle();
     assert!(handle.send("1").is_ok() && handle.send("2").is_ok());
     assert_eq!(handle.send("3"), Err(lobbyd::net::Busy));
@@ -383,11 +379,11 @@ fn a_full_queue_of_commands_returns_them() {
 
 #[test]
 fn a_server_that_cannot_start_reports_the_reason() {
-    let server = Server::bind(config(), Relay::default()).expect("a free port");
-    let occupied = Config { listen: server.local_addr().expect("the server listens"), ..config() };
+    let server = Server::bind(on_free_port(), Relay::default()).expect("a free port");
+    let occupied = Config { listen: server.local_addr().expect("the server listens"), ..on_free_port() };
     let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
-    let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..config() };
+    let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..on_free_port() };
     match Server::bind(wrong, Relay::default()).err().expect("the configuration is invalid") {
         Error::Config(problems) => assert_eq!(problems.len(), 2),
         other => panic!("{other}"),
@@ -397,36 +393,39 @@ fn a_server_that_cannot_start_reports_the_reason() {
 #[test]
 fn the_example_embeds_the_server_in_a_loop_of_its_own() {
     // `cargo test` has built the examples, `cargo test --test it` has not.
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--example", "embed"]).status();
-    assert!(built.expect("cargo runs").success());
     let tests = std::env::current_exe().expect("a path");
     let target = tests.ancestors().nth(3).expect("target/PROFILE/deps/it");
+    let build = ["build", "--quiet", "--example", "embed", "--target-dir"];
+    let built = Command::new(env!("CARGO")).args(build).arg(target).status();
+    assert!(built.expect("cargo runs").success());
     let example = target.join("debug/examples/embed");
-    let mut child =
-        Command::new(example).arg("127.0.0.1:0").stdout(Stdio::piped()).spawn().expect("the example was built");
+    let mut command = Command::new(example);
+    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the example was built");
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(child.stdout.take().expect("the stream is piped")));
     let line = lines.next().expect("it prints its address").expect("UTF-8");
     let address: SocketAddr =
         line.strip_prefix("listening on ").expect("the address line").parse().expect("an address");
 
-    let mut stream = TcpStream::connect(address).expect("the server listens");
-    stream.write_all(&wire::upgrade_request("/ws/arena?token=ann", &[])).expect("the server reads");
-    let mut reader = Reader::default();
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
-    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("it sends texts") };
+    let mut client = BlockingClient::connect(address, "/ws/arena?token=ann", &[]);
+    let first = client.next_text();
     let position: i32 = first.strip_prefix("ann=").expect("ann is there").parse().expect("a number");
-    stream.write_all(&wire::text("right")).expect("the server reads");
+    client.send(&wire::text("right"));
     let moved = Received::Text(format!("ann={}", position + 1));
-    assert!((0..100).any(|_| blocking(&mut stream, &mut reader) == moved), "the move is seen in a later frame");
-    child.kill().expect("it runs until it is killed");
-    child.wait().expect("the child can be waited for");
+    assert!((0..100).any(|_| client.next() == moved), "the move is seen in a later frame");
+    let status = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(status.expect("kill can be started").success());
+    let close = Received::Close(1001, "server_shutdown".into());
+    assert!((0..100).any(|_| client.next() == close), "it says goodbye");
+    drop(client);
+    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
 }
 
 /// The messages of all members in one turn exceed the outbox. This does not make the receiver slow: no write to it has been
 /// attempted yet.
 #[test]
 fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
-    let mut server = Server::bind(config(), Verbatim::default()).expect("a free port");
+    let mut server = Server::bind(on_free_port(), Verbatim::default()).expect("a free port");
     let address = server.local_addr().expect("the server listens");
     let mut clients: Vec<Client> = (0..9).map(|n| Client::connect(address, "a", &format!("user{n}"))).collect();
     for client in &mut clients {

@@ -8,7 +8,7 @@ use lobbyd::{
     App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
-use crate::common::scenario::World;
+use crate::common::scenario::{JOINED, World};
 
 /// Admits the listed users at once and leaves all others pending.
 struct Late {
@@ -43,19 +43,13 @@ impl App for Silent {
     fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
 }
 
-fn connect(world: &mut World<impl App>, name: &str, lobby: &str) {
-    let user = name.split(':').next().expect("split returns at least one part");
-    world.open(name);
-    world.send(name, &lobbyd::sim::wire::upgrade_request(&format!("/ws/{lobby}?token={user}"), &[]));
-}
-
 #[test]
 fn a_seat_takeover_gets_its_welcome_first() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
-    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.run(JOINED);
     // In one turn the lobby changes and ann connects again.
-    connect(&mut world, "bob", "chess");
-    connect(&mut world, "ann:2", "chess");
+    world.act("bob", "connect chess");
+    world.act("ann:2", "connect chess");
     world.flush();
     world.run(
         "ann < presence_diff seq=1 +bob, goodbye, close 4004 replaced
@@ -68,9 +62,7 @@ fn a_seat_takeover_gets_its_welcome_first() {
 fn a_late_authorization_sends_the_upgrade_at_once_to_a_raw_member() {
     let mut world = World::new(Config::default(), Silent);
     world.run("ann > connect chess\nann < nothing");
-    let conn = world.conn("ann");
-    world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.flush();
+    world.authorize("ann", Authorization::allow("ann"));
     world.run("ann < upgrade");
 }
 
@@ -83,7 +75,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
         ..Config::default()
     };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
-    connect(&mut world, "ann", "chess");
+    world.act("ann", "connect chess");
     let frame = Frame::binary(&[0; 1500]);
     for _ in 0..2 {
         world.engine.act(world.now, |_, cx| cx.broadcast_to_lobby("chess", Exclude::None, &frame));
@@ -96,7 +88,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
 fn lobbies_are_within_their_limit_while_an_authorization_waits() {
     let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
     let mut world = World::new(config, Late { at_once: &["ann"] });
-    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.run(JOINED);
     world.engine.app_mut().at_once = &[];
     world.run("ann:2 > connect go\nann:2 < upgrade, goodbye code=4002 reason=lobby_limit, close 4002 lobby_limit");
 }

@@ -5,6 +5,7 @@ mod damage;
 #[cfg(feature = "bin")]
 mod exit_codes;
 mod failures;
+mod printing;
 mod recording;
 mod secrets;
 mod segments;

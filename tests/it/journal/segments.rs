@@ -13,7 +13,7 @@ use lobbyd::{App, Authorization, Config, Context, Frame, Member, Message, Protoc
 
 use super::site::replay;
 use crate::common::files::Folder;
-use crate::common::sockets::{Client, SHORT};
+use crate::common::sockets::{Client, SHORT, on_free_port};
 
 fn read_all(path: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -73,11 +73,10 @@ fn talk(server: &mut Server<Joins>, user: &str, messages: usize) -> String {
 fn segments_that_begin_without_connections_replay_alone() {
     let folder = Folder::new("segments");
     let config = Config {
-        listen: "127.0.0.1:0".parse().expect("an address"),
         journal: Some(folder.journal()),
         journal_max_bytes: Some(ByteSize(20_000)),
         tick_hz: Some(1000),
-        ..Config::default()
+        ..on_free_port()
     };
     let mut server = Server::bind(config.clone(), Joins::default()).expect("a free port");
     let names = ["ann", "bob", "cid"].map(|user| talk(&mut server, user, 60));
@@ -126,8 +125,7 @@ fn segments_that_begin_without_connections_replay_alone() {
 #[test]
 fn the_server_does_not_start_without_its_journal() {
     let folder = Folder::new("nowhere");
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    let config = Config { listen, journal: Some(folder.0.join("missing/session")), ..Config::default() };
+    let config = Config { journal: Some(folder.0.join("missing/session")), ..on_free_port() };
     let error = Server::bind(config, Relay::default()).err().expect("there is no such folder");
     assert!(matches!(&error, Error::Journal(..)) && error.to_string().contains("missing/session"), "{error}");
 }
@@ -135,10 +133,7 @@ fn the_server_does_not_start_without_its_journal() {
 #[test]
 fn a_journal_has_one_server() {
     let folder = Folder::new("locked");
-    let config = |name: &str| {
-        let listen = "127.0.0.1:0".parse().expect("an address");
-        Config { listen, journal: Some(folder.0.join(name)), ..Config::default() }
-    };
+    let config = |name: &str| Config { journal: Some(folder.0.join(name)), ..on_free_port() };
     let first = Server::bind(config("session"), Relay::default()).expect("a free port");
     let error = Server::bind(config("session"), Relay::default()).err().expect("the journal is in use").to_string();
     assert!(error.contains("session: another server writes it"), "{error}");
@@ -156,14 +151,13 @@ fn a_journal_has_one_server() {
 #[test]
 fn a_journal_needs_the_name_of_a_file() {
     let folder = Folder::new("folder");
-    let listen = "127.0.0.1:0".parse().expect("an address");
     for (path, words) in [
         (folder.0.join(""), "must name a file"),
         (folder.0.join(".."), "must name a file"),
         ("/".into(), "must name a file"),
         (folder.0.clone(), "it is a folder"),
     ] {
-        let config = Config { listen, journal: Some(path.clone()), ..Config::default() };
+        let config = Config { journal: Some(path.clone()), ..on_free_port() };
         let error = Server::bind(config, Relay::default()).err().expect("the name is refused").to_string();
         assert!(error.contains(words) && error.contains("journal = "), "{}: {error}", path.display());
     }
@@ -174,8 +168,7 @@ fn a_journal_needs_the_name_of_a_file() {
 #[test]
 fn bytes_a_client_has_read_are_already_recorded() {
     let folder = Folder::new("kept");
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    let config = Config { listen, journal: Some(folder.journal()), journal_sync: true, ..Config::default() };
+    let config = Config { journal: Some(folder.journal()), journal_sync: true, ..on_free_port() };
     let mut server = Server::bind(config, Relay::default()).expect("a free port");
     let mut ann = Client::connect(server.local_addr().expect("the server listens"), "chess", "ann");
     while !matches!(ann.next(&mut server), Received::Text(text) if text.contains("presence_state")) {}

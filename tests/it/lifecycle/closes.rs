@@ -8,7 +8,7 @@ use lobbyd::config::{ByteSize, DuplicateLogin, Limit};
 use lobbyd::sim::wire;
 use lobbyd::{Authorization, CloseReason, Config, Context, LeaveReason, Reject};
 
-use crate::common::scenario::{World, small_outbox};
+use crate::common::scenario::{JOINED, World, small_outbox};
 use crate::common::witness::Witness;
 
 type Engine = World<Witness<true>>;
@@ -23,15 +23,13 @@ enum Cause {
     Application(&'static str),
 }
 
-const ANN: &str = "ann > connect chess\nann < upgrade, welcome, presence_state\n";
-
 fn with(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     change(&mut config);
     config
 }
 
-/// One row for each reason that has a code, in the order of the table in the README.
+/// One row for each reason that has a code, in the order of the table in the guide.
 fn rows() -> Vec<(CloseReason, Cause)> {
     use Cause::{Application, Code, Script};
     use CloseReason as Reason;
@@ -231,12 +229,12 @@ fn every_reason_reaches_its_peer() {
         let mut world = match cause {
             Cause::Script(config, script) => {
                 let mut world = World::new(config, Witness::default());
-                world.run(&format!("{ANN}{script}"));
+                world.run(&format!("{JOINED}\n{script}"));
                 world
             }
             Cause::Code(config, act, script) => {
                 let mut world = World::new(config, Witness::default());
-                world.run(ANN);
+                world.run(JOINED);
                 act(&mut world);
                 world.flush();
                 world.run(script);
@@ -246,7 +244,7 @@ fn every_reason_reaches_its_peer() {
                 assert!(!why.is_empty());
                 not_by_the_engine.push(reason.word().to_owned());
                 let mut world = World::new(Config::default(), Witness::default());
-                world.run(ANN);
+                world.run(JOINED);
                 assert_eq!(world.app(|_, cx| cx.close_user("ann", reason)), 1);
                 world.run(&format!("ann < goodbye code={} reason={}, close {reason}", reason.code(), reason.word()));
                 world
@@ -297,7 +295,7 @@ fn reasons_that_cannot_be_sent_are_not_sent() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() < 1000 || reason.code() == 1006) {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run(&format!(
-            "{ANN}bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
+            "{JOINED}\nbob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
         ));
         world.app(|_, cx: &mut Context<'_>| cx.close_user("ann", reason));
         world.run("ann < cut\nbob < presence_diff -ann:dropped");
@@ -320,7 +318,7 @@ fn every_leave_reason_is_read_by_the_others() {
     for reason in CloseReason::ALL {
         let mut world = World::new(Config::default(), Relay::default());
         world.run(&format!(
-            "{ANN}bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
+            "{JOINED}\nbob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
         ));
         world.app(|_, cx| cx.close_user("ann", *reason));
         let why = reason.leave_reason();
@@ -342,7 +340,7 @@ fn every_reject_is_read_by_its_sender() {
     let mut world = World::new(config, Witness::<true>::default());
     world.run(&format!(
         r#"
-        {ANN}
+        {JOINED}
         ann > {{
         ann < error !ref code=bad_message
         ann > {{"type":"direct","to":"bob","data":1,"ref":1}}

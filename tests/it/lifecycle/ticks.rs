@@ -8,7 +8,7 @@ use lobbyd::{
     App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
-use crate::common::scenario::{World, check};
+use crate::common::scenario::{JOINED, World, check};
 
 /// Logs its callbacks, and executes commands that members send.
 #[derive(Default)]
@@ -178,7 +178,7 @@ fn the_inbox_is_delivered_before_the_leave() {
         ("ann > raw zzzzzz", "goodbye code=1002, close 1002 protocol_error", "dropped"),
     ] {
         let mut world = World::new(config(), Relay::default());
-        world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+        world.run(JOINED);
         world.run("bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob");
         world.run("ann > {\"type\":\"broadcast\",\"data\":1,\"ref\":1}\nann > binary b\nbob < nothing");
         world.steps(how);

@@ -12,7 +12,7 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{App, Config, Engine, Time};
 
-use crate::common::scenario::{START, World};
+use crate::common::scenario::{START, World, set};
 use crate::common::witness::Witness;
 use crate::meta::tidy::rust_files;
 
@@ -255,8 +255,7 @@ fn every_bound_ends_in_its_documented_close_or_error() {
     for (fields, script) in HIT {
         let mut config = Config::default();
         for (name, value) in *fields {
-            let field = Config::FIELDS.iter().find(|field| field.name == *name).expect("a field of the table");
-            (field.set)(&mut config, value).expect("a value of its kind");
+            set(&mut config, name, value).expect("a value of its kind");
         }
         println!("{}: {script}", fields[0].0);
         let mut world = World::new(config, Witness::<true>::default());
@@ -381,11 +380,6 @@ const AROUND: &[&[(&str, &str)]] = &[
         ("duplicate_login", "allow"),
     ],
 ];
-
-fn set(config: &mut Config, name: &str, value: &str) -> Result<(), String> {
-    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
-    (field.set)(config, value)
-}
 
 /// Every configuration is either refused at the start or works. In a debug build an overflow panics.
 #[test]

@@ -4,11 +4,7 @@ use std::fmt::Write as _;
 
 use lobbyd::Config;
 
-/// Sets a field to the value that `text` names.
-fn set(config: &mut Config, name: &str, text: &str) {
-    let field = Config::FIELDS.iter().find(|field| field.name == name).expect("a field of the table");
-    (field.set)(config, text).expect("a valid text");
-}
+use crate::common::scenario::set;
 
 /// Returns a configuration in which each field has the first of `texts` that it accepts, apart from `exceptions`.
 fn config_of(texts: &[&str], exceptions: &[(&str, &str)]) -> Config {
@@ -16,7 +12,7 @@ fn config_of(texts: &[&str], exceptions: &[(&str, &str)]) -> Config {
     for field in Config::FIELDS {
         let _ = texts.iter().find(|text| (field.set)(&mut config, text).is_ok());
     }
-    exceptions.iter().for_each(|(name, text)| set(&mut config, name, text));
+    exceptions.iter().for_each(|(name, text)| set(&mut config, name, text).expect("a valid text"));
     config
 }
 
@@ -57,7 +53,7 @@ fn values_that_are_too_large_are_reported_in_order() {
 #[test]
 fn timeouts_below_the_resolution_and_overlapping_checks_are_reported() {
     let mut config = config_of(&["5ms"], &[("wheel_granule", "10ms"), ("stats_interval", "60s")]);
-    set(&mut config, "health_interval", "4ms");
+    set(&mut config, "health_interval", "4ms").expect("a valid text");
     check(&config, TOO_SHORT);
 }
 

@@ -66,14 +66,12 @@ fn input_before_authorization_is_bounded() {
     let config = Config { max_header_bytes: ByteSize(300), ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
-    let conn = world.conn("ann");
     world.send("ann", &[0; 300]);
     world.run("ann < nothing");
     world.run("ann > raw x\nann < http 431, body wait for the upgrade before sending so much, eof");
     // The reserved seat is free again.
     assert_eq!(world.engine.stats().active_lobbies, 0);
-    world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.flush();
+    world.authorize("ann", Authorization::allow("ann"));
     world.run("ann < nothing");
 }
 
@@ -97,9 +95,7 @@ fn authorization_has_a_timeout() {
             "#
         ));
         // The decision comes too late.
-        let conn = world.conn("ann");
-        world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-        world.flush();
+        world.authorize("ann", Authorization::allow("ann"));
         world.run("ann < nothing\nbob < nothing");
     }
 }
@@ -108,11 +104,8 @@ fn authorization_has_a_timeout() {
 fn an_authorization_is_decided_once() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run("ann > get /ws/chess?token=ann&auth=later");
-    let conn = world.conn("ann");
     let mut answer = |answer: Authorization, script: &str| {
-        world.engine.handle_authorized(world.now, conn, answer);
-        world.flush();
-        world.engine.check();
+        world.authorize("ann", answer);
         world.run(script);
     };
     answer(Authorization::Pending { user: Some("eve".into()) }, "ann < nothing");
@@ -129,9 +122,7 @@ fn an_authorization_is_decided_once() {
     ] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
         world.run("ann > get /ws/chess?token=ann&auth=later");
-        let conn = world.conn("ann");
-        world.engine.handle_authorized(world.now, conn, answer);
-        world.flush();
+        world.authorize("ann", answer);
         world.run(&format!("ann < upgrade, goodbye, {expected}"));
         assert_eq!(world.engine.stats().active_lobbies, 0, "no lobby is reserved");
         assert_eq!(world.engine.app_mut().take(), [""; 0]);

@@ -128,9 +128,7 @@ fn a_lobby_pending_authorization_counts_against_max_lobbies() {
         ann:3 > get /ws/go?token=ann&auth=unnamed
         "#,
     );
-    let conn = world.conn("ann:3");
-    world.engine.handle_authorized(world.now, conn, Authorization::allow("ann"));
-    world.flush();
+    world.authorize("ann:3", Authorization::allow("ann"));
     world.run(
         r#"
         ann < goodbye code=4004, close 4004 replaced

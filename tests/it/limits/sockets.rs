@@ -7,7 +7,7 @@ use lobbyd::sim::wire;
 use lobbyd::{Authorization, CloseReason, Config, Engine, Time};
 
 use super::seats::seats;
-use crate::common::scenario::{START, World};
+use crate::common::scenario::{JOINED, START, World};
 use crate::common::witness::Witness;
 
 #[test]
@@ -25,9 +25,7 @@ fn sockets_without_a_seat_are_bounded() {
         # A connection with a seat is no longer pending.
         "#,
     );
-    let conn = world.conn("b");
-    world.engine.handle_authorized(world.now, conn, Authorization::allow("b"));
-    world.flush();
+    world.authorize("b", Authorization::allow("b"));
     world.run(
         r#"
         b < upgrade, welcome, presence_state
@@ -98,7 +96,7 @@ fn no_socket_is_accepted_beyond_all_bounds() {
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
     let mut world = World::new(config, Relay::default());
-    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.run(JOINED);
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
     world.run("ann < goodbye, close 4003 kicked");
     world.send("ann", &wire::text(&"x".repeat(900)));

@@ -1,8 +1,7 @@
-//! The README's transcripts for operators, replayed against a real server, and the operators' sockets.
+//! The guide's transcripts for operators, replayed against a real server, and the operators' sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use lobbyd::Config;
 use lobbyd::apps::Relay;
@@ -10,10 +9,10 @@ use lobbyd::net::{Error, Server, Status};
 use lobbyd::sim::wire::{self, Received};
 use lobbyd::ticks::ClockCommand;
 
-use crate::common::sockets::Client;
+use crate::common::files::Folder;
+use crate::common::sockets::{Client, SHORT, on_free_port};
 use crate::meta::documents;
 
-const SHORT: Option<Duration> = Some(Duration::from_millis(5));
 /// Fields that differ from run to run.
 const VARYING: &[&str] = &[
     "uptime_ms",
@@ -28,6 +27,11 @@ const VARYING: &[&str] = &[
     "tick",
 ];
 
+/// Adds a free port for operators.
+fn with_admin(config: Config) -> Config {
+    Config { admin: Some("127.0.0.1:0".parse().expect("an address")), ..config }
+}
+
 /// A server in this thread, with the members ann and bob in the lobby `chess`.
 struct Site {
     server: Server<Relay>,
@@ -37,13 +41,11 @@ struct Site {
 
 impl Site {
     fn new() -> Site {
-        Site::configured(Config::default())
+        Site::configured(on_free_port())
     }
 
     fn configured(config: Config) -> Site {
-        let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let config = Config { listen: free, admin: Some(free), ..config };
-        let server = Server::bind(config, Relay::default()).expect("free ports");
+        let server = Server::bind(with_admin(config), Relay::default()).expect("free ports");
         let mut site = Site { server, members: Vec::new(), stopped: None };
         for name in ["ann", "bob"] {
             let mut member = Client::connect(site.server.local_addr().expect("the server listens"), "chess", name);
@@ -124,7 +126,7 @@ impl Site {
     }
 }
 
-/// Splits a command line as a shell does, as far as the README needs it: at white space outside of `'`.
+/// Splits a command line as a shell does, as far as the guide needs it: at white space outside of `'`.
 fn words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     for (index, piece) in line.split('\'').enumerate() {
@@ -159,7 +161,7 @@ fn normal(text: &str) -> String {
 }
 
 #[test]
-fn the_readme_shows_what_an_operator_sees() {
+fn the_guide_shows_what_an_operator_sees() {
     let mut site = Site::new();
     replay("<!-- curl", &mut site);
     // The transcript ends with the drain.
@@ -174,8 +176,8 @@ fn the_readme_shows_what_an_operator_sees() {
 }
 
 #[test]
-fn the_readme_shows_how_the_clock_is_set() {
-    let mut site = Site::configured(Config { tick_hz: Some(60), ..Config::default() });
+fn the_guide_shows_how_the_clock_is_set() {
+    let mut site = Site::configured(Config { tick_hz: Some(60), ..on_free_port() });
     replay("<!-- clock", &mut site);
     // Another thread can set the clock too.
     let handle = site.server.handle();
@@ -187,7 +189,7 @@ fn the_readme_shows_how_the_clock_is_set() {
     assert_eq!((clock.paused, clock.slowdown), (true, 7));
 }
 
-/// Compares a transcript of the README with the answers of the server.
+/// Compares a transcript of the guide with the answers of the server.
 #[track_caller]
 fn replay(marker: &str, site: &mut Site) {
     let shown = documents::section(marker);
@@ -244,11 +246,9 @@ fn a_signal_after_an_operators_drain_counts_as_the_first() {
 
 #[test]
 fn a_token_file_is_read_at_the_start() {
-    let free: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    let folder = std::env::temp_dir().join(format!("lobbyd-token-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for the test");
-    let path = folder.join("token");
-    let config = Config { listen: free, admin: Some(free), admin_token_file: Some(path.clone()), ..Config::default() };
+    let folder = Folder::new("admin-token");
+    let path = folder.0.join("token");
+    let config = Config { admin_token_file: Some(path.clone()), ..with_admin(on_free_port()) };
     let refusal = |config: &Config| match Server::bind(config.clone(), Relay::default()).err() {
         Some(error @ Error::Token(..)) => error.to_string(),
         other => panic!("{other:?}"),
@@ -262,5 +262,4 @@ fn a_token_file_is_read_at_the_start() {
     let ask = |line: &str| format!("GET /stats HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{line}\r\n");
     assert!(site.exchange(&ask("")).starts_with("HTTP/1.1 401 "));
     assert!(site.exchange(&ask("Authorization: Bearer 0123456789abcdef\r\n")).starts_with("HTTP/1.1 200 "));
-    std::fs::remove_dir_all(&folder).expect("the folder is the test's own");
 }

@@ -208,9 +208,7 @@ fn a_user_that_is_authorized_while_the_batches_run_is_closed_too() {
     let mut world = World::new(config, Late);
     world.run("ann > connect chess\nann < upgrade\nbob > connect chess\nbob < upgrade\neve > connect chess");
     order(&mut world, kick(KickTarget::Lobby("chess".into()), false));
-    let eve = world.conn("eve");
-    world.engine.handle_authorized(world.now, eve, Authorization::allow("eve"));
-    world.flush();
+    world.authorize("eve", Authorization::allow("eve"));
     world.run(
         "ann < close 4003 kicked
          eve < upgrade

@@ -39,9 +39,7 @@ fn messages_sent_while_authorization_is_pending_are_handled() {
         "#,
     );
     assert_eq!(world.engine.app_mut().take(), [""; 0]);
-    let conn = world.conn("ann");
-    world.engine.handle_authorized(world.now, conn, lobbyd::Authorization::allow("ann"));
-    world.flush();
+    world.authorize("ann", lobbyd::Authorization::allow("ann"));
     world.run("ann < upgrade, welcome, pong ref=1, presence_state");
     assert_eq!(world.engine.app_mut().take(), ["join ann", r#"json ann move {"type":"move"}"#]);
 }

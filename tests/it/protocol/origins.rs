@@ -4,22 +4,22 @@ use lobbyd::Config;
 use lobbyd::apps::Relay;
 use lobbyd::config::Limit;
 
-use crate::common::scenario::{World, check};
+use crate::common::scenario::{World, check, set};
 
 const IN: &str = "upgrade, welcome, presence_state";
 const FORBIDDEN: &str =
     "upgrade, goodbye code=4003 reason=forbidden_origin reconnect=false, close 4003 forbidden_origin";
 
-fn set(field: &str, text: &str) -> Result<Config, String> {
+/// A configuration with a list of allowed origins.
+fn allowing(origins: &str) -> Result<Config, String> {
     let mut config = Config::default();
-    let field = Config::FIELDS.iter().find(|known| known.name == field).expect("a field");
-    (field.set)(&mut config, text).map(|()| config)
+    set(&mut config, "allowed_origin", origins).map(|()| config)
 }
 
 /// Expects the result for a page of `origin` with the configuration `allowed`. The host in the request is `localhost`.
 #[track_caller]
 fn check_origin(allowed: &str, origin: &str, expected: &str) {
-    let config = set("allowed_origin", allowed).expect("a valid list");
+    let config = allowing(allowed).expect("a valid list");
     check(config, &format!("ann > get /ws/chess?token=ann Origin: {origin}\nann < {expected}"));
 }
 
@@ -73,7 +73,7 @@ fn listed_origins_may_connect_beside_the_servers_own() {
 fn pages_of_this_machine_may_connect_with_loopback() {
     #[track_caller]
     fn check(origin: &str, host: &str, expected: bool) {
-        let rules = set("allowed_origin", "loopback, https://game.example").expect("a valid list").allowed_origin;
+        let rules = allowing("loopback, https://game.example").expect("a valid list").allowed_origin;
         assert_eq!(rules.allow(origin, host), expected, "{origin} at {host}");
     }
     let names = ["localhost", "LocalHost:9001", "127.0.0.1", "127.0.0.1:9001", "127.255.3.4:1", "[::1]", "[::1]:65535"];
@@ -127,7 +127,7 @@ fn pages_of_this_machine_may_connect_with_loopback() {
 #[test]
 fn a_list_of_origins_accepts_only_origins() {
     for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
-        let problem = set("allowed_origin", wrong).expect_err(wrong);
+        let problem = allowing(wrong).expect_err(wrong);
         assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
     }
     for (text, shown) in [
@@ -138,7 +138,7 @@ fn a_list_of_origins_accepts_only_origins() {
         ("own, loopback", "loopback"),
         ("http://a.example,loopback", "loopback,http://a.example"),
     ] {
-        let config = set("allowed_origin", text).expect(text);
+        let config = allowing(text).expect(text);
         let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origin").expect("a field");
         assert_eq!((field.show)(&config), shown);
     }

@@ -6,7 +6,7 @@ use lobbyd::{CloseReason, Config};
 use serde_json::Value;
 
 use super::three::check_three;
-use crate::common::scenario::{World, check};
+use crate::common::scenario::{JOINED, World, check};
 use crate::common::witness::Witness;
 
 #[test]
@@ -293,7 +293,7 @@ fn goodbye_precedes_every_close_and_says_whether_to_reconnect() {
             continue;
         }
         let mut world = World::new(Config::default(), Relay::default());
-        world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+        world.run(JOINED);
         world.app(|_, cx| cx.close_user("ann", reason));
         let (code, word) = (reason.code(), reason.word());
         let reconnect = matches!(code, 1001 | 1011 | 4100..=4299);

@@ -1,8 +1,9 @@
 //! The fuzz targets: the use of the input bytes and the properties checked for every input. A test replays the corpus, the
 //! inputs that fuzzing found and that are kept.
 //!
-//! `fuzz/` builds these functions for libFuzzer. A target is a module with a function `run`, a line in [`TARGETS`], a folder in
-//! `tests/corpus`, and a file in `fuzz/fuzz_targets`. Everything goes through the public API.
+//! `fuzz/` builds these functions for libFuzzer. A target is a module with a function `run`, a line in [`TARGETS`], an archive
+//! in `tests/corpus`, and a file in `fuzz/fuzz_targets`. Everything goes through the public API. `tar` lists the inputs of an
+//! archive, `fuzz/unpack` and `fuzz/pack` change it.
 
 pub mod admin;
 pub mod engine;
@@ -82,18 +83,43 @@ fn without_rates() -> Config {
     }
 }
 
+/// The inputs of an archive, by name.
+#[cfg(test)]
+fn inputs(archive: &std::path::Path) -> Vec<(String, Vec<u8>)> {
+    let file = std::fs::File::open(archive).unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+    let mut archive = tar::Archive::new(file);
+    let read = |entry: std::io::Result<tar::Entry<'_, std::fs::File>>| {
+        let mut entry = entry.expect("an entry is complete");
+        let name = entry.path().expect("an entry has a name").display().to_string();
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut bytes).expect("an entry is complete");
+        (name, bytes)
+    };
+    archive.entries().expect("an archive").map(read).collect()
+}
+
 #[test]
 fn the_fuzzing_corpus_passes() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
-    for (name, run) in TARGETS {
-        let inputs = std::fs::read_dir(corpus.join(name)).expect("every target has a corpus");
-        let paths: Vec<_> = inputs.map(|input| input.expect("an input").path()).collect();
-        assert!(paths.len() > 10, "{name} has {} inputs", paths.len());
-        for path in paths {
-            let input = std::fs::read(&path).expect("an input is readable");
-            // The test harness shows this output only if the test fails.
-            println!("{}", path.display());
-            run(&input);
-        }
+    let mut failed = Vec::new();
+    for (target, run) in TARGETS {
+        let inputs = inputs(&corpus.join(format!("{target}.tar")));
+        assert!(inputs.len() > 100, "{target} has {} inputs", inputs.len());
+        assert!(inputs.is_sorted_by(|one, next| one.0 < next.0), "{target}.tar: pack it with fuzz/pack");
+        let fails = |input: &[u8]| std::panic::catch_unwind(|| run(input)).is_err();
+        failed.extend(inputs.iter().filter(|(_, input)| fails(input)).map(|(name, _)| format!("{target}.tar {name}")));
     }
+    assert!(failed.is_empty(), "these inputs fail: {failed:#?}");
+}
+
+/// An archive without a target would not be replayed.
+#[test]
+fn every_corpus_has_a_target() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let files = std::fs::read_dir(corpus).expect("the folder of the corpora");
+    let mut names: Vec<_> =
+        files.map(|file| file.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
+    names.sort();
+    let expected: Vec<_> = TARGETS.iter().map(|(target, _)| format!("{target}.tar")).collect();
+    assert_eq!(names, expected);
 }

@@ -4,18 +4,41 @@ mod start;
 mod system;
 mod tokens;
 
-use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::wire::{self, Received};
 
-use crate::common::sockets::blocking;
+use crate::common::sockets::BlockingClient;
 
-/// A running program on a free port. It is killed at the end of the test, whether the test passes or fails.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lobbyd");
+
+/// A child process. It is killed at the end of the test, whether the test passes or fails.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.0.id().to_string()]).status();
+        assert!(status.expect("kill can be started").success());
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.0.wait().expect("the child can be waited for").code()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A running program on a free port.
 struct Program {
-    child: Child,
+    process: Process,
     address: SocketAddr,
     log: Lines<BufReader<ChildStderr>>,
     /// The log lines read so far.
@@ -39,7 +62,7 @@ impl Program {
     fn of(mut child: Child) -> Program {
         let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
         let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut program = Program { child, address: nowhere, log, log_lines: Vec::new() };
+        let mut program = Program { process: Process(child), address: nowhere, log, log_lines: Vec::new() };
         let line = program.wait_for("listening on ");
         let (_, address) = line.split_once("listening on ").expect("the line contains the address");
         program.address = address.parse().expect("an address");
@@ -60,39 +83,27 @@ impl Program {
     }
 
     fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(status.expect("kill can be started").success());
+        self.process.signal(name);
     }
 
+    /// Reads the rest of the log and waits for the end of the program.
     fn exit_code(&mut self) -> Option<i32> {
         self.log_lines.extend(self.log.by_ref().map(|line| line.expect("the log is UTF-8")));
-        self.child.wait().expect("the child can be waited for").code()
+        self.process.exit_code()
     }
 }
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-const PROGRAM: &str = env!("CARGO_BIN_EXE_lobbyd");
 
 /// Connects with a token. Returns the first message, a `welcome` or a `goodbye`.
-fn connect(program: &Program, token: &str) -> (TcpStream, Reader, serde_json::Value) {
-    let mut stream = TcpStream::connect(program.address).expect("the server listens");
+fn connect(program: &Program, token: &str) -> (BlockingClient, serde_json::Value) {
     let line = format!("Authorization: Bearer {token}");
-    stream.write_all(&wire::upgrade_request("/ws/a", &[&line])).expect("the server reads");
-    let mut reader = Reader::default();
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
-    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
-    (stream, reader, serde_json::from_str(&first).expect("JSON"))
+    let mut client = BlockingClient::connect(program.address, "/ws/a", &[&line]);
+    let first = serde_json::from_str(&client.next_text()).expect("the relay speaks JSON");
+    (client, first)
 }
 
 #[track_caller]
 fn check_token(program: &Program, token: &str, user: Option<&str>) {
-    let (_, _, first) = connect(program, token);
+    let (_, first) = connect(program, token);
     match user {
         Some(user) => assert_eq!((&first["type"], &first["user"]), (&"welcome".into(), &user.into()), "{first}"),
         None => assert_eq!((&first["type"], &first["code"]), (&"goodbye".into(), &4001.into()), "{first}"),
@@ -100,16 +111,12 @@ fn check_token(program: &Program, token: &str, user: Option<&str>) {
 }
 
 /// Opens a connection that is either upgraded or dropped without an answer.
-fn try_connect(program: &Program, user: usize) -> Option<(TcpStream, Reader)> {
-    let mut stream = TcpStream::connect(program.address).expect("the backlog has room");
-    stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
+fn try_connect(program: &Program, user: usize) -> Option<BlockingClient> {
+    let mut client = BlockingClient::open(program.address);
+    client.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket takes it");
     // The connection may be dropped already.
-    let _ = stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
-    let (mut reader, mut bytes) = (Reader::default(), [0; 4096]);
-    match stream.read(&mut bytes) {
-        Ok(n) if n > 0 => reader.push(&bytes[..n]),
-        _ => return None,
-    }
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
-    Some((stream, reader))
+    let _ = client.stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[]));
+    let answer = client.poll()?;
+    assert!(matches!(answer, Received::Answer(101, _)), "{answer:?}");
+    Some(client)
 }

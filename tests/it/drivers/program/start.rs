@@ -1,15 +1,14 @@
 //! The start of the program: options, refused configurations and log lines.
 
 use std::fs;
-use std::io::Write;
-use std::net::TcpStream;
+
 use std::process::{Command, Stdio};
 
-use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::wire;
 
 use super::{PROGRAM, Program, command};
 use crate::common::files::File;
-use crate::common::sockets::blocking;
+use crate::common::sockets::BlockingClient;
 
 /// Runs the program with arguments it must refuse. Returns its error output.
 #[track_caller]
@@ -155,11 +154,9 @@ fn rates_and_origins_are_set_by_flags() {
     let rates = ["--attempts-per-minute", "1", "--attempt-burst", "2"];
     let mut program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"][..], &origins[..], &rates[..]].concat());
     let output = ["https://game.example", "https://evil.example", "https://game.example"].map(|origin| {
-        let mut stream = TcpStream::connect(program.address).expect("the server listens");
-        let line = format!("Origin: {origin}");
-        stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[&line])).expect("the server reads");
-        let mut reader = Reader::default();
-        [(); 2].map(|()| format!("{:?}", blocking(&mut stream, &mut reader))).concat()
+        let mut client = BlockingClient::open(program.address);
+        client.send(&wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]));
+        [(); 2].map(|()| format!("{:?}", client.next())).concat()
     });
     for (output, words) in output.iter().zip(["welcome", "forbidden_origin", "HTTP/1.1 429 Too Many Requests"]) {
         assert!(output.contains(words), "{output}");
@@ -173,12 +170,10 @@ fn page(program: &Program, origin: &str, host: &str) -> String {
     let request = wire::upgrade_request("/ws/a?token=ann", &[&format!("Origin: {origin}")]);
     let request =
         String::from_utf8(request).expect("ASCII").replace("Host: localhost\r\n", &format!("Host: {host}\r\n"));
-    let mut stream = TcpStream::connect(program.address).expect("the server listens");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    let mut reader = Reader::default();
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
-    let Received::Text(first) = blocking(&mut stream, &mut reader) else { panic!("the relay speaks JSON") };
-    first
+    let mut client = BlockingClient::open(program.address);
+    client.send(request.as_bytes());
+    client.expect_upgrade();
+    client.next_text()
 }
 
 #[test]

@@ -1,44 +1,38 @@
 //! The program and its system: signals, descriptors, file sizes, and a log that cannot be written.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use lobbyd::sim::wire::{self, Reader, Received};
+use lobbyd::sim::wire::{self, Received};
 
-use super::{PROGRAM, Program, connect, try_connect};
+use super::{PROGRAM, Process, Program, connect, try_connect};
 use crate::common::files::File;
-use crate::common::sockets::blocking;
+use crate::common::sockets::BlockingClient;
 
 #[test]
 fn sigterm_says_goodbye_and_exits_0() {
-    let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0", "--app", "verbatim"]);
-    let mut stream = TcpStream::connect(program.address).expect("the server listens");
-    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
-    let mut reader = Reader::default();
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--app", "verbatim"]);
+    let mut client = BlockingClient::connect(program.address, "/ws/a?token=ann", &[]);
     program.signal("-TERM");
-    assert_eq!(blocking(&mut stream, &mut reader), Received::Close(1001, "server_shutdown".into()));
-    drop(stream);
+    assert_eq!(client.next(), Received::Close(1001, "server_shutdown".into()));
+    drop(client);
     assert_eq!(program.exit_code(), Some(0));
 }
 
 #[test]
 fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
-    let mut program = Program::start(env!("CARGO_BIN_EXE_lobbyd"), &["--listen", "127.0.0.1:0"]);
-    let mut stream = TcpStream::connect(program.address).expect("the server listens");
-    stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("the server reads");
-    let mut reader = Reader::default();
-    assert!(matches!(blocking(&mut stream, &mut reader), Received::Answer(101, _)));
+    let mut program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0"]);
+    let mut client = BlockingClient::connect(program.address, "/ws/a?token=ann", &[]);
     program.signal("-INT");
     // This client never answers the close frame, so the server waits for it.
-    while !matches!(blocking(&mut stream, &mut reader), Received::Close(1001, _)) {}
+    while !matches!(client.next(), Received::Close(1001, _)) {}
     program.signal("-INT");
     assert_eq!(program.exit_code(), Some(3), "one connection was cut off");
 
-    let refused = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
+    let refused = Command::new(PROGRAM)
         .args(["--max-pending", "many", "--pong-timeout", "1h"])
         .output()
         .expect("the program was built");
@@ -50,31 +44,14 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
 /// If the reader of the log goes away, members must not be affected.
 #[test]
 fn a_log_that_cannot_be_written_does_not_stop_the_server() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_lobbyd"))
-        .args(["--listen", "127.0.0.1:0", "--log", "debug"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program was built");
-    let mut log = BufReader::new(child.stderr.take().expect("the stream is piped"));
-    let mut line = String::new();
-    while !line.contains("listening on ") {
-        line.clear();
-        assert!(log.read_line(&mut line).expect("the log is UTF-8") > 0, "the address is logged");
-    }
-    let address: SocketAddr =
-        line.split_once("listening on ").expect("the line contains the address").1.trim().parse().expect("an address");
+    let program = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--log", "debug"]);
+    let Program { mut process, address, log, .. } = program;
     drop(log);
     for user in ["ann", "bob"] {
-        let mut stream = TcpStream::connect(address).expect("the server listens");
-        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token={user}"), &[])).expect("the server reads");
-        assert!(
-            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
-            "{user} is admitted"
-        );
+        BlockingClient::connect(address, &format!("/ws/a?token={user}"), &[]);
     }
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(kill.expect("kill can be started").success());
-    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
+    process.signal("-TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }
 
 /// The process is stopped by a debugger, or with its machine, for longer than any timeout. Input that arrived meanwhile is
@@ -86,27 +63,26 @@ fn a_process_that_was_stopped_closes_no_connection() {
     let limits = ["--max-per-lobby", "100", "--events-per-turn", "7", "--accept-per-turn", "7"];
     let program = Program::start(PROGRAM, &[&["--listen", "127.0.0.1:0"], &timeouts[..], &limits].concat());
     let mut members: Vec<_> = (0..40).map(|user| connect(&program, &format!("u{user}"))).collect();
-    for (stream, reader, _) in &mut members {
-        while !matches!(blocking(stream, reader), Received::Ping(_)) {}
+    for (member, _) in &mut members {
+        while !matches!(member.next(), Received::Ping(_)) {}
     }
-    let mut late_client = TcpStream::connect(program.address).expect("the server listens");
+    let mut late_client = BlockingClient::open(program.address);
     program.signal("-STOP");
-    late_client.write_all(&wire::upgrade_request("/ws/b?token=new", &[])).expect("the kernel has room for it");
-    for (stream, ..) in &mut members {
-        stream
-            .write_all(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4]))
-            .expect("the kernel has room for it");
+    // The kernel has room for this input.
+    late_client.send(&wire::upgrade_request("/ws/b?token=new", &[]));
+    for (member, _) in &mut members {
+        member.send(&wire::frame(wire::Opcode::PONG, true, b"", [1, 2, 3, 4]));
     }
     // A stopped process sends nothing, so this read takes the whole timeout.
-    late_client.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
-    assert!(late_client.read(&mut [0]).is_err());
+    late_client.stream.set_read_timeout(Some(Duration::from_millis(2500))).expect("a socket takes it");
+    assert_eq!(late_client.stream.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     program.signal("-CONT");
-    late_client.set_read_timeout(None).expect("a socket takes it");
-    assert!(matches!(blocking(&mut late_client, &mut Reader::default()), Received::Answer(101, _)));
-    for (stream, reader, _) in &mut members {
-        stream.write_all(&wire::text(r#"{"type":"ping","ref":"still here"}"#)).expect("the server reads");
+    late_client.stream.set_read_timeout(None).expect("a socket takes it");
+    late_client.expect_upgrade();
+    for (member, _) in &mut members {
+        member.send(&wire::text(r#"{"type":"ping","ref":"still here"}"#));
         loop {
-            match blocking(stream, reader) {
+            match member.next() {
                 Received::Text(text) if text.contains("still here") => break,
                 Received::Text(text) => assert!(!text.contains("goodbye"), "{text}"),
                 received => assert!(matches!(received, Received::Ping(_)), "{received:?}"),
@@ -160,10 +136,10 @@ fn without_descriptors_connections_are_shed_and_members_are_served() {
     );
 
     // Members are served, even when the journal rotates to another file.
-    for (stream, reader) in &mut members {
+    for member in &mut members {
         let text = "x".repeat(2000);
-        stream.write_all(&wire::text(&text)).expect("the server reads");
-        assert_eq!(blocking(stream, reader), Received::Text(text));
+        member.send(&wire::text(&text));
+        assert_eq!(member.next(), Received::Text(text));
     }
 
     // As many connections are accepted as have closed, and no more.
@@ -200,21 +176,15 @@ fn remove_segments(path: &str) {
 /// Sends 100 messages of 2000 bytes to an echo server whose files are limited in size. Returns the number of echoes.
 #[cfg(unix)]
 fn echoes_with_limited_files(program: &mut Program) -> usize {
-    let (mut stream, mut reader) = try_connect(program, 1).expect("there is room");
+    let mut client = try_connect(program, 1).expect("there is room");
     let text = "x".repeat(2000);
     for echoed in 0..100 {
-        let mut bytes = [0; 4096];
-        if stream.write_all(&wire::text(&text)).is_err() {
+        if client.stream.write_all(&wire::text(&text)).is_err() {
             return echoed;
         }
-        loop {
-            match reader.next().expect("the server keeps to the protocol") {
-                Some(received) => break assert_eq!(received, Received::Text(text.clone())),
-                None => match stream.read(&mut bytes) {
-                    Ok(n) if n > 0 => reader.push(&bytes[..n]),
-                    _ => return echoed,
-                },
-            }
+        match client.poll() {
+            Some(received) => assert_eq!(received, Received::Text(text.clone())),
+            None => return echoed,
         }
     }
     100
@@ -259,7 +229,7 @@ fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
     let log = File::new("limited-log", "");
     let command = format!("ulimit -f 4 && exec \"$0\" \"$@\" 2>'{}'", log.path());
     let arguments = ["-c", &command, PROGRAM, "--listen", "127.0.0.1:0", "--app", "echo", "--log", "debug"];
-    let mut child = Command::new("sh").args(arguments).spawn().expect("the shell can be started");
+    let mut process = Process(Command::new("sh").args(arguments).spawn().expect("the shell can be started"));
     let address = loop {
         let output = fs::read_to_string(log.path()).expect("the log is UTF-8");
         if let Some((_, rest)) = output.split_once("listening on ")
@@ -267,20 +237,14 @@ fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
         {
             break address.parse::<SocketAddr>().expect("an address");
         }
-        assert!(child.try_wait().expect("the child's state is known").is_none(), "it has ended: {output}");
+        assert!(process.0.try_wait().expect("the child's state is known").is_none(), "it has ended: {output}");
         std::thread::yield_now();
     };
     for user in 0..50 {
-        let mut stream = TcpStream::connect(address).expect("the server listens");
-        stream.write_all(&wire::upgrade_request(&format!("/ws/a?token=u{user}"), &[])).expect("the server reads");
-        assert!(
-            matches!(blocking(&mut stream, &mut Reader::default()), Received::Answer(101, _)),
-            "{user} is admitted"
-        );
+        BlockingClient::connect(address, &format!("/ws/a?token=u{user}"), &[]);
     }
     let length = fs::metadata(log.path()).expect("the file exists").len();
     assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-    assert!(kill.expect("kill can be started").success());
-    assert_eq!(child.wait().expect("the child can be waited for").code(), Some(0));
+    process.signal("-TERM");
+    assert_eq!(process.exit_code(), Some(0));
 }

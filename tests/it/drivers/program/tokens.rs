@@ -1,15 +1,14 @@
 //! The list of tokens, read at the start and on SIGHUP.
 
 use std::fs;
-use std::io::Write;
+
 use std::process::Command;
 
-use lobbyd::sim::wire::{self, Received};
+use lobbyd::sim::wire;
 
 use super::start::refused;
 use super::{PROGRAM, Program, check_token, connect};
 use crate::common::files::File;
-use crate::common::sockets::blocking;
 
 #[test]
 fn the_list_of_tokens_is_read_again_on_sighup() {
@@ -18,7 +17,7 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     // Log at the most verbose level.
     let all = ["--log", "trace,tungstenite=trace,tungstenite::protocol=trace"];
     let mut program = Program::start(PROGRAM, &[&arguments[..], &all].concat());
-    let (mut stream, mut reader, first) = connect(&program, "secret-1");
+    let (mut client, first) = connect(&program, "secret-1");
     assert_eq!(first["user"], "ann");
     check_token(&program, "secret-2", Some("bob"));
     check_token(&program, "secret-3", None);
@@ -43,9 +42,9 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
     check_token(&program, "secret-3", Some("cid"));
 
     // Members that are already connected are not affected.
-    stream.write_all(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#)).expect("the server reads");
-    while !matches!(blocking(&mut stream, &mut reader), Received::Text(text) if text.contains("said-in-confidence")) {}
-    drop(stream);
+    client.send(&wire::text(r#"{"type":"ping","ref":"said-in-confidence"}"#));
+    while !client.next_text().contains("said-in-confidence") {}
+    drop(client);
     program.wait_for("user=\"ann\" lobby=a");
     program.signal("-TERM");
     program.signal("-TERM");

@@ -8,7 +8,7 @@ use lobbyd::sending::Sent;
 use lobbyd::{Authorization, CloseReason, Config, Exclude, Frame, Random};
 
 use super::several_logins;
-use crate::common::scenario::{World, check, small_outbox};
+use crate::common::scenario::{JOINED, World, check, small_outbox};
 use crate::common::witness::Witness;
 
 /// The reference implementation iterated over a set that changed meanwhile: the rest of the lobby missed the message.
@@ -218,7 +218,7 @@ fn a_closed_connection_causes_no_event() {
 #[test]
 fn a_serialization_error_is_returned_to_the_caller() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.run(JOINED);
     let non_string_keys = BTreeMap::from([((1, 2), 3)]);
     assert!(Frame::json(&non_string_keys).is_err());
     let frame = Frame::json(&BTreeMap::from([("type", "fine")])).expect("a map with strings as keys");
@@ -233,7 +233,7 @@ fn no_input_leaves_a_stale_member() {
     #[track_caller]
     fn check_input(bytes: &[u8], ends_with: Option<&str>) {
         let mut world = World::new(Config::default(), Relay::default());
-        world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+        world.run(JOINED);
         world.send("ann", bytes);
         world.flush();
         world.engine.check();

@@ -18,6 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("engine", &["base", "config", "http", "lobby", "ws", "protocol", "egress"]),
     // The public names of the crate. The built-in applications and the program use them as any other user does.
     ("lib.rs", &["base", "config", "http", "lobby", "ws", "protocol", "egress", "engine"]),
+    // Documentation only.
+    ("guide", &[]),
     ("admin", &["base", "config", "http", "lobby", "ws", "engine"]),
     ("journal", &["base", "config", "http", "lobby", "ws", "egress", "engine"]),
     ("apps", &["base", "lobby", "ws", "engine", "lib.rs"]),

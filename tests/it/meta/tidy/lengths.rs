@@ -1,10 +1,12 @@
 //! Lengths of files and functions.
 
+use std::path::Path;
+
 use super::check;
-use super::files::src;
+use super::files::{rust_files, src};
 use super::source::Source;
 
-/// Most lines of a file, without its `#[cfg(test)]` items.
+/// Most lines of a file, without its `#[cfg(test)]` items, and of a file of integration tests.
 const MAX_FILE: usize = 500;
 /// Most lines of a function, from `fn` to the closing brace. Closures and inner functions are parts of it.
 const MAX_FUNCTION: usize = 80;
@@ -16,6 +18,19 @@ fn files_are_short() {
     let violations =
         lengths.filter(|(_, lines)| *lines > MAX_FILE).map(|(file, lines)| format!("{file}: {lines} lines"));
     check(&format!("a file has at most {MAX_FILE} lines without its tests"), &violations.collect::<Vec<_>>());
+}
+
+#[test]
+fn files_of_tests_are_short() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let mut violations = Vec::new();
+    for path in rust_files(&tests) {
+        let lines = std::fs::read_to_string(&path).expect("a source is readable").lines().count();
+        if lines > MAX_FILE {
+            violations.push(format!("{}: {lines} lines", path.display()));
+        }
+    }
+    check(&format!("a file of tests has at most {MAX_FILE} lines"), &violations);
 }
 
 #[test]

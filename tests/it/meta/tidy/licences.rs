@@ -69,6 +69,17 @@ fn every_dependency_has_an_allowed_licence_and_comes_from_a_registry() {
 }
 
 #[test]
+fn the_licence_of_this_crate_is_stated_with_its_text() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let expression = env!("CARGO_PKG_LICENSE");
+    assert_eq!(expression, "MIT OR Apache-2.0");
+    assert!(read("LICENSE.md").contains(&format!("SPDX-License-Identifier: {expression}")));
+    assert!(read("LICENSE-MIT").starts_with("MIT License\n"));
+    assert!(read("LICENSE-APACHE").trim_start().starts_with("Apache License\n"));
+}
+
+#[test]
 fn a_licence_expression_is_allowed_if_it_can_be_met() {
     for (licence, allowed) in [
         ("MIT", true),

@@ -9,7 +9,7 @@ use lobbyd::{Authorization, CloseReason, Config};
 use serde_json::json;
 
 use super::{THREE, config, get, operator, post, read, three};
-use crate::common::scenario::World;
+use crate::common::scenario::{JOINED, World};
 use crate::common::witness::Witness;
 
 #[test]
@@ -264,7 +264,7 @@ fn a_locked_lobby_admits_no_new_member() {
 #[test]
 fn the_application_locks_and_announces_too() {
     let mut world = World::new(config(), Witness::<true>::default());
-    world.run("ann > connect chess\nann < upgrade, welcome, presence_state");
+    world.run(JOINED);
     assert!(world.app(|_, cx| {
         assert_eq!(cx.announce("chess", "\"closing soon\"").queued, 1);
         assert_eq!(cx.announce("go", "1").queued, 0);
@@ -277,9 +277,7 @@ fn the_application_locks_and_announces_too() {
     assert!(world.app(|_, cx| cx.lock_lobby("chess", false)));
     world.run("bob > get /ws/chess?token=bob&auth=later");
     assert!(world.app(|_, cx| cx.lock_lobby("chess", true)));
-    let (now, bob) = (world.now, world.conn("bob"));
-    world.engine.handle_authorized(now, bob, Authorization::allow("bob"));
-    world.flush();
+    world.authorize("bob", Authorization::allow("bob"));
     world.run("bob < upgrade, goodbye, close 4002 lobby_locked");
 }
 

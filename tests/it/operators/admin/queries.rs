@@ -9,7 +9,7 @@ use super::{config, get, operator, three};
 use crate::common::scenario::World;
 
 #[test]
-fn health_and_stats() {
+fn health_and_statistics_are_shown() {
     let (mut world, mut operator) = three();
     operator.check(&mut world, &get("/health/live"), 200, json!({"status": "live"}));
     operator.check(&mut world, &get("/health/ready"), 200, json!({"status": "ready"}));

@@ -1,0 +1,56 @@
+//! The guide: how to use, operate, embed and change lobbyd.
+//!
+//! For users of the program:
+//!
+//! - [`protocol`]: the messages, close codes and seats
+//! - [`client`]: writing a client that reconnects
+//! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
+//! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
+//! - [`security`]: tokens, origins, threats and defences
+//!
+//! For games:
+//!
+//! - [`embedding`]: an application of your own, from `cargo add` to a reproduced bug
+//! - [`ticks`]: the game's clock
+//! - [`recording`]: record and replay
+//! - [`simulator`]: tests with injected faults
+//! - [`forking`]: a game server of your own from this repository
+//!
+//! How it works and how it is made:
+//!
+//! - [`performance`]: measurements, with commands and the machine
+//! - [`architecture`]: modules, invariants, a turn of the loop
+//! - [`contributing`]: checks, tests, commits
+//!
+//! The pages are Markdown files beside this one, and readable there too.
+
+/// Declares a module for each page.
+///
+/// A page refers to others by labels, and ends with the definitions of its labels for readers of the repository, such as
+/// `[protocol]: protocol.md`. In Markdown the first definition of a label is in force, so those of `links.md`, which are for
+/// rustdoc, are put before the page.
+macro_rules! pages {
+    ($($page:ident = $file:literal),* $(,)?) => {
+        $(
+            #[doc = include_str!("links.md")]
+            #[doc = include_str!($file)]
+            pub mod $page {}
+        )*
+    };
+}
+
+pages! {
+    architecture = "architecture.md",
+    client = "client.md",
+    configuration = "configuration.md",
+    contributing = "contributing.md",
+    embedding = "embedding.md",
+    forking = "forking.md",
+    operating = "operating.md",
+    performance = "performance.md",
+    protocol = "protocol.md",
+    recording = "recording.md",
+    security = "security.md",
+    simulator = "simulator.md",
+    ticks = "ticks.md",
+}

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Plays the examples with real clients, stops them with a signal, and replays what they recorded.
+
+    tests/clients/run --examples [path/to/lobbyd]        the examples are in the folder `examples` next to it
+
+Two windows of the arena's page, in Chromium, must be two players. Each example must say goodbye on SIGTERM or SIGINT, log the connects
+and the closes, and end with 0. Exit 0 only if all checks pass.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+from browser import FLAGS
+from lobbyd import Lobbyd, default_binary
+from peers import Closed, Python
+
+SECONDS = 30        # for playing one example; the browser needs most of them
+
+library = Python()
+
+
+async def enter(server, user, lobby):
+    """Opens a client of an example that speaks JSON."""
+    client = await library.open(server.url(lobby, user))
+    client.user = user
+    await client.expect("welcome", user=user)
+    return client
+
+
+async def next_of(client, kind, is_wanted=lambda message: True):
+    """Returns the next message of a type that fits, and skips the others."""
+    while True:
+        frame = await client.next()
+        assert isinstance(frame, str), f"{client.user} waited for {kind}, got {frame}"
+        message = json.loads(frame)
+        if message["type"] == kind and is_wanted(message):
+            return message
+
+
+async def next_text(client, is_wanted):
+    while not is_wanted(text := await client.next()):
+        assert isinstance(text, str), text
+    return text
+
+
+async def arena(server):
+    ann, bob = await enter(server, "ann", "arena"), await enter(server, "bob", "arena")
+    both = await next_of(ann, "snapshot", lambda message: len(message["players"]) == 2)
+    start = both["players"][0]["x"]
+    await ann.say("input", dx=1 if start < 400 else -1, dy=0, fire=False)
+    await next_of(bob, "snapshot", lambda message: abs(message["players"][0]["x"] - start) > 20)
+    # The page is another address. A window without a name in its address chooses one.
+    page = server.wait_for_log(r"open (http://\S+) in two windows", 5).group(1)
+    with urllib.request.urlopen(page, timeout=5) as answer:
+        assert answer.status == 200 and b"<canvas" in answer.read()
+    windows = [await asyncio.to_thread(open_window, page) for _ in range(2)]
+    try:
+        joins = [(await next_of(ann, "presence_diff", is_join_of_page))["joins"][0]["user"] for _ in windows]
+        assert joins[0] != joins[1], joins
+    finally:
+        for browser, profile in windows:
+            os.killpg(browser.pid, signal.SIGKILL)
+            browser.wait()
+            shutil.rmtree(profile, ignore_errors=True)
+    return [ann, bob]
+
+
+def is_join_of_page(message):
+    return any(join["user"].startswith("player-") for join in message["joins"])
+
+
+def open_window(address):
+    profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
+    browser = subprocess.Popen(
+        ["chromium", *FLAGS, f"--user-data-dir={profile}", address],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    return browser, profile
+
+
+async def embed(server):
+    ann = await library.open(server.url("arena", "ann"))
+    start = int((await next_text(ann, lambda text: text.startswith("ann="))).removeprefix("ann="))
+    await ann.send("left")
+    await next_text(ann, lambda text: text == f"ann={start - 1}")
+    return [ann]
+
+
+async def lockstep(server):
+    ann = await enter(server, "ann", "race")
+    await next_of(ann, "state")
+    first = (await next_of(ann, "tick"))["tick"]
+    # Inputs for ticks before the member joined are refused.
+    now = (await next_of(ann, "tick", lambda message: message["tick"] > first + 3))["tick"]
+    for meant in [now + 3, now - 1]:
+        await ann.say("input", tick=meant, dx=1)
+    seen = []
+    while len(seen) < 2:
+        frame = await next_of(ann, "tick")
+        seen += [(input["meant"], input["late"], frame["tick"]) for input in frame["inputs"]]
+    early, late = sorted(seen, key=lambda input: input[1])
+    assert early == (now + 3, 0, now + 3), (seen, now)
+    assert late[0] == now - 1 and late[1] == late[2] - late[0] > 0, (seen, now)
+    return [ann]
+
+
+async def fixed_step(server):
+    ann = await library.open(server.url("hall", "ann"))
+    first = await next_text(ann, lambda text: "ann=" in text)
+    await ann.send("right")
+    await next_text(ann, lambda text: text.split("ann=")[1] != first.split("ann=")[1])
+    return [ann]
+
+
+async def goodbye(client):
+    """Reads until the connection ends."""
+    is_json, message = None, None
+    while isinstance(frame := await client.next(), str):
+        is_json, message = frame.startswith("{"), frame
+    assert frame == Closed(1001, "server_shutdown"), frame
+    if is_json:
+        said = json.loads(message)
+        assert said["type"] == "goodbye" and said["reason"] == "server_shutdown", said
+
+
+async def play(server, game, stop):
+    async with asyncio.timeout(SECONDS):
+        clients = await game(server)
+        os.kill(server.pid, stop)
+        for client in clients:
+            await goodbye(client)
+
+
+def check(binary, game, stop, records):
+    with tempfile.TemporaryDirectory(prefix="lobbyd-examples-") as folder:
+        journal = os.path.join(folder, "session")
+        with Lobbyd(binary, *(["--journal", journal] if records else [])) as server:
+            asyncio.run(play(server, game, stop))
+            code = server.exit_code()
+            assert code == 0, f"it ended with {code}:\n{server.log()[-2000:]}"
+            for words in ['joined user="ann"', "server_shutdown"]:
+                assert words in server.log(), f"{words} is not in the log:\n{server.log()[-2000:]}"
+        refused = subprocess.run([binary, "--listen", "nowhere"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        name = os.path.basename(binary)
+        # One sentence: a debug dump has braces.
+        assert refused.returncode == 1 and re.fullmatch(rf"{name}: [^\n{{}}]+\n", refused.stderr), refused
+        if records:
+            replayed = subprocess.run([binary, "--replay", journal], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            assert replayed.returncode == 0, f"the replay failed:\n{replayed.stdout[-500:]}{replayed.stderr}"
+            assert 'user="ann"' in replayed.stdout and "turns confirmed" in replayed.stdout, replayed.stdout[-2000:]
+
+
+def main():
+    folder = os.path.join(os.path.dirname(sys.argv[1] if len(sys.argv) > 1 else default_binary()), "examples")
+    failed = 0
+    for game, stop, records in [
+        (arena, signal.SIGTERM, True), (embed, signal.SIGINT, False),
+        (lockstep, signal.SIGTERM, True), (fixed_step, signal.SIGINT, True),
+    ]:
+        binary = os.path.join(folder, game.__name__)
+        try:
+            check(binary, game, stop, records)
+            print(f"ok     {game.__name__}", flush=True)
+        except (AssertionError, OSError, asyncio.TimeoutError) as error:
+            failed += 1
+            print(f"FAILED {game.__name__}: {error!r}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

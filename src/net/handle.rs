@@ -23,11 +23,10 @@ use crate::engine::state::ticks::ClockCommand;
 /// let config = Config { listen: "127.0.0.1:0".parse().unwrap(), max_commands: 1, ..Config::default() };
 /// let mut server = Server::bind(config, Relay::default())?;
 /// let handle = server.handle();
-/// let other = std::thread::spawn(move || {
-///     assert_eq!(handle.send("a command for the application"), Ok(()));
-///     assert_eq!(handle.send("another"), Err(Busy));
-///     handle.stop();
-/// });
+/// // No turn has taken the first command from the queue.
+/// assert_eq!(handle.send("a command for the application"), Ok(()));
+/// assert_eq!(handle.send("another"), Err(Busy));
+/// let other = std::thread::spawn(move || handle.stop());
 /// assert_eq!(server.run()?.forced, 0);
 /// other.join().unwrap();
 /// # Ok::<(), lobbyd::net::Error>(())

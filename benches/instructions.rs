@@ -51,6 +51,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "json", turns: 1_000, run: |turns| talk(Relay::default(), &json(), [1, 10], 1, 1, turns) },
     // A JSON broadcast to the 999 other members of a lobby.
     Scenario { name: "json-999", turns: 50, run: |turns| talk(Relay::default(), &json(), [1, 1000], 1, 1, turns) },
+    // A direct message in JSON, to one member of a lobby of 10: through its outbox.
+    Scenario { name: "direct", turns: 1_000, run: direct },
     // A tick at 60 Hz in which each of 8 members sends; all output is flushed at the tick.
     Scenario { name: "tick-flush", turns: 500, run: |turns| ticks(turns) },
     // The same as all, with a journal whose bytes are discarded.
@@ -90,6 +92,22 @@ fn talk<A: App>(app: A, message: &[u8], [lobbies, size]: [usize; 2], senders: us
     let sent = after.frames_out - before.frames_out;
     assert_eq!(sent, (turns * senders * each * (size - 1)) as u64, "every member got every message");
     sent
+}
+
+fn direct(turns: usize) -> u64 {
+    let mut crowd = Crowd::new(Relay::default(), 1, 10);
+    let message = wire::text(&format!(r#"{{"type":"direct","to":"u0-1","data":"{}"}}"#, "x".repeat(64)));
+    let before = crowd.engine.stats().counters;
+    for _ in 0..turns {
+        crowd.send(0, &message);
+    }
+    let after = crowd.engine.stats().counters;
+    assert_eq!(
+        after.frames_out - before.frames_out,
+        turns as u64,
+        "its receiver got every message, and nobody an answer"
+    );
+    turns as u64
 }
 
 /// Every member of a lobby of 8 sends once before each tick, and all output is written at the tick.

@@ -17,10 +17,11 @@ use std::hint::black_box;
 
 use criterion::measurement::{Measurement, WallTime};
 use lobbyd::apps::Verbatim;
+use lobbyd::sim::wire;
 
 mod common;
 
-use common::Crowd;
+use common::{Crowd, ListWritten};
 
 const LOBBY: usize = 8;
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
@@ -102,8 +103,19 @@ fn resident_bytes() -> usize {
     pages * 4096
 }
 
+/// A server that has run for a while: every connection has answered a ping, and every lobby has had a message.
 fn crowd_of(connections: usize) -> Crowd<Verbatim> {
-    Crowd::new(Verbatim::default(), connections / LOBBY, LOBBY)
+    let mut crowd = Crowd::new(Verbatim::default(), connections / LOBBY, LOBBY);
+    let step = crowd.engine.config().ping_interval * 50 / connections as u32;
+    let (mut written, mut pings) = (ListWritten::default(), 0);
+    while pings < connections as u64 {
+        pings += crowd.answer_pings(step, &mut written);
+    }
+    let message = wire::text("first");
+    for lobby in 0..connections / LOBBY {
+        crowd.send(lobby * LOBBY, &message);
+    }
+    crowd
 }
 
 /// Runs an operation. Returns how many there were; checks that no connection was lost.

@@ -45,7 +45,10 @@ impl<A: App> Engine<A> {
     /// As [`end_turn`](Self::end_turn).
     pub fn flush(&mut self, transport: &mut impl Transport) -> Result<(), JournalError> {
         self.write_pending(transport)?;
-        while let Some((conn, reason)) = self.poll_closed() {
+        // Asked first, because most turns close nothing and a close reason is large.
+        while self.core.conns.has_closed()
+            && let Some((conn, reason)) = self.poll_closed()
+        {
             transport.closed(conn, reason);
         }
         Ok(())

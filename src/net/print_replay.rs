@@ -145,7 +145,7 @@ fn try_print<A: App>(
     result
 }
 
-/// Why a journal was not replayed to its end: see [`print_replay`].
+/// Why a journal was not replayed to its end. [`print_replay`] has an example.
 #[derive(Debug)]
 pub struct ReplayError {
     path: PathBuf,

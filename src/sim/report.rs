@@ -89,6 +89,13 @@ impl fmt::Display for Plan {
 }
 
 /// Why a text is not a [`Plan`].
+///
+/// ```
+/// use lobbyd::sim::Plan;
+///
+/// let error = "seed=7 steps=many".parse::<Plan>().unwrap_err();
+/// assert_eq!(error.to_string(), "`steps=many`: not a whole number");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadPlan(String);
 

@@ -111,6 +111,12 @@ impl Conns {
         true
     }
 
+    /// Whether closed connections are to be freed.
+    #[inline]
+    pub(crate) fn has_closed(&self) -> bool {
+        !self.closed.is_empty()
+    }
+
     /// Frees the closed connection that was closed first. Returns its id and its close reason.
     pub(crate) fn free_next(&mut self) -> Option<(ConnId, Option<CloseReason>)> {
         let id = self.closed.pop_front()?;

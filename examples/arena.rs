@@ -218,7 +218,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     // The page is served from another port than the WebSocket server, so its origin must be allowed.
     let page = TcpListener::bind((config.listen.ip(), 0))?;
     let origin = format!("http://{}", page.local_addr()?);
-    set(&mut config, "--allowed-origin", &origin)?;
+    config.allowed_origin.listed.push(origin.clone());
     let mut server = Server::bind(config, Arena::default())?;
     #[cfg(unix)]
     server.listen_to_signals()?;

@@ -1,4 +1,4 @@
-//! A game that owns its loop: 30 frames a second, with one turn of the lobby server in each.
+//! A game that owns its loop: 30 frames a second, with turns of the lobby server between them.
 //!
 //!     cargo run --example embed -- --listen 127.0.0.1:9001
 //!
@@ -10,7 +10,7 @@
 
 use std::error::Error;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lobbyd::config::Limit;
 use lobbyd::net::{Server, Status};
@@ -57,6 +57,9 @@ impl App for Arena {
     }
 }
 
+const FRAME: Duration = Duration::from_millis(33);
+
+#[allow(clippy::disallowed_methods, reason = "the loop of a game reads the clock")]
 fn run() -> Result<(), Box<dyn Error>> {
     let mut config = Config { max_per_lobby: Limit::at_most(64), ..Config::default() };
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -70,8 +73,14 @@ fn run() -> Result<(), Box<dyn Error>> {
     #[cfg(unix)]
     server.listen_to_signals()?;
     println!("listening on {}", server.local_addr()?);
-    // A turn waits for the sockets, at most for the length of a frame.
-    while let Status::Running = server.turn(Some(Duration::from_millis(33)))? {
+    let mut next_frame = Instant::now() + FRAME;
+    // A turn waits for the sockets, at most until the next frame is due.
+    while let Status::Running = server.turn(Some(next_frame.saturating_duration_since(Instant::now())))? {
+        // A turn also ends when a socket has input.
+        if Instant::now() < next_frame {
+            continue;
+        }
+        next_frame = Instant::now() + FRAME;
         server.act(|arena, cx| {
             let positions: Vec<String> =
                 arena.players.iter().map(|(member, position)| format!("{}={position}", member.user())).collect();

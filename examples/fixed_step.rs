@@ -126,8 +126,8 @@ fn play(server: &mut Server<Balls>) -> Result<(), Box<dyn Error>> {
     let mut next = Instant::now() + STEP;
     loop {
         let now = Instant::now();
-        if now > next + MAX_LATE_STEPS * STEP {
-            next = now;
+        if now > next + (MAX_LATE_STEPS - 1) * STEP {
+            next = now - (MAX_LATE_STEPS - 1) * STEP;
         }
         while next <= now {
             handle.send(COMMAND)?;

@@ -48,18 +48,16 @@ pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: Admi
 }
 
 fn refused(refusal: OperatorRefusal) -> JsonResponse {
-    match refusal {
-        OperatorRefusal::NoSuchLobby => JsonResponse::error(404, "no_such_lobby", "no lobby of that code exists"),
-        OperatorRefusal::NoSuchUser => JsonResponse::error(404, "no_such_user", "the user is not connected"),
-        OperatorRefusal::NotJson => {
-            JsonResponse::error(409, "not_json", "the members speak JSON: send `data` in place of `text`")
-        }
-        OperatorRefusal::TooLong => JsonResponse::error(413, "too_long", "that is more than max_message_bytes"),
-        OperatorRefusal::Busy => {
-            JsonResponse::error(503, "busy", "too many pings wait for their answers").with_line("Retry-After: 1\r\n")
-        }
-        OperatorRefusal::NoTicks => JsonResponse::error(409, "no_ticks", "there is no clock to set: tick_hz is off"),
-        OperatorRefusal::ClockRuns => JsonResponse::error(409, "clock_runs", "pause the clock before you step it"),
-        OperatorRefusal::OutOfRange => bad("ticks must be from 1 to 100 until they have run, factor from 1 to 1000"),
-    }
+    let (status, code) = match refusal {
+        OperatorRefusal::NoSuchLobby => (404, "no_such_lobby"),
+        OperatorRefusal::NoSuchUser => (404, "no_such_user"),
+        OperatorRefusal::NotJson => (409, "not_json"),
+        OperatorRefusal::TooLong => (413, "too_long"),
+        OperatorRefusal::Busy => (503, "busy"),
+        OperatorRefusal::NoTicks => (409, "no_ticks"),
+        OperatorRefusal::ClockRuns => (409, "clock_runs"),
+        OperatorRefusal::OutOfRange => return bad(&refusal.to_string()),
+    };
+    let response = JsonResponse::error(status, code, &refusal.to_string());
+    if refusal == OperatorRefusal::Busy { response.with_line("Retry-After: 1\r\n") } else { response }
 }

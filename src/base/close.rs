@@ -1,6 +1,7 @@
 //! Reasons: why a connection was closed, why a member left its lobby, and why a request was refused.
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 
 use super::codes::{CloseCode, ErrorCode};
@@ -241,6 +242,8 @@ impl fmt::Display for CloseReason {
     }
 }
 
+impl Error for CloseReason {}
+
 /// Reason why a member left its lobby, as sent in `presence_diff`.
 ///
 /// The [simulator](crate::sim#testing-an-application) has an example of an application that receives one.
@@ -342,5 +345,15 @@ impl Reject {
             Reject::NotAllowed => "not_allowed",
             Reject::App(code) => code.word(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_code_of_an_application_equals_one_of_the_protocol() {
+        assert!(Reject::ALL.iter().all(|reject| ErrorCode::new(reject.word()).is_none()));
     }
 }

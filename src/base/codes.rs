@@ -160,17 +160,24 @@ const fn are_equal(a: &[u8], b: &[u8]) -> bool {
 
 /// A code of the application, as it is counted.
 pub(crate) trait AppCode: Copy + Ord {
+    /// Number of codes that [`other`](Self::other) returns.
+    const OTHERS: usize;
+
     /// Returns the code under which this one is counted if too many different codes were counted before.
     fn other(self) -> Self;
 }
 
 impl AppCode for CloseCode {
+    const OTHERS: usize = 300;
+
     fn other(self) -> CloseCode {
         CloseCode { word: Word::OTHER, ..self }
     }
 }
 
 impl AppCode for ErrorCode {
+    const OTHERS: usize = 1;
+
     fn other(self) -> ErrorCode {
         ErrorCode(Word::OTHER)
     }
@@ -188,16 +195,18 @@ impl<C> Default for AppCounts<C> {
 
 impl<C: AppCode> AppCounts<C> {
     /// Most codes that are counted one by one. Further ones are counted as `other`.
-    const MAX: usize = 256;
+    pub(crate) const MAX: usize = 256;
 
     pub(crate) fn add(&mut self, code: C) {
         let has_room = self.0.len() < Self::MAX || self.0.contains_key(&code);
         *self.0.entry(if has_room { code } else { code.other() }).or_default() += 1;
     }
 
-    /// Sets the count of a code, to restore it.
-    pub(crate) fn set(&mut self, code: C, count: u64) {
-        self.0.insert(code, count);
+    /// Sets the count of a code, to restore it. Returns false if the code has a count already, or if
+    /// [`add`](Self::add) never counts as many codes.
+    #[must_use]
+    pub(crate) fn restore(&mut self, code: C, count: u64) -> bool {
+        self.0.len() < Self::MAX + C::OTHERS && self.0.insert(code, count).is_none()
     }
 
     pub(crate) fn of(&self, code: C) -> u64 {
@@ -233,7 +242,6 @@ mod tests {
     fn only_the_applications_range_is_accepted() {
         let accepted: Vec<u16> = (0..=u16::MAX).filter(|&number| CloseCode::new(number, "x").is_some()).collect();
         assert_eq!(accepted, (4400..=4699).collect::<Vec<u16>>());
-        assert!(RESERVED.iter().all(|word| ErrorCode::new(word).is_none()));
     }
 
     #[test]
@@ -246,5 +254,10 @@ mod tests {
         assert_eq!((counts.len(), counts.of(code(0)), counts.of(code(999))), (257, 2, 0));
         assert_eq!(counts.of(code(0).other()), 2 * (1000 - 256));
         assert_eq!(counts.iter().map(|(_, count)| count).sum::<u64>(), 2000);
+        let mut restored = AppCounts::default();
+        assert!(counts.iter().all(|(code, count)| restored.restore(code, count)));
+        assert_eq!(restored, counts);
+        assert!(!restored.restore(code(999), 1), "one more than a server counts");
+        assert!(!AppCounts::restore(&mut AppCounts(BTreeMap::from([(code(1), 1)])), code(1), 1), "twice");
     }
 }

@@ -319,7 +319,7 @@ impl Rules<'_> {
         self.require(
             (125..=1 << 30).contains(&config.max_message_bytes.0),
             "max_message_bytes",
-            "must be from 125, the longest control frame, to 1GiB",
+            "must be from 125, the longest control frame, to 1024MiB",
         );
         self.require(config.max_identity_bytes.0 <= 1 << 20, "max_identity_bytes", "must be at most 1MiB");
         for (field, size) in [
@@ -327,12 +327,12 @@ impl Rules<'_> {
             ("work_per_turn", config.work_per_turn),
             ("work_per_receive", config.work_per_receive),
         ] {
-            self.require((1 << 10..=1 << 30).contains(&size.0), field, "must be from 1KiB to 1GiB");
+            self.require((1 << 10..=1 << 30).contains(&size.0), field, "must be from 1KiB to 1024MiB");
         }
         self.require(
             config.socket_receive_bytes.is_none_or(|bytes| (1 << 12..=1 << 30).contains(&bytes.0)),
             "socket_receive_bytes",
-            "must be from 4KiB to 1GiB, or off",
+            "must be from 4KiB to 1024MiB, or off",
         );
     }
 

@@ -275,11 +275,16 @@ impl Core {
     fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
-            // An invalid user id and an identity for another lobby are refused. A journal may contain either.
+            // A forged journal may contain an invalid user id, an identity for another lobby, or too much data.
             Authorization::Allow(identity)
                 if !is_user_id(&identity.user) || identity.lobby.as_deref().is_some_and(|lobby| lobby != code) =>
             {
                 Err(CloseReason::Unauthorized)
+            }
+            Authorization::Allow(Identity { data: Some(data), .. })
+                if data.len() > self.config.max_identity_bytes.0 =>
+            {
+                Err(CloseReason::InternalError)
             }
             Authorization::Allow(identity) if identity.expires.is_some_and(|end| end <= self.unix_millis()) => {
                 Err(CloseReason::TokenExpired)

@@ -177,7 +177,7 @@ impl Authorization {
                 Authorization::Refuse(CloseReason::Unauthorized)
             }
             Authorization::Allow(Identity { data: Some(data), .. }) if data.len() > max_data.0 => {
-                log::error!("the data of an identity has {} bytes, more than max_identity_bytes", data.len());
+                log::debug!("the data of an identity has {} bytes, more than max_identity_bytes", data.len());
                 Authorization::Refuse(CloseReason::InternalError)
             }
             // An invalid user id is never admitted, so no seat is reserved for it.

@@ -2,6 +2,8 @@
 //!
 //! Knows no HTTP and no JSON of the operators' port: see [`admin`](crate::admin).
 
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -159,6 +161,23 @@ pub enum OperatorRefusal {
     /// The number is out of range: 1 to 100 for the steps that have still to run, 1 to 1000 for the slowdown.
     OutOfRange,
 }
+
+impl fmt::Display for OperatorRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            OperatorRefusal::NoSuchLobby => "no lobby of that code exists",
+            OperatorRefusal::NoSuchUser => "the user is not connected",
+            OperatorRefusal::NotJson => "the members speak JSON: send `data` in place of `text`",
+            OperatorRefusal::TooLong => "that is more than max_message_bytes",
+            OperatorRefusal::Busy => "too many pings wait for their answers",
+            OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
+            OperatorRefusal::ClockRuns => "pause the clock before you step it",
+            OperatorRefusal::OutOfRange => "ticks must be from 1 to 100 until they have run, factor from 1 to 1000",
+        })
+    }
+}
+
+impl Error for OperatorRefusal {}
 
 /// Result of an operator's ping.
 ///

@@ -58,7 +58,7 @@ impl fmt::Display for Summary {
         line("bytes in", &counters.bytes_in)?;
         line("bytes out", &counters.bytes_out)?;
         for (reason, count) in self.closes() {
-            line(&format!("closed {}", reason.word()), &count)?;
+            line(&format!("closed {}", reason.count_name()), &count)?;
         }
         if let Some(bytes) = self.torn {
             line("torn bytes at the end", &bytes)?;

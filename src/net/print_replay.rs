@@ -1,5 +1,6 @@
 //! Replays a journal and prints its timeline, for the program and for programs that embed the server.
 
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, Write};
@@ -9,7 +10,7 @@ use super::clock::Stopwatch;
 use super::journal_files::open_journal;
 use crate::base::time::Time;
 use crate::engine::app::App;
-use crate::journal::{Fault, Replay, ReplayFailure, Step, TraceEvent};
+use crate::journal::{Fault, Replay, ReplayFailure, Step, Summary, TraceEvent};
 
 /// Selects what [`print_replay`] prints. The default prints every event up to the end of the journal.
 ///
@@ -114,6 +115,10 @@ fn try_print<A: App>(
     let stopwatch = Stopwatch::start();
     let journal = open_journal(path).map_err(Failure::Open)?;
     let mut replay = Replay::open(journal, app, timeline.any_build)?;
+    let (recorded, given) = (replay.recorded_app(), type_name::<A>());
+    if recorded != given {
+        return Err(Failure::OtherApp { recorded: recorded.to_owned(), given });
+    }
     let mut out = io::BufWriter::new(out);
     if timeline.events {
         replay.trace_events();
@@ -137,12 +142,17 @@ fn try_print<A: App>(
     if timeline.stop_at.is_some() && result.is_ok() {
         write!(out, "{}", replay.state())?;
     }
-    let (summary, seconds) = (replay.summary(), stopwatch.micros() as f64 / 1e6);
+    let written = print_totals(&mut out, &replay.summary(), &stopwatch);
+    // What the replay found outweighs an output that nobody reads any more.
+    result.and(written.map_err(Failure::Write))
+}
+
+fn print_totals(out: &mut impl Write, summary: &Summary, stopwatch: &Stopwatch) -> io::Result<()> {
+    let seconds = stopwatch.micros() as f64 / 1e6;
     write!(out, "{summary}")?;
     writeln!(out, "{:<24}{:>16}", "replayed in", format!("{seconds:.3}s"))?;
     writeln!(out, "{:<24}{:>16.0}", "times real time", summary.span.as_secs_f64() / seconds.max(1e-6))?;
-    out.flush()?;
-    result
+    out.flush()
 }
 
 /// Why a journal was not replayed to its end. [`print_replay`] has an example.
@@ -155,6 +165,7 @@ pub struct ReplayError {
 #[derive(Debug)]
 enum Failure {
     Open(io::Error),
+    OtherApp { recorded: String, given: &'static str },
     Replay(ReplayFailure),
     Check { turn: u64, at: Time, what: String },
     Write(io::Error),
@@ -165,11 +176,13 @@ impl ReplayError {
     ///
     /// 1: the journal cannot be read, or the output cannot be written. 2: there is no such journal. 4: the replay sent
     /// different bytes. 5: the journal is damaged, or is none. 6: another build or format version wrote it. 7: it
-    /// contains something that cannot be replayed. 8: the application's check failed.
+    /// contains something that cannot be replayed, or was recorded with another application. 8: the application's check failed.
     pub fn exit_code(&self) -> u8 {
         match &self.failure {
             Failure::Write(_) => 1,
-            Failure::Open(_) => 2,
+            Failure::Open(error) if error.kind() == io::ErrorKind::NotFound => 2,
+            Failure::Open(_) => 1,
+            Failure::OtherApp { .. } => 7,
             Failure::Check { .. } => 8,
             Failure::Replay(ReplayFailure { fault, .. }) => match fault {
                 Fault::Io(_) => 1,
@@ -195,6 +208,9 @@ impl fmt::Display for ReplayError {
         let path = self.path.display();
         match &self.failure {
             Failure::Open(error) => write!(f, "{path}: {error}"),
+            Failure::OtherApp { recorded, given } => {
+                write!(f, "{path}: it was recorded with {}, and this is {given}", recorded.escape_debug())
+            }
             Failure::Replay(failure) => write!(f, "{path}: {failure}"),
             Failure::Check { turn, at, what } => write!(f, "{path}: turn {turn} at {at}: {what}"),
             Failure::Write(error) => write!(f, "cannot write: {error}"),
@@ -207,7 +223,7 @@ impl Error for ReplayError {
         match &self.failure {
             Failure::Open(error) | Failure::Write(error) => Some(error),
             Failure::Replay(failure) => Some(failure),
-            Failure::Check { .. } => None,
+            Failure::Check { .. } | Failure::OtherApp { .. } => None,
         }
     }
 }

@@ -377,7 +377,7 @@ impl<A: App> Server<A> {
                     Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
                     Command::Clock(command) => {
                         if let Err(refusal) = self.engine.handle_operator(now, OperatorCommand::Clock(command)) {
-                            warn!("the clock command {command:?} was refused: {refusal:?}");
+                            warn!("the clock command {command:?} was refused: {refusal}");
                         }
                     }
                 }

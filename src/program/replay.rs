@@ -5,13 +5,14 @@
 //! the journal is damaged, or the file is not a journal. 6: another build or format version wrote it. 7: it contains
 //! something that cannot be replayed.
 
+use std::any::type_name;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use lobbyd::apps::{Echo, Relay, Verbatim};
+use lobbyd::apps::{CatchPanics, Echo, Relay, Verbatim};
 use lobbyd::journal::Replay;
 use lobbyd::net::{Timeline, open_journal, print_replay};
 use lobbyd::{App, Time};
@@ -61,10 +62,19 @@ fn parse_seconds(text: &str) -> Result<Time, String> {
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").expect("the argument is required");
     // An error while the journal is opened is reported by the replay, which fails in the same way.
-    match recorded_app(path, matches.get_flag("any-build")).as_deref() {
-        None | Some("relay") => print(matches, path, Relay::default()),
-        Some("verbatim") => print(matches, path, Verbatim::default()),
-        Some("echo") => print(matches, path, Echo),
+    match recorded_app(path, matches.get_flag("any-build")) {
+        None => print(matches, path, Relay::default()),
+        Some(app) if app == type_name::<Relay>() => print(matches, path, Relay::default()),
+        Some(app) if app == type_name::<Verbatim>() => print(matches, path, Verbatim::default()),
+        Some(app) if app == type_name::<Echo>() => print(matches, path, Echo),
+        // Recorded with --on-app-panic close-lobby.
+        Some(app) if app == type_name::<CatchPanics<Relay>>() => {
+            print(matches, path, CatchPanics::new(Relay::default()))
+        }
+        Some(app) if app == type_name::<CatchPanics<Verbatim>>() => {
+            print(matches, path, CatchPanics::new(Verbatim::default()))
+        }
+        Some(app) if app == type_name::<CatchPanics<Echo>>() => print(matches, path, CatchPanics::new(Echo)),
         Some(other) => {
             eprintln!(
                 "lobbyd: {} was recorded with {}, not with one of the built-in applications; replay it in the program that \
@@ -77,18 +87,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
 }
 
-/// Returns the application that the journal was recorded with: the value of `--app` for a built-in application, or the
-/// type name of another. `None` if the journal cannot be opened.
+/// Returns the type name of the application that the journal was recorded with; `None` if the journal cannot be opened.
 fn recorded_app(path: &Path, any_build: bool) -> Option<String> {
-    let replay = Replay::open(open_journal(path).ok()?, Echo, any_build).ok()?;
-    let app = replay.recorded_app();
-    let built_in = [
-        (std::any::type_name::<Relay>(), "relay"),
-        (std::any::type_name::<Verbatim>(), "verbatim"),
-        (std::any::type_name::<Echo>(), "echo"),
-    ];
-    let known = built_in.iter().find(|(type_name, _)| *type_name == app);
-    Some(known.map_or(app, |(_, name)| *name).to_owned())
+    Some(Replay::open(open_journal(path).ok()?, Echo, any_build).ok()?.recorded_app().to_owned())
 }
 
 fn print<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {

@@ -85,10 +85,12 @@ pub(crate) fn put_app_codes(to: &mut Vec<u8>, counters: &Counters) {
 
 pub(crate) fn read_app_codes(from: &mut EntryReader<'_>, counters: &mut Counters) -> Read<()> {
     for _ in 0..from.number()? {
-        counters.app_closes.set(from.close_code()?, from.count()?);
+        let (code, count) = (from.close_code()?, from.count()?);
+        counters.app_closes.restore(code, count).then_some(()).ok_or(BadEntry)?;
     }
     for _ in 0..from.number()? {
-        counters.app_rejects.set(ErrorCode::new(&from.text()?).ok_or(BadEntry)?, from.count()?);
+        let (code, count) = (ErrorCode::new(&from.text()?).ok_or(BadEntry)?, from.count()?);
+        counters.app_rejects.restore(code, count).then_some(()).ok_or(BadEntry)?;
     }
     Ok(())
 }

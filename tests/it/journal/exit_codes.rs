@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use lobbyd::apps::Relay;
+use lobbyd::apps::{CatchPanics, Relay, Verbatim};
 use lobbyd::journal;
 use lobbyd::{Config, Time};
 
@@ -63,6 +63,11 @@ fn the_replay_exit_code_classifies_a_journal() {
     other[0][at.expect("the block names its build")] ^= 1;
     check(&folder, Some(&written(&other)), &[], 6, "replay it with the build that wrote it");
     check(&folder, Some(&written(&other)), &["--any-build"], 0, "turns confirmed");
+
+    // Recorded with --on-app-panic close-lobby.
+    let mut site = Site::new(Config::default(), CatchPanics::new(Verbatim::default()));
+    site.turn();
+    check(&folder, Some(&site.journal()), &[], 0, "turns confirmed");
 
     let mut site = Site::new(Config::default(), Nondeterministic(0));
     site.turn();

@@ -99,8 +99,9 @@ fn a_journal_that_is_missing_or_of_another_application_is_an_error() {
     let error = missing.expect_err("there is no such journal");
     assert!(error.to_string().starts_with("/nowhere/session: ") && error.exit_code() == 2, "{error}");
     let (_, result) = print("another", &session(), Count::default(), |_| Ok(()), &Timeline::default());
-    let error = result.expect_err("the relay sends other bytes");
-    assert!(error.exit_code() == 4 && error.fault().is_some(), "{error}");
+    let error = result.expect_err("the relay is another application");
+    assert!(error.to_string().contains("it was recorded with lobbyd::apps::relay::Relay, and this is "), "{error}");
+    assert_eq!((error.exit_code(), error.fault().is_some()), (7, false));
 }
 
 /// Output that cannot be written.
@@ -120,9 +121,12 @@ impl Write for Failing {
 fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
     let folder = Folder::new("unwritable");
     fs::write(folder.journal(), counted()).expect("the folder can be written");
-    let print =
-        |kind| print_replay(&folder.journal(), Count::default(), |_| Ok(()), &Timeline::default(), Failing(kind));
-    print(io::ErrorKind::BrokenPipe).expect("head closes the pipe");
-    let error = print(io::ErrorKind::StorageFull).expect_err("the disk is full");
+    let print = |kind, check: fn(&Count) -> Result<(), String>| {
+        print_replay(&folder.journal(), Count::default(), check, &Timeline::default(), Failing(kind))
+    };
+    print(io::ErrorKind::BrokenPipe, |_| Ok(())).expect("head closes the pipe");
+    let error = print(io::ErrorKind::StorageFull, |_| Ok(())).expect_err("the disk is full");
     assert!(error.to_string().starts_with("cannot write: ") && error.exit_code() == 1, "{error}");
+    let error = print(io::ErrorKind::BrokenPipe, |_| Err("wrong".into())).expect_err("the check outweighs the pipe");
+    assert_eq!(error.exit_code(), 8, "{error}");
 }

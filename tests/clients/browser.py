@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -51,16 +50,16 @@ async def results(binary):
 @contextlib.contextmanager
 def chromium(address):
     """Shows a page until the end of the block."""
-    profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
-    browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
-                               stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               start_new_session=True)
-    try:
-        yield
-    finally:
-        os.killpg(browser.pid, signal.SIGKILL)      # includes its renderers; the profile is deleted anyway
-        browser.wait()
-        shutil.rmtree(profile, ignore_errors=True)
+    # Its renderers may still write into the profile while it is deleted.
+    with tempfile.TemporaryDirectory(prefix="lobbyd-chromium-", ignore_cleanup_errors=True) as profile:
+        browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        try:
+            yield
+        finally:
+            os.killpg(browser.pid, signal.SIGKILL)      # includes its renderers
+            browser.wait()
 
 
 def open_from_file(binary):

@@ -13,6 +13,8 @@ import glob
 import json
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -118,9 +120,9 @@ def main():
         crate = Crate(folder)
         for command in commands[0].splitlines():
             if command != "cd race":
-                crate.must_run(command.replace("path/to/lobbyd", REPOSITORY))
+                crate.must_run(command.replace("path/to/lobbyd", shlex.quote(REPOSITORY)))
         # The versions that the repository is tested with.
-        crate.must_run(f"cp {REPOSITORY}/Cargo.lock .")
+        shutil.copy(os.path.join(REPOSITORY, "Cargo.lock"), os.path.join(folder, "race"))
         crate.write("\n".join(code[:3]))
         crate.must_run("cargo build", RUSTFLAGS="-D warnings")
         print("ok     the crate builds without warnings", flush=True)

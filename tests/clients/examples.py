@@ -8,17 +8,17 @@ and the closes, and end with 0. Exit 0 only if all checks pass.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import urllib.request
 
-from browser import FLAGS
+from browser import chromium
 from lobbyd import Lobbyd, default_binary
 from peers import Closed, Python
 
@@ -46,9 +46,12 @@ async def next_of(client, kind, is_wanted=lambda message: True):
 
 
 async def next_text(client, is_wanted):
-    while not is_wanted(text := await client.next()):
-        assert isinstance(text, str), text
-    return text
+    """Returns the next text that fits, and skips the others."""
+    while True:
+        text = await client.next()
+        assert isinstance(text, str), f"waited for text, got {text}"
+        if is_wanted(text):
+            return text
 
 
 async def arena(server):
@@ -61,28 +64,15 @@ async def arena(server):
     page = server.wait_for_log(r"open (http://\S+) in two windows", 5).group(1)
     with urllib.request.urlopen(page, timeout=5) as answer:
         assert answer.status == 200 and b"<canvas" in answer.read()
-    windows = [await asyncio.to_thread(open_window, page) for _ in range(2)]
-    try:
-        joins = [(await next_of(ann, "presence_diff", is_join_of_page))["joins"][0]["user"] for _ in windows]
-        assert joins[0] != joins[1], joins
-    finally:
-        for browser, profile in windows:
-            os.killpg(browser.pid, signal.SIGKILL)
-            browser.wait()
-            shutil.rmtree(profile, ignore_errors=True)
+    with contextlib.ExitStack() as windows:
+        for _ in range(2):
+            windows.enter_context(chromium(page))
+        # One message may announce the joins of both.
+        players = set()
+        while len(players) < 2:
+            users = [join["user"] for join in (await next_of(ann, "presence_diff"))["joins"]]
+            players.update(user for user in users if user.startswith("player-"))
     return [ann, bob]
-
-
-def is_join_of_page(message):
-    return any(join["user"].startswith("player-") for join in message["joins"])
-
-
-def open_window(address):
-    profile = tempfile.mkdtemp(prefix="lobbyd-chromium-")
-    browser = subprocess.Popen(
-        ["chromium", *FLAGS, f"--user-data-dir={profile}", address],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    return browser, profile
 
 
 async def embed(server):
@@ -99,15 +89,17 @@ async def lockstep(server):
     first = (await next_of(ann, "tick"))["tick"]
     # Inputs for ticks before the member joined are refused.
     now = (await next_of(ann, "tick", lambda message: message["tick"] > first + 3))["tick"]
-    for meant in [now + 3, now - 1]:
+    # Both arrive in time on a slow machine: one may be 40 ticks ahead, the other 10 ticks late.
+    soon, past = now + 20, now - 1
+    for meant in [soon, past]:
         await ann.say("input", tick=meant, dx=1)
     seen = []
     while len(seen) < 2:
         frame = await next_of(ann, "tick")
         seen += [(input["meant"], input["late"], frame["tick"]) for input in frame["inputs"]]
     early, late = sorted(seen, key=lambda input: input[1])
-    assert early == (now + 3, 0, now + 3), (seen, now)
-    assert late[0] == now - 1 and late[1] == late[2] - late[0] > 0, (seen, now)
+    assert early == (soon, 0, soon), (seen, now)
+    assert late[0] == past and late[1] == late[2] - late[0] > 0, (seen, now)
     return [ann]
 
 
@@ -168,7 +160,8 @@ def main():
         try:
             check(binary, game, stop, records)
             print(f"ok     {game.__name__}", flush=True)
-        except (AssertionError, OSError, asyncio.TimeoutError) as error:
+        # Also what a library raises, such as for a closed connection: the next example is played all the same.
+        except Exception as error:
             failed += 1
             print(f"FAILED {game.__name__}: {error!r}", flush=True)
     return 1 if failed else 0

@@ -200,15 +200,17 @@ fn fields_of_the_server_s_messages_are_documented() {
 /// The words after `cargo test` select tests: each is part of a test's name or of the path of its module.
 #[test]
 fn commands_in_the_documents_select_tests() {
-    let names: Vec<String> =
-        ["src", "tests", "examples"].iter().flat_map(|folder| test_names(&root().join(folder))).collect();
+    let names: Vec<String> = ["src", "tests", "examples"].into_iter().flat_map(names_of_tests_below).collect();
+    let is_selected = |word: &str| names.iter().any(|name| name.contains(word));
+    assert!(is_selected("meta::documents::commands_in_the_documents_select_tests"));
+    assert!(!is_selected("names_of_tests_below") && !is_selected("meta/documents"), "only tests are selected");
     let mut found = 0;
     for path in documents() {
         let text = read(&path);
         let commands = text.lines().flat_map(quoted).filter_map(|code| code.split_once("cargo test "));
         for command in commands {
             for word in command.1.split_whitespace().filter(|word| !word.starts_with("--")) {
-                assert!(names.iter().any(|name| name.contains(word)), "{}: no test is named {word}", path.display());
+                assert!(is_selected(word), "{}: no test is named {word}", path.display());
                 found += 1;
             }
         }
@@ -216,14 +218,42 @@ fn commands_in_the_documents_select_tests() {
     assert!(found > 15, "{found}");
 }
 
-/// Names of the functions and of the files in a folder.
-fn test_names(folder: &Path) -> Vec<String> {
-    let mut names = Vec::new();
-    for path in rust_files(folder) {
-        let functions = read(&path);
-        let functions = functions.lines().filter_map(|line| line.trim_start().strip_prefix("fn ")?.split('(').next());
-        names.extend(functions.map(str::to_owned));
-        names.push(path.strip_prefix(root()).expect("below the root").display().to_string());
+/// Names of the tests in a folder as `cargo test` shows them: `module::path::name`.
+fn names_of_tests_below(folder: &str) -> Vec<String> {
+    let named = |path: PathBuf| {
+        let below = path.strip_prefix(root()).expect("below the root").to_str().expect("UTF-8").replace('\\', "/");
+        names_of_tests(&read(&path), &modules_of_file(&below))
+    };
+    rust_files(&root().join(folder)).into_iter().flat_map(named).collect()
+}
+
+/// The modules around the content of a file: none for the root of a crate.
+fn modules_of_file(path: &str) -> Vec<&str> {
+    // The other files of `tests` and `examples` are crates of one file.
+    let Some(path) = path.strip_prefix("src/").or_else(|| path.strip_prefix("tests/it/")) else { return Vec::new() };
+    let mut modules: Vec<&str> = path.trim_end_matches(".rs").split('/').collect();
+    modules.pop_if(|last| ["lib", "main", "mod"].contains(last));
+    modules
+}
+
+/// Names of the functions that follow `#[test]`. The indentation tells in which module of the file a line is.
+fn names_of_tests(text: &str, file: &[&str]) -> Vec<String> {
+    let (mut names, mut modules, mut is_test) = (Vec::new(), file.to_vec(), false);
+    for line in text.lines() {
+        let code = line.trim_start();
+        let depth = file.len() + (line.len() - code.len()) / 4;
+        let module = code.strip_suffix(" {").and_then(|code| code.rsplit_once("mod ")).map(|(_, name)| name);
+        if let Some(name) = module {
+            modules.truncate(depth);
+            modules.push(name);
+        } else if code == "#[test]" {
+            is_test = true;
+        } else if let Some(function) = code.strip_prefix("fn ").filter(|_| is_test) {
+            modules.truncate(depth);
+            let name = function.split('(').next().expect("the text before the first parenthesis");
+            names.push([&modules[..], &[name]].concat().join("::"));
+            is_test = false;
+        }
     }
     names
 }

@@ -43,9 +43,9 @@
 //!
 //! # Cargo features
 //!
-//! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. Needs the crate `signal-hook`.
-//! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. A game that embeds the
-//!   server turns it off: `default-features = false`.
+//! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
+//! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. On Unix only. A
+//!   game that embeds the server turns it off: `default-features = false`.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, unreachable_pub, unnameable_types)]

@@ -31,6 +31,13 @@ use crate::ws::frame::Frame;
 /// `broadcast_message` and `announce` give the `message` a `seq` and are for [`Protocol::Json`](crate::Protocol::Json).
 /// The others send a frame or a message as it is.
 ///
+/// With `Protocol::Json`, do not send a member's [`Message::Json`](crate::Message::Json) to the others as it is. The
+/// client chose its `type`, which may be one of the server's, such as `goodbye`. Use `broadcast_message`, which puts it
+/// into `data`.
+///
+/// The `data` of `broadcast_message` and `announce` is not checked. Serialize it with `serde_json`. Never build it with
+/// `format!` from names or texts of clients.
+///
 /// ```
 /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};
 ///
@@ -153,8 +160,8 @@ impl Context<'_> {
         self.run(|core| core.send_latest_to_conn(conn, key, frame))
     }
 
-    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all other members of the
-    /// lobby as a `message` from `from`.
+    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON and is not checked, to all
+    /// other members of the lobby as a `message` from `from`.
     ///
     /// If [`App::on_message`](crate::App::on_message) calls this for the sender of the message that it handles, the
     /// `ack` to the sender carries the `seq` of the `message`. After several such calls the `ack` carries the last `seq`.
@@ -165,8 +172,8 @@ impl Context<'_> {
         })
     }
 
-    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON, to all members of the lobby as
-    /// a `message` without a sender (`from` is `null`).
+    /// With [`Protocol::Json`](crate::Protocol::Json): sends `data`, which must be JSON and is not checked, to all
+    /// members of the lobby as a `message` without a sender (`from` is `null`).
     pub fn announce(&mut self, lobby: &str, data: &str) -> Sent {
         self.run(|core| match core.directory.find_lobby(lobby) {
             Some(lobby) => core.announce(lobby, data).1,

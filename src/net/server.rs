@@ -141,7 +141,8 @@ impl<A: App> Server<A> {
     }
 
     /// Installs signal handlers. The first SIGTERM or SIGINT drains the server, the second stops it at once. SIGHUP
-    /// requests a [`reload`](Self::take_reload). Needs the Cargo feature `signals`.
+    /// requests a [`reload`](Self::take_reload), which [`run`](Self::run) ignores. Needs the Cargo feature `signals`. On
+    /// Unix only.
     ///
     /// # Errors
     ///

@@ -10,6 +10,9 @@ pub(crate) type Players = Box<dyn FnMut(&mut Random, &str) -> Box<dyn Player>>;
 /// The application's side of one model client, for one connection: it chooses the messages to send and checks those
 /// received.
 ///
+/// Players send and receive text messages only. Test the handling of binary messages with
+/// [`MemorySockets`](crate::sim::MemorySockets) and [`sim::wire`](crate::sim::wire).
+///
 /// The [module documentation](crate::sim#testing-an-application) has an example.
 pub trait Player {
     /// Returns the next text message to send, or `None` to send nothing now.

@@ -64,7 +64,7 @@ fn program_options() -> [Arg; 6] {
             "on-app-panic",
             "LOBBYD_ON_APP_PANIC",
             "Reaction to a panic in the application: abort ends the process, since all lobbies share the application's \
-             state; close-lobby closes only the lobby that it concerns",
+             state; close-lobby closes only the lobby of the member whose callback panicked",
         )
         .default_value("abort")
         .value_parser(["abort", "close-lobby"]),

@@ -4,7 +4,7 @@
 #   benches/million.sh [CONNECTIONS]   exit 0: no operation costs more than 1.1 times the instructions; 1: one does
 #
 # Callgrind simulates the caches: 32 KiB of level 1 for data and for instructions, and 2 MiB behind them, each line 64 bytes. Setting
-# up a million connections takes it some ten minutes, and a gigabyte of memory; 100,000 take one minute.
+# up a million connections takes it some five minutes, and a gigabyte of memory.
 #
 # Installs Debian's valgrind with apt-get if it is missing.
 set -euo pipefail

@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod scenario;
+pub mod segments;
 pub mod sockets;
 pub mod witness;

@@ -19,6 +19,16 @@
 //! `turn after 250ms` advances the time in one step and then runs one turn. `clock pause`, `resume`, `step 3` and `slow 4`
 //! are operator commands.
 //!
+//! `ann, bob join chess` connects both, one after the other, and expects what they hear of it:
+//!
+//! ```text
+//! ann > connect chess
+//! ann < upgrade, welcome, presence_state
+//! bob > connect chess
+//! bob < upgrade, welcome, presence_state
+//! ann < presence_diff +bob
+//! ```
+//!
 //! `from 10.0.0.1` sets the address of the connections that are opened after it.
 //!
 //! A line that ends in `\` continues on the next line. In an expectation, `key=value` must match, `!key` must be absent, and
@@ -69,9 +79,6 @@ pub fn check(config: Config, script: &str) {
 
 /// The start of every test: wall time 1 000 000 s, seed 1.
 pub const START: Start = Start { unix_micros: 1_000_000_000_000, seed: 1 };
-
-/// Ann connects to the lobby `chess`.
-pub const JOINED: &str = "ann > connect chess\nann < upgrade, welcome, presence_state";
 
 /// An outbox with room for one frame of the largest size, but not for two.
 pub fn small_outbox() -> Config {
@@ -149,11 +156,26 @@ impl<A: App> World<A> {
             "drain" => self.engine.handle_drain(self.now),
             _ => match line.split_once(" > ") {
                 Some((name, action)) => self.act(name, action),
-                None => return self.expect(line),
+                None if line.contains(" < ") => return self.expect(line),
+                None => match line.split_once(" joins ").or_else(|| line.split_once(" join ")) {
+                    Some((names, lobby)) => return self.join(names, lobby),
+                    None => panic!("not a line of a script: {line}"),
+                },
             },
         }
         if !self.in_turn {
             self.flush();
+        }
+    }
+
+    /// Connects clients of a JSON application to a lobby without other members.
+    #[track_caller]
+    fn join(&mut self, names: &str, lobby: &str) {
+        let names: Vec<&str> = names.split(", ").collect();
+        for (at, name) in names.iter().enumerate() {
+            self.line(&format!("{name} > connect {lobby}"));
+            self.line(&format!("{name} < upgrade, welcome, presence_state"));
+            names[..at].iter().for_each(|other| self.line(&format!("{other} < presence_diff +{}", user_of(name))));
         }
     }
 
@@ -176,7 +198,7 @@ impl<A: App> World<A> {
 
     #[track_caller]
     fn expect(&mut self, line: &str) {
-        let (name, expected) = line.split_once(" < ").unwrap_or_else(|| panic!("not a line of a script: {line}"));
+        let (name, expected) = line.split_once(" < ").expect("line() has found it");
         let client = self.clients.get_mut(name).unwrap_or_else(|| panic!("there is no client {name}"));
         if expected == "nothing" {
             assert!(client.got.is_empty(), "{name} got {:?}", client.got);
@@ -193,10 +215,8 @@ impl<A: App> World<A> {
     pub fn act(&mut self, name: &str, action: &str) {
         let (verb, rest) = action.split_once(' ').unwrap_or((action, ""));
         match verb {
-            // The name up to a `:` is the user, so that `ann:2` is ann's second connection.
             "connect" => {
-                let user = name.split(':').next().expect("split returns at least one part");
-                let bytes = wire::upgrade_request(&format!("/ws/{rest}?token={user}"), &[]);
+                let bytes = wire::upgrade_request(&format!("/ws/{rest}?token={}", user_of(name)), &[]);
                 self.open(name);
                 self.send(name, &bytes);
             }
@@ -360,6 +380,11 @@ impl<A: App> World<A> {
 }
 
 /// Formats a received item as scripts write it. JSON is kept as it is, and an upgrade appears without its head.
+/// The name up to a `:` is the user, so that `ann:2` is ann's second connection.
+fn user_of(name: &str) -> &str {
+    name.split(':').next().expect("split returns at least one part")
+}
+
 fn describe(received: Received) -> String {
     match received {
         Received::Answer(101, head) => match head.split_once("Sec-WebSocket-Protocol: ") {

@@ -9,29 +9,9 @@ use lobbyd::journal::{self, RotateHint, Sink};
 use lobbyd::sim::{MemorySockets, wire};
 use lobbyd::{CloseReason, Config, ConnId, Engine, Time};
 
+use crate::common::segments::Segments;
+
 const START: Start = Start { unix_micros: 1_700_000_000_000_000, seed: 1 };
-
-/// Segments in memory. Each ends after a thousand bytes.
-#[derive(Default)]
-struct ShortSegments(Vec<Vec<u8>>);
-
-impl Sink for ShortSegments {
-    fn begin(&mut self, _: u64) -> io::Result<()> {
-        self.0.push(Vec::new());
-        Ok(())
-    }
-
-    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
-        let segment = self.0.last_mut().expect("a segment was begun");
-        segment.extend_from_slice(block);
-        segment.extend_from_slice(rest);
-        Ok(())
-    }
-
-    fn rotate_hint(&self) -> RotateHint {
-        if self.0.last().map_or(0, Vec::len) < 1000 { RotateHint::Continue } else { RotateHint::Now }
-    }
-}
 
 fn engine(config: Config) -> Engine<Verbatim> {
     Engine::new(config.check().expect("the configuration is valid"), START, Verbatim::default())
@@ -63,10 +43,14 @@ fn output_waits_for_a_socket_that_the_driver_does_not_have_yet_and_a_replay_agre
     assert_eq!(summary.stats, engine.stats());
 }
 
+fn of_a_thousand_bytes(segment: &[u8]) -> RotateHint {
+    if segment.len() < 1000 { RotateHint::Continue } else { RotateHint::Now }
+}
+
 #[test]
 fn a_driver_rotates_journals_and_counts_shed_sockets_by_the_public_contract() {
     let mut engine = engine(Config::default());
-    journal::record(&mut engine, START, ShortSegments::default()).expect("memory takes all bytes");
+    journal::record(&mut engine, START, Segments::new(of_a_thousand_bytes)).expect("memory takes all bytes");
     let mut sockets = MemorySockets::default();
     let conn = join(&mut engine, "ann");
     for _ in 0..20 {
@@ -75,7 +59,7 @@ fn a_driver_rotates_journals_and_counts_shed_sockets_by_the_public_contract() {
         engine.end_turn(Time::ZERO, &mut sockets).expect("memory takes all bytes");
     }
     assert_eq!(engine.stats().counters.shed, 20);
-    let ShortSegments(segments) = journal::finish(&mut engine).expect("the session was recorded");
+    let Segments { segments, .. } = journal::finish(&mut engine).expect("the session was recorded");
     assert!(segments.len() > 3, "{} segments", segments.len());
     let summary = journal::replay(&*segments.concat(), Verbatim::default()).expect("the journal can be replayed");
     assert_eq!((summary.segments, summary.stats), (segments.len() as u64, engine.stats()));

@@ -8,7 +8,7 @@ use lobbyd::{
     App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 
 /// Admits the listed users at once and leaves all others pending.
 struct Late {
@@ -46,7 +46,7 @@ impl App for Silent {
 #[test]
 fn a_seat_takeover_gets_its_welcome_first() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     // In one turn the lobby changes and ann connects again.
     world.act("bob", "connect chess");
     world.act("ann:2", "connect chess");
@@ -88,7 +88,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
 fn lobbies_are_within_their_limit_while_an_authorization_waits() {
     let config = Config { max_lobbies: Limit::at_most(1), ..Config::default() };
     let mut world = World::new(config, Late { at_once: &["ann"] });
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.engine.app_mut().at_once = &[];
     world.run("ann:2 > connect go\nann:2 < upgrade, goodbye code=4002 reason=lobby_limit, close 4002 lobby_limit");
 }
@@ -148,11 +148,7 @@ fn sending_to_a_user_that_is_closed_meanwhile_does_not_panic() {
     let config = Config { max_outbound_bytes: ByteSize(2200), ..config };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(
-        "ann > connect chess
-         ann < upgrade, welcome, presence_state
-         bob > connect chess
-         bob < upgrade, welcome, presence_state
-         ann < presence_diff +bob
+        "ann, bob join chess
          ann > window 0",
     );
     let ann = world.conn("ann");

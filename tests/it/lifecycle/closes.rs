@@ -8,7 +8,7 @@ use lobbyd::config::{ByteSize, DuplicateLogin, Limit};
 use lobbyd::sim::wire;
 use lobbyd::{Authorization, CloseReason, Config, Context, LeaveReason, Reject};
 
-use crate::common::scenario::{JOINED, World, small_outbox};
+use crate::common::scenario::{World, small_outbox};
 use crate::common::witness::Witness;
 
 type Engine = World<Witness<true>>;
@@ -229,12 +229,12 @@ fn every_reason_reaches_its_peer() {
         let mut world = match cause {
             Cause::Script(config, script) => {
                 let mut world = World::new(config, Witness::default());
-                world.run(&format!("{JOINED}\n{script}"));
+                world.run(&format!("ann joins chess\n{script}"));
                 world
             }
             Cause::Code(config, act, script) => {
                 let mut world = World::new(config, Witness::default());
-                world.run(JOINED);
+                world.run("ann joins chess");
                 act(&mut world);
                 world.flush();
                 world.run(script);
@@ -244,7 +244,7 @@ fn every_reason_reaches_its_peer() {
                 assert!(!why.is_empty());
                 not_by_the_engine.push(reason.word().to_owned());
                 let mut world = World::new(Config::default(), Witness::default());
-                world.run(JOINED);
+                world.run("ann joins chess");
                 assert_eq!(world.app(|_, cx| cx.close_user("ann", reason)), 1);
                 world.run(&format!("ann < goodbye code={} reason={}, close {reason}", reason.code(), reason.word()));
                 world
@@ -294,9 +294,7 @@ fn an_application_may_use_every_reason() {
 fn reasons_that_cannot_be_sent_are_not_sent() {
     for &reason in CloseReason::ALL.iter().filter(|reason| reason.code() < 1000 || reason.code() == 1006) {
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(&format!(
-            "{JOINED}\nbob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
-        ));
+        world.run("ann, bob join chess");
         world.app(|_, cx: &mut Context<'_>| cx.close_user("ann", reason));
         world.run("ann < cut\nbob < presence_diff -ann:dropped");
         world.run(&format!("x > get /ws/chess?token=x&auth={}\nx < cut", reason.word()));
@@ -317,9 +315,7 @@ fn every_leave_reason_is_read_by_the_others() {
     let mut seen = Vec::new();
     for reason in CloseReason::ALL {
         let mut world = World::new(Config::default(), Relay::default());
-        world.run(&format!(
-            "{JOINED}\nbob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob"
-        ));
+        world.run("ann, bob join chess");
         world.app(|_, cx| cx.close_user("ann", *reason));
         let why = reason.leave_reason();
         world.steps(&format!("bob < presence_diff -ann:{}", why.word()));
@@ -338,19 +334,19 @@ fn every_leave_reason_is_read_by_the_others() {
 fn every_reject_is_read_by_its_sender() {
     let config = Config { messages_per_second: Limit::at_most(1), message_burst: 3, ..Config::default() };
     let mut world = World::new(config, Witness::<true>::default());
-    world.run(&format!(
+    world.run(
         r#"
-        {JOINED}
-        ann > {{
+        ann joins chess
+        ann > {
         ann < error !ref code=bad_message
-        ann > {{"type":"direct","to":"bob","data":1,"ref":1}}
+        ann > {"type":"direct","to":"bob","data":1,"ref":1}
         ann < error ref=1 code=user_not_found
-        ann > {{"type":"broadcast","data":"forbidden","ref":2}}
+        ann > {"type":"broadcast","data":"forbidden","ref":2}
         ann < error ref=2 code=not_allowed
-        ann > {{"type":"move","ref":3}}
+        ann > {"type":"move","ref":3}
         ann < error ref=3 code=rate_limited retry_after_ms=1000
-        "#
-    ));
+        "#,
+    );
     for &reject in Reject::ALL {
         assert_eq!(world.engine.stats().counters.rejected(reject), 1, "{}", reject.word());
     }

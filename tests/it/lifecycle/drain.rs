@@ -21,11 +21,7 @@ fn draining_closes_all_members_and_refuses_new_connections() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         p > open
         w > get /ws/chess?token=w&auth=later
         advance 1s
@@ -76,11 +72,7 @@ fn draining_ends_at_its_deadline() {
     let mut world = World::new(config, Relay::default());
     world.run(
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         bob > window 0
         drain
         ann < goodbye, close 1001 server_shutdown

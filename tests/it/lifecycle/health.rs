@@ -6,7 +6,7 @@ use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{Config, Time};
 
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -14,7 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A world with a witness and one member, ann. The log is empty.
 fn with_ann<const JSON: bool>(config: Config) -> World<Witness<JSON>> {
     let mut world = World::new(config, Witness::default());
-    world.run(if JSON { JOINED } else { "ann > connect chess\nann < upgrade" });
+    world.run(if JSON { "ann joins chess" } else { "ann > connect chess\nann < upgrade" });
     world.engine.app_mut().take();
     world
 }

@@ -65,11 +65,7 @@ impl App for Fragile {
 fn check(script: &str, panics: u64, left: &[&str]) {
     let mut world = World::new(Config::default(), CatchPanics::new(Fragile::default()));
     world.run(
-        "ann > connect chess
-         ann < upgrade, welcome, presence_state
-         bob > connect chess
-         bob < upgrade, welcome, presence_state
-         ann < presence_diff +bob
+        "ann, bob join chess
          cid > connect go
          cid < upgrade, welcome, presence_state",
     );

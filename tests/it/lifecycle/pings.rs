@@ -6,13 +6,13 @@ use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config, Time};
 
-use crate::common::scenario::{JOINED, World, check};
+use crate::common::scenario::{World, check};
 use crate::common::witness::Witness;
 
 #[test]
 fn silence_leads_to_a_ping_and_then_to_a_close() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run(
         r#"
         advance 19999ms
@@ -52,7 +52,7 @@ fn deadlines_are_kept_to_within_a_granule() {
     for offset in [0, 1, 3500, 6999, 7000, 7001, 123_456] {
         let mut world = World::new(config.clone(), Relay::default());
         world.advance(Duration::from_micros(offset));
-        world.run(JOINED);
+        world.run("ann joins chess");
         let active_at = world.now;
         let mut wait_for = |at_least: Duration, event: &str| {
             let due = world.now + at_least;
@@ -75,7 +75,7 @@ fn any_byte_counts_as_activity() {
     #[track_caller]
     fn check_saves(bytes: &[u8]) {
         let mut world = World::new(Config::default(), Relay::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.run("advance 29s\nann < ping");
         world.send("ann", bytes);
         world.flush();
@@ -98,7 +98,7 @@ fn any_byte_counts_as_activity() {
 #[test]
 fn a_pong_at_the_deadline_is_in_time() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run("advance 20s\nann < ping\nadvance 9999ms");
     let deadline = world.engine.poll_timeout().expect("a member has a timer");
     let conn = world.conn("ann");
@@ -111,7 +111,7 @@ fn a_pong_at_the_deadline_is_in_time() {
 #[test]
 fn a_busy_connection_is_never_pinged() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     for _ in 0..50 {
         world.run("advance 19900ms\nann > {\"type\":\"ping\"}\nann < pong");
     }
@@ -124,11 +124,7 @@ fn sending_to_a_connection_is_not_activity() {
     check(
         Config::default(),
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         advance 15s
         bob > {"type":"broadcast","data":1}
         ann < message
@@ -146,7 +142,7 @@ fn sending_to_a_connection_is_not_activity() {
 #[test]
 fn a_peer_that_answers_the_close_is_finished_at_once() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run(
         r#"
         advance 30s
@@ -168,7 +164,7 @@ fn a_peer_that_answers_the_close_is_finished_at_once() {
 #[test]
 fn a_peer_that_never_reads_is_dropped_too() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run("ann > window 0\nadvance 33s\nann < cut");
     assert_eq!(world.engine.stats().counters.closed(CloseReason::Stale), 1);
     assert_eq!(world.engine.poll_timeout(), None);
@@ -177,7 +173,7 @@ fn a_peer_that_never_reads_is_dropped_too() {
 #[test]
 fn an_application_can_report_activity() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     let conn = world.conn("ann");
     for _ in 0..5 {
         world.run("advance 15s");
@@ -189,7 +185,7 @@ fn an_application_can_report_activity() {
 #[test]
 fn time_never_goes_back() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run("advance 19s");
     let conn = world.conn("ann");
     let earlier = Time::from_micros(1);
@@ -205,7 +201,7 @@ fn time_never_goes_back() {
 #[test]
 fn a_long_sleep_loses_no_timer() {
     let mut world = World::new(Config::default(), Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run("bob > open");
     // As if the process had been stopped for a day: all due timers fire at once, in order.
     world.now = Time::from_micros(86_400_000_000);

@@ -6,7 +6,7 @@ use lobbyd::apps::Relay;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{Authorization, CloseReason, Config, Identity};
 
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -173,7 +173,7 @@ fn the_grace_after_a_token_begins_at_its_end() {
 fn a_wall_clock_step_moves_no_timeout() {
     for by in [-3_600_000_000, 3_600_000_000_i64] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         step(&mut world, by);
         world.run("advance 19999ms\nann < nothing\nadvance 1ms\nann < ping");
         // `server_time` shows the new wall time.

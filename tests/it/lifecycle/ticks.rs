@@ -8,7 +8,7 @@ use lobbyd::{
     App, Authorization, CloseReason, Config, Context, Exclude, Frame, LeaveReason, Member, Message, Protocol, Request,
 };
 
-use crate::common::scenario::{JOINED, World, check};
+use crate::common::scenario::{World, check};
 
 /// Logs its callbacks, and executes commands that members send.
 #[derive(Default)]
@@ -178,7 +178,7 @@ fn the_inbox_is_delivered_before_the_leave() {
         ("ann > raw zzzzzz", "goodbye code=1002, close 1002 protocol_error", "dropped"),
     ] {
         let mut world = World::new(config(), Relay::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.run("bob > connect chess\nbob < upgrade, welcome, presence_state\nann < presence_diff +bob");
         world.run("ann > {\"type\":\"broadcast\",\"data\":1,\"ref\":1}\nann > binary b\nbob < nothing");
         world.steps(how);
@@ -223,11 +223,7 @@ fn messages_waiting_at_a_seat_takeover_reach_the_others() {
     check(
         config(),
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         ann > {"type":"broadcast","data":1}
         ann:2 > connect chess
         ann < goodbye code=4004, close 4004 replaced
@@ -242,11 +238,7 @@ fn all_inboxes_are_delivered_before_the_drain() {
     check(
         Config { drain_batch: 1, max_connections: Limit::at_most(4), ..config() },
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         ann > {"type":"broadcast","data":1}
         bob > {"type":"broadcast","data":2}
         clock pause

@@ -7,7 +7,7 @@ use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config, Exclude, Frame};
 
-use crate::common::scenario::{JOINED, World, small_outbox};
+use crate::common::scenario::{World, small_outbox};
 use crate::common::witness::Witness;
 
 /// A receiver is sent the presence update before a message. The update alone may exceed its outbox.
@@ -72,7 +72,7 @@ fn a_message_has_a_maximum_size() {
     fn check_message(frames: &[Vec<u8>], fits: bool) {
         let config = Config { max_message_bytes: ByteSize(200), ..Config::default() };
         let mut world = World::new(config, Witness::<true>::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.send("ann", &frames.concat());
         world.flush();
         world.run(if fits { "" } else { "ann < goodbye code=1009, close 1009 message_too_big, eof" });

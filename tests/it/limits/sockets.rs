@@ -7,7 +7,7 @@ use lobbyd::sim::wire;
 use lobbyd::{Authorization, CloseReason, Config, Engine, Time};
 
 use super::seats::seats;
-use crate::common::scenario::{JOINED, START, World};
+use crate::common::scenario::{START, World};
 use crate::common::witness::Witness;
 
 #[test]
@@ -96,7 +96,7 @@ fn no_socket_is_accepted_beyond_all_bounds() {
 fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
     let config = Config { max_linger_bytes: ByteSize(1000), ..Config::default() };
     let mut world = World::new(config, Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.app(|_, cx| assert_eq!(cx.close_user("ann", CloseReason::Kicked), 1));
     world.run("ann < goodbye, close 4003 kicked");
     world.send("ann", &wire::text(&"x".repeat(900)));

@@ -6,7 +6,7 @@ use lobbyd::sim::wire;
 use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Reject, Request};
 
 use super::three::{THREE, check_three};
-use crate::common::scenario::{JOINED, World, check};
+use crate::common::scenario::{World, check};
 
 #[test]
 fn members_receive_presence_and_each_others_messages() {
@@ -151,7 +151,7 @@ fn a_ref_is_a_string_or_an_integer_and_is_returned_unchanged() {
     #[track_caller]
     fn check_ref(reference: &str, accepted: bool) {
         let mut world = World::new(Config::default(), Relay::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         for kind in ["ping", "presence", "leave?", "broadcast\",\"data\":\"0"] {
             world.act("ann", &format!(r#"{{"type":"{kind}","ref":{reference}}}"#));
             world.flush();

@@ -1,12 +1,10 @@
 //! An application's own close and error codes, and the data of identities: on the wire, in statistics, journals and
 //! simulations.
 
-use std::io;
-
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::CatchPanics;
 use lobbyd::codes::{CloseCode, ErrorCode};
-use lobbyd::journal::{self, RotateHint, Sink};
+use lobbyd::journal::{self, RotateHint};
 use lobbyd::sim::{Player, Simulator, wire};
 use lobbyd::{
     App, Authorization, CloseReason, Config, Context, Identity, LeaveReason, Member, Message, Protocol, Random, Reject,
@@ -15,6 +13,7 @@ use lobbyd::{
 use serde_json::json;
 
 use crate::common::scenario::World;
+use crate::common::segments::Segments;
 use crate::journal::site::Site;
 
 const NOT_INVITED: CloseReason = CloseReason::app(4400, "not_invited");
@@ -86,11 +85,7 @@ fn clients_receive_the_applications_codes() {
     let mut world = World::new(Config::default(), Duel::<true>::default());
     world.run(
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         ann > {"type":"move","ref":1}
         ann < error ref=1 code=not_your_turn
         bob > {"type":"lose"}
@@ -190,29 +185,9 @@ fn data_reaches_the_application_with_each_member() {
     world.engine.check();
 }
 
-/// Begins a segment whenever the server is empty.
-#[derive(Default)]
-struct Segments(Vec<Vec<u8>>);
-
-impl Sink for Segments {
-    fn begin(&mut self, _: u64) -> io::Result<()> {
-        self.0.push(Vec::new());
-        Ok(())
-    }
-
-    fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
-        self.0.last_mut().expect("a segment has begun").extend([block, rest].concat());
-        Ok(())
-    }
-
-    fn rotate_hint(&self) -> RotateHint {
-        RotateHint::WhenEmpty
-    }
-}
-
 #[test]
 fn codes_and_data_are_replayed_from_the_beginning_and_from_a_checkpoint() {
-    let mut site = Site::with(Config::default(), Duel::<true>::default(), Segments::default());
+    let mut site = Site::with(Config::default(), Duel::<true>::default(), Segments::new(|_| RotateHint::WhenEmpty));
     for _ in 0..2 {
         let ann = site.connect("/ws/chess?token=ann&role=a-role-of-ann", &[]);
         let late = site.connect("/ws/chess?token=late", &[]);
@@ -235,7 +210,7 @@ fn codes_and_data_are_replayed_from_the_beginning_and_from_a_checkpoint() {
     }
     let stats = site.engine.stats();
     assert_eq!(stats.counters.closes().filter(|(reason, _)| reason.code() >= 4400).count(), 3);
-    let Segments(segments) = journal::finish(&mut site.engine).expect("it was recorded");
+    let Segments { segments, .. } = journal::finish(&mut site.engine).expect("it was recorded");
     let joined = segments.concat();
     assert!(joined.windows(13).any(|window| window == b"a-role-of-ann"), "the data is recorded");
     let mut starts = 0;

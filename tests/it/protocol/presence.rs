@@ -6,7 +6,7 @@ use lobbyd::{CloseReason, Config};
 use serde_json::Value;
 
 use super::three::check_three;
-use crate::common::scenario::{JOINED, World, check};
+use crate::common::scenario::{World, check};
 use crate::common::witness::Witness;
 
 #[test]
@@ -256,11 +256,7 @@ fn every_leave_has_its_reason() {
         let mut world = World::new(Config::default(), Relay::default());
         world.run(
             r#"
-            bob > connect chess
-            bob < upgrade, welcome, presence_state
-            ann > connect chess
-            ann < upgrade, welcome, presence_state
-            bob < presence_diff +ann
+            bob, ann join chess
             "#,
         );
         end(&mut world);
@@ -293,7 +289,7 @@ fn goodbye_precedes_every_close_and_says_whether_to_reconnect() {
             continue;
         }
         let mut world = World::new(Config::default(), Relay::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.app(|_, cx| cx.close_user("ann", reason));
         let (code, word) = (reason.code(), reason.word());
         let reconnect = matches!(code, 1001 | 1011 | 4100..=4299);

@@ -4,7 +4,7 @@ use lobbyd::apps::Echo;
 use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::{CloseReason, Config};
 
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
 const MASK: [u8; 4] = [0x11, 0x22, 0x33, 0x44];
@@ -136,7 +136,7 @@ fn a_close_frame_of_one_byte_is_a_protocol_error() {
 fn check_close(payload: &[u8], answer: &str) {
     for step in [usize::MAX, 1] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         for piece in wire::frame(Opcode::CLOSE, true, payload, MASK).chunks(step) {
             world.send("ann", piece);
         }
@@ -171,7 +171,7 @@ fn codes_that_must_not_be_sent_are_answered_with_1002() {
 fn the_answer_to_our_close_ends_the_connection_and_is_not_answered() {
     for end in ["close 1000", "close 4321", "hangup"] {
         let mut world = World::new(Config::default(), Witness::<true>::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
         // Until the answer comes, other input is read and dropped.
         world.run("ann > {\"type\":\"ping\"}\nann > ping x\nann > binary x\nann < nothing");
@@ -189,7 +189,7 @@ fn the_answer_to_our_close_ends_the_connection_and_is_not_answered() {
 #[test]
 fn a_protocol_error_while_closing_ends_the_connection() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
     world.send("ann", b"\x81\x02hi");
     world.flush();
@@ -212,7 +212,7 @@ fn after_a_protocol_error_while_closing_input_is_still_read() {
     for breach in breaches {
         for behind in [&b"x"[..], b""] {
             let mut world = World::new(Config::default(), Witness::<true>::default());
-            world.run(JOINED);
+            world.run("ann joins chess");
             world.run("ann > {\"type\":\"leave\"}\nann < goodbye, close 1000 left");
             world.send("ann", &[&breach, behind].concat());
             world.flush();

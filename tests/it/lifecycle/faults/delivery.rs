@@ -8,7 +8,7 @@ use lobbyd::sending::Sent;
 use lobbyd::{Authorization, CloseReason, Config, Exclude, Frame, Random};
 
 use super::several_logins;
-use crate::common::scenario::{JOINED, World, check, small_outbox};
+use crate::common::scenario::{World, check, small_outbox};
 use crate::common::witness::Witness;
 
 /// The reference implementation iterated over a set that changed meanwhile: the rest of the lobby missed the message.
@@ -60,15 +60,7 @@ fn a_closing_receiver_does_not_cost_others_the_message() {
         config,
         &format!(
             r#"
-            ann > connect chess
-            ann < upgrade, welcome, presence_state
-            bob > connect chess
-            bob < upgrade, welcome, presence_state
-            ann < presence_diff +bob
-            cid > connect chess
-            cid < upgrade, welcome, presence_state
-            ann < presence_diff +cid
-            bob < presence_diff +cid
+            ann, bob, cid join chess
             bob > window 0
             ann > {{"type":"broadcast","data":"{big}","ref":1}}
             ann < ack ref=1 delivered=2 dropped=0
@@ -88,11 +80,7 @@ fn slow_consumer_is_closed_not_buffered() {
     let mut world = World::new(small_outbox(), Relay::default());
     world.run(
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         bob > window 0
         "#,
     );
@@ -169,11 +157,7 @@ fn a_closed_connection_causes_no_event() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     world.run(
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         "#,
     );
     let bob = world.conn("bob");
@@ -218,7 +202,7 @@ fn a_closed_connection_causes_no_event() {
 #[test]
 fn a_serialization_error_is_returned_to_the_caller() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     let non_string_keys = BTreeMap::from([((1, 2), 3)]);
     assert!(Frame::json(&non_string_keys).is_err());
     let frame = Frame::json(&BTreeMap::from([("type", "fine")])).expect("a map with strings as keys");
@@ -233,7 +217,7 @@ fn no_input_leaves_a_stale_member() {
     #[track_caller]
     fn check_input(bytes: &[u8], ends_with: Option<&str>) {
         let mut world = World::new(Config::default(), Relay::default());
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.send("ann", bytes);
         world.flush();
         world.engine.check();

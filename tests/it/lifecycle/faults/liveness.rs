@@ -7,7 +7,7 @@ use lobbyd::sending::Sent;
 use lobbyd::{CloseReason, Config, Frame, Time};
 
 use super::several_logins;
-use crate::common::scenario::{JOINED, World, check};
+use crate::common::scenario::{World, check};
 use crate::common::witness::Witness;
 
 /// The reference implementation counted a socket only once it was admitted, and waited for it without a timeout.
@@ -45,7 +45,7 @@ fn silent_sockets_are_counted_and_timed_out() {
 #[test]
 fn late_pongs_for_a_closed_connection_change_nothing() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     let ann = world.conn("ann");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
     world.run("ann < health_ping timestamp=1000000000\nann > hangup");
@@ -74,7 +74,7 @@ fn late_pongs_for_a_closed_connection_change_nothing() {
 #[test]
 fn several_pings_of_one_user_are_each_answered() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
     world.run("ann < health_ping timestamp=1000000000\nadvance 1s");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
@@ -99,7 +99,7 @@ fn several_pings_of_one_user_are_each_answered() {
 #[test]
 fn late_pong_answers_no_later_ping() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
     world.run("ann < health_ping timestamp=1000000000\nadvance 2010ms");
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2)));
@@ -122,7 +122,7 @@ fn a_ping_always_has_a_result() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
     assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 0, "no user of that name");
     for end in ["hangup", "close 1000", r#"{"type":"leave"}"#, "break", "connect", "connect elsewhere"] {
-        world.run(JOINED);
+        world.run("ann joins chess");
         world.engine.app_mut().take();
         assert_eq!(world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(2))), 1);
         match end {
@@ -167,11 +167,7 @@ fn silent_connections_are_found_and_closed() {
     check(
         Config::default(),
         r#"
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann < presence_diff +bob
+        ann, bob join chess
         advance 19s
         bob > {"type":"ping"}
         bob < pong

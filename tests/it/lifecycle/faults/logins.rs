@@ -34,11 +34,7 @@ fn ending_the_older_login_keeps_the_newer_one_reachable() {
     let mut world = World::new(several_logins(2), Relay::default());
     world.run(
         r#"
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann:1 > connect chess
-        ann:1 < upgrade, welcome, presence_state
-        bob < presence_diff +ann
+        bob, ann:1 join chess
         ann:2 > connect chess
         ann:2 < upgrade, welcome, presence_state users=bob,ann,ann
         bob < presence_diff +ann
@@ -59,11 +55,7 @@ fn ending_the_older_login_keeps_the_newer_one_reachable() {
     check(
         Config::default(),
         r#"
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann:1 > connect chess
-        ann:1 < upgrade, welcome, presence_state
-        bob < presence_diff +ann
+        bob, ann:1 join chess
         ann:2 > connect chess
         ann:1 < goodbye code=4004 reason=replaced, close 4004 replaced
         ann:2 < upgrade, welcome, presence_state
@@ -109,11 +101,7 @@ fn a_user_returning_to_a_full_lobby_takes_over_its_seat() {
     check(
         full,
         r#"
-        ann:1 > connect chess
-        ann:1 < upgrade, welcome, presence_state
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann:1 < presence_diff +bob
+        ann:1, bob join chess
         ann:2 > connect chess
         ann:2 < upgrade, welcome, presence_state users=ann,bob
         ann:1 < goodbye code=4004, close 4004 replaced
@@ -196,11 +184,7 @@ fn a_user_is_reached_in_every_lobby() {
     check(
         Config::default(),
         r#"
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob < presence_diff +ann
+        bob, ann join chess
         ann:2 > connect go
         bob < presence_diff -ann:replaced
         ann < goodbye code=4004, close 4004 replaced

@@ -5,7 +5,7 @@ use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::{Authorization, CloseReason, Config, Engine, Random};
 
 use super::lobby_of;
-use crate::common::scenario::{JOINED, START, World};
+use crate::common::scenario::{START, World};
 use crate::common::witness::Witness;
 
 /// The reference implementation checked the limit, waited, and then admitted all connections that had waited.
@@ -83,7 +83,7 @@ fn every_close_is_counted_under_its_reason() {
         }),
     ];
     for (n, (case, reason, end)) in ends.iter().enumerate() {
-        world.run(JOINED);
+        world.run("ann joins chess");
         end(&mut world);
         world.flush();
         world.take("ann");
@@ -164,7 +164,7 @@ fn capacity_is_a_number_for_every_limit() {
 fn two_engines_share_nothing() {
     let mut one = World::new(lobby_of(1), Relay::default());
     let two = Engine::new(lobby_of(1).check().expect("the configuration is valid"), START, Relay::default());
-    one.run(JOINED);
+    one.run("ann joins chess");
     assert_eq!((one.engine.stats().total_connections, two.stats().total_connections), (1, 0));
     let mut two = World::new(lobby_of(1), Relay::default());
     two.run("bob > connect chess\nbob < upgrade, welcome conn=s1, presence_state users=bob");

@@ -8,7 +8,7 @@ use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire::{self, Opcode};
 
 use super::{MINUTE, assert_within_a_percent, bytes_delivered, measure, no_rates};
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
 #[track_caller]
@@ -84,7 +84,7 @@ fn a_message_without_end_closes_the_connection() {
     let limits = Config { max_rate_strikes: 3, max_fragments: u32::MAX, ..no_rates() };
     let config = Config { bytes_per_second: Limit::at_most(65_536), ..limits };
     let mut world = World::new(config, Relay::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     world.send("ann", &wire::frame(Opcode::TEXT, false, b"", [1; 4]));
     let empty = wire::frame(Opcode::CONTINUATION, false, b"", [1; 4]).repeat(10_000);
     let mut sent = 0;

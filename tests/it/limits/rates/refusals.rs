@@ -168,11 +168,7 @@ fn too_many_refused_messages_close_the_connection() {
     let mut world = World::new(one_a_second(), Relay::default());
     world.run(
         r#"
-        bob > connect chess
-        bob < upgrade, welcome, presence_state
-        ann > connect chess
-        ann < upgrade, welcome, presence_state
-        bob < presence_diff +ann
+        bob, ann join chess
         ann > {"type":"broadcast","data":1}
         bob < message
         "#,

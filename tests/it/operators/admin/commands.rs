@@ -9,7 +9,7 @@ use lobbyd::{Authorization, CloseReason, Config};
 use serde_json::json;
 
 use super::{THREE, config, get, operator, post, read, three};
-use crate::common::scenario::{JOINED, World};
+use crate::common::scenario::World;
 use crate::common::witness::Witness;
 
 #[test]
@@ -264,7 +264,7 @@ fn a_locked_lobby_admits_no_new_member() {
 #[test]
 fn the_application_locks_and_announces_too() {
     let mut world = World::new(config(), Witness::<true>::default());
-    world.run(JOINED);
+    world.run("ann joins chess");
     assert!(world.app(|_, cx| {
         assert_eq!(cx.announce("chess", "\"closing soon\"").queued, 1);
         assert_eq!(cx.announce("go", "1").queued, 0);

@@ -98,11 +98,7 @@ fn read(text: &str) -> Answer {
 
 /// Ann and bob in chess, cid in go.
 const THREE: &str = r#"
-    ann > connect chess
-    ann < upgrade, welcome, presence_state
-    bob > connect chess
-    bob < upgrade, welcome, presence_state
-    ann < presence_diff +bob
+    ann, bob join chess
     cid > connect go
     cid < upgrade, welcome, presence_state
 "#;

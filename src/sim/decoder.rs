@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 
+use super::wire::{Opcode, frame_ends, head_length};
+
 /// Most characters of a message that are shown.
 const SHOWN: usize = 240;
 /// Longest head or frame that is found. No unit is found after a longer one.
@@ -71,22 +73,6 @@ impl Decoder {
     }
 }
 
-fn head_length(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4)
-}
-
-/// Returns the ends of the header and of the payload of a frame (RFC 6455 section 5.2), once its length is complete.
-fn frame_ends(bytes: &[u8]) -> Option<(usize, usize)> {
-    let &[_, second, ..] = bytes else { return None };
-    let (length, start) = match second & 0x7f {
-        126 => (usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), 4),
-        127 => (usize::try_from(u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)).ok()?, 10),
-        n => (usize::from(n), 2),
-    };
-    let start = if second & 0x80 == 0 { start } else { start + 4 };
-    Some((start, start.checked_add(length)?))
-}
-
 /// Describes a unit of `length` bytes, of which `sample` are the first.
 pub(super) fn describe(unit: Unit, sample: &[u8], length: usize) -> String {
     match unit {
@@ -106,14 +92,15 @@ pub(super) fn describe(unit: Unit, sample: &[u8], length: usize) -> String {
 
 /// Describes a frame of which `sample` is the payload, or its first bytes.
 fn describe_frame(first: u8, sample: &[u8], length: usize) -> String {
-    let mut text = match first & 0x0f {
-        0 => "continuation".to_owned(),
-        1 => "text".to_owned(),
-        2 => "binary".to_owned(),
-        8 => "close".to_owned(),
-        9 => "ping".to_owned(),
-        10 => "pong".to_owned(),
-        opcode => format!("opcode {opcode}"),
+    let opcode = Opcode(first & 0x0f);
+    let mut text = match opcode {
+        Opcode::CONTINUATION => "continuation".to_owned(),
+        Opcode::TEXT => "text".to_owned(),
+        Opcode::BINARY => "binary".to_owned(),
+        Opcode::CLOSE => "close".to_owned(),
+        Opcode::PING => "ping".to_owned(),
+        Opcode::PONG => "pong".to_owned(),
+        Opcode(number) => format!("opcode {number}"),
     };
     if first & 0x80 == 0 {
         text.push_str(" fragment");
@@ -125,12 +112,12 @@ fn describe_frame(first: u8, sample: &[u8], length: usize) -> String {
         return text;
     }
     text.push(' ');
-    match (first & 0x0f, sample) {
-        (8, [high, low, reason @ ..]) => {
+    match (opcode, sample) {
+        (Opcode::CLOSE, [high, low, reason @ ..]) => {
             let _ = write!(text, "{} ", u16::from_be_bytes([*high, *low]));
             quote_bytes(&mut text, reason, length - 2);
         }
-        (0 | 1, sample) => quote_bytes(&mut text, sample, length),
+        (Opcode::CONTINUATION | Opcode::TEXT, sample) => quote_bytes(&mut text, sample, length),
         (_, sample) => escape(&mut text, sample, length),
     }
     text.truncate(text.trim_end().len());
@@ -178,7 +165,7 @@ fn quote_sample(quoted: &mut String, sample: &str, length: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::wire::{self, Opcode};
+    use crate::sim::wire;
 
     /// Passes `bytes` whole, and byte by byte.
     #[track_caller]

@@ -99,6 +99,24 @@ pub fn close(code: u16, reason: &str) -> Vec<u8> {
     frame(Opcode::CLOSE, true, &[&code.to_be_bytes(), reason.as_bytes()].concat(), [1, 2, 3, 4])
 }
 
+/// Returns the length of the head of a request or response, including its empty line. `None` if it is not complete.
+pub(super) fn head_length(bytes: &[u8]) -> Option<usize> {
+    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|end| end + 4)
+}
+
+/// Returns the ends of the header and of the payload of a frame (RFC 6455 section 5.2). `None` if its length is not
+/// complete. Nothing is checked.
+pub(super) fn frame_ends(bytes: &[u8]) -> Option<(usize, usize)> {
+    let &[_, second, ..] = bytes else { return None };
+    let (length, start) = match second & 0x7f {
+        126 => (usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?)), 4),
+        127 => (usize::try_from(u64::from_be_bytes(*bytes.get(2..)?.first_chunk()?)).ok()?, 10),
+        n => (usize::from(n), 2),
+    };
+    let start = if second & 0x80 == 0 { start } else { start + 4 };
+    Some((start, start.checked_add(length)?))
+}
+
 /// A unit that the server sent: a response head, its body, or a frame.
 ///
 /// [`Reader`] has an example.
@@ -199,8 +217,8 @@ impl Reader {
     }
 
     fn next_head(&mut self) -> Result<Option<Received>, Violation> {
-        let Some(end) = self.unread.windows(4).position(|window| window == b"\r\n\r\n") else { return Ok(None) };
-        let head = String::from_utf8(self.unread.drain(..end + 4).collect())
+        let Some(length) = head_length(&self.unread) else { return Ok(None) };
+        let head = String::from_utf8(self.unread.drain(..length).collect())
             .map_err(|_| violation("a response head that is not UTF-8"))?;
         let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).and_then(|code| code.parse().ok());
         let status = status.ok_or_else(|| violation("a response without a status line"))?;
@@ -214,19 +232,11 @@ impl Reader {
         if first & 0xf0 != 0x80 {
             return Err(violation("a fragment, or a reserved bit"));
         }
-        let (start, length) = match second {
-            n @ 0..126 => (2, u64::from(n)),
-            126 => match bytes.get(2..4) {
-                Some(field) => (4, u64::from(u16::from_be_bytes(field.try_into().expect("two bytes")))),
-                None => return Ok(None),
-            },
-            127 => match bytes.get(2..10) {
-                Some(field) => (10, u64::from_be_bytes(field.try_into().expect("eight bytes"))),
-                None => return Ok(None),
-            },
-            _ => return Err(violation("a masked frame")),
-        };
-        let shortest = match length {
+        if second & 0x80 != 0 {
+            return Err(violation("a masked frame"));
+        }
+        let Some((start, end)) = frame_ends(bytes) else { return Ok(None) };
+        let shortest = match end - start {
             0..126 => 2,
             126..65_536 => 4,
             _ => 10,
@@ -234,11 +244,10 @@ impl Reader {
         if start != shortest {
             return Err(violation("a length not in its shortest form"));
         }
-        let end = start as u64 + length;
-        if (bytes.len() as u64) < end {
+        if bytes.len() < end {
             return Ok(None);
         }
-        let payload: Vec<u8> = self.unread.drain(..end as usize).skip(start).collect();
+        let payload: Vec<u8> = self.unread.drain(..end).skip(start).collect();
         let opcode = Opcode(first & 0x0f);
         if opcode.0 >= 8 && payload.len() > 125 {
             return Err(violation("a control frame of more than 125 bytes"));

@@ -1,7 +1,7 @@
 //! Carries out requests on the engine, and decides how they are answered.
 
 use super::answers;
-use super::routes::{AdminRequest, PageQuery, bad};
+use super::routes::{AdminRequest, PageQuery};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -56,7 +56,7 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),
-        OperatorRefusal::OutOfRange => return bad(&refusal.to_string()),
+        OperatorRefusal::OutOfRange => (400, "bad_request"),
     };
     let response = JsonResponse::error(status, code, &refusal.to_string());
     if refusal == OperatorRefusal::Busy { response.with_line("Retry-After: 1\r\n") } else { response }

@@ -49,7 +49,8 @@ pub(super) fn needs_no_token(path: &str) -> bool {
 pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonResponse> {
     let segments: Option<Vec<Cow<'_, str>>> =
         request.path[1..].split('/').map(|segment| percent_decode(segment, false)).collect();
-    let segments = segments.ok_or_else(|| bad("the path is not properly percent-encoded UTF-8"))?;
+    let segments =
+        segments.ok_or_else(|| JsonResponse::bad_request("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let is_query = match segments[..] {
         ["health", "live" | "ready"] | ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
@@ -83,10 +84,10 @@ fn page_query(query: &str) -> Result<PageQuery, JsonResponse> {
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=').map(|(key, value)| (key, value.parse::<u64>())) {
             Some(("limit", Ok(limit))) if (1..=MAX_LIMIT as u64).contains(&limit) => page_query.limit = limit as usize,
-            Some(("limit", _)) => return Err(bad("limit must be from 1 to 1000")),
+            Some(("limit", _)) => return Err(JsonResponse::bad_request("limit must be from 1 to 1000")),
             Some(("after", Ok(after))) => page_query.after = Some(after),
-            Some(("after", _)) => return Err(bad("after must be the `next` of an earlier page")),
-            _ => return Err(bad("the query may hold limit and after")),
+            Some(("after", _)) => return Err(JsonResponse::bad_request("after must be the `next` of an earlier page")),
+            _ => return Err(JsonResponse::bad_request("the query may hold limit and after")),
         }
     }
     Ok(page_query)
@@ -106,7 +107,7 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
             let timeout: u64 =
                 fields.integer("timeout_ms", "must be milliseconds from 1 to 60000")?.unwrap_or(DEFAULT_PING);
             if !(1..=MAX_PING).contains(&timeout) {
-                return Err(bad("timeout_ms must be milliseconds from 1 to 60000"));
+                return Err(JsonResponse::bad_request("timeout_ms must be milliseconds from 1 to 60000"));
             }
             OperatorCommand::Ping { user: user.into(), timeout: Duration::from_millis(timeout) }
         }
@@ -127,7 +128,8 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
         }
         ["clock", "slow"] => {
             let rule = "must be how many times slower the clock is to run, from 1 to 1000";
-            let factor = fields.integer("factor", rule)?.ok_or_else(|| bad(&format!("factor {rule}")))?;
+            let factor =
+                fields.integer("factor", rule)?.ok_or_else(|| JsonResponse::bad_request(&format!("factor {rule}")))?;
             OperatorCommand::Clock(ClockCommand::Slow(factor))
         }
         _ => unreachable!("read() passes only the paths of commands"),
@@ -145,31 +147,31 @@ impl<'a> BodyFields<'a> {
         match body.trim_ascii() {
             [] => Ok(BodyFields(BTreeMap::new())),
             // The brace is checked because serde also reads `null` as a map.
-            body @ [b'{', ..] => {
-                serde_json::from_slice(body).map(BodyFields).map_err(|_| bad("the body is not valid JSON"))
-            }
-            _ => Err(bad("the body must be one JSON object")),
+            body @ [b'{', ..] => serde_json::from_slice(body)
+                .map(BodyFields)
+                .map_err(|_| JsonResponse::bad_request("the body is not valid JSON")),
+            _ => Err(JsonResponse::bad_request("the body must be one JSON object")),
         }
     }
 
     /// Removes and parses a field. `null` counts as absent.
     fn take<T: serde::Deserialize<'a>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, JsonResponse> {
         let value = self.0.remove(key).filter(|raw| raw.get() != "null").map(|raw| serde_json::from_str(raw.get()));
-        value.transpose().map_err(|_| bad(&format!("{key} {rule}")))
+        value.transpose().map_err(|_| JsonResponse::bad_request(&format!("{key} {rule}")))
     }
 
     /// Removes an integer field, in any notation: `100`, `100.0` and `1e2` are the same.
     fn integer<T: TryFrom<i64>>(&mut self, key: &str, rule: &str) -> Result<Option<T>, JsonResponse> {
         let value = self.0.remove(key).filter(|raw| raw.get() != "null");
         let read = |raw: &RawValue| integer(raw.get()).and_then(|value| T::try_from(value).ok());
-        value.map(|raw| read(raw).ok_or_else(|| bad(&format!("{key} {rule}")))).transpose()
+        value.map(|raw| read(raw).ok_or_else(|| JsonResponse::bad_request(&format!("{key} {rule}")))).transpose()
     }
 
     fn payload(&mut self) -> Result<Payload, JsonResponse> {
         match (self.0.remove("data"), self.take("text", "must be a string")?) {
             (Some(data), None) => Ok(Payload::Json(data.get().into())),
             (None, Some(text)) => Ok(Payload::Text(text)),
-            _ => Err(bad("send `data`, any JSON, or `text`, a string")),
+            _ => Err(JsonResponse::bad_request("send `data`, any JSON, or `text`, a string")),
         }
     }
 
@@ -182,11 +184,7 @@ impl<'a> BodyFields<'a> {
     fn end(self) -> Result<(), JsonResponse> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(key) => Err(bad(&format!("the body holds `{key}`, which means nothing here"))),
+            Some(key) => Err(JsonResponse::bad_request(&format!("the body holds `{key}`, which means nothing here"))),
         }
     }
-}
-
-pub(super) fn bad(message: &str) -> JsonResponse {
-    JsonResponse::error(400, "bad_request", message)
 }

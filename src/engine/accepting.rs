@@ -11,7 +11,7 @@ use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::config::Limit;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 
 impl Core {
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
@@ -39,7 +39,7 @@ impl Core {
             // A socket beyond the bound of pending sockets counts as closing, so that the bound holds.
             self.record_close_reason(key, CloseReason::HttpRefused);
             self.set_closing(key);
-            self.refuse_http(key, &Refusal::new(503, "the server is busy; try again in a moment"));
+            self.refuse_http(key, &PlainResponse::new(503, "the server is busy; try again in a moment"));
         } else {
             self.conns[key].deadline = self.now() + self.config.handshake_timeout;
             self.rearm(key);

@@ -10,7 +10,7 @@ use super::state::meters::network_of;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::{ConnKey, SeatKey};
 use crate::base::rate::{Bucket, Denied, Rate};
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::protocol;
 
 impl Core {
@@ -20,7 +20,11 @@ impl Core {
     ///
     /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address
     /// has too many connections.
-    pub(super) fn charge_attempt(&mut self, key: ConnKey, address: IpAddr) -> Result<Result<(), CloseReason>, Refusal> {
+    pub(super) fn charge_attempt(
+        &mut self,
+        key: ConnKey,
+        address: IpAddr,
+    ) -> Result<Result<(), CloseReason>, PlainResponse> {
         let address = self.addresses.add_connection(network_of(address));
         self.conns[key].address = Some(address);
         let now = self.now();

@@ -13,7 +13,7 @@ use super::state::drain::{Drain, DrainTotals};
 use crate::base::close::{CloseKind, CloseReason};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 
 impl Core {
     // ---- in batches ----
@@ -226,8 +226,8 @@ impl Core {
 }
 
 /// The response to requests that arrive or are undecided while the server is draining.
-pub(super) fn shutting_down() -> Refusal {
-    Refusal::new(503, "the server is shutting down; try again in a moment")
+pub(super) fn shutting_down() -> PlainResponse {
+    PlainResponse::new(503, "the server is shutting down; try again in a moment")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::recording::{Input, Recorder, Recording};
 use super::state::record_mode::{RecordMode, RedactedRanges};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 
 impl<A: App> Engine<A> {
     /// Advances the time and records an input, before the engine acts on it. Every input but received bytes passes
@@ -97,7 +97,7 @@ impl Core {
     }
 
     /// Records that the received request could not be parsed.
-    pub(super) fn record_refused(&mut self, refusal: &Refusal) {
+    pub(super) fn record_refused(&mut self, refusal: &PlainResponse) {
         if let Some(recorder) = self.record_mode.recorder() {
             recorder.request(Err(refusal));
         }

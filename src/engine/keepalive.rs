@@ -10,7 +10,7 @@ use crate::base::close::CloseReason;
 use crate::base::id::ConnKey;
 use crate::base::time::Time;
 use crate::egress::Priority;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::ws::frame::Outgoing;
 
 impl Core {
@@ -31,7 +31,7 @@ impl Core {
             (_, Some(_)) => return self.mark_closed(key),
             (_, None) if slot.wire.is_deciding() => self.close_for_auth_timeout(key),
             (_, None) => {
-                let refusal = Refusal::new(408, "the request head took too long");
+                let refusal = PlainResponse::new(408, "the request head took too long");
                 self.close_with_http(key, CloseReason::HandshakeTimeout, &refusal);
             }
         }

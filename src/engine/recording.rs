@@ -19,7 +19,7 @@ use crate::base::checksum::Checksum;
 use crate::base::id::ConnId;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::lobby::is_lobby_code;
 use crate::ws::handshake::Facts;
 
@@ -90,7 +90,7 @@ pub(crate) struct Decisions {
 /// A request and the decisions about it, as they were recorded.
 #[derive(Debug)]
 pub(crate) struct RecordedDecision {
-    pub(crate) asked: Result<Facts, Refusal>,
+    pub(crate) asked: Result<Facts, PlainResponse>,
     pub(crate) decisions: Decisions,
 }
 
@@ -170,7 +170,7 @@ pub(crate) trait Recorder: Any {
     /// Records an input, before the engine acts on it.
     fn input(&mut self, now: Time, input: &Input<'_>);
     /// The bytes that were recorded last completed a request, with these facts or this refusal.
-    fn request(&mut self, asked: Result<&Facts, &Refusal>);
+    fn request(&mut self, asked: Result<&Facts, &PlainResponse>);
     /// Records the decisions about that request.
     fn decisions(&mut self, decisions: &Decisions);
     /// Records bytes that followed the request in the same input. If `is_read` is false, the engine ignores their

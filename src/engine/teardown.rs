@@ -19,7 +19,7 @@ use super::state::events::AppEvent;
 use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey};
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::ws::frame::Frame;
 
 impl Core {
@@ -121,7 +121,7 @@ impl Core {
             self.leave_seat(key, CloseReason::Hangup);
             if self.conns[key].wire.is_deciding() {
                 let why = "the connection was closed before it was known whether you may come in";
-                self.refuse_http(key, &Refusal::new(400, why));
+                self.refuse_http(key, &PlainResponse::new(400, why));
             }
         }
         if !self.egress.has_queue(key) {
@@ -134,14 +134,14 @@ impl Core {
     }
 
     /// Answers a request with an HTTP status, and closes the connection.
-    pub(super) fn close_with_http(&mut self, key: ConnKey, reason: CloseReason, refusal: &Refusal) {
+    pub(super) fn close_with_http(&mut self, key: ConnKey, reason: CloseReason, refusal: &PlainResponse) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
             self.refuse_http(key, refusal);
         }
     }
 
-    pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &Refusal) {
+    pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
         let response = self.conns[key].wire.refuse(refusal);
         self.egress.push_response(key, response);
@@ -154,7 +154,7 @@ impl Core {
         if !slot.wire.is_open() {
             let refusal = match reason {
                 CloseReason::ServerShutdown => shutting_down(),
-                _ => Refusal::new(400, reason.explain()),
+                _ => PlainResponse::new(400, reason.explain()),
             };
             return self.refuse_http(key, &refusal);
         }

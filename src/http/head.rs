@@ -2,7 +2,7 @@
 
 use httparse::Header;
 
-use super::response::Refusal;
+use super::response::PlainResponse;
 use crate::base::limit::MAX_HEADER_LINES;
 
 /// Returns the length of a request head, including its empty line, or `None` while the end is missing.
@@ -14,15 +14,15 @@ use crate::base::limit::MAX_HEADER_LINES;
 /// # Errors
 ///
 /// Status 400 if the bytes do not begin with an upper-case letter, or if a line ends in a bare LF.
-pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Option<usize>, Refusal> {
+pub(crate) fn head_end(bytes: &[u8], scanned: usize, max: usize) -> Result<Option<usize>, PlainResponse> {
     let bytes = &bytes[..bytes.len().min(max)];
     if !bytes.first().is_none_or(u8::is_ascii_uppercase) {
-        return Err(Refusal::new(400, "this port speaks HTTP/1.1 and WebSocket, without TLS"));
+        return Err(PlainResponse::new(400, "this port speaks HTTP/1.1 and WebSocket, without TLS"));
     }
     for at in scanned..bytes.len() {
         if bytes[at] == b'\n' {
             if at == 0 || bytes[at - 1] != b'\r' {
-                return Err(Refusal::new(400, "a line of the request ends in a bare LF; end lines with CR LF"));
+                return Err(PlainResponse::new(400, "a line of the request ends in a bare LF; end lines with CR LF"));
             }
             if at >= 3 && bytes[at - 2] == b'\n' {
                 return Ok(Some(at + 1));

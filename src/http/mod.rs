@@ -8,4 +8,4 @@ mod status;
 pub(crate) mod target;
 
 pub(crate) use self::head::head_end;
-pub(crate) use self::response::Refusal;
+pub(crate) use self::response::PlainResponse;

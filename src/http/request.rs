@@ -51,7 +51,7 @@ pub(crate) fn read(bytes: &[u8], bounds: Bounds) -> Parsed<'_> {
 }
 
 fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
-    let end = head_end(bytes, 0, bounds.max_head).map_err(|refusal| bad(refusal.sentence()))?;
+    let end = head_end(bytes, 0, bounds.max_head).map_err(|refusal| JsonResponse::bad_request(refusal.sentence()))?;
     let Some(end) = end else {
         if bytes.len() > bounds.max_head {
             return Err(JsonResponse::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
@@ -64,7 +64,9 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         HeadFault::TooManyHeaders => {
             JsonResponse::error(431, "too_many_headers", "the request has more than max_headers lines")
         }
-        HeadFault::Version | HeadFault::Malformed => bad("the request is not well-formed HTTP/1.1"),
+        HeadFault::Version | HeadFault::Malformed => {
+            JsonResponse::bad_request("the request is not well-formed HTTP/1.1")
+        }
     })?;
     let length = body_length(head.headers, bounds.max_body)?;
     let Some(body) = rest.get(..length) else {
@@ -72,13 +74,13 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
             single(head.headers, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
         return Ok(Parsed::Partial { expects_continue: expects_continue && rest.is_empty() });
     };
-    let (path, query) =
-        split_target(head.target).ok_or_else(|| bad("ask for a path that starts with /, not for a whole URL"))?;
+    let (path, query) = split_target(head.target)
+        .ok_or_else(|| JsonResponse::bad_request("ask for a path that starts with /, not for a whole URL"))?;
     let closes = single(head.headers, "connection")?
         .is_some_and(|value| value.split(',').any(|element| element.trim().eq_ignore_ascii_case("close")));
     let host = single(head.headers, "host")?;
     let headers = SingleHeaders {
-        host: host.ok_or_else(|| bad("send exactly one Host header (RFC 9112 section 3.2)"))?,
+        host: host.ok_or_else(|| JsonResponse::bad_request("send exactly one Host header (RFC 9112 section 3.2)"))?,
         origin: single(head.headers, "origin")?,
         authorization: single(head.headers, "authorization")?,
         content_type: single(head.headers, "content-type")?,
@@ -97,7 +99,7 @@ fn body_length(headers: Headers<'_, '_>, max_body: usize) -> Result<usize, JsonR
         Some(text) if !text.is_empty() && text.len() <= 9 && text.bytes().all(|c| c.is_ascii_digit()) => {
             text.parse().expect("nine digits")
         }
-        Some(_) => return Err(bad("Content-Length must be a number of bytes")),
+        Some(_) => return Err(JsonResponse::bad_request("Content-Length must be a number of bytes")),
     };
     if length > max_body {
         let message = format!("a body may be {max_body} bytes long, what max_message_bytes allows and some more");
@@ -108,9 +110,5 @@ fn body_length(headers: Headers<'_, '_>, max_body: usize) -> Result<usize, JsonR
 
 /// Returns the value of a header that may occur once.
 fn single<'b>(headers: Headers<'_, 'b>, name: &str) -> Result<Option<&'b str>, JsonResponse> {
-    headers.single(name).map_err(|_| bad(&format!("send one {name} header, in UTF-8")))
-}
-
-fn bad(message: &str) -> JsonResponse {
-    JsonResponse::error(400, "bad_request", message)
+    headers.single(name).map_err(|_| JsonResponse::bad_request(&format!("send one {name} header, in UTF-8")))
 }

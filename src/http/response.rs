@@ -11,7 +11,7 @@ use crate::base::rate::Rate;
 
 /// An HTTP response without an upgrade: a status and one sentence. It refuses a request or answers a health check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct PlainResponse {
     status: u16,
     sentence: Cow<'static, str>,
     /// Additional header lines, each with its line end.
@@ -20,10 +20,10 @@ pub(crate) struct Refusal {
     is_bodiless: bool,
 }
 
-impl Refusal {
+impl PlainResponse {
     /// Creates a response with `status` and a sentence that tells the reader what to do. The headers that the status
     /// requires are added, such as `Allow` for 405.
-    pub(crate) fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> Refusal {
+    pub(crate) fn new(status: u16, sentence: impl Into<Cow<'static, str>>) -> PlainResponse {
         let lines = match status {
             200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
@@ -33,12 +33,12 @@ impl Refusal {
             429 | 503 => "Retry-After: 1\r\n",
             _ => "",
         };
-        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
+        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
     }
 
     /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older
     /// form).
-    pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> Refusal {
+    pub(crate) fn too_many(rate: Rate, remaining: u32, retry_after: Duration, full_after: Duration) -> PlainResponse {
         // RFC 9111 section 1.2.2: recipients may treat larger values as 2^31. With a rate of 0 the wait never ends.
         const FOREVER: u64 = 1 << 31;
         let seconds = |span: Duration| span.as_secs().saturating_add(u64::from(span.subsec_nanos() > 0)).min(FOREVER);
@@ -48,7 +48,7 @@ impl Refusal {
             rate.burst(),
             seconds(full_after)
         );
-        Refusal {
+        PlainResponse {
             status: 429,
             sentence: "too many connections from your address; wait a little".into(),
             lines: lines.into(),
@@ -62,13 +62,13 @@ impl Refusal {
     }
 
     /// Restores a response from its [`parts`](Self::parts).
-    pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> Refusal {
-        Refusal { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
+    pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> PlainResponse {
+        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
     }
 
     /// Adapts the response to the request that begins with `head`: a HEAD request gets no body.
-    pub(crate) fn answering(self, head: &[u8]) -> Refusal {
-        Refusal { is_bodiless: head.starts_with(b"HEAD "), ..self }
+    pub(crate) fn answering(self, head: &[u8]) -> PlainResponse {
+        PlainResponse { is_bodiless: head.starts_with(b"HEAD "), ..self }
     }
 
     /// Returns the HTTP status.
@@ -83,7 +83,7 @@ impl Refusal {
 
     /// Encodes the response as bytes.
     pub(crate) fn response(&self) -> Bytes {
-        let Refusal { status, sentence, lines, is_bodiless } = self;
+        let PlainResponse { status, sentence, lines, is_bodiless } = self;
         let phrase = reason_phrase(*status);
         let connection = if *status == 426 { "upgrade, close" } else { "close" };
         let length = sentence.len() + 1;
@@ -111,6 +111,11 @@ impl JsonResponse {
     pub(crate) fn new(status: u16, object: &impl Serialize) -> JsonResponse {
         let body = serde_json::to_string(object).expect("strings, numbers and their lists always serialize");
         JsonResponse { status, body, line: "" }
+    }
+
+    /// Creates the answer to a request that means nothing.
+    pub(crate) fn bad_request(message: &str) -> JsonResponse {
+        JsonResponse::error(400, "bad_request", message)
     }
 
     /// Creates an error: `error` is a word for programs, `message` a sentence for people.

@@ -26,7 +26,7 @@ use crate::engine::driver::Start;
 use crate::engine::recording::{
     self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord, WritesChecksum,
 };
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::ws::handshake::Facts;
 
 /// Bytes of the buffer for the entries of a turn. A longer turn is written in several blocks.
@@ -324,7 +324,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
         }
     }
 
-    fn request(&mut self, asked: Result<&Facts, &Refusal>) {
+    fn request(&mut self, asked: Result<&Facts, &PlainResponse>) {
         if self.failed.is_some() {
             return;
         }

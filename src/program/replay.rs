@@ -61,29 +61,33 @@ fn parse_seconds(text: &str) -> Result<Time, String> {
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let path = matches.get_one::<PathBuf>("file").expect("the argument is required");
-    // An error while the journal is opened is reported by the replay, which fails in the same way.
-    match recorded_app(path, matches.get_flag("any-build")) {
-        None => print(matches, path, Relay::default()),
-        Some(app) if app == type_name::<Relay>() => print(matches, path, Relay::default()),
-        Some(app) if app == type_name::<Verbatim>() => print(matches, path, Verbatim::default()),
-        Some(app) if app == type_name::<Echo>() => print(matches, path, Echo),
-        // Recorded with --on-app-panic close-lobby.
-        Some(app) if app == type_name::<CatchPanics<Relay>>() => {
-            print(matches, path, CatchPanics::new(Relay::default()))
-        }
-        Some(app) if app == type_name::<CatchPanics<Verbatim>>() => {
-            print(matches, path, CatchPanics::new(Verbatim::default()))
-        }
-        Some(app) if app == type_name::<CatchPanics<Echo>>() => print(matches, path, CatchPanics::new(Echo)),
-        Some(other) => {
+    let Some(recorded) = recorded_app(path, matches.get_flag("any-build")) else {
+        // The replay fails in the same way, and reports why.
+        return print(matches, path, Relay::default());
+    };
+    replay_of(matches, path, &recorded, Relay::default())
+        .or_else(|| replay_of(matches, path, &recorded, Verbatim::default()))
+        .or_else(|| replay_of(matches, path, &recorded, Echo))
+        .unwrap_or_else(|| {
             eprintln!(
                 "lobbyd: {} was recorded with {}, not with one of the built-in applications; replay it in the program that \
                  contains this application, with lobbyd::net::print_replay",
                 path.display(),
-                other.escape_debug()
+                recorded.escape_debug()
             );
             ExitCode::from(NOT_REPLAYABLE)
-        }
+        })
+}
+
+/// Replays a journal that was recorded with `A`, or with `A` under `--on-app-panic close-lobby`. `None` if it was recorded
+/// with another application.
+fn replay_of<A: App>(matches: &ArgMatches, path: &Path, recorded: &str, app: A) -> Option<ExitCode> {
+    if recorded == type_name::<A>() {
+        Some(print(matches, path, app))
+    } else if recorded == type_name::<CatchPanics<A>>() {
+        Some(print(matches, path, CatchPanics::new(app)))
+    } else {
+        None
     }
 }
 

@@ -22,7 +22,7 @@ use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
-use crate::http::{self, Refusal};
+use crate::http::{self, PlainResponse};
 
 /// An event that received bytes produced.
 ///
@@ -32,7 +32,7 @@ pub(crate) enum WireEvent<'a, 's> {
     /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::defer`] must follow.
     Head(Cow<'a, [u8]>),
     /// The bytes are not a valid request head; this is the response.
-    BadHead(Refusal),
+    BadHead(PlainResponse),
     Text(&'s str),
     Binary(&'s [u8]),
     Ping(&'s [u8]),
@@ -105,7 +105,8 @@ impl Connection {
                 let early = &mut deciding.early;
                 early.extend_from_slice(mem::take(input));
                 let too_much = early.len() > max_header_bytes;
-                too_much.then(|| WireEvent::BadHead(Refusal::new(431, "wait for the upgrade before sending so much")))
+                too_much
+                    .then(|| WireEvent::BadHead(PlainResponse::new(431, "wait for the upgrade before sending so much")))
             }
             Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
                 ReceivedFrame::Text(text) => WireEvent::Text(text),
@@ -148,7 +149,8 @@ impl Connection {
         match found {
             Err(refusal) => Some(WireEvent::BadHead(refusal)),
             Ok(None) if before + input.len() > max_header_bytes => {
-                let refusal = Refusal::new(431, format!("the request head is longer than {max_header_bytes} bytes"));
+                let refusal =
+                    PlainResponse::new(431, format!("the request head is longer than {max_header_bytes} bytes"));
                 Some(WireEvent::BadHead(refusal))
             }
             Ok(None) => {
@@ -217,7 +219,7 @@ impl Connection {
     }
 
     /// Lingers, because the request is refused. Returns the HTTP response to send.
-    pub(crate) fn refuse(&mut self, refusal: &Refusal) -> Bytes {
+    pub(crate) fn refuse(&mut self, refusal: &PlainResponse) -> Bytes {
         self.0 = Phase::Lingering;
         refusal.response()
     }

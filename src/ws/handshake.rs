@@ -14,7 +14,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
 use crate::config::Origins;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead};
 use crate::http::target::{percent_decode, query_value, split_target};
 
@@ -142,7 +142,7 @@ pub(crate) struct Facts {
     pub(crate) address: IpAddr,
     /// Whether `allowed_origin` permits the request.
     pub(crate) is_origin_allowed: bool,
-    pub(crate) upgrade: Result<Upgrade, Refusal>,
+    pub(crate) upgrade: Result<Upgrade, PlainResponse>,
 }
 
 impl Request<'_> {
@@ -208,46 +208,48 @@ pub(crate) struct ReadParams {
 pub(crate) fn read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
-) -> Result<R, Refusal> {
+    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+) -> Result<R, PlainResponse> {
     try_read(head, params, decide).map_err(|refusal| refusal.answering(head))
 }
 
 fn try_read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, Refusal>) -> R,
-) -> Result<R, Refusal> {
+    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+) -> Result<R, PlainResponse> {
     let &ReadParams { conn, peer, max_headers, trusted_proxies, subprotocols } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
-        HeadFault::TooManyHeaders => Refusal::new(431, format!("the request has more than {max_headers} header lines")),
-        HeadFault::Version => Refusal::new(505, "use HTTP/1.1"),
-        HeadFault::Malformed => Refusal::new(400, "the request is not well-formed HTTP/1.1"),
+        HeadFault::TooManyHeaders => {
+            PlainResponse::new(431, format!("the request has more than {max_headers} header lines"))
+        }
+        HeadFault::Version => PlainResponse::new(505, "use HTTP/1.1"),
+        HeadFault::Malformed => PlainResponse::new(400, "the request is not well-formed HTTP/1.1"),
     })?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     if method != "GET" {
-        return Err(Refusal::new(405, "only GET is understood here"));
+        return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     if !is_http_1_1 {
-        return Err(Refusal::new(505, "use HTTP/1.1"));
+        return Err(PlainResponse::new(505, "use HTTP/1.1"));
     }
     if headers.values("host").count() != 1 {
-        return Err(Refusal::new(400, "send exactly one Host header (RFC 9112 section 3.2)"));
+        return Err(PlainResponse::new(400, "send exactly one Host header (RFC 9112 section 3.2)"));
     }
     if headers.values("content-length").chain(headers.values("transfer-encoding")).next().is_some() {
-        return Err(Refusal::new(400, "a request with a body is not understood here"));
+        return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     let (path, query) = split_target(target)
-        .ok_or_else(|| Refusal::new(400, "ask for a path that starts with /, not for a whole URL"))?;
+        .ok_or_else(|| PlainResponse::new(400, "ask for a path that starts with /, not for a whole URL"))?;
     if target.contains('#') {
-        return Err(Refusal::new(400, "a request names no fragment: leave out what follows the #"));
+        return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
     let path = percent_decode(path, false)
-        .ok_or_else(|| Refusal::new(400, "the path is not properly percent-encoded UTF-8"))?;
+        .ok_or_else(|| PlainResponse::new(400, "the path is not properly percent-encoded UTF-8"))?;
     let query_token = query_value(query, "token")
-        .map_err(|()| Refusal::new(400, "the query is not properly percent-encoded UTF-8"))?;
+        .map_err(|()| PlainResponse::new(400, "the query is not properly percent-encoded UTF-8"))?;
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
@@ -257,29 +259,29 @@ fn try_read<R>(
 }
 
 /// Checks the headers of an upgrade request (RFC 6455 section 4.2.1).
-fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgrade, Refusal> {
+fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgrade, PlainResponse> {
     if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
-        return Err(Refusal::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
+        return Err(PlainResponse::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
     }
     let mut versions = headers.values("sec-websocket-version");
     if versions.next().is_none_or(|version| version.trim_ascii() != b"13") || versions.next().is_some() {
-        return Err(Refusal::new(426, "send Sec-WebSocket-Version: 13, once"));
+        return Err(PlainResponse::new(426, "send Sec-WebSocket-Version: 13, once"));
     }
     let mut keys = headers.values("sec-websocket-key");
     let key = match (keys.next(), keys.next()) {
         (Some(key), None) => key.trim_ascii(),
-        _ => return Err(Refusal::new(400, "send exactly one Sec-WebSocket-Key")),
+        _ => return Err(PlainResponse::new(400, "send exactly one Sec-WebSocket-Key")),
     };
     if BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
         Ok(Upgrade { accept_key: derive_accept_key(key), subprotocol: choose(headers, subprotocols)? })
     } else {
-        Err(Refusal::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
+        Err(PlainResponse::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
     }
 }
 
 /// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the
 /// browser fails the connection; so such a request is refused here with a reason.
-fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option<String>, Refusal> {
+fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option<String>, PlainResponse> {
     let mut offers = headers.list("sec-websocket-protocol").peekable();
     if offers.peek().is_none() {
         return Ok(None);
@@ -292,10 +294,10 @@ fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option
     match (chosen, subprotocols) {
         (Some(name), _) => Ok(Some(name.to_owned())),
         (None, Subprotocols::Only(supported)) => {
-            Err(Refusal::new(400, format!("offer the subprotocol {supported}, or none at all")))
+            Err(PlainResponse::new(400, format!("offer the subprotocol {supported}, or none at all")))
         }
         (None, Subprotocols::Any) => {
-            Err(Refusal::new(400, "offer a subprotocol beside the bearer token, or none at all"))
+            Err(PlainResponse::new(400, "offer a subprotocol beside the bearer token, or none at all"))
         }
     }
 }

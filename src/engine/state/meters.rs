@@ -11,7 +11,7 @@ use crate::base::id::AddressKey;
 use crate::base::rate::{Bucket, Denied, Rate, Remembered};
 use crate::base::time::Time;
 use crate::config::Config;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 
 /// The configured rates; `None` means no limit.
 #[derive(Debug)]
@@ -155,11 +155,11 @@ impl Addresses {
     /// # Errors
     ///
     /// HTTP 429 if the address has made too many attempts.
-    pub(crate) fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), Refusal> {
+    pub(crate) fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), PlainResponse> {
         let attempts = &mut self.connected[key].attempts;
         attempts.take(now, 1, rate).map_err(|denied| {
             let remaining = attempts.remaining(now, rate);
-            Refusal::too_many(rate, remaining, denied.retry_after, attempts.full_after(now))
+            PlainResponse::too_many(rate, remaining, denied.retry_after, attempts.full_after(now))
         })
     }
 

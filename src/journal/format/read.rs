@@ -11,7 +11,7 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::ws::handshake::{Facts, Probe, Upgrade};
 
 /// Largest count or time that is accepted. As microseconds it is 146,000 years.
@@ -158,8 +158,8 @@ impl<'a> EntryReader<'a> {
         Ok(())
     }
 
-    pub(crate) fn refusal(&mut self) -> Read<Refusal> {
-        Ok(Refusal::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
+    pub(crate) fn refusal(&mut self) -> Read<PlainResponse> {
+        Ok(PlainResponse::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
     /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes

@@ -9,7 +9,7 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
 use crate::engine::state::ticks::ClockCommand;
-use crate::http::Refusal;
+use crate::http::PlainResponse;
 use crate::ws::handshake::{Facts, Probe, Upgrade};
 
 /// A buffer to which entries are appended.
@@ -95,7 +95,7 @@ pub(crate) trait Put: Sized {
         }
     }
 
-    fn put_refusal(&mut self, refusal: &Refusal) {
+    fn put_refusal(&mut self, refusal: &PlainResponse) {
         let (status, sentence, lines, is_bodiless) = refusal.parts();
         self.put_number(status.into());
         self.put_slice(sentence.as_bytes());

@@ -17,10 +17,9 @@
 //!   connection alive.
 //!
 //! `turn`, `message` and `join` touch no idle connection, and are flat. The others touch connections that have been idle.
-//! There the curve rises because of memory and not of work. A connection takes about a kilobyte with its user and its seat:
-//! 1,000 of them fit in the processor's cache, 10,000 partly, and 100,000 do not. Two or three cache lines of each come from
-//! memory first, 100 ns each: some seven times the time for a delivery in `message_anywhere` and five times in `all_at_once`.
-//! The instructions are the same to 0.1 %, as `benches/instructions.sh` checks (`alone` and `crowd`).
+//! There the curve rises because of memory and not of work. A connection takes half a kilobyte with its user and its seat:
+//! 1,000 of them fit in the processor's cache, 100,000 do not. The instructions are the same: `benches/million.sh` counts
+//! them, and the cache misses.
 //!
 //! `engine/join/N` grows with N, a quarter of a microsecond for each 1,000 members: the members are one array in join order,
 //! and a leaving member is searched in it.
@@ -127,9 +126,10 @@ fn relay(c: &mut Criterion) {
 const LOBBY: usize = 8;
 
 fn crowd(c: &mut Criterion) {
-    for connections in [1_000, 10_000, 100_000] {
+    for connections in [1_000, 10_000, 100_000, 1_000_000] {
         // All benches share one crowd, because building it takes longer than any of them.
         let mut crowd = Crowd::new(Verbatim::default(), connections / LOBBY, LOBBY);
+        crowd.settle(LOBBY);
         let name = |bench: &str| format!("crowd/{bench}/{connections}");
         // First, while the timers are still spread evenly.
         ping(c, &name("ping"), &mut crowd);
@@ -145,8 +145,8 @@ fn crowd(c: &mut Criterion) {
 }
 
 fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
-    // Long enough that some 50 connections are due in each turn, whatever their number.
-    let step = crowd.engine.config().ping_interval * 50 / crowd.conns.len() as u32;
+    let step = crowd.ping_step();
+    let before = crowd.engine.stats().counters.pings;
     let (mut written, mut all) = (ListWritten::default(), 0);
     c.bench_function(name, |b| {
         each(b, || {
@@ -157,7 +157,7 @@ fn ping(c: &mut Criterion, name: &str, crowd: &mut Crowd<Verbatim>) {
     });
     let stats = crowd.engine.stats();
     assert_eq!(
-        (stats.counters.pings, stats.total_connections),
+        (stats.counters.pings - before, stats.total_connections),
         (all, crowd.conns.len()),
         "every ping was answered, so no connection was closed"
     );

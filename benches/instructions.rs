@@ -15,12 +15,12 @@ use std::time::Duration;
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::config::Flush;
 use lobbyd::journal::{Sink, record};
-use lobbyd::sim::wire::{self, Opcode};
+use lobbyd::sim::wire;
 use lobbyd::{App, Config, Engine};
 
 mod common;
 
-use common::{Crowd, Discard, ListWritten};
+use common::{Crowd, ListWritten};
 
 /// One kind of work, for any number of turns.
 struct Scenario {
@@ -164,12 +164,11 @@ fn recorded(turns: usize) -> u64 {
 
 fn idle(lobbies: usize, turns: usize) -> u64 {
     let mut crowd = Crowd::new(Verbatim::default(), lobbies, 8);
-    let now = crowd.now;
     // Handles the timers that became due during the setup.
     crowd.end_turn();
     let before = crowd.engine.stats();
     for _ in 0..turns {
-        crowd.engine.end_turn(now, &mut Discard).expect("the engine is not recorded");
+        crowd.end_turn_at_once();
     }
     assert_eq!(crowd.engine.stats(), before, "the turns did nothing");
     0
@@ -180,10 +179,7 @@ fn join(turns: usize) -> u64 {
     let request = wire::upgrade_request("/ws/l0?token=one-more", &[]);
     let before = crowd.engine.stats().counters;
     for _ in 0..turns {
-        let conn = crowd.connect(&request);
-        crowd.flush();
-        crowd.engine.handle_hangup(crowd.now, conn);
-        crowd.flush();
+        crowd.join_and_leave(&request);
     }
     let after = crowd.engine.stats().counters;
     assert_eq!(
@@ -195,17 +191,12 @@ fn join(turns: usize) -> u64 {
 }
 
 fn ping(members: usize, turns: usize) -> u64 {
-    let Crowd { mut engine, conns, mut now } = Crowd::new(Verbatim::default(), members / 8, 8);
-    let pong = wire::frame(Opcode::PONG, true, b"", [1, 2, 3, 4]);
+    let mut crowd = Crowd::new(Verbatim::default(), members / 8, 8);
     let mut written = ListWritten::default();
     for _ in 0..turns {
-        now = now + Duration::from_secs(1);
-        engine.end_turn(now, &mut written).expect("the engine is not recorded");
-        for conn in written.0.drain(..) {
-            engine.handle_bytes(now, conn, &pong);
-        }
+        crowd.answer_pings(Duration::from_secs(1), &mut written);
     }
-    let stats = engine.stats();
+    let (stats, conns) = (crowd.engine.stats(), &crowd.conns);
     assert_eq!(stats.total_connections, conns.len(), "every member answered");
     // Every member is idle for 20 seconds at a time; with the granularity of the wheel that may be 21 turns of a second.
     let rounds = (turns / 21) as u64..=(turns / 20 + 1) as u64;

@@ -23,19 +23,10 @@ case ${1:-} in
   *) echo "instructions.sh: unknown option $1" >&2; exit 2 ;;
 esac
 
-install() {  # Debian packages
-  echo "instructions.sh: installing $*" >&2
-  local sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
-}
-command -v valgrind >/dev/null || install valgrind
-
 cd "$here/.."
-program=$(cargo bench --quiet --locked --bench instructions --no-run --message-format=json-render-diagnostics |
-  sed -nE '/"kind":\["bench"\]/s/.*"executable":"([^"]*)".*/\1/p' | tail -n 1)
-[ -x "$program" ] || { echo "instructions.sh: cargo did not report the path of the program" >&2; exit 2; }
+. benches/common/callgrind.sh
+install_valgrind
+program=$(program_of instructions)
 
 # The C library chooses its copy routine by the processor that valgrind emulates.
 simd=$(grep -qw avx2 /proc/cpuinfo && echo avx2 || echo 'no avx2')

@@ -15,18 +15,10 @@ esac
 few=1000
 many=${1:-1000000}
 
-if ! command -v valgrind >/dev/null; then
-  echo "million.sh: installing valgrind" >&2
-  sudo=
-  [ "$(id -u)" = 0 ] || sudo=sudo
-  $sudo apt-get update -qq
-  $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends valgrind >/dev/null
-fi
-
 cd "$here/.."
-program=$(cargo bench --quiet --locked --bench million --no-run --message-format=json-render-diagnostics |
-  sed -nE '/"kind":\["bench"\]/s/.*"executable":"([^"]*)".*/\1/p' | tail -n 1)
-[ -x "$program" ] || { echo "million.sh: cargo did not report the path of the program" >&2; exit 2; }
+. benches/common/callgrind.sh
+install_valgrind
+program=$(program_of million)
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT

@@ -103,6 +103,24 @@ impl<A: App> Crowd<A> {
         crowd
     }
 
+    /// Brings the crowd into the state of a server that has run for a while: every connection has answered a ping, and
+    /// every lobby of `size` members has had a message.
+    pub(crate) fn settle(&mut self, size: usize) {
+        let connections = self.conns.len();
+        let step = self.ping_step();
+        let (mut written, mut pings) = (ListWritten::default(), 0);
+        while pings < connections as u64 {
+            pings += self.answer_pings(step, &mut written);
+        }
+        let message = wire::text("first");
+        (0..connections).step_by(size).for_each(|sender| self.send(sender, &message));
+    }
+
+    /// A time in which some 50 connections become due for a ping, whatever their number.
+    pub(crate) fn ping_step(&self) -> Duration {
+        self.engine.config().ping_interval * 50 / self.conns.len() as u32
+    }
+
     pub(crate) fn connect(&mut self, request: &[u8]) -> ConnId {
         let conn = self.engine.handle_accept(self.now, ([127, 0, 0, 1], 4000).into()).expect("unlimited");
         self.engine.handle_bytes(self.now, conn, request);

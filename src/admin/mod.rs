@@ -34,6 +34,9 @@ use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::http::DateLine;
+use crate::http::head::is_head_request;
+use crate::http::probe::Probe;
 use crate::http::request::{self, Bounds, HttpRequest, Parsed};
 use crate::http::response::JsonResponse;
 
@@ -89,6 +92,14 @@ struct Client {
     deadline: Time,
 }
 
+/// The times of an answer that is given in this turn.
+#[derive(Clone, Copy, Debug)]
+struct AnswerTimes {
+    date: DateLine,
+    /// Deadline for reading it.
+    deadline: Time,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientState {
     /// Receiving a request.
@@ -131,7 +142,7 @@ impl AdminConns {
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
-            let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;
+            let (oldest, _) = dispensable.min_by_key(|(_, client)| (client.has_begun_request(), client.deadline))?;
             // The driver drops its socket in this turn. Until then `clients` may exceed the maximum by one.
             self.clients[oldest].state = ClientState::Closed;
             if self.clients.len() > self.max_clients {
@@ -219,6 +230,7 @@ impl AdminConns {
 
     /// Serves at most one request of each client, answers finished pings, and expires deadlines.
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
+        let times = AnswerTimes { date: engine.date_line(now), deadline: now + self.timeout };
         while let Some(report) = engine.poll_operator() {
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
                 ClientState::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
@@ -226,17 +238,17 @@ impl AdminConns {
             });
             // The client may be closed already.
             if let Some((client, keep_alive)) = waiting {
-                client.answer(&answers::pinged(&report), true, keep_alive, now + self.timeout);
+                client.answer(&answers::pinged(&report), true, keep_alive, times);
             }
         }
-        let AdminConns { guard, bounds, clients, timeout, .. } = self;
+        let AdminConns { guard, bounds, clients, .. } = self;
         for (_, client) in clients {
             if std::mem::take(&mut client.has_new_input) {
-                client.work(now, engine, guard, *bounds, now + *timeout);
+                client.work(now, engine, guard, *bounds, times);
             }
             let is_unread = std::mem::take(&mut client.is_unread);
             if client.deadline <= now && !is_unread {
-                client.expire(now + *timeout);
+                client.expire(times);
             }
         }
     }
@@ -284,12 +296,17 @@ impl Client {
     /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has
     /// not yet sent a valid token. Clients that begin requests and never complete them must not keep operators out.
     fn is_dispensable(&self) -> bool {
-        let is_protected = self.is_authenticated && !self.input.is_empty();
+        let is_protected = self.is_authenticated && self.has_begun_request();
         self.state == ClientState::Lingering || (self.state == ClientState::Reading && !is_protected)
     }
 
+    /// Whether `input` contains more than a part of the empty line that may precede a request.
+    fn has_begun_request(&self) -> bool {
+        !b"\r\n".starts_with(&self.input)
+    }
+
     /// Serves the next request in `input`, if it is complete.
-    fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, deadline: Time) {
+    fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, times: AnswerTimes) {
         match self.state {
             ClientState::Reading => {}
             ClientState::Lingering if self.ended => return self.state = ClientState::Closed,
@@ -306,10 +323,10 @@ impl Client {
                 }
                 self.input = input;
             }
-            Parsed::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
+            Parsed::Bad(answer) => self.answer(&answer, !is_head_request(&input), false, times),
             Parsed::Whole(request, length) => {
                 self.continued = false;
-                self.serve(now, engine, guard, &request, deadline);
+                self.serve(now, engine, guard, &request, times);
                 self.input = input[length..].to_vec();
             }
         }
@@ -321,10 +338,11 @@ impl Client {
         engine: &mut Engine<A>,
         guard: &Guard,
         request: &HttpRequest<'_>,
-        deadline: Time,
+        times: AnswerTimes,
     ) {
-        let parsed = guard.check_source(request.headers).and_then(|()| {
-            if !routes::needs_no_token(request.path) {
+        let is_health_check = Probe::at(request.path).is_some();
+        let parsed = guard.check_source(request.headers, is_health_check).and_then(|()| {
+            if !is_health_check {
                 guard.check_token(request.headers)?;
                 self.is_authenticated = true;
             }
@@ -347,25 +365,25 @@ impl Client {
                 } else {
                     debug!("admin: {} {method} {path} {}", self.peer, answer.status);
                 }
-                self.answer(&answer, request.method != "HEAD", request.keep_alive, deadline);
+                self.answer(&answer, request.method != "HEAD", request.keep_alive, times);
             }
             Outcome::Later(ticket) => self.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
         }
     }
 
-    fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, deadline: Time) {
-        answer.write(&mut self.output, with_body, keep_alive);
+    fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, times: AnswerTimes) {
+        answer.write(&mut self.output, times.date, with_body, keep_alive);
         self.state = ClientState::Writing { is_last: !keep_alive };
-        self.deadline = deadline;
+        self.deadline = times.deadline;
     }
 
     /// Handles a deadline that has passed.
-    fn expire(&mut self, deadline: Time) {
+    fn expire(&mut self, times: AnswerTimes) {
         match self.state {
             ClientState::Waiting { .. } => {}
-            ClientState::Reading if !self.input.is_empty() => {
+            ClientState::Reading if self.has_begun_request() => {
                 let answer = JsonResponse::error(408, "too_late", "the request took longer than admin_timeout");
-                self.answer(&answer, true, false, deadline);
+                self.answer(&answer, !is_head_request(&self.input), false, times);
             }
             _ => self.state = ClientState::Closed,
         }

@@ -129,8 +129,8 @@ close_reasons! {
     BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed";
     /// The application or an operator closed the lobby.
     LobbyClosed = 4006, "lobby_closed", "the lobby was closed";
-    /// The path does not contain a valid lobby code.
-    BadLobbyCode = 4007, "bad_lobby_code", "a lobby code is 1 to 64 letters, digits, _ or -";
+    /// The path does not contain a valid lobby code, or is not that of a lobby.
+    BadLobbyCode = 4007, "bad_lobby_code", "the path names no lobby; a code is 1 to 64 letters, digits, _ or -";
     /// The client kept exceeding its rate.
     RateLimited = 4009, "rate_limited", "the peer kept sending more than its rate";
     /// The application did not complete the authorization within `auth_timeout`.

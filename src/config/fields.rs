@@ -130,10 +130,10 @@ config! {
     token_grace: Duration = "10s";
     /// Bytes of data that the application attaches to an identity; with more, the client is refused with 1011 `internal_error`.
     max_identity_bytes: ByteSize = "4KiB";
-    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
+    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431, or 414 if the request line alone is longer.
     max_header_bytes: ByteSize = "8KiB";
     /// Header lines of a request; more are answered with HTTP status 431.
-    max_headers: u32 = "64";
+    max_headers: u32 = "100";
 
     /// Bytes of one message, counted over all its fragments; a larger message closes the connection with 1009.
     max_message_bytes: ByteSize = "64KiB";

@@ -8,7 +8,7 @@ use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
 use super::member::{Authorization, Identity, Member, Protocol};
-use super::recording::{Decisions, Destination, RecordedDecision};
+use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
@@ -17,8 +17,9 @@ use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::http::PlainResponse;
+use crate::http::probe::Probe;
 use crate::lobby::directory::{Joined, Reservation};
-use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
+use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -53,6 +54,17 @@ impl<A: App> Engine<A> {
         facts: Facts,
         decisions: &mut Decisions,
     ) -> Result<(), PlainResponse> {
+        let with_body = !facts.is_head_request;
+        self.try_decide(key, request, facts, decisions).map_err(|response| response.with_body(with_body))
+    }
+
+    fn try_decide(
+        &mut self,
+        key: ConnKey,
+        request: Option<&Request<'_>>,
+        facts: Facts,
+        decisions: &mut Decisions,
+    ) -> Result<(), PlainResponse> {
         if let Some(response) = self.core.health_response(&facts) {
             return Err(response);
         }
@@ -63,11 +75,11 @@ impl<A: App> Engine<A> {
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
-            Destination::Nowhere => {
+            Destination::Nowhere if facts.upgrade.is_err() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
             Destination::Lobby(code) => Ok(code),
-            Destination::BadCode => Err(CloseReason::BadLobbyCode),
+            Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
@@ -203,10 +215,26 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// Refuses, in a replay, bytes whose refusal is recorded. Returns whether it is.
+    #[inline]
+    pub(super) fn refuse_from_record(&mut self, conn: ConnId) -> bool {
+        if !matches!(self.record_mode, RecordMode::Replaying(_))
+            || !self.slot(conn).is_some_and(|slot| slot.wire.is_reading_head())
+        {
+            return false;
+        }
+        let refusal = self.record_mode.take_refusal();
+        if let Some(refusal) = &refusal {
+            self.close_with_http(conn.key(), CloseReason::HttpRefused, refusal);
+        }
+        refusal.is_some()
+    }
+
     /// The facts about a request that are known before the application is asked.
     pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, PlainResponse>) -> Facts {
         Facts {
-            probe: request.probe(),
+            probe: request.probe,
+            is_head_request: request.is_head_request,
             address: request.address(),
             is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
             upgrade,
@@ -257,17 +285,21 @@ impl Core {
     }
 
     fn accept_upgrade(&mut self, key: ConnKey, upgrade: &Upgrade) {
+        let date = self.date_line();
         let slot = &mut self.conns[key];
-        self.record_mode.redact_echo(slot.id, upgrade);
-        let response = slot.wire.accept(upgrade);
+        self.record_mode.redact_echo(slot.id, upgrade, date);
+        let response = slot.wire.accept(upgrade, date);
         self.egress.push_response(key, response);
     }
 
     /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
     pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
+        let date = self.date_line();
         let slot = &mut self.conns[key];
-        slot.wire.pending_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
-        let (response, early) = slot.wire.accept_pending();
+        if let Some(upgrade) = slot.wire.pending_upgrade() {
+            self.record_mode.redact_echo(slot.id, upgrade, date);
+        }
+        let (response, early) = slot.wire.accept_pending(date);
         self.egress.push_response(key, response);
         early
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::driver::Start;
 use super::member::{Member, Protocol};
 use super::observer::{ObservedEvent, Observer};
+use super::recording::Edition;
 use super::state::call_guard::CallGuard;
 use super::state::clock::Clock;
 use super::state::close_queue::CloseQueue;
@@ -32,6 +33,7 @@ use crate::base::random::Random;
 use crate::base::time::Time;
 use crate::config::{CheckedConfig, Flush};
 use crate::egress::Egress;
+use crate::http::DateLine;
 use crate::lobby::directory::Directory;
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
@@ -129,6 +131,14 @@ impl Core {
 
     pub(super) fn unix_millis(&self) -> u64 {
         self.clock.unix_micros() / 1000
+    }
+
+    /// The header line `Date` of an answer now.
+    pub(super) fn date_line(&self) -> DateLine {
+        match self.record_mode.edition() {
+            Edition::First => DateLine::NONE,
+            Edition::Second => DateLine::at(self.clock.unix_micros()),
+        }
     }
 
     pub(super) fn is_draining(&self) -> bool {

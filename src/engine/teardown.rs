@@ -143,7 +143,8 @@ impl Core {
 
     pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
-        let response = self.conns[key].wire.refuse(refusal);
+        let date = self.date_line();
+        let response = self.conns[key].wire.refuse(refusal, date);
         self.egress.push_response(key, response);
         self.set_stage_deadline(key, self.config.close_timeout);
         self.egress.mark_dirty(key);

@@ -4,7 +4,7 @@
     tests/clients/baseline.py [path/to/lobbyd]
 
 `cargo test baseline` replays them with every build, which shows that a change does not alter behaviour. Record them again when
-behaviour changes on purpose. Standard library only.
+behaviour changes on purpose. `requests.journal` is not recorded again: it has the answers of the first edition. Standard library only.
 """
 
 import glob

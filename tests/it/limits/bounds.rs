@@ -69,7 +69,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
         "ann > get /ws/a?token=ann&expires=1000001000, ann < upgrade; welcome; presence_state, advance 1900ms, ann < nothing, \
          advance 200ms, ann < goodbye; close 4001 token_expired",
     ),
-    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 431; body; eof"),
+    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 414; body; eof"),
     (&[("max_headers", "6")], "ann > get /ws/a?token=ann A: b | A: b, ann < http 431; body; eof"),
     (
         &[("max_message_bytes", "125")],

@@ -4,6 +4,7 @@ mod applications;
 mod bytewise;
 mod connecting;
 mod http;
+mod http_clients;
 mod identity;
 mod messages;
 mod origins;

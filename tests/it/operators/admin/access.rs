@@ -11,7 +11,7 @@ use crate::common::scenario::World;
 fn foreign_pages_are_refused() {
     let (mut world, mut operator) = three();
     let with = |lines: &str| format!("GET /stats HTTP/1.1\r\n{lines}\r\n\r\n");
-    for host in ["evil.example", "evil.example:9002", "10.0.0.1:9002", ""] {
+    for host in ["evil.example", "evil.example:9002", "10.0.0.1:9002"] {
         operator.refused(&mut world, &with(&format!("Host: {host}")), 403, "foreign_host");
     }
     for origin in ["null", "http://evil.example", "http://127.0.0.1:9001", "http://localhost:9002.evil.example"] {
@@ -88,6 +88,6 @@ fn malformed_requests_get_an_error() {
         check(&mut world, &request, 400);
     }
     check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n", 413);
-    check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 431);
-    check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(64)), 431);
+    check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 414);
+    check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(100)), 431);
 }

@@ -3,6 +3,7 @@
 mod access;
 mod commands;
 mod connections;
+mod http;
 mod queries;
 
 use lobbyd::admin::AdminConns;

@@ -118,9 +118,8 @@ fn refuse_folder(path: &Path) -> io::Result<()> {
 pub(super) fn check(path: &Path) -> io::Result<()> {
     refuse_folder(path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !fs::metadata(folder)?.is_dir() {
-        return Err(io::ErrorKind::NotADirectory.into());
-    }
+    // `.` exists in folders only.
+    fs::metadata(folder.join("."))?;
     #[cfg(unix)]
     {
         use rustix::fs::{Access, access};

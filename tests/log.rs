@@ -295,15 +295,15 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
 
     // The log contains joins, close reasons, HTTP answers and the problems of the list.
     for (level, words) in [
-        (Level::Info, "joined user=\"ann\" lobby=chess"),
-        (Level::Info, "closed: 1000 left: the client said leave user=\"ann\" lobby=chess"),
+        (Level::Info, "user=\"ann\" lobby=chess joined"),
+        (Level::Info, "user=\"ann\" lobby=chess closed: 1000 left: the client said leave"),
         (Level::Info, "3 tokens read"),
         (Level::Warn, "line 1: a token is followed by its user; "),
         (Level::Debug, "closed: 4001 unauthorized"),
         (Level::Warn, "a page of the origin http://evil.example is refused at localhost: "),
         (Level::Debug, "answered 400"),
         (Level::Debug, "Request { conn: "),
-        (Level::Info, "joined user=\"ann\\u{202e}"),
+        (Level::Info, " user=\"ann\\u{202e}"),
         (Level::Info, " healthy latency_ms=0.000"),
         (Level::Info, " unhealthy"),
         (Level::Info, "/kick 404"),

@@ -86,7 +86,7 @@ impl<A: App> CatchPanics<A> {
             self.panics += 1;
             let closed = cx.close_lobby(member.lobby(), CloseReason::InternalError);
             error!(
-                "the application panicked in a callback for user={:?}: lobby={} closed, members={closed}",
+                "user={:?} lobby={} the application panicked in a callback for this member: its lobby is closed, members={closed}",
                 member.user(),
                 member.lobby()
             );
@@ -106,7 +106,7 @@ impl<A: App> App for CatchPanics<A> {
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         attempt(cx, |cx| self.app.authorize(cx, request)).unwrap_or_else(|| {
             self.panics += 1;
-            error!("the application panicked while authorizing conn={}", request.conn());
+            error!("conn={} the application panicked while authorizing it", request.conn());
             Authorization::Refuse(CloseReason::InternalError)
         })
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
 use crate::base::limit::Limit;
 
@@ -15,6 +15,10 @@ use crate::base::limit::Limit;
 pub struct Field {
     /// Name in snake_case.
     pub name: &'static str,
+    /// Title of the group that the field belongs to, as in `--help`.
+    pub group: &'static str,
+    /// Form of the values as text.
+    pub form: Form,
     /// Default value, in the form that `set` accepts.
     pub default: &'static str,
     /// Documentation: one or more sentences.
@@ -38,7 +42,7 @@ impl Field {
 }
 
 macro_rules! config {
-    ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
+    ($( [$group:literal] $( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )* )*) => {
         /// All limits, timeouts and budgets.
         ///
         /// `None` switches a feature off. In text, `0` means none, `unlimited` removes a limit, and `off` switches a
@@ -53,21 +57,23 @@ macro_rules! config {
         /// ```
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
-            $( $(#[doc = $doc])* pub $name: $kind, )*
+            $( $( $(#[doc = $doc])* pub $name: $kind, )* )*
         }
 
         impl Default for Config {
             fn default() -> Config {
                 Config {
-                    $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )*
+                    $( $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )* )*
                 }
             }
         }
 
         impl Config {
             /// All fields, in the order of the documentation.
-            pub const FIELDS: &'static [Field] = &[ $( Field {
+            pub const FIELDS: &'static [Field] = &[ $( $( Field {
                 name: stringify!($name),
+                group: $group,
+                form: <$kind as Value>::FORM,
                 default: $default,
                 doc: concat!($( $doc, "\n", )*),
                 set: |config, text| {
@@ -75,14 +81,17 @@ macro_rules! config {
                     Ok(())
                 },
                 show: |config| config.$name.show(),
-            }, )* ];
+            }, )* )* ];
         }
     };
 }
 
 config! {
+    ["Listening"]
     /// Address to accept WebSocket connections on; port 0 selects a free port.
     listen: SocketAddr = "127.0.0.1:9001";
+
+    ["Operators"]
     /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
     admin: Option<SocketAddr> = "off";
     /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
@@ -94,6 +103,7 @@ config! {
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
 
+    ["Seats and sockets"]
     /// Seats in the whole server; a further connection is closed with 4002 `server_full`.
     max_connections: Limit = "500";
     /// Seats in one lobby; a further connection is closed with 4002 `lobby_full`.
@@ -111,6 +121,7 @@ config! {
     /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
+    ["Admission"]
     /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";
     /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
@@ -120,6 +131,7 @@ config! {
     /// Largest burst of connection attempts from one address.
     attempt_burst: u32 = "60";
 
+    ["Handshake and identity"]
     /// Time for the request head to arrive; then HTTP status 408.
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
@@ -135,6 +147,7 @@ config! {
     /// Header lines of a request; more are answered with HTTP status 431.
     max_headers: u32 = "100";
 
+    ["Messages and queues"]
     /// Bytes of one message, counted over all its fragments; a larger message closes the connection with 1009.
     max_message_bytes: ByteSize = "64KiB";
     /// Frames of one message; more close the connection with 1008.
@@ -145,6 +158,8 @@ config! {
     outbound_high_mark: ByteSize = "64KiB";
     /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
+
+    ["Rates"]
     /// Messages per second from one connection, unless its identity has a rate of its own; more get `error rate_limited`.
     messages_per_second: Limit = "60";
     /// Largest burst of messages from one connection.
@@ -169,6 +184,8 @@ config! {
     max_rate_strikes: u32 = "32";
     /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";
+
+    ["Ticks"]
     /// Ticks per second of the game clock, 1 to 1000; with `off`, the application receives messages as they arrive.
     tick_hz: Option<u32> = "off";
     /// When frames are sent: at the end of each `turn` of the loop or, with ticks, at the end of each `tick`.
@@ -177,11 +194,14 @@ config! {
     max_catch_up_ticks: u32 = "5";
     /// Bytes of messages from one connection that wait for the next tick, plus 64 for each message; more get `error rate_limited`.
     max_inbox_bytes: ByteSize = "64KiB";
+
+    ["JSON protocol"]
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
     /// Largest lobby whose presence lists all members; above it only their number is sent.
     presence_max: u32 = "500";
 
+    ["Liveness"]
     /// Time without received bytes after which a connection is sent a ping (RFC 6455).
     ping_interval: Duration = "20s";
     /// Time for any byte to arrive after a ping; then the connection is closed with 4201 `stale`.
@@ -192,6 +212,8 @@ config! {
     health_timeout: Duration = "2s";
     /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
     max_health_pings: u32 = "8";
+
+    ["Closing"]
     /// Time for the peer to answer a close frame.
     close_timeout: Duration = "2s";
     /// Time to read and discard input after the last byte was sent, so that a TCP reset does not destroy the close frame.
@@ -205,6 +227,7 @@ config! {
     /// Time between two batches of `drain_batch`.
     drain_batch_interval: Duration = "100ms";
 
+    ["Event loop"]
     /// Connections accepted in one turn of the loop; the rest wait for the next turn.
     accept_per_turn: u32 = "16";
     /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
@@ -223,6 +246,8 @@ config! {
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
     wheel_granule: Duration = "10ms";
+
+    ["Journal"]
     /// File in which all input of the server is recorded for replay; its segments append `.000001` and so on to this name.
     journal: Option<PathBuf> = "off";
     /// Size at which a new segment of the journal begins. If a segment begins while the server is empty, the segments before it can be deleted.
@@ -233,6 +258,8 @@ config! {
     journal_on_error: OnJournalError = "stop";
     /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
     journal_secrets: Secrets = "omit";
+
+    ["Log"]
     /// Interval of the statistics line in the log.
     stats_interval: Option<Duration> = "60s";
 }
@@ -254,6 +281,24 @@ mod tests {
     fn defaults_are_shown_as_written() {
         for field in Config::FIELDS {
             assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_form_is_accepted_and_a_refusal_names_all_words() {
+        let mut config = Config::default();
+        for field in Config::FIELDS {
+            let words = match field.form {
+                Form::Words(words) => words,
+                Form::Switch => &["on", "off"],
+                Form::Text | Form::List | Form::Path => continue,
+            };
+            for word in words {
+                assert_eq!((field.set)(&mut config, word), Ok(()), "{} = {word}", field.name);
+                assert_eq!((field.show)(&config), *word, "{}", field.name);
+            }
+            let refusal = (field.set)(&mut config, "no such word").expect_err("it is not a word of the field");
+            assert!(words.iter().all(|word| refusal.contains(word)), "{}: {refusal}", field.name);
         }
     }
 }

@@ -20,12 +20,25 @@ impl Config {
         message.max(presence).saturating_add(ENVELOPE_BYTES)
     }
 
+    /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
+    ///
+    /// `None` if `max_connections` is `unlimited`. Each of them needs a file descriptor.
+    ///
+    /// ```
+    /// let config = lobbyd::Config::default();
+    /// assert_eq!(config.worst_case_sockets(), Some(500 + 256 + 256 + 16));
+    /// ```
+    pub fn worst_case_sockets(&self) -> Option<u64> {
+        let others = [self.max_pending, self.max_closing, self.accept_per_turn];
+        Some(u64::from(self.max_connections.bound()?) + others.into_iter().map(u64::from).sum::<u64>())
+    }
+
     /// Returns the worst-case memory in bytes: the largest number of sockets, with every buffer full.
     ///
     /// `None` if `max_connections` is `unlimited`. The kernel's buffers are not included; on Linux each socket may take
     /// up to `tcp_rmem[2] + tcp_wmem[2]` more.
     pub fn worst_case_memory(&self) -> Option<u64> {
-        let seats = u128::from(self.max_connections.bound()?);
+        let sockets = u128::from(self.worst_case_sockets()?);
         let [max_message, max_header, max_identity, receive_buffer, max_outbound, largest_frame, max_inbox] = [
             self.max_message_bytes.0,
             self.max_header_bytes.0,
@@ -36,8 +49,6 @@ impl Config {
             self.max_inbox_bytes.0,
         ]
         .map(|bytes| bytes as u128);
-        let others = [self.max_pending, self.max_closing, self.accept_per_turn].map(u128::from);
-        let sockets = seats + others.iter().sum::<u128>();
         // A message that is being received is in memory twice: the current frame and the fragments before it. Growing a
         // buffer can take up to twice its contents.
         let message = 3 * max_message + max_header;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
 pub(super) trait Value: Sized {
+    const FORM: Form = Form::Text;
+
     /// Fails with a message that quotes `text` and names the expected form.
     fn parse(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
@@ -92,6 +94,8 @@ impl Value for Duration {
 }
 
 impl<T: Value> Value for Option<T> {
+    const FORM: Form = T::FORM;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text == "off" { Ok(None) } else { T::parse(text).map(Some).map_err(|error| format!("{error}, or `off`")) }
     }
@@ -139,6 +143,8 @@ impl Value for String {
 }
 
 impl Value for PathBuf {
+    const FORM: Form = Form::Path;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
     }
@@ -149,6 +155,8 @@ impl Value for PathBuf {
 }
 
 impl Value for DuplicateLogin {
+    const FORM: Form = Form::Words(&["replace", "reject", "allow"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "replace" => Ok(DuplicateLogin::Replace),
@@ -168,6 +176,8 @@ impl Value for DuplicateLogin {
 }
 
 impl Value for Flush {
+    const FORM: Form = Form::Words(&["turn", "tick"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "turn" => Ok(Flush::Turn),
@@ -185,6 +195,8 @@ impl Value for Flush {
 }
 
 impl Value for bool {
+    const FORM: Form = Form::Switch;
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "on" => Ok(true),
@@ -199,6 +211,8 @@ impl Value for bool {
 }
 
 impl Value for OnJournalError {
+    const FORM: Form = Form::Words(&["stop", "continue"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "stop" => Ok(OnJournalError::Stop),
@@ -216,6 +230,8 @@ impl Value for OnJournalError {
 }
 
 impl Value for Secrets {
+    const FORM: Form = Form::Words(&["omit", "keep"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "omit" => Ok(Secrets::Omit),
@@ -233,6 +249,8 @@ impl Value for Secrets {
 }
 
 impl Value for Origins {
+    const FORM: Form = Form::List;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text == "any" {
             return Ok(Origins { any: true, ..Origins::default() });

@@ -391,7 +391,7 @@ impl Core {
         }
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
-            "conn={id} peer={} joined user={user:?} lobby={code}{}",
+            "conn={id} peer={} user={user:?} lobby={code} joined{}",
             self.conns[key].peer.address(),
             took_over_suffix(previous_conn)
         );

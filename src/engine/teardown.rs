@@ -52,11 +52,11 @@ impl Core {
         let peer = slot.peer.address();
         match member {
             Some(member) => info!(
-                "conn={} peer={peer} closed: {reason}: {} user={:?} lobby={}",
+                "conn={} peer={peer} user={:?} lobby={} closed: {reason}: {}",
                 slot.id,
-                reason.explain(),
                 member.user(),
-                member.lobby()
+                member.lobby(),
+                reason.explain()
             ),
             None => debug!("conn={} peer={peer} closed: {reason}: {}", slot.id, reason.explain()),
         }

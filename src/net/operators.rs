@@ -40,20 +40,20 @@ struct AdminSocket {
     is_shut_down: bool,
 }
 
+/// Reads the operators' token, if the configuration names its file.
+pub(super) fn read_token(config: &Config) -> Result<Option<admin::Token>, Error> {
+    let Some(path) = &config.admin_token_file else { return Ok(None) };
+    let error = |problem: String| Error::Token(path.clone(), problem);
+    let bytes = read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
+    let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
+    admin::Token::read(text).map(Some).map_err(|rule| error(rule.into()))
+}
+
 impl Operators {
     /// Listens on `config.admin`; returns `None` when that is off.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
         let Some(address) = config.admin else { return Ok(None) };
-        let token = match &config.admin_token_file {
-            None => None,
-            Some(path) => {
-                let error = |problem: String| Error::Token(path.clone(), problem);
-                let bytes =
-                    read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
-                let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
-                Some(admin::Token::read(text).map_err(|rule| error(rule.into()))?)
-            }
-        };
+        let token = read_token(config)?;
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
         listener.register(registry, ADMIN_LISTENER).map_err(Error::Poll)?;
         Ok(Some(Operators { listener, conns: AdminConns::new(config, token), sockets: Vec::new(), accept_at: None }))

@@ -15,26 +15,23 @@ use log::{error, info, warn};
 
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
+use super::refusal::NOT_STARTED;
+use super::summary::summary;
 
 const FAILED: u8 = 1;
-const NOT_STARTED: u8 = 2;
 const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let options = match Options::read(matches) {
         Ok(options) => options,
-        Err(problems) => {
-            eprintln!("lobbyd: invalid configuration");
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(refusal) => return refusal.report(),
     };
     #[cfg(unix)]
     if let Err(problem) = ignore_sigxfsz() {
         eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
-    if let Err(problem) = log_to_stderr(&options.levels) {
+    if let Err(problem) = log_to_stderr(&options.levels, options.format) {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
@@ -62,7 +59,7 @@ fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
 }
 
 fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
-    let limits = limits(&options.config);
+    let summary = summary(&options.config);
     let mut server = match start(options, app) {
         Ok(server) => server,
         Err(problem) => {
@@ -70,7 +67,7 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
             return ExitCode::from(NOT_STARTED);
         }
     };
-    limits.iter().for_each(|line| info!(target: TARGET, "{line}"));
+    summary.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
     match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
         Ok(Ok(totals)) => {
@@ -135,20 +132,4 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
 fn show(name: &str, config: &Config) -> String {
     let field = Config::FIELDS.iter().find(|field| field.name == name).expect("the name is in Config::FIELDS");
     (field.show)(config)
-}
-
-/// Log lines with the limits in force and the memory that they allow.
-fn limits(config: &Config) -> Vec<String> {
-    let named = |prefix: &str| {
-        let fields = Config::FIELDS.iter().filter(|field| field.name.starts_with(prefix));
-        fields.map(|field| format!("{}={}", field.name, (field.show)(config))).collect::<Vec<_>>().join(" ")
-    };
-    let memory = match config.worst_case_memory() {
-        Some(bytes) => format!("{} MiB", bytes.div_ceil(1 << 20)),
-        None => "without a bound, since a limit is unlimited".to_owned(),
-    };
-    vec![
-        format!("limits: {}", named("max_")),
-        format!("worst-case memory with these limits: {memory}, without the kernel's buffers"),
-    ]
 }

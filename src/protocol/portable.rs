@@ -19,7 +19,23 @@ const LONE_SURROGATE: &str = "a string has an escape for half of a surrogate pai
 pub(super) fn check(json: &str, max_depth: Limit) -> Result<(), &'static str> {
     let bytes = json.as_bytes();
     // The usual message has neither an escape nor enough brackets, and is not scanned.
-    if bytes.contains(&b'\\') || may_exceed(bytes, max_depth) { scan(bytes, max_depth) } else { Ok(()) }
+    if has_backslash(bytes) || may_exceed(bytes, max_depth) { scan(bytes, max_depth) } else { Ok(()) }
+}
+
+/// The same as `contains`, with half as many instructions for a short text: it looks at eight bytes at a time, and
+/// decides once.
+fn has_backslash(bytes: &[u8]) -> bool {
+    const ONES: u64 = u64::MAX / 0xff;
+    // The high bit of a byte is set if the byte is a backslash. A byte above a backslash may have it too.
+    let found = |word: &[u8; 8]| {
+        let difference = u64::from_ne_bytes(*word) ^ (ONES * b'\\' as u64);
+        difference.wrapping_sub(ONES) & !difference & (ONES << 7)
+    };
+    match bytes.last_chunk() {
+        // The last word may overlap the one before it.
+        Some(last) => bytes.as_chunks().0.iter().fold(found(last), |all, word| all | found(word)) != 0,
+        None => bytes.contains(&b'\\'),
+    }
 }
 
 /// Checks that `data` is valid JSON that may be put into a message.
@@ -121,6 +137,21 @@ mod tests {
             refused += u32::from(!is_read);
         }
         assert!(refused > 1000, "{refused}");
+    }
+
+    #[test]
+    fn a_backslash_is_found_at_any_place() {
+        for length in 0..40 {
+            for other in [0, b'[', b']', b'\\' + 0x80, 0xff] {
+                let mut bytes = vec![other; length];
+                assert!(!has_backslash(&bytes), "{length} times {other}");
+                for at in 0..length {
+                    bytes[at] = b'\\';
+                    assert!(has_backslash(&bytes), "{length} times {other}, but for {at}");
+                    bytes[at] = other;
+                }
+            }
+        }
     }
 
     #[test]

@@ -178,7 +178,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     (
         &[("max_health_pings", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state, told join ann, check ann, check ann, \
-         told health ann unhealthy, ann < health_ping; health_ping",
+         advance 10ms, told health ann unhealthy, ann < health_ping; health_ping",
     ),
     (
         &[("close_timeout", "1s")],

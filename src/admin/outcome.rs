@@ -54,6 +54,7 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::NoSuchUser => (404, "no_such_user"),
         OperatorRefusal::NotJson => (409, "not_json"),
         OperatorRefusal::TooLong => (413, "too_long"),
+        OperatorRefusal::BadMessage => (400, "bad_message"),
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),

@@ -293,7 +293,8 @@ impl LeaveReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
-    /// The message is not a JSON object with a `type`, or a field is missing or has the wrong type.
+    /// The message is not a JSON object with a `type` of clients, a field is missing or has the wrong type, or strict
+    /// parsers would not read the JSON.
     BadMessage,
     /// The lobby has no member with that user id.
     UserNotFound,

@@ -267,6 +267,8 @@ impl Rules<'_> {
             let is_possible = (1..=1 << 20).contains(&count);
             self.require(is_possible, field, "must be from 1 to 1048576; with 0 the server could not work");
         }
+        let is_possible = config.max_json_depth != Limit::at_most(0);
+        self.require(is_possible, "max_json_depth", "must be at least 1, since every message is an object");
         for (field, count, most) in [
             // No request head has room for more entries.
             ("trusted_proxies", config.trusted_proxies, 1 << 16),

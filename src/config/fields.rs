@@ -198,6 +198,8 @@ config! {
     ["JSON protocol"]
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
+    /// Arrays and objects nested in one JSON message, its own object included; a deeper message gets `error bad_message`.
+    max_json_depth: Limit = "128";
     /// Largest lobby whose presence lists all members; above it only their number is sent.
     presence_max: u32 = "500";
 

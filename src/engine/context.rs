@@ -31,12 +31,13 @@ use crate::ws::frame::Frame;
 /// `broadcast_message` and `announce` give the `message` a `seq` and are for [`Protocol::Json`](crate::Protocol::Json).
 /// The others send a frame or a message as it is.
 ///
-/// With `Protocol::Json`, do not send a member's [`Message::Json`](crate::Message::Json) to the others as it is. The
-/// client chose its `type`, which may be one of the server's, such as `goodbye`. Use `broadcast_message`, which puts it
-/// into `data`.
+/// With `Protocol::Json`, a member's [`Message::Json`](crate::Message::Json) has no `type` that only the server sends,
+/// such as `goodbye`. Sent to the others as it is, it carries no sender; `broadcast_message` puts it into `data` and adds
+/// `from` and `seq`.
 ///
-/// The `data` of `broadcast_message` and `announce` is not checked. Serialize it with `serde_json`. Never build it with
-/// `format!` from names or texts of clients.
+/// The `data` of `broadcast_message` and `announce` is not checked. Serialize it with `serde_json`, which writes JSON
+/// that every parser reads, or pass on what a member sent, which was checked on arrival. Never build it with `format!`
+/// from names or texts of clients.
 ///
 /// ```
 /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};

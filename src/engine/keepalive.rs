@@ -93,9 +93,8 @@ impl Core {
         let now = self.now();
         let slot = &mut self.conns[key];
         let nonce = slot.health.begin_check(now, timeout, stamp);
-        let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
+        slot.health.trim_checks(now, self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
-        self.report_unanswered(key, displaced);
         match self.protocol {
             Protocol::Json => self.health_ping(key, nonce),
             Protocol::Raw => {

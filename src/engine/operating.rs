@@ -165,6 +165,12 @@ impl Core {
         match &payload {
             _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
             Payload::Text(_) if self.protocol == Protocol::Json => Err(OperatorRefusal::NotJson),
+            Payload::Json(data)
+                if self.protocol == Protocol::Json
+                    && protocol::check_data(data, self.config.max_json_depth).is_err() =>
+            {
+                Err(OperatorRefusal::BadMessage)
+            }
             _ => Ok(payload),
         }
     }

@@ -8,6 +8,10 @@ use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::base::id::SeatId;
 use crate::lobby::presence::Departure;
 
+/// The types of messages that only the server sends. `direct` is not among them, because it is also a request.
+pub(super) const SERVER_TYPES: &[&str] =
+    &["welcome", "presence_state", "presence_diff", "message", "ack", "error", "pong", "health_ping", "goodbye"];
+
 /// The first message to every member.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "welcome")]
@@ -59,6 +63,7 @@ struct MessageWriter<'a>(&'a mut String);
 
 impl MessageWriter<'_> {
     fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
+        debug_assert!(kind == "direct" || SERVER_TYPES.contains(&kind), "no client may send the type {kind}");
         out.clear();
         out.push_str("{\"type\":\"");
         out.push_str(kind);

@@ -18,13 +18,33 @@ pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
     }
 }
 
+/// Fields that older journals do not name, each with the value under which the server behaves as the build that wrote
+/// them.
+const ADDED: &[(&str, &str)] = &[("max_json_depth", "unlimited")];
+
 /// Parses a configuration from the text that [`config_as_text`] writes.
 pub(crate) fn config_from_text(text: &str) -> Result<Config, ()> {
     let mut config = Config::default();
-    for line in text.lines() {
-        let (name, value) = line.split_once('=').ok_or(())?;
+    let lines = text.lines().map(|line| line.split_once('=').ok_or(()));
+    for field in ADDED.iter().copied().map(Ok).chain(lines) {
+        let (name, value) = field?;
         let field = Config::FIELDS.iter().find(|field| field.name == name).ok_or(())?;
         (field.set)(&mut config, value).map_err(|_| ())?;
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limit::Limit;
+
+    /// Sessions that older builds recorded must replay as they ran.
+    #[test]
+    fn a_field_that_an_older_journal_does_not_name_has_no_effect() {
+        let read = config_from_text("max_strikes=7\n").expect("a configuration");
+        assert_eq!((read.max_strikes, read.max_json_depth), (7, Limit::UNLIMITED));
+        let read = config_from_text("max_json_depth=128\n").expect("a configuration");
+        assert_eq!(read.max_json_depth, Limit::at_most(128));
+    }
 }

@@ -146,6 +146,11 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
          ann < goodbye; close 4005 bad_message",
     ),
     (
+        &[("max_json_depth", "2")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"move\",\"at\":[]}, ann < nothing, \
+         ann > {\"type\":\"move\",\"at\":[[]]}, ann < error code=bad_message",
+    ),
+    (
         &[("presence_max", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state users=ann, bob > connect a, \
          bob < upgrade; welcome; presence_state count=2 !users",
@@ -173,7 +178,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     (
         &[("max_health_pings", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state, told join ann, check ann, check ann, \
-         told health ann unhealthy, ann < health_ping; health_ping",
+         advance 10ms, told health ann unhealthy, ann < health_ping; health_ping",
     ),
     (
         &[("close_timeout", "1s")],

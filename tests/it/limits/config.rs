@@ -72,6 +72,7 @@ max_commands = 0: must be from 1 to 1048576; with 0 the server could not work
 max_health_pings = 0: must be from 1 to 1048576; with 0 the server could not work
 drain_batch = 0: must be from 1 to 1048576; with 0 the server could not work
 max_admin_connections = 0: must be from 1 to 1048576; with 0 the server could not work
+max_json_depth = 0: must be at least 1, since every message is an object
 admin = 127.0.0.1:9001: must differ from listen: the admin API needs an address of its own
 max_header_bytes = 0: must be from 256 to 1MiB; a browser's request head has about 600 bytes
 max_message_bytes = 0: must be from 125, the longest control frame, to 1024MiB

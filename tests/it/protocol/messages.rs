@@ -138,10 +138,12 @@ fn every_other_type_goes_to_the_application() {
         ann < ack ref=1 seq=2 !delivered
         bob < message seq=2 data={"type":"Broadcast","ref":1}
         cid < message seq=2
-        # The server's own types are not reserved. A client cannot forge `from`.
-        ann > {"type":"message","from":"bob","data":"trust me"}
+        # A client cannot forge `from`.
+        ann > {"type":"move","from":"bob","data":"trust me"}
         bob < message from=ann seq=3
         cid < message from=ann seq=3
+        ann > {"type":"message","from":"bob","data":"trust me"}
+        ann < error code=bad_message
         "#,
     );
 }

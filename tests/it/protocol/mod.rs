@@ -9,6 +9,7 @@ mod identity;
 mod messages;
 mod origins;
 mod own_codes;
+mod portable;
 mod presence;
 mod protocol_errors;
 mod three;

@@ -1,6 +1,7 @@
 //! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
 mod start;
+mod supervisor;
 mod system;
 mod tokens;
 

@@ -21,5 +21,6 @@ pub(crate) mod serve;
 pub(crate) mod simulate;
 mod suggestion;
 mod summary;
+mod supervisor;
 mod table;
 mod values;

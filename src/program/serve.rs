@@ -17,6 +17,7 @@ use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 use super::refusal::NOT_STARTED;
 use super::summary::summary;
+use super::supervisor::Supervisor;
 
 const FAILED: u8 = 1;
 const CUT_OFF: u8 = 3;
@@ -60,6 +61,13 @@ fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
 
 fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     let summary = summary(&options.config);
+    let mut supervisor = match Supervisor::from_environment() {
+        Ok(supervisor) => supervisor,
+        Err(problem) => {
+            error!(target: TARGET, "{problem}");
+            return ExitCode::from(NOT_STARTED);
+        }
+    };
     let mut server = match start(options, app) {
         Ok(server) => server,
         Err(problem) => {
@@ -69,7 +77,7 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     };
     summary.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
-    match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
+    match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options, &mut supervisor))) {
         Ok(Ok(totals)) => {
             info!(target: TARGET, "stopped; {}", server.stats_line());
             if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT_OFF) }
@@ -88,20 +96,31 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     }
 }
 
-fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotals, Error> {
+fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) -> Result<DrainTotals, Error> {
+    supervisor.report_ready(&status_line(server));
     loop {
-        if let Status::Stopped(totals) = server.turn(None)? {
+        let status = server.turn(supervisor.max_wait())?;
+        supervisor.after_turn(server.engine().is_draining(), || status_line(server));
+        if let Status::Stopped(totals) = status {
             return Ok(totals);
         }
         if server.take_reload()
             && let Some(file) = &options.tokens_file
         {
+            supervisor.report_reloading();
             match read_file(file.as_ref(), Tokens::MAX_FILE) {
                 Ok(contents) => server.reload(&contents),
                 Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
             }
+            supervisor.report_ready(&status_line(server));
         }
     }
+}
+
+/// Returns the line that a service manager shows.
+fn status_line<A: App>(server: &Server<A>) -> String {
+    let stats = server.engine().stats();
+    format!("{} members in {} lobbies", stats.total_connections, stats.active_lobbies)
 }
 
 fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {

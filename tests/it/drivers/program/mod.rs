@@ -4,6 +4,7 @@ mod commands;
 mod config_file;
 mod json_log;
 mod start;
+mod supervisor;
 mod system;
 mod tokens;
 

@@ -229,10 +229,13 @@ impl Rules<'_> {
         self.require(!overlap, "health_interval", rule);
         let is_short = config.max_lifetime.is_some_and(|age| age < SECOND);
         self.require(!is_short, "max_lifetime", "must be at least 1s, or off");
+        let is_possible = config.presence_count_interval.is_none_or(|interval| interval >= Duration::from_millis(1));
+        self.require(is_possible, "presence_count_interval", "must be at least 1ms, or off");
         for (field, span) in [
             ("max_lifetime", config.max_lifetime),
             ("token_grace", Some(config.token_grace)),
             ("health_interval", config.health_interval),
+            ("presence_count_interval", config.presence_count_interval),
             ("stats_interval", config.stats_interval),
         ] {
             self.require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h (one year)");

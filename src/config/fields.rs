@@ -202,6 +202,8 @@ config! {
     max_json_depth: Limit = "128";
     /// Largest lobby whose presence lists all members; above it only their number is sent.
     presence_max: u32 = "500";
+    /// Shortest interval at which the members of a lobby above `presence_max` are told their number when it has changed; with `off`, only those that join or ask are told.
+    presence_count_interval: Option<Duration> = "1s";
 
     ["Liveness"]
     /// Time without received bytes after which a connection is sent a ping (RFC 6455).

@@ -131,9 +131,8 @@ impl Core {
     }
 
     fn flush_presence_once(&mut self, lobby: LobbyKey) {
-        let count = self.directory.members(lobby).len();
-        let presence_max = self.config.presence_max as usize;
-        let (departures, update) = self.directory.lobby_mut(lobby).presence.take_changes(count, presence_max);
+        let now = self.now();
+        let (departures, update) = self.directory.take_presence_changes(lobby, now);
         // Members are in join order, so unannounced seats are at the end.
         let first_unannounced =
             self.directory.members(lobby).partition_point(|member| self.directory.seat(member.seat).is_announced);
@@ -161,10 +160,20 @@ impl Core {
         if let Some(state) = state
             && self.directory.get_lobby(lobby).is_some()
         {
-            let to_all = update == PresenceUpdate::State;
-            self.send_to_members(lobby, Outgoing::Frame(&state), |_, member| {
-                to_all || unannounced.contains(&member.seat)
-            });
+            let frame = Outgoing::Frame(&state);
+            if update == PresenceUpdate::State {
+                self.send_to_lobby(lobby, frame, None);
+            } else {
+                self.send_to_members(lobby, frame, |_, member| unannounced.contains(&member.seat));
+            }
+        }
+    }
+
+    /// Lets the flush at the end of the turn tell the members of large lobbies their number, where it is time to.
+    pub(super) fn expire_count_updates(&mut self) {
+        let now = self.now();
+        while let Some(lobby) = self.directory.take_count_update(now) {
+            self.unflushed_lobbies.push(lobby);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use super::records::LobbyMember;
+use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
 impl Directory {
@@ -23,7 +24,12 @@ impl Directory {
             assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
             let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
             assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
+            let update_at = lobby.presence.update_at();
+            let is_planned = self.count_updates.contains(&(update_at, key));
+            assert_eq!(is_planned, update_at != Time::NEVER, "each update has its time");
         }
+        let planned = self.lobbies.iter().filter(|(_, lobby)| lobby.presence.update_at() != Time::NEVER);
+        assert_eq!(self.count_updates.len(), planned.count(), "each time has its lobby");
         for (key, user) in self.users.iter() {
             assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
             let seats = user.seats.as_slice();

@@ -12,11 +12,11 @@
 //! only by their ids. Hash maps are looked up, never iterated, so that no behaviour depends on hash order. Members are
 //! iterated in the order in which they joined.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
-use super::presence::{Departure, Presence};
+use super::presence::{CountRules, Departure, Presence, PresenceUpdate};
 pub(crate) use super::records::{Joined, LobbyMember, Reservation};
 use super::records::{Lobby, Seat, User, UserMeter, UserSeats};
 use crate::base::arena::{Arena, Key};
@@ -33,10 +33,13 @@ pub(crate) struct Directory {
     pub(super) max_lobbies: Limit,
     pub(super) max_per_user: Limit,
     pub(super) duplicate_login: DuplicateLogin,
+    count_rules: CountRules,
     pub(super) users: Arena<UserKey, User>,
     pub(super) user_keys: HashMap<SmolStr, UserKey>,
     pub(super) lobbies: Arena<LobbyKey, Lobby>,
     pub(super) lobby_keys: HashMap<SmolStr, LobbyKey>,
+    /// Lobbies whose members are to be told their number, and when.
+    pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
     /// Rate buckets of users without a seat, kept until they are full again.
     pub(super) remembered: Remembered<SmolStr, UserMeter>,
@@ -53,10 +56,12 @@ impl Directory {
             max_lobbies: config.max_lobbies,
             max_per_user: config.max_per_user,
             duplicate_login: config.duplicate_login,
+            count_rules: CountRules::new(config),
             users: Arena::default(),
             user_keys: HashMap::new(),
             lobbies: Arena::default(),
             lobby_keys: HashMap::new(),
+            count_updates: BTreeSet::new(),
             seats: Arena::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
@@ -244,14 +249,44 @@ impl Directory {
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
-            let lobby = self.lobbies.remove(lobby);
+            let key = lobby;
+            let lobby = self.lobbies.remove(key);
             self.lobby_keys.remove(&lobby.code);
+            self.count_updates.remove(&(lobby.presence.update_at(), key));
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
             let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
+    }
+
+    /// Takes a lobby's unsent presence changes, as [`Presence`] does.
+    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> (Vec<Departure>, PresenceUpdate) {
+        let lobby = &mut self.lobbies[key];
+        let before = lobby.presence.update_at();
+        let changes = lobby.presence.take_changes(lobby.members.len(), self.count_rules, now);
+        let after = lobby.presence.update_at();
+        if before != after {
+            self.count_updates.remove(&(before, key));
+        }
+        if after != Time::NEVER {
+            self.count_updates.insert((after, key));
+        }
+        changes
+    }
+
+    /// Returns when the members of a lobby are to be told their number.
+    pub(crate) fn next_count_update(&self) -> Option<Time> {
+        self.count_updates.first().map(|&(at, _)| at)
+    }
+
+    /// Takes the next lobby whose members are to be told their number by `now`. Its presence is no longer flushed.
+    pub(crate) fn take_count_update(&mut self, now: Time) -> Option<LobbyKey> {
+        self.next_count_update().filter(|&at| at <= now)?;
+        let (_, lobby) = self.count_updates.pop_first()?;
+        self.lobbies[lobby].presence.update_is_due();
+        Some(lobby)
     }
 
     /// Returns the number of joined and reserved seats.

@@ -20,7 +20,7 @@ pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
 
 /// Fields that older journals do not name, each with the value under which the server behaves as the build that wrote
 /// them.
-const ADDED: &[(&str, &str)] = &[("max_json_depth", "unlimited")];
+const ADDED: &[(&str, &str)] = &[("max_json_depth", "unlimited"), ("presence_count_interval", "off")];
 
 /// Parses a configuration from the text that [`config_as_text`] writes.
 pub(crate) fn config_from_text(text: &str) -> Result<Config, ()> {
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_field_that_an_older_journal_does_not_name_has_no_effect() {
         let read = config_from_text("max_strikes=7\n").expect("a configuration");
-        assert_eq!((read.max_strikes, read.max_json_depth), (7, Limit::UNLIMITED));
+        assert_eq!((read.max_strikes, read.max_json_depth, read.presence_count_interval), (7, Limit::UNLIMITED, None));
         let read = config_from_text("max_json_depth=128\n").expect("a configuration");
         assert_eq!(read.max_json_depth, Limit::at_most(128));
     }

@@ -62,6 +62,8 @@ fn draw_timeouts(config: &mut Config, random: &mut Random) {
     config.health_timeout = millis(random, &[scale, 2 * scale, 5 * scale]);
     config.health_interval = random.percent(30).then(|| config.health_timeout * pick(random, &[1, 3, 10]));
     config.max_health_pings = pick(random, &[1, 2, 8]);
+    let interval = millis(random, &[scale, 3 * scale]);
+    config.presence_count_interval = pick(random, &[None, Some(interval), Some(interval)]);
     config.close_timeout = millis(random, &[scale, 2 * scale]);
     config.linger_timeout = millis(random, &[scale, 2 * scale]);
     config.drain_batch = pick(random, &[1, 2, 500]);

@@ -156,6 +156,11 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
          bob < upgrade; welcome; presence_state count=2 !users",
     ),
     (
+        &[("presence_count_interval", "3s"), ("presence_max", "1")],
+        "ann > connect a, bob > connect a, cid > connect a, ann < upgrade; welcome; presence_state; presence_state count=2, \
+         advance 2900ms, ann < nothing, advance 100ms, ann < presence_state count=3",
+    ),
+    (
         &[("ping_interval", "2s"), ("pong_timeout", "1s")],
         "ann > connect a, ann < upgrade; welcome; presence_state, advance 2100ms, ann < ping, advance 1s, \
          ann < goodbye; close 4201 stale",

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use crate::base::origin::Origin;
 use crate::config::Config;
 use crate::http::request::SingleHeaders;
 use crate::http::response::JsonResponse;
@@ -77,7 +78,7 @@ impl Guard {
             return Err(JsonResponse::error(403, "foreign_host", message));
         }
         match headers.origin {
-            Some(origin) if !is_same(origin, headers.host) => {
+            Some(origin) if !Origin::parse(origin).is_ok_and(|page| page.is_served_by(headers.host)) => {
                 Err(JsonResponse::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
             }
             _ => Ok(()),
@@ -131,12 +132,6 @@ fn without_port(host: &str) -> &str {
         }
         _ => host,
     }
-}
-
-/// Returns whether `origin` has the authority that the client sent in `Host`.
-fn is_same(origin: &str, host: &str) -> bool {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ impl Config {
         rules.check_ticks();
         rules.check_counts();
         rules.check_admin();
+        rules.check_origins();
         rules.check_sizes();
         rules.check_journal();
         rules.check_marks();
@@ -305,6 +306,11 @@ impl Rules<'_> {
             "admin",
             "must differ from listen: the admin API needs an address of its own",
         );
+    }
+
+    fn check_origins(&mut self) {
+        let problems = self.config.allowed_origin.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "allowed_origin", rule));
     }
 
     fn check_sizes(&mut self) {

@@ -239,17 +239,10 @@ impl Value for Origins {
         }
         let words = text.split(',').map(str::trim);
         let loopback = words.clone().any(|word| word == "loopback");
-        let listed: Vec<String> =
-            words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
-        match listed.iter().find(|origin| {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
-        }) {
-            Some(invalid) => {
-                Err(format!("`{invalid}` is not an origin such as https://game.example or http://localhost:8080"))
-            }
-            None => Ok(Origins { any: false, loopback, listed }),
-        }
+        let listed = words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
+        let origins = Origins { any: false, loopback, listed };
+        let problems = origins.problems();
+        if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
     }
 
     fn show(&self) -> String {

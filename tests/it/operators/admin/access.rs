@@ -20,6 +20,9 @@ fn foreign_pages_are_refused() {
     }
     let own = with("Host: 127.0.0.1:9002\r\nOrigin: http://127.0.0.1:9002");
     assert_eq!(operator.ask(&mut world, &own).status, 200);
+    // A browser leaves the default port out of `Origin`; a proxy may add it to `Host`.
+    let own = with("Host: localhost:443\r\nOrigin: https://LOCALHOST");
+    assert_eq!(operator.ask(&mut world, &own).status, 200);
     // The requests that a form on another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");

@@ -2,7 +2,7 @@
 //!
 //! Text is compared by its meaning: in any case of letters, and with the default port of the scheme.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The origin of a page: scheme, host and port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,15 +124,17 @@ impl<'a> Authority<'a> {
         Ok(Authority { host, port: port.map(parse_port).transpose()? })
     }
 
+    /// Returns the host if it is an address.
+    pub(crate) fn address(self) -> Option<IpAddr> {
+        match address_in_brackets(self.host) {
+            Some(v6) => Some(IpAddr::V6(v6)),
+            None => self.host.parse().ok().map(IpAddr::V4),
+        }
+    }
+
     /// Returns whether the host is `localhost` or a loopback address.
     pub(crate) fn is_loopback(self) -> bool {
-        match address_in_brackets(self.host) {
-            Some(address) => address.is_loopback(),
-            None => {
-                self.host.eq_ignore_ascii_case("localhost")
-                    || self.host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-            }
-        }
+        self.host.eq_ignore_ascii_case("localhost") || self.address().is_some_and(|address| address.is_loopback())
     }
 }
 
@@ -174,14 +176,14 @@ pub(crate) fn check_host(host: &str) -> Result<(), HostFault> {
         return Err(HostFault::NotAscii);
     }
     // One dot at the end is part of the name: it makes the name absolute.
-    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    let mut labels = host.strip_suffix('.').unwrap_or(host).split('.');
     let is_label = |label: &str| {
         (1..=63).contains(&label.len()) && label.bytes().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(&c))
     };
     if !labels.clone().all(is_label) {
         return Err(HostFault::Name);
     }
-    let last = labels.last().unwrap_or_default();
+    let last = labels.next_back().unwrap_or_default();
     let hex = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     let is_number = last.bytes().all(|c| c.is_ascii_digit())
         || hex.is_some_and(|digits| digits.bytes().all(|c| c.is_ascii_hexdigit()));

@@ -122,7 +122,7 @@ impl Config {
         rules.check_ticks();
         rules.check_counts();
         rules.check_admin();
-        rules.check_origins();
+        rules.check_hosts_and_origins();
         rules.check_sizes();
         rules.check_journal();
         rules.check_marks();
@@ -308,7 +308,9 @@ impl Rules<'_> {
         );
     }
 
-    fn check_origins(&mut self) {
+    fn check_hosts_and_origins(&mut self) {
+        let problems = self.config.admin_host.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "admin_host", rule));
         let problems = self.config.allowed_origin.problems();
         problems.into_iter().for_each(|rule| self.require(false, "allowed_origin", rule));
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 use super::value::Value;
@@ -87,8 +88,8 @@ config! {
     admin: Option<SocketAddr> = "off";
     /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
-    /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
-    admin_host: Option<String> = "off";
+    /// Hosts by which operators reach the server, separated by commas, in addition to `localhost` and its address; requests for other hosts are refused. Without ports, which are not compared.
+    admin_host: HostNames = "off";
     /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
     max_admin_connections: u32 = "16";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 use crate::base::limit::Limit;
@@ -128,16 +129,6 @@ impl Value for SocketAddr {
     }
 }
 
-impl Value for String {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-    }
-
-    fn show(&self) -> String {
-        self.clone()
-    }
-}
-
 impl Value for PathBuf {
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
@@ -229,6 +220,26 @@ impl Value for Secrets {
             Secrets::Omit => "omit".into(),
             Secrets::Keep => "keep".into(),
         }
+    }
+}
+
+impl Value for HostNames {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(HostNames::default());
+        }
+        let listed: Vec<String> =
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let names = HostNames { listed };
+        match names.problems() {
+            _ if names.listed.is_empty() => Err("must name a host, or be `off`".into()),
+            problems if problems.is_empty() => Ok(names),
+            problems => Err(problems.join("; ")),
+        }
+    }
+
+    fn show(&self) -> String {
+        if self.listed.is_empty() { "off".into() } else { self.listed.join(",") }
     }
 }
 

@@ -8,6 +8,7 @@ use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 use super::value::Value;
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// One field of [`Config`] as text, for the command line, documentation and tests.
@@ -114,8 +115,10 @@ config! {
 
     /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";
-    /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
+    /// Number of proxies in front of the server. If it is not 0, the client's address is the entry of `forwarded_header` at this position from the right.
     trusted_proxies: u32 = "0";
+    /// Header in which the trusted proxies name the client's address: `x-forwarded-for`, `forwarded` (RFC 7239), or `x-real-ip`, which has one entry.
+    forwarded_header: ForwardedHeader = "x-forwarded-for";
     /// Connection attempts per minute from one address; more are answered with HTTP status 429.
     attempts_per_minute: Limit = "unlimited";
     /// Largest burst of connection attempts from one address.

@@ -19,4 +19,5 @@ pub use self::fields::Field;
 pub use self::host_names::HostNames;
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+pub use crate::base::forwarded_header::ForwardedHeader;
 pub use crate::base::limit::Limit;

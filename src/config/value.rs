@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
@@ -186,6 +187,25 @@ impl Value for bool {
 
     fn show(&self) -> String {
         if *self { "on".into() } else { "off".into() }
+    }
+}
+
+impl Value for ForwardedHeader {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "x-forwarded-for" => Ok(ForwardedHeader::XForwardedFor),
+            "forwarded" => Ok(ForwardedHeader::Forwarded),
+            "x-real-ip" => Ok(ForwardedHeader::XRealIp),
+            _ => Err(format!("`{text}` is none of x-forwarded-for, forwarded, x-real-ip")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for".into(),
+            ForwardedHeader::Forwarded => "forwarded".into(),
+            ForwardedHeader::XRealIp => "x-real-ip".into(),
+        }
     }
 }
 

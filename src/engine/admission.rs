@@ -17,6 +17,7 @@ use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::http::PlainResponse;
+use crate::http::forwarded::ForwardedFault;
 use crate::lobby::directory::{Joined, Reservation};
 use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
 
@@ -32,6 +33,7 @@ impl<A: App> Engine<A> {
                 peer: self.core.conns[key].peer.address(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
+                forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
             };
             let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
@@ -58,6 +60,9 @@ impl<A: App> Engine<A> {
         }
         if self.core.is_draining() {
             return Err(shutting_down());
+        }
+        if let Some(fault) = request.and_then(Request::forwarded_fault) {
+            self.core.log_forwarded_fault(key, fault);
         }
         let within_limit = self.core.charge_attempt(key, facts.address)?;
         // Only a recorded decision can be missing. The replay ends here in that case.
@@ -313,10 +318,38 @@ impl Core {
                 "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
                  --allowed-origin",
                 request.conn(),
-                request.peer(),
+                self.conns.remote(request.conn().key()),
                 request.host_for_log()
             );
         }
+    }
+
+    /// Warns, once for each cause, that the trusted proxies have named no address for a client. Repeats no text of the
+    /// header: with a wrong number of proxies a client has written it. A replay has no request and logs nothing.
+    fn log_forwarded_fault(&mut self, key: ConnKey, fault: ForwardedFault) {
+        if !self.logged_forwarded_faults.insert(fault) {
+            return;
+        }
+        let header = self.config.forwarded_header.name();
+        let position = self.config.trusted_proxies;
+        let what = match fault {
+            ForwardedFault::Missing => format!(
+                "{header} has no entry {position} from the right: does every proxy append one, and is trusted_proxies their \
+                 number?"
+            ),
+            ForwardedFault::Hidden => {
+                format!("entry {position} of {header} from the right hides the address: configure the proxy to name it")
+            }
+            ForwardedFault::Malformed => format!(
+                "entry {position} of {header} from the right is not an address: is trusted_proxies the number of proxies, and \
+                 forwarded_header the header that they write?"
+            ),
+        };
+        warn!(
+            "conn={} peer={} {what} Such clients count by the address of the TCP connection; this is logged once",
+            self.conns[key].id,
+            self.conns[key].peer.address()
+        );
     }
 
     // ---- seats ----
@@ -360,7 +393,7 @@ impl Core {
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
             "conn={id} peer={} joined user={user:?} lobby={code}{}",
-            self.conns[key].peer.address(),
+            self.conns.remote(key),
             took_over_suffix(previous_conn)
         );
         self.charge_head_to_user(key, seat);

@@ -25,6 +25,7 @@ impl Core {
         key: ConnKey,
         address: IpAddr,
     ) -> Result<Result<(), CloseReason>, PlainResponse> {
+        self.conns.set_address(key, address);
         let address = self.addresses.add_connection(network_of(address));
         self.conns[key].address = Some(address);
         let now = self.now();

@@ -92,6 +92,8 @@ impl Core {
         }
         assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
+        let is_kept = |key| self.conns.by_key(key).is_some_and(|slot| slot.address.is_some());
+        assert!(self.conns.forwarded().all(is_kept), "an address of a connection whose request was read");
     }
 
     fn check_counters(&self, seated: usize) {

@@ -1,6 +1,7 @@
 //! The part of HTTP/1.1 (RFC 9112) that the members' and the operators' port need: request heads, requests with a body,
 //! and responses. Knows no route and no WebSocket.
 
+pub(crate) mod forwarded;
 pub(crate) mod head;
 pub(crate) mod request;
 pub(crate) mod response;

@@ -14,11 +14,12 @@ use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, ConnKey};
+use crate::base::id::{AddressKey, ConnId, ConnKey};
 use crate::base::time::Time;
+use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::forwarded::ForwardedFault;
-use crate::lobby::directory::{Joined, Reservation};
+use crate::lobby::directory::{Joined, Reservation, SeatRequest};
 use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
@@ -64,7 +65,7 @@ impl<A: App> Engine<A> {
         if let Some(fault) = request.and_then(Request::forwarded_fault) {
             self.core.log_forwarded_fault(key, fault);
         }
-        let within_limit = self.core.charge_attempt(key, facts.address)?;
+        self.core.charge_attempt(key, facts.address)?;
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
@@ -77,7 +78,7 @@ impl<A: App> Engine<A> {
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let code = match within_limit.and(origin).and(code) {
+        let code = match origin.and(code) {
             Ok(code) => code,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
@@ -87,6 +88,12 @@ impl<A: App> Engine<A> {
                 return Ok(());
             }
         };
+        if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
+            // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
+            // authorization follows.
+            self.core.accept_and_close(key, &upgrade, CloseReason::IpLimit);
+            return Ok(());
+        }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
@@ -297,7 +304,9 @@ impl Core {
             return;
         }
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
-        let reserved = user.map(|user| self.directory.reserve(code, user, self.clock.unix_micros())).transpose();
+        let address = self.address_of(key);
+        let now = self.clock.unix_micros();
+        let reserved = user.map(|user| self.directory.reserve(SeatRequest { code, user, address }, now)).transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
@@ -374,9 +383,10 @@ impl Core {
         // The member that loses its seat is read while it still has the seat.
         let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.key()));
+        let request = SeatRequest { code, user, address: self.address_of(key) };
         let Joined { seat, previous_conn, replaced_conn } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, now, unix)?,
-            None => self.directory.join(code, user, id, now, unix)?,
+            Some(reservation) => self.directory.join_reserved(reservation, request, id, now, unix)?,
+            None => self.directory.join(request, id, now, unix)?,
         };
         if let Some(old) = previous_conn.or(replaced_conn) {
             let member = replaced.expect("a seat's connection is seated");
@@ -408,6 +418,11 @@ impl Core {
         self.apply_orders(key, user, code);
         self.announce_seat(&member, previous_conn.is_some());
         Ok(())
+    }
+
+    /// Returns the key of the address that the connection counts for.
+    fn address_of(&self, key: ConnKey) -> AddressKey {
+        self.conns[key].address.expect("charge_attempt() has set it before the application was asked")
     }
 
     /// Sets the deadlines and the rate of a connection that has just been seated.

@@ -27,6 +27,7 @@ impl Core {
                     seated += 1;
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
                     assert_eq!(self.directory.seat(seat).conn, slot.id);
+                    assert_eq!(Some(self.directory.seat(seat).address), slot.address, "a seat counts for its address");
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }

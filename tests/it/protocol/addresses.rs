@@ -1,10 +1,11 @@
 //! The addresses of clients, and the limits that count by them.
 
-use lobbyd::Config;
 use lobbyd::apps::Relay;
-use lobbyd::config::{ForwardedHeader, Limit};
+use lobbyd::config::{DuplicateLogin, ForwardedHeader, Limit};
+use lobbyd::{Authorization, Config};
 
 use crate::common::scenario::{World, check, set};
+use crate::common::witness::Witness;
 use crate::journal::site::{Site, replay};
 
 const IN: &str = "upgrade, welcome, presence_state";
@@ -31,24 +32,127 @@ fn connections_of_one_address_are_bounded() {
             from 10.0.0.2
             dan > connect d
             dan < {IN}
-            # A refused connection counts until it is closed, and so does a closing one.
+            # Neither a refused connection nor a closing one counts, although both are still connected.
             from 10.0.0.1
             ann > {{"type":"leave"}}
             ann < goodbye, close 1000 left
             eve > connect e
-            eve < {LIMIT}
-            ann > hangup
-            cid > hangup
-            eve > hangup
+            eve < {IN}
             fay > connect f
-            fay < {IN}
-            # A connection without a request does not count yet: its address may come from a header.
+            fay < {LIMIT}
+            # A connection without a request does not count: its address may come from a header.
             p > open
             q > open
             "#
         ),
     );
     check(per_ip(0, 0), &format!("ann > connect a\nann < {LIMIT}"));
+}
+
+/// The newer connection of a user gets the seat of the older one, which does not count.
+#[test]
+fn a_newer_login_takes_its_own_place_at_the_address() {
+    check(
+        per_ip(1, 0),
+        &format!(
+            r#"
+            from 10.0.0.1
+            ann > connect a
+            ann < {IN}
+            # In the same lobby, and then in another one.
+            ann:2 > connect a
+            ann < goodbye code=4004 reason=replaced, close 4004 replaced
+            ann:2 < {IN}
+            ann:3 > connect b
+            ann:2 < goodbye code=4004 reason=replaced, close 4004 replaced
+            ann:3 < {IN}
+            bob > connect b
+            bob < {LIMIT}
+            # Her seat moves to another address, and back to one that is full by now.
+            from 10.0.0.2
+            ann:4 > connect b
+            ann:3 < goodbye code=4004 reason=replaced, close 4004 replaced
+            ann:4 < {IN}
+            from 10.0.0.1
+            cid > connect c
+            cid < {IN}
+            ann:5 > connect b
+            ann:5 < {LIMIT}
+            # The refused login has replaced nothing.
+            ann:4 > {{"type":"presence"}}
+            ann:4 < presence_state users=ann
+            "#
+        ),
+    );
+}
+
+/// Without `duplicate_login = replace` no connection is replaced, so all of them count.
+#[test]
+fn duplicate_logins_that_are_allowed_count_for_the_address() {
+    let config = Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(9), ..per_ip(1, 0) };
+    check(config, &format!("ann > connect a\nann < {IN}\nann:2 > connect a\nann:2 < {LIMIT}"));
+}
+
+/// Connections that were refused for any reason, and are still closing, do not count.
+#[test]
+fn refused_connections_do_not_count_for_the_address() {
+    check(
+        Config { max_per_lobby: Limit::at_most(1), ..per_ip(2, 0) },
+        &format!(
+            r#"
+            ann > connect a
+            ann < {IN}
+            bob > connect a
+            bob < upgrade, goodbye, close 4002 lobby_full
+            cid > get /ws/no%20code?token=cid
+            cid < upgrade, goodbye, close 4007 bad_lobby_code
+            dan > get /ws/b?token=dan Origin: http://evil.example
+            dan < upgrade, goodbye, close 4003 forbidden_origin
+            fay > get /ws/b
+            fay < upgrade, goodbye, close 4001 unauthorized
+            gus > connect c
+            gus < {IN}
+            hal > connect c
+            hal < {LIMIT}
+            "#
+        ),
+    );
+}
+
+/// A seat that is reserved for a named user counts for the address. A request whose user is not known yet reserves none:
+/// it is judged when it is admitted.
+#[test]
+fn reserved_seats_count_for_the_address() {
+    let mut world = World::new(per_ip(1, 0), Witness::<true>::default());
+    world.run(
+        r#"
+        ann > get /ws/a?token=ann&auth=later
+        bob > connect a
+        bob < upgrade, goodbye, close 4002 ip_limit
+        ann > hangup
+        ann < http 400, body, eof
+        bob:2 > connect a
+        bob:2 < upgrade, welcome, presence_state
+        # The newer connection of a user that is named takes the place of the older one, if that is still there.
+        bob:3 > get /ws/a?token=bob&auth=later
+        cid > connect a
+        cid < upgrade, goodbye, close 4002 ip_limit
+        bob:2 > {"type":"leave"}
+        bob:2 < goodbye, close 1000 left
+        dan > connect a
+        dan < upgrade, welcome, presence_state
+        # Two users that are not named.
+        from 10.0.0.2
+        eve > get /ws/a?token=eve&auth=unnamed
+        fay > get /ws/a?token=fay&auth=unnamed
+        "#,
+    );
+    world.authorize("bob:3", Authorization::allow("bob"));
+    world.run("bob:3 < upgrade, goodbye, close 4002 ip_limit");
+    world.authorize("fay", Authorization::allow("fay"));
+    world.run("fay < upgrade, welcome, presence_state\ndan < presence_diff +fay");
+    world.authorize("eve", Authorization::allow("eve"));
+    world.run("eve < upgrade, goodbye, close 4002 ip_limit");
 }
 
 /// One customer usually has a network with a prefix of 64 bits.

@@ -9,6 +9,7 @@ use std::vec;
 use super::fields::Config;
 use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
 use super::value::Value;
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::{Limit, MAX_HEADER_LINES};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -122,6 +123,7 @@ impl Config {
         rules.check_ticks();
         rules.check_counts();
         rules.check_admin();
+        rules.check_access();
         rules.check_sizes();
         rules.check_journal();
         rules.check_marks();
@@ -153,6 +155,7 @@ impl Config {
                 "journal is off",
                 &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
             ),
+            (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
             (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
             (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
             (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
@@ -310,6 +313,18 @@ impl Rules<'_> {
             "admin",
             "must differ from listen: the admin API needs an address of its own",
         );
+    }
+
+    /// Checks how pages, operators and proxies are recognized.
+    fn check_access(&mut self) {
+        let problems = self.config.admin_host.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "admin_host", rule));
+        let problems = self.config.allowed_origin.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "allowed_origin", rule));
+        let is_one_entry = self.config.forwarded_header == ForwardedHeader::XRealIp;
+        let rule = "must be 1 with forwarded_header = x-real-ip, which has one address: that of the peer of the proxy that sets \
+                    it. With several proxies use x-forwarded-for or forwarded";
+        self.require(!is_one_entry || self.config.trusted_proxies <= 1, "trusted_proxies", rule);
     }
 
     fn check_sizes(&mut self) {

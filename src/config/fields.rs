@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// One field of [`Config`] as text, for the command line, documentation and tests.
@@ -96,8 +98,8 @@ config! {
     admin: Option<SocketAddr> = "off";
     /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
-    /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
-    admin_host: Option<String> = "off";
+    /// Hosts by which operators reach the server, separated by commas, in addition to `localhost` and its address; requests for other hosts are refused. Without ports, which are not compared.
+    admin_host: HostNames = "off";
     /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
     max_admin_connections: u32 = "16";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
@@ -114,7 +116,7 @@ config! {
     duplicate_login: DuplicateLogin = "replace";
     /// Seats of one user if duplicate logins are allowed; a further connection is closed with 4002 `user_limit`.
     max_per_user: Limit = "1";
-    /// Connections from one address (with IPv6, from one /64); a further one is closed with 4002 `ip_limit`.
+    /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one.
     max_per_ip: Limit = "unlimited";
     /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";
@@ -122,10 +124,12 @@ config! {
     max_closing: u32 = "256";
 
     ["Admission"]
-    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";
-    /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
+    /// Number of proxies in front of the server. If it is not 0, the client's address is the entry of `forwarded_header` at this position from the right.
     trusted_proxies: u32 = "0";
+    /// Header in which the trusted proxies name the client's address: `x-forwarded-for`, `forwarded` (RFC 7239), or `x-real-ip`, which has one entry.
+    forwarded_header: ForwardedHeader = "x-forwarded-for";
     /// Connection attempts per minute from one address; more are answered with HTTP status 429.
     attempts_per_minute: Limit = "unlimited";
     /// Largest burst of connection attempts from one address.

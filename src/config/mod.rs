@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod fields;
+mod host_names;
 mod memory;
 mod origins;
 mod rates;
@@ -15,6 +16,8 @@ mod value;
 pub use self::check::{CheckedConfig, Problem, Problems};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
+pub use self::host_names::HostNames;
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+pub use crate::base::forwarded_header::ForwardedHeader;
 pub use crate::base::limit::Limit;

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
@@ -132,16 +134,6 @@ impl Value for SocketAddr {
     }
 }
 
-impl Value for String {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-    }
-
-    fn show(&self) -> String {
-        self.clone()
-    }
-}
-
 impl Value for PathBuf {
     const FORM: Form = Form::Path;
 
@@ -210,6 +202,27 @@ impl Value for bool {
     }
 }
 
+impl Value for ForwardedHeader {
+    const FORM: Form = Form::Words(&["x-forwarded-for", "forwarded", "x-real-ip"]);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "x-forwarded-for" => Ok(ForwardedHeader::XForwardedFor),
+            "forwarded" => Ok(ForwardedHeader::Forwarded),
+            "x-real-ip" => Ok(ForwardedHeader::XRealIp),
+            _ => Err(format!("`{text}` is none of x-forwarded-for, forwarded, x-real-ip")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for".into(),
+            ForwardedHeader::Forwarded => "forwarded".into(),
+            ForwardedHeader::XRealIp => "x-real-ip".into(),
+        }
+    }
+}
+
 impl Value for OnJournalError {
     const FORM: Form = Form::Words(&["stop", "continue"]);
 
@@ -248,6 +261,28 @@ impl Value for Secrets {
     }
 }
 
+impl Value for HostNames {
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(HostNames::default());
+        }
+        let listed: Vec<String> =
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let names = HostNames { listed };
+        match names.problems() {
+            _ if names.listed.is_empty() => Err("must name a host, or be `off`".into()),
+            problems if problems.is_empty() => Ok(names),
+            problems => Err(problems.join("; ")),
+        }
+    }
+
+    fn show(&self) -> String {
+        if self.listed.is_empty() { "off".into() } else { self.listed.join(",") }
+    }
+}
+
 impl Value for Origins {
     const FORM: Form = Form::List;
 
@@ -257,17 +292,10 @@ impl Value for Origins {
         }
         let words = text.split(',').map(str::trim);
         let loopback = words.clone().any(|word| word == "loopback");
-        let listed: Vec<String> =
-            words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
-        match listed.iter().find(|origin| {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
-        }) {
-            Some(invalid) => {
-                Err(format!("`{invalid}` is not an origin such as https://game.example or http://localhost:8080"))
-            }
-            None => Ok(Origins { any: false, loopback, listed }),
-        }
+        let listed = words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
+        let origins = Origins { any: false, loopback, listed };
+        let problems = origins.problems();
+        if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
     }
 
     fn show(&self) -> String {

@@ -14,11 +14,13 @@ use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, ConnKey};
+use crate::base::id::{AddressKey, ConnId, ConnKey};
 use crate::base::time::Time;
+use crate::config::Limit;
 use crate::http::PlainResponse;
+use crate::http::forwarded::ForwardedFault;
 use crate::http::probe::Probe;
-use crate::lobby::directory::{Joined, Reservation};
+use crate::lobby::directory::{Joined, Reservation, SeatRequest};
 use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
@@ -33,6 +35,7 @@ impl<A: App> Engine<A> {
                 peer: self.core.conns[key].peer.address(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
+                forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
             };
             let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
@@ -71,7 +74,10 @@ impl<A: App> Engine<A> {
         if self.core.is_draining() {
             return Err(shutting_down());
         }
-        let within_limit = self.core.charge_attempt(key, facts.address)?;
+        if let Some(fault) = request.and_then(Request::forwarded_fault) {
+            self.core.log_forwarded_fault(key, fault);
+        }
+        self.core.charge_attempt(key, facts.address)?;
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
@@ -84,7 +90,7 @@ impl<A: App> Engine<A> {
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let code = match within_limit.and(origin).and(code) {
+        let code = match origin.and(code) {
             Ok(code) => code,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
@@ -94,6 +100,12 @@ impl<A: App> Engine<A> {
                 return Ok(());
             }
         };
+        if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
+            // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
+            // authorization follows.
+            self.core.accept_and_close(key, &upgrade, CloseReason::IpLimit);
+            return Ok(());
+        }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
@@ -324,7 +336,9 @@ impl Core {
             return;
         }
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
-        let reserved = user.map(|user| self.directory.reserve(code, user, self.clock.unix_micros())).transpose();
+        let address = self.address_of(key);
+        let now = self.clock.unix_micros();
+        let reserved = user.map(|user| self.directory.reserve(SeatRequest { code, user, address }, now)).transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
@@ -345,10 +359,38 @@ impl Core {
                 "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
                  --allowed-origin",
                 request.conn(),
-                request.peer(),
+                self.conns.remote(request.conn().key()),
                 request.host_for_log()
             );
         }
+    }
+
+    /// Warns, once for each cause, that the trusted proxies have named no address for a client. Repeats no text of the
+    /// header: with a wrong number of proxies a client has written it. A replay has no request and logs nothing.
+    fn log_forwarded_fault(&mut self, key: ConnKey, fault: ForwardedFault) {
+        if !self.logged_forwarded_faults.insert(fault) {
+            return;
+        }
+        let header = self.config.forwarded_header.name();
+        let position = self.config.trusted_proxies;
+        let what = match fault {
+            ForwardedFault::Missing => format!(
+                "{header} has no entry {position} from the right: does every proxy append one, and is trusted_proxies their \
+                 number?"
+            ),
+            ForwardedFault::Hidden => {
+                format!("entry {position} of {header} from the right hides the address: configure the proxy to name it")
+            }
+            ForwardedFault::Malformed => format!(
+                "entry {position} of {header} from the right is not an address: is trusted_proxies the number of proxies, and \
+                 forwarded_header the header that they write?"
+            ),
+        };
+        warn!(
+            "conn={} peer={} {what} Such clients count by the address of the TCP connection; this is logged once",
+            self.conns[key].id,
+            self.conns[key].peer.address()
+        );
     }
 
     // ---- seats ----
@@ -373,9 +415,10 @@ impl Core {
         // The member that loses its seat is read while it still has the seat.
         let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.key()));
+        let request = SeatRequest { code, user, address: self.address_of(key) };
         let Joined { seat, previous_conn, replaced_conn } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, now, unix)?,
-            None => self.directory.join(code, user, id, now, unix)?,
+            Some(reservation) => self.directory.join_reserved(reservation, request, id, now, unix)?,
+            None => self.directory.join(request, id, now, unix)?,
         };
         if let Some(old) = previous_conn.or(replaced_conn) {
             let member = replaced.expect("a seat's connection is seated");
@@ -392,7 +435,7 @@ impl Core {
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
             "conn={id} peer={} user={user:?} lobby={code} joined{}",
-            self.conns[key].peer.address(),
+            self.conns.remote(key),
             took_over_suffix(previous_conn)
         );
         self.charge_head_to_user(key, seat);
@@ -407,6 +450,11 @@ impl Core {
         self.apply_orders(key, user, code);
         self.announce_seat(&member, previous_conn.is_some());
         Ok(())
+    }
+
+    /// Returns the key of the address that the connection counts for.
+    fn address_of(&self, key: ConnKey) -> AddressKey {
+        self.conns[key].address.expect("charge_attempt() has set it before the application was asked")
     }
 
     /// Sets the deadlines and the rate of a connection that has just been seated.

@@ -27,6 +27,7 @@ impl Core {
                     seated += 1;
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
                     assert_eq!(self.directory.seat(seat).conn, slot.id);
+                    assert_eq!(Some(self.directory.seat(seat).address), slot.address, "a seat counts for its address");
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
@@ -92,6 +93,8 @@ impl Core {
         }
         assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
+        let is_kept = |key| self.conns.by_key(key).is_some_and(|slot| slot.address.is_some());
+        assert!(self.conns.forwarded().all(is_kept), "an address of a connection whose request was read");
     }
 
     fn check_counters(&self, seated: usize) {

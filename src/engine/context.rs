@@ -121,7 +121,7 @@ impl Context<'_> {
     ///
     /// The reason why not: `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
-        self.inspect(|core| core.directory.admits(lobby, None))
+        self.inspect(|core| core.directory.admits(lobby, None, None))
     }
 
     /// Sends a frame or a message to the members of the lobby that `exclude` does not name, in join order.

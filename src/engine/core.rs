@@ -4,6 +4,7 @@
 //! Knows neither the application nor a socket.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::driver::Start;
@@ -34,6 +35,7 @@ use crate::base::time::Time;
 use crate::config::{CheckedConfig, Flush};
 use crate::egress::Egress;
 use crate::http::DateLine;
+use crate::http::forwarded::ForwardedFault;
 use crate::lobby::directory::Directory;
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
@@ -66,6 +68,8 @@ pub(crate) struct Core {
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
     pub(super) logged_origins: LoggedOrigins,
+    /// Causes that were logged since the start.
+    pub(super) logged_forwarded_faults: BTreeSet<ForwardedFault>,
     pub(super) record_mode: RecordMode,
     pub(super) call_guard: CallGuard,
     pub(super) observer: Observer,
@@ -116,6 +120,7 @@ impl Core {
             answer: Answer::default(),
             buffers: Buffers::default(),
             logged_origins: LoggedOrigins::default(),
+            logged_forwarded_faults: BTreeSet::new(),
             record_mode: RecordMode::Off,
             call_guard: CallGuard::default(),
             observer: Observer::default(),

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::member::Sent;
@@ -241,8 +241,10 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
-    /// Remote address of the connection.
+    /// Remote address of the TCP connection: behind a proxy that of the proxy.
     pub peer: SocketAddr,
+    /// The client's address: see [`Request::address`](crate::Request::address).
+    pub address: IpAddr,
     /// Bytes that wait to be written to the connection.
     pub queued_bytes: usize,
     /// Time since bytes were last received from the connection.

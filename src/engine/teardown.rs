@@ -49,16 +49,17 @@ impl Core {
             self.events.extend((0..unanswered).map(|_| AppEvent::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
-        let peer = slot.peer.address();
+        let slot = &self.conns[key];
+        let remote = self.conns.remote(key);
         match member {
             Some(member) => info!(
-                "conn={} peer={peer} user={:?} lobby={} closed: {reason}: {}",
+                "conn={} peer={remote} user={:?} lobby={} closed: {reason}: {}",
                 slot.id,
                 member.user(),
                 member.lobby(),
                 reason.explain()
             ),
-            None => debug!("conn={} peer={peer} closed: {reason}: {}", slot.id, reason.explain()),
+            None => debug!("conn={} peer={remote} closed: {reason}: {}", slot.id, reason.explain()),
         }
         true
     }

@@ -1,7 +1,7 @@
 //! Asserts the invariants of the directory.
 
 use super::directory::Directory;
-use super::records::LobbyMember;
+use super::records::{AddressSeats, LobbyMember};
 use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
@@ -45,11 +45,21 @@ impl Directory {
                 }
             }
         }
+        let mut joined = AddressSeats::default();
+        self.seats.iter().for_each(|(_, seat)| joined.add(seat.address));
+        for (address, count) in self.seats_of_addresses.iter() {
+            assert!(self.max_per_ip.bound().is_none_or(|bound| count <= bound as usize), "address limit");
+            assert!(joined.count(address) <= count, "every seat counts for its address");
+        }
         let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
         assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
         let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
+        let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing));
+        let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));
+        let joined_or_reserved = self.seats.len()..=self.seats.len() + authorizing;
+        assert!(joined_or_reserved.contains(&of_addresses), "addresses count joined and reserved seats");
         assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
     }
 }

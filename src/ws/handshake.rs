@@ -13,7 +13,8 @@ use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
-use crate::config::Origins;
+use crate::config::{ForwardedHeader, Origins};
+use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
 use crate::http::host::is_host;
 use crate::http::probe::Probe;
@@ -44,6 +45,7 @@ pub struct Request<'a> {
     pub(crate) probe: Option<Probe>,
     pub(crate) is_head_request: bool,
     address: IpAddr,
+    forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
@@ -61,9 +63,15 @@ impl Request<'_> {
         self.peer
     }
 
-    /// Returns the client's address: behind trusted proxies the one in `X-Forwarded-For`, otherwise that of the peer.
+    /// Returns the client's address: behind trusted proxies the one that they name in `forwarded_header`, otherwise that
+    /// of the peer. An IPv4-mapped IPv6 address is returned as the IPv4 address.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Returns why the trusted proxies have named no address; [`address`](Self::address) is that of the peer then.
+    pub(crate) fn forwarded_fault(&self) -> Option<ForwardedFault> {
+        self.forwarded_fault
     }
 
     /// Returns the percent-decoded path; it starts with `/`.
@@ -180,8 +188,9 @@ pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
     pub(crate) max_headers: u32,
-    /// Number of proxies whose `X-Forwarded-For` entries are trusted.
+    /// Number of proxies whose entries in `forwarded_header` are trusted.
     pub(crate) trusted_proxies: u32,
+    pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) subprotocols: Subprotocols,
 }
 
@@ -206,7 +215,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, subprotocols } = params;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -244,8 +253,15 @@ fn try_read<R>(
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
-    let address = forwarded_for(headers, trusted_proxies).unwrap_or(peer.ip());
-    let request = Request { conn, peer, probe, is_head_request: is_head, address, path, query, token, headers };
+    let (address, forwarded_fault) = match trusted_proxies {
+        0 => (peer.ip(), None),
+        proxies => match forwarded_address(headers, forwarded_header, proxies) {
+            Ok(address) => (address, None),
+            Err(fault) => (peer.ip(), Some(fault)),
+        },
+    };
+    let request =
+        Request { conn, peer, probe, is_head_request: is_head, address, forwarded_fault, path, query, token, headers };
     Ok(decide(&request, upgrade))
 }
 
@@ -323,19 +339,6 @@ fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option
     }
 }
 
-/// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries
-/// to the left of it.
-fn forwarded_for(headers: Headers<'_, '_>, proxies: u32) -> Option<IpAddr> {
-    // Split first, decode afterwards: forged entries that are not UTF-8 must not invalidate the proxies' entries.
-    let lines = headers.values("x-forwarded-for");
-    let entries: Vec<&[u8]> =
-        lines.flat_map(|line| line.split(|&c| c == b',')).map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()).collect();
-    let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
-    let entry = str::from_utf8(entry).ok()?;
-    // Some proxies append the port.
-    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
-}
-
 /// Returns the token of `Authorization: Bearer`.
 fn header_token<'a>(headers: Headers<'_, 'a>) -> Option<&'a str> {
     let value = str::from_utf8(headers.values("authorization").next()?).ok()?;
@@ -376,7 +379,8 @@ mod tests {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
+        let forwarded_header = ForwardedHeader::XForwardedFor;
+        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, forwarded_header, subprotocols };
         let decided = read(head.as_bytes(), &params, |request, upgrade| {
             upgrade.map(|upgrade| {
                 let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");
@@ -439,31 +443,6 @@ mod tests {
         check_with(|l| l.push(bearer), (101, r#"Some("lobby.v1.json") Some("bob")"#));
         check_with(|l| l.extend([bearer, "Authorization: bearer cid"]), (101, r#"Some("cid")"#));
         check_with(|l| l.push("Authorization: Basic x"), (101, r#"Some("ann")"#));
-    }
-
-    #[test]
-    fn forwarded_addresses_are_counted_from_the_right() {
-        #[track_caller]
-        fn check(lines: &[&str], proxies: u32, expected: Option<&str>) {
-            let lines: Vec<String> = lines.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect();
-            assert_eq!(forwarded(lines.concat().as_bytes(), proxies).as_deref(), expected);
-        }
-        /// Returns the address that the header lines name.
-        fn forwarded(lines: &[u8], proxies: u32) -> Option<String> {
-            let head = [b"GET / HTTP/1.1\r\n", lines, b"\r\n"].concat();
-            let mut lines = HeaderLines::EMPTY;
-            let head = RequestHead::parse(&head, &mut lines, 16).expect("well-formed");
-            forwarded_for(head.headers, proxies).map(|address| address.to_string())
-        }
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 0, None);
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 1, Some("2.2.2.2"));
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 2, Some("1.1.1.1"));
-        check(&["1.1.1.1"], 2, None);
-        check(&["[::1]:80"], 1, Some("::1"));
-        check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
-        check(&["unknown"], 1, None);
-        // The client sent bytes that are not UTF-8, and the proxy appended to the same line.
-        assert_eq!(forwarded(b"X-Forwarded-For: \xff, 9.9.9.9\r\n", 1).as_deref(), Some("9.9.9.9"));
     }
 
     #[test]

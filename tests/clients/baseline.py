@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Records the journals of tests/baseline: four short sessions of different kinds.
+"""Records four of the journals of tests/baseline: short sessions of different kinds. The fifth, addresses.journal, is of an
+earlier build on purpose, and is not recorded again.
 
     tests/clients/baseline.py [path/to/lobbyd]
 

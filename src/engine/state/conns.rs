@@ -3,7 +3,8 @@
 //! Moves a connection from one stage to the next, as drawn at [`ConnState`]. Why it moves is decided elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
@@ -23,8 +24,27 @@ pub(crate) struct Conns {
     closes_started: u64,
     /// Closed connections whose socket the driver has still to drop.
     closed: VecDeque<ConnId>,
+    /// Addresses of the clients that a proxy has named. Apart from the connections, so that those without a proxy pay
+    /// nothing for it.
+    forwarded: BTreeMap<ConnKey, IpAddr>,
     /// Close codes of connections that the application has closed with a code of its own.
     app_codes: BTreeMap<ConnKey, CloseCode>,
+}
+
+/// The remote end of a connection. Displayed as `127.0.0.1:4000`, or `127.0.0.1:4000 address=192.0.2.1` behind a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote {
+    peer: SocketAddr,
+    forwarded: Option<IpAddr>,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.forwarded {
+            Some(address) => write!(f, "{} address={address}", self.peer),
+            None => self.peer.fmt(f),
+        }
+    }
 }
 
 impl Conns {
@@ -123,7 +143,32 @@ impl Conns {
         let slot = self.slots.remove(id.key());
         let reason = self.close_reason(&slot);
         self.app_codes.remove(&id.key());
+        self.forwarded.remove(&id.key());
         Some((id, reason))
+    }
+
+    // ---- addresses ----
+
+    /// Sets the client's address, once its request is read.
+    pub(crate) fn set_address(&mut self, key: ConnKey, address: IpAddr) {
+        if address != self.slots[key].peer.address().ip() {
+            self.forwarded.insert(key, address);
+        }
+    }
+
+    /// Returns the client's address: the one that a trusted proxy has named, or that of the peer.
+    pub(crate) fn address(&self, key: ConnKey) -> IpAddr {
+        self.forwarded.get(&key).copied().unwrap_or_else(|| self.slots[key].peer.address().ip())
+    }
+
+    /// The connections for which a proxy has named an address.
+    pub(crate) fn forwarded(&self) -> impl Iterator<Item = ConnKey> {
+        self.forwarded.keys().copied()
+    }
+
+    /// Returns the peer and the client's address for the log.
+    pub(crate) fn remote(&self, key: ConnKey) -> Remote {
+        Remote { peer: self.slots[key].peer.address(), forwarded: self.forwarded.get(&key).copied() }
     }
 
     // ---- close reasons ----

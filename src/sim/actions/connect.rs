@@ -1,10 +1,13 @@
 //! A client connects, with a valid, an invalid or an incomplete upgrade request.
 
+use std::net::IpAddr;
+
 use crate::engine::app::{App, Protocol};
-use crate::sim::client::address::draw_address;
+use crate::sim::client::address::{PROXY, draw_address, forwarded_line};
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
 use crate::sim::client::request;
+use crate::sim::models::addresses::PROXY_NETWORK;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::transcript::EventKind;
 use crate::sim::world::World;
@@ -30,7 +33,14 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
     let (address, network) =
         if has_several { draw_address(&mut world.random.clients) } else { ([127, 0, 0, 1].into(), 0) };
-    let peer = (address, 1024 + index as u16).into();
+    // Behind a proxy, only a valid request names the client.
+    let is_proxied = world.server.config().trusted_proxies > 0;
+    let (peer, network, named) = match special {
+        _ if !is_proxied => (address, network, None),
+        None => (PROXY, network, Some(address)),
+        Some(_) => (PROXY, PROXY_NETWORK, None),
+    };
+    let peer = (peer, 1024 + index as u16).into();
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);
@@ -57,7 +67,7 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
         world.count(Behaviour::Addresses);
     }
     let mut link = Link::new(accepted, traits);
-    send_request(world, &mut link, special);
+    send_request(world, &mut link, special, named);
     world.clients.insert(index, conn, link);
     let shared = &world.clients.shared;
     let words = format!("conn={conn} user={} lobby={}", shared.users[user], shared.lobbies[lobby]);
@@ -87,12 +97,14 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     }
 }
 
-/// Sends the upgrade request. With a valid one, the client also gets its player.
-fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>) {
-    let World { clients, random, .. } = world;
+/// Sends the upgrade request, in which a proxy may have `named` the client's address. With a valid one, the client also
+/// gets its player.
+fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>, named: Option<IpAddr>) {
+    let World { clients, random, server, .. } = world;
     let random = &mut random.clients;
+    let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
-    let mut request = request::request(user, lobby, link.is_json, random);
+    let mut request = request::request(user, lobby, link.is_json, proxied, random);
     match special {
         Some(Behaviour::BadRequest) => {
             (request, link.may_be_accepted) = request::bad_request(random);

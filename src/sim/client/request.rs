@@ -17,9 +17,9 @@ pub(crate) fn user_name(index: usize) -> String {
     }
 }
 
-/// Returns an upgrade request that the server may accept.
-pub(crate) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Random) -> Vec<u8> {
-    let mut lines = Vec::new();
+/// Returns an upgrade request that the server may accept. `proxied` is a line that a proxy has added.
+pub(crate) fn request(user: &str, lobby: &str, is_json: bool, proxied: Option<String>, random: &mut Random) -> Vec<u8> {
+    let mut lines: Vec<String> = proxied.into_iter().collect();
     let mut target = format!("/ws/{lobby}");
     match random.below(3) {
         0 if user.is_ascii() && !user.contains(' ') => lines.push(format!("Authorization: Bearer {user}")),

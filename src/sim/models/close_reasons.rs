@@ -37,8 +37,6 @@ pub(crate) struct Circumstances {
     pub(crate) is_synced: bool,
     /// Number of bytes that the client sent.
     pub(crate) bytes_sent: u64,
-    /// Number of open connections in the same network, this one included.
-    pub(crate) in_network: usize,
 }
 
 impl Circumstances {

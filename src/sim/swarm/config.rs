@@ -9,7 +9,7 @@ use super::parameters::Swarm;
 use super::pick::{limit, pick};
 use crate::base::random::Random;
 use crate::base::rate::Rate;
-use crate::config::{ByteSize, Config, DuplicateLogin, Flush, Limit, PerUser};
+use crate::config::{ByteSize, Config, DuplicateLogin, Flush, ForwardedHeader, Limit, PerUser};
 
 /// Lowest message rate that is drawn, so that the waits stay short.
 const MIN_RATE: u32 = 10;
@@ -108,6 +108,9 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
         config.attempts_per_minute = limit(random, &[0, 6, 60, 6000]);
         config.attempt_burst = pick(random, &[1, 3, 10, 60]);
         config.max_remembered_rates = pick(random, &[0, 1, 65_536]);
+        config.trusted_proxies = pick(random, &[0, 0, 1]);
+        let headers = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded, ForwardedHeader::XRealIp];
+        config.forwarded_header = pick(random, &headers);
     }
     if let Some(random) = &mut generator(Behaviour::Unread) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);

@@ -45,3 +45,9 @@ fn a_recorded_flood_is_replayed() {
 fn answers_of_the_first_edition_are_replayed() {
     check("requests");
 }
+
+/// A session of a build that judged `max_per_ip` before it asked the application, and counted closing connections.
+#[test]
+fn a_recorded_session_with_an_earlier_limit_of_addresses_is_replayed() {
+    check("addresses");
+}

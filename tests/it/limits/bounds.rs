@@ -251,6 +251,7 @@ const NO_BOUNDS: &[&str] = &[
     "admin_token_file",
     "admin_host",
     "trusted_proxies",
+    "forwarded_header",
     "tick_hz",
     "journal",
     "journal_sync",

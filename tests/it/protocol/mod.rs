@@ -1,5 +1,6 @@
 //! The protocol: requests, frames and JSON messages.
 
+mod addresses;
 mod applications;
 mod bytewise;
 mod connecting;

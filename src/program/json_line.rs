@@ -1,6 +1,6 @@
 //! A log line as a JSON object.
 //!
-//! A message about a connection begins with `conn=… peer=… user="…" lobby=…`, or a part of that. These pairs become members of
+//! A message about a connection begins with `conn=… peer=… address=… user="…" lobby=…`, or a part of that. These pairs become members of
 //! the object, and the message is the rest. Only the beginning is read: it is written by the server, whereas a client may
 //! have chosen what follows.
 
@@ -20,6 +20,8 @@ pub(crate) struct JsonLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     lobby: Option<&'a str>,
@@ -35,7 +37,8 @@ impl<'a> JsonLine<'a> {
             Level::Debug => "debug",
             Level::Trace => "trace",
         };
-        let mut line = JsonLine { ts, level, target, conn: None, peer: None, user: None, lobby: None, message };
+        let (conn, peer, address) = (None, None, None);
+        let mut line = JsonLine { ts, level, target, conn, peer, address, user: None, lobby: None, message };
         line.take_pairs();
         line
     }
@@ -47,6 +50,7 @@ impl<'a> JsonLine<'a> {
             let field = match key {
                 "conn" => &mut self.conn,
                 "peer" => &mut self.peer,
+                "address" => &mut self.address,
                 "lobby" => &mut self.lobby,
                 "user" => {
                     let Some((name, after)) = unquote(rest).filter(|_| self.user.is_none()) else { return };
@@ -126,6 +130,10 @@ mod tests {
         check(
             r#"conn=7.3 user="ann \"x\" user=" lobby=chess joined, lobby=go"#,
             r#""conn":"7.3","user":"ann \"x\" user=","lobby":"chess","message":"joined, lobby=go""#,
+        );
+        check(
+            r#"conn=7.3 peer=127.0.0.1:4 address=2001:db8::1 user="ann" lobby=go joined"#,
+            r#""conn":"7.3","peer":"127.0.0.1:4","address":"2001:db8::1","user":"ann","lobby":"go","message":"joined""#,
         );
         check("joined user=\"ann\"", r#""message":"joined user=\"ann\"""#);
         check("seed=7", r#""message":"seed=7""#);

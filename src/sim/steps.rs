@@ -67,6 +67,7 @@ const STEP_BEHAVIOURS: &[Behaviour] = &[
     Behaviour::Clock,
     Behaviour::HalfClose,
     Behaviour::WallStep,
+    Behaviour::Probe,
 ];
 
 impl Steps {
@@ -201,7 +202,9 @@ fn read<A: App>(world: &mut World<A>) -> Result<bool, String> {
 /// Performs `behaviour`. Returns whether it was possible.
 fn perform<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<bool, String> {
     match behaviour {
-        Behaviour::BadRequest | Behaviour::HalfRequest => return Ok(connect::connect(world, Some(behaviour))),
+        Behaviour::BadRequest | Behaviour::HalfRequest | Behaviour::Probe => {
+            return Ok(connect::connect(world, Some(behaviour)));
+        }
         Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish | Behaviour::HalfClose => {
             return Ok(client::end(world, behaviour));
         }

@@ -1,4 +1,4 @@
-//! A client connects, with a valid, an invalid or an incomplete upgrade request.
+//! A client connects, with a valid, an invalid or an incomplete upgrade request, or a health check.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use crate::sim::world::World;
 /// Capacity in bytes of the path to a client that reads at once.
 const WIDE: usize = 16 * 1024;
 
-/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`] or none. Returns whether it was
-/// possible.
+/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`] or none.
+/// Returns whether it was possible.
 pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) -> bool {
     let Some(index) = world.clients.free_index() else { return false };
     let random = &mut world.random.clients;
@@ -97,10 +97,16 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     }
 }
 
+<<<<<<< HEAD
 /// Sends the upgrade request, in which a proxy may have `named` the client's address. With a valid one, the client also
 /// gets its player.
 fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>, named: Option<IpAddr>) {
     let World { clients, random, server, .. } = world;
+=======
+/// Sends the upgrade request. With a valid one, the client also gets its player.
+fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>) {
+    let World { clients, random, swarm, server, .. } = world;
+>>>>>>> http
     let random = &mut random.clients;
     let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
@@ -110,12 +116,25 @@ fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<B
             (request, link.may_be_accepted) = request::bad_request(random);
             link.is_unpredictable = true;
         }
+        Some(Behaviour::Probe) => {
+            let probe;
+            (request, probe) = request::probe(random);
+            link.probe = Some(probe);
+            link.may_be_accepted = false;
+            link.is_unpredictable = true;
+        }
         Some(_) => {
             request.truncate(random.below(request.len() as u64) as usize);
             link.is_unpredictable = true;
             link.is_unfinished = true;
         }
-        None => link.player = clients.players.as_mut().map(|players| players(random, user)),
+        None => {
+            link.player = clients.players.as_mut().map(|players| players(random, user));
+            if swarm.occurs(Behaviour::OddRequest, random) {
+                request = request::oddly_written(&request, random);
+                server.models.behaviours.add(Behaviour::OddRequest);
+            }
+        }
     }
     link.pipe.send(&request);
 }

@@ -60,6 +60,13 @@ pub(crate) struct Accepted {
     pub(crate) is_owed_answers: bool,
 }
 
+/// A health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HealthProbe {
+    /// Whether it is a HEAD request, which is answered without a body.
+    pub(crate) is_head_request: bool,
+}
+
 /// The client's end of one connection.
 pub(crate) struct Link {
     /// Number of the connection in the run, counted from 0.
@@ -82,6 +89,8 @@ pub(crate) struct Link {
     pub(crate) is_json: bool,
     /// Whether the server may answer the upgrade request with 101.
     pub(crate) may_be_accepted: bool,
+    /// The health check that the client sends instead of an upgrade request, if any.
+    pub(crate) probe: Option<HealthProbe>,
     /// Whether the client sent something invalid, after which answers are not predictable.
     pub(crate) is_unpredictable: bool,
     /// Status of the response to the upgrade request, once it was read.
@@ -167,6 +176,7 @@ impl Link {
             player: None,
             is_json,
             may_be_accepted: true,
+            probe: None,
             is_unpredictable: false,
             status: None,
             sent_close: false,

@@ -136,6 +136,10 @@ behaviours! {
     WallStep = "wall-step";
     /// Unread input defers timers for a drawn number of turns, possibly none.
     Unread = "unread";
+    /// A client writes its request in an unusual way that HTTP allows.
+    OddRequest = "odd-request";
+    /// A load balancer sends a health check.
+    Probe = "probe";
 }
 
 /// A set of behaviours.

@@ -97,16 +97,10 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     }
 }
 
-<<<<<<< HEAD
 /// Sends the upgrade request, in which a proxy may have `named` the client's address. With a valid one, the client also
 /// gets its player.
 fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>, named: Option<IpAddr>) {
-    let World { clients, random, server, .. } = world;
-=======
-/// Sends the upgrade request. With a valid one, the client also gets its player.
-fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>) {
     let World { clients, random, swarm, server, .. } = world;
->>>>>>> http
     let random = &mut random.clients;
     let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);

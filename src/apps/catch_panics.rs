@@ -25,7 +25,7 @@ use crate::ws::handshake::Request;
 ///
 /// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or
 /// [`App::on_drain`]) still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in
-/// [`App::route`] is answered with HTTP status 404.
+/// [`App::route`] is answered like [`Route::NotFound`](crate::admission::Route::NotFound).
 ///
 /// ```
 /// use lobbyd::apps::{CatchPanics, Relay};

@@ -81,7 +81,7 @@ impl Protocol {
 pub enum Route {
     /// The lobby with this code. An invalid code is refused with 4007.
     Lobby(String),
-    /// No destination: HTTP status 404.
+    /// No destination: an upgrade is accepted and closed with 4007, other requests get HTTP status 404.
     NotFound,
 }
 

@@ -207,6 +207,12 @@ fn later_request_line(head: &[u8]) -> Result<(&str, &str, &[u8]), HeadFault> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Headers<'h, 'b>(&'h [Header<'b>]);
 
+/// Returns the text without the optional whitespace around it (RFC 9110 section 5.6.3). Other white space of Unicode is part
+/// of a value.
+fn without_whitespace(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
 /// A header that may occur once occurs several times, or is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotSingle;
@@ -222,7 +228,7 @@ impl<'h, 'b> Headers<'h, 'b> {
         let mut values = self.values(name);
         let (first, second) = (values.next(), values.next());
         match (first.map(str::from_utf8).transpose(), second) {
-            (Ok(text), None) => Ok(text.map(str::trim)),
+            (Ok(text), None) => Ok(text.map(without_whitespace)),
             _ => Err(NotSingle),
         }
     }
@@ -232,7 +238,7 @@ impl<'h, 'b> Headers<'h, 'b> {
         self.values(name)
             .filter_map(|value| str::from_utf8(value).ok())
             .flat_map(|value| value.split(','))
-            .map(str::trim)
+            .map(without_whitespace)
             .filter(|element| !element.is_empty())
     }
 

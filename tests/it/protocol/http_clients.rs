@@ -252,6 +252,7 @@ fn a_host_that_is_none_is_refused() {
         "%zz",
         "a%2",
         "zoë",
+        "\u{a0}a",
         "a\"b",
         "a<b>",
         "a\\b",

@@ -104,6 +104,7 @@ impl Entry<'_> {
         let Authority { host, port } = origin.authority;
         match host.strip_prefix("*.") {
             None if host == "*" => fail("allows pages of every origin: write `any`, and nothing else"),
+            None if host.is_empty() => Ok(Entry::Exactly(origin)),
             None if host.contains('*') => {
                 fail("has `*` in a wrong place: it stands for subdomains, as in https://*.game.example")
             }

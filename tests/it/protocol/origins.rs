@@ -176,6 +176,8 @@ fn listed_origins_are_compared_by_meaning() {
         ("https://[2001:DB8:0::1]:8443", "https://[2001:db8::1]:8443", true),
         ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop", true),
         ("capacitor://localhost", "capacitor://localhost", true),
+        ("file://", "file://", true),
+        ("file://", "null", false),
         ("https://game.example:443", "http://game.example:443", false),
         ("https://game.example", "https://game.example/", false),
         ("https://game.example", "https://game.example.", false),

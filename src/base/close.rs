@@ -116,7 +116,7 @@ close_reasons! {
     /// The user has its maximum number of seats.
     UserLimit = 4002, "user_limit", "the user holds as many seats as it may";
     /// The address has its maximum number of seats.
-    IpLimit = 4002, "ip_limit", "the address holds as many connections as it may";
+    IpLimit = 4002, "ip_limit", "the address holds as many seats as it may";
     /// The application or an operator removed the member.
     Kicked = 4003, "kicked", "the member was kicked";
     /// The user is banned.

@@ -14,7 +14,7 @@ pub(crate) struct Origin<'a> {
 /// A host and its port, if one is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Authority<'a> {
-    /// A name, an IPv4 address, or an IPv6 address in brackets.
+    /// A name, an IPv4 address, or an IPv6 address in brackets. Empty in the origin `file://` only.
     pub(crate) host: &'a str,
     pub(crate) port: Option<u16>,
 }
@@ -48,13 +48,16 @@ pub(crate) enum HostFault {
 }
 
 impl<'a> Origin<'a> {
-    /// Parses `scheme://host` with an optional port.
+    /// Parses `scheme://host` with an optional port, or `file://`, which has no host and is sent by some web views.
     pub(crate) fn parse(text: &'a str) -> Result<Origin<'a>, OriginFault> {
         let (scheme, authority) = text.split_once("://").ok_or(OriginFault::NoScheme)?;
         let is_scheme = scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || b"+-.".contains(&c));
         if !is_scheme {
             return Err(OriginFault::NoScheme);
+        }
+        if authority.is_empty() && scheme.eq_ignore_ascii_case("file") {
+            return Ok(Origin { scheme, authority: Authority { host: "", port: None } });
         }
         Ok(Origin { scheme, authority: Authority::parse(authority)? })
     }
@@ -201,6 +204,7 @@ mod tests {
             ("http://localhost:8080", "localhost", Some(8080)),
             ("https://[2001:db8::1]:1", "[2001:db8::1]", Some(1)),
             ("chrome-extension://abc", "abc", None),
+            ("file://", "", None),
         ] {
             let origin = Origin::parse(text).expect(text);
             assert_eq!((origin.authority.host, origin.authority.port), (host, port), "{text}");

@@ -32,6 +32,9 @@ impl HostNames {
 /// Fails with a sentence that names the entry, the rule that it breaks, and what to write instead.
 fn check_entry(entry: &str) -> Result<(), String> {
     let fail = |rule: &str| Err(format!("`{}` {rule}", entry.escape_debug()));
+    if entry == "off" {
+        return fail("is the word that leaves the list empty, and not a host");
+    }
     if entry.contains("://") {
         return fail("has a scheme: write the host alone, such as lobby.internal");
     }

@@ -68,9 +68,11 @@ impl Origins {
             || self.listed.iter().any(is_listed)
     }
 
-    /// Returns a sentence for each entry that no page can match.
+    /// Returns a sentence for each entry that no page can match, and one if `any` makes the others useless.
     pub(super) fn problems(&self) -> Vec<String> {
-        self.listed.iter().filter_map(|entry| Entry::parse(entry).err()).collect()
+        let is_mixed = self.any && (self.loopback || !self.listed.is_empty());
+        let mixed = is_mixed.then(|| "`any` allows pages of every origin: leave the others out".to_owned());
+        mixed.into_iter().chain(self.listed.iter().filter_map(|entry| Entry::parse(entry).err())).collect()
     }
 }
 
@@ -93,7 +95,7 @@ impl Entry<'_> {
         let fail = |rule: &str| Err(format!("`{}` {rule}", text.escape_debug()));
         let origin = match Origin::parse(trimmed) {
             Ok(origin) => origin,
-            Err(_) if ["any", "*"].contains(&text) || trimmed.ends_with("://*") => {
+            Err(_) if text == "*" || trimmed.ends_with("://*") => {
                 return fail("allows pages of every origin: write `any`, and nothing else");
             }
             Err(fault) => return fail(&explain(fault, trimmed)),
@@ -104,6 +106,7 @@ impl Entry<'_> {
         let Authority { host, port } = origin.authority;
         match host.strip_prefix("*.") {
             None if host == "*" => fail("allows pages of every origin: write `any`, and nothing else"),
+            None if host.is_empty() => Ok(Entry::Exactly(origin)),
             None if host.contains('*') => {
                 fail("has `*` in a wrong place: it stands for subdomains, as in https://*.game.example")
             }

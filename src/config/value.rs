@@ -287,13 +287,11 @@ impl Value for Origins {
     const FORM: Form = Form::List;
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "any" {
-            return Ok(Origins { any: true, ..Origins::default() });
-        }
         let words = text.split(',').map(str::trim);
-        let loopback = words.clone().any(|word| word == "loopback");
-        let listed = words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
-        let origins = Origins { any: false, loopback, listed };
+        let has = |name: &str| words.clone().any(|word| word == name);
+        let (any, loopback) = (has("any"), has("loopback"));
+        let listed = words.filter(|word| !["", "own", "any", "loopback"].contains(word)).map(Into::into).collect();
+        let origins = Origins { any, loopback, listed };
         let problems = origins.problems();
         if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
     }

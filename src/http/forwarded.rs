@@ -154,6 +154,7 @@ fn is_port(text: &str) -> bool {
 mod tests {
     use super::super::head::{HeaderLines, RequestHead};
     use super::*;
+    use crate::base::random::Random;
 
     fn read(header: ForwardedHeader, proxies: u32, lines: &[&[u8]]) -> Result<String, ForwardedFault> {
         let name: &[u8] = match header {
@@ -273,6 +274,27 @@ mod tests {
             assert_eq!(read(ForwardedHeader::XForwardedFor, 1, &[&line(b"9.9.9.9")]), address, "{front:?}");
             assert_eq!(read(ForwardedHeader::Forwarded, 1, &[&line(b"for=9.9.9.9;ext=\"a\"")]), address, "{front:?}");
             assert_eq!(read(ForwardedHeader::Forwarded, 1, &[front, b"for=9.9.9.9"]), address, "{front:?}");
+        }
+    }
+
+    /// The same with random text, and no text makes the parser panic.
+    #[test]
+    fn no_text_of_a_client_moves_the_entries_of_two_proxies() {
+        const TEXT: &[u8] = b"\"\"\\\\,,;;=for[]:.19_% \t\xff";
+        let mut random = Random::new(1);
+        let mut text =
+            || -> Vec<u8> { (0..random.below(12)).map(|_| TEXT[random.below(TEXT.len() as u64) as usize]).collect() };
+        for _ in 0..5000 {
+            let front = text();
+            let line = |entries: &[u8]| [&front, &b", "[..], entries].concat();
+            let address = Ok("9.9.9.9".to_owned());
+            let listed = line(b"9.9.9.9:1, 8.8.8.8");
+            assert_eq!(read(ForwardedHeader::XForwardedFor, 2, &[&listed]), address, "{front:?}");
+            let listed = line(b"ext=\"\\\"\";for=9.9.9.9, for=\"[::1]:1\";by=\",\"");
+            assert_eq!(read(ForwardedHeader::Forwarded, 2, &[&listed]), address, "{front:?}");
+            for header in [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded, ForwardedHeader::XRealIp] {
+                let _ = read(header, 1, &[&front, &text()]);
+            }
         }
     }
 }

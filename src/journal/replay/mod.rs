@@ -383,7 +383,8 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(BadEntry.into());
         }
         if let Some(recorded_decision) = &recorded_decision {
-            self.note(Some(conn), || describe_request(recorded_decision));
+            let is_proxied = self.engine.config().trusted_proxies > 0;
+            self.note(Some(conn), || describe_request(recorded_decision, is_proxied));
         }
         self.engine.set_recorded_decision(recorded_decision);
         self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });

@@ -6,7 +6,7 @@ use lobbyd::{Authorization, Config};
 
 use crate::common::scenario::{World, check, set};
 use crate::common::witness::Witness;
-use crate::journal::site::{Site, replay};
+use crate::journal::site::{Site, replay, timeline};
 
 const IN: &str = "upgrade, welcome, presence_state";
 fn per_ip(max_per_ip: u32, trusted_proxies: u32) -> Config {
@@ -291,7 +291,12 @@ fn a_replay_counts_by_the_same_addresses() {
         }
         let stats = site.engine.stats();
         assert_eq!((stats.counters.joined, stats.counters.closed(lobbyd::CloseReason::IpLimit)), (3, 1));
-        assert_eq!(replay(&site.journal()).expect("nothing differs").stats, stats);
+        let journal = site.journal();
+        assert_eq!(replay(&journal).expect("nothing differs").stats, stats);
+        let events = timeline(&journal, Relay::default());
+        for asked in ["192.0.2.1", "192.0.2.2", "127.0.0.1"] {
+            assert!(events.contains(&format!("asks for lobby chess, address={asked}\n")), "{events}");
+        }
     }
 }
 

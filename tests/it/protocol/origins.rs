@@ -176,6 +176,8 @@ fn listed_origins_are_compared_by_meaning() {
         ("https://[2001:DB8:0::1]:8443", "https://[2001:db8::1]:8443", true),
         ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop", true),
         ("capacitor://localhost", "capacitor://localhost", true),
+        ("file://", "file://", true),
+        ("file://", "null", false),
         ("https://game.example:443", "http://game.example:443", false),
         ("https://game.example", "https://game.example/", false),
         ("https://game.example", "https://game.example.", false),
@@ -270,7 +272,11 @@ fn origins_that_no_page_has_are_refused_at_the_start() {
         config.allowed_origin.listed = vec![word.into()];
         config.check().expect_err(word);
     }
-    assert!(allowing("any, http://a.example").expect_err("both").contains("write `any`, and nothing else"));
+    let mixed = allowing("any, http://a.example").expect_err("both");
+    assert_eq!(mixed, "`any` allows pages of every origin: leave the others out");
+    let mut config = Config::default();
+    (config.allowed_origin.any, config.allowed_origin.loopback) = (true, true);
+    assert_eq!(config.check().expect_err("both")[0].rule, mixed);
     let both = allowing("a.example, wss://b.example").expect_err("two problems");
     assert!(both.contains("`a.example` is not") && both.contains("; `wss://b.example` is the address"), "{both}");
 }
@@ -283,6 +289,7 @@ fn a_list_of_origins_is_shown_as_it_was_written() {
         ("", "own"),
         ("own,http://a.example", "http://a.example"),
         ("own, loopback", "loopback"),
+        (" any ,own", "any"),
         ("http://a.example,loopback", "loopback,http://a.example"),
         ("https://*.A.example:443/, null", "https://*.A.example:443/,null"),
     ] {

@@ -1,7 +1,7 @@
 //! A request head, cut at arbitrary places. The first byte selects how the input is cut, the rest is the client's input.
 
 use lobbyd::apps::Relay;
-use lobbyd::config::ByteSize;
+use lobbyd::config::{ByteSize, ForwardedHeader};
 use lobbyd::driver::Flow;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{Reader, Received};
@@ -33,7 +33,15 @@ pub fn run(data: &[u8]) {
 
 /// Returns the answer to `bytes`, which arrive in one turn, and whether the connection has finished.
 fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
-    let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..without_rates() };
+    // The client's address does not change the answer, from whichever header it is read.
+    let (trusted_proxies, forwarded_header) = match seed % 4 {
+        0 => (0, ForwardedHeader::XForwardedFor),
+        1 => (1, ForwardedHeader::Forwarded),
+        2 => (2, ForwardedHeader::XForwardedFor),
+        _ => (1, ForwardedHeader::XRealIp),
+    };
+    let proxies = Config { trusted_proxies, forwarded_header, ..without_rates() };
+    let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..proxies };
     let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     for piece in pieces(bytes, seed) {

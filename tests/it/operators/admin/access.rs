@@ -60,6 +60,7 @@ fn hosts_of_operators_that_no_request_names_are_refused_at_the_start() {
         ("lobby internal", "is not a host"),
         ("lobby.internal:", "is not a host"),
         ("[lobby]", "is not a host"),
+        ("off", "is the word that leaves the list empty"),
         ("2001:db8::1", "is an IPv6 address without brackets: write [2001:db8::1]"),
         ("*.internal", "has a `*`: write each name, separated by commas"),
         ("192.0.2.256", "is not an IPv4 address"),

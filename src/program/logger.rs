@@ -99,6 +99,10 @@ pub(crate) fn json_error(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use serde_json::Value;
     use time::macros::datetime;
 
     use super::*;
@@ -117,5 +121,38 @@ mod tests {
         check(at, Level::Info, "2026-01-02T03:04:05.006Z INFO  [lobbyd::net] seed=7\n", &format!("{json}\n"));
         let json = json.replace("info", "error");
         check(at, Level::Error, "2026-01-02T03:04:05.006Z ERROR [lobbyd::net] seed=7\n", &format!("{json}\n"));
+    }
+
+    /// A process has one logger and one panic hook, so the test starts itself again, with this variable.
+    const PANICS: &str = "TEST_PANICS";
+
+    #[test]
+    fn a_panic_is_reported_as_one_object_whatever_the_log_level_is() {
+        if env::var_os(PANICS).is_some() {
+            let levels = Levels { default: LevelFilter::Off, modules: Vec::new() };
+            log_to_stderr(&levels, Format::Json).expect("the first logger");
+            panic!("two\nlines and a \"quotation\"");
+        }
+        let name = "program::logger::tests::a_panic_is_reported_as_one_object_whatever_the_log_level_is";
+        for (backtrace, has_backtrace) in [("0", false), ("1", true)] {
+            let output = Command::new(env::current_exe().expect("the path of the tests"))
+                .args(["--exact", name, "--nocapture"])
+                .env(PANICS, "1")
+                .env("RUST_BACKTRACE", backtrace)
+                .output()
+                .expect("the tests can be started");
+            let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+            let line = stderr.lines().find(|line| line.starts_with('{')).expect("a line of JSON");
+            let report: Value = serde_json::from_str(line).expect("JSON");
+            let message = report["message"].as_str().expect("a string");
+            assert!(message.starts_with("panicked at src/program/logger.rs:"), "{message}");
+            assert!(message.contains("two\nlines and a \"quotation\""), "{message}");
+            assert_eq!(
+                message.contains("log_to_stderr") || message.contains("rust_begin_unwind"),
+                has_backtrace,
+                "{message}"
+            );
+            assert_eq!((&report["level"], &report["target"]), (&"error".into(), &"lobbyd".into()));
+        }
     }
 }

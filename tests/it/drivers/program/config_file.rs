@@ -64,6 +64,8 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     // The variable for the file, and the flag that wins over it.
     let values = effective(&[], &[("LOBBYD_CONFIG", file.path())]);
     check_value(&values, "max_connections", &format!("100 # {}", from_file(1)));
+    let (code, _, warnings) = run(&["check"], &[("LOBBYD_CONFIG", file.path())]);
+    assert_eq!((code, warnings.as_str()), (Some(0), ""), "the variable is known");
     let other = File::new("precedence-of-files", "max_connections = 7");
     let values = effective(&["--config", other.path()], &[("LOBBYD_CONFIG", file.path())]);
     check_value(&values, "max_connections", &format!("7 # {}:1", other.path()));

@@ -208,6 +208,8 @@ config! {
     presence_max: u32 = "500";
     /// Shortest interval at which the members of a lobby above `presence_max` are told their number when it has changed; with `off`, only those that join or ask are told.
     presence_count_interval: Option<Duration> = "1s";
+    /// Whether `relay` puts the sender in front of each binary message that it passes on: one byte with the length of the user id, then the id; otherwise the message is unchanged.
+    binary_sender: bool = "off";
 
     ["Liveness"]
     /// Time without received bytes after which a connection is sent a ping (RFC 6455).

@@ -208,18 +208,14 @@ impl<A: App> Engine<A> {
             *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
         let early = self.core.accept_pending(key);
-        let outcome = match self.core.check_authorization(answer, &code) {
-            Ok(identity) => self.core.seat(key, reservation, &code, &identity),
+        match self.core.check_authorization(answer, &code) {
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());
                 }
-                Err(reason)
+                self.core.begin_close(key, reason);
             }
-        };
-        match outcome {
-            Ok(()) => self.core.egress.mark_dirty(key),
-            Err(reason) => self.core.begin_close(key, reason),
         }
         self.dispatch_events();
         Some(early)
@@ -281,11 +277,24 @@ impl Core {
             return;
         }
         self.accept_upgrade(key, upgrade);
-        let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
-        match outcome {
-            Ok(()) => self.egress.mark_dirty(key),
+        match decision {
+            Ok(identity) => self.seat_or_refuse(key, None, code, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
+    }
+
+    /// Seats a connection whose upgrade was accepted, or closes it with the reason.
+    fn seat_or_refuse(&mut self, key: ConnKey, reservation: Option<Reservation>, code: &str, identity: &Identity) {
+        match self.seat(key, reservation, code, identity) {
+            Ok(()) => self.egress.mark_dirty(key),
+            Err(reason) => self.refuse_login(key, &identity.user, reason),
+        }
+    }
+
+    /// Closes a connection that gets no seat. If another seat of its user is the reason, that one is pinged.
+    fn refuse_login(&mut self, key: ConnKey, user: &str, reason: CloseReason) {
+        let wait = if reason == CloseReason::UserLimit { self.ping_for_login(user) } else { None };
+        self.begin_close_for(key, reason, wait);
     }
 
     /// Accepts the upgrade and closes the connection with the reason.
@@ -346,7 +355,10 @@ impl Core {
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
-            Err(reason) => self.accept_and_close(key, &upgrade, reason),
+            Err(reason) => {
+                self.accept_upgrade(key, &upgrade);
+                self.refuse_login(key, user.unwrap_or_default(), reason);
+            }
         }
     }
 
@@ -430,7 +442,7 @@ impl Core {
             }
             // The directory has already taken the seat away, so `leave_seat` is not called.
             self.set_closing(old.key());
-            self.send_close(old.key(), CloseReason::Replaced);
+            self.send_close(old.key(), CloseReason::Replaced, None);
         }
         let lobby_key = self.directory.seat(seat).lobby;
         info!(

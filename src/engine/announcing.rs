@@ -1,5 +1,7 @@
 //! The engine's own messages in the JSON protocol: `welcome`, presence, `health_ping` and `goodbye`.
 
+use std::time::Duration;
+
 use super::core::Core;
 use super::member::Member;
 use crate::base::close::CloseReason;
@@ -17,10 +19,12 @@ impl Core {
         self.send_text(key, Priority::Urgent);
     }
 
-    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size.
-    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason) {
+    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size. With a `wait`, it asks the
+    /// client to come back afterwards.
+    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         let shutdown = reason == CloseReason::ServerShutdown;
-        let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.conns[key].id));
+        let wait_ms = wait.map(|wait| wait.as_micros().div_ceil(1000) as u64);
+        let retry_after_ms = wait_ms.or_else(|| shutdown.then(|| self.retry_after_ms(self.conns[key].id)));
         protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms);
         let text = std::mem::take(&mut self.buffers.text);
         self.send_unbounded(key, Outgoing::Text(&text), Priority::Normal);

@@ -10,7 +10,7 @@ use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::ws::frame::Frame;
+use crate::ws::frame::{Frame, Outgoing};
 
 /// The application's access to the engine. Each call takes effect at once and in order, on the members present at that
 /// moment.
@@ -22,6 +22,7 @@ use crate::ws::frame::Frame;
 /// | the members of a lobby, or all but some of them | [`broadcast_to_lobby`](Self::broadcast_to_lobby) |
 /// | all others in the lobby of a member, without looking up the lobby | [`broadcast_from`](Self::broadcast_from) |
 /// | all others in the lobby of a member, as a JSON `message` from it | [`broadcast_message`](Self::broadcast_message) |
+/// | all others in the lobby of a member, as a binary message from it | [`broadcast_binary`](Self::broadcast_binary) |
 /// | all members of a lobby, as a JSON `message` without a sender | [`announce`](Self::announce) |
 /// | all connections of a user | [`send_to_user`](Self::send_to_user) |
 /// | one connection | [`send_to_conn`](Self::send_to_conn) |
@@ -142,6 +143,18 @@ impl Context<'_> {
     pub fn broadcast_from<'b>(&mut self, from: &Member, body: impl Into<Body<'b>>) -> Sent {
         let Body(outgoing) = body.into();
         self.run(|core| core.relay(from, outgoing))
+    }
+
+    /// Sends a binary message of `from` to all other connections in its lobby: unchanged, or as
+    /// [`Frame::binary_from`] if [`binary_sender`](crate::Config::binary_sender) is on.
+    ///
+    /// [`Relay`](crate::apps::Relay) passes binary messages on in this way. An application that always wants the sender
+    /// sends [`Frame::binary_from`] with [`broadcast_from`](Self::broadcast_from).
+    pub fn broadcast_binary(&mut self, from: &Member, bytes: &[u8]) -> Sent {
+        self.run(|core| match core.config.binary_sender {
+            true => core.relay(from, Outgoing::Frame(&Frame::binary_from(from.user(), bytes))),
+            false => core.relay(from, Outgoing::Binary(bytes)),
+        })
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: it replaces a queued frame with the same

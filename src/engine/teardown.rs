@@ -9,6 +9,8 @@
 //! is closed without them. A connection that never had a seat stays pending until it is closed, except one that was
 //! refused because `max_pending` was reached: it counts as closing.
 
+use std::time::Duration;
+
 use log::{debug, info};
 
 use super::core::Core;
@@ -93,10 +95,15 @@ impl Core {
     /// Closes a connection in order: it leaves its seat now; a goodbye and a close frame follow its queued output. For
     /// a reason that no close frame can carry, the connection is cut off.
     pub(super) fn begin_close(&mut self, key: ConnKey, reason: CloseReason) {
+        self.begin_close_for(key, reason, None);
+    }
+
+    /// The same; the goodbye asks the client to come back after `wait`.
+    pub(super) fn begin_close_for(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
             if reason.is_sent() {
-                self.send_close(key, reason);
+                self.send_close(key, reason, wait);
             } else {
                 self.mark_closed(key);
             }
@@ -151,7 +158,7 @@ impl Core {
         self.egress.mark_dirty(key);
     }
 
-    pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason) {
+    pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         let slot = &self.conns[key];
         if !slot.wire.is_open() {
             let refusal = match reason {
@@ -164,7 +171,7 @@ impl Core {
             self.discard_for_goodbye(key);
         }
         if self.protocol == Protocol::Json {
-            self.send_goodbye(key, reason);
+            self.send_goodbye(key, reason, wait);
         }
         let close = self.conns[key].wire.close(reason.code(), reason.word());
         self.egress.push_close(key, close);

@@ -15,6 +15,7 @@ pub(crate) fn without_effect(values: &Values, app: &str, has_tokens: bool) -> Ve
         ("token_grace", has_tokens, "only the tokens of auth = tokens expire".to_owned()),
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("presence_count_interval", app == "relay", format!("app = {app} sends no presence")),
+        ("binary_sender", app == "relay", format!("app = {app} names no senders")),
         ("max_json_depth", app == "relay", format!("app = {app} reads no JSON")),
         ("max_strikes", app == "relay", format!("app = {app} reads no JSON")),
     ];

@@ -183,8 +183,9 @@ pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
     MessageWriter::of_type(out, "health_ping").number("timestamp", timestamp).end();
 }
 
+/// Writes a `goodbye`. A time to come back after overrules the reason.
 pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
-    let reconnect = if reason.reconnect() == Reconnect::No { "false" } else { "true" };
+    let reconnect = if reason.reconnect() == Reconnect::No && retry_after_ms.is_none() { "false" } else { "true" };
     let object = MessageWriter::of_type(out, "goodbye")
         .number("code", u64::from(reason.code()))
         .string("reason", reason.word())

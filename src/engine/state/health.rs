@@ -35,6 +35,8 @@ struct Checks {
     open: Vec<Check>,
     /// When to start the next periodic check.
     next: Time,
+    /// When a refused login last had the path checked, or [`Time::NEVER`].
+    login_ping: Time,
     /// Number of checks that gave way to newer ones and are not reported as ended yet.
     displaced: usize,
     /// When to report them, or [`Time::NEVER`].
@@ -43,7 +45,14 @@ struct Checks {
 
 impl Default for Checks {
     fn default() -> Checks {
-        Checks { nonce: 0, open: Vec::new(), next: Time::NEVER, displaced: 0, report_displaced: Time::NEVER }
+        Checks {
+            nonce: 0,
+            open: Vec::new(),
+            next: Time::NEVER,
+            login_ping: Time::NEVER,
+            displaced: 0,
+            report_displaced: Time::NEVER,
+        }
     }
 }
 
@@ -73,6 +82,17 @@ impl Health {
 
     pub(crate) fn pinged(&mut self, now: Time) {
         self.ping_sent = now;
+    }
+
+    /// Returns whether a ping is to be sent, because a login was refused on account of this connection. None is while one
+    /// is unanswered, and for `pause` after the last one: logins must not be able to cause many.
+    pub(crate) fn needs_login_ping(&mut self, now: Time, pause: Duration) -> bool {
+        let last = &mut self.checks.get_or_insert_default().login_ping;
+        let is_needed = self.ping_sent == Time::NEVER && (*last == Time::NEVER || now >= *last + pause);
+        if is_needed {
+            *last = now;
+        }
+        is_needed
     }
 
     /// When the first check expires or is to be reported as displaced, or the next periodic one starts.

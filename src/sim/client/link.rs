@@ -96,6 +96,8 @@ pub(crate) struct Link {
     /// Status of the response to the upgrade request, once it was read.
     pub(crate) status: Option<u16>,
     pub(crate) sent_close: bool,
+    /// Code of the close frame sent first, which the server must repeat.
+    pub(super) close_code: Option<u16>,
     pub(crate) sent_leave: bool,
     /// Code and reason of the close frame received, if any.
     pub(crate) closed: Option<(u16, String)>,
@@ -180,6 +182,7 @@ impl Link {
             is_unpredictable: false,
             status: None,
             sent_close: false,
+            close_code: None,
             sent_leave: false,
             closed: None,
             messages_sent: 0,
@@ -279,6 +282,7 @@ impl Link {
 
     pub(crate) fn close(&mut self, code: u16, random: &mut Random) {
         self.sent_close = true;
+        self.close_code = Some(code);
         self.pipe.send(&wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), mask(random)));
     }
 

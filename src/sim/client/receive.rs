@@ -180,6 +180,14 @@ impl Link {
         if self.is_json && !self.sent_close && !self.is_unpredictable && self.view.goodbye.is_none() {
             return Err(format!("close {code} {reason} without a goodbye"));
         }
+        if self.sent_close
+            && !self.is_unpredictable
+            && self.view.goodbye.is_none()
+            && self.is_json
+            && self.close_code != Some(code)
+        {
+            return Err(format!("close {code} answers the client's {:?}", self.close_code));
+        }
         self.closed = Some((code, reason));
         if !self.sent_close && !self.traits.is_rude {
             self.close(code, random);

@@ -129,7 +129,7 @@ fn rows() -> Vec<(CloseReason, Cause)> {
             Reason::UserLimit,
             Script(
                 with(|config| config.duplicate_login = DuplicateLogin::Reject),
-                "ann:2 > connect go\nann:2 < upgrade, goodbye, close 4002 user_limit",
+                "ann:2 > connect go\nann:2 < upgrade, goodbye, close 4002 user_limit\nann < ping",
             ),
         ),
         (

@@ -257,6 +257,7 @@ const NO_BOUNDS: &[&str] = &[
     "journal_sync",
     "journal_secrets",
     "flush",
+    "binary_sender",
     "wheel_granule",
     "stats_interval",
 ];

@@ -420,3 +420,24 @@ fn a_direct_message_reaches_every_seat_of_its_user_in_the_lobby() {
         "#,
     );
 }
+
+#[test]
+fn binary_messages_name_their_sender_if_the_configuration_says_so() {
+    let longest = "é".repeat(64);
+    for (binary_sender, from_ann, from_longest) in [
+        (false, "binary hi".to_owned(), "binary hi".to_owned()),
+        // A length of 128 is no UTF-8, so the script shows a replacement character.
+        (true, "binary \u{3}annhi".to_owned(), format!("binary \u{fffd}{longest}hi")),
+    ] {
+        let mut world = World::new(Config { binary_sender, ..Config::default() }, Relay::default());
+        world.run("ann joins chess");
+        world.act("long", &format!("get /ws/chess?token={}", "%C3%A9".repeat(64)));
+        world.flush();
+        world.take("ann");
+        world.take("long");
+        world.steps("ann > binary hi");
+        assert_eq!(world.take("long"), [from_ann]);
+        world.steps("long > binary hi");
+        assert_eq!(world.take("ann"), [from_longest]);
+    }
+}

@@ -59,6 +59,7 @@ impl<A: App> Engine<A> {
         if self.core.is_draining() {
             return Err(shutting_down());
         }
+        self.core.admit_overflow(key)?;
         let within_limit = self.core.charge_attempt(key, facts.address)?;
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };

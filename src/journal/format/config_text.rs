@@ -20,7 +20,8 @@ pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
 
 /// Parses a configuration from the text that [`config_as_text`] writes.
 pub(crate) fn config_from_text(text: &str) -> Result<Config, ()> {
-    let mut config = Config::default();
+    // Servers of builds without the field refused all sockets beyond `max_pending` unread.
+    let mut config = Config { max_overflow: 0, ..Config::default() };
     for line in text.lines() {
         let (name, value) = line.split_once('=').ok_or(())?;
         let field = Config::FIELDS.iter().find(|field| field.name == name).ok_or(())?;

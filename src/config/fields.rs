@@ -85,7 +85,7 @@ config! {
     listen: SocketAddr = "127.0.0.1:9001";
     /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
     admin: Option<SocketAddr> = "off";
-    /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
+    /// File with the token that operators send as `Authorization: Bearer`; read again on SIGHUP. Without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
     /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
     admin_host: Option<String> = "off";

@@ -6,7 +6,7 @@
 
 mod check;
 pub(crate) mod fields;
-mod memory;
+pub(crate) mod memory;
 mod origins;
 mod rates;
 mod types;

@@ -29,8 +29,9 @@ pub(crate) struct SingleHeaders<'a> {
 /// Result of parsing the front of the received bytes.
 #[derive(Debug)]
 pub(crate) enum Parsed<'a> {
-    /// The request is incomplete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
-    Partial { expects_continue: bool },
+    /// The request is incomplete. `head`: the request without its body, and the length of the body, once the head is
+    /// complete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
+    Partial { head: Option<(HttpRequest<'a>, usize)>, expects_continue: bool },
     /// A request and its length in bytes.
     Whole(HttpRequest<'a>, usize),
     /// The request is invalid. The connection is closed after this response.
@@ -56,7 +57,7 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         if bytes.len() > bounds.max_head {
             return Err(JsonResponse::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
         }
-        return Ok(Parsed::Partial { expects_continue: false });
+        return Ok(Parsed::Partial { head: None, expects_continue: false });
     };
     let (head, rest) = bytes.split_at(end);
     let mut lines = HeaderLines::EMPTY;
@@ -69,11 +70,6 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         }
     })?;
     let length = body_length(head.headers, bounds.max_body)?;
-    let Some(body) = rest.get(..length) else {
-        let expects_continue =
-            single(head.headers, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        return Ok(Parsed::Partial { expects_continue: expects_continue && rest.is_empty() });
-    };
     let (path, query) = split_target(head.target)
         .ok_or_else(|| JsonResponse::bad_request("ask for a path that starts with /, not for a whole URL"))?;
     let closes = single(head.headers, "connection")?
@@ -86,7 +82,14 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         content_type: single(head.headers, "content-type")?,
     };
     let keep_alive = head.is_http_1_1 && !closes;
-    Ok(Parsed::Whole(HttpRequest { method: head.method, path, query, headers, body, keep_alive }, end + length))
+    let request = HttpRequest { method: head.method, path, query, headers, body: &[], keep_alive };
+    let Some(body) = rest.get(..length) else {
+        let expects_continue =
+            single(head.headers, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        let expects_continue = expects_continue && rest.is_empty();
+        return Ok(Parsed::Partial { head: Some((request, length)), expects_continue });
+    };
+    Ok(Parsed::Whole(HttpRequest { body, ..request }, end + length))
 }
 
 /// Returns the length of the body. Only `Content-Length` is understood.

@@ -3,6 +3,7 @@
 mod access;
 mod commands;
 mod connections;
+mod places;
 mod queries;
 
 use lobbyd::admin::AdminConns;

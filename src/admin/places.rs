@@ -20,7 +20,8 @@ pub(super) fn count(clients: &Slab<Client>, is_admitted: bool) -> usize {
 
 /// Returns the newcomer that gives way to a new connection.
 ///
-/// A client that has all its answers goes first. Otherwise it is the oldest one of the network that has most of them,
+/// It is none that was accepted in this turn, and none that has shown the token and waits for a place. A client that has
+/// all its answers goes first. Otherwise it is the oldest one of the network that has most of them,
 /// so a flood of connections displaces its own. The order does not depend on what a client has sent: an attacker must
 /// not appear busier than an operator whose first request has not arrived yet.
 pub(super) fn next_newcomer(clients: &Slab<Client>) -> Option<usize> {
@@ -33,7 +34,7 @@ pub(super) fn next_newcomer(clients: &Slab<Client>) -> Option<usize> {
         let others = networks.get(&network_of(client.peer.ip())).copied().unwrap_or_default();
         (client.state != ClientState::Lingering, std::cmp::Reverse(others), client.number)
     };
-    let displaceable = newcomers().filter(|(_, client)| !client.is_new);
+    let displaceable = newcomers().filter(|(_, client)| !client.is_new && !client.waits_for_place);
     displaceable.min_by_key(|(_, client)| order(client)).map(|(key, _)| key)
 }
 

@@ -12,8 +12,39 @@ use crate::sim::world::World;
 /// Capacity in bytes of the path to a client that reads at once.
 const WIDE: usize = 16 * 1024;
 
-/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`] or none. Returns whether it was
-/// possible.
+/// Connects a load balancer that asks for `/health`. In half of the cases its request arrives at once, and must be answered
+/// even if all sockets without a seat are taken. Returns whether it was possible.
+pub(crate) fn probe<A: App>(world: &mut World<A>) -> Result<bool, String> {
+    let accepted = world.clients.shared.link_users.len();
+    if !connect(world, Some(Behaviour::Probe)) {
+        return Ok(false);
+    }
+    if world.clients.shared.link_users.len() == accepted {
+        let may_refuse = world.server.config().max_overflow == 0;
+        return if may_refuse {
+            Ok(true)
+        } else {
+            Err("a socket was turned away, although one beyond max_pending may be displaced".into())
+        };
+    }
+    if world.server.config().max_overflow > 0 && world.random.network.percent(50) {
+        let number = accepted as u32;
+        let index = world
+            .clients
+            .indices()
+            .into_iter()
+            .find(|&index| world.clients.get(index).is_some_and(|link| link.number == number));
+        let index = index.expect("the link was just inserted");
+        let is_draining = world.server.is_draining();
+        let link = world.clients.link(index);
+        link.expected_status = Some(if link.probes_ready && is_draining { 503 } else { 200 });
+        world.deliver(index, usize::MAX);
+    }
+    Ok(true)
+}
+
+/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`] or none.
+/// Returns whether it was possible.
 pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) -> bool {
     let Some(index) = world.clients.free_index() else { return false };
     let random = &mut world.random.clients;
@@ -97,6 +128,11 @@ fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<B
         Some(Behaviour::BadRequest) => {
             (request, link.may_be_accepted) = request::bad_request(random);
             link.is_unpredictable = true;
+        }
+        Some(Behaviour::Probe) => {
+            link.probes_ready = random.percent(50);
+            request = request::health_request(link.probes_ready);
+            (link.may_be_accepted, link.is_unpredictable, link.is_probe) = (false, true, true);
         }
         Some(_) => {
             request.truncate(random.below(request.len() as u64) as usize);

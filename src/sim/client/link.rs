@@ -82,6 +82,11 @@ pub(crate) struct Link {
     pub(crate) is_json: bool,
     /// Whether the server may answer the upgrade request with 101.
     pub(crate) may_be_accepted: bool,
+    /// Whether the client asks for `/health`, and for which of the two.
+    pub(crate) is_probe: bool,
+    pub(crate) probes_ready: bool,
+    /// Status that the response must have, if that is certain.
+    pub(crate) expected_status: Option<u16>,
     /// Whether the client sent something invalid, after which answers are not predictable.
     pub(crate) is_unpredictable: bool,
     /// Status of the response to the upgrade request, once it was read.
@@ -167,6 +172,9 @@ impl Link {
             player: None,
             is_json,
             may_be_accepted: true,
+            is_probe: false,
+            probes_ready: false,
+            expected_status: None,
             is_unpredictable: false,
             status: None,
             sent_close: false,

@@ -58,9 +58,10 @@ impl Link {
                 self.status = Some(status);
                 let is_allowed = match status {
                     101 => self.may_be_accepted,
+                    200 => self.is_probe,
                     400..=599 => true,
                     _ => false,
-                };
+                } && self.expected_status.is_none_or(|expected| expected == status);
                 if !is_allowed {
                     return Err(format!("unexpected response: {}", head.lines().next().unwrap_or_default()));
                 }

@@ -36,6 +36,12 @@ pub(crate) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Rando
     wire::upgrade_request(&target, &lines)
 }
 
+/// Returns a request for `/health/ready` or `/health/live`.
+pub(crate) fn health_request(is_ready: bool) -> Vec<u8> {
+    let path = if is_ready { "ready" } else { "live" };
+    format!("GET /health/{path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes()
+}
+
 /// Returns an upgrade request that must be refused, and whether the server may accept the upgrade first and then refuse
 /// with a close code, which a web page can read.
 pub(crate) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {

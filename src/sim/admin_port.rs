@@ -91,8 +91,16 @@ impl AdminPort {
         }
     }
 
-    /// Performs one action of a client. Returns a number that identifies it.
+    /// Performs some actions of clients. Returns a number that depends on all of them.
     pub(super) fn act(&mut self, now: Time) -> Result<u64, String> {
+        let mut sum = 0_u64;
+        for _ in 0..=self.random.below(8) {
+            sum = self.act_once(now)?.wrapping_add(sum.wrapping_mul(31));
+        }
+        Ok(sum)
+    }
+
+    fn act_once(&mut self, now: Time) -> Result<u64, String> {
         let action = self.random.below(12);
         let keys: Vec<usize> = self.clients.keys().copied().collect();
         let drawn = keys.get(self.random.below(keys.len().max(1) as u64) as usize).copied();
@@ -102,7 +110,7 @@ impl AdminPort {
             (7, Some(key)) => self.client(key).stalls = true,
             (8, _) => self.change_token(),
             (9.., Some(key)) => self.send(key),
-            _ => return self.accept(now).map(|key| key as u64),
+            _ => return self.accept(now).map(|key| key.unwrap_or(usize::MAX) as u64),
         }
         if let (5..=7, Some(key)) = (action, drawn) {
             self.client(key).may_end = true;
@@ -114,11 +122,12 @@ impl AdminPort {
         self.clients.get_mut(&key).expect("the key was drawn from the clients")
     }
 
-    fn accept(&mut self, now: Time) -> Result<usize, String> {
+    /// Connects a client, if there is room. Returns its key.
+    fn accept(&mut self, now: Time) -> Result<Option<usize>, String> {
         if !self.conns.has_room() {
             let waiting = self.clients.values().any(|client| client.waits > 0);
             return if self.accepted >= self.max_newcomers || waiting {
-                Ok(usize::MAX)
+                Ok(None)
             } else {
                 Err("the admin port has no room for a connection, although a newcomer may be displaced".into())
             };
@@ -134,7 +143,7 @@ impl AdminPort {
             let client = self.client(key);
             client.is_prompt = !client.expected.is_empty();
         }
-        Ok(key)
+        Ok(Some(key))
     }
 
     /// Sends a request or a part of one.
@@ -261,6 +270,8 @@ impl PortClient {
                 Some(Expected { status: Some(expected), .. }) if expected != status && !self.may_end => {
                     return Err(format!("the admin port answered {status} instead of {expected}: {self:?}"));
                 }
+                // A wrong token makes it a stranger again.
+                Some(_) if status == 401 => self.is_operator = false,
                 Some(expected) => self.is_operator |= expected.shows_token && status == 200,
                 None => self.may_end = true,
             }

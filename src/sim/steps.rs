@@ -87,7 +87,7 @@ impl Steps {
             // Behaviours that end connections are less frequent than those that use them.
             let divisor = match behaviour {
                 Behaviour::Squeeze => 3,
-                Behaviour::Latest => 1,
+                Behaviour::Latest | Behaviour::AdminPort => 1,
                 _ if behaviour < Behaviour::Malformed => 1,
                 _ => 8,
             };

@@ -71,6 +71,15 @@ impl Guard {
         Guard { listens_on: config.admin.map(|address| address.ip()), names: config.admin_host.clone(), token }
     }
 
+    /// Replaces the token, if there is one. Returns whether it has changed.
+    pub(super) fn set_token(&mut self, token: Token) -> bool {
+        let is_new = self.token.as_ref().is_some_and(|old| !old.is(&token.0));
+        if is_new {
+            self.token = Some(token);
+        }
+        is_new
+    }
+
     /// Checks that the request was not sent by a web page of another origin. The name in `Host` does not matter for a
     /// health check: its answer is no secret, and load balancers send the address or a name of their own.
     pub(super) fn check_source(&self, headers: SingleHeaders<'_>, is_health_check: bool) -> Result<(), JsonResponse> {

@@ -148,7 +148,7 @@ impl Config {
             (
                 self.admin.is_none(),
                 "admin is off",
-                &["admin_token_file", "admin_host", "max_admin_connections", "admin_timeout"],
+                &["admin_token_file", "admin_host", "max_admin_connections", "max_admin_pending", "admin_timeout"],
             ),
             (
                 self.journal.is_none(),
@@ -269,6 +269,7 @@ impl Rules<'_> {
             ("max_health_pings", config.max_health_pings),
             ("drain_batch", config.drain_batch),
             ("max_admin_connections", config.max_admin_connections),
+            ("max_admin_pending", config.max_admin_pending),
         ] {
             let is_possible = (1..=1 << 20).contains(&count);
             self.require(is_possible, field, "must be from 1 to 1048576; with 0 the server could not work");
@@ -278,6 +279,7 @@ impl Rules<'_> {
         for (field, count, most) in [
             // No request head has room for more entries.
             ("trusted_proxies", config.trusted_proxies, 1 << 16),
+            ("max_overflow", config.max_overflow, 1 << 20),
             // Each remembered entry takes up to REMEMBERED_BYTES.
             ("max_remembered_rates", config.max_remembered_rates, 1 << 24),
         ] {
@@ -301,6 +303,7 @@ impl Rules<'_> {
     fn check_admin(&mut self) {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
+        self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
         let is_exposed = config.admin.is_some_and(|address| !address.ip().is_loopback());
         self.require(
             !is_exposed || config.admin_token_file.is_some(),

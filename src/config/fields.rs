@@ -96,12 +96,14 @@ config! {
     ["Operators"]
     /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
     admin: Option<SocketAddr> = "off";
-    /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
+    /// File with the token that operators send as `Authorization: Bearer`; read again on SIGHUP. Without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
     /// Hosts by which operators reach the server, separated by commas, in addition to `localhost` and its address; requests for other hosts are refused. Without ports, which are not compared.
     admin_host: HostNames = "off";
-    /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
+    /// Operator connections that have shown the token, or, without `admin_token_file`, have asked for more than `/health`. A further one replaces an idle or stalled one; if there is none, its request is answered with HTTP status 503.
     max_admin_connections: u32 = "16";
+    /// Further connections to the admin port, which may ask for `/health` only until they have shown the token. The next one replaces the oldest of the address that has most of them.
+    max_admin_pending: u32 = "64";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
 
@@ -118,8 +120,10 @@ config! {
     max_per_user: Limit = "1";
     /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one.
     max_per_ip: Limit = "unlimited";
-    /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
+    /// Sockets without a seat. The request of a further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";
+    /// Sockets beyond `max_pending` whose request is still read, so that `/health` is always answered. A further one takes the place of the oldest, which is answered with HTTP status 503 at once. With 0, all sockets beyond `max_pending` are answered unread.
+    max_overflow: u32 = "64";
     /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 

@@ -7,7 +7,7 @@
 mod check;
 pub(crate) mod fields;
 mod host_names;
-mod memory;
+pub(crate) mod memory;
 mod origins;
 mod rates;
 mod types;

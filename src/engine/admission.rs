@@ -74,6 +74,7 @@ impl<A: App> Engine<A> {
         if self.core.is_draining() {
             return Err(shutting_down());
         }
+        self.core.admit_overflow(key)?;
         if let Some(fault) = request.and_then(Request::forwarded_fault) {
             self.core.log_forwarded_fault(key, fault);
         }

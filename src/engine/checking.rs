@@ -16,13 +16,14 @@ impl Core {
     pub(super) fn check(&self) {
         self.directory.check();
         self.timers.wheel.check();
-        let (mut pending, mut seated, mut closing, mut closed) = (0, 0, 0, 0);
+        let (mut pending, mut overflow, mut seated, mut closing, mut closed) = (0, 0, 0, 0, 0);
         for (key, slot) in self.conns.iter() {
             assert_eq!(slot.id.key(), key);
             self.check_timer(key, slot);
             self.check_output(key, slot);
             match &slot.state {
                 ConnState::Pending(_) => pending += 1,
+                ConnState::Overflow => overflow += 1,
                 &ConnState::Seated(seat) => {
                     seated += 1;
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
@@ -43,6 +44,8 @@ impl Core {
         assert_eq!((pending, closing, closed), counts);
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(pending <= self.config.max_pending as usize, "max_pending");
+        assert_eq!(overflow, self.conns.overflow_count());
+        assert!(overflow <= self.config.max_overflow as usize, "max_overflow");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));

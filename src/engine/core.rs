@@ -228,7 +228,7 @@ impl Core {
             max_connections,
             capacity_percent,
             active_lobbies: self.directory.lobbies_count(),
-            pending: self.conns.pending_count(),
+            pending: self.conns.pending_count() + self.conns.overflow_count(),
             closing: self.conns.closing_count(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
             counters: self.counters.clone(),

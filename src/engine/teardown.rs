@@ -7,7 +7,7 @@
 //!
 //! A closing connection flushes its queued output, then a goodbye and a close frame. A connection that is cut off
 //! is closed without them. A connection that never had a seat stays pending until it is closed, except one that was
-//! refused because `max_pending` was reached: it counts as closing.
+//! refused unread because `max_pending` was reached: it counts as closing.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ impl Core {
                 self.set_closing(key);
                 self.note_left(member, leave_reason);
             }
-            ConnState::Closing(_) | ConnState::Closed => {}
+            ConnState::Overflow | ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 

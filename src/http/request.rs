@@ -32,8 +32,9 @@ pub(crate) struct SingleHeaders<'a> {
 /// Result of parsing the front of the received bytes.
 #[derive(Debug)]
 pub(crate) enum Parsed<'a> {
-    /// The request is incomplete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
-    Partial { expects_continue: bool },
+    /// The request is incomplete. `head`: the request without its body, and the length of the body, once the head is
+    /// complete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
+    Partial { head: Option<(HttpRequest<'a>, usize)>, expects_continue: bool },
     /// A request and its length in bytes.
     Whole(HttpRequest<'a>, usize),
     /// The request is invalid. The connection is closed after this response.
@@ -56,7 +57,7 @@ pub(crate) fn read(bytes: &[u8], bounds: Bounds) -> Parsed<'_> {
 fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
     let end =
         head_end(bytes, 0, bounds.max_head, HeadCheck::All).map_err(|refusal| JsonResponse::refusing(&refusal))?;
-    let Some(end) = end else { return Ok(Parsed::Partial { expects_continue: false }) };
+    let Some(end) = end else { return Ok(Parsed::Partial { head: None, expects_continue: false }) };
     let (head, rest) = bytes.split_at(end);
     let mut lines = HeaderLines::EMPTY;
     let head = RequestHead::parse(head, &mut lines, bounds.max_headers).map_err(|fault| match fault {
@@ -67,10 +68,6 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         HeadFault::Malformed => JsonResponse::bad_request("the request is not well-formed HTTP/1.1"),
     })?;
     let length = body_length(head.headers, bounds.max_body)?;
-    let Some(body) = rest.get(..length) else {
-        let expects_continue = head.headers.has_token("expect", "100-continue");
-        return Ok(Parsed::Partial { expects_continue: expects_continue && rest.is_empty() });
-    };
     let (path, query) = split_target(head.target)
         .ok_or_else(|| JsonResponse::bad_request("ask for a path that starts with /, not for a whole URL"))?;
     let headers = SingleHeaders {
@@ -80,7 +77,12 @@ fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
         content_type: single(head.headers, "content-type")?,
     };
     let keep_alive = head.is_http_1_1 && !head.headers.has_token("connection", "close");
-    Ok(Parsed::Whole(HttpRequest { method: head.method, path, query, headers, body, keep_alive }, end + length))
+    let request = HttpRequest { method: head.method, path, query, headers, body: &[], keep_alive };
+    let Some(body) = rest.get(..length) else {
+        let expects_continue = head.headers.has_token("expect", "100-continue") && rest.is_empty();
+        return Ok(Parsed::Partial { head: Some((request, length)), expects_continue });
+    };
+    Ok(Parsed::Whole(HttpRequest { body, ..request }, end + length))
 }
 
 /// Returns the value of `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.

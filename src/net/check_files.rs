@@ -21,7 +21,8 @@ use crate::config::Config;
 ///
 /// All problems at once: [`Error::Token`] and [`Error::Journal`], with the text that a start would report.
 pub fn check_files(config: &Config) -> Vec<Error> {
-    let token = config.admin.and_then(|_| read_token(config).err());
+    let token = config.admin_token_file.as_deref().filter(|_| config.admin.is_some());
+    let token = token.and_then(|path| read_token(path).err());
     let journal = config.journal.as_ref().and_then(|path| {
         let error = journal_files::check(path).err()?;
         Some(Error::Journal(path.clone(), error))

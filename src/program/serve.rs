@@ -104,15 +104,26 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Sup
         if let Status::Stopped(totals) = status {
             return Ok(totals);
         }
-        if server.take_reload()
-            && let Some(file) = &options.tokens_file
-        {
+        if server.take_reload() {
             supervisor.report_reloading();
-            match read_file(file.as_ref(), Tokens::MAX_FILE) {
-                Ok(contents) => server.reload(&contents),
-                Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
-            }
+            reload(server, options);
             supervisor.report_ready(&status_line(server));
+        }
+    }
+}
+
+/// Reads the list of tokens and the operators' token again. Each is replaced only if its file is valid.
+fn reload<A: App>(server: &mut Server<A>, options: &Options) {
+    if let Some(file) = &options.tokens_file {
+        match read_file(file.as_ref(), Tokens::MAX_FILE) {
+            Ok(contents) => server.reload(&contents),
+            Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
+        }
+    }
+    if options.config.admin.is_some() && options.config.admin_token_file.is_some() {
+        match server.reload_admin_token() {
+            Ok(()) => info!(target: TARGET, "the operators' token was read again"),
+            Err(error) => warn!(target: TARGET, "the old operators' token stays in force: {error}"),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Conns {
     slots: Arena<ConnKey, Slot>,
     /// Connections that have no seat yet, by generation: oldest first.
     pending: BTreeMap<u64, ConnId>,
+    /// Connections beyond `max_pending`, by generation: oldest first.
+    overflow: BTreeMap<u64, ConnId>,
     /// Closing connections, in the order in which they began to close.
     closing: BTreeMap<u64, ConnId>,
     closes_started: u64,
@@ -53,6 +55,15 @@ impl Conns {
         let id = ConnId::new(self.slots.vacant_key().index(), generation)?;
         self.slots.insert(Slot::new(id, peer, now));
         self.pending.insert(generation, id);
+        Some(id)
+    }
+
+    /// Adds a connection beyond `max_pending`. Returns `None` if no id is left for it.
+    pub(crate) fn insert_overflow(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+        let id = self.insert(generation, peer, now)?;
+        self.pending.remove(&generation);
+        self.overflow.insert(generation, id);
+        self.slots[id.key()].state = ConnState::Overflow;
         Some(id)
     }
 
@@ -101,15 +112,25 @@ impl Conns {
         slot.state = ConnState::Seated(seat);
     }
 
+    /// Makes a connection beyond `max_pending` an ordinary pending one.
+    pub(crate) fn set_pending(&mut self, key: ConnKey) {
+        let slot = &mut self.slots[key];
+        slot.state = ConnState::Pending(None);
+        self.overflow.remove(&slot.id.generation());
+        self.pending.insert(slot.id.generation(), slot.id);
+    }
+
     pub(crate) fn set_closing(&mut self, key: ConnKey) {
         self.closes_started += 1;
         let slot = &mut self.slots[key];
         self.closing.insert(self.closes_started, slot.id);
-        if let ConnState::Pending(authorization) =
-            std::mem::replace(&mut slot.state, ConnState::Closing(self.closes_started))
-        {
-            debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
-            self.pending.remove(&slot.id.generation());
+        match std::mem::replace(&mut slot.state, ConnState::Closing(self.closes_started)) {
+            ConnState::Pending(authorization) => {
+                debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
+                self.pending.remove(&slot.id.generation());
+            }
+            ConnState::Overflow => drop(self.overflow.remove(&slot.id.generation())),
+            ConnState::Seated(_) | ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 
@@ -121,6 +142,7 @@ impl Conns {
                 self.pending.remove(&slot.id.generation());
                 debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
             }
+            ConnState::Overflow => drop(self.overflow.remove(&slot.id.generation())),
             ConnState::Closing(order) => {
                 self.closing.remove(&order);
             }
@@ -218,6 +240,15 @@ impl Conns {
     /// The connections that have no seat yet, oldest first.
     pub(crate) fn pending(&self) -> impl Iterator<Item = ConnId> {
         self.pending.values().copied()
+    }
+
+    pub(crate) fn overflow_count(&self) -> usize {
+        self.overflow.len()
+    }
+
+    /// The connection beyond `max_pending` that was accepted first.
+    pub(crate) fn oldest_overflow(&self) -> Option<ConnId> {
+        self.overflow.first_key_value().map(|(_, &id)| id)
     }
 
     /// The connection that began to close first.

@@ -15,6 +15,38 @@ use crate::sim::world::World;
 /// Capacity in bytes of the path to a client that reads at once.
 const WIDE: usize = 16 * 1024;
 
+/// Connects a load balancer that asks for `/health`. In half of the cases its request arrives at once, and must be answered
+/// even if all sockets without a seat are taken. Returns whether it was possible.
+pub(crate) fn probe<A: App>(world: &mut World<A>) -> Result<bool, String> {
+    let accepted = world.clients.shared.link_users.len();
+    if !connect(world, Some(Behaviour::Probe)) {
+        return Ok(false);
+    }
+    if world.clients.shared.link_users.len() == accepted {
+        let may_refuse = world.server.config().max_overflow == 0;
+        return if may_refuse {
+            Ok(true)
+        } else {
+            Err("a socket was turned away, although one beyond max_pending may be displaced".into())
+        };
+    }
+    if world.server.config().max_overflow > 0 && world.random.network.percent(50) {
+        let number = accepted as u32;
+        let index = world
+            .clients
+            .indices()
+            .into_iter()
+            .find(|&index| world.clients.get(index).is_some_and(|link| link.number == number));
+        let index = index.expect("the link was just inserted");
+        let is_draining = world.server.is_draining();
+        let link = world.clients.link(index);
+        let asks_ready = link.probe.is_some_and(|probe| probe.asks_ready);
+        link.expected_status = Some(if asks_ready && is_draining { 503 } else { 200 });
+        world.deliver(index, usize::MAX);
+    }
+    Ok(true)
+}
+
 /// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`] or none.
 /// Returns whether it was possible.
 pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) -> bool {

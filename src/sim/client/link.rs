@@ -65,6 +65,8 @@ pub(crate) struct Accepted {
 pub(crate) struct HealthProbe {
     /// Whether it is a HEAD request, which is answered without a body.
     pub(crate) is_head_request: bool,
+    /// Whether it asks if the server is ready, not only if it lives.
+    pub(crate) asks_ready: bool,
 }
 
 /// The client's end of one connection.
@@ -91,6 +93,8 @@ pub(crate) struct Link {
     pub(crate) may_be_accepted: bool,
     /// The health check that the client sends instead of an upgrade request, if any.
     pub(crate) probe: Option<HealthProbe>,
+    /// Status that the response must have, if that is certain.
+    pub(crate) expected_status: Option<u16>,
     /// Whether the client sent something invalid, after which answers are not predictable.
     pub(crate) is_unpredictable: bool,
     /// Status of the response to the upgrade request, once it was read.
@@ -179,6 +183,7 @@ impl Link {
             is_json,
             may_be_accepted: true,
             probe: None,
+            expected_status: None,
             is_unpredictable: false,
             status: None,
             sent_close: false,

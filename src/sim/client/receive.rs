@@ -106,7 +106,8 @@ impl Link {
             (400, None) => self.reason != Some(CloseReason::HttpRefused),
             _ => matches!(status, 408 | 429 | 431 | 503),
         };
-        if !is_allowed || head.matches("\r\nDate: ").count() != 1 {
+        let is_expected = self.expected_status.is_none_or(|expected| expected == status);
+        if !is_allowed || !is_expected || head.matches("\r\nDate: ").count() != 1 {
             return Err(format!("unexpected response: {}", head.trim_end().replace("\r\n", " | ")));
         }
         Ok(())

@@ -63,7 +63,8 @@ pub(crate) fn probe(random: &mut Random) -> (Vec<u8>, HealthProbe) {
     let method = if is_head_request { "HEAD" } else { "GET" };
     let path = pick(random, &["/health", "/health/live", "/health/ready", "/health/ready?x=%zz"]);
     let rest = pick(random, &["HTTP/1.0\r\n", "HTTP/1.1\r\nHost: \r\n", "HTTP/1.9\r\nHost: [::1]:9001\r\n"]);
-    (format!("{method} {path} {rest}\r\n").into_bytes(), HealthProbe { is_head_request })
+    let probe = HealthProbe { is_head_request, asks_ready: path != "/health/live" };
+    (format!("{method} {path} {rest}\r\n").into_bytes(), probe)
 }
 
 /// Returns an upgrade request that must be refused, and whether the server may accept the upgrade first and then refuse

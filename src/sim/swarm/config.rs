@@ -115,6 +115,9 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     if let Some(random) = &mut generator(Behaviour::Unread) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
     }
+    if let Some(random) = &mut generator(Behaviour::Probe) {
+        config.max_overflow = pick(random, &[0, 1, 2, 64]);
+    }
     if let Some(random) = &mut generator(Behaviour::Ticks) {
         draw_ticks(config, random);
     }

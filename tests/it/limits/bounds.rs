@@ -31,7 +31,11 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
         "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
     ),
     (&[("max_per_ip", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 ip_limit"),
-    (&[("max_pending", "1")], "ann > open, bob > open, bob < http 503; body; eof"),
+    (
+        &[("max_pending", "1")],
+        "ann > open, bob > open, bob < nothing, bob > raw GET /ws/a HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n, bob < http 503; body; eof",
+    ),
+    (&[("max_overflow", "1"), ("max_pending", "1")], "ann > open, bob > open, cid > open, bob < http 503; body; eof"),
     (
         &[("max_closing", "1"), ("max_connections", "1"), ("max_pending", "1")],
         "ann > connect a, ann > {\"type\":\"leave\"}, bob > connect a, bob > {\"type\":\"leave\"}, cid > connect a, dan > open, \
@@ -227,8 +231,9 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
 
 /// Fields whose bound needs sockets or operators, each with the test that reaches it.
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
-    ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
-    ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("max_admin_connections", "stalled_operators_make_room_for_another"),
+    ("max_admin_pending", "strangers_displace_strangers_only"),
+    ("admin_timeout", "slow_requests_and_slow_readers_are_timed_out"),
     ("max_remembered_rates", "the_user_whose_buckets_are_full_first_is_forgotten"),
     ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
     ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),

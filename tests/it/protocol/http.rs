@@ -226,9 +226,11 @@ fn a_busy_server_sends_retry_after() {
     );
     let (now, peer) = (lobbyd::Time::ZERO, ([127, 0, 0, 1], 4000).into());
     engine.handle_accept(now, peer).expect("there is room");
-    // The answer is sent before the request arrives, since it does not depend on it.
     let late = engine.handle_accept(now, peer).expect("there is room for a refusal");
     let mut sockets = MemorySockets::default();
+    engine.flush(&mut sockets).expect("the session is not recorded");
+    assert_eq!(sockets.take_writes(), [], "the answer depends on the request");
+    engine.handle_bytes(now, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
     engine.flush(&mut sockets).expect("the session is not recorded");
     let [write] = <[_; 1]>::try_from(sockets.take_writes()).expect("one write");
     assert_eq!((write.conn, write.outcome), (late, Ok(lobbyd::driver::Flow::Finished)));

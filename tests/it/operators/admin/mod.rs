@@ -4,6 +4,7 @@ mod access;
 mod commands;
 mod connections;
 mod http;
+mod places;
 mod queries;
 
 use lobbyd::admin::AdminConns;

@@ -47,6 +47,8 @@ impl Listener {
         socket.set_reuse_address(true)?;
         // On Linux accepted sockets inherit this option, which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
+        // Inherited too. TCP has no data out of band: the urgent byte is part of the stream (RFC 6093 section 4).
+        socket.set_out_of_band_inline(true)?;
         // Inherited too. It limits the TCP window only if it is set before listening.
         if let Some(bytes) = receive_bytes {
             socket.set_recv_buffer_size(bytes)?;

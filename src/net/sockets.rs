@@ -21,6 +21,12 @@ use crate::engine::driver::{Flow, JournalError, Transport};
 /// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;
 
+/// Events of a connection's socket. `PRIORITY` reports urgent data.
+#[cfg(target_os = "linux")]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
+
 #[derive(Default)]
 pub(super) struct Sockets {
     /// By [`ConnId::index`].
@@ -41,9 +47,13 @@ struct ConnSocket {
     /// Received bytes that the engine has not consumed yet. Only the few connections that exceed `work_per_receive`
     /// have any, so it is boxed.
     backlog: Option<Box<ReadBacklog>>,
-    /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
-    /// because no second event follows.
-    read_closed: bool,
+    /// Whether each read must be followed by another one until a read finds nothing, because a short read does not mean
+    /// that the socket is empty:
+    ///
+    /// - The poll reported that the peer has closed its end. The end of the stream is still to be read, and no second
+    ///   event follows.
+    /// - The poll reported urgent data (`MSG_OOB`). A read ends before the urgent byte, although more bytes follow.
+    reads_to_end: bool,
 }
 
 impl Sockets {
@@ -70,8 +80,7 @@ impl Sockets {
     ) {
         let Ok(id) = engine.handle_accept(now, peer) else { return };
         let token = Token(id.index());
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut stream, token, interest) {
+        if let Err(error) = registry.register(&mut stream, token, INTEREST) {
             debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
             return engine.handle_hangup(now, id);
         }
@@ -85,7 +94,7 @@ impl Sockets {
             class: ReadClass::New,
             is_readable: false,
             backlog: None,
-            read_closed: false,
+            reads_to_end: false,
         });
     }
 
@@ -95,8 +104,9 @@ impl Sockets {
         if event.is_writable() {
             engine.handle_writable(now, socket.id);
         }
-        socket.read_closed |= event.is_read_closed() || event.is_error();
-        socket.is_readable |= event.is_readable() || socket.read_closed;
+        let is_closed = event.is_read_closed() || event.is_error();
+        socket.reads_to_end |= is_closed || event.is_priority();
+        socket.is_readable |= event.is_readable() || event.is_priority() || is_closed;
         if socket.is_readable && !socket.is_ready {
             socket.is_ready = true;
             self.ready.push(socket.id, socket.class);
@@ -166,9 +176,9 @@ impl Sockets {
                     return work;
                 }
                 Ok(n) => {
-                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not
-                    // certain.
-                    socket.is_readable = n == buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
+                    // On Linux a read that does not fill the buffer has emptied the socket, except for the cases of
+                    // `reads_to_end`. Elsewhere that is not certain.
+                    socket.is_readable = n == buffer.len() || socket.reads_to_end || !cfg!(target_os = "linux");
                     let consumed = engine.handle_bytes_up_to(now, id, &buffer[..n], max_work);
                     socket.backlog = ReadBacklog::new(&buffer[consumed.bytes..n]);
                     message_work = consumed.work;

@@ -438,3 +438,43 @@ fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
         assert_eq!(clients[0].next(&mut server), Received::Text(long.clone()));
     }
 }
+
+/// A read ends at the urgent mark (`MSG_OOB`, RFC 6093), although more bytes follow. The server reads on, and takes the
+/// urgent byte as part of the stream.
+#[cfg(target_os = "linux")]
+#[test]
+fn urgent_data_does_not_stall_what_follows_it() {
+    let admin = Some("127.0.0.1:0".parse().expect("an address"));
+    let mut server = Server::bind(Config { admin, ..on_free_port() }, Verbatim::default()).expect("a free port");
+    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
+    let (mut ann, mut bob) = two_members(&mut server);
+    let urgent = |client: &Client, bytes: &[u8]| {
+        let sent = socket2::SockRef::from(&client.stream).send_out_of_band(bytes);
+        assert_eq!(sent.expect("the socket takes a small message"), bytes.len());
+    };
+    for round in 0..3 {
+        ann.send(&wire::text(&format!("before {round}")));
+        // The last byte is the urgent one.
+        urgent(&ann, &wire::text(&format!("urgent {round}")));
+        ann.send(&wire::text(&format!("after {round}")));
+        for part in ["before", "urgent", "after"] {
+            assert_eq!(bob.next(&mut server), Received::Text(format!("{part} {round}")));
+        }
+    }
+    let mut operator = Client::open(operators);
+    operator.send(b"GET /health/live HTTP/1.1\r\n");
+    urgent(&operator, b"Host: localhost\r\n");
+    operator.send(b"Connection: close\r\n\r\n");
+    assert!(matches!(operator.next(&mut server), Received::Answer(200, _)));
+}
+
+/// Two members of one lobby.
+fn two_members<A: App>(server: &mut Server<A>) -> (Client, Client) {
+    let address = server.local_addr().expect("the server listens");
+    let mut members = ["ann", "bob"].map(|user| Client::connect(address, "chess", user));
+    for member in &mut members {
+        assert!(matches!(member.next(server), Received::Answer(101, _)));
+    }
+    let [ann, bob] = members;
+    (ann, bob)
+}

@@ -103,6 +103,7 @@ pub mod driver {
     //! [Driving an engine](crate::Engine#driving-an-engine) lists the steps of a turn.
 
     pub use crate::engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
+    pub use crate::engine::state::readiness::Readiness;
 }
 
 pub mod operator {

@@ -1,6 +1,7 @@
-//! Worst-case memory that the limits allow, and the size of the largest frame.
+//! Worst-case numbers of sockets and bytes that the limits allow, and the size of the largest frame.
 
 use super::fields::Config;
+use crate::base::limit::Limit;
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
@@ -12,6 +13,14 @@ const CONNECTION_BYTES: u128 = 2048;
 const REMEMBERED_BYTES: u128 = 360;
 
 impl Config {
+    /// Returns the bound on all sockets of clients together.
+    pub(crate) fn max_sockets(&self) -> Limit {
+        match self.max_connections.bound() {
+            None => Limit::UNLIMITED,
+            Some(seats) => Limit::at_most(seats.saturating_add(self.max_pending).saturating_add(self.max_closing)),
+        }
+    }
+
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
@@ -61,7 +70,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limit::Limit;
     use crate::config::types::ByteSize;
 
     #[test]

@@ -10,7 +10,6 @@ use super::driver::Full;
 use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
-use crate::config::Limit;
 use crate::http::PlainResponse;
 
 impl Core {
@@ -73,20 +72,11 @@ impl Core {
 
     /// Whether a further socket needs the room of one that is closing.
     fn is_crowded(&self) -> bool {
-        match self.max_sockets().bound() {
-            Some(_) => !self.max_sockets().has_room(self.conns.len() - self.conns.closed_count()),
+        let max_sockets = self.config.max_sockets();
+        match max_sockets.bound() {
+            Some(_) => !max_sockets.has_room(self.conns.len() - self.conns.closed_count()),
             // The number of seats is unlimited, so closing connections are bounded on their own.
             None => self.conns.closing_count() >= self.config.max_closing as usize,
-        }
-    }
-
-    /// Bound on all sockets together.
-    pub(super) fn max_sockets(&self) -> Limit {
-        match self.config.max_connections.bound() {
-            None => Limit::UNLIMITED,
-            Some(seats) => {
-                Limit::at_most(seats.saturating_add(self.config.max_pending).saturating_add(self.config.max_closing))
-            }
         }
     }
 }

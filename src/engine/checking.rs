@@ -42,7 +42,7 @@ impl Core {
         assert_eq!((pending, closing, closed), counts);
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(pending <= self.config.max_pending as usize, "max_pending");
-        assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
+        assert!(self.config.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));
         self.ticks.iter().for_each(Ticks::check);

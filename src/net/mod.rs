@@ -13,6 +13,7 @@
 //! 7. Send the answers to operators.
 
 mod clock;
+mod descriptors;
 mod error;
 mod files;
 mod handle;
@@ -29,6 +30,7 @@ mod sockets;
 mod timerfd;
 mod tokens;
 
+pub use self::descriptors::raise_descriptor_limit;
 pub use self::error::Error;
 pub use self::files::read_file;
 pub use self::handle::{Busy, Handle};

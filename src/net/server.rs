@@ -8,6 +8,7 @@ use log::{info, warn};
 use mio::{Events, Poll, Token};
 
 use super::clock::Clock;
+use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
 use super::handle::{Command, Handle};
 use super::journal_files::Files;
@@ -106,6 +107,7 @@ impl<A: App> Server<A> {
         let poll = Poll::new().map_err(Error::Poll)?;
         listener.register(poll.registry(), tokens::LISTENER).map_err(Error::Poll)?;
         let operators = Operators::bind(&config, poll.registry())?;
+        warn_if_limit_is_low(&config, 1 + usize::from(operators.is_some()));
         let handle = Handle::new(poll.registry(), tokens::WAKER, config.max_commands).map_err(Error::Poll)?;
         #[cfg(target_os = "linux")]
         let timerfd = match config.tick_hz {
@@ -398,7 +400,7 @@ impl<A: App> Server<A> {
                 Accepted::Connection(stream, peer) => {
                     self.sockets.add(now, &mut self.engine, self.poll.registry(), stream, peer);
                 }
-                Accepted::Shed => self.engine.handle_shed(),
+                Accepted::Shed => self.engine.handle_shed(now),
                 Accepted::Aborted => {}
                 Accepted::Empty => {
                     self.accept_at = None;

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
-use lobbyd::net::{Error, Server, Status, read_file};
+use lobbyd::net::{Error, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
@@ -37,6 +37,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     if let Err(problem) = log_to_stderr(&options.levels) {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
+    }
+    if let Err(problem) = raise_descriptor_limit() {
+        warn!(target: TARGET, "the limit of open files cannot be raised: {problem}");
     }
     options.warnings.iter().for_each(|warning| warn!(target: TARGET, "{warning}"));
     match options.app_word.as_str() {

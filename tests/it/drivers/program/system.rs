@@ -98,9 +98,54 @@ fn a_process_that_was_stopped_closes_no_connection() {
     }
 }
 
-/// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
+/// The limit of open files of a process: the soft and the hard one.
+#[cfg(target_os = "linux")]
+fn open_files(program: &Program) -> [String; 2] {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", program.process.0.id())).expect("the process runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("each process has this limit");
+    let mut words = line.split_whitespace().skip(3).map(String::from);
+    [(); 2].map(|()| words.next().expect("a limit"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_limit_of_open_files_is_raised_and_a_low_one_is_warned_about() {
+    let start = |limits: &str, arguments: &[&str]| {
+        let limited = format!("ulimit {limits} && exec \"$0\" \"$@\"");
+        Program::start("sh", &[&["-c", &limited, PROGRAM, "--listen", "127.0.0.1:0"], arguments].concat())
+    };
+    let warned = |program: &Program| -> Vec<String> {
+        program.log_lines.iter().filter(|line| line.contains("limit of open files")).cloned().collect()
+    };
+    let sockets = ["--max-connections", "50", "--max-pending", "10", "--max-closing", "10"];
+    let program = start("-S -n 64", &sockets);
+    let [soft, hard] = open_files(&program);
+    assert!(soft == hard && soft != "64", "{soft} {hard}");
+    assert_eq!(warned(&program), <[String; 0]>::default());
+
+    // 70 sockets, 35 descriptors of the process.
+    let program = start("-n 104", &sockets);
+    assert_eq!(open_files(&program), ["104", "104"]);
+    let [line] = &warned(&program)[..] else { panic!("one warning: {:?}", program.log_lines) };
+    assert!(line.contains(" WARN ") && line.contains("is 104, but the configuration needs 105"), "{line}");
+    assert_eq!(warned(&start("-n 105", &sockets)), <[String; 0]>::default());
+
+    let program = start("-n 104", &["--max-connections", "unlimited"]);
+    let [line] = &warned(&program)[..] else { panic!("one line: {:?}", program.log_lines) };
+    assert!(line.contains(" INFO ") && line.contains("max_connections is unlimited"), "{line}");
+    assert!(line.contains("open files, 104,") && line.ends_with(" 69 connections"), "{line}");
+}
+
+#[cfg(target_os = "linux")]
 fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
-    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    get(operator, "/stats")
+}
+
+/// Returns the body of the answer, on a connection that stays open. A new connection would need a descriptor.
+#[cfg(target_os = "linux")]
+fn get(operator: &mut BufReader<TcpStream>, path: &str) -> serde_json::Value {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    operator.get_mut().write_all(request.as_bytes()).expect("the server reads");
     let (mut length, mut line) = (0, String::new());
     while line != "\r\n" {
         line.clear();
@@ -142,6 +187,11 @@ fn without_descriptors_connections_are_shed_and_members_are_served() {
         "{output}"
     );
 
+    assert_eq!(
+        (&output["status"], &get(&mut operator, "/health/ready")["status"]),
+        (&"shedding".into(), &"shedding".into())
+    );
+
     // Members are served, even when the journal rotates to another file.
     for member in &mut members {
         let text = "x".repeat(2000);
@@ -165,8 +215,8 @@ fn without_descriptors_connections_are_shed_and_members_are_served() {
     program.signal("-TERM");
     drop((members, operator));
     assert_eq!(program.exit_code(), Some(0));
-    let warned = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).count();
-    assert_eq!(warned, 1, "the warning is logged once, with its remedy");
+    let warned: Vec<_> = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).collect();
+    assert_eq!(warned.len(), 2, "once at the start and once when it happens, with the remedy: {warned:?}");
     remove_segments(folder.path());
 }
 

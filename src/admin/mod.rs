@@ -21,8 +21,6 @@ mod guard;
 mod outcome;
 mod routes;
 
-use std::net::SocketAddr;
-
 use log::{debug, info};
 use slab::Slab;
 
@@ -30,6 +28,7 @@ use self::guard::Guard;
 pub use self::guard::Token;
 use self::outcome::{Outcome, carry_out};
 use self::routes::AdminRequest;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -70,7 +69,7 @@ pub struct AdminConns {
 
 #[derive(Debug)]
 struct Client {
-    peer: SocketAddr,
+    peer: Peer,
     input: Vec<u8>,
     output: Vec<u8>,
     /// Bytes of `output` that have been written.
@@ -128,7 +127,7 @@ impl AdminConns {
     ///
     /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that
     /// has not sent a valid token.
-    pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
+    pub fn handle_accept(&mut self, now: Time, peer: Peer) -> Option<usize> {
         if self.clients.len() >= self.max_clients {
             let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
             let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;

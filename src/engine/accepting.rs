@@ -1,7 +1,7 @@
 //! Accepting sockets: which are served, which are refused, and which must make room.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use log::debug;
 
@@ -10,10 +10,11 @@ use super::driver::Full;
 use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::http::PlainResponse;
 
 impl Core {
-    pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
+    pub(super) fn accept(&mut self, peer: Peer) -> Result<ConnId, Full> {
         let is_full = self.conns.pending_count() >= self.config.max_pending as usize;
         let is_refused = is_full && !self.displace_pending(peer.ip());
         if self.is_crowded() {
@@ -57,7 +58,7 @@ impl Core {
         }
         let mut pending: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
         for id in self.conns.pending() {
-            pending.entry(network_of(self.conns[id.key()].peer.address().ip())).or_insert((0, id)).0 += 1;
+            pending.entry(network_of(self.conns[id.key()].peer.peer().ip())).or_insert((0, id)).0 += 1;
         }
         let count = pending.get(&network_of(address)).map_or(0, |&(count, _)| count);
         match pending.into_values().max_by_key(|&(count, _)| count) {

@@ -31,7 +31,7 @@ impl<A: App> Engine<A> {
         } else {
             let params = ReadParams {
                 conn,
-                peer: self.core.conns[key].peer.address(),
+                peer: self.core.conns[key].peer.peer(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
                 subprotocols: A::PROTOCOL.subprotocols(),
@@ -366,7 +366,7 @@ impl Core {
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
             "conn={id} peer={} joined user={user:?} lobby={code}{}",
-            self.conns[key].peer.address(),
+            self.conns[key].peer.peer(),
             took_over_suffix(previous_conn)
         );
         self.charge_head_to_user(key, seat);

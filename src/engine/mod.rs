@@ -42,7 +42,6 @@ mod timing;
 mod turn;
 mod writing;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::app::App;
@@ -56,6 +55,7 @@ use self::state::drain::DrainTotals;
 use self::state::readiness::Readiness;
 use self::state::stats::Stats;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::CheckedConfig;
 
@@ -191,7 +191,7 @@ impl<A: App> Engine<A> {
     /// # Errors
     ///
     /// [`Full`]: the driver drops the socket without an answer.
-    pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<ConnId, Full> {
+    pub fn handle_accept(&mut self, now: Time, peer: Peer) -> Result<ConnId, Full> {
         self.enter(now, &Input::Accept(peer));
         self.core.accept(peer)
     }

@@ -4,13 +4,13 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::member::Sent;
 use super::state::drain::DrainTotals;
 use super::state::ticks::{ClockCommand, ClockView};
 use crate::base::id::SeatId;
+use crate::base::peer::Peer;
 
 /// A command from an operator.
 ///
@@ -234,8 +234,8 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
-    /// Remote address of the connection.
-    pub peer: SocketAddr,
+    /// Remote end of the connection.
+    pub peer: Peer,
     /// Bytes that wait to be written to the connection.
     pub queued_bytes: usize,
     /// Time since bytes were last received from the connection.

@@ -49,7 +49,7 @@ impl Core {
             self.events.extend((0..unanswered).map(|_| AppEvent::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
-        let peer = slot.peer.address();
+        let peer = slot.peer.peer();
         match member {
             Some(member) => info!(
                 "conn={} peer={peer} closed: {reason}: {} user={:?} lobby={}",

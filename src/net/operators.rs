@@ -122,7 +122,7 @@ impl Operators {
 
     fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
         // `None`: too many clients. The socket is dropped.
-        let Some(key) = self.conns.handle_accept(now, peer) else { return };
+        let Some(key) = self.conns.handle_accept(now, peer.into()) else { return };
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Token(FIRST_ADMIN + key), interest) {
             debug!("admin: {peer} cannot be registered with the poll: {error}");

@@ -78,7 +78,7 @@ impl Sockets {
         mut stream: TcpStream,
         peer: SocketAddr,
     ) {
-        let Ok(id) = engine.handle_accept(now, peer) else { return };
+        let Ok(id) = engine.handle_accept(now, peer.into()) else { return };
         let token = Token(id.index());
         if let Err(error) = registry.register(&mut stream, token, INTEREST) {
             debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");

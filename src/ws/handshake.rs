@@ -13,6 +13,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::config::Origins;
 use crate::http::PlainResponse;
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead};
@@ -38,7 +39,7 @@ pub(crate) enum Subprotocols {
 /// [`Route`](crate::admission::Route) and [`Identity`](crate::Identity) have examples of applications that read it.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     address: IpAddr,
     path: Cow<'a, str>,
     query: &'a str,
@@ -52,12 +53,13 @@ impl Request<'_> {
         self.conn
     }
 
-    /// Returns the address of the socket's peer.
-    pub fn peer(&self) -> SocketAddr {
+    /// Returns the remote end of the socket.
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// Returns the client's address: behind trusted proxies the one in `X-Forwarded-For`, otherwise that of the peer.
+    /// Returns the client's address: behind trusted proxies the one in `X-Forwarded-For`, otherwise that of the peer, which
+    /// is 127.0.0.1 for a client of a socket file: see [`Peer::ip`].
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -190,7 +192,7 @@ impl Upgrade {
 /// Parameters for reading a request: its connection and the limits of the configuration.
 pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) max_headers: u32,
     /// Number of proxies whose `X-Forwarded-For` entries are trusted.
     pub(crate) trusted_proxies: u32,
@@ -354,7 +356,7 @@ mod tests {
     fn answer(lines: &[&str], subprotocols: Subprotocols) -> (u16, String) {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
-        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let peer = Peer::from(([127, 0, 0, 1], 9));
         let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
         let decided = read(head.as_bytes(), &params, |request, upgrade| {
             upgrade.map(|upgrade| {

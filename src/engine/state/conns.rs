@@ -3,7 +3,6 @@
 //! Moves a connection from one stage to the next, as drawn at [`ConnState`]. Why it moves is decided elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
@@ -11,6 +10,7 @@ use crate::base::arena::{Arena, Key};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Conns {
 
 impl Conns {
     /// Adds a pending connection. Returns `None` if no id is left for it.
-    pub(crate) fn insert(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+    pub(crate) fn insert(&mut self, generation: u64, peer: Peer, now: Time) -> Option<ConnId> {
         let id = ConnId::new(self.slots.vacant_key().index(), generation)?;
         self.slots.insert(Slot::new(id, peer, now));
         self.pending.insert(generation, id);

@@ -1,7 +1,7 @@
 //! A client connects, with a valid, an invalid or an incomplete upgrade request.
 
 use crate::engine::app::{App, Protocol};
-use crate::sim::client::address::draw_address;
+use crate::sim::client::address::draw_peer;
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
 use crate::sim::client::request;
@@ -28,9 +28,9 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let traits = draw_traits(world);
     world.server.turn_open = true;
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
-    let (address, network) =
-        if has_several { draw_address(&mut world.random.clients) } else { ([127, 0, 0, 1].into(), 0) };
-    let peer = (address, 1024 + index as u16).into();
+    let port = 1024 + index as u16;
+    let (peer, network) =
+        if has_several { draw_peer(&mut world.random.clients, port) } else { (([127, 0, 0, 1], port).into(), 0) };
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);

@@ -8,7 +8,7 @@ use crate::base::time::Time;
 use crate::config::{Config, Limit};
 
 /// Number of different networks in a run.
-pub(crate) const NETWORKS: usize = 4;
+pub(crate) const NETWORKS: usize = 5;
 
 /// The attempts of each network.
 #[derive(Debug)]

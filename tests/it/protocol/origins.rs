@@ -294,7 +294,31 @@ fn an_application_sees_both_addresses() {
         let mut world = World::new(Config { trusted_proxies: proxies, ..Config::default() }, Seen::default());
         world.run("ann > get /ws/chess?token=ann X-Forwarded-For: 10.0.0.1, 10.0.0.2\nann < upgrade");
         assert_eq!(world.engine.app().0, [("127.0.0.1:4000".into(), address.into())]);
+        let mut world = World::new(Config { trusted_proxies: proxies, ..Config::default() }, Seen::default());
+        world.run("from unix\nann > get /ws/chess?token=ann X-Forwarded-For: 10.0.0.1, 10.0.0.2\nann < upgrade");
+        assert_eq!(world.engine.app().0, [("unix".into(), address.into())]);
     }
+}
+
+/// Clients of a socket file have no address. They share the limits of 127.0.0.1, unless a trusted proxy names theirs.
+#[test]
+fn clients_of_a_socket_file_share_one_address() {
+    check(
+        per_ip(2, 0),
+        &format!(
+            "from unix\nann > connect a\nann < {IN}\nfrom 127.0.0.1\nbob > connect b\nbob < {IN}\n\
+             from unix\ncid > connect c\ncid < {LIMIT}\nfrom 10.0.0.1\ndan > connect d\ndan < {IN}"
+        ),
+    );
+    check(
+        per_ip(1, 1),
+        &format!(
+            "from unix\nann > get /ws/a?token=ann X-Forwarded-For: 10.0.0.1\nann < {IN}\n\
+             bob > get /ws/b?token=bob X-Forwarded-For: 10.0.0.2\nbob < {IN}\n\
+             cid > get /ws/c?token=cid X-Forwarded-For: 10.0.0.1\ncid < {LIMIT}\n\
+             dan > get /ws/d?token=dan\ndan < {IN}\neve > get /ws/e?token=eve\neve < {LIMIT}"
+        ),
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::config::Config;
+use crate::config::{Config, Listen, ListenAddress};
 use crate::http::request::SingleHeaders;
 use crate::http::response::JsonResponse;
 
@@ -58,16 +58,26 @@ impl fmt::Debug for Token {
 /// The access checks and their configuration.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// Address of the admin listener.
-    listens_on: Option<IpAddr>,
-    /// An additional name of this server that is accepted in `Host`.
-    name: Option<String>,
+    /// IP addresses of the admin listeners.
+    listens_on: Vec<IpAddr>,
+    /// Names of this server that are accepted in `Host`, in addition to `localhost`: those that it listens on, and
+    /// `admin_host`.
+    names: Vec<String>,
     token: Option<Token>,
 }
 
 impl Guard {
     pub(super) fn new(config: &Config, token: Option<Token>) -> Guard {
-        Guard { listens_on: config.admin.map(|address| address.ip()), name: config.admin_host.clone(), token }
+        let addresses = config.admin.iter().flat_map(Listen::addresses);
+        let names = addresses.clone().filter_map(|address| match address {
+            ListenAddress::Name { host, .. } => Some(host.clone()),
+            _ => None,
+        });
+        Guard {
+            names: names.chain(config.admin_host.clone()).collect(),
+            listens_on: addresses.flat_map(ListenAddress::known_addresses).map(|address| address.ip()).collect(),
+            token,
+        }
     }
 
     /// Checks that the request was not sent by a web page of another origin.
@@ -111,12 +121,12 @@ impl Guard {
         };
         match address {
             Some(address) => {
-                let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
+                let listens_on_all = self.listens_on.iter().any(IpAddr::is_unspecified);
                 // DNS rebinding needs a name, so these addresses are safe.
-                address.is_loopback() || listens_on_all || self.listens_on == Some(address)
+                address.is_loopback() || listens_on_all || self.listens_on.contains(&address)
             }
             None => {
-                let is_named = self.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
+                let is_named = self.names.iter().any(|own| own.eq_ignore_ascii_case(name));
                 is_named || name.eq_ignore_ascii_case("localhost")
             }
         }
@@ -162,6 +172,11 @@ mod tests {
         check_host("127.0.0.1:9002", "lobby.internal:9002", true);
         check_host("10.0.0.7:9002", "10.0.0.7:9002", true);
         check_host("0.0.0.0:9002", "192.168.0.1:9002", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "10.0.0.7", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "Admin.Example:9002", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "10.0.0.8", false);
+        check_host("unix:/run/admin.sock", "localhost", true);
+        check_host("unix:/run/admin.sock", "evil.example", false);
         for host in [
             "",
             ":",

@@ -6,6 +6,7 @@
 
 mod check;
 pub(crate) mod fields;
+mod listen;
 mod memory;
 mod origins;
 mod rates;
@@ -15,6 +16,7 @@ mod value;
 pub use self::check::{CheckedConfig, Problem, Problems};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
+pub use self::listen::{FileMode, Listen, ListenAddress};
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
 pub use crate::base::limit::Limit;

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::config::Problems;
+use crate::config::{ListenAddress, Problems};
 
 /// Why a server could not start, or could not continue.
 ///
@@ -16,7 +15,7 @@ pub enum Error {
     /// The configuration is invalid; all problems at once.
     Config(Problems),
     /// Listening on the address failed.
-    Listen(SocketAddr, io::Error),
+    Listen(ListenAddress, io::Error),
     /// The file with the operators' token cannot be read, or its contents are not a valid token.
     Token(PathBuf, String),
     /// The journal cannot be created or written.

@@ -1,8 +1,11 @@
-//! Reads files written by operators. Only regular files of a bounded size are accepted.
+//! Reads files written by operators: only regular files of a bounded size are accepted. Locks files of the server.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::path::Path;
+
+#[cfg(unix)]
+use log::warn;
 
 /// Opens a regular file for reading.
 ///
@@ -40,4 +43,48 @@ pub fn read_file(path: &Path, max: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes")));
     }
     Ok(bytes)
+}
+
+/// What the holder of a lock does, for the message to another server.
+pub(super) struct LockHolder {
+    /// Such as `writes it`.
+    pub(super) does: &'static str,
+    /// What each server needs one of, such as `a journal`.
+    pub(super) thing: &'static str,
+}
+
+/// Locks the file `path.lock`, until the returned file is closed, so that no other server uses `path`.
+///
+/// The lock is on a separate file, because `path` itself is created and deleted. That file is never removed: another
+/// server may have opened it already, and would then lock a file that no longer has a name.
+///
+/// # Errors
+///
+/// Those of the operating system, and `ResourceBusy` when another process holds the lock.
+pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = private().create(true).truncate(false).open(&name)?;
+    #[cfg(unix)]
+    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        let error = io::Error::from(error);
+        let name = Path::new(&name).display();
+        let LockHolder { does, thing } = holder;
+        if error.kind() == io::ErrorKind::WouldBlock {
+            let problem = format!("another server {does} and has locked {name}; give each server {thing} of its own");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
+        }
+        // Some network file systems do not support locks.
+        warn!("{name} cannot be locked: {error}; no other server may use {}", path.display());
+    }
+    Ok(file)
+}
+
+/// Options for a new file that only its owner may read.
+pub(super) fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
 }

@@ -1,18 +1,20 @@
 //! Journal segments in files: names, locking, rotation and reading.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 
 use super::clock::Stopwatch;
-use super::files;
+use super::files::{self, LockHolder, lock_beside, private};
 use crate::config::Config;
 use crate::journal::{Recording, RotateHint, Sink};
 
 /// Writes that take longer than this are logged, because all connections wait for them.
 const SLOW_MICROS: u64 = 10_000;
+
+const HOLDER: LockHolder = LockHolder { does: "writes it", thing: "a journal" };
 
 /// The calls that sync a file's data and a folder's entries to disk.
 #[derive(Clone, Copy)]
@@ -51,7 +53,7 @@ impl Files {
         if path.is_dir() {
             return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
         }
-        let lock = lock(path)?;
+        let lock = lock_beside(path, &HOLDER)?;
         let number = segments(path)?.last().map_or(0, |(number, _)| *number) + 1;
         Ok(Files {
             path: path.to_owned(),
@@ -153,37 +155,6 @@ fn sync_folder(_: &Path, _: Sync) -> io::Result<()> {
 
 fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Locks the journal `path`, so that no other server writes segments of the same name.
-///
-/// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server
-/// may have opened it already, and would then lock a file that no longer has a name.
-fn lock(path: &Path) -> io::Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let file = private().create(true).truncate(false).open(&name)?;
-    #[cfg(unix)]
-    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        let error = io::Error::from(error);
-        let name = Path::new(&name).display();
-        if error.kind() == io::ErrorKind::WouldBlock {
-            let problem =
-                format!("another server writes it and has locked {name}; give each server a journal of its own");
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
-        }
-        // Some network file systems do not support locks.
-        warn!("{name} cannot be locked: {error}; no other server may write this journal");
-    }
-    Ok(file)
 }
 
 /// The number and the path of a segment file.

@@ -19,13 +19,17 @@ mod files;
 mod handle;
 mod journal_files;
 mod listener;
+mod listeners;
 mod operators;
 mod print_replay;
 mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]
 mod signal;
+#[cfg(unix)]
+mod socket_file;
 mod sockets;
+mod stream;
 #[cfg(target_os = "linux")]
 mod timerfd;
 mod tokens;

@@ -3,16 +3,17 @@
 //! Knows neither the listener nor the poll's other sources.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 
 use log::debug;
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
+use super::stream::Stream;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -38,7 +39,7 @@ pub(super) struct Sockets {
 
 struct ConnSocket {
     id: ConnId,
-    stream: TcpStream,
+    stream: Stream,
     /// Whether the connection is queued in `ready`.
     is_ready: bool,
     class: ReadClass,
@@ -53,6 +54,7 @@ struct ConnSocket {
     /// - The poll reported that the peer has closed its end. The end of the stream is still to be read, and no second
     ///   event follows.
     /// - The poll reported urgent data (`MSG_OOB`). A read ends before the urgent byte, although more bytes follow.
+    /// - The stream is of another kind: see [`Stream::may_read_short`].
     reads_to_end: bool,
 }
 
@@ -75,10 +77,10 @@ impl Sockets {
         now: Time,
         engine: &mut Engine<A>,
         registry: &Registry,
-        mut stream: TcpStream,
-        peer: SocketAddr,
+        mut stream: Stream,
+        peer: Peer,
     ) {
-        let Ok(id) = engine.handle_accept(now, peer.into()) else { return };
+        let Ok(id) = engine.handle_accept(now, peer) else { return };
         let token = Token(id.index());
         if let Err(error) = registry.register(&mut stream, token, INTEREST) {
             debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
@@ -87,6 +89,7 @@ impl Sockets {
         if id.index() >= self.table.len() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        let reads_to_end = stream.may_read_short();
         self.table[id.index()] = Some(ConnSocket {
             id,
             stream,
@@ -94,7 +97,7 @@ impl Sockets {
             class: ReadClass::New,
             is_readable: false,
             backlog: None,
-            reads_to_end: false,
+            reads_to_end,
         });
     }
 
@@ -176,9 +179,8 @@ impl Sockets {
                     return work;
                 }
                 Ok(n) => {
-                    // On Linux a read that does not fill the buffer has emptied the socket, except for the cases of
-                    // `reads_to_end`. Elsewhere that is not certain.
-                    socket.is_readable = n == buffer.len() || socket.reads_to_end || !cfg!(target_os = "linux");
+                    // Otherwise the read has emptied the socket.
+                    socket.is_readable = n == buffer.len() || socket.reads_to_end;
                     let consumed = engine.handle_bytes_up_to(now, id, &buffer[..n], max_work);
                     socket.backlog = ReadBacklog::new(&buffer[consumed.bytes..n]);
                     message_work = consumed.work;
@@ -209,9 +211,9 @@ impl Sockets {
 }
 
 impl Transport for Sockets {
-    type Socket<'a> = &'a mut TcpStream;
+    type Socket<'a> = &'a mut Stream;
 
-    fn socket(&mut self, conn: ConnId) -> Option<&mut TcpStream> {
+    fn socket(&mut self, conn: ConnId) -> Option<&mut Stream> {
         self.table.get_mut(conn.index())?.as_mut().map(|socket| &mut socket.stream)
     }
 

@@ -44,7 +44,7 @@ impl Options {
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
-        let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
+        let is_local = auth_word == "open" && config.listen.is_loopback() && config.trusted_proxies == 0;
         if is_local && !notices::is_given(matches, "allowed_origin") {
             config.allowed_origin.loopback = true;
         }
@@ -115,7 +115,7 @@ fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>) 
             Ok(list) => tokens = Some(list),
             Err(more) => problems.extend(more),
         },
-        ("open", _) if !config.listen.ip().is_loopback() => problems.push(format!(
+        ("open", _) if !config.listen.is_local() => problems.push(format!(
             "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
             config.listen
         )),

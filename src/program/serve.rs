@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
+use lobbyd::config::{Listen, ListenAddress};
 use lobbyd::net::{Error, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
@@ -113,24 +114,27 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
 fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     let mut server = Server::bind_checked(options.config.clone(), app, options.seed)?;
     server.listen_to_signals().map_err(Error::Poll)?;
-    let address = server.local_addr().map_err(Error::Poll)?;
-    let admin = server.admin_addr().map_err(Error::Poll)?;
+    let listen: Listen = server.local_addrs().iter().cloned().collect();
+    let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());
     let tokens = match &options.auth {
         Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
         Auth::Open => String::new(),
     };
     info!(
         target: TARGET,
-        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={address} admin={}",
+        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={listen} admin={}",
         env!("CARGO_PKG_VERSION"),
         options.app_word,
         options.auth_word,
         show("allowed_origin", &options.config),
-        admin.map_or_else(|| "off".into(), |address| address.to_string())
+        admin.as_ref().map_or_else(|| "off".into(), Listen::to_string)
     );
-    info!(target: TARGET, "listening on {address}");
-    if let Some(address) = admin {
-        info!(target: TARGET, "admin API on http://{address}");
+    for address in listen.addresses() {
+        info!(target: TARGET, "listening on {address}");
+    }
+    for address in admin.iter().flat_map(Listen::addresses) {
+        let scheme = if matches!(address, ListenAddress::Unix(_)) { "" } else { "http://" };
+        info!(target: TARGET, "admin API on {scheme}{address}");
     }
     Ok(server)
 }

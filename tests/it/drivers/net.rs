@@ -106,7 +106,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..on_free_port() }, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("the server listens");
-    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
+    let operators = server.admin_addr().expect("admin is on");
     let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
     let closing = [wire::upgrade_request("/ws/chess?token=ann", &[]), wire::close(1000, "")].concat();
     for _ in 0..20 {
@@ -380,7 +380,7 @@ fn a_full_queue_of_commands_returns_them() {
 #[test]
 fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(on_free_port(), Relay::default()).expect("a free port");
-    let occupied = Config { listen: server.local_addr().expect("the server listens"), ..on_free_port() };
+    let occupied = Config { listen: server.local_addr().expect("the server listens").into(), ..on_free_port() };
     let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..on_free_port() };
@@ -446,7 +446,7 @@ fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
 fn urgent_data_does_not_stall_what_follows_it() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..on_free_port() }, Verbatim::default()).expect("a free port");
-    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
+    let operators = server.admin_addr().expect("admin is on");
     let (mut ann, mut bob) = two_members(&mut server);
     let urgent = |client: &Client, bytes: &[u8]| {
         let sent = socket2::SockRef::from(&client.stream).send_out_of_band(bytes);

@@ -56,7 +56,7 @@ impl Site {
     }
 
     fn admin(&self) -> SocketAddr {
-        self.server.admin_addr().expect("the server listens").expect("admin is on")
+        self.server.admin_addr().expect("admin is on")
     }
 
     /// Runs one turn of the server. The members answer health pings, and close when the server closes.

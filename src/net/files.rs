@@ -7,6 +7,8 @@ use std::path::Path;
 #[cfg(unix)]
 use log::warn;
 
+use super::error::described;
+
 /// Opens a regular file for reading.
 ///
 /// # Errors
@@ -38,7 +40,8 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 /// Those of the operating system, `FileTooLarge` for a larger file, and `InvalidInput` when it is not a regular file.
 pub fn read_file(path: &Path, max: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path)?.take((max as u64).saturating_add(1)).read_to_end(&mut bytes)?;
+    let file = open(path).map_err(described)?;
+    file.take((max as u64).saturating_add(1)).read_to_end(&mut bytes).map_err(described)?;
     if bytes.len() > max {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {max} bytes")));
     }

@@ -49,8 +49,7 @@ impl Operators {
             None => None,
             Some(path) => {
                 let error = |problem: String| Error::Token(path.clone(), problem);
-                let bytes =
-                    read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
+                let bytes = read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(cause.to_string()))?;
                 let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
                 Some(admin::Token::read(text).map_err(|rule| error(rule.into()))?)
             }

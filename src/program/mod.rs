@@ -3,6 +3,7 @@
 //! Without a subcommand the program serves. Each command returns the exit code of the process and documents its codes.
 
 pub(crate) mod command_line;
+pub(crate) mod failure;
 mod logger;
 mod notices;
 mod options;

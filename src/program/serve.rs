@@ -14,30 +14,24 @@ use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
 
+use super::failure;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 
 const FAILED: u8 = 1;
-const NOT_STARTED: u8 = 2;
 const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let options = match Options::read(matches) {
         Ok(options) => options,
-        Err(problems) => {
-            eprintln!("lobbyd: invalid configuration");
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(problems) => return failure::not_started(&format!("invalid configuration\n  {}", problems.join("\n  "))),
     };
     #[cfg(unix)]
     if let Err(problem) = ignore_sigxfsz() {
-        eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
-        return ExitCode::from(NOT_STARTED);
+        return failure::not_started(&format!("SIGXFSZ cannot be handled: {problem}"));
     }
     if let Err(problem) = log_to_stderr(&options.levels) {
-        eprintln!("lobbyd: {problem}");
-        return ExitCode::from(NOT_STARTED);
+        return failure::not_started(&problem);
     }
     if let Err(problem) = raise_descriptor_limit() {
         warn!(target: TARGET, "the limit of open files cannot be raised: {problem}");
@@ -69,10 +63,7 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     let limits = limits(&options.config);
     let mut server = match start(options, app) {
         Ok(server) => server,
-        Err(problem) => {
-            error!(target: TARGET, "{problem}");
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(problem) => return failure::not_started(&problem),
     };
     limits.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.

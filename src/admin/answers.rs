@@ -275,11 +275,13 @@ struct TotalsObject {
     flushed_bytes: u64,
     dropped_bytes: u64,
     forced: u64,
+    elapsed_ms: u64,
 }
 
 impl From<DrainTotals> for TotalsObject {
-    fn from(DrainTotals { closed, flushed_bytes, dropped_bytes, forced }: DrainTotals) -> TotalsObject {
-        TotalsObject { closed, flushed_bytes, dropped_bytes, forced }
+    fn from(totals: DrainTotals) -> TotalsObject {
+        let DrainTotals { closed, flushed_bytes, dropped_bytes, forced, elapsed } = totals;
+        TotalsObject { closed, flushed_bytes, dropped_bytes, forced, elapsed_ms: elapsed.as_millis() as u64 }
     }
 }
 

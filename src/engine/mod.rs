@@ -320,7 +320,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
-        self.core.abort_all();
+        self.core.abort_all("the server stops at once");
         self.dispatch_events();
     }
 

@@ -367,7 +367,7 @@ impl<A: App> Server<A> {
                 #[cfg(all(feature = "signals", unix))]
                 tokens::STOP => {
                     let signals = self.signals.as_mut().map_or(0, Signals::take_stops);
-                    (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                    (0..signals).for_each(|_| self.stopping.advance());
                 }
                 token @ Token(tokens::FIRST_ADMIN..) => {
                     if let Some(index) = tokens::LISTENERS.index(token) {
@@ -385,7 +385,7 @@ impl<A: App> Server<A> {
         if woken {
             for command in self.handle.take() {
                 match command {
-                    Command::Stop => self.stopping = self.stopping.next(),
+                    Command::Stop => self.stopping.advance(),
                     Command::App(command) => self.engine.handle_command(now, &command),
                     Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
                     Command::Clock(command) => {
@@ -435,10 +435,18 @@ impl<A: App> Server<A> {
 }
 
 impl Stopping {
-    fn next(self) -> Stopping {
-        match self {
-            Stopping::No => Stopping::Draining,
-            Stopping::Draining | Stopping::AtOnce => Stopping::AtOnce,
+    /// Acts on a signal or a call of [`Handle::stop`].
+    fn advance(&mut self) {
+        *self = match self {
+            Stopping::No => {
+                info!("stopping: the connections are drained; a second signal cuts them off");
+                Stopping::Draining
+            }
+            Stopping::Draining => {
+                info!("stopping at once, at the second signal");
+                Stopping::AtOnce
+            }
+            Stopping::AtOnce => Stopping::AtOnce,
         }
     }
 }

@@ -10,3 +10,4 @@ mod options;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+mod terminal;

@@ -7,7 +7,7 @@ use lobbyd::config::CheckedConfig;
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
-use super::notices;
+use super::{notices, terminal};
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
@@ -16,6 +16,8 @@ pub(crate) struct Options {
     pub(crate) auth: Auth,
     pub(crate) tokens_file: Option<String>,
     pub(crate) catches_panics: bool,
+    /// Whether SIGHUP means that the terminal was closed, if there is no file to read again.
+    pub(crate) ends_with_terminal: bool,
     /// Names of the application and of the authentication, for the log.
     pub(crate) app_word: String,
     pub(crate) auth_word: String,
@@ -58,10 +60,18 @@ impl Options {
             warnings: warnings(matches, &app_word, &auth),
             auth,
             tokens_file,
+            ends_with_terminal: terminal::ends_with_terminal(),
             catches_panics: word(matches, "on-app-panic") == "close-lobby",
             app_word,
             auth_word,
         })
+    }
+}
+
+impl Options {
+    /// Whether there is a file to read again on SIGHUP.
+    pub(crate) fn has_files_to_read_again(&self) -> bool {
+        self.tokens_file.is_some()
     }
 }
 

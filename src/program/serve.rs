@@ -91,13 +91,29 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
         if let Status::Stopped(totals) = server.turn(None)? {
             return Ok(totals);
         }
-        if server.take_reload()
-            && let Some(file) = &options.tokens_file
-        {
-            match read_file(file.as_ref(), Tokens::MAX_FILE) {
-                Ok(contents) => server.reload(&contents),
-                Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
-            }
+        if server.take_reload() {
+            handle_hangup_signal(server, options);
+        }
+    }
+}
+
+/// Handles SIGHUP: reads the files again. If there are none, the signal means that the terminal was closed.
+fn handle_hangup_signal<A: App>(server: &mut Server<A>, options: &Options) {
+    if options.has_files_to_read_again() {
+        read_again(server, options);
+    } else if options.ends_with_terminal {
+        info!(target: TARGET, "SIGHUP: the terminal was closed, and there is no file to read again");
+        server.handle().stop();
+    } else {
+        info!(target: TARGET, "SIGHUP is ignored: there is no file to read again");
+    }
+}
+
+fn read_again<A: App>(server: &mut Server<A>, options: &Options) {
+    if let Some(file) = &options.tokens_file {
+        match read_file(file.as_ref(), Tokens::MAX_FILE) {
+            Ok(contents) => server.reload(&contents),
+            Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
         }
     }
 }

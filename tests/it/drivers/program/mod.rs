@@ -1,6 +1,8 @@
 //! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
 mod errors;
+#[cfg(target_os = "linux")]
+mod hangup;
 mod start;
 mod system;
 mod tokens;

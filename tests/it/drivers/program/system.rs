@@ -31,6 +31,16 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
     while !matches!(client.next(), Received::Close(1001, _)) {}
     program.signal("-INT");
     assert_eq!(program.exit_code(), Some(3), "one connection was cut off");
+    let log = program.log_lines.join("\n");
+    let words = [
+        "stopping: the connections are drained; a second signal cuts them off",
+        "draining: connections=1 within 30s",
+        "stopping at once, at the second signal",
+        "cut off connections=1: the server stops at once",
+        "drained in ",
+    ];
+    let places = words.map(|words| log.find(words).unwrap_or_else(|| panic!("{words}: {log}")));
+    assert!(places.is_sorted(), "{log}");
 
     let refused = Command::new(PROGRAM)
         .args(["--max-pending", "many", "--pong-timeout", "1h"])

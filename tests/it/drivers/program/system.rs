@@ -315,3 +315,45 @@ fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
     process.signal("-TERM");
     assert_eq!(process.exit_code(), Some(0));
 }
+
+/// Reads the answer to a health check from a socket file.
+#[cfg(unix)]
+fn live(path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(path).expect("the server listens");
+    stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server ends the connection");
+    answer
+}
+
+/// Every address is logged. A killed server leaves its socket file, and the next one replaces it.
+#[cfg(unix)]
+#[test]
+fn several_addresses_are_logged_and_a_socket_file_outlasts_no_server() {
+    let folder = crate::common::files::Folder::new("program-socket");
+    let path = folder.0.join("lobbyd.sock").to_str().expect("UTF-8").to_owned();
+    let admin = format!("127.0.0.1:0,unix:{path}.admin");
+    let listen = format!("127.0.0.1:0,unix:{path}");
+    let arguments = ["--listen", &listen, "--admin", &admin, "--log", "debug"];
+    let mut killed = Program::start(PROGRAM, &arguments);
+    killed.wait_for(&format!("admin API on unix:{path}.admin"));
+    let log = killed.log_lines.join("\n");
+    let start = format!("allowed_origin=own listen={},unix:{path} admin=127.0.0.1:", killed.address);
+    for words in [&start, &format!("listening on unix:{path}"), "admin API on http://127.0.0.1:"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    assert!(live(&path).starts_with("HTTP/1.1 200 "));
+    killed.wait_for("peer=unix accepted");
+    assert!(super::start::refused(&arguments).contains("another server listens on it and has locked"));
+    killed.signal("-KILL");
+    assert_eq!(killed.exit_code(), None);
+    assert!(fs::exists(&path).expect("the folder can be read"));
+
+    let mut program = Program::start(PROGRAM, &arguments);
+    assert!(live(&path).starts_with("HTTP/1.1 200 "));
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    for path in [&path, &format!("{path}.admin")] {
+        assert!(!fs::exists(path).expect("the folder can be read"), "{path}");
+    }
+}

@@ -43,7 +43,7 @@ pub enum ListenAddress {
     /// then only IPv6.
     Ip(SocketAddr),
     /// A host name, which is resolved once, when the server starts. The server listens on all of its addresses that the
-    /// machine has. `localhost` is 127.0.0.1 and [::1] (RFC 6761 section 6.3).
+    /// machine has. `localhost` is 127.0.0.1 and `::1` (RFC 6761 section 6.3).
     Name {
         /// The name.
         host: String,

@@ -56,7 +56,19 @@ pub(super) struct LockHolder {
     pub(super) thing: &'static str,
 }
 
-/// Locks the file `path.lock`, until the returned file is closed, so that no other server uses `path`.
+/// A locked file.
+#[derive(Debug)]
+pub(super) struct Lock(#[cfg_attr(not(unix), expect(dead_code, reason = "closing the file unlocks it"))] File);
+
+#[cfg(unix)]
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing the file is not enough while a child process, between fork and exec, has a copy of the descriptor.
+        let _ = rustix::fs::flock(&self.0, rustix::fs::FlockOperation::Unlock);
+    }
+}
+
+/// Locks the file `path.lock`, until the returned lock is dropped, so that no other server uses `path`.
 ///
 /// The lock is on a separate file, because `path` itself is created and deleted. That file is never removed: another
 /// server may have opened it already, and would then lock a file that no longer has a name.
@@ -64,7 +76,7 @@ pub(super) struct LockHolder {
 /// # Errors
 ///
 /// Those of the operating system, and `ResourceBusy` when another process holds the lock.
-pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<File> {
+pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<Lock> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let file = private().create(true).truncate(false).open(&name)?;
@@ -80,7 +92,7 @@ pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<File> 
         // Some network file systems do not support locks.
         warn!("{name} cannot be locked: {error}; no other server may use {}", path.display());
     }
-    Ok(file)
+    Ok(Lock(file))
 }
 
 /// Options for a new file that only its owner may read.

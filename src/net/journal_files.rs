@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use log::{info, warn};
 
 use super::clock::Stopwatch;
-use super::files::{self, LockHolder, lock_beside, private};
+use super::files::{self, Lock, LockHolder, lock_beside, private};
 use crate::config::Config;
 use crate::journal::{Recording, RotateHint, Sink};
 
@@ -39,8 +39,7 @@ pub(super) struct Files {
     /// Bytes in the file.
     length: u64,
     recording: Recording,
-    /// The lock lasts as long as this file is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Files {

@@ -1,6 +1,6 @@
 //! Socket files: the lock beside each, its permissions, and its removal. Unix only.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use mio::net::UnixListener;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::files::{self, LockHolder};
+use super::files::{self, Lock, LockHolder};
 use crate::config::FileMode;
 
 const HOLDER: LockHolder = LockHolder { does: "listens on it", thing: "a socket file" };
@@ -19,8 +19,8 @@ pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode, so that no other file of the same name is removed.
     identity: (u64, u64),
-    /// Locked as long as this file is open. The lock outlasts the removal.
-    _lock: File,
+    /// It outlasts the removal of the socket file.
+    _lock: Lock,
 }
 
 /// Listens on a new socket file.

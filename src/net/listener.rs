@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::warn;
@@ -13,6 +13,7 @@ use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use super::listen_socket::ListenSocket;
 #[cfg(unix)]
 use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
@@ -32,12 +33,19 @@ pub(super) struct Listener {
     /// again.
     spare: Option<File>,
     warned: bool,
+    /// Whether the socket outlasts this process: see [`ListenSocket`].
+    is_given: bool,
 }
 
 enum ListeningSocket {
     Tcp(TcpListener),
     #[cfg(unix)]
-    Unix(UnixListener, SocketFile),
+    Unix {
+        socket: UnixListener,
+        path: PathBuf,
+        /// Present if this process has created it.
+        _file: Option<SocketFile>,
+    },
 }
 
 /// Outcome of one call of accept.
@@ -91,7 +99,7 @@ impl Listener {
     #[cfg(unix)]
     pub(super) fn bind_file(path: &Path, mode: FileMode) -> io::Result<Listener> {
         let (socket, file) = socket_file::listen(path, mode, LISTEN_BACKLOG)?;
-        Ok(Listener::new(ListeningSocket::Unix(socket, file)))
+        Ok(Listener::new(ListeningSocket::Unix { socket, path: path.to_owned(), _file: Some(file) }))
     }
 
     #[cfg(not(unix))]
@@ -99,15 +107,42 @@ impl Listener {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no socket files"))
     }
 
+    /// Uses a socket that already listens. The kernel's receive buffer bounds the TCP window only of connections that are
+    /// made after this call.
+    pub(super) fn given(socket: ListenSocket, receive_bytes: Option<usize>) -> io::Result<Listener> {
+        let socket = match socket {
+            ListenSocket::Tcp(socket) => {
+                let options = SockRef::from(&socket);
+                options.set_nonblocking(true)?;
+                options.set_tcp_nodelay(true)?;
+                options.set_out_of_band_inline(true)?;
+                receive_bytes.map_or(Ok(()), |bytes| options.set_recv_buffer_size(bytes))?;
+                ListeningSocket::Tcp(TcpListener::from_std(socket))
+            }
+            #[cfg(unix)]
+            ListenSocket::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                let path = socket.local_addr()?.as_pathname().map(Path::to_owned).unwrap_or_default();
+                ListeningSocket::Unix { socket: UnixListener::from_std(socket), path, _file: None }
+            }
+        };
+        Ok(Listener { is_given: true, ..Listener::new(socket) })
+    }
+
     fn new(socket: ListeningSocket) -> Listener {
-        Listener { socket, spare: spare(), warned: false }
+        Listener { socket, spare: spare(), warned: false, is_given: false }
+    }
+
+    /// Whether the socket continues to listen after this process.
+    pub(super) fn is_given(&self) -> bool {
+        self.is_given
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.socket {
             ListeningSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
             #[cfg(unix)]
-            ListeningSocket::Unix(socket, _) => registry.register(socket, token, Interest::READABLE),
+            ListeningSocket::Unix { socket, .. } => registry.register(socket, token, Interest::READABLE),
         }
     }
 
@@ -116,7 +151,7 @@ impl Listener {
         match &self.socket {
             ListeningSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Ip),
             #[cfg(unix)]
-            ListeningSocket::Unix(_, file) => Ok(ListenAddress::Unix(file.path().to_owned())),
+            ListeningSocket::Unix { path, .. } => Ok(ListenAddress::Unix(path.clone())),
         }
     }
 
@@ -171,7 +206,7 @@ impl ListeningSocket {
                 Ok((Stream::Tcp(stream), peer.into()))
             }
             #[cfg(unix)]
-            ListeningSocket::Unix(socket, _) => {
+            ListeningSocket::Unix { socket, .. } => {
                 let (stream, _) = socket.accept()?;
                 // Socket files hand no options down. This cannot fail for an open socket.
                 let _ = SockRef::from(&stream).set_out_of_band_inline(true);

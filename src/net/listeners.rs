@@ -7,6 +7,7 @@ use log::warn;
 use mio::Registry;
 
 use super::error::Error;
+use super::listen_socket::GivenSockets;
 use super::listener::{ACCEPT_PAUSE, Accepted, Listener, Outcome};
 use super::tokens::{ListenerTokens, MAX_LISTENERS};
 use crate::base::time::Time;
@@ -26,24 +27,32 @@ struct Waiting {
     listener: Listener,
     /// When to accept next, if a connection may be waiting.
     accept_at: Option<Time>,
+    /// Connections are left to the process that gets the socket next.
+    is_paused: bool,
 }
 
 impl Listeners {
-    /// Resolves the names and listens on all addresses. `receive_bytes` bounds the kernel's receive buffer of each TCP
-    /// connection.
+    /// Resolves the names and listens on all addresses, on `given` sockets where there are any. `receive_bytes` bounds the
+    /// kernel's receive buffer of each TCP connection.
     ///
     /// # Errors
     ///
     /// [`Error::Listen`] with the first address on which listening failed.
-    pub(super) fn bind(listen: &Listen, mode: FileMode, receive_bytes: Option<usize>) -> Result<Listeners, Error> {
+    pub(super) fn bind(
+        listen: &Listen,
+        mode: FileMode,
+        receive_bytes: Option<usize>,
+        given: &mut GivenSockets,
+    ) -> Result<Listeners, Error> {
         let mut listeners = Vec::new();
         for address in listen.addresses() {
-            let bound = match address {
-                ListenAddress::Ip(ip) => bind_ip(*ip, listen, receive_bytes).map(|listener| vec![listener]),
-                ListenAddress::Name { host, port } => {
+            let bound = match (given.take(address), address) {
+                (Some(socket), _) => Listener::given(socket, receive_bytes).map(|listener| vec![listener]),
+                (None, ListenAddress::Ip(ip)) => bind_ip(*ip, listen, receive_bytes).map(|listener| vec![listener]),
+                (None, ListenAddress::Name { host, port }) => {
                     resolve(address, host, *port).and_then(|addresses| bind_name(&addresses, listen, receive_bytes))
                 }
-                ListenAddress::Unix(path) => Listener::bind_file(path, mode).map(|listener| vec![listener]),
+                (None, ListenAddress::Unix(path)) => Listener::bind_file(path, mode).map(|listener| vec![listener]),
             };
             listeners.extend(bound.map_err(|error| Error::Listen(address.clone(), error))?);
             if listeners.len() > MAX_LISTENERS {
@@ -52,7 +61,8 @@ impl Listeners {
             }
         }
         let addresses = listeners.iter().map(Listener::address).collect::<io::Result<_>>().map_err(Error::Poll)?;
-        let listeners = listeners.into_iter().map(|listener| Waiting { listener, accept_at: None }).collect();
+        let listeners =
+            listeners.into_iter().map(|listener| Waiting { listener, accept_at: None, is_paused: false }).collect();
         Ok(Listeners { listeners, addresses, next: 0 })
     }
 
@@ -78,14 +88,21 @@ impl Listeners {
 
     /// The poll reported that connections wait at a listener.
     pub(super) fn handle_ready(&mut self, now: Time, index: usize) {
-        if let Some(waiting) = self.listeners.get_mut(index) {
+        if let Some(waiting) = self.listeners.get_mut(index).filter(|waiting| !waiting.is_paused) {
             waiting.accept_at = Some(now);
+        }
+    }
+
+    /// Accepts no more connections from sockets that outlast this process. The kernel queues them for the next one.
+    pub(super) fn pause_given(&mut self) {
+        for waiting in self.listeners.iter_mut().filter(|waiting| waiting.listener.is_given()) {
+            (waiting.is_paused, waiting.accept_at) = (true, None);
         }
     }
 
     /// Lets [`accept`](Self::accept) try listeners, too, for which no event was reported yet.
     pub(super) fn try_all(&mut self, now: Time) {
-        for waiting in &mut self.listeners {
+        for waiting in self.listeners.iter_mut().filter(|waiting| !waiting.is_paused) {
             waiting.accept_at.get_or_insert(now);
         }
     }

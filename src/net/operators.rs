@@ -10,6 +10,7 @@ use mio::{Interest, Registry, Token};
 
 use super::error::Error;
 use super::files::read_file;
+use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
 use super::stream::Stream;
@@ -44,10 +45,14 @@ struct AdminSocket {
 
 impl Operators {
     /// Listens on `config.admin`; returns `None` when that is off.
-    pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
+    pub(super) fn bind(
+        config: &Config,
+        registry: &Registry,
+        given: &mut GivenSockets,
+    ) -> Result<Option<Operators>, Error> {
         let Some(addresses) = &config.admin else { return Ok(None) };
         let token = config.admin_token_file.as_deref().map(read_token).transpose()?;
-        let mut listeners = Listeners::bind(addresses, config.listen_mode, None)?;
+        let mut listeners = Listeners::bind(addresses, config.listen_mode, None, given)?;
         listeners.register(registry, ADMIN_LISTENERS).map_err(Error::Poll)?;
         Ok(Some(Operators { listeners, conns: AdminConns::new(config, token), sockets: Vec::new() }))
     }

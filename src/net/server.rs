@@ -1,8 +1,8 @@
 //! The server on real sockets, and its event loop. Knows no protocol: bytes and events go to the engine.
 
-use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use std::{io, iter};
 
 use log::{info, warn};
 use mio::{Events, Poll, Token};
@@ -12,6 +12,7 @@ use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
 use super::handle::{Command, Handle};
 use super::journal_files::Files;
+use super::listen_socket::{GivenSockets, ListenSocket};
 use super::listener::Accepted;
 use super::listeners::Listeners;
 use super::operators::Operators;
@@ -98,13 +99,31 @@ impl<A: App> Server<A> {
     ///
     /// [`Error::Listen`], [`Error::Token`] or [`Error::Journal`].
     pub fn bind_checked(config: CheckedConfig, app: A, seed: Option<u64>) -> Result<Server<A>, Error> {
+        Server::bind_with_sockets(config, app, seed, Vec::new())
+    }
+
+    /// Creates a server as [`bind_checked`](Self::bind_checked) does, on sockets that already listen where their addresses
+    /// are in `config.listen` or `config.admin`. A service manager or a parent process that keeps such a socket open loses
+    /// no connection in a restart: when this server drains, it leaves new connections at these sockets to the next process,
+    /// except for those of operators.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Listen`], also for a socket whose address is not listed, [`Error::Token`] or [`Error::Journal`].
+    pub fn bind_with_sockets(
+        config: CheckedConfig,
+        app: A,
+        seed: Option<u64>,
+        sockets: Vec<ListenSocket>,
+    ) -> Result<Server<A>, Error> {
+        let mut given = GivenSockets::new(sockets, iter::once(&config.listen).chain(&config.admin))?;
         let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
-        let mut listeners = Listeners::bind(&config.listen, config.listen_mode, receive_bytes)?;
+        let mut listeners = Listeners::bind(&config.listen, config.listen_mode, receive_bytes, &mut given)?;
         let poll = Poll::new().map_err(Error::Poll)?;
         listeners.register(poll.registry(), tokens::LISTENERS).map_err(Error::Poll)?;
-        let operators = Operators::bind(&config, poll.registry())?;
+        let operators = Operators::bind(&config, poll.registry(), &mut given)?;
         let operator_listeners = operators.as_ref().map_or(0, |operators| operators.listeners().addresses().len());
         warn_if_limit_is_low(&config, listeners.addresses().len() + operator_listeners);
         let handle = Handle::new(poll.registry(), tokens::WAKER, config.max_commands).map_err(Error::Poll)?;
@@ -277,6 +296,9 @@ impl<A: App> Server<A> {
         // A listener's event may be queued behind the events of thousands of sockets, so accept() is tried without it.
         if had_unread {
             self.listeners.try_all(now);
+        }
+        if self.engine.is_draining() {
+            self.listeners.pause_given();
         }
         self.accept(now);
         let read = self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);

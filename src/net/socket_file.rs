@@ -66,12 +66,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-impl SocketFile {
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-}
-
 impl Drop for SocketFile {
     fn drop(&mut self) {
         let file = fs::symlink_metadata(&self.path);

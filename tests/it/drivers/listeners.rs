@@ -5,15 +5,16 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use lobbyd::Config;
-use lobbyd::apps::Verbatim;
+use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::config::{FileMode, Listen, ListenAddress};
-use lobbyd::net::Server;
+use lobbyd::net::{ListenSocket, Server, Status};
 use lobbyd::sim::wire::{self, Reader, Received};
 
 use crate::common::files::Folder;
-use crate::common::sockets::SHORT;
+use crate::common::sockets::{BlockingClient, SHORT};
 
 fn bind(config: Config) -> Result<Server<Verbatim>, String> {
     Server::bind(config, Verbatim::default()).map_err(|error| error.to_string())
@@ -299,4 +300,48 @@ fn descriptors_sent_over_a_socket_file_do_not_stall_what_follows_them() {
 fn a_name_without_an_address_prevents_the_start() {
     let error = bind(listening("unknown.invalid:0")).err().expect("the name is reserved (RFC 6761 section 6.4)");
     assert!(error.starts_with("cannot listen on unknown.invalid:0: "), "{error}");
+}
+
+/// As at a restart under a service manager: what connects while the first server drains is served by the second one.
+#[test]
+fn a_draining_server_leaves_newcomers_at_a_given_socket_to_the_next_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let start = || {
+        let socket = ListenSocket::Tcp(listener.try_clone().expect("a descriptor"));
+        let config = Config { listen: address.into(), ..Config::default() }.check().expect("a valid configuration");
+        Server::bind_with_sockets(config, Relay::default(), Some(1), vec![socket]).expect("the socket listens")
+    };
+    let mut first = start();
+    let mut ann = BlockingClient::open(address);
+    ann.stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("connected");
+    while first.engine().stats().total_connections == 0 {
+        first.turn(None).expect("the loop runs");
+    }
+    first.handle().stop();
+    first.turn(Some(Duration::ZERO)).expect("the loop runs");
+    assert!(first.engine().is_draining());
+    let mut bob = BlockingClient::open(address);
+    bob.stream.write_all(&wire::upgrade_request("/ws/a?token=bob", &[])).expect("in the backlog");
+    drop(ann);
+    while !matches!(first.turn(None).expect("the loop runs"), Status::Stopped(_)) {}
+    assert_eq!(first.engine().stats().counters.accepted, 1, "bob was left in the backlog");
+    drop(first);
+    let mut second = start();
+    while second.engine().stats().total_connections == 0 {
+        second.turn(None).expect("the loop runs");
+    }
+    assert!(matches!(bob.next(), Received::Answer(101, _)));
+}
+
+#[test]
+fn a_given_socket_whose_address_is_not_listed_is_refused() {
+    let socket = ListenSocket::Tcp(TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let address = socket.address().expect("an address");
+    let config = listening("127.0.0.1:0").check().expect("a valid configuration");
+    let refused = Server::bind_with_sockets(config, Relay::default(), None, vec![socket]).err().expect("it is refused");
+    assert_eq!(
+        refused.to_string(),
+        format!("cannot listen on {address}: a socket was given for it, but it is not listed")
+    );
 }

@@ -17,4 +17,5 @@ pub(crate) use self::fields::Config;
 pub use self::fields::Field;
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+pub use self::value::parse_duration;
 pub use crate::base::limit::Limit;

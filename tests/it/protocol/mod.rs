@@ -5,6 +5,8 @@ mod bytewise;
 mod connecting;
 mod http;
 mod identity;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod messages;
 mod origins;
 mod own_codes;

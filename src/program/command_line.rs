@@ -3,7 +3,7 @@
 use clap::{Arg, Command};
 use lobbyd::Config;
 
-use super::{replay, simulate};
+use super::{jwt, replay, simulate};
 
 /// Defines the command line. Every field of [`Config`] becomes a flag and an environment variable.
 pub(crate) fn command() -> Command {
@@ -16,6 +16,7 @@ pub(crate) fn command() -> Command {
              Every flag is also an environment variable: --max-per-lobby is LOBBYD_MAX_PER_LOBBY.",
         )
         .args(program_options())
+        .args(jwt::options())
         .args(Config::FIELDS.iter().map(|field| {
             let (short, rest) = field.doc.trim().split_once(':').unwrap_or((field.doc.trim(), ""));
             let help = if rest.is_empty() { short.to_owned() } else { format!("{short}:{rest}") };
@@ -49,10 +50,11 @@ fn program_options() -> [Arg; 6] {
             "auth",
             "LOBBYD_AUTH",
             "How users are authenticated: open uses the token as the user id, on a loopback address only; \
-             open-to-anybody does so on any address; tokens looks the token up in --tokens-file",
+             open-to-anybody does so on any address; tokens looks the token up in --tokens-file; jwt accepts tokens that \
+             are signed by the key in --jwt-secret-file, --jwt-key-file or --jwt-jwks-file (cargo feature jwt)",
         )
         .default_value("open")
-        .value_parser(["open", "open-to-anybody", "tokens"]),
+        .value_parser(["open", "open-to-anybody", "tokens", "jwt"]),
         option(
             "tokens-file",
             "LOBBYD_TOKENS_FILE",

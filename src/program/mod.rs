@@ -2,7 +2,9 @@
 //!
 //! Without a subcommand the program serves. Each command returns the exit code of the process and documents its codes.
 
+mod auth_file;
 pub(crate) mod command_line;
+mod jwt;
 mod logger;
 mod notices;
 mod options;

@@ -5,15 +5,28 @@ use clap::parser::ValueSource;
 use lobbyd::Config;
 
 /// Variables of the program that are not fields of the configuration.
-const VARIABLES: &[&str] =
-    &["LOBBYD_APP", "LOBBYD_AUTH", "LOBBYD_TOKENS_FILE", "LOBBYD_ON_APP_PANIC", "LOBBYD_LOG", "LOBBYD_SEED"];
+const VARIABLES: &[&str] = &[
+    "LOBBYD_APP",
+    "LOBBYD_AUTH",
+    "LOBBYD_TOKENS_FILE",
+    "LOBBYD_JWT_SECRET_FILE",
+    "LOBBYD_JWT_KEY_FILE",
+    "LOBBYD_JWT_JWKS_FILE",
+    "LOBBYD_JWT_AUDIENCE",
+    "LOBBYD_JWT_ISSUER",
+    "LOBBYD_JWT_LEEWAY",
+    "LOBBYD_JWT_EXP",
+    "LOBBYD_ON_APP_PANIC",
+    "LOBBYD_LOG",
+    "LOBBYD_SEED",
+];
 
 /// Returns a warning for each option that has no effect with the chosen application and authentication.
 pub(crate) fn without_effect(matches: &ArgMatches, app: &str, has_tokens: bool) -> Vec<String> {
     let rules = [
         ("auth_timeout", false, "the built-in applications answer at once".to_owned()),
         ("max_commands", false, "nothing sends commands to the built-in applications".to_owned()),
-        ("token_grace", has_tokens, "only the tokens of auth = tokens expire".to_owned()),
+        ("token_grace", has_tokens, "only the tokens of auth = tokens and auth = jwt expire".to_owned()),
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("max_strikes", app == "relay", format!("app = {app} reads no JSON")),
     ];
@@ -89,6 +102,7 @@ mod tests {
         like("LOBBYD_TOKEN_FILE", "LOBBYD_TOKENS_FILE");
         like("LOBBYD_MAX-PER-LOBBY", "LOBBYD_MAX_PER_LOBBY");
         like("LOBBYD_auth", "LOBBYD_AUTH");
+        like("LOBBYD_JWT_JWK_FILE", "LOBBYD_JWT_JWKS_FILE");
         check("LOBBYD_SERVICE_PORT", &["the variable LOBBYD_SERVICE_PORT is not known"]);
         check("LOBBYD_\n", &["the variable LOBBYD_\\n is not known"]);
         check("LOBBYD", &[]);

@@ -7,14 +7,15 @@ use lobbyd::config::CheckedConfig;
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
-use super::notices;
+use super::auth_file::AuthFile;
+use super::{jwt, notices};
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
     pub(crate) levels: Levels,
     pub(crate) seed: Option<u64>,
     pub(crate) auth: Auth,
-    pub(crate) tokens_file: Option<String>,
+    pub(crate) auth_file: Option<AuthFile>,
     pub(crate) catches_panics: bool,
     /// Names of the application and of the authentication, for the log.
     pub(crate) app_word: String,
@@ -40,7 +41,7 @@ impl Options {
         let levels = read_levels(word(matches, "log"), &mut problems);
         let (app_word, auth_word) = (word(matches, "app").to_owned(), word(matches, "auth").to_owned());
         let tokens_file = matches.get_one::<String>("tokens-file").cloned();
-        let auth = read_auth(&config, &app_word, &auth_word, tokens_file.as_deref());
+        let auth = read_auth(matches, &config, &app_word, &auth_word, tokens_file.as_deref());
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
@@ -50,14 +51,16 @@ impl Options {
         }
         let config = config.check().map_err(|found| problems.extend(found.iter().map(ToString::to_string)));
         let auth = auth.map_err(|found| problems.extend(found));
-        let (true, Ok(config), Ok(auth)) = (problems.is_empty(), config, auth) else { return Err(problems) };
+        let (true, Ok(config), Ok((auth, auth_file))) = (problems.is_empty(), config, auth) else {
+            return Err(problems);
+        };
         Ok(Options {
             config,
             levels,
             seed: matches.get_one("seed").copied(),
             warnings: warnings(matches, &app_word, &auth),
             auth,
-            tokens_file,
+            auth_file,
             catches_panics: word(matches, "on-app-panic") == "close-lobby",
             app_word,
             auth_word,
@@ -94,34 +97,50 @@ fn read_levels(text: &str, problems: &mut Vec<String>) -> Levels {
     levels
 }
 
-/// Checks how users are authenticated, and reads the list of tokens. Fails with all problems.
-fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>) -> Result<Auth, Vec<String>> {
-    let (mut problems, mut tokens) = (Vec::new(), None);
+/// Checks how users are authenticated, and reads the file of the tokens or keys. Fails with all problems.
+fn read_auth(
+    matches: &ArgMatches,
+    config: &Config,
+    app: &str,
+    auth: &str,
+    tokens_file: Option<&str>,
+) -> Result<(Auth, Option<AuthFile>), Vec<String>> {
+    let (mut problems, mut checked) = (jwt::unread(matches, auth), None);
     if let Some(file) = tokens_file.filter(|_| auth != "tokens") {
         problems.push(format!(
             "tokens_file = {file}: is read only with auth = tokens, and auth is {auth}, which admits every client; set \
              --auth tokens, or leave --tokens-file out"
         ));
     }
-    if app == "echo" && auth == "tokens" {
-        problems.push(
-            "auth = tokens: app = echo admits every client without a token; use another --app, or leave --auth out"
-                .into(),
-        );
+    if app == "echo" && ["tokens", "jwt"].contains(&auth) {
+        problems.push(format!(
+            "auth = {auth}: app = echo admits every client without a token; use another --app, or leave --auth out"
+        ));
     }
     match (auth, tokens_file) {
         ("tokens", None) => problems.push("auth = tokens: name the list with --tokens-file".into()),
         ("tokens", Some(file)) => match read_tokens(file) {
-            Ok(list) => tokens = Some(list),
+            Ok(list) => {
+                let file = AuthFile { path: file.to_owned(), max_bytes: Tokens::MAX_FILE, contents: "tokens" };
+                checked = Some((Auth::Tokens(list), file));
+            }
+            Err(more) => problems.extend(more),
+        },
+        ("jwt", _) => match jwt::read(matches) {
+            Ok(read) => checked = Some(read),
             Err(more) => problems.extend(more),
         },
         ("open", _) if !config.listen.ip().is_loopback() => problems.push(format!(
-            "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
+            "auth = open: every client could log in as any user on {}; set --auth tokens, --auth jwt, or --auth \
+             open-to-anybody",
             config.listen
         )),
         _ => {}
     }
-    if problems.is_empty() { Ok(tokens.map_or(Auth::Open, Auth::Tokens)) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(checked.map_or((Auth::Open, None), |(auth, file)| (auth, Some(file))))
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
@@ -131,7 +150,7 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
 }
 
 fn warnings(matches: &ArgMatches, app: &str, auth: &Auth) -> Vec<String> {
-    let mut warnings = notices::without_effect(matches, app, matches!(auth, Auth::Tokens(_)));
+    let mut warnings = notices::without_effect(matches, app, !matches!(auth, Auth::Open));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());

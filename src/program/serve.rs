@@ -7,12 +7,13 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
+use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Verbatim};
 use lobbyd::net::{Error, Server, Status, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
 
+use super::auth_file::AuthFile;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 
@@ -96,13 +97,18 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotal
         if let Status::Stopped(totals) = server.turn(None)? {
             return Ok(totals);
         }
-        if server.take_reload()
-            && let Some(file) = &options.tokens_file
-        {
-            match read_file(file.as_ref(), Tokens::MAX_FILE) {
-                Ok(contents) => server.reload(&contents),
-                Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
-            }
+        if server.take_reload() {
+            reload(server, options);
+        }
+    }
+}
+
+/// Reads the file of the tokens or keys again. They are replaced only if it is valid.
+fn reload<A: App>(server: &mut Server<A>, options: &Options) {
+    if let Some(AuthFile { path, max_bytes, contents }) = &options.auth_file {
+        match read_file(path.as_ref(), *max_bytes) {
+            Ok(read) => server.reload(&read),
+            Err(error) => warn!(target: TARGET, "the old {contents} stay in force: {path}: {error}"),
         }
     }
 }
@@ -114,7 +120,12 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     let admin = server.admin_addr().map_err(Error::Poll)?;
     let tokens = match &options.auth {
         Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
-        Auth::Open => String::new(),
+        #[cfg(feature = "jwt")]
+        Auth::Jwt(jwt) => {
+            jwt.log_unused();
+            format!(" keys={}", jwt.keys().len())
+        }
+        _ => String::new(),
     };
     info!(
         target: TARGET,

@@ -1,9 +1,7 @@
 //! `--auth jwt`: its options, its keys on SIGHUP, and a program without the feature.
 
-use std::process::Command;
-
-use super::PROGRAM;
 use super::start::refused;
+use super::{PROGRAM, command};
 use crate::common::files::File;
 
 /// A secret of 32 bytes.
@@ -25,10 +23,17 @@ fn options_of_jwt_without_it_prevent_the_start() {
         let output = refused(&["--listen", "127.0.0.1:0", flag, value]);
         assert!(output.contains(&format!("{field}: is read only with auth = jwt, and auth is open")), "{output}");
         let variable = format!("LOBBYD_{}", field.to_uppercase());
-        let by_variable = Command::new(PROGRAM).args(["--listen", "127.0.0.1:0"]).env(&variable, value).output();
+        let by_variable = command(PROGRAM).args(["--listen", "127.0.0.1:0"]).env(&variable, value).output();
         let output = String::from_utf8(by_variable.expect("the program was built").stderr).expect("UTF-8");
-        assert!(output.contains(&format!("{field}: is read only")), "{variable}: {output}");
+        assert!(output.contains(&format!("{variable}: {field}: is read only")), "{output}");
+        let file = File::new(&format!("{field}-unread"), &format!("max_pending = 9\n{field} = \"{value}\""));
+        let output = refused(&["check", "--config", file.path()]);
+        assert!(output.contains(&format!("{}:2: {field}: is read only", file.path())), "{output}");
     }
+    // Their defaults restrict nothing.
+    let defaults = ["--jwt-key-file", "off", "--jwt-audience", "off", "--jwt-leeway", "10s", "--jwt-exp", "required"];
+    let output = command(PROGRAM).arg("check").args(defaults).output().expect("the program was built");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]
@@ -50,14 +55,16 @@ fn without_the_feature_the_start_names_it() {
     assert!(
         output.contains("built without the cargo feature `jwt`; build it with `cargo build --release --features jwt`")
     );
+    let file = File::new("jwt-feature-in-file", &format!("jwt_secret_file = \"{}\"\nauth = \"jwt\"", secret.path()));
+    let output = refused(&["check", "--config", file.path()]);
+    assert!(output.contains(&format!("{}:2: auth = jwt: this program was built without", file.path())), "{output}");
 }
 
 #[cfg(feature = "jwt")]
 mod with_feature {
     use std::fs;
-    use std::process::Command;
 
-    use super::super::{PROGRAM, Program, check_token, connect, start::refused};
+    use super::super::{PROGRAM, Program, check_token, command, connect, start::refused};
     use crate::common::files::{File, Folder};
     use crate::common::jwt::{Algorithm, file, signed};
 
@@ -101,6 +108,53 @@ mod with_feature {
             output.contains("key 1: the secret has 5 bytes") && output.contains("key 2: it is no JSON"),
             "{output}"
         );
+    }
+
+    #[test]
+    fn a_configuration_file_may_have_the_options() {
+        let folder = Folder::new("jwt-config");
+        let write = |name: &str, contents: &[u8]| fs::write(folder.0.join(name), contents).expect("a new file");
+        write("secret", super::SECRET.as_bytes());
+        write("key.pem", &file("rsa.pub.pem"));
+        write("keys.json", set().as_bytes());
+        write("bad.pem", b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n");
+        let path = folder.0.join("lobbyd.toml");
+        let path = path.to_str().expect("UTF-8");
+        // The working directory is another one, and the files are beside the configuration.
+        for keys in ["jwt_secret_file = \"secret\"", "jwt_key_file = \"key.pem\"", "jwt_jwks_file = \"keys.json\""] {
+            let rules = "jwt_audience = \"game\"\njwt_issuer = false\njwt_leeway = \"1m\"\njwt_exp = \"optional\"";
+            write("lobbyd.toml", format!("auth = \"jwt\"\n{keys}\n{rules}\n").as_bytes());
+            let output = command(PROGRAM).args(["check", "--config", path]).output().expect("the program was built");
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        }
+        let printed = command(PROGRAM).args(["config", "--effective", "--config", path]).output().expect("as above");
+        let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+        for (name, value, line) in
+            [("jwks_file", "", 2), ("audience", "game", 3), ("issuer", "off", 4), ("leeway", "1m", 5)]
+        {
+            let value =
+                if name == "jwks_file" { folder.0.join("keys.json").display().to_string() } else { value.into() };
+            assert!(printed.contains(&format!("\njwt_{name} = \"{value}\" # {path}:{line}\n")), "{name}: {printed}");
+        }
+
+        write(
+            "lobbyd.toml",
+            b"auth = \"jwt\"\njwt_key_file = \"bad.pem\"\njwt_leeway = \"2h\"\njwt_issuer = \"\"\njwt_exp = \"never\"\n",
+        );
+        let output = refused(&["check", "--config", path]);
+        let bad = folder.0.join("bad.pem");
+        for problem in [
+            format!("{path}:2: jwt_key_file = {}: ", bad.display()),
+            format!("{path}:3: jwt_leeway: must be at most 1h\n"),
+            format!("{path}:4: jwt_issuer: must not be empty\n"),
+            format!("{path}:5: jwt_exp: `never` is none of required, optional\n"),
+        ] {
+            assert!(output.contains(&problem), "{problem} in {output}");
+        }
+        write("lobbyd.toml", b"auth = \"jwt\"\njwt_key_file = \"key.pem\"\njwt_jwks_file = \"keys.json\"\n");
+        assert!(refused(&["check", "--config", path]).contains(&format!("{path}:3: auth = jwt: give only one of")));
+        write("lobbyd.toml", b"auth = \"jwt\"\n");
+        assert!(refused(&["--config", path]).contains(&format!("{path}:1: auth = jwt: name the keys with one of")));
     }
 
     #[test]
@@ -164,7 +218,7 @@ mod with_feature {
         drop(client);
         program.signal("-TERM");
         assert_eq!(program.exit_code(), Some(0));
-        let replayed = Command::new(PROGRAM).args(["replay", path, "--print"]).output().expect("the program was built");
+        let replayed = command(PROGRAM).args(["replay", path, "--print"]).output().expect("the program was built");
         let output = String::from_utf8(replayed.stdout).expect("UTF-8");
         assert!(replayed.status.success() && output.contains("ann") && !output.contains("eyJ"), "{output}");
     }

@@ -14,16 +14,25 @@ use crate::engine::member::Sent;
 use crate::engine::operator::{LobbyView, Page, PingReport, SeatView};
 use crate::engine::recording::Recording;
 use crate::engine::state::drain::DrainTotals;
+use crate::engine::state::readiness::Readiness;
 use crate::engine::state::stats::Stats;
 use crate::engine::state::ticks::{ClockView, TickStats};
 use crate::http::response::JsonResponse;
 
-pub(super) fn status(code: u16, status: &'static str) -> JsonResponse {
-    #[derive(Serialize)]
-    struct StatusObject {
-        status: &'static str,
-    }
-    JsonResponse::new(code, &StatusObject { status })
+pub(super) fn live() -> JsonResponse {
+    JsonResponse::new(200, &StatusObject { status: "live", message: None })
+}
+
+pub(super) fn readiness(readiness: Readiness) -> JsonResponse {
+    let object = StatusObject { status: readiness.word(), message: readiness.message() };
+    JsonResponse::new(readiness.status(), &object)
+}
+
+#[derive(Serialize)]
+struct StatusObject {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
 }
 
 // ---- lobbies and users ----
@@ -268,11 +277,13 @@ struct TotalsObject {
     flushed_bytes: u64,
     dropped_bytes: u64,
     forced: u64,
+    elapsed_ms: u64,
 }
 
 impl From<DrainTotals> for TotalsObject {
-    fn from(DrainTotals { closed, flushed_bytes, dropped_bytes, forced }: DrainTotals) -> TotalsObject {
-        TotalsObject { closed, flushed_bytes, dropped_bytes, forced }
+    fn from(totals: DrainTotals) -> TotalsObject {
+        let DrainTotals { closed, flushed_bytes, dropped_bytes, forced, elapsed } = totals;
+        TotalsObject { closed, flushed_bytes, dropped_bytes, forced, elapsed_ms: elapsed.as_millis() as u64 }
     }
 }
 
@@ -307,7 +318,7 @@ pub(super) fn stats<A: App>(engine: &Engine<A>, now: Time) -> JsonResponse {
     JsonResponse::new(
         200,
         &StatsObject {
-            status: if engine.is_draining() { "draining" } else { "ready" },
+            status: engine.readiness().word(),
             uptime_ms: now.as_micros() / 1000,
             total_connections,
             max_connections,

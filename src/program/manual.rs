@@ -38,7 +38,8 @@ const SECTIONS: &[Section] = &[
             ),
             (
                 "SIGHUP",
-                "Reads the file of the tokens or keys and admin_token_file again. Everything else is read at the start only, the configuration file too.",
+                "Reads the file of the tokens or keys and admin_token_file again. Everything else is read at the start only, the \
+                 configuration file too. If there is no such file, a server that was started in a terminal drains.",
             ),
         ],
     ),

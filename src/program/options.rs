@@ -8,11 +8,11 @@ use lobbyd::net::read_file;
 use log::LevelFilter;
 
 use super::auth_file::AuthFile;
+use super::failure::Refusal;
 use super::logger::{Format, Levels};
-use super::refusal::Refusal;
 use super::table::{OFF, SYSTEM, program_entries};
 use super::values::Values;
-use super::{jwt, notices};
+use super::{jwt, notices, terminal};
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
@@ -22,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) auth: Auth,
     pub(crate) auth_file: Option<AuthFile>,
     pub(crate) catches_panics: bool,
+    /// Whether SIGHUP means that the terminal was closed, if there is no file to read again.
+    pub(crate) ends_with_terminal: bool,
     /// Names of the application and of the authentication, for the log.
     pub(crate) app_word: String,
     pub(crate) auth_word: String,
@@ -57,7 +59,7 @@ impl Options {
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
-        let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
+        let is_local = auth_word == "open" && config.listen.is_loopback() && config.trusted_proxies == 0;
         if is_local && !values.is_given("allowed_origin") {
             config.allowed_origin.loopback = true;
         }
@@ -76,11 +78,22 @@ impl Options {
             warnings: warnings(&values, &app_word, &auth),
             auth,
             auth_file,
+            ends_with_terminal: terminal::ends_with_terminal(),
             catches_panics: values.text("on_app_panic") == "close-lobby",
             app_word,
             auth_word,
             values,
         })
+    }
+
+    /// Whether there is a file to read again on SIGHUP.
+    pub(crate) fn has_files_to_read_again(&self) -> bool {
+        self.auth_file.is_some() || self.has_operators_token()
+    }
+
+    /// Whether operators show a token from a file.
+    pub(crate) fn has_operators_token(&self) -> bool {
+        self.config.admin.is_some() && self.config.admin_token_file.is_some()
     }
 }
 
@@ -169,7 +182,7 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
             Ok(checked) => read = Some(checked),
             Err(more) => problems.extend(more),
         },
-        ("open", _) if !config.listen.ip().is_loopback() => {
+        ("open", _) if !config.listen.is_local() => {
             let problem = format!(
                 "auth = open: every client could log in as any user on {}; set --auth tokens, --auth jwt, or --auth \
                  open-to-anybody",

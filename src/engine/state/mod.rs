@@ -15,6 +15,7 @@ pub(crate) mod inbox;
 pub(crate) mod meters;
 pub(crate) mod origins;
 pub(crate) mod pings;
+pub(crate) mod readiness;
 pub(crate) mod record_mode;
 pub(crate) mod stats;
 pub(crate) mod ticks;

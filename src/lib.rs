@@ -44,6 +44,7 @@
 //! # Cargo features
 //!
 //! - `signals`: [`net::Server`] can listen to SIGTERM, SIGINT and SIGHUP. On Unix only. Needs the crate `signal-hook`.
+//! - `jwt`: authentication by JSON Web Tokens, `apps::Jwt`. Needs the crate `jsonwebtoken` and a C compiler.
 //! - `bin` (default): the program `lobbyd`, with its command line and log. Implies `signals`. On Unix only. A
 //!   game that embeds the server turns it off: `default-features = false`.
 

@@ -1,9 +1,11 @@
-//! Authentication for the built-in applications: open, or by a list of tokens.
+//! Authentication for the built-in applications: open, by a list of tokens, or by JSON Web Tokens.
 
 use std::collections::HashMap;
 
+#[cfg(feature = "jwt")]
+use super::jwt::Jwt;
 use crate::admission::{Rate, is_lobby_code, is_user_id};
-use crate::{Authorization, CloseReason, Identity, Request};
+use crate::{Authorization, CloseReason, Context, Identity, Request};
 
 /// How the built-in applications authenticate users.
 ///
@@ -14,38 +16,40 @@ use crate::{Authorization, CloseReason, Identity, Request};
 /// let relay = Relay::new(Auth::Tokens(tokens));
 /// ```
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub enum Auth {
     /// The token is the user id. For development, and behind a proxy that has authenticated the user.
     #[default]
     Open,
     /// Only the tokens of a list are accepted.
     Tokens(Tokens),
+    /// Tokens that are signed by a login service are accepted.
+    #[cfg(feature = "jwt")]
+    Jwt(Jwt),
 }
 
 impl Auth {
-    pub(super) fn authorize(&self, request: &Request<'_>) -> Authorization {
+    #[cfg_attr(not(feature = "jwt"), expect(unused_variables, reason = "only a JWT has times that are checked here"))]
+    pub(super) fn authorize(&self, cx: &Context<'_>, request: &Request<'_>) -> Authorization {
         match self {
             Auth::Open => Authorization::token_is_user(request),
             Auth::Tokens(tokens) => match request.token().and_then(|token| tokens.identities.get(token)) {
                 Some(identity) => Authorization::Allow(identity.clone()),
                 None => Authorization::Refuse(CloseReason::Unauthorized),
             },
+            #[cfg(feature = "jwt")]
+            Auth::Jwt(jwt) => jwt.authorize(cx, request),
         }
     }
 
-    /// Replaces the list of tokens, unless the new one is empty or invalid. Does nothing without a list. The new list
-    /// applies to new connections only.
+    /// Replaces the list of tokens, or the keys of JWTs, unless the new contents are empty or invalid. Does nothing with
+    /// [`Auth::Open`]. The new contents apply to new connections only.
     pub(super) fn reload(&mut self, contents: &[u8]) {
-        if let Auth::Tokens(tokens) = self {
-            match Tokens::read(contents) {
-                // A file that is being rewritten is empty for a moment.
-                Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
-                Ok(new) => {
-                    log::info!("{} tokens read", new.len());
-                    *tokens = new;
-                }
-                Err(problems) => log::warn!("the old tokens stay in force: {}", problems.join("; ")),
-            }
+        match self {
+            Auth::Open => {}
+            Auth::Tokens(tokens) => tokens.reload(contents),
+            #[cfg(feature = "jwt")]
+            Auth::Jwt(jwt) => jwt.reload(contents),
         }
     }
 }
@@ -122,6 +126,18 @@ impl Tokens {
         if problems.is_empty() { Ok(tokens) } else { Err(problems) }
     }
 
+    fn reload(&mut self, contents: &[u8]) {
+        match Tokens::read(contents) {
+            // A file that is being rewritten is empty for a moment.
+            Ok(new) if new.is_empty() => log::warn!("the old tokens stay in force: the list is empty"),
+            Ok(new) => {
+                log::info!("{} tokens read", new.len());
+                *self = new;
+            }
+            Err(problems) => log::warn!("the old tokens stay in force: {}", problems.join("; ")),
+        }
+    }
+
     /// Returns the number of tokens.
     pub fn len(&self) -> usize {
         self.identities.len()
@@ -161,9 +177,7 @@ fn entry(line: &str) -> Result<(String, Identity), String> {
         }
         known.push(name);
         identity = match word.split_once('=') {
-            Some(("tier", "free")) => identity.tier(Rate::FREE),
-            Some(("tier", "pro")) => identity.tier(Rate::PRO),
-            Some(("tier", "enterprise")) => identity.tier(Rate::ENTERPRISE),
+            Some(("tier", name)) if Rate::of_tier(name).is_some() => Identity { tier: Rate::of_tier(name), ..identity },
             Some(("lobby", code)) if is_lobby_code(code) => identity.only_in(code),
             Some(("expires", millis)) => match millis.parse() {
                 Ok(millis) => identity.expires_at_unix_millis(millis),

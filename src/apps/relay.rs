@@ -36,8 +36,8 @@ impl Relay {
 impl App for Relay {
     const PROTOCOL: Protocol = Protocol::Json;
 
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        self.auth.authorize(request)
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        self.auth.authorize(cx, request)
     }
 
     fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {

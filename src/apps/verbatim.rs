@@ -30,8 +30,8 @@ impl Verbatim {
 impl App for Verbatim {
     const PROTOCOL: Protocol = Protocol::Raw;
 
-    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-        self.auth.authorize(request)
+    fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        self.auth.authorize(cx, request)
     }
 
     fn on_reload(&mut self, _: &mut Context<'_>, contents: &[u8]) {

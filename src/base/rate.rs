@@ -34,6 +34,23 @@ impl Rate {
     /// 6000 per minute, burst 1000.
     pub const ENTERPRISE: Rate = Rate::new(6000, Duration::from_secs(60), 1000);
 
+    /// Returns the rate of a tier: `free`, `pro` or `enterprise`.
+    ///
+    /// ```
+    /// use lobbyd::admission::Rate;
+    ///
+    /// assert_eq!(Rate::of_tier("pro"), Some(Rate::PRO));
+    /// assert_eq!(Rate::of_tier("gold"), None);
+    /// ```
+    pub fn of_tier(name: &str) -> Option<Rate> {
+        match name {
+            "free" => Some(Rate::FREE),
+            "pro" => Some(Rate::PRO),
+            "enterprise" => Some(Rate::ENTERPRISE),
+            _ => None,
+        }
+    }
+
     /// Creates a rate of `count` per `period` in the long run, and up to `burst` at once after a pause.
     ///
     /// With a `count` or `burst` of 0 nothing is ever allowed. A `period` beyond `u64::MAX` nanoseconds is cut to that.

@@ -21,5 +21,6 @@ pub use self::host_names::HostNames;
 pub use self::listen::{FileMode, Listen, ListenAddress};
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+pub use self::value::parse_duration;
 pub use crate::base::forwarded_header::ForwardedHeader;
 pub use crate::base::limit::Limit;

@@ -19,6 +19,24 @@ pub(super) trait Value: Sized {
     fn show(&self) -> String;
 }
 
+/// Parses a duration as the fields of [`Config`](super::Config) are written: `500ms`, `20s`, `5m` or `1h`.
+///
+/// # Errors
+///
+/// A message that quotes the text and names the expected form.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use lobbyd::config::parse_duration;
+///
+/// assert_eq!(parse_duration("90s"), Ok(Duration::from_secs(90)));
+/// assert!(parse_duration("90").is_err());
+/// ```
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    Value::parse(text)
+}
+
 impl Value for u32 {
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| format!("`{text}` is not a whole number"))

@@ -38,7 +38,8 @@ const SECTIONS: &[Section] = &[
             ),
             (
                 "SIGHUP",
-                "Reads tokens_file again. Everything else is read at the start only, the configuration file too.",
+                "Reads the file of the tokens or keys and admin_token_file again. Everything else is read at the start only, the \
+                 configuration file too. If there is no such file, a server that was started in a terminal drains.",
             ),
         ],
     ),
@@ -52,6 +53,10 @@ const SECTIONS: &[Section] = &[
               Relative paths in it are relative to its folder.",
             ),
             ("--tokens-file", "The list of tokens and their users."),
+            (
+                "--jwt-secret-file, --jwt-key-file, --jwt-jwks-file",
+                "The keys that verify JSON Web Tokens. One of them is read, with --auth jwt.",
+            ),
             ("--admin-token-file", "The token of the operators."),
             ("--journal", "Begins the names of the segments of the recorded session."),
         ],

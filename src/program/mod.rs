@@ -4,12 +4,14 @@
 //!
 //!     table ──► command_line ──► values (with config_file) ──► options ──► serve, check, print_config
 
+mod auth_file;
 pub(crate) mod check;
 pub(crate) mod command_line;
 pub(crate) mod completions;
 mod config_file;
 pub(crate) mod failure;
 mod json_line;
+mod jwt;
 mod logger;
 pub(crate) mod manual;
 mod notices;

@@ -12,7 +12,7 @@ pub(crate) fn without_effect(values: &Values, app: &str, has_tokens: bool) -> Ve
     let rules = [
         ("auth_timeout", false, "the built-in applications answer at once".to_owned()),
         ("max_commands", false, "nothing sends commands to the built-in applications".to_owned()),
-        ("token_grace", has_tokens, "only the tokens of auth = tokens expire".to_owned()),
+        ("token_grace", has_tokens, "only the tokens of auth = tokens and auth = jwt expire".to_owned()),
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("presence_count_interval", app == "relay", format!("app = {app} sends no presence")),
         ("binary_sender", app == "relay", format!("app = {app} names no senders")),
@@ -62,6 +62,7 @@ mod tests {
         like("LOBBYD_TOKEN_FILE", "LOBBYD_TOKENS_FILE");
         like("LOBBYD_MAX-PER-LOBBY", "LOBBYD_MAX_PER_LOBBY");
         like("LOBBYD_auth", "LOBBYD_AUTH");
+        like("LOBBYD_JWT_JWK_FILE", "LOBBYD_JWT_JWKS_FILE");
         check("LOBBYD_SERVICE_PORT", &["the variable LOBBYD_SERVICE_PORT is not known"]);
         check("LOBBYD_\n", &["the variable LOBBYD_\\n is not known"]);
         check("LOBBYD", &[]);

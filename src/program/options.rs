@@ -7,11 +7,12 @@ use lobbyd::config::{CheckedConfig, Form};
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
+use super::auth_file::AuthFile;
 use super::failure::Refusal;
 use super::logger::{Format, Levels};
 use super::table::{OFF, SYSTEM, program_entries};
 use super::values::Values;
-use super::{notices, terminal};
+use super::{jwt, notices, terminal};
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
@@ -19,7 +20,7 @@ pub(crate) struct Options {
     pub(crate) format: Format,
     pub(crate) seed: Option<u64>,
     pub(crate) auth: Auth,
-    pub(crate) tokens_file: Option<String>,
+    pub(crate) auth_file: Option<AuthFile>,
     pub(crate) catches_panics: bool,
     /// Whether SIGHUP means that the terminal was closed, if there is no file to read again.
     pub(crate) ends_with_terminal: bool,
@@ -54,8 +55,7 @@ impl Options {
             return Err(problems);
         }
         let (app_word, auth_word) = (values.text("app").to_owned(), values.text("auth").to_owned());
-        let tokens_file = Some(values.text("tokens_file")).filter(|file| *file != OFF).map(str::to_owned);
-        let auth = read_auth(&config, &values, tokens_file.as_deref());
+        let auth = read_auth(&config, &values);
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
@@ -67,7 +67,9 @@ impl Options {
             problems.extend(found.iter().map(|problem| values.locate(problem.field, problem.to_string())));
         });
         let auth = auth.map_err(|found| problems.extend(found));
-        let (true, Ok(config), Ok(auth)) = (problems.is_empty(), config, auth) else { return Err(problems) };
+        let (true, Ok(config), Ok((auth, auth_file))) = (problems.is_empty(), config, auth) else {
+            return Err(problems);
+        };
         Ok(Options {
             config,
             levels,
@@ -75,7 +77,7 @@ impl Options {
             seed,
             warnings: warnings(&values, &app_word, &auth),
             auth,
-            tokens_file,
+            auth_file,
             ends_with_terminal: terminal::ends_with_terminal(),
             catches_panics: values.text("on_app_panic") == "close-lobby",
             app_word,
@@ -86,7 +88,7 @@ impl Options {
 
     /// Whether there is a file to read again on SIGHUP.
     pub(crate) fn has_files_to_read_again(&self) -> bool {
-        self.tokens_file.is_some() || self.has_operators_token()
+        self.auth_file.is_some() || self.has_operators_token()
     }
 
     /// Whether operators show a token from a file.
@@ -147,10 +149,11 @@ fn read_levels(values: &Values, problems: &mut Vec<String>) -> Levels {
     levels
 }
 
-/// Checks how users are authenticated, and reads the list of tokens. Fails with all problems.
-fn read_auth(config: &Config, values: &Values, tokens_file: Option<&str>) -> Result<Auth, Vec<String>> {
+/// Checks how users are authenticated, and reads the file of the tokens or keys. Fails with all problems.
+fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>), Vec<String>> {
     let (app, auth) = (values.text("app"), values.text("auth"));
-    let (mut problems, mut tokens) = (Vec::new(), None);
+    let tokens_file = Some(values.text("tokens_file")).filter(|file| *file != OFF);
+    let (mut problems, mut read) = (jwt::unread(values, auth), None);
     if let Some(file) = tokens_file.filter(|_| auth != "tokens") {
         let problem = format!(
             "tokens_file = {file}: is read only with auth = tokens, and auth is {auth}, which admits every client; set \
@@ -158,29 +161,41 @@ fn read_auth(config: &Config, values: &Values, tokens_file: Option<&str>) -> Res
         );
         problems.push(values.locate("tokens_file", problem));
     }
-    if app == "echo" && auth == "tokens" {
-        let problem =
-            "auth = tokens: app = echo admits every client without a token; use another --app, or leave --auth out";
-        problems.push(values.locate("auth", problem.into()));
+    if app == "echo" && ["tokens", "jwt"].contains(&auth) {
+        let problem = format!(
+            "auth = {auth}: app = echo admits every client without a token; use another --app, or leave --auth out"
+        );
+        problems.push(values.locate("auth", problem));
     }
     match (auth, tokens_file) {
         ("tokens", None) => {
             problems.push(values.locate("auth", "auth = tokens: name the list with --tokens-file".into()));
         }
         ("tokens", Some(file)) => match read_tokens(file) {
-            Ok(list) => tokens = Some(list),
+            Ok(list) => {
+                let file = AuthFile { path: file.to_owned(), max_bytes: Tokens::MAX_FILE, contents: "tokens" };
+                read = Some((Auth::Tokens(list), file));
+            }
             Err(more) => problems.extend(more.into_iter().map(|problem| values.locate("tokens_file", problem))),
+        },
+        ("jwt", _) => match jwt::read(values) {
+            Ok(checked) => read = Some(checked),
+            Err(more) => problems.extend(more),
         },
         ("open", _) if !config.listen.is_local() => {
             let problem = format!(
-                "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
+                "auth = open: every client could log in as any user on {}; set --auth tokens, --auth jwt, or --auth \
+                 open-to-anybody",
                 config.listen
             );
             problems.push(values.locate("auth", problem));
         }
         _ => {}
     }
-    if problems.is_empty() { Ok(tokens.map_or(Auth::Open, Auth::Tokens)) } else { Err(problems) }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(read.map_or((Auth::Open, None), |(auth, file)| (auth, Some(file))))
 }
 
 fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
@@ -190,7 +205,7 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
 }
 
 fn warnings(values: &Values, app: &str, auth: &Auth) -> Vec<String> {
-    let mut warnings = notices::without_effect(values, app, matches!(auth, Auth::Tokens(_)));
+    let mut warnings = notices::without_effect(values, app, !matches!(auth, Auth::Open));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());

@@ -7,13 +7,14 @@ use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
+use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Verbatim};
 use lobbyd::config::{Listen, ListenAddress};
 use lobbyd::net::{Error, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
 
+use super::auth_file::AuthFile;
 use super::failure;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
@@ -120,12 +121,12 @@ fn handle_hangup_signal<A: App>(server: &mut Server<A>, options: &Options, super
     }
 }
 
-/// Reads the list of tokens and the operators' token again. Each is replaced only if its file is valid.
+/// Reads the file of the tokens or keys and the operators' token again. Each is replaced only if its file is valid.
 fn read_again<A: App>(server: &mut Server<A>, options: &Options) {
-    if let Some(file) = &options.tokens_file {
-        match read_file(file.as_ref(), Tokens::MAX_FILE) {
-            Ok(contents) => server.reload(&contents),
-            Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
+    if let Some(AuthFile { path, max_bytes, contents }) = &options.auth_file {
+        match read_file(path.as_ref(), *max_bytes) {
+            Ok(read) => server.reload(&read),
+            Err(error) => warn!(target: TARGET, "the old {contents} stay in force: {path}: {error}"),
         }
     }
     if options.has_operators_token() {
@@ -149,7 +150,12 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());
     let tokens = match &options.auth {
         Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
-        Auth::Open => String::new(),
+        #[cfg(feature = "jwt")]
+        Auth::Jwt(jwt) => {
+            jwt.log_unused();
+            format!(" keys={}", jwt.keys().len())
+        }
+        _ => String::new(),
     };
     info!(
         target: TARGET,

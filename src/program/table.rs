@@ -6,7 +6,7 @@
 use lobbyd::Config;
 use lobbyd::config::Form;
 
-/// Default of `tokens_file`.
+/// Default of the options that name a file, an audience or an issuer: none.
 pub(crate) const OFF: &str = "off";
 /// Default of `seed`: the operating system chooses it.
 pub(crate) const SYSTEM: &str = "system";
@@ -37,10 +37,11 @@ const APPLICATION: &[Entry] = &[
     Entry {
         name: "auth",
         group: "Application and users",
-        form: Form::Words(&["open", "open-to-anybody", "tokens"]),
+        form: Form::Words(&["open", "open-to-anybody", "tokens", "jwt"]),
         default: "open",
         doc: "How users are authenticated: `open` uses the token as the user id, on a loopback address only; \
-              `open-to-anybody` does so on any address; `tokens` looks the token up in `tokens_file`.",
+              `open-to-anybody` does so on any address; `tokens` looks the token up in `tokens_file`; `jwt` accepts tokens \
+              that are signed by the key in `jwt_secret_file`, `jwt_key_file` or `jwt_jwks_file` (cargo feature jwt).",
     },
     Entry {
         name: "tokens_file",
@@ -49,6 +50,55 @@ const APPLICATION: &[Entry] = &[
         default: OFF,
         doc: "File with one `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` per line; read \
               again on SIGHUP.",
+    },
+    Entry {
+        name: "jwt_secret_file",
+        group: "Application and users",
+        form: Form::Path,
+        default: OFF,
+        doc: "File with the secret for `auth = jwt`, for HS256: at least 32 bytes; read again on SIGHUP.",
+    },
+    Entry {
+        name: "jwt_key_file",
+        group: "Application and users",
+        form: Form::Path,
+        default: OFF,
+        doc: "File with the public key for `auth = jwt` in PEM form, for RS256, ES256 or EdDSA; read again on SIGHUP.",
+    },
+    Entry {
+        name: "jwt_jwks_file",
+        group: "Application and users",
+        form: Form::Path,
+        default: OFF,
+        doc: "File with the set of keys for `auth = jwt`, a JWKS; read again on SIGHUP.",
+    },
+    Entry {
+        name: "jwt_audience",
+        group: "Application and users",
+        form: Form::Text,
+        default: OFF,
+        doc: "Audience that tokens must name in `aud`. With `off`, tokens that name one are refused.",
+    },
+    Entry {
+        name: "jwt_issuer",
+        group: "Application and users",
+        form: Form::Text,
+        default: OFF,
+        doc: "Issuer that tokens must name in `iss`. With `off`, the issuer is not checked.",
+    },
+    Entry {
+        name: "jwt_leeway",
+        group: "Application and users",
+        form: Form::Text,
+        default: "10s",
+        doc: "Largest difference between the issuer's clock and this one, at most 1h.",
+    },
+    Entry {
+        name: "jwt_exp",
+        group: "Application and users",
+        form: Form::Words(&["required", "optional"]),
+        default: "required",
+        doc: "Whether tokens must have an expiry, `exp`.",
     },
     Entry {
         name: "on_app_panic",

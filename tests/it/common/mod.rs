@@ -1,6 +1,8 @@
 //! Helpers that the tests of several topics share.
 
 pub mod files;
+#[cfg(feature = "jwt")]
+pub mod jwt;
 pub mod scenario;
 pub mod segments;
 pub mod sockets;

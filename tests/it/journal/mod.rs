@@ -5,6 +5,8 @@ mod damage;
 #[cfg(feature = "bin")]
 mod exit_codes;
 mod failures;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod printing;
 mod recording;
 mod secrets;

@@ -7,6 +7,8 @@ mod connecting;
 mod http;
 mod http_clients;
 mod identity;
+#[cfg(feature = "jwt")]
+mod jwt;
 mod messages;
 mod origins;
 mod own_codes;

@@ -222,6 +222,8 @@ fn bash_completes_commands_flags_and_values() {
         (&["lobbyd", "--flush", "t"], &["turn", "tick"]),
         (&["lobbyd", "--journal-sync", ""], &["on", "off"]),
         (&["lobbyd", "--app", "v"], &["verbatim"]),
+        (&["lobbyd", "--auth", "j"], &["jwt"]),
+        (&["lobbyd", "check", "--jwt-exp", ""], &["required", "optional"]),
         (&["lobbyd", "completions", "b"], &["bash"]),
     ] {
         assert_eq!(

@@ -6,6 +6,7 @@ mod errors;
 #[cfg(target_os = "linux")]
 mod hangup;
 mod json_log;
+mod jwt;
 mod start;
 mod supervisor;
 mod system;

@@ -17,7 +17,10 @@
 //! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
 
 mod answers;
+mod exposition;
+mod figures;
 mod guard;
+mod metrics;
 mod outcome;
 mod routes;
 
@@ -26,8 +29,10 @@ use std::net::SocketAddr;
 use log::{debug, info};
 use slab::Slab;
 
+pub use self::exposition::Exposition;
 use self::guard::Guard;
 pub use self::guard::Token;
+pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out};
 use self::routes::AdminRequest;
 use crate::base::time::Time;
@@ -217,8 +222,14 @@ impl AdminConns {
         }
     }
 
-    /// Serves at most one request of each client, answers finished pings, and expires deadlines.
+    /// Serves at most one request of each client, answers finished pings, and expires deadlines. `GET /metrics` shows
+    /// no metrics of the driver.
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
+        self.work_with(now, engine, &mut ());
+    }
+
+    /// The same as [`work`](Self::work), with the driver's metrics in `GET /metrics`.
+    pub fn work_with<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut dyn DriverMetrics) {
         while let Some(report) = engine.poll_operator() {
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
                 ClientState::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
@@ -232,7 +243,7 @@ impl AdminConns {
         let AdminConns { guard, bounds, clients, timeout, .. } = self;
         for (_, client) in clients {
             if std::mem::take(&mut client.has_new_input) {
-                client.work(now, engine, guard, *bounds, now + *timeout);
+                client.work(now, engine, driver, guard, *bounds, now + *timeout);
             }
             let is_unread = std::mem::take(&mut client.is_unread);
             if client.deadline <= now && !is_unread {
@@ -289,7 +300,15 @@ impl Client {
     }
 
     /// Serves the next request in `input`, if it is complete.
-    fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, guard: &Guard, bounds: Bounds, deadline: Time) {
+    fn work<A: App>(
+        &mut self,
+        now: Time,
+        engine: &mut Engine<A>,
+        driver: &mut dyn DriverMetrics,
+        guard: &Guard,
+        bounds: Bounds,
+        deadline: Time,
+    ) {
         match self.state {
             ClientState::Reading => {}
             ClientState::Lingering if self.ended => return self.state = ClientState::Closed,
@@ -309,7 +328,7 @@ impl Client {
             Parsed::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
             Parsed::Whole(request, length) => {
                 self.continued = false;
-                self.serve(now, engine, guard, &request, deadline);
+                self.serve(now, engine, driver, guard, &request, deadline);
                 self.input = input[length..].to_vec();
             }
         }
@@ -319,6 +338,7 @@ impl Client {
         &mut self,
         now: Time,
         engine: &mut Engine<A>,
+        driver: &mut dyn DriverMetrics,
         guard: &Guard,
         request: &HttpRequest<'_>,
         deadline: Time,
@@ -332,7 +352,7 @@ impl Client {
         });
         let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
         let outcome = match parsed {
-            Ok(request) => carry_out(engine, now, request),
+            Ok(request) => carry_out(engine, now, driver, request),
             Err(answer) => Outcome::Answer(answer),
         };
         match outcome {

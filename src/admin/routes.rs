@@ -27,6 +27,7 @@ pub(super) enum AdminRequest {
     Live,
     Ready,
     Stats,
+    Metrics,
     Lobbies(PageQuery),
     Lobby(String, PageQuery),
     User(String, PageQuery),
@@ -53,7 +54,7 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
         segments.ok_or_else(|| JsonResponse::bad_request("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let is_query = match segments[..] {
-        ["health", "live" | "ready"] | ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
+        ["health", "live" | "ready"] | ["stats" | "metrics"] | ["lobbies"] | ["lobbies" | "users", _] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(JsonResponse::error(404, "not_found", "there is nothing here")),
@@ -72,6 +73,7 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
         ["health", "live"] => AdminRequest::Live,
         ["health", "ready"] => AdminRequest::Ready,
         ["stats"] => AdminRequest::Stats,
+        ["metrics"] => AdminRequest::Metrics,
         ["lobbies"] => AdminRequest::Lobbies(page_query),
         ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
         ["users", user] => AdminRequest::User(user.into(), page_query),

@@ -18,8 +18,11 @@ mod files;
 mod handle;
 mod journal_files;
 mod listener;
+mod metrics;
 mod operators;
 mod print_replay;
+#[cfg(target_os = "linux")]
+mod process;
 mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]

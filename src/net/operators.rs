@@ -11,6 +11,7 @@ use mio::{Interest, Registry, Token};
 use super::error::Error;
 use super::files::read_file;
 use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::metrics::LoopMetrics;
 use super::tokens::{ADMIN_LISTENER, FIRST_ADMIN};
 use crate::admin::{self, AdminConns};
 use crate::base::time::Time;
@@ -135,8 +136,8 @@ impl Operators {
     }
 
     /// Carries out the requests. Their answers are queued until [`write`](Self::write).
-    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
-        self.conns.work(now, engine);
+    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut LoopMetrics) {
+        self.conns.work_with(now, engine, driver);
     }
 
     /// Writes the queued answers, and drops the sockets of closed clients.

@@ -12,6 +12,7 @@ use super::error::Error;
 use super::handle::{Command, Handle};
 use super::journal_files::Files;
 use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::metrics::LoopMetrics;
 use super::operators::Operators;
 #[cfg(all(feature = "signals", unix))]
 use super::signal::Signals;
@@ -58,6 +59,7 @@ pub struct Server<A> {
     stopping: Stopping,
     wants_reload: bool,
     operators: Option<Operators>,
+    metrics: LoopMetrics,
     /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
     timerfd: Option<TimerFd>,
@@ -135,6 +137,7 @@ impl<A: App> Server<A> {
             stopping: Stopping::No,
             wants_reload: false,
             operators,
+            metrics: LoopMetrics::new(),
             #[cfg(target_os = "linux")]
             timerfd,
         })
@@ -200,7 +203,7 @@ impl<A: App> Server<A> {
     pub fn stats_line(&self) -> String {
         let line = self.engine.stats().line();
         match self.engine.recording() {
-            Some(Recording { bytes, writes, micros, slowest_micros, has_failed }) => format!(
+            Some(Recording { bytes, writes, micros, slowest_micros, has_failed, .. }) => format!(
                 "{line} journal_bytes={bytes} journal_writes={writes} journal_ms={} journal_slowest_us={slowest_micros}{}",
                 micros / 1000,
                 if has_failed { " journal_failed" } else { "" }
@@ -247,6 +250,7 @@ impl<A: App> Server<A> {
         let wait = self.delay_read(wait);
         self.poll_events(wait)?;
         let now = self.clock.now();
+        self.metrics.begin_turn(now);
         if let Some(unix_micros) = self.clock.moved_wall_time(now) {
             self.engine.handle_wall_time(now, unix_micros);
         }
@@ -262,7 +266,7 @@ impl<A: App> Server<A> {
         self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
-            operators.work(now, &mut self.engine);
+            operators.work(now, &mut self.engine, &mut self.metrics);
         }
         self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
         // Answers to operators go out only after their commands are recorded.
@@ -272,6 +276,11 @@ impl<A: App> Server<A> {
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
             info!("{}", self.stats_line());
+        }
+        // Without `max_wait` the program waits nowhere else, so the next wait ends the turn. Otherwise the program may do
+        // anything before it calls again.
+        if max_wait.is_some() {
+            self.metrics.end_turn(self.clock.now());
         }
         self.status(now)
     }
@@ -334,6 +343,7 @@ impl<A: App> Server<A> {
         let next =
             [self.engine.poll_timeout(), self.accept_at, stats_at, operators, report].into_iter().flatten().min();
         let now = self.clock.now();
+        self.metrics.end_turn(now);
         #[cfg(target_os = "linux")]
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
             timerfd.set(now, next)?;

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod scenario;
+pub mod scrape;
 pub mod segments;
 pub mod sockets;
 pub mod witness;

@@ -95,6 +95,8 @@ impl Exposition {
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) {
+        let is_valid = name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_' || c == b':');
+        debug_assert!(is_valid && !name.is_empty(), "{name:?} is not the name of a metric");
         self.text.extend(["# HELP ", name, " "]);
         self.push_escaped(help, false);
         self.text.extend(["\n# TYPE ", name, " ", kind, "\n"]);

@@ -56,16 +56,20 @@ impl DriverMetrics for () {
 
 /// The answer to `GET /metrics`.
 pub(super) fn answer<A: App>(engine: &Engine<A>, now: Time, driver: &mut dyn DriverMetrics) -> JsonResponse {
+    let mut text = text(engine, now, driver);
+    // The response adds the last line feed.
+    text.truncate(text.trim_end_matches('\n').len());
+    JsonResponse::text(MEDIA_TYPE, text)
+}
+
+fn text<A: App>(engine: &Engine<A>, now: Time, driver: &mut dyn DriverMetrics) -> String {
     let mut metrics = Exposition::default();
     metrics.labelled("lobbyd_build_info", Kind::Gauge, "1, with the version as a label.");
     metrics.sample("lobbyd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     write_figures(&mut metrics, engine, now);
     write_histograms(&mut metrics, engine);
     driver.write_metrics(&mut metrics);
-    let mut text = metrics.into_text();
-    // The response adds the last line feed.
-    text.truncate(text.trim_end_matches('\n').len());
-    JsonResponse::text(MEDIA_TYPE, text)
+    metrics.into_text()
 }
 
 fn write_figures<A: App>(metrics: &mut Exposition, engine: &Engine<A>, now: Time) {
@@ -226,13 +230,8 @@ mod tests {
     #[test]
     fn every_figure_of_stats_is_in_metrics() {
         let (engine, now) = busy();
-        let body = |response: &JsonResponse| {
-            let mut bytes = Vec::new();
-            response.write(&mut bytes, true, true);
-            String::from_utf8(bytes).expect("UTF-8").split_once("\r\n\r\n").expect("a head").1.to_owned()
-        };
-        let mut json: Json = serde_json::from_str(&body(&super::super::answers::stats(&engine, now))).expect("JSON");
-        let samples = samples(&body(&answer(&engine, now, &mut ())));
+        let mut json = serde_json::to_value(figures(&engine, now)).expect("the body of GET /stats");
+        let samples = samples(&text(&engine, now, &mut ()));
         assert_eq!((&json["closed"]["4444_out_of_time"], &json["errors"]["bad_message"]), (&1.into(), &3.into()));
         assert!(json["drain"]["closed"].is_number() && json["ticks"]["late_us"]["max"].as_u64() > Some(0));
         check(&figures(&engine, now), Shown::Whole, "", &mut json, &samples);

@@ -28,11 +28,45 @@ const SIZES: &[u64] = &[
 /// Most ranges that a distribution has, with the one above the largest bound.
 const MAX_RANGES: usize = 20;
 
+static MICROS: Scale = Scale::new(Unit::Micros, DURATIONS);
+static BYTES: Scale = Scale::new(Unit::Bytes, SIZES);
+
 /// Unit of the values of a [`Distribution`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     Micros,
     Bytes,
+}
+
+/// The ranges of a distribution. Each bound is at least twice the one before.
+#[derive(Debug, PartialEq, Eq)]
+struct Scale {
+    unit: Unit,
+    bounds: &'static [u64],
+    /// By the number of bits of a value: the first range in which such a value may be.
+    first: [u8; 65],
+}
+
+impl Scale {
+    const fn new(unit: Unit, bounds: &'static [u64]) -> Scale {
+        let (mut first, mut bits) = ([0; 65], 1);
+        while bits <= 64 {
+            // Values of this many bits are at least 2^(bits - 1).
+            let mut range = first[bits - 1];
+            while (range as usize) < bounds.len() && bounds[range as usize] < 1 << (bits - 1) {
+                range += 1;
+            }
+            first[bits] = range;
+            bits += 1;
+        }
+        Scale { unit, bounds, first }
+    }
+
+    /// The range of a value. At most one bound has as many bits as the value, so one comparison is enough.
+    fn range(&self, value: u64) -> usize {
+        let range = usize::from(self.first[(u64::BITS - value.leading_zeros()) as usize]);
+        range + usize::from(self.bounds.get(range).is_some_and(|&bound| bound < value))
+    }
 }
 
 /// A histogram with fixed ranges: the number of values in each, and the sum of all values.
@@ -53,8 +87,7 @@ pub(crate) enum Unit {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distribution {
-    unit: Unit,
-    bounds: &'static [u64],
+    scale: &'static Scale,
     /// By index of the upper bound; the last one used has none. The others are 0.
     counts: [u64; MAX_RANGES],
     sum: u64,
@@ -63,17 +96,17 @@ pub struct Distribution {
 impl Distribution {
     /// Creates an empty distribution of durations, in microseconds.
     pub const fn of_durations() -> Distribution {
-        Distribution { unit: Unit::Micros, bounds: DURATIONS, counts: [0; MAX_RANGES], sum: 0 }
+        Distribution { scale: &MICROS, counts: [0; MAX_RANGES], sum: 0 }
     }
 
     /// Creates an empty distribution of sizes, in bytes.
     pub const fn of_sizes() -> Distribution {
-        Distribution { unit: Unit::Bytes, bounds: SIZES, counts: [0; MAX_RANGES], sum: 0 }
+        Distribution { scale: &BYTES, counts: [0; MAX_RANGES], sum: 0 }
     }
 
     /// Counts a value, in microseconds or bytes.
     pub fn record(&mut self, value: u64) {
-        self.counts[self.bounds.partition_point(|&bound| bound < value)] += 1;
+        self.counts[self.scale.range(value)] += 1;
         self.sum = self.sum.saturating_add(value);
     }
 
@@ -90,7 +123,7 @@ impl Distribution {
     /// Returns each upper bound in increasing order with the number of values up to it, and at last `None` with the
     /// number of all values.
     pub fn cumulative(&self) -> impl Iterator<Item = (Option<u64>, u64)> {
-        let bounds = self.bounds.iter().copied().map(Some).chain([None]);
+        let bounds = self.scale.bounds.iter().copied().map(Some).chain([None]);
         bounds.zip(self.counts).scan(0, |sum, (bound, count)| {
             *sum += count;
             Some((bound, *sum))
@@ -98,7 +131,7 @@ impl Distribution {
     }
 
     pub(crate) fn unit(&self) -> Unit {
-        self.unit
+        self.scale.unit
     }
 }
 
@@ -109,14 +142,26 @@ mod tests {
     #[test]
     fn ranges_include_their_upper_bound() {
         for empty in [Distribution::of_durations(), Distribution::of_sizes()] {
-            assert!(empty.bounds.is_sorted() && empty.bounds.len() < MAX_RANGES);
+            let bounds = empty.scale.bounds;
+            assert!(bounds.windows(2).all(|pair| pair[0] * 2 <= pair[1]) && bounds.len() < MAX_RANGES);
             assert_eq!((empty.count(), empty.sum()), (0, 0));
-            for (index, &bound) in empty.bounds.iter().enumerate() {
+            for (index, &bound) in bounds.iter().enumerate() {
                 let mut distribution = empty;
                 [bound, bound + 1].into_iter().for_each(|value| distribution.record(value));
                 let up_to: Vec<u64> = distribution.cumulative().map(|(_, count)| count).collect();
                 assert_eq!(up_to[index], 1, "{bound}");
                 assert_eq!(up_to[index + 1..], vec![2; up_to.len() - index - 1], "{bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_range_of_a_value_is_the_first_that_includes_it() {
+        let near = |exponent: u32| [(1_u64 << exponent) - 1, 1 << exponent, (1 << exponent) + 1];
+        let bounds = DURATIONS.iter().chain(SIZES).flat_map(|&bound| [bound - 1, bound, bound + 1]);
+        for value in (0..64).flat_map(near).chain(bounds).chain([u64::MAX]) {
+            for scale in [&MICROS, &BYTES] {
+                assert_eq!(scale.range(value), scale.bounds.partition_point(|&bound| bound < value), "{value}");
             }
         }
     }

@@ -30,8 +30,8 @@ impl<A: App> Engine<A> {
             return Consumed { bytes: bytes.len(), work: bytes.len() };
         }
         if new_bytes > 0 {
-            if let Some(latency) = slot.health.heard(now) {
-                self.core.latencies.pings.record(latency.as_micros() as u64);
+            if let Some(micros) = slot.health.heard(now) {
+                self.core.latencies.pings.record(micros);
             }
             if is_closing && self.core.count_lingering(conn.key(), new_bytes) {
                 return Consumed { bytes: bytes.len(), work: bytes.len() };

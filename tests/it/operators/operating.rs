@@ -2,7 +2,6 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-#[cfg(target_os = "linux")]
 use std::path::Path;
 
 use lobbyd::Config;
@@ -289,11 +288,10 @@ fn scrapes_show_the_process() {
 }
 
 /// Each metric that any server shows.
-#[cfg(target_os = "linux")]
 #[test]
 fn documents_list_the_metrics() {
-    // Linux before 6.2 does not tell the number of descriptors.
-    if std::fs::metadata("/proc/self/fd").is_ok_and(|fds| fds.len() == 0) {
+    // Other systems show no figures of the process, and Linux before 6.2 not the number of descriptors.
+    if !std::fs::metadata("/proc/self/fd").is_ok_and(|fds| fds.len() > 0) {
         return;
     }
     let folder = Folder::new("metrics");

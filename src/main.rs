@@ -4,13 +4,17 @@ mod program;
 
 use std::process::ExitCode;
 
-use self::program::{command_line, replay, serve, simulate};
+use self::program::{check, command_line, completions, manual, print_config, replay, serve, simulate};
 
 fn main() -> ExitCode {
-    let matches = command_line::command().get_matches();
+    let matches = command_line::command(command_line::COLUMNS).get_matches();
     match matches.subcommand() {
+        Some(("check", matches)) => check::run(matches),
+        Some(("config", matches)) => print_config::run(matches),
         Some(("simulate", matches)) => simulate::run(matches),
         Some(("replay", matches)) => replay::run(matches),
+        Some(("completions", matches)) => completions::run(matches),
+        Some(("man", _)) => manual::run(),
         _ => serve::run(&matches),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lobbyd::admin::AdminConns;
 use lobbyd::apps::{Auth, Relay, Tokens};
-use lobbyd::config::ByteSize;
+use lobbyd::config::{ByteSize, ForwardedHeader};
 use lobbyd::driver::{Flow, Start};
 use lobbyd::net::{Handle, Server};
 use lobbyd::sim::{MemorySockets, wire};
@@ -259,6 +259,41 @@ fn sessions_of_hostile_strangers() {
     }
 }
 
+/// Behind a proxy: the client's address is logged beside the peer's, and an entry that names none is a warning.
+fn sessions_behind_a_proxy() {
+    let config = Config { trusted_proxies: 2, forwarded_header: ForwardedHeader::Forwarded, ..Config::default() };
+    let start = Start { unix_micros: 0, seed: 1 };
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), start, Relay::default());
+    for _ in 0..3 {
+        for line in [
+            "Forwarded: for=192.0.2.77, for=10.0.0.1",
+            "Forwarded: for=10.0.0.1",
+            "Forwarded: for=unknown, for=10.0.0.1",
+            "Forwarded: for=tok-4f1c, for=10.0.0.1",
+        ] {
+            let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+            let lines = [line, "Origin: http://evil.example"];
+            let lines = if line.contains("192.0.2.77") { &lines[..] } else { &lines[..1] };
+            engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/proxied?token=ann", lines));
+            flush(&mut engine);
+            engine.handle_hangup(Time::ZERO, conn);
+            flush(&mut engine);
+        }
+        // The proxy itself checks whether the server is running. That is no client.
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(Time::ZERO, conn, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        flush(&mut engine);
+        engine.handle_hangup(Time::ZERO, conn);
+        flush(&mut engine);
+    }
+    let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+    let lines = ["Forwarded: for=192.0.2.78, for=10.0.0.1"];
+    engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/proxied?token=ann", &lines));
+    flush(&mut engine);
+    engine.handle_hangup(Time::ZERO, conn);
+    flush(&mut engine);
+}
+
 /// A session on a socket, with a list of tokens that is reloaded.
 fn session_of_a_server() {
     let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
@@ -291,19 +326,24 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
     sessions_of_an_engine();
     sessions_of_hostile_strangers();
     session_of_a_server();
+    sessions_behind_a_proxy();
     let records = std::mem::take(&mut *RECORDS.0.lock().expect("no thread panicked"));
 
     // The log contains joins, close reasons, HTTP answers and the problems of the list.
     for (level, words) in [
-        (Level::Info, "joined user=\"ann\" lobby=chess"),
-        (Level::Info, "closed: 1000 left: the client said leave user=\"ann\" lobby=chess"),
+        (Level::Info, "user=\"ann\" lobby=chess joined"),
+        (Level::Info, "user=\"ann\" lobby=chess closed: 1000 left: the client said leave"),
         (Level::Info, "3 tokens read"),
         (Level::Warn, "line 1: a token is followed by its user; "),
         (Level::Debug, "closed: 4001 unauthorized"),
         (Level::Warn, "a page of the origin http://evil.example is refused at localhost: "),
         (Level::Debug, "answered 400"),
+        (Level::Warn, "peer=127.0.0.1:4000 address=192.0.2.77 a page of the origin http://evil.example is refused"),
+        (Level::Debug, "peer=127.0.0.1:4000 address=192.0.2.77 closed: 4003 forbidden_origin"),
+        (Level::Info, "peer=127.0.0.1:4000 address=192.0.2.78 user=\"ann\" lobby=proxied joined"),
+        (Level::Info, "peer=127.0.0.1:4000 address=192.0.2.78 user=\"ann\" lobby=proxied closed: 1006 hangup"),
         (Level::Debug, "Request { conn: "),
-        (Level::Info, "joined user=\"ann\\u{202e}"),
+        (Level::Info, " user=\"ann\\u{202e}"),
         (Level::Info, " healthy latency_ms=0.000"),
         (Level::Info, " unhealthy"),
         (Level::Info, "/kick 404"),
@@ -313,7 +353,15 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
         assert!(is_logged, "no {level} record contains {words}");
     }
     let refused = records.iter().filter(|(_, _, text)| text.contains("a page of the origin http://evil.example"));
-    assert_eq!(refused.count(), 1, "a refused origin is logged once a minute");
+    assert_eq!(refused.count(), 2, "a refused origin is logged once a minute, by each of two engines");
+    for cause in [
+        "Forwarded has no entry 2 from the right",
+        "entry 2 of Forwarded from the right hides the address",
+        "entry 2 of Forwarded from the right is not an address",
+    ] {
+        let logged = records.iter().filter(|(level, _, text)| *level == Level::Warn && text.contains(cause));
+        assert_eq!(logged.count(), 1, "{cause} is logged once");
+    }
     assert!(records.iter().any(|(level, _, _)| *level == Level::Trace), "records of other crates are captured too");
     for (level, target, text) in &records {
         for token in TOKENS {

@@ -44,6 +44,7 @@ impl<'a> From<&'a LobbyView> for LobbyObject<'a> {
 struct SeatObject {
     conn: String,
     peer: String,
+    address: String,
     queued_bytes: usize,
     idle_ms: u128,
 }
@@ -53,6 +54,7 @@ impl From<&SeatView> for SeatObject {
         SeatObject {
             conn: view.seat.to_string(),
             peer: view.peer.to_string(),
+            address: view.address.to_string(),
             queued_bytes: view.queued_bytes,
             idle_ms: view.idle.as_millis(),
         }

@@ -134,7 +134,14 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
             ),
         ),
         ("active_lobbies", size("lobbyd_lobbies", "Lobbies that exist.", active_lobbies)),
-        ("pending", size("lobbyd_pending_connections", "Connections that have no seat yet.", pending)),
+        (
+            "pending",
+            size(
+                "lobbyd_pending_connections",
+                "Connections that have no seat yet, also those beyond `max_pending` whose request is still read.",
+                pending,
+            ),
+        ),
         ("closing", size("lobbyd_closing_connections", "Connections that are closing.", closing)),
         ("ticks", ticks.as_ref().map_or(Node::Off, |ticks| Node::Group(Shown::Whole, tick_figures(ticks)))),
         ("counters", Node::Group(Shown::Whole, Figures(named.collect()))),

@@ -6,9 +6,10 @@
 //! They cannot be `application/json` without a CORS preflight request, which this server does not grant.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::config::Config;
+use crate::base::origin::{Authority, Origin};
+use crate::config::{Config, HostNames};
 use crate::http::request::SingleHeaders;
 use crate::http::response::JsonResponse;
 
@@ -60,24 +61,35 @@ impl fmt::Debug for Token {
 pub(super) struct Guard {
     /// Address of the admin listener.
     listens_on: Option<IpAddr>,
-    /// An additional name of this server that is accepted in `Host`.
-    name: Option<String>,
+    /// Additional hosts that are accepted in `Host`.
+    names: HostNames,
     token: Option<Token>,
 }
 
 impl Guard {
     pub(super) fn new(config: &Config, token: Option<Token>) -> Guard {
-        Guard { listens_on: config.admin.map(|address| address.ip()), name: config.admin_host.clone(), token }
+        Guard { listens_on: config.admin.map(|address| address.ip()), names: config.admin_host.clone(), token }
     }
 
-    /// Checks that the request was not sent by a web page of another origin.
-    pub(super) fn check_source(&self, headers: SingleHeaders<'_>) -> Result<(), JsonResponse> {
-        if !self.is_ours(headers.host) {
+    /// Replaces the token, if there is one. Returns whether it has changed.
+    pub(super) fn set_token(&mut self, token: Token) -> bool {
+        let is_new = self.token.as_ref().is_some_and(|old| !old.is(&token.0));
+        if is_new {
+            self.token = Some(token);
+        }
+        is_new
+    }
+
+    /// Checks that the request was not sent by a web page of another origin. The name in `Host` does not matter for a
+    /// health check: its answer is no secret, and load balancers send the address or a name of their own.
+    pub(super) fn check_source(&self, headers: SingleHeaders<'_>, is_health_check: bool) -> Result<(), JsonResponse> {
+        let host = headers.host.unwrap_or_default();
+        if !is_health_check && !self.is_ours(host) {
             let message = "this server is not known under the name in Host; use its address, or set admin_host";
             return Err(JsonResponse::error(403, "foreign_host", message));
         }
         match headers.origin {
-            Some(origin) if !is_same(origin, headers.host) => {
+            Some(origin) if !Origin::parse(origin).is_ok_and(|page| page.is_served_by(host)) => {
                 Err(JsonResponse::error(403, "foreign_origin", "pages of other origins may not ask anything here"))
             }
             _ => Ok(()),
@@ -103,40 +115,14 @@ impl Guard {
 
     /// Returns whether `host` is an address or name of this server. The port is ignored: a tunnel may use another one.
     fn is_ours(&self, host: &str) -> bool {
-        let name = without_port(host);
-        let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-        let address = match bare {
-            Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-            None => name.parse().ok().filter(IpAddr::is_ipv4),
-        };
-        match address {
-            Some(address) => {
-                let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
-                // DNS rebinding needs a name, so these addresses are safe.
-                address.is_loopback() || listens_on_all || self.listens_on == Some(address)
-            }
-            None => {
-                let is_named = self.name.as_ref().is_some_and(|own| own.eq_ignore_ascii_case(name));
-                is_named || name.eq_ignore_ascii_case("localhost")
-            }
-        }
+        let Ok(authority) = Authority::parse(host) else { return false };
+        // DNS rebinding needs a name, so addresses are safe on which the server can be reached.
+        let is_address_of_ours = authority.address().is_some_and(|address| {
+            let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
+            listens_on_all || self.listens_on == Some(address)
+        });
+        authority.is_loopback() || is_address_of_ours || self.names.contains(authority.host)
     }
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) && !name.ends_with(':') => {
-            // A colon inside the brackets of an IPv6 address does not begin a port.
-            if name.starts_with('[') && !name.ends_with(']') { host } else { name }
-        }
-        _ => host,
-    }
-}
-
-/// Returns whether `origin` has the authority that the client sent in `Host`.
-fn is_same(origin: &str, host: &str) -> bool {
-    let authority = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    authority.is_some_and(|authority| authority.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
@@ -147,7 +133,7 @@ mod tests {
     fn check_host(admin: &str, host: &str, ours: bool) {
         let config = Config {
             admin: Some(admin.parse().expect("an address")),
-            admin_host: Some("lobby.internal".into()),
+            admin_host: HostNames { listed: vec!["lobby.internal".into(), "192.0.2.9".into(), "[2001:db8::9]".into()] },
             ..Config::default()
         };
         assert_eq!(Guard::new(&config, None).is_ours(host), ours, "{host} at {admin}");
@@ -159,7 +145,9 @@ mod tests {
         {
             check_host("127.0.0.1:9002", host, true);
         }
-        check_host("127.0.0.1:9002", "lobby.internal:9002", true);
+        for listed in ["lobby.internal:9002", "LOBBY.internal", "192.0.2.9", "192.0.2.9:1", "[2001:db8:0::9]:9002"] {
+            check_host("127.0.0.1:9002", listed, true);
+        }
         check_host("10.0.0.7:9002", "10.0.0.7:9002", true);
         check_host("0.0.0.0:9002", "192.168.0.1:9002", true);
         for host in [
@@ -178,6 +166,9 @@ mod tests {
             "2130706433",
             "localhost:9002:9002",
             "a@localhost",
+            "localhost:",
+            "localhost:65536",
+            "localhost/",
         ] {
             check_host("10.0.0.7:9002", host, false);
         }

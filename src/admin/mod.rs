@@ -10,18 +10,23 @@
 //!
 //! Reading, Lingering --end of the stream--> Closed
 //! Reading without input, Writing, Lingering --deadline--> Closed
-//! any state --socket error--> Closed: the driver drops the socket
+//! any state --socket error, or another client gets the place--> Closed: the driver drops the socket
 //! ```
 //!
 //! A client has one deadline at a time: for sending its request, for reading the answer, or for an idle connection. A
 //! turn serves at most one request of each client, which bounds its cost to one page of a list for each.
+//!
+//! A client is a newcomer until it has shown the token. A request is judged by its head, so a newcomer cannot make the
+//! server keep a body. `places` says which client gives way when there are too many.
 
 mod answers;
+mod client;
 mod exposition;
 mod figures;
 mod guard;
 mod metrics;
 mod outcome;
+mod places;
 mod routes;
 
 use std::net::SocketAddr;
@@ -29,20 +34,26 @@ use std::net::SocketAddr;
 use log::{debug, info};
 use slab::Slab;
 
+use self::client::{AnswerTimes, Client, ClientState};
 pub use self::exposition::Exposition;
 use self::guard::Guard;
 pub use self::guard::Token;
 pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out};
+use self::places::Place;
 use self::routes::AdminRequest;
 use crate::base::time::Time;
 use crate::config::Config;
+use crate::config::memory::ADMIN_AHEAD_BYTES;
 use crate::engine::Engine;
 use crate::engine::app::App;
+use crate::http::head::is_head_request;
+use crate::http::probe::Probe;
 use crate::http::request::{self, Bounds, HttpRequest, Parsed};
 use crate::http::response::JsonResponse;
 
-/// Most bytes of a request's body in addition to the `max_message_bytes` of its data.
+/// Most bytes of a request's body in addition to the `max_message_bytes` of its data, and of the body of a request that
+/// needs no token.
 const ENVELOPE_BYTES: usize = 1024;
 
 /// Connections of operators, with their requests and answers. See the [module documentation](self).
@@ -67,45 +78,13 @@ const ENVELOPE_BYTES: usize = 1024;
 pub struct AdminConns {
     guard: Guard,
     bounds: Bounds,
-    max_clients: usize,
+    max_admitted: usize,
+    max_newcomers: usize,
+    /// Number of clients accepted so far.
+    accepted: u64,
     timeout: std::time::Duration,
     linger: std::time::Duration,
     clients: Slab<Client>,
-}
-
-#[derive(Debug)]
-struct Client {
-    peer: SocketAddr,
-    input: Vec<u8>,
-    output: Vec<u8>,
-    /// Bytes of `output` that have been written.
-    written: usize,
-    state: ClientState,
-    /// Whether `input` has changed since it was last parsed.
-    has_new_input: bool,
-    /// Whether `100 Continue` was sent for the current request.
-    continued: bool,
-    /// Whether the client has ended its stream.
-    ended: bool,
-    /// Whether the socket may have unread bytes. Then the deadline waits for the next turn.
-    is_unread: bool,
-    /// Whether a request that needs the token has passed the check.
-    is_authenticated: bool,
-    deadline: Time,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ClientState {
-    /// Receiving a request.
-    Reading,
-    /// Waiting for the report of the ping with this ticket.
-    Waiting { ticket: u64, keep_alive: bool },
-    /// Sending an answer. After the last one no further request is read.
-    Writing { is_last: bool },
-    /// All is written. Further input is discarded until the client ends its stream.
-    Lingering,
-    /// The driver still has to drop the socket.
-    Closed,
 }
 
 impl AdminConns {
@@ -119,43 +98,43 @@ impl AdminConns {
                 // JSON may escape each byte of a text as six bytes.
                 max_body: config.max_message_bytes.0.saturating_mul(6).saturating_add(ENVELOPE_BYTES).min(999_999_999),
             },
-            max_clients: config.max_admin_connections as usize,
+            max_admitted: config.max_admin_connections as usize,
+            max_newcomers: config.max_admin_pending as usize,
+            accepted: 0,
             timeout: config.admin_timeout,
             linger: config.linger_timeout,
             clients: Slab::new(),
         }
     }
 
+    /// Replaces the token, if there is one. Clients that have shown another one must show the new one with their next
+    /// request; an answer that is due already is still sent.
+    pub fn set_token(&mut self, token: Token) {
+        if self.guard.set_token(token) {
+            self.clients.iter_mut().for_each(|(_, client)| client.is_admitted = false);
+        }
+    }
+
     // ---- input ----
 
-    /// Handles an accepted socket. Returns the client's key; `None` when the server is full and the socket must be
-    /// dropped.
+    /// Returns whether a socket can be accepted now. If not, wait for the next call of [`work`](Self::work): each client
+    /// keeps its place for a turn at least, in which its first request is answered if it has arrived.
+    pub fn has_room(&self) -> bool {
+        places::count(&self.clients, false) < self.max_newcomers || places::next_newcomer(&self.clients).is_some()
+    }
+
+    /// Handles an accepted socket. Returns the client's key; `None` when there is no [room](Self::has_room), and the
+    /// socket must be dropped.
     ///
-    /// When it is full, an idle or lingering client is closed to make room, or one whose request is incomplete and that
-    /// has not sent a valid token.
+    /// When `max_admin_pending` is reached, a client that has not shown the token is closed to make room.
     pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
-        if self.clients.len() >= self.max_clients {
-            let dispensable = self.clients.iter().filter(|(_, client)| client.is_dispensable());
-            let (oldest, _) = dispensable.min_by_key(|(_, client)| (!client.input.is_empty(), client.deadline))?;
-            // The driver drops its socket in this turn. Until then `clients` may exceed the maximum by one.
-            self.clients[oldest].state = ClientState::Closed;
-            if self.clients.len() > self.max_clients {
-                return None;
-            }
+        if places::count(&self.clients, false) >= self.max_newcomers {
+            let key = places::next_newcomer(&self.clients)?;
+            self.displace(key);
         }
-        Some(self.clients.insert(Client {
-            peer,
-            input: Vec::new(),
-            output: Vec::new(),
-            written: 0,
-            is_authenticated: false,
-            state: ClientState::Reading,
-            has_new_input: false,
-            continued: false,
-            ended: false,
-            is_unread: false,
-            deadline: now + self.timeout,
-        }))
+        let client = Client::new(self.accepted, peer, now + self.timeout);
+        self.accepted += 1;
+        Some(self.clients.insert(client))
     }
 
     /// Handles received bytes.
@@ -166,7 +145,7 @@ impl AdminConns {
             ClientState::Lingering | ClientState::Closed => {}
             _ if client.input.len() + bytes.len() > max_request.saturating_mul(2) => {
                 debug!("admin: {} sends too many requests ahead of their answers", client.peer);
-                client.state = ClientState::Closed;
+                client.close();
             }
             _ => {
                 client.input.extend_from_slice(bytes);
@@ -193,32 +172,14 @@ impl AdminConns {
     /// Handles an error of the socket.
     pub fn handle_hangup(&mut self, client: usize) {
         if let Some(client) = self.clients.get_mut(client) {
-            client.state = ClientState::Closed;
+            client.close();
         }
     }
 
     /// Handles a write: the first `bytes` of [`pending`](Self::pending) were written.
     pub fn handle_written(&mut self, now: Time, client: usize, bytes: usize) {
-        let Some(client) = self.clients.get_mut(client) else { return };
-        client.written += bytes;
-        if client.written < client.output.len() {
-            return;
-        }
-        client.output = Vec::new();
-        client.written = 0;
-        match client.state {
-            ClientState::Writing { is_last: true } => {
-                client.state = ClientState::Lingering;
-                client.input = Vec::new();
-                client.has_new_input = true;
-                client.deadline = now + self.linger;
-            }
-            ClientState::Writing { is_last: false } => {
-                client.state = ClientState::Reading;
-                client.has_new_input = true;
-                client.deadline = now + self.timeout;
-            }
-            ClientState::Reading | ClientState::Waiting { .. } | ClientState::Lingering | ClientState::Closed => {}
+        if let Some(client) = self.clients.get_mut(client) {
+            client.wrote(now, bytes, self.timeout, self.linger);
         }
     }
 
@@ -230,6 +191,8 @@ impl AdminConns {
 
     /// The same as [`work`](Self::work), with the driver's metrics in `GET /metrics`.
     pub fn work_with<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut dyn DriverMetrics) {
+        let times = AnswerTimes { date: engine.date_line(now), deadline: now + self.timeout };
+        self.clients.iter_mut().for_each(|(_, client)| (client.is_new, client.is_just_answered) = (false, false));
         while let Some(report) = engine.poll_operator() {
             let waiting = self.clients.iter_mut().find_map(|(_, client)| match client.state {
                 ClientState::Waiting { ticket, keep_alive } if ticket == report.ticket => Some((client, keep_alive)),
@@ -237,19 +200,165 @@ impl AdminConns {
             });
             // The client may be closed already.
             if let Some((client, keep_alive)) = waiting {
-                client.answer(&answers::pinged(&report), true, keep_alive, now + self.timeout);
+                client.answer(&answers::pinged(&report), true, keep_alive, times);
             }
         }
-        let AdminConns { guard, bounds, clients, timeout, .. } = self;
-        for (_, client) in clients {
-            if std::mem::take(&mut client.has_new_input) {
-                client.work(now, engine, driver, guard, *bounds, now + *timeout);
-            }
+        let mut turn = Turn { now, times, engine, driver };
+        for key in self.clients_to_serve() {
+            self.work_for(key, &mut turn);
+        }
+        let max_ahead = 2 * self.bounds.max_head + ADMIN_AHEAD_BYTES;
+        for (_, client) in &mut self.clients {
             let is_unread = std::mem::take(&mut client.is_unread);
             if client.deadline <= now && !is_unread {
-                client.expire(now + *timeout);
+                client.expire(times);
+            }
+            if !client.is_admitted && !client.waits_for_place && client.input.len() > max_ahead {
+                debug!("admin: {} sends too many requests ahead of their answers", client.peer);
+                client.close();
             }
         }
+    }
+
+    /// Returns the clients with new input. Those that wait for a place come first, so that others cannot keep them out.
+    /// Then come those that have a place, so that they do not lose it while their request is complete.
+    fn clients_to_serve(&self) -> Vec<usize> {
+        let mut keys: Vec<_> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| client.has_new_input && !client.is_closed())
+            .map(|(key, client)| (!client.waits_for_place, !client.is_admitted, key))
+            .collect();
+        keys.sort_unstable();
+        keys.into_iter().map(|(.., key)| key).collect()
+    }
+
+    /// Serves the next request of a client, if it is complete.
+    fn work_for<A: App>(&mut self, key: usize, turn: &mut Turn<'_, A>) {
+        let times = turn.times;
+        let Some(client) = self.clients.get_mut(key) else { return };
+        client.has_new_input = false;
+        match client.state {
+            ClientState::Reading => {}
+            ClientState::Lingering if client.ended => return client.close(),
+            _ => return,
+        }
+        let input = std::mem::take(&mut client.input);
+        match request::read(&input, self.bounds) {
+            _ if input.is_empty() && client.ended => client.close(),
+            _ if input.is_empty() => {}
+            Parsed::Partial { .. } if client.ended => client.close(),
+            Parsed::Partial { head: Some((request, length)), expects_continue } => {
+                match self.admit(key, &request, length) {
+                    Admission::Refused(answer) => self.refuse(key, &answer, &request, length, times),
+                    Admission::NextTurn => self.wait_for_place(key, input),
+                    Admission::Granted => {
+                        let client = &mut self.clients[key];
+                        if expects_continue && !std::mem::replace(&mut client.continued, true) {
+                            client.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+                        }
+                        client.input = input;
+                    }
+                }
+            }
+            Parsed::Partial { head: None, .. } => client.input = input,
+            Parsed::Bad(answer) => client.answer(&answer, !is_head_request(&input), false, times),
+            Parsed::Whole(request, length) => {
+                client.continued = false;
+                match self.admit(key, &request, request.body.len()) {
+                    Admission::Refused(answer) => self.refuse(key, &answer, &request, request.body.len(), times),
+                    Admission::Granted => self.serve(key, &request, turn),
+                    Admission::NextTurn => return self.wait_for_place(key, input),
+                }
+                self.clients[key].input = input[length..].to_vec();
+            }
+        }
+    }
+
+    /// Decides by the head of a request, whose body has `length` bytes, whether it is served.
+    fn admit(&mut self, key: usize, request: &HttpRequest<'_>, length: usize) -> Admission {
+        let is_health_check = Probe::at(request.path).is_some();
+        if let Err(answer) = self.guard.check_source(request.headers, is_health_check) {
+            return Admission::Refused(answer);
+        }
+        if is_health_check {
+            if length > ENVELOPE_BYTES {
+                return Admission::Refused(JsonResponse::error(413, "too_long", "a health check needs no body"));
+            }
+            return Admission::Granted;
+        }
+        if let Err(answer) = self.guard.check_token(request.headers) {
+            self.clients[key].is_admitted = false;
+            return Admission::Refused(answer);
+        }
+        if !self.clients[key].is_admitted && places::count(&self.clients, true) >= self.max_admitted {
+            match places::next_admitted(&self.clients) {
+                Place::Of(other) => self.displace(other),
+                Place::NextTurn => return Admission::NextTurn,
+                Place::None => {
+                    let message = "all operator connections wait for answers to pings; see max_admin_connections";
+                    let answer = JsonResponse::error(503, "busy", message).with_line("Retry-After: 1\r\n");
+                    return Admission::Refused(answer);
+                }
+            }
+        }
+        let client = &mut self.clients[key];
+        (client.is_admitted, client.waits_for_place) = (true, false);
+        Admission::Granted
+    }
+
+    /// Keeps the input of a client until the next turn.
+    fn wait_for_place(&mut self, key: usize, input: Vec<u8>) {
+        let client = &mut self.clients[key];
+        (client.waits_for_place, client.has_new_input, client.input) = (true, true, input);
+    }
+
+    /// Answers a request that is not served. Its body is not read, so no further request can follow a body.
+    fn refuse(
+        &mut self,
+        key: usize,
+        answer: &JsonResponse,
+        request: &HttpRequest<'_>,
+        length: usize,
+        times: AnswerTimes,
+    ) {
+        let client = &mut self.clients[key];
+        let method = if ["GET", "HEAD", "POST"].contains(&request.method) { request.method } else { "-" };
+        debug!("admin: {} {method} - {}", client.peer, answer.status);
+        client.answer(answer, request.method != "HEAD", request.keep_alive && length == 0, times);
+    }
+
+    /// Carries out a request that is admitted.
+    fn serve<A: App>(&mut self, key: usize, request: &HttpRequest<'_>, turn: &mut Turn<'_, A>) {
+        let client = &mut self.clients[key];
+        let parsed = routes::read(request);
+        let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
+        let outcome = match parsed {
+            Ok(request) => carry_out(turn.engine, turn.now, turn.driver, request),
+            Err(answer) => Outcome::Answer(answer),
+        };
+        match outcome {
+            Outcome::Answer(answer) => {
+                let HttpRequest { method, path, .. } = request;
+                // An unknown path may contain anything, even the token, so it is not logged. A known one may contain
+                // names of any UTF-8, so it is escaped.
+                let path = if is_read { path } else { "-" }.escape_debug();
+                let method = if ["GET", "HEAD", "POST"].contains(method) { method } else { "-" };
+                if is_command {
+                    info!("admin: {} {method} {path} {}", client.peer, answer.status);
+                } else {
+                    debug!("admin: {} {method} {path} {}", client.peer, answer.status);
+                }
+                client.answer(&answer, request.method != "HEAD", request.keep_alive, turn.times);
+            }
+            Outcome::Later(ticket) => client.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
+        }
+    }
+
+    fn displace(&mut self, key: usize) {
+        let client = &mut self.clients[key];
+        debug!("admin: {} gives way to another connection", client.peer);
+        client.close();
     }
 
     // ---- output ----
@@ -291,103 +400,18 @@ impl AdminConns {
     }
 }
 
-impl Client {
-    /// Whether the client may be closed to make room for a new one: it is idle, or its request is incomplete and it has
-    /// not yet sent a valid token. Clients that begin requests and never complete them must not keep operators out.
-    fn is_dispensable(&self) -> bool {
-        let is_protected = self.is_authenticated && !self.input.is_empty();
-        self.state == ClientState::Lingering || (self.state == ClientState::Reading && !is_protected)
-    }
+/// The present turn: its times, and what requests act on.
+struct Turn<'a, A> {
+    now: Time,
+    times: AnswerTimes,
+    engine: &'a mut Engine<A>,
+    driver: &'a mut dyn DriverMetrics,
+}
 
-    /// Serves the next request in `input`, if it is complete.
-    fn work<A: App>(
-        &mut self,
-        now: Time,
-        engine: &mut Engine<A>,
-        driver: &mut dyn DriverMetrics,
-        guard: &Guard,
-        bounds: Bounds,
-        deadline: Time,
-    ) {
-        match self.state {
-            ClientState::Reading => {}
-            ClientState::Lingering if self.ended => return self.state = ClientState::Closed,
-            _ => return,
-        }
-        let input = std::mem::take(&mut self.input);
-        match request::read(&input, bounds) {
-            _ if input.is_empty() && self.ended => self.state = ClientState::Closed,
-            _ if input.is_empty() => {}
-            Parsed::Partial { .. } if self.ended => self.state = ClientState::Closed,
-            Parsed::Partial { expects_continue } => {
-                if expects_continue && !std::mem::replace(&mut self.continued, true) {
-                    self.output.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
-                }
-                self.input = input;
-            }
-            Parsed::Bad(answer) => self.answer(&answer, !input.starts_with(b"HEAD "), false, deadline),
-            Parsed::Whole(request, length) => {
-                self.continued = false;
-                self.serve(now, engine, driver, guard, &request, deadline);
-                self.input = input[length..].to_vec();
-            }
-        }
-    }
-
-    fn serve<A: App>(
-        &mut self,
-        now: Time,
-        engine: &mut Engine<A>,
-        driver: &mut dyn DriverMetrics,
-        guard: &Guard,
-        request: &HttpRequest<'_>,
-        deadline: Time,
-    ) {
-        let parsed = guard.check_source(request.headers).and_then(|()| {
-            if !routes::needs_no_token(request.path) {
-                guard.check_token(request.headers)?;
-                self.is_authenticated = true;
-            }
-            routes::read(request)
-        });
-        let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
-        let outcome = match parsed {
-            Ok(request) => carry_out(engine, now, driver, request),
-            Err(answer) => Outcome::Answer(answer),
-        };
-        match outcome {
-            Outcome::Answer(answer) => {
-                let HttpRequest { method, path, .. } = request;
-                // An unknown path may contain anything, even the token, so it is not logged. A known one may contain
-                // names of any UTF-8, so it is escaped.
-                let path = if is_read { path } else { "-" }.escape_debug();
-                let method = if ["GET", "HEAD", "POST"].contains(method) { method } else { "-" };
-                if is_command {
-                    info!("admin: {} {method} {path} {}", self.peer, answer.status);
-                } else {
-                    debug!("admin: {} {method} {path} {}", self.peer, answer.status);
-                }
-                self.answer(&answer, request.method != "HEAD", request.keep_alive, deadline);
-            }
-            Outcome::Later(ticket) => self.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
-        }
-    }
-
-    fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, deadline: Time) {
-        answer.write(&mut self.output, with_body, keep_alive);
-        self.state = ClientState::Writing { is_last: !keep_alive };
-        self.deadline = deadline;
-    }
-
-    /// Handles a deadline that has passed.
-    fn expire(&mut self, deadline: Time) {
-        match self.state {
-            ClientState::Waiting { .. } => {}
-            ClientState::Reading if !self.input.is_empty() => {
-                let answer = JsonResponse::error(408, "too_late", "the request took longer than admin_timeout");
-                self.answer(&answer, true, false, deadline);
-            }
-            _ => self.state = ClientState::Closed,
-        }
-    }
+/// Whether a request is served.
+enum Admission {
+    Granted,
+    /// There is no place in this turn, but there may be one in the next.
+    NextTurn,
+    Refused(JsonResponse),
 }

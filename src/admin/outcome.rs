@@ -7,6 +7,7 @@ use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::operator::{OperatorAnswer, OperatorRefusal};
+use crate::http::probe::Probe;
 use crate::http::response::JsonResponse;
 
 /// The outcome of a request: its answer, or the ticket of a ping whose report is answered later.
@@ -23,9 +24,9 @@ pub(super) fn carry_out<A: App>(
     request: AdminRequest,
 ) -> Outcome {
     let answer = match request {
-        AdminRequest::Live => answers::status(200, "live"),
-        AdminRequest::Ready if engine.is_draining() => answers::status(503, "draining"),
-        AdminRequest::Ready => answers::status(200, "ready"),
+        AdminRequest::Probe(Probe::Live) => answers::status(200, "live"),
+        AdminRequest::Probe(Probe::Ready) if engine.is_draining() => answers::status(503, "draining"),
+        AdminRequest::Probe(Probe::Ready) => answers::status(200, "ready"),
         AdminRequest::Stats => answers::stats(engine, now),
         AdminRequest::Metrics => metrics::answer(engine, now, driver),
         AdminRequest::Lobbies(PageQuery { limit, after }) => answers::lobbies(&engine.lobbies(after, limit)),
@@ -60,6 +61,7 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::NoSuchUser => (404, "no_such_user"),
         OperatorRefusal::NotJson => (409, "not_json"),
         OperatorRefusal::TooLong => (413, "too_long"),
+        OperatorRefusal::BadMessage => (400, "bad_message"),
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),

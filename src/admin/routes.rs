@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use crate::base::number::integer;
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::state::ticks::ClockCommand;
+use crate::http::probe::Probe;
 use crate::http::request::HttpRequest;
 use crate::http::response::JsonResponse;
 use crate::http::target::percent_decode;
@@ -24,8 +25,7 @@ const MAX_PING: u64 = 60_000;
 /// A request of an operator: a query or a command.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum AdminRequest {
-    Live,
-    Ready,
+    Probe(Probe),
     Stats,
     Metrics,
     Lobbies(PageQuery),
@@ -41,37 +41,41 @@ pub(super) struct PageQuery {
     pub(super) after: Option<u64>,
 }
 
-/// Returns whether the path needs no token. Health probes carry none; `Host` and `Origin` are checked for them too.
-pub(super) fn needs_no_token(path: &str) -> bool {
-    path.starts_with("/health/")
-}
-
 /// Parses a request. The error is the answer to send.
 pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonResponse> {
+    if let Some(probe) = Probe::at(request.path) {
+        return match request.method {
+            // Any query is ignored.
+            "GET" | "HEAD" => Ok(AdminRequest::Probe(probe)),
+            _ => Err(use_get()),
+        };
+    }
     let segments: Option<Vec<Cow<'_, str>>> =
         request.path[1..].split('/').map(|segment| percent_decode(segment, false)).collect();
     let segments =
         segments.ok_or_else(|| JsonResponse::bad_request("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let is_query = match segments[..] {
-        ["health", "live" | "ready"] | ["stats" | "metrics"] | ["lobbies"] | ["lobbies" | "users", _] => true,
+        ["stats" | "metrics"] | ["lobbies"] | ["lobbies" | "users", _] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(JsonResponse::error(404, "not_found", "there is nothing here")),
     };
     match (is_query, request.method) {
         (true, "GET" | "HEAD") => query_request(&segments, request.query),
-        (true, _) => Err(JsonResponse::error(405, "method_not_allowed", "use GET").with_line("Allow: GET, HEAD\r\n")),
+        (true, _) => Err(use_get()),
         (false, "POST") => command(&segments, request),
         (false, _) => Err(JsonResponse::error(405, "method_not_allowed", "use POST").with_line("Allow: POST\r\n")),
     }
 }
 
+fn use_get() -> JsonResponse {
+    JsonResponse::error(405, "method_not_allowed", "use GET").with_line("Allow: GET, HEAD\r\n")
+}
+
 fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonResponse> {
     let page_query = page_query(query)?;
     Ok(match *segments {
-        ["health", "live"] => AdminRequest::Live,
-        ["health", "ready"] => AdminRequest::Ready,
         ["stats"] => AdminRequest::Stats,
         ["metrics"] => AdminRequest::Metrics,
         ["lobbies"] => AdminRequest::Lobbies(page_query),

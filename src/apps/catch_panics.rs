@@ -25,7 +25,7 @@ use crate::ws::handshake::Request;
 ///
 /// A panic in a callback without a member ([`App::on_tick`], [`App::on_command`], [`App::on_reload`] or
 /// [`App::on_drain`]) still ends the process. A panic in [`App::authorize`] closes the connection with 1011, and one in
-/// [`App::route`] is answered with HTTP status 404.
+/// [`App::route`] is answered like [`Route::NotFound`](crate::admission::Route::NotFound).
 ///
 /// ```
 /// use lobbyd::apps::{CatchPanics, Relay};
@@ -86,7 +86,7 @@ impl<A: App> CatchPanics<A> {
             self.panics += 1;
             let closed = cx.close_lobby(member.lobby(), CloseReason::InternalError);
             error!(
-                "the application panicked in a callback for user={:?}: lobby={} closed, members={closed}",
+                "user={:?} lobby={} the application panicked in a callback for this member: its lobby is closed, members={closed}",
                 member.user(),
                 member.lobby()
             );
@@ -106,7 +106,7 @@ impl<A: App> App for CatchPanics<A> {
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         attempt(cx, |cx| self.app.authorize(cx, request)).unwrap_or_else(|| {
             self.panics += 1;
-            error!("the application panicked while authorizing conn={}", request.conn());
+            error!("conn={} the application panicked while authorizing it", request.conn());
             Authorization::Refuse(CloseReason::InternalError)
         })
     }

@@ -8,8 +8,8 @@ use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
 ///
 /// The engine itself serves `broadcast` and `direct`. A JSON message of any other type is sent to the other members as
-/// a `message` with the whole object as its `data`. A binary message is sent to them unchanged. Users are authenticated
-/// by [`Auth`].
+/// a `message` with the whole object as its `data`. A binary message is sent to them unchanged, or with its sender if
+/// [`binary_sender`](crate::Config::binary_sender) is on. Users are authenticated by [`Auth`].
 ///
 /// ```
 /// use lobbyd::Config;
@@ -49,8 +49,8 @@ impl App for Relay {
             Message::Json { text, .. } | Message::Text(text) => {
                 cx.broadcast_message(from, text);
             }
-            Message::Binary(_) => {
-                cx.broadcast_from(from, message);
+            Message::Binary(bytes) => {
+                cx.broadcast_binary(from, bytes);
             }
         }
     }

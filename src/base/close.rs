@@ -115,8 +115,8 @@ close_reasons! {
     LobbyLimit = 4002, "lobby_limit", "max_lobbies lobbies exist already";
     /// The user has its maximum number of seats.
     UserLimit = 4002, "user_limit", "the user holds as many seats as it may";
-    /// The address has its maximum number of connections.
-    IpLimit = 4002, "ip_limit", "the address holds as many connections as it may";
+    /// The address has its maximum number of seats.
+    IpLimit = 4002, "ip_limit", "the address holds as many seats as it may";
     /// The application or an operator removed the member.
     Kicked = 4003, "kicked", "the member was kicked";
     /// The user is banned.
@@ -129,8 +129,8 @@ close_reasons! {
     BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed";
     /// The application or an operator closed the lobby.
     LobbyClosed = 4006, "lobby_closed", "the lobby was closed";
-    /// The path does not contain a valid lobby code.
-    BadLobbyCode = 4007, "bad_lobby_code", "a lobby code is 1 to 64 letters, digits, _ or -";
+    /// The path does not contain a valid lobby code, or is not that of a lobby.
+    BadLobbyCode = 4007, "bad_lobby_code", "the path names no lobby; a code is 1 to 64 letters, digits, _ or -";
     /// The client kept exceeding its rate.
     RateLimited = 4009, "rate_limited", "the peer kept sending more than its rate";
     /// The application did not complete the authorization within `auth_timeout`.
@@ -293,7 +293,8 @@ impl LeaveReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reject {
-    /// The message is not a JSON object with a `type`, or a field is missing or has the wrong type.
+    /// The message is not a JSON object with a `type` of clients, a field is missing or has the wrong type, or strict
+    /// parsers would not read the JSON.
     BadMessage,
     /// The lobby has no member with that user id.
     UserNotFound,

@@ -9,6 +9,7 @@ use std::vec;
 use super::fields::Config;
 use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
 use super::value::Value;
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::{Limit, MAX_HEADER_LINES};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -122,6 +123,7 @@ impl Config {
         rules.check_ticks();
         rules.check_counts();
         rules.check_admin();
+        rules.check_access();
         rules.check_sizes();
         rules.check_journal();
         rules.check_marks();
@@ -146,13 +148,14 @@ impl Config {
             (
                 self.admin.is_none(),
                 "admin is off",
-                &["admin_token_file", "admin_host", "max_admin_connections", "admin_timeout"],
+                &["admin_token_file", "admin_host", "max_admin_connections", "max_admin_pending", "admin_timeout"],
             ),
             (
                 self.journal.is_none(),
                 "journal is off",
                 &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
             ),
+            (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
             (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
             (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
             (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
@@ -229,10 +232,13 @@ impl Rules<'_> {
         self.require(!overlap, "health_interval", rule);
         let is_short = config.max_lifetime.is_some_and(|age| age < SECOND);
         self.require(!is_short, "max_lifetime", "must be at least 1s, or off");
+        let is_possible = config.presence_count_interval.is_none_or(|interval| interval >= Duration::from_millis(1));
+        self.require(is_possible, "presence_count_interval", "must be at least 1ms, or off");
         for (field, span) in [
             ("max_lifetime", config.max_lifetime),
             ("token_grace", Some(config.token_grace)),
             ("health_interval", config.health_interval),
+            ("presence_count_interval", config.presence_count_interval),
             ("stats_interval", config.stats_interval),
         ] {
             self.require(span.is_none_or(|span| span <= YEAR), field, "must be at most 8760h (one year)");
@@ -263,13 +269,17 @@ impl Rules<'_> {
             ("max_health_pings", config.max_health_pings),
             ("drain_batch", config.drain_batch),
             ("max_admin_connections", config.max_admin_connections),
+            ("max_admin_pending", config.max_admin_pending),
         ] {
             let is_possible = (1..=1 << 20).contains(&count);
             self.require(is_possible, field, "must be from 1 to 1048576; with 0 the server could not work");
         }
+        let is_possible = config.max_json_depth != Limit::at_most(0);
+        self.require(is_possible, "max_json_depth", "must be at least 1, since every message is an object");
         for (field, count, most) in [
             // No request head has room for more entries.
             ("trusted_proxies", config.trusted_proxies, 1 << 16),
+            ("max_overflow", config.max_overflow, 1 << 20),
             // Each remembered entry takes up to REMEMBERED_BYTES.
             ("max_remembered_rates", config.max_remembered_rates, 1 << 24),
         ] {
@@ -293,6 +303,7 @@ impl Rules<'_> {
     fn check_admin(&mut self) {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
+        self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
         let is_exposed = config.admin.is_some_and(|address| !address.ip().is_loopback());
         self.require(
             !is_exposed || config.admin_token_file.is_some(),
@@ -305,6 +316,18 @@ impl Rules<'_> {
             "admin",
             "must differ from listen: the admin API needs an address of its own",
         );
+    }
+
+    /// Checks how pages, operators and proxies are recognized.
+    fn check_access(&mut self) {
+        let problems = self.config.admin_host.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "admin_host", rule));
+        let problems = self.config.allowed_origin.problems();
+        problems.into_iter().for_each(|rule| self.require(false, "allowed_origin", rule));
+        let is_one_entry = self.config.forwarded_header == ForwardedHeader::XRealIp;
+        let rule = "must be 1 with forwarded_header = x-real-ip, which has one address: that of the peer of the proxy that sets \
+                    it. With several proxies use x-forwarded-for or forwarded";
+        self.require(!is_one_entry || self.config.trusted_proxies <= 1, "trusted_proxies", rule);
     }
 
     fn check_sizes(&mut self) {

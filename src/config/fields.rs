@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// One field of [`Config`] as text, for the command line, documentation and tests.
@@ -15,6 +17,10 @@ use crate::base::limit::Limit;
 pub struct Field {
     /// Name in snake_case.
     pub name: &'static str,
+    /// Title of the group that the field belongs to, as in `--help`.
+    pub group: &'static str,
+    /// Form of the values as text.
+    pub form: Form,
     /// Default value, in the form that `set` accepts.
     pub default: &'static str,
     /// Documentation: one or more sentences.
@@ -38,7 +44,7 @@ impl Field {
 }
 
 macro_rules! config {
-    ($( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )*) => {
+    ($( [$group:literal] $( $(#[doc = $doc:literal])* $name:ident: $kind:ty = $default:literal; )* )*) => {
         /// All limits, timeouts and budgets.
         ///
         /// `None` switches a feature off. In text, `0` means none, `unlimited` removes a limit, and `off` switches a
@@ -53,21 +59,23 @@ macro_rules! config {
         /// ```
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
-            $( $(#[doc = $doc])* pub $name: $kind, )*
+            $( $( $(#[doc = $doc])* pub $name: $kind, )* )*
         }
 
         impl Default for Config {
             fn default() -> Config {
                 Config {
-                    $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )*
+                    $( $( $name: <$kind as Value>::parse($default).expect("every default in the table is valid"), )* )*
                 }
             }
         }
 
         impl Config {
             /// All fields, in the order of the documentation.
-            pub const FIELDS: &'static [Field] = &[ $( Field {
+            pub const FIELDS: &'static [Field] = &[ $( $( Field {
                 name: stringify!($name),
+                group: $group,
+                form: <$kind as Value>::FORM,
                 default: $default,
                 doc: concat!($( $doc, "\n", )*),
                 set: |config, text| {
@@ -75,25 +83,31 @@ macro_rules! config {
                     Ok(())
                 },
                 show: |config| config.$name.show(),
-            }, )* ];
+            }, )* )* ];
         }
     };
 }
 
 config! {
+    ["Listening"]
     /// Address to accept WebSocket connections on; port 0 selects a free port.
     listen: SocketAddr = "127.0.0.1:9001";
+
+    ["Operators"]
     /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
     admin: Option<SocketAddr> = "off";
-    /// File with the token that operators send as `Authorization: Bearer`; without the option the admin API needs no token.
+    /// File with the token that operators send as `Authorization: Bearer`; read again on SIGHUP. Without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
-    /// Host name by which operators reach the server, in addition to `localhost` and its address; requests for other names are refused.
-    admin_host: Option<String> = "off";
-    /// Operator connections. A further one replaces an idle or unauthenticated one; if there is none, it is dropped.
+    /// Hosts by which operators reach the server, separated by commas, in addition to `localhost` and its address; requests for other hosts are refused. Without ports, which are not compared.
+    admin_host: HostNames = "off";
+    /// Operator connections that have shown the token, or, without `admin_token_file`, have asked for more than `/health`. A further one replaces an idle or stalled one; if there is none, its request is answered with HTTP status 503.
     max_admin_connections: u32 = "16";
+    /// Further connections to the admin port, which may ask for `/health` only until they have shown the token. The next one replaces the oldest of the address that has most of them.
+    max_admin_pending: u32 = "64";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
 
+    ["Seats and sockets"]
     /// Seats in the whole server; a further connection is closed with 4002 `server_full`.
     max_connections: Limit = "500";
     /// Seats in one lobby; a further connection is closed with 4002 `lobby_full`.
@@ -104,22 +118,28 @@ config! {
     duplicate_login: DuplicateLogin = "replace";
     /// Seats of one user if duplicate logins are allowed; a further connection is closed with 4002 `user_limit`.
     max_per_user: Limit = "1";
-    /// Connections from one address (with IPv6, from one /64); a further one is closed with 4002 `ip_limit`.
+    /// Seats of one address (with IPv6, of one /64); a further connection is closed with 4002 `ip_limit`. A connection that replaces an older one of its user takes over the place of that one.
     max_per_ip: Limit = "unlimited";
-    /// Sockets without a seat. A further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
+    /// Sockets without a seat. The request of a further one is answered with HTTP status 503, unless another address has more of them: then the oldest socket of that address is closed instead.
     max_pending: u32 = "256";
+    /// Sockets beyond `max_pending` whose request is still read, so that `/health` is always answered. A further one takes the place of the oldest, which is answered with HTTP status 503 at once. With 0, all sockets beyond `max_pending` are answered unread.
+    max_overflow: u32 = "64";
     /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
-    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
+    ["Admission"]
+    /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";
-    /// Number of proxies in front of the server. If it is not 0, the client address is the entry of `X-Forwarded-For` at this position from the right.
+    /// Number of proxies in front of the server. If it is not 0, the client's address is the entry of `forwarded_header` at this position from the right.
     trusted_proxies: u32 = "0";
+    /// Header in which the trusted proxies name the client's address: `x-forwarded-for`, `forwarded` (RFC 7239), or `x-real-ip`, which has one entry.
+    forwarded_header: ForwardedHeader = "x-forwarded-for";
     /// Connection attempts per minute from one address; more are answered with HTTP status 429.
     attempts_per_minute: Limit = "unlimited";
     /// Largest burst of connection attempts from one address.
     attempt_burst: u32 = "60";
 
+    ["Handshake and identity"]
     /// Time for the request head to arrive; then HTTP status 408.
     handshake_timeout: Duration = "5s";
     /// Time for the application to answer a pending authorization; then 4101 `auth_timeout`.
@@ -130,11 +150,12 @@ config! {
     token_grace: Duration = "10s";
     /// Bytes of data that the application attaches to an identity; with more, the client is refused with 1011 `internal_error`.
     max_identity_bytes: ByteSize = "4KiB";
-    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431.
+    /// Bytes of a request head, and of the data that a client sends before its upgrade is accepted; more is answered with HTTP status 431, or 414 if the request line alone is longer.
     max_header_bytes: ByteSize = "8KiB";
     /// Header lines of a request; more are answered with HTTP status 431.
-    max_headers: u32 = "64";
+    max_headers: u32 = "100";
 
+    ["Messages and queues"]
     /// Bytes of one message, counted over all its fragments; a larger message closes the connection with 1009.
     max_message_bytes: ByteSize = "64KiB";
     /// Frames of one message; more close the connection with 1008.
@@ -145,6 +166,8 @@ config! {
     outbound_high_mark: ByteSize = "64KiB";
     /// Low-water mark: when the queue has shrunk to this size, the application is notified that the pressure is over.
     outbound_low_mark: ByteSize = "16KiB";
+
+    ["Rates"]
     /// Messages per second from one connection, unless its identity has a rate of its own; more get `error rate_limited`.
     messages_per_second: Limit = "60";
     /// Largest burst of messages from one connection.
@@ -169,6 +192,8 @@ config! {
     max_rate_strikes: u32 = "32";
     /// Disconnected users, and as many addresses, whose used rates are remembered until their buckets are full again; beyond it, the entry whose buckets are full first is forgotten.
     max_remembered_rates: u32 = "65536";
+
+    ["Ticks"]
     /// Ticks per second of the game clock, 1 to 1000; with `off`, the application receives messages as they arrive.
     tick_hz: Option<u32> = "off";
     /// When frames are sent: at the end of each `turn` of the loop or, with ticks, at the end of each `tick`.
@@ -177,11 +202,20 @@ config! {
     max_catch_up_ticks: u32 = "5";
     /// Bytes of messages from one connection that wait for the next tick, plus 64 for each message; more get `error rate_limited`.
     max_inbox_bytes: ByteSize = "64KiB";
+
+    ["JSON protocol"]
     /// Malformed messages before the connection is closed with 4005 `bad_message`.
     max_strikes: u32 = "32";
+    /// Arrays and objects nested in one JSON message, its own object included; a deeper message gets `error bad_message`.
+    max_json_depth: Limit = "128";
     /// Largest lobby whose presence lists all members; above it only their number is sent.
     presence_max: u32 = "500";
+    /// Shortest interval at which the members of a lobby above `presence_max` are told their number when it has changed; with `off`, only those that join or ask are told.
+    presence_count_interval: Option<Duration> = "1s";
+    /// Whether `relay` puts the sender in front of each binary message that it passes on: one byte with the length of the user id, then the id; otherwise the message is unchanged.
+    binary_sender: bool = "off";
 
+    ["Liveness"]
     /// Time without received bytes after which a connection is sent a ping (RFC 6455).
     ping_interval: Duration = "20s";
     /// Time for any byte to arrive after a ping; then the connection is closed with 4201 `stale`.
@@ -192,6 +226,8 @@ config! {
     health_timeout: Duration = "2s";
     /// Unanswered `health_ping`s tracked per connection; a further one reports the oldest as unanswered.
     max_health_pings: u32 = "8";
+
+    ["Closing"]
     /// Time for the peer to answer a close frame.
     close_timeout: Duration = "2s";
     /// Time to read and discard input after the last byte was sent, so that a TCP reset does not destroy the close frame.
@@ -205,6 +241,7 @@ config! {
     /// Time between two batches of `drain_batch`.
     drain_batch_interval: Duration = "100ms";
 
+    ["Event loop"]
     /// Connections accepted in one turn of the loop; the rest wait for the next turn.
     accept_per_turn: u32 = "16";
     /// Sockets read in one turn of the loop, for each of two classes: light senders, and connections that have sent only their request; the rest wait.
@@ -223,6 +260,8 @@ config! {
     max_commands: u32 = "1024";
     /// Resolution of all timeouts.
     wheel_granule: Duration = "10ms";
+
+    ["Journal"]
     /// File in which all input of the server is recorded for replay; its segments append `.000001` and so on to this name.
     journal: Option<PathBuf> = "off";
     /// Size at which a new segment of the journal begins. If a segment begins while the server is empty, the segments before it can be deleted.
@@ -233,6 +272,8 @@ config! {
     journal_on_error: OnJournalError = "stop";
     /// Whether the journal contains the contents of reloads, such as the list of tokens: `omit` or `keep`.
     journal_secrets: Secrets = "omit";
+
+    ["Log"]
     /// Interval of the statistics line in the log.
     stats_interval: Option<Duration> = "60s";
 }
@@ -254,6 +295,24 @@ mod tests {
     fn defaults_are_shown_as_written() {
         for field in Config::FIELDS {
             assert_eq!((field.show)(&Config::default()), field.default, "{}", field.name);
+        }
+    }
+
+    #[test]
+    fn every_word_of_a_form_is_accepted_and_a_refusal_names_all_words() {
+        let mut config = Config::default();
+        for field in Config::FIELDS {
+            let words = match field.form {
+                Form::Words(words) => words,
+                Form::Switch => &["on", "off"],
+                Form::Text | Form::List | Form::Path => continue,
+            };
+            for word in words {
+                assert_eq!((field.set)(&mut config, word), Ok(()), "{} = {word}", field.name);
+                assert_eq!((field.show)(&config), *word, "{}", field.name);
+            }
+            let refusal = (field.set)(&mut config, "no such word").expect_err("it is not a word of the field");
+            assert!(words.iter().all(|word| refusal.contains(word)), "{}: {refusal}", field.name);
         }
     }
 }

@@ -11,6 +11,11 @@ const CONNECTION_BYTES: u128 = 2048;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
 const REMEMBERED_BYTES: u128 = 360;
 
+/// Most bytes that a newcomer on the admin port may send ahead of its answers, in addition to two request heads.
+pub(crate) const ADMIN_AHEAD_BYTES: usize = 64 << 10;
+/// Bytes of a response without a page of a list, with its queue.
+const RESPONSE_BYTES: u128 = 1024;
+
 impl Config {
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
@@ -20,12 +25,25 @@ impl Config {
         message.max(presence).saturating_add(ENVELOPE_BYTES)
     }
 
+    /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
+    ///
+    /// `None` if `max_connections` is `unlimited`. Each of them needs a file descriptor.
+    ///
+    /// ```
+    /// let config = lobbyd::Config::default();
+    /// assert_eq!(config.worst_case_sockets(), Some(500 + 256 + 64 + 256 + 16));
+    /// ```
+    pub fn worst_case_sockets(&self) -> Option<u64> {
+        let others = [self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
+        Some(u64::from(self.max_connections.bound()?) + others.into_iter().map(u64::from).sum::<u64>())
+    }
+
     /// Returns the worst-case memory in bytes: the largest number of sockets, with every buffer full.
     ///
     /// `None` if `max_connections` is `unlimited`. The kernel's buffers are not included; on Linux each socket may take
     /// up to `tcp_rmem[2] + tcp_wmem[2]` more.
     pub fn worst_case_memory(&self) -> Option<u64> {
-        let seats = u128::from(self.max_connections.bound()?);
+        let sockets = u128::from(self.worst_case_sockets()? - u64::from(self.max_overflow));
         let [max_message, max_header, max_identity, receive_buffer, max_outbound, largest_frame, max_inbox] = [
             self.max_message_bytes.0,
             self.max_header_bytes.0,
@@ -36,8 +54,6 @@ impl Config {
             self.max_inbox_bytes.0,
         ]
         .map(|bytes| bytes as u128);
-        let others = [self.max_pending, self.max_closing, self.accept_per_turn].map(u128::from);
-        let sockets = seats + others.iter().sum::<u128>();
         // A message that is being received is in memory twice: the current frame and the fragments before it. Growing a
         // buffer can take up to twice its contents.
         let message = 3 * max_message + max_header;
@@ -48,10 +64,16 @@ impl Config {
         let inbox = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
         // For each operator connection: two requests written with escapes, and a response with the longest page.
         let request = 7 * max_message + max_header;
-        let operators =
-            if self.admin.is_some() { u128::from(self.max_admin_connections) * (2 * request + (2 << 20)) } else { 0 };
+        // A connection without the token has little more than a request head after each turn. Growing a buffer can take
+        // twice its contents.
+        let head = 2 * (receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128) + RESPONSE_BYTES;
+        let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
+        let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))
+            + connections(self.max_admin_pending, head);
+        // Of a socket beyond max_pending only the request head is read.
+        let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
-        let fixed = remembered + operators + 4 * receive_buffer + (4 << 20);
+        let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
         let bytes = sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))

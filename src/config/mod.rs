@@ -1,12 +1,13 @@
 //! Configuration: all options of the server in one struct, the check of their values, and the worst-case memory.
 //!
-//! Each field is defined once, in the table in `fields`: name, type, default and documentation. The command line, the
-//! environment variables and the guide's table are generated from [`Config::FIELDS`]. How values are written as text is
+//! Each field is defined once, in the table in `fields`: group, name, type, default and documentation. The command line,
+//! the environment variables, the configuration file and the guide's table are generated from [`Config::FIELDS`]. How values are written as text is
 //! in `value`. Reads no file and no environment.
 
 mod check;
 pub(crate) mod fields;
-mod memory;
+mod host_names;
+pub(crate) mod memory;
 mod origins;
 mod rates;
 mod types;
@@ -15,6 +16,8 @@ mod value;
 pub use self::check::{CheckedConfig, Problem, Problems};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
+pub use self::host_names::HostNames;
 pub use self::origins::Origins;
-pub use self::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+pub use crate::base::forwarded_header::ForwardedHeader;
 pub use crate::base::limit::Limit;

@@ -37,6 +37,31 @@ impl<T> From<T> for PerUser<T> {
     }
 }
 
+/// Form of the values of a field as text, for completions and configuration files.
+///
+/// ```
+/// use lobbyd::Config;
+/// use lobbyd::config::Form;
+///
+/// let form = |name| Config::FIELDS.iter().find(|field| field.name == name).map(|field| field.form);
+/// assert_eq!(form("flush"), Some(Form::Words(&["turn", "tick"])));
+/// assert_eq!(form("journal"), Some(Form::Path));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Form {
+    /// A number, a duration, a size, an address or a name.
+    Text,
+    /// `on` or `off`.
+    Switch,
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// Several values, separated by commas.
+    List,
+    /// The path of a file, or `off`.
+    Path,
+}
+
 /// Policy for a user that has a seat and connects again.
 ///
 /// No example of its own: it is a field of [`Config`](crate::Config).

@@ -4,12 +4,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::host_names::HostNames;
 use super::origins::Origins;
-use super::types::{ByteSize, DuplicateLogin, Flush, OnJournalError, PerUser, Secrets};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::Limit;
 
 /// A type of a configuration field, with its text form. `parse` accepts every text that `show` returns.
 pub(super) trait Value: Sized {
+    const FORM: Form = Form::Text;
+
     /// Fails with a message that quotes `text` and names the expected form.
     fn parse(text: &str) -> Result<Self, String>;
     fn show(&self) -> String;
@@ -92,6 +96,8 @@ impl Value for Duration {
 }
 
 impl<T: Value> Value for Option<T> {
+    const FORM: Form = T::FORM;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text == "off" { Ok(None) } else { T::parse(text).map(Some).map_err(|error| format!("{error}, or `off`")) }
     }
@@ -128,17 +134,9 @@ impl Value for SocketAddr {
     }
 }
 
-impl Value for String {
-    fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-    }
-
-    fn show(&self) -> String {
-        self.clone()
-    }
-}
-
 impl Value for PathBuf {
+    const FORM: Form = Form::Path;
+
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
     }
@@ -149,6 +147,8 @@ impl Value for PathBuf {
 }
 
 impl Value for DuplicateLogin {
+    const FORM: Form = Form::Words(&["replace", "reject", "allow"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "replace" => Ok(DuplicateLogin::Replace),
@@ -168,6 +168,8 @@ impl Value for DuplicateLogin {
 }
 
 impl Value for Flush {
+    const FORM: Form = Form::Words(&["turn", "tick"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "turn" => Ok(Flush::Turn),
@@ -185,6 +187,8 @@ impl Value for Flush {
 }
 
 impl Value for bool {
+    const FORM: Form = Form::Switch;
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "on" => Ok(true),
@@ -198,7 +202,30 @@ impl Value for bool {
     }
 }
 
+impl Value for ForwardedHeader {
+    const FORM: Form = Form::Words(&["x-forwarded-for", "forwarded", "x-real-ip"]);
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "x-forwarded-for" => Ok(ForwardedHeader::XForwardedFor),
+            "forwarded" => Ok(ForwardedHeader::Forwarded),
+            "x-real-ip" => Ok(ForwardedHeader::XRealIp),
+            _ => Err(format!("`{text}` is none of x-forwarded-for, forwarded, x-real-ip")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            ForwardedHeader::XForwardedFor => "x-forwarded-for".into(),
+            ForwardedHeader::Forwarded => "forwarded".into(),
+            ForwardedHeader::XRealIp => "x-real-ip".into(),
+        }
+    }
+}
+
 impl Value for OnJournalError {
+    const FORM: Form = Form::Words(&["stop", "continue"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "stop" => Ok(OnJournalError::Stop),
@@ -216,6 +243,8 @@ impl Value for OnJournalError {
 }
 
 impl Value for Secrets {
+    const FORM: Form = Form::Words(&["omit", "keep"]);
+
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "omit" => Ok(Secrets::Omit),
@@ -232,24 +261,39 @@ impl Value for Secrets {
     }
 }
 
-impl Value for Origins {
+impl Value for HostNames {
+    const FORM: Form = Form::List;
+
     fn parse(text: &str) -> Result<Self, String> {
-        if text == "any" {
-            return Ok(Origins { any: true, ..Origins::default() });
+        if text == "off" {
+            return Ok(HostNames::default());
         }
-        let words = text.split(',').map(str::trim);
-        let loopback = words.clone().any(|word| word == "loopback");
         let listed: Vec<String> =
-            words.filter(|word| !["", "own", "loopback"].contains(word)).map(Into::into).collect();
-        match listed.iter().find(|origin| {
-            let authority = origin.split_once("://").map(|(_, authority)| authority);
-            **origin != "null" && authority.is_none_or(|authority| authority.is_empty() || authority.contains('/'))
-        }) {
-            Some(invalid) => {
-                Err(format!("`{invalid}` is not an origin such as https://game.example or http://localhost:8080"))
-            }
-            None => Ok(Origins { any: false, loopback, listed }),
+            text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(Into::into).collect();
+        let names = HostNames { listed };
+        match names.problems() {
+            _ if names.listed.is_empty() => Err("must name a host, or be `off`".into()),
+            problems if problems.is_empty() => Ok(names),
+            problems => Err(problems.join("; ")),
         }
+    }
+
+    fn show(&self) -> String {
+        if self.listed.is_empty() { "off".into() } else { self.listed.join(",") }
+    }
+}
+
+impl Value for Origins {
+    const FORM: Form = Form::List;
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let words = text.split(',').map(str::trim);
+        let has = |name: &str| words.clone().any(|word| word == name);
+        let (any, loopback) = (has("any"), has("loopback"));
+        let listed = words.filter(|word| !["", "own", "any", "loopback"].contains(word)).map(Into::into).collect();
+        let origins = Origins { any, loopback, listed };
+        let problems = origins.problems();
+        if problems.is_empty() { Ok(origins) } else { Err(problems.join("; ")) }
     }
 
     fn show(&self) -> String {

@@ -7,27 +7,29 @@ use log::debug;
 
 use super::core::Core;
 use super::driver::Full;
+use super::state::conn::ConnState;
 use super::state::meters::network_of;
 use crate::base::close::CloseReason;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, ConnKey};
 use crate::config::Limit;
 use crate::http::PlainResponse;
 
 impl Core {
     pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
         let is_full = self.conns.pending_count() >= self.config.max_pending as usize;
-        let is_refused = is_full && !self.displace_pending(peer.ip());
-        if self.is_crowded() {
-            match self.conns.oldest_closing() {
-                // During a drain, flushing the closing connections takes precedence over new ones.
-                Some(oldest) if self.drain.is_none() => self.mark_closed(oldest.key()),
-                _ => {
-                    self.counters.shed += 1;
-                    return Err(Full);
-                }
-            }
-        }
-        let Some(id) = self.conns.insert(self.counters.accepted + 1, peer, self.now()) else {
+        let is_pending = !is_full || self.displace_pending(peer.ip());
+        let has_overflow = self.config.max_overflow > 0;
+        let generation = self.counters.accepted + 1;
+        let accepted = if has_overflow && !is_pending {
+            self.accept_overflow(generation, peer)
+        } else if self.make_room() {
+            self.conns.insert(generation, peer, self.now())
+        } else if has_overflow {
+            self.accept_overflow(generation, peer)
+        } else {
+            None
+        };
+        let Some(id) = accepted else {
             self.counters.shed += 1;
             return Err(Full);
         };
@@ -35,16 +37,66 @@ impl Core {
         self.egress.open(id);
         let key = id.key();
         debug!("conn={id} peer={peer} accepted");
-        if is_refused {
-            // A socket beyond the bound of pending sockets counts as closing, so that the bound holds.
-            self.record_close_reason(key, CloseReason::HttpRefused);
-            self.set_closing(key);
-            self.refuse_http(key, &PlainResponse::new(503, "the server is busy; try again in a moment"));
-        } else {
+        if is_pending || has_overflow {
             self.conns[key].deadline = self.now() + self.config.handshake_timeout;
             self.rearm(key);
+        } else {
+            self.refuse_unread(key);
         }
         Ok(id)
+    }
+    /// Accepts a socket beyond `max_pending`. If `max_overflow` is reached, the oldest of these sockets gives way: a load
+    /// balancer must not take the server out of service because strangers hold all sockets.
+    fn accept_overflow(&mut self, generation: u64, peer: SocketAddr) -> Option<ConnId> {
+        if self.conns.overflow_count() >= self.config.max_overflow as usize
+            && let Some(oldest) = self.conns.oldest_overflow()
+        {
+            debug!("conn={oldest} displaced by a newer socket beyond max_pending");
+            let is_answered = self.conns[oldest.key()].close_kind.is_some();
+            if is_answered || !self.make_room() {
+                self.abort(oldest.key(), CloseReason::HttpRefused);
+            } else {
+                self.refuse_unread(oldest.key());
+            }
+        }
+        self.conns.insert_overflow(generation, peer, self.now())
+    }
+
+    /// Decides whether the request of a connection may be served. That of a socket beyond `max_pending` is served only if
+    /// there is room by now.
+    pub(super) fn admit_overflow(&mut self, key: ConnKey) -> Result<(), PlainResponse> {
+        if !matches!(self.conns[key].state, ConnState::Overflow) {
+            return Ok(());
+        }
+        if self.conns.pending_count() >= self.config.max_pending as usize || !self.make_room() {
+            return Err(busy());
+        }
+        self.conns.set_pending(key);
+        Ok(())
+    }
+
+    /// Answers with HTTP status 503 without reading a request. The connection counts as closing from now on, so that the
+    /// bounds of the others hold.
+    fn refuse_unread(&mut self, key: ConnKey) {
+        self.record_close_reason(key, CloseReason::HttpRefused);
+        self.set_closing(key);
+        self.refuse_http(key, &busy());
+    }
+
+    /// Makes room for one more socket without a seat, if all sockets together have reached their bound: drops the oldest
+    /// closing one. Returns false if there is none, or if the server drains: flushing the closing connections then takes
+    /// precedence.
+    fn make_room(&mut self) -> bool {
+        if !self.is_crowded() {
+            return true;
+        }
+        match self.conns.oldest_closing() {
+            Some(oldest) if self.drain.is_none() => {
+                self.mark_closed(oldest.key());
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Makes room for a new socket from `address` when `max_pending` is reached. Returns whether there is room now.
@@ -74,13 +126,16 @@ impl Core {
     /// Whether a further socket needs the room of one that is closing.
     fn is_crowded(&self) -> bool {
         match self.max_sockets().bound() {
-            Some(_) => !self.max_sockets().has_room(self.conns.len() - self.conns.closed_count()),
+            Some(_) => {
+                let outside = self.conns.closed_count() + self.conns.overflow_count();
+                !self.max_sockets().has_room(self.conns.len() - outside)
+            }
             // The number of seats is unlimited, so closing connections are bounded on their own.
             None => self.conns.closing_count() >= self.config.max_closing as usize,
         }
     }
 
-    /// Bound on all sockets together.
+    /// Bound on all sockets together, without those beyond `max_pending`.
     pub(super) fn max_sockets(&self) -> Limit {
         match self.config.max_connections.bound() {
             None => Limit::UNLIMITED,
@@ -89,4 +144,9 @@ impl Core {
             }
         }
     }
+}
+
+/// The response to requests beyond `max_pending`.
+fn busy() -> PlainResponse {
+    PlainResponse::new(503, "the server is busy; try again in a moment")
 }

@@ -8,17 +8,20 @@ use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
 use super::member::{Authorization, Identity, Member, Protocol};
-use super::recording::{Decisions, Destination, RecordedDecision};
+use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, ConnKey};
+use crate::base::id::{AddressKey, ConnId, ConnKey};
 use crate::base::time::Time;
+use crate::config::Limit;
 use crate::http::PlainResponse;
-use crate::lobby::directory::{Joined, Reservation};
-use crate::ws::handshake::{self, Facts, Probe, ReadParams, Request, Upgrade};
+use crate::http::forwarded::ForwardedFault;
+use crate::http::probe::Probe;
+use crate::lobby::directory::{Joined, Reservation, SeatRequest};
+use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -32,6 +35,7 @@ impl<A: App> Engine<A> {
                 peer: self.core.conns[key].peer.address(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
+                forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
             };
             let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
@@ -53,26 +57,41 @@ impl<A: App> Engine<A> {
         facts: Facts,
         decisions: &mut Decisions,
     ) -> Result<(), PlainResponse> {
+        let with_body = !facts.is_head_request;
+        self.try_decide(key, request, facts, decisions).map_err(|response| response.with_body(with_body))
+    }
+
+    fn try_decide(
+        &mut self,
+        key: ConnKey,
+        request: Option<&Request<'_>>,
+        facts: Facts,
+        decisions: &mut Decisions,
+    ) -> Result<(), PlainResponse> {
         if let Some(response) = self.core.health_response(&facts) {
             return Err(response);
         }
         if self.core.is_draining() {
             return Err(shutting_down());
         }
-        let within_limit = self.core.charge_attempt(key, facts.address)?;
+        self.core.admit_overflow(key)?;
+        if let Some(fault) = request.and_then(Request::forwarded_fault) {
+            self.core.log_forwarded_fault(key, fault);
+        }
+        self.core.charge_attempt(key, facts.address)?;
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
-            Destination::Nowhere => {
+            Destination::Nowhere if facts.upgrade.is_err() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
             Destination::Lobby(code) => Ok(code),
-            Destination::BadCode => Err(CloseReason::BadLobbyCode),
+            Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let code = match within_limit.and(origin).and(code) {
+        let code = match origin.and(code) {
             Ok(code) => code,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
@@ -82,6 +101,12 @@ impl<A: App> Engine<A> {
                 return Ok(());
             }
         };
+        if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
+            // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
+            // authorization follows.
+            self.core.accept_and_close(key, &upgrade, CloseReason::IpLimit);
+            return Ok(());
+        }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
@@ -184,18 +209,14 @@ impl<A: App> Engine<A> {
             *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
         let early = self.core.accept_pending(key);
-        let outcome = match self.core.check_authorization(answer, &code) {
-            Ok(identity) => self.core.seat(key, reservation, &code, &identity),
+        match self.core.check_authorization(answer, &code) {
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());
                 }
-                Err(reason)
+                self.core.begin_close(key, reason);
             }
-        };
-        match outcome {
-            Ok(()) => self.core.egress.mark_dirty(key),
-            Err(reason) => self.core.begin_close(key, reason),
         }
         self.dispatch_events();
         Some(early)
@@ -203,10 +224,26 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// Refuses, in a replay, bytes whose refusal is recorded. Returns whether it is.
+    #[inline]
+    pub(super) fn refuse_from_record(&mut self, conn: ConnId) -> bool {
+        if !matches!(self.record_mode, RecordMode::Replaying(_))
+            || !self.slot(conn).is_some_and(|slot| slot.wire.is_reading_head())
+        {
+            return false;
+        }
+        let refusal = self.record_mode.take_refusal();
+        if let Some(refusal) = &refusal {
+            self.close_with_http(conn.key(), CloseReason::HttpRefused, refusal);
+        }
+        refusal.is_some()
+    }
+
     /// The facts about a request that are known before the application is asked.
     pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, PlainResponse>) -> Facts {
         Facts {
-            probe: request.probe(),
+            probe: request.probe,
+            is_head_request: request.is_head_request,
             address: request.address(),
             is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
             upgrade,
@@ -241,11 +278,24 @@ impl Core {
             return;
         }
         self.accept_upgrade(key, upgrade);
-        let outcome = decision.and_then(|identity| self.seat(key, None, code, &identity));
-        match outcome {
-            Ok(()) => self.egress.mark_dirty(key),
+        match decision {
+            Ok(identity) => self.seat_or_refuse(key, None, code, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
+    }
+
+    /// Seats a connection whose upgrade was accepted, or closes it with the reason.
+    fn seat_or_refuse(&mut self, key: ConnKey, reservation: Option<Reservation>, code: &str, identity: &Identity) {
+        match self.seat(key, reservation, code, identity) {
+            Ok(()) => self.egress.mark_dirty(key),
+            Err(reason) => self.refuse_login(key, &identity.user, reason),
+        }
+    }
+
+    /// Closes a connection that gets no seat. If another seat of its user is the reason, that one is pinged.
+    fn refuse_login(&mut self, key: ConnKey, user: &str, reason: CloseReason) {
+        let wait = if reason == CloseReason::UserLimit { self.ping_for_login(user) } else { None };
+        self.begin_close_for(key, reason, wait);
     }
 
     /// Accepts the upgrade and closes the connection with the reason.
@@ -257,17 +307,21 @@ impl Core {
     }
 
     fn accept_upgrade(&mut self, key: ConnKey, upgrade: &Upgrade) {
+        let date = self.date_line();
         let slot = &mut self.conns[key];
-        self.record_mode.redact_echo(slot.id, upgrade);
-        let response = slot.wire.accept(upgrade);
+        self.record_mode.redact_echo(slot.id, upgrade, date);
+        let response = slot.wire.accept(upgrade, date);
         self.egress.push_response(key, response);
     }
 
     /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
     pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
+        let date = self.date_line();
         let slot = &mut self.conns[key];
-        slot.wire.pending_upgrade().into_iter().for_each(|upgrade| self.record_mode.redact_echo(slot.id, upgrade));
-        let (response, early) = slot.wire.accept_pending();
+        if let Some(upgrade) = slot.wire.pending_upgrade() {
+            self.record_mode.redact_echo(slot.id, upgrade, date);
+        }
+        let (response, early) = slot.wire.accept_pending(date);
         self.egress.push_response(key, response);
         early
     }
@@ -292,7 +346,9 @@ impl Core {
             return;
         }
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
-        let reserved = user.map(|user| self.directory.reserve(code, user, self.clock.unix_micros())).transpose();
+        let address = self.address_of(key);
+        let now = self.clock.unix_micros();
+        let reserved = user.map(|user| self.directory.reserve(SeatRequest { code, user, address }, now)).transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
@@ -300,7 +356,10 @@ impl Core {
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
-            Err(reason) => self.accept_and_close(key, &upgrade, reason),
+            Err(reason) => {
+                self.accept_upgrade(key, &upgrade);
+                self.refuse_login(key, user.unwrap_or_default(), reason);
+            }
         }
     }
 
@@ -313,10 +372,38 @@ impl Core {
                 "conn={} peer={} a page of the origin {origin} is refused at {}: if its pages may connect, name the origin in \
                  --allowed-origin",
                 request.conn(),
-                request.peer(),
+                self.conns.remote(request.conn().key()),
                 request.host_for_log()
             );
         }
+    }
+
+    /// Warns, once for each cause, that the trusted proxies have named no address for a client. Repeats no text of the
+    /// header: with a wrong number of proxies a client has written it. A replay has no request and logs nothing.
+    fn log_forwarded_fault(&mut self, key: ConnKey, fault: ForwardedFault) {
+        if !self.logged_forwarded_faults.insert(fault) {
+            return;
+        }
+        let header = self.config.forwarded_header.name();
+        let position = self.config.trusted_proxies;
+        let what = match fault {
+            ForwardedFault::Missing => format!(
+                "{header} has no entry {position} from the right: does every proxy append one, and is trusted_proxies their \
+                 number?"
+            ),
+            ForwardedFault::Hidden => {
+                format!("entry {position} of {header} from the right hides the address: configure the proxy to name it")
+            }
+            ForwardedFault::Malformed => format!(
+                "entry {position} of {header} from the right is not an address: is trusted_proxies the number of proxies, and \
+                 forwarded_header the header that they write?"
+            ),
+        };
+        warn!(
+            "conn={} peer={} {what} Such clients count by the address of the TCP connection; this is logged once",
+            self.conns[key].id,
+            self.conns[key].peer.address()
+        );
     }
 
     // ---- seats ----
@@ -341,9 +428,10 @@ impl Core {
         // The member that loses its seat is read while it still has the seat.
         let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
         let replaced = replaced.and_then(|conn| self.member(conn.key()));
+        let request = SeatRequest { code, user, address: self.address_of(key) };
         let Joined { seat, previous_conn, replaced_conn } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, code, user, id, now, unix)?,
-            None => self.directory.join(code, user, id, now, unix)?,
+            Some(reservation) => self.directory.join_reserved(reservation, request, id, now, unix)?,
+            None => self.directory.join(request, id, now, unix)?,
         };
         if let Some(old) = previous_conn.or(replaced_conn) {
             let member = replaced.expect("a seat's connection is seated");
@@ -355,12 +443,12 @@ impl Core {
             }
             // The directory has already taken the seat away, so `leave_seat` is not called.
             self.set_closing(old.key());
-            self.send_close(old.key(), CloseReason::Replaced);
+            self.send_close(old.key(), CloseReason::Replaced, None);
         }
         let lobby_key = self.directory.seat(seat).lobby;
         info!(
-            "conn={id} peer={} joined user={user:?} lobby={code}{}",
-            self.conns[key].peer.address(),
+            "conn={id} peer={} user={user:?} lobby={code} joined{}",
+            self.conns.remote(key),
             took_over_suffix(previous_conn)
         );
         self.charge_head_to_user(key, seat);
@@ -375,6 +463,11 @@ impl Core {
         self.apply_orders(key, user, code);
         self.announce_seat(&member, previous_conn.is_some());
         Ok(())
+    }
+
+    /// Returns the key of the address that the connection counts for.
+    fn address_of(&self, key: ConnKey) -> AddressKey {
+        self.conns[key].address.expect("charge_attempt() has set it before the application was asked")
     }
 
     /// Sets the deadlines and the rate of a connection that has just been seated.

@@ -1,5 +1,7 @@
 //! The engine's own messages in the JSON protocol: `welcome`, presence, `health_ping` and `goodbye`.
 
+use std::time::Duration;
+
 use super::core::Core;
 use super::member::Member;
 use crate::base::close::CloseReason;
@@ -17,10 +19,12 @@ impl Core {
         self.send_text(key, Priority::Urgent);
     }
 
-    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size.
-    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason) {
+    /// Queues the goodbye that precedes a close frame. It may exceed the bound by its own size. With a `wait`, it asks the
+    /// client to come back afterwards.
+    pub(super) fn send_goodbye(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         let shutdown = reason == CloseReason::ServerShutdown;
-        let retry_after_ms = shutdown.then(|| self.retry_after_ms(self.conns[key].id));
+        let wait_ms = wait.map(|wait| wait.as_micros().div_ceil(1000) as u64);
+        let retry_after_ms = wait_ms.or_else(|| shutdown.then(|| self.retry_after_ms(self.conns[key].id)));
         protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms);
         let text = std::mem::take(&mut self.buffers.text);
         self.send_unbounded(key, Outgoing::Text(&text), Priority::Normal);
@@ -131,9 +135,8 @@ impl Core {
     }
 
     fn flush_presence_once(&mut self, lobby: LobbyKey) {
-        let count = self.directory.members(lobby).len();
-        let presence_max = self.config.presence_max as usize;
-        let (departures, update) = self.directory.lobby_mut(lobby).presence.take_changes(count, presence_max);
+        let now = self.now();
+        let (departures, update) = self.directory.take_presence_changes(lobby, now);
         // Members are in join order, so unannounced seats are at the end.
         let first_unannounced =
             self.directory.members(lobby).partition_point(|member| self.directory.seat(member.seat).is_announced);
@@ -161,10 +164,20 @@ impl Core {
         if let Some(state) = state
             && self.directory.get_lobby(lobby).is_some()
         {
-            let to_all = update == PresenceUpdate::State;
-            self.send_to_members(lobby, Outgoing::Frame(&state), |_, member| {
-                to_all || unannounced.contains(&member.seat)
-            });
+            let frame = Outgoing::Frame(&state);
+            if update == PresenceUpdate::State {
+                self.send_to_lobby(lobby, frame, None);
+            } else {
+                self.send_to_members(lobby, frame, |_, member| unannounced.contains(&member.seat));
+            }
+        }
+    }
+
+    /// Lets the flush at the end of the turn tell the members of large lobbies their number, where it is time to.
+    pub(super) fn expire_count_updates(&mut self) {
+        let now = self.now();
+        while let Some(lobby) = self.directory.take_count_update(now) {
+            self.unflushed_lobbies.push(lobby);
         }
     }
 

@@ -116,8 +116,9 @@ pub trait App {
 
     /// A health check of `member` has ended: answered after `latency`, or not answered in time (`None`).
     ///
-    /// Every check has one result. Checks that are open when the connection begins to close are reported as `None`,
-    /// before `on_leave`.
+    /// Every check has one result. A check that gives way to a newer one, because `max_health_pings` are open, is
+    /// reported as `None` in a later turn. Checks that are open when the connection begins to close are reported as
+    /// `None`, before `on_leave`.
     fn on_health(&mut self, _cx: &mut Context<'_>, _member: &Member, _latency: Option<Duration>) {}
 
     /// The bytes queued for `member` have risen above `outbound_high_mark`, or fallen again to `outbound_low_mark`.

@@ -18,19 +18,13 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// HTTP 429 if the address has made too many attempts. The inner result is [`CloseReason::IpLimit`] if the address
-    /// has too many connections.
-    pub(super) fn charge_attempt(
-        &mut self,
-        key: ConnKey,
-        address: IpAddr,
-    ) -> Result<Result<(), CloseReason>, PlainResponse> {
+    /// HTTP 429 if the address has made too many attempts.
+    pub(super) fn charge_attempt(&mut self, key: ConnKey, address: IpAddr) -> Result<(), PlainResponse> {
+        self.conns.set_address(key, address);
         let address = self.addresses.add_connection(network_of(address));
         self.conns[key].address = Some(address);
         let now = self.now();
-        self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, now, rate))?;
-        let has_room = self.config.max_per_ip.has_room(self.addresses.connections(address) - 1);
-        Ok(if has_room { Ok(()) } else { Err(CloseReason::IpLimit) })
+        self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, now, rate))
     }
 
     /// Charges received bytes, before they are parsed.

@@ -16,17 +16,19 @@ impl Core {
     pub(super) fn check(&self) {
         self.directory.check();
         self.timers.wheel.check();
-        let (mut pending, mut seated, mut closing, mut closed) = (0, 0, 0, 0);
+        let (mut pending, mut overflow, mut seated, mut closing, mut closed) = (0, 0, 0, 0, 0);
         for (key, slot) in self.conns.iter() {
             assert_eq!(slot.id.key(), key);
             self.check_timer(key, slot);
             self.check_output(key, slot);
             match &slot.state {
                 ConnState::Pending(_) => pending += 1,
+                ConnState::Overflow => overflow += 1,
                 &ConnState::Seated(seat) => {
                     seated += 1;
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
                     assert_eq!(self.directory.seat(seat).conn, slot.id);
+                    assert_eq!(Some(self.directory.seat(seat).address), slot.address, "a seat counts for its address");
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
@@ -42,6 +44,8 @@ impl Core {
         assert_eq!((pending, closing, closed), counts);
         assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
         assert!(pending <= self.config.max_pending as usize, "max_pending");
+        assert_eq!(overflow, self.conns.overflow_count());
+        assert!(overflow <= self.config.max_overflow as usize, "max_overflow");
         assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));
@@ -93,6 +97,8 @@ impl Core {
         }
         assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
+        let is_kept = |key| self.conns.by_key(key).is_some_and(|slot| slot.address.is_some());
+        assert!(self.conns.forwarded().all(is_kept), "an address of a connection whose request was read");
     }
 
     fn check_counters(&self, seated: usize) {

@@ -10,7 +10,7 @@ use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnId;
 use crate::base::random::Random;
 use crate::base::time::Time;
-use crate::ws::frame::Frame;
+use crate::ws::frame::{Frame, Outgoing};
 
 /// The application's access to the engine. Each call takes effect at once and in order, on the members present at that
 /// moment.
@@ -22,6 +22,7 @@ use crate::ws::frame::Frame;
 /// | the members of a lobby, or all but some of them | [`broadcast_to_lobby`](Self::broadcast_to_lobby) |
 /// | all others in the lobby of a member, without looking up the lobby | [`broadcast_from`](Self::broadcast_from) |
 /// | all others in the lobby of a member, as a JSON `message` from it | [`broadcast_message`](Self::broadcast_message) |
+/// | all others in the lobby of a member, as a binary message from it | [`broadcast_binary`](Self::broadcast_binary) |
 /// | all members of a lobby, as a JSON `message` without a sender | [`announce`](Self::announce) |
 /// | all connections of a user | [`send_to_user`](Self::send_to_user) |
 /// | one connection | [`send_to_conn`](Self::send_to_conn) |
@@ -31,12 +32,13 @@ use crate::ws::frame::Frame;
 /// `broadcast_message` and `announce` give the `message` a `seq` and are for [`Protocol::Json`](crate::Protocol::Json).
 /// The others send a frame or a message as it is.
 ///
-/// With `Protocol::Json`, do not send a member's [`Message::Json`](crate::Message::Json) to the others as it is. The
-/// client chose its `type`, which may be one of the server's, such as `goodbye`. Use `broadcast_message`, which puts it
-/// into `data`.
+/// With `Protocol::Json`, a member's [`Message::Json`](crate::Message::Json) has no `type` that only the server sends,
+/// such as `goodbye`. Sent to the others as it is, it carries no sender; `broadcast_message` puts it into `data` and adds
+/// `from` and `seq`.
 ///
-/// The `data` of `broadcast_message` and `announce` is not checked. Serialize it with `serde_json`. Never build it with
-/// `format!` from names or texts of clients.
+/// The `data` of `broadcast_message` and `announce` is not checked. Serialize it with `serde_json`, which writes JSON
+/// that every parser reads, or pass on what a member sent, which was checked on arrival. Never build it with `format!`
+/// from names or texts of clients.
 ///
 /// ```
 /// use lobbyd::{App, Authorization, Context, Exclude, Frame, Member, Message, Protocol, Request};
@@ -120,7 +122,7 @@ impl Context<'_> {
     ///
     /// The reason why not: `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
-        self.inspect(|core| core.directory.admits(lobby, None))
+        self.inspect(|core| core.directory.admits(lobby, None, None))
     }
 
     /// Sends a frame or a message to the members of the lobby that `exclude` does not name, in join order.
@@ -141,6 +143,18 @@ impl Context<'_> {
     pub fn broadcast_from<'b>(&mut self, from: &Member, body: impl Into<Body<'b>>) -> Sent {
         let Body(outgoing) = body.into();
         self.run(|core| core.relay(from, outgoing))
+    }
+
+    /// Sends a binary message of `from` to all other connections in its lobby: unchanged, or as
+    /// [`Frame::binary_from`] if [`binary_sender`](crate::Config::binary_sender) is on.
+    ///
+    /// [`Relay`](crate::apps::Relay) passes binary messages on in this way. An application that always wants the sender
+    /// sends [`Frame::binary_from`] with [`broadcast_from`](Self::broadcast_from).
+    pub fn broadcast_binary(&mut self, from: &Member, bytes: &[u8]) -> Sent {
+        self.run(|core| match core.config.binary_sender {
+            true => core.relay(from, Outgoing::Frame(&Frame::binary_from(from.user(), bytes))),
+            false => core.relay(from, Outgoing::Binary(bytes)),
+        })
     }
 
     /// Sends `frame` to the members of the lobby as the latest under `key`: it replaces a queued frame with the same

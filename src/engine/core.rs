@@ -4,11 +4,13 @@
 //! Knows neither the application nor a socket.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::driver::Start;
 use super::member::{Member, Protocol};
 use super::observer::{ObservedEvent, Observer};
+use super::recording::Edition;
 use super::state::call_guard::CallGuard;
 use super::state::clock::Clock;
 use super::state::close_queue::CloseQueue;
@@ -33,6 +35,8 @@ use crate::base::random::Random;
 use crate::base::time::Time;
 use crate::config::{CheckedConfig, Flush};
 use crate::egress::Egress;
+use crate::http::DateLine;
+use crate::http::forwarded::ForwardedFault;
 use crate::lobby::directory::Directory;
 
 /// Longest pause between two reads. A pause lets one read take several messages, and delays pongs by as much.
@@ -66,6 +70,8 @@ pub(crate) struct Core {
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
     pub(super) logged_origins: LoggedOrigins,
+    /// Causes that were logged since the start.
+    pub(super) logged_forwarded_faults: BTreeSet<ForwardedFault>,
     pub(super) record_mode: RecordMode,
     pub(super) call_guard: CallGuard,
     pub(super) observer: Observer,
@@ -117,6 +123,7 @@ impl Core {
             answer: Answer::default(),
             buffers: Buffers::default(),
             logged_origins: LoggedOrigins::default(),
+            logged_forwarded_faults: BTreeSet::new(),
             record_mode: RecordMode::Off,
             call_guard: CallGuard::default(),
             observer: Observer::default(),
@@ -132,6 +139,14 @@ impl Core {
 
     pub(super) fn unix_millis(&self) -> u64 {
         self.clock.unix_micros() / 1000
+    }
+
+    /// The header line `Date` of an answer now.
+    pub(super) fn date_line(&self) -> DateLine {
+        match self.record_mode.edition() {
+            Edition::First => DateLine::NONE,
+            Edition::Second => DateLine::at(self.clock.unix_micros()),
+        }
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -216,7 +231,7 @@ impl Core {
             max_connections,
             capacity_percent,
             active_lobbies: self.directory.lobbies_count(),
-            pending: self.conns.pending_count(),
+            pending: self.conns.pending_count() + self.conns.overflow_count(),
             closing: self.conns.closing_count(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
             counters: self.counters.clone(),

@@ -160,7 +160,8 @@ impl Core {
 
     /// Closes all members in batches. Connections whose request is undecided are answered with HTTP 503 at once.
     pub(super) fn close_all_members(&mut self) {
-        let pending = self.conns.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_)));
+        let pending =
+            self.conns.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_) | ConnState::Overflow));
         let pending: Vec<ConnId> = pending.map(|(_, slot)| slot.id).collect();
         for conn in pending {
             self.close_with_http(conn.key(), CloseReason::ServerShutdown, &shutting_down());

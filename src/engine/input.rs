@@ -7,7 +7,7 @@ use super::member::{Message, Protocol};
 use super::state::inbox::QueuedMessage;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
-use crate::ws::connection::WireEvent;
+use crate::ws::connection::{HeadRules, WireEvent};
 use crate::ws::websocket::Limits;
 
 /// Cost of a frame besides its bytes. Locating the frame, and its part of a system call, take about as long as copying
@@ -52,16 +52,20 @@ impl<A: App> Engine<A> {
 
     /// Parses received bytes and acts on each event, until the work reaches `max_work`.
     pub(super) fn process_bytes(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        if self.core.refuse_from_record(conn) {
+            self.dispatch_events();
+            return Consumed { bytes: bytes.len(), work: bytes.len() };
+        }
         let mut input = bytes;
         let mut work = 0;
         let config = &self.core.config;
-        let max_header_bytes = config.max_header_bytes.0;
+        let rules = HeadRules { max_bytes: config.max_header_bytes.0, check: self.core.record_mode.head_check() };
         let limits = Limits { max_message_bytes: config.max_message_bytes.0, max_fragments: config.max_fragments };
         // The scratch buffer is moved out of the core, because events borrow from it while the core acts on them.
         let mut scratch = std::mem::take(&mut self.core.buffers.scratch);
         while !input.is_empty()
             && let Some(slot) = self.core.slot(conn)
-            && let Some(event) = slot.wire.poll(&mut input, &mut scratch, max_header_bytes, limits)
+            && let Some(event) = slot.wire.poll(&mut input, &mut scratch, rules, limits)
         {
             let key = conn.key();
             let (length, frames_out) = (event.message_bytes(), self.core.counters.frames_out);
@@ -71,7 +75,11 @@ impl<A: App> Engine<A> {
                     self.on_head(conn, &head);
                     self.core.record_rest(key, input);
                 }
-                WireEvent::BadHead(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
+                WireEvent::BadHead(refusal) => {
+                    self.core.record_refused(&refusal);
+                    self.core.close_with_http(key, CloseReason::HttpRefused, &refusal);
+                }
+                WireEvent::TooMuchEarly(refusal) => self.core.close_with_http(key, CloseReason::HttpRefused, &refusal),
                 WireEvent::Text(text) => {
                     self.on_text(key, text);
                     self.core.message_ended(key, input.len());

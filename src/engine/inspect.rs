@@ -4,6 +4,8 @@ use super::Engine;
 use super::app::App;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, SeatId};
+use crate::base::time::Time;
+use crate::http::DateLine;
 
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
@@ -14,6 +16,11 @@ impl<A: App> Engine<A> {
     /// Returns the number of bytes that wait to be written to `conn`.
     pub fn queued_bytes(&self, conn: ConnId) -> usize {
         self.core.queued_bytes(conn)
+    }
+
+    /// The header line `Date` of an operator's answer at `now`.
+    pub(crate) fn date_line(&self, now: Time) -> DateLine {
+        DateLine::at(self.core.clock.unix_at_zero().saturating_add(now.as_micros()))
     }
 
     /// Whether all presence changes have been flushed, as is required at the end of a turn.

@@ -72,10 +72,38 @@ impl Core {
         if slot.health.is_pinged() {
             self.begin_close(key, CloseReason::Stale);
         } else {
-            slot.health.pinged(now);
-            self.counters.pings += 1;
-            self.send(key, Outgoing::Ping(b""), Priority::Urgent);
+            self.ping(key);
         }
+    }
+
+    /// A login of `user` was refused, because the user holds as many seats as it may. Pings the seat that was silent
+    /// longest: its connection may have failed without an end of the stream. Returns the wait after which the outcome is
+    /// known; `None` if there is no seat, or if it has proved to be alive since another login had it pinged.
+    pub(super) fn ping_for_login(&mut self, user: &str) -> Option<Duration> {
+        let timeout = self.config.pong_timeout;
+        let conns = self.directory.seats_of(user).iter().map(|&seat| self.directory.seat(seat).conn.key());
+        let key = conns.min_by_key(|&key| self.conns[key].health.last_heard())?;
+        let now = self.now();
+        if self.conns[key].health.needs_login_ping(now, timeout * 2) {
+            self.ping(key);
+            self.rearm(key);
+        }
+        let slot = &self.conns[key];
+        // The ping itself may have exceeded the bound of the outbox, which frees the seat.
+        let known_at = match slot.seat() {
+            Some(_) if !slot.health.is_pinged() => return None,
+            Some(_) => slot.health.path_deadline(self.config.ping_interval, timeout),
+            None => now,
+        };
+        // The timer may be late by a granule.
+        Some((known_at - now) + self.config.wheel_granule * 2)
+    }
+
+    fn ping(&mut self, key: ConnKey) {
+        let now = self.now();
+        self.conns[key].health.pinged(now);
+        self.counters.pings += 1;
+        self.send(key, Outgoing::Ping(b""), Priority::Urgent);
     }
 
     /// Reports `count` health checks of a member as unanswered.
@@ -93,9 +121,8 @@ impl Core {
         let now = self.now();
         let slot = &mut self.conns[key];
         let nonce = slot.health.begin_check(now, timeout, stamp);
-        let displaced = slot.health.trim_checks(self.config.max_health_pings as usize);
+        slot.health.trim_checks(now, self.config.max_health_pings as usize);
         self.counters.health_checks += 1;
-        self.report_unanswered(key, displaced);
         match self.protocol {
             Protocol::Json => self.health_ping(key, nonce),
             Protocol::Raw => {

@@ -81,7 +81,7 @@ impl Protocol {
 pub enum Route {
     /// The lobby with this code. An invalid code is refused with 4007.
     Lobby(String),
-    /// No destination: HTTP status 404.
+    /// No destination: an upgrade is accepted and closed with 4007, other requests get HTTP status 404.
     NotFound,
 }
 
@@ -204,7 +204,8 @@ impl Authorization {
 pub enum Message<'a> {
     /// A text message, with [`Protocol::Raw`].
     Text(&'a str),
-    /// A JSON object whose `type` is not defined by the protocol, with [`Protocol::Json`].
+    /// A JSON object whose `type` is not defined by the protocol, with [`Protocol::Json`]. Strict parsers read it: it is
+    /// nested at most `max_json_depth` levels, and its strings have no escape for half of a surrogate pair.
     Json {
         /// Value of its `type`.
         kind: &'a str,

@@ -165,6 +165,12 @@ impl Core {
         match &payload {
             _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),
             Payload::Text(_) if self.protocol == Protocol::Json => Err(OperatorRefusal::NotJson),
+            Payload::Json(data)
+                if self.protocol == Protocol::Json
+                    && protocol::check_data(data, self.config.max_json_depth).is_err() =>
+            {
+                Err(OperatorRefusal::BadMessage)
+            }
             _ => Ok(payload),
         }
     }
@@ -232,11 +238,13 @@ impl Core {
     fn seat_view(&self, key: SeatKey) -> SeatView {
         let seat = self.directory.seat(key);
         let slot = &self.conns[seat.conn.key()];
+        let address = self.conns.address(seat.conn.key());
         SeatView {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
             peer: slot.peer.address(),
+            address,
             queued_bytes: self.egress.queued_size(seat.conn.key()).bytes,
             idle: self.now() - slot.health.last_heard(),
         }

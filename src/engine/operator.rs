@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::member::Sent;
@@ -93,7 +93,7 @@ pub enum OperatorCommand {
 /// [`OperatorCommand`] has an example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
-    /// JSON. With [`Protocol::Json`](super::member::Protocol::Json) it is sent as the `data` of a `message` or `direct` whose `from` is `null`. With
+    /// JSON. With [`Protocol::Json`](super::member::Protocol::Json) it is checked, and sent as the `data` of a `message` or `direct` whose `from` is `null`. With
     /// [`Protocol::Raw`](super::member::Protocol::Raw) it is sent unchanged as a text message.
     Json(String),
     /// Text, sent unchanged as a text message. Allowed only with [`Protocol::Raw`](super::member::Protocol::Raw).
@@ -152,6 +152,9 @@ pub enum OperatorRefusal {
     NotJson,
     /// The payload is longer than `max_message_bytes`.
     TooLong,
+    /// The payload is not valid JSON, is nested deeper than `max_json_depth` allows in a member's `broadcast`, or has a
+    /// string with an escape for half of a surrogate pair. Only with [`Protocol::Json`](super::member::Protocol::Json).
+    BadMessage,
     /// Too many pings wait for their answers, or for their reports to be taken.
     Busy,
     /// `tick_hz` is off.
@@ -169,6 +172,10 @@ impl fmt::Display for OperatorRefusal {
             OperatorRefusal::NoSuchUser => "the user is not connected",
             OperatorRefusal::NotJson => "the members speak JSON: send `data` in place of `text`",
             OperatorRefusal::TooLong => "that is more than max_message_bytes",
+            OperatorRefusal::BadMessage => {
+                "some members could not read this JSON: it is invalid, nested deeper than max_json_depth, or has half of a \
+                 surrogate pair"
+            }
             OperatorRefusal::Busy => "too many pings wait for their answers",
             OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
             OperatorRefusal::ClockRuns => "pause the clock before you step it",
@@ -234,8 +241,10 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
-    /// Remote address of the connection.
+    /// Remote address of the TCP connection: behind a proxy that of the proxy.
     pub peer: SocketAddr,
+    /// The client's address: see [`Request::address`](crate::Request::address).
+    pub address: IpAddr,
     /// Bytes that wait to be written to the connection.
     pub queued_bytes: usize,
     /// Time since bytes were last received from the connection.

@@ -58,6 +58,35 @@ pub(crate) enum Input<'a> {
     Closure,
 }
 
+/// Edition of the answers that do not follow from recorded entries alone. A journal names the edition in which it was
+/// recorded, and a replay answers as that edition did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Edition {
+    /// Answers have no `Date`. Bytes that cannot begin a request are refused because of their shape, and the refusal is
+    /// not recorded. No empty line may precede a request. An upgrade to an unknown path is answered 404.
+    First,
+    /// Answers have a `Date`. All refusals of request heads are recorded. An upgrade to an unknown path is accepted and
+    /// closed.
+    Second,
+}
+
+impl Edition {
+    /// The edition of this build.
+    pub(crate) const CURRENT: Edition = Edition::Second;
+
+    /// Returns the number of the edition in journals.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            Edition::First => 1,
+            Edition::Second => 2,
+        }
+    }
+
+    pub(crate) fn from_number(number: u64) -> Option<Edition> {
+        [Edition::First, Edition::Second].into_iter().find(|edition| edition.number() == number)
+    }
+}
+
 /// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -202,7 +231,7 @@ impl Recording {
 pub(crate) trait Recorder: Any {
     /// Records an input, before the engine acts on it.
     fn input(&mut self, now: Time, input: &Input<'_>);
-    /// The bytes that were recorded last completed a request, with these facts or this refusal.
+    /// The bytes that were recorded last completed a request, with these facts, or were refused.
     fn request(&mut self, asked: Result<&Facts, &PlainResponse>);
     /// Records the decisions about that request.
     fn decisions(&mut self, decisions: &Decisions);

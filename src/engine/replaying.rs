@@ -2,16 +2,17 @@
 
 use super::Engine;
 use super::app::App;
-use super::recording::{Checkpoint, Input, RecordedDecision};
-use super::state::record_mode::RecordMode;
+use super::recording::{Checkpoint, Edition, Input, RecordedDecision};
+use super::state::record_mode::{RecordMode, Replaying};
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 
 impl<A: App> Engine<A> {
-    /// Switches to replaying: from now on the application is not asked about requests.
-    pub(crate) fn replay(&mut self) {
-        self.core.record_mode = RecordMode::Replaying(Box::default());
+    /// Switches to replaying: from now on the application is not asked about requests, which are answered as in
+    /// `edition`.
+    pub(crate) fn replay(&mut self, edition: Edition) {
+        self.core.record_mode = RecordMode::Replaying(Box::new(Replaying::new(edition)));
     }
 
     /// Sets the recorded decision for the next request that is read.

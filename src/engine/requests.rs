@@ -17,7 +17,7 @@ impl<A: App> Engine<A> {
     /// Handles a text message of a member.
     pub(super) fn on_request(&mut self, member: &Member, text: &str) {
         let key = member.conn.key();
-        let Envelope { request, reference } = match protocol::read(text) {
+        let Envelope { request, reference } = match protocol::read(text, self.core.config.max_json_depth) {
             Ok(envelope) => envelope,
             Err(MalformedMessage { reference, why, is_health_pong }) => {
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
@@ -51,7 +51,7 @@ impl<A: App> Engine<A> {
 
     /// Serves a request that was queued for its tick.
     pub(super) fn serve_queued_request(&mut self, member: &Member, text: &str) {
-        let Ok(Envelope { request, reference }) = protocol::read(text) else {
+        let Ok(Envelope { request, reference }) = protocol::read(text, self.core.config.max_json_depth) else {
             unreachable!("only parsed requests are queued")
         };
         let is_seated = self.core.directory.is_current_seat(member.seat_key, member.seat);

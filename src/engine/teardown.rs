@@ -7,7 +7,9 @@
 //!
 //! A closing connection flushes its queued output, then a goodbye and a close frame. A connection that is cut off
 //! is closed without them. A connection that never had a seat stays pending until it is closed, except one that was
-//! refused because `max_pending` was reached: it counts as closing.
+//! refused unread because `max_pending` was reached: it counts as closing.
+
+use std::time::Duration;
 
 use log::{debug, info};
 
@@ -49,16 +51,17 @@ impl Core {
             self.events.extend((0..unanswered).map(|_| AppEvent::Health(member.clone(), None)));
         }
         self.pings.ended(slot.id);
-        let peer = slot.peer.address();
+        let slot = &self.conns[key];
+        let remote = self.conns.remote(key);
         match member {
             Some(member) => info!(
-                "conn={} peer={peer} closed: {reason}: {} user={:?} lobby={}",
+                "conn={} peer={remote} user={:?} lobby={} closed: {reason}: {}",
                 slot.id,
-                reason.explain(),
                 member.user(),
-                member.lobby()
+                member.lobby(),
+                reason.explain()
             ),
-            None => debug!("conn={} peer={peer} closed: {reason}: {}", slot.id, reason.explain()),
+            None => debug!("conn={} peer={remote} closed: {reason}: {}", slot.id, reason.explain()),
         }
         true
     }
@@ -78,7 +81,7 @@ impl Core {
                 self.set_closing(key);
                 self.note_left(member, leave_reason);
             }
-            ConnState::Closing(_) | ConnState::Closed => {}
+            ConnState::Overflow | ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 
@@ -92,10 +95,15 @@ impl Core {
     /// Closes a connection in order: it leaves its seat now; a goodbye and a close frame follow its queued output. For
     /// a reason that no close frame can carry, the connection is cut off.
     pub(super) fn begin_close(&mut self, key: ConnKey, reason: CloseReason) {
+        self.begin_close_for(key, reason, None);
+    }
+
+    /// The same; the goodbye asks the client to come back after `wait`.
+    pub(super) fn begin_close_for(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         if self.record_close_reason(key, reason) {
             self.leave_seat(key, reason);
             if reason.is_sent() {
-                self.send_close(key, reason);
+                self.send_close(key, reason, wait);
             } else {
                 self.mark_closed(key);
             }
@@ -143,13 +151,14 @@ impl Core {
 
     pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
-        let response = self.conns[key].wire.refuse(refusal);
+        let date = self.date_line();
+        let response = self.conns[key].wire.refuse(refusal, date);
         self.egress.push_response(key, response);
         self.set_stage_deadline(key, self.config.close_timeout);
         self.egress.mark_dirty(key);
     }
 
-    pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason) {
+    pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         let slot = &self.conns[key];
         if !slot.wire.is_open() {
             let refusal = match reason {
@@ -162,7 +171,7 @@ impl Core {
             self.discard_for_goodbye(key);
         }
         if self.protocol == Protocol::Json {
-            self.send_goodbye(key, reason);
+            self.send_goodbye(key, reason, wait);
         }
         let close = self.conns[key].wire.close(reason.code(), reason.word());
         self.egress.push_close(key, close);

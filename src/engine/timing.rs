@@ -33,7 +33,8 @@ impl Core {
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
-        [self.next_timer(), self.next_batch_at(), tick].into_iter().flatten().min()
+        let count_update = self.directory.next_count_update();
+        [self.next_timer(), self.next_batch_at(), count_update, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

@@ -112,6 +112,7 @@ impl<A: App> Engine<A> {
         self.drain_inboxes_of_batch();
         self.core.drive_drain();
         self.core.expire_pings();
+        self.core.expire_count_updates();
         self.dispatch_events();
         self.run_ticks();
     }

@@ -1,7 +1,9 @@
 //! Requests with a body, on connections that stay open.
 
-use super::head::{HeadFault, HeaderLines, Headers, RequestHead, head_end};
-use super::response::JsonResponse;
+use super::head::{HeadCheck, HeadFault, HeaderLines, Headers, RequestHead, head_end};
+use super::host::is_host;
+use super::probe::Probe;
+use super::response::{JsonResponse, PlainResponse};
 use super::target::split_target;
 
 /// A complete request.
@@ -20,7 +22,8 @@ pub(crate) struct HttpRequest<'a> {
 /// The headers that decisions depend on; `None` when absent. A request that repeats one of them is refused.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SingleHeaders<'a> {
-    pub(crate) host: &'a str,
+    /// Valid; empty or absent only in the request of a health check.
+    pub(crate) host: Option<&'a str>,
     pub(crate) origin: Option<&'a str>,
     pub(crate) authorization: Option<&'a str>,
     pub(crate) content_type: Option<&'a str>,
@@ -29,8 +32,9 @@ pub(crate) struct SingleHeaders<'a> {
 /// Result of parsing the front of the received bytes.
 #[derive(Debug)]
 pub(crate) enum Parsed<'a> {
-    /// The request is incomplete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
-    Partial { expects_continue: bool },
+    /// The request is incomplete. `head`: the request without its body, and the length of the body, once the head is
+    /// complete. `expects_continue`: the client waits for `100 Continue` before it sends the body.
+    Partial { head: Option<(HttpRequest<'a>, usize)>, expects_continue: bool },
     /// A request and its length in bytes.
     Whole(HttpRequest<'a>, usize),
     /// The request is invalid. The connection is closed after this response.
@@ -51,47 +55,50 @@ pub(crate) fn read(bytes: &[u8], bounds: Bounds) -> Parsed<'_> {
 }
 
 fn try_read(bytes: &[u8], bounds: Bounds) -> Result<Parsed<'_>, JsonResponse> {
-    let end = head_end(bytes, 0, bounds.max_head).map_err(|refusal| JsonResponse::bad_request(refusal.sentence()))?;
-    let Some(end) = end else {
-        if bytes.len() > bounds.max_head {
-            return Err(JsonResponse::error(431, "head_too_long", "the request head is longer than max_header_bytes"));
-        }
-        return Ok(Parsed::Partial { expects_continue: false });
-    };
+    let end =
+        head_end(bytes, 0, bounds.max_head, HeadCheck::All).map_err(|refusal| JsonResponse::refusing(&refusal))?;
+    let Some(end) = end else { return Ok(Parsed::Partial { head: None, expects_continue: false }) };
     let (head, rest) = bytes.split_at(end);
     let mut lines = HeaderLines::EMPTY;
     let head = RequestHead::parse(head, &mut lines, bounds.max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
             JsonResponse::error(431, "too_many_headers", "the request has more than max_headers lines")
         }
-        HeadFault::Version | HeadFault::Malformed => {
-            JsonResponse::bad_request("the request is not well-formed HTTP/1.1")
-        }
+        HeadFault::Version => JsonResponse::refusing(&PlainResponse::new(505, "use HTTP/1.1")),
+        HeadFault::Malformed => JsonResponse::bad_request("the request is not well-formed HTTP/1.1"),
     })?;
     let length = body_length(head.headers, bounds.max_body)?;
-    let Some(body) = rest.get(..length) else {
-        let expects_continue =
-            single(head.headers, "expect")?.is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
-        return Ok(Parsed::Partial { expects_continue: expects_continue && rest.is_empty() });
-    };
     let (path, query) = split_target(head.target)
         .ok_or_else(|| JsonResponse::bad_request("ask for a path that starts with /, not for a whole URL"))?;
-    let closes = single(head.headers, "connection")?
-        .is_some_and(|value| value.split(',').any(|element| element.trim().eq_ignore_ascii_case("close")));
-    let host = single(head.headers, "host")?;
     let headers = SingleHeaders {
-        host: host.ok_or_else(|| JsonResponse::bad_request("send exactly one Host header (RFC 9112 section 3.2)"))?,
+        host: host(&head, path)?,
         origin: single(head.headers, "origin")?,
         authorization: single(head.headers, "authorization")?,
         content_type: single(head.headers, "content-type")?,
     };
-    let keep_alive = head.is_http_1_1 && !closes;
-    Ok(Parsed::Whole(HttpRequest { method: head.method, path, query, headers, body, keep_alive }, end + length))
+    let keep_alive = head.is_http_1_1 && !head.headers.has_token("connection", "close");
+    let request = HttpRequest { method: head.method, path, query, headers, body: &[], keep_alive };
+    let Some(body) = rest.get(..length) else {
+        let expects_continue = head.headers.has_token("expect", "100-continue") && rest.is_empty();
+        return Ok(Parsed::Partial { head: Some((request, length)), expects_continue });
+    };
+    Ok(Parsed::Whole(HttpRequest { body, ..request }, end + length))
+}
+
+/// Returns the value of `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.
+fn host<'b>(head: &RequestHead<'_, 'b>, path: &str) -> Result<Option<&'b str>, JsonResponse> {
+    let is_health_check = Probe::at(path).is_some();
+    match single(head.headers, "host")? {
+        None if is_health_check && !head.is_http_1_1 => Ok(None),
+        None => Err(JsonResponse::bad_request("send exactly one Host header (RFC 9112 section 3.2)")),
+        Some(host) if is_host(host) || (host.is_empty() && is_health_check) => Ok(Some(host)),
+        Some(_) => Err(JsonResponse::bad_request("Host must be a host name or an address, and perhaps a port")),
+    }
 }
 
 /// Returns the length of the body. Only `Content-Length` is understood.
 fn body_length(headers: Headers<'_, '_>, max_body: usize) -> Result<usize, JsonResponse> {
-    if single(headers, "transfer-encoding")?.is_some() {
+    if headers.values("transfer-encoding").next().is_some() {
         return Err(JsonResponse::error(411, "length_required", "send a Content-Length, not chunks"));
     }
     let length = match single(headers, "content-length")? {

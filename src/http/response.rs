@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::date::DateLine;
 use super::status::reason_phrase;
 use crate::base::rate::Rate;
 
@@ -27,7 +28,7 @@ impl PlainResponse {
         let lines = match status {
             200 => "Cache-Control: no-store\r\n",
             401 => "WWW-Authenticate: Bearer\r\n",
-            405 => "Allow: GET\r\n",
+            405 => "Allow: GET, HEAD\r\n",
             // RFC 9110 section 15.5.22 requires Upgrade, RFC 6455 section 4.2.2 the version.
             426 => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             429 | 503 => "Retry-After: 1\r\n",
@@ -66,9 +67,9 @@ impl PlainResponse {
         PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
     }
 
-    /// Adapts the response to the request that begins with `head`: a HEAD request gets no body.
-    pub(crate) fn answering(self, head: &[u8]) -> PlainResponse {
-        PlainResponse { is_bodiless: head.starts_with(b"HEAD "), ..self }
+    /// Keeps the body or leaves it out, as in the answer to a HEAD request.
+    pub(crate) fn with_body(self, with_body: bool) -> PlainResponse {
+        PlainResponse { is_bodiless: !with_body, ..self }
     }
 
     /// Returns the HTTP status.
@@ -82,17 +83,23 @@ impl PlainResponse {
     }
 
     /// Encodes the response as bytes.
-    pub(crate) fn response(&self) -> Bytes {
+    pub(crate) fn response(&self, date: DateLine) -> Bytes {
         let PlainResponse { status, sentence, lines, is_bodiless } = self;
         let phrase = reason_phrase(*status);
         let connection = if *status == 426 { "upgrade, close" } else { "close" };
         let length = sentence.len() + 1;
-        let mut response = format!(
-            "HTTP/1.1 {status} {phrase}\r\nConnection: {connection}\r\n{lines}\
-             Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+        let mut response = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
+        response.extend_from_slice(date.as_bytes());
+        response.extend_from_slice(
+            format!(
+                "Connection: {connection}\r\n{lines}\
+                 Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+            )
+            .as_bytes(),
         );
         if !is_bodiless {
-            response.extend([sentence, "\n"]);
+            response.extend_from_slice(sentence.as_bytes());
+            response.push(b'\n');
         }
         Bytes::from(response)
     }
@@ -134,19 +141,32 @@ impl JsonResponse {
         JsonResponse::new(status, &ErrorObject { error, message })
     }
 
+    /// Creates the error that refuses a request head.
+    pub(crate) fn refusing(refusal: &PlainResponse) -> JsonResponse {
+        let error = match refusal.status() {
+            414 => "target_too_long",
+            431 => "head_too_long",
+            505 => "version_not_supported",
+            _ => "bad_request",
+        };
+        JsonResponse::error(refusal.status(), error, refusal.sentence())
+    }
+
     pub(crate) fn with_line(self, line: &'static str) -> JsonResponse {
         JsonResponse { line, ..self }
     }
 
     /// Appends the response's bytes to `out`. The response to a HEAD request has no body.
-    pub(crate) fn write(&self, out: &mut Vec<u8>, with_body: bool, keep_alive: bool) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>, date: DateLine, with_body: bool, keep_alive: bool) {
         let JsonResponse { status, media_type, body, line } = self;
         let phrase = reason_phrase(*status);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let length = body.len() + 1;
+        out.extend_from_slice(format!("HTTP/1.1 {status} {phrase}\r\n").as_bytes());
+        out.extend_from_slice(date.as_bytes());
         out.extend_from_slice(
             format!(
-                "HTTP/1.1 {status} {phrase}\r\nContent-Type: {media_type}\r\nContent-Length: {length}\r\n\
+                "Content-Type: {media_type}\r\nContent-Length: {length}\r\n\
                  Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
             )
             .as_bytes(),

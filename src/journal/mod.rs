@@ -97,6 +97,7 @@ mod tests {
     use crate::engine::Engine;
     use crate::engine::app::{App, Authorization, Context, Member, Message, Protocol};
     use crate::engine::driver::{Flow, Start, Transport};
+    use crate::engine::recording::Edition;
     use crate::engine::state::counters::Counters;
     use crate::ws::frame::Frame;
     use crate::ws::handshake::Request;
@@ -193,6 +194,7 @@ mod tests {
             config: "max_connections=2\n".to_owned(),
             turn: 0,
             start: None,
+            edition: Edition::CURRENT.number(),
         };
         let recorder = JournalRecorder::begin(segment, &config, Vec::new()).expect("memory takes all bytes");
         let mut engine = Engine::new(config, start, Mirror);

@@ -24,7 +24,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::engine::recording::{
-    self, Checkpoint, Decisions, Input, Recording, RotateHint, WriteEnd, WriteRecord, WritesChecksum,
+    self, Checkpoint, Decisions, Edition, Input, Recording, RotateHint, WriteEnd, WriteRecord, WritesChecksum,
 };
 use crate::http::PlainResponse;
 use crate::ws::handshake::Facts;
@@ -54,6 +54,7 @@ pub fn record<A: App, S: Sink>(engine: &mut Engine<A>, start: Start, sink: S) ->
         config: config_as_text(engine.config())?,
         turn: 0,
         start: None,
+        edition: Edition::CURRENT.number(),
     };
     let recorder = JournalRecorder::begin(segment, engine.config(), sink)?;
     engine.record(Box::new(recorder));

@@ -1,7 +1,8 @@
 //! Asserts the invariants of the directory.
 
 use super::directory::Directory;
-use super::records::LobbyMember;
+use super::records::{AddressSeats, LobbyMember};
+use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
 impl Directory {
@@ -23,7 +24,12 @@ impl Directory {
             assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
             let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
             assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
+            let update_at = lobby.presence.update_at();
+            let is_planned = self.count_updates.contains(&(update_at, key));
+            assert_eq!(is_planned, update_at != Time::NEVER, "each update has its time");
         }
+        let planned = self.lobbies.iter().filter(|(_, lobby)| lobby.presence.update_at() != Time::NEVER);
+        assert_eq!(self.count_updates.len(), planned.count(), "each time has its lobby");
         for (key, user) in self.users.iter() {
             assert_eq!(self.user_keys.get(&user.name), Some(&key), "a user is found under its name");
             let seats = user.seats.as_slice();
@@ -39,11 +45,21 @@ impl Directory {
                 }
             }
         }
+        let mut joined = AddressSeats::default();
+        self.seats.iter().for_each(|(_, seat)| joined.add(seat.address));
+        for (address, count) in self.seats_of_addresses.iter() {
+            assert!(self.max_per_ip.bound().is_none_or(|bound| count <= bound as usize), "address limit");
+            assert!(joined.count(address) <= count, "every seat counts for its address");
+        }
         let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
         assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
         let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
+        let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing));
+        let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));
+        let joined_or_reserved = self.seats.len()..=self.seats.len() + authorizing;
+        assert!(joined_or_reserved.contains(&of_addresses), "addresses count joined and reserved seats");
         assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
     }
 }

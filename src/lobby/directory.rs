@@ -8,17 +8,17 @@
 //!  +------------------join()------------------------^
 //! ```
 //!
-//! `reserved + joined <= limit` is true at all times, per lobby, per user and for the server. Connections are known
-//! only by their ids. Hash maps are looked up, never iterated, so that no behaviour depends on hash order. Members are
+//! `reserved + joined <= limit` is true at all times, per lobby, per user, per address and for the server. Connections and
+//! addresses are known only by their ids and keys. Hash maps are looked up, never iterated, so that no behaviour depends on hash order. Members are
 //! iterated in the order in which they joined.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
-use super::presence::{Departure, Presence};
-pub(crate) use super::records::{Joined, LobbyMember, Reservation};
-use super::records::{Lobby, Seat, User, UserMeter, UserSeats};
+use super::presence::{CountRules, Departure, Presence, PresenceUpdate};
+use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
+pub(crate) use super::records::{Joined, LobbyMember, Reservation, SeatRequest};
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey, UserKey};
@@ -32,12 +32,17 @@ pub(crate) struct Directory {
     pub(super) max_per_lobby: Limit,
     pub(super) max_lobbies: Limit,
     pub(super) max_per_user: Limit,
+    pub(super) max_per_ip: Limit,
     pub(super) duplicate_login: DuplicateLogin,
+    count_rules: CountRules,
     pub(super) users: Arena<UserKey, User>,
     pub(super) user_keys: HashMap<SmolStr, UserKey>,
     pub(super) lobbies: Arena<LobbyKey, Lobby>,
     pub(super) lobby_keys: HashMap<SmolStr, LobbyKey>,
+    /// Lobbies whose members are to be told their number, and when.
+    pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
+    pub(super) seats_of_addresses: AddressSeats,
     /// Rate buckets of users without a seat, kept until they are full again.
     pub(super) remembered: Remembered<SmolStr, UserMeter>,
     pub(super) reserved: usize,
@@ -52,12 +57,16 @@ impl Directory {
             max_per_lobby: config.max_per_lobby,
             max_lobbies: config.max_lobbies,
             max_per_user: config.max_per_user,
+            max_per_ip: config.max_per_ip,
             duplicate_login: config.duplicate_login,
+            count_rules: CountRules::new(config),
             users: Arena::default(),
             user_keys: HashMap::new(),
             lobbies: Arena::default(),
             lobby_keys: HashMap::new(),
+            count_updates: BTreeSet::new(),
             seats: Arena::default(),
+            seats_of_addresses: AddressSeats::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
             seats_created: 0,
@@ -92,14 +101,14 @@ impl Directory {
         (self.seats_created, self.last_epoch) = (seats_created, last_epoch);
     }
 
-    /// Reserves a seat for a connection that is being authorized as `user`. `now` is in microseconds since the Unix
-    /// epoch.
+    /// Reserves a seat for a connection that is being authorized. `now` is in microseconds since the Unix epoch.
     ///
     /// # Errors
     ///
     /// As [`admits`](Self::admits); nothing has changed then.
-    pub(crate) fn reserve(&mut self, code: &str, user: &str, now: u64) -> Result<Reservation, CloseReason> {
-        self.admits(code, Some(user))?;
+    pub(crate) fn reserve(&mut self, request: SeatRequest<'_>, now: u64) -> Result<Reservation, CloseReason> {
+        let SeatRequest { code, user, address } = request;
+        self.admits(code, Some(user), Some(address))?;
         // admits() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
         // until then both lobbies count.
         if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
@@ -110,12 +119,14 @@ impl Directory {
         let replaced = self.replaceable_seat(Some(user));
         let in_lobby = replaced.is_none_or(|seat| self.seats[seat].lobby != lobby);
         let in_server = replaced.is_none();
+        let address = replaced.is_none_or(|seat| self.seats[seat].address != address).then_some(address);
+        address.into_iter().for_each(|address| self.seats_of_addresses.add(address));
         self.users[user].authorizing += 1;
         self.lobbies[lobby].authorizing += 1;
         self.users[user].reserved += u32::from(in_lobby);
         self.lobbies[lobby].reserved += usize::from(in_lobby);
         self.reserved += usize::from(in_server);
-        Ok(Reservation { lobby, user, in_lobby, in_server })
+        Ok(Reservation { lobby, user, address, in_lobby, in_server })
     }
 
     /// Cancels a reservation.
@@ -126,7 +137,8 @@ impl Directory {
     }
 
     /// Subtracts a reservation from all counters.
-    fn release(&mut self, Reservation { lobby, user, in_lobby, in_server }: Reservation) {
+    fn release(&mut self, Reservation { lobby, user, address, in_lobby, in_server }: Reservation) {
+        address.into_iter().for_each(|address| self.seats_of_addresses.remove(address));
         self.users[user].authorizing -= 1;
         self.lobbies[lobby].authorizing -= 1;
         self.users[user].reserved -= u32::from(in_lobby);
@@ -134,25 +146,27 @@ impl Directory {
         self.reserved -= usize::from(in_server);
     }
 
-    /// Gives `conn` a seat in the lobby `code` for `user`. `unix` is `now` in microseconds since the Unix epoch.
+    /// Gives `conn` the seat that it asks for. `unix` is `now` in microseconds since the Unix epoch.
     ///
     /// # Errors
     ///
     /// As [`admits`](Self::admits); nothing has changed then.
     pub(crate) fn join(
         &mut self,
-        code: &str,
-        user: &str,
+        request: SeatRequest<'_>,
         conn: ConnId,
         now: Time,
         unix: u64,
     ) -> Result<Joined, CloseReason> {
-        self.admits(code, Some(user))?;
+        let SeatRequest { code, user, address } = request;
+        self.admits(code, Some(user), Some(address))?;
         let to_take_over = self.seat_to_take_over(code, user);
         let user = self.user(user);
         let replaced = self.replaceable_seat(Some(user));
+        self.seats_of_addresses.add(address);
         if let Some(seat) = to_take_over {
             let previous_conn = std::mem::replace(&mut self.seats[seat].conn, conn);
+            self.seats_of_addresses.remove(std::mem::replace(&mut self.seats[seat].address, address));
             let lobby = &mut self.lobbies[self.seats[seat].lobby];
             let position = lobby.position_of(seat);
             lobby.members[position].conn = conn.key();
@@ -169,7 +183,7 @@ impl Directory {
         let lobby = self.lobby(code, unix);
         self.seats_created += 1;
         let id = SeatId(self.seats_created);
-        let seat = self.seats.insert(Seat { id, conn, lobby, is_announced: false, user });
+        let seat = self.seats.insert(Seat { id, conn, address, lobby, is_announced: false, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
@@ -181,22 +195,22 @@ impl Directory {
     pub(crate) fn join_reserved(
         &mut self,
         reservation: Reservation,
-        code: &str,
-        user: &str,
+        request: SeatRequest<'_>,
         conn: ConnId,
         now: Time,
         unix: u64,
     ) -> Result<Joined, CloseReason> {
         let Reservation { lobby, user: reserved_user, .. } = reservation;
         self.release(reservation);
-        let joined = self.join(code, user, conn, now, unix);
+        let joined = self.join(request, conn, now, unix);
         self.remove_if_empty(lobby, reserved_user, now);
         joined
     }
 
     /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
-        let Seat { id, lobby, user, is_announced, .. } = self.seats.remove(seat);
+        let Seat { id, address, lobby, user, is_announced, .. } = self.seats.remove(seat);
+        self.seats_of_addresses.remove(address);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         let entry = &mut self.lobbies[lobby];
@@ -244,14 +258,44 @@ impl Directory {
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
         if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
-            let lobby = self.lobbies.remove(lobby);
+            let key = lobby;
+            let lobby = self.lobbies.remove(key);
             self.lobby_keys.remove(&lobby.code);
+            self.count_updates.remove(&(lobby.presence.update_at(), key));
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
             let user = self.users.remove(user);
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
+    }
+
+    /// Takes a lobby's unsent presence changes, as [`Presence`] does.
+    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> (Vec<Departure>, PresenceUpdate) {
+        let lobby = &mut self.lobbies[key];
+        let before = lobby.presence.update_at();
+        let changes = lobby.presence.take_changes(lobby.members.len(), self.count_rules, now);
+        let after = lobby.presence.update_at();
+        if before != after {
+            self.count_updates.remove(&(before, key));
+        }
+        if after != Time::NEVER {
+            self.count_updates.insert((after, key));
+        }
+        changes
+    }
+
+    /// Returns when the members of a lobby are to be told their number.
+    pub(crate) fn next_count_update(&self) -> Option<Time> {
+        self.count_updates.first().map(|&(at, _)| at)
+    }
+
+    /// Takes the next lobby whose members are to be told their number by `now`. Its presence is no longer flushed.
+    pub(crate) fn take_count_update(&mut self, now: Time) -> Option<LobbyKey> {
+        self.next_count_update().filter(|&at| at <= now)?;
+        let (_, lobby) = self.count_updates.pop_first()?;
+        self.lobbies[lobby].presence.update_is_due();
+        Some(lobby)
     }
 
     /// Returns the number of joined and reserved seats.

@@ -5,7 +5,8 @@ use std::slice;
 use smol_str::SmolStr;
 
 use super::presence::Presence;
-use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
+use crate::base::arena::Key;
+use crate::base::id::{AddressKey, ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 
@@ -91,10 +92,48 @@ impl UserMeter {
     }
 }
 
+/// What a connection asks for: a seat of a user in a lobby, for a client at an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SeatRequest<'a> {
+    /// The lobby's code.
+    pub(crate) code: &'a str,
+    pub(crate) user: &'a str,
+    pub(crate) address: AddressKey,
+}
+
+/// Number of joined and reserved seats of each address, by its key. Addresses are reused only when they have no
+/// connection, and so no seat.
+#[derive(Debug, Default)]
+pub(super) struct AddressSeats(Vec<u32>);
+
+impl AddressSeats {
+    pub(super) fn add(&mut self, address: AddressKey) {
+        if address.index() >= self.0.len() {
+            self.0.resize(address.index() + 1, 0);
+        }
+        self.0[address.index()] += 1;
+    }
+
+    pub(super) fn remove(&mut self, address: AddressKey) {
+        self.0[address.index()] -= 1;
+    }
+
+    pub(super) fn count(&self, address: AddressKey) -> usize {
+        self.0.get(address.index()).map_or(0, |&count| count as usize)
+    }
+
+    /// The counts of all keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (AddressKey, usize)> {
+        self.0.iter().enumerate().map(|(index, &count)| (AddressKey::new(index), count as usize))
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) id: SeatId,
     pub(crate) conn: ConnId,
+    /// Address of the seat's connection.
+    pub(crate) address: AddressKey,
     pub(crate) lobby: LobbyKey,
     /// Whether the join has been sent to the other members.
     pub(crate) is_announced: bool,
@@ -108,6 +147,8 @@ pub(crate) struct Seat {
 pub(crate) struct Reservation {
     pub(super) lobby: LobbyKey,
     pub(super) user: UserKey,
+    /// The address whose limit it counts toward. `None` if it replaces a seat of the user with the same address.
+    pub(super) address: Option<AddressKey>,
     /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
     /// lobby.
     pub(super) in_lobby: bool,
@@ -160,7 +201,7 @@ mod tests {
     fn memory_per_member_stays_small() {
         // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
         assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, lobby 4, user 4, flag 8.
+        // Id 8, connection 8, address 4, lobby 4, user 4, flag 4.
         assert_eq!(size_of::<Seat>(), 32);
         // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
         assert_eq!(size_of::<Lobby>(), 128);

@@ -2,21 +2,37 @@
 
 use super::directory::Directory;
 use crate::base::close::CloseReason;
-use crate::base::id::{LobbyKey, SeatKey, UserKey};
+use crate::base::id::{AddressKey, LobbyKey, SeatKey, UserKey};
 
 impl Directory {
-    /// Checks whether `user` would get a seat in the lobby `code`.
+    /// Checks whether `user`, with a connection from `address`, would get a seat in the lobby `code`.
     ///
     /// # Errors
     ///
     /// The close reason of the limit or lock that refuses the seat.
-    pub(crate) fn admits(&self, code: &str, user: Option<&str>) -> Result<(), CloseReason> {
+    pub(crate) fn admits(
+        &self,
+        code: &str,
+        user: Option<&str>,
+        address: Option<AddressKey>,
+    ) -> Result<(), CloseReason> {
         let lobby = self.lobby_keys.get(code).copied();
         let user = user.and_then(|user| self.user_keys.get(user).copied());
-        match self.replaceable_seat(user) {
+        let replaced = self.replaceable_seat(user);
+        if address.is_some_and(|address| !self.has_address_room(address, replaced)) {
+            return Err(CloseReason::IpLimit);
+        }
+        match replaced {
             Some(seat) if Some(self.seats[seat].lobby) == lobby => Ok(()),
             replaced => self.has_room(lobby, user, replaced),
         }
+    }
+
+    /// Returns whether `address` may have one more seat. The seat `replaced` will get another connection, or will be
+    /// freed, and is not counted.
+    fn has_address_room(&self, address: AddressKey, replaced: Option<SeatKey>) -> bool {
+        let replaces_own = replaced.is_some_and(|seat| self.seats[seat].address == address);
+        self.max_per_ip.has_room(self.seats_of_addresses.count(address) - usize::from(replaces_own))
     }
 
     /// Checks whether there is room for one more seat. The seat `replaced` will be freed for it and is not counted.

@@ -33,9 +33,7 @@ pub(super) struct Files {
 impl Files {
     /// Locks the journal `path` and creates its next file. Existing files stay as they are.
     pub(super) fn open(path: &Path, config: &Config) -> io::Result<Files> {
-        if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
-        }
+        refuse_folder(path)?;
         let lock = lock(path)?;
         let number = segments(path)?.last().map_or(0, |(number, _)| *number) + 1;
         Ok(Files {
@@ -102,6 +100,33 @@ impl Sink for Files {
     }
 }
 
+fn refuse_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder; name a file in it"));
+    }
+    Ok(())
+}
+
+/// Checks that the files of the journal `path` can be created, and creates none. Another server may write the journal at
+/// the moment.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    refuse_folder(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // `.` exists in folders only.
+    fs::metadata(folder.join("."))?;
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Access, access};
+
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+        let lock = lock_name(path);
+        if lock.exists() {
+            access(&lock, Access::WRITE_OK)?;
+        }
+    }
+    Ok(())
+}
+
 fn name(path: &Path, number: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{number:06}"));
@@ -121,18 +146,23 @@ fn private() -> OpenOptions {
     options
 }
 
+fn lock_name(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    name.into()
+}
+
 /// Locks the journal `path`, so that no other server writes segments of the same name.
 ///
 /// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server
 /// may have opened it already, and would then lock a file that no longer has a name.
 fn lock(path: &Path) -> io::Result<File> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    let name = lock_name(path);
     let file = private().create(true).truncate(false).open(&name)?;
     #[cfg(unix)]
     if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         let error = io::Error::from(error);
-        let name = Path::new(&name).display();
+        let name = name.display();
         if error.kind() == io::ErrorKind::WouldBlock {
             let problem =
                 format!("another server writes it and has locked {name}; give each server a journal of its own");

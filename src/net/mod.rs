@@ -12,6 +12,7 @@
 //!    connection, drop the sockets of closed connections, and complete the journal.
 //! 7. Send the answers to operators.
 
+mod check_files;
 mod clock;
 mod error;
 mod files;
@@ -32,6 +33,7 @@ mod sockets;
 mod timerfd;
 mod tokens;
 
+pub use self::check_files::check_files;
 pub use self::error::Error;
 pub use self::files::read_file;
 pub use self::handle::{Busy, Handle};

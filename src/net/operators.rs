@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
 
 use log::debug;
 use mio::event::Event;
@@ -45,19 +46,16 @@ impl Operators {
     /// Listens on `config.admin`; returns `None` when that is off.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
         let Some(address) = config.admin else { return Ok(None) };
-        let token = match &config.admin_token_file {
-            None => None,
-            Some(path) => {
-                let error = |problem: String| Error::Token(path.clone(), problem);
-                let bytes =
-                    read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
-                let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
-                Some(admin::Token::read(text).map_err(|rule| error(rule.into()))?)
-            }
-        };
+        let token = config.admin_token_file.as_deref().map(read_token).transpose()?;
         let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
         listener.register(registry, ADMIN_LISTENER).map_err(Error::Poll)?;
         Ok(Some(Operators { listener, conns: AdminConns::new(config, token), sockets: Vec::new(), accept_at: None }))
+    }
+
+    /// Reads the token's file again. If that fails, the token stays as it is.
+    pub(super) fn reload_token(&mut self, path: &Path) -> Result<(), Error> {
+        self.conns.set_token(read_token(path)?);
+        Ok(())
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -86,9 +84,13 @@ impl Operators {
     }
 
     /// Accepts connections, and reads each ready socket once.
+    ///
+    /// A new socket is read in the same turn: in a flood of connections, the request of an operator has arrived while its
+    /// connection waited to be accepted.
     pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8]) {
         for _ in 0..ACCEPTED_PER_TURN {
-            if self.accept_at.is_none_or(|at| at > now) {
+            // Without room, the rest waits for the next turn.
+            if self.accept_at.is_none_or(|at| at > now) || !self.conns.has_room() {
                 break;
             }
             match self.listener.accept() {
@@ -122,8 +124,8 @@ impl Operators {
     }
 
     fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
-        // `None`: too many clients. The socket is dropped.
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
+        self.drop_closed();
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = registry.register(&mut stream, Token(FIRST_ADMIN + key), interest) {
             debug!("admin: {peer} cannot be registered with the poll: {error}");
@@ -132,7 +134,7 @@ impl Operators {
         if key >= self.sockets.len() {
             self.sockets.resize_with(key + 1, || None);
         }
-        self.sockets[key] = Some(AdminSocket { stream, is_ready: false, is_blocked: false, is_shut_down: false });
+        self.sockets[key] = Some(AdminSocket { stream, is_ready: true, is_blocked: false, is_shut_down: false });
     }
 
     /// Carries out the requests. Their answers are queued until [`write`](Self::write).
@@ -159,10 +161,22 @@ impl Operators {
                 let _ = socket.stream.shutdown(Shutdown::Write);
             }
         }
+        self.drop_closed();
+    }
+
+    fn drop_closed(&mut self) {
         while let Some(key) = self.conns.poll_closed() {
             if let Some(socket) = self.sockets.get_mut(key) {
                 *socket = None;
             }
         }
     }
+}
+
+/// Reads the file with the operators' token.
+pub(super) fn read_token(path: &Path) -> Result<admin::Token, Error> {
+    let error = |problem: String| Error::Token(path.to_owned(), problem);
+    let bytes = read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
+    let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
+    admin::Token::read(text).map_err(|rule| error(rule.into()))
 }

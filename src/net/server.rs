@@ -213,7 +213,7 @@ impl<A: App> Server<A> {
     }
 
     /// Returns whether SIGHUP has arrived since the last call. The program then reads the application's start-up file
-    /// again and passes it to [`reload`](Self::reload).
+    /// again and passes it to [`reload`](Self::reload), and calls [`reload_admin_token`](Self::reload_admin_token).
     pub fn take_reload(&mut self) -> bool {
         std::mem::take(&mut self.wants_reload)
     }
@@ -221,6 +221,19 @@ impl<A: App> Server<A> {
     /// Passes new contents of its start-up file to the application: see [`App::on_reload`].
     pub fn reload(&mut self, contents: &[u8]) {
         self.engine.handle_reload(self.clock.now(), contents);
+    }
+
+    /// Reads `admin_token_file` again. Operators that have shown another token must show the new one with their next
+    /// request. Without `admin_token_file` nothing happens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Token`] when the file cannot be read or has no valid token. The old token then stays in force.
+    pub fn reload_admin_token(&mut self) -> Result<(), Error> {
+        match (&mut self.operators, &self.engine.config().admin_token_file) {
+            (Some(operators), Some(path)) => operators.reload_token(path),
+            _ => Ok(()),
+        }
     }
 
     /// Runs until the server is stopped. Returns the totals of the drain.

@@ -1,86 +1,145 @@
 //! The command line of the server, and its subcommands.
 
-use clap::{Arg, Command};
-use lobbyd::Config;
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
+use clap_complete::Shell;
+use lobbyd::config::Form;
 
+use super::table::{Entry, entries};
+use super::values::{CONFIG, CONFIG_VARIABLE};
 use super::{replay, simulate};
 
-/// Defines the command line. Every field of [`Config`] becomes a flag and an environment variable.
-pub(crate) fn command() -> Command {
+/// Columns of the text in `--help`.
+pub(crate) const COLUMNS: usize = 90;
+
+/// Defines the command line. Every option of the server becomes a flag and an environment variable. Descriptions have lines of
+/// at most `columns` characters.
+pub(crate) fn command(columns: usize) -> Command {
     Command::new("lobbyd")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A WebSocket lobby server: ws://ADDRESS/ws/{lobby_code}?token={user}")
         .after_help(
             "Limits of seats, lobbies and connections per address, and all rates, may be `unlimited`.\n\
              Sizes are written as 65536, 64KiB or 16MiB, durations as 500ms, 20s, 5m or 1h.\n\
-             Every flag is also an environment variable: --max-per-lobby is LOBBYD_MAX_PER_LOBBY.",
+             Every flag is also an environment variable, --max-per-lobby is LOBBYD_MAX_PER_LOBBY, and a key of the\n\
+             configuration file, max_per_lobby. A flag wins over its variable, and a variable over the file.\n\
+             `lobbyd config` prints a file with all options, `lobbyd check` checks a configuration.",
         )
-        .args(program_options())
-        .args(Config::FIELDS.iter().map(|field| {
-            let (short, rest) = field.doc.trim().split_once(':').unwrap_or((field.doc.trim(), ""));
-            let help = if rest.is_empty() { short.to_owned() } else { format!("{short}:{rest}") };
-            Arg::new(field.name)
-                .long(field.flag())
-                .env(field.variable())
-                .hide_env(true)
-                .value_name("VALUE")
-                .default_value(field.default)
-                .help(help)
-        }))
+        .next_line_help(true)
+        // Otherwise the flags before a subcommand would be ignored.
+        .args_conflicts_with_subcommands(true)
+        .args(serve_arguments(columns))
+        .subcommand(
+            Command::new("check")
+                .about("Checks a configuration as the start does, without starting, and prints what it needs")
+                .next_line_help(true)
+                .after_help("Exit codes: 0 the server would start with it; 2 it would not.")
+                .args(serve_arguments(columns)),
+        )
+        .subcommand(
+            Command::new("config")
+                .about("Prints a configuration file with all options; those that are not given are commented out")
+                .next_line_help(true)
+                .arg(
+                    Arg::new("effective")
+                        .long("effective")
+                        .action(ArgAction::SetTrue)
+                        .help("Prints the values in force, each with its origin, and no documentation"),
+                )
+                .args(serve_arguments(columns)),
+        )
         .subcommand(simulate::command())
         .subcommand(replay::command())
+        .subcommand(
+            Command::new("completions")
+                .about("Prints a script with which a shell completes commands, flags and values")
+                .arg(
+                    Arg::new("shell")
+                        .value_name("SHELL")
+                        .required(true)
+                        .value_parser(value_parser!(Shell))
+                        .help("The shell, for example bash: lobbyd completions bash > /etc/bash_completion.d/lobbyd"),
+                ),
+        )
+        .subcommand(Command::new("man").about("Prints the man page: lobbyd man > /usr/local/share/man/man8/lobbyd.8"))
 }
 
-/// The options of the program that are not fields of the configuration.
-fn program_options() -> [Arg; 6] {
-    let option = |name: &'static str, variable: &'static str, help: &'static str| {
-        Arg::new(name).long(name).env(variable).hide_env(true).help(help)
-    };
-    [
-        option(
-            "app",
-            "LOBBYD_APP",
-            "The application: relay implements the JSON protocol; verbatim passes messages on without parsing them; \
-             echo sends each message back, on any path",
-        )
-        .default_value("relay")
-        .value_parser(["relay", "verbatim", "echo"]),
-        option(
-            "auth",
-            "LOBBYD_AUTH",
-            "How users are authenticated: open uses the token as the user id, on a loopback address only; \
-             open-to-anybody does so on any address; tokens looks the token up in --tokens-file",
-        )
-        .default_value("open")
-        .value_parser(["open", "open-to-anybody", "tokens"]),
-        option(
-            "tokens-file",
-            "LOBBYD_TOKENS_FILE",
-            "File with one `token user [tier=free|pro|enterprise] [lobby=CODE] [expires=MILLISECONDS]` per line; \
-             read again on SIGHUP",
-        )
-        .value_name("FILE"),
-        option(
-            "on-app-panic",
-            "LOBBYD_ON_APP_PANIC",
-            "Reaction to a panic in the application: abort ends the process, since all lobbies share the application's \
-             state; close-lobby closes only the lobby of the member whose callback panicked",
-        )
-        .default_value("abort")
-        .value_parser(["abort", "close-lobby"]),
-        option(
-            "log",
-            "LOBBYD_LOG",
-            "Log level: off, error, warn, info, debug or trace; for one module: info,lobbyd::net=debug",
-        )
-        .value_name("LEVEL[,MODULE=LEVEL]")
-        .default_value("info"),
-        option(
-            "seed",
-            "LOBBYD_SEED",
-            "Seed of the application's random generator [default: from the operating system]",
-        )
-        .value_name("NUMBER")
-        .value_parser(clap::value_parser!(u64)),
-    ]
+/// The flags of the server.
+fn serve_arguments(columns: usize) -> impl Iterator<Item = Arg> {
+    let config = Arg::new(CONFIG)
+        .long(CONFIG)
+        .env(CONFIG_VARIABLE)
+        .hide_env(true)
+        .value_name("FILE")
+        .value_hint(ValueHint::FilePath)
+        .help("Configuration file (TOML); `lobbyd config` prints one with all options.");
+    [config].into_iter().chain(entries().map(move |entry| argument(entry, columns)))
+}
+
+fn argument(entry: Entry, columns: usize) -> Arg {
+    let hint = if entry.form == Form::Path { ValueHint::FilePath } else { ValueHint::Unknown };
+    Arg::new(entry.name)
+        .long(entry.flag())
+        .env(entry.variable())
+        .hide_env(true)
+        .value_name(entry.placeholder())
+        .value_parser(AnyText { words: entry.words() })
+        // The placeholder shows them.
+        .hide_possible_values(true)
+        .value_hint(hint)
+        .default_value(entry.default)
+        .help_heading(entry.group)
+        .help(wrap(entry.doc, columns).join("\n"))
+}
+
+/// Accepts every text, so that all problems of all options are reported at once. The words are for completions.
+#[derive(Clone)]
+struct AnyText {
+    words: &'static [&'static str],
+}
+
+impl TypedValueParser for AnyText {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        if self.words.is_empty() { None } else { Some(Box::new(self.words.iter().map(PossibleValue::new))) }
+    }
+}
+
+/// Breaks a text into lines of at most `columns` characters, unless a word is longer.
+pub(crate) fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= columns => line.extend([" ", word]),
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command(COLUMNS).debug_assert();
+    }
+
+    #[test]
+    fn lines_are_wrapped_between_words() {
+        assert_eq!(wrap("a bb ccc", 4), ["a bb", "ccc"]);
+        assert_eq!(wrap("a\nlonger b", 2), ["a", "longer", "b"]);
+        assert!(wrap("", 4).is_empty());
+    }
 }

@@ -1,11 +1,26 @@
 //! The program around the library: the command line, and one file for each command.
 //!
 //! Without a subcommand the program serves. Each command returns the exit code of the process and documents its codes.
+//!
+//!     table ──► command_line ──► values (with config_file) ──► options ──► serve, check, print_config
 
+pub(crate) mod check;
 pub(crate) mod command_line;
+pub(crate) mod completions;
+mod config_file;
+mod json_line;
 mod logger;
+pub(crate) mod manual;
 mod notices;
 mod options;
+mod output;
+pub(crate) mod print_config;
+mod refusal;
 pub(crate) mod replay;
 pub(crate) mod serve;
 pub(crate) mod simulate;
+mod suggestion;
+mod summary;
+mod supervisor;
+mod table;
+mod values;

@@ -1,17 +1,22 @@
-//! The options of the server, read from the parsed command line.
+//! The options of the server, read from their texts.
 
 use clap::ArgMatches;
 use lobbyd::Config;
 use lobbyd::apps::{Auth, Tokens};
-use lobbyd::config::CheckedConfig;
+use lobbyd::config::{CheckedConfig, Form};
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
+use super::logger::{Format, Levels};
 use super::notices;
+use super::refusal::Refusal;
+use super::table::{OFF, SYSTEM, program_entries};
+use super::values::Values;
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
     pub(crate) levels: Levels,
+    pub(crate) format: Format,
     pub(crate) seed: Option<u64>,
     pub(crate) auth: Auth,
     pub(crate) tokens_file: Option<String>,
@@ -20,105 +25,146 @@ pub(crate) struct Options {
     pub(crate) app_word: String,
     pub(crate) auth_word: String,
     pub(crate) warnings: Vec<String>,
-}
-
-/// Log levels: the default, and those of single modules.
-pub(crate) struct Levels {
-    pub(crate) default: LevelFilter,
-    pub(crate) modules: Vec<(String, LevelFilter)>,
+    /// The texts of the options, and where each is from.
+    pub(crate) values: Values,
 }
 
 impl Options {
-    /// Reads the options from the parsed command line.
+    /// Reads the options from the parsed command line, the environment and the configuration file.
     ///
     /// # Errors
     ///
-    /// All problems of all fields at once.
-    pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Vec<String>> {
-        let mut problems = Vec::new();
-        let mut config = read_fields(matches, &mut problems);
-        let levels = read_levels(word(matches, "log"), &mut problems);
-        let (app_word, auth_word) = (word(matches, "app").to_owned(), word(matches, "auth").to_owned());
-        let tokens_file = matches.get_one::<String>("tokens-file").cloned();
-        let auth = read_auth(&config, &app_word, &auth_word, tokens_file.as_deref());
+    /// All problems of all options at once.
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Refusal> {
+        let values = Values::read(matches);
+        let format = if values.text("log_format") == "json" { Format::Json } else { Format::Text };
+        Options::from_values(values, format).map_err(|problems| Refusal { problems, format })
+    }
+
+    fn from_values(mut values: Values, format: Format) -> Result<Options, Vec<String>> {
+        let mut problems = std::mem::take(&mut values.problems);
+        check_words(&values, &mut problems);
+        let mut config = read_fields(&values, &mut problems);
+        let levels = read_levels(&values, &mut problems);
+        let seed = read_seed(&values, &mut problems);
+        if values.are_incomplete {
+            // The rules would be applied to the wrong values.
+            return Err(problems);
+        }
+        let (app_word, auth_word) = (values.text("app").to_owned(), values.text("auth").to_owned());
+        let tokens_file = Some(values.text("tokens_file")).filter(|file| *file != OFF).map(str::to_owned);
+        let auth = read_auth(&config, &values, tokens_file.as_deref());
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
         let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
-        if is_local && !notices::is_given(matches, "allowed_origin") {
+        if is_local && !values.is_given("allowed_origin") {
             config.allowed_origin.loopback = true;
         }
-        let config = config.check().map_err(|found| problems.extend(found.iter().map(ToString::to_string)));
+        let config = config.check().map_err(|found| {
+            problems.extend(found.iter().map(|problem| values.locate(problem.field, problem.to_string())));
+        });
         let auth = auth.map_err(|found| problems.extend(found));
         let (true, Ok(config), Ok(auth)) = (problems.is_empty(), config, auth) else { return Err(problems) };
         Ok(Options {
             config,
             levels,
-            seed: matches.get_one("seed").copied(),
-            warnings: warnings(matches, &app_word, &auth),
+            format,
+            seed,
+            warnings: warnings(&values, &app_word, &auth),
             auth,
             tokens_file,
-            catches_panics: word(matches, "on-app-panic") == "close-lobby",
+            catches_panics: values.text("on_app_panic") == "close-lobby",
             app_word,
             auth_word,
+            values,
         })
     }
 }
 
-/// Returns the value of an option with a default.
-fn word<'a>(matches: &'a ArgMatches, name: &str) -> &'a str {
-    matches.get_one::<String>(name).expect("the argument has a default")
+/// Checks the options of the program that accept certain words only, and paths.
+fn check_words(values: &Values, problems: &mut Vec<String>) {
+    for entry in program_entries() {
+        let (text, words) = (values.text(entry.name), entry.words());
+        let problem = if entry.form == Form::Path && text.is_empty() {
+            format!("{}: must not be empty", entry.name)
+        } else if !words.is_empty() && !words.contains(&text) {
+            format!("{}: `{text}` is none of {}", entry.name, words.join(", "))
+        } else {
+            continue;
+        };
+        problems.push(values.locate(entry.name, problem));
+    }
 }
 
-fn read_fields(matches: &ArgMatches, problems: &mut Vec<String>) -> Config {
+fn read_fields(values: &Values, problems: &mut Vec<String>) -> Config {
     let mut config = Config::default();
     for field in Config::FIELDS {
-        if let Err(problem) = (field.set)(&mut config, word(matches, field.name)) {
-            problems.push(format!("{}: {problem}", field.name));
+        if let Err(problem) = (field.set)(&mut config, values.text(field.name)) {
+            problems.push(values.locate(field.name, format!("{}: {problem}", field.name)));
         }
     }
     config
 }
 
+fn read_seed(values: &Values, problems: &mut Vec<String>) -> Option<u64> {
+    let text = values.text("seed");
+    let seed = text.parse().ok();
+    if seed.is_none() && text != SYSTEM {
+        let problem = format!("seed: `{text}` is neither a whole number below 2^64 nor `{SYSTEM}`");
+        problems.push(values.locate("seed", problem));
+    }
+    seed
+}
+
 /// Parses `LEVEL[,MODULE=LEVEL]`.
-fn read_levels(text: &str, problems: &mut Vec<String>) -> Levels {
+fn read_levels(values: &Values, problems: &mut Vec<String>) -> Levels {
     let mut levels = Levels { default: LevelFilter::Info, modules: Vec::new() };
-    for filter in text.split(',') {
+    for filter in values.text("log").split(',') {
         let (module, word) = filter.split_once('=').map_or((None, filter), |(module, word)| (Some(module), word));
         match (module, word.parse()) {
             (None, Ok(parsed)) => levels.default = parsed,
             (Some(module), Ok(parsed)) => levels.modules.push((module.to_owned(), parsed)),
-            (_, Err(_)) => problems.push(format!("log: `{word}` is none of off, error, warn, info, debug, trace")),
+            (_, Err(_)) => {
+                let problem = format!("log: `{word}` is none of off, error, warn, info, debug, trace");
+                problems.push(values.locate("log", problem));
+            }
         }
     }
     levels
 }
 
 /// Checks how users are authenticated, and reads the list of tokens. Fails with all problems.
-fn read_auth(config: &Config, app: &str, auth: &str, tokens_file: Option<&str>) -> Result<Auth, Vec<String>> {
+fn read_auth(config: &Config, values: &Values, tokens_file: Option<&str>) -> Result<Auth, Vec<String>> {
+    let (app, auth) = (values.text("app"), values.text("auth"));
     let (mut problems, mut tokens) = (Vec::new(), None);
     if let Some(file) = tokens_file.filter(|_| auth != "tokens") {
-        problems.push(format!(
+        let problem = format!(
             "tokens_file = {file}: is read only with auth = tokens, and auth is {auth}, which admits every client; set \
              --auth tokens, or leave --tokens-file out"
-        ));
+        );
+        problems.push(values.locate("tokens_file", problem));
     }
     if app == "echo" && auth == "tokens" {
-        problems.push(
-            "auth = tokens: app = echo admits every client without a token; use another --app, or leave --auth out"
-                .into(),
-        );
+        let problem =
+            "auth = tokens: app = echo admits every client without a token; use another --app, or leave --auth out";
+        problems.push(values.locate("auth", problem.into()));
     }
     match (auth, tokens_file) {
-        ("tokens", None) => problems.push("auth = tokens: name the list with --tokens-file".into()),
+        ("tokens", None) => {
+            problems.push(values.locate("auth", "auth = tokens: name the list with --tokens-file".into()));
+        }
         ("tokens", Some(file)) => match read_tokens(file) {
             Ok(list) => tokens = Some(list),
-            Err(more) => problems.extend(more),
+            Err(more) => problems.extend(more.into_iter().map(|problem| values.locate("tokens_file", problem))),
         },
-        ("open", _) if !config.listen.ip().is_loopback() => problems.push(format!(
-            "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
-            config.listen
-        )),
+        ("open", _) if !config.listen.ip().is_loopback() => {
+            let problem = format!(
+                "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
+                config.listen
+            );
+            problems.push(values.locate("auth", problem));
+        }
         _ => {}
     }
     if problems.is_empty() { Ok(tokens.map_or(Auth::Open, Auth::Tokens)) } else { Err(problems) }
@@ -130,8 +176,8 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
     Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
 }
 
-fn warnings(matches: &ArgMatches, app: &str, auth: &Auth) -> Vec<String> {
-    let mut warnings = notices::without_effect(matches, app, matches!(auth, Auth::Tokens(_)));
+fn warnings(values: &Values, app: &str, auth: &Auth) -> Vec<String> {
+    let mut warnings = notices::without_effect(values, app, matches!(auth, Auth::Tokens(_)));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());

@@ -15,26 +15,24 @@ use log::{error, info, warn};
 
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
+use super::refusal::NOT_STARTED;
+use super::summary::summary;
+use super::supervisor::Supervisor;
 
 const FAILED: u8 = 1;
-const NOT_STARTED: u8 = 2;
 const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let options = match Options::read(matches) {
         Ok(options) => options,
-        Err(problems) => {
-            eprintln!("lobbyd: invalid configuration");
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(refusal) => return refusal.report(),
     };
     #[cfg(unix)]
     if let Err(problem) = ignore_sigxfsz() {
         eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
-    if let Err(problem) = log_to_stderr(&options.levels) {
+    if let Err(problem) = log_to_stderr(&options.levels, options.format) {
         eprintln!("lobbyd: {problem}");
         return ExitCode::from(NOT_STARTED);
     }
@@ -62,7 +60,14 @@ fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
 }
 
 fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
-    let limits = limits(&options.config);
+    let summary = summary(&options.config);
+    let mut supervisor = match Supervisor::from_environment() {
+        Ok(supervisor) => supervisor,
+        Err(problem) => {
+            error!(target: TARGET, "{problem}");
+            return ExitCode::from(NOT_STARTED);
+        }
+    };
     let mut server = match start(options, app) {
         Ok(server) => server,
         Err(problem) => {
@@ -70,9 +75,9 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
             return ExitCode::from(NOT_STARTED);
         }
     };
-    limits.iter().for_each(|line| info!(target: TARGET, "{line}"));
+    summary.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
-    match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options))) {
+    match panic::catch_unwind(AssertUnwindSafe(|| serve(&mut server, options, &mut supervisor))) {
         Ok(Ok(totals)) => {
             info!(target: TARGET, "stopped; {}", server.stats_line());
             if totals.forced == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT_OFF) }
@@ -91,20 +96,42 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     }
 }
 
-fn serve<A: App>(server: &mut Server<A>, options: &Options) -> Result<DrainTotals, Error> {
+fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) -> Result<DrainTotals, Error> {
+    supervisor.report_ready(&status_line(server));
     loop {
-        if let Status::Stopped(totals) = server.turn(None)? {
+        let status = server.turn(supervisor.max_wait())?;
+        supervisor.after_turn(server.engine().is_draining(), || status_line(server));
+        if let Status::Stopped(totals) = status {
             return Ok(totals);
         }
-        if server.take_reload()
-            && let Some(file) = &options.tokens_file
-        {
-            match read_file(file.as_ref(), Tokens::MAX_FILE) {
-                Ok(contents) => server.reload(&contents),
-                Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
-            }
+        if server.take_reload() {
+            supervisor.report_reloading();
+            reload(server, options);
+            supervisor.report_ready(&status_line(server));
         }
     }
+}
+
+/// Reads the list of tokens and the operators' token again. Each is replaced only if its file is valid.
+fn reload<A: App>(server: &mut Server<A>, options: &Options) {
+    if let Some(file) = &options.tokens_file {
+        match read_file(file.as_ref(), Tokens::MAX_FILE) {
+            Ok(contents) => server.reload(&contents),
+            Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
+        }
+    }
+    if options.config.admin.is_some() && options.config.admin_token_file.is_some() {
+        match server.reload_admin_token() {
+            Ok(()) => info!(target: TARGET, "the operators' token was read again"),
+            Err(error) => warn!(target: TARGET, "the old operators' token stays in force: {error}"),
+        }
+    }
+}
+
+/// Returns the line that a service manager shows.
+fn status_line<A: App>(server: &Server<A>) -> String {
+    let stats = server.engine().stats();
+    format!("{} members in {} lobbies", stats.total_connections, stats.active_lobbies)
 }
 
 fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
@@ -135,20 +162,4 @@ fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
 fn show(name: &str, config: &Config) -> String {
     let field = Config::FIELDS.iter().find(|field| field.name == name).expect("the name is in Config::FIELDS");
     (field.show)(config)
-}
-
-/// Log lines with the limits in force and the memory that they allow.
-fn limits(config: &Config) -> Vec<String> {
-    let named = |prefix: &str| {
-        let fields = Config::FIELDS.iter().filter(|field| field.name.starts_with(prefix));
-        fields.map(|field| format!("{}={}", field.name, (field.show)(config))).collect::<Vec<_>>().join(" ")
-    };
-    let memory = match config.worst_case_memory() {
-        Some(bytes) => format!("{} MiB", bytes.div_ceil(1 << 20)),
-        None => "without a bound, since a limit is unlimited".to_owned(),
-    };
-    vec![
-        format!("limits: {}", named("max_")),
-        format!("worst-case memory with these limits: {memory}, without the kernel's buffers"),
-    ]
 }

@@ -2,9 +2,11 @@
 //!
 //! Each text frame is one JSON object, and its `type` names the kind. Knows no lobby and no connection.
 
+mod portable;
 mod read;
 mod write;
 
+pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
 pub(crate) use self::write::{
     Welcome, WelcomeLimits, WelcomePing, WelcomeTick, write_ack, write_broadcast_ack, write_direct, write_error,

@@ -5,6 +5,9 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::portable;
+use super::write::SERVER_TYPES;
+use crate::base::limit::Limit;
 use crate::base::number::integer;
 
 /// Maximum length of a string `ref`, in bytes.
@@ -91,8 +94,9 @@ impl<'a> Present<'a> {
 ///
 /// # Errors
 ///
-/// [`MalformedMessage`] if the text is not one JSON object, has no `type`, or has a reserved field of the wrong type.
-pub(crate) fn read(text: &str) -> Result<Envelope<'_>, MalformedMessage<'_>> {
+/// [`MalformedMessage`] if the text is not one JSON object that strict parsers read, has no `type` or one that only the
+/// server sends, or has a reserved field of the wrong type.
+pub(crate) fn read(text: &str, max_depth: Limit) -> Result<Envelope<'_>, MalformedMessage<'_>> {
     let malformed = |why| MalformedMessage { reference: None, why, is_health_pong: false };
     // serde also deserializes a struct from an array.
     if !text.trim_ascii_start().starts_with('{') {
@@ -114,6 +118,7 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, MalformedMessage<'_>> {
         }
     };
     let malformed = |why| MalformedMessage { reference, why, is_health_pong };
+    portable::check(text, max_depth).map_err(malformed)?;
     let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
     let data = fields.data.0.ok_or(malformed("data is missing"));
     let request = match &*kind {
@@ -131,6 +136,8 @@ pub(crate) fn read(text: &str) -> Result<Envelope<'_>, MalformedMessage<'_>> {
             }
         }
         "leave" => ClientRequest::Leave,
+        // An application may pass a message on as it is. The other members would take it for the server's.
+        server if SERVER_TYPES.contains(&server) => return Err(malformed("only the server sends this type")),
         _ => ClientRequest::App { kind },
     };
     Ok(Envelope { request, reference })
@@ -144,14 +151,16 @@ fn is_reference(field: &Present<'_>, raw: &str) -> bool {
 mod tests {
     use super::*;
 
+    const DEPTH: Limit = Limit::at_most(128);
+
     #[track_caller]
     fn check(text: &str, expected: ClientRequest<'_>, reference: Option<&str>) {
-        assert_eq!(read(text), Ok(Envelope { request: expected, reference }), "{text}");
+        assert_eq!(read(text, DEPTH), Ok(Envelope { request: expected, reference }), "{text}");
     }
 
     #[track_caller]
     fn check_malformed(text: &str, why: &str, reference: Option<&str>) {
-        let malformed = read(text).expect_err(text);
+        let malformed = read(text, DEPTH).expect_err(text);
         assert!(malformed.why.contains(why), "{text}: {}", malformed.why);
         assert_eq!(malformed.reference, reference, "{text}");
     }
@@ -198,6 +207,13 @@ mod tests {
         check_malformed(r#"{"type":"broadcast","ref":1}"#, "data is missing", Some("1"));
         check_malformed(r#"{"type":"direct","data":1}"#, "to must be", None);
         check_malformed(r#"{"type":"health_pong","timestamp":"x"}"#, "timestamp", None);
+        check_malformed(r#"{"type":"move","ref":1,"at":"\ud800"}"#, "surrogate", Some("1"));
+        check_malformed(
+            &format!(r#"{{"type":"move","ref":1,"at":{}{}}}"#, "[".repeat(128), "]".repeat(128)),
+            "nested",
+            Some("1"),
+        );
+        check_malformed(r#"{"type":"goodbye","ref":1}"#, "only the server", Some("1"));
         for reference in ["1.5", "1e-1", "1e16", "true", "[1]", &format!("{:?}", "x".repeat(65)), "9007199254740992"] {
             check_malformed(&format!(r#"{{"type":"ping","ref":{reference}}}"#), "ref must be", None);
         }

@@ -8,6 +8,10 @@ use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::base::id::SeatId;
 use crate::lobby::presence::Departure;
 
+/// The types of messages that only the server sends. `direct` is not among them, because it is also a request.
+pub(super) const SERVER_TYPES: &[&str] =
+    &["welcome", "presence_state", "presence_diff", "message", "ack", "error", "pong", "health_ping", "goodbye"];
+
 /// The first message to every member.
 #[derive(Serialize)]
 #[serde(tag = "type", rename = "welcome")]
@@ -59,6 +63,7 @@ struct MessageWriter<'a>(&'a mut String);
 
 impl MessageWriter<'_> {
     fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
+        debug_assert!(kind == "direct" || SERVER_TYPES.contains(&kind), "no client may send the type {kind}");
         out.clear();
         out.push_str("{\"type\":\"");
         out.push_str(kind);
@@ -178,8 +183,9 @@ pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
     MessageWriter::of_type(out, "health_ping").number("timestamp", timestamp).end();
 }
 
+/// Writes a `goodbye`. A time to come back after overrules the reason.
 pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
-    let reconnect = if reason.reconnect() == Reconnect::No { "false" } else { "true" };
+    let reconnect = if reason.reconnect() == Reconnect::No && retry_after_ms.is_none() { "false" } else { "true" };
     let object = MessageWriter::of_type(out, "goodbye")
         .number("code", u64::from(reason.code()))
         .string("reason", reason.word())

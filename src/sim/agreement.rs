@@ -29,6 +29,20 @@ pub(super) fn check_only_live_remain<A: App>(world: &mut World<A>) -> Result<(),
     Ok(())
 }
 
+/// Checks that each client knows the number of members in its lobby.
+pub(super) fn check_counts<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let World { server, clients, transcript, .. } = world;
+    for link in clients.iter().filter(|link| link.view.is_synced()) {
+        transcript.current_client = link.number;
+        let members = server.seats_in(&clients.shared.lobbies[link.lobby]).len() as u64;
+        let known = link.view.count_known();
+        if known != members {
+            return Err(format!("the client knows of {known} members, but its lobby has {members}"));
+        }
+    }
+    Ok(())
+}
+
 /// Compares each client's view of its lobby with the server's directory.
 ///
 /// A client that receives only the number of members is not informed of leaves. Its number is compared only if

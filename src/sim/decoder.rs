@@ -76,7 +76,8 @@ impl Decoder {
 /// Describes a unit of `length` bytes, of which `sample` are the first.
 pub(super) fn describe(unit: Unit, sample: &[u8], length: usize) -> String {
     match unit {
-        Unit::Head => quote(String::from_utf8_lossy(sample).lines().next().unwrap_or_default()),
+        // An empty line may precede a request.
+        Unit::Head => quote(String::from_utf8_lossy(sample).trim_start().lines().next().unwrap_or_default()),
         Unit::Opaque => format!("{length} bytes"),
         Unit::Frame => {
             let (start, end) = frame_ends(sample).expect("the sample of a frame contains its header");

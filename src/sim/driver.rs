@@ -98,8 +98,17 @@ impl<A: App> World<A> {
             self.handle_dropped(index)?;
         }
         invariants::after_turn(self)?;
+        self.serve_admin_port()?;
         self.server.last_turn = self.server.now;
         self.server.had_unread = self.clients.has_unread();
+        Ok(())
+    }
+
+    /// Serves the admin port, whose clients only ask questions. The reports of pings are taken already.
+    fn serve_admin_port(&mut self) -> Result<(), String> {
+        let World { server, admin_port, transcript, .. } = self;
+        server.call(|engine, now| admin_port.work(now, engine));
+        transcript.mix(admin_port.end_turn(server.now)?);
         Ok(())
     }
 

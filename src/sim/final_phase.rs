@@ -30,6 +30,7 @@ pub(super) fn converge<A: App>(world: &mut World<A>) -> Result<(), String> {
     time::pass(world, longest_wait(world))?;
     agreement::check_only_live_remain(world)?;
     if !world.server.is_draining() {
+        check_counts(world)?;
         let closed_before = world.server.models.counters.closed;
         send_final_messages(world)?;
         agreement::compare_views(world, world.server.models.counters.closed == closed_before)?;
@@ -63,6 +64,20 @@ fn longest_wait<A: App>(world: &World<A>) -> Duration {
     let path = config.ping_interval + config.pong_timeout;
     let before = config.handshake_timeout.max(config.auth_timeout).max(path);
     before + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
+}
+
+/// Checks that all members know their number, if none has left for the interval at which they are told it. Tokens may
+/// still expire.
+fn check_counts<A: App>(world: &mut World<A>) -> Result<(), String> {
+    let config = world.server.config();
+    let Some(interval) = config.presence_count_interval.filter(|_| A::PROTOCOL == Protocol::Json) else {
+        return Ok(());
+    };
+    // With output that waits for ticks, the number is sent at the next one.
+    let tick = config.tick_hz.map_or(Duration::ZERO, |hz| Duration::from_secs(1) / hz + longest_wait(world) / 100);
+    let closed_before = world.server.models.counters.closed;
+    time::pass(world, interval + config.wheel_granule * 2 + tick)?;
+    if world.server.models.counters.closed == closed_before { agreement::check_counts(world) } else { Ok(()) }
 }
 
 /// Lets each remaining client send one request of each kind and checks the engine's message and frame counters.

@@ -4,6 +4,7 @@
 
 use super::client::link::Link;
 use super::client::pipe::Side;
+use super::models::addresses::OpenConn;
 use super::models::close_reasons::Circumstances;
 use super::report::Expectation;
 use super::swarm::behaviour::Behaviour;
@@ -62,8 +63,10 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
         ticks.check(now, inbox_bytes)?;
     }
     server.models.check_members(now, server.config())?;
-    let is_member = |link: &&Link| link.conn.is_some() && link.reason.is_none() && link.status == Some(101);
-    server.models.addresses.check_connections(clients.iter().filter(is_member).map(|link| link.network))?;
+    let models = &server.models;
+    let link_of = |conn| clients.iter().find(|link| link.conn == Some(conn));
+    let members = models.seats.iter().filter_map(|(_, seated)| link_of(seated.conn));
+    models.addresses.check_seats(members.map(|link| link.network))?;
     server.models.addresses.check_attempts(now)?;
     match server.engine().poll_timeout() {
         Some(next) if next <= now => Err(format!("the next timeout {next} is not after now, {now}")),
@@ -135,6 +138,9 @@ pub(super) fn check_close_reasons<A: App>(
     world: &mut World<A>,
     closed: &[(ConnId, CloseReason)],
 ) -> Result<(), String> {
+    let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
+    let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
+    world.server.models.addresses.note_open(world.clients.iter().filter_map(open_conn));
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };
@@ -172,7 +178,6 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
     let later = &clients.shared.link_users[link.number as usize + 1..];
     // An older connection may have been authorized later and replaced this one.
     let has_other = clients.iter().any(|it| it.number != link.number && it.user == link.user);
-    let in_network = clients.iter().filter(|it| it.conn.is_some() && it.network == link.network).count();
     Some(Circumstances {
         age: server.now - link.opened,
         silence: server.now - link.last_delivery,
@@ -189,7 +194,6 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         is_draining: server.is_draining(),
         is_synced: link.view.is_synced(),
         bytes_sent: link.pipe.sent,
-        in_network,
     })
 }
 

@@ -107,6 +107,7 @@
 //! ```
 
 mod actions;
+mod admin_port;
 mod agreement;
 mod app;
 mod client;

@@ -3,7 +3,7 @@
 //! A step is one action: some bytes arrive or are read, a client sends a message, the driver finishes its turn, or time
 //! passes.
 
-use super::actions::{app, client, connect, operator};
+use super::actions::{admin_port, app, client, connect, operator};
 use super::client::link::Link;
 use super::invariants;
 use super::swarm::behaviour::Behaviour;
@@ -67,6 +67,8 @@ const STEP_BEHAVIOURS: &[Behaviour] = &[
     Behaviour::Clock,
     Behaviour::HalfClose,
     Behaviour::WallStep,
+    Behaviour::Probe,
+    Behaviour::AdminPort,
 ];
 
 impl Steps {
@@ -85,7 +87,7 @@ impl Steps {
             // Behaviours that end connections are less frequent than those that use them.
             let divisor = match behaviour {
                 Behaviour::Squeeze => 3,
-                Behaviour::Latest => 1,
+                Behaviour::Latest | Behaviour::AdminPort => 1,
                 _ if behaviour < Behaviour::Malformed => 1,
                 _ => 8,
             };
@@ -202,6 +204,8 @@ fn read<A: App>(world: &mut World<A>) -> Result<bool, String> {
 fn perform<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<bool, String> {
     match behaviour {
         Behaviour::BadRequest | Behaviour::HalfRequest => return Ok(connect::connect(world, Some(behaviour))),
+        Behaviour::Probe => return connect::probe(world),
+        Behaviour::AdminPort => admin_port::act(world)?,
         Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish | Behaviour::HalfClose => {
             return Ok(client::end(world, behaviour));
         }

@@ -3,6 +3,7 @@
 //! Each purpose has its own random generator, so that a draw for one purpose does not change the draws for the others.
 //! Knows neither steps nor turns.
 
+use super::admin_port::AdminPort;
 use super::app::authorizer::{Authorizer, percent_late};
 use super::app::under_test::AppUnderTest;
 use super::client::clients::Clients;
@@ -26,6 +27,7 @@ pub(super) type Invariant<A> = Box<dyn FnMut(&A) -> Result<(), String>>;
 
 pub(super) struct World<A: App> {
     pub(super) server: Server<A>,
+    pub(super) admin_port: AdminPort,
     pub(super) clients: Clients,
     pub(super) swarm: Swarm,
     pub(super) random: Generators,
@@ -74,6 +76,7 @@ impl<A: App> World<A> {
         let shared = SharedState::new(users, lobbies, relays, may_refuse);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         World {
+            admin_port: AdminPort::new(&config, stream(7)),
             server: Server::new(seed, config, AppUnderTest::new(app, authorizer), models),
             clients: Clients::new(swarm.clients.max(1), shared, players),
             swarm,

@@ -22,7 +22,8 @@ use super::frame::Frame;
 use super::handshake::Upgrade;
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
-use crate::http::{self, PlainResponse};
+use crate::http::head::is_head_request;
+use crate::http::{self, DateLine, HeadCheck, PlainResponse};
 
 /// An event that received bytes produced.
 ///
@@ -33,6 +34,8 @@ pub(crate) enum WireEvent<'a, 's> {
     Head(Cow<'a, [u8]>),
     /// The bytes are not a valid request head; this is the response.
     BadHead(PlainResponse),
+    /// The client sent too much before its upgrade was accepted; this is the response.
+    TooMuchEarly(PlainResponse),
     Text(&'s str),
     Binary(&'s [u8]),
     Ping(&'s [u8]),
@@ -75,6 +78,14 @@ struct Deciding {
 #[derive(Debug)]
 pub(crate) struct Connection(Phase);
 
+/// How request heads are read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HeadRules {
+    /// Most bytes of a head, and of what follows it before the upgrade is accepted.
+    pub(crate) max_bytes: usize,
+    pub(crate) check: HeadCheck,
+}
+
 impl WireEvent<'_, '_> {
     /// Returns the length of a text or binary message, and 0 for other events.
     pub(crate) fn message_bytes(&self) -> usize {
@@ -96,17 +107,18 @@ impl Connection {
         &mut self,
         input: &mut &'a [u8],
         scratch: &'s mut Vec<u8>,
-        max_header_bytes: usize,
+        rules: HeadRules,
         limits: Limits,
     ) -> Option<WireEvent<'a, 's>> {
         match &mut self.0 {
-            Phase::Head(_) => self.poll_head(input, max_header_bytes),
+            Phase::Head(_) => self.poll_head(input, rules),
             Phase::Deciding(deciding) => {
                 let early = &mut deciding.early;
                 early.extend_from_slice(mem::take(input));
-                let too_much = early.len() > max_header_bytes;
-                too_much
-                    .then(|| WireEvent::BadHead(PlainResponse::new(431, "wait for the upgrade before sending so much")))
+                let too_much = early.len() > rules.max_bytes;
+                too_much.then(|| {
+                    WireEvent::TooMuchEarly(PlainResponse::new(431, "wait for the upgrade before sending so much"))
+                })
             }
             Phase::Open(websocket) => Some(match websocket.receive(input, scratch, limits)? {
                 ReceivedFrame::Text(text) => WireEvent::Text(text),
@@ -132,7 +144,8 @@ impl Connection {
         }
     }
 
-    fn poll_head<'a>(&mut self, input: &mut &'a [u8], max_header_bytes: usize) -> Option<WireEvent<'a, 'static>> {
+    fn poll_head<'a>(&mut self, input: &mut &'a [u8], rules: HeadRules) -> Option<WireEvent<'a, 'static>> {
+        let HeadRules { max_bytes, check } = rules;
         let Phase::Head(buffered) = &mut self.0 else { unreachable!("poll() calls this in phase Head only") };
         if input.is_empty() {
             return None;
@@ -140,18 +153,16 @@ impl Connection {
         let before = buffered.as_ref().map_or(0, |buffered| buffered.len());
         // A request usually arrives in one piece. Then it is parsed in the input buffer without a copy.
         let found = match buffered {
-            None => http::head_end(input, 0, max_header_bytes),
+            None => http::head_end(input, 0, max_bytes, check),
             Some(buffered) => {
                 buffered.extend_from_slice(input);
-                http::head_end(buffered, before, max_header_bytes)
+                http::head_end(buffered, before, max_bytes, check)
             }
         };
         match found {
-            Err(refusal) => Some(WireEvent::BadHead(refusal)),
-            Ok(None) if before + input.len() > max_header_bytes => {
-                let refusal =
-                    PlainResponse::new(431, format!("the request head is longer than {max_header_bytes} bytes"));
-                Some(WireEvent::BadHead(refusal))
+            Err(refusal) => {
+                let received = buffered.as_ref().map_or(*input, |buffered| &buffered[..]);
+                Some(WireEvent::BadHead(refusal.with_body(!is_head_request(received))))
             }
             Ok(None) => {
                 buffered.get_or_insert_with(|| Box::new(input.to_vec()));
@@ -179,9 +190,9 @@ impl Connection {
     /// is discarded. Of these only their number and the line ends have an effect.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
         let end = match &self.0 {
-            Phase::Head(None) => http::head_end(input, 0, max_header_bytes),
+            Phase::Head(None) => http::head_end(input, 0, max_header_bytes, HeadCheck::All),
             Phase::Head(Some(buffered)) => {
-                http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes)
+                http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes, HeadCheck::All)
                     .map(|end| end.map(|end| end - buffered.len()))
             }
             Phase::Lingering | Phase::CloseComplete => Ok(None),
@@ -191,9 +202,9 @@ impl Connection {
     }
 
     /// Opens the WebSocket. Returns the 101 response to send.
-    pub(crate) fn accept(&mut self, upgrade: &Upgrade) -> Bytes {
+    pub(crate) fn accept(&mut self, upgrade: &Upgrade, date: DateLine) -> Bytes {
         self.0 = Phase::Open(WebSocket::default());
-        upgrade.response()
+        upgrade.response(date)
     }
 
     /// Stores an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
@@ -211,17 +222,17 @@ impl Connection {
 
     /// Accepts the upgrade that [`defer`](Self::defer) stored. Returns the 101 response to send, and the bytes received
     /// since then, which the caller must pass to [`poll`](Self::poll) next.
-    pub(crate) fn accept_pending(&mut self) -> (Bytes, Vec<u8>) {
+    pub(crate) fn accept_pending(&mut self, date: DateLine) -> (Bytes, Vec<u8>) {
         match mem::replace(&mut self.0, Phase::Lingering) {
-            Phase::Deciding(deciding) => (self.accept(&deciding.upgrade), deciding.early),
+            Phase::Deciding(deciding) => (self.accept(&deciding.upgrade, date), deciding.early),
             phase => unreachable!("accept_pending() needs a pending upgrade, but the phase is {phase:?}"),
         }
     }
 
     /// Lingers, because the request is refused. Returns the HTTP response to send.
-    pub(crate) fn refuse(&mut self, refusal: &PlainResponse) -> Bytes {
+    pub(crate) fn refuse(&mut self, refusal: &PlainResponse, date: DateLine) -> Bytes {
         self.0 = Phase::Lingering;
-        refusal.response()
+        refusal.response(date)
     }
 
     /// Waits for the peer's close frame. Returns the close frame to send.
@@ -248,6 +259,11 @@ impl Connection {
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.0, Phase::Open(_))
+    }
+
+    /// Returns whether the request head is still missing, or a part of it.
+    pub(crate) fn is_reading_head(&self) -> bool {
+        matches!(self.0, Phase::Head(_))
     }
 
     pub(crate) fn is_deciding(&self) -> bool {

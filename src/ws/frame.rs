@@ -28,6 +28,23 @@ impl Frame {
         Frame::encode(OpCode::Data(Data::Binary), bytes)
     }
 
+    /// Encodes a binary message that names its sender: one byte with the length of the user id, the id in UTF-8, and
+    /// then `payload`. Clients of the JSON protocol get binary messages in this form with `binary_sender` on.
+    ///
+    /// ```
+    /// use lobbyd::Frame;
+    ///
+    /// assert_eq!(Frame::binary_from("ann", &[7, 8]), Frame::binary(b"\x03ann\x07\x08"));
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the user id has more than 255 bytes. A member's has at most 128.
+    pub fn binary_from(user: &str, payload: &[u8]) -> Frame {
+        let length = u8::try_from(user.len()).expect("a user id has at most 128 bytes");
+        Frame::binary(&[&[length], user.as_bytes(), payload].concat())
+    }
+
     /// Encodes a text message with `value` as JSON.
     ///
     /// # Errors

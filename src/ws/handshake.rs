@@ -9,14 +9,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use bytes::Bytes;
-use data_encoding::{BASE64, BASE64URL_NOPAD};
+use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
-use crate::config::Origins;
-use crate::http::PlainResponse;
-use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead};
+use crate::config::{ForwardedHeader, Origins};
+use crate::http::forwarded::{ForwardedFault, forwarded_address};
+use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
+use crate::http::host::is_host;
+use crate::http::probe::Probe;
 use crate::http::target::{percent_decode, query_value, split_target};
+use crate::http::{DateLine, PlainResponse};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
@@ -39,7 +42,10 @@ pub(crate) enum Subprotocols {
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
+    pub(crate) probe: Option<Probe>,
+    pub(crate) is_head_request: bool,
     address: IpAddr,
+    forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
@@ -57,9 +63,15 @@ impl Request<'_> {
         self.peer
     }
 
-    /// Returns the client's address: behind trusted proxies the one in `X-Forwarded-For`, otherwise that of the peer.
+    /// Returns the client's address: behind trusted proxies the one that they name in `forwarded_header`, otherwise that
+    /// of the peer. An IPv4-mapped IPv6 address is returned as the IPv4 address.
     pub fn address(&self) -> IpAddr {
         self.address
+    }
+
+    /// Returns why the trusted proxies have named no address; [`address`](Self::address) is that of the peer then.
+    pub(crate) fn forwarded_fault(&self) -> Option<ForwardedFault> {
+        self.forwarded_fault
     }
 
     /// Returns the percent-decoded path; it starts with `/`.
@@ -121,15 +133,6 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// A health check on the members' port, answered without an upgrade.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Probe {
-    /// Whether the process is running.
-    Live,
-    /// Whether new members are admitted.
-    Ready,
-}
-
 /// Facts about a request that are determined before the application authorizes it. They are recorded, and a replay
 /// starts from them.
 ///
@@ -139,21 +142,12 @@ pub(crate) enum Probe {
 pub(crate) struct Facts {
     /// Set when the path is that of a health check.
     pub(crate) probe: Option<Probe>,
+    /// Whether it is a HEAD request: it is answered as a GET, without the body.
+    pub(crate) is_head_request: bool,
     pub(crate) address: IpAddr,
     /// Whether `allowed_origin` permits the request.
     pub(crate) is_origin_allowed: bool,
     pub(crate) upgrade: Result<Upgrade, PlainResponse>,
-}
-
-impl Request<'_> {
-    /// Returns the health check that the path names, if any.
-    pub(crate) fn probe(&self) -> Option<Probe> {
-        match &*self.path {
-            "/health/live" => Some(Probe::Live),
-            "/health/ready" => Some(Probe::Ready),
-            _ => None,
-        }
-    }
 }
 
 /// Contents of the response to a valid upgrade request.
@@ -166,24 +160,26 @@ pub(crate) struct Upgrade {
 impl Upgrade {
     /// Returns the byte range of the subprotocol in the response. The client wrote it, and with [`Subprotocols::Any`]
     /// it can be any text.
-    pub(crate) fn echo(&self) -> Option<Range<u64>> {
+    pub(crate) fn echo(&self, date: DateLine) -> Option<Range<u64>> {
         let name = self.subprotocol.as_ref()?.len() as u64;
         // Only CR LF and the empty line follow it.
-        let end = self.response().len() as u64 - 4;
+        let end = self.response(date).len() as u64 - 4;
         Some(end - name..end)
     }
 
-    /// Encodes the 101 response (RFC 6455 section 4.2.2).
-    pub(crate) fn response(&self) -> Bytes {
-        let protocol = match &self.subprotocol {
-            Some(name) => format!("Sec-WebSocket-Protocol: {name}\r\n"),
-            None => String::new(),
-        };
-        Bytes::from(format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {}\r\n{protocol}\r\n",
-            self.accept_key
-        ))
+    /// Encodes the 101 response (RFC 6455 section 4.2.2). RFC 9110 section 6.6.1 allows `Date` in it.
+    pub(crate) fn response(&self, date: DateLine) -> Bytes {
+        let mut response = Vec::with_capacity(256);
+        response.extend_from_slice(b"HTTP/1.1 101 Switching Protocols\r\n");
+        response.extend_from_slice(date.as_bytes());
+        response.extend_from_slice(b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ");
+        response.extend_from_slice(self.accept_key.as_bytes());
+        if let Some(name) = &self.subprotocol {
+            response.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
+            response.extend_from_slice(name.as_bytes());
+        }
+        response.extend_from_slice(b"\r\n\r\n");
+        Bytes::from(response)
     }
 }
 
@@ -192,8 +188,9 @@ pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
     pub(crate) peer: SocketAddr,
     pub(crate) max_headers: u32,
-    /// Number of proxies whose `X-Forwarded-For` entries are trusted.
+    /// Number of proxies whose entries in `forwarded_header` are trusted.
     pub(crate) trusted_proxies: u32,
+    pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) subprotocols: Subprotocols,
 }
 
@@ -210,7 +207,7 @@ pub(crate) fn read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    try_read(head, params, decide).map_err(|refusal| refusal.answering(head))
+    try_read(head, params, decide).map_err(|refusal| refusal.with_body(!is_head_request(head)))
 }
 
 fn try_read<R>(
@@ -218,7 +215,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, subprotocols } = params;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -229,39 +226,72 @@ fn try_read<R>(
     })?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
-    if method != "GET" {
+    let is_head = method == "HEAD";
+    if method != "GET" && !is_head {
         return Err(PlainResponse::new(405, "only GET is understood here"));
-    }
-    if !is_http_1_1 {
-        return Err(PlainResponse::new(505, "use HTTP/1.1"));
-    }
-    if headers.values("host").count() != 1 {
-        return Err(PlainResponse::new(400, "send exactly one Host header (RFC 9112 section 3.2)"));
-    }
-    if headers.values("content-length").chain(headers.values("transfer-encoding")).next().is_some() {
-        return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     let (path, query) = split_target(target)
         .ok_or_else(|| PlainResponse::new(400, "ask for a path that starts with /, not for a whole URL"))?;
+    let probe = Probe::at(path);
+    if !is_http_1_1 && probe.is_none() {
+        return Err(PlainResponse::new(505, "use HTTP/1.1"));
+    }
+    check_host(headers, is_http_1_1, probe)?;
+    if !has_no_body(headers) {
+        return Err(PlainResponse::new(400, "a request with a body is not understood here"));
+    }
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
     let path = percent_decode(path, false)
         .ok_or_else(|| PlainResponse::new(400, "the path is not properly percent-encoded UTF-8"))?;
+    let upgrade = if is_head || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
+    // The query of a health check is ignored.
+    let query = if probe.is_some() && upgrade.is_err() { "" } else { query };
     let query_token = query_value(query, "token")
         .map_err(|()| PlainResponse::new(400, "the query is not properly percent-encoded UTF-8"))?;
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
-    let address = forwarded_for(headers, trusted_proxies).unwrap_or(peer.ip());
-    let request = Request { conn, peer, address, path, query, token, headers };
-    Ok(decide(&request, upgrade(headers, subprotocols)))
+    let (address, forwarded_fault) = match trusted_proxies {
+        0 => (peer.ip(), None),
+        proxies => match forwarded_address(headers, forwarded_header, proxies) {
+            Ok(address) => (address, None),
+            Err(fault) => (peer.ip(), Some(fault)),
+        },
+    };
+    let request =
+        Request { conn, peer, probe, is_head_request: is_head, address, forwarded_fault, path, query, token, headers };
+    Ok(decide(&request, upgrade))
+}
+
+/// Checks that there is one valid `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.
+fn check_host(headers: Headers<'_, '_>, is_http_1_1: bool, probe: Option<Probe>) -> Result<(), PlainResponse> {
+    match headers.single("host") {
+        Ok(None) if probe.is_some() && !is_http_1_1 => Ok(()),
+        Ok(Some(host)) if is_host(host) || (host.is_empty() && probe.is_some()) => Ok(()),
+        Ok(Some(_)) => Err(PlainResponse::new(400, "Host must be a host name or an address, and perhaps a port")),
+        Ok(None) | Err(_) => Err(PlainResponse::new(400, "send exactly one Host header (RFC 9112 section 3.2)")),
+    }
+}
+
+/// Returns whether the request has no body, or an empty one.
+fn has_no_body(headers: Headers<'_, '_>) -> bool {
+    let mut lengths = headers.values("content-length");
+    let is_zero = |length: &[u8]| (1..=9).contains(&length.len()) && length.iter().all(|&c| c == b'0');
+    lengths.next().is_none_or(|length| is_zero(length.trim_ascii()))
+        && lengths.next().is_none()
+        && headers.values("transfer-encoding").next().is_none()
+}
+
+fn needs_upgrade() -> PlainResponse {
+    PlainResponse::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header")
 }
 
 /// Checks the headers of an upgrade request (RFC 6455 section 4.2.1).
 fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgrade, PlainResponse> {
     if !headers.has_token("upgrade", "websocket") || !headers.has_token("connection", "upgrade") {
-        return Err(PlainResponse::new(426, "this is a WebSocket endpoint: connect with ws:// and an Upgrade header"));
+        return Err(needs_upgrade());
     }
     let mut versions = headers.values("sec-websocket-version");
     if versions.next().is_none_or(|version| version.trim_ascii() != b"13") || versions.next().is_some() {
@@ -272,11 +302,18 @@ fn upgrade(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Upgra
         (Some(key), None) => key.trim_ascii(),
         _ => return Err(PlainResponse::new(400, "send exactly one Sec-WebSocket-Key")),
     };
-    if BASE64.decode(key).is_ok_and(|nonce| nonce.len() == 16) {
+    if is_key(key) {
         Ok(Upgrade { accept_key: derive_accept_key(key), subprotocol: choose(headers, subprotocols)? })
     } else {
         Err(PlainResponse::new(400, "Sec-WebSocket-Key must be 16 bytes in base64"))
     }
+}
+
+/// Returns whether `key` is 16 bytes in base64. The unused bits of its last letter may be set: RFC 6455 section 4.2.1 asks
+/// for the length only, and some clients draw the letters at random.
+fn is_key(key: &[u8]) -> bool {
+    let letters = key.strip_suffix(b"==").unwrap_or_default();
+    letters.len() == 22 && letters.iter().all(|c| c.is_ascii_alphanumeric() || b"+/".contains(c))
 }
 
 /// Selects the subprotocol for the response. If a browser offers subprotocols and the response selects none, the
@@ -300,19 +337,6 @@ fn choose(headers: Headers<'_, '_>, subprotocols: Subprotocols) -> Result<Option
             Err(PlainResponse::new(400, "offer a subprotocol beside the bearer token, or none at all"))
         }
     }
-}
-
-/// Returns the client address that the outermost of `proxies` trusted proxies appended. Clients can forge the entries
-/// to the left of it.
-fn forwarded_for(headers: Headers<'_, '_>, proxies: u32) -> Option<IpAddr> {
-    // Split first, decode afterwards: forged entries that are not UTF-8 must not invalidate the proxies' entries.
-    let lines = headers.values("x-forwarded-for");
-    let entries: Vec<&[u8]> =
-        lines.flat_map(|line| line.split(|&c| c == b',')).map(<[u8]>::trim_ascii).filter(|e| !e.is_empty()).collect();
-    let entry = entries.len().checked_sub(proxies as usize).filter(|_| proxies > 0).map(|index| entries[index])?;
-    let entry = str::from_utf8(entry).ok()?;
-    // Some proxies append the port.
-    entry.parse().ok().or_else(|| entry.parse::<SocketAddr>().ok().map(|address| address.ip()))
 }
 
 /// Returns the token of `Authorization: Bearer`.
@@ -355,10 +379,11 @@ mod tests {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, subprotocols };
+        let forwarded_header = ForwardedHeader::XForwardedFor;
+        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, forwarded_header, subprotocols };
         let decided = read(head.as_bytes(), &params, |request, upgrade| {
             upgrade.map(|upgrade| {
-                let response = String::from_utf8(upgrade.response().to_vec()).expect("ASCII");
+                let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");
                 assert!(
                     response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),
                     "RFC 6455 section 1.3"
@@ -406,7 +431,7 @@ mod tests {
         check_with(|l| l.push("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="), (400, "exactly one"));
         check_with(|l| l[5] = "Sec-WebSocket-Version: 8", (426, "13"));
         check_with(|l| l.push("Sec-WebSocket-Version: 13"), (426, "once"));
-        check_with(|l| l.push("Content-Length: 0"), (400, "body"));
+        check_with(|l| l.push("Content-Length: 1"), (400, "body"));
         check_with(|l| l.push("Transfer-Encoding: chunked"), (400, "body"));
         check_with(|l| l.extend(["A: b"; 20]), (431, "16 header lines"));
         check_with(|l| l.push("no colon"), (400, "well-formed"));
@@ -418,31 +443,6 @@ mod tests {
         check_with(|l| l.push(bearer), (101, r#"Some("lobby.v1.json") Some("bob")"#));
         check_with(|l| l.extend([bearer, "Authorization: bearer cid"]), (101, r#"Some("cid")"#));
         check_with(|l| l.push("Authorization: Basic x"), (101, r#"Some("ann")"#));
-    }
-
-    #[test]
-    fn forwarded_addresses_are_counted_from_the_right() {
-        #[track_caller]
-        fn check(lines: &[&str], proxies: u32, expected: Option<&str>) {
-            let lines: Vec<String> = lines.iter().map(|value| format!("X-Forwarded-For: {value}\r\n")).collect();
-            assert_eq!(forwarded(lines.concat().as_bytes(), proxies).as_deref(), expected);
-        }
-        /// Returns the address that the header lines name.
-        fn forwarded(lines: &[u8], proxies: u32) -> Option<String> {
-            let head = [b"GET / HTTP/1.1\r\n", lines, b"\r\n"].concat();
-            let mut lines = HeaderLines::EMPTY;
-            let head = RequestHead::parse(&head, &mut lines, 16).expect("well-formed");
-            forwarded_for(head.headers, proxies).map(|address| address.to_string())
-        }
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 0, None);
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 1, Some("2.2.2.2"));
-        check(&["6.6.6.6, 1.1.1.1", "2.2.2.2"], 2, Some("1.1.1.1"));
-        check(&["1.1.1.1"], 2, None);
-        check(&["[::1]:80"], 1, Some("::1"));
-        check(&["1.1.1.1:80"], 1, Some("1.1.1.1"));
-        check(&["unknown"], 1, None);
-        // The client sent bytes that are not UTF-8, and the proxy appended to the same line.
-        assert_eq!(forwarded(b"X-Forwarded-For: \xff, 9.9.9.9\r\n", 1).as_deref(), Some("9.9.9.9"));
     }
 
     #[test]

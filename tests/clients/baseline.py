@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Records the journals of tests/baseline: four short sessions of different kinds.
+"""Records four of the journals of tests/baseline: short sessions of different kinds. The fifth, addresses.journal, is of an
+earlier build on purpose, and is not recorded again.
 
     tests/clients/baseline.py [path/to/lobbyd]
 
 `cargo test baseline` replays them with every build, which shows that a change does not alter behaviour. Record them again when
-behaviour changes on purpose. Standard library only.
+behaviour changes on purpose. `requests.journal` is not recorded again: it has the answers of the first edition. Standard library only.
 """
 
 import glob

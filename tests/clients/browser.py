@@ -71,7 +71,7 @@ def open_from_file(binary):
         with open(path, "w", encoding="utf-8") as file:
             file.write(page.replace("127.0.0.1:9001", f"127.0.0.1:{server.port}"))
         with chromium(f"file://{path}"):
-            server.wait_for_log(r'joined user="guest-\w+" lobby=chat', PAGE_SECONDS)
+            server.wait_for_log(r'user="guest-\w+" lobby=chat joined', PAGE_SECONDS)
 
 
 async def visit(address, reports):

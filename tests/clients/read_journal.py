@@ -185,7 +185,9 @@ def refusal(fields):
 
 
 def facts(fields, max_header_bytes):
-    probe = (None, "live", "ready")[fields.byte(3)]
+    form = fields.byte(8)
+    require(form & 3 != 3, "there is no probe 3")
+    probe = (None, "live", "ready")[form & 3], "HEAD" if form & 4 else "GET"
     address, origin = fields.ip(), fields.flag()
     if not fields.byte(2):
         return probe, address, origin, refusal(fields)
@@ -292,6 +294,8 @@ def segment(fields):
             start["error codes"] = fields.list(lambda: (word(fields), fields.count()))
         read["start"] = start, fields.slice()
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
+    read["edition"] = 1 if fields.is_empty() else fields.number()
+    require(read["edition"] in (1, 2), f"there is no edition {read['edition']}")
     return read
 
 
@@ -407,7 +411,7 @@ class Journal:
             self.in_output, self.inputs = False, 0
         else:
             require(self.previous in (28, 29), f"a segment begins after entry {self.previous}")
-            for name in ("session", "wall time", "seed", "build", "application", "configuration"):
+            for name in ("session", "wall time", "seed", "build", "application", "configuration", "edition"):
                 require(read[name] == last[name], f"the {name} differs from that of the segment before")
             require(read["number"] == last["number"] + 1, f"segment {read['number']} after {last['number']}")
             require(read["chain"] == self.blocks.before, "the chain is broken")

@@ -17,14 +17,21 @@ use crate::ws::connection::Connection;
 ///
 /// ```text
 /// Pending --seat()--> Seated --leave_seat(), or replaced--> Closing --mark_closed()--> Closed --poll_closed()--> freed
-///    |                                                         ^                         ^
-///    +---------------------over max_pending--------------------+                         |
-///    +------------------------------------mark_closed()----------------------------------+
+///    ^  |                                                      ^                         ^
+///    |  +-------------------------------------mark_closed()----+-------------------------+
+///    |                                                         |                         |
+///    |                          +----------refused unread------+                         |
+/// Overflow ---------------------+-------------------------mark_closed()------------------+
 /// ```
+///
+/// A socket beyond `max_pending` begins as `Overflow`. It becomes `Pending` if there is room when its request is
+/// complete.
 #[derive(Debug)]
 pub(crate) enum ConnState {
     /// Has no seat. The box is there while the application's authorization is pending.
     Pending(Option<Box<PendingAuth>>),
+    /// Was accepted beyond `max_pending`. Its request is read; only a health check is served.
+    Overflow,
     /// Has this seat.
     Seated(SeatKey),
     /// Has left its seat, or was refused because `max_pending` was reached. The number orders connections by the time
@@ -138,7 +145,7 @@ impl Slot {
                 let path = self.health.path_deadline(config.ping_interval, config.pong_timeout);
                 path.min(self.health.check_deadline()).min(self.deadline)
             }
-            ConnState::Pending(_) | ConnState::Closing(_) => self.deadline,
+            ConnState::Pending(_) | ConnState::Overflow | ConnState::Closing(_) => self.deadline,
         }
     }
 }

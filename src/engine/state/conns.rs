@@ -3,7 +3,8 @@
 //! Moves a connection from one stage to the next, as drawn at [`ConnState`]. Why it moves is decided elsewhere.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
@@ -18,13 +19,34 @@ pub(crate) struct Conns {
     slots: Arena<ConnKey, Slot>,
     /// Connections that have no seat yet, by generation: oldest first.
     pending: BTreeMap<u64, ConnId>,
+    /// Connections beyond `max_pending`, by generation: oldest first.
+    overflow: BTreeMap<u64, ConnId>,
     /// Closing connections, in the order in which they began to close.
     closing: BTreeMap<u64, ConnId>,
     closes_started: u64,
     /// Closed connections whose socket the driver has still to drop.
     closed: VecDeque<ConnId>,
+    /// Addresses of the clients that a proxy has named. Apart from the connections, so that those without a proxy pay
+    /// nothing for it.
+    forwarded: BTreeMap<ConnKey, IpAddr>,
     /// Close codes of connections that the application has closed with a code of its own.
     app_codes: BTreeMap<ConnKey, CloseCode>,
+}
+
+/// The remote end of a connection. Displayed as `127.0.0.1:4000`, or `127.0.0.1:4000 address=192.0.2.1` behind a proxy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Remote {
+    peer: SocketAddr,
+    forwarded: Option<IpAddr>,
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.forwarded {
+            Some(address) => write!(f, "{} address={address}", self.peer),
+            None => self.peer.fmt(f),
+        }
+    }
 }
 
 impl Conns {
@@ -33,6 +55,15 @@ impl Conns {
         let id = ConnId::new(self.slots.vacant_key().index(), generation)?;
         self.slots.insert(Slot::new(id, peer, now));
         self.pending.insert(generation, id);
+        Some(id)
+    }
+
+    /// Adds a connection beyond `max_pending`. Returns `None` if no id is left for it.
+    pub(crate) fn insert_overflow(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+        let id = self.insert(generation, peer, now)?;
+        self.pending.remove(&generation);
+        self.overflow.insert(generation, id);
+        self.slots[id.key()].state = ConnState::Overflow;
         Some(id)
     }
 
@@ -81,15 +112,25 @@ impl Conns {
         slot.state = ConnState::Seated(seat);
     }
 
+    /// Makes a connection beyond `max_pending` an ordinary pending one.
+    pub(crate) fn set_pending(&mut self, key: ConnKey) {
+        let slot = &mut self.slots[key];
+        slot.state = ConnState::Pending(None);
+        self.overflow.remove(&slot.id.generation());
+        self.pending.insert(slot.id.generation(), slot.id);
+    }
+
     pub(crate) fn set_closing(&mut self, key: ConnKey) {
         self.closes_started += 1;
         let slot = &mut self.slots[key];
         self.closing.insert(self.closes_started, slot.id);
-        if let ConnState::Pending(authorization) =
-            std::mem::replace(&mut slot.state, ConnState::Closing(self.closes_started))
-        {
-            debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
-            self.pending.remove(&slot.id.generation());
+        match std::mem::replace(&mut slot.state, ConnState::Closing(self.closes_started)) {
+            ConnState::Pending(authorization) => {
+                debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
+                self.pending.remove(&slot.id.generation());
+            }
+            ConnState::Overflow => drop(self.overflow.remove(&slot.id.generation())),
+            ConnState::Seated(_) | ConnState::Closing(_) | ConnState::Closed => {}
         }
     }
 
@@ -101,6 +142,7 @@ impl Conns {
                 self.pending.remove(&slot.id.generation());
                 debug_assert!(authorization.is_none(), "leave_seat() has cancelled the reservation");
             }
+            ConnState::Overflow => drop(self.overflow.remove(&slot.id.generation())),
             ConnState::Closing(order) => {
                 self.closing.remove(&order);
             }
@@ -123,7 +165,32 @@ impl Conns {
         let slot = self.slots.remove(id.key());
         let reason = self.close_reason(&slot);
         self.app_codes.remove(&id.key());
+        self.forwarded.remove(&id.key());
         Some((id, reason))
+    }
+
+    // ---- addresses ----
+
+    /// Sets the client's address, once its request is read.
+    pub(crate) fn set_address(&mut self, key: ConnKey, address: IpAddr) {
+        if address != self.slots[key].peer.address().ip() {
+            self.forwarded.insert(key, address);
+        }
+    }
+
+    /// Returns the client's address: the one that a trusted proxy has named, or that of the peer.
+    pub(crate) fn address(&self, key: ConnKey) -> IpAddr {
+        self.forwarded.get(&key).copied().unwrap_or_else(|| self.slots[key].peer.address().ip())
+    }
+
+    /// The connections for which a proxy has named an address.
+    pub(crate) fn forwarded(&self) -> impl Iterator<Item = ConnKey> {
+        self.forwarded.keys().copied()
+    }
+
+    /// Returns the peer and the client's address for the log.
+    pub(crate) fn remote(&self, key: ConnKey) -> Remote {
+        Remote { peer: self.slots[key].peer.address(), forwarded: self.forwarded.get(&key).copied() }
     }
 
     // ---- close reasons ----
@@ -173,6 +240,15 @@ impl Conns {
     /// The connections that have no seat yet, oldest first.
     pub(crate) fn pending(&self) -> impl Iterator<Item = ConnId> {
         self.pending.values().copied()
+    }
+
+    pub(crate) fn overflow_count(&self) -> usize {
+        self.overflow.len()
+    }
+
+    /// The connection beyond `max_pending` that was accepted first.
+    pub(crate) fn oldest_overflow(&self) -> Option<ConnId> {
+        self.overflow.first_key_value().map(|(_, &id)| id)
     }
 
     /// The connection that began to close first.

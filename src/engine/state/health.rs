@@ -35,11 +35,24 @@ struct Checks {
     open: Vec<Check>,
     /// When to start the next periodic check.
     next: Time,
+    /// When a refused login last had the path checked, or [`Time::NEVER`].
+    login_ping: Time,
+    /// Number of checks that gave way to newer ones and are not reported as ended yet.
+    displaced: usize,
+    /// When to report them, or [`Time::NEVER`].
+    report_displaced: Time,
 }
 
 impl Default for Checks {
     fn default() -> Checks {
-        Checks { nonce: 0, open: Vec::new(), next: Time::NEVER }
+        Checks {
+            nonce: 0,
+            open: Vec::new(),
+            next: Time::NEVER,
+            login_ping: Time::NEVER,
+            displaced: 0,
+            report_displaced: Time::NEVER,
+        }
     }
 }
 
@@ -75,10 +88,21 @@ impl Health {
         self.ping_sent = now;
     }
 
-    /// When the first check expires, or the next periodic one starts.
+    /// Returns whether a ping is to be sent, because a login was refused on account of this connection. None is while one
+    /// is unanswered, and for `pause` after the last one: logins must not be able to cause many.
+    pub(crate) fn needs_login_ping(&mut self, now: Time, pause: Duration) -> bool {
+        let last = &mut self.checks.get_or_insert_default().login_ping;
+        let is_needed = self.ping_sent == Time::NEVER && (*last == Time::NEVER || now >= *last + pause);
+        if is_needed {
+            *last = now;
+        }
+        is_needed
+    }
+
+    /// When the first check expires or is to be reported as displaced, or the next periodic one starts.
     pub(crate) fn check_deadline(&self) -> Time {
         let Some(checks) = &self.checks else { return Time::NEVER };
-        checks.open.iter().map(|check| check.deadline).fold(checks.next, Time::min)
+        checks.open.iter().map(|check| check.deadline).fold(checks.next.min(checks.report_displaced), Time::min)
     }
 
     pub(crate) fn next_check(&self) -> Time {
@@ -108,24 +132,35 @@ impl Health {
         Some(now - open.remove(at).sent)
     }
 
-    /// Ends the checks whose deadline has passed. Returns their number.
+    /// Ends the checks whose deadline has passed. Returns their number, and that of the displaced ones to report.
     pub(crate) fn expire_checks(&mut self, now: Time) -> usize {
         let Some(checks) = &mut self.checks else { return 0 };
         let before = checks.open.len();
         checks.open.retain(|check| now < check.deadline);
-        before - checks.open.len()
+        let expired = before - checks.open.len();
+        if now < checks.report_displaced {
+            return expired;
+        }
+        checks.report_displaced = Time::NEVER;
+        expired + std::mem::take(&mut checks.displaced)
     }
 
-    /// Ends the oldest checks so that at most `bound` are left. Returns the number of ended checks.
-    pub(crate) fn trim_checks(&mut self, bound: usize) -> usize {
+    /// Ends the oldest checks so that at most `bound` are left.
+    ///
+    /// They are reported after `now`, and so in a later turn. The application may start a check because another has
+    /// ended, and its turn must end.
+    pub(crate) fn trim_checks(&mut self, now: Time, bound: usize) {
         let excess = self.open_checks().saturating_sub(bound);
-        self.checks.iter_mut().for_each(|checks| drop(checks.open.drain(..excess)));
-        excess
+        if let Some(checks) = self.checks.as_mut().filter(|_| excess > 0) {
+            checks.open.drain(..excess);
+            checks.displaced += excess;
+            checks.report_displaced = checks.report_displaced.min(now + Duration::from_micros(1));
+        }
     }
 
-    /// Ends all checks. Returns their number.
+    /// Ends all checks. Returns the number of those without a result.
     pub(crate) fn end_checks(&mut self) -> usize {
-        self.checks.take().map_or(0, |checks| checks.open.len())
+        self.checks.take().map_or(0, |checks| checks.open.len() + checks.displaced)
     }
 
     pub(crate) fn open_checks(&self) -> usize {

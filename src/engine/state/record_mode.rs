@@ -7,7 +7,8 @@ use std::ops::Range;
 use crate::base::checksum::Checksum;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
-use crate::engine::recording::{REDACTED, RecordedDecision, Recorder, WriteEnd, WriteRecord, checksum_for};
+use crate::engine::recording::{Edition, REDACTED, RecordedDecision, Recorder, WriteEnd, WriteRecord, checksum_for};
+use crate::http::{DateLine, HeadCheck, PlainResponse};
 use crate::ws::handshake::Upgrade;
 
 /// Recorder or replayer of the engine's inputs, if any.
@@ -19,8 +20,8 @@ pub(crate) enum RecordMode {
     Replaying(Box<Replaying>),
 }
 
-#[derive(Default)]
 pub(crate) struct Replaying {
+    edition: Edition,
     /// The decision for the next request that is read.
     pub(crate) recorded_decision: Option<RecordedDecision>,
     /// Whether the engine needed a decision that is not recorded.
@@ -29,7 +30,40 @@ pub(crate) struct Replaying {
     pub(crate) close_reasons: Vec<(ConnId, CloseReason)>,
 }
 
+impl Replaying {
+    pub(crate) fn new(edition: Edition) -> Replaying {
+        Replaying { edition, recorded_decision: None, has_decision_mismatch: false, close_reasons: Vec::new() }
+    }
+}
+
 impl RecordMode {
+    /// Returns the edition of the answers.
+    pub(crate) fn edition(&self) -> Edition {
+        match self {
+            RecordMode::Replaying(replaying) => replaying.edition,
+            RecordMode::Off | RecordMode::Recording(..) => Edition::CURRENT,
+        }
+    }
+
+    /// Returns what is checked in request heads.
+    pub(crate) fn head_check(&self) -> HeadCheck {
+        match self {
+            RecordMode::Off | RecordMode::Recording(..) => HeadCheck::All,
+            RecordMode::Replaying(replaying) if replaying.edition == Edition::First => HeadCheck::FirstEdition,
+            RecordMode::Replaying(_) => HeadCheck::Nothing,
+        }
+    }
+
+    /// Takes the recorded refusal of the bytes that are replayed next. In the first edition the refusal of a whole head is
+    /// taken when the head is complete instead.
+    pub(crate) fn take_refusal(&mut self) -> Option<PlainResponse> {
+        let RecordMode::Replaying(replaying) = self else { return None };
+        if replaying.edition == Edition::First {
+            return None;
+        }
+        replaying.recorded_decision.take_if(|recorded| recorded.asked.is_err())?.asked.err()
+    }
+
     pub(crate) fn recorder(&mut self) -> Option<&mut dyn Recorder> {
         match self {
             RecordMode::Recording(recorder, _) => Some(&mut **recorder),
@@ -51,9 +85,9 @@ impl RecordMode {
 
     /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's
     /// first output.
-    pub(crate) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade) {
+    pub(crate) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade, date: DateLine) {
         if let RecordMode::Recording(_, redacted) = self
-            && let Some(range) = upgrade.echo()
+            && let Some(range) = upgrade.echo(date)
         {
             redacted.0.insert(conn, range);
         }

@@ -35,7 +35,7 @@ pub struct Stats {
     /// Lobbies that exist.
     pub active_lobbies: usize,
 
-    /// Connections that have no seat yet.
+    /// Connections that have no seat yet, also those beyond `max_pending` whose request is still read.
     pub pending: usize,
     /// Connections that are closing.
     pub closing: usize,

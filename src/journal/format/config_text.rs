@@ -18,13 +18,50 @@ pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
     }
 }
 
-/// Parses a configuration from the text that [`config_as_text`] writes.
+/// Fields that older journals do not name, each with the value under which the server behaves as the build that wrote
+/// them.
+const ADDED: &[(&str, &str)] =
+    &[("max_json_depth", "unlimited"), ("presence_count_interval", "off"), ("max_overflow", "0")];
+
+/// Fields whose effect is recorded, or happens outside the engine: a replay does not use them. An older build may have
+/// accepted a value that this one refuses.
+const UNUSED_IN_REPLAYS: [&str; 2] = ["allowed_origin", "admin_host"];
+
+/// Parses a configuration from the text that [`config_as_text`] writes. A field that no replay uses has its default value
+/// if this build refuses the recorded one.
 pub(crate) fn config_from_text(text: &str) -> Result<Config, ()> {
     let mut config = Config::default();
-    for line in text.lines() {
-        let (name, value) = line.split_once('=').ok_or(())?;
+    let lines = text.lines().map(|line| line.split_once('=').ok_or(()));
+    for field in ADDED.iter().copied().map(Ok).chain(lines) {
+        let (name, value) = field?;
         let field = Config::FIELDS.iter().find(|field| field.name == name).ok_or(())?;
-        (field.set)(&mut config, value).map_err(|_| ())?;
+        let is_set = (field.set)(&mut config, value).is_ok();
+        (is_set || UNUSED_IN_REPLAYS.contains(&name)).then_some(()).ok_or(())?;
     }
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limit::Limit;
+
+    /// Sessions that older builds recorded must replay as they ran.
+    #[test]
+    fn a_field_that_an_older_journal_does_not_name_has_no_effect() {
+        let read = config_from_text("max_strikes=7\n").expect("a configuration");
+        assert_eq!((read.max_strikes, read.max_json_depth, read.presence_count_interval), (7, Limit::UNLIMITED, None));
+        let read = config_from_text("max_json_depth=128\n").expect("a configuration");
+        assert_eq!(read.max_json_depth, Limit::at_most(128));
+    }
+
+    #[test]
+    fn values_that_an_older_build_accepted_do_not_end_a_replay() {
+        for line in
+            ["allowed_origin=https://user@game.example,http://b\u{fc}cher.example", "admin_host=lobby.internal:9002"]
+        {
+            assert_eq!(config_from_text(&format!("max_headers=65\n{line}\n")).expect(line).max_headers, 65);
+        }
+        config_from_text("trusted_proxies=none\n").expect_err("a field that a replay uses");
+    }
 }

@@ -12,7 +12,8 @@ use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::PlainResponse;
-use crate::ws::handshake::{Facts, Probe, Upgrade};
+use crate::http::probe::Probe;
+use crate::ws::handshake::{Facts, Upgrade};
 
 /// Largest count or time that is accepted. As microseconds it is 146,000 years.
 pub(crate) const MAX_COUNT: u64 = 1 << 62;
@@ -165,7 +166,9 @@ impl<'a> EntryReader<'a> {
     /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes
     /// from.
     pub(crate) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
-        let probe = match self.byte()? {
+        let form = self.byte()?;
+        let is_head_request = form & 4 != 0;
+        let probe = match form & !4 {
             0 => None,
             1 => Some(Probe::Live),
             2 => Some(Probe::Ready),
@@ -177,7 +180,7 @@ impl<'a> EntryReader<'a> {
         } else {
             Err(self.refusal()?)
         };
-        Ok(Facts { probe, address, is_origin_allowed, upgrade })
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, upgrade })
     }
 
     /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.

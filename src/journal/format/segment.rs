@@ -4,7 +4,7 @@ use super::checkpoint::{put_app_codes, put_checkpoint, read_app_codes, read_chec
 use super::kinds;
 use super::read::{BadEntry, EntryReader, Read};
 use super::write::Put;
-use crate::engine::recording::Checkpoint;
+use crate::engine::recording::{Checkpoint, Edition};
 
 /// Name of this build: its version and a hash of its sources. Journals of other builds are not replayed.
 ///
@@ -30,12 +30,15 @@ pub(crate) struct Segment {
     pub(crate) turn: u64,
     /// Checkpoint and application snapshot with which a replay can begin. Present only when there were no connections.
     pub(crate) start: Option<(Checkpoint, Vec<u8>)>,
+    /// Number of the [`Edition`](crate::engine::recording::Edition) of the answers; at the end, because the first edition
+    /// had no such field.
+    pub(crate) edition: u64,
 }
 
 impl Segment {
     /// Appends the entry to `to`.
     pub(crate) fn put(&self, to: &mut Vec<u8>) {
-        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start } = self;
+        let Segment { session, number, chain, build, app, unix_micros, seed, config, turn, start, edition } = self;
         to.put_byte(kinds::SEGMENT);
         for number in [*session, *number, u64::from(*chain), *unix_micros, *seed, *turn] {
             to.put_number(number);
@@ -43,15 +46,8 @@ impl Segment {
         for text in [build, app, config] {
             to.put_slice(text.as_bytes());
         }
-        let Some((checkpoint, snapshot)) = start else { return to.put_byte(0) };
-        let counters = &checkpoint.counters;
-        let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
-        to.put_byte(if has_app_codes { 2 } else { 1 });
-        put_checkpoint(to, checkpoint);
-        if has_app_codes {
-            put_app_codes(to, counters);
-        }
-        to.put_slice(snapshot);
+        put_start(to, start.as_ref());
+        to.put_number(*edition);
     }
 
     /// Reads a block that holds this entry and no other.
@@ -81,7 +77,20 @@ impl Segment {
                 }
                 _ => return Err(BadEntry),
             },
+            edition: if from.is_empty() { Edition::First.number() } else { from.number()? },
         };
         if from.is_empty() { Ok(segment) } else { Err(BadEntry) }
     }
+}
+
+fn put_start(to: &mut Vec<u8>, start: Option<&(Checkpoint, Vec<u8>)>) {
+    let Some((checkpoint, snapshot)) = start else { return to.put_byte(0) };
+    let counters = &checkpoint.counters;
+    let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
+    to.put_byte(if has_app_codes { 2 } else { 1 });
+    put_checkpoint(to, checkpoint);
+    if has_app_codes {
+        put_app_codes(to, counters);
+    }
+    to.put_slice(snapshot);
 }

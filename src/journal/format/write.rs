@@ -10,7 +10,8 @@ use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::PlainResponse;
-use crate::ws::handshake::{Facts, Probe, Upgrade};
+use crate::http::probe::Probe;
+use crate::ws::handshake::{Facts, Upgrade};
 
 /// A buffer to which entries are appended.
 pub(crate) trait Put: Sized {
@@ -104,11 +105,12 @@ pub(crate) trait Put: Sized {
     }
 
     fn put_facts(&mut self, facts: &Facts) {
-        self.put_byte(match facts.probe {
+        let probe = match facts.probe {
             None => 0,
             Some(Probe::Live) => 1,
             Some(Probe::Ready) => 2,
-        });
+        };
+        self.put_byte(probe + if facts.is_head_request { 4 } else { 0 });
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
         match &facts.upgrade {

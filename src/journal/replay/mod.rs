@@ -20,7 +20,7 @@ use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
-use crate::engine::recording::{Decisions, Input, WriteEnd};
+use crate::engine::recording::{Decisions, Edition, Input, WriteEnd};
 use crate::engine::state::stats::Stats;
 
 mod output;
@@ -99,6 +99,7 @@ impl<A: App, R: Read> Replay<A, R> {
         let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
         let invalid = Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" };
         let config = config.check().map_err(|_| invalid)?;
+        let edition = Edition::from_number(session.edition).ok_or_else(|| Fault::OtherBuild(session.build.clone()))?;
         let start = Start { unix_micros: session.unix_micros, seed: session.seed };
         if let Some((_, snapshot)) = &session.start {
             app.restore(snapshot);
@@ -106,7 +107,7 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(Fault::NoStart { segment: session.number });
         }
         let mut engine = Engine::new(config, start, app);
-        engine.replay();
+        engine.replay(edition);
         if let Some((checkpoint, _)) = &session.start {
             engine.restore_checkpoint(checkpoint);
         }
@@ -382,7 +383,8 @@ impl<A: App, R: Read> Replay<A, R> {
             return Err(BadEntry.into());
         }
         if let Some(recorded_decision) = &recorded_decision {
-            self.note(Some(conn), || describe_request(recorded_decision));
+            let is_proxied = self.engine.config().trusted_proxies > 0;
+            self.note(Some(conn), || describe_request(recorded_decision, is_proxied));
         }
         self.engine.set_recorded_decision(recorded_decision);
         self.engine.replay_input(self.now, &Input::Bytes { conn, head: 0, bytes: &bytes, max_work: self.max_work });

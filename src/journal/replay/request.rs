@@ -41,8 +41,9 @@ impl PendingRequest {
     }
 }
 
-/// Describes a recorded request.
-pub(super) fn describe_request(RecordedDecision { asked, decisions }: &RecordedDecision) -> String {
+/// Describes a recorded request. Behind a proxy, the client's address is not that of the accepted socket.
+pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> String {
+    let RecordedDecision { asked, decisions } = record;
     let facts = match asked {
         Ok(facts) => facts,
         Err(refusal) => return format!("sends an invalid request: {}", refusal.sentence()),
@@ -55,5 +56,6 @@ pub(super) fn describe_request(RecordedDecision { asked, decisions }: &RecordedD
         (None, Some(_)) if facts.upgrade.is_err() => "a health check".to_owned(),
         (None, _) => "a seat".to_owned(),
     };
-    format!("asks for {target}{origin}")
+    let address = if is_proxied { format!(", address={}", facts.address) } else { String::new() };
+    format!("asks for {target}{origin}{address}")
 }

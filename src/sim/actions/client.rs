@@ -30,7 +30,7 @@ pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         Behaviour::NearValid => link.send_near_valid(random),
         Behaviour::Garbage => link.send_garbage(random),
         Behaviour::Close => {
-            let code = [1000, 1001, 3000, 4999][random.below(4) as usize];
+            let code = [1000, 1001, 1012, 1013, 1014, 3000, 4999][random.below(7) as usize];
             link.close(code, random);
         }
         Behaviour::Flood => {

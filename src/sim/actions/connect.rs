@@ -1,10 +1,13 @@
-//! A client connects, with a valid, an invalid or an incomplete upgrade request.
+//! A client connects, with a valid, an invalid or an incomplete upgrade request, or a health check.
+
+use std::net::IpAddr;
 
 use crate::engine::app::{App, Protocol};
-use crate::sim::client::address::draw_address;
+use crate::sim::client::address::{PROXY, draw_address, forwarded_line};
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
 use crate::sim::client::request;
+use crate::sim::models::addresses::PROXY_NETWORK;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::transcript::EventKind;
 use crate::sim::world::World;
@@ -12,8 +15,40 @@ use crate::sim::world::World;
 /// Capacity in bytes of the path to a client that reads at once.
 const WIDE: usize = 16 * 1024;
 
-/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`] or none. Returns whether it was
-/// possible.
+/// Connects a load balancer that asks for `/health`. In half of the cases its request arrives at once, and must be answered
+/// even if all sockets without a seat are taken. Returns whether it was possible.
+pub(crate) fn probe<A: App>(world: &mut World<A>) -> Result<bool, String> {
+    let accepted = world.clients.shared.link_users.len();
+    if !connect(world, Some(Behaviour::Probe)) {
+        return Ok(false);
+    }
+    if world.clients.shared.link_users.len() == accepted {
+        let may_refuse = world.server.config().max_overflow == 0;
+        return if may_refuse {
+            Ok(true)
+        } else {
+            Err("a socket was turned away, although one beyond max_pending may be displaced".into())
+        };
+    }
+    if world.server.config().max_overflow > 0 && world.random.network.percent(50) {
+        let number = accepted as u32;
+        let index = world
+            .clients
+            .indices()
+            .into_iter()
+            .find(|&index| world.clients.get(index).is_some_and(|link| link.number == number));
+        let index = index.expect("the link was just inserted");
+        let is_draining = world.server.is_draining();
+        let link = world.clients.link(index);
+        let asks_ready = link.probe.is_some_and(|probe| probe.asks_ready);
+        link.expected_status = Some(if asks_ready && is_draining { 503 } else { 200 });
+        world.deliver(index, usize::MAX);
+    }
+    Ok(true)
+}
+
+/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`] or none.
+/// Returns whether it was possible.
 pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) -> bool {
     let Some(index) = world.clients.free_index() else { return false };
     let random = &mut world.random.clients;
@@ -30,7 +65,14 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
     let (address, network) =
         if has_several { draw_address(&mut world.random.clients) } else { ([127, 0, 0, 1].into(), 0) };
-    let peer = (address, 1024 + index as u16).into();
+    // Behind a proxy, only a valid request names the client.
+    let is_proxied = world.server.config().trusted_proxies > 0;
+    let (peer, network, named) = match special {
+        _ if !is_proxied => (address, network, None),
+        None => (PROXY, network, Some(address)),
+        Some(_) => (PROXY, PROXY_NETWORK, None),
+    };
+    let peer = (peer, 1024 + index as u16).into();
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);
@@ -57,7 +99,7 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
         world.count(Behaviour::Addresses);
     }
     let mut link = Link::new(accepted, traits);
-    send_request(world, &mut link, special);
+    send_request(world, &mut link, special, named);
     world.clients.insert(index, conn, link);
     let shared = &world.clients.shared;
     let words = format!("conn={conn} user={} lobby={}", shared.users[user], shared.lobbies[lobby]);
@@ -87,15 +129,24 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     }
 }
 
-/// Sends the upgrade request. With a valid one, the client also gets its player.
-fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>) {
-    let World { clients, random, .. } = world;
+/// Sends the upgrade request, in which a proxy may have `named` the client's address. With a valid one, the client also
+/// gets its player.
+fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>, named: Option<IpAddr>) {
+    let World { clients, random, swarm, server, .. } = world;
     let random = &mut random.clients;
+    let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
-    let mut request = request::request(user, lobby, link.is_json, random);
+    let mut request = request::request(user, lobby, link.is_json, proxied, random);
     match special {
         Some(Behaviour::BadRequest) => {
             (request, link.may_be_accepted) = request::bad_request(random);
+            link.is_unpredictable = true;
+        }
+        Some(Behaviour::Probe) => {
+            let probe;
+            (request, probe) = request::probe(random);
+            link.probe = Some(probe);
+            link.may_be_accepted = false;
             link.is_unpredictable = true;
         }
         Some(_) => {
@@ -103,7 +154,13 @@ fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<B
             link.is_unpredictable = true;
             link.is_unfinished = true;
         }
-        None => link.player = clients.players.as_mut().map(|players| players(random, user)),
+        None => {
+            link.player = clients.players.as_mut().map(|players| players(random, user));
+            if swarm.occurs(Behaviour::OddRequest, random) {
+                request = request::oddly_written(&request, random);
+                server.models.behaviours.add(Behaviour::OddRequest);
+            }
+        }
     }
     link.pipe.send(&request);
 }

@@ -2,6 +2,7 @@
 //!
 //! Each action draws its details, does its part, and notes it. The rules that it must not break are in the models.
 
+pub(super) mod admin_port;
 pub(super) mod app;
 pub(super) mod client;
 pub(super) mod connect;

@@ -60,6 +60,7 @@ fn command<A: App>(world: &mut World<A>, behaviour: Behaviour, how: u64, user: &
             OperatorCommand::Ping { user, timeout: config.health_timeout * (how as u32 + 1) / 2 }
         }
         (_, 0) => OperatorCommand::Publish { lobby, payload: Payload::Text("not JSON".into()) },
+        (_, 2) => OperatorCommand::Publish { lobby, payload: Payload::Json("\"\\ud800\"".into()) },
         (_, 1) => {
             let long = format!("\"{}\"", "x".repeat(config.max_message_bytes.0));
             OperatorCommand::Send { user, payload: Payload::Json(long) }

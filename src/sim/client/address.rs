@@ -1,9 +1,10 @@
 //! Addresses of the model clients, each with the network that it counts for.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::random::Random;
-use crate::sim::models::addresses::NETWORKS;
+use crate::sim::models::addresses::PROXY_NETWORK;
 use crate::sim::swarm::pick::pick;
 
 /// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, or an IPv6
@@ -14,7 +15,7 @@ const ADDRESSES: &[(IpAddr, usize)] = &[
     (v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
     (v6([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1]), 2),
     (v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2]), 2),
-    (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), NETWORKS - 1),
+    (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), PROXY_NETWORK - 1),
 ];
 
 const fn v6(parts: [u16; 8]) -> IpAddr {
@@ -35,4 +36,24 @@ const fn v4(mapped: [u16; 8]) -> IpAddr {
 /// Draws an address and returns it with the index of its network.
 pub(crate) fn draw_address(random: &mut Random) -> (IpAddr, usize) {
     pick(random, ADDRESSES)
+}
+
+/// Address of the proxy through which all clients of a run connect, if there is one.
+pub(crate) const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 9, 9, 9));
+
+/// Returns the header line in which the proxy names the client at `address`. What precedes the entry was sent by the
+/// client.
+pub(crate) fn forwarded_line(header: ForwardedHeader, address: IpAddr, random: &mut Random) -> String {
+    let node = match (address, random.below(3)) {
+        (IpAddr::V4(_), 0) | (IpAddr::V6(_), 1) => address.to_string(),
+        (IpAddr::V4(_), _) => format!("{address}:{}", 1024 + random.below(1000)),
+        (IpAddr::V6(_), 0) => format!("[{address}]"),
+        (IpAddr::V6(_), _) => format!("[{address}]:{}", 1024 + random.below(1000)),
+    };
+    let forged = pick(random, &["", "6.6.6.6, ", "\", ", "for=\"6.6.6.6, for=_a, ", ", ,unknown,"]);
+    match header {
+        ForwardedHeader::XForwardedFor => format!("X-Forwarded-For: {forged}{node}"),
+        ForwardedHeader::Forwarded => format!("Forwarded: {forged}proto=https;for=\"{node}\""),
+        ForwardedHeader::XRealIp => format!("X-Real-IP: {node}"),
+    }
 }

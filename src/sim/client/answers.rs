@@ -31,6 +31,17 @@ pub(crate) enum RequestKind {
     Leave,
 }
 
+/// Form of a `presence_state`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StateForm {
+    /// The number of members.
+    Number,
+    /// The list of members, after a number.
+    ListAfterNumber,
+    /// The list of members, after another list.
+    ListAgain,
+}
+
 /// The unanswered requests of a client, and the counts of the answers.
 #[derive(Debug)]
 pub(crate) struct Answers {
@@ -47,6 +58,9 @@ pub(crate) struct Answers {
     on_tick: VecDeque<SentRequest>,
     /// Whether the `presence_state` for the first request was received, but not yet its `ack`.
     front_answered: bool,
+    /// Whether a number of members was received. Numbers also come unasked, so from then on no `presence_state` with one
+    /// is matched to a request.
+    is_counted: bool,
     /// Whether a `presence_state` was matched to a request without a `ref`, which may have been refused without an
     /// error.
     spare_state: bool,
@@ -74,6 +88,7 @@ impl Answers {
             on_arrival: VecDeque::new(),
             on_tick: VecDeque::new(),
             front_answered: false,
+            is_counted: false,
             spare_state: false,
             served: 0,
             refusals: 0,
@@ -109,21 +124,22 @@ impl Answers {
         Ok(())
     }
 
-    /// Handles a `presence_state` after the first. It may answer a request if it `may_answer`: it has the form of the
-    /// last one, and not the other of list and count.
+    /// Handles a `presence_state` after the first. A list after a list answers a request; one after a number may be
+    /// unasked, and a number is never matched.
     pub(super) fn handle_presence_state(
         &mut self,
         seq: u64,
-        may_answer: bool,
+        form: StateForm,
         strict: bool,
         shared: &SharedState,
     ) -> Result<(), String> {
+        self.is_counted |= form == StateForm::Number;
         while strict && self.seq + self.slack < seq && self.skip_silent(self.has_ticks, shared) {}
         if strict || seq < self.seq {
             require((self.seq..=self.seq + self.slack).contains(&seq), "a presence_state with an impossible seq")?;
         }
         (self.seq, self.slack) = (seq, 0);
-        if !strict || !may_answer {
+        if !strict || form != StateForm::ListAgain {
             return Ok(());
         }
         let asks = |front: &SentRequest| front.kind == RequestKind::Presence;
@@ -194,7 +210,7 @@ impl Answers {
                 (self.seq, self.slack) = (seq, 0);
             }
             RequestKind::Presence => {
-                if !std::mem::take(&mut self.front_answered) {
+                if !std::mem::take(&mut self.front_answered) && !self.is_counted {
                     // Its state was matched to an earlier request without a `ref`, which in fact was refused without an
                     // error.
                     require(std::mem::take(&mut self.spare_state), "an ack before the presence_state")?;
@@ -271,6 +287,7 @@ impl Answers {
             RequestKind::Broadcast | RequestKind::App if shared.may_refuse => self.slack += 1,
             RequestKind::Broadcast | RequestKind::App => self.seq += 1,
             RequestKind::Direct => {}
+            RequestKind::Presence if self.is_counted => {}
             _ if shared.may_refuse => {}
             _ => return false,
         }

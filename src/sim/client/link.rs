@@ -60,6 +60,15 @@ pub(crate) struct Accepted {
     pub(crate) is_owed_answers: bool,
 }
 
+/// A health check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HealthProbe {
+    /// Whether it is a HEAD request, which is answered without a body.
+    pub(crate) is_head_request: bool,
+    /// Whether it asks if the server is ready, not only if it lives.
+    pub(crate) asks_ready: bool,
+}
+
 /// The client's end of one connection.
 pub(crate) struct Link {
     /// Number of the connection in the run, counted from 0.
@@ -82,11 +91,17 @@ pub(crate) struct Link {
     pub(crate) is_json: bool,
     /// Whether the server may answer the upgrade request with 101.
     pub(crate) may_be_accepted: bool,
+    /// The health check that the client sends instead of an upgrade request, if any.
+    pub(crate) probe: Option<HealthProbe>,
+    /// Status that the response must have, if that is certain.
+    pub(crate) expected_status: Option<u16>,
     /// Whether the client sent something invalid, after which answers are not predictable.
     pub(crate) is_unpredictable: bool,
     /// Status of the response to the upgrade request, once it was read.
     pub(crate) status: Option<u16>,
     pub(crate) sent_close: bool,
+    /// Code of the close frame sent first, which the server must repeat.
+    pub(super) close_code: Option<u16>,
     pub(crate) sent_leave: bool,
     /// Code and reason of the close frame received, if any.
     pub(crate) closed: Option<(u16, String)>,
@@ -167,9 +182,12 @@ impl Link {
             player: None,
             is_json,
             may_be_accepted: true,
+            probe: None,
+            expected_status: None,
             is_unpredictable: false,
             status: None,
             sent_close: false,
+            close_code: None,
             sent_leave: false,
             closed: None,
             messages_sent: 0,
@@ -269,6 +287,7 @@ impl Link {
 
     pub(crate) fn close(&mut self, code: u16, random: &mut Random) {
         self.sent_close = true;
+        self.close_code = Some(code);
         self.pipe.send(&wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), mask(random)));
     }
 

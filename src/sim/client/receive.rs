@@ -54,18 +54,13 @@ impl Link {
 
     fn handle(&mut self, received: Received, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
         match received {
-            Received::Answer(status, head) => {
-                self.status = Some(status);
-                let is_allowed = match status {
-                    101 => self.may_be_accepted,
-                    400..=599 => true,
-                    _ => false,
-                };
-                if !is_allowed {
-                    return Err(format!("unexpected response: {}", head.lines().next().unwrap_or_default()));
+            Received::Answer(status, head) => self.handle_answer(status, &head)?,
+            Received::Body(body) => {
+                let is_head_request = self.probe.is_some_and(|probe| probe.is_head_request);
+                if is_head_request && self.status == Some(200) {
+                    return Err(format!("a HEAD request is answered with the body {body:?}"));
                 }
             }
-            Received::Body(_) => {}
             Received::Text(text) => {
                 self.frames += 1;
                 self.handle_text(&text, shared, random)?;
@@ -94,6 +89,26 @@ impl Link {
                 }
             }
             Received::Close(code, reason) => self.handle_close(code, reason, random)?,
+        }
+        Ok(())
+    }
+
+    /// Checks the head of the response to the client's request.
+    fn handle_answer(&mut self, status: u16, head: &str) -> Result<(), String> {
+        self.status = Some(status);
+        let is_allowed = match (status, self.probe) {
+            // A busy or draining server answers 503, and 408 follows if the request arrives too slowly.
+            (200 | 408 | 503, Some(_)) => true,
+            (_, Some(_)) => false,
+            (101, None) => self.may_be_accepted,
+            _ if !self.may_be_accepted || self.is_unpredictable => (400..=599).contains(&status),
+            // A valid request is refused only because of a limit, or because the connection or the server ends.
+            (400, None) => self.reason != Some(CloseReason::HttpRefused),
+            _ => matches!(status, 408 | 429 | 431 | 503),
+        };
+        let is_expected = self.expected_status.is_none_or(|expected| expected == status);
+        if !is_allowed || !is_expected || head.matches("\r\nDate: ").count() != 1 {
+            return Err(format!("unexpected response: {}", head.trim_end().replace("\r\n", " | ")));
         }
         Ok(())
     }
@@ -165,6 +180,14 @@ impl Link {
         }
         if self.is_json && !self.sent_close && !self.is_unpredictable && self.view.goodbye.is_none() {
             return Err(format!("close {code} {reason} without a goodbye"));
+        }
+        if self.sent_close
+            && !self.is_unpredictable
+            && self.view.goodbye.is_none()
+            && self.is_json
+            && self.close_code != Some(code)
+        {
+            return Err(format!("close {code} answers the client's {:?}", self.close_code));
         }
         self.closed = Some((code, reason));
         if !self.sent_close && !self.traits.is_rude {

@@ -1,10 +1,12 @@
-//! Upgrade requests of model clients: valid ones, and ones that the server must refuse.
+//! Requests of model clients: upgrades that are valid or that the server must refuse, and health checks.
 //!
 //! Produces bytes only.
 
 use data_encoding::BASE64URL_NOPAD;
 
+use super::link::HealthProbe;
 use crate::base::random::Random;
+use crate::sim::swarm::pick::pick;
 use crate::sim::wire;
 
 /// User names with characters that need escaping in JSON, in a query, or in both.
@@ -17,9 +19,9 @@ pub(crate) fn user_name(index: usize) -> String {
     }
 }
 
-/// Returns an upgrade request that the server may accept.
-pub(crate) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Random) -> Vec<u8> {
-    let mut lines = Vec::new();
+/// Returns an upgrade request that the server may accept. `proxied` is a line that a proxy has added.
+pub(crate) fn request(user: &str, lobby: &str, is_json: bool, proxied: Option<String>, random: &mut Random) -> Vec<u8> {
+    let mut lines: Vec<String> = proxied.into_iter().collect();
     let mut target = format!("/ws/{lobby}");
     match random.below(3) {
         0 if user.is_ascii() && !user.contains(' ') => lines.push(format!("Authorization: Bearer {user}")),
@@ -36,18 +38,50 @@ pub(crate) fn request(user: &str, lobby: &str, is_json: bool, random: &mut Rando
     wire::upgrade_request(&target, &lines)
 }
 
+/// Returns a valid upgrade request, written in another way that HTTP allows too.
+pub(crate) fn oddly_written(request: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut text = String::from_utf8(request.to_vec()).expect("requests are ASCII");
+    for (usual, odd) in [
+        ("GET ", "\r\nGET "),
+        (" HTTP/1.1\r\n", " HTTP/1.2\r\n"),
+        ("Connection: Upgrade\r\n", "Connection: keep-alive\r\nconnection: x, UPGRADE\r\n"),
+        ("Upgrade: websocket\r\n", "Upgrade: h2c\r\nUpgrade:WebSocket\t\r\n"),
+        // The last letter has bits that belong to no byte.
+        ("ZQ==\r\n", "Zf==\r\n"),
+        ("\r\n\r\n", "\r\nContent-Length: 0\r\n\r\n"),
+    ] {
+        if random.percent(40) {
+            text = text.replacen(usual, odd, 1);
+        }
+    }
+    text.into_bytes()
+}
+
+/// Returns a health check, as load balancers send it.
+pub(crate) fn probe(random: &mut Random) -> (Vec<u8>, HealthProbe) {
+    let is_head_request = random.percent(50);
+    let method = if is_head_request { "HEAD" } else { "GET" };
+    let path = pick(random, &["/health", "/health/live", "/health/ready", "/health/ready?x=%zz"]);
+    let rest = pick(random, &["HTTP/1.0\r\n", "HTTP/1.1\r\nHost: \r\n", "HTTP/1.9\r\nHost: [::1]:9001\r\n"]);
+    let probe = HealthProbe { is_head_request, asks_ready: path != "/health/live" };
+    (format!("{method} {path} {rest}\r\n").into_bytes(), probe)
+}
+
 /// Returns an upgrade request that must be refused, and whether the server may accept the upgrade first and then refuse
 /// with a close code, which a web page can read.
 pub(crate) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
-    let bytes = match random.below(9) {
+    let bytes = match random.below(12) {
         0 => return (wire::upgrade_request("/ws/chess", &[]), true),
         1 => return (wire::upgrade_request("/ws/no!code?token=user0", &[]), true),
         2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), false),
-        3 => wire::upgrade_request("/elsewhere?token=user0", &[]),
+        3 => return (wire::upgrade_request("/elsewhere?token=user0", &[]), true),
         4 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
         6 => wire::upgrade_request("/ws/chess?token=user0", &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]),
         7 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        8 => b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec(),
+        9 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        10 => b"GET /ws/chess?token=user0 HTTP/1.1\r\nHost: user@a\r\n\r\n".to_vec(),
         _ => wire::upgrade_request(&format!("/ws/chess?token={}", "x".repeat(20_000)), &[]),
     };
     (bytes, false)

@@ -127,7 +127,7 @@ impl Link {
     pub(crate) fn send_near_valid(&mut self, random: &mut Random) {
         self.is_unpredictable = true;
         let mut good = wire::frame(Opcode::TEXT, true, b"{\"type\":\"ping\"}", mask(random));
-        let bytes = match random.below(11) {
+        let bytes = match random.below(14) {
             0 => b"\x81\x02{}".to_vec(),
             1 => {
                 good[0] |= 1 << (4 + random.below(3));
@@ -140,6 +140,10 @@ impl Link {
             6 => wire::frame(Opcode::TEXT, true, b"\"\xff\"", mask(random)),
             7 => wire::frame(Opcode::CLOSE, true, &[3], mask(random)),
             8 => wire::frame(Opcode::CLOSE, true, &1005u16.to_be_bytes(), mask(random)),
+            // Lengths that are not in their shortest form.
+            10 => [&[0x82, 0xfe, 0, 3][..], &[0; 4], b"abc"].concat(),
+            11 => [&[0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 3][..], &[0; 4], b"abc"].concat(),
+            12 => [&[0x89, 0xfe, 0, 0][..], &[0; 4]].concat(),
             9 => [&[0x81, 0xff, 0x80][..], &[0; 11]].concat(),
             _ => {
                 let at = random.below(good.len() as u64) as usize;
@@ -153,7 +157,14 @@ impl Link {
 
 /// Writes a message that breaks the lobby protocol in a valid frame.
 fn malformed(reference: Option<u32>, end: &str, random: &mut Random) -> (RequestKind, String) {
-    let text = match (reference, random.below(6)) {
+    let text = match (reference, random.below(9)) {
+        // Strict parsers would not read it, or a client would take it for the server's.
+        (_, 6) => format!("{{\"type\":\"move\",\"pad\":\"\\ud83d\"{end}"),
+        (_, 7) => format!("{{\"type\":\"move\",\"at\":{{\"\\ude00\\ud83d\":0}}{end}"),
+        (_, 8) => {
+            const TYPES: [&str; 4] = ["goodbye", "welcome", "message", "health_ping"];
+            format!("{{\"type\":\"{}\",\"from\":\"x\"{end}", TYPES[random.below(4) as usize])
+        }
         (Some(_), 0) => format!("{{\"type\":7{end}"),
         (Some(_), 1) => format!("{{\"type\":\"direct\",\"data\":1{end}"),
         (Some(_), _) => format!("{{\"type\":\"broadcast\"{end}"),

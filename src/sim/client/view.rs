@@ -13,7 +13,7 @@
 //!  +-------------------+-------------------goodbye-------------------+
 //! ```
 
-use super::answers::Answers;
+use super::answers::{Answers, StateForm};
 use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, read_raw_latest};
 use super::server_text::{Kind, ServerText, UserState, field, require};
 use super::shared_state::SharedState;
@@ -302,8 +302,12 @@ impl View {
             self.stage = Stage::Synced;
             return Ok(());
         }
-        let is_same_form = was_listed == self.members.is_some();
-        self.answers.handle_presence_state(seq, is_same_form, strict, shared)
+        let form = match (was_listed, self.members.is_some()) {
+            (_, false) => StateForm::Number,
+            (false, true) => StateForm::ListAfterNumber,
+            (true, true) => StateForm::ListAgain,
+        };
+        self.answers.handle_presence_state(seq, form, strict, shared)
     }
 
     /// Checks a message of a raw application, or a binary message, in the format of

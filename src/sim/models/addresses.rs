@@ -1,14 +1,26 @@
-//! Model of the limits per network: the rate of attempts to connect, and the number of connections.
+//! Model of the limits per network: the rate of attempts to connect, and the number of seats.
 //!
-//! Fed with accepted connections and with the responses that clients read. A network is what the limits count as one
-//! address.
+//! Fed with accepted connections, with the responses that clients read, and with the open connections. A network is what
+//! the limits count as one address.
 
+use crate::base::id::ConnId;
 use crate::base::rate::Rate;
 use crate::base::time::Time;
 use crate::config::{Config, Limit};
 
-/// Number of different networks in a run.
-pub(crate) const NETWORKS: usize = 4;
+/// Number of different networks in a run: those of the clients, and that of their proxy.
+pub(crate) const NETWORKS: usize = 5;
+/// Network of the proxy. Requests in which it names no client count for it.
+pub(crate) const PROXY_NETWORK: usize = NETWORKS - 1;
+
+/// A connection without a close reason: it may hold a seat or a reservation.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OpenConn {
+    pub(crate) conn: ConnId,
+    pub(crate) network: usize,
+    /// Index of its user.
+    pub(crate) user: usize,
+}
 
 /// The attempts of each network.
 #[derive(Debug)]
@@ -17,6 +29,8 @@ pub(crate) struct AddressModel {
     /// Whether the engine remembers the attempts of all networks.
     remembers: bool,
     max_per_ip: Limit,
+    /// The open connections before the last step. Not kept without a limit.
+    open: Vec<OpenConn>,
     /// Number of accepted connections.
     attempts: [u64; NETWORKS],
     /// Number of upgraded connections.
@@ -31,6 +45,7 @@ impl AddressModel {
             rate: config.attempt_rate(),
             remembers: config.max_remembered_rates as usize >= NETWORKS,
             max_per_ip: config.max_per_ip,
+            open: Vec::new(),
             attempts: [0; NETWORKS],
             admitted: [0; NETWORKS],
             refused: [0; NETWORKS],
@@ -73,21 +88,36 @@ impl AddressModel {
         Ok(())
     }
 
+    /// Notes the connections that have no close reason before the next one is looked at.
+    pub(crate) fn note_open(&mut self, open: impl Iterator<Item = OpenConn>) {
+        if self.max_per_ip != Limit::UNLIMITED {
+            self.open.clear();
+            self.open.extend(open);
+        }
+    }
+
     /// Checks that no network has exceeded `max_per_ip`. `networks` are those of the members.
-    pub(crate) fn check_connections(&self, networks: impl Iterator<Item = usize>) -> Result<(), String> {
+    pub(crate) fn check_seats(&self, networks: impl Iterator<Item = usize>) -> Result<(), String> {
         if self.max_per_ip == Limit::UNLIMITED {
             return Ok(());
         }
         let mut there = [0; NETWORKS];
         networks.for_each(|network| there[network] += 1);
         match there.iter().find(|&&count: &&usize| count > 0 && !self.max_per_ip.has_room(count - 1)) {
-            Some(many) => Err(format!("{many} connections of one network, more than max_per_ip")),
+            Some(many) => Err(format!("{many} seats of one network, more than max_per_ip")),
             None => Ok(()),
         }
     }
 
-    /// Whether one of `count` connections of a network may have been refused for `max_per_ip`.
-    pub(crate) fn allows_refusal(&self, count: usize) -> bool {
-        !self.max_per_ip.has_room(count - 1)
+    /// Whether `conn` may have been refused for `max_per_ip`: so many other connections of its network may have held a
+    /// seat. A seat of the same user that the connection would have replaced does not count, and neither do connections
+    /// that were refused before.
+    pub(crate) fn allows_refusal(&self, conn: ConnId, is_replaceable: impl Fn(ConnId) -> bool) -> bool {
+        let Some(refused) = self.open.iter().find(|open| open.conn == conn) else { return false };
+        let is_counted = |other: &&OpenConn| {
+            let is_replaced = other.user == refused.user && is_replaceable(other.conn);
+            other.conn != conn && other.network == refused.network && !is_replaced
+        };
+        !self.max_per_ip.has_room(self.open.iter().filter(is_counted).count())
     }
 }

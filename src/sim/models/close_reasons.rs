@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::base::close::CloseReason;
-use crate::config::Config;
+use crate::config::{Config, DuplicateLogin};
 
 /// What happened on a connection until it ended.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +37,6 @@ pub(crate) struct Circumstances {
     pub(crate) is_synced: bool,
     /// Number of bytes that the client sent.
     pub(crate) bytes_sent: u64,
-    /// Number of open connections in the same network, this one included.
-    pub(crate) in_network: usize,
 }
 
 impl Circumstances {
@@ -53,6 +51,10 @@ impl Circumstances {
                 if self.has_input && self.unread_turns <= config.max_deferred_turns =>
             {
                 false
+            }
+            // A refused login has the other connection of its user pinged.
+            CloseReason::Stale if config.duplicate_login != DuplicateLogin::Replace && self.user_has_other => {
+                self.silence >= config.pong_timeout
             }
             CloseReason::Stale => self.silence >= config.ping_interval + config.pong_timeout,
             CloseReason::HandshakeTimeout => self.age >= config.handshake_timeout,

@@ -17,7 +17,7 @@ use super::wall_clock::WallClock;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::base::time::Time;
-use crate::config::Config;
+use crate::config::{Config, DuplicateLogin};
 use crate::engine::app::{Identity, Member, Pressure, Protocol};
 use crate::engine::observer::{Observed, ObservedEvent};
 use crate::engine::state::stats::Stats;
@@ -233,7 +233,10 @@ impl Models {
                 self.tokens.allows_expiry(conn, circumstances.is_synced, now, &self.wall_clock)
             }
             CloseReason::Unauthorized => circumstances.is_unpredictable || self.tokens.is_elsewhere(conn, lobby),
-            CloseReason::IpLimit => self.addresses.allows_refusal(circumstances.in_network),
+            CloseReason::IpLimit => self.addresses.allows_refusal(conn, |other| {
+                let was_seated = self.seats.iter().any(|(_, seated)| seated.conn == other && seated.since < now);
+                was_seated && config.duplicate_login == DuplicateLogin::Replace
+            }),
             CloseReason::RateLimited => self.rates.allows_close(circumstances.bytes_sent),
             CloseReason::ForcedReconnect => !circumstances.is_draining && self.operators.allows_reconnect(conn),
             CloseReason::LobbyLocked => self.locks.allows_refusal(),

@@ -172,6 +172,9 @@ impl OperatorModel {
             (OperatorRefusal::NoSuchUser, _) => found.of_user.is_empty(),
             (OperatorRefusal::NotJson, Some(Payload::Text(_))) => self.protocol == Protocol::Json,
             (OperatorRefusal::TooLong, Some(Payload::Json(text))) => text.len() > self.max_message_bytes,
+            (OperatorRefusal::BadMessage, Some(Payload::Json(text))) => {
+                self.protocol == Protocol::Json && text.contains("\\ud800")
+            }
             (OperatorRefusal::Busy, _) => self.pings.len() >= MAX_PINGS,
             _ => false,
         }

@@ -136,6 +136,12 @@ behaviours! {
     WallStep = "wall-step";
     /// Unread input defers timers for a drawn number of turns, possibly none.
     Unread = "unread";
+    /// A client writes its request in an unusual way that HTTP allows.
+    OddRequest = "odd-request";
+    /// A load balancer asks for `/health` on the members' port, also while all sockets without a seat are taken.
+    Probe = "probe";
+    /// Operators and strangers connect to the admin port, ask, hang or hang up.
+    AdminPort = "admin-port";
 }
 
 /// A set of behaviours.

@@ -9,7 +9,7 @@ use super::parameters::Swarm;
 use super::pick::{limit, pick};
 use crate::base::random::Random;
 use crate::base::rate::Rate;
-use crate::config::{ByteSize, Config, DuplicateLogin, Flush, Limit, PerUser};
+use crate::config::{ByteSize, Config, DuplicateLogin, Flush, ForwardedHeader, Limit, PerUser};
 
 /// Lowest message rate that is drawn, so that the waits stay short.
 const MIN_RATE: u32 = 10;
@@ -62,6 +62,8 @@ fn draw_timeouts(config: &mut Config, random: &mut Random) {
     config.health_timeout = millis(random, &[scale, 2 * scale, 5 * scale]);
     config.health_interval = random.percent(30).then(|| config.health_timeout * pick(random, &[1, 3, 10]));
     config.max_health_pings = pick(random, &[1, 2, 8]);
+    let interval = millis(random, &[scale, 3 * scale]);
+    config.presence_count_interval = pick(random, &[None, Some(interval), Some(interval)]);
     config.close_timeout = millis(random, &[scale, 2 * scale]);
     config.linger_timeout = millis(random, &[scale, 2 * scale]);
     config.drain_batch = pick(random, &[1, 2, 500]);
@@ -106,9 +108,15 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
         config.attempts_per_minute = limit(random, &[0, 6, 60, 6000]);
         config.attempt_burst = pick(random, &[1, 3, 10, 60]);
         config.max_remembered_rates = pick(random, &[0, 1, 65_536]);
+        config.trusted_proxies = pick(random, &[0, 0, 1]);
+        let headers = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded, ForwardedHeader::XRealIp];
+        config.forwarded_header = pick(random, &headers);
     }
     if let Some(random) = &mut generator(Behaviour::Unread) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
+    }
+    if let Some(random) = &mut generator(Behaviour::Probe) {
+        config.max_overflow = pick(random, &[0, 1, 2, 64]);
     }
     if let Some(random) = &mut generator(Behaviour::Ticks) {
         draw_ticks(config, random);

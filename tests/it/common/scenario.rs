@@ -55,7 +55,7 @@ pub struct World<A> {
     /// Address of the next connection.
     pub address: IpAddr,
     clients: BTreeMap<String, Client>,
-    sockets: MemorySockets,
+    pub sockets: MemorySockets,
     /// A turn is open: frames are not written before its end.
     in_turn: bool,
 }

@@ -4,6 +4,7 @@ mod contract;
 mod failure_reports;
 pub mod fuzzed;
 mod net;
+mod operators;
 #[cfg(feature = "bin")]
 mod program;
 mod regressions;

@@ -125,6 +125,7 @@ fn a_presence_state_lists_a_member_whose_leave_is_not_announced_yet() {
          eve < upgrade, welcome, presence_state count=3
          ann < presence_state count=3
          bob < presence_state count=3
+         advance 1s
          ann > window 0",
     );
     // Ann's outbox has room for a ping, but not for the presence.

@@ -38,3 +38,16 @@ fn a_recorded_session_with_operators_is_replayed() {
 fn a_recorded_flood_is_replayed() {
     check("floods");
 }
+
+/// Recorded before answers had a `Date`, while all bytes that are no request were refused alike, and an upgrade to an
+/// unknown path got 404. The session consists of such requests, whole and in pieces.
+#[test]
+fn answers_of_the_first_edition_are_replayed() {
+    check("requests");
+}
+
+/// A session of a build that judged `max_per_ip` before it asked the application, and counted closing connections.
+#[test]
+fn a_recorded_session_with_an_earlier_limit_of_addresses_is_replayed() {
+    check("addresses");
+}

@@ -57,7 +57,7 @@ fn the_first_difference_is_named_by_turn_connection_and_byte() {
         assert!(failure.to_string().contains(words), "{failure}");
         if named {
             // The 101, then the text `as ever` in its frame.
-            let answer = 129 + 2 + 7;
+            let answer = 166 + 2 + 7;
             assert_eq!((divergence.conn, divergence.byte), (Some(users[0]), answer), "{failure}");
         }
     }

@@ -140,10 +140,10 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 0.000000s conn=0.1 user="ann" lobby=chess leaves: 4004 replaced: a newer connection of the same user took the seat
 0.010000s conn=3.4 connects from 127.0.0.1:4000
 0.010000s conn=3.4 asks for a lobby with an invalid code
-0.010000s conn=3.4 ends: 4007 bad_lobby_code: a lobby code is 1 to 64 letters, digits, _ or -
+0.010000s conn=3.4 ends: 4007 bad_lobby_code: the path names no lobby; a code is 1 to 64 letters, digits, _ or -
 0.010000s conn=4.5 connects from 127.0.0.1:4000
 0.010000s conn=4.5 asks for a path that does not exist
-0.010000s conn=4.5 ends: 0 http_refused: the request was answered with an HTTP status
+0.010000s conn=4.5 ends: 4007 bad_lobby_code: the path names no lobby; a code is 1 to 64 letters, digits, _ or -
 0.010000s conn=5.6 connects from 127.0.0.1:4000
 0.010000s conn=5.6 asks for lobby chess, from a page of a forbidden origin
 0.010000s conn=5.6 ends: 4003 forbidden_origin: the page's origin is not allowed
@@ -177,7 +177,7 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 1.182345s conn=2.3 user="ann" lobby=chess leaves: 1001 server_shutdown: the server is shutting down
 1.192345s server runs tick 119 2.345 ms late, after 0 skipped ticks
 turn 11 at 1.192345s
-connections=0 capacity=0% lobbies=0 pending=3 closing=2 tick=119 ticks_ran=12 late_us=0/12345/12345 caught_up=2 skipped=107 accepted=9 joined=2 taken_over=1 left=2 bytes_in=4049 bytes_out=5903 messages_in=7 frames_out=21 health_checks=2 health_checks_failed=1 closed.hangup=1 closed.server_shutdown=1 closed.unauthorized=1 closed.forbidden_origin=1 closed.replaced=1 closed.bad_lobby_code=1 closed.http_refused=3 error.user_not_found=1
+connections=0 capacity=0% lobbies=0 pending=4 closing=2 tick=119 ticks_ran=12 late_us=0/12345/12345 caught_up=2 skipped=107 accepted=9 joined=2 taken_over=1 left=2 bytes_in=4049 bytes_out=6298 messages_in=7 frames_out=22 health_checks=2 health_checks_failed=1 closed.hangup=1 closed.server_shutdown=1 closed.unauthorized=1 closed.forbidden_origin=1 closed.replaced=1 closed.bad_lobby_code=2 closed.http_refused=2 error.user_not_found=1
 "#;
 
 #[test]
@@ -212,5 +212,5 @@ const RAW_TIMELINE: &str = r#"0.000000s conn=0.1 connects from 127.0.0.1:4000
 0.010000s server receives a reload of 6 bytes
 0.020000s conn=0.1 user="ann" lobby=chess leaves: 1000 peer_closed: the peer sent a close frame
 turn 3 at 0.030000s
-connections=0 capacity=0% lobbies=0 pending=1 closing=0 accepted=2 joined=1 left=1 bytes_in=663 bytes_out=389 messages_in=2 closed.peer_closed=1 closed.http_refused=1
+connections=0 capacity=0% lobbies=0 pending=1 closing=0 accepted=2 joined=1 left=1 bytes_in=663 bytes_out=463 messages_in=2 closed.peer_closed=1 closed.http_refused=1
 "#;

@@ -129,7 +129,7 @@ fn rows() -> Vec<(CloseReason, Cause)> {
             Reason::UserLimit,
             Script(
                 with(|config| config.duplicate_login = DuplicateLogin::Reject),
-                "ann:2 > connect go\nann:2 < upgrade, goodbye, close 4002 user_limit",
+                "ann:2 > connect go\nann:2 < upgrade, goodbye, close 4002 user_limit\nann < ping",
             ),
         ),
         (
@@ -266,7 +266,7 @@ fn every_reason_reaches_its_peer() {
 #[test]
 fn reasons_without_a_code_are_read_as_a_status() {
     let mut world = World::new(Config::default(), Witness::<true>::default());
-    world.run("x > get /nowhere\nx < http 404, body, eof\ny > open\nadvance 5s\ny < http 408, body, eof");
+    world.run("x > open\nx > raw POST / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n\nx < http 405, body, eof\ny > open\nadvance 5s\ny < http 408, body, eof");
     for reason in [CloseReason::HttpRefused, CloseReason::HandshakeTimeout] {
         assert_eq!((reason.code(), world.engine.stats().counters.closed(reason)), (0, 1));
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lobbyd::config::{DuplicateLogin, Limit};
 use lobbyd::sim::wire::{self, Opcode};
-use lobbyd::{Config, Time};
+use lobbyd::{App, Authorization, Config, Context, Member, Message, Protocol, Request, Time};
 
 use crate::common::scenario::World;
 use crate::common::witness::Witness;
@@ -203,7 +203,6 @@ fn open_checks_are_bounded_and_the_oldest_fails() {
     for _ in 0..3 {
         world.app(|_, cx| cx.ping_user("ann", 2 * SECOND));
     }
-    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
     world.run(
         r#"
         ann < health_ping timestamp=1000000000, health_ping timestamp=1000000001, health_ping timestamp=1000000002
@@ -214,6 +213,8 @@ fn open_checks_are_bounded_and_the_oldest_fails() {
         "#,
     );
     assert_eq!(world.engine.app_mut().take(), ["health ann 1000us", "health ann 1000us"]);
+    world.run("advance 9ms");
+    assert_eq!(world.engine.app_mut().take(), ["health ann unhealthy"]);
     assert_eq!(world.engine.stats().counters.health_checks_failed, 1);
 }
 
@@ -343,4 +344,58 @@ fn a_health_check_is_not_activity_but_its_answer_is() {
         "#,
     );
     assert_eq!(world.engine.app_mut().take(), ["health ann 3000000us", "leave ann timeout"]);
+}
+
+/// An application that starts a check whenever one ends would never finish its turn, if the check that gives way were
+/// reported in the same turn.
+#[test]
+fn a_check_that_gives_way_is_reported_in_a_later_turn() {
+    for max in [1, 2] {
+        let config = Config { max_health_pings: max, ..Config::default() };
+        let mut world = World::new(config.clone(), PingsAgain::default());
+        world.run("ann joins chess");
+        for _ in 0..=max {
+            world.app(|_, cx| cx.ping_user("ann", SECOND));
+        }
+        assert_eq!(world.engine.app_mut().results, [None; 0], "not in the call that displaces it");
+        let turn = world.engine.poll_timeout().expect("the report is due");
+        assert!(turn > world.now && turn <= world.now + config.wheel_granule);
+        for turns in 1..=50 {
+            world.now = world.engine.poll_timeout().expect("the report is due");
+            world.end_turn();
+            world.engine.check();
+            assert_eq!(world.engine.app_mut().results, vec![None; turns], "one result in each turn");
+        }
+        let counters = world.engine.stats().counters;
+        assert_eq!((counters.health_checks, counters.health_checks_failed), (51 + u64::from(max), 50));
+        // Each of the others has its result when the connection ends.
+        world.engine.app_mut().stops = true;
+        world.steps("ann > hangup");
+        assert_eq!(world.engine.app_mut().results.len(), 51 + max as usize);
+    }
+}
+
+/// Starts a check whenever one ends.
+#[derive(Default)]
+struct PingsAgain {
+    results: Vec<Option<Duration>>,
+    stops: bool,
+}
+
+impl App for PingsAgain {
+    const PROTOCOL: Protocol = Protocol::Json;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+
+    fn on_health(&mut self, cx: &mut Context<'_>, member: &Member, latency: Option<Duration>) {
+        self.results.push(latency);
+        assert!(self.results.len() < 1000, "the turn does not end");
+        if !self.stops {
+            cx.ping_user(member.user(), SECOND);
+        }
+    }
 }

@@ -131,7 +131,7 @@ fn a_panic_in_authorize_refuses_the_request() {
         1,
         &[],
     );
-    check("eve > connect panic\neve < http 404, body, eof", 0, &[]);
+    check("eve > connect panic\neve < upgrade, goodbye, close 4007 bad_lobby_code\neve > close\neve < eof", 0, &[]);
 }
 
 /// All invariants hold after every step on a simulated faulty network.

@@ -199,7 +199,7 @@ fn input_with_the_end_of_the_stream_is_answered() {
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
             "http 404|body there is nothing here; lobbies are at /ws/{lobby_code}|eof",
         ),
-        (b"nonsense\r\n\r\n".to_vec(), "http 400|body this port speaks HTTP/1.1 and WebSocket, without TLS|eof"),
+        (b"nonsense\r\n\r\n".to_vec(), "http 400|body the bytes are not a request; this port speaks HTTP/1.1|eof"),
         ([connect("ann"), close].concat(), "upgrade|welcome|close 1000 |eof"),
         ([connect("ann"), ping].concat(), "upgrade|welcome|pong x|eof"),
     ] {

@@ -31,7 +31,11 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
         "ann > connect a, ann:2 > connect b, ann:2 < upgrade; goodbye; close 4002 user_limit",
     ),
     (&[("max_per_ip", "1")], "ann > connect a, bob > connect b, bob < upgrade; goodbye; close 4002 ip_limit"),
-    (&[("max_pending", "1")], "ann > open, bob > open, bob < http 503; body; eof"),
+    (
+        &[("max_pending", "1")],
+        "ann > open, bob > open, bob < nothing, bob > raw GET /ws/a HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n, bob < http 503; body; eof",
+    ),
+    (&[("max_overflow", "1"), ("max_pending", "1")], "ann > open, bob > open, cid > open, bob < http 503; body; eof"),
     (
         &[("max_closing", "1"), ("max_connections", "1"), ("max_pending", "1")],
         "ann > connect a, ann > {\"type\":\"leave\"}, bob > connect a, bob > {\"type\":\"leave\"}, cid > connect a, dan > open, \
@@ -69,7 +73,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
         "ann > get /ws/a?token=ann&expires=1000001000, ann < upgrade; welcome; presence_state, advance 1900ms, ann < nothing, \
          advance 200ms, ann < goodbye; close 4001 token_expired",
     ),
-    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 431; body; eof"),
+    (&[("max_header_bytes", "300")], "ann > open, ann > raw G<300>, ann < http 414; body; eof"),
     (&[("max_headers", "6")], "ann > get /ws/a?token=ann A: b | A: b, ann < http 431; body; eof"),
     (
         &[("max_message_bytes", "125")],
@@ -146,9 +150,19 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
          ann < goodbye; close 4005 bad_message",
     ),
     (
+        &[("max_json_depth", "2")],
+        "ann > connect a, ann < upgrade; welcome; presence_state, ann > {\"type\":\"move\",\"at\":[]}, ann < nothing, \
+         ann > {\"type\":\"move\",\"at\":[[]]}, ann < error code=bad_message",
+    ),
+    (
         &[("presence_max", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state users=ann, bob > connect a, \
          bob < upgrade; welcome; presence_state count=2 !users",
+    ),
+    (
+        &[("presence_count_interval", "3s"), ("presence_max", "1")],
+        "ann > connect a, bob > connect a, cid > connect a, ann < upgrade; welcome; presence_state; presence_state count=2, \
+         advance 2900ms, ann < nothing, advance 100ms, ann < presence_state count=3",
     ),
     (
         &[("ping_interval", "2s"), ("pong_timeout", "1s")],
@@ -173,7 +187,7 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
     (
         &[("max_health_pings", "1")],
         "ann > connect a, ann < upgrade; welcome; presence_state, told join ann, check ann, check ann, \
-         told health ann unhealthy, ann < health_ping; health_ping",
+         advance 10ms, told health ann unhealthy, ann < health_ping; health_ping",
     ),
     (
         &[("close_timeout", "1s")],
@@ -217,8 +231,9 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
 
 /// Fields whose bound needs sockets or operators, each with the test that reaches it.
 const HIT_ELSEWHERE: &[(&str, &str)] = &[
-    ("max_admin_connections", "idle_clients_make_room_and_slow_ones_are_dropped"),
-    ("admin_timeout", "idle_clients_make_room_and_slow_ones_are_dropped"),
+    ("max_admin_connections", "stalled_operators_make_room_for_another"),
+    ("max_admin_pending", "strangers_displace_strangers_only"),
+    ("admin_timeout", "slow_requests_and_slow_readers_are_timed_out"),
     ("max_remembered_rates", "the_user_whose_buckets_are_full_first_is_forgotten"),
     ("accept_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
     ("events_per_turn", "the_accept_budget_leaves_no_connection_waiting"),
@@ -241,11 +256,13 @@ const NO_BOUNDS: &[&str] = &[
     "admin_token_file",
     "admin_host",
     "trusted_proxies",
+    "forwarded_header",
     "tick_hz",
     "journal",
     "journal_sync",
     "journal_secrets",
     "flush",
+    "binary_sender",
     "wheel_granule",
     "stats_interval",
 ];

@@ -58,7 +58,7 @@ fn a_request_head_has_a_maximum_size() {
     check_head(&config, &["A: b", "A: b"], "http 431, body the request has more than 6 header lines, eof");
     // A head can be too long before it is complete.
     let mut world = World::new(config, Relay::default());
-    world.run(&format!("ann > open\nann > raw G{}\nann < http 431, body, eof", "E".repeat(300)));
+    world.run(&format!("ann > open\nann > raw G{}\nann < http 414, body, eof", "E".repeat(300)));
 }
 
 #[test]

@@ -24,9 +24,12 @@ fn check_refused(config: &Config, users: &[&str], next: &str, reason: CloseReaso
         world.take(user.split_once(' ').expect("a user and a lobby").0);
     }
     let (code, word) = (reason.code(), reason.word());
-    world.run(&format!(
+    world.steps(&format!(
         "{name} > connect {lobby}\n{name} < upgrade, goodbye code={code} reason={word}, close {code} {word}"
     ));
+    // The seat that is in the way is pinged.
+    let pings: Vec<String> = users.iter().flat_map(|user| world.take(user.split(' ').next().unwrap_or(user))).collect();
+    assert_eq!(pings, if reason == CloseReason::UserLimit && !users.is_empty() { vec!["ping"] } else { vec![] });
     assert_eq!(world.engine.stats().total_connections, users.len());
     assert_eq!(world.engine.stats().counters.closed(reason), 1);
     // The refused connection counts as pending until it is closed.
@@ -157,6 +160,111 @@ fn a_user_can_move_to_another_lobby_of_a_full_server() {
         bob:2 > connect hearts
         bob < goodbye code=4004, close 4004 replaced
         bob:2 < upgrade, welcome lobby=hearts, presence_state users=bob
+        "#,
+    );
+}
+
+/// Settings under which no idle member is pinged for a minute.
+fn one_seat_each(duplicate_login: DuplicateLogin) -> Config {
+    let ping_interval = std::time::Duration::from_secs(60);
+    Config { duplicate_login, ping_interval, ..Config::default() }
+}
+
+#[test]
+fn a_refused_login_pings_the_old_seat_and_says_when_the_outcome_is_known() {
+    for duplicate_login in [DuplicateLogin::Reject, DuplicateLogin::Allow] {
+        check(
+            one_seat_each(duplicate_login),
+            r#"
+            ann, bob join chess
+            advance 5s
+            ann:2 > connect chess
+            ann < ping
+            ann:2 < upgrade, goodbye code=4002 reason=user_limit reconnect=true retry_after_ms=10020, close 4002 user_limit
+            # One ping is enough.
+            advance 4s
+            ann:3 > connect go
+            ann:3 < upgrade, goodbye reconnect=true retry_after_ms=6020, close 4002 user_limit
+            ann < nothing
+            advance 6s
+            ann < goodbye, close 4201 stale
+            bob < presence_diff -ann:timeout
+            ann:4 > connect chess
+            ann:4 < upgrade, welcome, presence_state
+            bob < presence_diff +ann
+            advance 5s
+            ann < eof
+            ann:2 < eof
+            ann:3 < eof
+            "#,
+        );
+    }
+}
+
+#[test]
+fn refused_logins_cannot_multiply_pings() {
+    let mut world = World::new(one_seat_each(DuplicateLogin::Reject), lobbyd::apps::Relay::default());
+    world.run("ann joins chess");
+    let login = |world: &mut World<_>, name: &str, goodbye: &str| {
+        world.act(name, "connect chess");
+        world.flush();
+        world.steps(&format!("{name} < upgrade, goodbye reason=user_limit {goodbye}, close 4002 user_limit"));
+        world.steps(&format!("{name} > close 1000\n{name} < eof"));
+    };
+    login(&mut world, "ann:2", "reconnect=true retry_after_ms=10020");
+    world.run("ann < ping\nadvance 20ms\nann > pong");
+    // It has answered: the user is there.
+    for _ in 0..100 {
+        login(&mut world, "ann:2", "reconnect=false !retry_after_ms");
+        world.run("ann < nothing");
+    }
+    world.run("advance 19s");
+    login(&mut world, "ann:2", "reconnect=false !retry_after_ms");
+    world.run("ann < nothing\nadvance 1s");
+    // By now it may have failed.
+    login(&mut world, "ann:2", "reconnect=true retry_after_ms=10020");
+    world.run("ann < ping\nann > pong");
+    assert_eq!(world.engine.stats().counters.pings, 2);
+}
+
+#[test]
+fn a_refused_login_to_a_raw_application_pings_too() {
+    let mut world = World::new(one_seat_each(DuplicateLogin::Reject), lobbyd::apps::Verbatim::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade
+        ann:2 > connect chess
+        ann:2 < upgrade, close 4002 user_limit
+        ann < ping
+        advance 10s
+        ann < close 4201 stale
+        ann:2 < eof
+        ann:3 > connect chess
+        ann:3 < upgrade
+        "#,
+    );
+}
+
+#[test]
+fn of_several_seats_the_one_that_was_silent_longest_is_pinged() {
+    let config = Config { max_per_user: Limit::at_most(2), ..one_seat_each(DuplicateLogin::Allow) };
+    let mut world = World::new(config, lobbyd::apps::Verbatim::default());
+    world.run(
+        r#"
+        ann > connect chess
+        ann < upgrade
+        ann:2 > connect chess
+        ann:2 < upgrade
+        advance 1s
+        ann > pong
+        ann:3 > connect chess
+        ann:3 < upgrade, close 4002 user_limit
+        ann:2 < ping
+        ann < nothing
+        # A member of another user is of no concern.
+        bob > connect chess
+        bob < upgrade
         "#,
     );
 }

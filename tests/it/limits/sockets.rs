@@ -1,9 +1,11 @@
 //! The number of sockets without a seat: pending and closing.
 
+use std::time::Duration;
+
 use lobbyd::apps::Relay;
 use lobbyd::config::ByteSize;
 use lobbyd::driver::Full;
-use lobbyd::sim::wire;
+use lobbyd::sim::{MemorySockets, wire};
 use lobbyd::{Authorization, CloseReason, Config, Engine, Time};
 
 use super::seats::seats;
@@ -19,7 +21,7 @@ fn sockets_without_a_seat_are_bounded() {
         # One connection without a request, and one that waits for its authorization.
         a > open
         b > get /ws/chess?token=b&auth=later
-        c > open
+        c > connect chess
         c < http 503, body the server is busy; try again in a moment, eof
         c > hangup
         # A connection with a seat is no longer pending.
@@ -45,7 +47,7 @@ fn sockets_without_a_seat_are_bounded() {
 
 #[test]
 fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
-    let config = Config { max_pending: 1, max_closing: 2, ..seats(1) };
+    let config = Config { max_pending: 1, max_overflow: 0, max_closing: 2, ..seats(1) };
     let mut world = World::new(config, Relay::default());
     world.run(
         r#"
@@ -79,7 +81,7 @@ fn closing_sockets_are_bounded_and_the_oldest_is_dropped() {
 
 #[test]
 fn no_socket_is_accepted_beyond_all_bounds() {
-    let config = Config { max_pending: 1, max_closing: 1, ..seats(0) };
+    let config = Config { max_pending: 1, max_overflow: 0, max_closing: 1, ..seats(0) };
     let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let peer = ([127, 0, 0, 1], 4000).into();
     assert!(engine.handle_accept(Time::ZERO, peer).is_ok());
@@ -111,7 +113,7 @@ fn a_peer_that_keeps_sending_after_the_close_is_dropped() {
 /// Sockets without a request block only sockets of their own address.
 #[test]
 fn silent_sockets_of_one_address_do_not_block_others() {
-    let config = Config { max_pending: 3, ..Config::default() };
+    let config = Config { max_pending: 3, max_overflow: 0, ..Config::default() };
     let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let attacker = ([127, 0, 0, 2], 4000).into();
     for _ in 0..20 {
@@ -133,5 +135,111 @@ fn silent_sockets_of_one_address_do_not_block_others() {
     let before = engine.stats().counters.closed(CloseReason::HttpRefused);
     engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4001).into()).expect("an answer");
     assert_eq!(engine.stats().counters.closed(CloseReason::HttpRefused), before + 1, "with 503");
+    engine.check();
+}
+
+/// A load balancer must not take the server out of service because strangers hold all sockets without a seat.
+#[test]
+fn health_checks_are_answered_beyond_max_pending() {
+    let config = Config { max_pending: 2, max_overflow: 2, trusted_proxies: 1, ..seats(1) };
+    let mut world = World::new(config, Relay::default());
+    world.run("a > open\nb > open");
+    for round in 0..10 {
+        world.run(&format!(
+            r#"
+            # The probe's request may arrive later than one more stranger.
+            p{round} > open
+            s{round} > open
+            s{round} > raw GET
+            p{round} > raw GET /health/ready HTTP/1.1\r\n
+            p{round} > raw Host: a\r\n\r\n
+            p{round} < http 200, body ready, eof
+            live{round} > open
+            live{round} > raw GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n
+            live{round} < http 200, body live, eof
+            ann{round} > connect chess
+            ann{round} < http 503, body the server is busy; try again in a moment, eof
+            # The stranger was displaced.
+            s{round} < http 503, body, eof
+            "#
+        ));
+        assert!(world.engine.stats().pending <= 4);
+    }
+    world.run("a < nothing\nb < nothing");
+}
+
+/// A stranger that keeps its socket without a request does not hold it for longer than others.
+#[test]
+fn sockets_beyond_max_pending_time_out_too() {
+    let config = Config { max_pending: 1, handshake_timeout: Duration::from_secs(1), ..Config::default() };
+    let mut world = World::new(config, Relay::default());
+    world.run(
+        r#"
+        a > open
+        advance 500ms
+        b > open
+        advance 500ms
+        a < http 408, body, eof
+        b < nothing
+        # There is room when its request arrives.
+        a > hangup
+        b > raw GET /ws/chess?token=bob HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n
+        b > raw Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n
+        b < upgrade, welcome, presence_state users=bob
+        c > open
+        d > open
+        advance 1s
+        c < http 408, body, eof
+        d < http 408, body, eof
+        advance 2s
+        "#,
+    );
+    assert_eq!((world.engine.stats().pending, world.engine.stats().total_connections), (0, 1));
+}
+
+/// A drain answers health checks until its end, however many sockets are closing.
+#[test]
+fn health_checks_are_answered_during_a_drain_of_a_crowd() {
+    let config = Config { max_pending: 1, max_closing: 1, max_overflow: 1, ..seats(1) };
+    let mut world = World::new(config, Relay::default());
+    world.run("ann joins chess\nann > window 0\na > open\nb > connect chess\nb < http 503, body, eof");
+    let now = world.now;
+    world.engine.handle_drain(now);
+    world.flush();
+    world.run("a < http 503, body, eof");
+    for round in 0..3 {
+        world.run(&format!(
+            r#"
+            p{round} > open
+            p{round} > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+            p{round} < http 503, body draining, eof
+            q{round} > open
+            q{round} > raw GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n
+            q{round} < http 200, body live, eof
+            c{round} > connect chess
+            c{round} < http 503, body the server is shutting down; try again in a moment, eof
+            "#
+        ));
+    }
+    assert!(!world.engine.is_drained());
+}
+
+/// Strangers beyond all bounds are answered; what they cost is bounded.
+#[test]
+fn sockets_beyond_max_overflow_displace_the_oldest() {
+    let config = Config { max_pending: 1, max_closing: 1, max_overflow: 3, ..seats(0) };
+    let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
+    let mut sockets = MemorySockets::default();
+    for _ in 0..50 {
+        engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("the oldest gives way");
+        engine.check();
+        engine.end_turn(Time::ZERO, &mut sockets).expect("the session is not recorded");
+        let stats = engine.stats();
+        assert!(stats.pending <= 4 && stats.closing <= 1, "{stats:?}");
+    }
+    let refused = sockets.take_writes().len();
+    assert_eq!(refused, 46, "each displaced socket is answered");
+    engine.handle_drain(Time::ZERO);
+    engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("health checks are answered in a drain");
     engine.check();
 }

@@ -108,6 +108,15 @@ fn tables_match_the_code() {
     check("<!-- closes", &(head.to_owned() + &closes.collect::<String>()));
 }
 
+/// Checks the guide's table of the options that are not fields of the configuration: each flag with its default, in order.
+#[track_caller]
+pub fn check_program_options(options: &[(String, String)]) {
+    let table = section("<!-- program options");
+    let listed: Vec<(String, String)> =
+        rows(&table).iter().map(|row| (quoted(row[0])[0].to_owned(), quoted(row[1])[0].to_owned())).collect();
+    assert_eq!(listed, options);
+}
+
 /// The measured table is in the README and in the guide; the guide has the original.
 #[test]
 fn the_measured_table_of_the_readme_is_that_of_the_guide() {

@@ -128,6 +128,7 @@ fn a_second_login_is_refused_if_configured() {
         ann < upgrade, welcome, presence_state
         ann:2 > connect chess
         ann:2 < upgrade, goodbye code=4002 reason=user_limit, close 4002 user_limit
+        ann < ping
         ann:3 > connect go
         ann:3 < upgrade, goodbye code=4002 reason=user_limit, close 4002 user_limit
         ann > hangup

@@ -138,10 +138,12 @@ fn every_other_type_goes_to_the_application() {
         ann < ack ref=1 seq=2 !delivered
         bob < message seq=2 data={"type":"Broadcast","ref":1}
         cid < message seq=2
-        # The server's own types are not reserved. A client cannot forge `from`.
-        ann > {"type":"message","from":"bob","data":"trust me"}
+        # A client cannot forge `from`.
+        ann > {"type":"move","from":"bob","data":"trust me"}
         bob < message from=ann seq=3
         cid < message from=ann seq=3
+        ann > {"type":"message","from":"bob","data":"trust me"}
+        ann < error code=bad_message
         "#,
     );
 }
@@ -417,4 +419,25 @@ fn a_direct_message_reaches_every_seat_of_its_user_in_the_lobby() {
         ann:2 < message data=2
         "#,
     );
+}
+
+#[test]
+fn binary_messages_name_their_sender_if_the_configuration_says_so() {
+    let longest = "é".repeat(64);
+    for (binary_sender, from_ann, from_longest) in [
+        (false, "binary hi".to_owned(), "binary hi".to_owned()),
+        // A length of 128 is no UTF-8, so the script shows a replacement character.
+        (true, "binary \u{3}annhi".to_owned(), format!("binary \u{fffd}{longest}hi")),
+    ] {
+        let mut world = World::new(Config { binary_sender, ..Config::default() }, Relay::default());
+        world.run("ann joins chess");
+        world.act("long", &format!("get /ws/chess?token={}", "%C3%A9".repeat(64)));
+        world.flush();
+        world.take("ann");
+        world.take("long");
+        world.steps("ann > binary hi");
+        assert_eq!(world.take("long"), [from_ann]);
+        world.steps("long > binary hi");
+        assert_eq!(world.take("ann"), [from_longest]);
+    }
 }

@@ -1,4 +1,4 @@
-//! The origin of pages, and the addresses of connections.
+//! The origin of pages.
 
 use lobbyd::Config;
 use lobbyd::apps::Relay;
@@ -25,7 +25,7 @@ fn check_origin(allowed: &str, origin: &str, expected: &str) {
 
 #[test]
 fn pages_of_the_servers_own_origin_may_connect() {
-    for origin in ["http://localhost", "https://localhost", "HTTP://LOCALHOST"] {
+    for origin in ["http://localhost", "https://localhost", "HTTP://LOCALHOST", "http://localhost:80"] {
         check_origin("own", origin, IN);
     }
     // A client that is not a page sends no origin.
@@ -34,7 +34,8 @@ fn pages_of_the_servers_own_origin_may_connect() {
         "null",
         "",
         "localhost",
-        "http://localhost:80",
+        "http://localhost:443",
+        "https://localhost:80",
         "http://localhost.evil.example",
         "http://evil.example/localhost",
         "http://evil.example",
@@ -49,12 +50,20 @@ fn pages_of_the_servers_own_origin_may_connect() {
 #[test]
 fn listed_origins_may_connect_beside_the_servers_own() {
     let listed = "https://game.example, http://localhost:8080";
-    for origin in ["https://game.example", "http://localhost:8080", "https://GAME.example", "http://localhost"] {
+    for origin in [
+        "https://game.example",
+        "https://game.example:443",
+        "http://localhost:8080",
+        "https://GAME.example",
+        "HTTPS://game.example",
+        "http://localhost",
+    ] {
         check_origin(listed, origin, IN);
     }
     for origin in [
         "http://game.example",
         "https://game.example:444",
+        "https://game.example:80",
         "https://game.example.evil.example",
         "https://a.game.example",
         "null",
@@ -124,19 +133,165 @@ fn pages_of_this_machine_may_connect_with_loopback() {
     check_origin("own", "http://127.0.0.1:5173", FORBIDDEN);
 }
 
+/// Whether a page of `origin` may connect to the server that the request's `Host` calls `host`.
+#[track_caller]
+fn check_rule(allowed: &str, origin: &str, host: &str, expected: bool) {
+    let rules = allowing(allowed).expect("a valid list").allowed_origin;
+    assert_eq!(rules.allow(origin, host), expected, "{origin} at {host} with {allowed}");
+}
+
+/// The server does not know whether a proxy has terminated TLS in front of it.
 #[test]
-fn a_list_of_origins_accepts_only_origins() {
-    for wrong in ["game.example", "https://game.example/", "https://", "https://a.example,b", "*"] {
-        let problem = allowing(wrong).expect_err(wrong);
-        assert!(problem.contains("is not an origin such as https://game.example"), "{problem}");
+fn the_servers_own_origin_is_compared_with_default_ports() {
+    for (origin, host, is_own) in [
+        ("https://game.example", "game.example", true),
+        ("https://game.example", "game.example:443", true),
+        ("https://game.example:443", "GAME.example", true),
+        ("http://game.example", "game.example:80", true),
+        ("http://game.example:8080", "game.example:8080", true),
+        ("https://[2001:db8::1]", "[2001:DB8:0::1]:443", true),
+        ("https://game.example", "game.example:80", false),
+        ("https://game.example", "game.example:8443", false),
+        ("http://game.example", "game.example:443", false),
+        ("https://game.example:8443", "game.example", false),
+        ("https://game.example:8443", "game.example:443", false),
+        // Only a page that was loaded from a web server has the server's origin.
+        ("file://", "", false),
+        ("chrome-extension://game.example", "game.example", false),
+        ("https://game.example", "", false),
+        ("https://game.example", "game.example:", false),
+        ("https://game.example", "user@game.example", false),
+    ] {
+        check_rule("own", origin, host, is_own);
     }
+}
+
+#[test]
+fn listed_origins_are_compared_by_meaning() {
+    for (listed, origin, is_listed) in [
+        ("https://game.example:443", "https://game.example", true),
+        ("https://game.example", "https://game.example:443", true),
+        ("http://game.example:80/", "http://game.example", true),
+        ("HTTPS://Game.Example/", "https://game.example", true),
+        ("https://[2001:DB8:0::1]:8443", "https://[2001:db8::1]:8443", true),
+        ("chrome-extension://abcdefghijklmnop", "chrome-extension://abcdefghijklmnop", true),
+        ("capacitor://localhost", "capacitor://localhost", true),
+        ("file://", "file://", true),
+        ("file://", "null", false),
+        ("https://game.example:443", "http://game.example:443", false),
+        ("https://game.example", "https://game.example/", false),
+        ("https://game.example", "https://game.example.", false),
+        ("https://game.example", "https://user@game.example", false),
+        ("https://game.example", "https://game.example:0443x", false),
+    ] {
+        check_rule(listed, origin, "server.example", is_listed);
+    }
+}
+
+#[test]
+fn a_wildcard_stands_for_subdomains_of_any_depth() {
+    for (listed, origin, is_listed) in [
+        ("https://*.game.example", "https://www.game.example", true),
+        ("https://*.game.example", "https://a.b.game.example:443", true),
+        ("https://*.GAME.example/", "https://WWW.game.EXAMPLE", true),
+        ("https://*.game.example:8443", "https://www.game.example:8443", true),
+        ("http://*.localhost:5173", "http://app.localhost:5173", true),
+        ("https://*.game.example", "https://game.example", false),
+        ("https://*.game.example", "https://.game.example", false),
+        ("https://*.game.example", "https://evilgame.example", false),
+        ("https://*.game.example", "https://www.game.example.evil.example", false),
+        ("https://*.game.example", "http://www.game.example", false),
+        ("https://*.game.example", "https://www.game.example:8443", false),
+        ("https://*.game.example:8443", "https://www.game.example", false),
+        ("https://*.game.example", "https://evil.example/.game.example", false),
+        ("https://*.game.example", "https://evil.example#.game.example", false),
+        ("https://*.game.example", "https://evil.example@www.game.example", false),
+        ("https://*.game.example", "null", false),
+    ] {
+        check_rule(listed, origin, "server.example", is_listed);
+    }
+    check_origin("https://*.game.example", "https://a.b.game.example", IN);
+    check_origin("https://*.game.example", "https://game.example", FORBIDDEN);
+}
+
+/// The flag and `Config::check` refuse the same entries, with the same sentence: the entry, the rule and the remedy.
+#[test]
+fn origins_that_no_page_has_are_refused_at_the_start() {
+    for (entry, rule) in [
+        ("game.example", "is not an origin such as https://game.example or http://localhost:8080: it has no scheme"),
+        ("//game.example", "it has no scheme"),
+        ("1http://game.example", "it has no scheme"),
+        ("https://", "has no host"),
+        ("https://:443", "has no host"),
+        (
+            "https://user:password@game.example",
+            "has a user name, which browsers do not send in Origin: write https://game.example",
+        ),
+        (
+            "https://game.example/chess",
+            "has a path, a query or a fragment, which browsers do not send in Origin: write https://game.example",
+        ),
+        ("https://game.example//", "write https://game.example"),
+        ("https://game.example?a=b", "write https://game.example"),
+        ("https://game.example#a", "write https://game.example"),
+        ("https://game.example:0", "has a port that is not a number from 1 to 65535"),
+        ("https://game.example:65536", "has a port that is not a number from 1 to 65535"),
+        ("https://game.example:", "has a port that is not a number from 1 to 65535"),
+        ("https://game.example:*", "has a port that is not a number from 1 to 65535"),
+        ("https://game.example http://a.example", "has a space or a control character: write one origin, and a comma"),
+        ("https://b\u{fc}cher.example", "has a host that is not ASCII: browsers send such a name in punycode"),
+        ("https://*.b\u{fc}cher.example", "in punycode"),
+        ("https://game..example", "has a host that is not a name"),
+        ("https://game%20.example", "has a host that is not a name"),
+        ("http://127.1", "has a host that browsers send as an IPv4 address"),
+        ("https://[::1", "has no IPv6 address in its brackets"),
+        ("wss://game.example", "is the address of a server, not the origin of a page: write http:// or https://"),
+        ("*", "write `any`, and nothing else"),
+        ("https://*", "write `any`, and nothing else"),
+        ("any://*", "write `any`, and nothing else"),
+        ("https://game.*", "has `*` in a wrong place: it stands for subdomains, as in https://*.game.example"),
+        ("https://a.*.example", "has `*` in a wrong place"),
+        ("https://*game.example", "has `*` in a wrong place"),
+        ("*://game.example", "it has no scheme"),
+        ("https://*.*.example", "has more than one `*`"),
+        ("https://*.example", "allows too many hosts, or none: `*.` is followed by a name of at least two labels"),
+        ("https://*.127.0.0.1", "allows too many hosts, or none"),
+        ("https://*.", "has a host that is not a name"),
+    ] {
+        let shown = format!("`{entry}` ");
+        let refused = allowing(&format!("http://a.example, {entry}")).expect_err(entry);
+        assert!(refused.starts_with(&shown) && refused.contains(rule), "{refused}");
+        let mut config = Config::default();
+        config.allowed_origin.listed = vec!["http://a.example".into(), entry.into()];
+        let problems = config.check().expect_err(entry);
+        assert_eq!((problems.len(), problems[0].field, &problems[0].rule), (1, "allowed_origin", &refused));
+    }
+    // Words of the option are not entries.
+    for word in ["any", "own", "loopback", "", "a.example,b.example"] {
+        let mut config = Config::default();
+        config.allowed_origin.listed = vec![word.into()];
+        config.check().expect_err(word);
+    }
+    let mixed = allowing("any, http://a.example").expect_err("both");
+    assert_eq!(mixed, "`any` allows pages of every origin: leave the others out");
+    let mut config = Config::default();
+    (config.allowed_origin.any, config.allowed_origin.loopback) = (true, true);
+    assert_eq!(config.check().expect_err("both")[0].rule, mixed);
+    let both = allowing("a.example, wss://b.example").expect_err("two problems");
+    assert!(both.contains("`a.example` is not") && both.contains("; `wss://b.example` is the address"), "{both}");
+}
+
+#[test]
+fn a_list_of_origins_is_shown_as_it_was_written() {
     for (text, shown) in [
         ("own", "own"),
         ("any", "any"),
         ("", "own"),
         ("own,http://a.example", "http://a.example"),
         ("own, loopback", "loopback"),
+        (" any ,own", "any"),
         ("http://a.example,loopback", "loopback,http://a.example"),
+        ("https://*.A.example:443/, null", "https://*.A.example:443/,null"),
     ] {
         let config = allowing(text).expect(text);
         let field = Config::FIELDS.iter().find(|field| field.name == "allowed_origin").expect("a field");
@@ -159,150 +314,6 @@ fn a_foreign_page_is_refused_before_any_other_check() {
             FORBIDDEN.replace("upgrade", "upgrade lobby.v1.json")
         ),
     );
-}
-
-// ---- addresses ----
-
-fn per_ip(max_per_ip: u32, trusted_proxies: u32) -> Config {
-    Config { max_per_ip: Limit::at_most(max_per_ip), trusted_proxies, ..Config::default() }
-}
-
-const LIMIT: &str = "upgrade, goodbye code=4002 reason=ip_limit reconnect=false, close 4002 ip_limit";
-
-#[test]
-fn connections_of_one_address_are_bounded() {
-    check(
-        per_ip(2, 0),
-        &format!(
-            r#"
-            from 10.0.0.1
-            ann > connect a
-            ann < {IN}
-            bob > connect b
-            bob < {IN}
-            cid > connect c
-            cid < {LIMIT}
-            # Another address has its own limit.
-            from 10.0.0.2
-            dan > connect d
-            dan < {IN}
-            # A refused connection counts until it is closed, and so does a closing one.
-            from 10.0.0.1
-            ann > {{"type":"leave"}}
-            ann < goodbye, close 1000 left
-            eve > connect e
-            eve < {LIMIT}
-            ann > hangup
-            cid > hangup
-            eve > hangup
-            fay > connect f
-            fay < {IN}
-            # A connection without a request does not count yet: its address may come from a header.
-            p > open
-            q > open
-            "#
-        ),
-    );
-    check(per_ip(0, 0), &format!("ann > connect a\nann < {LIMIT}"));
-}
-
-/// One customer usually has a network with a prefix of 64 bits.
-#[test]
-fn an_ipv6_address_counts_as_its_64_bit_network() {
-    check(
-        per_ip(1, 0),
-        &format!(
-            r#"
-            from 2001:db8:1:2::1
-            ann > connect a
-            ann < {IN}
-            from 2001:db8:1:2:ffff::9
-            bob > connect a
-            bob < {LIMIT}
-            from 2001:db8:1:3::1
-            cid > connect c
-            cid < {IN}
-            # The same IPv4 address in two notations.
-            from 10.0.0.1
-            dan > connect d
-            dan < {IN}
-            from ::ffff:10.0.0.1
-            eve > connect e
-            eve < {LIMIT}
-            from ::ffff:10.0.0.2
-            fay > connect f
-            fay < {IN}
-            "#
-        ),
-    );
-}
-
-/// Two connections from the same peer with these headers count as one address or as two.
-#[track_caller]
-fn check_forwarded(proxies: u32, first: &str, second: &str, same: bool) {
-    let expected = if same { LIMIT } else { IN };
-    let line = |value: &str| if value.is_empty() { String::new() } else { format!("X-Forwarded-For: {value}") };
-    check(
-        per_ip(1, proxies),
-        &format!(
-            "ann > get /ws/a?token=ann {}\nann < {IN}\nbob > get /ws/b?token=bob {}\nbob < {expected}",
-            line(first),
-            line(second)
-        ),
-    );
-}
-
-#[test]
-fn forwarded_addresses_are_read_from_trusted_proxies_only() {
-    // No proxy is trusted: the header is ignored.
-    check_forwarded(0, "10.0.0.1", "10.0.0.2", true);
-    check_forwarded(1, "10.0.0.1", "10.0.0.2", false);
-    check_forwarded(1, "10.0.0.1", "10.0.0.1", true);
-    // Entries further left come from the client and are ignored.
-    check_forwarded(1, "6.6.6.6, 10.0.0.1", "7.7.7.7, 10.0.0.1", true);
-    check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "7.7.7.7, 10.0.0.1, 10.8.8.8", true);
-    check_forwarded(2, "6.6.6.6, 10.0.0.1, 10.9.9.9", "6.6.6.6, 10.0.0.2, 10.9.9.9", false);
-    check_forwarded(1, "10.0.0.1 | X-Forwarded-For: 10.0.0.3", "10.0.0.2 | X-Forwarded-For: 10.0.0.3", true);
-    check_forwarded(1, "10.0.0.1:1234", "10.0.0.1:4321", true);
-    check_forwarded(1, "2001:db8::1", "[2001:db8::2]:80", true);
-    // A missing entry, or one that is no address: the proxy's own address counts.
-    check_forwarded(1, "", "", true);
-    check_forwarded(2, "10.0.0.1", "10.0.0.2", true);
-    check_forwarded(1, "unknown", "_hidden", true);
-}
-
-/// The application sees the client's address and the peer's.
-#[test]
-fn an_application_sees_both_addresses() {
-    use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Request};
-
-    #[derive(Default)]
-    struct Seen(Vec<(String, String)>);
-
-    impl App for Seen {
-        const PROTOCOL: Protocol = Protocol::Raw;
-
-        fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
-            self.0.push((request.peer().to_string(), request.address().to_string()));
-            Authorization::token_is_user(request)
-        }
-
-        fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
-    }
-
-    for (proxies, address) in [(0, "127.0.0.1"), (1, "10.0.0.2"), (2, "10.0.0.1"), (3, "127.0.0.1")] {
-        let mut world = World::new(Config { trusted_proxies: proxies, ..Config::default() }, Seen::default());
-        world.run("ann > get /ws/chess?token=ann X-Forwarded-For: 10.0.0.1, 10.0.0.2\nann < upgrade");
-        assert_eq!(world.engine.app().0, [("127.0.0.1:4000".into(), address.into())]);
-    }
-}
-
-#[test]
-fn refused_addresses_are_counted() {
-    let mut world = World::new(per_ip(1, 0), Relay::default());
-    world.run(&format!("ann > connect a\nann < {IN}\nbob > connect a\nbob < {LIMIT}"));
-    assert_eq!(world.engine.stats().counters.closed(lobbyd::CloseReason::IpLimit), 1);
-    assert_eq!(world.engine.stats().counters.joined, 1);
 }
 
 /// An origin that is malformed or sent twice is not treated as absent.

@@ -6,7 +6,7 @@ use lobbyd::{CloseReason, Config};
 use serde_json::Value;
 
 use super::three::check_three;
-use crate::common::scenario::{World, check};
+use crate::common::scenario::{World, check, set};
 use crate::common::witness::Witness;
 
 #[test]
@@ -147,6 +147,11 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
         ann > {"type":"presence"}
         ann < presence_state seq=1 count=3 !users
         # Below the bound again: all members are sent the list.
+        advance 1s
+        ann < presence_state count=3
+        bob < presence_state count=3
+        cid < presence_state count=3
+        advance 1s
         bob > {"type":"leave"}
         bob < goodbye, close 1000 left
         ann < presence_state seq=1 users=ann,cid !count
@@ -162,6 +167,147 @@ fn a_large_lobby_is_counted_and_a_small_one_listed() {
         ann < upgrade, welcome, presence_state count=1 !users
         bob > connect chess
         bob < upgrade, welcome, presence_state count=2 !users
+        "#,
+    );
+}
+
+#[test]
+fn above_presence_max_a_changed_count_is_told_at_most_once_a_second() {
+    let config = Config { presence_max: 2, ..Config::default() };
+    check(
+        config,
+        r#"
+        ann, bob join chess
+        advance 5s
+        cid > connect chess
+        cid < upgrade, welcome, presence_state seq=1 count=3 !users
+        ann < presence_state seq=1 count=3 !users
+        bob < presence_state seq=1 count=3 !users
+        # Within a second of that, only a member that joins is told.
+        dan > connect chess
+        dan < upgrade, welcome, presence_state seq=1 count=4
+        advance 900ms
+        eve > connect chess
+        eve < upgrade, welcome, presence_state seq=1 count=5
+        advance 99ms
+        ann < nothing
+        advance 1ms
+        ann < presence_state seq=1 count=5 !users
+        bob < presence_state seq=1 count=5
+        cid < presence_state seq=1 count=5
+        dan < presence_state seq=1 count=5
+        eve < presence_state seq=1 count=5
+        # Nothing has changed.
+        advance 10s
+        ann < nothing
+        # After a quiet second it is told at once, in the turn of the change.
+        turn begins
+        eve > hangup
+        dan > hangup
+        turn ends
+        ann < presence_state seq=1 count=3
+        bob < presence_state seq=1 count=3
+        cid < presence_state seq=1 count=3
+        # A member that joined and was told another number hears of the next change, even if the others know that number.
+        dan > connect chess
+        dan < upgrade, welcome, presence_state count=4
+        cid > hangup
+        advance 999ms
+        dan < nothing
+        advance 1ms
+        ann < presence_state count=3
+        bob < presence_state count=3
+        dan < presence_state count=3
+        # Binary messages and broadcasts keep their order with it, and a drain ends it.
+        cid > connect chess
+        cid < upgrade, welcome, presence_state count=4
+        ann > {"type":"broadcast","data":1}
+        bob < message seq=2
+        cid < message seq=2
+        dan < message seq=2
+        drain
+        advance 2s
+        ann < goodbye, close 1001 server_shutdown
+        bob < goodbye, close 1001 server_shutdown
+        cid < goodbye, close 1001 server_shutdown
+        dan < goodbye, close 1001 server_shutdown
+        advance 20s
+        ann < eof
+        bob < eof
+        cid < eof
+        dan < eof
+        "#,
+    );
+}
+
+/// A list goes to every member, so a lobby that moves around the bound must not cause one for every join.
+#[test]
+fn a_lobby_that_shrinks_is_listed_again_at_most_once_a_second() {
+    let config = Config { presence_max: 2, ..Config::default() };
+    check(
+        config,
+        r#"
+        ann, bob join chess
+        cid > connect chess
+        cid < upgrade, welcome, presence_state count=3
+        ann < presence_state count=3
+        bob < presence_state count=3
+        cid > hangup
+        ann < nothing
+        ann > {"type":"presence"}
+        ann < presence_state seq=1 count=2 !users
+        cid > connect chess
+        cid < upgrade, welcome, presence_state count=3
+        cid > hangup
+        advance 999ms
+        ann < nothing
+        advance 1ms
+        ann < presence_state seq=1 users=ann,bob !count
+        bob < presence_state seq=1 users=ann,bob !count
+        # From here on there are diffs.
+        bob > hangup
+        ann < presence_diff seq=2 -bob:dropped
+        dan > connect chess
+        dan < upgrade, welcome, presence_state seq=3 users=ann,dan
+        ann < presence_diff seq=3 +dan
+        # A lobby that disappears has nobody to tell.
+        bob > connect chess
+        bob < upgrade, welcome, presence_state count=3
+        ann < presence_state count=3
+        dan < presence_state count=3
+        turn begins
+        ann > hangup
+        bob > hangup
+        dan > hangup
+        turn ends
+        ann > connect chess
+        ann < upgrade, welcome, presence_state seq=0 users=ann
+        advance 5s
+        ann < nothing
+        "#,
+    );
+}
+
+#[test]
+fn without_an_interval_only_members_that_join_or_ask_are_told_the_count() {
+    let mut config = Config { presence_max: 2, ..Config::default() };
+    set(&mut config, "presence_count_interval", "off").expect("it may be off");
+    check(
+        config,
+        r#"
+        ann, bob join chess
+        cid > connect chess
+        cid < upgrade, welcome, presence_state count=3
+        ann < presence_state count=3
+        bob < presence_state count=3
+        dan > connect chess
+        dan < upgrade, welcome, presence_state count=4
+        advance 5s
+        ann < nothing
+        dan > hangup
+        cid > hangup
+        ann < presence_state users=ann,bob
+        bob < presence_state users=ann,bob
         "#,
     );
 }

@@ -124,6 +124,35 @@ fn a_message_too_big_is_refused_by_its_header() {
     check(&[half.clone(), wire::frame(Opcode::CONTINUATION, false, &[b'x'; 40_000], MASK)], CloseReason::MessageTooBig);
 }
 
+/// RFC 6455 section 5.2: a length takes the fewest bytes, and its most significant bit is 0.
+#[test]
+fn a_length_that_is_not_in_its_shortest_form_is_a_protocol_error() {
+    let with_length = |first: u8, length: &[u8], payload: &[u8]| {
+        let masked = payload.iter().zip(MASK.iter().cycle()).map(|(byte, key)| byte ^ key);
+        [&[first], length, &MASK[..]].concat().into_iter().chain(masked).collect::<Vec<u8>>()
+    };
+    for first in [0x81, 0x82, 0x01, 0x89, 0x8a, 0x88] {
+        for payload in [&b""[..], b"\x03\xe8", &[b'x'; 125]] {
+            let length = payload.len() as u8;
+            check(&[with_length(first, &[0xfe, 0, length], payload)], CloseReason::ProtocolError);
+            check(&[with_length(first, &[0xff, 0, 0, 0, 0, 0, 0, 0, length], payload)], CloseReason::ProtocolError);
+        }
+        // Found by the header, before the payload arrives.
+        for length in [&[0, 126][..], &[0xff, 0xff]] {
+            check(
+                &[with_length(first, &[&[0xff, 0, 0, 0, 0, 0, 0], length].concat(), b"")],
+                CloseReason::ProtocolError,
+            );
+        }
+        for top in [0x80, 0xff] {
+            check(&[with_length(first, &[0xff, top, 0, 0, 0, 0, 0, 0, 1], b"")], CloseReason::ProtocolError);
+        }
+    }
+    // The same in a continuation.
+    let begun = wire::frame(Opcode::BINARY, false, b"x", MASK);
+    check(&[begun, with_length(0x80, &[0xfe, 0, 1], b"x")], CloseReason::ProtocolError);
+}
+
 #[test]
 fn a_close_frame_of_one_byte_is_a_protocol_error() {
     check(&[wire::frame(Opcode::CLOSE, true, b"\x03", MASK)], CloseReason::ProtocolError);
@@ -152,7 +181,7 @@ fn check_close(payload: &[u8], answer: &str) {
 #[test]
 fn a_close_is_echoed_once() {
     check_close(b"", "close 1005 ");
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999_u16] {
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999_u16] {
         check_close(&code.to_be_bytes(), &format!("close {code} "));
         check_close(&[&code.to_be_bytes()[..], b"see you"].concat(), &format!("close {code} see you"));
     }

@@ -33,6 +33,10 @@ pub fn run(data: &[u8]) {
         assert_refused(&answers, &delivered);
         return;
     };
+    let (depth, is_paired) = depth_and_pairs(text);
+    if depth > 128 || !is_paired {
+        return assert_refused(&answers, &delivered);
+    }
     // serde_json limits numbers and depth. Beyond them, less is checked.
     let value = |raw: &RawValue| serde_json::from_str::<Value>(raw.get()).ok();
     let field = |name: &str| fields.get(name).and_then(|raws| value(raws[0]));
@@ -84,6 +88,8 @@ pub fn run(data: &[u8]) {
             assert!(!to_bob || refused == sent_data.is_none());
         }
         "presence" | "ping" | "leave" => assert!(!refused),
+        "welcome" | "presence_state" | "presence_diff" | "message" | "ack" | "error" | "pong" | "health_ping"
+        | "goodbye" => assert_refused(&answers, &delivered),
         "health_pong" => {}
         _ => {
             assert!(!refused);
@@ -95,6 +101,32 @@ pub fn run(data: &[u8]) {
             }
         }
     }
+}
+
+/// Returns how deep valid JSON is nested, and whether the surrogates in each of its strings are paired.
+fn depth_and_pairs(json: &str) -> (i32, bool) {
+    let (mut depth, mut deepest, mut is_paired) = (0, 0, true);
+    let mut chars = json.chars();
+    while let Some(c) = chars.next() {
+        depth += i32::from(c == '[' || c == '{') - i32::from(c == ']' || c == '}');
+        deepest = deepest.max(depth);
+        if c != '"' {
+            continue;
+        }
+        let mut units = Vec::new();
+        while let Some(c) = chars.next().filter(|&c| c != '"') {
+            match (c, if c == '\\' { chars.next() } else { None }) {
+                (_, Some('u')) => {
+                    let digits: String = chars.by_ref().take(4).collect();
+                    units.push(u16::from_str_radix(&digits, 16).expect("four digits"));
+                }
+                (_, Some(_)) => units.push(0),
+                (c, None) => units.extend(c.encode_utf16(&mut [0; 2]).iter()),
+            }
+        }
+        is_paired &= char::decode_utf16(units).all(|decoded| decoded.is_ok());
+    }
+    (deepest, is_paired)
 }
 
 #[track_caller]

@@ -1,7 +1,7 @@
 //! A request head, cut at arbitrary places. The first byte selects how the input is cut, the rest is the client's input.
 
 use lobbyd::apps::Relay;
-use lobbyd::config::ByteSize;
+use lobbyd::config::{ByteSize, ForwardedHeader};
 use lobbyd::driver::Flow;
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{Reader, Received};
@@ -26,14 +26,22 @@ pub fn run(data: &[u8]) {
         check_granted(bytes, &head);
         while reader.next().expect("the server keeps to the protocol").is_some() {}
     } else {
-        assert!([200, 400, 404, 405, 426, 431, 505].contains(&status), "{status}");
+        assert!([200, 400, 404, 405, 414, 426, 431, 505].contains(&status), "{status}");
         assert!(finished, "nothing follows a refusal");
     }
 }
 
 /// Returns the answer to `bytes`, which arrive in one turn, and whether the connection has finished.
 fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
-    let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..without_rates() };
+    // The client's address does not change the answer, from whichever header it is read.
+    let (trusted_proxies, forwarded_header) = match seed % 4 {
+        0 => (0, ForwardedHeader::XForwardedFor),
+        1 => (1, ForwardedHeader::Forwarded),
+        2 => (2, ForwardedHeader::XForwardedFor),
+        _ => (1, ForwardedHeader::XRealIp),
+    };
+    let proxies = Config { trusted_proxies, forwarded_header, ..without_rates() };
+    let config = Config { max_header_bytes: ByteSize(512), max_headers: 16, ..proxies };
     let mut engine = Engine::new(config.check().expect("the configuration is valid"), START, Relay::default());
     let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
     for piece in pieces(bytes, seed) {
@@ -49,11 +57,14 @@ fn answer(bytes: &[u8], seed: u8) -> (Vec<u8>, bool) {
 
 /// Parses an accepted request in a second, simpler way.
 fn check_granted(bytes: &[u8], answer: &str) {
+    let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("the head has an end");
     let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
     let mut lines = head.split("\r\n");
     let request_line = lines.next().expect("split returns at least one part");
-    assert!(request_line.starts_with("GET /ws/") && request_line.ends_with(" HTTP/1.1"), "{request_line}");
+    let (method_and_target, minor_version) = request_line.rsplit_once(" HTTP/1.").expect("a version");
+    assert!(method_and_target.starts_with("GET /"), "{request_line}");
+    assert!(("1"..="9").contains(&minor_version) && minor_version.len() == 1, "{request_line}");
     let (mut hosts, mut keys, mut versions) = (0, Vec::new(), Vec::new());
     for line in lines {
         let (name, value) = line.split_once(':').expect("a header line has a colon");
@@ -62,6 +73,7 @@ fn check_granted(bytes: &[u8], answer: &str) {
             "host" => hosts += 1,
             "sec-websocket-key" => keys.push(value.to_owned()),
             "sec-websocket-version" => versions.push(value.to_owned()),
+            "content-length" if value.bytes().all(|c| c == b'0') => {}
             "content-length" | "transfer-encoding" => panic!("a request with a body was granted: {line}"),
             _ => {}
         }

@@ -1,6 +1,10 @@
 //! The program itself: arguments, signals, exit codes and log. It listens on 127.0.0.1, port 0.
 
+mod commands;
+mod config_file;
+mod json_log;
 mod start;
+mod supervisor;
 mod system;
 mod tokens;
 
@@ -65,7 +69,8 @@ impl Program {
         let mut program = Program { process: Process(child), address: nowhere, log, log_lines: Vec::new() };
         let line = program.wait_for("listening on ");
         let (_, address) = line.split_once("listening on ").expect("the line contains the address");
-        program.address = address.parse().expect("an address");
+        // A line of JSON goes on.
+        program.address = address.trim_end_matches(['"', '}']).parse().expect("an address");
         program
     }
 

@@ -1,7 +1,8 @@
 //! The list of tokens, read at the start and on SIGHUP.
 
 use std::fs;
-
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 
 use lobbyd::sim::wire;
@@ -53,6 +54,54 @@ fn the_list_of_tokens_is_read_again_on_sighup() {
         assert!(!line.contains("secret-") && !line.contains("said-in-confidence"), "{line}");
     }
     assert!(program.log_lines.iter().any(|line| line.contains("TRACE")), "trace records are logged");
+}
+
+/// Returns the status of the answer to a request with `token`.
+fn ask(operator: &mut BufReader<TcpStream>, token: &str) -> String {
+    let request = format!("HEAD /stats HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+    operator.get_mut().write_all(request.as_bytes()).expect("the server reads");
+    let mut lines = operator.by_ref().lines().map(|line| line.expect("the connection is open"));
+    let status = lines.next().expect("a status line")[9..12].to_owned();
+    assert!(lines.by_ref().any(|line| line.is_empty()), "the end of the head");
+    status
+}
+
+#[test]
+fn the_operators_token_is_read_again_on_sighup() {
+    let file = File::new("operators-token", "secret-horse-battery");
+    let arguments = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--admin-token-file", file.path()];
+    let mut program = Program::start(PROGRAM, &[&arguments[..], &["--log", "trace"]].concat());
+    let output = program.wait_for("admin API on http://");
+    let (_, address) = output.split_once("http://").expect("the line contains the address");
+    let connect = || BufReader::new(TcpStream::connect(address.trim()).expect("the server listens"));
+    let mut operator = connect();
+    assert_eq!(ask(&mut operator, "secret-horse-battery"), "200");
+
+    fs::write(file.path(), "secret-battery-horse\n").expect("the file can be written");
+    program.signal("-HUP");
+    program.wait_for("the operators' token was read again");
+    assert_eq!(ask(&mut operator, "secret-horse-battery"), "401");
+    assert_eq!(ask(&mut operator, "secret-battery-horse"), "200");
+
+    // An invalid token, or a missing file, changes nothing.
+    for contents in [Some("secret-2"), Some("secret horse battery"), None] {
+        match contents {
+            Some(contents) => fs::write(file.path(), contents),
+            None => fs::remove_file(file.path()),
+        }
+        .expect("the folder can be written");
+        program.signal("-HUP");
+        let line = program.wait_for("the old operators' token stays in force");
+        assert!(line.contains("WARN") && line.contains(file.path()), "{line}");
+        assert_eq!(ask(&mut operator, "secret-battery-horse"), "200");
+        assert_eq!(ask(&mut connect(), "secret-2"), "401");
+    }
+    fs::write(file.path(), "").expect("the folder can be written");
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    for line in &program.log_lines {
+        assert!(!line.contains("secret"), "{line}");
+    }
 }
 
 /// Opening a FIFO blocks until it has a writer, and would block the whole server.

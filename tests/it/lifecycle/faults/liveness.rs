@@ -19,8 +19,9 @@ fn silent_sockets_are_counted_and_timed_out() {
         a > open
         b > open
         b > raw GET /ws/chess HTTP/1.1\r\n
-        c > open
+        c > connect chess
         c < http 503, body, eof
+        c > hangup
         "#,
     );
     assert_eq!(world.engine.stats().pending, 2);

@@ -91,7 +91,7 @@ fn every_request_is_an_attempt() {
         r#"
         quiet > open
         a > get /nothing
-        a < http 404, body, eof
+        a < upgrade, goodbye, close 4007 bad_lobby_code
         b > get /ws/chess
         b < upgrade, goodbye, close 4001 unauthorized
         c > get /ws/chess?token=c

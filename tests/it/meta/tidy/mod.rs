@@ -1,6 +1,7 @@
 //! Rules of the source tree: which files may import which, their length, where I/O is allowed, the terms to use, and the
 //! licences of dependencies.
 
+mod dependencies;
 mod files;
 mod imports;
 mod layers;

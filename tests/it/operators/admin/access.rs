@@ -5,13 +5,13 @@ use lobbyd::apps::Relay;
 use lobbyd::{Config, Time};
 
 use super::{Operator, config, get, operator, post, three};
-use crate::common::scenario::World;
+use crate::common::scenario::{World, set};
 
 #[test]
 fn foreign_pages_are_refused() {
     let (mut world, mut operator) = three();
     let with = |lines: &str| format!("GET /stats HTTP/1.1\r\n{lines}\r\n\r\n");
-    for host in ["evil.example", "evil.example:9002", "10.0.0.1:9002", ""] {
+    for host in ["evil.example", "evil.example:9002", "10.0.0.1:9002"] {
         operator.refused(&mut world, &with(&format!("Host: {host}")), 403, "foreign_host");
     }
     for origin in ["null", "http://evil.example", "http://127.0.0.1:9001", "http://localhost:9002.evil.example"] {
@@ -20,6 +20,9 @@ fn foreign_pages_are_refused() {
     }
     let own = with("Host: 127.0.0.1:9002\r\nOrigin: http://127.0.0.1:9002");
     assert_eq!(operator.ask(&mut world, &own).status, 200);
+    // A browser leaves the default port out of `Origin`; a proxy may add it to `Host`.
+    let own = with("Host: localhost:443\r\nOrigin: https://LOCALHOST");
+    assert_eq!(operator.ask(&mut world, &own).status, 200);
     // The requests that a form on another page can send.
     for kind in ["", "Content-Type: text/plain\r\n", "Content-Type: application/x-www-form-urlencoded\r\n"] {
         let request = format!("POST /kick HTTP/1.1\r\nHost: localhost\r\n{kind}Content-Length: 2\r\n\r\n{{}}");
@@ -27,6 +30,53 @@ fn foreign_pages_are_refused() {
     }
     let with_charset = post("/kick", "{}").replace("/json", "/json; charset=utf-8");
     assert_eq!(operator.ask(&mut world, &with_charset).status, 200);
+}
+
+#[test]
+fn operators_may_use_any_of_several_hosts() {
+    let mut config = config();
+    set(&mut config, "admin_host", "lobby.internal, 192.0.2.1,[2001:db8::1],").expect("a list of hosts");
+    let mut world = World::new(config.clone(), Relay::default());
+    let mut operator = operator(&config);
+    let with = |host: &str| format!("GET /stats HTTP/1.1\r\nHost: {host}\r\n\r\n");
+    for host in ["lobby.internal", "LOBBY.internal:8443", "192.0.2.1:9002", "[2001:db8:0::1]:9002", "localhost"] {
+        assert_eq!(operator.ask(&mut world, &with(host)).status, 200, "{host}");
+    }
+    for host in ["lobby", "a.lobby.internal", "192.0.2.2", "[2001:db8::2]", "lobby.internal,192.0.2.1"] {
+        operator.refused(&mut world, &with(host), 403, "foreign_host");
+    }
+}
+
+/// The flag and `Config::check` refuse the same entries, with the same sentence.
+#[test]
+fn hosts_of_operators_that_no_request_names_are_refused_at_the_start() {
+    for (entry, rule) in [
+        ("lobby.internal:9002", "has a port, which is not compared: write lobby.internal"),
+        ("[2001:db8::1]:9002", "has a port, which is not compared: write [2001:db8::1]"),
+        ("https://lobby.internal", "has a scheme: write the host alone, such as lobby.internal"),
+        ("lobby.internal/", "is not a host: write a name or an address alone"),
+        ("lobby.internal/stats", "is not a host"),
+        ("ops@lobby.internal", "is not a host"),
+        ("lobby internal", "is not a host"),
+        ("lobby.internal:", "is not a host"),
+        ("[lobby]", "is not a host"),
+        ("off", "is the word that leaves the list empty"),
+        ("2001:db8::1", "is an IPv6 address without brackets: write [2001:db8::1]"),
+        ("*.internal", "has a `*`: write each name, separated by commas"),
+        ("192.0.2.256", "is not an IPv4 address"),
+        ("b\u{fc}cher.internal", "is not ASCII: browsers send such a name in punycode"),
+        ("lobby..internal", "is not a name"),
+    ] {
+        let mut config = config();
+        let refused = set(&mut config, "admin_host", &format!("a.internal,{entry}")).expect_err(entry);
+        assert!(refused.starts_with(&format!("`{entry}` {rule}")), "{refused}");
+        config.admin_host.listed = vec!["a.internal".into(), entry.into()];
+        let problems = config.check().expect_err(entry);
+        assert_eq!((problems.len(), problems[0].field, &problems[0].rule), (1, "admin_host", &refused));
+    }
+    for empty in ["", " , "] {
+        set(&mut config(), "admin_host", empty).expect_err("no host");
+    }
 }
 
 #[test]
@@ -88,6 +138,6 @@ fn malformed_requests_get_an_error() {
         check(&mut world, &request, 400);
     }
     check(&mut world, "POST /kick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n", 413);
-    check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 431);
-    check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(64)), 431);
+    check(&mut world, &format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(8192)), 414);
+    check(&mut world, &format!("GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n", "A: b\r\n".repeat(100)), 431);
 }

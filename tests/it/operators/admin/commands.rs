@@ -41,6 +41,11 @@ fn operator_messages_have_no_sender() {
     for body in ["", "{}", r#"{"data":1,"text":"x"}"#, r#"{"text":1}"#, "null", "[1]", "{", r#"{"data":1,"to":2}"#] {
         operator.refused(&mut world, &post("/lobbies/chess/publish", body), 400, "bad_request");
     }
+    for data in [r#""\ud800""#, &format!("{}{}", "[".repeat(128), "]".repeat(128))] {
+        let body = format!(r#"{{"data":{data}}}"#);
+        operator.refused(&mut world, &post("/lobbies/chess/publish", &body), 400, "bad_message");
+        operator.refused(&mut world, &post("/users/ann/send", &body), 400, "bad_message");
+    }
     let long = format!(r#"{{"data":"{}"}}"#, "x".repeat(65_536));
     operator.refused(&mut world, &post("/lobbies/chess/publish", &long), 413, "too_long");
     world.run("ann < nothing\nbob < nothing");

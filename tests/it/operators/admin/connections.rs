@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use lobbyd::admin::{AdminConns, Token};
 use lobbyd::apps::Relay;
 use lobbyd::config::ByteSize;
 use lobbyd::{Config, Time};
@@ -108,63 +107,25 @@ fn expect_100_continue_is_answered() {
 }
 
 #[test]
-fn idle_clients_make_room_and_slow_ones_are_dropped() {
-    let config = Config { max_admin_connections: 2, ..config() };
-    let mut world = World::new(config.clone(), Relay::default());
-    let mut conns = AdminConns::new(&config, None);
-    let peer = ([127, 0, 0, 1], 5000).into();
-    let mut asks = |conns: &mut AdminConns, client: usize| {
-        conns.handle_bytes(client, get("/stats").as_bytes());
-        conns.work(world.now, &mut world.engine);
-        let answered = conns.pending(client).len();
-        assert!(answered > 0);
-        conns.handle_written(world.now, client, answered);
-    };
-    let busy = conns.handle_accept(world.now, peer).expect("room");
-    asks(&mut conns, busy);
-    conns.handle_bytes(busy, b"GET /health/live HTTP/1.1\r\n");
-    let idle = conns.handle_accept(world.now, peer).expect("room");
-    asks(&mut conns, idle);
-    let third = conns.handle_accept(world.now, peer).expect("the idle one makes room");
-    assert_eq!(conns.poll_closed(), Some(idle));
-    asks(&mut conns, third);
-    conns.handle_bytes(third, b"G");
-    assert_eq!(conns.handle_accept(world.now, peer), None, "no connection is idle");
-
+fn slow_requests_and_slow_readers_are_timed_out() {
+    let mut world = World::new(config(), Relay::default());
+    let mut operator = operator(&config());
+    assert_eq!(operator.ask(&mut world, &get("/stats")).status, 200);
+    operator.conns.handle_bytes(operator.client, b"GET /health/live HTTP/1.1\r\n");
     // The deadline does not move while the request trickles in.
     for second in 1..=29 {
         world.now = Time::from_micros(second * 1_000_000);
-        conns.handle_bytes(busy, b"A");
-        conns.work(world.now, &mut world.engine);
-        assert_eq!(conns.pending(busy), b"");
+        operator.conns.handle_bytes(operator.client, b"A");
+        operator.conns.work(world.now, &mut world.engine);
+        assert_eq!(operator.conns.pending(operator.client), b"");
     }
     world.now = Time::from_micros(30_000_000);
-    conns.work(world.now, &mut world.engine);
-    assert!(conns.pending(busy).starts_with(b"HTTP/1.1 408 "));
+    operator.conns.work(world.now, &mut world.engine);
+    assert!(operator.conns.pending(operator.client).starts_with(b"HTTP/1.1 408 "));
     // The deadline also applies to an answer that is not read.
     world.now = Time::from_micros(60_000_000);
-    conns.work(world.now, &mut world.engine);
-    assert_eq!(conns.poll_closed(), Some(busy));
-    assert_eq!(conns.poll_closed(), Some(third));
-}
-
-/// Clients without a token can open connections and begin requests. An operator with the token is accepted all the same.
-#[test]
-fn unauthenticated_requests_make_room_for_an_operator() {
-    let config = Config { max_admin_connections: 2, ..config() };
-    let mut world = World::new(config.clone(), Relay::default());
-    let mut conns = AdminConns::new(&config, Some(Token::read("correct-horse-battery").expect("a token")));
-    let peer = ([127, 0, 0, 1], 5000).into();
-    for _ in 0..10 {
-        let stranger = conns.handle_accept(world.now, peer).expect("an older stranger makes room");
-        conns.handle_bytes(stranger, b"G");
-        while conns.poll_closed().is_some() {}
-    }
-    let operator = conns.handle_accept(world.now, peer).expect("a stranger makes room");
-    let request = get("/stats").replace("\r\n\r\n", "\r\nAuthorization: Bearer correct-horse-battery\r\n\r\n");
-    conns.handle_bytes(operator, request.as_bytes());
-    conns.work(world.now, &mut world.engine);
-    assert!(conns.pending(operator).starts_with(b"HTTP/1.1 200 "));
+    operator.conns.work(world.now, &mut world.engine);
+    assert!(operator.is_closed());
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod access;
 mod commands;
 mod connections;
+mod http;
+mod places;
 mod queries;
 
 use lobbyd::admin::AdminConns;

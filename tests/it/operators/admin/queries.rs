@@ -39,7 +39,7 @@ fn lobbies_and_users_are_described() {
             {"lobby": "go", "members": 1, "locked": false, "epoch": 1_000_000_000_001_u64, "seq": 0},
         ], "next": null}),
     );
-    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000});
+    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000});
     operator.check(
         &mut world,
         &get("/lobbies/chess"),
@@ -54,7 +54,7 @@ fn lobbies_and_users_are_described() {
         &get("/users/cid"),
         200,
         json!({"user": "cid", "seats": [
-            {"lobby": "go", "conn": "s3", "peer": "127.0.0.1:4000", "queued_bytes": 0, "idle_ms": 3000},
+            {"lobby": "go", "conn": "s3", "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000},
         ], "next": null}),
     );
     operator.refused(&mut world, &get("/lobbies/bridge"), 404, "no_such_lobby");
@@ -120,4 +120,19 @@ fn names_in_paths_are_decoded() {
     let mut operator = operator(&config());
     let answer = operator.ask(&mut world, &get("/users/zo%C3%AB%2Fx"));
     assert_eq!((answer.status, &answer.body["user"]), (200, &json!("zoë/x")));
+}
+
+/// Behind a proxy, `peer` is the proxy's socket and `address` the client.
+#[test]
+fn operators_are_shown_the_address_of_the_client() {
+    let config = Config { trusted_proxies: 1, ..config() };
+    let mut world = World::new(config.clone(), Relay::default());
+    let lines = "X-Forwarded-For: 6.6.6.6, [2001:db8::1]:4711";
+    world.run(&format!("ann > get /ws/chess?token=ann {lines}\nann < upgrade, welcome, presence_state"));
+    let mut operator = operator(&config);
+    let seat = operator.ask(&mut world, &get("/users/ann")).body["seats"][0].clone();
+    let member = operator.ask(&mut world, &get("/lobbies/chess")).body["users"][0].clone();
+    for shown in [seat, member] {
+        assert_eq!((&shown["peer"], &shown["address"]), (&json!("127.0.0.1:4000"), &json!("2001:db8::1")));
+    }
 }

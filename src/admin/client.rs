@@ -1,0 +1,143 @@
+//! One operator connection: its buffers, its state and its deadline. Knows no other connection, and no engine.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::time::Time;
+use crate::http::DateLine;
+use crate::http::head::is_head_request;
+use crate::http::response::JsonResponse;
+
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) peer: SocketAddr,
+    /// Number of clients accepted before this one.
+    pub(super) number: u64,
+    pub(super) input: Vec<u8>,
+    pub(super) output: Vec<u8>,
+    /// Bytes of `output` that have been written.
+    pub(super) written: usize,
+    pub(super) state: ClientState,
+    /// Whether `input` has changed since it was last parsed.
+    pub(super) has_new_input: bool,
+    /// Whether `100 Continue` was sent for the current request.
+    pub(super) continued: bool,
+    /// Whether the client has ended its stream.
+    pub(super) ended: bool,
+    /// Whether the socket may have unread bytes. Then the deadline waits for the next turn.
+    pub(super) is_unread: bool,
+    /// Whether the client has shown the token, or needs none and has asked for more than `/health`.
+    pub(super) is_admitted: bool,
+    /// Whether a request with the token waits for the place of a client that was answered in the same turn.
+    pub(super) waits_for_place: bool,
+    /// Whether the client was accepted since the last [`work`](super::AdminConns::work), which serves the request that it
+    /// may have sent already.
+    pub(super) is_new: bool,
+    /// Whether the client was answered by the last [`work`](super::AdminConns::work). No write has been attempted yet.
+    pub(super) is_just_answered: bool,
+    pub(super) deadline: Time,
+}
+
+/// The times of an answer that is given in this turn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AnswerTimes {
+    pub(super) date: DateLine,
+    /// Deadline for reading it.
+    pub(super) deadline: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientState {
+    /// Receiving a request.
+    Reading,
+    /// Waiting for the report of the ping with this ticket.
+    Waiting { ticket: u64, keep_alive: bool },
+    /// Sending an answer. After the last one no further request is read.
+    Writing { is_last: bool },
+    /// All is written. Further input is discarded until the client ends its stream.
+    Lingering,
+    /// The driver still has to drop the socket.
+    Closed,
+}
+
+impl Client {
+    pub(super) fn new(number: u64, peer: SocketAddr, deadline: Time) -> Client {
+        Client {
+            peer,
+            number,
+            input: Vec::new(),
+            output: Vec::new(),
+            written: 0,
+            state: ClientState::Reading,
+            has_new_input: false,
+            continued: false,
+            ended: false,
+            is_unread: false,
+            is_admitted: false,
+            waits_for_place: false,
+            is_new: true,
+            is_just_answered: false,
+            deadline,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == ClientState::Closed
+    }
+
+    pub(super) fn close(&mut self) {
+        self.state = ClientState::Closed;
+        self.input = Vec::new();
+        self.output = Vec::new();
+        self.written = 0;
+    }
+
+    pub(super) fn answer(&mut self, answer: &JsonResponse, with_body: bool, keep_alive: bool, times: AnswerTimes) {
+        answer.write(&mut self.output, times.date, with_body, keep_alive);
+        self.state = ClientState::Writing { is_last: !keep_alive };
+        self.is_just_answered = true;
+        self.waits_for_place = false;
+        self.deadline = times.deadline;
+    }
+
+    /// The first `bytes` of the pending output were written.
+    pub(super) fn wrote(&mut self, now: Time, bytes: usize, timeout: Duration, linger: Duration) {
+        self.written += bytes;
+        if self.written < self.output.len() {
+            return;
+        }
+        self.output = Vec::new();
+        self.written = 0;
+        match self.state {
+            ClientState::Writing { is_last: true } => {
+                self.state = ClientState::Lingering;
+                self.input = Vec::new();
+                self.has_new_input = true;
+                self.deadline = now + linger;
+            }
+            ClientState::Writing { is_last: false } => {
+                self.state = ClientState::Reading;
+                self.has_new_input = true;
+                self.deadline = now + timeout;
+            }
+            ClientState::Reading | ClientState::Waiting { .. } | ClientState::Lingering | ClientState::Closed => {}
+        }
+    }
+
+    /// Whether `input` contains more than a part of the empty line that may precede a request.
+    pub(super) fn has_begun_request(&self) -> bool {
+        !b"\r\n".starts_with(&self.input)
+    }
+
+    /// Handles a deadline that has passed.
+    pub(super) fn expire(&mut self, times: AnswerTimes) {
+        match self.state {
+            ClientState::Waiting { .. } => {}
+            ClientState::Reading if self.has_begun_request() => {
+                let answer = JsonResponse::error(408, "too_late", "the request took longer than admin_timeout");
+                self.answer(&answer, !is_head_request(&self.input), false, times);
+            }
+            _ => self.close(),
+        }
+    }
+}

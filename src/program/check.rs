@@ -1,0 +1,43 @@
+//! `lobbyd check`: checks a configuration as the start does, without starting.
+//!
+//! Listens on no address and writes no file, so it can be run while the server runs with the same configuration. Whether an
+//! address is free is known only at the start.
+//!
+//! Exit 0: the server would start. 1: standard output cannot be written. 2: it would not start.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::ArgMatches;
+use lobbyd::net::{Error, check_files};
+
+use super::options::Options;
+use super::output;
+use super::refusal::Refusal;
+use super::summary::summary;
+
+pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
+    let options = match Options::read(matches) {
+        Ok(options) => options,
+        Err(refusal) => return refusal.report(),
+    };
+    let problems: Vec<String> = check_files(&options.config)
+        .iter()
+        .map(|error| match error {
+            Error::Token(..) => options.values.locate("admin_token_file", error.to_string()),
+            Error::Journal(..) => options.values.locate("journal", error.to_string()),
+            _ => error.to_string(),
+        })
+        .collect();
+    if !problems.is_empty() {
+        return Refusal { problems, format: options.format }.report();
+    }
+    let without_effect = options.config.without_effect();
+    let warnings = options.warnings.iter().cloned().chain(without_effect.iter().map(ToString::to_string));
+    let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
+    let _ = io::stderr().write_all(warnings.as_bytes());
+    let summary = summary(&options.config);
+    let lines = ["ok"].into_iter().chain(summary.iter().map(String::as_str));
+    let text: String = lines.flat_map(|line| [line, "\n"]).collect();
+    output::print(text.as_bytes())
+}

@@ -11,7 +11,8 @@ pub(crate) fn summary(config: &Config) -> Vec<String> {
     let limits: Vec<String> = limits.map(|field| format!("{}={}", field.name, (field.show)(config))).collect();
     let without_bound = || "without a bound, since a limit is unlimited".to_owned();
     let memory = config.worst_case_memory().map(|bytes| format!("{} MiB", bytes.div_ceil(1 << 20)));
-    let operators = config.admin.map_or(0, |_| u64::from(config.max_admin_connections));
+    let operators =
+        config.admin.map_or(0, |_| u64::from(config.max_admin_connections) + u64::from(config.max_admin_pending));
     let descriptors = config.worst_case_sockets().map(|sockets| {
         let most = sockets + operators + OWN_DESCRIPTORS;
         format!("at most {most}: {sockets} clients, {operators} operators, {OWN_DESCRIPTORS} others")

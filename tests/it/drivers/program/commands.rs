@@ -29,8 +29,9 @@ fn check_prints_ok_and_what_the_configuration_needs() {
     assert_eq!(lines[0], "ok");
     assert!(lines[1].starts_with("limits: ") && lines[1].contains("max_connections=1000"), "{output}");
     assert!(lines[2].starts_with("worst-case memory with these limits: ") && lines[2].contains(" MiB"), "{output}");
-    // 1000 + max_pending 256 + max_closing 256 + accept_per_turn 16.
-    assert_eq!(lines[3], "file descriptors: at most 1576: 1528 clients, 16 operators, 32 others");
+    // 1000 + max_pending 256 + max_overflow 64 + max_closing 256 + accept_per_turn 16, and max_admin_connections 16 +
+    // max_admin_pending 64.
+    assert_eq!(lines[3], "file descriptors: at most 1704: 1592 clients, 80 operators, 32 others");
     assert!(output_of(&["check", "--max-connections", "unlimited", "--drain-batch", "1"]).contains("without a bound"));
     // The warnings of a start.
     let output = command(PROGRAM).args(["check", "--journal-sync", "on", "--auth-timeout", "1s"]).output();

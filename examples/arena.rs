@@ -18,7 +18,7 @@ use std::net::TcpListener;
 use std::process::ExitCode;
 use std::thread;
 
-use lobbyd::config::Flush;
+use lobbyd::config::{Flush, ListenAddress};
 use lobbyd::net::{Server, Timeline, print_replay};
 use lobbyd::ticks::Tick;
 use lobbyd::{
@@ -216,7 +216,11 @@ fn run() -> Result<(), Box<dyn Error>> {
     // Logs each connect and close.
     SimpleLogger::new().with_level(LevelFilter::Info).init()?;
     // The page is served from another port than the WebSocket server, so its origin must be allowed.
-    let page = TcpListener::bind((config.listen.ip(), 0))?;
+    let ip = match config.listen.addresses() {
+        [ListenAddress::Ip(address)] => address.ip(),
+        _ => return Err("--listen takes one IP address and a port".into()),
+    };
+    let page = TcpListener::bind((ip, 0))?;
     let origin = format!("http://{}", page.local_addr()?);
     config.allowed_origin.listed.push(origin.clone());
     let mut server = Server::bind(config, Arena::default())?;

@@ -79,10 +79,12 @@ pub use ws::frame::Frame;
 pub use ws::handshake::Request;
 
 pub mod admission {
-    //! Which lobby a request is for, which names are valid, and the message rate of an identity.
+    //! Which lobby a request is for, which names are valid, the message rate of an identity, and the remote
+    //! end of a request.
     //!
     //! The application decides in [`App::route`](crate::App::route) and [`App::authorize`](crate::App::authorize).
 
+    pub use crate::base::peer::Peer;
     pub use crate::base::rate::Rate;
     pub use crate::engine::member::Route;
     pub use crate::lobby::{is_lobby_code, is_user_id};
@@ -103,6 +105,7 @@ pub mod driver {
     //! [Driving an engine](crate::Engine#driving-an-engine) lists the steps of a turn.
 
     pub use crate::engine::driver::{Consumed, Flow, Full, JournalError, Start, Transport};
+    pub use crate::engine::state::readiness::Readiness;
 }
 
 pub mod operator {

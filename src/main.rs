@@ -4,10 +4,13 @@ mod program;
 
 use std::process::ExitCode;
 
-use self::program::{check, command_line, completions, manual, print_config, replay, serve, simulate};
+use self::program::{check, command_line, completions, failure, manual, print_config, replay, serve, simulate};
 
 fn main() -> ExitCode {
-    let matches = command_line::command(command_line::COLUMNS).get_matches();
+    let matches = match command_line::command(command_line::COLUMNS).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => return failure::wrong_arguments(&error),
+    };
     match matches.subcommand() {
         Some(("check", matches)) => check::run(matches),
         Some(("config", matches)) => print_config::run(matches),

@@ -294,6 +294,31 @@ fn sessions_behind_a_proxy() {
     flush(&mut engine);
 }
 
+/// A drain that ends when its last connection has closed, and one that ends at its deadline.
+fn drains_of_an_engine() {
+    for (deadline, closes_at) in [(30, 1204), (2, 5000)] {
+        let config = Config { drain_deadline: Duration::from_secs(deadline), ..Config::default() };
+        let config = Config { close_timeout: Duration::from_secs(60), ..config };
+        let start = Start { unix_micros: 0, seed: 1 };
+        let mut engine = Engine::new(config.check().expect("the configuration is valid"), start, Relay::default());
+        let conn = engine.handle_accept(Time::ZERO, ([127, 0, 0, 1], 4000).into()).expect("there is room");
+        engine.handle_bytes(Time::ZERO, conn, &wire::upgrade_request("/ws/a?token=ann", &[]));
+        engine.handle_drain(Time::ZERO);
+        let mut sockets = MemorySockets::default();
+        for millis in [0, 1000, 1204, 2000, 5000] {
+            let now = Time::ZERO + Duration::from_millis(millis);
+            if millis == closes_at {
+                engine.handle_hangup(now, conn);
+            }
+            engine.end_turn(now, &mut sockets).expect("memory takes all bytes");
+        }
+        assert!(engine.is_drained());
+        let seconds = if deadline == 2 { 2000 } else { 1204 };
+        let totals = engine.drain_totals().expect("the drain has begun");
+        assert_eq!(totals.elapsed, Duration::from_millis(seconds), "it does not grow after the end");
+    }
+}
+
 /// A session on a socket, with a list of tokens that is reloaded.
 fn session_of_a_server() {
     let config = Config { listen: "127.0.0.1:0".parse().expect("an address"), ..Config::default() };
@@ -327,6 +352,7 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
     sessions_of_hostile_strangers();
     session_of_a_server();
     sessions_behind_a_proxy();
+    drains_of_an_engine();
     let records = std::mem::take(&mut *RECORDS.0.lock().expect("no thread panicked"));
 
     // The log contains joins, close reasons, HTTP answers and the problems of the list.
@@ -347,6 +373,11 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
         (Level::Info, " healthy latency_ms=0.000"),
         (Level::Info, " unhealthy"),
         (Level::Info, "/kick 404"),
+        (Level::Info, "draining: connections=1 within 30s"),
+        (Level::Info, "drained in 1.204s: closed=1 flushed_bytes="),
+        (Level::Warn, "cut off connections=1: drain_deadline has passed"),
+        (Level::Info, "drained in 2.000s: closed=0 flushed_bytes="),
+        (Level::Info, "stopping: the connections are drained; a second signal cuts them off"),
         (Level::Debug, "POST - "),
     ] {
         let is_logged = records.iter().any(|(logged, _, text)| *logged == level && text.contains(words));

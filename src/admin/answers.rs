@@ -11,15 +11,24 @@ use crate::engine::app::App;
 use crate::engine::member::Sent;
 use crate::engine::operator::{LobbyView, Page, PingReport, SeatView};
 use crate::engine::state::drain::DrainTotals;
+use crate::engine::state::readiness::Readiness;
 use crate::engine::state::ticks::ClockView;
 use crate::http::response::JsonResponse;
 
-pub(super) fn status(code: u16, status: &'static str) -> JsonResponse {
-    #[derive(Serialize)]
-    struct StatusObject {
-        status: &'static str,
-    }
-    JsonResponse::new(code, &StatusObject { status })
+pub(super) fn live() -> JsonResponse {
+    JsonResponse::new(200, &StatusObject { status: "live", message: None })
+}
+
+pub(super) fn readiness(readiness: Readiness) -> JsonResponse {
+    let object = StatusObject { status: readiness.word(), message: readiness.message() };
+    JsonResponse::new(readiness.status(), &object)
+}
+
+#[derive(Serialize)]
+struct StatusObject {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'static str>,
 }
 
 // ---- lobbies and users ----

@@ -1,8 +1,8 @@
 //! One operator connection: its buffers, its state and its deadline. Knows no other connection, and no engine.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::http::DateLine;
 use crate::http::head::is_head_request;
@@ -10,7 +10,7 @@ use crate::http::response::JsonResponse;
 
 #[derive(Debug)]
 pub(super) struct Client {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     /// Number of clients accepted before this one.
     pub(super) number: u64,
     pub(super) input: Vec<u8>,
@@ -61,7 +61,7 @@ pub(super) enum ClientState {
 }
 
 impl Client {
-    pub(super) fn new(number: u64, peer: SocketAddr, deadline: Time) -> Client {
+    pub(super) fn new(number: u64, peer: Peer, deadline: Time) -> Client {
         Client {
             peer,
             number,

@@ -103,8 +103,7 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
         ticks,
         counters,
     } = engine.stats();
-    let (is_draining, uptime) = (engine.is_draining(), now.as_micros());
-    let status = if is_draining { "draining" } else { "ready" };
+    let (is_draining, uptime, status) = (engine.is_draining(), now.as_micros(), engine.readiness().word());
     let max = max_connections.map_or(Value::Unlimited, |max| Value::Count(max.into()));
     let named = counters.views().into_iter().map(|view| (view.name.into(), counter(view.metric, view.doc, view.value)));
     let drain = engine.drain_totals();
@@ -234,7 +233,7 @@ fn refusal_figures(counters: &Counters) -> Figures {
 
 /// The figures of a drain.
 pub(super) fn drain_figures(totals: DrainTotals) -> Figures {
-    let DrainTotals { closed, flushed_bytes, dropped_bytes, forced } = totals;
+    let DrainTotals { closed, flushed_bytes, dropped_bytes, forced, elapsed } = totals;
     Figures::new([
         ("closed", counter("lobbyd_drain_closed_connections_total", "Connections closed by the drain.", closed)),
         ("flushed_bytes", counter("lobbyd_drain_flushed_bytes_total", "Bytes written by the drain.", flushed_bytes)),
@@ -243,6 +242,15 @@ pub(super) fn drain_figures(totals: DrainTotals) -> Figures {
             counter("lobbyd_drain_dropped_bytes_total", "Queued bytes that the drain has dropped.", dropped_bytes),
         ),
         ("forced", counter("lobbyd_drain_forced_connections_total", "Connections that the drain has cut off.", forced)),
+        (
+            "elapsed_ms",
+            gauge(
+                "lobbyd_drain_duration_seconds",
+                "Time since the drain began, or from its beginning to its end.",
+                Value::Count(elapsed.as_millis() as u64),
+                elapsed.as_secs_f64(),
+            ),
+        ),
     ])
 }
 

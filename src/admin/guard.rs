@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::base::origin::{Authority, Origin};
-use crate::config::{Config, HostNames};
+use crate::config::{Config, HostNames, Listen, ListenAddress};
 use crate::http::request::SingleHeaders;
 use crate::http::response::JsonResponse;
 
@@ -59,8 +59,10 @@ impl fmt::Debug for Token {
 /// The access checks and their configuration.
 #[derive(Debug)]
 pub(super) struct Guard {
-    /// Address of the admin listener.
-    listens_on: Option<IpAddr>,
+    /// IP addresses of the admin listeners.
+    listens_on: Vec<IpAddr>,
+    /// Names that the admin listeners were given.
+    listen_names: Vec<String>,
     /// Additional hosts that are accepted in `Host`.
     names: HostNames,
     token: Option<Token>,
@@ -68,7 +70,17 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(config: &Config, token: Option<Token>) -> Guard {
-        Guard { listens_on: config.admin.map(|address| address.ip()), names: config.admin_host.clone(), token }
+        let addresses = config.admin.iter().flat_map(Listen::addresses);
+        let names = addresses.clone().filter_map(|address| match address {
+            ListenAddress::Name { host, .. } => Some(host.clone()),
+            _ => None,
+        });
+        Guard {
+            listen_names: names.collect(),
+            listens_on: addresses.flat_map(ListenAddress::known_addresses).map(|address| address.ip()).collect(),
+            names: config.admin_host.clone(),
+            token,
+        }
     }
 
     /// Replaces the token, if there is one. Returns whether it has changed.
@@ -118,10 +130,10 @@ impl Guard {
         let Ok(authority) = Authority::parse(host) else { return false };
         // DNS rebinding needs a name, so addresses are safe on which the server can be reached.
         let is_address_of_ours = authority.address().is_some_and(|address| {
-            let listens_on_all = self.listens_on.is_some_and(|own| own.is_unspecified());
-            listens_on_all || self.listens_on == Some(address)
+            self.listens_on.iter().any(IpAddr::is_unspecified) || self.listens_on.contains(&address)
         });
-        authority.is_loopback() || is_address_of_ours || self.names.contains(authority.host)
+        let is_name_of_ours = self.listen_names.iter().any(|own| own.eq_ignore_ascii_case(authority.host));
+        authority.is_loopback() || is_address_of_ours || is_name_of_ours || self.names.contains(authority.host)
     }
 }
 
@@ -150,6 +162,11 @@ mod tests {
         }
         check_host("10.0.0.7:9002", "10.0.0.7:9002", true);
         check_host("0.0.0.0:9002", "192.168.0.1:9002", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "10.0.0.7", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "Admin.Example:9002", true);
+        check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "10.0.0.8", false);
+        check_host("unix:/run/admin.sock", "localhost", true);
+        check_host("unix:/run/admin.sock", "evil.example", false);
         for host in [
             "",
             ":",

@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::recording::Recording;
 use crate::engine::state::measurements::Measurements;
+use crate::engine::state::readiness::Readiness;
 use crate::http::response::JsonResponse;
 
 /// The driver's part of `GET /metrics`, such as the duration of turns. `()` has none.
@@ -66,6 +67,8 @@ fn text<A: App>(engine: &Engine<A>, now: Time, driver: &mut dyn DriverMetrics) -
     let mut metrics = Exposition::default();
     metrics.labelled("lobbyd_build_info", Kind::Gauge, "1, with the version as a label.");
     metrics.sample("lobbyd_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    let is_ready = engine.readiness() == Readiness::Ready;
+    metrics.gauge("lobbyd_ready", "1 while `GET /health/ready` is answered with 200.", is_ready.into());
     write_figures(&mut metrics, engine, now);
     write_histograms(&mut metrics, engine);
     driver.write_metrics(&mut metrics);
@@ -207,7 +210,7 @@ mod tests {
                     let sample = *samples.get(&key).unwrap_or_else(|| panic!("{path}: there is no {key}"));
                     let is_hidden = shown == Shown::Occurred && matches!(in_json, Value::Count(0));
                     let unit = match key.split('{').next().and_then(|name| name.rsplit_once('_')) {
-                        _ if path == "uptime_ms" => 1e-3,
+                        _ if path.ends_with("_ms") => 1e-3,
                         _ if path == "capacity_percent" => 1e-2,
                         Some((_, "seconds")) => 1e-6,
                         _ if key.ends_with("_seconds_sum") => 1e-6,

@@ -29,8 +29,6 @@ mod outcome;
 mod places;
 mod routes;
 
-use std::net::SocketAddr;
-
 use log::{debug, info};
 use slab::Slab;
 
@@ -42,6 +40,7 @@ pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out};
 use self::places::Place;
 use self::routes::AdminRequest;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::config::memory::ADMIN_AHEAD_BYTES;
@@ -127,7 +126,7 @@ impl AdminConns {
     /// socket must be dropped.
     ///
     /// When `max_admin_pending` is reached, a client that has not shown the token is closed to make room.
-    pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Option<usize> {
+    pub fn handle_accept(&mut self, now: Time, peer: Peer) -> Option<usize> {
         if places::count(&self.clients, false) >= self.max_newcomers {
             let key = places::next_newcomer(&self.clients)?;
             self.displace(key);

@@ -24,9 +24,8 @@ pub(super) fn carry_out<A: App>(
     request: AdminRequest,
 ) -> Outcome {
     let answer = match request {
-        AdminRequest::Probe(Probe::Live) => answers::status(200, "live"),
-        AdminRequest::Probe(Probe::Ready) if engine.is_draining() => answers::status(503, "draining"),
-        AdminRequest::Probe(Probe::Ready) => answers::status(200, "ready"),
+        AdminRequest::Probe(Probe::Live) => answers::live(),
+        AdminRequest::Probe(Probe::Ready) => answers::readiness(engine.readiness()),
         AdminRequest::Stats => answers::stats(engine, now),
         AdminRequest::Metrics => metrics::answer(engine, now, driver),
         AdminRequest::Lobbies(PageQuery { limit, after }) => answers::lobbies(&engine.lobbies(after, limit)),

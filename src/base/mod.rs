@@ -10,6 +10,7 @@ pub(crate) mod id;
 pub(crate) mod limit;
 pub(crate) mod number;
 pub(crate) mod origin;
+pub(crate) mod peer;
 pub(crate) mod random;
 pub(crate) mod rate;
 pub(crate) mod time;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::vec;
 
 use super::fields::Config;
+use super::listen::Listen;
 use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
 use super::value::Value;
 use crate::base::forwarded_header::ForwardedHeader;
@@ -122,6 +123,7 @@ impl Config {
         rules.check_timeouts();
         rules.check_ticks();
         rules.check_counts();
+        rules.check_listen();
         rules.check_admin();
         rules.check_access();
         rules.check_sizes();
@@ -156,6 +158,7 @@ impl Config {
                 &["journal_max_bytes", "journal_sync", "journal_on_error", "journal_secrets"],
             ),
             (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
+            (!self.has_socket_file(), "listen and admin name no socket file", &["listen_mode"]),
             (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
             (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
             (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
@@ -184,6 +187,12 @@ impl Config {
             })
             .filter(|problem| problem.value != Config::default().value_of(problem.field))
             .collect()
+    }
+}
+
+impl Config {
+    fn has_socket_file(&self) -> bool {
+        self.listen.has_socket_file() || self.admin.as_ref().is_some_and(Listen::has_socket_file)
     }
 }
 
@@ -300,22 +309,34 @@ impl Rules<'_> {
         }
     }
 
+    fn check_listen(&mut self) {
+        let config = self.config;
+        for (field, listen) in [("listen", Some(&config.listen)), ("admin", config.admin.as_ref())] {
+            let rule = listen.and_then(Listen::broken_rule);
+            self.require(rule.is_none(), field, rule.unwrap_or_default());
+        }
+        let is_mode = config.listen_mode.0 <= 0o777 && config.listen_mode.0 & 0o222 != 0;
+        self.require(
+            is_mode,
+            "listen_mode",
+            "must be from 002 to 777 and permit somebody to write, which connecting needs",
+        );
+    }
+
     fn check_admin(&mut self) {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
         self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
-        let is_exposed = config.admin.is_some_and(|address| !address.ip().is_loopback());
+        let is_exposed = config.admin.as_ref().is_some_and(|admin| !admin.is_local());
         self.require(
             !is_exposed || config.admin_token_file.is_some(),
             "admin",
-            "must be a loopback address such as 127.0.0.1:9002, or admin_token_file must be set: without a token, every \
-             client that reaches the address can kick all members",
+            "must be loopback addresses such as 127.0.0.1:9002, or socket files, or admin_token_file must be set: without \
+             a token, every client that reaches the address can kick all members",
         );
-        self.require(
-            config.admin != Some(config.listen) || config.listen.port() == 0,
-            "admin",
-            "must differ from listen: the admin API needs an address of its own",
-        );
+        let shared = config.admin.as_ref().and_then(|admin| admin.overlap(&config.listen));
+        let rule = "must differ from listen: the admin API needs an address of its own";
+        self.require(shared.is_none(), "admin", rule);
     }
 
     /// Checks how pages, operators and proxies are recognized.

@@ -1,10 +1,10 @@
 //! The table of fields, and the struct that it defines.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host_names::HostNames;
+use super::listen::{FileMode, Listen};
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use super::value::Value;
@@ -90,12 +90,14 @@ macro_rules! config {
 
 config! {
     ["Listening"]
-    /// Address to accept WebSocket connections on; port 0 selects a free port.
-    listen: SocketAddr = "127.0.0.1:9001";
+    /// Addresses to accept WebSocket connections on, separated by commas: `127.0.0.1:9001`, `[::1]:9001`, a name such as `localhost:9001`, or `unix:/path` for a socket file. Port 0 selects a free port.
+    listen: Listen = "127.0.0.1:9001";
+    /// Permissions of the socket files of `listen` and `admin`, in octal. Clients need the permission to write.
+    listen_mode: FileMode = "660";
 
     ["Operators"]
-    /// Address of the admin API (JSON over HTTP); an address that is not loopback requires `admin_token_file`.
-    admin: Option<SocketAddr> = "off";
+    /// Addresses of the admin API (JSON over HTTP), as for `listen`; one that is neither loopback nor a socket file requires `admin_token_file`.
+    admin: Option<Listen> = "off";
     /// File with the token that operators send as `Authorization: Bearer`; read again on SIGHUP. Without the option the admin API needs no token.
     admin_token_file: Option<PathBuf> = "off";
     /// Hosts by which operators reach the server, separated by commas, in addition to `localhost` and its address; requests for other hosts are refused. Without ports, which are not compared.

@@ -1,6 +1,7 @@
-//! Worst-case memory that the limits allow, and the size of the largest frame.
+//! Worst-case numbers of sockets and bytes that the limits allow, and the size of the largest frame.
 
 use super::fields::Config;
+use crate::base::limit::Limit;
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
@@ -17,6 +18,14 @@ pub(crate) const ADMIN_AHEAD_BYTES: usize = 64 << 10;
 const RESPONSE_BYTES: u128 = 1024;
 
 impl Config {
+    /// Returns the bound on all sockets of clients together, without those beyond `max_pending`.
+    pub(crate) fn max_sockets(&self) -> Limit {
+        match self.max_connections.bound() {
+            None => Limit::UNLIMITED,
+            Some(seats) => Limit::at_most(seats.saturating_add(self.max_pending).saturating_add(self.max_closing)),
+        }
+    }
+
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
@@ -83,7 +92,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::limit::Limit;
     use crate::config::types::ByteSize;
 
     #[test]

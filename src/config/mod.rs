@@ -7,6 +7,7 @@
 mod check;
 pub(crate) mod fields;
 mod host_names;
+mod listen;
 pub(crate) mod memory;
 mod origins;
 mod rates;
@@ -17,6 +18,7 @@ pub use self::check::{CheckedConfig, Problem, Problems};
 pub(crate) use self::fields::Config;
 pub use self::fields::Field;
 pub use self::host_names::HostNames;
+pub use self::listen::{FileMode, Listen, ListenAddress};
 pub use self::origins::Origins;
 pub use self::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 pub use crate::base::forwarded_header::ForwardedHeader;

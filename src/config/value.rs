@@ -1,10 +1,10 @@
 //! Text form of the fields of [`Config`](super::Config), for the command line, the environment and the guide.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::host_names::HostNames;
+use super::listen::{FileMode, Listen};
 use super::origins::Origins;
 use super::types::{ByteSize, DuplicateLogin, Flush, Form, OnJournalError, PerUser, Secrets};
 use crate::base::forwarded_header::ForwardedHeader;
@@ -124,13 +124,28 @@ impl<T: Value> Value for PerUser<T> {
     }
 }
 
-impl Value for SocketAddr {
+impl Value for Listen {
+    const FORM: Form = Form::List;
+
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| format!("`{text}` is not an address such as 127.0.0.1:9001 or [::1]:9001"))
+        text.parse()
     }
 
     fn show(&self) -> String {
         self.to_string()
+    }
+}
+
+impl Value for FileMode {
+    fn parse(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if text.bytes().all(|c| c.is_ascii_digit()) => Ok(FileMode(mode)),
+            _ => Err(format!("`{text}` is not a mode in octal such as 660 or 600")),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("{:03o}", self.0)
     }
 }
 
@@ -340,5 +355,8 @@ mod tests {
         check_text::<Option<Duration>>("off", Ok("off"));
         check_text::<DuplicateLogin>("both", Err(()));
         check_text::<Flush>("never", Err(()));
+        check_text::<FileMode>("0600", Ok("600"));
+        check_text::<FileMode>("+60", Err(()));
+        check_text::<FileMode>("668", Err(()));
     }
 }

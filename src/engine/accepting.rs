@@ -1,7 +1,7 @@
 //! Accepting sockets: which are served, which are refused, and which must make room.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use log::debug;
 
@@ -11,11 +11,11 @@ use super::state::conn::ConnState;
 use super::state::meters::network_of;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
-use crate::config::Limit;
+use crate::base::peer::Peer;
 use crate::http::PlainResponse;
 
 impl Core {
-    pub(super) fn accept(&mut self, peer: SocketAddr) -> Result<ConnId, Full> {
+    pub(super) fn accept(&mut self, peer: Peer) -> Result<ConnId, Full> {
         let is_full = self.conns.pending_count() >= self.config.max_pending as usize;
         let is_pending = !is_full || self.displace_pending(peer.ip());
         let has_overflow = self.config.max_overflow > 0;
@@ -47,7 +47,7 @@ impl Core {
     }
     /// Accepts a socket beyond `max_pending`. If `max_overflow` is reached, the oldest of these sockets gives way: a load
     /// balancer must not take the server out of service because strangers hold all sockets.
-    fn accept_overflow(&mut self, generation: u64, peer: SocketAddr) -> Option<ConnId> {
+    fn accept_overflow(&mut self, generation: u64, peer: Peer) -> Option<ConnId> {
         if self.conns.overflow_count() >= self.config.max_overflow as usize
             && let Some(oldest) = self.conns.oldest_overflow()
         {
@@ -110,7 +110,7 @@ impl Core {
         }
         let mut pending: BTreeMap<IpAddr, (usize, ConnId)> = BTreeMap::new();
         for id in self.conns.pending() {
-            pending.entry(network_of(self.conns[id.key()].peer.address().ip())).or_insert((0, id)).0 += 1;
+            pending.entry(network_of(self.conns[id.key()].peer.peer().ip())).or_insert((0, id)).0 += 1;
         }
         let count = pending.get(&network_of(address)).map_or(0, |&(count, _)| count);
         match pending.into_values().max_by_key(|&(count, _)| count) {
@@ -125,23 +125,14 @@ impl Core {
 
     /// Whether a further socket needs the room of one that is closing.
     fn is_crowded(&self) -> bool {
-        match self.max_sockets().bound() {
+        let max_sockets = self.config.max_sockets();
+        match max_sockets.bound() {
             Some(_) => {
                 let outside = self.conns.closed_count() + self.conns.overflow_count();
-                !self.max_sockets().has_room(self.conns.len() - outside)
+                !max_sockets.has_room(self.conns.len() - outside)
             }
             // The number of seats is unlimited, so closing connections are bounded on their own.
             None => self.conns.closing_count() >= self.config.max_closing as usize,
-        }
-    }
-
-    /// Bound on all sockets together, without those beyond `max_pending`.
-    pub(super) fn max_sockets(&self) -> Limit {
-        match self.config.max_connections.bound() {
-            None => Limit::UNLIMITED,
-            Some(seats) => {
-                Limit::at_most(seats.saturating_add(self.config.max_pending).saturating_add(self.config.max_closing))
-            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Admission: reads a request, asks the application, and seats the connection or refuses it.
 
+use std::borrow::Cow;
+
 use log::{info, warn};
 
 use super::Engine;
@@ -32,7 +34,7 @@ impl<A: App> Engine<A> {
         } else {
             let params = ReadParams {
                 conn,
-                peer: self.core.conns[key].peer.address(),
+                peer: self.core.conns[key].peer.peer(),
                 max_headers: self.core.config.max_headers,
                 trusted_proxies: self.core.config.trusted_proxies,
                 forwarded_header: self.core.config.forwarded_header,
@@ -253,14 +255,18 @@ impl Core {
     /// The response to a health check on the members' port. An upgrade request for the same path goes to the
     /// application.
     ///
-    /// Ready means that new members are admitted. A full server is ready too, because it refuses members with a close
-    /// reason of its own.
     fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
         match facts.probe? {
             _ if facts.upgrade.is_ok() => None,
             Probe::Live => Some(PlainResponse::new(200, "live")),
-            Probe::Ready if self.is_draining() => Some(PlainResponse::new(503, "draining")),
-            Probe::Ready => Some(PlainResponse::new(200, "ready")),
+            Probe::Ready => {
+                let readiness = self.readiness();
+                let sentence = match readiness.message() {
+                    Some(message) => format!("{}: {message}", readiness.word()).into(),
+                    None => Cow::Borrowed(readiness.word()),
+                };
+                Some(PlainResponse::new(readiness.status(), sentence))
+            }
         }
     }
 
@@ -402,7 +408,7 @@ impl Core {
         warn!(
             "conn={} peer={} {what} Such clients count by the address of the TCP connection; this is logged once",
             self.conns[key].id,
-            self.conns[key].peer.address()
+            self.conns[key].peer.peer()
         );
     }
 

@@ -46,7 +46,7 @@ impl Core {
         assert!(pending <= self.config.max_pending as usize, "max_pending");
         assert_eq!(overflow, self.conns.overflow_count());
         assert!(overflow <= self.config.max_overflow as usize, "max_overflow");
-        assert!(self.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
+        assert!(self.config.max_sockets().bound().is_none_or(|bound| pending + seated + closing <= bound as usize));
         let queued = self.conns.iter().filter(|(_, slot)| slot.close_kind.is_none() && slot.queued_close.is_some());
         self.close_queue.check(queued.map(|(_, slot)| slot.id));
         self.ticks.iter().for_each(Ticks::check);

@@ -25,6 +25,7 @@ use super::state::measurements::{Latencies, Measurements};
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
 use super::state::pings::Pings;
+use super::state::readiness::{Readiness, Shedding};
 use super::state::record_mode::RecordMode;
 use super::state::stats::Stats;
 use super::state::ticks::Ticks;
@@ -67,6 +68,7 @@ pub(crate) struct Core {
     pub(super) drain: Option<Drain>,
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
+    pub(super) shedding: Shedding,
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
     pub(super) logged_origins: LoggedOrigins,
@@ -120,6 +122,7 @@ impl Core {
             drain: None,
             close_queue: CloseQueue::default(),
             pings: Pings::default(),
+            shedding: Shedding::default(),
             answer: Answer::default(),
             buffers: Buffers::default(),
             logged_origins: LoggedOrigins::default(),
@@ -151,6 +154,20 @@ impl Core {
 
     pub(super) fn is_draining(&self) -> bool {
         self.drain.is_some()
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        match () {
+            () if self.is_draining() => Readiness::Draining,
+            () if self.shedding.is_recent(self.now()) => Readiness::Shedding,
+            () => Readiness::Ready,
+        }
+    }
+
+    /// Counts a connection that was dropped because no descriptor was free.
+    pub(super) fn note_shed(&mut self) {
+        self.counters.shed += 1;
+        self.shedding.note(self.now());
     }
 
     /// Whether output is to wait for ticks: with `flush` at the tick, while the clock runs and the server is not

@@ -3,7 +3,7 @@
 //! Decides which connections are closed, when and in which order. How one connection is closed is up to
 //! [`teardown`](super::teardown).
 
-use log::info;
+use log::{info, warn};
 
 use super::core::Core;
 use super::operator::KickTarget;
@@ -134,7 +134,7 @@ impl Core {
     pub(super) fn drive_drain(&mut self) {
         self.close_next_batch();
         if self.drain.as_ref().is_some_and(|drain| !drain.is_over() && self.now() >= drain.deadline) {
-            self.abort_all();
+            self.abort_all("drain_deadline has passed");
         }
     }
 
@@ -149,11 +149,13 @@ impl Core {
         // Flushed now, because no presence is sent while draining, and a member must be announced before its messages
         // are sent.
         self.flush_all_presence();
-        let deadline = self.now() + self.config.drain_deadline;
+        let within = self.config.drain_deadline;
         let initial = self.conns.len();
-        self.drain = Some(Drain::new(deadline, self.counters.accepted, initial));
+        let drain = Drain::new(self.now(), within, self.counters.accepted, initial);
+        let deadline = drain.deadline;
+        self.drain = Some(drain);
         self.update_corking();
-        info!("draining {initial} connections, until {deadline} after the start");
+        info!("draining: connections={initial} within {within:?}");
         self.note_drained();
         Some(deadline)
     }
@@ -169,10 +171,13 @@ impl Core {
         self.close_in_batches(self.members_by_age(), CloseReason::ServerShutdown);
     }
 
-    /// Cuts off all connections that are not closed.
-    pub(super) fn abort_all(&mut self) {
+    /// Cuts off all connections that are not closed, for this cause.
+    pub(super) fn abort_all(&mut self, cause: &str) {
         let left: Vec<ConnId> =
             self.conns.iter().filter(|(_, slot)| !slot.is_closed()).map(|(_, slot)| slot.id).collect();
+        if !left.is_empty() {
+            warn!("cut off connections={}: {cause}", left.len());
+        }
         if let Some(drain) = &mut self.drain {
             drain.note_forced(&left);
         }
@@ -195,14 +200,16 @@ impl Core {
 
     /// Counts a connection as drained after its slot was freed.
     pub(super) fn note_freed(&mut self, conn: ConnId) {
-        if self.drain.as_mut().is_some_and(|drain| drain.note_freed(conn)) {
+        let now = self.now();
+        if self.drain.as_mut().is_some_and(|drain| drain.note_freed(now, conn)) {
             self.note_drained();
         }
     }
 
     fn note_drained(&self) {
         if let Some(drain) = self.drain.as_ref().filter(|drain| drain.is_over()) {
-            info!("drained: {}", drain.totals());
+            let totals = drain.totals(self.now());
+            info!("drained in {:.3}s: {totals}", totals.elapsed.as_secs_f64());
         }
     }
 
@@ -222,7 +229,7 @@ impl Core {
     }
 
     pub(super) fn drain_totals(&self) -> Option<DrainTotals> {
-        self.drain.as_ref().map(Drain::totals)
+        self.drain.as_ref().map(|drain| drain.totals(self.now()))
     }
 }
 

@@ -42,7 +42,6 @@ mod timing;
 mod turn;
 mod writing;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use self::app::App;
@@ -54,8 +53,10 @@ use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
 use self::state::measurements::Measurements;
+use self::state::readiness::Readiness;
 use self::state::stats::Stats;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::CheckedConfig;
 
@@ -191,7 +192,7 @@ impl<A: App> Engine<A> {
     /// # Errors
     ///
     /// [`Full`]: the driver drops the socket without an answer.
-    pub fn handle_accept(&mut self, now: Time, peer: SocketAddr) -> Result<ConnId, Full> {
+    pub fn handle_accept(&mut self, now: Time, peer: Peer) -> Result<ConnId, Full> {
         self.enter(now, &Input::Accept(peer));
         self.core.accept(peer)
     }
@@ -271,10 +272,10 @@ impl<A: App> Engine<A> {
     }
 
     /// Reports that the driver dropped a new connection without [`handle_accept`](Self::handle_accept), because no file
-    /// descriptor was free.
-    pub fn handle_shed(&mut self) {
-        self.enter(self.core.now(), &Input::Shed);
-        self.core.counters.shed += 1;
+    /// descriptor was free. For the next ten seconds the server is not [ready](Self::readiness).
+    pub fn handle_shed(&mut self, now: Time) {
+        self.enter(now, &Input::Shed);
+        self.core.note_shed();
     }
 
     /// Passes a command from outside to [`App::on_command`].
@@ -320,7 +321,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
-        self.core.abort_all();
+        self.core.abort_all("the server stops at once");
         self.dispatch_events();
     }
 
@@ -381,6 +382,23 @@ impl<A: App> Engine<A> {
     /// Whether a drain has started. It stays true when the drain is over.
     pub fn is_draining(&self) -> bool {
         self.core.is_draining()
+    }
+
+    /// Returns whether new members are admitted, as `GET /health/ready` answers.
+    ///
+    /// ```
+    /// use lobbyd::apps::Echo;
+    /// use lobbyd::driver::{Readiness, Start};
+    /// use lobbyd::{Config, Engine, Time};
+    ///
+    /// let config = Config::default().check().unwrap();
+    /// let mut engine = Engine::new(config, Start { unix_micros: 0, seed: 1 }, Echo);
+    /// assert_eq!(engine.readiness(), Readiness::Ready);
+    /// engine.handle_shed(Time::ZERO);
+    /// assert_eq!(engine.readiness(), Readiness::Shedding);
+    /// ```
+    pub fn readiness(&self) -> Readiness {
+        self.core.readiness()
     }
 
     /// Returns the totals of the drain so far; `None` before [`handle_drain`](Self::handle_drain).

@@ -243,7 +243,7 @@ impl Core {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
-            peer: slot.peer.address(),
+            peer: slot.peer.peer(),
             address,
             queued_bytes: self.egress.queued_size(seat.conn.key()).bytes,
             idle: self.now() - slot.health.last_heard(),

@@ -4,13 +4,14 @@
 
 use std::error::Error;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::member::Sent;
 use super::state::drain::DrainTotals;
 use super::state::ticks::{ClockCommand, ClockView};
 use crate::base::id::SeatId;
+use crate::base::peer::Peer;
 
 /// A command from an operator.
 ///
@@ -241,8 +242,8 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
-    /// Remote address of the TCP connection: behind a proxy that of the proxy.
-    pub peer: SocketAddr,
+    /// Remote end of the connection: behind a proxy that of the proxy.
+    pub peer: Peer,
     /// The client's address: see [`Request::address`](crate::Request::address).
     pub address: IpAddr,
     /// Bytes that wait to be written to the connection.

@@ -8,7 +8,7 @@
 
 use std::any::Any;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use smol_str::SmolStr;
 
@@ -18,6 +18,7 @@ use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
 use crate::base::distribution::Distribution;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 use crate::http::PlainResponse;
@@ -27,7 +28,7 @@ use crate::ws::handshake::Facts;
 /// An input of the engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Input<'a> {
-    Accept(SocketAddr),
+    Accept(Peer),
     /// Received bytes. The first `head` of them belong to a request or are ignored: only their number and the ends of
     /// their lines matter. `max_work` bounds how many bytes are consumed.
     Bytes {

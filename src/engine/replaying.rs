@@ -56,7 +56,7 @@ impl<A: App> Engine<A> {
             Input::ReportTaken => drop(self.poll_operator()),
             Input::Drain => self.handle_drain(now),
             Input::Stop => self.handle_stop(now),
-            Input::Shed => self.handle_shed(),
+            Input::Shed => self.handle_shed(now),
             Input::Closure => {}
         }
     }

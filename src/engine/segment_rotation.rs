@@ -17,7 +17,9 @@ impl<A: App> Engine<A> {
         if hint == RotateHint::Continue {
             return;
         }
-        let may_start = self.core.is_blank() && recorder.may_write_checkpoint();
+        // A checkpoint does not contain when connections were dropped.
+        let is_whole = self.core.is_blank() && !self.core.shedding.is_recent(self.core.now());
+        let may_start = is_whole && recorder.may_write_checkpoint();
         let snapshot = if may_start { self.app.snapshot() } else { None };
         if let Some(snapshot) = snapshot {
             let checkpoint = self.core.checkpoint();

@@ -293,7 +293,7 @@ impl<S: Sink> recording::Recorder for JournalRecorder<S> {
             }
             Input::Accept(peer) => {
                 self.put_entry(kinds::ACCEPT);
-                self.buffer.put_address(peer);
+                self.buffer.put_peer(peer);
             }
             Input::Hangup(conn) => self.put_conn_entry(kinds::HANGUP, conn),
             Input::Writable(conn) => self.put_conn_entry(kinds::WRITABLE, conn),

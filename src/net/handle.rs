@@ -38,10 +38,22 @@ pub struct Handle {
 
 #[derive(Debug)]
 struct Shared {
-    queue: Mutex<VecDeque<Command>>,
+    queue: Mutex<Queue>,
     waker: Waker,
-    max_commands: usize,
 }
+
+/// The commands that no turn has taken yet. One lock covers the check of the bound and the insertion.
+#[derive(Debug)]
+struct Queue {
+    commands: VecDeque<Command>,
+    /// Bound on `commands`, without the stops.
+    max_commands: usize,
+    /// Number of [`Command::Stop`] in `commands`, at most [`MAX_STOPS`].
+    stops: usize,
+}
+
+/// Stops that are queued at most: the first drains, the second stops at once, and further ones have no effect.
+const MAX_STOPS: usize = 2;
 
 #[derive(Debug)]
 pub(super) enum Command {
@@ -68,14 +80,14 @@ impl std::error::Error for Busy {}
 impl Handle {
     pub(super) fn new(registry: &Registry, token: Token, max_commands: u32) -> io::Result<Handle> {
         let waker = Waker::new(registry, token)?;
-        let shared = Shared { queue: Mutex::default(), waker, max_commands: max_commands as usize };
-        Ok(Handle { shared: Arc::new(shared) })
+        let queue = Mutex::new(Queue::new(max_commands as usize));
+        Ok(Handle { shared: Arc::new(Shared { queue, waker }) })
     }
 
     /// Drains the server and stops it. A second call stops it at once.
     pub fn stop(&self) {
-        // Accepted even when the queue is full.
-        self.push(Command::Stop);
+        self.queue().push_stop();
+        self.wake();
     }
 
     /// Sends a command to the application, which receives it in [`App::on_command`](crate::App::on_command).
@@ -107,26 +119,93 @@ impl Handle {
     }
 
     fn try_push(&self, command: Command) -> Result<(), Busy> {
-        let full = self.queue().len() >= self.shared.max_commands;
-        if full {
-            return Err(Busy);
-        }
-        self.push(command);
+        self.queue().try_push(command)?;
+        self.wake();
         Ok(())
     }
 
-    fn push(&self, command: Command) {
-        self.queue().push_back(command);
+    fn wake(&self) {
         // Waking fails only when the server no longer exists; then the command has no effect.
         let _ = self.shared.waker.wake();
     }
 
     pub(super) fn take(&self) -> VecDeque<Command> {
-        std::mem::take(&mut *self.queue())
+        self.queue().take()
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Command>> {
+    fn queue(&self) -> std::sync::MutexGuard<'_, Queue> {
         // A poisoned lock is safe to use: no code in this module panics while the queue is inconsistent.
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Queue {
+    fn new(max_commands: usize) -> Queue {
+        Queue { commands: VecDeque::new(), max_commands, stops: 0 }
+    }
+
+    fn try_push(&mut self, command: Command) -> Result<(), Busy> {
+        if self.commands.len() - self.stops >= self.max_commands {
+            return Err(Busy);
+        }
+        self.commands.push_back(command);
+        Ok(())
+    }
+
+    /// Queues a stop, even when the queue is full.
+    fn push_stop(&mut self) {
+        if self.stops < MAX_STOPS {
+            self.stops += 1;
+            self.commands.push_back(Command::Stop);
+        }
+    }
+
+    fn take(&mut self) -> VecDeque<Command> {
+        self.stops = 0;
+        std::mem::take(&mut self.commands)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    const MAX: u32 = 64;
+
+    fn handle() -> (mio::Poll, Handle) {
+        let poll = mio::Poll::new().expect("a descriptor is free");
+        let handle = Handle::new(poll.registry(), Token(0), MAX).expect("a descriptor is free");
+        (poll, handle)
+    }
+
+    #[test]
+    fn threads_that_send_at_once_never_exceed_the_bound() {
+        let (_poll, handle) = handle();
+        for _ in 0..200 {
+            let barrier = Barrier::new(4);
+            let send = || {
+                barrier.wait();
+                (0..MAX).filter(|_| handle.send("x").is_ok()).count()
+            };
+            let accepted: usize = thread::scope(|scope| {
+                let threads = [(); 4].map(|()| scope.spawn(send));
+                threads.into_iter().map(|thread| thread.join().expect("it does not panic")).sum()
+            });
+            assert_eq!((accepted, handle.take().len()), (MAX as usize, MAX as usize));
+        }
+    }
+
+    #[test]
+    fn stops_are_accepted_when_the_queue_is_full_and_at_most_two_are_queued() {
+        let (_poll, handle) = handle();
+        while handle.send("x").is_ok() {}
+        (0..1000).for_each(|_| handle.stop());
+        assert_eq!(handle.take().len(), MAX as usize + 2);
+        (0..1000).for_each(|_| handle.stop());
+        assert_eq!(handle.send("x"), Ok(()), "stops take no room from commands");
+        assert_eq!(handle.take().len(), 3);
     }
 }

@@ -1,24 +1,37 @@
 //! Journal segments in files: names, locking, rotation and reading.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
 
 use super::clock::Stopwatch;
-use super::files;
+use super::files::{self, Lock, LockHolder, lock_beside, private};
 use crate::config::Config;
 use crate::journal::{Recording, RotateHint, Sink};
 
 /// Writes that take longer than this are logged, because all connections wait for them.
 const SLOW_MICROS: u64 = 10_000;
 
+const HOLDER: LockHolder = LockHolder { does: "writes it", thing: "a journal" };
+
+/// The calls that sync a file's data and a folder's entries to disk.
+#[derive(Clone, Copy)]
+struct Sync {
+    file: fn(&File) -> io::Result<()>,
+    folder: fn(&File) -> io::Result<()>,
+}
+
+/// A folder needs fsync(2): the file systems may skip a new entry in fdatasync(2), because the folder's size is the same.
+const SYNC: Sync = Sync { file: File::sync_data, folder: File::sync_all };
+
 /// Writes each segment to a new file.
 pub(super) struct Files {
     path: PathBuf,
     max_bytes: Option<u64>,
-    is_synced: bool,
+    /// Syncs a file or folder to disk; `None` when `journal_sync` is off.
+    sync: Option<Sync>,
     /// The file of the current segment; `None` after the next one could not be created.
     file: Option<File>,
     /// Number in the file's name.
@@ -26,21 +39,24 @@ pub(super) struct Files {
     /// Bytes in the file.
     length: u64,
     recording: Recording,
-    /// The lock lasts as long as this file is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Files {
     /// Locks the journal `path` and creates its next file. Existing files stay as they are.
     pub(super) fn open(path: &Path, config: &Config) -> io::Result<Files> {
+        Files::open_with(path, config, config.journal_sync.then_some(SYNC))
+    }
+
+    fn open_with(path: &Path, config: &Config, sync: Option<Sync>) -> io::Result<Files> {
         refuse_folder(path)?;
-        let lock = lock(path)?;
+        let lock = lock_beside(path, &HOLDER)?;
         let number = segments(path)?.last().map_or(0, |(number, _)| *number) + 1;
         Ok(Files {
             path: path.to_owned(),
             max_bytes: config.journal_max_bytes.map(|bytes| bytes.0 as u64),
-            is_synced: config.journal_sync,
-            file: Some(create(path, number)?),
+            sync,
+            file: Some(create(path, number, sync)?),
             number,
             length: 0,
             recording: Recording::default(),
@@ -52,7 +68,7 @@ impl Files {
         let file = self.file.as_mut().ok_or(io::ErrorKind::NotFound)?;
         file.write_all(block)?;
         file.write_all(rest)?;
-        if self.is_synced { file.sync_data() } else { Ok(()) }
+        self.sync.map_or(Ok(()), |sync| (sync.file)(file))
     }
 }
 
@@ -63,7 +79,7 @@ impl Sink for Files {
             self.number += 1;
             // The old file is closed first: connections may have used up all other descriptors.
             self.file = None;
-            self.file = Some(create(&self.path, self.number)?);
+            self.file = Some(create(&self.path, self.number, self.sync)?);
             self.length = 0;
         }
         info!("recording to the journal segment {}", name(&self.path, self.number).display());
@@ -119,7 +135,7 @@ pub(super) fn check(path: &Path) -> io::Result<()> {
         use rustix::fs::{Access, access};
 
         access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
-        let lock = lock_name(path);
+        let lock = files::lock_name(path);
         if lock.exists() {
             access(&lock, Access::WRITE_OK)?;
         }
@@ -134,44 +150,29 @@ fn name(path: &Path, number: u64) -> PathBuf {
 }
 
 /// Creates a segment file. Only its owner may read it, because it contains the members' messages.
-fn create(path: &Path, number: u64) -> io::Result<File> {
-    private().create_new(true).open(name(path, number))
-}
-
-fn private() -> OpenOptions {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-fn lock_name(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
-/// Locks the journal `path`, so that no other server writes segments of the same name.
 ///
-/// The lock is on a separate file, because segments are created and deleted. That file is never removed: another server
-/// may have opened it already, and would then lock a file that no longer has a name.
-fn lock(path: &Path) -> io::Result<File> {
-    let name = lock_name(path);
-    let file = private().create(true).truncate(false).open(&name)?;
-    #[cfg(unix)]
-    if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        let error = io::Error::from(error);
-        let name = name.display();
-        if error.kind() == io::ErrorKind::WouldBlock {
-            let problem =
-                format!("another server writes it and has locked {name}; give each server a journal of its own");
-            return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
-        }
-        // Some network file systems do not support locks.
-        warn!("{name} cannot be locked: {error}; no other server may write this journal");
+/// Syncs its folder too: only then does the name of the file outlast a loss of power.
+fn create(path: &Path, number: u64, sync: Option<Sync>) -> io::Result<File> {
+    let file = private().create_new(true).open(name(path, number))?;
+    if let Some(sync) = sync {
+        sync_folder(path, sync)?;
     }
     Ok(file)
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path, sync: Sync) -> io::Result<()> {
+    (sync.folder)(&File::open(folder(path))?)
+}
+
+/// Elsewhere folders cannot be opened as files.
+#[cfg(not(unix))]
+fn sync_folder(_: &Path, _: Sync) -> io::Result<()> {
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The number and the path of a segment file.
@@ -181,9 +182,8 @@ type SegmentFile = (u64, PathBuf);
 fn segments(path: &Path) -> io::Result<Vec<SegmentFile>> {
     let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "the path does not name a file");
     let stem = path.file_name().ok_or_else(no_name)?.to_str().ok_or_else(no_name)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(folder(path))? {
         let entry = entry?.path();
         let name = entry.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let digits = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('.'));
@@ -269,5 +269,40 @@ impl Read for Chain {
                 None => return Ok(0),
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static SYNCED: Cell<Vec<&'static str>> = const { Cell::new(Vec::new()) };
+    }
+
+    /// Notes what is synced, in place of the disk.
+    const NOTED: Sync = Sync { file: |_| note("file"), folder: |_| note("folder") };
+
+    fn note(what: &'static str) -> io::Result<()> {
+        let mut synced = SYNCED.take();
+        synced.push(what);
+        SYNCED.set(synced);
+        Ok(())
+    }
+
+    #[test]
+    fn the_folder_of_each_new_segment_is_synced_before_its_contents() {
+        let folder = std::env::temp_dir().join(format!("lobbyd-synced-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder can be written");
+        for (sync, expected) in [(Some(NOTED), &["folder", "file", "folder", "file", "file"][..]), (None, &[])] {
+            let mut files = Files::open_with(&folder.join("session"), &Config::default(), sync).expect("a new journal");
+            files.begin(1).and_then(|()| files.write(b"a", b"b")).expect("the folder can be written");
+            files.begin(2).and_then(|()| files.write(b"a", b"b")).expect("the folder can be written");
+            files.write(b"c", b"").expect("the folder can be written");
+            assert_eq!(SYNCED.take(), expected);
+        }
+        fs::remove_dir_all(folder).expect("the folder exists");
     }
 }

@@ -1,14 +1,23 @@
-//! The listening socket, and its behaviour when the system has no file descriptor left.
+//! A listening socket, and its behaviour when the system has no file descriptor left.
 
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use log::warn;
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
+#[cfg(unix)]
+use mio::net::UnixListener;
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+#[cfg(unix)]
+use super::socket_file::{self, SocketFile};
+use super::stream::Stream;
+use crate::base::peer::Peer;
+use crate::config::{FileMode, ListenAddress};
 
 /// Completed connections that the kernel queues until they are accepted. The kernel uses the smaller of this and
 /// `somaxconn`.
@@ -17,7 +26,7 @@ const LISTEN_BACKLOG: i32 = 4096;
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 pub(super) struct Listener {
-    socket: TcpListener,
+    socket: ListeningSocket,
     /// A reserved descriptor. It is closed for a moment to accept and drop a connection for which no descriptor is
     /// left. Otherwise the connection would stay in the listen backlog, and edge-triggered polling would not report it
     /// again.
@@ -25,28 +34,49 @@ pub(super) struct Listener {
     warned: bool,
 }
 
+enum ListeningSocket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener, SocketFile),
+}
+
 /// Outcome of one call of accept.
-pub(super) enum Accepted {
-    Connection(TcpStream, SocketAddr),
-    /// A connection was accepted and closed, because no descriptor was left for it.
-    Shed,
-    /// The peer closed the connection before it was accepted.
-    Aborted,
+pub(super) enum Outcome {
+    Accepted(Accepted),
     /// No connection is waiting. The next one causes a new event.
     Empty,
     /// The system lacks a resource. No event follows: try again later.
     Later,
 }
 
+/// A connection that was taken from the backlog.
+pub(super) enum Accepted {
+    Connection(Stream, Peer),
+    /// It was closed, because no descriptor was left for it.
+    Shed,
+    /// Its peer closed it before it was accepted.
+    Aborted,
+}
+
 impl Listener {
-    /// Listens on `address`. `receive_bytes` bounds the kernel's receive buffer of each connection.
-    pub(super) fn bind(address: SocketAddr, receive_bytes: Option<usize>) -> io::Result<Listener> {
+    /// Listens on `address`; an IPv6 address only takes IPv4 connections if `takes_ipv4`, whatever the system's default
+    /// is. `receive_bytes` bounds the kernel's receive buffer of each connection.
+    pub(super) fn bind_tcp(
+        address: SocketAddr,
+        takes_ipv4: bool,
+        receive_bytes: Option<usize>,
+    ) -> io::Result<Listener> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         // A restart then need not wait for the TIME_WAIT state of old connections.
         #[cfg(unix)]
         socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!takes_ipv4)?;
+        }
         // On Linux accepted sockets inherit this option, which saves a system call for each.
         socket.set_tcp_nodelay(true)?;
+        // Inherited too. TCP has no data out of band: the urgent byte is part of the stream (RFC 6093 section 4).
+        socket.set_out_of_band_inline(true)?;
         // Inherited too. It limits the TCP window only if it is set before listening.
         if let Some(bytes) = receive_bytes {
             socket.set_recv_buffer_size(bytes)?;
@@ -54,50 +84,69 @@ impl Listener {
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
-        Ok(Listener { socket: TcpListener::from_std(socket.into()), spare: spare(), warned: false })
+        Ok(Listener::new(ListeningSocket::Tcp(TcpListener::from_std(socket.into()))))
+    }
+
+    /// Listens on a new socket file.
+    #[cfg(unix)]
+    pub(super) fn bind_file(path: &Path, mode: FileMode) -> io::Result<Listener> {
+        let (socket, file) = socket_file::listen(path, mode, LISTEN_BACKLOG)?;
+        Ok(Listener::new(ListeningSocket::Unix(socket, file)))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn bind_file(_: &Path, _: FileMode) -> io::Result<Listener> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no socket files"))
+    }
+
+    fn new(socket: ListeningSocket) -> Listener {
+        Listener { socket, spare: spare(), warned: false }
     }
 
     pub(super) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        registry.register(&mut self.socket, token, Interest::READABLE)
+        match &mut self.socket {
+            ListeningSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
+            #[cfg(unix)]
+            ListeningSocket::Unix(socket, _) => registry.register(socket, token, Interest::READABLE),
+        }
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+    /// Returns the address that the listener is bound to.
+    pub(super) fn address(&self) -> io::Result<ListenAddress> {
+        match &self.socket {
+            ListeningSocket::Tcp(socket) => socket.local_addr().map(ListenAddress::Ip),
+            #[cfg(unix)]
+            ListeningSocket::Unix(_, file) => Ok(ListenAddress::Unix(file.path().to_owned())),
+        }
     }
 
-    pub(super) fn accept(&mut self) -> Accepted {
+    pub(super) fn accept(&mut self) -> Outcome {
         match self.socket.accept() {
-            Ok((stream, peer)) => {
-                if !cfg!(target_os = "linux") {
-                    // This fails only for a closed connection, which the first read detects.
-                    let _ = stream.set_nodelay(true);
-                }
-                Accepted::Connection(stream, peer)
-            }
+            Ok((stream, peer)) => Outcome::Accepted(Accepted::Connection(stream, peer)),
             Err(error) => match AcceptError::of(&error) {
-                AcceptError::Empty => Accepted::Empty,
-                AcceptError::Peer => Accepted::Aborted,
+                AcceptError::Empty => Outcome::Empty,
+                AcceptError::Peer => Outcome::Accepted(Accepted::Aborted),
                 AcceptError::Descriptors => self.shed(&error),
                 AcceptError::System => {
                     self.warn_once(&error);
-                    Accepted::Later
+                    Outcome::Later
                 }
             },
         }
     }
 
     /// Uses the spare descriptor to accept and drop one connection.
-    fn shed(&mut self, error: &io::Error) -> Accepted {
+    fn shed(&mut self, error: &io::Error) -> Outcome {
         self.warn_once(error);
         if self.spare.take().is_none() {
             self.spare = spare();
-            return Accepted::Later;
+            return Outcome::Later;
         }
         let shed = self.socket.accept();
         let was_there = shed.is_ok();
         drop(shed);
         self.spare = spare();
-        if was_there { Accepted::Shed } else { Accepted::Later }
+        if was_there { Outcome::Accepted(Accepted::Shed) } else { Outcome::Later }
     }
 
     fn warn_once(&mut self, error: &io::Error) {
@@ -106,6 +155,28 @@ impl Listener {
             warn!(
                 "cannot accept connections: {error}; raise the limit of open files (ulimit -n) above max_connections"
             );
+        }
+    }
+}
+
+impl ListeningSocket {
+    fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            ListeningSocket::Tcp(socket) => {
+                let (stream, peer) = socket.accept()?;
+                if !cfg!(target_os = "linux") {
+                    // This fails only for a closed connection, which the first read detects.
+                    let _ = stream.set_nodelay(true);
+                }
+                Ok((Stream::Tcp(stream), peer.into()))
+            }
+            #[cfg(unix)]
+            ListeningSocket::Unix(socket, _) => {
+                let (stream, _) = socket.accept()?;
+                // Socket files hand no options down. This cannot fail for an open socket.
+                let _ = SockRef::from(&stream).set_out_of_band_inline(true);
+                Ok((Stream::Unix(stream), Peer::Unix))
+            }
         }
     }
 }

@@ -14,11 +14,13 @@
 
 mod check_files;
 mod clock;
+mod descriptors;
 mod error;
 mod files;
 mod handle;
 mod journal_files;
 mod listener;
+mod listeners;
 mod metrics;
 mod operators;
 mod print_replay;
@@ -28,12 +30,16 @@ mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]
 mod signal;
+#[cfg(unix)]
+mod socket_file;
 mod sockets;
+mod stream;
 #[cfg(target_os = "linux")]
 mod timerfd;
 mod tokens;
 
 pub use self::check_files::check_files;
+pub use self::descriptors::{raise_descriptor_limit, worst_case_descriptors};
 pub use self::error::Error;
 pub use self::files::read_file;
 pub use self::handle::{Busy, Handle};

@@ -1,20 +1,22 @@
-//! Sockets of the admin port: a separate listener, and the I/O for [`AdminConns`], which answers the requests.
+//! Sockets of the admin port: separate listeners, and the I/O for [`AdminConns`], which answers the requests.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::path::Path;
 
 use log::debug;
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::error::Error;
 use super::files::read_file;
-use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::listener::Accepted;
+use super::listeners::Listeners;
 use super::metrics::LoopMetrics;
-use super::tokens::{ADMIN_LISTENER, FIRST_ADMIN};
+use super::stream::Stream;
+use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
 use crate::admin::{self, AdminConns};
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::engine::Engine;
@@ -27,15 +29,14 @@ const MAX_TOKEN_FILE: usize = 4096;
 const ACCEPTED_PER_TURN: usize = 16;
 
 pub(super) struct Operators {
-    listener: Listener,
+    listeners: Listeners,
     conns: AdminConns,
     /// Indexed by the keys of `conns`.
     sockets: Vec<Option<AdminSocket>>,
-    accept_at: Option<Time>,
 }
 
 struct AdminSocket {
-    stream: TcpStream,
+    stream: Stream,
     /// Whether the socket has, or may have, bytes to read. Readiness is edge-triggered, so it must be remembered.
     is_ready: bool,
     is_blocked: bool,
@@ -45,11 +46,11 @@ struct AdminSocket {
 impl Operators {
     /// Listens on `config.admin`; returns `None` when that is off.
     pub(super) fn bind(config: &Config, registry: &Registry) -> Result<Option<Operators>, Error> {
-        let Some(address) = config.admin else { return Ok(None) };
+        let Some(addresses) = &config.admin else { return Ok(None) };
         let token = config.admin_token_file.as_deref().map(read_token).transpose()?;
-        let mut listener = Listener::bind(address, None).map_err(|error| Error::Listen(address, error))?;
-        listener.register(registry, ADMIN_LISTENER).map_err(Error::Poll)?;
-        Ok(Some(Operators { listener, conns: AdminConns::new(config, token), sockets: Vec::new(), accept_at: None }))
+        let mut listeners = Listeners::bind(addresses, config.listen_mode, None)?;
+        listeners.register(registry, ADMIN_LISTENERS).map_err(Error::Poll)?;
+        Ok(Some(Operators { listeners, conns: AdminConns::new(config, token), sockets: Vec::new() }))
     }
 
     /// Reads the token's file again. If that fails, the token stays as it is.
@@ -58,13 +59,13 @@ impl Operators {
         Ok(())
     }
 
-    pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    pub(super) fn listeners(&self) -> &Listeners {
+        &self.listeners
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let ready = self.sockets.iter().flatten().any(|socket| socket.is_ready).then_some(Time::ZERO);
-        [ready, self.accept_at, self.conns.poll_timeout()].into_iter().flatten().min()
+        [ready, self.listeners.poll_timeout(), self.conns.poll_timeout()].into_iter().flatten().min()
     }
 
     /// Whether a client's deadline has passed. The sockets are polled once more before the client is timed out.
@@ -72,8 +73,8 @@ impl Operators {
         self.conns.poll_timeout().is_some_and(|at| at <= now)
     }
 
-    pub(super) fn handle_listener_ready(&mut self, now: Time) {
-        self.accept_at = Some(now);
+    pub(super) fn handle_listener_ready(&mut self, now: Time, index: usize) {
+        self.listeners.handle_ready(now, index);
     }
 
     pub(super) fn handle_socket_ready(&mut self, event: &Event) {
@@ -90,14 +91,13 @@ impl Operators {
     pub(super) fn read(&mut self, now: Time, registry: &Registry, buffer: &mut [u8]) {
         for _ in 0..ACCEPTED_PER_TURN {
             // Without room, the rest waits for the next turn.
-            if self.accept_at.is_none_or(|at| at > now) || !self.conns.has_room() {
+            if !self.conns.has_room() {
                 break;
             }
-            match self.listener.accept() {
-                Accepted::Connection(stream, peer) => self.add_socket(now, registry, stream, peer),
-                Accepted::Shed | Accepted::Aborted => {}
-                Accepted::Empty => self.accept_at = None,
-                Accepted::Later => self.accept_at = Some(now + ACCEPT_PAUSE),
+            match self.listeners.accept(now) {
+                Some(Accepted::Connection(stream, peer)) => self.add_socket(now, registry, stream, peer),
+                Some(Accepted::Shed | Accepted::Aborted) => {}
+                None => break,
             }
         }
         for (key, socket) in self.sockets.iter_mut().enumerate() {
@@ -123,7 +123,7 @@ impl Operators {
         }
     }
 
-    fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: TcpStream, peer: SocketAddr) {
+    fn add_socket(&mut self, now: Time, registry: &Registry, mut stream: Stream, peer: Peer) {
         let Some(key) = self.conns.handle_accept(now, peer) else { return };
         self.drop_closed();
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -176,7 +176,7 @@ impl Operators {
 /// Reads the file with the operators' token.
 pub(super) fn read_token(path: &Path) -> Result<admin::Token, Error> {
     let error = |problem: String| Error::Token(path.to_owned(), problem);
-    let bytes = read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(format!("cannot be read: {cause}")))?;
+    let bytes = read_file(path, MAX_TOKEN_FILE).map_err(|cause| error(cause.to_string()))?;
     let text = str::from_utf8(&bytes).map_err(|_| error("is not UTF-8".into()))?;
     admin::Token::read(text).map_err(|rule| error(rule.into()))
 }

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::clock::Stopwatch;
+use super::error::text;
 use super::journal_files::open_journal;
 use crate::base::time::Time;
 use crate::engine::app::App;
@@ -207,13 +208,13 @@ impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.path.display();
         match &self.failure {
-            Failure::Open(error) => write!(f, "{path}: {error}"),
+            Failure::Open(error) => write!(f, "{path}: {}", text(error)),
             Failure::OtherApp { recorded, given } => {
                 write!(f, "{path}: it was recorded with {}, and this is {given}", recorded.escape_debug())
             }
             Failure::Replay(failure) => write!(f, "{path}: {failure}"),
             Failure::Check { turn, at, what } => write!(f, "{path}: turn {turn} at {at}: {what}"),
-            Failure::Write(error) => write!(f, "cannot write: {error}"),
+            Failure::Write(error) => write!(f, "the output cannot be written: {}", text(error)),
         }
     }
 }

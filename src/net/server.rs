@@ -8,10 +8,12 @@ use log::{info, warn};
 use mio::{Events, Poll, Token};
 
 use super::clock::Clock;
+use super::descriptors::warn_if_limit_is_low;
 use super::error::Error;
 use super::handle::{Command, Handle};
 use super::journal_files::Files;
-use super::listener::{ACCEPT_PAUSE, Accepted, Listener};
+use super::listener::Accepted;
+use super::listeners::Listeners;
 use super::metrics::LoopMetrics;
 use super::operators::Operators;
 #[cfg(all(feature = "signals", unix))]
@@ -21,7 +23,7 @@ use super::sockets::Sockets;
 use super::timerfd::TimerFd;
 use super::tokens;
 use crate::base::time::Time;
-use crate::config::{CheckedConfig, Config};
+use crate::config::{CheckedConfig, Config, ListenAddress};
 use crate::engine::Engine;
 use crate::engine::app::{App, Context};
 use crate::engine::driver::JournalError;
@@ -46,12 +48,10 @@ pub struct Server<A> {
     clock: Clock,
     poll: Poll,
     events: Events,
-    listener: Listener,
+    listeners: Listeners,
     sockets: Sockets,
     /// Receive buffer shared by all connections. Nothing stays in it between two reads.
     buffer: Box<[u8]>,
-    /// When to accept next, if a connection may be waiting.
-    accept_at: Option<Time>,
     stats_at: Time,
     handle: Handle,
     #[cfg(all(feature = "signals", unix))]
@@ -103,11 +103,12 @@ impl<A: App> Server<A> {
         let seed = seed.unwrap_or_else(os_seed);
         config.without_effect().iter().for_each(|problem| warn!("{problem}"));
         let receive_bytes = config.socket_receive_bytes.map(|bytes| bytes.0);
-        let mut listener =
-            Listener::bind(config.listen, receive_bytes).map_err(|error| Error::Listen(config.listen, error))?;
+        let mut listeners = Listeners::bind(&config.listen, config.listen_mode, receive_bytes)?;
         let poll = Poll::new().map_err(Error::Poll)?;
-        listener.register(poll.registry(), tokens::LISTENER).map_err(Error::Poll)?;
+        listeners.register(poll.registry(), tokens::LISTENERS).map_err(Error::Poll)?;
         let operators = Operators::bind(&config, poll.registry())?;
+        let operator_listeners = operators.as_ref().map_or(0, |operators| operators.listeners().addresses().len());
+        warn_if_limit_is_low(&config, listeners.addresses().len() + operator_listeners);
         let handle = Handle::new(poll.registry(), tokens::WAKER, config.max_commands).map_err(Error::Poll)?;
         #[cfg(target_os = "linux")]
         let timerfd = match config.tick_hz {
@@ -128,9 +129,8 @@ impl<A: App> Server<A> {
             clock,
             poll,
             events: Events::with_capacity(EVENTS),
-            listener,
+            listeners,
             sockets: Sockets::default(),
-            accept_at: None,
             handle,
             #[cfg(all(feature = "signals", unix))]
             signals: None,
@@ -156,22 +156,31 @@ impl<A: App> Server<A> {
         Ok(())
     }
 
-    /// Returns the address that the server listens on.
+    /// Returns the first IP address that the server listens on, with its port.
     ///
     /// # Errors
     ///
-    /// Those of the operating system.
+    /// `AddrNotAvailable` when the server listens on socket files only.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        let error = || io::Error::new(io::ErrorKind::AddrNotAvailable, "the server listens on socket files only");
+        self.listeners.first_ip().ok_or_else(error)
     }
 
-    /// Returns the address of the admin listener; `None` when `admin` is off.
-    ///
-    /// # Errors
-    ///
-    /// Those of the operating system.
-    pub fn admin_addr(&self) -> io::Result<Option<SocketAddr>> {
-        self.operators.as_ref().map(Operators::local_addr).transpose()
+    /// Returns all addresses that the server listens on: IP addresses with their ports, and socket files. Names are
+    /// replaced by their addresses.
+    pub fn local_addrs(&self) -> &[ListenAddress] {
+        self.listeners.addresses()
+    }
+
+    /// Returns the first IP address of the admin listeners, with its port; `None` when there is none, or `admin` is
+    /// off.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.operators.as_ref().and_then(|operators| operators.listeners().first_ip())
+    }
+
+    /// Returns all addresses of the admin listeners, as [`local_addrs`](Self::local_addrs); none when `admin` is off.
+    pub fn admin_addrs(&self) -> &[ListenAddress] {
+        self.operators.as_ref().map_or(&[], |operators| operators.listeners().addresses())
     }
 
     /// Returns a handle with which other threads stop the server or send commands to the application.
@@ -269,11 +278,11 @@ impl<A: App> Server<A> {
         }
         let had_unread = self.sockets.have_unread();
         self.handle_events(now);
-        // The listener's event may be queued behind the events of thousands of sockets, so accept() is tried without
-        // it.
-        if self.accept_at.map_or(had_unread, |at| at <= now) {
-            self.accept(now);
+        // A listener's event may be queued behind the events of thousands of sockets, so accept() is tried without it.
+        if had_unread {
+            self.listeners.try_all(now);
         }
+        self.accept(now);
         let read = self.sockets.read_ready(now, &mut self.engine, &mut self.buffer);
         read.map_err(|error| self.journal_error(error))?;
         self.poll_before_timers(now)?;
@@ -353,8 +362,8 @@ impl<A: App> Server<A> {
         let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
         // The report of a ping that ended with this turn is handed over in the next one.
         let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
-        let next =
-            [self.engine.poll_timeout(), self.accept_at, stats_at, operators, report].into_iter().flatten().min();
+        let next = [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report];
+        let next = next.into_iter().flatten().min();
         let now = self.clock.now();
         self.metrics.end_turn(now);
         #[cfg(target_os = "linux")]
@@ -372,7 +381,6 @@ impl<A: App> Server<A> {
         for event in &self.events {
             count += 1;
             match event.token() {
-                tokens::LISTENER => self.accept_at = Some(now),
                 tokens::WAKER => woken = true,
                 // The timer only wakes the loop.
                 #[cfg(target_os = "linux")]
@@ -382,13 +390,17 @@ impl<A: App> Server<A> {
                 #[cfg(all(feature = "signals", unix))]
                 tokens::STOP => {
                     let signals = self.signals.as_mut().map_or(0, Signals::take_stops);
-                    (0..signals).for_each(|_| self.stopping = self.stopping.next());
+                    (0..signals).for_each(|_| self.stopping.advance());
                 }
-                tokens::ADMIN_LISTENER => {
-                    self.operators.iter_mut().for_each(|operators| operators.handle_listener_ready(now));
-                }
-                Token(tokens::FIRST_ADMIN..) => {
-                    self.operators.iter_mut().for_each(|operators| operators.handle_socket_ready(event));
+                token @ Token(tokens::FIRST_ADMIN..) => {
+                    if let Some(index) = tokens::LISTENERS.index(token) {
+                        self.listeners.handle_ready(now, index);
+                    } else if let Some(operators) = &mut self.operators {
+                        match tokens::ADMIN_LISTENERS.index(token) {
+                            Some(index) => operators.handle_listener_ready(now, index),
+                            None => operators.handle_socket_ready(event),
+                        }
+                    }
                 }
                 Token(_) => self.sockets.handle_event(now, &mut self.engine, event),
             }
@@ -396,7 +408,7 @@ impl<A: App> Server<A> {
         if woken {
             for command in self.handle.take() {
                 match command {
-                    Command::Stop => self.stopping = self.stopping.next(),
+                    Command::Stop => self.stopping.advance(),
                     Command::App(command) => self.engine.handle_command(now, &command),
                     Command::Authorized(conn, answer) => self.engine.handle_authorized(now, conn, answer),
                     Command::Clock(command) => {
@@ -414,23 +426,15 @@ impl<A: App> Server<A> {
     }
 
     fn accept(&mut self, now: Time) {
-        // If the budget ends before the listen backlog is empty, the next turn continues: no second event follows.
-        self.accept_at = Some(now);
+        // If the budget ends before the listen backlogs are empty, the next turn continues.
         for _ in 0..self.engine.config().accept_per_turn {
-            match self.listener.accept() {
-                Accepted::Connection(stream, peer) => {
+            match self.listeners.accept(now) {
+                Some(Accepted::Connection(stream, peer)) => {
                     self.sockets.add(now, &mut self.engine, self.poll.registry(), stream, peer);
                 }
-                Accepted::Shed => self.engine.handle_shed(),
-                Accepted::Aborted => {}
-                Accepted::Empty => {
-                    self.accept_at = None;
-                    return;
-                }
-                Accepted::Later => {
-                    self.accept_at = Some(now + ACCEPT_PAUSE);
-                    return;
-                }
+                Some(Accepted::Shed) => self.engine.handle_shed(now),
+                Some(Accepted::Aborted) => {}
+                None => return,
             }
         }
     }
@@ -454,10 +458,18 @@ impl<A: App> Server<A> {
 }
 
 impl Stopping {
-    fn next(self) -> Stopping {
-        match self {
-            Stopping::No => Stopping::Draining,
-            Stopping::Draining | Stopping::AtOnce => Stopping::AtOnce,
+    /// Acts on a signal or a call of [`Handle::stop`].
+    fn advance(&mut self) {
+        *self = match self {
+            Stopping::No => {
+                info!("stopping: the connections are drained; a second signal cuts them off");
+                Stopping::Draining
+            }
+            Stopping::Draining => {
+                info!("stopping at once, at the second signal");
+                Stopping::AtOnce
+            }
+            Stopping::AtOnce => Stopping::AtOnce,
         }
     }
 }

@@ -3,16 +3,17 @@
 //! Knows neither the listener nor the poll's other sources.
 
 use std::io::{self, Read};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 
 use log::debug;
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::read_scheduler::{Budget, ReadBacklog, ReadClass, ReadScheduler};
+use super::stream::Stream;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
@@ -20,6 +21,12 @@ use crate::engine::driver::{Flow, JournalError, Transport};
 
 /// Work charged for a read in addition to its bytes: a system call takes about as long as copying this many bytes.
 const READ_WORK: usize = 4096;
+
+/// Events of a connection's socket. `PRIORITY` reports urgent data.
+#[cfg(target_os = "linux")]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+#[cfg(not(target_os = "linux"))]
+const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 #[derive(Default)]
 pub(super) struct Sockets {
@@ -32,7 +39,7 @@ pub(super) struct Sockets {
 
 struct ConnSocket {
     id: ConnId,
-    stream: TcpStream,
+    stream: Stream,
     /// Whether the connection is queued in `ready`.
     is_ready: bool,
     class: ReadClass,
@@ -41,9 +48,14 @@ struct ConnSocket {
     /// Received bytes that the engine has not consumed yet. Only the few connections that exceed `work_per_receive`
     /// have any, so it is boxed.
     backlog: Option<Box<ReadBacklog>>,
-    /// Whether the poll reported that the peer has closed its end. The socket is then read until the end of the stream,
-    /// because no second event follows.
-    read_closed: bool,
+    /// Whether each read must be followed by another one until a read finds nothing, because a short read does not mean
+    /// that the socket is empty:
+    ///
+    /// - The poll reported that the peer has closed its end. The end of the stream is still to be read, and no second
+    ///   event follows.
+    /// - The poll reported urgent data (`MSG_OOB`). A read ends before the urgent byte, although more bytes follow.
+    /// - The stream is of another kind: see [`Stream::may_read_short`].
+    reads_to_end: bool,
 }
 
 impl Sockets {
@@ -65,19 +77,19 @@ impl Sockets {
         now: Time,
         engine: &mut Engine<A>,
         registry: &Registry,
-        mut stream: TcpStream,
-        peer: SocketAddr,
+        mut stream: Stream,
+        peer: Peer,
     ) {
         let Ok(id) = engine.handle_accept(now, peer) else { return };
         let token = Token(id.index());
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut stream, token, interest) {
+        if let Err(error) = registry.register(&mut stream, token, INTEREST) {
             debug!("conn={id} peer={peer} cannot be registered with the poll: {error}");
             return engine.handle_hangup(now, id);
         }
         if id.index() >= self.table.len() {
             self.table.resize_with(id.index() + 1, || None);
         }
+        let reads_to_end = stream.may_read_short();
         self.table[id.index()] = Some(ConnSocket {
             id,
             stream,
@@ -85,7 +97,7 @@ impl Sockets {
             class: ReadClass::New,
             is_readable: false,
             backlog: None,
-            read_closed: false,
+            reads_to_end,
         });
     }
 
@@ -95,8 +107,9 @@ impl Sockets {
         if event.is_writable() {
             engine.handle_writable(now, socket.id);
         }
-        socket.read_closed |= event.is_read_closed() || event.is_error();
-        socket.is_readable |= event.is_readable() || socket.read_closed;
+        let is_closed = event.is_read_closed() || event.is_error();
+        socket.reads_to_end |= is_closed || event.is_priority();
+        socket.is_readable |= event.is_readable() || event.is_priority() || is_closed;
         if socket.is_readable && !socket.is_ready {
             socket.is_ready = true;
             self.ready.push(socket.id, socket.class);
@@ -166,9 +179,8 @@ impl Sockets {
                     return work;
                 }
                 Ok(n) => {
-                    // On Linux a read that does not fill the buffer has emptied the socket. Elsewhere that is not
-                    // certain.
-                    socket.is_readable = n == buffer.len() || socket.read_closed || !cfg!(target_os = "linux");
+                    // Otherwise the read has emptied the socket.
+                    socket.is_readable = n == buffer.len() || socket.reads_to_end;
                     let consumed = engine.handle_bytes_up_to(now, id, &buffer[..n], max_work);
                     socket.backlog = ReadBacklog::new(&buffer[consumed.bytes..n]);
                     message_work = consumed.work;
@@ -199,9 +211,9 @@ impl Sockets {
 }
 
 impl Transport for Sockets {
-    type Socket<'a> = &'a mut TcpStream;
+    type Socket<'a> = &'a mut Stream;
 
-    fn socket(&mut self, conn: ConnId) -> Option<&mut TcpStream> {
+    fn socket(&mut self, conn: ConnId) -> Option<&mut Stream> {
         self.table.get_mut(conn.index())?.as_mut().map(|socket| &mut socket.stream)
     }
 

@@ -11,9 +11,9 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use lobbyd::net::{Error, check_files};
 
+use super::failure::Refusal;
 use super::options::Options;
 use super::output;
-use super::refusal::Refusal;
 use super::summary::summary;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {

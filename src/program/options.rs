@@ -7,11 +7,11 @@ use lobbyd::config::{CheckedConfig, Form};
 use lobbyd::net::read_file;
 use log::LevelFilter;
 
+use super::failure::Refusal;
 use super::logger::{Format, Levels};
-use super::notices;
-use super::refusal::Refusal;
 use super::table::{OFF, SYSTEM, program_entries};
 use super::values::Values;
+use super::{notices, terminal};
 
 pub(crate) struct Options {
     pub(crate) config: CheckedConfig,
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) auth: Auth,
     pub(crate) tokens_file: Option<String>,
     pub(crate) catches_panics: bool,
+    /// Whether SIGHUP means that the terminal was closed, if there is no file to read again.
+    pub(crate) ends_with_terminal: bool,
     /// Names of the application and of the authentication, for the log.
     pub(crate) app_word: String,
     pub(crate) auth_word: String,
@@ -57,7 +59,7 @@ impl Options {
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
-        let is_local = auth_word == "open" && config.listen.ip().is_loopback() && config.trusted_proxies == 0;
+        let is_local = auth_word == "open" && config.listen.is_loopback() && config.trusted_proxies == 0;
         if is_local && !values.is_given("allowed_origin") {
             config.allowed_origin.loopback = true;
         }
@@ -74,11 +76,22 @@ impl Options {
             warnings: warnings(&values, &app_word, &auth),
             auth,
             tokens_file,
+            ends_with_terminal: terminal::ends_with_terminal(),
             catches_panics: values.text("on_app_panic") == "close-lobby",
             app_word,
             auth_word,
             values,
         })
+    }
+
+    /// Whether there is a file to read again on SIGHUP.
+    pub(crate) fn has_files_to_read_again(&self) -> bool {
+        self.tokens_file.is_some() || self.has_operators_token()
+    }
+
+    /// Whether operators show a token from a file.
+    pub(crate) fn has_operators_token(&self) -> bool {
+        self.config.admin.is_some() && self.config.admin_token_file.is_some()
     }
 }
 
@@ -158,7 +171,7 @@ fn read_auth(config: &Config, values: &Values, tokens_file: Option<&str>) -> Res
             Ok(list) => tokens = Some(list),
             Err(more) => problems.extend(more.into_iter().map(|problem| values.locate("tokens_file", problem))),
         },
-        ("open", _) if !config.listen.ip().is_loopback() => {
+        ("open", _) if !config.listen.is_local() => {
             let problem = format!(
                 "auth = open: every client could log in as any user on {}; set --auth tokens, or --auth open-to-anybody",
                 config.listen

@@ -17,6 +17,8 @@ use lobbyd::journal::Replay;
 use lobbyd::net::{Timeline, open_journal, print_replay};
 use lobbyd::{App, Time};
 
+use super::failure;
+
 /// Exit code for a journal of an application that the program does not contain.
 const NOT_REPLAYABLE: u8 = 7;
 
@@ -69,13 +71,13 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         .or_else(|| replay_of(matches, path, &recorded, Verbatim::default()))
         .or_else(|| replay_of(matches, path, &recorded, Echo))
         .unwrap_or_else(|| {
-            eprintln!(
-                "lobbyd: {} was recorded with {}, not with one of the built-in applications; replay it in the program that \
+            let problem = format!(
+                "{}: it was recorded with {}, not with one of the built-in applications; replay it in the program that \
                  contains this application, with lobbyd::net::print_replay",
                 path.display(),
                 recorded.escape_debug()
             );
-            ExitCode::from(NOT_REPLAYABLE)
+            failure::failed(&problem, NOT_REPLAYABLE)
         })
 }
 
@@ -108,9 +110,6 @@ fn print<A: App>(matches: &ArgMatches, path: &Path, app: A) -> ExitCode {
     };
     match print_replay(path, app, |_| Ok(()), &timeline, io::stdout().lock()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("lobbyd: {error}");
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failure::failed(&error, error.exit_code()),
     }
 }

@@ -8,14 +8,15 @@ use std::process::ExitCode;
 
 use clap::ArgMatches;
 use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Tokens, Verbatim};
-use lobbyd::net::{Error, Server, Status, read_file};
+use lobbyd::config::{Listen, ListenAddress};
+use lobbyd::net::{Error, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
 
+use super::failure;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
-use super::refusal::NOT_STARTED;
 use super::summary::summary;
 use super::supervisor::Supervisor;
 
@@ -29,12 +30,13 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     };
     #[cfg(unix)]
     if let Err(problem) = ignore_sigxfsz() {
-        eprintln!("lobbyd: SIGXFSZ cannot be ignored: {problem}");
-        return ExitCode::from(NOT_STARTED);
+        return failure::not_started(&format!("SIGXFSZ cannot be handled: {problem}"), options.format);
     }
     if let Err(problem) = log_to_stderr(&options.levels, options.format) {
-        eprintln!("lobbyd: {problem}");
-        return ExitCode::from(NOT_STARTED);
+        return failure::not_started(&problem, options.format);
+    }
+    if let Err(problem) = raise_descriptor_limit() {
+        warn!(target: TARGET, "the limit of open files cannot be raised: {problem}");
     }
     options.warnings.iter().for_each(|warning| warn!(target: TARGET, "{warning}"));
     match options.app_word.as_str() {
@@ -63,17 +65,11 @@ fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
     let summary = summary(&options.config);
     let mut supervisor = match Supervisor::from_environment() {
         Ok(supervisor) => supervisor,
-        Err(problem) => {
-            error!(target: TARGET, "{problem}");
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(problem) => return failure::not_started(&problem, options.format),
     };
     let mut server = match start(options, app) {
         Ok(server) => server,
-        Err(problem) => {
-            error!(target: TARGET, "{problem}");
-            return ExitCode::from(NOT_STARTED);
-        }
+        Err(problem) => return failure::not_started(&problem, options.format),
     };
     summary.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
@@ -105,22 +101,34 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Sup
             return Ok(totals);
         }
         if server.take_reload() {
-            supervisor.report_reloading();
-            reload(server, options);
-            supervisor.report_ready(&status_line(server));
+            handle_hangup_signal(server, options, supervisor);
         }
     }
 }
 
+/// Handles SIGHUP: reads the files again. If there are none, the signal means that the terminal was closed.
+fn handle_hangup_signal<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) {
+    if options.has_files_to_read_again() {
+        supervisor.report_reloading();
+        read_again(server, options);
+        supervisor.report_ready(&status_line(server));
+    } else if options.ends_with_terminal {
+        info!(target: TARGET, "SIGHUP: the terminal was closed, and there is no file to read again");
+        server.handle().stop();
+    } else {
+        info!(target: TARGET, "SIGHUP is ignored: there is no file to read again");
+    }
+}
+
 /// Reads the list of tokens and the operators' token again. Each is replaced only if its file is valid.
-fn reload<A: App>(server: &mut Server<A>, options: &Options) {
+fn read_again<A: App>(server: &mut Server<A>, options: &Options) {
     if let Some(file) = &options.tokens_file {
         match read_file(file.as_ref(), Tokens::MAX_FILE) {
             Ok(contents) => server.reload(&contents),
             Err(error) => warn!(target: TARGET, "the old tokens stay in force: {file}: {error}"),
         }
     }
-    if options.config.admin.is_some() && options.config.admin_token_file.is_some() {
+    if options.has_operators_token() {
         match server.reload_admin_token() {
             Ok(()) => info!(target: TARGET, "the operators' token was read again"),
             Err(error) => warn!(target: TARGET, "the old operators' token stays in force: {error}"),
@@ -137,24 +145,27 @@ fn status_line<A: App>(server: &Server<A>) -> String {
 fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
     let mut server = Server::bind_checked(options.config.clone(), app, options.seed)?;
     server.listen_to_signals().map_err(Error::Poll)?;
-    let address = server.local_addr().map_err(Error::Poll)?;
-    let admin = server.admin_addr().map_err(Error::Poll)?;
+    let listen: Listen = server.local_addrs().iter().cloned().collect();
+    let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());
     let tokens = match &options.auth {
         Auth::Tokens(tokens) => format!(" tokens={}", tokens.len()),
         Auth::Open => String::new(),
     };
     info!(
         target: TARGET,
-        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={address} admin={}",
+        "lobbyd {} app={} auth={}{tokens} allowed_origin={} listen={listen} admin={}",
         env!("CARGO_PKG_VERSION"),
         options.app_word,
         options.auth_word,
         show("allowed_origin", &options.config),
-        admin.map_or_else(|| "off".into(), |address| address.to_string())
+        admin.as_ref().map_or_else(|| "off".into(), Listen::to_string)
     );
-    info!(target: TARGET, "listening on {address}");
-    if let Some(address) = admin {
-        info!(target: TARGET, "admin API on http://{address}");
+    for address in listen.addresses() {
+        info!(target: TARGET, "listening on {address}");
+    }
+    for address in admin.iter().flat_map(Listen::addresses) {
+        let scheme = if matches!(address, ListenAddress::Unix(_)) { "" } else { "http://" };
+        info!(target: TARGET, "admin API on {scheme}{address}");
     }
     Ok(server)
 }

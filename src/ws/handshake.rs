@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
+use crate::base::peer::Peer;
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
@@ -41,7 +42,7 @@ pub(crate) enum Subprotocols {
 /// [`Route`](crate::admission::Route) and [`Identity`](crate::Identity) have examples of applications that read it.
 pub struct Request<'a> {
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) probe: Option<Probe>,
     pub(crate) is_head_request: bool,
     address: IpAddr,
@@ -58,13 +59,14 @@ impl Request<'_> {
         self.conn
     }
 
-    /// Returns the address of the socket's peer.
-    pub fn peer(&self) -> SocketAddr {
+    /// Returns the remote end of the socket.
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
     /// Returns the client's address: behind trusted proxies the one that they name in `forwarded_header`, otherwise that
-    /// of the peer. An IPv4-mapped IPv6 address is returned as the IPv4 address.
+    /// of the peer, which is 127.0.0.1 for a client of a socket file: see [`Peer::ip`]. An IPv4-mapped IPv6 address is
+    /// returned as the IPv4 address.
     pub fn address(&self) -> IpAddr {
         self.address
     }
@@ -186,7 +188,7 @@ impl Upgrade {
 /// Parameters for reading a request: its connection and the limits of the configuration.
 pub(crate) struct ReadParams {
     pub(crate) conn: ConnId,
-    pub(crate) peer: SocketAddr,
+    pub(crate) peer: Peer,
     pub(crate) max_headers: u32,
     /// Number of proxies whose entries in `forwarded_header` are trusted.
     pub(crate) trusted_proxies: u32,
@@ -378,7 +380,7 @@ mod tests {
     fn answer(lines: &[&str], subprotocols: Subprotocols) -> (u16, String) {
         let head = lines.join("\r\n") + "\r\n\r\n";
         let conn = ConnId::new(0, 0).expect("both fit");
-        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let peer = Peer::from(([127, 0, 0, 1], 9));
         let forwarded_header = ForwardedHeader::XForwardedFor;
         let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, forwarded_header, subprotocols };
         let decided = read(head.as_bytes(), &params, |request, upgrade| {

@@ -271,7 +271,7 @@ def main():
 
         code = server.exit_code(40)
         bounds.check(f"exit code {code}", code == 0)
-        totals = re.search(r"drained: (.*)", server.log())
+        totals = re.search(r"drained in [0-9.]+s: (.*)", server.log())
         bounds.check(f"log: {totals.group(0) if totals else 'no totals'}",
                      totals and f"closed={args.conns} " in totals.group(1) and totals.group(1).endswith("dropped_bytes=0 forced=0"))
     return 0 if bounds.passed else 1

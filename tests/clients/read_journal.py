@@ -150,7 +150,10 @@ class Fields:
         octets = self.take(4 if version == 4 else 16)
         return ".".join(map(str, octets)) if version == 4 else ":".join(octets[n:n + 2].hex() for n in range(0, 16, 2))
 
-    def address(self):
+    def peer(self):
+        if self.data[self.at:self.at + 1] == b"\0":
+            self.byte()
+            return "unix"
         ip = self.ip()
         port = self.u16()
         return f"{ip}:{port}" if "." in ip else f"[{ip}]:{port} flow={self.u32()} scope={self.u32()}"
@@ -448,7 +451,7 @@ class Journal:
                 require(self.now <= MAX_COUNT, "the time is too large")
             return advance
         if kind == 3:
-            return fields.address()
+            return fields.peer()
         if kind in (4, 5, 14):
             conn = self.conn(fields)
             if kind == 4:

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::{Index, IndexMut};
 
 use super::conn::{ConnState, Slot};
@@ -12,6 +12,7 @@ use crate::base::arena::{Arena, Key};
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::id::{ConnId, ConnKey, SeatKey};
+use crate::base::peer::Peer;
 use crate::base::time::Time;
 
 #[derive(Debug, Default)]
@@ -36,7 +37,7 @@ pub(crate) struct Conns {
 /// The remote end of a connection. Displayed as `127.0.0.1:4000`, or `127.0.0.1:4000 address=192.0.2.1` behind a proxy.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote {
-    peer: SocketAddr,
+    peer: Peer,
     forwarded: Option<IpAddr>,
 }
 
@@ -51,7 +52,7 @@ impl fmt::Display for Remote {
 
 impl Conns {
     /// Adds a pending connection. Returns `None` if no id is left for it.
-    pub(crate) fn insert(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+    pub(crate) fn insert(&mut self, generation: u64, peer: Peer, now: Time) -> Option<ConnId> {
         let id = ConnId::new(self.slots.vacant_key().index(), generation)?;
         self.slots.insert(Slot::new(id, peer, now));
         self.pending.insert(generation, id);
@@ -59,7 +60,7 @@ impl Conns {
     }
 
     /// Adds a connection beyond `max_pending`. Returns `None` if no id is left for it.
-    pub(crate) fn insert_overflow(&mut self, generation: u64, peer: SocketAddr, now: Time) -> Option<ConnId> {
+    pub(crate) fn insert_overflow(&mut self, generation: u64, peer: Peer, now: Time) -> Option<ConnId> {
         let id = self.insert(generation, peer, now)?;
         self.pending.remove(&generation);
         self.overflow.insert(generation, id);
@@ -173,14 +174,14 @@ impl Conns {
 
     /// Sets the client's address, once its request is read.
     pub(crate) fn set_address(&mut self, key: ConnKey, address: IpAddr) {
-        if address != self.slots[key].peer.address().ip() {
+        if address != self.slots[key].peer.peer().ip() {
             self.forwarded.insert(key, address);
         }
     }
 
     /// Returns the client's address: the one that a trusted proxy has named, or that of the peer.
     pub(crate) fn address(&self, key: ConnKey) -> IpAddr {
-        self.forwarded.get(&key).copied().unwrap_or_else(|| self.slots[key].peer.address().ip())
+        self.forwarded.get(&key).copied().unwrap_or_else(|| self.slots[key].peer.peer().ip())
     }
 
     /// The connections for which a proxy has named an address.
@@ -190,7 +191,7 @@ impl Conns {
 
     /// Returns the peer and the client's address for the log.
     pub(crate) fn remote(&self, key: ConnKey) -> Remote {
-        Remote { peer: self.slots[key].peer.address(), forwarded: self.forwarded.get(&key).copied() }
+        Remote { peer: self.slots[key].peer.peer(), forwarded: self.forwarded.get(&key).copied() }
     }
 
     // ---- close reasons ----

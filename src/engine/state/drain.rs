@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::base::id::ConnId;
 use crate::base::time::Time;
@@ -25,17 +26,23 @@ pub struct DrainTotals {
     pub dropped_bytes: u64,
     /// Connections that were cut off, because the deadline passed or because of a second request to stop.
     pub forced: u64,
+    /// Time since the drain began, or from its beginning to its end.
+    pub elapsed: Duration,
 }
 
+/// Shows the counts.
 impl fmt::Display for DrainTotals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let DrainTotals { closed, flushed_bytes, dropped_bytes, forced } = self;
+        let DrainTotals { closed, flushed_bytes, dropped_bytes, forced, .. } = self;
         write!(f, "closed={closed} flushed_bytes={flushed_bytes} dropped_bytes={dropped_bytes} forced={forced}")
     }
 }
 
 /// State of a drain.
 pub(crate) struct Drain {
+    began: Time,
+    /// Time at which the last connection was freed.
+    ended: Option<Time>,
     pub(crate) deadline: Time,
     /// Generation of the newest connection that the drain waits for. Later connections are refused with HTTP 503.
     newest: u64,
@@ -50,8 +57,18 @@ pub(crate) struct Drain {
 
 impl Drain {
     /// Begins to wait for all connections. `newest` is the generation of the last one.
-    pub(crate) fn new(deadline: Time, newest: u64, initial: usize) -> Drain {
-        Drain { deadline, newest, initial, left: initial, flushed_bytes: 0, dropped_bytes: 0, forced: 0 }
+    pub(crate) fn new(began: Time, within: Duration, newest: u64, initial: usize) -> Drain {
+        Drain {
+            began,
+            ended: (initial == 0).then_some(began),
+            deadline: began + within,
+            newest,
+            initial,
+            left: initial,
+            flushed_bytes: 0,
+            dropped_bytes: 0,
+            forced: 0,
+        }
     }
 
     /// Whether the drain waits for a connection, and not only refuses it.
@@ -80,21 +97,23 @@ impl Drain {
     }
 
     /// Counts a connection whose slot was freed. Returns whether the drain is over now.
-    pub(crate) fn note_freed(&mut self, conn: ConnId) -> bool {
+    pub(crate) fn note_freed(&mut self, now: Time, conn: ConnId) -> bool {
         if !self.waits_for(conn) {
             return false;
         }
         self.left -= 1;
+        self.ended = self.is_over().then_some(now);
         self.is_over()
     }
 
-    pub(crate) fn totals(&self) -> DrainTotals {
+    pub(crate) fn totals(&self, now: Time) -> DrainTotals {
         let freed = (self.initial - self.left) as u64;
         DrainTotals {
             closed: freed.saturating_sub(self.forced),
             flushed_bytes: self.flushed_bytes,
             dropped_bytes: self.dropped_bytes,
             forced: self.forced,
+            elapsed: self.ended.unwrap_or(now) - self.began,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::block::MAX_BLOCK;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
+use crate::base::peer::Peer;
 use crate::base::rate::Rate;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
@@ -107,14 +108,18 @@ impl<'a> EntryReader<'a> {
         }
     }
 
-    pub(crate) fn address(&mut self) -> Read<SocketAddr> {
+    pub(crate) fn peer(&mut self) -> Read<Peer> {
+        if self.rest.first() == Some(&0) {
+            self.byte()?;
+            return Ok(Peer::Unix);
+        }
         let ip = self.ip()?;
         let mut address = SocketAddr::new(ip, self.number_as()?);
         if let SocketAddr::V6(v6) = &mut address {
             v6.set_flowinfo(self.number_as()?);
             v6.set_scope_id(self.number_as()?);
         }
-        Ok(address)
+        Ok(address.into())
     }
 
     fn duration(&mut self) -> Read<Duration> {
@@ -268,6 +273,19 @@ mod tests {
             assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).number(), Err(BadEntry));
         }
         assert_eq!(EntryReader::new(&[0xff; 10]).number(), Err(BadEntry), "more than 64 bits");
+    }
+
+    #[test]
+    fn peers_survive_a_round_trip() {
+        let addresses = ["10.0.0.1:4000", "[2001:db8::7%3]:1"].map(|text| text.parse().expect("an address"));
+        for peer in addresses.into_iter().chain([Peer::Unix]) {
+            let mut bytes = Vec::new();
+            bytes.put_peer(peer);
+            let mut from = EntryReader::new(&bytes);
+            assert_eq!((from.peer(), from.is_empty()), (Ok(peer), true));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).peer(), Err(BadEntry));
+        }
+        assert_eq!(EntryReader::new(&[1, 2, 3, 4, 5, 6, 7, 8]).peer(), Err(BadEntry));
     }
 
     #[test]

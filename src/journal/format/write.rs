@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
+use crate::base::peer::Peer;
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
@@ -61,7 +62,11 @@ pub(crate) trait Put: Sized {
         }
     }
 
-    fn put_address(&mut self, address: SocketAddr) {
+    fn put_peer(&mut self, peer: Peer) {
+        let address = match peer {
+            Peer::Ip(address) => address,
+            Peer::Unix => return self.put_byte(0),
+        };
         self.put_ip(address.ip());
         self.put_number(address.port().into());
         if let SocketAddr::V6(v6) = address {

@@ -312,7 +312,7 @@ impl<A: App, R: Read> Replay<A, R> {
     fn feed_conn_input(&mut self, kind: u8, from: &mut EntryReader<'_>) -> Result<(), BadEntry> {
         match kind {
             kinds::ACCEPT => {
-                let peer = from.address()?;
+                let peer = from.peer()?;
                 if let Ok(conn) = self.engine.handle_accept(self.now, peer) {
                     self.note(Some(conn), || format!("connects from {peer}"));
                 }

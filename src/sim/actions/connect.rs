@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use crate::base::peer::Peer;
 use crate::engine::app::{App, Protocol};
-use crate::sim::client::address::{PROXY, draw_address, forwarded_line};
+use crate::sim::client::address::{PROXY, draw_peer, forwarded_line};
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
 use crate::sim::client::request;
@@ -63,16 +64,20 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let traits = draw_traits(world);
     world.server.turn_open = true;
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
-    let (address, network) =
-        if has_several { draw_address(&mut world.random.clients) } else { ([127, 0, 0, 1].into(), 0) };
-    // Behind a proxy, only a valid request names the client.
+    let port = 1024 + index as u16;
+    let (peer, network) =
+        if has_several { draw_peer(&mut world.random.clients, port) } else { (([127, 0, 0, 1], port).into(), 0) };
+    // Behind a proxy, only a valid request names the client. One of a socket file has no address to be named.
     let is_proxied = world.server.config().trusted_proxies > 0;
-    let (peer, network, named) = match special {
-        _ if !is_proxied => (address, network, None),
-        None => (PROXY, network, Some(address)),
-        Some(_) => (PROXY, PROXY_NETWORK, None),
+    let named = match peer {
+        Peer::Ip(address) if is_proxied && special.is_none() => Some(address.ip()),
+        _ => None,
     };
-    let peer = (peer, 1024 + index as u16).into();
+    let (peer, network) = match named {
+        _ if !is_proxied => (peer, network),
+        Some(_) => ((PROXY, port).into(), network),
+        None => ((PROXY, port).into(), PROXY_NETWORK),
+    };
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);

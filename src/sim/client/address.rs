@@ -3,19 +3,21 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::base::forwarded_header::ForwardedHeader;
+use crate::base::peer::Peer;
 use crate::base::random::Random;
 use crate::sim::models::addresses::PROXY_NETWORK;
 use crate::sim::swarm::pick::pick;
 
-/// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, or an IPv6
-/// /64.
-const ADDRESSES: &[(IpAddr, usize)] = &[
-    (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
-    (v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 2]), 1),
-    (v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1]), 0),
-    (v6([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1]), 2),
-    (v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2]), 2),
-    (v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1]), PROXY_NETWORK - 1),
+/// Addresses of the clients, each with the index of its network. Limits count per network: an IPv4 address, an IPv6 /64,
+/// or all socket files together. `None` is a client of a socket file.
+const ADDRESSES: &[(Option<IpAddr>, usize)] = &[
+    (Some(v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1])), 0),
+    (Some(v4([0, 0, 0, 0, 0, 0xffff, 0x0a00, 2])), 1),
+    (Some(v6([0, 0, 0, 0, 0, 0xffff, 0x0a00, 1])), 0),
+    (Some(v6([0x2001, 0xdb8, 0, 1, 0, 0, 0, 1])), 2),
+    (Some(v6([0x2001, 0xdb8, 0, 1, 0x8000, 0, 0, 2])), 2),
+    (Some(v6([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1])), 3),
+    (None, PROXY_NETWORK - 1),
 ];
 
 const fn v6(parts: [u16; 8]) -> IpAddr {
@@ -33,9 +35,10 @@ const fn v4(mapped: [u16; 8]) -> IpAddr {
     }
 }
 
-/// Draws an address and returns it with the index of its network.
-pub(crate) fn draw_address(random: &mut Random) -> (IpAddr, usize) {
-    pick(random, ADDRESSES)
+/// Draws the peer of a client with this port. Returns it with the index of its network.
+pub(crate) fn draw_peer(random: &mut Random, port: u16) -> (Peer, usize) {
+    let (address, network) = pick(random, ADDRESSES);
+    (address.map_or(Peer::Unix, |address| (address, port).into()), network)
 }
 
 /// Address of the proxy through which all clients of a run connect, if there is one.

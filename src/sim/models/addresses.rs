@@ -9,7 +9,7 @@ use crate::base::time::Time;
 use crate::config::{Config, Limit};
 
 /// Number of different networks in a run: those of the clients, and that of their proxy.
-pub(crate) const NETWORKS: usize = 5;
+pub(crate) const NETWORKS: usize = 6;
 /// Network of the proxy. Requests in which it names no client count for it.
 pub(crate) const PROXY_NETWORK: usize = NETWORKS - 1;
 

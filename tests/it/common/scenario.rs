@@ -29,16 +29,18 @@
 //! ann < presence_diff +bob
 //! ```
 //!
-//! `from 10.0.0.1` sets the address of the connections that are opened after it.
+//! `from 10.0.0.1` sets the address of the connections that are opened after it; `from unix` lets them come from a socket
+//! file.
 //!
 //! A line that ends in `\` continues on the next line. In an expectation, `key=value` must match, `!key` must be absent, and
 //! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
+use lobbyd::admission::Peer;
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::driver::{Flow, Start};
 use lobbyd::operator::{OperatorAnswer, OperatorCommand};
@@ -53,7 +55,7 @@ pub struct World<A> {
     pub engine: Engine<A>,
     pub now: Time,
     /// Address of the next connection.
-    pub address: IpAddr,
+    pub peer: Peer,
     clients: BTreeMap<String, Client>,
     pub sockets: MemorySockets,
     /// A turn is open: frames are not written before its end.
@@ -101,7 +103,7 @@ impl<A: App> World<A> {
         World {
             engine: Engine::new(config.check().expect("the configuration is valid"), START, app),
             now: Time::ZERO,
-            address: Ipv4Addr::LOCALHOST.into(),
+            peer: ([127, 0, 0, 1], 4000).into(),
             clients: BTreeMap::new(),
             sockets: MemorySockets::default(),
             in_turn: false,
@@ -147,7 +149,8 @@ impl<A: App> World<A> {
             return self.clock(command);
         }
         if let Some(address) = line.strip_prefix("from ") {
-            self.address = address.parse().expect("an address");
+            let ip = |text: &str| text.parse::<IpAddr>().expect("an address or `unix`");
+            self.peer = if address == "unix" { Peer::Unix } else { (ip(address), 4000).into() };
             return;
         }
         match line {
@@ -298,7 +301,7 @@ impl<A: App> World<A> {
     /// Opens a connection without sending anything. A name can be reused once its connection is closed.
     #[track_caller]
     pub fn open(&mut self, name: &str) {
-        let conn = self.engine.handle_accept(self.now, (self.address, 4000).into());
+        let conn = self.engine.handle_accept(self.now, self.peer);
         let client = Client { conn: conn.ok(), ended: conn.is_err(), ..Client::default() };
         let client = Client { got: if conn.is_err() { ["full".into()].into() } else { VecDeque::new() }, ..client };
         let before = self.clients.insert(name.to_owned(), client);

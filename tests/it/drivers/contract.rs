@@ -55,7 +55,7 @@ fn a_driver_rotates_journals_and_counts_shed_sockets_by_the_public_contract() {
     let conn = join(&mut engine, "ann");
     for _ in 0..20 {
         engine.handle_bytes(Time::ZERO, conn, &wire::text(&"x".repeat(200)));
-        engine.handle_shed();
+        engine.handle_shed(Time::ZERO);
         engine.end_turn(Time::ZERO, &mut sockets).expect("memory takes all bytes");
     }
     assert_eq!(engine.stats().counters.shed, 20);

@@ -3,6 +3,8 @@
 mod contract;
 mod failure_reports;
 pub mod fuzzed;
+#[cfg(unix)]
+mod listeners;
 mod net;
 mod operators;
 #[cfg(feature = "bin")]

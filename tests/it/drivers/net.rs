@@ -106,7 +106,7 @@ fn input_with_the_end_of_the_stream_is_answered_on_both_ports() {
     let admin = Some("127.0.0.1:0".parse().expect("an address"));
     let mut server = Server::bind(Config { admin, ..on_free_port() }, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("the server listens");
-    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
+    let operators = server.admin_addr().expect("admin is on");
     let request = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".to_vec();
     let closing = [wire::upgrade_request("/ws/chess?token=ann", &[]), wire::close(1000, "")].concat();
     for _ in 0..20 {
@@ -380,7 +380,7 @@ fn a_full_queue_of_commands_returns_them() {
 #[test]
 fn a_server_that_cannot_start_reports_the_reason() {
     let server = Server::bind(on_free_port(), Relay::default()).expect("a free port");
-    let occupied = Config { listen: server.local_addr().expect("the server listens"), ..on_free_port() };
+    let occupied = Config { listen: server.local_addr().expect("the server listens").into(), ..on_free_port() };
     let error = Server::bind(occupied, Relay::default()).err().expect("the port is taken");
     assert!(error.to_string().ends_with("address in use; is another lobbyd running?"), "{error}");
     let wrong = Config { max_pending: 0, pong_timeout: Duration::from_secs(60), ..on_free_port() };
@@ -437,4 +437,44 @@ fn many_messages_in_one_turn_do_not_overflow_an_outbox() {
     for _ in 1..9 {
         assert_eq!(clients[0].next(&mut server), Received::Text(long.clone()));
     }
+}
+
+/// A read ends at the urgent mark (`MSG_OOB`, RFC 6093), although more bytes follow. The server reads on, and takes the
+/// urgent byte as part of the stream.
+#[cfg(target_os = "linux")]
+#[test]
+fn urgent_data_does_not_stall_what_follows_it() {
+    let admin = Some("127.0.0.1:0".parse().expect("an address"));
+    let mut server = Server::bind(Config { admin, ..on_free_port() }, Verbatim::default()).expect("a free port");
+    let operators = server.admin_addr().expect("admin is on");
+    let (mut ann, mut bob) = two_members(&mut server);
+    let urgent = |client: &Client, bytes: &[u8]| {
+        let sent = socket2::SockRef::from(&client.stream).send_out_of_band(bytes);
+        assert_eq!(sent.expect("the socket takes a small message"), bytes.len());
+    };
+    for round in 0..3 {
+        ann.send(&wire::text(&format!("before {round}")));
+        // The last byte is the urgent one.
+        urgent(&ann, &wire::text(&format!("urgent {round}")));
+        ann.send(&wire::text(&format!("after {round}")));
+        for part in ["before", "urgent", "after"] {
+            assert_eq!(bob.next(&mut server), Received::Text(format!("{part} {round}")));
+        }
+    }
+    let mut operator = Client::open(operators);
+    operator.send(b"GET /health/live HTTP/1.1\r\n");
+    urgent(&operator, b"Host: localhost\r\n");
+    operator.send(b"Connection: close\r\n\r\n");
+    assert!(matches!(operator.next(&mut server), Received::Answer(200, _)));
+}
+
+/// Two members of one lobby.
+fn two_members<A: App>(server: &mut Server<A>) -> (Client, Client) {
+    let address = server.local_addr().expect("the server listens");
+    let mut members = ["ann", "bob"].map(|user| Client::connect(address, "chess", user));
+    for member in &mut members {
+        assert!(matches!(member.next(server), Received::Answer(101, _)));
+    }
+    let [ann, bob] = members;
+    (ann, bob)
 }

@@ -27,7 +27,7 @@ fn server(token: &File, config: Config) -> (Server<Relay>, SocketAddr, SocketAdd
     };
     let server = Server::bind(config, Relay::default()).expect("a free port");
     let members = server.local_addr().expect("the server listens");
-    let operators = server.admin_addr().expect("the server listens").expect("admin is on");
+    let operators = server.admin_addr().expect("admin is on");
     (server, members, operators)
 }
 

@@ -126,7 +126,7 @@ fn a_closed_pipe_is_no_error_and_a_full_disk_is() {
     };
     print(io::ErrorKind::BrokenPipe, |_| Ok(())).expect("head closes the pipe");
     let error = print(io::ErrorKind::StorageFull, |_| Ok(())).expect_err("the disk is full");
-    assert!(error.to_string().starts_with("cannot write: ") && error.exit_code() == 1, "{error}");
+    assert!(error.to_string().starts_with("the output cannot be written: ") && error.exit_code() == 1, "{error}");
     let error = print(io::ErrorKind::BrokenPipe, |_| Err("wrong".into())).expect_err("the check outweighs the pipe");
     assert_eq!(error.exit_code(), 8, "{error}");
 }

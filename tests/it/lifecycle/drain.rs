@@ -182,9 +182,9 @@ fn every_refusal_while_draining_has_retry_after() {
     let mut engine =
         Engine::new(Config::default().check().expect("the configuration is valid"), START, Witness::<true>::default());
     let peer = SocketAddr::from(([127, 0, 0, 1], 4000));
-    let waiting = engine.handle_accept(Time::ZERO, peer).expect("room");
+    let waiting = engine.handle_accept(Time::ZERO, peer.into()).expect("room");
     engine.handle_drain(Time::ZERO);
-    let late = engine.handle_accept(Time::ZERO, peer).expect("the listener stays");
+    let late = engine.handle_accept(Time::ZERO, peer.into()).expect("the listener stays");
     engine.handle_bytes(Time::ZERO, late, &wire::upgrade_request("/ws/chess?token=ann", &[]));
     let mut sockets = MemorySockets::default();
     engine.flush(&mut sockets).expect("the session is not recorded");
@@ -356,7 +356,7 @@ fn five_thousand_members_get_every_queued_message() {
     let address = SocketAddr::from(([127, 0, 0, 1], 4000));
     let mut peers: Vec<Peer> = (0..CROWD)
         .map(|n| {
-            let conn = engine.handle_accept(now, address).expect("room");
+            let conn = engine.handle_accept(now, address.into()).expect("room");
             let request = wire::upgrade_request(&format!("/ws/lobby-{}?token=user-{n}", n / 10), &[]);
             engine.handle_bytes(now, conn, &request);
             Peer { conn, reader: Reader::default(), got: Vec::new() }

@@ -253,6 +253,7 @@ const HIT_ELSEWHERE: &[(&str, &str)] = &[
 const NO_BOUNDS: &[&str] = &[
     "listen",
     "admin",
+    "listen_mode",
     "admin_token_file",
     "admin_host",
     "trusted_proxies",

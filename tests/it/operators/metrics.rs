@@ -97,6 +97,24 @@ fn metrics_equal_what_the_clients_did() {
 }
 
 #[test]
+fn a_server_that_drops_connections_or_drains_is_not_ready() {
+    let mut world = World::new(Config::default(), Relay::default());
+    let state = |world: &mut World<Relay>| {
+        let scrape = scrape(world);
+        (scrape.get("lobbyd_ready"), scrape.get("lobbyd_draining"), scrape.get("lobbyd_connections_shed_total"))
+    };
+    assert_eq!(state(&mut world), (1.0, 0.0, 0.0));
+    world.engine.handle_shed(world.now);
+    assert_eq!(state(&mut world), (0.0, 0.0, 1.0));
+    world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nadvance 10s");
+    assert_eq!(state(&mut world), (1.0, 0.0, 1.0));
+    world.run("drain\nann < goodbye code=1001, close 1001 server_shutdown\nturn after 2s");
+    assert_eq!(state(&mut world), (0.0, 1.0, 1.0));
+    let before = scrape(&mut world).get("lobbyd_drain_duration_seconds");
+    assert!(before >= 2.0, "{before}: the closed connection still has a socket");
+}
+
+#[test]
 fn an_unlimited_number_of_connections_is_infinite() {
     let mut world = World::new(Config { max_connections: Limit::UNLIMITED, ..Config::default() }, Relay::default());
     let scrape = scrape(&mut world);

@@ -2,6 +2,9 @@
 
 mod commands;
 mod config_file;
+mod errors;
+#[cfg(target_os = "linux")]
+mod hangup;
 mod json_log;
 mod start;
 mod supervisor;

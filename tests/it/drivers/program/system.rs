@@ -31,6 +31,16 @@ fn a_second_signal_ends_at_once_and_a_bad_configuration_does_not_start() {
     while !matches!(client.next(), Received::Close(1001, _)) {}
     program.signal("-INT");
     assert_eq!(program.exit_code(), Some(3), "one connection was cut off");
+    let log = program.log_lines.join("\n");
+    let words = [
+        "stopping: the connections are drained; a second signal cuts them off",
+        "draining: connections=1 within 30s",
+        "stopping at once, at the second signal",
+        "cut off connections=1: the server stops at once",
+        "drained in ",
+    ];
+    let places = words.map(|words| log.find(words).unwrap_or_else(|| panic!("{words}: {log}")));
+    assert!(places.is_sorted(), "{log}");
 
     let refused = Command::new(PROGRAM)
         .args(["--max-pending", "many", "--pong-timeout", "1h"])
@@ -98,9 +108,54 @@ fn a_process_that_was_stopped_closes_no_connection() {
     }
 }
 
-/// Returns the body of `GET /stats`, on a connection that stays open. A new connection would need a descriptor.
+/// The limit of open files of a process: the soft and the hard one.
+#[cfg(target_os = "linux")]
+fn open_files(program: &Program) -> [String; 2] {
+    let limits = fs::read_to_string(format!("/proc/{}/limits", program.process.0.id())).expect("the process runs");
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("each process has this limit");
+    let mut words = line.split_whitespace().skip(3).map(String::from);
+    [(); 2].map(|()| words.next().expect("a limit"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_limit_of_open_files_is_raised_and_a_low_one_is_warned_about() {
+    let start = |limits: &str, arguments: &[&str]| {
+        let limited = format!("ulimit {limits} && exec \"$0\" \"$@\"");
+        Program::start("sh", &[&["-c", &limited, PROGRAM, "--listen", "127.0.0.1:0"], arguments].concat())
+    };
+    let warned = |program: &Program| -> Vec<String> {
+        program.log_lines.iter().filter(|line| line.contains("limit of open files")).cloned().collect()
+    };
+    let sockets = ["--max-connections", "50", "--max-pending", "10", "--max-closing", "10"];
+    let program = start("-S -n 64", &sockets);
+    let [soft, hard] = open_files(&program);
+    assert!(soft == hard && soft != "64", "{soft} {hard}");
+    assert_eq!(warned(&program), <[String; 0]>::default());
+
+    // 70 sockets, 35 descriptors of the process.
+    let program = start("-n 104", &sockets);
+    assert_eq!(open_files(&program), ["104", "104"]);
+    let [line] = &warned(&program)[..] else { panic!("one warning: {:?}", program.log_lines) };
+    assert!(line.contains(" WARN ") && line.contains("is 104, but the configuration needs 105"), "{line}");
+    assert_eq!(warned(&start("-n 105", &sockets)), <[String; 0]>::default());
+
+    let program = start("-n 104", &["--max-connections", "unlimited"]);
+    let [line] = &warned(&program)[..] else { panic!("one line: {:?}", program.log_lines) };
+    assert!(line.contains(" INFO ") && line.contains("max_connections is unlimited"), "{line}");
+    assert!(line.contains("open files, 104,") && line.ends_with(" 69 connections"), "{line}");
+}
+
+#[cfg(target_os = "linux")]
 fn stats(operator: &mut BufReader<TcpStream>) -> serde_json::Value {
-    operator.get_mut().write_all(b"GET /stats HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    get(operator, "/stats")
+}
+
+/// Returns the body of the answer, on a connection that stays open. A new connection would need a descriptor.
+#[cfg(target_os = "linux")]
+fn get(operator: &mut BufReader<TcpStream>, path: &str) -> serde_json::Value {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    operator.get_mut().write_all(request.as_bytes()).expect("the server reads");
     let (mut length, mut line) = (0, String::new());
     while line != "\r\n" {
         line.clear();
@@ -142,6 +197,11 @@ fn without_descriptors_connections_are_shed_and_members_are_served() {
         "{output}"
     );
 
+    assert_eq!(
+        (&output["status"], &get(&mut operator, "/health/ready")["status"]),
+        (&"shedding".into(), &"shedding".into())
+    );
+
     // Members are served, even when the journal rotates to another file.
     for member in &mut members {
         let text = "x".repeat(2000);
@@ -165,8 +225,8 @@ fn without_descriptors_connections_are_shed_and_members_are_served() {
     program.signal("-TERM");
     drop((members, operator));
     assert_eq!(program.exit_code(), Some(0));
-    let warned = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).count();
-    assert_eq!(warned, 1, "the warning is logged once, with its remedy");
+    let warned: Vec<_> = program.log_lines.iter().filter(|line| line.contains("ulimit -n")).collect();
+    assert_eq!(warned.len(), 2, "once at the start and once when it happens, with the remedy: {warned:?}");
     remove_segments(folder.path());
 }
 
@@ -254,4 +314,46 @@ fn a_file_size_limit_of_the_log_does_not_stop_the_server() {
     assert!(length > 0 && length.is_multiple_of(512), "the log has reached its limit: {length}");
     process.signal("-TERM");
     assert_eq!(process.exit_code(), Some(0));
+}
+
+/// Reads the answer to a health check from a socket file.
+#[cfg(unix)]
+fn live(path: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(path).expect("the server listens");
+    stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("the server reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("the server ends the connection");
+    answer
+}
+
+/// Every address is logged. A killed server leaves its socket file, and the next one replaces it.
+#[cfg(unix)]
+#[test]
+fn several_addresses_are_logged_and_a_socket_file_outlasts_no_server() {
+    let folder = crate::common::files::Folder::new("program-socket");
+    let path = folder.0.join("lobbyd.sock").to_str().expect("UTF-8").to_owned();
+    let admin = format!("127.0.0.1:0,unix:{path}.admin");
+    let listen = format!("127.0.0.1:0,unix:{path}");
+    let arguments = ["--listen", &listen, "--admin", &admin, "--log", "debug"];
+    let mut killed = Program::start(PROGRAM, &arguments);
+    killed.wait_for(&format!("admin API on unix:{path}.admin"));
+    let log = killed.log_lines.join("\n");
+    let start = format!("allowed_origin=own listen={},unix:{path} admin=127.0.0.1:", killed.address);
+    for words in [&start, &format!("listening on unix:{path}"), "admin API on http://127.0.0.1:"] {
+        assert!(log.contains(words), "{words}: {log}");
+    }
+    assert!(live(&path).starts_with("HTTP/1.1 200 "));
+    killed.wait_for("peer=unix accepted");
+    assert!(super::start::refused(&arguments).contains("another server listens on it and has locked"));
+    killed.signal("-KILL");
+    assert_eq!(killed.exit_code(), None);
+    assert!(fs::exists(&path).expect("the folder can be read"));
+
+    let mut program = Program::start(PROGRAM, &arguments);
+    assert!(live(&path).starts_with("HTTP/1.1 200 "));
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    for path in [&path, &format!("{path}.admin")] {
+        assert!(!fs::exists(path).expect("the folder can be read"), "{path}");
+    }
 }

@@ -13,7 +13,7 @@ use crate::common::scenario::{World, check};
 
 /// Sends a request from the world's address. Returns the status and the head of the answer.
 fn attempt(world: &mut World<Relay>) -> (u16, String) {
-    let conn = world.engine.handle_accept(world.now, (world.address, 4000).into()).expect("there is room");
+    let conn = world.engine.handle_accept(world.now, world.peer).expect("there is room");
     world.engine.handle_bytes(world.now, conn, &wire::upgrade_request("/ws/chess?token=ann", &[]));
     let mut sockets = MemorySockets::default();
     world.engine.flush(&mut sockets).expect("the session is not recorded");
@@ -43,7 +43,7 @@ fn attempts_of_an_address_are_rate_limited() {
     assert_within_a_percent(later, 300, "attempts in a minute");
     assert_eq!(granted, burst + later);
     // The rate does not apply to another address.
-    world.address = [10, 0, 0, 1].into();
+    world.peer = ([10, 0, 0, 1], 4000).into();
     assert_eq!(attempt(&mut world).0, 101);
     world.engine.check();
 }

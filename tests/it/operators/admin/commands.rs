@@ -312,3 +312,27 @@ fn the_operator_drains_the_server() {
     world.run("bob > hangup\ncid > hangup");
     assert!(world.engine.is_drained());
 }
+
+/// Health checks on both ports say that connections are dropped, until none was dropped for ten seconds.
+#[test]
+fn a_server_without_descriptors_is_not_ready() {
+    let (mut world, mut operator) = three();
+    let message = "new connections are dropped because no file descriptor is free";
+    world.engine.handle_shed(world.now);
+    world.run("advance 9999ms");
+    operator.check(&mut world, &get("/health/ready"), 503, json!({"status": "shedding", "message": message}));
+    operator.check(&mut world, &get("/health/live"), 200, json!({"status": "live"}));
+    assert_eq!(operator.ask(&mut world, &get("/stats")).body["status"], "shedding");
+    world.run(&format!(
+        r"
+        probe > open
+        probe > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+        probe < http 503, body shedding: {message}, eof
+        advance 1ms
+        probe:2 > open
+        probe:2 > raw GET /health/ready HTTP/1.1\r\nHost: a\r\n\r\n
+        probe:2 < http 200, body ready, eof
+        "
+    ));
+    operator.check(&mut world, &get("/health/ready"), 200, json!({"status": "ready"}));
+}

@@ -1,0 +1,302 @@
+//! Several addresses, names and socket files to listen on. Only 127.0.0.1, ::1 and files of the test.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use lobbyd::Config;
+use lobbyd::apps::Verbatim;
+use lobbyd::config::{FileMode, Listen, ListenAddress};
+use lobbyd::net::Server;
+use lobbyd::sim::wire::{self, Reader, Received};
+
+use crate::common::files::Folder;
+use crate::common::sockets::SHORT;
+
+fn bind(config: Config) -> Result<Server<Verbatim>, String> {
+    Server::bind(config, Verbatim::default()).map_err(|error| error.to_string())
+}
+
+fn listening(listen: &str) -> Config {
+    Config { listen: listen.parse().expect("addresses"), ..Config::default() }
+}
+
+/// Whether the machine has the address ::1. A test that needs it says so if not.
+fn has_ipv6() -> bool {
+    let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    if !has {
+        eprintln!("this machine does not have the address ::1: the test checks less");
+    }
+    has
+}
+
+/// A client of any kind of address.
+struct AnyClient {
+    stream: Box<dyn Stream>,
+    reader: Reader,
+}
+
+trait Stream: Read + Write {}
+impl Stream for TcpStream {}
+impl Stream for UnixStream {}
+
+impl AnyClient {
+    fn open(address: &ListenAddress) -> AnyClient {
+        let stream: Box<dyn Stream> = match address {
+            ListenAddress::Ip(address) => {
+                let stream = TcpStream::connect(address).expect("the server listens");
+                stream.set_nonblocking(true).expect("a socket can be set non-blocking");
+                Box::new(stream)
+            }
+            ListenAddress::Unix(path) => {
+                let stream = UnixStream::connect(path).expect("the server listens");
+                stream.set_nonblocking(true).expect("a socket can be set non-blocking");
+                Box::new(stream)
+            }
+            other => panic!("{other} is a name"),
+        };
+        AnyClient { stream, reader: Reader::default() }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).expect("the socket takes a small request");
+    }
+
+    fn connect(address: &ListenAddress, user: &str) -> AnyClient {
+        let mut client = AnyClient::open(address);
+        client.send(&wire::upgrade_request(&format!("/ws/chess?token={user}"), &[]));
+        client
+    }
+
+    fn poll(&mut self) -> Option<Received> {
+        let mut bytes = [0; 4096];
+        match self.stream.read(&mut bytes) {
+            Ok(n) => self.reader.push(&bytes[..n]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        self.reader.next().expect("the server keeps to the protocol")
+    }
+
+    #[track_caller]
+    fn next(&mut self, server: &mut Server<Verbatim>) -> Received {
+        for _ in 0..1000 {
+            if let Some(received) = self.poll() {
+                return received;
+            }
+            server.turn(SHORT).expect("the turn succeeds");
+        }
+        panic!("nothing was received");
+    }
+}
+
+/// Checks that members who use different addresses of the server reach each other.
+#[track_caller]
+fn check_all_served(server: &mut Server<Verbatim>) {
+    let addresses = server.local_addrs().to_vec();
+    let mut members: Vec<AnyClient> =
+        addresses.iter().enumerate().map(|(n, address)| AnyClient::connect(address, &format!("u{n}"))).collect();
+    for member in &mut members {
+        assert!(matches!(member.next(server), Received::Answer(101, _)));
+    }
+    for sender in 0..members.len() {
+        members[sender].send(&wire::text("move"));
+        for (n, member) in members.iter_mut().enumerate() {
+            if n != sender {
+                assert_eq!(member.next(server), Received::Text("move".into()));
+            }
+        }
+    }
+}
+
+#[test]
+fn several_addresses_are_served_at_the_same_time() {
+    let folder = Folder::new("several-addresses");
+    let path = folder.0.join("lobbyd.sock");
+    let config = listening(&format!("127.0.0.1:0,unix:{},127.0.0.1:0", path.display()));
+    let mut server = bind(Config { admin: Some("127.0.0.1:0".parse().expect("an address")), ..config }).expect("free");
+    let addresses = server.local_addrs();
+    assert_eq!(addresses.len(), 3);
+    assert_eq!(addresses[1], ListenAddress::Unix(path));
+    assert_eq!(ListenAddress::Ip(server.local_addr().expect("there is one")), addresses[0]);
+    assert_eq!(server.admin_addrs(), [ListenAddress::Ip(server.admin_addr().expect("there is one"))]);
+    check_all_served(&mut server);
+}
+
+#[test]
+fn operators_are_served_on_several_addresses_too() {
+    let folder = Folder::new("admin-addresses");
+    let admin: Listen = format!("unix:{},127.0.0.1:0", folder.0.join("admin.sock").display()).parse().expect("a list");
+    let mut server = bind(Config { admin: Some(admin), ..listening("127.0.0.1:0") }).expect("free");
+    for address in server.admin_addrs().to_vec() {
+        let mut operator = AnyClient::open(&address);
+        operator.send(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(matches!(operator.next(&mut server), Received::Answer(200, _)), "{address}");
+    }
+}
+
+#[test]
+fn localhost_is_both_families_with_one_port() {
+    let mut server = bind(listening("localhost:0")).expect("free ports");
+    let ports: Vec<SocketAddr> = server
+        .local_addrs()
+        .iter()
+        .map(|address| match address {
+            ListenAddress::Ip(address) => *address,
+            other => panic!("{other} is not an IP address"),
+        })
+        .collect();
+    assert_eq!(ports[0].ip().to_string(), "127.0.0.1");
+    if has_ipv6() {
+        assert_eq!(ports.len(), 2);
+        assert_eq!((ports[1].ip().to_string(), ports[1].port()), ("::1".into(), ports[0].port()));
+    }
+    check_all_served(&mut server);
+}
+
+#[test]
+fn the_unspecified_ipv6_address_takes_ipv4_unless_ipv4_has_a_listener_of_its_own() {
+    if !has_ipv6() {
+        return;
+    }
+    let port = |server: &Server<Verbatim>, index: usize| match &server.local_addrs()[index] {
+        ListenAddress::Ip(address) => address.port(),
+        other => panic!("{other} has no port"),
+    };
+    let mut server = bind(listening("[::]:0")).expect("a free port");
+    for ip in ["127.0.0.1", "::1"] {
+        let address = SocketAddr::new(ip.parse().expect("an address"), port(&server, 0));
+        let mut client = AnyClient::connect(&ListenAddress::Ip(address), "ann");
+        assert!(matches!(client.next(&mut server), Received::Answer(101, _)), "{address}");
+    }
+    let server = bind(listening("0.0.0.0:0,[::]:0")).expect("free ports");
+    assert!(TcpStream::connect(("127.0.0.1", port(&server, 0))).is_ok());
+    assert!(TcpStream::connect((Ipv6Addr::LOCALHOST, port(&server, 1))).is_ok());
+    let refused = TcpStream::connect(("127.0.0.1", port(&server, 1))).map_err(|error| error.kind());
+    assert!(matches!(refused, Err(ErrorKind::ConnectionRefused)), "{refused:?}");
+}
+
+/// The budget of a turn is shared: a flood at one address does not keep the clients of another one waiting.
+#[test]
+fn listeners_take_turns() {
+    let config = Config { accept_per_turn: 2, ..listening("127.0.0.1:0,127.0.0.1:0") };
+    let mut server = bind(config).expect("free ports");
+    let addresses = server.local_addrs().to_vec();
+    let flood: Vec<AnyClient> = (0..100).map(|_| AnyClient::open(&addresses[0])).collect();
+    let mut client = AnyClient::connect(&addresses[1], "ann");
+    for _ in 0..3 {
+        server.turn(SHORT).expect("the turn succeeds");
+    }
+    assert!(matches!(client.poll(), Some(Received::Answer(101, _))));
+    let accepted = server.engine().stats().counters.accepted;
+    assert!((4..=6).contains(&accepted), "{accepted} were accepted in three turns");
+    drop(flood);
+}
+
+#[test]
+fn a_socket_file_has_its_mode_and_is_removed_at_the_end() {
+    let folder = Folder::new("socket-file");
+    let path = folder.0.join("lobbyd.sock");
+    let config = listening(&format!("unix:{}", path.display()));
+    for (mode, expected) in [(Config::default().listen_mode, 0o660), (FileMode(0o602), 0o602)] {
+        let server = bind(Config { listen_mode: mode, ..config.clone() }).expect("a new file");
+        let file = fs::symlink_metadata(&path).expect("the file exists");
+        assert!(file.file_type().is_socket());
+        assert_eq!(file.permissions().mode() & 0o777, expected);
+        assert!(server.local_addr().is_err(), "no IP address");
+        drop(server);
+        assert!(!path.exists(), "removed");
+    }
+    // A file of somebody else with the same name stays.
+    let server = bind(config).expect("a new file");
+    fs::remove_file(&path).expect("the file exists");
+    fs::write(&path, "other").expect("the folder can be written");
+    drop(server);
+    assert_eq!(fs::read_to_string(&path).expect("the file exists"), "other");
+}
+
+#[test]
+fn the_file_of_a_living_server_is_refused_and_a_stale_one_is_replaced() {
+    let folder = Folder::new("stale-socket");
+    let path = folder.0.join("lobbyd.sock");
+    let config = listening(&format!("unix:{}", path.display()));
+    let check_refused = |words: &str| {
+        let error = bind(config.clone()).err().expect("it is refused");
+        let start = format!("cannot listen on unix:{}: ", path.display());
+        assert!(error.starts_with(&start) && error.contains(words), "{error}");
+    };
+    let mut server = bind(config.clone()).expect("a new file");
+    check_refused("another server listens on it and has locked ");
+    check_all_served(&mut server);
+    drop(server);
+
+    // A server of another program holds no lock: one that lives, one whose backlog is full, and one that is dead.
+    let other = UnixListener::bind(&path).expect("the file was removed");
+    check_refused("address in use");
+    other.set_nonblocking(true).expect("a socket can be set non-blocking");
+    let mut backlog = Vec::new();
+    loop {
+        let client = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).expect("a descriptor");
+        client.set_nonblocking(true).expect("a socket can be set non-blocking");
+        match client.connect(&socket2::SockAddr::unix(&path).expect("a short path")) {
+            Ok(()) => backlog.push(client),
+            Err(_) => break,
+        }
+    }
+    check_refused("address in use");
+    drop((other, backlog));
+    assert!(path.exists());
+    // A child process that another test starts has a copy of the listener until it executes its program.
+    let mut attempts = (0..10_000).map(|_| {
+        std::thread::yield_now();
+        bind(config.clone())
+    });
+    let mut server = attempts.find_map(Result::ok).expect("the stale file is replaced");
+    check_all_served(&mut server);
+    drop(server);
+
+    fs::write(&path, "precious").expect("the folder can be written");
+    check_refused("the file exists and is no socket; name another file");
+    assert_eq!(fs::read_to_string(&path).expect("the file exists"), "precious");
+}
+
+/// A read ends behind bytes with which descriptors were sent, although more bytes follow.
+#[cfg(target_os = "linux")]
+#[test]
+fn descriptors_sent_over_a_socket_file_do_not_stall_what_follows_them() {
+    use std::io::IoSlice;
+    use std::mem::MaybeUninit;
+    use std::os::fd::AsFd;
+
+    use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+
+    let folder = Folder::new("descriptors");
+    let path = folder.0.join("lobbyd.sock");
+    let mut server = bind(listening(&format!("unix:{}", path.display()))).expect("a new file");
+    let address = ListenAddress::Unix(path.clone());
+    let mut bob = AnyClient::connect(&address, "bob");
+    assert!(matches!(bob.next(&mut server), Received::Answer(101, _)));
+    let mut ann = UnixStream::connect(&path).expect("the server listens");
+    ann.write_all(&wire::upgrade_request("/ws/chess?token=ann", &[])).expect("the server reads");
+    while server.engine().stats().total_connections < 2 {
+        server.turn(SHORT).expect("the turn succeeds");
+    }
+    ann.write_all(&wire::text("before")).expect("the server reads");
+    let descriptors = [ann.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    let sent = sendmsg(&ann, &[IoSlice::new(&wire::text("with"))], &mut control, SendFlags::empty());
+    sent.expect("the server reads");
+    ann.write_all(&wire::text("after")).expect("the server reads");
+    for text in ["before", "with", "after"] {
+        assert_eq!(bob.next(&mut server), Received::Text(text.into()));
+    }
+}
+
+#[test]
+fn a_name_without_an_address_prevents_the_start() {
+    let error = bind(listening("unknown.invalid:0")).err().expect("the name is reserved (RFC 6761 section 6.4)");
+    assert!(error.starts_with("cannot listen on unknown.invalid:0: "), "{error}");
+}

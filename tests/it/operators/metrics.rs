@@ -108,7 +108,7 @@ fn a_server_that_drops_connections_or_drains_is_not_ready() {
     assert_eq!(state(&mut world), (0.0, 0.0, 1.0));
     world.run("ann > connect chess\nann < upgrade, welcome, presence_state\nadvance 10s");
     assert_eq!(state(&mut world), (1.0, 0.0, 1.0));
-    world.run("drain\nann < goodbye code=1001, close 1001 server_shutdown\nturn after 2s");
+    world.run("drain\nann < goodbye code=1001, close 1001 server_shutdown\nturn after 2s\nann < eof");
     assert_eq!(state(&mut world), (0.0, 1.0, 1.0));
     let before = scrape(&mut world).get("lobbyd_drain_duration_seconds");
     assert!(before >= 2.0, "{before}: the closed connection still has a socket");

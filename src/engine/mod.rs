@@ -9,6 +9,7 @@
 
 mod accepting;
 mod admission;
+mod admission_log;
 mod announcing;
 pub(crate) mod app;
 mod broadcasting;

@@ -99,7 +99,13 @@ fn describe(error: &clap::Error) -> String {
             None => format!("`{value}` is not valid"),
         },
         ErrorKind::MissingRequiredArgument => format!("it is missing; {see}"),
-        ErrorKind::ArgumentConflict => "it is given more than once; give it once".into(),
+        ErrorKind::ArgumentConflict => match text(ContextKind::InvalidSubcommand) {
+            Some(command) => {
+                let before = text(ContextKind::PriorArg).map(option).unwrap_or_default();
+                return format!("{before}: it stands before the command; write lobbyd {command} {before}");
+            }
+            None => "it is given more than once; give it once".into(),
+        },
         ErrorKind::TooManyValues => format!("it takes no value; {see}"),
         _ => {
             let text = error.to_string();

@@ -15,7 +15,7 @@ use lobbyd::config::Form;
 use super::command_line::wrap;
 use super::options::Options;
 use super::output;
-use super::table::{Entry, entries};
+use super::table::{Entry, OFF, entries};
 
 /// Columns of the comments.
 const COLUMNS: usize = 98;
@@ -69,6 +69,8 @@ fn value(entry: &Entry, options: &Options) -> String {
     let text = field.map_or_else(|| options.values.text(entry.name).to_owned(), |field| (field.show)(&options.config));
     match entry.form {
         Form::Switch => (text == "on").to_string(),
+        // A list that is switched off.
+        Form::List if text == OFF => quote(&text),
         Form::List => format!("[{}]", text.split(',').map(|part| quote(part.trim())).collect::<Vec<_>>().join(", ")),
         // TOML's integers have 64 bits with a sign.
         Form::Text if text.parse::<i64>().is_ok_and(|number| number.to_string() == text) => text,

@@ -106,7 +106,11 @@ impl App for Fragile {
 fn the_input_that_caused_a_panic_is_last_in_the_journal() {
     for (token, word) in [("ann", "boom"), ("nobody", "well")] {
         let stored = Rc::default();
-        let mut site = Site::with(Config::default(), Fragile, Disk { left: usize::MAX, stored: Rc::clone(&stored) });
+        let mut site = Site::with(
+            Config::default(),
+            Fragile,
+            Disk { left: usize::MAX, is_full: false, stored: Rc::clone(&stored) },
+        );
         let panics = AssertUnwindSafe(|| {
             let conn = site.connect(&format!("/ws/a?token={token}"), &[]);
             site.turn();
@@ -130,6 +134,7 @@ fn the_input_that_caused_a_panic_is_last_in_the_journal() {
 /// A disk that stores a number of bytes and then fails for ever.
 struct Disk {
     left: usize,
+    is_full: bool,
     stored: Rc<std::cell::RefCell<Vec<u8>>>,
 }
 
@@ -140,10 +145,16 @@ impl Sink for Disk {
 
     fn write(&mut self, block: &[u8], rest: &[u8]) -> io::Result<()> {
         let bytes = [block, rest].concat();
-        let accepted = bytes.len().min(self.left);
-        self.left -= accepted;
+        if bytes.len() <= self.left {
+            self.left -= bytes.len();
+            self.stored.borrow_mut().extend_from_slice(&bytes);
+            return Ok(());
+        }
+        // The write that fills the disk is stored in part.
+        let accepted = if std::mem::replace(&mut self.is_full, true) { 0 } else { self.left.clamp(1, bytes.len() - 1) };
+        self.left = 0;
         self.stored.borrow_mut().extend_from_slice(&bytes[..accepted]);
-        if accepted == bytes.len() { Ok(()) } else { Err(io::ErrorKind::StorageFull.into()) }
+        Err(io::ErrorKind::StorageFull.into())
     }
 }
 
@@ -152,7 +163,8 @@ fn a_full_disk_stops_unrecorded_output_or_ends_the_journal() {
     for on_error in [OnJournalError::Stop, OnJournalError::Continue] {
         let config = Config { journal_on_error: on_error, ..Config::default() };
         let stored = Rc::default();
-        let mut site = Site::with(config, Verbatim::default(), Disk { left: 8000, stored: Rc::clone(&stored) });
+        let mut site =
+            Site::with(config, Verbatim::default(), Disk { left: 8000, is_full: false, stored: Rc::clone(&stored) });
         let ann = site.connect("/ws/a?token=ann", &[]);
         let bob = site.connect("/ws/a?token=bob", &[]);
         site.turn();

@@ -127,18 +127,19 @@ fn the_limit_of_open_files_is_raised_and_a_low_one_is_warned_about() {
     let warned = |program: &Program| -> Vec<String> {
         program.log_lines.iter().filter(|line| line.contains("limit of open files")).cloned().collect()
     };
-    let sockets = ["--max-connections", "50", "--max-pending", "10", "--max-closing", "10"];
+    let sockets =
+        ["--max-connections=50", "--max-pending=10", "--max-overflow=0", "--max-closing=10", "--accept-per-turn=1"];
     let program = start("-S -n 64", &sockets);
     let [soft, hard] = open_files(&program);
     assert!(soft == hard && soft != "64", "{soft} {hard}");
     assert_eq!(warned(&program), <[String; 0]>::default());
 
-    // 70 sockets, 35 descriptors of the process.
+    // 71 sockets, 35 descriptors of the process.
     let program = start("-n 104", &sockets);
     assert_eq!(open_files(&program), ["104", "104"]);
     let [line] = &warned(&program)[..] else { panic!("one warning: {:?}", program.log_lines) };
-    assert!(line.contains(" WARN ") && line.contains("is 104, but the configuration needs 105"), "{line}");
-    assert_eq!(warned(&start("-n 105", &sockets)), <[String; 0]>::default());
+    assert!(line.contains(" WARN ") && line.contains("is 104, but the configuration needs 106"), "{line}");
+    assert_eq!(warned(&start("-n 106", &sockets)), <[String; 0]>::default());
 
     let program = start("-n 104", &["--max-connections", "unlimited"]);
     let [line] = &warned(&program)[..] else { panic!("one line: {:?}", program.log_lines) };

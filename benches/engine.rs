@@ -5,6 +5,8 @@
 //! to written bytes.
 //! `engine/relay/10`: the same in the JSON protocol: parsed, stamped, encoded.
 //! `engine/join/N`: a connection is accepted, upgraded and seated in a lobby of N, and hangs up.
+//! `engine/metrics/N`: the whole answer to `GET /metrics` with N connections, from the bytes of the request to those of the
+//! answer, without the files below `/proc` that the driver reads. It must not grow with N.
 //!
 //! `crowd/…/N`: N connections in lobbies of 8, nearly all of them idle. They must not make anything more expensive:
 //!
@@ -28,6 +30,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use lobbyd::admin::AdminConns;
 use lobbyd::apps::{Relay, Verbatim};
 use lobbyd::sim::wire;
 use lobbyd::{App, Authorization, Context, Member, Message, Protocol, Reject, Request};
@@ -121,6 +124,23 @@ fn relay(c: &mut Criterion) {
     });
     let after = crowd.engine.stats().counters;
     assert_eq!(after.frames_out - before.frames_out, sent * 9, "every member got every message");
+}
+
+fn metrics(c: &mut Criterion) {
+    for connections in [80, 10_000] {
+        let mut crowd = Crowd::new(Verbatim::default(), connections / LOBBY, LOBBY);
+        let mut admin = AdminConns::new(crowd.engine.config(), None);
+        let client = admin.handle_accept(crowd.now, ([127, 0, 0, 1], 5000).into()).expect("there is room");
+        c.bench_function(&format!("engine/metrics/{connections}"), |b| {
+            b.iter(|| {
+                admin.handle_bytes(client, black_box(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+                admin.work(crowd.now, &mut crowd.engine);
+                let length = admin.pending(client).len();
+                assert!(length > 10_000, "the answer is complete");
+                admin.handle_written(crowd.now, client, length);
+            });
+        });
+    }
 }
 
 const LOBBY: usize = 8;
@@ -224,6 +244,6 @@ criterion_group! {
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(2))
         .nresamples(10_000);
-    targets = message_in, lobby_of, relay, crowd
+    targets = message_in, lobby_of, relay, metrics, crowd
 }
 criterion_main!(benches);

@@ -132,8 +132,10 @@ pub mod stats {
     //! The state of a server in numbers: see [`Engine::stats`](crate::Engine::stats) and
     //! [`Context::stats`](crate::Context::stats).
 
+    pub use crate::base::distribution::Distribution;
     pub use crate::engine::state::counters::Counters;
     pub use crate::engine::state::drain::DrainTotals;
+    pub use crate::engine::state::measurements::Measurements;
     pub use crate::engine::state::stats::Stats;
     pub use crate::engine::state::ticks::TickStats;
 }

@@ -1,22 +1,18 @@
 //! The answers of the admin port as JSON: on one line, with the keys in the order of the fields, for human readers.
 
-use std::borrow::Cow;
-use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
+use super::figures::{Figures, as_displayed, clock_figures, drain_figures, figures};
 use crate::base::time::Time;
 use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::member::Sent;
 use crate::engine::operator::{LobbyView, Page, PingReport, SeatView};
-use crate::engine::recording::Recording;
 use crate::engine::state::drain::DrainTotals;
 use crate::engine::state::readiness::Readiness;
-use crate::engine::state::stats::Stats;
-use crate::engine::state::ticks::{ClockView, TickStats};
+use crate::engine::state::ticks::ClockView;
 use crate::http::response::JsonResponse;
 
 pub(super) fn live() -> JsonResponse {
@@ -156,13 +152,13 @@ pub(super) fn draining(so_far: DrainTotals) -> JsonResponse {
     struct DrainingObject {
         status: &'static str,
         #[serde(flatten)]
-        totals: TotalsObject,
+        totals: Figures,
     }
-    JsonResponse::new(202, &DrainingObject { status: "draining", totals: so_far.into() })
+    JsonResponse::new(202, &DrainingObject { status: "draining", totals: drain_figures(so_far) })
 }
 
 pub(super) fn clock(view: ClockView) -> JsonResponse {
-    JsonResponse::new(200, &ClockObject::from(view))
+    JsonResponse::new(200, &clock_figures(view))
 }
 
 /// The answer to a finished ping.
@@ -198,142 +194,8 @@ pub(super) fn pinged(report: &PingReport) -> JsonResponse {
 
 // ---- statistics ----
 
-#[derive(Serialize)]
-struct StatsObject {
-    status: &'static str,
-    uptime_ms: u64,
-    total_connections: usize,
-    max_connections: Option<u32>,
-    #[serde(serialize_with = "as_displayed")]
-    capacity_percent: f64,
-    active_lobbies: usize,
-    pending: usize,
-    closing: usize,
-    ticks: Option<TicksObject>,
-    #[serde(serialize_with = "as_object")]
-    counters: Vec<(Cow<'static, str>, u64)>,
-    /// Without the reasons that did not occur.
-    #[serde(serialize_with = "as_object")]
-    closed: Vec<(Cow<'static, str>, u64)>,
-    /// Without the errors that did not occur.
-    #[serde(serialize_with = "as_object")]
-    errors: Vec<(Cow<'static, str>, u64)>,
-    drain: Option<TotalsObject>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    journal: Option<JournalObject>,
-}
-
-#[derive(Serialize)]
-struct ClockObject {
-    tick: u64,
-    paused: bool,
-    slowdown: u32,
-}
-
-impl From<ClockView> for ClockObject {
-    fn from(ClockView { tick, paused, slowdown }: ClockView) -> ClockObject {
-        ClockObject { tick, paused, slowdown }
-    }
-}
-
-#[derive(Serialize)]
-struct TicksObject {
-    hz: u32,
-    #[serde(flatten)]
-    clock: ClockObject,
-    ran: u64,
-    caught_up: u64,
-    skipped: u64,
-    late_us: LatenessObject,
-    inbox_bytes: usize,
-    inbox_refused: u64,
-}
-
-#[derive(Serialize)]
-struct LatenessObject {
-    p50: u64,
-    p99: u64,
-    max: u64,
-}
-
-impl From<&TickStats> for TicksObject {
-    fn from(stats: &TickStats) -> TicksObject {
-        TicksObject {
-            hz: stats.hz,
-            clock: stats.clock.into(),
-            ran: stats.ran,
-            caught_up: stats.caught_up,
-            skipped: stats.skipped,
-            late_us: LatenessObject { p50: stats.late_p50, p99: stats.late_p99, max: stats.late_max },
-            inbox_bytes: stats.inbox_bytes,
-            inbox_refused: stats.refused,
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct TotalsObject {
-    closed: u64,
-    flushed_bytes: u64,
-    dropped_bytes: u64,
-    forced: u64,
-    elapsed_ms: u64,
-}
-
-impl From<DrainTotals> for TotalsObject {
-    fn from(totals: DrainTotals) -> TotalsObject {
-        let DrainTotals { closed, flushed_bytes, dropped_bytes, forced, elapsed } = totals;
-        TotalsObject { closed, flushed_bytes, dropped_bytes, forced, elapsed_ms: elapsed.as_millis() as u64 }
-    }
-}
-
-#[derive(Serialize)]
-struct JournalObject {
-    bytes: u64,
-    writes: u64,
-    micros: u64,
-    slowest_micros: u64,
-    failed: bool,
-}
-
-impl From<Recording> for JournalObject {
-    fn from(Recording { bytes, writes, micros, slowest_micros, has_failed }: Recording) -> JournalObject {
-        JournalObject { bytes, writes, micros, slowest_micros, failed: has_failed }
-    }
-}
-
 pub(super) fn stats<A: App>(engine: &Engine<A>, now: Time) -> JsonResponse {
-    let Stats {
-        total_connections,
-        max_connections,
-        capacity_percent,
-        active_lobbies,
-        pending,
-        closing,
-        ticks,
-        counters,
-    } = engine.stats();
-    let closed = counters.closes().map(|(reason, count)| (reason.count_name().into_owned().into(), count));
-    let errors = counters.rejects().map(|(reject, count)| (reject.word().to_owned().into(), count));
-    JsonResponse::new(
-        200,
-        &StatsObject {
-            status: engine.readiness().word(),
-            uptime_ms: now.as_micros() / 1000,
-            total_connections,
-            max_connections,
-            capacity_percent,
-            active_lobbies,
-            pending,
-            closing,
-            ticks: ticks.as_ref().map(TicksObject::from),
-            counters: counters.named().into_iter().map(|(name, count)| (name.into(), count)).collect(),
-            closed: closed.collect(),
-            errors: errors.collect(),
-            drain: engine.drain_totals().map(TotalsObject::from),
-            journal: engine.recording().map(JournalObject::from),
-        },
-    )
+    JsonResponse::new(200, &figures(engine, now))
 }
 
 // ---- numbers ----
@@ -346,14 +208,4 @@ impl Serialize for Milliseconds {
         let micros = self.0.as_micros();
         as_displayed(&format_args!("{}.{:03}", micros / 1000, micros % 1000), serializer)
     }
-}
-
-/// Writes a number as it is displayed: 5 and not 5.0.
-fn as_displayed<S: Serializer>(number: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    RawValue::from_string(number.to_string()).expect("a number is displayed as in JSON").serialize(serializer)
-}
-
-/// Writes an object whose keys are not known in advance.
-fn as_object<S: Serializer>(fields: &[(Cow<'static, str>, u64)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(fields.iter().map(|(name, count)| (name, count)))
 }

@@ -21,7 +21,10 @@
 
 mod answers;
 mod client;
+mod exposition;
+mod figures;
 mod guard;
+mod metrics;
 mod outcome;
 mod places;
 mod routes;
@@ -30,8 +33,10 @@ use log::{debug, info};
 use slab::Slab;
 
 use self::client::{AnswerTimes, Client, ClientState};
+pub use self::exposition::Exposition;
 use self::guard::Guard;
 pub use self::guard::Token;
+pub use self::metrics::DriverMetrics;
 use self::outcome::{Outcome, carry_out};
 use self::places::Place;
 use self::routes::AdminRequest;
@@ -177,8 +182,14 @@ impl AdminConns {
         }
     }
 
-    /// Serves at most one request of each client, answers finished pings, and expires deadlines.
+    /// Serves at most one request of each client, answers finished pings, and expires deadlines. `GET /metrics` shows
+    /// no metrics of the driver.
     pub fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
+        self.work_with(now, engine, &mut ());
+    }
+
+    /// The same as [`work`](Self::work), with the driver's metrics in `GET /metrics`.
+    pub fn work_with<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut dyn DriverMetrics) {
         let times = AnswerTimes { date: engine.date_line(now), deadline: now + self.timeout };
         self.clients.iter_mut().for_each(|(_, client)| (client.is_new, client.is_just_answered) = (false, false));
         while let Some(report) = engine.poll_operator() {
@@ -191,8 +202,9 @@ impl AdminConns {
                 client.answer(&answers::pinged(&report), true, keep_alive, times);
             }
         }
+        let mut turn = Turn { now, times, engine, driver };
         for key in self.clients_to_serve() {
-            self.work_for(key, now, engine, times);
+            self.work_for(key, &mut turn);
         }
         let max_ahead = 2 * self.bounds.max_head + ADMIN_AHEAD_BYTES;
         for (_, client) in &mut self.clients {
@@ -221,7 +233,8 @@ impl AdminConns {
     }
 
     /// Serves the next request of a client, if it is complete.
-    fn work_for<A: App>(&mut self, key: usize, now: Time, engine: &mut Engine<A>, times: AnswerTimes) {
+    fn work_for<A: App>(&mut self, key: usize, turn: &mut Turn<'_, A>) {
+        let times = turn.times;
         let Some(client) = self.clients.get_mut(key) else { return };
         client.has_new_input = false;
         match client.state {
@@ -253,7 +266,7 @@ impl AdminConns {
                 client.continued = false;
                 match self.admit(key, &request, request.body.len()) {
                     Admission::Refused(answer) => self.refuse(key, &answer, &request, request.body.len(), times),
-                    Admission::Granted => self.serve(key, now, engine, &request, times),
+                    Admission::Granted => self.serve(key, &request, turn),
                     Admission::NextTurn => return self.wait_for_place(key, input),
                 }
                 self.clients[key].input = input[length..].to_vec();
@@ -315,19 +328,12 @@ impl AdminConns {
     }
 
     /// Carries out a request that is admitted.
-    fn serve<A: App>(
-        &mut self,
-        key: usize,
-        now: Time,
-        engine: &mut Engine<A>,
-        request: &HttpRequest<'_>,
-        times: AnswerTimes,
-    ) {
+    fn serve<A: App>(&mut self, key: usize, request: &HttpRequest<'_>, turn: &mut Turn<'_, A>) {
         let client = &mut self.clients[key];
         let parsed = routes::read(request);
         let (is_read, is_command) = (parsed.is_ok(), matches!(parsed, Ok(AdminRequest::Do(_))));
         let outcome = match parsed {
-            Ok(request) => carry_out(engine, now, request),
+            Ok(request) => carry_out(turn.engine, turn.now, turn.driver, request),
             Err(answer) => Outcome::Answer(answer),
         };
         match outcome {
@@ -342,7 +348,7 @@ impl AdminConns {
                 } else {
                     debug!("admin: {} {method} {path} {}", client.peer, answer.status);
                 }
-                client.answer(&answer, request.method != "HEAD", request.keep_alive, times);
+                client.answer(&answer, request.method != "HEAD", request.keep_alive, turn.times);
             }
             Outcome::Later(ticket) => client.state = ClientState::Waiting { ticket, keep_alive: request.keep_alive },
         }
@@ -391,6 +397,14 @@ impl AdminConns {
         self.clients.remove(key);
         Some(key)
     }
+}
+
+/// The present turn: its times, and what requests act on.
+struct Turn<'a, A> {
+    now: Time,
+    times: AnswerTimes,
+    engine: &'a mut Engine<A>,
+    driver: &'a mut dyn DriverMetrics,
 }
 
 /// Whether a request is served.

@@ -1,6 +1,7 @@
 //! Carries out requests on the engine, and decides how they are answered.
 
 use super::answers;
+use super::metrics::{self, DriverMetrics};
 use super::routes::{AdminRequest, PageQuery};
 use crate::base::time::Time;
 use crate::engine::Engine;
@@ -16,11 +17,17 @@ pub(super) enum Outcome {
 }
 
 /// Carries out a request on the engine.
-pub(super) fn carry_out<A: App>(engine: &mut Engine<A>, now: Time, request: AdminRequest) -> Outcome {
+pub(super) fn carry_out<A: App>(
+    engine: &mut Engine<A>,
+    now: Time,
+    driver: &mut dyn DriverMetrics,
+    request: AdminRequest,
+) -> Outcome {
     let answer = match request {
         AdminRequest::Probe(Probe::Live) => answers::live(),
         AdminRequest::Probe(Probe::Ready) => answers::readiness(engine.readiness()),
         AdminRequest::Stats => answers::stats(engine, now),
+        AdminRequest::Metrics => metrics::answer(engine, now, driver),
         AdminRequest::Lobbies(PageQuery { limit, after }) => answers::lobbies(&engine.lobbies(after, limit)),
         AdminRequest::Lobby(code, PageQuery { limit, after }) => match engine.lobby(&code) {
             None => refused(OperatorRefusal::NoSuchLobby),

@@ -27,6 +27,7 @@ const MAX_PING: u64 = 60_000;
 pub(super) enum AdminRequest {
     Probe(Probe),
     Stats,
+    Metrics,
     Lobbies(PageQuery),
     Lobby(String, PageQuery),
     User(String, PageQuery),
@@ -55,7 +56,7 @@ pub(super) fn read(request: &HttpRequest<'_>) -> Result<AdminRequest, JsonRespon
         segments.ok_or_else(|| JsonResponse::bad_request("the path is not properly percent-encoded UTF-8"))?;
     let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
     let is_query = match segments[..] {
-        ["stats"] | ["lobbies"] | ["lobbies" | "users", _] => true,
+        ["stats" | "metrics"] | ["lobbies"] | ["lobbies" | "users", _] => true,
         ["lobbies", _, "publish" | "kick" | "lock" | "close"] | ["users", _, "send" | "ping" | "kick"] => false,
         ["kick" | "drain"] | ["clock", "pause" | "resume" | "step" | "slow"] => false,
         _ => return Err(JsonResponse::error(404, "not_found", "there is nothing here")),
@@ -76,6 +77,7 @@ fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonRes
     let page_query = page_query(query)?;
     Ok(match *segments {
         ["stats"] => AdminRequest::Stats,
+        ["metrics"] => AdminRequest::Metrics,
         ["lobbies"] => AdminRequest::Lobbies(page_query),
         ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
         ["users", user] => AdminRequest::User(user.into(), page_query),

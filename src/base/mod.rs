@@ -4,6 +4,7 @@ pub(crate) mod arena;
 pub(crate) mod checksum;
 pub(crate) mod close;
 pub(crate) mod codes;
+pub(crate) mod distribution;
 pub(crate) mod forwarded_header;
 pub(crate) mod id;
 pub(crate) mod limit;

@@ -44,6 +44,12 @@ impl Egress {
         );
     }
 
+    /// Asserts what concerns all connections: the lagging members are counted.
+    pub(crate) fn check_all(&self) {
+        let lagging = self.conns.iter().filter(|output| output.is_lagging).count();
+        assert_eq!(self.lagging_count, lagging, "the lagging members are counted");
+    }
+
     /// Asserts that nothing is kept for a connection that is closed.
     pub(crate) fn check_closed(&self, key: ConnKey) {
         let output = self.output(key);

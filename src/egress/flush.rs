@@ -168,6 +168,7 @@ impl Egress {
             WriteEnd::Drained(crossed)
         } else {
             self.output_mut(key).is_blocked = true;
+            self.blocked_bytes.record(self.output(key).queued_bytes() as u64);
             self.update_lagging(key);
             // Late, so that only the bytes that the kernel did not take are copied.
             self.materialize(key);

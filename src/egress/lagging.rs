@@ -60,6 +60,7 @@ impl Egress {
         {
             output.is_lagging = true;
             log.mark_lagging(lobby, key);
+            self.lagging_count += 1;
         }
     }
 
@@ -71,6 +72,7 @@ impl Egress {
             let lobby = output.lobby.expect("only members lag");
             output.cursor = log.end_cursor(lobby);
             log.clear_lagging(lobby, key);
+            self.lagging_count -= 1;
         }
     }
 }

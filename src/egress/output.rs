@@ -8,6 +8,7 @@ use super::outbox::{Outbox, Outboxes};
 use super::results::{Dropped, QueuedSize};
 use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
+use crate::base::distribution::Distribution;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 use crate::config::{Config, Flush};
 
@@ -42,6 +43,10 @@ pub(crate) struct Egress {
     pub(super) corked: Vec<ConnId>,
     /// Connections that `poll_writable` returned in this turn and that have not been written to since.
     pub(super) flushing: Vec<ConnId>,
+    /// Number of lagging members.
+    pub(super) lagging_count: usize,
+    /// Bytes left in a queue, each time that a socket took less than was queued.
+    pub(super) blocked_bytes: Distribution,
     /// Buffer that joins small pieces into one write.
     pub(super) write_buffer: Vec<u8>,
 }
@@ -114,6 +119,8 @@ impl Egress {
             turn_frames: TurnFrames::default(),
             corked: Vec::new(),
             flushing: Vec::new(),
+            lagging_count: 0,
+            blocked_bytes: Distribution::of_sizes(),
             write_buffer: Vec::new(),
         }
     }
@@ -238,6 +245,16 @@ impl Egress {
             }
         }
         size
+    }
+
+    /// Number of lagging members.
+    pub(crate) fn lagging_count(&self) -> usize {
+        self.lagging_count
+    }
+
+    /// Bytes left in a connection's queue, each time that its socket took less than was queued.
+    pub(crate) fn blocked_bytes(&self) -> Distribution {
+        self.blocked_bytes
     }
 
     pub(super) fn has_room(&self, key: ConnKey, bytes: usize) -> bool {

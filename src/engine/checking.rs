@@ -53,6 +53,7 @@ impl Core {
         self.inboxes.check(self.config.max_message_bytes.0, |conn| {
             self.conns.get(conn).is_some_and(|slot| slot.seat().is_some())
         });
+        self.egress.check_all();
         assert_eq!(self.egress.is_corking(), self.should_cork(), "output waits for ticks only while they run");
         let mut with_data = self.identity_data.keys();
         assert!(

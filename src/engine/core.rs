@@ -21,6 +21,7 @@ use super::state::drain::Drain;
 use super::state::events::{AppEvent, AppEvents};
 use super::state::identity_data::IdentityData;
 use super::state::inbox::Inboxes;
+use super::state::measurements::{Latencies, Measurements};
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
 use super::state::pings::Pings;
@@ -57,6 +58,7 @@ pub(crate) struct Core {
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
     pub(super) counters: Counters,
+    pub(super) latencies: Latencies,
     /// `None` when `tick_hz` is off.
     pub(super) ticks: Option<Ticks>,
     pub(super) inboxes: Inboxes,
@@ -114,6 +116,7 @@ impl Core {
             conns: Conns::default(),
             identity_data: IdentityData::default(),
             counters: Counters::default(),
+            latencies: Latencies::default(),
             events: AppEvents::new(),
             unflushed_lobbies: Vec::new(),
             drain: None,
@@ -249,6 +252,16 @@ impl Core {
             closing: self.conns.closing_count(),
             ticks: self.ticks.as_ref().map(|ticks| ticks.stats(self.inboxes.bytes())),
             counters: self.counters.clone(),
+        }
+    }
+
+    pub(super) fn measurements(&self) -> Measurements {
+        Measurements {
+            lagging: self.egress.lagging_count(),
+            blocked_bytes: self.egress.blocked_bytes(),
+            ping_latency: self.latencies.pings,
+            health_latency: self.latencies.health_checks,
+            tick_lateness: self.ticks.as_ref().map(Ticks::lateness),
         }
     }
 

@@ -30,7 +30,9 @@ impl<A: App> Engine<A> {
             return Consumed { bytes: bytes.len(), work: bytes.len() };
         }
         if new_bytes > 0 {
-            slot.health.heard(now);
+            if let Some(micros) = slot.health.heard(now) {
+                self.core.latencies.pings.record(micros);
+            }
             if is_closing && self.core.count_lingering(conn.key(), new_bytes) {
                 return Consumed { bytes: bytes.len(), work: bytes.len() };
             }

@@ -150,6 +150,7 @@ impl Core {
         let heard_until = if self.is_deferred(conn) { Time::ZERO } else { self.clock.last_timeout };
         let now = self.now();
         let latency = self.conns[key].health.answer(now, nonce, heard_until)?;
+        self.latencies.health_checks.record(latency.as_micros() as u64);
         let member = self.member(key)?;
         self.pings.answered(member.conn, nonce, latency);
         self.events.push_back(AppEvent::Health(member, Some(latency)));

@@ -53,6 +53,7 @@ use self::member::Authorization;
 use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
+use self::state::measurements::Measurements;
 use self::state::readiness::Readiness;
 use self::state::stats::Stats;
 use crate::base::id::ConnId;
@@ -367,6 +368,11 @@ impl<A: App> Engine<A> {
     /// Returns the counters and the current state.
     pub fn stats(&self) -> Stats {
         self.core.stats()
+    }
+
+    /// Returns what was measured for monitoring. It costs the same with any number of connections.
+    pub fn measurements(&self) -> Measurements {
+        self.core.measurements()
     }
 
     /// Whether all connections that [`handle_drain`](Self::handle_drain) waits for are closed.

@@ -16,6 +16,7 @@ use super::member::{Authorization, Route};
 use super::operator::OperatorCommand;
 use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
+use crate::base::distribution::Distribution;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
@@ -180,7 +181,7 @@ pub enum RotateHint {
 /// Statistics of a recording. They depend on the machine, so the application has no access to them.
 ///
 /// [`net::Server::stats_line`](crate::net::Server::stats_line) shows it; it has no example of its own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recording {
     /// Bytes recorded.
@@ -193,6 +194,38 @@ pub struct Recording {
     pub slowest_micros: u64,
     /// Whether an error has ended the recording.
     pub has_failed: bool,
+    /// Durations of the calls.
+    pub durations: Distribution,
+    /// Bytes that each successful call wrote.
+    pub sizes: Distribution,
+}
+
+impl Default for Recording {
+    fn default() -> Recording {
+        Recording {
+            bytes: 0,
+            writes: 0,
+            micros: 0,
+            slowest_micros: 0,
+            has_failed: false,
+            durations: Distribution::of_durations(),
+            sizes: Distribution::of_sizes(),
+        }
+    }
+}
+
+impl Recording {
+    /// Counts a write that took `micros` microseconds; `bytes` is `None` if it failed.
+    pub fn add_write(&mut self, bytes: Option<usize>, micros: u64) {
+        self.writes += 1;
+        self.micros += micros;
+        self.slowest_micros = self.slowest_micros.max(micros);
+        self.durations.record(micros);
+        if let Some(bytes) = bytes {
+            self.bytes += bytes as u64;
+            self.sizes.record(bytes as u64);
+        }
+    }
 }
 
 /// Records an engine's inputs, and checksums of its output.

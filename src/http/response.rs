@@ -105,10 +105,11 @@ impl PlainResponse {
     }
 }
 
-/// A response with one JSON object as its body.
+/// A response with one JSON object as its body, or with text of another type.
 #[derive(Debug)]
 pub(crate) struct JsonResponse {
     pub(crate) status: u16,
+    media_type: &'static str,
     body: String,
     /// An additional header line with its line end, or empty.
     line: &'static str,
@@ -117,7 +118,12 @@ pub(crate) struct JsonResponse {
 impl JsonResponse {
     pub(crate) fn new(status: u16, object: &impl Serialize) -> JsonResponse {
         let body = serde_json::to_string(object).expect("strings, numbers and their lists always serialize");
-        JsonResponse { status, body, line: "" }
+        JsonResponse { status, media_type: "application/json", body, line: "" }
+    }
+
+    /// Creates a response with status 200 and text instead of JSON, without its last line feed.
+    pub(crate) fn text(media_type: &'static str, body: String) -> JsonResponse {
+        JsonResponse { status: 200, media_type, body, line: "" }
     }
 
     /// Creates the answer to a request that means nothing.
@@ -152,7 +158,7 @@ impl JsonResponse {
 
     /// Appends the response's bytes to `out`. The response to a HEAD request has no body.
     pub(crate) fn write(&self, out: &mut Vec<u8>, date: DateLine, with_body: bool, keep_alive: bool) {
-        let JsonResponse { status, body, line } = self;
+        let JsonResponse { status, media_type, body, line } = self;
         let phrase = reason_phrase(*status);
         let connection = if keep_alive { "keep-alive" } else { "close" };
         let length = body.len() + 1;
@@ -160,7 +166,7 @@ impl JsonResponse {
         out.extend_from_slice(date.as_bytes());
         out.extend_from_slice(
             format!(
-                "Content-Type: application/json\r\nContent-Length: {length}\r\n\
+                "Content-Type: {media_type}\r\nContent-Length: {length}\r\n\
                  Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n{line}Connection: {connection}\r\n\r\n"
             )
             .as_bytes(),

@@ -53,7 +53,7 @@ pub trait Sink: 'static {
         RotateHint::Continue
     }
 
-    /// Returns the totals of the writes so far.
+    /// Returns the totals of the writes so far, each counted with [`Recording::add_write`].
     fn recording(&self) -> Recording {
         Recording::default()
     }

@@ -83,6 +83,13 @@ impl Stopwatch {
     }
 }
 
+/// Returns the CPU time that the process has used, in user mode and in the kernel.
+#[cfg(target_os = "linux")]
+pub(super) fn process_cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,19 +90,13 @@ impl Sink for Files {
         let stopwatch = Stopwatch::start();
         let written = self.write_now(block, rest);
         let micros = stopwatch.micros();
-        let recording = &mut self.recording;
-        recording.writes += 1;
-        recording.micros += micros;
-        if micros > SLOW_MICROS && micros > recording.slowest_micros {
+        if micros > SLOW_MICROS && micros > self.recording.slowest_micros {
             warn!("writing the journal took {} ms, and all connections waited for it", micros / 1000);
         }
-        recording.slowest_micros = recording.slowest_micros.max(micros);
+        let bytes = block.len() + rest.len();
+        self.recording.add_write(written.is_ok().then_some(bytes), micros);
         match written {
-            Ok(()) => {
-                let bytes = (block.len() + rest.len()) as u64;
-                recording.bytes += bytes;
-                self.length += bytes;
-            }
+            Ok(()) => self.length += bytes as u64,
             // Removes the incomplete block. If that fails too, a replay reports a torn end.
             Err(_) => drop(self.file.as_ref().map(|file| file.set_len(self.length))),
         }

@@ -22,8 +22,11 @@ mod journal_files;
 mod listen_socket;
 mod listener;
 mod listeners;
+mod metrics;
 mod operators;
 mod print_replay;
+#[cfg(target_os = "linux")]
+mod process;
 mod read_scheduler;
 mod server;
 #[cfg(all(feature = "signals", unix))]

@@ -13,6 +13,7 @@ use super::files::read_file;
 use super::listen_socket::GivenSockets;
 use super::listener::Accepted;
 use super::listeners::Listeners;
+use super::metrics::LoopMetrics;
 use super::stream::Stream;
 use super::tokens::{ADMIN_LISTENERS, FIRST_ADMIN};
 use crate::admin::{self, AdminConns};
@@ -142,8 +143,8 @@ impl Operators {
     }
 
     /// Carries out the requests. Their answers are queued until [`write`](Self::write).
-    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>) {
-        self.conns.work(now, engine);
+    pub(super) fn work<A: App>(&mut self, now: Time, engine: &mut Engine<A>, driver: &mut LoopMetrics) {
+        self.conns.work_with(now, engine, driver);
     }
 
     /// Writes the queued answers, and drops the sockets of closed clients.

@@ -15,6 +15,7 @@ use super::journal_files::Files;
 use super::listen_socket::{GivenSockets, ListenSocket};
 use super::listener::Accepted;
 use super::listeners::Listeners;
+use super::metrics::LoopMetrics;
 use super::operators::Operators;
 #[cfg(all(feature = "signals", unix))]
 use super::signal::Signals;
@@ -59,6 +60,7 @@ pub struct Server<A> {
     stopping: Stopping,
     wants_reload: bool,
     operators: Option<Operators>,
+    metrics: LoopMetrics,
     /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
     timerfd: Option<TimerFd>,
@@ -154,6 +156,7 @@ impl<A: App> Server<A> {
             stopping: Stopping::No,
             wants_reload: false,
             operators,
+            metrics: LoopMetrics::new(),
             #[cfg(target_os = "linux")]
             timerfd,
         })
@@ -228,7 +231,7 @@ impl<A: App> Server<A> {
     pub fn stats_line(&self) -> String {
         let line = self.engine.stats().line();
         match self.engine.recording() {
-            Some(Recording { bytes, writes, micros, slowest_micros, has_failed }) => format!(
+            Some(Recording { bytes, writes, micros, slowest_micros, has_failed, .. }) => format!(
                 "{line} journal_bytes={bytes} journal_writes={writes} journal_ms={} journal_slowest_us={slowest_micros}{}",
                 micros / 1000,
                 if has_failed { " journal_failed" } else { "" }
@@ -288,6 +291,7 @@ impl<A: App> Server<A> {
         let wait = self.delay_read(wait);
         self.poll_events(wait)?;
         let now = self.clock.now();
+        self.metrics.begin_turn(now);
         if let Some(unix_micros) = self.clock.moved_wall_time(now) {
             self.engine.handle_wall_time(now, unix_micros);
         }
@@ -306,7 +310,7 @@ impl<A: App> Server<A> {
         self.poll_before_timers(now)?;
         if let Some(operators) = &mut self.operators {
             operators.read(now, self.poll.registry(), &mut self.buffer);
-            operators.work(now, &mut self.engine);
+            operators.work(now, &mut self.engine, &mut self.metrics);
         }
         self.engine.end_turn(now, &mut self.sockets).map_err(|error| self.journal_error(error))?;
         // Answers to operators go out only after their commands are recorded.
@@ -316,6 +320,11 @@ impl<A: App> Server<A> {
         if now >= self.stats_at {
             self.stats_at = now + self.engine.config().stats_interval.unwrap_or(Duration::MAX);
             info!("{}", self.stats_line());
+        }
+        // Without `max_wait` the program waits nowhere else, so the next wait ends the turn. Otherwise the program may do
+        // anything before it calls again.
+        if max_wait.is_some() {
+            self.metrics.end_turn(self.clock.now());
         }
         self.status(now)
     }
@@ -378,6 +387,7 @@ impl<A: App> Server<A> {
         let next = [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report];
         let next = next.into_iter().flatten().min();
         let now = self.clock.now();
+        self.metrics.end_turn(now);
         #[cfg(target_os = "linux")]
         if let (Some(timerfd), Some(next)) = (&mut self.timerfd, next) {
             timerfd.set(now, next)?;

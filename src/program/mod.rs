@@ -10,6 +10,7 @@ pub(crate) mod command_line;
 pub(crate) mod completions;
 mod config_file;
 pub(crate) mod failure;
+mod given_sockets;
 mod json_line;
 mod jwt;
 mod logger;

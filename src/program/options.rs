@@ -39,9 +39,26 @@ impl Options {
     ///
     /// All problems of all options at once.
     pub(crate) fn read(matches: &ArgMatches) -> Result<Options, Refusal> {
-        let values = Values::read(matches);
+        Options::read_with(matches, &[])
+    }
+
+    /// Reads the options as [`read`](Self::read) does, except for those that the service manager replaces.
+    ///
+    /// # Errors
+    ///
+    /// All problems of all options at once.
+    pub(crate) fn read_with(matches: &ArgMatches, replaced: &[(&'static str, String)]) -> Result<Options, Refusal> {
+        let mut values = Values::read(matches);
         let format = if values.text("log_format") == "json" { Format::Json } else { Format::Text };
-        Options::from_values(values, format).map_err(|problems| Refusal { problems, format })
+        let mut warnings = Vec::new();
+        for (name, text) in replaced {
+            if values.replace(name, text.clone()) {
+                warnings.push(format!("{name} has no effect: the service manager has opened the sockets, {text}"));
+            }
+        }
+        let mut options = Options::from_values(values, format).map_err(|problems| Refusal { problems, format })?;
+        options.warnings.extend(warnings);
+        Ok(options)
     }
 
     fn from_values(mut values: Values, format: Format) -> Result<Options, Vec<String>> {

@@ -9,14 +9,15 @@ use std::process::ExitCode;
 use clap::ArgMatches;
 use lobbyd::apps::{Auth, CatchPanics, Echo, Relay, Verbatim};
 use lobbyd::config::{Listen, ListenAddress};
-use lobbyd::net::{Error, Server, Status, raise_descriptor_limit, read_file};
+use lobbyd::net::{Error, ListenSocket, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{error, info, warn};
 
 use super::auth_file::AuthFile;
 use super::failure;
-use super::logger::{TARGET, log_to_stderr};
+use super::given_sockets::GivenSockets;
+use super::logger::{Format, TARGET, log_to_stderr};
 use super::options::Options;
 use super::summary::summary;
 use super::supervisor::Supervisor;
@@ -25,10 +26,15 @@ const FAILED: u8 = 1;
 const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let options = match Options::read(matches) {
+    let given = match GivenSockets::from_environment() {
+        Ok(given) => given,
+        Err(problem) => return failure::not_started(&problem, Format::Text),
+    };
+    let options = match Options::read_with(matches, &given.options) {
         Ok(options) => options,
         Err(refusal) => return refusal.report(),
     };
+    let sockets = given.sockets;
     #[cfg(unix)]
     if let Err(problem) = ignore_sigxfsz() {
         return failure::not_started(&format!("SIGXFSZ cannot be handled: {problem}"), options.format);
@@ -41,9 +47,9 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     }
     options.warnings.iter().for_each(|warning| warn!(target: TARGET, "{warning}"));
     match options.app_word.as_str() {
-        "relay" => run_app(&options, Relay::new(options.auth.clone())),
-        "verbatim" => run_app(&options, Verbatim::new(options.auth.clone())),
-        "echo" => run_app(&options, Echo),
+        "relay" => run_app(&options, sockets, Relay::new(options.auth.clone())),
+        "verbatim" => run_app(&options, sockets, Verbatim::new(options.auth.clone())),
+        "echo" => run_app(&options, sockets, Echo),
         other => unreachable!("the command line accepts no app {other}"),
     }
 }
@@ -58,17 +64,21 @@ fn ignore_sigxfsz() -> std::io::Result<()> {
     signal_hook::flag::register(signal_hook::consts::SIGXFSZ, &WAS_RAISED).map(drop)
 }
 
-fn run_app<A: App>(options: &Options, app: A) -> ExitCode {
-    if options.catches_panics { run_server(options, CatchPanics::new(app)) } else { run_server(options, app) }
+fn run_app<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> ExitCode {
+    if options.catches_panics {
+        run_server(options, sockets, CatchPanics::new(app))
+    } else {
+        run_server(options, sockets, app)
+    }
 }
 
-fn run_server<A: App>(options: &Options, app: A) -> ExitCode {
+fn run_server<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> ExitCode {
     let summary = summary(&options.config);
     let mut supervisor = match Supervisor::from_environment() {
         Ok(supervisor) => supervisor,
         Err(problem) => return failure::not_started(&problem, options.format),
     };
-    let mut server = match start(options, app) {
+    let mut server = match start(options, sockets, app) {
         Ok(server) => server,
         Err(problem) => return failure::not_started(&problem, options.format),
     };
@@ -143,8 +153,8 @@ fn status_line<A: App>(server: &Server<A>) -> String {
     format!("{} members in {} lobbies", stats.total_connections, stats.active_lobbies)
 }
 
-fn start<A: App>(options: &Options, app: A) -> Result<Server<A>, Error> {
-    let mut server = Server::bind_checked(options.config.clone(), app, options.seed)?;
+fn start<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> Result<Server<A>, Error> {
+    let mut server = Server::bind_with_sockets(options.config.clone(), app, options.seed, sockets)?;
     server.listen_to_signals().map_err(Error::Poll)?;
     let listen: Listen = server.local_addrs().iter().cloned().collect();
     let admin: Option<Listen> = options.config.admin.as_ref().map(|_| server.admin_addrs().iter().cloned().collect());

@@ -39,6 +39,8 @@ enum Source {
     File(usize),
     Variable,
     Flag,
+    /// The service manager, which has opened the sockets.
+    Manager,
 }
 
 impl Values {
@@ -59,6 +61,13 @@ impl Values {
             (entry.name, value)
         });
         Values { values: values.collect(), file: file.unwrap_or_default(), problems, are_incomplete: is_unreadable }
+    }
+
+    /// Replaces the text of an option by that of the service manager. Returns whether another one was given.
+    pub(crate) fn replace(&mut self, name: &'static str, text: String) -> bool {
+        let was_given = self.is_given(name) && self.text(name) != text;
+        self.values.insert(name, Value { text, source: Source::Manager });
+        was_given
     }
 
     fn value(&self, name: &str) -> &Value {
@@ -86,6 +95,7 @@ impl Values {
             Source::File(line) => format!("{}:{line}", self.file),
             Source::Variable => entry.variable(),
             Source::Flag => format!("--{}", entry.flag()),
+            Source::Manager => "LISTEN_FDS".into(),
         }
     }
 
@@ -94,7 +104,7 @@ impl Values {
         let entry = entries().find(|entry| entry.name == name).expect("an option of the table");
         match self.value(name).source {
             Source::Default | Source::Flag => problem,
-            Source::File(_) | Source::Variable => format!("{}: {problem}", self.origin(&entry)),
+            Source::File(_) | Source::Variable | Source::Manager => format!("{}: {problem}", self.origin(&entry)),
         }
     }
 }

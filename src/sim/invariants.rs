@@ -56,6 +56,7 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
         return Err("a lobby has unannounced joins or leaves at the end of a turn".into());
     }
     check_operators(world)?;
+    check_measurements(world)?;
     let World { server, clients, .. } = world;
     let (now, inbox_bytes) = (server.now, server.inbox_bytes());
     if let Some(ticks) = &mut server.models.ticks {
@@ -110,6 +111,25 @@ fn check_operators<A: App>(world: &mut World<A>) -> Result<(), String> {
         server.models.operators.check_pings(now)?;
     }
     server.models.operators.turn_ended(now, &server.models.seats)
+}
+
+/// Checks, after a turn, the measurements for monitoring against the counters and the models.
+fn check_measurements<A: App>(world: &World<A>) -> Result<(), String> {
+    let (stats, measured) = (world.server.engine().stats(), world.server.engine().measurements());
+    let (answered, measured_answers) = (world.server.models.health.answered, measured.health_latency.count());
+    if measured_answers != answered {
+        return Err(format!("{answered} health checks were answered, and {measured_answers} latencies measured"));
+    }
+    let (pings, measured_pings) = (stats.counters.pings, measured.ping_latency.count());
+    if measured_pings > pings {
+        return Err(format!("{pings} pings were sent, and {measured_pings} latencies measured"));
+    }
+    let late = measured.tick_lateness.map_or(0, |late| late.count());
+    match stats.ticks {
+        Some(ticks) if late > ticks.ran => Err(format!("{} ticks have run, and {late} were measured", ticks.ran)),
+        None if late > 0 => Err("ticks were measured, and they are off".into()),
+        _ => Ok(()),
+    }
 }
 
 /// Records new close reasons, and checks that each is plausible and never changes. `closed` are the connections that the

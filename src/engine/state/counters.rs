@@ -4,16 +4,29 @@
 use crate::base::close::{CloseReason, Reject};
 use crate::base::codes::{AppCounts, CloseCode, ErrorCode};
 
-/// Defines [`Counters`] and its lists of all counters.
+/// A counter as data, for lists of all counters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CounterView {
+    pub(crate) name: &'static str,
+    /// Name of its metric.
+    pub(crate) metric: &'static str,
+    /// Its documentation, which begins with a space.
+    pub(crate) doc: &'static str,
+    pub(crate) value: u64,
+}
+
+/// Defines [`Counters`] and its lists of all counters. The metric of a counter has its name, unless another one follows.
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    (@metric $name:ident) => { concat!("lobbyd_", stringify!($name), "_total") };
+    (@metric $name:ident $metric:literal) => { concat!("lobbyd_", $metric, "_total") };
+    ($($(#[doc = $doc:literal])* $name:ident $(as $metric:literal)?,)*) => {
         /// Counters since the start.
         ///
         /// [`Stats`](crate::stats::Stats) has an example.
         #[derive(Clone, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Counters {
-            $($(#[$doc])* pub $name: u64,)*
+            $($(#[doc = $doc])* pub $name: u64,)*
             closes: [u64; CloseReason::ALL.len()],
             rejects: [u64; Reject::ALL.len()],
             pub(crate) app_closes: AppCounts<CloseCode>,
@@ -38,6 +51,16 @@ macro_rules! counters {
                 vec![$((stringify!($name), self.$name)),*]
             }
 
+            /// The same counters with their documentation and the names of their metrics.
+            pub(crate) fn views(&self) -> Vec<CounterView> {
+                vec![$(CounterView {
+                    name: stringify!($name),
+                    metric: counters!(@metric $name $($metric)?),
+                    doc: concat!($($doc),*),
+                    value: self.$name,
+                }),*]
+            }
+
             /// All counters in a fixed order, without those of the application's codes, to save and restore them.
             pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
                 let Counters { $($name,)* closes, rejects, .. } = self;
@@ -49,27 +72,27 @@ macro_rules! counters {
 
 counters! {
     /// Connections accepted.
-    accepted,
+    accepted as "connections_accepted",
     /// Connections dropped without an answer, because no socket or file descriptor was left for them.
-    shed,
+    shed as "connections_shed",
     /// Seats taken by new members.
-    joined,
+    joined as "joins",
     /// Seats taken over by a newer connection of the same user in the same lobby.
-    taken_over,
+    taken_over as "takeovers",
     /// Seats freed.
-    left,
+    left as "leaves",
     /// Bytes received.
-    bytes_in,
+    bytes_in as "received_bytes",
     /// Bytes written.
-    bytes_out,
+    bytes_out as "sent_bytes",
     /// Messages received, text and binary.
-    messages_in,
+    messages_in as "received_messages",
     /// Frames queued, one for each receiver: messages, pings and pongs.
-    frames_out,
+    frames_out as "queued_frames",
     /// Frames that were discarded before a byte of them was written, because the connection was cut off or too slow.
-    frames_dropped,
+    frames_dropped as "dropped_frames",
     /// Latest-wins frames that were replaced by a newer one before they were written.
-    frames_replaced,
+    frames_replaced as "replaced_frames",
     /// Pings sent to idle connections.
     pings,
     /// Application-level health checks started.
@@ -96,7 +119,12 @@ impl Counters {
     ///
     /// At most 256 codes of the application are counted one by one; further ones have the word `other`.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
-        let own = CloseReason::ALL.iter().copied().zip(self.closes).filter(|(_, count)| *count > 0);
+        self.all_closes().filter(|(_, count)| *count > 0)
+    }
+
+    /// The same, with the server's reasons that did not occur.
+    pub(crate) fn all_closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let own = CloseReason::ALL.iter().copied().zip(self.closes);
         own.chain(self.app_closes.iter().map(|(code, count)| (CloseReason::App(code), count)))
     }
 
@@ -112,7 +140,12 @@ impl Counters {
     ///
     /// At most 256 codes of the application are counted one by one; further ones are counted as `other`.
     pub fn rejects(&self) -> impl Iterator<Item = (Reject, u64)> {
-        let own = Reject::ALL.iter().copied().zip(self.rejects).filter(|(_, count)| *count > 0);
+        self.all_rejects().filter(|(_, count)| *count > 0)
+    }
+
+    /// The same, with the server's reasons that did not occur.
+    pub(crate) fn all_rejects(&self) -> impl Iterator<Item = (Reject, u64)> {
+        let own = Reject::ALL.iter().copied().zip(self.rejects);
         own.chain(self.app_rejects.iter().map(|(code, count)| (Reject::App(code), count)))
     }
 

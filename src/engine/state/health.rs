@@ -61,10 +61,14 @@ impl Health {
         Health { last_heard: now, ping_sent: Time::NEVER, checks: None }
     }
 
-    /// Records received bytes: the path is alive. Touches no timer.
-    pub(crate) fn heard(&mut self, now: Time) {
+    /// Records received bytes: the path is alive. Touches no timer. Returns the microseconds since the ping that they
+    /// answer, if there is one.
+    #[inline]
+    pub(crate) fn heard(&mut self, now: Time) -> Option<u64> {
+        let latency = self.is_pinged().then(|| now.as_micros() - self.ping_sent.as_micros());
         self.last_heard = now;
         self.ping_sent = Time::NEVER;
+        latency
     }
 
     pub(crate) fn last_heard(&self) -> Time {

@@ -12,6 +12,7 @@ mod health;
 mod histogram;
 pub(crate) mod identity_data;
 pub(crate) mod inbox;
+pub(crate) mod measurements;
 pub(crate) mod meters;
 pub(crate) mod origins;
 pub(crate) mod pings;

@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::histogram::Histogram;
+use crate::base::distribution::Distribution;
 use crate::base::time::Time;
 use crate::config::Config;
 
@@ -169,6 +170,8 @@ pub(crate) struct Ticks {
     skipped: u64,
     pub(crate) refused: u64,
     lateness: Histogram,
+    /// The same lateness in fixed ranges, for monitoring. Not part of a checkpoint.
+    lateness_ranges: Distribution,
 }
 
 impl Ticks {
@@ -188,6 +191,7 @@ impl Ticks {
             skipped: 0,
             refused: 0,
             lateness: Histogram::default(),
+            lateness_ranges: Distribution::of_durations(),
         })
     }
 
@@ -232,6 +236,11 @@ impl Ticks {
             late_p99: self.lateness.quantile(99),
             late_max: self.lateness.max(),
         }
+    }
+
+    /// The lateness of the ticks, without stepped ticks.
+    pub(crate) fn lateness(&self) -> Distribution {
+        self.lateness_ranges
     }
 
     // ---- due times ----
@@ -317,6 +326,7 @@ impl Ticks {
         let number = self.last + skipped + 1;
         let late = now - self.due_at(number);
         self.lateness.record(late.as_micros() as u64);
+        self.lateness_ranges.record(late.as_micros() as u64);
         Some(Tick { number, late, skipped, is_catching_up: number < last_due })
     }
 

@@ -4,6 +4,7 @@ pub mod files;
 #[cfg(feature = "jwt")]
 pub mod jwt;
 pub mod scenario;
+pub mod scrape;
 pub mod segments;
 pub mod sockets;
 pub mod witness;

@@ -2,5 +2,6 @@
 
 mod admin;
 mod admin_answers;
+mod metrics;
 mod operating;
 mod orders;

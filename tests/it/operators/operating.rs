@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 
 use lobbyd::Config;
 use lobbyd::apps::Relay;
@@ -10,6 +11,7 @@ use lobbyd::sim::wire::{self, Received};
 use lobbyd::ticks::ClockCommand;
 
 use crate::common::files::Folder;
+use crate::common::scrape::Scrape;
 use crate::common::sockets::{Client, SHORT, on_free_port};
 use crate::meta::documents;
 
@@ -242,6 +244,85 @@ fn a_signal_after_an_operators_drain_counts_as_the_first() {
     (0..5).for_each(|_| site.turn());
     assert_eq!(site.stopped.map(|totals| totals.forced), Some(1));
     drop(silent);
+}
+
+/// Scrapes the server on a connection of its own.
+#[track_caller]
+fn scrape(site: &mut Site) -> Scrape {
+    let answer = site.exchange("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    Scrape::parse(answer.split_once("\r\n\r\n").expect("a head").1)
+}
+
+/// The duration of turns does not contain the waits: those of this test are up to 5 ms long.
+#[test]
+fn scrapes_show_the_loop() {
+    let mut site = Site::new();
+    let before = scrape(&mut site);
+    (0..100).for_each(|_| site.turn());
+    let after = scrape(&mut site);
+    after.check_follows(&before);
+    let (sum, count) = after.sum_and_count("lobbyd_turn_seconds");
+    assert!(count >= 100.0 && sum > 0.0, "{sum} {count}");
+    let uptime = after.get("lobbyd_uptime_seconds");
+    let (earlier, _) = before.sum_and_count("lobbyd_turn_seconds");
+    let waited = uptime - before.get("lobbyd_uptime_seconds");
+    assert!(waited > 0.4 && sum - earlier < waited * 0.9, "{waited} {sum} {earlier}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn scrapes_show_the_process() {
+    let mut site = Site::new();
+    let before = scrape(&mut site);
+    let unix = std::fs::metadata("/proc/self/fd").expect("Linux").modified().expect("a time");
+    let unix = unix.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs_f64();
+    let started = before.get("process_start_time_seconds");
+    assert!((unix - 3600.0..unix + 5.0).contains(&started), "{started}, and now it is about {unix}");
+    assert!(before.get("process_cpu_seconds_total") > 0.0);
+    let (resident, whole) = (before.get("process_resident_memory_bytes"), before.get("process_virtual_memory_bytes"));
+    assert!(resident > 1e6 && resident < whole, "{resident} {whole}");
+    assert!(before.get("process_max_fds") >= 256.0);
+    if let Some(open) = before.samples.get("process_open_fds") {
+        assert!(*open >= 8.0, "{open}: the server and its clients have eight sockets");
+    }
+}
+
+/// Each metric that any server shows.
+#[test]
+fn documents_list_the_metrics() {
+    // Other systems show no figures of the process, and Linux before 6.2 not the number of descriptors.
+    if !std::fs::metadata("/proc/self/fd").is_ok_and(|fds| fds.len() > 0) {
+        return;
+    }
+    let folder = Folder::new("metrics");
+    let config = Config { tick_hz: Some(100), journal: Some(folder.journal()), ..on_free_port() };
+    let scrape = scrape(&mut Site::configured(config));
+    let rows = scrape.families.iter().map(|family| {
+        let (name, kind, help, labels) = (&family.name, &family.kind, &family.help, &family.labels);
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        format!("| `{name}{labels}` | {kind} | {} |\n", help.trim_end_matches('.'))
+    });
+    // The alerts and the dashboard name no other metric.
+    for file in ["grafana-dashboard.json", "prometheus-rules.yml", "prometheus-rules-test.yml"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy").join(file);
+        let text = std::fs::read_to_string(path).expect("the file is part of the package");
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let named: Vec<&str> =
+            words.filter(|word| word.starts_with("lobbyd_") || word.starts_with("process_")).collect();
+        let is_known = |word: &str| {
+            scrape.families.iter().any(|family| match word.strip_prefix(&*family.name) {
+                Some("") => family.kind != "histogram",
+                Some(suffix) => family.kind == "histogram" && ["_bucket", "_sum", "_count"].contains(&suffix),
+                None => false,
+            })
+        };
+        assert!(named.len() > 10, "{file}");
+        named.into_iter().for_each(|word| assert!(is_known(word), "{file}: there is no metric {word}"));
+    }
+    documents::check(
+        "<!-- metrics",
+        &("| metric | type | meaning |\n| --- | --- | --- |\n".to_owned() + &rows.collect::<String>()),
+    );
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn write(engine: &mut Engine<Relay>) {
     engine.flush(&mut MemorySockets::default()).expect("the session is not recorded");
 }
 
-/// Every answer has a status and a JSON body.
+/// Every answer has a status, and a body of JSON or of metrics.
 fn check_answers(mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head has an end") + 4;
@@ -97,8 +97,12 @@ fn check_answers(mut bytes: &[u8]) {
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let length: usize = length.parse().expect("a number");
         // The answer to a HEAD request has no body.
-        let body = rest.get(..length).filter(|body| body.starts_with(b"{"));
-        if let Some(body) = body {
+        let is_metrics = head.contains("\r\nContent-Type: text/plain;");
+        let start: &[u8] = if is_metrics { b"# HELP " } else { b"{" };
+        let body = rest.get(..length).filter(|body| body.starts_with(start));
+        if let Some(body) = body.filter(|_| is_metrics) {
+            assert!(status == 200 && body.ends_with(b"\n"), "{status}");
+        } else if let Some(body) = body {
             let value: Value = serde_json::from_slice(body).expect("bodies are JSON");
             assert_eq!(status >= 400, value.get("error").is_some(), "{status} {value}");
         }

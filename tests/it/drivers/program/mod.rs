@@ -3,6 +3,7 @@
 mod commands;
 mod config_file;
 mod errors;
+mod given_sockets;
 #[cfg(target_os = "linux")]
 mod hangup;
 mod json_log;
@@ -67,15 +68,20 @@ impl Program {
     }
 
     /// Wraps a child that was started with its standard error on a pipe.
-    fn of(mut child: Child) -> Program {
-        let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
-        let nowhere = ([0, 0, 0, 0], 0).into();
-        let mut program = Program { process: Process(child), address: nowhere, log, log_lines: Vec::new() };
+    fn of(child: Child) -> Program {
+        let mut program = Program::unread(child);
         let line = program.wait_for("listening on ");
         let (_, address) = line.split_once("listening on ").expect("the line contains the address");
         // A line of JSON goes on.
         program.address = address.trim_end_matches(['"', '}']).parse().expect("an address");
         program
+    }
+
+    /// Wraps a child whose log was not read yet, so that its address is not known.
+    fn unread(mut child: Child) -> Program {
+        let log = BufReader::new(child.stderr.take().expect("the stream is piped")).lines();
+        let nowhere = ([0, 0, 0, 0], 0).into();
+        Program { process: Process(child), address: nowhere, log, log_lines: Vec::new() }
     }
 
     /// Reads the log until a line contains `words`.

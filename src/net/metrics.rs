@@ -1,0 +1,70 @@
+//! What the driver measures: the duration of turns and the figures of the process. For `GET /metrics` only: neither the
+//! engine nor a journal knows it.
+
+#[cfg(target_os = "linux")]
+use super::process::Process;
+use crate::admin::{DriverMetrics, Exposition};
+use crate::base::distribution::Distribution;
+use crate::base::time::Time;
+
+pub(super) struct LoopMetrics {
+    turns: Distribution,
+    /// When the present turn began.
+    began: Option<Time>,
+    #[cfg(target_os = "linux")]
+    process: Process,
+}
+
+impl LoopMetrics {
+    pub(super) fn new() -> LoopMetrics {
+        LoopMetrics {
+            turns: Distribution::of_durations(),
+            began: None,
+            #[cfg(target_os = "linux")]
+            process: Process::new(),
+        }
+    }
+
+    /// A turn begins: the wait for events is over.
+    pub(super) fn begin_turn(&mut self, now: Time) {
+        // Without a wait in between, nothing has ended the last turn.
+        self.end_turn(now);
+        self.began = Some(now);
+    }
+
+    /// The turn ends, if one has begun: its work is done.
+    pub(super) fn end_turn(&mut self, now: Time) {
+        if let Some(began) = self.began.take() {
+            self.turns.record((now - began).as_micros() as u64);
+        }
+    }
+}
+
+impl DriverMetrics for LoopMetrics {
+    fn write_metrics(&mut self, metrics: &mut Exposition) {
+        let help = "Duration of turns of the event loop, from the end of a wait for events to the next wait.";
+        metrics.histogram("lobbyd_turn_seconds", help, &self.turns);
+        #[cfg(target_os = "linux")]
+        self.process.write_metrics(metrics);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_not_part_of_a_turn() {
+        let mut metrics = LoopMetrics::new();
+        let at = Time::from_micros;
+        metrics.end_turn(at(5));
+        metrics.begin_turn(at(100));
+        metrics.end_turn(at(130));
+        assert_eq!((metrics.turns.count(), metrics.turns.sum()), (1, 30));
+        metrics.begin_turn(at(1_000_000));
+        // Unread input: the next turn follows at once.
+        metrics.begin_turn(at(1_000_200));
+        metrics.end_turn(at(1_000_300));
+        assert_eq!((metrics.turns.count(), metrics.turns.sum()), (3, 330));
+    }
+}

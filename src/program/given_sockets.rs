@@ -1,0 +1,71 @@
+//! Sockets that a service manager has opened: sd_listen_fds(3).
+//!
+//! Descriptors with the name `admin` (`FileDescriptorName=`) are the operators', all others the members'. They replace the
+//! addresses of `listen` and `admin`.
+
+use std::env;
+
+use listenfd::ListenFd;
+use lobbyd::net::ListenSocket;
+
+/// Name of the descriptors for operators.
+const ADMIN: &str = "admin";
+
+/// The sockets, and the addresses that `listen` and `admin` then have.
+#[derive(Default)]
+pub(crate) struct GivenSockets {
+    pub(crate) sockets: Vec<ListenSocket>,
+    /// Texts of the options that the sockets replace, by name.
+    pub(crate) options: Vec<(&'static str, String)>,
+}
+
+impl GivenSockets {
+    /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` describe. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// A sentence about a descriptor that cannot be used.
+    pub(crate) fn from_environment() -> Result<GivenSockets, String> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut descriptors = ListenFd::from_env();
+        let mut names = names.split(':');
+        let (mut given, mut listen, mut admin) = (GivenSockets::default(), Vec::new(), Vec::new());
+        for index in 0..descriptors.len() {
+            // systemd numbers them from 3.
+            let problem = |error: &dyn std::fmt::Display| format!("LISTEN_FDS: descriptor {}: {error}", index + 3);
+            let socket = take(&mut descriptors, index).map_err(|error| problem(&error))?;
+            let address = socket.address().map_err(|error| problem(&error))?;
+            let list = if names.next() == Some(ADMIN) { &mut admin } else { &mut listen };
+            list.push(address.to_string());
+            given.sockets.push(socket);
+        }
+        let options = [("listen", listen), ("admin", admin)];
+        given.options = options
+            .into_iter()
+            .filter(|(_, list)| !list.is_empty())
+            .map(|(name, list)| (name, list.join(",")))
+            .collect();
+        Ok(given)
+    }
+}
+
+#[cfg(unix)]
+fn take(descriptors: &mut ListenFd, index: usize) -> Result<ListenSocket, String> {
+    // A descriptor of the wrong kind stays where it is.
+    if let Ok(Some(socket)) = descriptors.take_unix_listener(index) {
+        return Ok(ListenSocket::Unix(socket));
+    }
+    take_tcp(descriptors, index)
+}
+
+#[cfg(not(unix))]
+fn take(descriptors: &mut ListenFd, index: usize) -> Result<ListenSocket, String> {
+    take_tcp(descriptors, index)
+}
+
+fn take_tcp(descriptors: &mut ListenFd, index: usize) -> Result<ListenSocket, String> {
+    match descriptors.take_tcp_listener(index) {
+        Ok(Some(socket)) => Ok(ListenSocket::Tcp(socket)),
+        _ => Err("it is no stream socket of TCP or of a socket file".into()),
+    }
+}

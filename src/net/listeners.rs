@@ -94,10 +94,12 @@ impl Listeners {
     }
 
     /// Accepts no more connections from sockets that outlast this process. The kernel queues them for the next one.
-    pub(super) fn pause_given(&mut self) {
+    /// Returns whether there are such sockets.
+    pub(super) fn pause_given(&mut self) -> bool {
         for waiting in self.listeners.iter_mut().filter(|waiting| waiting.listener.is_given()) {
             (waiting.is_paused, waiting.accept_at) = (true, None);
         }
+        self.listeners.iter().any(|waiting| waiting.is_paused)
     }
 
     /// Lets [`accept`](Self::accept) try listeners, too, for which no event was reported yet.

@@ -34,6 +34,7 @@ mod signal;
 #[cfg(unix)]
 mod socket_file;
 mod sockets;
+mod stopping;
 mod stream;
 #[cfg(target_os = "linux")]
 mod timerfd;

@@ -20,6 +20,7 @@ use super::operators::Operators;
 #[cfg(all(feature = "signals", unix))]
 use super::signal::Signals;
 use super::sockets::Sockets;
+use super::stopping::Stopping;
 #[cfg(target_os = "linux")]
 use super::timerfd::TimerFd;
 use super::tokens;
@@ -34,6 +35,8 @@ use crate::journal::{Recording, record};
 
 /// Longest wait while members' identities expire. Neither a clock that is set nor a machine that resumes ends a wait.
 const MAX_WALL_WAIT: Duration = Duration::from_secs(1);
+/// Longest time that a drain waits for the requests of connections that were accepted before it.
+const HANDSHAKES_BEFORE_DRAIN: Duration = Duration::from_millis(500);
 /// Most events taken from one wait. This is many more than the sockets read in a turn, so that new connections are seen
 /// even when thousands of sockets are ready at once.
 const EVENTS: usize = 16_384;
@@ -58,19 +61,14 @@ pub struct Server<A> {
     #[cfg(all(feature = "signals", unix))]
     signals: Option<Signals>,
     stopping: Stopping,
+    /// When a drain begins for which connections without a seat are waited for.
+    drain_at: Option<Time>,
     wants_reload: bool,
     operators: Option<Operators>,
     metrics: LoopMetrics,
     /// Wakes the loop with microsecond precision. Present only when ticks are on.
     #[cfg(target_os = "linux")]
     timerfd: Option<TimerFd>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
-    Draining,
-    AtOnce,
 }
 
 /// Whether the server continues to run.
@@ -154,6 +152,7 @@ impl<A: App> Server<A> {
             #[cfg(all(feature = "signals", unix))]
             signals: None,
             stopping: Stopping::No,
+            drain_at: None,
             wants_reload: false,
             operators,
             metrics: LoopMetrics::new(),
@@ -301,6 +300,7 @@ impl<A: App> Server<A> {
         if had_unread {
             self.listeners.try_all(now);
         }
+        // An operator may have asked for it.
         if self.engine.is_draining() {
             self.listeners.pause_given();
         }
@@ -384,7 +384,9 @@ impl<A: App> Server<A> {
         let operators = self.operators.as_ref().and_then(Operators::poll_timeout);
         // The report of a ping that ended with this turn is handed over in the next one.
         let report = (self.operators.is_some() && self.engine.has_operator_reports()).then_some(Time::ZERO);
-        let next = [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report];
+        let drain_at = self.drain_at.filter(|_| !self.engine.is_draining());
+        let drain_at = drain_at.map(|at| if self.engine.stats().pending == 0 { Time::ZERO } else { at });
+        let next = [self.engine.poll_timeout(), self.listeners.poll_timeout(), stats_at, operators, report, drain_at];
         let next = next.into_iter().flatten().min();
         let now = self.clock.now();
         self.metrics.end_turn(now);
@@ -442,9 +444,20 @@ impl<A: App> Server<A> {
             }
         }
         if self.stopping == Stopping::Draining {
-            self.engine.handle_drain(now);
+            self.begin_drain(now);
         }
         count
+    }
+
+    /// Drains, at once or, if sockets outlast this process, after the connections that have been accepted are served: the
+    /// next process serves only those that it accepts itself.
+    fn begin_drain(&mut self, now: Time) {
+        let wait = if self.listeners.pause_given() { HANDSHAKES_BEFORE_DRAIN } else { Duration::ZERO };
+        let drain_at = *self.drain_at.get_or_insert(now + wait);
+        if drain_at <= now || self.engine.stats().pending == 0 {
+            self.drain_at = Some(now);
+            self.engine.handle_drain(now);
+        }
     }
 
     fn accept(&mut self, now: Time) {
@@ -476,23 +489,6 @@ impl<A: App> Server<A> {
             Some(totals) if self.engine.is_drained() => Status::Stopped(totals),
             _ => Status::Running,
         })
-    }
-}
-
-impl Stopping {
-    /// Acts on a signal or a call of [`Handle::stop`].
-    fn advance(&mut self) {
-        *self = match self {
-            Stopping::No => {
-                info!("stopping: the connections are drained; a second signal cuts them off");
-                Stopping::Draining
-            }
-            Stopping::Draining => {
-                info!("stopping at once, at the second signal");
-                Stopping::AtOnce
-            }
-            Stopping::AtOnce => Stopping::AtOnce,
-        }
     }
 }
 

@@ -19,7 +19,7 @@ import time
 import traceback
 import urllib.request
 
-from lobbyd import LISTENING, Lobbyd, default_binary
+from lobbyd import Lobbyd, default_binary
 from peers import Python
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -244,7 +244,7 @@ def haproxy(binary, folder):
     with Server(binary, "--drain-deadline", "60s", "--journal-sync", "off") as one, Server(binary) as two:
         port = free_port()
         text = replace(
-            read("haproxy.cfg"), ("bind :443", f"bind 127.0.0.1:{port}"), ("127.0.0.1:9001", f"127.0.0.1:{one.port}"),
+            read("haproxy.cfg"), ("maxconn 20000", "maxconn 1000"), ("bind :443", f"bind 127.0.0.1:{port}"), ("127.0.0.1:9001", f"127.0.0.1:{one.port}"),
             ("127.0.0.1:9011", f"127.0.0.1:{two.port}"), (f"/etc/ssl/{SITE}.pem", both))
         conf = os.path.join(folder, "haproxy.cfg")
         with open(conf, "w", encoding="utf-8") as file:
@@ -292,7 +292,12 @@ def systemd_unit(binary, folder):
     print(f"       systemd-analyze security: {exposure}", flush=True)
     allowed, denied = filtered("@system-service"), filtered("@privileged")
     trace = os.path.join(folder, "trace")
-    with Lobbyd("strace", "-f", "-o", trace, "-e", "trace=all", os.path.abspath(binary), "--admin", "127.0.0.1:0") as server:
+    traced = os.path.join(folder, "traced")
+    with open(traced, "w", encoding="utf-8") as file:
+        # -D: the process is lobbyd itself, and gets the signals.
+        file.write(f'#!/bin/sh\nexec strace -D -f -o "{trace}" "{os.path.abspath(binary)}" "$@"\n')
+    os.chmod(traced, 0o755)
+    with Lobbyd(traced, "--admin", "127.0.0.1:0") as server:
         asyncio.run(say_hello(server))
     with open(trace, encoding="utf-8") as lines:
         calls = {match.group(1) for match in re.finditer(r"^\d+ +([a-z0-9_]+)\(", lines.read(), re.MULTILINE)}

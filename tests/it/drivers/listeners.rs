@@ -345,3 +345,29 @@ fn a_given_socket_whose_address_is_not_listed_is_refused() {
         format!("cannot listen on {address}: a socket was given for it, but it is not listed")
     );
 }
+
+/// A connection that was accepted just before the signal is served, and then drained like any member.
+#[test]
+fn a_drain_at_a_given_socket_waits_for_the_requests_of_accepted_connections() {
+    let socket = ListenSocket::Tcp(TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let listen: Listen = [socket.address().expect("an address")].into_iter().collect();
+    let config = Config { listen, ..Config::default() }.check().expect("a valid configuration");
+    let mut server = Server::bind_with_sockets(config, Relay::default(), Some(1), vec![socket]).expect("it listens");
+    let address = server.local_addr().expect("an address");
+    let mut ann = BlockingClient::open(address);
+    while server.engine().stats().pending == 0 {
+        server.turn(None).expect("the loop runs");
+    }
+    server.handle().stop();
+    server.turn(Some(Duration::ZERO)).expect("the loop runs");
+    assert!(!server.engine().is_draining());
+    ann.stream.write_all(&wire::upgrade_request("/ws/a?token=ann", &[])).expect("connected");
+    while !server.engine().is_draining() {
+        server.turn(None).expect("the loop runs");
+    }
+    assert!(matches!(ann.next(), Received::Answer(101, _)));
+    assert_eq!(server.engine().stats().counters.joined, 1);
+    drop(ann);
+    // One that sends nothing is not waited for any longer than that.
+    while !matches!(server.turn(None).expect("the loop runs"), Status::Stopped(_)) {}
+}

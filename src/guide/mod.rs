@@ -5,6 +5,7 @@
 //! - [`protocol`]: the messages, close codes and seats
 //! - [`client`]: writing a client that reconnects
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
+//! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
 //! - [`operating`]: starting and stopping, proxies, the log, rates, the admin API
 //! - [`security`]: tokens, origins, threats and defences
 //!
@@ -44,6 +45,7 @@ pages! {
     client = "client.md",
     configuration = "configuration.md",
     contributing = "contributing.md",
+    deploying = "deploying.md",
     embedding = "embedding.md",
     forking = "forking.md",
     operating = "operating.md",

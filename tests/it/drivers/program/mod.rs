@@ -2,6 +2,7 @@
 
 mod commands;
 mod config_file;
+mod deploying;
 mod errors;
 mod given_sockets;
 #[cfg(target_os = "linux")]

@@ -12,7 +12,7 @@ use lobbyd::config::{Listen, ListenAddress};
 use lobbyd::net::{Error, ListenSocket, Server, Status, raise_descriptor_limit, read_file};
 use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
-use log::{error, info, warn};
+use log::{debug, error, info, warn};
 
 use super::auth_file::AuthFile;
 use super::failure;
@@ -105,6 +105,7 @@ fn run_server<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> 
 
 fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) -> Result<DrainTotals, Error> {
     supervisor.report_ready(&status_line(server));
+    let mut was_hung_up = false;
     loop {
         let status = server.turn(supervisor.max_wait())?;
         supervisor.after_turn(server.engine().is_draining(), || status_line(server));
@@ -112,17 +113,27 @@ fn serve<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Sup
             return Ok(totals);
         }
         if server.take_reload() {
-            handle_hangup_signal(server, options, supervisor);
+            handle_hangup_signal(server, options, supervisor, &mut was_hung_up);
         }
     }
 }
 
 /// Handles SIGHUP: reads the files again. If there are none, the signal means that the terminal was closed.
-fn handle_hangup_signal<A: App>(server: &mut Server<A>, options: &Options, supervisor: &mut Supervisor) {
+///
+/// The kernel may send it twice then, to the leader of the session and to the group in the foreground. The second one must
+/// not cut off the drain, as a second SIGTERM does.
+fn handle_hangup_signal<A: App>(
+    server: &mut Server<A>,
+    options: &Options,
+    supervisor: &mut Supervisor,
+    was_hung_up: &mut bool,
+) {
     if options.has_files_to_read_again() {
         supervisor.report_reloading();
         read_again(server, options);
         supervisor.report_ready(&status_line(server));
+    } else if options.ends_with_terminal && std::mem::replace(was_hung_up, true) {
+        debug!(target: TARGET, "SIGHUP again: the server is stopping already");
     } else if options.ends_with_terminal {
         info!(target: TARGET, "SIGHUP: the terminal was closed, and there is no file to read again");
         server.handle().stop();

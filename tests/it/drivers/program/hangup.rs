@@ -1,11 +1,12 @@
 //! SIGHUP without a file to read again: a terminal was closed, or the signal is ignored.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Stdio;
 
-use lobbyd::sim::wire::Received;
+use lobbyd::sim::wire::{self, Received};
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -45,6 +46,20 @@ fn a_closed_terminal_drains_the_server() {
     let log = program.log_lines.join("\n");
     assert!(log.contains("SIGHUP: the terminal was closed, and there is no file to read again"), "{log}");
     assert!(log.contains("drained in "), "{log}");
+}
+
+/// The kernel sends it to the leader of the session and to the group in the foreground, and this process is in both.
+#[test]
+fn a_second_sighup_does_not_cut_off_the_drain() {
+    let (mut program, _terminal) = start_in_terminal(&[PROGRAM]);
+    let mut client = BlockingClient::connect(program.address, "/ws/a?token=ann", &[]);
+    program.signal("-HUP");
+    while !matches!(client.next(), Received::Close(1001, _)) {}
+    program.signal("-HUP");
+    // Until here the client has answered no close frame. The process waits for its answer.
+    client.stream.write_all(&wire::close(1001, "")).expect("the connection is open");
+    assert_eq!(program.exit_code(), Some(0), "{:?}", program.log_lines);
+    assert!(!program.log_lines.iter().any(|line| line.contains("stopping at once")), "{:?}", program.log_lines);
 }
 
 /// Without a terminal, and with `nohup`, the signal is ignored.

@@ -118,10 +118,8 @@ fn text_of(entry: &Entry, value: &DeValue<'_>, file: &Path) -> Result<String, St
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Boolean(is_on) if entry.form == Form::Switch => Ok(if *is_on { "on" } else { "off" }.into()),
         DeValue::Boolean(false) if entry.accepts_off() => Ok(OFF.into()),
-        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) if entry.form == Form::Text => Ok(number.to_string()),
-            _ => Err(expected(entry)),
-        },
+        // Not hexadecimal or octal: a flag has neither, and `0o660` would become 432.
+        DeValue::Integer(number) if entry.form == Form::Text && number.radix() == 10 => Ok(number.as_str().to_owned()),
         DeValue::Array(elements) if is_list => {
             let texts = elements.iter().map(|element| match element.get_ref() {
                 DeValue::String(text) if text.contains(',') => {
@@ -141,7 +139,7 @@ fn expected(entry: &Entry) -> String {
     match entry.form {
         Form::Switch => "must be true or false, or a string with on or off".into(),
         Form::List => "must be a string or an array of strings".into(),
-        Form::Text => "must be a string or a whole number".into(),
+        Form::Text => "must be a string or a whole number in decimal".into(),
         _ => "must be a string".into(),
     }
 }
@@ -214,6 +212,34 @@ mod tests {
             assert!(!file.problems.is_empty(), "{line}");
             assert!(file.problems.iter().all(|problem| problem.starts_with("lobbyd.toml:")), "{:?}", file.problems);
             assert!(!file.problems.concat().contains(secret), "{line}: {:?}", file.problems);
+        }
+    }
+
+    /// A cut or a changed character gives other values or problems, and each problem has a place in the file.
+    #[test]
+    fn damaged_files_are_refused_and_never_panic() {
+        let sample = "# ü\nlisten = \"[::1]:9001\"\r\nallowed_origin = [\"null\", 'x',]\nmax_pending = 1_000\n\
+                      journal = \"\"\"a\"\"\"\ntick_hz = \"\\u00e9\\n\"\n[t.u]\nv = { w = 1979-05-27T07:32:00Z, x = -1.5e3 }\n[[y]]\n";
+        let lines = sample.lines().count() + 1;
+        let mut damaged: Vec<String> = (0..sample.len()).filter_map(|at| sample.get(..at)).map(str::to_owned).collect();
+        for (at, _) in sample.char_indices() {
+            for c in "\"'[]{}=,.#\n\r\\\0-_0u\u{feff}\u{10ffff}".chars() {
+                let end = at + sample[at..].chars().next().map_or(0, char::len_utf8);
+                damaged.push([&sample[..at], c.encode_utf8(&mut [0; 4]), &sample[end..]].concat());
+            }
+        }
+        assert!(damaged.len() > 3000, "{}", damaged.len());
+        for text in damaged {
+            let file = ConfigFile::parse("f", &text);
+            assert!(!file.is_unreadable || !file.problems.is_empty() && file.values.is_empty(), "{text:?}");
+            for problem in &file.problems {
+                let line = problem.strip_prefix("f:").and_then(|rest| rest.split(':').next()?.parse().ok());
+                let is_rest = problem.ends_with("more syntax errors");
+                assert!(
+                    is_rest || line.is_some_and(|line: usize| (1..=lines + 1).contains(&line)),
+                    "{problem} in {text:?}"
+                );
+            }
         }
     }
 }

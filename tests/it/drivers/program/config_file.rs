@@ -101,7 +101,7 @@ fn values_have_the_types_of_toml_or_the_texts_of_flags() {
     let file = File::new(
         "types",
         r#"
-        max_connections = 0x10
+        max_connections = +16
         max_pending = "33"
         max_closing = 1_000
         max_message_bytes = 65536
@@ -171,22 +171,24 @@ log_format = "xml"
 allowed_origin = ["https://a.example", 5]
 listen = 9001
 max_closing = 1.5
+max_headers = 0x10
 ping_interval = 20
 drain_batch = 0
 [admin]
 x = 1
 "#,
         &[
-            "FILE:1: max_connections: must be a string or a whole number",
+            "FILE:1: max_connections: must be a string or a whole number in decimal",
             "FILE:3: journal_sync: must be true or false, or a string with on or off",
             "FILE:5: allowed_origin: the elements of the array must be strings",
             "FILE:6: listen: must be a string or an array of strings",
-            "FILE:7: max_closing: must be a string or a whole number",
-            "FILE:10: admin: must be a string or an array of strings",
+            "FILE:7: max_closing: must be a string or a whole number in decimal",
+            "FILE:8: max_headers: must be a string or a whole number in decimal",
+            "FILE:11: admin: must be a string or an array of strings",
             "FILE:4: log_format: `xml` is none of text, json",
             "FILE:2: max_pending: `many` is not a whole number",
-            "FILE:8: ping_interval: `20` is not a duration such as 500ms, 20s, 5m or 1h",
-            "FILE:9: drain_batch = 0: must be from 1 to 1048576; with 0 the server could not work",
+            "FILE:9: ping_interval: `20` is not a duration such as 500ms, 20s, 5m or 1h",
+            "FILE:10: drain_batch = 0: must be from 1 to 1048576; with 0 the server could not work",
             // The default does not fit the value from the file.
             "drain_deadline = 30s: must be longer than 49.9s, the time to close max_connections (500) in batches of \
              drain_batch (0) every drain_batch_interval (100ms)",

@@ -115,6 +115,7 @@ fn text_of(entry: &Entry, value: &DeValue<'_>, file: &Path) -> Result<String, St
     let is_list = entry.form == Form::List;
     match value {
         DeValue::String(text) if entry.form == Form::Path => Ok(resolve(text, file)),
+        DeValue::String(text) if is_list => Ok(resolve_list(text.split(','), file)),
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Boolean(is_on) if entry.form == Form::Switch => Ok(if *is_on { "on" } else { "off" }.into()),
         DeValue::Boolean(false) if entry.accepts_off() => Ok(OFF.into()),
@@ -128,7 +129,7 @@ fn text_of(entry: &Entry, value: &DeValue<'_>, file: &Path) -> Result<String, St
                 DeValue::String(text) => Ok(text.as_ref()),
                 _ => Err("the elements of the array must be strings".to_owned()),
             });
-            Ok(texts.collect::<Result<Vec<&str>, String>>()?.join(","))
+            Ok(resolve_list(texts.collect::<Result<Vec<&str>, String>>()?.into_iter(), file))
         }
         _ => Err(expected(entry)),
     }
@@ -153,6 +154,15 @@ fn resolve(text: &str, file: &Path) -> String {
         }
         _ => text.to_owned(),
     }
+}
+
+/// Joins the values of a list. The paths of socket files in it are relative to the folder of the file, too.
+fn resolve_list<'a>(values: impl Iterator<Item = &'a str>, file: &Path) -> String {
+    let resolved = values.map(|value| match value.trim().strip_prefix("unix:") {
+        Some(path) => format!("unix:{}", resolve(path, file)),
+        None => value.to_owned(),
+    });
+    resolved.collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -265,7 +265,8 @@ fn relative_paths_are_relative_to_the_folder_of_the_file() {
     let file = folder.0.join("conf/lobbyd.toml");
     fs::write(
         &file,
-        "auth = \"tokens\"\ntokens_file = \"tokens\"\njournal = \"../session\"\nadmin_token_file = \"off\"",
+        "auth = \"tokens\"\ntokens_file = \"tokens\"\njournal = \"../session\"\nadmin_token_file = \"off\"\n\
+         listen = [\"127.0.0.1:0\", \"unix:members.sock\"]\nadmin = \"unix:admin.sock, unix:/run/admin.sock\"",
     )
     .expect("the folder can be written");
     let output = Command::new(PROGRAM)
@@ -277,6 +278,8 @@ fn relative_paths_are_relative_to_the_folder_of_the_file() {
     check_value(&values, "tokens_file", "\"conf/tokens\" # conf/lobbyd.toml:2");
     check_value(&values, "journal", "\"conf/../session\" # conf/lobbyd.toml:3");
     check_value(&values, "admin_token_file", "\"off\" # conf/lobbyd.toml:4");
+    check_value(&values, "listen", "[\"127.0.0.1:0\", \"unix:conf/members.sock\"] # conf/lobbyd.toml:5");
+    check_value(&values, "admin", "[\"unix:conf/admin.sock\", \"unix:/run/admin.sock\"] # conf/lobbyd.toml:6");
     // From another directory.
     assert_eq!(run(&["check", "--config", file.to_str().expect("UTF-8")], &[]).0, Some(0));
     // A flag is relative to the working directory.

@@ -23,8 +23,9 @@ fn start_in_terminal(arguments: &[&str]) -> (Program, OwnedFd) {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits() as i32);
     let end: File = options.open(name).expect("it is unlocked");
+    // The tests may run under `nohup`, whose children ignore the signal.
     let child = command("setsid")
-        .arg("--ctty")
+        .args(["--ctty", "env", "--default-signal=HUP"])
         .args(arguments)
         .args(["--listen", "127.0.0.1:0"])
         .stdin(end)

@@ -16,12 +16,14 @@ pub(super) struct LoopMetrics {
 }
 
 impl LoopMetrics {
-    pub(super) fn new() -> LoopMetrics {
+    /// `unix_micros` is the wall time at the start.
+    #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "the process has no other figures there"))]
+    pub(super) fn new(unix_micros: u64) -> LoopMetrics {
         LoopMetrics {
             turns: Distribution::of_durations(),
             began: None,
             #[cfg(target_os = "linux")]
-            process: Process::new(),
+            process: Process::new(unix_micros),
         }
     }
 
@@ -55,7 +57,7 @@ mod tests {
 
     #[test]
     fn waits_are_not_part_of_a_turn() {
-        let mut metrics = LoopMetrics::new();
+        let mut metrics = LoopMetrics::new(0);
         let at = Time::from_micros;
         metrics.end_turn(at(5));
         metrics.begin_turn(at(100));

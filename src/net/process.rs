@@ -9,13 +9,13 @@ use super::clock::process_cpu_time;
 use crate::admin::Exposition;
 
 pub(super) struct Process {
-    /// Start of the process, in seconds since the Unix epoch.
-    started: Option<f64>,
+    /// Start of the server, in seconds since the Unix epoch. Not that of the process by `/proc/stat`, which a sandbox hides.
+    started: f64,
 }
 
 impl Process {
-    pub(super) fn new() -> Process {
-        Process { started: start_time() }
+    pub(super) fn new(unix_micros: u64) -> Process {
+        Process { started: unix_micros as f64 / 1e6 }
     }
 
     pub(super) fn write_metrics(&self, metrics: &mut Exposition) {
@@ -26,7 +26,7 @@ impl Process {
                 metrics.gauge(name, help, value);
             }
         };
-        gauge("process_start_time_seconds", "Start of the process since the Unix epoch.", self.started);
+        gauge("process_start_time_seconds", "Start of the process since the Unix epoch.", Some(self.started));
         let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
         let [virtual_bytes, resident_bytes] = memory(&statm, rustix::param::page_size());
         gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes);
@@ -54,31 +54,12 @@ fn max_descriptors(limits: &str) -> Option<f64> {
     if soft == "unlimited" { Some(f64::INFINITY) } else { soft.parse().ok() }
 }
 
-fn start_time() -> Option<f64> {
-    let (stat, system) = (fs::read_to_string("/proc/self/stat").ok()?, fs::read_to_string("/proc/stat").ok()?);
-    start_of(&stat, &system, rustix::param::clock_ticks_per_second())
-}
-
-/// The start of a process by its line in `/proc/self/stat`, which counts ticks since the start of the system, and by
-/// `/proc/stat`.
-fn start_of(stat: &str, system: &str, ticks_per_second: u64) -> Option<f64> {
-    // The second field is the name of the program in parentheses; it may contain spaces and parentheses itself.
-    let (_, after_name) = stat.rsplit_once(')')?;
-    // Field 22 in proc_pid_stat(5).
-    let ticks: u64 = after_name.split_whitespace().nth(22 - 3)?.parse().ok()?;
-    let booted: u64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Some(booted as f64 + ticks as f64 / ticks_per_second as f64)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn the_files_of_linux_are_parsed() {
-        let stat = "17 (a b) c) S 1 17 17 0 -1 4194304 100 0 0 0 7 3 0 0 20 0 1 0 12345 1000 200 18446744073709551615";
-        assert_eq!(start_of(stat, "cpu 1 2\nbtime 1700000000\nprocesses 5\n", 100), Some(1_700_000_123.45));
-        assert_eq!(start_of("17 (x) S 1", "btime 1\n", 100), None);
         assert_eq!(memory("2003 17 1 1 0 300 0\n", 4096), [Some(8_204_288.0), Some(69_632.0)]);
         assert_eq!(memory("", 4096), [None, None]);
         let limits = |soft: &str| {

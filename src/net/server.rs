@@ -155,7 +155,7 @@ impl<A: App> Server<A> {
             drain_at: None,
             wants_reload: false,
             operators,
-            metrics: LoopMetrics::new(),
+            metrics: LoopMetrics::new(start.unix_micros),
             #[cfg(target_os = "linux")]
             timerfd,
         })

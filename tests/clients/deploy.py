@@ -19,12 +19,15 @@ import time
 import traceback
 import urllib.request
 
+from websockets.exceptions import InvalidStatus
+
 from lobbyd import Lobbyd, default_binary
 from peers import Python
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FILES = os.path.normpath(os.path.join(HERE, "../../examples/deploy"))
 SITE = "game.example"
+SECRET = "c2VjcmV0LXRva2Vu"
 ADMIN = re.compile(r"admin API on http://127\.0\.0\.1:(\d+)")
 
 
@@ -144,6 +147,31 @@ async def talk_through(port, context, server):
     await bob.close()
 
 
+async def refused_by_the_proxy(port, context):
+    """Without a server behind it the proxy answers itself. Its logs must not contain the token of the request."""
+    protocols = ["lobby.v1.json", f"base64url.bearer.lobby.{SECRET}"]
+    for options in [{"subprotocols": protocols}, {"additional_headers": {"Authorization": f"Bearer {SECRET}"}}]:
+        try:
+            await open_page(port, context, "chess", SECRET, **options)
+        except InvalidStatus as refused:
+            assert refused.response.status_code == 502, refused
+        else:
+            raise AssertionError("the proxy accepted a connection without a server")
+
+
+async def room_is_one_lobby(port, context):
+    """However the path of a lobby is encoded, its members meet on one process."""
+    for number in range(8):
+        ann = await open_page(port, context, f"room{number}", "ann")
+        await ann.expect("welcome", lobby=f"room{number}")
+        bob = await open_page(port, context, f"r%6fom{number}", "bob")
+        await bob.expect("welcome", lobby=f"room{number}")
+        users = (await bob.expect("presence_state"))["users"]
+        assert [entry["user"] for entry in users] == ["ann", "bob"], users
+        await ann.close()
+        await bob.close()
+
+
 def get(port, path, context=None):
     connection = (http.client.HTTPSConnection("127.0.0.1", port, context=context, timeout=10) if context
                   else http.client.HTTPConnection("127.0.0.1", port, timeout=10))
@@ -165,7 +193,8 @@ def nginx(binary, folder):
     with Server(binary) as server:
         port = free_port()
         site = replace(
-            read("nginx.conf"), ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"), ("127.0.0.1:9001", f"127.0.0.1:{server.port}"),
+            read("nginx.conf"), ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"), ("listen [::]:443 ssl;", ""),
+            ("listen 80;", f"listen 127.0.0.1:{free_port()};"), ("listen [::]:80;", ""), ("127.0.0.1:9001", f"127.0.0.1:{server.port}"),
             (f"/etc/ssl/{SITE}.pem", cert), (f"/etc/ssl/{SITE}.key", key), ("/var/log/nginx/", f"{folder}/"),
             (f"/var/www/{SITE}", folder))
         conf = os.path.join(folder, "nginx.conf")
@@ -181,9 +210,13 @@ def nginx(binary, folder):
             assert get(port, "/health/ready", context)[0] == 200
             assert get(port, "/index.html", context) == (200, b"the page")
             assert get(port, "/stats", context)[0] == 404, "the operators' port is not reachable from outside"
-        with open(os.path.join(folder, f"{SITE}.log"), encoding="utf-8") as log:
-            text = log.read()
-        assert "/ws/chess" in text and "token" not in text, text
+            server.close()
+            asyncio.run(refused_by_the_proxy(port, context))
+        text = ""
+        for log in [f"{SITE}.log", f"{SITE}.error.log"]:
+            with open(os.path.join(folder, log), encoding="utf-8") as file:
+                text += file.read()
+        assert "/ws/chess" in text and "token" not in text and SECRET not in text, text
 
 
 def caddy(binary, folder):
@@ -196,10 +229,13 @@ def caddy(binary, folder):
             ("127.0.0.1:9001", f"127.0.0.1:{server.port}"), (f"/var/www/{SITE}", folder))
         conf = os.path.join(folder, "Caddyfile")
         with open(conf, "w", encoding="utf-8") as file:
-            file.write("{\n\tadmin off\n\tauto_https off\n}\n" + site)
+            file.write(site.replace("{\n", "{\n\tadmin off\n\tauto_https off\n", 1))
         os.environ.update(HOME=folder, XDG_DATA_HOME=folder, XDG_CONFIG_HOME=folder)
-        with Program("caddy", "run", "--config", conf, "--adapter", "caddyfile", port=port):
+        with Program("caddy", "run", "--config", conf, "--adapter", "caddyfile", port=port) as program:
             asyncio.run(talk_through(port, context, server))
+            server.close()
+            asyncio.run(refused_by_the_proxy(port, context))
+        assert '"status":502' in program.text and SECRET not in program.text, program.text
 
 
 async def lobbies_stay_together(port, context, servers):
@@ -244,7 +280,7 @@ def haproxy(binary, folder):
     with Server(binary, "--drain-deadline", "60s", "--journal-sync", "off") as one, Server(binary) as two:
         port = free_port()
         text = replace(
-            read("haproxy.cfg"), ("maxconn 20000", "maxconn 1000"), ("bind :443", f"bind 127.0.0.1:{port}"), ("127.0.0.1:9001", f"127.0.0.1:{one.port}"),
+            read("haproxy.cfg"), ("maxconn 20000", "maxconn 1000"), ("bind :::443 v4v6", f"bind 127.0.0.1:{port}"), ("127.0.0.1:9001", f"127.0.0.1:{one.port}"),
             ("127.0.0.1:9011", f"127.0.0.1:{two.port}"), (f"/etc/ssl/{SITE}.pem", both))
         conf = os.path.join(folder, "haproxy.cfg")
         with open(conf, "w", encoding="utf-8") as file:
@@ -254,6 +290,7 @@ def haproxy(binary, folder):
         with Program("haproxy", "-db", "-f", conf, port=port):
             asyncio.run(address_through(port, context, [one, two]))
             lobby = asyncio.run(lobbies_stay_together(port, context, [one, two]))
+            asyncio.run(room_is_one_lobby(port, context))
             context_of_pages = pages_context(ssl.create_default_context(cafile=cert))
             assert get(port, "/health/ready", context_of_pages)[0] == 200
             assert get(port, "/stats", context_of_pages)[0] == 404

@@ -127,7 +127,7 @@ impl Guard {
 
     /// Returns whether `host` is an address or name of this server. The port is ignored: a tunnel may use another one.
     fn is_ours(&self, host: &str) -> bool {
-        let Ok(authority) = Authority::parse(host) else { return false };
+        let Ok(authority) = Authority::of_host(host) else { return false };
         // DNS rebinding needs a name, so addresses are safe on which the server can be reached.
         let is_address_of_ours = authority.address().is_some_and(|address| {
             self.listens_on.iter().any(IpAddr::is_unspecified) || self.listens_on.contains(&address)

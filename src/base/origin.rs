@@ -81,7 +81,7 @@ impl<'a> Origin<'a> {
     /// Without a port, `Host` means the default port of the page's scheme: the server does not know whether a proxy has
     /// terminated TLS in front of it.
     pub(crate) fn is_served_by(self, host: &str) -> bool {
-        let (Some(default), Ok(server)) = (default_port(self.scheme), Authority::parse(host.trim())) else {
+        let (Some(default), Ok(server)) = (default_port(self.scheme), Authority::of_host(host)) else {
             return false;
         };
         is_same_host(self.authority.host, server.host)
@@ -98,6 +98,12 @@ impl<'a> Origin<'a> {
 }
 
 impl<'a> Authority<'a> {
+    /// Parses the value of a `Host` header, in which the port may be empty (RFC 3986 section 3.2.3).
+    pub(crate) fn of_host(value: &'a str) -> Result<Authority<'a>, OriginFault> {
+        let value = value.trim();
+        Authority::parse(value.strip_suffix(':').unwrap_or(value))
+    }
+
     /// Parses `host` with an optional port. The characters of a name are not checked: see [`check_host`].
     pub(crate) fn parse(text: &'a str) -> Result<Authority<'a>, OriginFault> {
         if text.contains(|c: char| c.is_whitespace() || c.is_control()) {

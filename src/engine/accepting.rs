@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use log::debug;
 
+use super::Engine;
+use super::app::App;
 use super::core::Core;
 use super::driver::Full;
 use super::state::conn::ConnState;
@@ -13,6 +15,13 @@ use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::peer::Peer;
 use crate::http::PlainResponse;
+
+impl<A: App> Engine<A> {
+    /// Returns whether the socket is one beyond `max_pending`, which further ones displace.
+    pub(crate) fn is_overflow(&self, conn: ConnId) -> bool {
+        self.core.conns.get(conn).is_some_and(|slot| matches!(slot.state, ConnState::Overflow))
+    }
+}
 
 impl Core {
     pub(super) fn accept(&mut self, peer: Peer) -> Result<ConnId, Full> {

@@ -38,7 +38,9 @@ impl Core {
                  number?"
             ),
             ForwardedFault::Hidden => {
-                format!("entry {position} of {header} from the right hides the address: configure the proxy to name it")
+                format!(
+                    "entry {position} of {header} from the right hides the address: configure the proxy to name it."
+                )
             }
             ForwardedFault::Malformed => format!(
                 "entry {position} of {header} from the right is not an address: is trusted_proxies the number of proxies, and \

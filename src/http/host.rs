@@ -14,8 +14,11 @@ pub(crate) fn is_host(value: &str) -> bool {
         bytes.iter().position(|&c| c == b':').unwrap_or(bytes.len())
     };
     let (host, port) = value.split_at(end);
-    let is_port =
-        port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|c| c.is_ascii_digit()));
+    // An empty port is the default one (RFC 3986 section 3.2.3).
+    let is_port = matches!(port, "" | ":")
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok());
     is_port
         && match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address.parse::<Ipv6Addr>().is_ok(),

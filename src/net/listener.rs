@@ -188,7 +188,8 @@ impl Listener {
         if !self.warned {
             self.warned = true;
             warn!(
-                "cannot accept connections: {error}; raise the limit of open files (ulimit -n) above max_connections"
+                "cannot accept connections: {error}; raise the limit of open files (ulimit -n, LimitNOFILE) to \
+                 the number that `lobbyd check` prints"
             );
         }
     }

@@ -90,12 +90,18 @@ impl Sockets {
             self.table.resize_with(id.index() + 1, || None);
         }
         let reads_to_end = stream.may_read_short();
+        // A socket beyond `max_pending` is read in this turn: its request may have arrived while it waited in the backlog,
+        // and the next newcomers take its place.
+        let is_ready = engine.is_overflow(id);
+        if is_ready {
+            self.ready.push(id, ReadClass::New);
+        }
         self.table[id.index()] = Some(ConnSocket {
             id,
             stream,
-            is_ready: false,
+            is_ready,
             class: ReadClass::New,
-            is_readable: false,
+            is_readable: is_ready,
             backlog: None,
             reads_to_end,
         });

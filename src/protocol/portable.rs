@@ -58,6 +58,25 @@ fn may_exceed(bytes: &[u8], max_depth: Limit) -> bool {
     bytes.len() / 2 > bound as usize && bytes.iter().filter(|&&byte| byte | 0x20 == b'{').count() > bound as usize
 }
 
+/// Returns the text with U+FFFD in place of each half of a surrogate pair that is written as an escape. Its length and the
+/// positions in it stay the same.
+pub(super) fn without_surrogates(text: &str) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    let mut at = 0;
+    while at < bytes.len() {
+        if bytes[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        let escape = bytes.get(at + 1..at + 6);
+        if matches!(escape, Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', _, _])) {
+            bytes[at + 2..at + 6].copy_from_slice(b"fffd");
+        }
+        at += 2;
+    }
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 fn scan(bytes: &[u8], max_depth: Limit) -> Result<(), &'static str> {
     let (mut depth, mut at) = (0, 0);
     while let Some(byte) = bytes.get(at) {

@@ -90,6 +90,18 @@ impl<'a> Present<'a> {
     }
 }
 
+/// Returns the `ref` of a message that is valid JSON but for halves of surrogate pairs. `None`: there is another fault.
+fn reference_beside_surrogates(text: &str) -> Option<Option<&str>> {
+    let repaired = portable::without_surrogates(text);
+    let fields: EnvelopeFields<'_> = serde_json::from_str(&repaired).ok()?;
+    let Some(raw) = fields.reference.0.filter(|&raw| raw != "null" && is_reference(&fields.reference, raw)) else {
+        return Some(None);
+    };
+    // Both texts have the same length, so the `ref` is at the same place.
+    let start = raw.as_ptr() as usize - repaired.as_ptr() as usize;
+    Some(text.get(start..start + raw.len()).filter(|&original| original == raw))
+}
+
 /// Parses one text message.
 ///
 /// # Errors
@@ -104,7 +116,11 @@ pub(crate) fn read(text: &str, max_depth: Limit) -> Result<Envelope<'_>, Malform
     }
     let fields: EnvelopeFields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
-        _ => malformed("the message is not valid JSON"),
+        // Names of fields are decoded, so half of a surrogate pair in one is an error of the syntax here.
+        _ => match reference_beside_surrogates(text).zip(portable::check(text, max_depth).err()) {
+            Some((reference, why)) => MalformedMessage { reference, why, is_health_pong: false },
+            None => malformed("the message is not valid JSON"),
+        },
     })?;
     let kind = fields.kind.as_string().filter(|kind| !kind.is_empty());
     let is_health_pong = kind.as_deref() == Some("health_pong");

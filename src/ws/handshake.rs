@@ -76,7 +76,7 @@ impl Request<'_> {
         self.forwarded_fault
     }
 
-    /// Returns the percent-decoded path; it starts with `/`.
+    /// Returns the percent-decoded path, or the path as it was sent if it cannot be decoded; it starts with `/`.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -245,13 +245,20 @@ fn try_read<R>(
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
-    let path = percent_decode(path, false)
-        .ok_or_else(|| PlainResponse::new(400, "the path is not properly percent-encoded UTF-8"))?;
     let upgrade = if is_head || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
+    // An upgrade is accepted and then refused, so that a page can read why: a path with a `%` is no lobby.
+    let path = match percent_decode(path, false) {
+        Some(path) => path,
+        None if upgrade.is_ok() => Cow::Borrowed(path),
+        None => return Err(PlainResponse::new(400, "the path is not properly percent-encoded UTF-8")),
+    };
     // The query of a health check is ignored.
     let query = if probe.is_some() && upgrade.is_err() { "" } else { query };
-    let query_token = query_value(query, "token")
-        .map_err(|()| PlainResponse::new(400, "the query is not properly percent-encoded UTF-8"))?;
+    let query_token = match query_value(query, "token") {
+        Ok(token) => token,
+        Err(()) if upgrade.is_ok() => None,
+        Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
+    };
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
@@ -422,9 +429,11 @@ mod tests {
         check_with(|l| l[0] = "POST /ws/a HTTP/1.1", (405, "GET"));
         check_with(|l| l[0] = "GET /ws/a HTTP/1.0", (505, "HTTP/1.1"));
         check_with(|l| l[0] = "GET http://a/ws/a HTTP/1.1", (400, "path"));
-        check_with(|l| l[0] = "GET /ws/%zz HTTP/1.1", (400, "percent-encoded"));
-        check_with(|l| l[0] = "GET /ws/%00 HTTP/1.1", (400, "percent-encoded"));
-        check_with(|l| l[0] = "GET /ws/a?token=%ff HTTP/1.1", (400, "query"));
+        // An upgrade is accepted first.
+        check_with(|l| (l[0], l[2]) = ("GET /ws/%zz HTTP/1.1", "X: y"), (400, "percent-encoded"));
+        check_with(|l| (l[0], l[2]) = ("GET /ws/%00 HTTP/1.1", "X: y"), (400, "percent-encoded"));
+        check_with(|l| (l[0], l[2]) = ("GET /ws/a?token=%ff HTTP/1.1", "X: y"), (400, "query"));
+        check_with(|l| l[0] = "GET /ws/a?token=%ff HTTP/1.1", (101, "None None"));
         check_with(|l| l[1] = "X: y", (400, "Host"));
         check_with(|l| l.push("Host: b"), (400, "Host"));
         check_with(|l| l[2] = "X: y", (426, "WebSocket endpoint"));

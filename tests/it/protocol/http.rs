@@ -178,10 +178,10 @@ fn malformed_requests_are_refused() {
     check(|lines| lines[0] = "GET /ws/chess HTTP/1.0", 505, &close, "HTTP/1.1");
     check(|lines| lines[0] = "GET /ws/chess HTTP/2.0", 505, &close, "HTTP/1.1");
     check(|lines| lines[0] = "GET http://localhost/ws/chess HTTP/1.1", 400, &close, "path");
-    check(|lines| lines[0] = "GET /ws/%c HTTP/1.1", 400, &close, "percent-encoded");
-    check(|lines| lines[0] = "GET /ws/%ff HTTP/1.1", 400, &close, "percent-encoded");
-    check(|lines| lines[0] = "GET /ws/chess?token=%00 HTTP/1.1", 400, &close, "query");
-    check(|lines| lines[0] = "GET /ws/chess?%zz=1&token=ann HTTP/1.1", 400, &close, "query");
+    check(|lines| (lines[0], lines[2]) = ("GET /ws/%c HTTP/1.1", "X: y"), 400, &close, "percent-encoded");
+    check(|lines| (lines[0], lines[2]) = ("GET /ws/%ff HTTP/1.1", "X: y"), 400, &close, "percent-encoded");
+    check(|lines| (lines[0], lines[2]) = ("GET /ws/chess?token=%00 HTTP/1.1", "X: y"), 400, &close, "query");
+    check(|lines| (lines[0], lines[2]) = ("GET /ws/chess?%zz=1&token=ann HTTP/1.1", "X: y"), 400, &close, "query");
     check(|lines| without(lines, 1), 400, &close, "Host");
     check(|lines| lines.push("Host: other"), 400, &close, "Host");
     check(|lines| lines.push("Content-Length: 5"), 400, &close, "body");

@@ -310,7 +310,10 @@ fn a_request_may_have_100_header_lines() {
 /// A browser hides the status of a refused upgrade, so a page could not read a 404.
 #[test]
 fn an_upgrade_to_an_unknown_path_is_closed_with_a_code() {
-    for target in ["/", "/ws", "/ws/a/b", "/favicon.ico", "/WS/chess?token=ann"] {
+    // Browsers send a `%` as it was written.
+    for target in
+        ["/", "/ws", "/ws/a/b", "/favicon.ico", "/WS/chess?token=ann", "/ws/100%?token=ann", "/ws/%ff", "/%00"]
+    {
         check(
             Config::default(),
             &format!(
@@ -319,6 +322,11 @@ fn an_upgrade_to_an_unknown_path_is_closed_with_a_code() {
             ),
         );
     }
+    // Without a query that can be decoded there is no token in it.
+    check(
+        Config::default(),
+        "ann > get /ws/chess?token=50%\nann < upgrade, goodbye code=4001, close 4001 unauthorized",
+    );
     // Applications without JSON get the close code alone.
     let mut world = World::new(Config::default(), Verbatim::default());
     world.run("ann > get /elsewhere\nann < upgrade, close 4007 bad_lobby_code");

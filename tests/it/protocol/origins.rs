@@ -159,7 +159,7 @@ fn the_servers_own_origin_is_compared_with_default_ports() {
         ("file://", "", false),
         ("chrome-extension://game.example", "game.example", false),
         ("https://game.example", "", false),
-        ("https://game.example", "game.example:", false),
+        ("https://game.example", "game.example:", true),
         ("https://game.example", "user@game.example", false),
     ] {
         check_rule("own", origin, host, is_own);

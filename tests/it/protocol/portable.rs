@@ -116,7 +116,8 @@ fn half_of_a_surrogate_pair_is_a_bad_message() {
         check_refused(&mut world, &format!(r#"{{"type":"direct","to":"bob","data":["{text}"],"ref":7}}"#), "ref=7");
         check_refused(&mut world, &format!(r#"{{"type":"move","at":["","{text}"],"ref":7}}"#), "ref=7");
         check_refused(&mut world, &format!(r#"{{"type":"ping","extra":"{text}","ref":7}}"#), "ref=7");
-        check_refused(&mut world, &format!(r#"{{"type":"move","{text}":0,"ref":7}}"#), "");
+        check_refused(&mut world, &format!(r#"{{"type":"move","{text}":0,"ref":7}}"#), "ref=7");
+        check_refused(&mut world, &format!(r#"{{"ref":"a\"b","{text}":{{}},"type":"ping"}}"#), r#"ref="a\"b""#);
         check_refused(&mut world, &format!(r#"{{"type":"move","ref":"{text}"}}"#), "!ref");
         check_refused(&mut world, &format!(r#"{{"type":"x{text}"}}"#), "!ref");
         check_refused(&mut world, &format!(r#"{{"type":"direct","to":"bob{text}","data":0}}"#), "!ref");

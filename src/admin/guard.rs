@@ -161,6 +161,7 @@ mod tests {
             check_host("127.0.0.1:9002", listed, true);
         }
         check_host("10.0.0.7:9002", "10.0.0.7:9002", true);
+        check_host("10.0.0.7:9002", "localhost:", true);
         check_host("0.0.0.0:9002", "192.168.0.1:9002", true);
         check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "10.0.0.7", true);
         check_host("127.0.0.1:9002,10.0.0.7:9002,admin.example:9002", "Admin.Example:9002", true);
@@ -183,7 +184,6 @@ mod tests {
             "2130706433",
             "localhost:9002:9002",
             "a@localhost",
-            "localhost:",
             "localhost:65536",
             "localhost/",
         ] {

@@ -73,7 +73,7 @@ pub(crate) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
     let bytes = match random.below(12) {
         0 => return (wire::upgrade_request("/ws/chess", &[]), true),
         1 => return (wire::upgrade_request("/ws/no!code?token=user0", &[]), true),
-        2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), false),
+        2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), true),
         3 => return (wire::upgrade_request("/elsewhere?token=user0", &[]), true),
         4 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
         5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),

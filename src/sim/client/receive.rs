@@ -99,6 +99,8 @@ impl Link {
         let is_allowed = match (status, self.probe) {
             // A busy or draining server answers 503, and 408 follows if the request arrives too slowly.
             (200 | 408 | 503, Some(_)) => true,
+            // The application or an operator has ended the connection before its request was read.
+            (400, Some(_)) => self.reason.is_some_and(|reason| reason != CloseReason::HttpRefused),
             (_, Some(_)) => false,
             (101, None) => self.may_be_accepted,
             _ if !self.may_be_accepted || self.is_unpredictable => (400..=599).contains(&status),

@@ -74,10 +74,13 @@ fn use_get() -> JsonResponse {
 }
 
 fn query_request(segments: &[&str], query: &str) -> Result<AdminRequest, JsonResponse> {
+    if *segments == ["metrics"] {
+        // Any query is ignored: a scraper may be configured to send parameters.
+        return Ok(AdminRequest::Metrics);
+    }
     let page_query = page_query(query)?;
     Ok(match *segments {
         ["stats"] => AdminRequest::Stats,
-        ["metrics"] => AdminRequest::Metrics,
         ["lobbies"] => AdminRequest::Lobbies(page_query),
         ["lobbies", code] => AdminRequest::Lobby(code.into(), page_query),
         ["users", user] => AdminRequest::User(user.into(), page_query),

@@ -8,7 +8,7 @@ use std::vec;
 
 use super::fields::Config;
 use super::listen::Listen;
-use super::types::{ByteSize, DuplicateLogin, Flush, PerUser};
+use super::types::{ByteSize, DuplicateLogin, Flush, Form, PerUser};
 use super::value::Value;
 use crate::base::forwarded_header::ForwardedHeader;
 use crate::base::limit::{Limit, MAX_HEADER_LINES};
@@ -87,7 +87,8 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// A configuration value that breaks a rule or has no effect. Displayed as one line.
+/// A configuration value that breaks a rule or has no effect. Displayed as one line, which does not contain the
+/// value if it is a path.
 ///
 /// See [`Problems`] and [`Config::without_effect`] for examples.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +104,12 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}: {}", self.field, self.value, self.rule)
+        let is_path = Config::FIELDS.iter().any(|field| field.name == self.field && field.form == Form::Path);
+        match is_path {
+            // It may be a secret that was given instead of the name of its file.
+            true => write!(f, "{}: {}", self.field, self.rule),
+            false => write!(f, "{} = {}: {}", self.field, self.value, self.rule),
+        }
     }
 }
 

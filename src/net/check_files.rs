@@ -1,12 +1,15 @@
 //! Checks the files that a server would use, without starting one.
 
+use std::io;
+use std::path::Path;
+
 use super::error::Error;
 use super::journal_files;
 use super::operators::read_token;
-use crate::config::Config;
+use crate::config::{Config, Listen, ListenAddress};
 
 /// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token is readable and valid, and
-/// the segments of the journal can be created. Changes nothing, and listens on no address.
+/// the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no address.
 ///
 /// ```
 /// use lobbyd::Config;
@@ -19,7 +22,8 @@ use crate::config::Config;
 ///
 /// # Errors
 ///
-/// All problems at once: [`Error::Token`] and [`Error::Journal`], with the text that a start would report.
+/// All problems at once, with the text that a start would report: [`Error::Token`], [`Error::Journal`] and, for socket files,
+/// [`Error::Listen`].
 pub fn check_files(config: &Config) -> Vec<Error> {
     let token = config.admin_token_file.as_deref().filter(|_| config.admin.is_some());
     let token = token.and_then(|path| read_token(path).err());
@@ -27,5 +31,21 @@ pub fn check_files(config: &Config) -> Vec<Error> {
         let error = journal_files::check(path).err()?;
         Some(Error::Journal(path.clone(), error))
     });
-    token.into_iter().chain(journal).collect()
+    let addresses = config.listen.addresses().iter().chain(config.admin.iter().flat_map(Listen::addresses));
+    let sockets = addresses.filter_map(|address| match address {
+        ListenAddress::Unix(path) => Some(Error::Listen(address.clone(), check_socket_file(path).err()?)),
+        _ => None,
+    });
+    token.into_iter().chain(journal).chain(sockets).collect()
+}
+
+#[cfg(unix)]
+fn check_socket_file(path: &Path) -> io::Result<()> {
+    super::socket_file::check(path)
+}
+
+/// Socket files are refused by the rules of the configuration.
+#[cfg(not(unix))]
+fn check_socket_file(_: &Path) -> io::Result<()> {
+    Ok(())
 }

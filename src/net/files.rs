@@ -82,14 +82,14 @@ pub(super) fn lock_beside(path: &Path, holder: &LockHolder) -> io::Result<Lock> 
     #[cfg(unix)]
     if let Err(error) = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         let error = io::Error::from(error);
-        let name = name.display();
         let LockHolder { does, thing } = holder;
         if error.kind() == io::ErrorKind::WouldBlock {
-            let problem = format!("another server {does} and has locked {name}; give each server {thing} of its own");
+            let problem =
+                format!("another server {does} and has locked its .lock file; give each server {thing} of its own");
             return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
         }
         // Some network file systems do not support locks.
-        warn!("{name} cannot be locked: {error}; no other server may use {}", path.display());
+        warn!("{} cannot be locked: {error}; no other server may use {}", name.display(), path.display());
     }
     Ok(Lock(file))
 }
@@ -99,6 +99,28 @@ pub(super) fn lock_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     name.into()
+}
+
+/// Checks that `path` and the file that is locked for it can be created in their folder. Creates nothing.
+///
+/// # Errors
+///
+/// Those of the operating system.
+pub(super) fn check_creatable(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // `.` exists in folders only.
+    std::fs::metadata(folder.join("."))?;
+    #[cfg(unix)]
+    {
+        use rustix::fs::{Access, access};
+
+        access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
+        let lock = lock_name(path);
+        if lock.exists() {
+            access(&lock, Access::WRITE_OK)?;
+        }
+    }
+    Ok(())
 }
 
 /// Options for a new file that only its owner may read.

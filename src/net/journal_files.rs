@@ -127,20 +127,7 @@ fn refuse_folder(path: &Path) -> io::Result<()> {
 /// the moment.
 pub(super) fn check(path: &Path) -> io::Result<()> {
     refuse_folder(path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // `.` exists in folders only.
-    fs::metadata(folder.join("."))?;
-    #[cfg(unix)]
-    {
-        use rustix::fs::{Access, access};
-
-        access(folder, Access::WRITE_OK | Access::EXEC_OK)?;
-        let lock = files::lock_name(path);
-        if lock.exists() {
-            access(&lock, Access::WRITE_OK)?;
-        }
-    }
-    Ok(())
+    files::check_creatable(path)
 }
 
 fn name(path: &Path, number: u64) -> PathBuf {

@@ -43,6 +43,20 @@ pub(super) fn listen(path: &Path, mode: FileMode, backlog: i32) -> io::Result<(U
     Ok((UnixListener::from_std(socket.into()), file))
 }
 
+/// Checks that a socket file can be created at `path`, and creates none. A server may listen on it at the moment.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    SockAddr::unix(path)?;
+    files::check_creatable(path)?;
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => Err(is_no_socket()),
+        _ => Ok(()),
+    }
+}
+
+fn is_no_socket() -> io::Error {
+    io::Error::new(io::ErrorKind::AlreadyExists, "the file exists and is no socket; name another file")
+}
+
 /// Removes the socket file of a server that does not live any more.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let file = match fs::symlink_metadata(path) {
@@ -51,8 +65,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     if !file.file_type().is_socket() {
-        let problem = "the file exists and is no socket; name another file";
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+        return Err(is_no_socket());
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     // A connection to a full backlog would block.

@@ -6,4 +6,6 @@ pub(crate) struct AuthFile {
     pub(crate) max_bytes: usize,
     /// What it contains, for the log.
     pub(crate) contents: &'static str,
+    /// Whether the application accepts new contents.
+    pub(crate) is_valid: fn(&[u8]) -> bool,
 }

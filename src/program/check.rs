@@ -9,9 +9,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::ArgMatches;
-use lobbyd::net::{Error, check_files};
+use lobbyd::net::check_files;
 
-use super::failure::Refusal;
+use super::failure::{Refusal, escaped};
 use super::options::Options;
 use super::output;
 use super::summary::summary;
@@ -21,20 +21,13 @@ pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
         Ok(options) => options,
         Err(refusal) => return refusal.report(),
     };
-    let problems: Vec<String> = check_files(&options.config)
-        .iter()
-        .map(|error| match error {
-            Error::Token(..) => options.values.locate("admin_token_file", error.to_string()),
-            Error::Journal(..) => options.values.locate("journal", error.to_string()),
-            _ => error.to_string(),
-        })
-        .collect();
+    let problems: Vec<String> = check_files(&options.config).iter().map(|error| options.describe(error)).collect();
     if !problems.is_empty() {
         return Refusal { problems, format: options.format }.report();
     }
     let without_effect = options.config.without_effect();
     let warnings = options.warnings.iter().cloned().chain(without_effect.iter().map(ToString::to_string));
-    let warnings: String = warnings.map(|warning| format!("warning: {warning}\n")).collect();
+    let warnings: String = warnings.map(|warning| format!("warning: {}\n", escaped(&warning))).collect();
     let _ = io::stderr().write_all(warnings.as_bytes());
     let summary = summary(&options.config);
     let lines = ["ok"].into_iter().chain(summary.iter().map(String::as_str));

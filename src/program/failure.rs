@@ -24,8 +24,8 @@ impl Refusal {
     pub(crate) fn report(&self) -> ExitCode {
         match self.format {
             Format::Text => {
-                let problems = format!("invalid configuration\n  {}", self.problems.join("\n  "));
-                not_started(&problems, Format::Text)
+                let lines = self.problems.iter().map(|problem| format!("\n  {}", escaped(problem)));
+                print_error(&format!("invalid configuration{}", lines.collect::<String>()), NOT_STARTED)
             }
             Format::Json => {
                 for problem in &self.problems {
@@ -50,6 +50,23 @@ pub(crate) fn not_started(problem: &dyn Display, format: Format) -> ExitCode {
 
 /// Prints why a command has failed.
 pub(crate) fn failed(problem: &dyn Display, code: u8) -> ExitCode {
+    print_error(&escaped(&problem.to_string()), code)
+}
+
+/// Escapes control characters, line feeds among them, and invisible characters. A value in a problem could otherwise add a
+/// line of its own, or control the terminal.
+pub(crate) fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '"' | '\'' | '\\' => escaped.push(c),
+            _ => escaped.extend(c.escape_debug()),
+        }
+    }
+    escaped
+}
+
+fn print_error(problem: &str, code: u8) -> ExitCode {
     let _ = io::stderr().write_all(format!("lobbyd: {problem}\n").as_bytes());
     ExitCode::from(code)
 }

@@ -24,8 +24,9 @@ impl GivenSockets {
     ///
     /// # Errors
     ///
-    /// A sentence about a descriptor that cannot be used.
+    /// A sentence about `LISTEN_FDS`, or about a descriptor that cannot be used.
     pub(crate) fn from_environment() -> Result<GivenSockets, String> {
+        check_count()?;
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut descriptors = ListenFd::from_env();
         let mut names = names.split(':');
@@ -46,6 +47,18 @@ impl GivenSockets {
             .map(|(name, list)| (name, list.join(",")))
             .collect();
         Ok(given)
+    }
+}
+
+/// Checks that `LISTEN_FDS` is a number, if it is for this process.
+fn check_count() -> Result<(), String> {
+    let pid = env::var_os("LISTEN_PID").filter(|pid| !pid.is_empty());
+    let is_ours = pid.is_none_or(|pid| pid == *std::process::id().to_string());
+    match env::var_os("LISTEN_FDS").filter(|count| is_ours && !count.is_empty()) {
+        Some(count) if count.to_str().is_none_or(|count| count.parse::<u16>().is_err()) => {
+            Err(format!("LISTEN_FDS = {}: must be the number of descriptors", count.to_string_lossy()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -55,7 +55,7 @@ mod with_feature {
     pub(crate) fn read(values: &Values) -> Result<(Auth, AuthFile), Vec<String>> {
         let mut problems = Vec::new();
         let keys = keys_file(values)
-            .and_then(|(name, path)| read_keys(values, name, path).map(|keys| (keys, path.to_owned())))
+            .and_then(|(name, path)| read_keys(values, name, path).map(|keys| (keys, name, path.to_owned())))
             .map_err(|found| problems.extend(found));
         let leeway = parse_duration(values.text("jwt_leeway"))
             .and_then(|leeway| if leeway <= MAX_LEEWAY { Ok(leeway) } else { Err("must be at most 1h".to_owned()) })
@@ -66,22 +66,27 @@ mod with_feature {
                 problems.push(values.locate(name, format!("{name}: must not be empty")));
             }
         }
-        let (Ok((keys, path)), Ok(leeway)) = (keys, leeway) else { return Err(problems) };
+        let (Ok((keys, name, path)), Ok(leeway)) = (keys, leeway) else { return Err(problems) };
         if !problems.is_empty() {
             return Err(problems);
         }
         let mut jwt = Jwt::new(keys).leeway(leeway);
-        let name = |option: &str| Some(values.text(option)).filter(|text| *text != OFF);
-        if let Some(audience) = name("jwt_audience") {
+        let set = |option: &str| Some(values.text(option)).filter(|text| *text != OFF);
+        if let Some(audience) = set("jwt_audience") {
             jwt = jwt.audience(audience);
         }
-        if let Some(issuer) = name("jwt_issuer") {
+        if let Some(issuer) = set("jwt_issuer") {
             jwt = jwt.issuer(issuer);
         }
         if values.text("jwt_exp") == "optional" {
             jwt = jwt.exp_is_optional();
         }
-        Ok((Auth::Jwt(jwt), AuthFile { path, max_bytes: JwtKeys::MAX_FILE, contents: "keys" }))
+        let is_valid = match name {
+            "jwt_secret_file" => |contents: &[u8]| JwtKeys::secret(contents).is_ok(),
+            "jwt_key_file" => |contents: &[u8]| JwtKeys::pem(contents).is_ok(),
+            _ => |contents: &[u8]| JwtKeys::jwks(contents).is_ok(),
+        };
+        Ok((Auth::Jwt(jwt), AuthFile { path, max_bytes: JwtKeys::MAX_FILE, contents: "keys", is_valid }))
     }
 
     fn read_keys(values: &Values, name: &str, path: &str) -> Result<JwtKeys, Vec<String>> {

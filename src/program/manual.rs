@@ -67,6 +67,21 @@ const SECTIONS: &[Section] = &[
         &[
             ("LOBBYD_CONFIG", "The same as --config."),
             ("LOBBYD_…", "Every other flag, for example LOBBYD_MAX_PER_LOBBY for --max-per-lobby."),
+            ("NOTIFY_SOCKET", "Socket of the service manager, for notifications: see sd_notify(3)."),
+            (
+                "WATCHDOG_USEC",
+                "Time in microseconds after which the service manager ends a server that hangs: see \
+                               sd_watchdog_enabled(3).",
+            ),
+            (
+                "LISTEN_FDS",
+                "Number of sockets that the service manager has opened, from descriptor 3 on. They replace \
+                            --listen: see sd_listen_fds(3).",
+            ),
+            (
+                "LISTEN_FDNAMES",
+                "Names of these sockets, separated by colons. Those with the name admin replace --admin.",
+            ),
         ],
     ),
 ];

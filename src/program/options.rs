@@ -4,7 +4,7 @@ use clap::ArgMatches;
 use lobbyd::Config;
 use lobbyd::apps::{Auth, Tokens};
 use lobbyd::config::{CheckedConfig, Form};
-use lobbyd::net::read_file;
+use lobbyd::net::{Error, read_file};
 use log::LevelFilter;
 
 use super::auth_file::AuthFile;
@@ -42,6 +42,11 @@ impl Options {
         Options::read_with(matches, &[])
     }
 
+    /// Returns the form in which a problem is reported before the options are read.
+    pub(crate) fn format(matches: &ArgMatches) -> Format {
+        format(&Values::read(matches))
+    }
+
     /// Reads the options as [`read`](Self::read) does, except for those that the service manager replaces.
     ///
     /// # Errors
@@ -49,7 +54,7 @@ impl Options {
     /// All problems of all options at once.
     pub(crate) fn read_with(matches: &ArgMatches, replaced: &[(&'static str, String)]) -> Result<Options, Refusal> {
         let mut values = Values::read(matches);
-        let format = if values.text("log_format") == "json" { Format::Json } else { Format::Text };
+        let format = format(&values);
         let mut warnings = Vec::new();
         for (name, text) in replaced {
             if values.replace(name, text.clone()) {
@@ -88,11 +93,11 @@ impl Options {
             return Err(problems);
         };
         Ok(Options {
-            config,
             levels,
             format,
             seed,
-            warnings: warnings(&values, &app_word, &auth),
+            warnings: warnings(&values, &app_word, &auth, &config),
+            config,
             auth,
             auth_file,
             ends_with_terminal: terminal::ends_with_terminal(),
@@ -101,6 +106,15 @@ impl Options {
             auth_word,
             values,
         })
+    }
+
+    /// Describes an error of the start, with the place of the option that it is about.
+    pub(crate) fn describe(&self, error: &Error) -> String {
+        match error {
+            Error::Token(..) => self.values.locate("admin_token_file", error.to_string()),
+            Error::Journal(..) => self.values.locate("journal", error.to_string()),
+            _ => error.to_string(),
+        }
     }
 
     /// Whether there is a file to read again on SIGHUP.
@@ -112,6 +126,10 @@ impl Options {
     pub(crate) fn has_operators_token(&self) -> bool {
         self.config.admin.is_some() && self.config.admin_token_file.is_some()
     }
+}
+
+fn format(values: &Values) -> Format {
+    if values.text("log_format") == "json" { Format::Json } else { Format::Text }
 }
 
 /// Checks the options of the program that accept certain words only, and paths.
@@ -190,7 +208,12 @@ fn read_auth(config: &Config, values: &Values) -> Result<(Auth, Option<AuthFile>
         }
         ("tokens", Some(file)) => match read_tokens(file) {
             Ok(list) => {
-                let file = AuthFile { path: file.to_owned(), max_bytes: Tokens::MAX_FILE, contents: "tokens" };
+                let file = AuthFile {
+                    path: file.to_owned(),
+                    max_bytes: Tokens::MAX_FILE,
+                    contents: "tokens",
+                    is_valid: |contents| Tokens::read(contents).is_ok_and(|tokens| !tokens.is_empty()),
+                };
                 read = Some((Auth::Tokens(list), file));
             }
             Err(more) => problems.extend(more.into_iter().map(|problem| values.locate("tokens_file", problem))),
@@ -221,11 +244,18 @@ fn read_tokens(file: &str) -> Result<Tokens, Vec<String>> {
     Tokens::read(&contents).map_err(|problems| problems.into_iter().map(named).collect())
 }
 
-fn warnings(values: &Values, app: &str, auth: &Auth) -> Vec<String> {
+fn warnings(values: &Values, app: &str, auth: &Auth, config: &Config) -> Vec<String> {
     let mut warnings = notices::without_effect(values, app, !matches!(auth, Auth::Open));
     warnings.extend(notices::unknown_variables(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into())));
     if matches!(auth, Auth::Tokens(tokens) if tokens.is_empty()) {
         warnings.push("the list of tokens is empty: every connection is refused".into());
+    }
+    if values.text("auth") == "open" && config.trusted_proxies > 0 {
+        warnings.push(format!(
+            "auth = open with trusted_proxies = {}: a proxy brings clients of other machines, and each of them can log in as \
+             any user; set --auth tokens or --auth jwt, or --auth open-to-anybody if this is intended",
+            config.trusted_proxies
+        ));
     }
     warnings
 }

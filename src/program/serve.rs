@@ -17,7 +17,7 @@ use log::{debug, error, info, warn};
 use super::auth_file::AuthFile;
 use super::failure;
 use super::given_sockets::GivenSockets;
-use super::logger::{Format, TARGET, log_to_stderr};
+use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 use super::summary::summary;
 use super::supervisor::Supervisor;
@@ -28,7 +28,7 @@ const CUT_OFF: u8 = 3;
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
     let given = match GivenSockets::from_environment() {
         Ok(given) => given,
-        Err(problem) => return failure::not_started(&problem, Format::Text),
+        Err(problem) => return failure::not_started(&problem, Options::format(matches)),
     };
     let options = match Options::read_with(matches, &given.options) {
         Ok(options) => options,
@@ -80,7 +80,7 @@ fn run_server<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> 
     };
     let mut server = match start(options, sockets, app) {
         Ok(server) => server,
-        Err(problem) => return failure::not_started(&problem, options.format),
+        Err(problem) => return failure::not_started(&options.describe(&problem), options.format),
     };
     summary.iter().for_each(|line| info!(target: TARGET, "{line}"));
     // All lobbies share one application, so after a panic its state cannot be trusted: the process ends.
@@ -130,8 +130,9 @@ fn handle_hangup_signal<A: App>(
 ) {
     if options.has_files_to_read_again() {
         supervisor.report_reloading();
-        read_again(server, options);
-        supervisor.report_ready(&status_line(server));
+        let kept = read_again(server, options);
+        let kept = kept.iter().map(|kept| format!("; {kept}"));
+        supervisor.report_ready(&(status_line(server) + &kept.collect::<String>()));
     } else if options.ends_with_terminal && std::mem::replace(was_hung_up, true) {
         debug!(target: TARGET, "SIGHUP again: the server is stopping already");
     } else if options.ends_with_terminal {
@@ -142,25 +143,42 @@ fn handle_hangup_signal<A: App>(
     }
 }
 
-/// Reads the file of the tokens or keys and the operators' token again. Each is replaced only if its file is valid.
-fn read_again<A: App>(server: &mut Server<A>, options: &Options) {
-    if let Some(AuthFile { path, max_bytes, contents }) = &options.auth_file {
-        match read_file(path.as_ref(), *max_bytes) {
+/// Reads the file of the tokens or keys and the operators' token again. Each is replaced only if its file is valid. Returns
+/// a part of a sentence about each one that is not replaced.
+fn read_again<A: App>(server: &mut Server<A>, options: &Options) -> Vec<String> {
+    let mut kept = Vec::new();
+    if let Some(AuthFile { path, max_bytes, contents, is_valid }) = &options.auth_file {
+        let read = read_file(path.as_ref(), *max_bytes);
+        if !read.as_ref().is_ok_and(|read| is_valid(read)) {
+            kept.push(format!("the old {contents} stay in force"));
+        }
+        match read {
+            // The application itself reports why it refuses the contents.
             Ok(read) => server.reload(&read),
-            Err(error) => warn!(target: TARGET, "the old {contents} stay in force: {path}: {error}"),
+            Err(error) => {
+                warn!(target: TARGET, "the old {contents} stay in force: {}: {error}", failure::escaped(path));
+            }
         }
     }
     if options.has_operators_token() {
         match server.reload_admin_token() {
             Ok(()) => info!(target: TARGET, "the operators' token was read again"),
-            Err(error) => warn!(target: TARGET, "the old operators' token stays in force: {error}"),
+            Err(error) => {
+                kept.push("the old operators' token stays in force".to_owned());
+                warn!(target: TARGET, "the old operators' token stays in force: {}", failure::escaped(&error.to_string()));
+            }
         }
     }
+    kept
 }
 
 /// Returns the line that a service manager shows.
 fn status_line<A: App>(server: &Server<A>) -> String {
     let stats = server.engine().stats();
+    if server.engine().is_draining() {
+        // A member gives up its seat when its connection begins to close.
+        return format!("draining, {} members left", stats.total_connections + stats.closing);
+    }
     format!("{} members in {} lobbies", stats.total_connections, stats.active_lobbies)
 }
 

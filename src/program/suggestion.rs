@@ -1,12 +1,25 @@
 //! The most similar known name, for a name that is not known.
 
-/// Returns the known name with the smallest distance to `name`, unless that distance is too large. The first `prefix` bytes
-/// are common to all names and do not count.
+/// Returns the known name with the smallest distance to `name`, unless that distance is too large. Otherwise, the only one that
+/// begins with it, or the only one that contains it as whole words. The first `prefix` bytes are common to all names and do
+/// not count.
 pub(crate) fn nearest<'a>(name: &str, known: &'a [String], prefix: usize) -> Option<&'a str> {
     let distances = known.iter().map(|other| (distance(name, other), other.as_str()));
     // At most a third of the letters may differ.
     let max_distance = name.len().saturating_sub(prefix) / 3;
-    distances.min().filter(|&(distance, _)| distance <= max_distance.max(1)).map(|(_, other)| other)
+    let nearest = distances.min().filter(|&(distance, _)| distance <= max_distance.max(1)).map(|(_, other)| other);
+    let name = name.get(prefix..).filter(|name| !name.is_empty());
+    nearest.or_else(|| longer(name?, known, prefix))
+}
+
+/// Returns the only known name that begins with `name`, or else the only one that contains its words.
+fn longer<'a>(name: &str, known: &'a [String], prefix: usize) -> Option<&'a str> {
+    let only = |is_longer: &dyn Fn(&str) -> bool| {
+        let mut longer = known.iter().filter(|other| other.get(prefix..).is_some_and(is_longer));
+        longer.next().filter(|_| longer.next().is_none()).map(String::as_str)
+    };
+    let words = format!("_{name}_");
+    only(&|other| other.starts_with(name)).or_else(|| only(&|other| format!("_{other}_").contains(&words)))
 }
 
 /// Returns the Levenshtein distance: the number of characters to insert, remove or replace.

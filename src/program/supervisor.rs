@@ -61,10 +61,10 @@ impl Supervisor {
 
     /// Called after each turn of the loop. Reports once that the server drains, and for the watchdog that the loop runs.
     /// `status` is the line that the manager shows.
-    pub(crate) fn after_turn(&mut self, is_draining: bool, status: impl FnOnce() -> String) {
+    pub(crate) fn after_turn(&mut self, is_draining: bool, status: impl Fn() -> String) {
         if is_draining && !self.is_stopping {
             self.is_stopping = true;
-            self.send("STOPPING=1\nSTATUS=draining");
+            self.send(&format!("STOPPING=1\nSTATUS={}", status()));
         }
         let Some(watchdog) = &mut self.watchdog else { return };
         let now = Instant::now();

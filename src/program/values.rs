@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use lobbyd::config::Form;
 
 use super::config_file::ConfigFile;
 use super::table::{Entry, entries};
@@ -100,9 +101,18 @@ impl Values {
     }
 
     /// Begins a problem of an option with the place of its value, unless that is the command line.
+    ///
+    /// A problem of a path begins with `name = path`. The path is left out if it is from the file: it may be a secret that
+    /// was written there instead of the name of its file.
     pub(crate) fn locate(&self, name: &str, problem: String) -> String {
         let entry = entries().find(|entry| entry.name == name).expect("an option of the table");
-        match self.value(name).source {
+        let Value { text, source } = self.value(name);
+        match source {
+            Source::File(_) if entry.form == Form::Path => {
+                let rest = problem.strip_prefix(&format!("{name} = {text}"));
+                let problem = rest.map_or_else(|| problem.clone(), |rest| format!("{name}{rest}"));
+                format!("{}: {problem}", self.origin(&entry))
+            }
             Source::Default | Source::Flag => problem,
             Source::File(_) | Source::Variable | Source::Manager => format!("{}: {problem}", self.origin(&entry)),
         }

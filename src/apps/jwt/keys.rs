@@ -56,7 +56,7 @@ impl JwtKeys {
     ///
     /// # Errors
     ///
-    /// The problem: fewer than 32 bytes, or a public key in PEM form, which is no secret.
+    /// The problem: fewer than 32 bytes, or a key set, or a public key in PEM, DER or SSH form, which is no secret.
     pub fn secret(contents: &[u8]) -> Result<JwtKeys, Vec<String>> {
         JwtKeys::read(Form::Secret, contents)
     }
@@ -134,6 +134,34 @@ fn secret(contents: &[u8]) -> Result<Key, String> {
     if contents.starts_with(b"\xef\xbb\xbf") {
         return Err("it begins with a byte order mark; save it without one".into());
     }
+    let text = contents.trim_ascii_start();
+    if text.starts_with(b"{") {
+        return Err("it is a JSON object and no secret; if it is a key set, use --jwt-jwks-file".into());
+    }
+    let ssh: [&[u8]; 5] = [b"ssh-", b"ecdsa-sha2-", b"sk-ssh-", b"sk-ecdsa-sha2-", b"---- BEGIN SSH2"];
+    if ssh.iter().any(|start| text.starts_with(start)) {
+        return Err("it is a public key of SSH and no secret; create one with `openssl rand -hex 32`".into());
+    }
+    if is_der(contents) {
+        return Err("it is a key or certificate in DER form and no secret; read it as a public key in PEM form".into());
+    }
     let line = contents.strip_suffix(b"\n").unwrap_or(contents);
     hs256(line.strip_suffix(b"\r").filter(|_| line.len() < contents.len()).unwrap_or(line))
+}
+
+/// Whether the contents are one SEQUENCE of DER (X.690 section 8.9) that begins with a SEQUENCE or an INTEGER, as keys and
+/// certificates do. A printable secret may begin like it (`0` is the tag 0x30), but DER is not printable.
+fn is_der(contents: &[u8]) -> bool {
+    let Some((&length, rest)) = contents.strip_prefix(b"\x30").and_then(<[u8]>::split_first) else { return false };
+    let (length, rest) = match length {
+        0..=0x7f => (usize::from(length), rest),
+        0x81..=0x83 => {
+            let Some((bytes, rest)) = rest.split_at_checked(usize::from(length - 0x80)) else { return false };
+            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+        }
+        _ => return false,
+    };
+    let is_printable = contents.trim_ascii_end().iter().all(|byte| (b' '..=b'~').contains(byte));
+    // A line end may have been added.
+    matches!(rest.first(), Some(0x30 | 0x02)) && (length..=length + 2).contains(&rest.len()) && !is_printable
 }

@@ -272,6 +272,9 @@ fn metrics_need_the_token_and_follow_the_rules_of_other_paths() {
     assert_eq!(ask("GET /metrics", &[prometheus, right].concat()), whole);
     let (head, _) = whole.split_once("\r\n\r\n").expect("a head");
     assert_eq!(ask("HEAD /metrics", right), head.to_owned() + "\r\n\r\n");
+    // `params:` of a scrape configuration.
+    assert_eq!(ask("GET /metrics?x=1&limit=%zz", right), whole);
+    assert!(ask("GET /stats?x=1", right).starts_with("HTTP/1.1 400 "));
     assert!(ask("POST /metrics", right).starts_with("HTTP/1.1 405 "));
     assert!(ask("GET /metrics/x", right).starts_with("HTTP/1.1 404 "));
     let foreign = format!("Origin: http://elsewhere.example\r\n{right}");

@@ -87,6 +87,32 @@ fn check_reports_what_a_start_would() {
 }
 
 #[test]
+fn check_reports_socket_files_that_cannot_be_created() {
+    let folder = Folder::new("checked-sockets");
+    let name = |name: &str| format!("unix:{}", folder.0.join(name).display());
+    fs::write(folder.0.join("file"), "").expect("the folder can be written");
+    let refused_check = |option: &str, socket: &str, why: &str| {
+        let problems = refused(&["check", option, socket]);
+        assert_eq!(problems, format!("lobbyd: invalid configuration\n  cannot listen on {socket}: {why}\n"));
+    };
+    for option in ["--listen", "--admin"] {
+        refused_check(option, &name("none/s.sock"), "no such file or directory; create its folder");
+        refused_check(option, &name("file/s.sock"), "not a directory");
+        refused_check(option, &name("file"), "the file exists and is no socket; name another file");
+    }
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o500)).expect("the folder is ours");
+    if fs::write(folder.0.join("probe"), "").is_err() {
+        let why = "permission denied; the server must be permitted to create files in its folder";
+        refused_check("--listen", &name("s.sock"), why);
+    }
+    fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o700)).expect("the folder is ours");
+    let _ = fs::remove_file(folder.0.join("probe"));
+    let both = ["--listen", &name("m.sock"), "--admin", &name("a.sock")];
+    assert!(output_of(&[&["check"], &both[..]].concat()).starts_with("ok\n"));
+    assert_eq!(folder.segments(), [folder.0.join("file")], "nothing is created");
+}
+
+#[test]
 fn flags_before_a_subcommand_are_refused_and_variables_are_not() {
     let output = refused(&["--max-pending", "5", "check"]);
     assert!(

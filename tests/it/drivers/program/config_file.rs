@@ -291,3 +291,105 @@ fn relative_paths_are_relative_to_the_folder_of_the_file() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("tokens_file = tokens: no such file"), "{output:?}");
 }
+
+/// A secret that was written instead of the name of its file. Either command names the option and the line.
+#[test]
+fn problems_of_paths_in_the_file_show_no_value() {
+    let secret = "s3cr3t-token-value";
+    let folder = Folder::new("secret-as-path");
+    let path = folder.0.join("lobbyd.toml");
+    let file = path.to_str().expect("UTF-8");
+    let listen = "listen = \"127.0.0.1:0\"\n";
+    for (option, more, why) in [
+        ("admin_token_file", "admin = \"127.0.0.1:0\"", "no such file or directory"),
+        ("tokens_file", "auth = \"tokens\"", "no such file or directory"),
+        ("tokens_file", "", "is read only with auth = tokens"),
+        ("jwt_secret_file", "", "is read only with auth = jwt"),
+        #[cfg(feature = "jwt")]
+        ("jwt_secret_file", "auth = \"jwt\"", "no such file or directory"),
+        #[cfg(feature = "jwt")]
+        ("jwt_jwks_file", "auth = \"jwt\"", "no such file or directory"),
+        ("journal", "", "no such file or directory"),
+        ("journal", "", "must name a file, not a folder"),
+    ] {
+        let value = match (option, why) {
+            (_, "must name a file, not a folder") => format!("{secret}/"),
+            ("journal", _) => format!("{secret}/x"),
+            _ => secret.to_owned(),
+        };
+        fs::write(&path, format!("{listen}{option} = \"{value}\"\n{more}")).expect("the folder can be written");
+        for arguments in [&["--config", file][..], &["check", "--config", file]] {
+            let problems = refused(arguments);
+            assert!(problems.contains(&format!("{file}:2: {option}: {why}")), "{problems}");
+            assert!(!problems.contains("s3cr3t"), "{problems}");
+        }
+        // A flag is shown.
+        let flag = format!("--{}", option.replace('_', "-"));
+        let variable = format!("LOBBYD_{}", option.to_uppercase());
+        let (_, _, problems) = run(&["check", "--config", file, &flag, "other/"], &[]);
+        assert!(!problems.contains("s3cr3t") && !problems.contains("lobbyd.toml:2"), "{problems}");
+        let (_, _, problems) = run(&["check", "--config", file], &[(&variable, "other/")]);
+        assert!(problems.contains(&format!("{variable}: {option}")), "{problems}");
+    }
+    // An option without effect is a warning.
+    fs::write(&path, format!("{listen}admin_token_file = \"{secret}\"")).expect("the folder can be written");
+    let (code, _, warnings) = run(&["check", "--config", file], &[]);
+    assert_eq!((code, &*warnings), (Some(0), "warning: admin_token_file: has no effect while admin is off\n"));
+    let mut program = Program::start(PROGRAM, &["--config", file]);
+    program.signal("-TERM");
+    assert_eq!(program.exit_code(), Some(0));
+    assert!(!program.log_lines.concat().contains("s3cr3t"), "{:?}", program.log_lines);
+    // The journal of another server.
+    let journal = folder.0.join(secret);
+    let _other = Program::start(PROGRAM, &["--listen", "127.0.0.1:0", "--journal", journal.to_str().expect("UTF-8")]);
+    fs::write(&path, format!("{listen}journal = \"{secret}\"")).expect("the folder can be written");
+    let problems = refused(&["--config", file]);
+    assert!(problems.contains(&format!("{file}:2: journal: another server writes it")), "{problems}");
+    assert!(!problems.contains("s3cr3t"), "{problems}");
+}
+
+#[test]
+fn a_printed_file_has_absolute_paths_and_can_be_moved() {
+    let folder = Folder::new("printed");
+    for name in ["from", "to"] {
+        fs::create_dir(folder.0.join(name)).expect("the folder can be written");
+    }
+    fs::write(folder.0.join("from/tokens"), "secret-1 ann").expect("the folder can be written");
+    fs::write(folder.0.join("from/token"), "0123456789abcdef").expect("the folder can be written");
+    let printed = Command::new(PROGRAM)
+        .args(["config", "--auth", "tokens", "--tokens-file", "tokens", "--journal", "./session"])
+        .args(["--listen", "127.0.0.1:0,unix:m.sock", "--admin", "unix:a.sock", "--admin-token-file", "token"])
+        .current_dir(folder.0.join("from"))
+        .output()
+        .expect("the program was built");
+    let printed = String::from_utf8(printed.stdout).expect("UTF-8");
+    let from = folder.0.join("from");
+    let from = from.to_str().expect("UTF-8");
+    check_value(&printed, "tokens_file", &format!("\"{from}/tokens\""));
+    check_value(&printed, "journal", &format!("\"{from}/session\""));
+    check_value(&printed, "admin_token_file", &format!("\"{from}/token\""));
+    check_value(&printed, "listen", &format!("[\"127.0.0.1:0\", \"unix:{from}/m.sock\"]"));
+    check_value(&printed, "admin", &format!("[\"unix:{from}/a.sock\"]"));
+    check_value(&printed, "#jwt_key_file", "\"off\"");
+    let moved = folder.0.join("to/lobbyd.toml");
+    fs::write(&moved, &printed).expect("the folder can be written");
+    let moved = moved.to_str().expect("UTF-8");
+    let (code, output, problems) = run(&["check", "--config", moved], &[]);
+    assert_eq!((code, &*problems), (Some(0), ""), "{output}");
+    // The printed file of a file is the same.
+    assert_eq!(run(&["config", "--config", moved], &[]).1, printed);
+}
+
+#[test]
+fn shortened_keys_get_a_suggestion() {
+    check_refusal(
+        "admin_token = \"a\"\njwt_secret = \"b\"\ntokens = \"c\"\nmax = 1\nport = 1",
+        &[
+            "FILE:1: the key admin_token is not known; do you mean admin_token_file?",
+            "FILE:2: the key jwt_secret is not known; do you mean jwt_secret_file?",
+            "FILE:3: the key tokens is not known; do you mean tokens_file?",
+            "FILE:4: the key max is not known",
+            "FILE:5: the key port is not known",
+        ],
+    );
+}

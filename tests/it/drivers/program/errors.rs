@@ -129,3 +129,22 @@ fn files_and_addresses_that_cannot_be_used_are_reported_in_one_format() {
         "cannot listen on unix:{}: no such file or directory; create its folder",
     );
 }
+
+/// Otherwise a value could add a line of its own, or control the terminal.
+#[test]
+fn control_and_invisible_characters_of_values_are_escaped() {
+    let tokens = ["--auth", "tokens", "--tokens-file"];
+    check(
+        &[&tokens[..], &["a\nlobbyd: \u{1b}[31mfake\u{202e} line"]].concat(),
+        "",
+        "invalid configuration\n  tokens_file = a\\nlobbyd: \\u{1b}[31mfake\\u{202e} line: no such file or directory",
+    );
+    check(
+        &["--seed", "\u{9b}1\r"],
+        "",
+        "invalid configuration\n  seed: `\\u{9b}1\\r` is neither a whole number below 2^64 nor `system`",
+    );
+    check(&["a\nb"], "", "a\\nb: there is no such command; see lobbyd --help");
+    check(&["replay", "a\tb\n\"ü\""], "", "a\\tb\\n\"ü\": no such journal or segment exists");
+    check(&["--journal", "no\n/a"], "", "journal = no\\n/a: no such file or directory");
+}

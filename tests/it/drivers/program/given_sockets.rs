@@ -77,3 +77,23 @@ fn a_descriptor_that_is_no_socket_is_refused() {
     let text = String::from_utf8(refused.stderr).expect("UTF-8");
     assert_eq!(text, "lobbyd: LISTEN_FDS: descriptor 3: it is no stream socket of TCP or of a socket file\n");
 }
+
+#[test]
+fn a_number_of_sockets_that_is_none_is_refused() {
+    let refused = |arguments: &[&str], pid: &str, count: &str| {
+        let output = command(PROGRAM).args(arguments).env("LISTEN_PID", pid).env("LISTEN_FDS", count).output();
+        let output = output.expect("the program was built");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    for count in ["one", "-1", "1 ", "99999999999999999999"] {
+        let text = refused(&[], "", count);
+        assert_eq!(text, format!("lobbyd: LISTEN_FDS = {count}: must be the number of descriptors\n"));
+    }
+    let json = refused(&["--log-format", "json"], "", "one\n");
+    let line: serde_json::Value = serde_json::from_str(&json).expect("one object");
+    assert_eq!(line["message"], "LISTEN_FDS = one\n: must be the number of descriptors");
+    // Those of another process are ignored.
+    let other = refused(&["--max-pending", "0"], "1", "one");
+    assert!(other.contains("max_pending = 0") && !other.contains("LISTEN_FDS"), "{other}");
+}

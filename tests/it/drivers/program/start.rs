@@ -104,6 +104,24 @@ fn the_start_is_logged_with_the_authorization_settings() {
     assert!(log.contains("app=relay auth=open allowed_origin=own "), "{log}");
 }
 
+/// A proxy is declared for clients of other machines, although the address is a loopback address.
+#[test]
+fn open_authorization_behind_a_proxy_is_warned_about() {
+    let proxy = ["--listen", "127.0.0.1:0", "--trusted-proxies", "1"];
+    let warnings = |more: &[&str]| {
+        let mut program = Program::start(PROGRAM, &[&proxy[..], more].concat());
+        program.signal("-TERM");
+        assert_eq!(program.exit_code(), Some(0));
+        program.log_lines.iter().filter(|line| line.contains(" WARN ")).cloned().collect::<Vec<_>>()
+    };
+    let open = warnings(&[]);
+    assert!(open.len() == 1 && open[0].contains("auth = open with trusted_proxies = 1: "), "{open:?}");
+    assert!(open[0].contains("--auth tokens or --auth jwt, or --auth open-to-anybody"), "{open:?}");
+    assert!(warnings(&["--auth", "open-to-anybody"]).is_empty());
+    let list = File::new("behind-a-proxy", "secret-1 ann");
+    assert!(warnings(&["--auth", "tokens", "--tokens-file", list.path()]).is_empty());
+}
+
 #[test]
 fn options_and_variables_without_effect_are_warned_about() {
     let given = ["--listen", "127.0.0.1:0", "--app", "verbatim", "--journal-sync", "on", "--presence-max", "3"];

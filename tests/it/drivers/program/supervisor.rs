@@ -72,7 +72,7 @@ fn the_manager_is_told_when_the_server_is_ready_reloads_and_stops() {
     assert!(micros.parse::<u64>().is_ok_and(|micros| micros > 0), "{reloading}");
     assert_eq!(manager.next(), "READY=1\nSTATUS=1 members in 1 lobbies");
     program.signal("-TERM");
-    assert_eq!(manager.next(), "STOPPING=1\nSTATUS=draining");
+    assert_eq!(manager.next(), "STOPPING=1\nSTATUS=draining, 1 members left");
     drop(client);
     assert_eq!(program.exit_code(), Some(0));
 }
@@ -97,13 +97,53 @@ fn the_watchdog_hears_from_an_idle_loop_and_not_from_a_stopped_one() {
 }
 
 #[test]
+fn the_status_of_a_drain_stays_while_the_watchdog_is_served() {
+    let manager = Manager::listen("watchdog-drain");
+    let mut program = manager.start(&[("WATCHDOG_USEC", "20000")], &["--stats-interval", "off"]);
+    let (client, _) = super::connect(&program, "ann");
+    program.signal("-TERM");
+    while !manager.receive().starts_with("STOPPING=1\n") {}
+    for _ in 0..3 {
+        assert_eq!(manager.receive(), "WATCHDOG=1\nSTATUS=draining, 1 members left");
+    }
+    drop(client);
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+#[test]
+fn the_status_says_which_files_were_refused() {
+    let manager = Manager::listen("reload-refused");
+    let tokens = File::new("reload-refused-tokens", "secret ann\n");
+    let token = File::new("reload-refused-operators", "0123456789abcdef");
+    let files = ["--auth", "tokens", "--tokens-file", tokens.path(), "--admin-token-file", token.path()];
+    let program = manager.start(&[], &[&files[..], &["--admin", "127.0.0.1:0"]].concat());
+    assert!(manager.next().starts_with("READY=1\n"));
+    let idle = "READY=1\nSTATUS=0 members in 0 lobbies";
+    let reload = || {
+        program.signal("-HUP");
+        assert!(manager.next().starts_with("RELOADING=1\n"));
+        manager.next()
+    };
+    for invalid in ["secret", "", "\u{1}"] {
+        std::fs::write(tokens.path(), invalid).expect("the folder can be written");
+        assert_eq!(reload(), format!("{idle}; the old tokens stay in force"), "{invalid:?}");
+    }
+    std::fs::remove_file(tokens.path()).expect("it exists");
+    std::fs::write(token.path(), "short").expect("the folder can be written");
+    assert_eq!(reload(), format!("{idle}; the old tokens stay in force; the old operators' token stays in force"));
+    std::fs::write(tokens.path(), "secret bob").expect("the folder can be written");
+    std::fs::write(token.path(), "fedcba9876543210").expect("the folder can be written");
+    assert_eq!(reload(), idle);
+}
+
+#[test]
 fn a_watchdog_of_another_process_is_not_served() {
     let manager = Manager::listen("watchdog-of-another");
     let variables = [("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "1")];
     let program = manager.start(&variables, &[]);
     assert!(manager.receive().starts_with("READY=1\n"));
     program.signal("-TERM");
-    assert_eq!(manager.receive(), "STOPPING=1\nSTATUS=draining");
+    assert_eq!(manager.receive(), "STOPPING=1\nSTATUS=draining, 0 members left");
 }
 
 #[test]

@@ -38,6 +38,34 @@ fn a_secret_is_long_and_no_public_key() {
     check_refused(JwtKeys::secret(&file("rsa.pub.pem")), "it is a key in PEM form");
     check_refused(JwtKeys::secret(&[b"\n", &file("ed.pem")[..]].concat()), "it is a key in PEM form");
     check_refused(JwtKeys::secret(&[b"\xef\xbb\xbf", SECRET].concat()), "byte order mark");
+    let set = file("set.jwks.json");
+    check_refused(JwtKeys::secret(&set), "if it is a key set, use --jwt-jwks-file");
+    check_refused(JwtKeys::secret(&[b" \r\n\t", &set[..]].concat()), "it is a JSON object");
+    for algorithm in ["ssh-ed25519", "ssh-rsa", "ecdsa-sha2-nistp256", "sk-ssh-ed25519@openssh.com"] {
+        let line =
+            format!("\n{algorithm} AAAAC3NzaC1lZDI1NTE5AAAAIPHY7hnhOp7LEDp/3sD9B0jDh5HZ/bdW5BDU/OAGNRg0 ann@host\n");
+        check_refused(JwtKeys::secret(line.as_bytes()), "it is a public key of SSH");
+    }
+    for name in ["rsa.pub.pem", "rsa.pkcs1.pub.pem", "ec.pub.pem", "ed.pub.pem", "rsa.pem", "ed.pem", "certificate.pem"]
+    {
+        let der = crate::common::jwt::der(name);
+        check_refused(JwtKeys::secret(&der), "in DER form");
+        check_refused(JwtKeys::secret(&[&der[..], b"\n"].concat()), "in DER form");
+    }
+}
+
+/// Secrets that only begin like a public key.
+#[test]
+fn other_secrets_are_accepted() {
+    let text = format!("0.0{}", "x".repeat(45));
+    assert!(text.len() == 48 && text.as_bytes()[1] == 46, "as in DER: the tag of a SEQUENCE and its length");
+    let mut random = [0x55; 48];
+    random[..2].copy_from_slice(b"\x30\x2e");
+    let mut longer = [0x82; 64];
+    longer[..5].copy_from_slice(b"\x30\x82\x01\x00\x30");
+    for secret in [text.as_bytes(), &random, &longer, &[0x30; 32], b"[ssh-rsa AAAA {is part of a passphrase}]"] {
+        assert!(JwtKeys::secret(secret).is_ok(), "{secret:x?}");
+    }
 }
 
 #[test]

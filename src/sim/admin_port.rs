@@ -125,7 +125,8 @@ impl AdminPort {
     /// Connects a client, if there is room. Returns its key.
     fn accept(&mut self, now: Time) -> Result<Option<usize>, String> {
         if !self.conns.has_room() {
-            let waiting = self.clients.values().any(|client| client.waits > 0);
+            // A client that has shown the token may wait for a place, and keeps its own until then.
+            let waiting = self.clients.values().any(|client| client.expected.iter().any(|answer| answer.shows_token));
             return if self.accepted >= self.max_newcomers || waiting {
                 Ok(None)
             } else {

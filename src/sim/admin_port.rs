@@ -125,8 +125,11 @@ impl AdminPort {
     /// Connects a client, if there is room. Returns its key.
     fn accept(&mut self, now: Time) -> Result<Option<usize>, String> {
         if !self.conns.has_room() {
-            // A client that has shown the token may wait for a place, and keeps its own until then.
-            let waiting = self.clients.values().any(|client| client.expected.iter().any(|answer| answer.shows_token));
+            // A client that has shown the token may wait for a place, and keeps its own until then. What one that may be
+            // ended has sent is not known.
+            let may_wait =
+                |client: &PortClient| client.may_end || client.expected.iter().any(|answer| answer.shows_token);
+            let waiting = self.clients.values().any(may_wait);
             return if self.accepted >= self.max_newcomers || waiting {
                 Ok(None)
             } else {
@@ -222,7 +225,7 @@ impl AdminPort {
             if !client.stalls {
                 let bytes = self.conns.pending(key).to_vec();
                 self.conns.handle_written(now, key, bytes.len());
-                seen += client.receive(&bytes, now)?;
+                seen += client.receive(&bytes, now, self.timeout)?;
             }
             client.waits = if client.expected.is_empty() || client.may_end { 0 } else { client.waits + 1 };
             if client.waits > MAX_WAIT {
@@ -258,7 +261,7 @@ impl AdminPort {
 
 impl PortClient {
     /// Reads answers, and compares each with the expected one. Returns the sum of their statuses.
-    fn receive(&mut self, bytes: &[u8], now: Time) -> Result<u64, String> {
+    fn receive(&mut self, bytes: &[u8], now: Time, timeout: Duration) -> Result<u64, String> {
         self.received.extend_from_slice(bytes);
         let mut sum = 0;
         while let Some(length) = response_length(&self.received) {
@@ -266,8 +269,11 @@ impl PortClient {
             let status = str::from_utf8(&response[9..12]).ok().and_then(|text| text.parse().ok());
             let status: u16 = status.ok_or("an answer of the admin port has no status")?;
             sum += u64::from(status);
+            // Time may have jumped while the request waited for a place.
+            let is_late = status == 408 && now >= self.since + timeout;
             (self.since, self.is_prompt) = (now, false);
             match self.expected.pop_front() {
+                Some(_) if is_late => self.may_end = true,
                 Some(Expected { status: Some(expected), .. }) if expected != status && !self.may_end => {
                     return Err(format!("the admin port answered {status} instead of {expected}: {self:?}"));
                 }

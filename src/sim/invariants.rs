@@ -186,6 +186,7 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         client_ended: link.pipe.client != Side::Open,
         write_failed: link.pipe.write_fails || link.pipe.client == Side::Reset,
         user_has_other: later.contains(&link.user) || has_other,
+        user_had_other: clients.shared.link_users.iter().filter(|&&user| user == link.user).count() > 1,
         sent_leave: link.sent_leave,
         sent_close: link.sent_close,
         malformed_sent: server.models.behaviours.of(Behaviour::Malformed) > 0,

@@ -24,6 +24,8 @@ pub(crate) struct Circumstances {
     pub(crate) write_failed: bool,
     /// Whether the user has another connection, or had a later one.
     pub(crate) user_has_other: bool,
+    /// Whether the user had another connection at any time, which may have ended since.
+    pub(crate) user_had_other: bool,
     pub(crate) sent_leave: bool,
     pub(crate) sent_close: bool,
     /// Whether any client has sent a malformed message.
@@ -53,7 +55,7 @@ impl Circumstances {
                 false
             }
             // A refused login has the other connection of its user pinged.
-            CloseReason::Stale if config.duplicate_login != DuplicateLogin::Replace && self.user_has_other => {
+            CloseReason::Stale if config.duplicate_login != DuplicateLogin::Replace && self.user_had_other => {
                 self.silence >= config.pong_timeout
             }
             CloseReason::Stale => self.silence >= config.ping_interval + config.pong_timeout,

@@ -336,3 +336,13 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}: {output:?}");
     }
 }
+
+#[test]
+fn the_manual_has_the_variables_of_the_service_manager() {
+    let page = output_of(&["man"]);
+    let (_, environment) = page.split_once(".SH ENVIRONMENT\n").expect("the section is there");
+    let environment = environment.split("\n.SH ").next().expect("the section");
+    for variable in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        assert!(environment.contains(&format!("\\fB{variable}\\fR\n")), "{variable} in {environment}");
+    }
+}

@@ -159,7 +159,7 @@ fn a_journal_needs_the_name_of_a_file() {
     ] {
         let config = Config { journal: Some(path.clone()), ..on_free_port() };
         let error = Server::bind(config, Relay::default()).err().expect("the name is refused").to_string();
-        assert!(error.contains(words) && error.contains("journal = "), "{}: {error}", path.display());
+        assert!(error.contains(words) && error.contains("journal"), "{}: {error}", path.display());
     }
     assert!(folder.segments().is_empty());
 }

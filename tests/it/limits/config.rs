@@ -83,7 +83,7 @@ receive_buffer_bytes = 0: must be from 1KiB to 1024MiB
 work_per_turn = 0: must be from 1KiB to 1024MiB
 work_per_receive = 0: must be from 1KiB to 1024MiB
 socket_receive_bytes = 0: must be from 4KiB to 1024MiB, or off
-journal = folder/: must name a file, not a folder: the segments of a journal `session` are session.000001 and so on
+journal: must name a file, not a folder: the segments of a journal `session` are session.000001 and so on
 journal_max_bytes = 0: must be at least 16KiB, or off: the header of each segment takes part of it
 outbound_low_mark = 0: must be below outbound_high_mark (0), or a frame could cross both
 message_burst = 0: must be at least 1 while messages_per_second is limited

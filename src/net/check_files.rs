@@ -9,7 +9,8 @@ use super::operators::read_token;
 use crate::config::{Config, Listen, ListenAddress};
 
 /// Checks the files that [`Server::bind`](super::Server::bind) would use: the operators' token is readable and valid, and
-/// the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no address.
+/// the segments of the journal and the socket files can be created in their folders. Changes nothing, and listens on no
+/// address.
 ///
 /// ```
 /// use lobbyd::Config;

@@ -68,6 +68,11 @@ pub fn raise_descriptor_limit() -> io::Result<Option<u64>> {
 pub fn worst_case_descriptors(config: &Config) -> Option<u64> {
     let addresses = iter::once(&config.listen).chain(&config.admin).flat_map(Listen::addresses);
     let listeners = addresses.map(|address| if matches!(address, ListenAddress::Name { .. }) { 2 } else { 1 }).sum();
+    needed(config, listeners)
+}
+
+/// Returns the largest number of descriptors of a server with so many listeners; `None` if `max_connections` is `unlimited`.
+fn needed(config: &Config, listeners: usize) -> Option<u64> {
     Some(config.worst_case_sockets()? + operators(config) + own(listeners))
 }
 
@@ -85,8 +90,8 @@ pub(super) fn warn_if_limit_is_low(config: &Config, listeners: usize) {
             ),
             Shortage::Needed(needed) => warn!(
                 "the limit of open files is {limit}, but the configuration needs {needed}: one for each of \
-                 max_connections, max_pending, max_overflow, max_closing and accept_per_turn{}, and {} for the process; raise the limit (ulimit -n, \
-                 LimitNOFILE), or lower max_connections",
+                 max_connections, max_pending, max_overflow, max_closing and accept_per_turn{}, and {} for the process; \
+                 raise the limit (ulimit -n, LimitNOFILE), or lower max_connections",
                 if config.admin.is_some() {
                     ", one for each of max_admin_connections and max_admin_pending"
                 } else {
@@ -112,10 +117,9 @@ enum Shortage {
 }
 
 fn shortage(config: &Config, listeners: usize, limit: u64) -> Shortage {
-    let others = operators(config) + own(listeners);
-    match config.worst_case_sockets() {
-        None => Shortage::Unbounded(limit.saturating_sub(others)),
-        Some(sockets) if sockets + others > limit => Shortage::Needed(sockets + others),
+    match needed(config, listeners) {
+        None => Shortage::Unbounded(limit.saturating_sub(operators(config) + own(listeners))),
+        Some(needed) if needed > limit => Shortage::Needed(needed),
         Some(_) => Shortage::None,
     }
 }

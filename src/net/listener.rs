@@ -81,15 +81,7 @@ impl Listener {
         if address.is_ipv6() {
             socket.set_only_v6(!takes_ipv4)?;
         }
-        // On Linux accepted sockets inherit this option, which saves a system call for each.
-        socket.set_tcp_nodelay(true)?;
-        // Inherited too. TCP has no data out of band: the urgent byte is part of the stream (RFC 6093 section 4).
-        socket.set_out_of_band_inline(true)?;
-        // Inherited too. It limits the TCP window only if it is set before listening.
-        if let Some(bytes) = receive_bytes {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        socket.set_nonblocking(true)?;
+        set_options(&socket, receive_bytes)?;
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         Ok(Listener::new(ListeningSocket::Tcp(TcpListener::from_std(socket.into()))))
@@ -107,16 +99,11 @@ impl Listener {
         Err(io::Error::new(io::ErrorKind::Unsupported, "this system has no socket files"))
     }
 
-    /// Uses a socket that already listens. The kernel's receive buffer bounds the TCP window only of connections that are
-    /// made after this call.
+    /// Uses a socket that already listens.
     pub(super) fn given(socket: ListenSocket, receive_bytes: Option<usize>) -> io::Result<Listener> {
         let socket = match socket {
             ListenSocket::Tcp(socket) => {
-                let options = SockRef::from(&socket);
-                options.set_nonblocking(true)?;
-                options.set_tcp_nodelay(true)?;
-                options.set_out_of_band_inline(true)?;
-                receive_bytes.map_or(Ok(()), |bytes| options.set_recv_buffer_size(bytes))?;
+                set_options(&SockRef::from(&socket), receive_bytes)?;
                 ListeningSocket::Tcp(TcpListener::from_std(socket))
             }
             #[cfg(unix)]
@@ -215,6 +202,18 @@ impl ListeningSocket {
             }
         }
     }
+}
+
+/// Sets the options of a TCP listener. On Linux accepted sockets inherit them, which saves system calls for each.
+fn set_options(socket: &Socket, receive_bytes: Option<usize>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // TCP has no data out of band: the urgent byte is part of the stream (RFC 6093 section 4).
+    socket.set_out_of_band_inline(true)?;
+    // It limits the TCP window only if it is set before listening. A socket that listens already has another window.
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    socket.set_nonblocking(true)
 }
 
 /// Classes of errors of accept(2).

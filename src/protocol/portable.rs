@@ -68,8 +68,7 @@ pub(super) fn without_surrogates(text: &str) -> String {
             at += 1;
             continue;
         }
-        let escape = bytes.get(at + 1..at + 6);
-        if matches!(escape, Some([b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'f' | b'A'..=b'F', _, _])) {
+        if matches!(escaped_unit(&bytes, at), Some(0xd800..=0xdfff)) {
             bytes[at + 2..at + 6].copy_from_slice(b"fffd");
         }
         at += 2;

@@ -68,6 +68,18 @@ struct EnvelopeFields<'a> {
     timestamp: Present<'a>,
 }
 
+impl<'a> EnvelopeFields<'a> {
+    /// Returns the `ref`, if there is one. Fails with the rule that it breaks.
+    fn reference(&self) -> Result<Option<&'a str>, &'static str> {
+        match self.reference.0 {
+            // `null` means that the field is absent.
+            None | Some("null") => Ok(None),
+            Some(raw) if is_reference(&self.reference, raw) => Ok(Some(raw)),
+            Some(_) => Err("ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes"),
+        }
+    }
+}
+
 /// A field's JSON, if the field is present. Unlike `Option<&RawValue>` it distinguishes `null` from an absent field.
 #[derive(Default)]
 struct Present<'a>(Option<&'a str>);
@@ -94,9 +106,7 @@ impl<'a> Present<'a> {
 fn reference_beside_surrogates(text: &str) -> Option<Option<&str>> {
     let repaired = portable::without_surrogates(text);
     let fields: EnvelopeFields<'_> = serde_json::from_str(&repaired).ok()?;
-    let Some(raw) = fields.reference.0.filter(|&raw| raw != "null" && is_reference(&fields.reference, raw)) else {
-        return Some(None);
-    };
+    let Ok(Some(raw)) = fields.reference() else { return Some(None) };
     // Both texts have the same length, so the `ref` is at the same place.
     let start = raw.as_ptr() as usize - repaired.as_ptr() as usize;
     Some(text.get(start..start + raw.len()).filter(|&original| original == raw))
@@ -117,22 +127,14 @@ pub(crate) fn read(text: &str, max_depth: Limit) -> Result<Envelope<'_>, Malform
     let fields: EnvelopeFields<'_> = serde_json::from_str(text).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => malformed("a reserved field occurs twice"),
         // Names of fields are decoded, so half of a surrogate pair in one is an error of the syntax here.
-        _ => match reference_beside_surrogates(text).zip(portable::check(text, max_depth).err()) {
-            Some((reference, why)) => MalformedMessage { reference, why, is_health_pong: false },
-            None => malformed("the message is not valid JSON"),
-        },
+        _ => portable::check(text, max_depth)
+            .err()
+            .and_then(|why| Some(MalformedMessage { reference: reference_beside_surrogates(text)?, ..malformed(why) }))
+            .unwrap_or(malformed("the message is not valid JSON")),
     })?;
     let kind = fields.kind.as_string().filter(|kind| !kind.is_empty());
     let is_health_pong = kind.as_deref() == Some("health_pong");
-    let reference = match fields.reference.0 {
-        // `null` means that the field is absent.
-        None | Some("null") => None,
-        Some(raw) if is_reference(&fields.reference, raw) => Some(raw),
-        Some(_) => {
-            let why = "ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes";
-            return Err(MalformedMessage { reference: None, why, is_health_pong });
-        }
-    };
+    let reference = fields.reference().map_err(|why| MalformedMessage { is_health_pong, ..malformed(why) })?;
     let malformed = |why| MalformedMessage { reference, why, is_health_pong };
     portable::check(text, max_depth).map_err(malformed)?;
     let kind = kind.ok_or(malformed("type must be a non-empty string"))?;

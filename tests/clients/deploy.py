@@ -299,20 +299,11 @@ def haproxy(binary, folder):
 
 
 async def address_through(port, context, servers):
-    server = next_home(servers, "chess", await open_and_keep(port, context))
+    probe = await open_page(port, context, "chess", "probe")
+    await probe.expect("welcome", user="probe")
+    server = next(server for server in servers if "chess" in str(server.ask("/lobbies")))
+    await probe.close()
     await talk_through(port, context, server)
-
-
-async def open_and_keep(port, context):
-    client = await open_page(port, context, "chess", "probe")
-    await client.expect("welcome", user="probe")
-    return client
-
-
-def next_home(servers, lobby, client):
-    home = next(server for server in servers if lobby in str(server.ask("/lobbies")))
-    asyncio.get_running_loop().create_task(client.close())
-    return home
 
 
 def systemd_unit(binary, folder):

@@ -4,13 +4,13 @@
 //!
 //!     table ──► command_line ──► values (with config_file) ──► options ──► serve, check, print_config
 
+mod activation;
 mod auth_file;
 pub(crate) mod check;
 pub(crate) mod command_line;
 pub(crate) mod completions;
 mod config_file;
 pub(crate) mod failure;
-mod given_sockets;
 mod json_line;
 mod jwt;
 mod logger;

@@ -14,9 +14,9 @@ use lobbyd::stats::DrainTotals;
 use lobbyd::{App, Config};
 use log::{debug, error, info, warn};
 
+use super::activation::ActivatedSockets;
 use super::auth_file::AuthFile;
 use super::failure;
-use super::given_sockets::GivenSockets;
 use super::logger::{TARGET, log_to_stderr};
 use super::options::Options;
 use super::summary::summary;
@@ -26,7 +26,7 @@ const FAILED: u8 = 1;
 const CUT_OFF: u8 = 3;
 
 pub(crate) fn run(matches: &ArgMatches) -> ExitCode {
-    let given = match GivenSockets::from_environment() {
+    let given = match ActivatedSockets::from_environment() {
         Ok(given) => given,
         Err(problem) => return failure::not_started(&problem, Options::format(matches)),
     };

@@ -13,24 +13,24 @@ const ADMIN: &str = "admin";
 
 /// The sockets, and the addresses that `listen` and `admin` then have.
 #[derive(Default)]
-pub(crate) struct GivenSockets {
+pub(crate) struct ActivatedSockets {
     pub(crate) sockets: Vec<ListenSocket>,
     /// Texts of the options that the sockets replace, by name.
     pub(crate) options: Vec<(&'static str, String)>,
 }
 
-impl GivenSockets {
+impl ActivatedSockets {
     /// Takes the sockets that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` describe. To be called once.
     ///
     /// # Errors
     ///
     /// A sentence about `LISTEN_FDS`, or about a descriptor that cannot be used.
-    pub(crate) fn from_environment() -> Result<GivenSockets, String> {
+    pub(crate) fn from_environment() -> Result<ActivatedSockets, String> {
         check_count()?;
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut descriptors = ListenFd::from_env();
         let mut names = names.split(':');
-        let (mut given, mut listen, mut admin) = (GivenSockets::default(), Vec::new(), Vec::new());
+        let (mut given, mut listen, mut admin) = (ActivatedSockets::default(), Vec::new(), Vec::new());
         for index in 0..descriptors.len() {
             // systemd numbers them from 3.
             let problem = |error: &dyn std::fmt::Display| format!("LISTEN_FDS: descriptor {}: {error}", index + 3);

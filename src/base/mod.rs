@@ -13,4 +13,5 @@ pub(crate) mod origin;
 pub(crate) mod peer;
 pub(crate) mod random;
 pub(crate) mod rate;
+pub(crate) mod session;
 pub(crate) mod time;

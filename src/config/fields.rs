@@ -129,6 +129,22 @@ config! {
     /// Sockets that may be closing, in addition to one for each free seat; beyond it the oldest of them is dropped.
     max_closing: u32 = "256";
 
+    ["Sessions"]
+    /// Time for which the seat of a client with a `session` is kept after its connection was lost; with 0, it is freed at once.
+    seat_grace: Duration = "30s";
+    /// Time after which the other members are told that such a member is away.
+    away_after: Duration = "1s";
+    /// Most frames of a lobby that are kept for members that come back.
+    history_frames: u32 = "256";
+    /// Bytes of the frames that are kept for each lobby that has a session.
+    history_bytes: ByteSize = "64KiB";
+    /// Most direct messages of a session that are kept until they are known to have arrived.
+    direct_frames: u32 = "32";
+    /// Bytes of the direct messages that are kept for each session.
+    direct_bytes: ByteSize = "16KiB";
+    /// Requests with a number as `ref` that may wait for the next tick in one session; a further one gets `error rate_limited`.
+    max_unanswered: u32 = "16";
+
     ["Admission"]
     /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";

@@ -247,6 +247,7 @@ impl Core {
             is_head_request: request.is_head_request,
             address: request.address(),
             is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
+            claim: Ok(None),
             upgrade,
         }
     }

@@ -14,6 +14,7 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
+use crate::base::session::Claim;
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
@@ -149,8 +150,14 @@ pub(crate) struct Facts {
     pub(crate) address: IpAddr,
     /// Whether `allowed_origin` permits the request.
     pub(crate) is_origin_allowed: bool,
+    /// The session of the client. `Err`: the request has one that is not valid.
+    pub(crate) claim: Result<Option<Claim>, BadClaim>,
     pub(crate) upgrade: Result<Upgrade, PlainResponse>,
 }
+
+/// The request names a session, and one of `session`, `was`, `epoch`, `seq` and `n` is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadClaim;
 
 /// Contents of the response to a valid upgrade request.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,8 +20,16 @@ pub(crate) fn config_as_text(config: &CheckedConfig) -> io::Result<String> {
 
 /// Fields that older journals do not name, each with the value under which the server behaves as the build that wrote
 /// them.
-const ADDED: &[(&str, &str)] =
-    &[("max_json_depth", "unlimited"), ("presence_count_interval", "off"), ("max_overflow", "0")];
+const ADDED: &[(&str, &str)] = &[
+    ("max_json_depth", "unlimited"),
+    ("presence_count_interval", "off"),
+    ("max_overflow", "0"),
+    // Older builds had no sessions, and accepted outboxes that have no room for a history.
+    ("history_frames", "0"),
+    ("history_bytes", "0B"),
+    ("direct_frames", "0"),
+    ("direct_bytes", "0B"),
+];
 
 /// Fields whose effect is recorded, or happens outside the engine: a replay does not use them. An older build may have
 /// accepted a value that this one refuses.

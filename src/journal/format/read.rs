@@ -185,7 +185,7 @@ impl<'a> EntryReader<'a> {
         } else {
             Err(self.refusal()?)
         };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, upgrade })
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim: Ok(None), upgrade })
     }
 
     /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.

@@ -38,7 +38,7 @@ class Session:
         self.ws = None
         self.epoch = None
         self.awaits_state = False
-        self.presence = None                        # future of a requested list
+        self.presence = None                        # future of the answer to a request for a list
         self.paused_until = 0.0
         self.task = asyncio.create_task(self.run())
 
@@ -233,12 +233,12 @@ class Session:
     def listed(self, state):
         self.awaits_state = False
         self.moved(state["seq"])
-        if self.presence and state.get("ref") == "list" and not self.presence.done():
-            self.presence.set_result(state)
 
     def answered(self, answer):
         ref = answer.get("ref")
         refused = answer["type"] == "error"
+        if ref == "list" and self.presence and not self.presence.done():
+            self.presence.set_result(None)
         if answer.get("repeated"):
             known = {known: refusal for known, _, refusal in self.settled_refs}
             if not self.repeats[ref]:

@@ -6,7 +6,7 @@
 Members sit in lobbies of 10, and in one of 50 (at most half of all). They broadcast, send messages of their own type and direct
 messages, with and without a `ref`, and repeat requests that are answered. Besides the proxy's faults they drop their connections,
 reload (`was`), log in a second time, leave, and stay away for longer than the grace period; the operator asks users to reconnect,
-and connections reach `max_lifetime`. Pages in Chromium, with the client of the guide, are members of the first lobby: they are
+and connections reach `max_lifetime`. Pages in Chromium, with the client of the guide, are members of the last lobby: they are
 frozen, taken offline and reloaded. When the faults have ended, the books of all members are compared: see `session_books.py`.
 
 The default takes five minutes. Exit 0 only if nothing is lost or doubled, and nothing else is wrong.
@@ -15,6 +15,7 @@ The default takes five minutes. Exit 0 only if nothing is lost or doubled, and n
 import argparse
 import asyncio
 import collections
+import contextlib
 import json
 import random
 import resource
@@ -26,6 +27,7 @@ from faulty_proxy import Proxy
 from lobbyd import Lobbyd, default_binary
 from session_books import Books, SessionBook
 from session_client import Session
+from session_pages import Page, Pages
 
 PER_LOBBY, LARGE_LOBBY = 10, 50
 SEND_EVERY, SEND_EVERY_LARGE = 1.0, 2.0     # seconds between two messages of a member, on average
@@ -126,14 +128,34 @@ class Member:
             session.stop()
 
 
+    def has_joined(self):
+        return self.session.position is not None
+
+    async def is_settled(self):
+        return self.is_open() and not self.session.pending and not self.session.waiting
+
+    def is_open(self):
+        return self.session.is_open.is_set()
+
+    def repair(self):
+        if self.session.closed:
+            self.reopen()
+
+    async def list(self):
+        await self.session.list()
+
+    def stop(self):
+        self.session.stop()
+
+
 class Lobby:
     def __init__(self, name, is_large):
         self.name, self.is_large, self.members = name, is_large, []
 
 
 class Rig:
-    def __init__(self, url, admin, options):
-        self.url, self.admin, self.seed = url, admin, options.seed
+    def __init__(self, port, admin, pages, options):
+        self.port, self.url, self.admin, self.seed = port, f"ws://127.0.0.1:{port}", admin, options.seed
         self.books = Books()
         self.changes, self.ends = collections.Counter(), collections.Counter()
         self.random = random.Random(f"{options.seed} rig")
@@ -143,6 +165,10 @@ class Rig:
             if len(self.lobbies[-1].members) >= PER_LOBBY or self.lobbies[-1].is_large:
                 self.lobbies.append(Lobby(f"lobby-{len(self.lobbies)}", False))
             self.members.append(Member(self, self.lobbies[-1], n))
+        self.pages = [Page(pages, self, self.lobbies[-1], n) for n in range(options.pages)]
+
+    def everybody(self):
+        return self.members + self.pages
 
     def talks(self):
         return time.monotonic() < self.until
@@ -151,9 +177,11 @@ class Rig:
         self.until = time.monotonic() + 3600
         for member in self.members:
             member.open()
-        await self.wait("join", lambda member: member.session.position)
+        for page in self.pages:
+            await page.open()
+        await self.wait("join", lambda member: member.has_joined())
         self.until = time.monotonic() + seconds
-        lives = [asyncio.create_task(member.live()) for member in self.members]
+        lives = [asyncio.create_task(member.live()) for member in self.everybody()]
         operator = asyncio.create_task(self.operate())
         for life in asyncio.as_completed(lives):
             await life
@@ -163,30 +191,35 @@ class Rig:
         """The operator sends users to reconnect (4103)."""
         while True:
             await asyncio.sleep(0.5)
-            member = self.random.choice(self.members)
+            member = self.random.choice(self.everybody())
             await asyncio.to_thread(post, self.admin, f"/users/{member.user}/kick", {"reconnect": True})
 
     async def wait(self, what, is_ready):
         end = time.monotonic() + SETTLE_SECONDS
-        while late := [member for member in self.members if not is_ready(member)]:
+        while True:
+            late = [member for member in self.everybody() if not await answer(is_ready(member))]
+            if not late:
+                return
             for member in late:
-                if member.session.closed:
-                    member.reopen()
+                member.repair()
             if time.monotonic() > end:
                 return self.books.problem(f"{len(late)} members do not {what}, the first: {late[0].user}")
             await asyncio.sleep(0.1)
 
     async def settle(self):
         """Waits until all requests are settled, and all lists are complete."""
-        await self.wait("settle their requests", lambda member: member.session.is_open.is_set() and not member.session.pending
-                        and not member.session.waiting)
+        await self.wait("settle their requests", lambda member: member.is_settled())
         # `back` may still be announced, and seats of sessions that ended have their grace period.
         await asyncio.sleep(GRACE + 2)
-        await self.wait("stay", lambda member: member.session.is_open.is_set())
+        await self.wait("stay", lambda member: member.is_open())
         try:
-            await asyncio.wait_for(asyncio.gather(*(member.session.list() for member in self.members)), SETTLE_SECONDS)
+            await asyncio.wait_for(asyncio.gather(*(member.list() for member in self.everybody())), SETTLE_SECONDS)
         except TimeoutError:
             self.books.problem("not all members get a list")
+
+
+async def answer(value):
+    return await value if asyncio.iscoroutine(value) else value
 
 
 def post(port, path, body):
@@ -202,13 +235,14 @@ async def main(options):
     with Lobbyd(options.lobbyd, *args) as server:
         admin = int(server.wait_for_log(r"admin API on http://127\.0\.0\.1:(\d+)", 10).group(1))
         with Proxy(server.port, options.seed, FAULT_EVERY) as proxy:
-            rig = Rig(f"ws://127.0.0.1:{proxy.port}", admin, options)
-            await rig.run(options.seconds)
-            proxy.calm()
-            await rig.settle()
-            rig.books.check()
-            for member in rig.members:
-                member.session.stop()
+            async with Pages() if options.pages else contextlib.nullcontext() as pages:
+                rig = Rig(proxy.port, admin, pages, options)
+                await rig.run(options.seconds)
+                proxy.calm()
+                await rig.settle()
+                rig.books.check()
+                for member in rig.everybody():
+                    member.stop()
         server.terminate()
         code = await asyncio.to_thread(server.exit_code, 40)
     if code != 0:

@@ -74,10 +74,20 @@ impl Core {
                     self.directory.cancel(reservation, self.now());
                 }
             }
-            ConnState::Seated(..) => {
+            &mut ConnState::Seated(seat) if self.keeps_seat(key, seat, reason) => self.set_away(key, seat, reason),
+            &mut ConnState::Seated(seat) => {
+                if reason.is_kick() && self.directory.session_of(seat).is_some() {
+                    self.directory.keep_out(seat, self.clock.now());
+                }
+                let has_hold = self.has_address_hold(seat);
+                let address = self.directory.seat(seat).address;
                 let member = self.member(key).expect("the connection has a seat");
                 let leave_reason = reason.leave_reason();
-                self.directory.leave(member.seat_key, leave_reason, self.now());
+                self.directory.leave(seat, leave_reason, self.now());
+                if has_hold {
+                    self.addresses.left(address, self.now());
+                }
+                self.forget_session(seat, member.lobby_key);
                 self.set_closing(key);
                 self.note_left(member, leave_reason);
             }

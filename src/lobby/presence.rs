@@ -29,6 +29,13 @@ pub(crate) struct Departure {
     pub(crate) reason: LeaveReason,
 }
 
+/// A member whose connection was lost or has come back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SeatUser {
+    pub(crate) user: SmolStr,
+    pub(crate) seat: SeatId,
+}
+
 /// Unsent presence changes of one lobby. Joins are marked at the seats (`is_announced`) and only counted here.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
@@ -84,6 +91,12 @@ impl Presence {
             self.unannounced -= 1;
         }
     }
+
+    /// Records that the connection of a member was lost.
+    pub(super) fn went_away(&mut self, _member: SeatUser) {}
+
+    /// Records that a member that was told to be away has a connection again.
+    pub(super) fn came_back(&mut self, _member: SeatUser) {}
 
     pub(crate) fn is_flushed(&self) -> bool {
         self.unannounced == 0 && self.departures.is_empty() && !self.counted.as_ref().is_some_and(|it| it.is_due)

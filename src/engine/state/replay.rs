@@ -56,7 +56,7 @@ impl<'a> Resumption<'a> {
         let mut items = Vec::new();
         if let Some(position) = position.filter(|_| is_complete) {
             for frame in self.history.entries_after(position.seq) {
-                while let Some(direct) = directs.next_if(|direct| direct.after_seq + 1 < frame.seq) {
+                while let Some(direct) = directs.next_if(|direct| direct.after_seq < frame.seq) {
                     items.push(ReplayItem::Direct { n: direct.n, text: direct.text });
                 }
                 if frame.sender != Some(self.session) {

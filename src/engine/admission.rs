@@ -17,6 +17,7 @@ use super::state::record_mode::RecordMode;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{AddressKey, ConnId, ConnKey};
+use crate::base::session::BadClaim;
 use crate::base::time::Time;
 use crate::config::Limit;
 use crate::http::PlainResponse;
@@ -39,6 +40,7 @@ impl<A: App> Engine<A> {
                 trusted_proxies: self.core.config.trusted_proxies,
                 forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
+                has_sessions: A::PROTOCOL == Protocol::Json,
             };
             let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
             read.unwrap_or_else(|refusal| {
@@ -93,7 +95,8 @@ impl<A: App> Engine<A> {
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let code = match origin.and(code) {
+        let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage);
+        let code = match origin.and(code).and_then(|code| claim.map(|_| code)) {
             Ok(code) => code,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
@@ -266,7 +269,7 @@ impl Core {
             is_head_request: request.is_head_request,
             address: request.address(),
             is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
-            claim: Ok(None),
+            claim: request.claim,
             upgrade,
         }
     }

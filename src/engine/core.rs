@@ -159,7 +159,7 @@ impl Core {
     pub(super) fn date_line(&self) -> DateLine {
         match self.record_mode.edition() {
             Edition::First => DateLine::NONE,
-            Edition::Second => DateLine::at(self.clock.unix_micros()),
+            Edition::Second | Edition::Third => DateLine::at(self.clock.unix_micros()),
         }
     }
 

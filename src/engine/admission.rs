@@ -2,27 +2,22 @@
 
 use std::borrow::Cow;
 
-use log::info;
-
 use super::Engine;
 use super::app::App;
 use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
-use super::member::{Authorization, Identity, Member, Protocol};
+use super::member::{Authorization, Identity, Protocol};
 use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
-use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
-use super::state::timers::Expiry;
-use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{AddressKey, ConnId, ConnKey};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::BadClaim;
-use crate::base::time::Time;
+use crate::base::session::Claim;
 use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::probe::Probe;
-use crate::base::session::Claim;
 use crate::lobby::directory::SeatRequest;
 use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
@@ -96,8 +91,8 @@ impl<A: App> Engine<A> {
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage);
-        let code = match origin.and(code).and_then(|code| claim.map(|_| code)) {
-            Ok(code) => code,
+        let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
+            Ok(wanted) => wanted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
@@ -105,10 +100,6 @@ impl<A: App> Engine<A> {
                 self.core.accept_and_close(key, &upgrade, reason);
                 return Ok(());
             }
-        };
-        let Ok(claim) = facts.claim else {
-            self.core.accept_and_close(key, &upgrade, CloseReason::BadMessage);
-            return Ok(());
         };
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an

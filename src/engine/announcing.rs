@@ -84,7 +84,7 @@ impl Core {
                 away_ms: self.config.seat_grace.as_millis() as u64,
                 done: state.upstream.done(),
                 refused: state.upstream.refused_hex(),
-                replay: missed.len(),
+                replay: missed.len() as u64,
                 n: missed.n,
             }),
         };

@@ -29,7 +29,10 @@ impl Core {
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
                     assert_eq!(self.directory.conn_of(seat), Some(slot.id));
                     let is_of_address = Some(self.directory.seat(seat).address) == slot.address;
-                    assert!(is_of_address || self.directory.session_of(seat).is_some(), "a seat counts for its address");
+                    assert!(
+                        is_of_address || self.directory.session_of(seat).is_some(),
+                        "a seat counts for its address"
+                    );
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
@@ -115,6 +118,9 @@ impl Core {
             sessions += usize::from(has_session);
             if let Some(state) = self.sessions.get(seat) {
                 let is_waiting = self.directory.conn_of(seat).is_some_and(|conn| self.inboxes.has_messages_of(conn));
+                let directs = &state.directs;
+                assert!(directs.len() <= self.config.direct_frames as usize, "direct_frames");
+                assert!(directs.bytes() <= self.config.direct_bytes.0, "direct_bytes");
                 assert!(state.unanswered == 0 || is_waiting, "only requests in an inbox wait");
             }
         }

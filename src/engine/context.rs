@@ -240,9 +240,7 @@ impl Context<'_> {
 
     /// Whether the user has a connection with a seat.
     pub fn is_user_connected(&self, user: &str) -> bool {
-        self.inspect(|core| {
-            core.directory.seats_of(user).iter().any(|&seat| core.directory.conn_of(seat).is_some())
-        })
+        self.inspect(|core| core.directory.seats_of(user).iter().any(|&seat| core.directory.conn_of(seat).is_some()))
     }
 
     /// Returns the user ids of the lobby's members, present and away, in join order. A user with two seats is listed twice.

@@ -120,11 +120,7 @@ impl Core {
             }
         };
         self.begin_session(seat, arrival);
-        info!(
-            "conn={id} peer={} user={user:?} lobby={code} joined{}",
-            self.conns.remote(key),
-            arrival.log_suffix()
-        );
+        info!("conn={id} peer={} user={user:?} lobby={code} joined{}", self.conns.remote(key), arrival.log_suffix());
         self.charge_head_to_user(key, seat);
         self.conns.set_seated(key, seat);
         self.begin_stay(key, identity);
@@ -212,7 +208,7 @@ impl Core {
                 self.events.push_back(AppEvent::Rejoined(member.clone()));
             }
             Arrival::Resumed { .. } => {
-                self.counters.resumed += 1;
+                self.counters.taken_over += 1;
                 self.events.push_back(AppEvent::Back(member.clone()));
             }
         }

@@ -21,7 +21,12 @@ use crate::lobby::sessions::{AwayEvent, LostConn};
 impl<A: App> Engine<A> {
     /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to resume: what
     /// its `welcome` says of their outcome is final.
-    pub(super) fn complete_session(&mut self, code: &str, claim: Option<&Claim>, decision: &Result<Identity, CloseReason>) {
+    pub(super) fn complete_session(
+        &mut self,
+        code: &str,
+        claim: Option<&Claim>,
+        decision: &Result<Identity, CloseReason>,
+    ) {
         if let (Some(claim), Ok(identity)) = (claim, decision)
             && let Some(seat) = self.core.directory.seat_to_resume(code, &identity.user, claim)
             && let Some(conn) = self.core.directory.conn_of(seat)

@@ -16,13 +16,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
-use super::presence::{CountRules, Departure, Presence, PresenceUpdate};
+use super::presence::{Changes, CountRules, Departure, Presence};
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
 use super::sessions::Sessions;
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey, UserKey};
+use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
@@ -116,7 +116,12 @@ impl Directory {
     /// # Errors
     ///
     /// As [`plan`](Self::plan); nothing has changed then.
-    pub(crate) fn reserve(&mut self, request: SeatRequest<'_>, now: Time, unix: u64) -> Result<Reservation, CloseReason> {
+    pub(crate) fn reserve(
+        &mut self,
+        request: SeatRequest<'_>,
+        now: Time,
+        unix: u64,
+    ) -> Result<Reservation, CloseReason> {
         let plan = self.plan(&request, now)?;
         let SeatRequest { code, user, address, .. } = request;
         // plan() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
@@ -194,14 +199,7 @@ impl Directory {
 
     /// Gives `conn` a seat as [`plan`](Self::plan) has just decided. `unix` is `now` in microseconds since the Unix epoch.
     /// Returns the seat.
-    pub(crate) fn join(
-        &mut self,
-        request: SeatRequest<'_>,
-        plan: Plan,
-        conn: ConnId,
-        now: Time,
-        unix: u64,
-    ) -> SeatKey {
+    pub(crate) fn join(&mut self, request: SeatRequest<'_>, plan: Plan, conn: ConnId, now: Time, unix: u64) -> SeatKey {
         let SeatRequest { code, user, address, claim } = request;
         let session = claim.map(|claim| claim.session);
         if let Plan::Resume(seat) | Plan::TakeOver(seat) = plan {
@@ -318,7 +316,7 @@ impl Directory {
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.
-    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> (Vec<Departure>, PresenceUpdate) {
+    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> Changes {
         let lobby = &mut self.lobbies[key];
         let before = lobby.presence.update_at();
         let changes = lobby.presence.take_changes(lobby.seats_count(), self.count_rules, now);

@@ -15,7 +15,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::directory::Directory;
-use super::presence::SeatUser;
+use super::presence::AnnouncedMember;
 use super::records::{Lobby, LobbyMember};
 use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
@@ -276,7 +276,7 @@ impl Directory {
         let position = lobby.members.partition_point(|member| self.seats[member.seat].id < seat.id);
         lobby.members.insert(position, LobbyMember { seat: key, conn: seat.conn.key() });
         if is_told && seat.is_announced {
-            lobby.presence.came_back(SeatUser { user: self.users[seat.user].name.clone(), seat: seat.id });
+            lobby.presence.came_back(AnnouncedMember { user: self.users[seat.user].name.clone(), seat: seat.id });
         }
     }
 
@@ -310,7 +310,7 @@ impl Directory {
         let seat = &self.seats[key];
         if seat.is_announced {
             let user = self.users[seat.user].name.clone();
-            self.lobbies[seat.lobby].presence.went_away(SeatUser { user, seat: seat.id });
+            self.lobbies[seat.lobby].presence.went_away(AnnouncedMember { user, seat: seat.id });
         }
         Some(AwayEvent::Tell(seat.lobby))
     }

@@ -29,11 +29,7 @@ pub(crate) struct SessionStates {
 
 impl SessionStates {
     pub(crate) fn new(config: &Config) -> SessionStates {
-        SessionStates {
-            direct_frames: config.direct_frames,
-            direct_bytes: config.direct_bytes.0,
-            of_seats: Vec::new(),
-        }
+        SessionStates { direct_frames: config.direct_frames, direct_bytes: config.direct_bytes.0, of_seats: Vec::new() }
     }
 
     /// Begins a session on a seat that had none.
@@ -93,11 +89,7 @@ pub(crate) struct Histories {
 
 impl Histories {
     pub(crate) fn new(config: &Config) -> Histories {
-        Histories {
-            max_frames: config.history_frames,
-            max_bytes: config.history_bytes.0,
-            of_lobbies: Vec::new(),
-        }
+        Histories { max_frames: config.history_frames, max_bytes: config.history_bytes.0, of_lobbies: Vec::new() }
     }
 
     /// Begins the history of a lobby whose last frame had the number `seq`, unless it has one.

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
+use super::claim::read_claim;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
-use crate::base::session::Claim;
+use crate::base::session::{BadClaim, Claim};
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
@@ -51,6 +52,8 @@ pub struct Request<'a> {
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
+    /// The session of the client. `Err`: the request has one that is not valid.
+    pub(crate) claim: Result<Option<Claim>, BadClaim>,
     headers: Headers<'a, 'a>,
 }
 
@@ -88,9 +91,13 @@ impl Request<'_> {
         self.token.as_deref()
     }
 
-    /// Returns the first non-empty query parameter `name`, decoded.
+    /// Returns the first non-empty query parameter `name`, decoded. A query of which any part cannot be decoded has no
+    /// parameters.
+    ///
+    /// In a JSON application, `session` and `was` are names of sessions. Like a token, such a name proves who asks: it
+    /// belongs neither in a log nor in an answer.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
-        query_value(self.query, name).expect("read() has decoded the whole query once")
+        query_value(self.query, name).expect("read() has decoded the whole query")
     }
 
     /// Returns whether `rules` allow the request's origin. Depends only on the headers `Origin` and `Host`. A request
@@ -155,10 +162,6 @@ pub(crate) struct Facts {
     pub(crate) upgrade: Result<Upgrade, PlainResponse>,
 }
 
-/// The request names a session, and one of `session`, `was`, `epoch`, `seq` and `n` is malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BadClaim;
-
 /// Contents of the response to a valid upgrade request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
@@ -201,6 +204,8 @@ pub(crate) struct ReadParams {
     pub(crate) trusted_proxies: u32,
     pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) subprotocols: Subprotocols,
+    /// Whether the application has sessions, so that `session` in the query names one.
+    pub(crate) has_sessions: bool,
 }
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
@@ -224,7 +229,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols } = params;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, has_sessions } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -235,8 +240,8 @@ fn try_read<R>(
     })?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
-    let is_head = method == "HEAD";
-    if method != "GET" && !is_head {
+    let is_head_request = method == "HEAD";
+    if method != "GET" && !is_head_request {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     let (path, query) = split_target(target)
@@ -252,7 +257,7 @@ fn try_read<R>(
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
-    let upgrade = if is_head || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
+    let upgrade = if is_head_request || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
     // An upgrade is accepted and then refused, so that a page can read why: a path with a `%` is no lobby.
     let path = match percent_decode(path, false) {
         Some(path) => path,
@@ -261,9 +266,11 @@ fn try_read<R>(
     };
     // The query of a health check is ignored.
     let query = if probe.is_some() && upgrade.is_err() { "" } else { query };
-    let query_token = match query_value(query, "token") {
-        Ok(token) => token,
-        Err(()) if upgrade.is_ok() => None,
+    let claim = if has_sessions { read_claim(query) } else { Ok(None) };
+    let (query, query_token) = match query_value(query, "token") {
+        Ok(token) => (query, token),
+        // The application finds no parameters in it.
+        Err(()) if upgrade.is_ok() => ("", None),
         Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
     };
 
@@ -277,7 +284,7 @@ fn try_read<R>(
         },
     };
     let request =
-        Request { conn, peer, probe, is_head_request: is_head, address, forwarded_fault, path, query, token, headers };
+        Request { conn, peer, probe, is_head_request, address, forwarded_fault, path, query, token, claim, headers };
     Ok(decide(&request, upgrade))
 }
 
@@ -396,8 +403,12 @@ mod tests {
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = Peer::from(([127, 0, 0, 1], 9));
         let forwarded_header = ForwardedHeader::XForwardedFor;
-        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, forwarded_header, subprotocols };
+        let (max_headers, trusted_proxies, has_sessions) = (16, 0, true);
+        let params =
+            ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, has_sessions };
         let decided = read(head.as_bytes(), &params, |request, upgrade| {
+            // No parameter of a query that cannot be decoded is there.
+            assert_eq!(request.query("x").is_some(), head.contains("?x=1"));
             upgrade.map(|upgrade| {
                 let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");
                 assert!(

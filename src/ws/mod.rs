@@ -2,6 +2,7 @@
 //!
 //! Knows no lobby, no user and no clock.
 
+pub(crate) mod claim;
 pub(crate) mod connection;
 pub(crate) mod frame;
 pub(crate) mod handshake;

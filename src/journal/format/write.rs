@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::peer::Peer;
+use crate::base::session::{BadClaim, Claim, Position};
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
@@ -129,6 +130,23 @@ pub(crate) trait Put: Sized {
                 self.put_byte(0);
                 self.put_refusal(refusal);
             }
+        }
+        self.put_claim(facts.claim);
+    }
+
+    /// Appends what a request claims: hashes of names, never a name.
+    fn put_claim(&mut self, claim: Result<Option<Claim>, BadClaim>) {
+        match claim {
+            Ok(None) => self.put_byte(0),
+            Ok(Some(Claim { session, was, position })) => {
+                self.put_byte(1);
+                self.put_bytes(&session.bits().to_be_bytes());
+                self.put_option(was, |to, was| to.put_bytes(&was.bits().to_be_bytes()));
+                self.put_option(position, |to, Position { epoch, seq, n }| {
+                    [epoch, seq, n].into_iter().for_each(|number| to.put_number(number));
+                });
+            }
+            Err(BadClaim) => self.put_byte(2),
         }
     }
 

@@ -42,6 +42,7 @@ class SessionBook:
         self.awaits_state = False           # between `welcome` and `presence_state`
         self.replay = self.replayed = self.replayed_bytes = 0
         self.gap = None                     # of the last welcome, until its presence_state
+        self.since_welcome = []             # what has arrived until then
         self.is_active = True
         self.ended_at = None                # seq at which a peer's view is compared
 
@@ -52,6 +53,10 @@ class SessionBook:
 
     def receive(self, message, size, now):
         kind = message["type"]
+        if kind == "welcome":
+            self.since_welcome = []
+        if self.awaits_state or kind == "welcome":
+            self.since_welcome.append(message)
         if kind == "welcome":
             self.welcome(message, now)
         elif kind == "presence_state":
@@ -111,7 +116,8 @@ class SessionBook:
         if self.awaits_state:
             self.awaits_state = False
             if self.replayed != self.replay:
-                self.problem(f"welcome announced {self.replay} frames, but {self.replayed} came before presence_state")
+                self.problem(f"welcome announced {self.replay} frames, but {self.replayed} came before presence_state: "
+                             + ", ".join(map(brief, self.since_welcome[-4:])))
             if self.conn not in view or view[self.conn][0] != self.user:
                 self.problem(f"the seat {self.conn} is not in {view}")
         if segment is None or segment.epoch != self.epoch:
@@ -211,6 +217,10 @@ class Request:
     def __init__(self, kind, lobby, user, to, now):
         self.kind, self.lobby, self.user, self.to, self.sent_at = kind, lobby, user, to, now
         self.outcome = None
+
+
+def brief(message):
+    return " ".join(str(message[key]) for key in ("type", "seq", "n", "ref") if key in message)
 
 
 def id_of(data):

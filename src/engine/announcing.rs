@@ -9,7 +9,7 @@ use crate::base::id::{ConnKey, LobbyKey, SeatId, SeatKey};
 use crate::base::rate::Rate;
 use crate::egress::Priority;
 use crate::lobby::directory::Directory;
-use crate::lobby::presence::PresenceUpdate;
+use crate::lobby::presence::{Changes, PresenceUpdate};
 use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
 use crate::ws::frame::{Frame, Outgoing};
 
@@ -78,6 +78,7 @@ impl Core {
                 .tick_hz
                 .zip(self.ticks.as_ref())
                 .map(|(hz, ticks)| WelcomeTick { hz, tick: ticks.view().tick }),
+            session: None,
         };
         let mut text = String::new();
         welcome.write(&mut text);
@@ -104,7 +105,12 @@ impl Core {
         let members = directory.members(lobby);
         let lobby_ref = directory.lobby_ref(lobby);
         let listed = !lobby_ref.presence.is_counted();
-        let users = listed.then(|| members.iter().map(|member| user_and_seat(directory, member.seat)));
+        let users = listed.then(|| {
+            members.iter().map(|member| {
+                let (user, seat) = user_and_seat(directory, member.seat);
+                (user, seat, false)
+            })
+        });
         protocol::write_presence_state(text, lobby_ref.seq, members.len(), users);
         Frame::text(text)
     }
@@ -136,7 +142,7 @@ impl Core {
 
     fn flush_presence_once(&mut self, lobby: LobbyKey) {
         let now = self.now();
-        let (departures, update) = self.directory.take_presence_changes(lobby, now);
+        let Changes { departures, away, back, update } = self.directory.take_presence_changes(lobby, now);
         // Members are in join order, so unannounced seats are at the end.
         let first_unannounced =
             self.directory.members(lobby).partition_point(|member| self.directory.seat(member.seat).is_announced);
@@ -148,7 +154,7 @@ impl Core {
             lobby_ref.seq += 1;
             let seq = lobby_ref.seq;
             let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
-            protocol::write_presence_diff(&mut self.buffers.text, seq, joins, &departures);
+            protocol::write_presence_diff(&mut self.buffers.text, seq, joins, &departures, &away, &back);
             diff = Some(Frame::text(&self.buffers.text));
         }
         let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));

@@ -90,7 +90,7 @@ impl Core {
         let seats = self.directory.seats_of(to).iter().map(|&seat| self.directory.seat(seat));
         receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.key()));
         let mut text = std::mem::take(&mut self.buffers.text);
-        protocol::write_direct(&mut text, &from.user, data);
+        protocol::write_direct(&mut text, &from.user, None, data);
         for &key in &receivers {
             self.send(key, Outgoing::Text(&text), Priority::Deferred);
         }

@@ -117,7 +117,7 @@ impl Core {
                 self.seats_of(&user)?;
                 let frame = match self.admit(payload)? {
                     Payload::Json(data) if self.protocol == Protocol::Json => {
-                        protocol::write_server_direct(&mut self.buffers.text, &data);
+                        protocol::write_server_direct(&mut self.buffers.text, None, &data);
                         Frame::text(&self.buffers.text)
                     }
                     Payload::Json(text) | Payload::Text(text) => Frame::text(&text),

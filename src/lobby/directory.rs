@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
-use super::presence::{CountRules, Departure, Presence, PresenceUpdate};
+use super::presence::{Changes, CountRules, Departure, Presence};
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
 pub(crate) use super::records::{Joined, LobbyMember, Reservation, SeatRequest};
 use crate::base::arena::{Arena, Key};
@@ -271,7 +271,7 @@ impl Directory {
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.
-    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> (Vec<Departure>, PresenceUpdate) {
+    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> Changes {
         let lobby = &mut self.lobbies[key];
         let before = lobby.presence.update_at();
         let changes = lobby.presence.take_changes(lobby.members.len(), self.count_rules, now);

@@ -6,13 +6,11 @@ pub(crate) mod close_queue;
 pub(crate) mod conn;
 pub(crate) mod conns;
 pub(crate) mod counters;
-#[allow(dead_code)]
 pub(crate) mod directs;
 pub(crate) mod drain;
 pub(crate) mod events;
 mod health;
 mod histogram;
-#[allow(dead_code)]
 pub(crate) mod history;
 pub(crate) mod identity_data;
 pub(crate) mod inbox;
@@ -22,14 +20,11 @@ pub(crate) mod origins;
 pub(crate) mod pings;
 pub(crate) mod readiness;
 pub(crate) mod record_mode;
-#[allow(dead_code)]
 pub(crate) mod replay;
 pub(crate) mod stats;
-#[allow(dead_code)]
 mod text_ring;
 pub(crate) mod ticks;
 pub(crate) mod timers;
 mod unread;
-#[allow(dead_code)]
 pub(crate) mod upstream;
 pub(crate) mod wheel;

@@ -220,7 +220,8 @@ impl CloseReason {
     pub(crate) const fn keeps_seat(self) -> bool {
         matches!(
             self,
-            CloseReason::Hangup
+            CloseReason::PeerGone
+                | CloseReason::Hangup
                 | CloseReason::WriteFailed
                 | CloseReason::Stale
                 | CloseReason::SlowConsumer

@@ -209,7 +209,7 @@ impl Core {
                 self.events.push_back(AppEvent::Rejoined(member.clone()));
             }
             Arrival::Resumed { .. } => {
-                self.counters.taken_over += 1;
+                self.counters.resumed += 1;
                 self.events.push_back(AppEvent::Back(member.clone()));
             }
         }

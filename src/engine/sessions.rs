@@ -72,6 +72,7 @@ impl Core {
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
+        self.counters.seats_kept += 1;
         self.events.push_back(AppEvent::Away(member, reason));
     }
 

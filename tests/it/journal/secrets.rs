@@ -384,7 +384,7 @@ fn no_name_of_a_session_is_in_a_journal_or_in_an_answer() {
         let (stats, journal) = (site.engine.stats(), site.journal());
         let closed = |reason| stats.counters.closed(reason);
         assert!(
-            stats.counters.joined + stats.counters.taken_over > 3 && closed(CloseReason::BadMessage) > 5,
+            stats.counters.joined + stats.counters.resumed > 3 && closed(CloseReason::BadMessage) > 5,
             "{}",
             stats.line()
         );

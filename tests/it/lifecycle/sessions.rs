@@ -223,8 +223,7 @@ fn the_session_of_another_user_or_lobby_is_an_ordinary_join() {
 
 #[test]
 fn a_session_may_come_back_three_times_in_a_row_and_before_anything_was_said() {
-    check(
-        Config::default(),
+    World::new(Config::default(), lobbyd::apps::Relay::default()).steps(
         r#"
         turn begins
         ann > connect chess session=page-of-ann-0001

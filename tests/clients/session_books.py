@@ -86,7 +86,7 @@ class SessionBook:
             if self.segment:
                 counts["sessions that the server had forgotten"] += 1
                 self.books.broken(self.user, now)
-            if self.replay or welcome["recovered"]:
+            if welcome["recovered"]:
                 self.problem(f"a new session cannot recover: {welcome}")
             self.segment = None
         else:

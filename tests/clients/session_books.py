@@ -230,7 +230,7 @@ def id_of(data):
 class Books:
     """The books of all members of all lobbies. The limits are those of the server."""
 
-    def __init__(self, history_frames=256, history_bytes=65536, direct_frames=32, direct_bytes=16384):
+    def __init__(self, history_frames, history_bytes, direct_frames, direct_bytes):
         self.history_frames, self.history_bytes = history_frames, history_bytes
         self.direct_frames, self.direct_bytes = direct_frames, direct_bytes
         self.sessions = []

@@ -34,12 +34,15 @@ SEND_EVERY, SEND_EVERY_LARGE = 1.0, 2.0     # seconds between two messages of a 
 CHANGE_EVERY = 45.0                         # mean seconds between two changes of a member
 FAULT_EVERY = 6.0                           # mean seconds between two faults of a connection
 GRACE = 8.0
+# Smaller than the defaults, so that they overrun now and then.
+HISTORY = {"history_frames": 80, "history_bytes": 32 * 1024, "direct_frames": 8, "direct_bytes": 8 * 1024}
 SETTLE_SECONDS = 30.0
 TALK = {"broadcast": 40, "move": 15, "direct": 20, "nobody": 2, "quiet": 6, "ping": 3, "repeat": 6, "rubbish": 1}
 CHANGES = {"drop": 40, "pause": 15, "reload": 15, "second login": 10, "leave": 8, "absence": 4, "burst": 8}
 SERVER_ARGS = ["--admin", "127.0.0.1:0", "--seat-grace", f"{GRACE:g}s", "--max-lifetime", "25s", "--ping-interval", "3s",
                "--pong-timeout", "2s", "--max-connections", 2000, "--max-per-lobby", LARGE_LOBBY + 10,
-               "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited"]
+               "--messages-per-second", "unlimited", "--bytes-per-second", "unlimited",
+               *(word for name, value in HISTORY.items() for word in ("--" + name.replace("_", "-"), value))]
 
 
 class Member:
@@ -156,7 +159,7 @@ class Lobby:
 class Rig:
     def __init__(self, port, admin, pages, options):
         self.port, self.url, self.admin, self.seed = port, f"ws://127.0.0.1:{port}", admin, options.seed
-        self.books = Books()
+        self.books = Books(**HISTORY)
         self.changes, self.ends = collections.Counter(), collections.Counter()
         self.random = random.Random(f"{options.seed} rig")
         large = Lobby("large", True)

@@ -130,7 +130,7 @@ config! {
     max_closing: u32 = "256";
 
     ["Sessions"]
-    /// Time for which the seat of a client with a `session` is kept after its connection was lost; with 0, it is freed at once.
+    /// Time for which the seat of a client with a `session` is kept after its connection was lost; with 0, there are no sessions.
     seat_grace: Duration = "30s";
     /// Time after which the other members are told that such a member is away.
     away_after: Duration = "1s";

@@ -191,3 +191,22 @@ fn nobody_notices_a_member_that_is_asked_to_reconnect() {
         ",
     );
 }
+
+#[test]
+fn without_a_grace_there_are_no_sessions() {
+    check(
+        Config { seat_grace: Duration::ZERO, ..Config::default() },
+        r#"
+        bob joins chess
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome !away_ms !done, presence_state
+        bob < presence_diff +ann
+        ann > {"type":"move","ref":2}
+        ann > {"type":"move","ref":1}
+        ann < ack ref=2 seq=2, ack ref=1 seq=3
+        bob < message, message
+        ann > hangup
+        bob < presence_diff -ann:dropped
+        "#,
+    );
+}

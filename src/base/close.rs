@@ -215,6 +215,36 @@ impl CloseReason {
         !matches!(self.code(), 0 | 1006)
     }
 
+    /// Returns whether the seat of a session is kept after a connection was closed for this reason: it was lost, or the
+    /// client is asked to come back.
+    pub(crate) const fn keeps_seat(self) -> bool {
+        matches!(
+            self,
+            CloseReason::PeerGone
+                | CloseReason::Hangup
+                | CloseReason::WriteFailed
+                | CloseReason::Stale
+                | CloseReason::SlowConsumer
+                | CloseReason::MaxLifetime
+                | CloseReason::ForcedReconnect
+                | CloseReason::TokenExpired
+                | CloseReason::ServerShutdown
+        )
+    }
+
+    /// Returns the reason that the other members see when a seat is freed that was kept after this reason.
+    pub(crate) const fn away_reason(self) -> LeaveReason {
+        match self {
+            CloseReason::MaxLifetime | CloseReason::ForcedReconnect | CloseReason::TokenExpired => LeaveReason::Dropped,
+            reason => reason.leave_reason(),
+        }
+    }
+
+    /// Returns whether it keeps the user out of the lobby for some time.
+    pub(crate) const fn is_kick(self) -> bool {
+        matches!(self, CloseReason::Kicked | CloseReason::Banned)
+    }
+
     /// Returns the reason that the other members of the lobby see.
     pub const fn leave_reason(self) -> LeaveReason {
         match self {

@@ -2,27 +2,23 @@
 
 use std::borrow::Cow;
 
-use log::info;
-
 use super::Engine;
 use super::app::App;
 use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
-use super::member::{Authorization, Identity, Member, Protocol};
+use super::member::{Authorization, Identity, Protocol};
 use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
-use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
-use super::state::timers::Expiry;
-use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{AddressKey, ConnId, ConnKey};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::BadClaim;
-use crate::base::time::Time;
+use crate::base::session::Claim;
 use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::probe::Probe;
-use crate::lobby::directory::{Joined, Reservation, SeatRequest};
+use crate::lobby::directory::SeatRequest;
 use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
@@ -95,8 +91,8 @@ impl<A: App> Engine<A> {
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage);
-        let code = match origin.and(code).and_then(|code| claim.map(|_| code)) {
-            Ok(code) => code,
+        let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
+            Ok(wanted) => wanted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
@@ -114,11 +110,13 @@ impl<A: App> Engine<A> {
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
-                self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
+                self.core.wait_for_authorization(key, upgrade, Wanted { code: &code, claim }, user.as_deref());
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
-                self.core.accept_and_seat(key, &upgrade, &code, identity);
+                let wanted = Wanted { code: &code, claim };
+                self.complete_session(key, wanted, &identity);
+                self.core.accept_and_seat(key, &upgrade, wanted, identity);
             }
         }
         Ok(())
@@ -208,13 +206,20 @@ impl<A: App> Engine<A> {
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }
-        let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let PendingAuth { code, reservation } =
-            *pending.take().expect("a deferred request has a pending authorization");
+        let ConnState::Pending(Some(pending)) = &slot.state else { return None };
+        let (code, claim) = (pending.code.clone(), pending.claim);
+        let decision = self.core.check_authorization(answer, &code);
+        let wanted = Wanted { code: &code, claim };
+        self.complete_session(conn.key(), wanted, &decision);
+        let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
+            Some(ConnState::Pending(pending)) => pending.take()?.reservation,
+            // The application has closed the connection meanwhile.
+            _ => return None,
+        };
         let key = conn.key();
         let early = self.core.accept_pending(key);
-        match self.core.check_authorization(answer, &code) {
-            Ok(identity) => self.core.seat_or_refuse(key, reservation, &code, &identity),
+        match decision {
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());
@@ -225,6 +230,13 @@ impl<A: App> Engine<A> {
         self.dispatch_events();
         Some(early)
     }
+}
+
+/// The lobby and the session that an admitted client asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) code: &'a str,
+    pub(super) claim: Option<Claim>,
 }
 
 impl Core {
@@ -279,7 +291,7 @@ impl Core {
         &mut self,
         key: ConnKey,
         upgrade: &Upgrade,
-        code: &str,
+        wanted: Wanted<'_>,
         decision: Result<Identity, CloseReason>,
     ) {
         // The application may have closed the connection in `authorize`.
@@ -288,23 +300,9 @@ impl Core {
         }
         self.accept_upgrade(key, upgrade);
         match decision {
-            Ok(identity) => self.seat_or_refuse(key, None, code, &identity),
+            Ok(identity) => self.seat_or_refuse(key, None, wanted, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
-    }
-
-    /// Seats a connection whose upgrade was accepted, or closes it with the reason.
-    fn seat_or_refuse(&mut self, key: ConnKey, reservation: Option<Reservation>, code: &str, identity: &Identity) {
-        match self.seat(key, reservation, code, identity) {
-            Ok(()) => self.egress.mark_dirty(key),
-            Err(reason) => self.refuse_login(key, &identity.user, reason),
-        }
-    }
-
-    /// Closes a connection that gets no seat. If another seat of its user is the reason, that one is pinged.
-    fn refuse_login(&mut self, key: ConnKey, user: &str, reason: CloseReason) {
-        let wait = if reason == CloseReason::UserLimit { self.ping_for_login(user) } else { None };
-        self.begin_close_for(key, reason, wait);
     }
 
     /// Accepts the upgrade and closes the connection with the reason.
@@ -350,130 +348,27 @@ impl Core {
         }
     }
 
-    fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, code: &str, user: Option<&str>) {
+    fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, wanted: Wanted<'_>, user: Option<&str>) {
         if self.conns[key].close_kind.is_some() {
             return;
         }
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
-        let now = self.clock.unix_micros();
-        let reserved = user.map(|user| self.directory.reserve(SeatRequest { code, user, address }, now)).transpose();
+        let Wanted { code, claim } = wanted;
+        let (now, unix) = (self.now(), self.clock.unix_micros());
+        let reserve = |user| self.directory.reserve(SeatRequest { code, user, address, claim }, now, unix);
+        let reserved = user.map(reserve).transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
                 slot.wire.defer(upgrade);
-                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
+                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), claim, reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
                 self.accept_upgrade(key, &upgrade);
-                self.refuse_login(key, user.unwrap_or_default(), reason);
+                self.refuse_login(key, wanted, user.unwrap_or_default(), reason);
             }
         }
     }
-
-    // ---- seats ----
-
-    /// Seats a connection whose upgrade was accepted.
-    fn seat(
-        &mut self,
-        key: ConnKey,
-        reservation: Option<Reservation>,
-        code: &str,
-        identity: &Identity,
-    ) -> Result<(), CloseReason> {
-        let (id, unix, now) = (self.conns[key].id, self.clock.unix_micros(), self.now());
-        let user = &*identity.user;
-        if let Some(seat) = self.directory.seat_to_take_over(code, user)
-            && self.directory.seat(seat).is_announced
-        {
-            // The older connection receives the presence changes that are still to flush. The newer one must receive
-            // its `welcome` first, and then the presence state.
-            self.flush_presence(self.directory.seat(seat).lobby);
-        }
-        // The member that loses its seat is read while it still has the seat.
-        let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
-        let replaced = replaced.and_then(|conn| self.member(conn.key()));
-        let request = SeatRequest { code, user, address: self.address_of(key) };
-        let Joined { seat, previous_conn, replaced_conn } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, request, id, now, unix)?,
-            None => self.directory.join(request, id, now, unix)?,
-        };
-        if let Some(old) = previous_conn.or(replaced_conn) {
-            let member = replaced.expect("a seat's connection is seated");
-            self.record_close_reason_of(old.key(), Some(&member), CloseReason::Replaced);
-            if replaced_conn.is_some() {
-                self.note_left(member, LeaveReason::Replaced);
-            } else {
-                self.note_undelivered(&member);
-            }
-            // The directory has already taken the seat away, so `leave_seat` is not called.
-            self.set_closing(old.key());
-            self.send_close(old.key(), CloseReason::Replaced, None);
-        }
-        let lobby_key = self.directory.seat(seat).lobby;
-        info!(
-            "conn={id} peer={} user={user:?} lobby={code} joined{}",
-            self.conns.remote(key),
-            took_over_suffix(previous_conn)
-        );
-        self.charge_head_to_user(key, seat);
-        self.conns.set_seated(key, seat);
-        self.begin_stay(key, identity);
-        let member = self.member(key).expect("it has just been seated");
-        self.egress.subscribe(key, lobby_key);
-        self.rearm(key);
-        if let Some(old) = previous_conn {
-            self.inherit_queued_close(old, id);
-        }
-        self.apply_orders(key, user, code);
-        self.announce_seat(&member, previous_conn.is_some());
-        Ok(())
-    }
-
-    /// Returns the key of the address that the connection counts for.
-    fn address_of(&self, key: ConnKey) -> AddressKey {
-        self.conns[key].address.expect("charge_attempt() has set it before the application was asked")
-    }
-
-    /// Sets the deadlines and the rate of a connection that has just been seated.
-    fn begin_stay(&mut self, key: ConnKey, identity: &Identity) {
-        let now = self.now();
-        let slot = &mut self.conns[key];
-        slot.meter.set_tier(identity.tier);
-        let max_lifetime_end = self.config.max_lifetime.map_or(Time::NEVER, |age| now + age);
-        slot.deadline = max_lifetime_end;
-        slot.ends_at_max_lifetime = true;
-        if let Some(interval) = self.config.health_interval {
-            slot.health.schedule_check(now + interval);
-        }
-        self.identity_data.set(key, identity.data.clone());
-        if let Some(unix_millis) = identity.expires {
-            self.timers.expiries.insert(key, Expiry { unix_millis, max_lifetime_end });
-            self.set_expiry_deadline(key);
-        }
-    }
-
-    /// Queues the event for a member that has just been seated, and sends its `welcome`.
-    fn announce_seat(&mut self, member: &Member, has_taken_over: bool) {
-        // The event precedes the welcome, which may close a connection whose outbox is too small.
-        if has_taken_over {
-            self.counters.taken_over += 1;
-            self.events.push_back(AppEvent::Rejoined(member.clone()));
-        } else {
-            self.counters.joined += 1;
-            self.events.push_back(AppEvent::Joined(member.clone()));
-        }
-        if self.protocol == Protocol::Json {
-            self.welcome(member);
-        } else {
-            // A raw protocol sends no presence, so all members count as announced.
-            self.discard_presence_changes(member.lobby_key);
-        }
-    }
-}
-
-/// Suffix of the log message of a join.
-fn took_over_suffix(previous_conn: Option<ConnId>) -> &'static str {
-    if previous_conn.is_some() { " (took over)" } else { "" }
 }

@@ -7,6 +7,7 @@ use super::meters::Meter;
 use crate::base::close::CloseKind;
 use crate::base::id::{AddressKey, ConnId, SeatKey};
 use crate::base::peer::{CompactPeer, Peer};
+use crate::base::session::Claim;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::lobby::directory::Reservation;
@@ -45,6 +46,7 @@ pub(crate) enum ConnState {
 pub(crate) struct PendingAuth {
     /// Code of the requested lobby.
     pub(crate) code: Box<str>,
+    pub(crate) claim: Option<Claim>,
     /// The reserved seat, if the user that the client claims to be is known.
     pub(crate) reservation: Option<Reservation>,
 }

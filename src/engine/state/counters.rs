@@ -131,6 +131,10 @@ counters! {
     health_checks,
     /// Health checks that ended without an answer.
     health_checks_failed,
+    /// Seats that were kept because the connection of a session was lost.
+    seats_kept as "kept_seats",
+    /// Sessions that came back to their seat.
+    resumed as "resumes",
 }
 
 impl Counters {

@@ -56,9 +56,9 @@ fn recovered_is_false_when_anything_is_missing() {
 
 #[test]
 fn what_does_not_fit_is_missing() {
-    // A message with ten digits has 60 bytes, and a direct message 58.
+    // A message with ten digits has 57 bytes, and a direct message 54.
     for (history, directs, recovered, replay) in
-        [(120, 116, true, 4), (119, 116, false, 2), (120, 115, false, 1), (0, 0, false, 0)]
+        [(114, 108, true, 4), (113, 108, false, 2), (114, 107, false, 1), (0, 0, false, 0)]
     {
         check(
             Config { history_bytes: ByteSize(history), direct_bytes: ByteSize(directs), ..Config::default() },

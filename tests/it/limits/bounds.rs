@@ -90,8 +90,8 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
             ("max_outbound_bytes", "5000"),
             ("max_message_bytes", "125"),
             ("max_per_lobby", "2"),
-            ("history_bytes", "what_does_not_fit_is_missing"),
-            ("direct_bytes", "what_does_not_fit_is_missing"),
+            ("history_bytes", "600"),
+            ("direct_bytes", "100"),
         ],
         "ann > connect a, ann < upgrade; welcome; presence_state, ann > window 0, ann > presence 50, ann > read, \
          ann < goodbye; close 4102 slow_consumer",

@@ -107,7 +107,11 @@ impl EventTracer {
             ObservedEvent::Away(member, reason) => self.note_member(*at, member, format!("is away: {}", reason.word())),
             ObservedEvent::Back(member) => self.note_seated(*at, member, "is back"),
             // Close reasons and the input of a drain are noted instead: they cover connections without a seat.
-            ObservedEvent::Left(..) | ObservedEvent::Drain(_) => {}
+            // So are the requests that led to what was sent.
+            ObservedEvent::Left(..)
+            | ObservedEvent::Drain(_)
+            | ObservedEvent::Said { .. }
+            | ObservedEvent::SaidDirectly { .. } => {}
         }
     }
 

@@ -48,6 +48,10 @@ fn stop_faults<A: App>(world: &mut World<A>) {
     for link in world.clients.iter_mut() {
         link.traits = Default::default();
         (link.refused, link.retry) = (None, None);
+        // A client closes the connection that it has given up.
+        if link.view.session.as_ref().is_some_and(|session| session.is_superseded) {
+            link.pipe.end(Side::Reset);
+        }
         if link.pipe.is_client_reading() {
             link.pipe.capacity = usize::MAX;
             if link.is_unpredictable && !link.is_unfinished {
@@ -63,7 +67,9 @@ fn longest_wait<A: App>(world: &World<A>) -> Duration {
     let granules = config.wheel_granule * 8;
     let path = config.ping_interval + config.pong_timeout;
     let before = config.handshake_timeout.max(config.auth_timeout).max(path);
-    before + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
+    // A seat is kept for a session while a claim is authorized, and then for seat_grace.
+    let away = if world.clients.shared.has_sessions { config.seat_grace + config.auth_timeout } else { Duration::ZERO };
+    before + away + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
 }
 
 /// Checks that all members know their number, if none has left for the interval at which they are told it. Tokens may

@@ -64,9 +64,8 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
     }
     server.models.check_members(now, server.config())?;
     let models = &server.models;
-    let link_of = |conn| clients.iter().find(|link| link.conn == Some(conn));
-    let members = models.seats.iter().filter_map(|(_, seated)| link_of(seated.conn));
-    models.addresses.check_seats(members.map(|link| link.network))?;
+    let networks = models.seats.iter().filter_map(|(_, seated)| clients.network_of(seated.conn));
+    models.addresses.check_seats(networks)?;
     server.models.addresses.check_attempts(now)?;
     match server.engine().poll_timeout() {
         Some(next) if next <= now => Err(format!("the next timeout {next} is not after now, {now}")),
@@ -155,10 +154,14 @@ pub(super) fn check_close_reasons<A: App>(
             return Err(format!("the close reason of conn={conn} changed from {:?} to {ending:?}", link.reason));
         };
         link.reason = Some(reason);
-        let (number, lobby) = (link.number, link.lobby);
+        let (number, user, lobby) = (link.number, link.user, link.lobby);
         transcript.note(server.now, number, EventKind::Ended(reason), u64::from(reason.code()), &[]);
         if reason == CloseReason::MaxLifetime {
             server.models.behaviours.add(Behaviour::Lifetime);
+        }
+        if reason.is_kick() {
+            let (user, lobby) = (&clients.shared.users[user], &clients.shared.lobbies[lobby]);
+            server.models.sessions.kicked(conn, user, lobby, server.now);
         }
         let Some(circumstances) = circumstances(world, index) else { continue };
         let World { server, clients, transcript, .. } = &mut *world;

@@ -92,10 +92,10 @@ impl<A: App> Server<A> {
         state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
     }
 
-    /// Returns the connections in a lobby, in join order, as the engine knows them.
+    /// Returns the connections in a lobby, in join order, as the engine knows them, without members that are away.
     pub(super) fn members_of(&self, lobby: &str) -> Vec<ConnId> {
         let state = self.engine.lobby_state(lobby);
-        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
+        state.map_or_else(Vec::new, |(_, _, members)| members.filter_map(|(_, _, conn)| conn).collect())
     }
 
     /// Returns the number of bytes in the inboxes, which wait for the next tick.

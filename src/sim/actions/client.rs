@@ -1,9 +1,9 @@
 //! A connected client sends messages, valid or not, or ends its side of the connection.
 
 use crate::engine::app::App;
-use crate::sim::client::answers::RequestKind;
 use crate::sim::client::link::Link;
 use crate::sim::client::pipe::Side;
+use crate::sim::client::sent::RequestKind;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::transcript::EventKind;
 use crate::sim::world::World;
@@ -31,6 +31,10 @@ pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         Behaviour::Garbage => link.send_garbage(random),
         Behaviour::Close => {
             let code = [1000, 1001, 1012, 1013, 1014, 3000, 4999][random.below(7) as usize];
+            link.close(code, random);
+        }
+        Behaviour::GoAway => {
+            let code = if random.percent(50) { 1001 } else { 1005 };
             link.close(code, random);
         }
         Behaviour::Flood => {

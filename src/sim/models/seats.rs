@@ -1,11 +1,12 @@
 //! Model of the seats: each join is followed by exactly one leave, and only the member in a seat acts.
 //!
-//! Fed with joins, takeovers and leaves. Knows no limits and no reasons.
+//! Fed with joins, takeovers and leaves. A seat whose connection was lost counts like any other. Knows no reasons.
 
 use std::collections::BTreeMap;
 
 use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
+use crate::config::{Config, DuplicateLogin, Limit};
 use crate::engine::app::Member;
 
 /// The occupied seats, and counts of the changes.
@@ -49,6 +50,30 @@ impl SeatModel {
             Some(there) if *there.user == *member.user() => Ok(std::mem::replace(there, Seated::new(member, at)).conn),
             _ => Err(format!("on_rejoin for seat={}, which is not a seat of the user", member.seat())),
         }
+    }
+
+    /// The connection of a session was lost. Its seat is kept, and `member` still names the connection.
+    pub(crate) fn went_away(&mut self, member: &Member) -> Result<(), String> {
+        self.check_seated(member, "on_away")
+    }
+
+    /// Checks that no limit is exceeded by the seats, present and away.
+    pub(crate) fn check_limits(&self, config: &Config) -> Result<(), String> {
+        let check = |name: &str, count: usize, limit: Limit| match count {
+            1.. if !limit.has_room(count - 1) => Err(format!("{count} seats, present and away, exceed {name}")),
+            _ => Ok(()),
+        };
+        check("max_connections", self.seats.len(), config.max_connections)?;
+        let per_user = match config.duplicate_login {
+            DuplicateLogin::Allow => config.max_per_user,
+            DuplicateLogin::Replace | DuplicateLogin::Reject => Limit::at_most(1),
+        };
+        let count = |fits: &dyn Fn(&Seated) -> bool| self.seats.values().filter(|seated| fits(seated)).count();
+        for seated in self.seats.values() {
+            check("max_per_lobby", count(&|other| other.lobby == seated.lobby), config.max_per_lobby)?;
+            check("max_per_user", count(&|other| other.user == seated.user), per_user)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn left(&mut self, member: &Member) -> Result<(), String> {

@@ -139,7 +139,12 @@ pub(super) fn check_close_reasons<A: App>(
 ) -> Result<(), String> {
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
-    world.server.models.addresses.note_open(world.clients.iter().filter_map(open_conn));
+    let World { server, clients, .. } = &mut *world;
+    let away = server.models.seats.iter().filter(|(_, seated)| seated.is_away).filter_map(|(_, seated)| {
+        let user = clients.shared.users.iter().position(|user| **user == *seated.user)?;
+        Some(OpenConn { conn: seated.conn, network: clients.network_of(seated.conn)?, user })
+    });
+    server.models.addresses.note_open(clients.iter().filter_map(open_conn).chain(away));
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };
@@ -161,7 +166,9 @@ pub(super) fn check_close_reasons<A: App>(
         }
         if reason.is_kick() {
             let (user, lobby) = (&clients.shared.users[user], &clients.shared.lobbies[lobby]);
-            server.models.sessions.kicked(conn, user, lobby, server.now);
+            if !server.models.seats.is_lobby_empty(lobby) {
+                server.models.sessions.kicked(conn, user, lobby, server.now);
+            }
         }
         let Some(circumstances) = circumstances(world, index) else { continue };
         let World { server, clients, transcript, .. } = &mut *world;

@@ -32,12 +32,13 @@ pub(super) fn enter<A: App>(
             if random.percent(30) {
                 return None;
             }
-            let name = if sessions.names() > 0 && swarm.occurs(Behaviour::ForeignSession, random) {
+            let is_foreign = sessions.names() > 0 && swarm.occurs(Behaviour::ForeignSession, random);
+            let name = is_foreign.then(|| 1 + random.below(sessions.names().into()) as u32);
+            let name = name.filter(|&name| sessions.is_foreign(name, link.user, link.lobby));
+            if name.is_some() {
                 server.models.behaviours.add(Behaviour::ForeignSession);
-                1 + random.below(sessions.names().into()) as u32
-            } else {
-                sessions.new_name()
-            };
+            }
+            let name = name.unwrap_or_else(|| sessions.new_name());
             server.models.behaviours.add(Behaviour::Session);
             (sessions.add(name, None, link.user, link.lobby, link.number), PositionForm::Right)
         }

@@ -30,7 +30,11 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
         of_user: server.models.seats.of_user(&user),
         total: server.engine().stats().total_connections,
     };
+    let spares_away = matches!(command, OperatorCommand::Kick { reconnect: true, .. });
+    let found = if spares_away { found.without_away(&server.models.seats) } else { found };
+    server.models.sessions.is_kicking = matches!(command, OperatorCommand::Kick { reconnect: false, .. });
     let answer = server.call(|engine, now| engine.handle_operator(now, command.clone()));
+    server.models.sessions.is_kicking = false;
     transcript.mix(answer.is_ok().into());
     if let (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq: Some(seq), .. })) = (&command, &answer) {
         clients.shared.relay.published(server.models.operators.last_message(), *seq);

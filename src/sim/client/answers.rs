@@ -313,9 +313,11 @@ impl Answers {
     ///
     /// With rate limits, any request without a `ref` may have been refused without an error.
     fn skip_silent(&mut self, on_tick: bool, shared: &SharedState) -> bool {
-        let Some(front) = self.queue(on_tick).front().copied().filter(|front| front.reference.is_none()) else {
-            return false;
+        // The refusal of a repeated number has no `ref`, because it says nothing of the first request with this number.
+        let may_be_silent = |front: &SentRequest| {
+            front.reference.is_none() || (shared.may_refuse && matches!(front.kind, RequestKind::Repeat(_)))
         };
+        let Some(front) = self.queue(on_tick).front().copied().filter(may_be_silent) else { return false };
         match front.kind {
             RequestKind::Broadcast | RequestKind::App if shared.may_refuse => self.slack += 1,
             RequestKind::Broadcast | RequestKind::App => self.seq += 1,

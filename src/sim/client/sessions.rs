@@ -107,6 +107,12 @@ impl Sessions {
         self.names
     }
 
+    /// Whether no session of this name belongs to `user` in `lobby`.
+    pub(crate) fn is_foreign(&self, name: u32, user: usize, lobby: usize) -> bool {
+        let is_own = |it: &Session| (it.name == name || it.was == Some(name)) && (it.user, it.lobby) == (user, lobby);
+        !self.all.iter().any(is_own)
+    }
+
     /// Adds a session whose first link has the number `link`. Returns its index.
     pub(crate) fn add(&mut self, name: u32, was: Option<u32>, user: usize, lobby: usize, link: u32) -> usize {
         self.all.push(Session {

@@ -1,5 +1,7 @@
 //! All models of a run. Feeds each of them with the engine's events, in the order in which they were dispatched.
 
+use smol_str::SmolStr;
+
 use super::addresses::AddressModel;
 use super::close_reasons::Circumstances;
 use super::counters::{CounterModel, check_equal};
@@ -68,6 +70,8 @@ pub(crate) struct Allowances {
 pub(crate) struct AppRecord {
     /// Identities returned by `authorize`, with the restrictions that were drawn for each.
     pub(crate) authorized: Vec<(ConnId, Identity, Vec<Behaviour>)>,
+    /// Lobbies that were joined, each with its epoch and the last `seq` before.
+    pub(crate) lobbies: Vec<(SmolStr, u64, u64)>,
     /// Number of callbacks that the engine observes as events.
     pub(crate) calls: usize,
     /// The number that the context showed in each `on_tick`.
@@ -113,6 +117,9 @@ impl Models {
         if calls != observed {
             let violation = || format!("the application was called {calls} times for {observed} observed events");
             self.violation.get_or_insert_with(violation);
+        }
+        for (lobby, epoch, seq) in record.lobbies {
+            self.sessions.lobby_found(&lobby, epoch, seq);
         }
         let mut shown_ticks = record.shown_ticks.into_iter();
         for Observed { at, event } in events {

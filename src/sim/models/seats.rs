@@ -26,11 +26,13 @@ pub(crate) struct Seated {
     pub(crate) lobby: Box<str>,
     /// Time at which this connection joined or took over the seat.
     pub(crate) since: Time,
+    /// Whether the connection was lost, and the seat is kept for its session.
+    pub(crate) is_away: bool,
 }
 
 impl Seated {
     fn new(member: &Member, since: Time) -> Seated {
-        Seated { conn: member.conn(), user: member.user().into(), lobby: member.lobby().into(), since }
+        Seated { conn: member.conn(), user: member.user().into(), lobby: member.lobby().into(), since, is_away: false }
     }
 }
 
@@ -54,7 +56,12 @@ impl SeatModel {
 
     /// The connection of a session was lost. Its seat is kept, and `member` still names the connection.
     pub(crate) fn went_away(&mut self, member: &Member) -> Result<(), String> {
-        self.check_seated(member, "on_away")
+        self.check_seated(member, "on_away")?;
+        let seated = self.seats.get_mut(&member.seat()).expect("just checked");
+        if std::mem::replace(&mut seated.is_away, true) {
+            return Err(format!("second on_away for seat={}", member.seat()));
+        }
+        Ok(())
     }
 
     /// Checks that no limit is exceeded by the seats, present and away.
@@ -95,6 +102,11 @@ impl SeatModel {
     /// Checks, at the end of a run, that every member has left.
     pub(crate) fn check_empty(&self) -> Result<(), String> {
         if self.seats.is_empty() { Ok(()) } else { Err(format!("no on_leave for {:?}", self.seats)) }
+    }
+
+    /// The connection in a seat, if there is one.
+    pub(crate) fn conn_of(&self, seat: SeatId) -> Option<ConnId> {
+        self.get(seat).filter(|seated| !seated.is_away).map(|seated| seated.conn)
     }
 
     pub(crate) fn get(&self, seat: SeatId) -> Option<&Seated> {

@@ -234,11 +234,6 @@ impl SessionModel {
         self.seats.get(&seat).is_some_and(|seat| seat.away.is_some())
     }
 
-    /// Seats that are away, with their last connection.
-    pub(crate) fn away(&self) -> impl Iterator<Item = (SeatId, ConnId)> {
-        self.seats.iter().filter(|(_, seat)| seat.away.is_some()).map(|(&id, seat)| (id, seat.conn))
-    }
-
     /// A member joined in a new seat.
     pub(crate) fn joined(&mut self, member: &Member, at: Time) -> Result<(), String> {
         self.check_barred(member, at)?;
@@ -395,9 +390,9 @@ impl SessionModel {
         self.is_draining = true;
     }
 
-    /// A member with a session was kicked.
+    /// The member on `conn` was kicked, and its lobby still exists.
     pub(crate) fn kicked(&mut self, conn: ConnId, user: &str, lobby: &str, at: Time) {
-        if self.claims.contains_key(&conn) && self.was_seated.contains(&conn) {
+        if self.was_seated.contains(&conn) {
             self.bar(user, lobby, at);
         }
     }
@@ -407,6 +402,11 @@ impl SessionModel {
         if self.barred.iter().filter(|barred| *barred.lobby == *lobby).count() > MAX_BARRED {
             self.barred.remove(0);
         }
+    }
+
+    /// A lobby of which nothing is known, because it is new or was empty, is in this epoch and has said `seq` frames.
+    pub(crate) fn lobby_found(&mut self, lobby: &str, epoch: u64, seq: u64) {
+        self.logs.entry(lobby.into()).or_insert(LobbyLog { epoch, seq, frames: Vec::new() });
     }
 
     /// A lobby has said a numbered frame to its members.

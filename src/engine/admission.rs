@@ -114,8 +114,9 @@ impl<A: App> Engine<A> {
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
-                self.complete_session(&code, claim.as_ref(), &identity);
-                self.core.accept_and_seat(key, &upgrade, Wanted { code: &code, claim }, identity);
+                let wanted = Wanted { code: &code, claim };
+                self.complete_session(key, wanted, &identity);
+                self.core.accept_and_seat(key, &upgrade, wanted, identity);
             }
         }
         Ok(())
@@ -208,7 +209,8 @@ impl<A: App> Engine<A> {
         let ConnState::Pending(Some(pending)) = &slot.state else { return None };
         let (code, claim) = (pending.code.clone(), pending.claim);
         let decision = self.core.check_authorization(answer, &code);
-        self.complete_session(&code, claim.as_ref(), &decision);
+        let wanted = Wanted { code: &code, claim };
+        self.complete_session(conn.key(), wanted, &decision);
         let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
             Some(ConnState::Pending(pending)) => pending.take()?.reservation,
             // The application has closed the connection meanwhile.
@@ -217,7 +219,7 @@ impl<A: App> Engine<A> {
         let key = conn.key();
         let early = self.core.accept_pending(key);
         match decision {
-            Ok(identity) => self.core.seat_or_refuse(key, reservation, Wanted { code: &code, claim }, &identity),
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());

@@ -6,6 +6,7 @@
 use log::info;
 
 use super::Engine;
+use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
 use super::member::{Identity, Member};
@@ -14,22 +15,26 @@ use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::{CloseKind, CloseReason, LeaveReason};
 use crate::base::id::{ConnKey, LobbyKey, SeatKey};
-use crate::base::session::Claim;
 use crate::base::time::Time;
+use crate::lobby::directory::{Plan, SeatRequest};
 use crate::lobby::sessions::{AwayEvent, LostConn};
 
 impl<A: App> Engine<A> {
-    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to resume: what
-    /// its `welcome` says of their outcome is final.
+    /// Delivers the messages that wait for a tick on the connection of a session whose seat an admitted client is about to
+    /// get: what a `welcome` says of their outcome is final, and they are sent as messages of that session.
     pub(super) fn complete_session(
         &mut self,
-        code: &str,
-        claim: Option<&Claim>,
+        key: ConnKey,
+        wanted: Wanted<'_>,
         decision: &Result<Identity, CloseReason>,
     ) {
-        if let (Some(claim), Ok(identity)) = (claim, decision)
-            && let Some(seat) = self.core.directory.seat_to_resume(code, &identity.user, claim)
-            && let Some(conn) = self.core.directory.conn_of(seat)
+        let Ok(identity) = decision else { return };
+        let core = &self.core;
+        let Wanted { code, claim } = wanted;
+        let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
+        if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
+            && core.directory.session_of(seat).is_some()
+            && let Some(conn) = core.directory.conn_of(seat)
         {
             self.drain_inbox(conn);
         }
@@ -67,6 +72,7 @@ impl Core {
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
+        self.counters.seats_kept += 1;
         self.events.push_back(AppEvent::Away(member, reason));
     }
 

@@ -156,9 +156,9 @@ pub(super) fn check_all_freed<A: App>(world: &mut World<A>) -> Result<(), String
     let engine = server.engine();
     let stats = engine.stats();
     let (slots, timers) = engine.slots_and_timers();
-    let left = [stats.total_connections, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
-    if left != [0; 6] {
-        return Err(format!("not freed: [seats, lobbies, pending, closing, slots, timers] = {left:?}"));
+    let left = [stats.total_connections, stats.away, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
+    if left != [0; 7] {
+        return Err(format!("not freed: [seats, away, lobbies, pending, closing, slots, timers] = {left:?}"));
     }
     if engine.poll_timeout().is_some() || (server.is_draining() && !engine.is_drained()) {
         return Err("no connection is left, but the engine has a timeout or has not drained".into());

@@ -64,7 +64,11 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
     }
     server.models.check_members(now, server.config())?;
     let models = &server.models;
-    let networks = models.seats.iter().filter_map(|(_, seated)| clients.network_of(seated.conn));
+    // A session that has come back from another address may go on counting for the earlier one.
+    let networks = models.seats.iter().filter_map(|(_, seated)| {
+        let [first, now] = [seated.first, seated.conn].map(|conn| clients.network_of(conn));
+        now.filter(|_| first == now)
+    });
     models.addresses.check_seats(networks)?;
     server.models.addresses.check_attempts(now)?;
     match server.engine().poll_timeout() {
@@ -140,11 +144,14 @@ pub(super) fn check_close_reasons<A: App>(
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
     let World { server, clients, .. } = &mut *world;
-    let away = server.models.seats.iter().filter(|(_, seated)| seated.is_away).filter_map(|(_, seated)| {
+    // Seats also count without a connection, or for an earlier address.
+    let others = server.models.seats.iter().filter_map(|(_, seated)| {
         let user = clients.shared.users.iter().position(|user| **user == *seated.user)?;
-        Some(OpenConn { conn: seated.conn, network: clients.network_of(seated.conn)?, user })
+        let conn = seated.first;
+        let network = clients.network_of(conn)?;
+        (seated.is_away || Some(network) != clients.network_of(seated.conn)).then_some(OpenConn { conn, network, user })
     });
-    server.models.addresses.note_open(clients.iter().filter_map(open_conn).chain(away));
+    server.models.addresses.note_open(clients.iter().filter_map(open_conn).chain(others));
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };
@@ -199,6 +206,7 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         user_had_other: clients.shared.link_users.iter().filter(|&&user| user == link.user).count() > 1,
         sent_leave: link.sent_leave,
         sent_close: link.sent_close,
+        close_code: link.close_code,
         malformed_sent: server.models.behaviours.of(Behaviour::Malformed) > 0,
         is_unpredictable: link.is_unpredictable,
         is_unchecked: link.is_unpredictable || link.player.is_some(),

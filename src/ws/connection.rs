@@ -42,9 +42,12 @@ pub(crate) enum WireEvent<'a, 's> {
     /// A frame that requires no action: a fragment, or a frame that the peer sent before it saw our close frame.
     Nothing,
     Pong(&'s [u8]),
-    /// The peer sent a close frame. If the peer closed first, this is the reply to send; `None` if the frame answers
-    /// ours. [`Connection::complete_close`] or [`Connection::linger`] must follow.
-    Close(Option<Frame>),
+    /// The peer sent a close frame, with this code if it has one. If the peer closed first, `answer` is the reply to send;
+    /// it is `None` if the frame answers ours. [`Connection::complete_close`] or [`Connection::linger`] must follow.
+    Close {
+        code: Option<u16>,
+        answer: Option<Frame>,
+    },
     /// The peer violated the protocol.
     Fault(CloseReason),
 }
@@ -126,13 +129,13 @@ impl Connection {
                 ReceivedFrame::Fragment => WireEvent::Nothing,
                 ReceivedFrame::Ping(payload) => WireEvent::Ping(payload),
                 ReceivedFrame::Pong(payload) => WireEvent::Pong(payload),
-                ReceivedFrame::Close(answer) => WireEvent::Close(Some(answer)),
+                ReceivedFrame::Close { code, answer } => WireEvent::Close { code, answer: Some(answer) },
                 ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
             }),
             Phase::Closing(websocket) => {
                 // After our close frame only the peer's close frame matters; its other frames are ignored.
                 Some(match websocket.receive(input, scratch, limits)? {
-                    ReceivedFrame::Close(_) => WireEvent::Close(None),
+                    ReceivedFrame::Close { code, .. } => WireEvent::Close { code, answer: None },
                     ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
                     _ => WireEvent::Nothing,
                 })

@@ -28,7 +28,7 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
     let found = Found {
         in_lobby: server.seats_in(&lobby),
         of_user: server.models.seats.of_user(&user),
-        total: server.engine().stats().total_connections,
+        total: server.models.seats.iter().count(),
     };
     let spares_away = matches!(command, OperatorCommand::Kick { reconnect: true, .. });
     let found = if spares_away { found.without_away(&server.models.seats) } else { found };

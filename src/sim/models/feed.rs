@@ -190,7 +190,7 @@ impl Models {
     fn back(&mut self, member: &Member, at: Time) -> Result<(), String> {
         let allowed = self.tokens.check_lobby(member);
         let session = self.sessions.back(member, at);
-        let older = self.seats.taken_over(member, at);
+        let older = self.seats.back(member, at);
         if let Ok(older) = older {
             self.conn_left(older);
         }

@@ -22,6 +22,8 @@ pub(crate) struct SeatModel {
 #[derive(Debug)]
 pub(crate) struct Seated {
     pub(crate) conn: ConnId,
+    /// The connection that took the seat. A session that came back may have another one since, also from another address.
+    pub(crate) first: ConnId,
     pub(crate) user: Box<str>,
     pub(crate) lobby: Box<str>,
     /// Time at which this connection joined or took over the seat.
@@ -32,7 +34,14 @@ pub(crate) struct Seated {
 
 impl Seated {
     fn new(member: &Member, since: Time) -> Seated {
-        Seated { conn: member.conn(), user: member.user().into(), lobby: member.lobby().into(), since, is_away: false }
+        Seated {
+            conn: member.conn(),
+            first: member.conn(),
+            user: member.user().into(),
+            lobby: member.lobby().into(),
+            since,
+            is_away: false,
+        }
     }
 }
 
@@ -81,6 +90,15 @@ impl SeatModel {
             check("max_per_user", count(&|other| other.user == seated.user), per_user)?;
         }
         Ok(())
+    }
+
+    /// The session in the seat came back. Returns the older connection.
+    pub(crate) fn back(&mut self, member: &Member, at: Time) -> Result<ConnId, String> {
+        let first = self.get(member.seat()).map(|seated| seated.first);
+        let older = self.taken_over(member, at)?;
+        let seated = self.seats.get_mut(&member.seat()).expect("it was just taken over");
+        seated.first = first.unwrap_or(older);
+        Ok(older)
     }
 
     pub(crate) fn left(&mut self, member: &Member) -> Result<(), String> {

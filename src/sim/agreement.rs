@@ -11,7 +11,7 @@ use crate::base::id::{ConnId, SeatId};
 use crate::engine::app::App;
 
 /// A member of a lobby as the engine knows it.
-type EngineMember<'a> = (&'a str, SeatId, Option<ConnId>);
+type EngineMember<'a> = (&'a str, SeatId, Option<ConnId>, bool);
 
 pub(super) fn check_only_live_remain<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
@@ -81,7 +81,7 @@ fn compare_view<A: App>(
     let state = server.engine().lobby_state(code);
     let (epoch, seq, members) = state.ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
     let members: Vec<EngineMember<'_>> = members.collect();
-    if !members.iter().any(|(user, _, at)| *at == Some(conn) && **user == *shared.users[link.user]) {
+    if !members.iter().any(|(user, _, at, _)| *at == Some(conn) && **user == *shared.users[link.user]) {
         return Err(format!("conn={conn} is not in its lobby {code}"));
     }
     if !link.is_json {
@@ -106,7 +106,7 @@ fn compare_view<A: App>(
 fn compare_members(link: &Link, members: &[EngineMember<'_>], all_stayed: bool) -> Result<(), String> {
     let show = |user: &str, seat: String, is_away| format!("{user}/{seat}{}", if is_away { " away" } else { "" });
     let there: Vec<String> =
-        members.iter().map(|(user, seat, conn)| show(user, seat.to_string(), conn.is_none())).collect();
+        members.iter().map(|(user, seat, _, is_away)| show(user, seat.to_string(), *is_away)).collect();
     let listed = link.view.books.members.as_ref();
     let known: Option<Vec<String>> = listed
         .map(|known| known.iter().map(|known| show(&known.user, known.conn.to_string(), known.is_away)).collect());

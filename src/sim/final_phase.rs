@@ -31,9 +31,10 @@ pub(super) fn converge<A: App>(world: &mut World<A>) -> Result<(), String> {
     agreement::check_only_live_remain(world)?;
     if !world.server.is_draining() {
         check_counts(world)?;
-        let closed_before = world.server.models.counters.closed;
+        let models = &world.server.models;
+        let before = (models.counters.closed, models.seats.left);
         send_final_messages(world)?;
-        agreement::compare_views(world, world.server.models.counters.closed == closed_before)?;
+        agreement::compare_views(world, has_stayed(world, before))?;
     }
     disconnect_all(world);
     time::pass(world, longest_wait(world))?;
@@ -41,6 +42,12 @@ pub(super) fn converge<A: App>(world: &mut World<A>) -> Result<(), String> {
         operator::command_game_clock(world, ClockCommand::Pause)?;
     }
     agreement::check_all_freed(world)
+}
+
+/// Whether no connection was closed, and no seat freed, since these were the numbers of both.
+fn has_stayed<A: App>(world: &World<A>, before: (u64, u64)) -> bool {
+    let models = &world.server.models;
+    (models.counters.closed, models.seats.left) == before
 }
 
 fn stop_faults<A: App>(world: &mut World<A>) {
@@ -81,9 +88,9 @@ fn check_counts<A: App>(world: &mut World<A>) -> Result<(), String> {
     };
     // With output that waits for ticks, the number is sent at the next one.
     let tick = config.tick_hz.map_or(Duration::ZERO, |hz| Duration::from_secs(1) / hz + longest_wait(world) / 100);
-    let closed_before = world.server.models.counters.closed;
+    let before = (world.server.models.counters.closed, world.server.models.seats.left);
     time::pass(world, interval + config.wheel_granule * 2 + tick)?;
-    if world.server.models.counters.closed == closed_before { agreement::check_counts(world) } else { Ok(()) }
+    if has_stayed(world, before) { agreement::check_counts(world) } else { Ok(()) }
 }
 
 /// Lets each remaining client send one request of each kind and checks the engine's message and frame counters.

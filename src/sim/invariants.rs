@@ -145,11 +145,11 @@ pub(super) fn check_close_reasons<A: App>(
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
     let World { server, clients, .. } = &mut *world;
     // Seats also count without a connection, or for an earlier address.
-    let others = server.models.seats.iter().filter_map(|(_, seated)| {
-        let user = clients.shared.users.iter().position(|user| **user == *seated.user)?;
-        let conn = seated.first;
-        let network = clients.network_of(conn)?;
-        (seated.is_away || Some(network) != clients.network_of(seated.conn)).then_some(OpenConn { conn, network, user })
+    let others = server.models.seats.iter().flat_map(|(_, seated)| {
+        let user = clients.shared.users.iter().position(|user| **user == *seated.user);
+        let open = |conn| Some(OpenConn { conn, network: clients.network_of(conn)?, user: user? });
+        let last = open(seated.conn).filter(|_| seated.is_away);
+        last.into_iter().chain(open(seated.first).filter(|_| seated.first != seated.conn))
     });
     server.models.addresses.note_open(clients.iter().filter_map(open_conn).chain(others));
     for index in world.clients.indices() {

@@ -94,13 +94,13 @@ impl<A: App> Server<A> {
     /// Returns the seats in a lobby, in join order, as the engine knows them.
     pub(super) fn seats_in(&self, lobby: &str) -> Vec<SeatId> {
         let state = self.engine.lobby_state(lobby);
-        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
+        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, ..)| seat).collect())
     }
 
     /// Returns the connections in a lobby, in join order, as the engine knows them, without members that are away.
     pub(super) fn members_of(&self, lobby: &str) -> Vec<ConnId> {
         let state = self.engine.lobby_state(lobby);
-        state.map_or_else(Vec::new, |(_, _, members)| members.filter_map(|(_, _, conn)| conn).collect())
+        state.map_or_else(Vec::new, |(_, _, members)| members.filter_map(|(_, _, conn, _)| conn).collect())
     }
 
     /// Returns the number of bytes in the inboxes, which wait for the next tick.

@@ -141,6 +141,7 @@ pub(crate) fn step_wall_clock<A: App>(world: &mut World<A>) {
 pub(crate) fn drain<A: App>(world: &mut World<A>) {
     world.note_server(EventKind::Drains, 0, &[]);
     let World { server, clients, random, .. } = world;
+    clients.shared.is_draining = true;
     server.drained_from = Some(clients.shared.link_users.len() as u32);
     server.turn_open = true;
     if random.control.percent(50) {

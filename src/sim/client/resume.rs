@@ -41,8 +41,10 @@ impl View {
             return Ok(());
         };
         require(resumed, "the engine resumed the session, and the welcome does not say so")?;
-        self.books = session.claim.books.take().unwrap_or_default();
-        require(self.books.conn.is_empty() || *self.books.conn == *conn, "a session was resumed in another seat")?;
+        let books = session.claim.books.take().unwrap_or_default();
+        // The session that the client knew has ended, and the welcome of the one that is resumed was lost.
+        let is_unknown = !books.conn.is_empty() && *books.conn != *conn;
+        self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
         let Resume { recovered: must_recover, replay: frames, last_direct, min_directs } = expected;
         if must_recover.is_some_and(|must| must != recovered) {
@@ -72,7 +74,12 @@ impl View {
             self.books.position.n = n;
         }
         session.has_lost_frames = !recovered;
-        if !session.is_superseded {
+        if is_unknown {
+            require(!recovered && (done, refused) == (0, 0), "a session that the client does not know has requests")?;
+        }
+        if is_unknown && !session.is_superseded {
+            of_all.begin_anew(&mut shared.relay);
+        } else if !session.is_superseded {
             session.resend = of_all.settle(done, refused, &mut shared.relay)?;
         }
         Ok(())

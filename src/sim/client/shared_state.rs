@@ -17,6 +17,8 @@ pub(crate) struct SharedState {
     pub(crate) may_refuse: bool,
     /// Whether the faults have stopped. Clients then send so slowly that no message is refused.
     pub(crate) is_final_phase: bool,
+    /// Whether the server drains, and no longer tells members of each other.
+    pub(crate) is_draining: bool,
     /// Whether clients have sessions. Then the outcome of a message may remain unknown to its sender.
     pub(crate) has_sessions: bool,
     pub(crate) sessions: Sessions,
@@ -44,6 +46,7 @@ impl SharedState {
             messages: 0,
             may_refuse,
             is_final_phase: false,
+            is_draining: false,
             has_sessions,
             sessions: Sessions::default(),
             seat_grace_ms: seat_grace_ms.unwrap_or(0),

@@ -320,7 +320,8 @@ impl Models {
             ("joined", engine.joined, self.seats.joined),
             ("left", engine.left, self.seats.left),
             ("joined and left", engine.joined, engine.left),
-            ("taken_over", engine.taken_over, self.seats.taken_over),
+            ("taken_over and resumed", engine.taken_over + engine.resumed, self.seats.taken_over),
+            ("resumed", engine.resumed, self.sessions.resumed),
             ("health_checks", engine.health_checks, self.health.answered + engine.health_checks_failed),
         ])
     }

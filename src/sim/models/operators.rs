@@ -196,7 +196,9 @@ impl OperatorModel {
             self.no_reconnect.extend(ending.iter().filter_map(|&seat| conn_of(seat)));
             self.kick_orders.push((target.clone(), ending.clone()));
         }
-        let ending = ending.into_iter().map(|seat| (seat, conn_of(seat).filter(|_| reconnect))).collect();
+        // A seat without a connection, after a kick with `reconnect`, is kept for its session.
+        let ending = ending.into_iter().filter(|&seat| !reconnect || conn_of(seat).is_some());
+        let ending = ending.map(|seat| (seat, conn_of(seat).filter(|_| reconnect))).collect();
         self.expect_batched_closes(ending, seats);
     }
 

@@ -158,8 +158,8 @@ pub(crate) struct SessionModel {
     /// Whether the present command kicks its users.
     pub(crate) is_kicking: bool,
     is_draining: bool,
-    /// Number of seats that became away, and of those that were resumed.
-    pub(crate) counts: [u64; 2],
+    /// Number of sessions that were resumed.
+    pub(crate) resumed: u64,
 }
 
 /// The fields of a frame that was said.
@@ -210,7 +210,7 @@ impl SessionModel {
             was_seated: BTreeSet::new(),
             is_kicking: false,
             is_draining: false,
-            counts: [0; 2],
+            resumed: 0,
         }
     }
 
@@ -317,7 +317,7 @@ impl SessionModel {
 
     /// A session was resumed.
     pub(crate) fn back(&mut self, member: &Member, at: Time) -> Result<(), String> {
-        self.counts[1] += 1;
+        self.resumed += 1;
         self.check_barred(member, at)?;
         let conn = member.conn();
         let claim = self.claims.get(&conn).copied();
@@ -348,7 +348,6 @@ impl SessionModel {
 
     /// The connection of a session was lost, and its seat is kept.
     pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
-        self.counts[0] += 1;
         let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
         let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
         seat.away = Some(Away { since: at, reason, is_announced: false });

@@ -124,7 +124,9 @@ impl Core {
     /// Tells of away seats and frees them, where it is time to.
     pub(super) fn expire_away(&mut self) {
         let now = self.now();
-        while let Some(event) = self.directory.take_away_event(now) {
+        while self.directory.away_count() > 0
+            && let Some(event) = self.directory.take_away_event(now)
+        {
             match event {
                 AwayEvent::Tell(lobby) => self.unflushed_lobbies.push(lobby),
                 AwayEvent::End(seat) => match self.claim_deadline(seat) {

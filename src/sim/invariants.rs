@@ -173,9 +173,7 @@ pub(super) fn check_close_reasons<A: App>(
         }
         if reason.is_kick() {
             let (user, lobby) = (&clients.shared.users[user], &clients.shared.lobbies[lobby]);
-            if !server.models.seats.is_lobby_empty(lobby) {
-                server.models.sessions.kicked(conn, user, lobby, server.now);
-            }
+            server.models.sessions.kicked(conn, user, lobby, server.now);
         }
         let Some(circumstances) = circumstances(world, index) else { continue };
         let World { server, clients, transcript, .. } = &mut *world;

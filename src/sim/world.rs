@@ -73,7 +73,8 @@ impl<A: App> World<A> {
         let may_refuse = has_rate_limits(&config) || swarm.weight(Behaviour::Tier) > 0 || limits_inbox;
         let allowances = Allowances { limits_inbox, may_refuse, may_reserve: percent_late(&swarm) > 0 };
         let models = Models::new(A::PROTOCOL, &config, allowances);
-        let seat_grace_ms = (swarm.weight(Behaviour::Session) > 0).then_some(config.seat_grace.as_millis() as u64);
+        let grace = config.seat_grace.as_millis() as u64;
+        let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
         let shared = SharedState::new(users, lobbies, relays, may_refuse, seat_grace_ms);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         World {

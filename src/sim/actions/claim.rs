@@ -52,8 +52,14 @@ pub(super) fn enter<A: App>(
         marker: session.marker,
         is_behind: form != PositionForm::Right || session.has_two_tabs,
     };
-    server.models.sessions.claimed(link.accepted, claim);
+    if shared.has_sessions {
+        server.models.sessions.claimed(link.accepted, claim);
+    }
     let text = request::claim(claim.session, claim.was, claim.position);
+    // Without a grace there are no sessions.
+    if !shared.has_sessions {
+        return Some(text);
+    }
     link.enter_session(index, sent, shared);
     Some(text)
 }

@@ -14,6 +14,8 @@ pub(crate) struct InSession {
     pub(crate) index: usize,
     /// Whether another connection speaks for the session now.
     pub(crate) is_superseded: bool,
+    /// Whether the client waits for its `welcome` before it sends, because it may have to send requests again.
+    waits: bool,
     pub(super) claim: SentClaim,
     /// What the server must say, if it resumes the session. Known once it has done so.
     pub(crate) expected: Option<Resume>,
@@ -28,10 +30,11 @@ pub(crate) struct InSession {
 }
 
 impl InSession {
-    pub(crate) fn new(index: usize, claim: SentClaim) -> InSession {
+    pub(crate) fn new(index: usize, claim: SentClaim, waits: bool) -> InSession {
         InSession {
             index,
             is_superseded: false,
+            waits,
             claim,
             expected: None,
             replay: VecDeque::new(),
@@ -41,9 +44,8 @@ impl InSession {
         }
     }
 
-    /// Whether the client may find its session resumed.
-    pub(crate) fn is_claim(&self) -> bool {
-        self.claim.books.is_some()
+    pub(crate) fn waits_for_welcome(&self) -> bool {
+        self.waits
     }
 
     /// Takes the requests to send again.

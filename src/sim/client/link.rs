@@ -248,7 +248,7 @@ impl Link {
     /// Whether it is the connection that its session uses, and the session knows what became of its requests.
     fn speaks_for_session(&self) -> bool {
         let Some(session) = &self.view.session else { return true };
-        !session.is_superseded && (self.view.is_synced() || !session.is_claim())
+        !session.is_superseded && (self.view.is_synced() || !session.waits_for_welcome())
     }
 
     /// Begins to speak for the session with this index.
@@ -260,7 +260,8 @@ impl Link {
         // Only the numbers of messages count, so that the others are told apart by their size.
         self.last_ref = UNCOUNTED_REFS;
         (self.view.answers.session, self.view.answers.number) = (Some(index), self.marker);
-        self.view.session = Some(InSession::new(index, claim));
+        let waits = session.was.is_some() || session.marker != self.number;
+        self.view.session = Some(InSession::new(index, claim, waits));
     }
 
     /// Another connection, or none, speaks for the session from now on. It keeps what the client knows.

@@ -153,8 +153,8 @@ pub(crate) struct SessionModel {
     places: u64,
     /// The member that was replaced last, if it was present: its user and session.
     replaced: Option<(Box<str>, Option<u32>, Time)>,
-    /// Connections that had the seat of a session.
-    was_seated: BTreeSet<ConnId>,
+    /// Connections that had the seat of a session, each with its lobby, which still exists.
+    was_seated: BTreeMap<ConnId, Box<str>>,
     /// Whether the present command kicks its users.
     pub(crate) is_kicking: bool,
     is_draining: bool,
@@ -207,7 +207,7 @@ impl SessionModel {
             resumes: BTreeMap::new(),
             places: 0,
             replaced: None,
-            was_seated: BTreeSet::new(),
+            was_seated: BTreeMap::new(),
             is_kicking: false,
             is_draining: false,
             resumed: 0,
@@ -312,7 +312,7 @@ impl SessionModel {
             last_direct: 0,
         };
         self.seats.insert(member.seat(), seat);
-        self.was_seated.insert(member.conn());
+        self.was_seated.insert(member.conn(), member.lobby().into());
     }
 
     /// A session was resumed.
@@ -342,7 +342,7 @@ impl SessionModel {
             seat.starts_late = seat.last_direct > 0;
         }
         self.resumes.insert(conn, resume);
-        self.was_seated.insert(conn);
+        self.was_seated.insert(conn, member.lobby().into());
         Ok(())
     }
 
@@ -382,6 +382,7 @@ impl SessionModel {
     pub(crate) fn lobby_removed(&mut self, lobby: &str) {
         self.logs.remove(lobby);
         self.barred.retain(|barred| *barred.lobby != *lobby);
+        self.was_seated.retain(|_, other| **other != *lobby);
     }
 
     /// The drain began, in which no seat is kept.
@@ -389,9 +390,9 @@ impl SessionModel {
         self.is_draining = true;
     }
 
-    /// The member on `conn` was kicked, and its lobby still exists.
+    /// The member on `conn` was kicked.
     pub(crate) fn kicked(&mut self, conn: ConnId, user: &str, lobby: &str, at: Time) {
-        if self.was_seated.contains(&conn) {
+        if self.was_seated.contains_key(&conn) {
             self.bar(user, lobby, at);
         }
     }

@@ -182,10 +182,7 @@ fn draw_sessions(config: &mut Config, random: &mut Random) {
     config.direct_frames = pick(random, &[0, 1, 2, 32]);
     config.direct_bytes = bytes(random);
     config.max_unanswered = pick(random, &[1, 3, 16, 16, 16]);
-    // Both histories fit into an outbox beside a presence_state.
-    let frames = |bytes: ByteSize| bytes.0 + 20_000;
-    let most = frames(config.history_bytes) + frames(config.direct_bytes) + 2 * config.largest_frame();
-    config.max_outbound_bytes = config.max_outbound_bytes.max(ByteSize(most));
+    config.max_outbound_bytes = config.max_outbound_bytes.max(ByteSize(config.largest_replay()));
 }
 
 /// Whether a message of a session may be refused because too many of its requests wait for the next tick.

@@ -1,6 +1,7 @@
 //! Admission: reads a request, asks the application, and seats the connection or refuses it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use log::info;
 
@@ -9,7 +10,9 @@ use super::app::App;
 use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
+use super::event_streams::BUSY_WAIT;
 use super::member::{Authorization, Identity, Member, Protocol};
+use super::posts::refusal_of;
 use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::events::AppEvent;
@@ -17,12 +20,13 @@ use super::state::record_mode::RecordMode;
 use super::state::timers::Expiry;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{AddressKey, ConnId, ConnKey};
+use crate::base::session::Claim;
 use crate::base::time::Time;
 use crate::config::Limit;
-use crate::http::PlainResponse;
 use crate::http::probe::Probe;
+use crate::http::{Cors, PlainResponse};
 use crate::lobby::directory::{Joined, Reservation, SeatRequest};
-use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
+use crate::ws::handshake::{self, Acceptance, BadClaim, Facts, ReadParams, Request};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -38,8 +42,9 @@ impl<A: App> Engine<A> {
                 trusted_proxies: self.core.config.trusted_proxies,
                 forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
+                max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
             };
-            let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
+            let read = handshake::read(head, &params, |request, form| self.decide_and_record(key, request, form));
             read.unwrap_or_else(|refusal| {
                 self.core.record_refused(&refusal);
                 Err(refusal)
@@ -58,8 +63,9 @@ impl<A: App> Engine<A> {
         facts: Facts,
         decisions: &mut Decisions,
     ) -> Result<(), PlainResponse> {
-        let with_body = !facts.is_head_request;
-        self.try_decide(key, request, facts, decisions).map_err(|response| response.with_body(with_body))
+        let (with_body, cors) = (!facts.is_head_request, facts.cors.clone());
+        self.try_decide(key, request, facts, decisions)
+            .map_err(|response| response.with_body(with_body).with_cors(cors))
     }
 
     fn try_decide(
@@ -73,49 +79,62 @@ impl<A: App> Engine<A> {
             return Err(response);
         }
         if self.core.is_draining() {
-            return Err(shutting_down());
+            return self.core.refuse_early(key, &facts, shutting_down(), CloseReason::ServerShutdown, None);
         }
-        self.core.admit_overflow(key)?;
+        if let Err(response) = self.core.admit_overflow(key) {
+            return self.core.refuse_early(key, &facts, response, CloseReason::ServerFull, Some(BUSY_WAIT));
+        }
         if let Some(fault) = request.and_then(Request::forwarded_fault) {
             self.core.log_forwarded_fault(key, fault);
         }
-        self.core.charge_attempt(key, facts.address)?;
+        self.core.note_address(key, facts.address);
+        if facts.is_attempt()
+            && let Err((response, wait)) = self.core.charge_attempt(key)
+        {
+            return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
+        }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
-            Destination::Nowhere if facts.upgrade.is_err() || self.core.record_mode.edition() == Edition::First => {
+            Destination::Nowhere if !facts.is_upgrade() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
             Destination::Lobby(code) => Ok(code),
             Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
-        let upgrade = facts.upgrade?;
+        let Facts { form, cors, claim, is_origin_allowed, .. } = facts;
+        let form = form?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
-        let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let code = match origin.and(code) {
-            Ok(code) => code,
+        let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
+        let claim = claim.map_err(|BadClaim| CloseReason::BadMessage);
+        let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
+            Ok(admitted) => admitted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
                 }
-                self.core.accept_and_close(key, &upgrade, reason);
-                return Ok(());
+                return self.core.refuse_form(key, &form, cors.as_ref(), reason);
             }
         };
+        if let Acceptance::Post(_) = form {
+            self.core.check_post(key, claim)?;
+        }
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
             // authorization follows.
-            self.core.accept_and_close(key, &upgrade, CloseReason::IpLimit);
-            return Ok(());
+            return self.core.refuse_form(key, &form, cors.as_ref(), CloseReason::IpLimit);
         }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
-                self.core.wait_for_authorization(key, upgrade, &code, user.as_deref());
+                self.core.wait_for_authorization(key, form, (cors, claim), &code, user.as_deref())?;
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
-                self.core.accept_and_seat(key, &upgrade, &code, identity);
+                match form {
+                    Acceptance::Post(head) => self.core.judge_post(key, (head, cors), claim, &code, identity)?,
+                    form => self.core.accept_and_seat(key, &form, (cors.as_ref(), claim), &code, identity),
+                }
             }
         }
         Ok(())
@@ -126,9 +145,9 @@ impl<A: App> Engine<A> {
         &mut self,
         key: ConnKey,
         request: &Request<'_>,
-        upgrade: Result<Upgrade, PlainResponse>,
+        form: Result<Acceptance, PlainResponse>,
     ) -> Result<(), PlainResponse> {
-        let facts = self.core.facts(request, upgrade);
+        let facts = self.core.facts(request, form);
         let mut decisions = Decisions::default();
         if let Some(recorder) = self.core.record_mode.recorder() {
             recorder.request(Ok(&facts));
@@ -206,12 +225,17 @@ impl<A: App> Engine<A> {
             return None;
         }
         let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let PendingAuth { code, reservation } =
+        let PendingAuth { code, reservation, claim } =
             *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
-        let early = self.core.accept_pending(key);
+        if let Some(Acceptance::Post(_)) = slot.wire.pending_request() {
+            let early = self.core.judge_pending_post(key, claim, &code, answer);
+            self.dispatch_events();
+            return Some(early);
+        }
+        let early = self.core.accept_pending(key, claim);
         match self.core.check_authorization(answer, &code) {
-            Ok(identity) => self.core.seat_or_refuse(key, reservation, &code, &identity),
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, claim, &code, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());
@@ -241,15 +265,55 @@ impl Core {
     }
 
     /// The facts about a request that are known before the application is asked.
-    pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, PlainResponse>) -> Facts {
+    pub(super) fn facts(&self, request: &Request<'_>, form: Result<Acceptance, PlainResponse>) -> Facts {
+        let rules = &self.config.allowed_origin;
+        let is_origin_allowed = request.is_from_allowed_page(rules);
+        // An event stream begins even so, and names the reason.
+        let is_forbidden = request.is_for_events && !is_origin_allowed && !matches!(form, Ok(Acceptance::Events));
         Facts {
             probe: request.probe,
             is_head_request: request.is_head_request,
             address: request.address(),
-            is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
-            claim: Ok(None),
-            upgrade,
+            is_origin_allowed,
+            claim: request.claim,
+            cors: if request.is_for_events { request.cors(rules) } else { None },
+            form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
         }
+    }
+
+    /// Refuses a request before its destination is known: with an HTTP response, or with a stream that ends at once.
+    fn refuse_early(
+        &mut self,
+        key: ConnKey,
+        facts: &Facts,
+        response: PlainResponse,
+        reason: CloseReason,
+        wait: Option<Duration>,
+    ) -> Result<(), PlainResponse> {
+        if !matches!(facts.form, Ok(Acceptance::Events)) {
+            return Err(response);
+        }
+        self.accept_events(key, facts.cors.as_ref());
+        self.begin_close_for(key, reason, wait);
+        Ok(())
+    }
+
+    /// Refuses a request for `reason`, in the form in which its sender can read it.
+    fn refuse_form(
+        &mut self,
+        key: ConnKey,
+        form: &Acceptance,
+        cors: Option<&Cors>,
+        reason: CloseReason,
+    ) -> Result<(), PlainResponse> {
+        if let Acceptance::Post(_) = form {
+            return Err(refusal_of(reason));
+        }
+        if self.conns[key].close_kind.is_none() {
+            self.accept_form(key, form, cors, None);
+            self.begin_close(key, reason);
+        }
+        Ok(())
     }
 
     /// The response to a health check on the members' port. An upgrade request for the same path goes to the
@@ -257,7 +321,7 @@ impl Core {
     ///
     fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
         match facts.probe? {
-            _ if facts.upgrade.is_ok() => None,
+            _ if facts.is_upgrade() => None,
             Probe::Live => Some(PlainResponse::new(200, "live")),
             Probe::Ready => {
                 let readiness = self.readiness();
@@ -275,7 +339,8 @@ impl Core {
     fn accept_and_seat(
         &mut self,
         key: ConnKey,
-        upgrade: &Upgrade,
+        form: &Acceptance,
+        (cors, claim): (Option<&Cors>, Option<Claim>),
         code: &str,
         decision: Result<Identity, CloseReason>,
     ) {
@@ -283,15 +348,23 @@ impl Core {
         if self.conns[key].close_kind.is_some() {
             return;
         }
-        self.accept_upgrade(key, upgrade);
+        self.accept_form(key, form, cors, claim);
         match decision {
-            Ok(identity) => self.seat_or_refuse(key, None, code, &identity),
+            Ok(identity) => self.seat_or_refuse(key, None, claim, code, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
     }
 
     /// Seats a connection whose upgrade was accepted, or closes it with the reason.
-    fn seat_or_refuse(&mut self, key: ConnKey, reservation: Option<Reservation>, code: &str, identity: &Identity) {
+    fn seat_or_refuse(
+        &mut self,
+        key: ConnKey,
+        reservation: Option<Reservation>,
+        claim: Option<Claim>,
+        code: &str,
+        identity: &Identity,
+    ) {
+        let _ = claim;
         match self.seat(key, reservation, code, identity) {
             Ok(()) => self.egress.mark_dirty(key),
             Err(reason) => self.refuse_login(key, &identity.user, reason),
@@ -304,36 +377,34 @@ impl Core {
         self.begin_close_for(key, reason, wait);
     }
 
-    /// Accepts the upgrade and closes the connection with the reason.
-    fn accept_and_close(&mut self, key: ConnKey, upgrade: &Upgrade, reason: CloseReason) {
-        if self.conns[key].close_kind.is_none() {
-            self.accept_upgrade(key, upgrade);
-            self.begin_close(key, reason);
+    /// Opens the WebSocket, or begins the event stream.
+    fn accept_form(&mut self, key: ConnKey, form: &Acceptance, cors: Option<&Cors>, claim: Option<Claim>) {
+        match form {
+            Acceptance::WebSocket(upgrade) => {
+                let date = self.date_line();
+                self.redact_echo(key, upgrade.echo(date));
+                let response = self.conns[key].wire.accept(upgrade, date);
+                self.egress.push_response(key, response);
+            }
+            Acceptance::Events => {
+                self.accept_events(key, cors);
+                if let Some(claim) = claim {
+                    self.posts.open_stream(key, claim.session);
+                }
+            }
+            Acceptance::Post(_) => unreachable!("a POST is judged, and opens nothing"),
         }
     }
 
-    fn accept_upgrade(&mut self, key: ConnKey, upgrade: &Upgrade) {
-        let date = self.date_line();
-        let slot = &mut self.conns[key];
-        self.record_mode.redact_echo(slot.id, upgrade, date);
-        let response = slot.wire.accept(upgrade, date);
-        self.egress.push_response(key, response);
-    }
-
-    /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
-    pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
-        let date = self.date_line();
-        let slot = &mut self.conns[key];
-        if let Some(upgrade) = slot.wire.pending_upgrade() {
-            self.record_mode.redact_echo(slot.id, upgrade, date);
-        }
-        let (response, early) = slot.wire.accept_pending(date);
-        self.egress.push_response(key, response);
+    /// Accepts a request that waited for authorization, and is no POST. Returns the bytes that the client sent meanwhile.
+    pub(super) fn accept_pending(&mut self, key: ConnKey, claim: Option<Claim>) -> Vec<u8> {
+        let (form, cors, early) = self.conns[key].wire.take_pending();
+        self.accept_form(key, &form, cors.as_ref(), claim);
         early
     }
 
     /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
-    fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+    pub(super) fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
             Authorization::Allow(identity) if identity.lobby.as_deref().is_some_and(|lobby| lobby != code) => {
@@ -347,10 +418,19 @@ impl Core {
         }
     }
 
-    fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, code: &str, user: Option<&str>) {
+    fn wait_for_authorization(
+        &mut self,
+        key: ConnKey,
+        form: Acceptance,
+        (cors, claim): (Option<Cors>, Option<Claim>),
+        code: &str,
+        user: Option<&str>,
+    ) -> Result<(), PlainResponse> {
         if self.conns[key].close_kind.is_some() {
-            return;
+            return Ok(());
         }
+        // A POST takes no seat.
+        let user = user.filter(|_| !matches!(form, Acceptance::Post(_)));
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
         let now = self.clock.unix_micros();
@@ -358,15 +438,16 @@ impl Core {
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
-                slot.wire.defer(upgrade);
-                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation })));
+                slot.wire.defer(form, cors);
+                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation, claim })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
-                self.accept_upgrade(key, &upgrade);
+                self.accept_form(key, &form, cors.as_ref(), claim);
                 self.refuse_login(key, user.unwrap_or_default(), reason);
             }
         }
+        Ok(())
     }
 
     // ---- seats ----

@@ -7,7 +7,7 @@ use crate::base::id::LobbyKey;
 use crate::egress::Priority;
 use crate::lobby::directory::{Directory, LobbyMember};
 use crate::protocol;
-use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
 
 impl Core {
     /// Sends a frame to the members of a lobby that `exclude` does not name.
@@ -62,7 +62,8 @@ impl Core {
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_message(&mut text, &from.user, seq, data);
         // Excludes the connection, not the seat: a newer connection that took over the seat has not seen this message.
-        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(from.conn));
+        let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
+        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), Some(from.conn));
         self.buffers.text = text;
         (seq, sent)
     }
@@ -109,7 +110,8 @@ impl Core {
         let seq = state.seq;
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_server_message(&mut text, seq, data);
-        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), None);
+        let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
+        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);
         self.buffers.text = text;
         (seq, sent)
     }

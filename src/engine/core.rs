@@ -25,6 +25,7 @@ use super::state::measurements::{Latencies, Measurements};
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
 use super::state::pings::Pings;
+use super::state::posts::Posts;
 use super::state::readiness::{Readiness, Shedding};
 use super::state::record_mode::RecordMode;
 use super::state::stats::Stats;
@@ -68,6 +69,7 @@ pub(crate) struct Core {
     pub(super) drain: Option<Drain>,
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
+    pub(super) posts: Posts,
     pub(super) shedding: Shedding,
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
@@ -122,6 +124,7 @@ impl Core {
             drain: None,
             close_queue: CloseQueue::default(),
             pings: Pings::default(),
+            posts: Posts::default(),
             shedding: Shedding::default(),
             answer: Answer::default(),
             buffers: Buffers::default(),

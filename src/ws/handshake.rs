@@ -12,19 +12,23 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
+use super::event_stream;
+use super::post::PostHead;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
-use crate::base::session::Claim;
+use crate::base::session::{Claim, SessionHash};
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
 use crate::http::host::is_host;
 use crate::http::probe::Probe;
 use crate::http::target::{percent_decode, query_value, split_target};
-use crate::http::{DateLine, PlainResponse};
+use crate::http::{Cors, DateLine, PlainResponse};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
+/// What the paths of event streams begin with.
+const EVENTS_PATH: &str = "/sse/";
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,9 @@ pub struct Request<'a> {
     pub(crate) peer: Peer,
     pub(crate) probe: Option<Probe>,
     pub(crate) is_head_request: bool,
+    /// Whether it asks for an event stream, or belongs to one: see [`event_stream`].
+    pub(crate) is_for_events: bool,
+    pub(crate) claim: Result<Option<Claim>, BadClaim>,
     address: IpAddr,
     forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
@@ -103,6 +110,12 @@ impl Request<'_> {
         }
     }
 
+    /// Returns what the page that sent the request may read of the answer, if `rules` allow its origin.
+    pub(crate) fn cors(&self, rules: &Origins) -> Option<Cors> {
+        let origin = self.origin().ok().flatten()?;
+        self.is_from_allowed_page(rules).then(|| Cors::of(origin, rules.any))
+    }
+
     /// Returns the values of `Origin` for the log: printable ASCII of bounded length.
     pub(crate) fn origin_for_log(&self) -> String {
         for_log(self.headers.values("origin"))
@@ -152,7 +165,34 @@ pub(crate) struct Facts {
     pub(crate) is_origin_allowed: bool,
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
-    pub(crate) upgrade: Result<Upgrade, PlainResponse>,
+    /// What the page of a request for events may read of the answer.
+    pub(crate) cors: Option<Cors>,
+    pub(crate) form: Result<Acceptance, PlainResponse>,
+}
+
+/// What a valid request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    WebSocket(Upgrade),
+    /// Server-sent events.
+    Events,
+    /// To read the messages in its body.
+    Post(PostHead),
+}
+
+impl Facts {
+    /// Whether it is an attempt to connect, and not the message of a client that is connected or what a browser asks before
+    /// it.
+    pub(crate) fn is_attempt(&self) -> bool {
+        match &self.form {
+            Ok(form) => !matches!(form, Acceptance::Post(_)),
+            Err(response) => response.status() != 204,
+        }
+    }
+
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self.form, Ok(Acceptance::WebSocket(_)))
+    }
 }
 
 /// The request names a session, and one of `session`, `was`, `epoch`, `seq` and `n` is malformed.
@@ -201,6 +241,8 @@ pub(crate) struct ReadParams {
     pub(crate) trusted_proxies: u32,
     pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) subprotocols: Subprotocols,
+    /// Longest body of a POST; `None` if there are no event streams.
+    pub(crate) max_body_bytes: Option<usize>,
 }
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
@@ -214,7 +256,7 @@ pub(crate) struct ReadParams {
 pub(crate) fn read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+    decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
     try_read(head, params, decide).map_err(|refusal| refusal.with_body(!is_head_request(head)))
 }
@@ -222,9 +264,10 @@ pub(crate) fn read<R>(
 fn try_read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+    decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols } = params;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, max_body_bytes } =
+        params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -236,7 +279,9 @@ fn try_read<R>(
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     let is_head = method == "HEAD";
-    if method != "GET" && !is_head {
+    let max_body_bytes =
+        max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !headers.has_token("upgrade", "websocket"));
+    if method != "GET" && !is_head && max_body_bytes.is_none() {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     let (path, query) = split_target(target)
@@ -246,24 +291,30 @@ fn try_read<R>(
         return Err(PlainResponse::new(505, "use HTTP/1.1"));
     }
     check_host(headers, is_http_1_1, probe)?;
-    if !has_no_body(headers) {
+    let may_have_body = method == "POST" && max_body_bytes.is_some();
+    if !may_have_body && !has_no_body(headers) {
         return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
-    let upgrade = if is_head || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
+    let form = match max_body_bytes {
+        Some(max_bytes) => event_stream::read(method, headers, max_bytes),
+        None if is_head || !is_http_1_1 => Err(needs_upgrade()),
+        None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
+    };
+    let is_upgrade = matches!(form, Ok(Acceptance::WebSocket(_)));
     // An upgrade is accepted and then refused, so that a page can read why: a path with a `%` is no lobby.
     let path = match percent_decode(path, false) {
         Some(path) => path,
-        None if upgrade.is_ok() => Cow::Borrowed(path),
+        None if is_upgrade => Cow::Borrowed(path),
         None => return Err(PlainResponse::new(400, "the path is not properly percent-encoded UTF-8")),
     };
     // The query of a health check is ignored.
-    let query = if probe.is_some() && upgrade.is_err() { "" } else { query };
+    let query = if probe.is_some() && !is_upgrade { "" } else { query };
     let query_token = match query_value(query, "token") {
         Ok(token) => token,
-        Err(()) if upgrade.is_ok() => None,
+        Err(()) if is_upgrade => None,
         Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
     };
 
@@ -276,9 +327,39 @@ fn try_read<R>(
             Err(fault) => (peer.ip(), Some(fault)),
         },
     };
-    let request =
-        Request { conn, peer, probe, is_head_request: is_head, address, forwarded_fault, path, query, token, headers };
-    Ok(decide(&request, upgrade))
+    let is_for_events = max_body_bytes.is_some();
+    let mut claim = Ok(None);
+    if is_for_events {
+        claim = read_claim(query);
+    }
+    if let (Ok(Acceptance::Events), Ok(Some(claim_))) = (&form, &mut claim) {
+        // It is newer than the position in the URL, which stays the same when an EventSource connects again.
+        match event_stream::last_position(headers) {
+            Ok(position) => claim_.position = position.or(claim_.position),
+            Err(()) => claim = Err(BadClaim),
+        }
+    }
+    let request = Request {
+        conn,
+        peer,
+        probe,
+        is_head_request: is_head,
+        is_for_events,
+        claim,
+        address,
+        forwarded_fault,
+        path,
+        query,
+        token,
+        headers,
+    };
+    Ok(decide(&request, form))
+}
+
+fn read_claim(query: &str) -> Result<Option<Claim>, BadClaim> {
+    let Some(name) = query_value(query, "session").map_err(|()| BadClaim)? else { return Ok(None) };
+    let session = SessionHash::of(&name).ok_or(BadClaim)?;
+    Ok(Some(Claim { session, was: None, position: None }))
 }
 
 /// Checks that there is one valid `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.
@@ -396,9 +477,18 @@ mod tests {
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = Peer::from(([127, 0, 0, 1], 9));
         let forwarded_header = ForwardedHeader::XForwardedFor;
-        let params = ReadParams { conn, peer, max_headers: 16, trusted_proxies: 0, forwarded_header, subprotocols };
-        let decided = read(head.as_bytes(), &params, |request, upgrade| {
-            upgrade.map(|upgrade| {
+        let params = ReadParams {
+            conn,
+            peer,
+            max_headers: 16,
+            trusted_proxies: 0,
+            forwarded_header,
+            subprotocols,
+            max_body_bytes: Some(100),
+        };
+        let decided = read(head.as_bytes(), &params, |request, form| {
+            form.map(|form| {
+                let Acceptance::WebSocket(upgrade) = form else { return (200, format!("{form:?}")) };
                 let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");
                 assert!(
                     response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),

@@ -7,6 +7,7 @@ use super::meters::Meter;
 use crate::base::close::CloseKind;
 use crate::base::id::{AddressKey, ConnId, SeatKey};
 use crate::base::peer::{CompactPeer, Peer};
+use crate::base::session::Claim;
 use crate::base::time::Time;
 use crate::config::Config;
 use crate::lobby::directory::Reservation;
@@ -47,6 +48,7 @@ pub(crate) struct PendingAuth {
     pub(crate) code: Box<str>,
     /// The reserved seat, if the user that the client claims to be is known.
     pub(crate) reservation: Option<Reservation>,
+    pub(crate) claim: Option<Claim>,
 }
 
 /// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.

@@ -12,9 +12,10 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
-use crate::http::PlainResponse;
 use crate::http::probe::Probe;
-use crate::ws::handshake::{Facts, Upgrade};
+use crate::http::{Cors, PlainResponse};
+use crate::ws::handshake::{Acceptance, Facts, Upgrade};
+use crate::ws::post::PostHead;
 
 /// Largest count or time that is accepted. As microseconds it is 146,000 years.
 pub(crate) const MAX_COUNT: u64 = 1 << 62;
@@ -180,12 +181,35 @@ impl<'a> EntryReader<'a> {
             _ => return Err(BadEntry),
         };
         let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
-        let upgrade = if self.flag()? {
-            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.redacted(max_header_bytes))? })
-        } else {
-            Err(self.refusal()?)
+        let (form, cors) = match self.byte()? {
+            0 => (Err(self.refusal()?), None),
+            1 => {
+                let accept_key = self.text()?;
+                let subprotocol = self.option(|from| from.redacted(max_header_bytes))?;
+                (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol })), None)
+            }
+            2 => (Ok(Acceptance::Events), self.cors(max_header_bytes)?),
+            3 => {
+                let (length, flags) = (self.number_as()?, self.byte()?);
+                if flags > 3 {
+                    return Err(BadEntry);
+                }
+                let head = PostHead { length, keep_alive: flags & 1 != 0, expects_continue: flags & 2 != 0 };
+                (Ok(Acceptance::Post(head)), self.cors(max_header_bytes)?)
+            }
+            4 => (Err(self.refusal()?), Some(self.cors(max_header_bytes)?.ok_or(BadEntry)?)),
+            _ => return Err(BadEntry),
         };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim: Ok(None), upgrade })
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim: Ok(None), cors, form })
+    }
+
+    fn cors(&mut self, max_header_bytes: usize) -> Read<Option<Cors>> {
+        Ok(match self.byte()? {
+            0 => None,
+            1 => Some(Cors::Any),
+            2 => Some(Cors::Origin(self.redacted(max_header_bytes)?)),
+            _ => return Err(BadEntry),
+        })
     }
 
     /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.

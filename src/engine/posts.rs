@@ -1,0 +1,204 @@
+//! POST: messages for an event stream. Each is served as if it had come as a frame on the connection of the stream.
+
+use super::Engine;
+use super::app::App;
+use super::core::Core;
+use super::member::{Authorization, Identity};
+use super::state::posts::{Busy, Post};
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, ConnKey};
+use crate::base::session::{Claim, SessionHash};
+use crate::http::{Cors, PlainResponse};
+use crate::ws::event_stream::accepted_head;
+use crate::ws::handshake::Acceptance;
+use crate::ws::post::PostHead;
+
+/// Bytes that a POST is charged beside those of its messages: for its head, and for asking who sent it.
+const POST_BYTES: usize = 256;
+
+impl<A: App> Engine<A> {
+    /// Handles a line of the body of a POST.
+    pub(super) fn on_posted(&mut self, conn: ConnId, text: Option<&str>, is_last: bool) {
+        let key = conn.key();
+        if let Some(text) = text
+            && let Some(stream) = self.core.posts.get_mut(key).map(|post| post.stream)
+        {
+            if self.core.member_of(stream).is_some() {
+                self.serve_posted(stream, text);
+            } else if let Some(post) = self.core.posts.get_mut(key) {
+                post.has_lost = true;
+            }
+        }
+        // A message may have closed the connection on which it came.
+        if is_last && self.core.slot(conn).is_some_and(|slot| slot.close_kind.is_none()) {
+            self.core.end_post(conn);
+        }
+    }
+
+    fn serve_posted(&mut self, stream: ConnId, text: &str) {
+        // The line feed is charged, too, as the head of a frame is.
+        self.core.charge_bytes(stream.key(), text.len() + 1);
+        // The charge may have closed the stream.
+        self.dispatch_events();
+        if self.core.member_of(stream).is_some() {
+            self.on_text(stream.key(), text);
+            if self.core.slot(stream).is_some() {
+                self.core.message_ended(stream.key(), 0);
+            }
+        }
+    }
+}
+
+impl Core {
+    /// Checks a POST before the application is asked who sent it.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 400 without a session. HTTP 429 if the address has no attempt left: a POST is none, but one that is refused
+    /// counts as one, so that tokens cannot be guessed.
+    pub(super) fn check_post(&mut self, key: ConnKey, claim: Option<Claim>) -> Result<(), PlainResponse> {
+        if claim.is_none() {
+            return Err(PlainResponse::new(400, "name the session of your event stream: ?session="));
+        }
+        let (now, address) = (self.now(), self.conns[key].address);
+        match (self.rates.attempt, address) {
+            (Some(rate), Some(address)) if !self.addresses.has_attempt(address, now, rate) => {
+                self.charge_attempt(key).map_err(|(response, _)| response)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Decides about a POST when the application has answered who sent it.
+    pub(super) fn judge_post(
+        &mut self,
+        key: ConnKey,
+        head: (PostHead, Option<Cors>),
+        claim: Option<Claim>,
+        code: &str,
+        decision: Result<Identity, CloseReason>,
+    ) -> Result<(), PlainResponse> {
+        let session = claim.expect("check_post() has refused a POST without one").session;
+        let begun =
+            decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, head, session, code, &identity));
+        if begun.as_ref().is_err_and(|refusal| matches!(refusal.status(), 401 | 403 | 404)) {
+            self.charge_attempt(key).map_err(|(response, _)| response)?;
+        }
+        begun
+    }
+
+    /// The same for a POST that has waited for the answer. Returns the part of its body that was received meanwhile.
+    pub(super) fn judge_pending_post(
+        &mut self,
+        key: ConnKey,
+        claim: Option<Claim>,
+        code: &str,
+        answer: Authorization,
+    ) -> Vec<u8> {
+        let identity = self.check_authorization(answer, code);
+        let (form, cors, early) = self.conns[key].wire.take_pending();
+        let Acceptance::Post(head) = form else { unreachable!("the caller has seen a POST") };
+        if let Err(refusal) = self.judge_post(key, (head, cors.clone()), claim, code, identity) {
+            self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
+        }
+        early
+    }
+
+    /// Finds the stream of a POST, and begins to receive its body.
+    fn begin_post(
+        &mut self,
+        key: ConnKey,
+        (head, cors): (PostHead, Option<Cors>),
+        session: SessionHash,
+        code: &str,
+        identity: &Identity,
+    ) -> Result<(), PlainResponse> {
+        if self.conns[key].close_kind.is_some() {
+            return Ok(());
+        }
+        let Some(stream) = self.stream_of(&identity.user, code, session) else {
+            return Err(PlainResponse::new(404, "this session has no open event stream in this lobby"));
+        };
+        let post = Post { stream, cors, keep_alive: head.keep_alive, has_lost: false };
+        let conn = self.conns[key].id;
+        self.posts.begin(conn, post).map_err(|Busy| PlainResponse::new(409, "one POST at a time for each session"))?;
+        // A POST without messages costs a request, too.
+        self.charge_bytes(stream.key(), POST_BYTES);
+        if self.conns[stream.key()].meter.over().is_some() {
+            self.message_ended(stream.key(), 0);
+            self.posts.end(conn);
+            return Err(PlainResponse::new(429, "you send more than your rate"));
+        }
+        if head.length == 0 {
+            self.end_post(conn);
+            return Ok(());
+        }
+        self.conns[key].wire.receive_body(head.length);
+        self.set_stage_deadline(key, self.config.handshake_timeout);
+        if head.expects_continue {
+            self.send_continue(key);
+        }
+        Ok(())
+    }
+
+    /// Returns the open event stream of a user's session in a lobby.
+    fn stream_of(&self, user: &str, code: &str, session: SessionHash) -> Option<ConnId> {
+        let seats = self.directory.seats_of(user).iter().map(|&seat| self.directory.seat(seat));
+        let mut streams = seats.filter(|seat| {
+            self.directory.lobby_ref(seat.lobby).code == code && self.posts.is_stream_of(seat.conn.key(), session)
+        });
+        streams.next().map(|seat| seat.conn)
+    }
+
+    /// The connection, if it has a seat.
+    fn member_of(&mut self, conn: ConnId) -> Option<ConnId> {
+        self.slot(conn).and_then(|slot| slot.seat()).map(|_| conn)
+    }
+
+    /// Answers a POST whose body has ended, and waits for the next request.
+    fn end_post(&mut self, conn: ConnId) {
+        let key = conn.key();
+        let Some(Post { cors, keep_alive, has_lost, .. }) = self.posts.end(conn) else { return };
+        if has_lost {
+            let refusal = PlainResponse::new(404, "the event stream ended before all messages were read");
+            return self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
+        }
+        let response = accepted_head(self.date_line(), cors.as_ref(), keep_alive);
+        self.redact_echo(key, cors.and_then(|cors| cors.echo(&response)));
+        self.egress.push_response(key, response);
+        self.egress.mark_dirty(key);
+        if !keep_alive {
+            self.record_close_reason(key, CloseReason::HttpRefused);
+            self.conns[key].wire.linger();
+            return self.set_stage_deadline(key, self.config.close_timeout);
+        }
+        if self.egress.queued_size(key).cost > self.config.max_outbound_bytes.0 {
+            // It sends requests and reads no answers.
+            return self.abort(key, CloseReason::SlowConsumer);
+        }
+        self.conns[key].wire.end_request();
+        self.release_address(key);
+        self.set_stage_deadline(key, self.config.handshake_timeout);
+    }
+
+    /// Refuses a POST while its body is being received.
+    pub(super) fn refuse_post(&mut self, key: ConnKey, refusal: PlainResponse) {
+        let post = self.posts.end(self.conns[key].id);
+        let refusal = refusal.with_cors(post.and_then(|post| post.cors));
+        self.close_with_http(key, CloseReason::HttpRefused, &refusal);
+    }
+}
+
+/// The status for a client whose POST was refused for `reason`, which a page can read.
+pub(super) fn refusal_of(reason: CloseReason) -> PlainResponse {
+    let status = match reason.code() {
+        4001 => 401,
+        4005 => 400,
+        4007 => 404,
+        4009 => 429,
+        1001 | 4002 | 4100..=4299 | 4500..=4699 => 503,
+        1011 => 500,
+        _ => 403,
+    };
+    PlainResponse::new(status, format!("{}: {}", reason.word(), reason.explain()))
+}

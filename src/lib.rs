@@ -125,7 +125,7 @@ pub mod sending {
     //!
     //! The methods that send are those of [`Context`](crate::Context#sending), with a table that says when to use which.
 
-    pub use crate::engine::member::{Body, Pressure, RelayRequest, Sent};
+    pub use crate::engine::member::{Body, HistoryFrame, Pressure, RelayRequest, Sent};
 }
 
 pub mod stats {

@@ -36,9 +36,19 @@ impl Log for Recorder {
     fn flush(&self) {}
 }
 
-/// Texts that no record may contain: tokens, plain and encoded, and messages.
-const TOKENS: &[&str] =
-    &["tok-4f1c", "dG9rLTRmMWM", "tok-99d0", "tok-wrong", "tok-2b", "tok%2D2b", "tok-late", "TOK-77"];
+/// Texts that no record may contain: tokens, plain and encoded, names of sessions, and messages.
+const TOKENS: &[&str] = &[
+    "tok-4f1c",
+    "dG9rLTRmMWM",
+    "tok-99d0",
+    "tok-wrong",
+    "tok-2b",
+    "tok%2D2b",
+    "tok-late",
+    "TOK-77",
+    "ses-4f1c",
+    "ses-99d0",
+];
 const CONTENT: &str = "said-in-confidence";
 
 /// Recognizes users by their tokens, one of them with a late decision.
@@ -94,7 +104,7 @@ fn sessions_of_an_engine() {
         Engine::new(config.check().expect("the configuration is valid"), Start { unix_micros: 0, seed: 1 }, TokenApp);
     let header = "Authorization: Bearer tok-4f1c";
     let subprotocol = "Sec-WebSocket-Protocol: lobby.v1.json, base64url.bearer.lobby.dG9rLTRmMWM";
-    let requests: [(&str, &[&str]); 21] = [
+    let requests: [(&str, &[&str]); 25] = [
         ("/ws/chess?token=tok-99d0", &[]),
         ("/ws/chess?token=tok%2D2b", &[]),
         ("/ws/go?token=tok-99d0", &[]),
@@ -103,6 +113,10 @@ fn sessions_of_an_engine() {
         ("/ws/chess", &[header]),
         ("/ws/chess", &[subprotocol]),
         // Requests that are invalid in various ways.
+        ("/ws/chess?session=ses-4f1c-0123456789&was=ses-99d0-0123456789", &[header]),
+        ("/ws/chess?session=ses-4f1c-0123456789&epoch=ses-99d0&seq=1&n=1", &[header]),
+        ("/ws/chess?session=ses-4f1c", &[header]),
+        ("/ws/chess?session=ses-4f1c%zz", &[header]),
         ("/nowhere?token=tok-4f1c", &[]),
         ("/ws/no%20code?token=tok-4f1c", &[]),
         ("/ws/chess?token=tok-4f1c%zz", &[]),
@@ -362,6 +376,7 @@ fn no_record_contains_a_token_a_message_or_an_unescaped_character() {
         (Level::Info, "3 tokens read"),
         (Level::Warn, "line 1: a token is followed by its user; "),
         (Level::Debug, "closed: 4001 unauthorized"),
+        (Level::Debug, "closed: 4005 bad_message"),
         (Level::Warn, "a page of the origin http://evil.example is refused at localhost: "),
         (Level::Debug, "answered 400"),
         (Level::Warn, "peer=127.0.0.1:4000 address=192.0.2.77 a page of the origin http://evil.example is refused"),

@@ -37,6 +37,7 @@ struct StatusObject {
 struct LobbyObject<'a> {
     lobby: &'a str,
     members: usize,
+    away: usize,
     locked: bool,
     epoch: u64,
     seq: u64,
@@ -44,14 +45,15 @@ struct LobbyObject<'a> {
 
 impl<'a> From<&'a LobbyView> for LobbyObject<'a> {
     fn from(view: &'a LobbyView) -> LobbyObject<'a> {
-        let LobbyView { code, members, locked, epoch, seq, .. } = view;
-        LobbyObject { lobby: code, members: *members, locked: *locked, epoch: *epoch, seq: *seq }
+        let &LobbyView { ref code, members, away, locked, epoch, seq, .. } = view;
+        LobbyObject { lobby: code, members, away, locked, epoch, seq }
     }
 }
 
 #[derive(Serialize)]
 struct SeatObject {
     conn: String,
+    away: bool,
     peer: String,
     address: String,
     queued_bytes: usize,
@@ -62,6 +64,7 @@ impl From<&SeatView> for SeatObject {
     fn from(view: &SeatView) -> SeatObject {
         SeatObject {
             conn: view.seat.to_string(),
+            away: view.away,
             peer: view.peer.to_string(),
             address: view.address.to_string(),
             queued_bytes: view.queued_bytes,

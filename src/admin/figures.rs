@@ -95,6 +95,7 @@ impl Figures {
 pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
     let Stats {
         total_connections,
+        away,
         max_connections,
         capacity_percent,
         active_lobbies,
@@ -114,6 +115,7 @@ pub(super) fn figures<A: App>(engine: &Engine<A>, now: Time) -> Figures {
             gauge("lobbyd_uptime_seconds", "Time since the start.", Value::Count(uptime / 1000), seconds(uptime)),
         ),
         ("total_connections", size("lobbyd_connections", "Connections that have a seat.", total_connections)),
+        ("away", size("lobbyd_away_members", "Members whose connection was lost and whose seat is kept.", away)),
         (
             "max_connections",
             gauge(

@@ -115,6 +115,14 @@ impl<A: App> App for CatchPanics<A> {
         self.catch_panic(cx, member, |app, cx| app.on_join(cx, member));
     }
 
+    fn on_away(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+        self.catch_panic(cx, member, |app, cx| app.on_away(cx, member, reason));
+    }
+
+    fn on_back(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.catch_panic(cx, member, |app, cx| app.on_back(cx, member));
+    }
+
     fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.catch_panic(cx, member, |app, cx| app.on_rejoin(cx, member));
     }

@@ -125,8 +125,8 @@ close_reasons! {
     ForbiddenOrigin = 4003, "forbidden_origin", "the page's origin is not allowed";
     /// A newer connection of the same user took over the seat.
     Replaced = 4004, "replaced", "a newer connection of the same user took the seat";
-    /// The client sent more than `max_strikes` malformed messages.
-    BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed";
+    /// The client sent more than `max_strikes` malformed messages, or a request with a malformed session.
+    BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed, or the session in the request";
     /// The application or an operator closed the lobby.
     LobbyClosed = 4006, "lobby_closed", "the lobby was closed";
     /// The path does not contain a valid lobby code, or is not that of a lobby.
@@ -211,6 +211,35 @@ impl CloseReason {
     /// code.
     pub(crate) const fn is_sent(self) -> bool {
         !matches!(self.code(), 0 | 1006)
+    }
+
+    /// Returns whether the seat of a session is kept after a connection was closed for this reason: it was lost, or the
+    /// client is asked to come back.
+    pub(crate) const fn keeps_seat(self) -> bool {
+        matches!(
+            self,
+            CloseReason::Hangup
+                | CloseReason::WriteFailed
+                | CloseReason::Stale
+                | CloseReason::SlowConsumer
+                | CloseReason::MaxLifetime
+                | CloseReason::ForcedReconnect
+                | CloseReason::TokenExpired
+                | CloseReason::ServerShutdown
+        )
+    }
+
+    /// Returns the reason that the other members see when a seat is freed that was kept after this reason.
+    pub(crate) const fn away_reason(self) -> LeaveReason {
+        match self {
+            CloseReason::MaxLifetime | CloseReason::ForcedReconnect | CloseReason::TokenExpired => LeaveReason::Dropped,
+            reason => reason.leave_reason(),
+        }
+    }
+
+    /// Returns whether it keeps the user out of the lobby for some time.
+    pub(crate) const fn is_kick(self) -> bool {
+        matches!(self, CloseReason::Kicked | CloseReason::Banned)
     }
 
     /// Returns the reason that the other members of the lobby see.

@@ -47,6 +47,11 @@ pub(crate) struct Position {
     pub(crate) n: u64,
 }
 
+impl Position {
+    /// All three numbers are smaller, so that every JSON parser can hold them.
+    pub(crate) const END: u64 = 1 << 53;
+}
+
 /// What a request with a session claims.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
@@ -55,6 +60,10 @@ pub(crate) struct Claim {
     pub(crate) was: Option<SessionHash>,
     pub(crate) position: Option<Position>,
 }
+
+/// The request names a session, and one of `session`, `was`, `epoch`, `seq` and `n` is malformed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BadClaim;
 
 #[cfg(test)]
 mod tests {

@@ -37,12 +37,6 @@ impl Egress {
         self.events.0.insert(key, EventPosition::default());
     }
 
-    /// Whether the connection receives events instead of frames.
-    #[inline]
-    pub(crate) fn receives_events(&self, key: ConnKey) -> bool {
-        self.output(key).feed == Feed::Events
-    }
-
     /// The position of a connection that receives events.
     pub(crate) fn event_position(&mut self, key: ConnKey) -> Option<&mut EventPosition> {
         self.events.0.get_mut(&key)

@@ -3,30 +3,25 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use log::info;
-
 use super::Engine;
 use super::app::App;
 use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
 use super::event_streams::BUSY_WAIT;
-use super::member::{Authorization, Identity, Member, Protocol};
+use super::member::{Authorization, Identity, Protocol};
 use super::posts::refusal_of;
 use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
-use super::state::events::AppEvent;
 use super::state::record_mode::RecordMode;
-use super::state::timers::Expiry;
-use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{AddressKey, ConnId, ConnKey};
-use crate::base::session::Claim;
-use crate::base::time::Time;
+use crate::base::close::CloseReason;
+use crate::base::id::{ConnId, ConnKey};
+use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
 use crate::http::probe::Probe;
 use crate::http::{Cors, PlainResponse};
-use crate::lobby::directory::{Joined, Reservation, SeatRequest};
-use crate::ws::handshake::{self, Acceptance, BadClaim, Facts, ReadParams, Request};
+use crate::lobby::directory::SeatRequest;
+use crate::ws::handshake::{self, Acceptance, Facts, ReadParams, Request};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -42,6 +37,7 @@ impl<A: App> Engine<A> {
                 trusted_proxies: self.core.config.trusted_proxies,
                 forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
+                has_sessions: A::PROTOCOL == Protocol::Json,
                 max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
             };
             let read = handshake::read(head, &params, |request, form| self.decide_and_record(key, request, form));
@@ -108,7 +104,7 @@ impl<A: App> Engine<A> {
         let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let claim = claim.map_err(|BadClaim| CloseReason::BadMessage);
         let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
-            Ok(admitted) => admitted,
+            Ok(wanted) => wanted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
@@ -116,6 +112,7 @@ impl<A: App> Engine<A> {
                 return self.core.refuse_form(key, &form, cors.as_ref(), reason);
             }
         };
+        let wanted = Wanted { code: &code, claim };
         if let Acceptance::Post(_) = form {
             self.core.check_post(key, claim)?;
         }
@@ -127,14 +124,15 @@ impl<A: App> Engine<A> {
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
-                self.core.wait_for_authorization(key, form, (cors, claim), &code, user.as_deref())?;
+                self.core.wait_for_authorization(key, form, cors, wanted, user.as_deref());
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
-                match form {
-                    Acceptance::Post(head) => self.core.judge_post(key, (head, cors), claim, &code, identity)?,
-                    form => self.core.accept_and_seat(key, &form, (cors.as_ref(), claim), &code, identity),
+                if let Acceptance::Post(head) = form {
+                    return self.core.judge_post(key, (head, cors), wanted, identity);
                 }
+                self.complete_session(&code, claim.as_ref(), &identity);
+                self.core.accept_and_seat(key, &form, cors.as_ref(), wanted, identity);
             }
         }
         Ok(())
@@ -224,18 +222,27 @@ impl<A: App> Engine<A> {
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }
-        let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let PendingAuth { code, reservation, claim } =
-            *pending.take().expect("a deferred request has a pending authorization");
-        let key = conn.key();
-        if let Some(Acceptance::Post(_)) = slot.wire.pending_request() {
-            let early = self.core.judge_pending_post(key, claim, &code, answer);
+        let ConnState::Pending(Some(pending)) = &slot.state else { return None };
+        let (code, claim) = (pending.code.clone(), pending.claim);
+        let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
+        let decision = self.core.check_authorization(answer, &code);
+        if !is_post {
+            self.complete_session(&code, claim.as_ref(), &decision);
+        }
+        let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
+            Some(ConnState::Pending(pending)) => pending.take()?.reservation,
+            // The application has closed the connection meanwhile.
+            _ => return None,
+        };
+        let (key, wanted) = (conn.key(), Wanted { code: &code, claim });
+        if is_post {
+            let early = self.core.judge_pending_post(key, wanted, decision);
             self.dispatch_events();
             return Some(early);
         }
         let early = self.core.accept_pending(key, claim);
-        match self.core.check_authorization(answer, &code) {
-            Ok(identity) => self.core.seat_or_refuse(key, reservation, claim, &code, &identity),
+        match decision {
+            Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
             Err(reason) => {
                 if let Some(reservation) = reservation {
                     self.core.directory.cancel(reservation, self.core.clock.now());
@@ -246,6 +253,13 @@ impl<A: App> Engine<A> {
         self.dispatch_events();
         Some(early)
     }
+}
+
+/// The lobby and the session that an admitted client asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    pub(super) code: &'a str,
+    pub(super) claim: Option<Claim>,
 }
 
 impl Core {
@@ -340,41 +354,19 @@ impl Core {
         &mut self,
         key: ConnKey,
         form: &Acceptance,
-        (cors, claim): (Option<&Cors>, Option<Claim>),
-        code: &str,
+        cors: Option<&Cors>,
+        wanted: Wanted<'_>,
         decision: Result<Identity, CloseReason>,
     ) {
         // The application may have closed the connection in `authorize`.
         if self.conns[key].close_kind.is_some() {
             return;
         }
-        self.accept_form(key, form, cors, claim);
+        self.accept_form(key, form, cors, wanted.claim);
         match decision {
-            Ok(identity) => self.seat_or_refuse(key, None, claim, code, &identity),
+            Ok(identity) => self.seat_or_refuse(key, None, wanted, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
-    }
-
-    /// Seats a connection whose upgrade was accepted, or closes it with the reason.
-    fn seat_or_refuse(
-        &mut self,
-        key: ConnKey,
-        reservation: Option<Reservation>,
-        claim: Option<Claim>,
-        code: &str,
-        identity: &Identity,
-    ) {
-        let _ = claim;
-        match self.seat(key, reservation, code, identity) {
-            Ok(()) => self.egress.mark_dirty(key),
-            Err(reason) => self.refuse_login(key, &identity.user, reason),
-        }
-    }
-
-    /// Closes a connection that gets no seat. If another seat of its user is the reason, that one is pinged.
-    fn refuse_login(&mut self, key: ConnKey, user: &str, reason: CloseReason) {
-        let wait = if reason == CloseReason::UserLimit { self.ping_for_login(user) } else { None };
-        self.begin_close_for(key, reason, wait);
     }
 
     /// Opens the WebSocket, or begins the event stream.
@@ -404,7 +396,7 @@ impl Core {
     }
 
     /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
-    pub(super) fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+    fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
             Authorization::Allow(identity) if identity.lobby.as_deref().is_some_and(|lobby| lobby != code) => {
@@ -422,136 +414,32 @@ impl Core {
         &mut self,
         key: ConnKey,
         form: Acceptance,
-        (cors, claim): (Option<Cors>, Option<Claim>),
-        code: &str,
+        cors: Option<Cors>,
+        wanted: Wanted<'_>,
         user: Option<&str>,
-    ) -> Result<(), PlainResponse> {
+    ) {
         if self.conns[key].close_kind.is_some() {
-            return Ok(());
+            return;
         }
         // A POST takes no seat.
         let user = user.filter(|_| !matches!(form, Acceptance::Post(_)));
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
-        let now = self.clock.unix_micros();
-        let reserved = user.map(|user| self.directory.reserve(SeatRequest { code, user, address }, now)).transpose();
+        let Wanted { code, claim } = wanted;
+        let (now, unix) = (self.now(), self.clock.unix_micros());
+        let reserve = |user| self.directory.reserve(SeatRequest { code, user, address, claim }, now, unix);
+        let reserved = user.map(reserve).transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
                 slot.wire.defer(form, cors);
-                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), reservation, claim })));
+                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), claim, reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
                 self.accept_form(key, &form, cors.as_ref(), claim);
-                self.refuse_login(key, user.unwrap_or_default(), reason);
+                self.refuse_login(key, wanted, user.unwrap_or_default(), reason);
             }
         }
-        Ok(())
     }
-
-    // ---- seats ----
-
-    /// Seats a connection whose upgrade was accepted.
-    fn seat(
-        &mut self,
-        key: ConnKey,
-        reservation: Option<Reservation>,
-        code: &str,
-        identity: &Identity,
-    ) -> Result<(), CloseReason> {
-        let (id, unix, now) = (self.conns[key].id, self.clock.unix_micros(), self.now());
-        let user = &*identity.user;
-        if let Some(seat) = self.directory.seat_to_take_over(code, user)
-            && self.directory.seat(seat).is_announced
-        {
-            // The older connection receives the presence changes that are still to flush. The newer one must receive
-            // its `welcome` first, and then the presence state.
-            self.flush_presence(self.directory.seat(seat).lobby);
-        }
-        // The member that loses its seat is read while it still has the seat.
-        let replaced = self.directory.seat_to_replace(user).map(|seat| self.directory.seat(seat).conn);
-        let replaced = replaced.and_then(|conn| self.member(conn.key()));
-        let request = SeatRequest { code, user, address: self.address_of(key) };
-        let Joined { seat, previous_conn, replaced_conn } = match reservation {
-            Some(reservation) => self.directory.join_reserved(reservation, request, id, now, unix)?,
-            None => self.directory.join(request, id, now, unix)?,
-        };
-        if let Some(old) = previous_conn.or(replaced_conn) {
-            let member = replaced.expect("a seat's connection is seated");
-            self.record_close_reason_of(old.key(), Some(&member), CloseReason::Replaced);
-            if replaced_conn.is_some() {
-                self.note_left(member, LeaveReason::Replaced);
-            } else {
-                self.note_undelivered(&member);
-            }
-            // The directory has already taken the seat away, so `leave_seat` is not called.
-            self.set_closing(old.key());
-            self.send_close(old.key(), CloseReason::Replaced, None);
-        }
-        let lobby_key = self.directory.seat(seat).lobby;
-        info!(
-            "conn={id} peer={} user={user:?} lobby={code} joined{}",
-            self.conns.remote(key),
-            took_over_suffix(previous_conn)
-        );
-        self.charge_head_to_user(key, seat);
-        self.conns.set_seated(key, seat);
-        self.begin_stay(key, identity);
-        let member = self.member(key).expect("it has just been seated");
-        self.egress.subscribe(key, lobby_key);
-        self.rearm(key);
-        if let Some(old) = previous_conn {
-            self.inherit_queued_close(old, id);
-        }
-        self.apply_orders(key, user, code);
-        self.announce_seat(&member, previous_conn.is_some());
-        Ok(())
-    }
-
-    /// Returns the key of the address that the connection counts for.
-    fn address_of(&self, key: ConnKey) -> AddressKey {
-        self.conns[key].address.expect("charge_attempt() has set it before the application was asked")
-    }
-
-    /// Sets the deadlines and the rate of a connection that has just been seated.
-    fn begin_stay(&mut self, key: ConnKey, identity: &Identity) {
-        let now = self.now();
-        let slot = &mut self.conns[key];
-        slot.meter.set_tier(identity.tier);
-        let max_lifetime_end = self.config.max_lifetime.map_or(Time::NEVER, |age| now + age);
-        slot.deadline = max_lifetime_end;
-        slot.ends_at_max_lifetime = true;
-        if let Some(interval) = self.config.health_interval {
-            slot.health.schedule_check(now + interval);
-        }
-        self.identity_data.set(key, identity.data.clone());
-        if let Some(unix_millis) = identity.expires {
-            self.timers.expiries.insert(key, Expiry { unix_millis, max_lifetime_end });
-            self.set_expiry_deadline(key);
-        }
-    }
-
-    /// Queues the event for a member that has just been seated, and sends its `welcome`.
-    fn announce_seat(&mut self, member: &Member, has_taken_over: bool) {
-        // The event precedes the welcome, which may close a connection whose outbox is too small.
-        if has_taken_over {
-            self.counters.taken_over += 1;
-            self.events.push_back(AppEvent::Rejoined(member.clone()));
-        } else {
-            self.counters.joined += 1;
-            self.events.push_back(AppEvent::Joined(member.clone()));
-        }
-        if self.protocol == Protocol::Json {
-            self.welcome(member);
-        } else {
-            // A raw protocol sends no presence, so all members count as announced.
-            self.discard_presence_changes(member.lobby_key);
-        }
-    }
-}
-
-/// Suffix of the log message of a join.
-fn took_over_suffix(previous_conn: Option<ConnId>) -> &'static str {
-    if previous_conn.is_some() { " (took over)" } else { "" }
 }

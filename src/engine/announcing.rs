@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Member;
+use super::seating::Arrival;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnKey, LobbyKey, SeatId, SeatKey};
 use crate::base::rate::Rate;
 use crate::egress::Priority;
 use crate::lobby::directory::Directory;
-use crate::lobby::presence::PresenceUpdate;
-use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeTick};
+use crate::lobby::presence::{Changes, PresenceUpdate};
+use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick};
 use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 impl Core {
@@ -50,7 +51,8 @@ impl Core {
     ///
     /// The presence state follows when the lobby's presence is flushed. A seat that is already announced gets it at
     /// once.
-    pub(super) fn welcome(&mut self, member: &Member) {
+    pub(super) fn welcome(&mut self, member: &Member, arrival: Arrival) {
+        let missed = self.missed(member, arrival);
         let is_new = !self.directory.seat(member.seat_key).is_announced;
         if is_new {
             self.unflushed_lobbies.push(member.lobby_key);
@@ -63,8 +65,8 @@ impl Core {
             lobby: &member.lobby,
             epoch: lobby.epoch,
             seq: lobby.seq,
-            resumed: false,
-            recovered: false,
+            resumed: matches!(arrival, Arrival::Resumed { .. }),
+            recovered: missed.as_ref().is_some_and(|missed| missed.is_complete),
             server_time: self.unix_millis(),
             limits: WelcomeLimits {
                 max_message_bytes: self.config.max_message_bytes.0,
@@ -79,10 +81,23 @@ impl Core {
                 .tick_hz
                 .zip(self.ticks.as_ref())
                 .map(|(hz, ticks)| WelcomeTick { hz, tick: ticks.view().tick }),
+            session: missed.as_ref().zip(self.sessions.get(member.seat_key)).map(|(missed, state)| WelcomeSession {
+                away_ms: self.config.seat_grace.as_millis() as u64,
+                done: state.upstream.done(),
+                refused: state.upstream.refused_hex(),
+                replay: missed.len() as u64,
+                n: missed.n,
+            }),
         };
         let mut text = String::new();
         welcome.write(&mut text);
         self.send(member.conn.key(), Outgoing::Text(&text), Priority::Normal);
+        if let Some(missed) = missed {
+            if let Some(position) = self.egress.event_position(member.conn.key()) {
+                position.resume(missed.position, missed.n);
+            }
+            self.send_missed(member.conn.key(), &missed);
+        }
         if !is_new && self.conns[member.conn.key()].seat().is_some() {
             self.send_presence_state(member.conn.key(), member.lobby_key);
         }
@@ -93,20 +108,25 @@ impl Core {
         // A member that receives the state must have received all changes before it, and must not receive any of them
         // again.
         self.flush_presence(lobby);
-        if self.conns[key].seat().is_some() {
+        if let Some(seat) = self.conns[key].seat() {
             let (text, mark) = self.presence_state(lobby);
+            self.note_presence_state(seat, lobby);
             self.send(key, Outgoing::Marked(&MarkedText { text: &text, mark }), Priority::Normal);
         }
     }
 
-    fn presence_state(&mut self, lobby: LobbyKey) -> (String, Mark) {
+    fn presence_state(&self, lobby: LobbyKey) -> (String, Mark) {
         let directory = &self.directory;
         let mut text = String::new();
-        let members = directory.members(lobby);
         let lobby_ref = directory.lobby_ref(lobby);
         let listed = !lobby_ref.presence.is_counted();
-        let users = listed.then(|| members.iter().map(|member| user_and_seat(directory, member.seat)));
-        protocol::write_presence_state(&mut text, lobby_ref.seq, members.len(), users);
+        let users = listed.then(|| {
+            directory.seats_in(lobby).map(|seat| {
+                let (user, id) = user_and_seat(directory, seat);
+                (user, id, directory.is_told_away(seat))
+            })
+        });
+        protocol::write_presence_state(&mut text, lobby_ref.seq, lobby_ref.seats_count(), users);
         (text, Mark::State { epoch: lobby_ref.epoch, seq: lobby_ref.seq })
     }
 
@@ -137,26 +157,25 @@ impl Core {
 
     fn flush_presence_once(&mut self, lobby: LobbyKey) {
         let now = self.now();
-        let (departures, update) = self.directory.take_presence_changes(lobby, now);
-        // Members are in join order, so unannounced seats are at the end.
-        let first_unannounced =
-            self.directory.members(lobby).partition_point(|member| self.directory.seat(member.seat).is_announced);
-        let members = &self.directory.members(lobby)[first_unannounced..];
-        let unannounced: Vec<SeatKey> = members.iter().map(|member| member.seat).collect();
+        let Changes { departures, away, back, update } = self.directory.take_presence_changes(lobby, now);
+        // In join order. An away seat may be unannounced too.
+        let unannounced: Vec<SeatKey> = self.directory.unannounced(lobby);
         let mut diff = None;
-        if first_unannounced > 0 && update == PresenceUpdate::Diff {
+        if unannounced.len() < self.directory.lobby_ref(lobby).seats_count() && update == PresenceUpdate::Diff {
             let lobby_ref = self.directory.lobby_mut(lobby);
             lobby_ref.seq += 1;
             let seq = lobby_ref.seq;
             let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
             let mut text = String::new();
-            protocol::write_presence_diff(&mut text, seq, joins, &departures);
+            protocol::write_presence_diff(&mut text, seq, joins, &departures, &away, &back);
+            self.keep_frame(lobby, seq, &text);
             diff = Some((text, Mark::Seq(seq)));
         }
         let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));
         for &seat in &unannounced {
             self.directory.seat_mut(seat).is_announced = true;
         }
+        unannounced.iter().for_each(|&seat| self.note_presence_state(seat, lobby));
         if let Some((text, mark)) = diff {
             let diff = MarkedText { text: &text, mark };
             let first_unannounced_id = unannounced.first().map(|&seat| self.directory.seat(seat).id);
@@ -191,15 +210,9 @@ impl Core {
         if directory.lobby_ref(lobby).presence.is_flushed() {
             return;
         }
-        let count = directory.members(lobby).len();
         directory.lobby_mut(lobby).presence.discard_changes();
-        for index in (0..count).rev() {
-            let seat = directory.members(lobby)[index].seat;
-            // Unannounced seats are at the end, because members are in join order.
-            if std::mem::replace(&mut directory.seat_mut(seat).is_announced, true) {
-                break;
-            }
-        }
+        let unannounced: Vec<SeatKey> = directory.unannounced(lobby);
+        unannounced.into_iter().for_each(|seat| directory.seat_mut(seat).is_announced = true);
     }
 }
 

@@ -70,6 +70,20 @@ pub trait App {
     /// The newer connection has no state yet: a game sends it the current one.
     fn on_rejoin(&mut self, _cx: &mut Context<'_>, _member: &Member) {}
 
+    /// The connection of `member`, which has a session, was lost. Its seat is kept for `seat_grace`. Either
+    /// [`on_back`](Self::on_back) or [`on_leave`](Self::on_leave) follows.
+    fn on_away(&mut self, _cx: &mut Context<'_>, _member: &Member, _reason: LeaveReason) {}
+
+    /// A client has come back to the seat of its session, on a new connection. It was away, or its earlier connection was
+    /// still open and is closed now. The other members are told only if they were told that it was away.
+    ///
+    /// The client has received the messages and direct messages that it missed; see `recovered` in the protocol. What the
+    /// application has sent in other ways is lost, so a game sends the current state. By default calls
+    /// [`on_rejoin`](Self::on_rejoin), which does the same.
+    fn on_back(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.on_rejoin(cx, member);
+    }
+
     /// With [`Protocol::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
     fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _request: RelayRequest<'_>) -> bool {
         true

@@ -49,7 +49,14 @@ impl Core {
     }
 
     /// Sends `data` to all other members of the lobby as a `message`. Returns its `seq`, or 0 if nothing was sent.
-    pub(super) fn broadcast_message(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> (u64, Sent) {
+    /// `reference` is the `ref` of the request, for a session that comes back.
+    pub(super) fn broadcast_message(
+        &mut self,
+        lobby: LobbyKey,
+        from: &Member,
+        reference: Option<&str>,
+        data: &str,
+    ) -> (u64, Sent) {
         self.flush_presence(lobby);
         // The flush may have closed the sender as too slow, and no member may receive a message from a sender it does
         // not know.
@@ -61,21 +68,31 @@ impl Core {
         let seq = lobby_ref.seq;
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_message(&mut text, &from.user, seq, data);
-        // Excludes the connection, not the seat: a newer connection that took over the seat has not seen this message.
+        self.keep_message(from, seq, reference, &text);
+        // Excludes the connection, not the seat: a newer connection that took over the seat has not seen this message. A
+        // session has, on whichever connection.
+        let seat = self.directory.seat(from.seat_key);
+        let except = if seat.has_session { seat.conn } else { from.conn };
         let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
-        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), Some(from.conn));
+        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), Some(except));
         self.buffers.text = text;
         (seq, sent)
     }
 
     /// The same for the application: the sender's `ack` carries the `seq`.
     pub(super) fn broadcast_for_app(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
-        let (seq, sent) = self.broadcast_message(lobby, from, data);
+        let reference = if self.is_answering(from) { self.answer.reference.clone() } else { None };
+        let (seq, sent) = self.broadcast_message(lobby, from, reference.as_deref(), data);
         // A `seq` of 0 means that nothing was sent. A message with another member as `from` does not change the `ack`.
         if let Some((_, last)) = self.answer.relayed.as_mut().filter(|(conn, _)| seq > 0 && *conn == from.conn) {
             *last = seq;
         }
         sent
+    }
+
+    /// Whether the application is handling a message of this member.
+    fn is_answering(&self, member: &Member) -> bool {
+        self.answer.relayed.is_some_and(|(conn, _)| conn == member.conn)
     }
 
     /// Sends `data` to the seats of `to` in the sender's lobby. Returns false when there is none.
@@ -86,18 +103,25 @@ impl Core {
         if !self.directory.is_current_seat(from.seat_key, from.seat) {
             return true;
         }
-        let mut receivers = std::mem::take(&mut self.buffers.receivers);
+        let mut receivers = std::mem::take(&mut self.buffers.seats);
         receivers.clear();
-        let seats = self.directory.seats_of(to).iter().map(|&seat| self.directory.seat(seat));
-        receivers.extend(seats.filter(|seat| seat.lobby == from.lobby_key).map(|seat| seat.conn.key()));
+        let seats = self.directory.seats_of(to).iter().copied();
+        receivers.extend(seats.filter(|&seat| self.directory.seat(seat).lobby == from.lobby_key));
         let mut text = std::mem::take(&mut self.buffers.text);
-        protocol::write_direct(&mut text, &from.user, data);
-        for &key in &receivers {
-            self.send(key, Outgoing::Text(&text), Priority::Deferred);
+        protocol::write_direct(&mut text, &from.user, None, data);
+        for &seat in &receivers {
+            if self.directory.seat(seat).has_session {
+                let Some(n) = self.next_direct(seat) else { continue };
+                let mut numbered = String::new();
+                protocol::write_direct(&mut numbered, &from.user, Some(n), data);
+                self.send_kept_direct(seat, &numbered);
+            } else if let Some(conn) = self.directory.conn_of(seat) {
+                self.send(conn.key(), Outgoing::Text(&text), Priority::Deferred);
+            }
         }
         self.buffers.text = text;
         let found = !receivers.is_empty();
-        self.buffers.receivers = receivers;
+        self.buffers.seats = receivers;
         found
     }
 
@@ -110,6 +134,7 @@ impl Core {
         let seq = state.seq;
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_server_message(&mut text, seq, data);
+        self.keep_frame(lobby, seq, &text);
         let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
         let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);
         self.buffers.text = text;

@@ -28,8 +28,12 @@ impl Core {
                 &ConnState::Seated(seat) => {
                     seated += 1;
                     assert!(slot.close_kind.is_none() && slot.wire.is_open(), "a member's connection is open");
-                    assert_eq!(self.directory.seat(seat).conn, slot.id);
-                    assert_eq!(Some(self.directory.seat(seat).address), slot.address, "a seat counts for its address");
+                    assert_eq!(self.directory.conn_of(seat), Some(slot.id));
+                    let is_of_address = Some(self.directory.seat(seat).address) == slot.address;
+                    assert!(
+                        is_of_address || self.directory.session_of(seat).is_some(),
+                        "a seat counts for its address"
+                    );
                     assert!(slot.health.open_checks() <= self.config.max_health_pings as usize);
                     assert!(slot.strikes <= self.config.max_strikes);
                 }
@@ -43,7 +47,9 @@ impl Core {
         }
         let counts = (self.conns.pending_count(), self.conns.closing_count(), self.conns.closed_count());
         assert_eq!((pending, closing, closed), counts);
-        assert_eq!(seated, self.directory.members_count(), "every seat has its connection");
+        let away = self.directory.away_count();
+        assert_eq!(seated + away, self.directory.members_count(), "every seat has its connection, or is away");
+        self.check_sessions();
         assert!(pending <= self.config.max_pending as usize, "max_pending");
         assert_eq!(overflow, self.conns.overflow_count());
         assert!(overflow <= self.config.max_overflow as usize, "max_overflow");
@@ -66,7 +72,7 @@ impl Core {
             "data of a member"
         );
         self.check_addresses();
-        self.check_counters(seated);
+        self.check_counters(seated + away);
     }
 
     fn check_timer(&self, key: ConnKey, slot: &Slot) {
@@ -100,10 +106,42 @@ impl Core {
         for (_, slot) in self.conns.iter().filter(|(_, slot)| !slot.is_closed()) {
             slot.address.into_iter().for_each(|address| *addresses.entry(address).or_insert(0) += 1);
         }
+        for seat in self.directory.all_seats().filter(|&seat| self.has_address_hold(seat)) {
+            *addresses.entry(self.directory.seat(seat).address).or_insert(0) += 1;
+        }
         assert_eq!(self.addresses.len(), addresses.len(), "only addresses with a connection are counted");
         assert!(addresses.iter().all(|(&address, &count)| self.addresses.connections(address) == count));
         let is_kept = |key| self.conns.by_key(key).is_some_and(|slot| slot.address.is_some());
         assert!(self.conns.forwarded().all(is_kept), "an address of a connection whose request was read");
+    }
+
+    fn check_sessions(&self) {
+        let mut sessions = 0;
+        for seat in self.directory.all_seats() {
+            let has_session = self.directory.session_of(seat).is_some();
+            assert_eq!(has_session, self.sessions.get(seat).is_some(), "a session has its state");
+            sessions += usize::from(has_session);
+            if let Some(state) = self.sessions.get(seat) {
+                let is_waiting = self.directory.conn_of(seat).is_some_and(|conn| self.inboxes.has_messages_of(conn));
+                let directs = &state.directs;
+                assert!(directs.len() <= self.config.direct_frames as usize, "direct_frames");
+                assert!(directs.bytes() <= self.config.direct_bytes.0, "direct_bytes");
+                assert!(state.unanswered == 0 || is_waiting, "only requests in an inbox wait");
+            }
+        }
+        assert_eq!(sessions, self.sessions.count(), "no state without a session");
+        let mut histories = 0;
+        for lobby in self.directory.all_lobbies() {
+            let history = self.histories.get(lobby);
+            let lobby = self.directory.lobby_ref(lobby);
+            assert_eq!(history.is_some(), lobby.has_sessions(), "a lobby with a session has a history");
+            histories += usize::from(history.is_some());
+            if let Some(history) = history {
+                assert!(history.bytes() <= self.config.history_bytes.0 && history.covers(lobby.seq, lobby.seq));
+                assert!(history.len() <= self.config.history_frames as usize);
+            }
+        }
+        assert_eq!(histories, self.histories.count(), "no history without a lobby");
     }
 
     fn check_counters(&self, seated: usize) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::core::Core;
 use super::member::Sent;
 use crate::base::close::{CloseReason, Reject};
-use crate::base::id::{ConnId, ConnKey};
+use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::egress::Priority;
 use crate::ws::frame::{Frame, Outgoing};
 
@@ -68,17 +68,23 @@ impl Core {
     }
 
     pub(super) fn close_user(&mut self, user: &str, reason: CloseReason) -> usize {
-        self.close_all(self.conns_of(self.directory.seats_of(user)), reason)
+        let seats = self.directory.seats_of(user);
+        let (conns, away) = (self.conns_of(seats), self.away_among(seats));
+        self.close_all(conns, &away, reason)
     }
 
     pub(super) fn close_lobby(&mut self, lobby: &str, reason: CloseReason) -> usize {
         match self.directory.find_lobby(lobby) {
-            Some(lobby) => self.close_all(self.conns_in(lobby), reason),
+            Some(lobby) => {
+                let away = self.directory.lobby_ref(lobby).away().to_vec();
+                self.close_all(self.conns_in(lobby), &away, reason)
+            }
             None => 0,
         }
     }
 
-    fn close_all(&mut self, conns: Vec<ConnId>, reason: CloseReason) -> usize {
+    fn close_all(&mut self, conns: Vec<ConnId>, away: &[SeatKey], reason: CloseReason) -> usize {
+        self.close_away(away, reason);
         conns.iter().for_each(|conn| self.begin_close(conn.key(), reason));
         conns.len()
     }

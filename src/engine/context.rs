@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use super::core::Core;
-use super::member::{Body, Exclude, Member, Sent};
+use super::member::{Body, Exclude, HistoryFrame, Member, Sent};
 use super::state::stats::Stats;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnId;
@@ -122,7 +122,7 @@ impl Context<'_> {
     ///
     /// The reason why not: `ServerFull`, `LobbyFull`, `LobbyLocked`, `LobbyLimit` or `UserLimit`.
     pub fn can_accept_connection(&self, lobby: &str) -> Result<(), CloseReason> {
-        self.inspect(|core| core.directory.admits(lobby, None, None))
+        self.inspect(|core| core.directory.admits(lobby))
     }
 
     /// Sends a frame or a message to the members of the lobby that `exclude` does not name, in join order.
@@ -240,16 +240,24 @@ impl Context<'_> {
 
     /// Whether the user has a connection with a seat.
     pub fn is_user_connected(&self, user: &str) -> bool {
-        self.inspect(|core| !core.directory.seats_of(user).is_empty())
+        self.inspect(|core| core.directory.seats_of(user).iter().any(|&seat| core.directory.conn_of(seat).is_some()))
     }
 
-    /// Returns the user ids of the lobby's members, in join order. A user with two seats is listed twice.
+    /// Returns the user ids of the lobby's members, present and away, in join order. A user with two seats is listed twice.
     pub fn lobby_users(&self, lobby: &str) -> impl Iterator<Item = &str> {
-        let members = self.inspect(|core| {
-            let directory = &core.directory;
-            directory.find_lobby(lobby).map_or(&[][..], |lobby| directory.members(lobby))
-        });
-        members.iter().map(|member| self.inspect(|core| &**core.directory.user_of(member.seat)))
+        let lobby = self.inspect(|core| core.directory.find_lobby(lobby));
+        let seats = lobby.map(|lobby| self.inspect(|core| core.directory.seats_in(lobby)));
+        seats.into_iter().flatten().map(|seat| self.inspect(|core| &**core.directory.user_of(seat)))
+    }
+
+    /// Returns the lobby's last numbered frames, oldest first: messages and presence changes, as they were sent.
+    ///
+    /// They are kept for members that come back, at most `history_frames` and `history_bytes`, and only while a member of
+    /// the lobby has a session. Otherwise there are none.
+    pub fn history(&self, lobby: &str) -> impl Iterator<Item = HistoryFrame<'_>> {
+        let history = self.inspect(|core| core.histories.get(core.directory.find_lobby(lobby)?));
+        let entries = history.into_iter().flat_map(|history| history.entries_after(0));
+        entries.map(|entry| HistoryFrame { seq: entry.seq, text: entry.text })
     }
 
     /// Returns the counters and the current state.

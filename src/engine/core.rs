@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use super::driver::Start;
 use super::member::{Member, Protocol};
 use super::observer::{ObservedEvent, Observer};
@@ -28,6 +30,7 @@ use super::state::pings::Pings;
 use super::state::posts::Posts;
 use super::state::readiness::{Readiness, Shedding};
 use super::state::record_mode::RecordMode;
+use super::state::sessions::{Histories, SessionStates};
 use super::state::stats::Stats;
 use super::state::ticks::Ticks;
 use super::state::timers::Timers;
@@ -55,6 +58,8 @@ pub(crate) struct Core {
     pub(super) directory: Directory,
     pub(super) egress: Egress,
     pub(super) identity_data: IdentityData,
+    pub(super) sessions: SessionStates,
+    pub(super) histories: Histories,
     pub(super) timers: Timers,
     pub(super) rates: Rates,
     pub(super) addresses: Addresses,
@@ -88,6 +93,8 @@ pub(super) struct Answer {
     /// The connection whose message the application is handling, and the `seq` of the last `message` that the
     /// application has sent with this member as `from`, or 0. The `ack` carries the `seq`.
     pub(super) relayed: Option<(ConnId, u64)>,
+    /// The `ref` of that message, if its sender has a session.
+    pub(super) reference: Option<SmolStr>,
 }
 
 /// Buffers that are kept only to save allocations. Nothing stays in them between two calls.
@@ -99,6 +106,8 @@ pub(super) struct Buffers {
     pub(super) scratch: Vec<u8>,
     /// For a list of receivers.
     pub(super) receivers: Vec<ConnKey>,
+    /// For the seats of a user.
+    pub(super) seats: Vec<SeatKey>,
 }
 
 impl Core {
@@ -111,6 +120,8 @@ impl Core {
             ticks: Ticks::new(&config),
             inboxes: Inboxes::new(&config),
             timers: Timers::new(&config),
+            sessions: SessionStates::new(&config),
+            histories: Histories::new(&config),
             config,
             protocol,
             clock: Clock::new(Time::ZERO, start.unix_micros),
@@ -151,7 +162,7 @@ impl Core {
     pub(super) fn date_line(&self) -> DateLine {
         match self.record_mode.edition() {
             Edition::First => DateLine::NONE,
-            Edition::Second => DateLine::at(self.clock.unix_micros()),
+            Edition::Second | Edition::Third => DateLine::at(self.clock.unix_micros()),
         }
     }
 
@@ -219,12 +230,32 @@ impl Core {
             seat_key,
             lobby_key: seat.lobby,
             data: self.identity_data.of(key),
+            is_away: false,
         })
     }
 
-    /// The connections of these seats.
+    /// Returns the member in a seat, present or away.
+    pub(super) fn member_in(&self, seat_key: SeatKey) -> Member {
+        let seat = self.directory.seat(seat_key);
+        let away = self.directory.away(seat_key);
+        Member {
+            conn: seat.conn,
+            user: self.directory.name_of(seat.user).clone(),
+            lobby: self.directory.lobby_ref(seat.lobby).code.clone(),
+            seat: seat.id,
+            seat_key,
+            lobby_key: seat.lobby,
+            data: match away {
+                Some(away) => away.lost.data.clone(),
+                None => self.identity_data.of(seat.conn.key()),
+            },
+            is_away: away.is_some(),
+        }
+    }
+
+    /// The connections of these seats. An away seat has none.
     pub(super) fn conns_of(&self, seats: &[SeatKey]) -> Vec<ConnId> {
-        seats.iter().map(|&seat| self.directory.seat(seat).conn).collect()
+        seats.iter().filter_map(|&seat| self.directory.conn_of(seat)).collect()
     }
 
     /// The connections of a lobby's members, in join order.
@@ -239,7 +270,7 @@ impl Core {
     }
 
     pub(super) fn stats(&self) -> Stats {
-        let seated = self.directory.members_count();
+        let (seated, away) = (self.directory.members_count(), self.directory.away_count());
         let max_connections = self.config.max_connections.bound();
         let capacity_percent = match max_connections {
             None => 0.0,
@@ -247,7 +278,8 @@ impl Core {
             Some(max) => (seated as f64 / f64::from(max) * 1000.0).round() / 10.0,
         };
         Stats {
-            total_connections: seated,
+            total_connections: seated - away,
+            away,
             max_connections,
             capacity_percent,
             active_lobbies: self.directory.lobbies_count(),
@@ -275,6 +307,8 @@ impl Core {
             AppEvent::Undelivered(_) => None,
             AppEvent::Joined(member) => Some(ObservedEvent::Joined(member.clone())),
             AppEvent::Rejoined(member) => Some(ObservedEvent::TookOver(member.clone())),
+            AppEvent::Away(member, reason) => Some(ObservedEvent::Away(member.clone(), *reason)),
+            AppEvent::Back(member) => Some(ObservedEvent::Back(member.clone())),
             AppEvent::Left(member, reason) => Some(ObservedEvent::Left(member.clone(), *reason)),
             AppEvent::Health(member, latency) => Some(ObservedEvent::Health(member.clone(), *latency)),
             AppEvent::Pressure(member, pressure) => Some(ObservedEvent::Pressure(member.clone(), *pressure)),

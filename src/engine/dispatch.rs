@@ -51,6 +51,8 @@ impl<A: App> Engine<A> {
                 }
                 AppEvent::Joined(member) => app.on_join(cx, &member),
                 AppEvent::Rejoined(member) => app.on_rejoin(cx, &member),
+                AppEvent::Away(member, reason) => app.on_away(cx, &member, reason),
+                AppEvent::Back(member) => app.on_back(cx, &member),
                 AppEvent::Left(member, reason) => app.on_leave(cx, &member, reason),
                 AppEvent::Health(member, latency) => app.on_health(cx, &member, latency),
                 AppEvent::Pressure(member, pressure) => app.on_pressure(cx, &member, pressure),

@@ -5,6 +5,7 @@ use super::app::App;
 use super::driver::Consumed;
 use super::member::{Message, Protocol};
 use super::state::inbox::QueuedMessage;
+use super::ticking::Admitted;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
@@ -164,7 +165,7 @@ impl<A: App> Engine<A> {
             Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),
             Message::Binary(bytes) => QueuedMessage::Binary(bytes.into()),
         };
-        if self.core.admit_message(key, None, queued) {
+        if self.core.admit_message(key, None, queued) == Admitted::Now {
             // Only a JSON message can be answered with an error, so a rejection is dropped here.
             let _ = self.deliver(&member, message);
         }

@@ -8,7 +8,7 @@ use super::posts::refusal_of;
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::CloseReason;
-use crate::base::id::ConnKey;
+use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::egress::Priority;
 use crate::http::PlainResponse;
@@ -95,8 +95,8 @@ impl Core {
     /// known; `None` if there is no seat, or if it has proved to be alive since another login had it pinged.
     pub(super) fn ping_for_login(&mut self, user: &str) -> Option<Duration> {
         let timeout = self.config.pong_timeout;
-        let conns = self.directory.seats_of(user).iter().map(|&seat| self.directory.seat(seat).conn.key());
-        let key = conns.min_by_key(|&key| self.conns[key].health.last_heard())?;
+        let conns = self.directory.seats_of(user).iter().filter_map(|&seat| self.directory.conn_of(seat));
+        let key = conns.map(ConnId::key).min_by_key(|&key| self.conns[key].health.last_heard())?;
         let now = self.now();
         if self.conns[key].health.needs_login_ping(now, timeout * 2) {
             self.ping(key);
@@ -117,7 +117,8 @@ impl Core {
         let now = self.now();
         self.conns[key].health.pinged(now);
         self.counters.pings += 1;
-        self.send(key, Outgoing::Ping(b""), Priority::Urgent);
+        let payload = self.ping_payload(key);
+        self.send(key, Outgoing::Ping(payload.as_ref().map_or(&[], |payload| &payload[..])), Priority::Urgent);
     }
 
     /// Reports `count` health checks of a member as unanswered.
@@ -151,8 +152,10 @@ impl Core {
         if let Err(denied) = self.charge_control(key) {
             return self.rate_limited(key, None, denied);
         }
-        if let (Protocol::Raw, Ok(nonce)) = (self.protocol, payload.try_into()) {
-            self.answer_check(key, u64::from_be_bytes(nonce));
+        match (self.protocol, payload.try_into()) {
+            (Protocol::Raw, Ok(nonce)) => drop(self.answer_check(key, u64::from_be_bytes(nonce))),
+            (Protocol::Raw, Err(_)) => {}
+            (Protocol::Json, _) => self.note_session_pong(key, payload),
         }
     }
 

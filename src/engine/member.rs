@@ -1,6 +1,7 @@
 //! Types that the engine and an application share: members and identities, requests and messages, and the result of a
 //! send.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use smol_str::SmolStr;
@@ -252,10 +253,11 @@ pub struct Member {
     pub(super) seat_key: SeatKey,
     pub(super) lobby_key: LobbyKey,
     pub(super) data: Option<Arc<[u8]>>,
+    pub(super) is_away: bool,
 }
 
 impl Member {
-    /// The connection in the seat.
+    /// The connection in the seat. A member that is away has none: it is the last one.
     pub fn conn(&self) -> ConnId {
         self.conn
     }
@@ -275,10 +277,28 @@ impl Member {
         self.seat
     }
 
+    /// Whether its connection was lost, and its seat is kept until the client comes back: see
+    /// [`App::on_away`](crate::App::on_away).
+    pub fn is_away(&self) -> bool {
+        self.is_away
+    }
+
     /// The [data](Identity::data) of the identity with which the connection was admitted.
     pub fn data(&self) -> Option<&[u8]> {
         self.data.as_deref()
     }
+}
+
+/// A numbered frame of a lobby that is kept: see [`Context::history`](crate::Context::history).
+///
+/// No example of its own: it is what [`Context::history`](crate::Context::history) returns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HistoryFrame<'a> {
+    /// Its number in the lobby.
+    pub seq: u64,
+    /// The JSON text: a `message` or a `presence_diff`.
+    pub text: Cow<'a, str>,
 }
 
 /// Members that do not receive a broadcast.

@@ -34,9 +34,13 @@ pub(crate) mod operator;
 mod posts;
 pub(crate) mod recording;
 mod replaying;
+mod request_refs;
 mod requests;
+mod resuming;
+mod seating;
 mod segment_rotation;
 mod sending;
+mod sessions;
 mod slow_consumer;
 pub(crate) mod state;
 mod teardown;
@@ -317,6 +321,7 @@ impl<A: App> Engine<A> {
             // The messages of a member that has left are not relayed. So messages that wait for the next tick are
             // delivered before the members are closed.
             self.core.members_by_age().into_iter().for_each(|conn| self.drain_inbox(conn));
+            self.core.end_all_away();
             self.core.close_all_members();
             self.dispatch_events();
         }
@@ -327,6 +332,7 @@ impl<A: App> Engine<A> {
     pub fn handle_stop(&mut self, now: Time) {
         self.enter(now, &Input::Stop);
         self.core.begin_drain();
+        self.core.end_all_away();
         self.core.abort_all("the server stops at once");
         self.dispatch_events();
     }

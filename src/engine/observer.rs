@@ -28,6 +28,10 @@ pub(crate) enum ObservedEvent {
     Relay { from: Member, to: Option<String>, data: String },
     /// `on_message`.
     Message { from: Member, content: Content },
+    /// `on_away`.
+    Away(Member, LeaveReason),
+    /// `on_back`.
+    Back(Member),
     /// `on_leave`.
     Left(Member, LeaveReason),
     /// `on_health`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Engine;
 use super::app::App;
 use super::core::Core;
-use super::member::{Exclude, Protocol};
+use super::member::{Exclude, Protocol, Sent};
 use super::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
@@ -20,8 +20,9 @@ use crate::base::arena::Key;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey, SeatKey};
 use crate::base::time::Time;
+use crate::egress::Priority;
 use crate::protocol;
-use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::frame::Outgoing;
 
 impl From<ClockRefusal> for OperatorRefusal {
     fn from(refusal: ClockRefusal) -> OperatorRefusal {
@@ -82,8 +83,8 @@ impl<A: App> Engine<A> {
     /// At most `limit` members of a lobby, in the order of joining.
     pub fn lobby_members(&self, code: &str, after: Option<u64>, limit: usize) -> Page<SeatView> {
         let directory = &self.core.directory;
-        let members = directory.find_lobby(code).map_or(&[][..], |lobby| directory.members(lobby));
-        self.core.seats_page(members, |member| member.seat, after, limit)
+        let seats = directory.find_lobby(code).map_or(Vec::new(), |lobby| directory.seats_in(lobby).collect());
+        self.core.seats_page(&seats, |&seat| seat, after, limit)
     }
 
     /// At most `limit` of a user's seats, oldest first.
@@ -115,34 +116,37 @@ impl Core {
             }
             OperatorCommand::Send { user, payload } => {
                 self.seats_of(&user)?;
-                let frame = match self.admit(payload)? {
-                    Payload::Json(data) if self.protocol == Protocol::Json => {
-                        protocol::write_server_direct(&mut self.buffers.text, &data);
-                        Frame::text(&self.buffers.text)
-                    }
-                    Payload::Json(text) | Payload::Text(text) => Frame::text(&text),
+                let sent = match self.admit(payload)? {
+                    Payload::Json(data) if self.protocol == Protocol::Json => self.server_direct(&user, &data),
+                    Payload::Json(text) | Payload::Text(text) => self.send_to_user(&user, Outgoing::Text(&text)),
                 };
-                Ok(OperatorAnswer::Sent { seq: None, sent: self.send_to_user(&user, Outgoing::Frame(&frame)) })
+                Ok(OperatorAnswer::Sent { seq: None, sent })
             }
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
             OperatorCommand::Kick { target, reconnect } => {
                 let reason = if reconnect { CloseReason::ForcedReconnect } else { CloseReason::Kicked };
-                let conns = match &target {
-                    KickTarget::User(user) => self.conns_of(self.seats_of(user)?),
-                    KickTarget::Lobby(lobby) => self.conns_in_named(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
-                    KickTarget::All => self.members_by_age(),
+                let (conns, away) = match &target {
+                    KickTarget::User(user) => {
+                        let seats = self.seats_of(user)?;
+                        (self.conns_of(seats), self.away_among(seats))
+                    }
+                    KickTarget::Lobby(lobby) => self.seats_in_named(lobby).ok_or(OperatorRefusal::NoSuchLobby)?,
+                    KickTarget::All => (self.members_by_age(), self.directory.all_away().collect()),
                 };
-                Ok(OperatorAnswer::Ending(self.order_close(&target, conns, reason)))
+                let ended = self.close_away(&away, reason);
+                Ok(OperatorAnswer::Ending(ended + self.order_close(&target, conns, reason)))
             }
             OperatorCommand::Lock { lobby, locked } => match self.lock_lobby(&lobby, locked) {
                 true => Ok(OperatorAnswer::Locked(locked)),
                 false => Err(OperatorRefusal::NoSuchLobby),
             },
             OperatorCommand::Close { lobby } => {
-                let conns = self.conns_in_named(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
+                let (conns, away) = self.seats_in_named(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
                 // Locked, so that no user joins between two batches.
                 self.lock_lobby(&lobby, true);
-                Ok(OperatorAnswer::Ending(self.order_close(&KickTarget::Lobby(lobby), conns, CloseReason::LobbyClosed)))
+                let reason = CloseReason::LobbyClosed;
+                let ended = self.close_away(&away, reason);
+                Ok(OperatorAnswer::Ending(ended + self.order_close(&KickTarget::Lobby(lobby), conns, reason)))
             }
             OperatorCommand::Clock(command) => {
                 let (ticks, now) = (self.ticks.as_mut().ok_or(OperatorRefusal::NoTicks)?, self.clock.now());
@@ -179,8 +183,37 @@ impl Core {
         Some(self.directory.seats_of(user)).filter(|seats| !seats.is_empty()).ok_or(OperatorRefusal::NoSuchUser)
     }
 
-    fn conns_in_named(&self, lobby: &str) -> Option<Vec<ConnId>> {
-        self.directory.find_lobby(lobby).map(|lobby| self.conns_in(lobby))
+    /// The connections of a lobby's members, in join order, and its away seats.
+    fn seats_in_named(&self, lobby: &str) -> Option<(Vec<ConnId>, Vec<SeatKey>)> {
+        let lobby = self.directory.find_lobby(lobby)?;
+        Some((self.conns_in(lobby), self.directory.lobby_ref(lobby).away().to_vec()))
+    }
+
+    /// Sends `data` to all seats of a user as a `direct` without a sender.
+    fn server_direct(&mut self, user: &str, data: &str) -> Sent {
+        let mut sent = Sent::default();
+        for seat in self.directory.seats_of(user).to_vec() {
+            self.flush_presence(self.directory.seat(seat).lobby);
+            if !self.directory.seats_of(user).contains(&seat) {
+                continue;
+            }
+            let is_queued = if let Some(n) = self.next_direct(seat) {
+                let mut text = String::new();
+                protocol::write_server_direct(&mut text, Some(n), data);
+                self.send_kept_direct(seat, &text)
+            } else if let Some(conn) = self.directory.conn_of(seat) {
+                let mut text = std::mem::take(&mut self.buffers.text);
+                protocol::write_server_direct(&mut text, None, data);
+                let is_queued = self.send(conn.key(), Outgoing::Text(&text), Priority::Deferred);
+                self.buffers.text = text;
+                is_queued
+            } else {
+                continue;
+            };
+            sent.queued += usize::from(is_queued);
+            sent.dropped += usize::from(!is_queued);
+        }
+        sent
     }
 
     fn begin_ping(&mut self, user: String, timeout: Duration) -> Result<OperatorAnswer, OperatorRefusal> {
@@ -212,7 +245,8 @@ impl Core {
         let lobby = self.directory.lobby_ref(key);
         LobbyView {
             code: lobby.code.to_string(),
-            members: self.directory.members(key).len(),
+            members: lobby.seats_count(),
+            away: lobby.away().len(),
             locked: lobby.locked,
             epoch: lobby.epoch,
             seq: lobby.seq,
@@ -237,16 +271,25 @@ impl Core {
 
     fn seat_view(&self, key: SeatKey) -> SeatView {
         let seat = self.directory.seat(key);
-        let slot = &self.conns[seat.conn.key()];
-        let address = self.conns.address(seat.conn.key());
+        let away = self.directory.away(key);
+        let (peer, address, queued_bytes, last_heard) = match away {
+            Some(away) => (away.lost.peer, away.lost.address, 0, away.lost.last_heard),
+            None => {
+                let conn = seat.conn.key();
+                let slot = &self.conns[conn];
+                let queued_bytes = self.egress.queued_size(conn).bytes;
+                (slot.peer.peer(), self.conns.address(conn), queued_bytes, slot.health.last_heard())
+            }
+        };
         SeatView {
             user: self.directory.user_of(key).to_string(),
             lobby: self.directory.lobby_ref(seat.lobby).code.to_string(),
             seat: seat.id,
-            peer: slot.peer.peer(),
+            away: away.is_some(),
+            peer,
             address,
-            queued_bytes: self.egress.queued_size(seat.conn.key()).bytes,
-            idle: self.now() - slot.health.last_heard(),
+            queued_bytes,
+            idle: self.now() - last_heard,
         }
     }
 }

@@ -220,8 +220,10 @@ pub struct Page<T> {
 pub struct LobbyView {
     /// The lobby's code.
     pub code: String,
-    /// Number of members.
+    /// Number of members, present and away.
     pub members: usize,
+    /// Number of members whose connection was lost and whose seat is kept.
+    pub away: usize,
     /// Whether the lobby is locked against new members.
     pub locked: bool,
     /// Epoch of the lobby. Each newly created lobby has another.
@@ -242,6 +244,8 @@ pub struct SeatView {
     pub lobby: String,
     /// Id of the seat: the `conn` field of the protocol.
     pub seat: SeatId,
+    /// Whether the connection was lost and the seat is kept. The following is about that connection then.
+    pub away: bool,
     /// Remote end of the connection: behind a proxy that of the proxy.
     pub peer: Peer,
     /// The client's address: see [`Request::address`](crate::Request::address).

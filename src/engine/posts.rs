@@ -1,9 +1,10 @@
 //! POST: messages for an event stream. Each is served as if it had come as a frame on the connection of the stream.
 
 use super::Engine;
+use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
-use super::member::{Authorization, Identity};
+use super::member::Identity;
 use super::state::posts::{Busy, Post};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
@@ -74,8 +75,7 @@ impl Core {
         &mut self,
         key: ConnKey,
         head: (PostHead, Option<Cors>),
-        claim: Option<Claim>,
-        code: &str,
+        Wanted { code, claim }: Wanted<'_>,
         decision: Result<Identity, CloseReason>,
     ) -> Result<(), PlainResponse> {
         let session = claim.expect("check_post() has refused a POST without one").session;
@@ -91,14 +91,12 @@ impl Core {
     pub(super) fn judge_pending_post(
         &mut self,
         key: ConnKey,
-        claim: Option<Claim>,
-        code: &str,
-        answer: Authorization,
+        wanted: Wanted<'_>,
+        decision: Result<Identity, CloseReason>,
     ) -> Vec<u8> {
-        let identity = self.check_authorization(answer, code);
         let (form, cors, early) = self.conns[key].wire.take_pending();
         let Acceptance::Post(head) = form else { unreachable!("the caller has seen a POST") };
-        if let Err(refusal) = self.judge_post(key, (head, cors.clone()), claim, code, identity) {
+        if let Err(refusal) = self.judge_post(key, (head, cors.clone()), wanted, decision) {
             self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
         }
         early

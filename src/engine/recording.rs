@@ -61,7 +61,7 @@ pub(crate) enum Input<'a> {
 
 /// Edition of the answers that do not follow from recorded entries alone. A journal names the edition in which it was
 /// recorded, and a replay answers as that edition did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Edition {
     /// Answers have no `Date`. Bytes that cannot begin a request are refused because of their shape, and the refusal is
     /// not recorded. No empty line may precede a request. An upgrade to an unknown path is answered 404.
@@ -69,22 +69,26 @@ pub(crate) enum Edition {
     /// Answers have a `Date`. All refusals of request heads are recorded. An upgrade to an unknown path is accepted and
     /// closed.
     Second,
+    /// The facts of a request have the claim of a session. A peer's close frame without a code, or with 1001, has a close
+    /// reason of its own.
+    Third,
 }
 
 impl Edition {
     /// The edition of this build.
-    pub(crate) const CURRENT: Edition = Edition::Second;
+    pub(crate) const CURRENT: Edition = Edition::Third;
 
     /// Returns the number of the edition in journals.
     pub(crate) fn number(self) -> u64 {
         match self {
             Edition::First => 1,
             Edition::Second => 2,
+            Edition::Third => 3,
         }
     }
 
     pub(crate) fn from_number(number: u64) -> Option<Edition> {
-        [Edition::First, Edition::Second].into_iter().find(|edition| edition.number() == number)
+        [Edition::First, Edition::Second, Edition::Third].into_iter().find(|edition| edition.number() == number)
     }
 }
 

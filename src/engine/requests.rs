@@ -7,6 +7,7 @@ use super::core::Core;
 use super::member::{Member, Message, RelayRequest};
 use super::observer::ObservedEvent;
 use super::state::inbox::QueuedMessage;
+use super::ticking::Admitted;
 use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnKey;
 use crate::egress::Priority;
@@ -20,6 +21,10 @@ impl<A: App> Engine<A> {
         let Envelope { request, reference } = match protocol::read(text, self.core.config.max_json_depth) {
             Ok(envelope) => envelope,
             Err(MalformedMessage { reference, why, is_health_pong }) => {
+                if !is_health_pong && !self.core.use_reference(member, reference) {
+                    return;
+                }
+                self.core.note_refused(member, reference);
                 let charge = if is_health_pong { Core::charge_control } else { Core::charge_message };
                 return match charge(&mut self.core, key) {
                     // A client answers every `health_ping` in the same way, so strikes would close it because of its
@@ -36,10 +41,14 @@ impl<A: App> Engine<A> {
             // A request that involves the application waits for its tick. A request that the engine answers alone
             // never waits.
             ClientRequest::Broadcast { .. } | ClientRequest::Direct { .. } | ClientRequest::App { .. } => {
-                if self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
-                    self.serve(member, text, request, reference);
+                if !self.core.use_reference(member, reference) {
+                    return;
                 }
-                return;
+                return match self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
+                    Admitted::Now => self.serve(member, text, request, reference),
+                    Admitted::Queued => self.core.note_waiting(member, reference),
+                    Admitted::Refused => self.core.note_refused(member, reference),
+                };
             }
             _ => self.core.charge_message(key),
         };
@@ -54,6 +63,7 @@ impl<A: App> Engine<A> {
         let Ok(Envelope { request, reference }) = protocol::read(text, self.core.config.max_json_depth) else {
             unreachable!("only parsed requests are queued")
         };
+        self.core.note_served(member, reference);
         let is_seated = self.core.directory.is_current_seat(member.seat_key, member.seat);
         // The engine relays nothing from a sender that the other members have seen leave. The application gets its
         // message even so.
@@ -67,9 +77,10 @@ impl<A: App> Engine<A> {
         let outcome = match request {
             ClientRequest::Broadcast { data } => {
                 if !self.allows(member, RelayRequest::Broadcast { data }) {
-                    return self.core.reject(key, reference, Reject::NotAllowed, "you may not broadcast here");
+                    let why = "you may not broadcast here";
+                    return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
-                let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, data);
+                let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, reference, data);
                 if let Some(reference) = reference {
                     let text = &mut self.core.buffers.text;
                     protocol::write_broadcast_ack(text, reference, seq, sent.queued, sent.dropped);
@@ -79,10 +90,12 @@ impl<A: App> Engine<A> {
             }
             ClientRequest::Direct { to, data } => {
                 if !self.allows(member, RelayRequest::Direct { to: &to, data }) {
-                    return self.core.reject(key, reference, Reject::NotAllowed, "you may not write to others here");
+                    let why = "you may not write to others here";
+                    return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
                 if !self.core.direct(member, &to, data) {
-                    return self.core.reject(key, reference, Reject::UserNotFound, "no such user in this lobby");
+                    let why = "no such user in this lobby";
+                    return self.core.refuse_request(member, reference, Reject::UserNotFound, why);
                 }
                 reference.map(|reference| protocol::write_ack(&mut self.core.buffers.text, reference, None))
             }
@@ -112,8 +125,11 @@ impl<A: App> Engine<A> {
             }
             ClientRequest::App { kind } => {
                 self.core.answer.relayed = Some((member.conn, 0));
-                if let Some((reject, message)) = self.deliver(member, Message::Json { kind: &kind, text }) {
-                    return self.core.reject(key, reference, reject, &message);
+                self.core.answer.reference = self.core.kept_reference(member, reference);
+                let rejected = self.deliver(member, Message::Json { kind: &kind, text });
+                self.core.answer.reference = None;
+                if let Some((reject, message)) = rejected {
+                    return self.core.refuse_request(member, reference, reject, &message);
                 }
                 let seq = self.core.answer.relayed.take().map(|(_, seq)| seq).filter(|&seq| seq > 0);
                 if let Some(reference) = reference {
@@ -165,7 +181,7 @@ impl Core {
         }
     }
 
-    fn reject(&mut self, key: ConnKey, reference: Option<&str>, reject: Reject, message: &str) {
+    pub(super) fn reject(&mut self, key: ConnKey, reference: Option<&str>, reject: Reject, message: &str) {
         self.counters.count_reject(reject);
         protocol::write_error(&mut self.buffers.text, reference, reject, message);
         self.reply(key);

@@ -20,7 +20,7 @@ use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, ConnKey};
+use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
 use crate::ws::frame::Frame;
 use crate::ws::handshake::Acceptance;
@@ -76,15 +76,32 @@ impl Core {
                     self.directory.cancel(reservation, self.now());
                 }
             }
-            ConnState::Seated(..) => {
-                let member = self.member(key).expect("the connection has a seat");
-                let leave_reason = reason.leave_reason();
-                self.directory.leave(member.seat_key, leave_reason, self.now());
-                self.set_closing(key);
-                self.note_left(member, leave_reason);
+            &mut ConnState::Seated(seat) => {
+                if self.keeps_seat(key, seat, reason) {
+                    self.set_away(key, seat, reason);
+                } else {
+                    self.free_seat(key, seat, reason);
+                }
             }
             ConnState::Overflow | ConnState::Closing(_) | ConnState::Closed => {}
         }
+    }
+
+    /// Frees the seat of a member that has a connection.
+    fn free_seat(&mut self, key: ConnKey, seat: SeatKey, reason: CloseReason) {
+        let member = self.member(key).expect("the connection has a seat");
+        if reason.is_kick() && self.directory.session_of(seat).is_some() {
+            self.directory.keep_out(seat, self.now());
+        }
+        let held_address = self.has_address_hold(seat).then(|| self.directory.seat(seat).address);
+        let leave_reason = reason.leave_reason();
+        self.directory.leave(seat, leave_reason, self.now());
+        if let Some(address) = held_address {
+            self.addresses.left(address, self.now());
+        }
+        self.forget_session(seat, member.lobby_key);
+        self.set_closing(key);
+        self.note_left(member, leave_reason);
     }
 
     pub(super) fn set_closing(&mut self, key: ConnKey) {

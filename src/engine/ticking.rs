@@ -13,6 +13,17 @@ use crate::base::close::Reject;
 use crate::base::id::{ConnId, ConnKey};
 use crate::protocol;
 
+/// What becomes of a message for the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// It is to be delivered now.
+    Now,
+    /// It waits for the next tick.
+    Queued,
+    /// It was refused and answered.
+    Refused,
+}
+
 /// The `retry_after_ms` of a refusal while the clock is paused, when the time of the next tick is unknown.
 const PAUSED_RETRY_MS: u64 = 1000;
 
@@ -82,8 +93,7 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
-    /// Charges a message for the application and, with ticks on, puts it into the connection's inbox. Returns whether
-    /// the message is to be delivered now.
+    /// Charges a message for the application and, with ticks on, puts it into the connection's inbox.
     ///
     /// A message that does not fit into the inbox is refused. It takes no tokens and counts as no strike, because the
     /// reason is the tick, not the sender's rate. Otherwise a member that continues to send while an operator pauses
@@ -93,32 +103,35 @@ impl Core {
         key: ConnKey,
         reference: Option<&str>,
         to_queued: impl FnOnce() -> QueuedMessage,
-    ) -> bool {
+    ) -> Admitted {
         let before = self.ticks.is_some().then(|| self.message_buckets(key));
         if let Err(denied) = self.charge_message(key) {
             self.rate_limited(key, reference, denied);
-            return false;
+            return Admitted::Refused;
         }
-        let Some(before) = before else { return true };
+        let Some(before) = before else { return Admitted::Now };
         let (conn, message) = (self.conns[key].id, to_queued());
-        if self.inboxes.has_room(conn, message.cost()) {
-            self.inboxes.put(conn, message);
+        let why = if !self.inboxes.has_room(conn, message.cost()) {
+            "messages that wait for the next tick exceed max_inbox_bytes"
+        } else if !self.may_wait(key, reference) {
+            "more than max_unanswered requests wait for the next tick"
         } else {
-            self.restore_message_buckets(key, before);
-            self.inbox_full(key, reference);
-        }
-        false
+            self.inboxes.put(conn, message);
+            return Admitted::Queued;
+        };
+        self.restore_message_buckets(key, before);
+        self.inbox_full(key, reference, why);
+        Admitted::Refused
     }
 
     /// Refuses a message that does not fit into the inbox, with the time until the next tick as `retry_after_ms`.
-    fn inbox_full(&mut self, key: ConnKey, reference: Option<&str>) {
+    fn inbox_full(&mut self, key: ConnKey, reference: Option<&str>, why: &str) {
         self.counters.count_reject(Reject::RateLimited);
         let ticks = self.ticks.as_mut().expect("messages wait only with ticks on");
         ticks.refused += 1;
         let wait = ticks.wait(self.clock.now());
         if self.should_report_refusal(key, reference) {
             let millis = wait.map_or(PAUSED_RETRY_MS, |wait| (wait.as_micros().div_ceil(1000) as u64).max(1));
-            let why = "messages that wait for the next tick exceed max_inbox_bytes";
             protocol::write_rate_limited(&mut self.buffers.text, reference, why, millis);
             self.reply(key);
         }

@@ -34,7 +34,8 @@ impl Core {
     pub(super) fn poll_timeout(&self) -> Option<Time> {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
         let count_update = self.directory.next_count_update();
-        [self.next_timer(), self.next_batch_at(), count_update, tick].into_iter().flatten().min()
+        let away = self.directory.next_away_event();
+        [self.next_timer(), self.next_batch_at(), count_update, away, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

@@ -113,6 +113,7 @@ impl<A: App> Engine<A> {
         self.core.drive_drain();
         self.core.expire_pings();
         self.core.expire_count_updates();
+        self.core.expire_away();
         self.dispatch_events();
         self.run_ticks();
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::format::segment::Segment;
 use crate::base::close::CloseReason;
 use crate::engine::state::stats::Stats;
 
@@ -37,6 +38,23 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// The summary of a replay that begins with the segment `first`.
+    pub(super) fn new(first: &Segment, stats: Stats) -> Summary {
+        Summary {
+            build: first.build.clone(),
+            app: first.app.clone(),
+            unix_micros: first.unix_micros,
+            span: Duration::ZERO,
+            turn: first.turn,
+            segments: 1,
+            confirmed: 0,
+            is_open_ended: false,
+            torn: None,
+            omitted_reloads: 0,
+            stats,
+        }
+    }
+
     /// Returns the number of connections closed for each reason, without the reasons that did not occur.
     pub fn closes(&self) -> impl Iterator<Item = (CloseReason, u64)> {
         self.stats.counters.closes()

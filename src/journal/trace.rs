@@ -104,6 +104,8 @@ impl EventTracer {
             ObservedEvent::Health(member, latency) => self.note_member(*at, member, describe_health(*latency)),
             ObservedEvent::Pressure(member, pressure) => self.note_member(*at, member, describe_pressure(*pressure)),
             ObservedEvent::Tick(tick) => self.note_tick(*at, tick),
+            ObservedEvent::Away(member, reason) => self.note_member(*at, member, format!("is away: {}", reason.word())),
+            ObservedEvent::Back(member) => self.note_seated(*at, member, "is back"),
             // Close reasons and the input of a drain are noted instead: they cover connections without a seat.
             ObservedEvent::Left(..) | ObservedEvent::Drain(_) => {}
         }

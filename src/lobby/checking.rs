@@ -15,14 +15,14 @@ impl Directory {
         for (key, lobby) in self.lobbies.iter() {
             assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
-            assert!(!lobby.members.is_empty() || lobby.authorizing > 0, "an empty lobby is removed");
+            assert!(lobby.seats_count() > 0 || lobby.authorizing > 0, "an empty lobby is removed");
             assert!(
                 lobby.members.iter().all(|member| self.seats[member.seat].lobby == key),
                 "members have seats of their lobby"
             );
             let has_its_conn = |member: &LobbyMember| self.seats[member.seat].conn.key() == member.conn;
             assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
-            let unannounced = lobby.members.iter().filter(|member| !self.seats[member.seat].is_announced).count();
+            let unannounced = self.seats_in(key).filter(|&seat| !self.seats[seat].is_announced).count();
             assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
             let update_at = lobby.presence.update_at();
             let is_planned = self.count_updates.contains(&(update_at, key));
@@ -52,14 +52,15 @@ impl Directory {
             assert!(joined.count(address) <= count, "every seat counts for its address");
         }
         let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
-        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.members.len())), self.seats.len());
+        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.seats_count())), self.seats.len());
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
-        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved));
-        assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)), reserved);
-        let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing));
+        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved as usize));
+        assert!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)) <= reserved);
+        let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing as usize));
         let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));
         let joined_or_reserved = self.seats.len()..=self.seats.len() + authorizing;
         assert!(joined_or_reserved.contains(&of_addresses), "addresses count joined and reserved seats");
+        self.check_sessions();
         assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
     }
 }

@@ -3,12 +3,12 @@
 //! A seat is reserved, joined and freed only here:
 //!
 //! ```text
-//! free --reserve()--> reserved --join_reserved()--> joined --leave()--> free
-//!  |                      +------cancel()-------> free
-//!  +------------------join()------------------------^
+//! free --reserve()--> reserved --release(), join()--> joined --leave()--> free
+//!  |                      +------cancel()-------> free   ^
+//!  +------------------join()-----------------------------+--set_away(), join()--> away --leave()--> free
 //! ```
 //!
-//! `reserved + joined <= limit` is true at all times, per lobby, per user, per address and for the server. Connections and
+//! `reserved + joined + away <= limit` is true at all times, per lobby, per user, per address and for the server. Connections and
 //! addresses are known only by their ids and keys. Hash maps are looked up, never iterated, so that no behaviour depends on hash order. Members are
 //! iterated in the order in which they joined.
 
@@ -16,12 +16,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
-use super::presence::{CountRules, Departure, Presence, PresenceUpdate};
+use super::presence::{Changes, CountRules, Departure, Presence};
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
-pub(crate) use super::records::{Joined, LobbyMember, Reservation, SeatRequest};
+pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
+use super::sessions::Sessions;
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
-use crate::base::id::{ConnId, LobbyKey, SeatId, SeatKey, UserKey};
+use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin, Limit};
@@ -42,12 +43,20 @@ pub(crate) struct Directory {
     /// Lobbies whose members are to be told their number, and when.
     pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
+    pub(super) sessions: Sessions,
     pub(super) seats_of_addresses: AddressSeats,
     /// Rate buckets of users without a seat, kept until they are full again.
     pub(super) remembered: Remembered<SmolStr, UserMeter>,
     pub(super) reserved: usize,
     pub(super) seats_created: u64,
     pub(super) last_epoch: u64,
+}
+
+/// The lobby and the user of a reservation that was [released](Directory::release).
+#[must_use]
+pub(crate) struct Released {
+    lobby: LobbyKey,
+    user: UserKey,
 }
 
 impl Directory {
@@ -66,6 +75,7 @@ impl Directory {
             lobby_keys: HashMap::new(),
             count_updates: BTreeSet::new(),
             seats: Arena::default(),
+            sessions: Sessions::new(config),
             seats_of_addresses: AddressSeats::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
@@ -101,122 +111,156 @@ impl Directory {
         (self.seats_created, self.last_epoch) = (seats_created, last_epoch);
     }
 
-    /// Reserves a seat for a connection that is being authorized. `now` is in microseconds since the Unix epoch.
+    /// Reserves a seat for a connection that is being authorized. `unix` is `now` in microseconds since the Unix epoch.
     ///
     /// # Errors
     ///
-    /// As [`admits`](Self::admits); nothing has changed then.
-    pub(crate) fn reserve(&mut self, request: SeatRequest<'_>, now: u64) -> Result<Reservation, CloseReason> {
-        let SeatRequest { code, user, address } = request;
-        self.admits(code, Some(user), Some(address))?;
-        // admits() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
+    /// As [`plan`](Self::plan); nothing has changed then.
+    pub(crate) fn reserve(
+        &mut self,
+        request: SeatRequest<'_>,
+        now: Time,
+        unix: u64,
+    ) -> Result<Reservation, CloseReason> {
+        let plan = self.plan(&request, now)?;
+        let SeatRequest { code, user, address, .. } = request;
+        // plan() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
         // until then both lobbies count.
         if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
             return Err(CloseReason::LobbyLimit);
         }
         let user = self.user(user);
-        let lobby = self.lobby(code, now);
-        let replaced = self.replaceable_seat(Some(user));
-        let in_lobby = replaced.is_none_or(|seat| self.seats[seat].lobby != lobby);
+        let lobby = self.lobby(code, unix);
+        let replaced = plan.seat();
+        let in_lobby = matches!(plan, Plan::Move(_) | Plan::Join);
         let in_server = replaced.is_none();
-        let address = replaced.is_none_or(|seat| self.seats[seat].address != address).then_some(address);
+        // With `replace` a user has one seat, and the seats of its connections that are being authorized.
+        let in_user = in_lobby && (in_server || self.duplicate_login == DuplicateLogin::Replace);
+        let is_counted = replaced.is_none_or(|seat| self.seats[seat].address != address);
+        let address = (is_counted && !matches!(plan, Plan::Resume(_))).then_some(address);
         address.into_iter().for_each(|address| self.seats_of_addresses.add(address));
         self.users[user].authorizing += 1;
         self.lobbies[lobby].authorizing += 1;
-        self.users[user].reserved += u32::from(in_lobby);
-        self.lobbies[lobby].reserved += usize::from(in_lobby);
+        self.users[user].reserved += u32::from(in_user);
+        self.lobbies[lobby].reserved += u32::from(in_lobby);
         self.reserved += usize::from(in_server);
-        Ok(Reservation { lobby, user, address, in_lobby, in_server })
+        Ok(Reservation { lobby, user, address, in_lobby, in_user, in_server })
     }
 
     /// Cancels a reservation.
     pub(crate) fn cancel(&mut self, reservation: Reservation, now: Time) {
-        let Reservation { lobby, user, .. } = reservation;
-        self.release(reservation);
-        self.remove_if_empty(lobby, user, now);
+        let released = self.release(reservation);
+        self.forget_released(released, now);
     }
 
-    /// Subtracts a reservation from all counters.
-    fn release(&mut self, Reservation { lobby, user, address, in_lobby, in_server }: Reservation) {
+    /// Subtracts a reservation from all counters, so that the seat can be taken. Its lobby and its user stay until
+    /// [`forget_released`](Self::forget_released).
+    pub(crate) fn release(&mut self, reservation: Reservation) -> Released {
+        let Reservation { lobby, user, address, in_lobby, in_user, in_server } = reservation;
         address.into_iter().for_each(|address| self.seats_of_addresses.remove(address));
         self.users[user].authorizing -= 1;
         self.lobbies[lobby].authorizing -= 1;
-        self.users[user].reserved -= u32::from(in_lobby);
-        self.lobbies[lobby].reserved -= usize::from(in_lobby);
+        self.users[user].reserved -= u32::from(in_user);
+        self.lobbies[lobby].reserved -= u32::from(in_lobby);
         self.reserved -= usize::from(in_server);
+        Released { lobby, user }
     }
 
-    /// Gives `conn` the seat that it asks for. `unix` is `now` in microseconds since the Unix epoch.
+    /// Removes the lobby and the user of a reservation if nothing has a use for them.
+    pub(crate) fn forget_released(&mut self, Released { lobby, user }: Released, now: Time) {
+        self.remove_if_empty(lobby, user, now);
+    }
+
+    /// Decides how a connection gets the seat that it asks for. The user and the lobby may differ from those of its
+    /// reservation.
     ///
     /// # Errors
     ///
-    /// As [`admits`](Self::admits); nothing has changed then.
-    pub(crate) fn join(
-        &mut self,
-        request: SeatRequest<'_>,
-        conn: ConnId,
-        now: Time,
-        unix: u64,
-    ) -> Result<Joined, CloseReason> {
-        let SeatRequest { code, user, address } = request;
-        self.admits(code, Some(user), Some(address))?;
-        let to_take_over = self.seat_to_take_over(code, user);
-        let user = self.user(user);
-        let replaced = self.replaceable_seat(Some(user));
-        self.seats_of_addresses.add(address);
-        if let Some(seat) = to_take_over {
-            let previous_conn = std::mem::replace(&mut self.seats[seat].conn, conn);
-            self.seats_of_addresses.remove(std::mem::replace(&mut self.seats[seat].address, address));
-            let lobby = &mut self.lobbies[self.seats[seat].lobby];
-            let position = lobby.position_of(seat);
-            lobby.members[position].conn = conn.key();
-            return Ok(Joined { seat, previous_conn: Some(previous_conn), replaced_conn: None });
+    /// The close reason of the rule, the limit or the lock that refuses the seat.
+    pub(crate) fn plan(&self, request: &SeatRequest<'_>, now: Time) -> Result<Plan, CloseReason> {
+        let &SeatRequest { code, user, address, ref claim } = request;
+        if self.is_kept_out(code, user, now) {
+            return Err(CloseReason::Kicked);
         }
+        if let Some(claim) = claim {
+            if let Some(seat) = self.seat_to_resume(code, user, claim) {
+                return Ok(Plan::Resume(seat));
+            }
+            if self.must_give_way(self.user_keys.get(user).copied(), claim) {
+                return Err(CloseReason::Replaced);
+            }
+        }
+        Ok(match self.replaced_seat(code, user, address)? {
+            Some(seat) if *self.lobbies[self.seats[seat].lobby].code == *code => Plan::TakeOver(seat),
+            Some(seat) => Plan::Move(seat),
+            None => Plan::Join,
+        })
+    }
+
+    /// Gives `conn` a seat as [`plan`](Self::plan) has just decided. `unix` is `now` in microseconds since the Unix epoch.
+    /// Returns the seat.
+    pub(crate) fn join(&mut self, request: SeatRequest<'_>, plan: Plan, conn: ConnId, now: Time, unix: u64) -> SeatKey {
+        let SeatRequest { code, user, address, claim } = request;
+        let session = claim.map(|claim| claim.session);
+        if let Plan::Resume(seat) | Plan::TakeOver(seat) = plan {
+            self.give_conn(seat, conn, address, matches!(plan, Plan::Resume(_)));
+            self.set_session(seat, session);
+            return seat;
+        }
+        let user = self.user(user);
+        self.seats_of_addresses.add(address);
         // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
         self.users[user].authorizing += 1;
-        let replaced_conn = replaced.map(|seat| {
-            let conn = self.seats[seat].conn;
+        if let Plan::Move(seat) = plan {
             self.leave(seat, LeaveReason::Replaced, now);
-            conn
-        });
+        }
         self.users[user].authorizing -= 1;
         let lobby = self.lobby(code, unix);
         self.seats_created += 1;
         let id = SeatId(self.seats_created);
-        let seat = self.seats.insert(Seat { id, conn, address, lobby, is_announced: false, user });
+        let (is_announced, has_session, is_away) = (false, false, false);
+        let seat = self.seats.insert(Seat { id, conn, address, lobby, is_announced, has_session, is_away, user });
         self.users[user].seats.push(seat);
         let lobby = &mut self.lobbies[lobby];
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.presence.joined();
-        Ok(Joined { seat, previous_conn: None, replaced_conn })
+        self.set_session(seat, session);
+        seat
     }
 
-    /// Turns a reservation into a seat. The user and the lobby may differ from those of the reservation.
-    pub(crate) fn join_reserved(
-        &mut self,
-        reservation: Reservation,
-        request: SeatRequest<'_>,
-        conn: ConnId,
-        now: Time,
-        unix: u64,
-    ) -> Result<Joined, CloseReason> {
-        let Reservation { lobby, user: reserved_user, .. } = reservation;
-        self.release(reservation);
-        let joined = self.join(request, conn, now, unix);
-        self.remove_if_empty(lobby, reserved_user, now);
-        joined
+    /// Gives a seat another connection. The seat of a session that comes back goes on counting for its earlier address
+    /// if the new one has no room.
+    fn give_conn(&mut self, key: SeatKey, conn: ConnId, address: AddressKey, is_resumed: bool) {
+        let before = self.seats[key].address;
+        let has_room = before == address || self.max_per_ip.has_room(self.seats_of_addresses.count(address));
+        if has_room || !is_resumed {
+            self.seats_of_addresses.add(address);
+            self.seats_of_addresses.remove(std::mem::replace(&mut self.seats[key].address, address));
+        }
+        self.seats[key].conn = conn;
+        if self.seats[key].is_away {
+            return self.set_back(key);
+        }
+        let lobby = &mut self.lobbies[self.seats[key].lobby];
+        let position = lobby.position_of(key);
+        lobby.members[position].conn = conn.key();
     }
 
     /// Frees a seat. The departure is queued in the lobby's [`Presence`] and has still to be sent to the other members.
     pub(crate) fn leave(&mut self, seat: SeatKey, reason: LeaveReason, now: Time) {
+        if self.seats[seat].is_away {
+            self.end_away(seat);
+        } else {
+            let lobby = &mut self.lobbies[self.seats[seat].lobby];
+            let position = lobby.position_of(seat);
+            lobby.members.remove(position);
+        }
+        self.set_session(seat, None);
         let Seat { id, address, lobby, user, is_announced, .. } = self.seats.remove(seat);
         self.seats_of_addresses.remove(address);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
-        let entry = &mut self.lobbies[lobby];
-        let position = entry.position_of(seat);
-        entry.members.remove(position);
-        entry.presence.left(is_announced, Departure { user: name, seat: id, reason });
+        self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
         self.remove_if_empty(lobby, user, now);
     }
 
@@ -248,6 +292,7 @@ impl Directory {
             presence: Presence::default(),
             locked: false,
             members: Vec::new(),
+            sessions: None,
             reserved: 0,
             authorizing: 0,
         });
@@ -257,7 +302,7 @@ impl Directory {
 
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
-        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.members.is_empty() && lobby.authorizing == 0) {
+        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.seats_count() == 0 && lobby.authorizing == 0) {
             let key = lobby;
             let lobby = self.lobbies.remove(key);
             self.lobby_keys.remove(&lobby.code);
@@ -271,10 +316,10 @@ impl Directory {
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.
-    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> (Vec<Departure>, PresenceUpdate) {
+    pub(crate) fn take_presence_changes(&mut self, key: LobbyKey, now: Time) -> Changes {
         let lobby = &mut self.lobbies[key];
         let before = lobby.presence.update_at();
-        let changes = lobby.presence.take_changes(lobby.members.len(), self.count_rules, now);
+        let changes = lobby.presence.take_changes(lobby.seats_count(), self.count_rules, now);
         let after = lobby.presence.update_at();
         if before != after {
             self.count_updates.remove(&(before, key));
@@ -298,12 +343,12 @@ impl Directory {
         Some(lobby)
     }
 
-    /// Returns the number of joined and reserved seats.
+    /// Returns the number of joined, away and reserved seats.
     pub(crate) fn taken(&self) -> usize {
         self.seats.len() + self.reserved
     }
 
-    /// Returns the number of members of all lobbies.
+    /// Returns the number of members of all lobbies, present and away.
     pub(crate) fn members_count(&self) -> usize {
         self.seats.len()
     }
@@ -382,7 +427,7 @@ impl Directory {
         &mut self.lobbies[lobby]
     }
 
-    /// Returns a lobby's members in join order.
+    /// Returns a lobby's members that have a connection, in join order.
     pub(crate) fn members(&self, lobby: LobbyKey) -> &[LobbyMember] {
         &self.lobbies[lobby].members
     }

@@ -2,17 +2,17 @@
 
 use super::directory::Directory;
 use crate::base::close::CloseReason;
-use crate::base::id::{SeatKey, UserKey};
+use crate::base::id::{AddressKey, SeatKey, UserKey};
 use crate::config::DuplicateLogin;
 
 impl Directory {
-    /// Checks whether a user may have one more seat. A seat that will be replaced does not count.
+    /// Checks whether a user may have one more seat. The seat `replaced` will be freed for it, or is taken over.
     ///
     /// # Errors
     ///
     /// [`CloseReason::UserLimit`].
-    pub(super) fn allows_login(&self, user: Option<UserKey>) -> Result<(), CloseReason> {
-        let taken = user.map_or(0, |user| self.users[user].taken());
+    pub(super) fn allows_login(&self, user: Option<UserKey>, replaced: Option<SeatKey>) -> Result<(), CloseReason> {
+        let taken = user.map_or(0, |user| self.users[user].taken() - usize::from(replaced.is_some()));
         let is_allowed = match self.duplicate_login {
             DuplicateLogin::Replace => true,
             DuplicateLogin::Reject => taken == 0,
@@ -21,23 +21,29 @@ impl Directory {
         if is_allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
     }
 
-    /// Returns the seat that a new connection of `user` would take over or replace. `None` unless `duplicate_login` is
-    /// `replace`.
-    pub(super) fn replaceable_seat(&self, user: Option<UserKey>) -> Option<SeatKey> {
-        match self.duplicate_login {
-            DuplicateLogin::Replace => self.users[user?].seats.as_slice().first().copied(),
-            DuplicateLogin::Reject | DuplicateLogin::Allow => None,
+    /// Returns the seat that a new connection of `user` takes over or replaces, if it gets one in the lobby `code`.
+    ///
+    /// With `replace` that is the user's seat. Otherwise it is an away seat of the user, and only if a limit has no room
+    /// without it: away seats never count against their own user.
+    ///
+    /// # Errors
+    ///
+    /// The close reason of the limit or lock that refuses the seat.
+    pub(super) fn replaced_seat(
+        &self,
+        code: &str,
+        user: &str,
+        address: AddressKey,
+    ) -> Result<Option<SeatKey>, CloseReason> {
+        let lobby = self.lobby_keys.get(code).copied();
+        let user = self.user_keys.get(user).copied();
+        if self.duplicate_login == DuplicateLogin::Replace {
+            let replaced = user.and_then(|user| self.users[user].seats.as_slice().first().copied());
+            return self.fits(lobby, user, Some(address), replaced).map(|()| replaced);
         }
-    }
-
-    /// Returns the seat that a new connection of `user` would take over or replace.
-    pub(crate) fn seat_to_replace(&self, user: &str) -> Option<SeatKey> {
-        self.replaceable_seat(self.user_keys.get(user).copied())
-    }
-
-    /// Returns the seat in the lobby `code` that a new connection of `user` would take over.
-    pub(crate) fn seat_to_take_over(&self, code: &str, user: &str) -> Option<SeatKey> {
-        let seat = self.replaceable_seat(self.user_keys.get(user).copied())?;
-        (*self.lobbies[self.seats[seat].lobby].code == *code).then_some(seat)
+        let Err(reason) = self.fits(lobby, user, Some(address), None) else { return Ok(None) };
+        let mut away = self.away_seats_of(user, lobby).into_iter();
+        let replaced = away.find(|&seat| self.fits(lobby, user, Some(address), Some(seat)).is_ok());
+        replaced.map(Some).ok_or(reason)
     }
 }

@@ -1,8 +1,8 @@
 //! Presence changes of one lobby that have not been sent to its members yet.
 //!
 //! Changes are merged and sent once per turn. They are sent earlier if a message is about to be delivered, so that no
-//! client receives a message from a member that was not announced to it. A member that joins and leaves between two
-//! updates does not appear in either.
+//! client receives a message from a member that was not announced to it. Changes that cancel out between two updates do
+//! not appear in either: a member that joins and leaves, or goes away and comes back.
 //!
 //! ```text
 //! listed --more than presence_max members--> counted --no longer, and presence_count_interval has passed--> listed
@@ -29,14 +29,41 @@ pub(crate) struct Departure {
     pub(crate) reason: LeaveReason,
 }
 
+/// A member that was announced to the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AnnouncedMember {
+    pub(crate) user: SmolStr,
+    pub(crate) seat: SeatId,
+}
+
+/// The changes to send to the members.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) departures: Vec<Departure>,
+    /// Members whose connection dropped, and that may come back.
+    pub(crate) away: Vec<AnnouncedMember>,
+    /// Members that were away and have a connection again.
+    pub(crate) back: Vec<AnnouncedMember>,
+    pub(crate) update: PresenceUpdate,
+}
+
 /// Unsent presence changes of one lobby. Joins are marked at the seats (`is_announced`) and only counted here.
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     departures: Vec<Departure>,
     /// Number of joined seats that have not been announced.
     unannounced: usize,
-    /// Present while the lobby is counted.
-    counted: Option<Box<Counted>>,
+    /// What few lobbies have, so that all others need no memory for it.
+    rare: Option<Box<Rare>>,
+}
+
+/// The members of a counted lobby are not told who is away, so a lobby needs only one of both.
+#[derive(Debug)]
+enum Rare {
+    /// The lobby is listed, and at least one list is not empty. No seat is in both.
+    Absences { away: Vec<AnnouncedMember>, back: Vec<AnnouncedMember> },
+    /// The lobby is counted.
+    Counted(Counted),
 }
 
 /// What the members of a counted lobby know.
@@ -51,8 +78,8 @@ struct Counted {
 }
 
 impl Counted {
-    fn told(now: Time) -> Option<Box<Counted>> {
-        Some(Box::new(Counted { told_at: now, update_at: Time::NEVER, is_due: false }))
+    fn told(now: Time) -> Counted {
+        Counted { told_at: now, update_at: Time::NEVER, is_due: false }
     }
 }
 
@@ -78,55 +105,106 @@ impl Presence {
 
     /// Records that a member left. No departure is sent for a member that was not announced.
     pub(crate) fn left(&mut self, is_announced: bool, departure: Departure) {
-        if is_announced {
-            self.departures.push(departure);
-        } else {
+        if !is_announced {
             self.unannounced -= 1;
+            return;
+        }
+        if let Some(Rare::Absences { away, back }) = self.rare.as_deref_mut() {
+            remove(away, departure.seat);
+            remove(back, departure.seat);
+            self.free_absences();
+        }
+        self.departures.push(departure);
+    }
+
+    /// Records that an announced member is away.
+    pub(crate) fn went_away(&mut self, member: AnnouncedMember) {
+        if let Some((away, back)) = self.absences()
+            && !remove(back, member.seat)
+        {
+            away.push(member);
+        }
+        self.free_absences();
+    }
+
+    /// Records that an announced member that was away is back.
+    pub(crate) fn came_back(&mut self, member: AnnouncedMember) {
+        if let Some((away, back)) = self.absences()
+            && !remove(away, member.seat)
+        {
+            back.push(member);
+        }
+        self.free_absences();
+    }
+
+    /// The lists of members that are away and back. `None` in a counted lobby.
+    fn absences(&mut self) -> Option<(&mut Vec<AnnouncedMember>, &mut Vec<AnnouncedMember>)> {
+        let empty = || Box::new(Rare::Absences { away: Vec::new(), back: Vec::new() });
+        match &mut **self.rare.get_or_insert_with(empty) {
+            Rare::Absences { away, back } => Some((away, back)),
+            Rare::Counted(_) => None,
+        }
+    }
+
+    /// Frees the lists if all their changes have cancelled out.
+    fn free_absences(&mut self) {
+        self.rare
+            .take_if(|rare| matches!(&**rare, Rare::Absences { away, back } if away.is_empty() && back.is_empty()));
+    }
+
+    fn counted(&self) -> Option<&Counted> {
+        match self.rare.as_deref()? {
+            Rare::Counted(counted) => Some(counted),
+            Rare::Absences { .. } => None,
         }
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
-        self.unannounced == 0 && self.departures.is_empty() && !self.counted.as_ref().is_some_and(|it| it.is_due)
+        let has_rare_change = |rare: &Rare| match rare {
+            Rare::Absences { .. } => true,
+            Rare::Counted(counted) => counted.is_due,
+        };
+        self.unannounced == 0 && self.departures.is_empty() && !self.rare.as_deref().is_some_and(has_rare_change)
     }
 
     pub(crate) fn unannounced(&self) -> usize {
         self.unannounced
     }
 
-    /// Takes the unsent changes, for a lobby with `members` members. Returns the departures and the kind of update to
-    /// send. The caller marks the joined seats as announced.
-    pub(super) fn take_changes(
-        &mut self,
-        members: usize,
-        rules: CountRules,
-        now: Time,
-    ) -> (Vec<Departure>, PresenceUpdate) {
+    /// Takes the unsent changes, for a lobby with `members` members. The caller marks the joined seats as announced.
+    pub(super) fn take_changes(&mut self, members: usize, rules: CountRules, now: Time) -> Changes {
         self.unannounced = 0;
         let departures = mem::take(&mut self.departures);
         let is_large = members > rules.max;
-        let update = match (&mut self.counted, rules.interval) {
+        let (mut away, mut back) = (Vec::new(), Vec::new());
+        let update = match (self.rare.as_deref_mut(), rules.interval) {
             (None, _) if !is_large => PresenceUpdate::Diff,
-            (Some(_), None) if is_large => PresenceUpdate::Nothing,
-            (Some(counted), Some(interval)) if now < counted.told_at + interval => {
+            (Some(Rare::Absences { away: all_away, back: all_back }), _) if !is_large => {
+                (away, back) = (mem::take(all_away), mem::take(all_back));
+                self.rare = None;
+                PresenceUpdate::Diff
+            }
+            (Some(Rare::Counted(_)), None) if is_large => PresenceUpdate::Nothing,
+            (Some(Rare::Counted(counted)), Some(interval)) if now < counted.told_at + interval => {
                 counted.update_at = counted.told_at + interval;
                 PresenceUpdate::Nothing
             }
-            (counted, _) => {
-                *counted = if is_large { Counted::told(now) } else { None };
+            _ => {
+                self.rare = is_large.then(|| Box::new(Rare::Counted(Counted::told(now))));
                 PresenceUpdate::State
             }
         };
-        (departures, update)
+        Changes { departures, away, back, update }
     }
 
     /// Returns the time at which the members are to be told their number again, or [`Time::NEVER`].
     pub(super) fn update_at(&self) -> Time {
-        self.counted.as_ref().map_or(Time::NEVER, |counted| counted.update_at)
+        self.counted().map_or(Time::NEVER, |counted| counted.update_at)
     }
 
     /// Makes the next flush tell the members their number, because its time has come.
     pub(super) fn update_is_due(&mut self) {
-        if let Some(counted) = &mut self.counted {
+        if let Some(Rare::Counted(counted)) = self.rare.as_deref_mut() {
             (counted.update_at, counted.is_due) = (Time::NEVER, true);
         }
     }
@@ -136,13 +214,23 @@ impl Presence {
     pub(crate) fn discard_changes(&mut self) {
         self.unannounced = 0;
         self.departures.clear();
-        self.counted.iter_mut().for_each(|counted| counted.is_due = false);
+        match self.rare.as_deref_mut() {
+            Some(Rare::Absences { .. }) => self.rare = None,
+            Some(Rare::Counted(counted)) => counted.is_due = false,
+            None => {}
+        }
     }
 
     /// Returns whether the members know only their number.
     pub(crate) fn is_counted(&self) -> bool {
-        self.counted.is_some()
+        self.counted().is_some()
     }
+}
+
+/// Removes a seat from a list. Returns whether it was there.
+fn remove(members: &mut Vec<AnnouncedMember>, seat: SeatId) -> bool {
+    let position = members.iter().position(|member| member.seat == seat);
+    position.map(|position| members.remove(position)).is_some()
 }
 
 /// Kind of update that announces a change to the members that were in the lobby before.
@@ -154,4 +242,124 @@ pub(crate) enum PresenceUpdate {
     State,
     /// No update now: the members know only their number, and can request it.
     Nothing,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::base::random::Random;
+
+    const RULES: CountRules = CountRules { max: 5, interval: None };
+
+    fn member(seat: u64) -> AnnouncedMember {
+        AnnouncedMember { user: SmolStr::new(format!("user{seat}")), seat: SeatId(seat) }
+    }
+
+    fn departure(seat: u64) -> Departure {
+        Departure { user: member(seat).user, seat: SeatId(seat), reason: LeaveReason::Timeout }
+    }
+
+    /// Applies steps such as `away 1, back 1, left 2`, and compares the changes with `away: … back: … left: …`.
+    #[track_caller]
+    fn check(steps: &str, expected: &str) {
+        let mut presence = Presence::default();
+        for step in steps.split(", ") {
+            let (verb, seat) = step.split_once(' ').expect("a verb and a seat");
+            let seat = seat.parse().expect("a number");
+            match verb {
+                "away" => presence.went_away(member(seat)),
+                "back" => presence.came_back(member(seat)),
+                "left" => presence.left(true, departure(seat)),
+                _ => panic!("{verb}"),
+            }
+        }
+        assert_eq!(presence.is_flushed(), expected == "away [], back [], left []", "{steps}");
+        let Changes { departures, away, back, update } = presence.take_changes(3, RULES, Time::ZERO);
+        let seats = |members: Vec<AnnouncedMember>| members.iter().map(|it| it.seat.0).collect::<Vec<_>>();
+        let left: Vec<u64> = departures.iter().map(|it| it.seat.0).collect();
+        assert_eq!(format!("away {:?}, back {:?}, left {left:?}", seats(away), seats(back)), expected, "{steps}");
+        assert_eq!(update, PresenceUpdate::Diff);
+        assert!(presence.is_flushed() && presence.rare.is_none());
+    }
+
+    #[test]
+    fn away_and_back_are_merged_between_two_updates() {
+        check("away 1, away 2", "away [1, 2], back [], left []");
+        check("away 1, back 1", "away [], back [], left []");
+        check("back 1, away 1", "away [], back [], left []");
+        check("back 1, away 1, back 1, away 2", "away [2], back [1], left []");
+        check("away 1, back 1, away 1", "away [1], back [], left []");
+        check("away 1, back 2, away 3, back 3", "away [1], back [2], left []");
+    }
+
+    #[test]
+    fn a_member_that_leaves_is_only_told_to_have_left() {
+        check("away 1, left 1", "away [], back [], left [1]");
+        check("back 1, left 1", "away [], back [], left [1]");
+        check("away 1, away 2, back 3, left 2, left 3", "away [1], back [], left [2, 3]");
+    }
+
+    #[test]
+    fn discarded_changes_are_not_told() {
+        let mut presence = Presence::default();
+        presence.went_away(member(1));
+        presence.came_back(member(2));
+        presence.discard_changes();
+        assert!(presence.is_flushed());
+        let Changes { away, back, .. } = presence.take_changes(3, RULES, Time::ZERO);
+        assert_eq!((away, back), (vec![], vec![]));
+    }
+
+    #[test]
+    fn the_members_of_a_counted_lobby_are_not_told_who_is_away() {
+        let mut presence = Presence::default();
+        presence.went_away(member(1));
+        let Changes { away, update, .. } = presence.take_changes(6, RULES, Time::ZERO);
+        assert_eq!((away, update), (vec![], PresenceUpdate::State));
+        presence.went_away(member(2));
+        presence.came_back(member(1));
+        assert!(presence.is_counted() && presence.is_flushed());
+        // Listed again: the list says who is away.
+        presence.left(true, departure(3));
+        let Changes { away, back, update, .. } = presence.take_changes(5, RULES, Time::ZERO);
+        assert_eq!((away, back, update), (vec![], vec![], PresenceUpdate::State));
+        presence.came_back(member(2));
+        assert!(!presence.is_counted() && !presence.is_flushed());
+    }
+
+    /// What the others believe after each update is what is true.
+    #[test]
+    fn the_updates_add_up_to_the_absences() {
+        let mut random = Random::new(5);
+        let mut presence = Presence::default();
+        // Whether each announced seat is away, and what the others were told of it.
+        let mut seats: BTreeMap<u64, bool> = (0..6).map(|seat| (seat, false)).collect();
+        let mut told = seats.clone();
+        for step in 0..20_000 {
+            let seat = seats.keys().nth(random.below(6) as usize).copied().expect("six seats");
+            match random.below(8) {
+                0 => {
+                    seats.remove(&seat);
+                    presence.left(true, departure(seat));
+                    // Another member joins and is announced at once.
+                    seats.insert(step + 6, false);
+                    told.insert(step + 6, false);
+                }
+                1 | 2 => {
+                    let Changes { departures, away, back, .. } = presence.take_changes(5, RULES, Time::ZERO);
+                    departures.iter().for_each(|it| assert!(told.remove(&it.seat.0).is_some(), "leaves once"));
+                    away.iter().for_each(|it| assert_eq!(told.insert(it.seat.0, true), Some(false)));
+                    back.iter().for_each(|it| assert_eq!(told.insert(it.seat.0, false), Some(true)));
+                    assert_eq!(told, seats);
+                }
+                _ => {
+                    let is_away = seats.get_mut(&seat).expect("it is a key");
+                    *is_away = !*is_away;
+                    if *is_away { presence.went_away(member(seat)) } else { presence.came_back(member(seat)) }
+                }
+            }
+        }
+    }
 }

@@ -5,9 +5,11 @@ use std::slice;
 use smol_str::SmolStr;
 
 use super::presence::Presence;
+use super::sessions::LobbySessions;
 use crate::base::arena::Key;
 use crate::base::id::{AddressKey, ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::Bucket;
+use crate::base::session::Claim;
 use crate::base::time::Time;
 
 #[derive(Debug)]
@@ -20,15 +22,17 @@ pub(crate) struct Lobby {
     pub(crate) presence: Presence,
     /// Whether new members are refused.
     pub(crate) locked: bool,
-    /// In join order.
+    /// The members with a connection, in join order.
     pub(super) members: Vec<LobbyMember>,
+    /// Away seats and users that are kept out; `None` while there is neither, nor a seat with a session.
+    pub(super) sessions: Option<Box<LobbySessions>>,
     /// Seats reserved for connections that are being authorized.
-    pub(super) reserved: usize,
+    pub(super) reserved: u32,
     /// Connections that are being authorized, including those that will take over a seat and reserve none.
-    pub(super) authorizing: usize,
+    pub(super) authorizing: u32,
 }
 
-/// A joined seat, as its lobby lists it.
+/// A joined seat with a connection, as its lobby lists it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LobbyMember {
     pub(crate) seat: SeatKey,
@@ -99,6 +103,31 @@ pub(crate) struct SeatRequest<'a> {
     pub(crate) code: &'a str,
     pub(crate) user: &'a str,
     pub(crate) address: AddressKey,
+    /// The session that the client names.
+    pub(crate) claim: Option<Claim>,
+}
+
+/// How a connection gets its seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plan {
+    /// It gets the seat of its session back.
+    Resume(SeatKey),
+    /// It takes over a seat of its user in the same lobby.
+    TakeOver(SeatKey),
+    /// It joins, and this seat of its user in another lobby is freed.
+    Move(SeatKey),
+    /// It joins.
+    Join,
+}
+
+impl Plan {
+    /// Returns the seat that the connection gets or frees.
+    pub(crate) fn seat(self) -> Option<SeatKey> {
+        match self {
+            Plan::Resume(seat) | Plan::TakeOver(seat) | Plan::Move(seat) => Some(seat),
+            Plan::Join => None,
+        }
+    }
 }
 
 /// Number of joined and reserved seats of each address, by its key. Addresses are reused only when they have no
@@ -131,17 +160,21 @@ impl AddressSeats {
 #[derive(Debug)]
 pub(crate) struct Seat {
     pub(crate) id: SeatId,
+    /// The connection, or while the seat is away the one that it had.
     pub(crate) conn: ConnId,
-    /// Address of the seat's connection.
+    /// Address that the seat counts for: that of its connection, or an earlier one while that has no room.
     pub(crate) address: AddressKey,
     pub(crate) lobby: LobbyKey,
     /// Whether the join has been sent to the other members.
     pub(crate) is_announced: bool,
+    pub(crate) has_session: bool,
+    /// Whether the connection was lost.
+    pub(crate) is_away: bool,
     pub(crate) user: UserKey,
 }
 
 /// A seat reserved for a connection that is being authorized. Must be passed back to [`Directory::cancel`](super::directory::Directory::cancel) or
-/// [`Directory::join_reserved`](super::directory::Directory::join_reserved).
+/// [`Directory::release`](super::directory::Directory::release).
 #[must_use]
 #[derive(Debug)]
 pub(crate) struct Reservation {
@@ -149,28 +182,19 @@ pub(crate) struct Reservation {
     pub(super) user: UserKey,
     /// The address whose limit it counts toward. `None` if it replaces a seat of the user with the same address.
     pub(super) address: Option<AddressKey>,
-    /// Whether it counts toward the limits of the lobby and the user. False if it takes over the user's seat in this
-    /// lobby.
+    /// Whether it counts toward the limit of the lobby. False if it takes over the user's seat in this lobby.
     pub(super) in_lobby: bool,
+    /// Whether it counts toward the limit of the user.
+    pub(super) in_user: bool,
     /// Whether it counts toward the limit of the server. False if it replaces a seat that the user has, in this lobby
     /// or in another.
     pub(super) in_server: bool,
 }
 
-/// Result of a join: the seat of the connection, and the seat or connection that it replaces.
-#[derive(Debug)]
-pub(crate) struct Joined {
-    pub(crate) seat: SeatKey,
-    /// The connection that had this seat before.
-    pub(crate) previous_conn: Option<ConnId>,
-    /// The connection of the user's seat in another lobby, which was freed for this join.
-    pub(crate) replaced_conn: Option<ConnId>,
-}
-
 impl Lobby {
-    /// Returns the number of joined and reserved seats.
+    /// Returns the number of joined, away and reserved seats.
     pub(super) fn taken(&self) -> usize {
-        self.members.len() + self.reserved
+        self.seats_count() + self.reserved as usize
     }
 
     /// Returns a member's position in join order.
@@ -180,7 +204,12 @@ impl Lobby {
 
     /// Returns whether the lobby is removed when its member leaves.
     pub(super) fn has_one_member(&self) -> bool {
-        self.members.len() == 1 && self.authorizing == 0
+        self.seats_count() == 1 && self.authorizing == 0
+    }
+
+    /// Frees the part for sessions if nothing is in it.
+    pub(super) fn drop_unused_sessions(&mut self) {
+        self.sessions.take_if(|sessions| sessions.is_unused());
     }
 }
 
@@ -201,9 +230,9 @@ mod tests {
     fn memory_per_member_stays_small() {
         // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
         assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, address 4, lobby 4, user 4, flag 4.
+        // Id 8, connection 8, address 4, lobby 4, user 4, flags 3.
         assert_eq!(size_of::<Seat>(), 32);
-        // Code 24, epoch and seq 16, presence 40, members 24, counts 16, flag 8.
+        // Code 24, epoch and seq 16, presence 40, members 24, sessions 8, counts 8, flag 1.
         assert_eq!(size_of::<Lobby>(), 128);
         assert_eq!(size_of::<LobbyMember>(), 8);
     }

@@ -5,20 +5,28 @@ use crate::base::close::CloseReason;
 use crate::base::id::{AddressKey, LobbyKey, SeatKey, UserKey};
 
 impl Directory {
-    /// Checks whether `user`, with a connection from `address`, would get a seat in the lobby `code`.
+    /// Checks whether the lobby `code` would take a new user.
     ///
     /// # Errors
     ///
     /// The close reason of the limit or lock that refuses the seat.
-    pub(crate) fn admits(
+    pub(crate) fn admits(&self, code: &str) -> Result<(), CloseReason> {
+        self.fits(self.lobby_keys.get(code).copied(), None, None, None)
+    }
+
+    /// Checks whether `user`, with a connection from `address`, would get a seat in a lobby. `replaced` is the seat of
+    /// the user that it takes over, if that is in this lobby, or that is freed.
+    ///
+    /// # Errors
+    ///
+    /// The close reason of the limit or lock that refuses the seat.
+    pub(super) fn fits(
         &self,
-        code: &str,
-        user: Option<&str>,
+        lobby: Option<LobbyKey>,
+        user: Option<UserKey>,
         address: Option<AddressKey>,
+        replaced: Option<SeatKey>,
     ) -> Result<(), CloseReason> {
-        let lobby = self.lobby_keys.get(code).copied();
-        let user = user.and_then(|user| self.user_keys.get(user).copied());
-        let replaced = self.replaceable_seat(user);
         if address.is_some_and(|address| !self.has_address_room(address, replaced)) {
             return Err(CloseReason::IpLimit);
         }
@@ -64,6 +72,6 @@ impl Directory {
                 }
             }
         }
-        self.allows_login(user)
+        self.allows_login(user, replaced)
     }
 }

@@ -9,9 +9,10 @@ mod write;
 pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
 pub(crate) use self::write::{
-    Welcome, WelcomeLimits, WelcomePing, WelcomeTick, write_ack, write_broadcast_ack, write_direct, write_error,
-    write_goodbye, write_health_ping, write_message, write_pong, write_presence_diff, write_presence_state,
-    write_rate_limited, write_server_direct, write_server_message,
+    Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick, write_ack, write_broadcast_ack, write_direct,
+    write_error, write_goodbye, write_health_ping, write_message, write_pong, write_presence_diff,
+    write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
+    write_server_message,
 };
 
 /// Name of the WebSocket subprotocol.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::base::id::SeatId;
-use crate::lobby::presence::Departure;
+use crate::lobby::presence::{AnnouncedMember, Departure};
 
 /// The types of messages that only the server sends. `direct` is not among them, because it is also a request.
 pub(super) const SERVER_TYPES: &[&str] =
@@ -30,6 +30,23 @@ pub(crate) struct Welcome<'a> {
     pub(crate) ping: WelcomePing,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tick: Option<WelcomeTick>,
+    #[serde(flatten)]
+    pub(crate) session: Option<WelcomeSession>,
+}
+
+/// What a client with a session needs in order to come back.
+#[derive(Serialize)]
+pub(crate) struct WelcomeSession {
+    /// Time for which its seat is kept.
+    pub(crate) away_ms: u64,
+    /// Highest integer `ref` that was used.
+    pub(crate) done: u64,
+    /// The refused ones among the last 64, as hexadecimal digits: bit 0 is `done`, bit `i` is `done - i`.
+    pub(crate) refused: String,
+    /// Number of replayed frames that follow.
+    pub(crate) replay: u64,
+    /// Number of the last direct message before those that follow.
+    pub(crate) n: u64,
 }
 
 /// Tick rate of the game clock and the number of its last tick.
@@ -103,14 +120,23 @@ impl MessageWriter<'_> {
         }
     }
 
-    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Option<LeaveReason>)>) {
+    fn optional_number(self, key: &str, value: Option<u64>) -> Self {
+        match value {
+            Some(value) => self.number(key, value),
+            None => self,
+        }
+    }
+
+    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Mark)>) {
         self.0.extend([",\"", key, "\":["]);
-        for (index, (user, seat, reason)) in members.enumerate() {
+        for (index, (user, seat, mark)) in members.enumerate() {
             self.0.push_str(if index == 0 { "{\"user\":" } else { ",{\"user\":" });
             self.push_string(user);
             write!(self.0, ",\"conn\":\"{seat}\"").expect("writing to a String cannot fail");
-            if let Some(reason) = reason {
-                self.0.extend([",\"reason\":\"", reason.word(), "\""]);
+            match mark {
+                Mark::None => {}
+                Mark::Away => self.0.push_str(",\"away\":true"),
+                Mark::Left(reason) => self.0.extend([",\"reason\":\"", reason.word(), "\""]),
             }
             self.0.push('}');
         }
@@ -122,12 +148,21 @@ impl MessageWriter<'_> {
     }
 }
 
+/// What is said of a member beside its name and seat.
+#[derive(Clone, Copy)]
+enum Mark {
+    None,
+    Away,
+    Left(LeaveReason),
+}
+
 pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) {
     MessageWriter::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
 }
 
-pub(crate) fn write_direct(out: &mut String, from: &str, data: &str) {
-    MessageWriter::of_type(out, "direct").string("from", from).raw("data", data).end();
+/// Writes a `direct`. In a session it has a number.
+pub(crate) fn write_direct(out: &mut String, from: &str, n: Option<u64>, data: &str) {
+    MessageWriter::of_type(out, "direct").string("from", from).optional_number("n", n).raw("data", data).end();
 }
 
 /// Writes a `message` from the application or an operator: `from` is `null`.
@@ -136,17 +171,28 @@ pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
 }
 
 /// Writes a `direct` from an operator: `from` is `null`.
-pub(crate) fn write_server_direct(out: &mut String, data: &str) {
-    MessageWriter::of_type(out, "direct").raw("from", "null").raw("data", data).end();
+pub(crate) fn write_server_direct(out: &mut String, n: Option<u64>, data: &str) {
+    MessageWriter::of_type(out, "direct").raw("from", "null").optional_number("n", n).raw("data", data).end();
 }
 
 /// Writes an `ack`. `seq` is the number of the `message` that the request was sent as, if any.
 pub(crate) fn write_ack(out: &mut String, reference: &str, seq: Option<u64>) {
-    let object = MessageWriter::of_type(out, "ack").raw("ref", reference);
-    match seq {
-        Some(seq) => object.number("seq", seq).end(),
-        None => object.end(),
-    }
+    MessageWriter::of_type(out, "ack").raw("ref", reference).optional_number("seq", seq).end();
+}
+
+/// Writes the answer to a request of a session that was executed before.
+pub(crate) fn write_repeated_ack(out: &mut String, reference: &str) {
+    MessageWriter::of_type(out, "ack").raw("ref", reference).raw("repeated", "true").end();
+}
+
+/// Writes the answer to a request of a session whose `ref` was refused before, or skipped.
+pub(crate) fn write_repeated_error(out: &mut String, reference: &str) {
+    MessageWriter::of_type(out, "error")
+        .raw("ref", reference)
+        .string("code", "refused")
+        .string("message", "a request with this ref was not executed; use a new one")
+        .raw("repeated", "true")
+        .end();
 }
 
 pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
@@ -186,41 +232,50 @@ pub(crate) fn write_health_ping(out: &mut String, timestamp: u64) {
 /// Writes a `goodbye`. A time to come back after overrules the reason.
 pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_ms: Option<u64>) {
     let reconnect = if reason.reconnect() == Reconnect::No && retry_after_ms.is_none() { "false" } else { "true" };
-    let object = MessageWriter::of_type(out, "goodbye")
+    MessageWriter::of_type(out, "goodbye")
         .number("code", u64::from(reason.code()))
         .string("reason", reason.word())
-        .raw("reconnect", reconnect);
-    match retry_after_ms {
-        Some(wait) => object.number("retry_after_ms", wait).end(),
-        None => object.end(),
-    }
+        .raw("reconnect", reconnect)
+        .optional_number("retry_after_ms", retry_after_ms)
+        .end();
 }
 
-/// Writes a `presence_state`: the list of members, or only `count` if `users` is `None`, because the lobby is too large
-/// for a list.
+/// Writes a `presence_state`: the list of members and whether they are away, or only `count` if `users` is `None`,
+/// because the lobby is too large for a list.
 pub(crate) fn write_presence_state<'a>(
     out: &mut String,
     seq: u64,
     count: usize,
-    users: Option<impl Iterator<Item = (&'a str, SeatId)>>,
+    users: Option<impl Iterator<Item = (&'a str, SeatId, bool)>>,
 ) {
     let mut object = MessageWriter::of_type(out, "presence_state").number("seq", seq);
     match users {
         None => object = object.number("count", count as u64),
-        Some(users) => object.members("users", users.map(|(user, seat)| (user, seat, None))),
+        Some(users) => {
+            let mark = |is_away| if is_away { Mark::Away } else { Mark::None };
+            object.members("users", users.map(|(user, seat, is_away)| (user, seat, mark(is_away))));
+        }
     }
     object.end();
 }
 
+/// Writes a `presence_diff`. The lists of members that are away and back appear only if they have members.
 pub(crate) fn write_presence_diff<'a>(
     out: &mut String,
     seq: u64,
     joins: impl Iterator<Item = (&'a str, SeatId)>,
-    leaves: &'a [Departure],
+    leaves: &[Departure],
+    away: &[AnnouncedMember],
+    back: &[AnnouncedMember],
 ) {
     let mut object = MessageWriter::of_type(out, "presence_diff").number("seq", seq);
-    object.members("joins", joins.map(|(user, seat)| (user, seat, None)));
-    object.members("leaves", leaves.iter().map(|left| (&*left.user, left.seat, Some(left.reason))));
+    object.members("joins", joins.map(|(user, seat)| (user, seat, Mark::None)));
+    object.members("leaves", leaves.iter().map(|left| (&*left.user, left.seat, Mark::Left(left.reason))));
+    for (key, members) in [("away", away), ("back", back)] {
+        if !members.is_empty() {
+            object.members(key, members.iter().map(|member| (&*member.user, member.seat, Mark::None)));
+        }
+    }
     object.end();
 }
 
@@ -237,7 +292,7 @@ mod tests {
         assert_eq!(value, serde_json::json!({"type": "message", "from": name, "seq": 3, "data": {"x": 1}}));
 
         let departure = Departure { user: "bob".into(), seat: SeatId(2), reason: LeaveReason::Slow };
-        write_presence_diff(&mut out, 9, [("ann", SeatId(1)), (name, SeatId(3))].into_iter(), &[departure]);
+        write_presence_diff(&mut out, 9, [("ann", SeatId(1)), (name, SeatId(3))].into_iter(), &[departure], &[], &[]);
         let value: serde_json::Value = serde_json::from_str(&out).expect(&out);
         assert_eq!(value["joins"][1], serde_json::json!({"user": name, "conn": "s3"}));
         assert_eq!(value["leaves"][0], serde_json::json!({"user": "bob", "conn": "s2", "reason": "slow"}));
@@ -247,5 +302,88 @@ mod tests {
             out,
             r#"{"type":"goodbye","code":1001,"reason":"server_shutdown","reconnect":true,"retry_after_ms":250}"#
         );
+    }
+
+    #[track_caller]
+    fn check(write: impl FnOnce(&mut String), expected: &str) {
+        let mut out = String::new();
+        write(&mut out);
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn direct_messages_have_a_number_only_in_sessions() {
+        check(|out| write_direct(out, "ann", None, "[1]"), r#"{"type":"direct","from":"ann","data":[1]}"#);
+        check(|out| write_direct(out, "ann", Some(3), "[1]"), r#"{"type":"direct","from":"ann","n":3,"data":[1]}"#);
+        check(|out| write_server_direct(out, None, "0"), r#"{"type":"direct","from":null,"data":0}"#);
+        check(|out| write_server_direct(out, Some(1), "0"), r#"{"type":"direct","from":null,"n":1,"data":0}"#);
+    }
+
+    #[test]
+    fn repeated_requests_are_answered_as_such() {
+        check(|out| write_repeated_ack(out, "7"), r#"{"type":"ack","ref":7,"repeated":true}"#);
+        let error = concat!(
+            r#"{"type":"error","ref":7,"code":"refused","#,
+            r#""message":"a request with this ref was not executed; use a new one","repeated":true}"#
+        );
+        check(|out| write_repeated_error(out, "7"), error);
+        check(|out| write_ack(out, "\"a\"", Some(5)), r#"{"type":"ack","ref":"a","seq":5}"#);
+    }
+
+    #[test]
+    fn presence_names_members_that_are_away_only_if_there_are_any() {
+        let joins = || [("ann", SeatId(1))].into_iter();
+        let member = |user: &str, seat| AnnouncedMember { user: user.into(), seat: SeatId(seat) };
+        let (bob, cid) = (member("bob", 2), member("cid", 3));
+        let left = Departure { user: "dan".into(), seat: SeatId(4), reason: LeaveReason::Timeout };
+        check(
+            |out| write_presence_diff(out, 1, joins(), &[], &[], &[]),
+            r#"{"type":"presence_diff","seq":1,"joins":[{"user":"ann","conn":"s1"}],"leaves":[]}"#,
+        );
+        check(
+            |out| write_presence_diff(out, 1, [].into_iter(), &[left], &[bob], &[cid]),
+            concat!(
+                r#"{"type":"presence_diff","seq":1,"joins":[],"leaves":[{"user":"dan","conn":"s4","reason":"timeout"}],"#,
+                r#""away":[{"user":"bob","conn":"s2"}],"back":[{"user":"cid","conn":"s3"}]}"#
+            ),
+        );
+        let users = [("ann", SeatId(1), false), ("bob", SeatId(2), true)].into_iter();
+        check(
+            |out| write_presence_state(out, 5, 2, Some(users)),
+            concat!(
+                r#"{"type":"presence_state","seq":5,"users":[{"user":"ann","conn":"s1"},"#,
+                r#"{"user":"bob","conn":"s2","away":true}]}"#
+            ),
+        );
+    }
+
+    #[test]
+    fn welcome_ends_with_what_a_session_needs() {
+        let mut welcome = Welcome {
+            protocol: 1,
+            conn: "s1".to_owned(),
+            user: "ann",
+            lobby: "chess",
+            epoch: 9,
+            seq: 3,
+            resumed: true,
+            recovered: true,
+            server_time: 5,
+            limits: WelcomeLimits { max_message_bytes: 10, messages_per_second: serde_json::Number::from_f64(2.5) },
+            ping: WelcomePing { interval_ms: 1, timeout_ms: 2 },
+            tick: Some(WelcomeTick { hz: 20, tick: 7 }),
+            session: None,
+        };
+        let without = concat!(
+            r#"{"type":"welcome","protocol":1,"conn":"s1","user":"ann","lobby":"chess","epoch":9,"seq":3,"#,
+            r#""resumed":true,"recovered":true,"server_time":5,"#,
+            r#""limits":{"max_message_bytes":10,"messages_per_second":2.5},"#,
+            r#""ping":{"interval_ms":1,"timeout_ms":2},"tick":{"hz":20,"tick":7}"#
+        );
+        check(|out| welcome.write(out), &format!("{without}}}"));
+        let refused = "1f".to_owned();
+        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4 });
+        let session = r#""away_ms":30000,"done":8,"refused":"1f","replay":2,"n":4"#;
+        check(|out| welcome.write(out), &format!("{without},{session}}}"));
     }
 }

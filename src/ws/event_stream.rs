@@ -7,10 +7,11 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 
+use super::claim::position_number;
 use super::frame::{Mark, MarkedText, Outgoing};
 use super::handshake::Acceptance;
 use super::post::PostHead;
-use crate::base::session::Position;
+use crate::base::session::{BadClaim, Claim, Position};
 use crate::http::head::Headers;
 use crate::http::{Cors, DateLine, PlainResponse};
 
@@ -44,16 +45,19 @@ pub(super) fn read(method: &str, headers: Headers<'_, '_>, max_body_bytes: usize
     }
 }
 
+/// Returns the claim of a request with the position that its client was told last: it is newer than that in the URL, which
+/// stays the same when an `EventSource` connects again.
+pub(super) fn continued(claim: Claim, headers: Headers<'_, '_>) -> Result<Claim, BadClaim> {
+    let position = last_position(headers).map_err(|()| BadClaim)?;
+    Ok(Claim { position: position.or(claim.position), ..claim })
+}
+
 /// Returns the position that a client was told last. Fails if it is none that a server sends.
-pub(super) fn last_position(headers: Headers<'_, '_>) -> Result<Option<Position>, ()> {
+fn last_position(headers: Headers<'_, '_>) -> Result<Option<Position>, ()> {
     let Some(id) = headers.single("last-event-id").map_err(|_| ())?.filter(|id| !id.is_empty()) else {
         return Ok(None);
     };
-    let number = |text: &str| -> Option<u64> {
-        let is_decimal = !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-        text.parse().ok().filter(|&number: &u64| is_decimal && number < 1 << 53)
-    };
-    let mut numbers = id.split('.').map(number);
+    let mut numbers = id.split('.').map(position_number);
     let mut next = || numbers.next().flatten().ok_or(());
     let position = Position { epoch: next()?, seq: next()?, n: next()? };
     if numbers.next().is_none() { Ok(Some(position)) } else { Err(()) }

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
+use super::claim::read_claim;
 use super::event_stream;
 use super::post::PostHead;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
-use crate::base::session::{Claim, SessionHash};
+use crate::base::session::{BadClaim, Claim};
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
@@ -52,12 +53,13 @@ pub struct Request<'a> {
     pub(crate) is_head_request: bool,
     /// Whether it asks for an event stream, or belongs to one: see [`event_stream`].
     pub(crate) is_for_events: bool,
-    pub(crate) claim: Result<Option<Claim>, BadClaim>,
     address: IpAddr,
     forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
     query: &'a str,
     token: Option<Cow<'a, str>>,
+    /// The session of the client. `Err`: the request has one that is not valid.
+    pub(crate) claim: Result<Option<Claim>, BadClaim>,
     headers: Headers<'a, 'a>,
 }
 
@@ -95,9 +97,13 @@ impl Request<'_> {
         self.token.as_deref()
     }
 
-    /// Returns the first non-empty query parameter `name`, decoded.
+    /// Returns the first non-empty query parameter `name`, decoded. A query of which any part cannot be decoded has no
+    /// parameters.
+    ///
+    /// In a JSON application, `session` and `was` are names of sessions. Like a token, such a name proves who asks: it
+    /// belongs neither in a log nor in an answer.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
-        query_value(self.query, name).expect("read() has decoded the whole query once")
+        query_value(self.query, name).expect("read() has decoded the whole query")
     }
 
     /// Returns whether `rules` allow the request's origin. Depends only on the headers `Origin` and `Host`. A request
@@ -195,10 +201,6 @@ impl Facts {
     }
 }
 
-/// The request names a session, and one of `session`, `was`, `epoch`, `seq` and `n` is malformed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BadClaim;
-
 /// Contents of the response to a valid upgrade request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Upgrade {
@@ -241,6 +243,8 @@ pub(crate) struct ReadParams {
     pub(crate) trusted_proxies: u32,
     pub(crate) forwarded_header: ForwardedHeader,
     pub(crate) subprotocols: Subprotocols,
+    /// Whether the application has sessions, so that `session` in the query names one.
+    pub(crate) has_sessions: bool,
     /// Longest body of a POST; `None` if there are no event streams.
     pub(crate) max_body_bytes: Option<usize>,
 }
@@ -266,8 +270,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, max_body_bytes } =
-        params;
+    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, .. } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -278,10 +281,11 @@ fn try_read<R>(
     })?;
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
-    let is_head = method == "HEAD";
+    let is_head_request = method == "HEAD";
     let max_body_bytes =
-        max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !headers.has_token("upgrade", "websocket"));
-    if method != "GET" && !is_head && max_body_bytes.is_none() {
+        params.max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !headers.has_token("upgrade", "websocket"));
+    let is_for_events = max_body_bytes.is_some();
+    if method != "GET" && !is_head_request && !is_for_events {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     let (path, query) = split_target(target)
@@ -291,8 +295,7 @@ fn try_read<R>(
         return Err(PlainResponse::new(505, "use HTTP/1.1"));
     }
     check_host(headers, is_http_1_1, probe)?;
-    let may_have_body = method == "POST" && max_body_bytes.is_some();
-    if !may_have_body && !has_no_body(headers) {
+    if !(is_for_events && method == "POST") && !has_no_body(headers) {
         return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     if target.contains('#') {
@@ -300,7 +303,7 @@ fn try_read<R>(
     }
     let form = match max_body_bytes {
         Some(max_bytes) => event_stream::read(method, headers, max_bytes),
-        None if is_head || !is_http_1_1 => Err(needs_upgrade()),
+        None if is_head_request || !is_http_1_1 => Err(needs_upgrade()),
         None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
     };
     let is_upgrade = matches!(form, Ok(Acceptance::WebSocket(_)));
@@ -312,9 +315,14 @@ fn try_read<R>(
     };
     // The query of a health check is ignored.
     let query = if probe.is_some() && !is_upgrade { "" } else { query };
-    let query_token = match query_value(query, "token") {
-        Ok(token) => token,
-        Err(()) if is_upgrade => None,
+    let mut claim = if params.has_sessions { read_claim(query) } else { Ok(None) };
+    if let (Ok(Acceptance::Events), Ok(Some(claimed))) = (&form, claim) {
+        claim = event_stream::continued(claimed, headers).map(Some);
+    }
+    let (query, query_token) = match query_value(query, "token") {
+        Ok(token) => (query, token),
+        // The application finds no parameters in it.
+        Err(()) if is_upgrade => ("", None),
         Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
     };
 
@@ -327,39 +335,21 @@ fn try_read<R>(
             Err(fault) => (peer.ip(), Some(fault)),
         },
     };
-    let is_for_events = max_body_bytes.is_some();
-    let mut claim = Ok(None);
-    if is_for_events {
-        claim = read_claim(query);
-    }
-    if let (Ok(Acceptance::Events), Ok(Some(claim_))) = (&form, &mut claim) {
-        // It is newer than the position in the URL, which stays the same when an EventSource connects again.
-        match event_stream::last_position(headers) {
-            Ok(position) => claim_.position = position.or(claim_.position),
-            Err(()) => claim = Err(BadClaim),
-        }
-    }
     let request = Request {
         conn,
         peer,
         probe,
-        is_head_request: is_head,
+        is_head_request,
         is_for_events,
-        claim,
         address,
         forwarded_fault,
         path,
         query,
         token,
+        claim,
         headers,
     };
     Ok(decide(&request, form))
-}
-
-fn read_claim(query: &str) -> Result<Option<Claim>, BadClaim> {
-    let Some(name) = query_value(query, "session").map_err(|()| BadClaim)? else { return Ok(None) };
-    let session = SessionHash::of(&name).ok_or(BadClaim)?;
-    Ok(Some(Claim { session, was: None, position: None }))
 }
 
 /// Checks that there is one valid `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.
@@ -484,9 +474,12 @@ mod tests {
             trusted_proxies: 0,
             forwarded_header,
             subprotocols,
+            has_sessions: true,
             max_body_bytes: Some(100),
         };
         let decided = read(head.as_bytes(), &params, |request, form| {
+            // No parameter of a query that cannot be decoded is there.
+            assert_eq!(request.query("x").is_some(), head.contains("?x=1"));
             form.map(|form| {
                 let Acceptance::WebSocket(upgrade) = form else { return (200, format!("{form:?}")) };
                 let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");

@@ -3,6 +3,7 @@
 //!
 //! Knows no lobby, no user and no clock.
 
+pub(crate) mod claim;
 pub(crate) mod connection;
 pub(crate) mod event_stream;
 pub(crate) mod frame;

@@ -187,15 +187,25 @@ def refusal(fields):
     return fields.u16(), fields.text(), fields.text(), fields.flag()
 
 
-def facts(fields, max_header_bytes):
+def claim(fields):
+    form = fields.byte(3)
+    if form != 1:
+        return None if form == 0 else "malformed"
+    session, was = fields.take(16).hex(), fields.option(lambda: fields.take(16).hex())
+    return session, was, fields.option(lambda: [fields.number(1 << 53) for _ in range(3)])
+
+
+def facts(fields, max_header_bytes, edition):
     form = fields.byte(8)
     require(form & 3 != 3, "there is no probe 3")
     probe = (None, "live", "ready")[form & 3], "HEAD" if form & 4 else "GET"
     address, origin = fields.ip(), fields.flag()
     if not fields.byte(2):
-        return probe, address, origin, refusal(fields)
-    accept, subprotocol = fields.text(), fields.option(lambda: fields.number(max_header_bytes + 1))
-    return probe, address, origin, f"accept={accept} subprotocol={subprotocol}"
+        upgrade = refusal(fields)
+    else:
+        accept, subprotocol = fields.text(), fields.option(lambda: fields.number(max_header_bytes + 1))
+        upgrade = f"accept={accept} subprotocol={subprotocol}"
+    return probe, address, origin, upgrade, claim(fields) if edition >= 3 else None
 
 
 def destination(fields):
@@ -298,7 +308,7 @@ def segment(fields):
         read["start"] = start, fields.slice()
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
     read["edition"] = 1 if fields.is_empty() else fields.number()
-    require(read["edition"] in (1, 2), f"there is no edition {read['edition']}")
+    require(read["edition"] in (1, 2, 3), f"there is no edition {read['edition']}")
     return read
 
 
@@ -459,7 +469,7 @@ class Journal:
             return f"{conn} {fields.wrapped(shape if kind == 5 else authorization)}"
         if kind == 6:
             max_header_bytes = size(self.segment["configuration"].get("max_header_bytes", "64MiB"))
-            return fields.wrapped(lambda inner: facts(inner, max_header_bytes))
+            return fields.wrapped(lambda inner: facts(inner, max_header_bytes, self.segment["edition"]))
         wrapped = {7: refusal, 8: decisions, 10: shape, 18: operator, 31: self.conns}
         if kind in wrapped:
             return fields.wrapped(wrapped[kind])

@@ -46,9 +46,9 @@ pub(crate) enum ConnState {
 pub(crate) struct PendingAuth {
     /// Code of the requested lobby.
     pub(crate) code: Box<str>,
+    pub(crate) claim: Option<Claim>,
     /// The reserved seat, if the user that the client claims to be is known.
     pub(crate) reservation: Option<Reservation>,
-    pub(crate) claim: Option<Claim>,
 }
 
 /// State of one connection. Every idle connection pays for each field, so rarely used state is in a box.

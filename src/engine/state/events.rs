@@ -15,6 +15,10 @@ pub(crate) enum AppEvent {
     Undelivered(Member),
     Joined(Member),
     Rejoined(Member),
+    /// The connection of a session was lost; its seat is kept.
+    Away(Member, LeaveReason),
+    /// A session has a connection again.
+    Back(Member),
     Left(Member, LeaveReason),
     Health(Member, Option<Duration>),
     Pressure(Member, Pressure),

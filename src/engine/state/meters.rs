@@ -168,6 +168,11 @@ impl Addresses {
         self.connected[key].attempts.remaining(now, rate) > 0
     }
 
+    /// Keeps an address with a connection from being forgotten, until a further [`left`](Self::left).
+    pub(crate) fn hold(&mut self, key: AddressKey) {
+        self.connected[key].connections += 1;
+    }
+
     /// Stops counting a connection. With the last one, the address is removed and its bucket is remembered until it is
     /// full.
     pub(crate) fn left(&mut self, key: AddressKey, now: Time) {

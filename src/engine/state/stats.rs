@@ -28,6 +28,8 @@ use super::ticks::TickStats;
 pub struct Stats {
     /// Connections that have a seat.
     pub total_connections: usize,
+    /// Members whose connection was lost and whose seat is kept.
+    pub away: usize,
     /// Limit of seats; `None` when unlimited.
     pub max_connections: Option<u32>,
     /// Taken seats in percent of `max_connections`, with one decimal. 0 when unlimited, 100 when the limit is 0.
@@ -53,6 +55,9 @@ impl Stats {
             "connections={} capacity={}% lobbies={} pending={} closing={}",
             self.total_connections, self.capacity_percent, self.active_lobbies, self.pending, self.closing
         );
+        if self.away > 0 {
+            line.push_str(&format!(" away={}", self.away));
+        }
         if let Some(ticks) = &self.ticks {
             line.push_str(&format!(" {ticks}"));
         }

@@ -25,10 +25,7 @@ const ADDED: &[(&str, &str)] = &[
     ("presence_count_interval", "off"),
     ("max_overflow", "0"),
     // Older builds had no sessions, and accepted outboxes that have no room for a history.
-    ("history_frames", "0"),
-    ("history_bytes", "0B"),
-    ("direct_frames", "0"),
-    ("direct_bytes", "0B"),
+    ("seat_grace", "0s"),
 ];
 
 /// Fields whose effect is recorded, or happens outside the engine: a replay does not use them. An older build may have

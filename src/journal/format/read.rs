@@ -8,9 +8,10 @@ use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::peer::Peer;
 use crate::base::rate::Rate;
+use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
-use crate::engine::recording::{Decisions, Destination, REDACTED};
+use crate::engine::recording::{Decisions, Destination, Edition, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
 use crate::http::probe::Probe;
 use crate::http::{Cors, PlainResponse};
@@ -169,9 +170,9 @@ impl<'a> EntryReader<'a> {
         Ok(PlainResponse::from_parts(self.number_as()?, self.text()?, self.text()?, self.byte()? != 0))
     }
 
-    /// Reads the facts of a request. The subprotocol's length is at most `max_header_bytes`, like the head it comes
-    /// from.
-    pub(crate) fn facts(&mut self, max_header_bytes: usize) -> Read<Facts> {
+    /// Reads the facts of a request, as a build of `edition` wrote them. The subprotocol's length is at most
+    /// `max_header_bytes`, like the head it comes from.
+    pub(crate) fn facts(&mut self, edition: Edition, max_header_bytes: usize) -> Read<Facts> {
         let form = self.byte()?;
         let is_head_request = form & 4 != 0;
         let probe = match form & !4 {
@@ -200,7 +201,29 @@ impl<'a> EntryReader<'a> {
             4 => (Err(self.refusal()?), Some(self.cors(max_header_bytes)?.ok_or(BadEntry)?)),
             _ => return Err(BadEntry),
         };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim: Ok(None), cors, form })
+        let claim = if edition < Edition::Third { Ok(None) } else { self.claim()? };
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, cors, form })
+    }
+
+    fn claim(&mut self) -> Read<Result<Option<Claim>, BadClaim>> {
+        match self.byte()? {
+            0 => Ok(Ok(None)),
+            1 => {
+                let (session, was) = (self.session_hash()?, self.option(EntryReader::session_hash)?);
+                let position = self.option(|from| {
+                    let mut next = || from.number().and_then(|n| if n < Position::END { Ok(n) } else { Err(BadEntry) });
+                    Ok(Position { epoch: next()?, seq: next()?, n: next()? })
+                })?;
+                Ok(Ok(Some(Claim { session, was, position })))
+            }
+            2 => Ok(Err(BadClaim)),
+            _ => Err(BadEntry),
+        }
+    }
+
+    fn session_hash(&mut self) -> Read<SessionHash> {
+        let bytes = self.take(16)?.try_into().map_err(|_| BadEntry)?;
+        Ok(SessionHash::from_bits(u128::from_be_bytes(bytes)))
     }
 
     fn cors(&mut self, max_header_bytes: usize) -> Read<Option<Cors>> {
@@ -310,6 +333,69 @@ mod tests {
             assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).peer(), Err(BadEntry));
         }
         assert_eq!(EntryReader::new(&[1, 2, 3, 4, 5, 6, 7, 8]).peer(), Err(BadEntry));
+    }
+
+    #[test]
+    fn facts_survive_a_round_trip() {
+        let position = Position { epoch: 1, seq: Position::END - 1, n: 0 };
+        let (session, was) = (SessionHash::from_bits(u128::MAX - 7), SessionHash::from_bits(300));
+        let claim = |was, position| Ok(Some(Claim { session, was, position }));
+        let response = PlainResponse::new(426, "no upgrade");
+        let upgrade = Upgrade { accept_key: "key".into(), subprotocol: Some("xxx".into()) };
+        let post = PostHead { length: 300, keep_alive: true, expects_continue: false };
+        let cors = || Some(Cors::Origin("xxx".into()));
+        let forms = [
+            (Ok(Acceptance::WebSocket(upgrade)), None),
+            (Err(response.clone()), None),
+            (Err(response), cors()),
+            (Ok(Acceptance::Events), None),
+            (Ok(Acceptance::Events), Some(Cors::Any)),
+            (Ok(Acceptance::Post(post)), cors()),
+        ];
+        for claim in [
+            Ok(None),
+            Err(BadClaim),
+            claim(None, None),
+            claim(Some(was), None),
+            claim(None, Some(position)),
+            claim(Some(was), Some(position)),
+        ] {
+            for (form, cors) in forms.clone() {
+                let address = IpAddr::from([10, 0, 0, 1]);
+                let facts =
+                    Facts { probe: None, is_head_request: true, address, is_origin_allowed: false, claim, cors, form };
+                let mut bytes = Vec::new();
+                bytes.put_facts(&facts);
+                let read = |bytes, edition| {
+                    let mut from = EntryReader::new(bytes);
+                    (from.facts(edition, 3), from.left())
+                };
+                assert_eq!(read(&bytes, Edition::Third), (Ok(facts.clone()), 0));
+                let cut = &bytes[..bytes.len() - 1];
+                assert_eq!(read(cut, Edition::Third).0, Err(BadEntry));
+                // The facts of earlier editions end before the claim.
+                let without_claim = Facts { claim: Ok(None), ..facts };
+                let mut bytes = Vec::new();
+                bytes.put_facts(&without_claim);
+                assert_eq!(read(&bytes[..bytes.len() - 1], Edition::Second), (Ok(without_claim), 0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_claim_of_another_form_is_no_entry() {
+        let mut bytes = vec![1];
+        bytes.put_bytes(&[7; 16]);
+        bytes.put_bytes(&[0, 1]);
+        for number in [1, 2, Position::END] {
+            bytes.put_number(number);
+        }
+        assert_eq!(EntryReader::new(&bytes).claim(), Err(BadEntry), "a number that no client can send");
+        for (at, value) in [(0, 3), (17, 2), (18, 2)] {
+            let mut bytes = bytes.clone();
+            bytes[at] = value;
+            assert_eq!(EntryReader::new(&bytes).claim(), Err(BadEntry), "{value} at {at}");
+        }
     }
 
     #[test]

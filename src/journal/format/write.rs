@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
 use crate::base::peer::Peer;
+use crate::base::session::{BadClaim, Claim, Position};
 use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
@@ -146,6 +147,7 @@ pub(crate) trait Put: Sized {
                 self.put_cors(cors.as_ref());
             }
         }
+        self.put_claim(facts.claim);
     }
 
     /// Appends what a page may read. Of its origin, which the client wrote, only the length.
@@ -157,6 +159,22 @@ pub(crate) trait Put: Sized {
                 self.put_byte(2);
                 self.put_number(origin.len() as u64);
             }
+        }
+    }
+
+    /// Appends what a request claims: hashes of names, never a name.
+    fn put_claim(&mut self, claim: Result<Option<Claim>, BadClaim>) {
+        match claim {
+            Ok(None) => self.put_byte(0),
+            Ok(Some(Claim { session, was, position })) => {
+                self.put_byte(1);
+                self.put_bytes(&session.bits().to_be_bytes());
+                self.put_option(was, |to, was| to.put_bytes(&was.bits().to_be_bytes()));
+                self.put_option(position, |to, Position { epoch, seq, n }| {
+                    [epoch, seq, n].into_iter().for_each(|number| to.put_number(number));
+                });
+            }
+            Err(BadClaim) => self.put_byte(2),
         }
     }
 

@@ -21,7 +21,6 @@ use crate::engine::Engine;
 use crate::engine::app::App;
 use crate::engine::driver::Start;
 use crate::engine::recording::{Decisions, Edition, Input, WriteEnd};
-use crate::engine::state::stats::Stats;
 
 mod output;
 mod request;
@@ -67,6 +66,8 @@ pub struct Replay<A: App, R> {
     /// Offset of the next entry in `block`.
     at: usize,
     engine: Engine<A>,
+    /// Edition of the session.
+    edition: Edition,
     tracer: EventTracer,
     session: Segment,
     conns: ConnReader,
@@ -121,9 +122,10 @@ impl<A: App, R: Read> Replay<A, R> {
             now: engine.now(),
             pending: None,
             output: Output::new(),
-            summary: new_summary(&session, engine.stats()),
+            summary: Summary::new(&session, engine.stats()),
             session,
             engine,
+            edition,
         })
     }
 
@@ -208,6 +210,9 @@ impl<A: App, R: Read> Replay<A, R> {
         if segment.session != self.session.session {
             return broken("a segment of another session follows");
         }
+        if segment.edition != self.session.edition {
+            return broken("a segment of another edition follows");
+        }
         if segment.number != self.session.number + 1 || segment.chain != self.blocks.before() {
             return broken("a segment is missing");
         }
@@ -240,7 +245,8 @@ impl<A: App, R: Read> Replay<A, R> {
             kinds::ASKED | kinds::REFUSED | kinds::ANSWERED | kinds::REST | kinds::UNREAD_REST => {
                 let mut entry = EntryReader::new(from.slice()?);
                 let pending = self.pending.as_mut().ok_or(BadEntry)?;
-                pending.add(kind, &mut entry, self.engine.config().max_header_bytes.0)?;
+                let max_header_bytes = self.engine.config().max_header_bytes.0;
+                pending.add(kind, &mut entry, self.edition, max_header_bytes)?;
                 return Ok(Step::On);
             }
             _ => self.run_pending()?,
@@ -476,22 +482,5 @@ fn read_first_segment<R: Read>(blocks: &mut Blocks<R>, block: &mut Vec<u8>) -> R
         }
         Next::Torn(bytes) => Err(Fault::Broken { offset: bytes, what: "the first block of the segment is incomplete" }),
         Next::Block { .. } | Next::End => Err(Fault::NotAJournal),
-    }
-}
-
-/// The summary of a replay that begins with the segment `first`.
-fn new_summary(first: &Segment, stats: Stats) -> Summary {
-    Summary {
-        build: first.build.clone(),
-        app: first.app.clone(),
-        unix_micros: first.unix_micros,
-        span: Duration::ZERO,
-        turn: first.turn,
-        segments: 1,
-        confirmed: 0,
-        is_open_ended: false,
-        torn: None,
-        omitted_reloads: 0,
-        stats,
     }
 }

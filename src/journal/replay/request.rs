@@ -4,7 +4,8 @@ use super::super::format::block::MAX_BLOCK;
 use super::super::format::kinds;
 use super::super::format::read::{BadEntry, EntryReader, Read};
 use crate::base::id::ConnId;
-use crate::engine::recording::{Decisions, Destination, RecordedDecision};
+use crate::base::session::{BadClaim, Claim, Position, SessionHash};
+use crate::engine::recording::{Decisions, Destination, Edition, RecordedDecision};
 use crate::ws::handshake::Acceptance;
 
 /// Bytes of a request whose entries are not all read yet.
@@ -23,7 +24,13 @@ impl PendingRequest {
     }
 
     /// Adds one of the entries 6 to 10, which describe a request.
-    pub(super) fn add(&mut self, kind: u8, entry: &mut EntryReader<'_>, max_header_bytes: usize) -> Read<()> {
+    pub(super) fn add(
+        &mut self,
+        kind: u8,
+        entry: &mut EntryReader<'_>,
+        edition: Edition,
+        max_header_bytes: usize,
+    ) -> Read<()> {
         match kind {
             kinds::REST => self.bytes.extend_from_slice(entry.take(entry.left())?),
             kinds::UNREAD_REST => entry.shape(&mut self.bytes)?,
@@ -32,8 +39,11 @@ impl PendingRequest {
                 recorded_decision.decisions = entry.decisions()?;
             }
             _ => {
-                let asked =
-                    if kind == kinds::ASKED { Ok(entry.facts(max_header_bytes)?) } else { Err(entry.refusal()?) };
+                let asked = if kind == kinds::ASKED {
+                    Ok(entry.facts(edition, max_header_bytes)?)
+                } else {
+                    Err(entry.refusal()?)
+                };
                 self.recorded_decision = Some(RecordedDecision { asked, decisions: Decisions::default() });
             }
         }
@@ -61,5 +71,18 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         (None, _) => "a seat".to_owned(),
     };
     let address = if is_proxied { format!(", address={}", facts.address) } else { String::new() };
-    format!("asks for {target}{origin}{address}")
+    let session = match facts.claim {
+        Ok(claim) => claim.map(|claim| describe_claim(&claim)).unwrap_or_default(),
+        Err(BadClaim) => ", malformed session".to_owned(),
+    };
+    format!("asks for {target}{origin}{address}{session}")
+}
+
+/// Describes a claim with the beginnings of the hashes, which suffice to tell the sessions of a journal apart.
+fn describe_claim(claim: &Claim) -> String {
+    let Claim { session, was, position } = claim;
+    let short = |hash: &SessionHash| format!("{:08x}", hash.bits() >> 96);
+    let was = was.as_ref().map(|was| format!(", was={}", short(was))).unwrap_or_default();
+    let position = position.map(|Position { epoch, seq, n }| format!(", position={epoch}.{seq}.{n}"));
+    format!(", session={}{was}{}", short(session), position.unwrap_or_default())
 }

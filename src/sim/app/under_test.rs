@@ -66,6 +66,14 @@ impl<A: App> App for AppUnderTest<A> {
         self.observed().on_join(cx, member);
     }
 
+    fn on_away(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+        self.observed().on_away(cx, member, reason);
+    }
+
+    fn on_back(&mut self, cx: &mut Context<'_>, member: &Member) {
+        self.observed().on_back(cx, member);
+    }
+
     fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
         self.observed().on_rejoin(cx, member);
     }

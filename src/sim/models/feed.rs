@@ -117,6 +117,7 @@ impl Models {
                     self.messages += 1;
                     self.message(&from, at, "on_message")
                 }
+                ObservedEvent::Away(..) | ObservedEvent::Back(_) => Ok(()),
                 ObservedEvent::Left(member, _) => self.left(&member),
                 ObservedEvent::Health(member, latency) => {
                     self.health.ended(member.conn(), at, latency);

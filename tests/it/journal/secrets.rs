@@ -121,6 +121,10 @@ fn heads_with(secret: &str) -> Vec<String> {
         format!("/ws/chess?token=known&token={s}"),
         format!("/ws/chess?token={s}&token=known"),
         format!("/ws/chess?{s}=1&x={s}"),
+        format!("/ws/chess?token=known&session={s}"),
+        format!("/ws/chess?token=known&session=0123456789abcdef&was={s}"),
+        format!("/ws/chess?token=known&session=0123456789abcdef&epoch={s}&seq={s}&n={s}"),
+        format!("/ws/chess?token=known&session={s}%zz"),
         format!("/ws/chess?x={s}%zz"),
         format!("/ws/chess?x={s}%00"),
         format!("/ws/chess&token={s}"),
@@ -250,6 +254,9 @@ fn no_word_of_a_request_is_in_a_journal() {
             [check_secrets(&config, || Relay::new(tokens())), check_secrets(&config, || Verbatim::new(tokens()))];
         for Summary { stats, .. } in summaries {
             assert!(stats.counters.joined > 100, "{}", stats.counters.joined);
+            // `Verbatim` has no sessions.
+            let has_sessions = stats.counters.closed(CloseReason::BadMessage) > 0;
+            assert!(!has_sessions || stats.counters.closed(CloseReason::BadMessage) > 10);
             for reason in [CloseReason::HttpRefused, CloseReason::Unauthorized, CloseReason::BadLobbyCode] {
                 assert!(stats.counters.closed(reason) > 10, "{reason}: {}", stats.counters.closed(reason));
             }
@@ -338,6 +345,54 @@ fn a_subprotocol_is_echoed_and_not_recorded() {
             check_no_secret(&journal, "journal");
             assert_eq!(journal::replay(&*journal, QueryApp).expect("nothing differs").stats, stats);
         }
+    }
+}
+
+/// Names of sessions are redacted like tokens, and also with `journal_secrets=keep`: neither the journal, the printed events
+/// nor any answer contains one.
+#[test]
+fn no_name_of_a_session_is_in_a_journal_or_in_an_answer() {
+    const NAMES: [&str; 3] = ["s3cret-4f1c-session", "s3cret-4f1c-before_it", "s3cret-4f1c-is.no.name"];
+    for journal_secrets in [Secrets::Omit, Secrets::Keep] {
+        let mut site = Site::new(Config { journal_secrets, ..Config::default() }, Relay::default());
+        let mut sockets = MemorySockets::default();
+        for first in NAMES {
+            for second in NAMES {
+                for target in [
+                    format!("/ws/chess?token=ann&session={first}&was={second}&epoch=1&seq=2&n=3"),
+                    format!("/ws/chess?session={first}&session={second}"),
+                    format!("/ws/chess?token=ann&session=&session={first}&n={second}"),
+                    format!("/ws/chess?token=ann&session={first}&was={second}%zz"),
+                    format!("/ws/no%20code?session={first}&was={second}"),
+                    format!("/health/live?session={first}&was={second}"),
+                ] {
+                    let conn = site.connect(&target, &["Origin: http://evil.example"]);
+                    let other = site.connect(&target, &[]);
+                    let torn = site.accept();
+                    target.as_bytes().chunks(20).for_each(|piece| site.bytes(torn, piece));
+                    let plain = site.connect_raw(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes());
+                    site.now = site.now + Duration::from_millis(10);
+                    site.engine.end_turn(site.now, &mut sockets).expect("memory takes all bytes");
+                    for conn in [conn, other, torn, plain] {
+                        site.engine.handle_hangup(site.now, conn);
+                        check_has_no_name(&sockets.written(conn), "answer");
+                    }
+                    site.turn();
+                }
+            }
+        }
+        let (stats, journal) = (site.engine.stats(), site.journal());
+        let closed = |reason| stats.counters.closed(reason);
+        assert!(stats.counters.joined > 3 && closed(CloseReason::BadMessage) > 5, "{}", stats.line());
+        check_has_no_name(&journal, "journal");
+        check_has_no_name(timeline(&journal, Relay::default()).as_bytes(), "timeline");
+        assert_eq!(replay(&journal).expect("nothing differs").stats, stats);
+    }
+
+    #[track_caller]
+    fn check_has_no_name(bytes: &[u8], place: &str) {
+        let found = bytes.windows(11).any(|window| window == b"s3cret-4f1c");
+        assert!(!found, "a name is in the {place}: {}", bytes.escape_ascii());
     }
 }
 

@@ -3,6 +3,7 @@
 mod addresses;
 mod applications;
 mod bytewise;
+mod claims;
 mod connecting;
 mod http;
 mod http_clients;

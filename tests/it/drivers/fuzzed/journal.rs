@@ -105,6 +105,10 @@ fn segment(number: u64, chain: u32, input: &mut Input<'_>) -> Vec<u8> {
         let n = input.byte().into();
         payload.extend_from_slice(input.take(n));
     }
+    // The edition of the answers; without it, it is the first.
+    if more & 12 != 0 {
+        payload.push(more >> 2 & 3);
+    }
     payload
 }
 

@@ -1,0 +1,160 @@
+//! What a session is sent when it has a connection: what it missed, and the numbers that it continues with.
+
+use super::core::Core;
+use super::member::Member;
+use super::seating::Arrival;
+use super::state::history::Sender;
+use super::state::replay::{ReplayItem, Resumption};
+use crate::base::id::{ConnKey, LobbyKey, SeatKey};
+use crate::base::session::Position;
+use crate::egress::Priority;
+use crate::protocol;
+use crate::ws::frame::{Mark, MarkedText, Outgoing};
+
+/// Texts to send again, in one buffer.
+#[derive(Debug, Default)]
+pub(super) struct MissedTexts {
+    text: String,
+    ends: Vec<(usize, Mark)>,
+    /// Whether no frame is missing.
+    pub(super) is_complete: bool,
+    /// Number of the last direct message before those of the texts.
+    pub(super) n: u64,
+    /// Position of the client, if no frame is missing.
+    pub(super) position: Option<Position>,
+}
+
+impl MissedTexts {
+    fn push(&mut self, text: &str, mark: Mark) {
+        self.text.push_str(text);
+        self.ends.push((self.text.len(), mark));
+    }
+
+    /// Number of texts.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    fn iter(&self) -> impl Iterator<Item = MarkedText<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(end, _)| end));
+        starts.zip(&self.ends).map(|(start, &(end, mark))| MarkedText { text: &self.text[start..end], mark })
+    }
+}
+
+impl Core {
+    /// Returns the session in a seat, as the history names the senders of frames.
+    pub(super) fn sender_in(&self, seat: SeatKey) -> Option<Sender> {
+        let session = self.directory.session_of(seat)?;
+        Some(Sender { seat: self.directory.seat(seat).id, session })
+    }
+
+    /// Returns what the session of a member has missed. `None` for a member without a session.
+    pub(super) fn missed(&mut self, member: &Member, arrival: Arrival) -> Option<MissedTexts> {
+        let session = self.sender_in(member.seat_key)?;
+        let state = self.sessions.get(member.seat_key)?;
+        let lobby = self.directory.lobby_ref(member.lobby_key);
+        let position = match arrival {
+            Arrival::Joined | Arrival::TookOver | Arrival::Resumed { is_reloaded: true, .. } => None,
+            // Without a position, the client has read nothing since its session began.
+            Arrival::Resumed { position, .. } => Some(position.unwrap_or(Position {
+                epoch: lobby.epoch,
+                seq: state.since_seq.unwrap_or(lobby.seq),
+                n: 0,
+            })),
+        };
+        let resumption = Resumption {
+            history: self.histories.get(member.lobby_key)?,
+            epoch: lobby.epoch,
+            last_seq: lobby.seq,
+            directs: &state.directs,
+            session,
+            since_seq: state.since_seq.unwrap_or(lobby.seq),
+        };
+        let replay = resumption.replay(position);
+        let mut missed = MissedTexts { is_complete: replay.is_complete, n: replay.n, ..MissedTexts::default() };
+        missed.position = position.filter(|_| missed.is_complete).map(|position| Position { n: missed.n, ..position });
+        for item in replay.items {
+            match item {
+                ReplayItem::Frame { seq, text } => missed.push(&text, Mark::Seq(seq)),
+                ReplayItem::Direct { n, text } => missed.push(&text, Mark::Direct(n)),
+                ReplayItem::Ack { seq, reference } => {
+                    protocol::write_ack(&mut self.buffers.text, reference, Some(seq));
+                    missed.push(&self.buffers.text, Mark::Seq(seq));
+                }
+            }
+        }
+        Some(missed)
+    }
+
+    /// Sends what a session has missed.
+    pub(super) fn send_missed(&mut self, key: ConnKey, missed: &MissedTexts) {
+        for text in missed.iter() {
+            if self.conns[key].seat().is_some() {
+                self.send(key, Outgoing::Marked(&text), Priority::Normal);
+            }
+        }
+    }
+
+    /// Records that the session in a seat, if there is one, is sent a `presence_state`.
+    pub(super) fn note_presence_state(&mut self, seat: SeatKey, lobby: LobbyKey) {
+        let seq = self.directory.lobby_ref(lobby).seq;
+        if let Some(state) = self.sessions.get_mut(seat) {
+            state.since_seq.get_or_insert(seq);
+        }
+    }
+
+    /// Keeps a numbered frame for the sessions of its lobby.
+    #[inline]
+    pub(super) fn keep_frame(&mut self, lobby: LobbyKey, seq: u64, text: &str) {
+        if let Some(history) = self.histories.get_mut(lobby) {
+            history.push(seq, None, None, text);
+        }
+    }
+
+    /// Keeps the message of a member for the sessions of its lobby. `reference` is the `ref` of its request.
+    #[inline]
+    pub(super) fn keep_message(&mut self, from: &Member, seq: u64, reference: Option<&str>, text: &str) {
+        if self.histories.get(from.lobby_key).is_some() {
+            let sender = self.sender_in(from.seat_key);
+            let reference = reference.filter(|_| sender.is_some());
+            self.histories.get_mut(from.lobby_key).expect("checked before").push(seq, sender, reference, text);
+        }
+    }
+}
+
+impl Core {
+    /// Returns the number of the next direct message to a session. `None` if the seat has no session.
+    pub(super) fn next_direct(&self, seat: SeatKey) -> Option<u64> {
+        self.sessions.get(seat).map(|state| state.directs.next())
+    }
+
+    /// Keeps a direct message for a session, and sends it if the session has a connection. Returns false if there was no
+    /// room for it.
+    pub(super) fn send_kept_direct(&mut self, seat: SeatKey, text: &str) -> bool {
+        let conn = self.directory.conn_of(seat);
+        let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
+        let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
+        let directs = &mut self.sessions.state(seat).directs;
+        let n = directs.next();
+        directs.push(after_seq, is_queue_empty, text);
+        let marked = MarkedText { text, mark: Mark::Direct(n) };
+        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Marked(&marked), Priority::Deferred))
+    }
+
+    /// Returns the payload of a ping: the number of the last direct message that is kept for the member's session, so that
+    /// the pong shows that it has arrived. Empty if there is none.
+    pub(super) fn ping_payload(&self, key: ConnKey) -> Option<[u8; 8]> {
+        let state = self.sessions.get(self.conns[key].seat()?)?;
+        let directs = &state.directs;
+        (directs.last() > directs.forgotten()).then(|| directs.last().to_be_bytes())
+    }
+
+    /// Forgets the direct messages that a pong shows to have arrived.
+    pub(super) fn note_session_pong(&mut self, key: ConnKey, payload: &[u8]) {
+        if let Ok(number) = payload.try_into()
+            && let Some(state) = self.conns[key].seat().and_then(|seat| self.sessions.get_mut(seat))
+        {
+            state.directs.acknowledge(u64::from_be_bytes(number));
+        }
+    }
+}

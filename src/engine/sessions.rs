@@ -1,0 +1,184 @@
+//! Sessions: seats whose connection was lost are kept for a while, and their clients come back to them.
+//!
+//! Which seat a client gets is up to [`Directory::plan`](crate::lobby::directory::Directory::plan); what it missed is sent
+//! by [`resuming`](super::resuming).
+
+use log::info;
+
+use super::Engine;
+use super::app::App;
+use super::core::Core;
+use super::member::{Identity, Member};
+use super::seating::Arrival;
+use super::state::conn::ConnState;
+use super::state::events::AppEvent;
+use crate::base::close::{CloseKind, CloseReason, LeaveReason};
+use crate::base::id::{ConnKey, LobbyKey, SeatKey};
+use crate::base::session::Claim;
+use crate::base::time::Time;
+use crate::lobby::sessions::{AwayEvent, LostConn};
+use crate::ws::handshake::Acceptance;
+
+impl<A: App> Engine<A> {
+    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to resume: what
+    /// its `welcome` says of their outcome is final.
+    pub(super) fn complete_session(
+        &mut self,
+        code: &str,
+        claim: Option<&Claim>,
+        decision: &Result<Identity, CloseReason>,
+    ) {
+        if let (Some(claim), Ok(identity)) = (claim, decision)
+            && let Some(seat) = self.core.directory.seat_to_resume(code, &identity.user, claim)
+            && let Some(conn) = self.core.directory.conn_of(seat)
+        {
+            self.drain_inbox(conn);
+        }
+    }
+}
+
+impl Core {
+    /// Whether the seat of a connection is kept when the connection is closed for `reason`.
+    pub(super) fn keeps_seat(&self, key: ConnKey, seat: SeatKey, reason: CloseReason) -> bool {
+        let is_ordered = |kind| !matches!(kind, CloseKind::ForcedReconnect | CloseKind::ServerShutdown);
+        self.directory.session_of(seat).is_some()
+            && reason.keeps_seat()
+            && !self.config.seat_grace.is_zero()
+            && !self.is_draining()
+            // A member that is about to be kicked does not escape.
+            && !self.conns[key].queued_close.is_some_and(is_ordered)
+    }
+
+    /// Keeps the seat of a connection that is being closed.
+    pub(super) fn set_away(&mut self, key: ConnKey, seat: SeatKey, reason: CloseReason) {
+        let member = Member { is_away: true, ..self.member(key).expect("the connection has a seat") };
+        let reason = reason.away_reason();
+        let lost = LostConn {
+            reason,
+            peer: self.conns[key].peer.peer(),
+            address: self.conns.address(key),
+            last_heard: self.conns[key].health.last_heard(),
+            data: member.data.clone(),
+        };
+        if !self.has_address_hold(seat) {
+            self.addresses.hold(self.directory.seat(seat).address);
+        }
+        self.note_written_directs(key, seat);
+        self.directory.set_away(seat, lost, self.clock.now());
+        self.set_closing(key);
+        self.note_undelivered(&member);
+        info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
+        self.events.push_back(AppEvent::Away(member, reason));
+    }
+
+    /// Whether a seat keeps its address from being forgotten: it has no connection, or one from another address.
+    pub(super) fn has_address_hold(&self, key: SeatKey) -> bool {
+        let seat = self.directory.seat(key);
+        seat.is_away || self.conns[seat.conn.key()].address != Some(seat.address)
+    }
+
+    /// Frees a seat that is away.
+    pub(super) fn end_away(&mut self, seat: SeatKey, reason: LeaveReason) {
+        let member = self.member_in(seat);
+        let address = self.directory.seat(seat).address;
+        self.directory.leave(seat, reason, self.clock.now());
+        self.addresses.left(address, self.clock.now());
+        info!("user={:?} lobby={} left: {}", member.user(), member.lobby(), reason.word());
+        self.forget_session(seat, member.lobby_key);
+        self.note_left(member, reason);
+    }
+
+    /// The away seats among these.
+    pub(super) fn away_among(&self, seats: &[SeatKey]) -> Vec<SeatKey> {
+        seats.iter().copied().filter(|&seat| self.directory.seat(seat).is_away).collect()
+    }
+
+    /// Frees away seats, unless the reason is one after which seats are kept. Returns the number of seats freed.
+    pub(super) fn close_away(&mut self, seats: &[SeatKey], reason: CloseReason) -> usize {
+        if reason.keeps_seat() {
+            return 0;
+        }
+        for &seat in seats {
+            if reason.is_kick() {
+                self.directory.keep_out(seat, self.clock.now());
+            }
+            self.end_away(seat, reason.leave_reason());
+        }
+        seats.len()
+    }
+
+    /// Frees all away seats, each with the reason for which its connection was lost.
+    pub(super) fn end_all_away(&mut self) {
+        let seats: Vec<SeatKey> = self.directory.all_away().collect();
+        for seat in seats {
+            let reason = self.directory.away(seat).expect("the seat is away").lost.reason;
+            self.end_away(seat, reason);
+        }
+    }
+
+    /// Tells of away seats and frees them, where it is time to.
+    pub(super) fn expire_away(&mut self) {
+        let now = self.now();
+        while let Some(event) = self.directory.take_away_event(now) {
+            match event {
+                AwayEvent::Tell(lobby) => self.unflushed_lobbies.push(lobby),
+                AwayEvent::End(seat) => match self.claim_deadline(seat) {
+                    Some(ends) => self.directory.extend_away(seat, ends),
+                    None => {
+                        let reason = self.directory.away(seat).expect("the seat is away").lost.reason;
+                        self.end_away(seat, reason);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Returns when it is certain whether a connection that is being authorized gets this seat; `None` if none claims it.
+    fn claim_deadline(&self, seat: SeatKey) -> Option<Time> {
+        let code = &self.directory.lobby_ref(self.directory.seat(seat).lobby).code;
+        let session = self.directory.session_of(seat)?;
+        let deadlines = self.conns.pending().filter_map(|id| {
+            let slot = &self.conns[id.key()];
+            let ConnState::Pending(Some(pending)) = &slot.state else { return None };
+            // A POST claims no seat.
+            let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
+            let claim = pending.claim.filter(|_| *pending.code == **code && !is_post)?;
+            let is_claimed = claim.session == session || claim.was == Some(session);
+            (is_claimed && slot.deadline > self.now()).then_some(slot.deadline)
+        });
+        deadlines.max()
+    }
+
+    /// Begins or continues the state of the session that has just got this seat, and the history of its lobby.
+    pub(super) fn begin_session(&mut self, seat: SeatKey, arrival: Arrival) {
+        let lobby = self.directory.seat(seat).lobby;
+        match (self.directory.session_of(seat), arrival) {
+            (None, _) => self.sessions.remove(seat),
+            (Some(_), Arrival::Resumed { is_reloaded: false, .. }) => {}
+            (Some(_), Arrival::Joined) => self.sessions.insert(seat),
+            (Some(_), Arrival::TookOver | Arrival::Resumed { .. }) => self.sessions.renew(seat),
+        }
+        self.update_history(lobby);
+    }
+
+    /// Removes the state of a session whose seat was freed.
+    pub(super) fn forget_session(&mut self, seat: SeatKey, lobby: LobbyKey) {
+        self.sessions.remove(seat);
+        self.update_history(lobby);
+    }
+
+    /// Keeps a history for a lobby that has a session, and none for any other.
+    fn update_history(&mut self, key: LobbyKey) {
+        match self.directory.get_lobby(key).filter(|lobby| lobby.has_sessions()) {
+            Some(lobby) => self.histories.keep(key, lobby.seq),
+            None => self.histories.remove(key),
+        }
+    }
+
+    /// Notes that everything sent to a connection was written, if it was.
+    fn note_written_directs(&mut self, key: ConnKey, seat: SeatKey) {
+        if !self.egress.has_queue(key) {
+            self.sessions.state(seat).directs.note_all_written();
+        }
+    }
+}

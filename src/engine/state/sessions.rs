@@ -1,0 +1,124 @@
+//! State of sessions, by seat, and histories of lobbies. A seat without a session and a lobby without one have none.
+
+use crate::base::arena::Key;
+use crate::base::id::{LobbyKey, SeatKey};
+use crate::config::Config;
+use crate::engine::state::directs::Directs;
+use crate::engine::state::history::History;
+use crate::engine::state::upstream::Upstream;
+
+/// State of one session.
+#[derive(Debug)]
+pub(crate) struct SessionState {
+    /// The `seq` of its first `presence_state`; `None` until that was sent.
+    pub(crate) since_seq: Option<u64>,
+    pub(crate) upstream: Upstream,
+    /// Number of requests with a number that wait for the next tick.
+    pub(crate) unanswered: u32,
+    pub(crate) directs: Directs,
+}
+
+/// States of all sessions.
+#[derive(Debug)]
+pub(crate) struct SessionStates {
+    direct_frames: u32,
+    direct_bytes: usize,
+    /// By the key of the seat.
+    of_seats: Vec<Option<Box<SessionState>>>,
+}
+
+impl SessionStates {
+    pub(crate) fn new(config: &Config) -> SessionStates {
+        SessionStates { direct_frames: config.direct_frames, direct_bytes: config.direct_bytes.0, of_seats: Vec::new() }
+    }
+
+    /// Begins a session on a seat that had none.
+    pub(crate) fn insert(&mut self, seat: SeatKey) {
+        if seat.index() >= self.of_seats.len() {
+            self.of_seats.resize_with(seat.index() + 1, || None);
+        }
+        let directs = Directs::new(self.direct_frames, self.direct_bytes);
+        let state = SessionState { since_seq: None, upstream: Upstream::default(), unanswered: 0, directs };
+        self.of_seats[seat.index()] = Some(Box::new(state));
+    }
+
+    /// Begins a new session on a seat. It receives the direct messages that were never written.
+    pub(crate) fn renew(&mut self, seat: SeatKey) {
+        match self.of_seats.get_mut(seat.index()).and_then(Option::as_mut) {
+            Some(state) => {
+                state.directs.keep_unwritten();
+                (state.since_seq, state.upstream, state.unanswered) = (None, Upstream::default(), 0);
+            }
+            None => self.insert(seat),
+        }
+    }
+
+    pub(crate) fn remove(&mut self, seat: SeatKey) {
+        if let Some(state) = self.of_seats.get_mut(seat.index()) {
+            *state = None;
+        }
+    }
+
+    pub(crate) fn get(&self, seat: SeatKey) -> Option<&SessionState> {
+        self.of_seats.get(seat.index())?.as_deref()
+    }
+
+    pub(crate) fn get_mut(&mut self, seat: SeatKey) -> Option<&mut SessionState> {
+        self.of_seats.get_mut(seat.index())?.as_deref_mut()
+    }
+
+    /// Returns the state of a seat that has a session.
+    pub(crate) fn state(&mut self, seat: SeatKey) -> &mut SessionState {
+        self.get_mut(seat).expect("a seat with a session has its state")
+    }
+
+    /// Number of sessions.
+    pub(crate) fn count(&self) -> usize {
+        self.of_seats.iter().flatten().count()
+    }
+}
+
+/// Histories of the lobbies that have a session.
+#[derive(Debug)]
+pub(crate) struct Histories {
+    max_frames: u32,
+    max_bytes: usize,
+    /// By the key of the lobby.
+    of_lobbies: Vec<Option<Box<History>>>,
+}
+
+impl Histories {
+    pub(crate) fn new(config: &Config) -> Histories {
+        Histories { max_frames: config.history_frames, max_bytes: config.history_bytes.0, of_lobbies: Vec::new() }
+    }
+
+    /// Begins the history of a lobby whose last frame had the number `seq`, unless it has one.
+    pub(crate) fn keep(&mut self, lobby: LobbyKey, seq: u64) {
+        if lobby.index() >= self.of_lobbies.len() {
+            self.of_lobbies.resize_with(lobby.index() + 1, || None);
+        }
+        let (max_frames, max_bytes) = (self.max_frames, self.max_bytes);
+        self.of_lobbies[lobby.index()].get_or_insert_with(|| Box::new(History::new(seq, max_frames, max_bytes)));
+    }
+
+    pub(crate) fn remove(&mut self, lobby: LobbyKey) {
+        if let Some(history) = self.of_lobbies.get_mut(lobby.index()) {
+            *history = None;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, lobby: LobbyKey) -> Option<&History> {
+        self.of_lobbies.get(lobby.index())?.as_deref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, lobby: LobbyKey) -> Option<&mut History> {
+        self.of_lobbies.get_mut(lobby.index())?.as_deref_mut()
+    }
+
+    /// Number of histories.
+    pub(crate) fn count(&self) -> usize {
+        self.of_lobbies.iter().flatten().count()
+    }
+}

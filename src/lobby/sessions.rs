@@ -1,0 +1,418 @@
+//! Seats of sessions: whose session holds a seat, and seats whose connection was lost.
+//!
+//! ```text
+//! joined --set_away()--> away --a connection with a seat of its own session, or of its user: join()--> joined
+//!                          +------leave(), when seat_grace has passed------> free
+//! ```
+//!
+//! A seat without a session costs nothing here.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use super::directory::Directory;
+use super::presence::AnnouncedMember;
+use super::records::{Lobby, LobbyMember};
+use crate::base::arena::Key;
+use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatKey, UserKey};
+use crate::base::peer::Peer;
+use crate::base::session::{Claim, SessionHash};
+use crate::base::time::Time;
+use crate::config::{Config, DuplicateLogin};
+
+/// Most users that one lobby keeps out after a kick. The oldest gives way.
+const MAX_KICKED: usize = 64;
+/// Most away seats that are looked at to find when a refused client may try again.
+const MAX_SEARCHED: usize = 1000;
+
+/// The session that holds a seat.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) hash: SessionHash,
+    pub(super) away: Option<Away>,
+}
+
+/// A seat whose connection was lost. [`Seat::conn`](super::records::Seat::conn) is still that connection.
+#[derive(Debug)]
+pub(crate) struct Away {
+    pub(crate) lost: LostConn,
+    /// When the other members are told, unless they have been.
+    tell_at: Time,
+    /// When the seat is freed.
+    ends: Time,
+    /// Whether the other members were told.
+    pub(crate) is_told: bool,
+}
+
+/// A connection that was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct LostConn {
+    /// Why, as the other members see it when the seat is freed.
+    pub(crate) reason: LeaveReason,
+    pub(crate) peer: Peer,
+    pub(crate) address: IpAddr,
+    pub(crate) last_heard: Time,
+    /// Data of the member's identity.
+    pub(crate) data: Option<Arc<[u8]>>,
+}
+
+/// The part of a lobby that exists while a seat of it has a session, or a user is kept out of it.
+#[derive(Debug, Default)]
+pub(super) struct LobbySessions {
+    /// Number of seats with a session.
+    pub(super) seats: u32,
+    /// Away seats, in join order.
+    pub(super) away: Vec<SeatKey>,
+    /// Users that were kicked, and until when they are kept out.
+    kicked: VecDeque<(SmolStr, Time)>,
+}
+
+impl LobbySessions {
+    pub(super) fn is_unused(&self) -> bool {
+        self.seats == 0 && self.away.is_empty() && self.kicked.is_empty()
+    }
+}
+
+/// Sessions of all seats, and what is due for the away ones.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    grace: Duration,
+    away_after: Duration,
+    /// By the key of a seat.
+    of_seats: Vec<Option<Box<Session>>>,
+    /// Away seats that the other members have still to be told of.
+    to_tell: BTreeSet<(Time, SeatKey)>,
+    /// Away seats and when they are freed.
+    ends: BTreeSet<(Time, SeatKey)>,
+}
+
+/// What is due for an away seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AwayEvent {
+    /// The members of this lobby are to be told. The change is queued in its [`Presence`](super::presence::Presence).
+    Tell(LobbyKey),
+    /// The time of this seat is over.
+    End(SeatKey),
+}
+
+impl Sessions {
+    pub(super) fn new(config: &Config) -> Sessions {
+        Sessions {
+            grace: config.seat_grace,
+            away_after: config.away_after,
+            of_seats: Vec::new(),
+            to_tell: BTreeSet::new(),
+            ends: BTreeSet::new(),
+        }
+    }
+
+    fn get(&self, seat: SeatKey) -> Option<&Session> {
+        self.of_seats.get(seat.index())?.as_deref()
+    }
+
+    fn get_mut(&mut self, seat: SeatKey) -> Option<&mut Session> {
+        self.of_seats.get_mut(seat.index())?.as_deref_mut()
+    }
+
+    fn set(&mut self, seat: SeatKey, session: Option<SessionHash>) {
+        if session.is_some() && seat.index() >= self.of_seats.len() {
+            self.of_seats.resize_with(seat.index() + 1, || None);
+        }
+        if let Some(entry) = self.of_seats.get_mut(seat.index()) {
+            *entry = session.map(|hash| Box::new(Session { hash, away: None }));
+        }
+    }
+
+    pub(super) fn away_count(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+impl Lobby {
+    /// Away seats, in join order.
+    pub(crate) fn away(&self) -> &[SeatKey] {
+        self.sessions.as_ref().map_or(&[], |sessions| &sessions.away)
+    }
+
+    /// Number of members, present and away.
+    pub(crate) fn seats_count(&self) -> usize {
+        self.members.len() + self.away().len()
+    }
+
+    /// Whether a seat of the lobby has a session.
+    pub(crate) fn has_sessions(&self) -> bool {
+        self.sessions.as_ref().is_some_and(|sessions| sessions.seats > 0)
+    }
+}
+
+impl Directory {
+    // ---- sessions ----
+
+    /// Returns the session that holds a seat.
+    #[inline]
+    pub(crate) fn session_of(&self, seat: SeatKey) -> Option<SessionHash> {
+        if !self.seats[seat].has_session {
+            return None;
+        }
+        self.sessions.get(seat).map(|session| session.hash)
+    }
+
+    /// Sets the session that holds a seat, which is not away.
+    pub(super) fn set_session(&mut self, key: SeatKey, session: Option<SessionHash>) {
+        let seat = &mut self.seats[key];
+        let had = std::mem::replace(&mut seat.has_session, session.is_some());
+        if !had && session.is_none() {
+            return;
+        }
+        let lobby = &mut self.lobbies[seat.lobby];
+        let sessions = lobby.sessions.get_or_insert_default();
+        sessions.seats = sessions.seats + u32::from(session.is_some()) - u32::from(had);
+        lobby.drop_unused_sessions();
+        self.sessions.set(key, session);
+    }
+
+    /// Returns the seat of `user` in the lobby `code` that a claim resumes: that of its session, else that of the session
+    /// that it continues.
+    pub(crate) fn seat_to_resume(&self, code: &str, user: &str, claim: &Claim) -> Option<SeatKey> {
+        let seats = self.user_keys.get(user).map_or(&[][..], |&user| self.users[user].seats.as_slice());
+        let find = |session: SessionHash| {
+            let mut fits = seats.iter().copied().filter(|&seat| self.session_of(seat) == Some(session));
+            fits.find(|&seat| *self.lobbies[self.seats[seat].lobby].code == *code)
+        };
+        find(claim.session).or_else(|| claim.was.and_then(find))
+    }
+
+    /// Whether `user` has a connection. A client that comes back gives way to it.
+    pub(super) fn has_live_seat(&self, user: Option<UserKey>) -> bool {
+        let seats = user.map_or(&[][..], |user| self.users[user].seats.as_slice());
+        seats.iter().any(|&seat| !self.seats[seat].is_away)
+    }
+
+    // ---- away seats ----
+
+    /// Returns an away seat's last connection; `None` for a seat with a connection.
+    pub(crate) fn away(&self, seat: SeatKey) -> Option<&Away> {
+        if !self.seats[seat].is_away {
+            return None;
+        }
+        self.sessions.get(seat)?.away.as_ref()
+    }
+
+    pub(crate) fn away_count(&self) -> usize {
+        self.sessions.away_count()
+    }
+
+    /// All seats, by key.
+    pub(crate) fn all_seats(&self) -> impl Iterator<Item = SeatKey> {
+        self.seats.iter().map(|(seat, _)| seat)
+    }
+
+    /// All lobbies, by key.
+    pub(crate) fn all_lobbies(&self) -> impl Iterator<Item = LobbyKey> {
+        self.lobbies.iter().map(|(lobby, _)| lobby)
+    }
+
+    /// All away seats, in the order in which they are freed.
+    pub(crate) fn all_away(&self) -> impl Iterator<Item = SeatKey> {
+        self.sessions.ends.iter().map(|&(_, seat)| seat)
+    }
+
+    /// Returns the seats of a lobby, present and away, in join order.
+    pub(crate) fn seats_in(&self, lobby: LobbyKey) -> impl Iterator<Item = SeatKey> {
+        let lobby = &self.lobbies[lobby];
+        let mut present = lobby.members.iter().map(|member| member.seat).peekable();
+        let mut away = lobby.away().iter().copied().peekable();
+        std::iter::from_fn(move || match (present.peek(), away.peek()) {
+            (Some(&first), Some(&second)) if self.seats[second].id < self.seats[first].id => away.next(),
+            (Some(_), _) => present.next(),
+            (None, _) => away.next(),
+        })
+    }
+
+    /// Returns the seats of a lobby that were not announced to the other members, in join order.
+    pub(crate) fn unannounced(&self, lobby: LobbyKey) -> Vec<SeatKey> {
+        let lobby = &self.lobbies[lobby];
+        // They have joined last.
+        let is_unannounced = |seat: &SeatKey| !self.seats[*seat].is_announced;
+        let present = lobby.members.iter().rev().map(|member| member.seat).take_while(is_unannounced);
+        let away = lobby.away().iter().rev().copied().take_while(is_unannounced);
+        let mut seats: Vec<SeatKey> = present.chain(away).collect();
+        seats.sort_unstable_by_key(|&seat| self.seats[seat].id);
+        seats
+    }
+
+    /// Whether the other members know that a seat is away.
+    pub(crate) fn is_told_away(&self, seat: SeatKey) -> bool {
+        self.away(seat).is_some_and(|away| away.is_told)
+    }
+
+    /// Keeps the seat of a session whose connection was lost.
+    pub(crate) fn set_away(&mut self, key: SeatKey, lost: LostConn, now: Time) {
+        let seat = &mut self.seats[key];
+        seat.is_away = true;
+        let (id, lobby) = (seat.id, &mut self.lobbies[seat.lobby]);
+        let position = lobby.position_of(key);
+        lobby.members.remove(position);
+        let away = &mut lobby.sessions.as_mut().expect("the seat has a session").away;
+        let position = away.partition_point(|&other| self.seats[other].id < id);
+        away.insert(position, key);
+        let (tell_at, ends) = (now + self.sessions.away_after, now + self.sessions.grace);
+        let away = Away { lost, tell_at, ends, is_told: false };
+        self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
+        self.sessions.to_tell.insert((tell_at, key));
+        self.sessions.ends.insert((ends, key));
+    }
+
+    /// Gives an away seat a connection again. The other members are told if they know that it was away.
+    pub(super) fn set_back(&mut self, key: SeatKey) {
+        let Away { is_told, .. } = self.end_away(key);
+        let seat = &self.seats[key];
+        let lobby = &mut self.lobbies[seat.lobby];
+        let position = lobby.members.partition_point(|member| self.seats[member.seat].id < seat.id);
+        lobby.members.insert(position, LobbyMember { seat: key, conn: seat.conn.key() });
+        if is_told && seat.is_announced {
+            lobby.presence.came_back(AnnouncedMember { user: self.users[seat.user].name.clone(), seat: seat.id });
+        }
+    }
+
+    /// Removes a seat from the away ones.
+    pub(super) fn end_away(&mut self, key: SeatKey) -> Away {
+        let seat = &mut self.seats[key];
+        seat.is_away = false;
+        let away = &mut self.lobbies[seat.lobby].sessions.as_mut().expect("the seat has a session").away;
+        away.retain(|&other| other != key);
+        let away = self.sessions.get_mut(key).and_then(|session| session.away.take()).expect("the seat is away");
+        self.sessions.to_tell.remove(&(away.tell_at, key));
+        self.sessions.ends.remove(&(away.ends, key));
+        away
+    }
+
+    /// Returns when the next away seat is to be told of or freed.
+    pub(crate) fn next_away_event(&self) -> Option<Time> {
+        let Sessions { to_tell, ends, .. } = &self.sessions;
+        [to_tell.first(), ends.first()].into_iter().flatten().map(|&(at, _)| at).min()
+    }
+
+    /// Takes what is due by `now` for the next away seat. A seat whose time is over remains away until
+    /// [`leave`](Self::leave) or [`extend_away`](Self::extend_away).
+    pub(crate) fn take_away_event(&mut self, now: Time) -> Option<AwayEvent> {
+        if let Some(&(_, seat)) = self.sessions.ends.first().filter(|&&(at, _)| at <= now) {
+            return Some(AwayEvent::End(seat));
+        }
+        let &(at, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
+        self.sessions.to_tell.remove(&(at, key));
+        self.sessions.get_mut(key)?.away.as_mut()?.is_told = true;
+        let seat = &self.seats[key];
+        if seat.is_announced {
+            let user = self.users[seat.user].name.clone();
+            self.lobbies[seat.lobby].presence.went_away(AnnouncedMember { user, seat: seat.id });
+        }
+        Some(AwayEvent::Tell(seat.lobby))
+    }
+
+    /// Keeps an away seat until `ends`: a connection that claims it is being authorized.
+    pub(crate) fn extend_away(&mut self, seat: SeatKey, ends: Time) {
+        let away = self.sessions.get_mut(seat).and_then(|session| session.away.as_mut()).expect("the seat is away");
+        let before = std::mem::replace(&mut away.ends, ends);
+        self.sessions.ends.remove(&(before, seat));
+        self.sessions.ends.insert((ends, seat));
+    }
+
+    /// Returns the oldest away seat of `user` that would make room for a login in `lobby`: one in the same lobby first.
+    pub(super) fn away_seats_of(&self, user: Option<UserKey>, lobby: Option<LobbyKey>) -> Vec<SeatKey> {
+        let seats = user.map_or(&[][..], |user| self.users[user].seats.as_slice());
+        let away = || seats.iter().copied().filter(|&seat| self.seats[seat].is_away);
+        let is_near = |seat: &SeatKey| Some(self.seats[*seat].lobby) == lobby;
+        away().filter(|seat| is_near(seat)).chain(away().filter(|seat| !is_near(seat))).collect()
+    }
+
+    /// Returns when a client that was refused for `reason` may try again, if only away seats keep it out.
+    pub(crate) fn room_after_away(&self, code: &str, address: AddressKey, reason: CloseReason) -> Option<Time> {
+        let first_end = |seats: &mut dyn Iterator<Item = SeatKey>| {
+            seats.filter_map(|seat| self.away(seat)).map(|away| away.ends).min()
+        };
+        match reason {
+            CloseReason::ServerFull if self.max_connections.has_room(self.taken() - self.away_count()) => {
+                self.sessions.ends.first().map(|&(at, _)| at)
+            }
+            CloseReason::LobbyFull => {
+                let lobby = &self.lobbies[*self.lobby_keys.get(code)?];
+                let has_room = self.max_per_lobby.has_room(lobby.taken() - lobby.away().len());
+                first_end(&mut lobby.away().iter().copied()).filter(|_| has_room)
+            }
+            CloseReason::LobbyLimit => {
+                let is_alone = |seat: &SeatKey| self.lobbies[self.seats[*seat].lobby].has_one_member();
+                first_end(&mut self.all_away().take(MAX_SEARCHED).filter(is_alone))
+            }
+            CloseReason::IpLimit => {
+                let is_there = |seat: &SeatKey| self.seats[*seat].address == address;
+                first_end(&mut self.all_away().take(MAX_SEARCHED).filter(is_there))
+            }
+            _ => None,
+        }
+    }
+
+    // ---- kicked users ----
+
+    /// Keeps the user of a seat out of its lobby for `seat_grace`.
+    pub(crate) fn keep_out(&mut self, seat: SeatKey, now: Time) {
+        let seat = &self.seats[seat];
+        let user = self.users[seat.user].name.clone();
+        let kicked = &mut self.lobbies[seat.lobby].sessions.get_or_insert_default().kicked;
+        kicked.retain(|(other, until)| *until > now && *other != user);
+        if kicked.len() == MAX_KICKED {
+            kicked.pop_front();
+        }
+        kicked.push_back((user, now + self.sessions.grace));
+    }
+
+    pub(super) fn is_kept_out(&self, code: &str, user: &str, now: Time) -> bool {
+        let lobby = self.lobby_keys.get(code).map(|&lobby| &self.lobbies[lobby]);
+        let kicked = lobby.and_then(|lobby| lobby.sessions.as_ref()).map(|sessions| &sessions.kicked);
+        kicked.is_some_and(|kicked| kicked.iter().any(|(other, until)| **other == *user && now < *until))
+    }
+
+    // ---- checks ----
+
+    /// Asserts the invariants of sessions and away seats.
+    pub(super) fn check_sessions(&self) {
+        let mut away_count = 0;
+        for (key, lobby) in self.lobbies.iter() {
+            let is_of_lobby = |seat: &SeatKey| self.seats[*seat].lobby == key && self.seats[*seat].is_away;
+            assert!(lobby.away().iter().all(is_of_lobby), "away seats are in the list of their lobby");
+            let by_id = |seats: &[SeatKey]| seats.is_sorted_by_key(|&seat| self.seats[seat].id);
+            let present: Vec<SeatKey> = lobby.members.iter().map(|member| member.seat).collect();
+            assert!(by_id(lobby.away()) && by_id(&present), "members are in join order");
+            assert!(present.iter().all(|&seat| !self.seats[seat].is_away), "present members are not away");
+            let seats = self.seats.iter().filter(|(_, seat)| seat.lobby == key && seat.has_session).count();
+            assert_eq!(lobby.sessions.as_ref().map_or(0, |sessions| sessions.seats as usize), seats);
+            away_count += lobby.away().len();
+        }
+        assert_eq!(away_count, self.away_count(), "every away seat has an end");
+        for (key, seat) in self.seats.iter() {
+            let session = self.sessions.get(key);
+            assert_eq!(seat.has_session, session.is_some(), "a seat with a session has one");
+            assert_eq!(seat.is_away, session.is_some_and(|session| session.away.is_some()));
+            if let Some(away) = session.and_then(|session| session.away.as_ref()) {
+                assert!(self.sessions.ends.contains(&(away.ends, key)), "an away seat is freed one day");
+                assert!(away.is_told || self.sessions.to_tell.contains(&(away.tell_at, key)), "and told of before");
+            }
+        }
+    }
+
+    /// Whether a live connection of another session makes a client that comes back give way.
+    pub(super) fn must_give_way(&self, user: Option<UserKey>, claim: &Claim) -> bool {
+        claim.position.is_some() && self.duplicate_login == DuplicateLogin::Replace && self.has_live_seat(user)
+    }
+
+    /// The connection of a seat; `None` while it is away.
+    pub(crate) fn conn_of(&self, seat: SeatKey) -> Option<ConnId> {
+        let seat = &self.seats[seat];
+        (!seat.is_away).then_some(seat.conn)
+    }
+}

@@ -81,7 +81,7 @@ impl CloseKind {
 close_reasons! {
     /// The client sent `leave`.
     Left = 1000, "left", "the client said leave";
-    /// The peer sent a close frame first.
+    /// The peer sent a close frame first, with a code other than 1001.
     PeerClosed = 1000, "peer_closed", "the peer sent a close frame";
     /// The connection ended without a close frame from the peer.
     Hangup = 1006, "hangup", "the connection ended without a close frame";
@@ -147,6 +147,8 @@ close_reasons! {
     HttpRefused = 0, "http_refused", "the request was answered with an HTTP status";
     /// The request head did not arrive within `handshake_timeout`.
     HandshakeTimeout = 0, "handshake_timeout", "the request head did not arrive within handshake_timeout";
+    /// The peer sent a close frame first, with code 1001 or without a code, as a page does that is left or reloaded.
+    PeerGone = 1001, "peer_gone", "the peer's close frame says that it went away, or has no code";
 }
 
 /// Whether and when a client should reconnect after a close.
@@ -218,7 +220,8 @@ impl CloseReason {
     pub(crate) const fn keeps_seat(self) -> bool {
         matches!(
             self,
-            CloseReason::Hangup
+            CloseReason::PeerGone
+                | CloseReason::Hangup
                 | CloseReason::WriteFailed
                 | CloseReason::Stale
                 | CloseReason::SlowConsumer
@@ -245,7 +248,7 @@ impl CloseReason {
     /// Returns the reason that the other members of the lobby see.
     pub const fn leave_reason(self) -> LeaveReason {
         match self {
-            CloseReason::Left | CloseReason::PeerClosed => LeaveReason::Left,
+            CloseReason::Left | CloseReason::PeerClosed | CloseReason::PeerGone => LeaveReason::Left,
             CloseReason::Stale | CloseReason::AuthTimeout => LeaveReason::Timeout,
             CloseReason::Kicked
             | CloseReason::ForcedReconnect

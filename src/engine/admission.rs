@@ -18,10 +18,10 @@ use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
+use crate::http::PlainResponse;
 use crate::http::probe::Probe;
-use crate::http::{Cors, PlainResponse};
 use crate::lobby::directory::SeatRequest;
-use crate::ws::handshake::{self, Acceptance, Facts, ReadParams, Request};
+use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -102,37 +102,39 @@ impl<A: App> Engine<A> {
         let form = form?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let claim = claim.map_err(|BadClaim| CloseReason::BadMessage);
+        let has_sessions = !self.core.config.seat_grace.is_zero();
+        let page = Page { cors, session: claim.ok().flatten().map(|claim| claim.session) };
+        let claim = claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
         let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
             Ok(wanted) => wanted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
                 }
-                return self.core.refuse_form(key, &form, cors.as_ref(), reason);
+                return self.core.refuse_form(key, &form, &page, reason);
             }
         };
         let wanted = Wanted { code: &code, claim };
         if let Acceptance::Post(_) = form {
-            self.core.check_post(key, claim)?;
+            self.core.check_post(key, &page, &code)?;
         }
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
             // authorization follows.
-            return self.core.refuse_form(key, &form, cors.as_ref(), CloseReason::IpLimit);
+            return self.core.refuse_form(key, &form, &page, CloseReason::IpLimit);
         }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
-                self.core.wait_for_authorization(key, form, cors, wanted, user.as_deref());
+                self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
                 if let Acceptance::Post(head) = form {
-                    return self.core.judge_post(key, (head, cors), wanted, identity);
+                    return self.core.judge_post(key, (head, page), &code, identity);
                 }
-                self.complete_session(&code, claim.as_ref(), &identity);
-                self.core.accept_and_seat(key, &form, cors.as_ref(), wanted, identity);
+                self.complete_session(key, wanted, &identity);
+                self.core.accept_and_seat(key, &form, &page, wanted, identity);
             }
         }
         Ok(())
@@ -226,21 +228,22 @@ impl<A: App> Engine<A> {
         let (code, claim) = (pending.code.clone(), pending.claim);
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
         let decision = self.core.check_authorization(answer, &code);
+        let wanted = Wanted { code: &code, claim };
         if !is_post {
-            self.complete_session(&code, claim.as_ref(), &decision);
+            self.complete_session(conn.key(), wanted, &decision);
         }
         let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
             Some(ConnState::Pending(pending)) => pending.take()?.reservation,
             // The application has closed the connection meanwhile.
             _ => return None,
         };
-        let (key, wanted) = (conn.key(), Wanted { code: &code, claim });
+        let key = conn.key();
         if is_post {
-            let early = self.core.judge_pending_post(key, wanted, decision);
+            let early = self.core.judge_pending_post(key, &code, decision);
             self.dispatch_events();
             return Some(early);
         }
-        let early = self.core.accept_pending(key, claim);
+        let early = self.core.accept_pending(key);
         match decision {
             Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
             Err(reason) => {
@@ -317,14 +320,14 @@ impl Core {
         &mut self,
         key: ConnKey,
         form: &Acceptance,
-        cors: Option<&Cors>,
+        page: &Page,
         reason: CloseReason,
     ) -> Result<(), PlainResponse> {
         if let Acceptance::Post(_) = form {
             return Err(refusal_of(reason));
         }
         if self.conns[key].close_kind.is_none() {
-            self.accept_form(key, form, cors, None);
+            self.accept_form(key, form, page);
             self.begin_close(key, reason);
         }
         Ok(())
@@ -354,7 +357,7 @@ impl Core {
         &mut self,
         key: ConnKey,
         form: &Acceptance,
-        cors: Option<&Cors>,
+        page: &Page,
         wanted: Wanted<'_>,
         decision: Result<Identity, CloseReason>,
     ) {
@@ -362,7 +365,7 @@ impl Core {
         if self.conns[key].close_kind.is_some() {
             return;
         }
-        self.accept_form(key, form, cors, wanted.claim);
+        self.accept_form(key, form, page);
         match decision {
             Ok(identity) => self.seat_or_refuse(key, None, wanted, &identity),
             Err(reason) => self.begin_close(key, reason),
@@ -370,7 +373,7 @@ impl Core {
     }
 
     /// Opens the WebSocket, or begins the event stream.
-    fn accept_form(&mut self, key: ConnKey, form: &Acceptance, cors: Option<&Cors>, claim: Option<Claim>) {
+    fn accept_form(&mut self, key: ConnKey, form: &Acceptance, page: &Page) {
         match form {
             Acceptance::WebSocket(upgrade) => {
                 let date = self.date_line();
@@ -379,9 +382,9 @@ impl Core {
                 self.egress.push_response(key, response);
             }
             Acceptance::Events => {
-                self.accept_events(key, cors);
-                if let Some(claim) = claim {
-                    self.posts.open_stream(key, claim.session);
+                self.accept_events(key, page.cors.as_ref());
+                if let Some(session) = page.session {
+                    self.posts.open_stream(key, session);
                 }
             }
             Acceptance::Post(_) => unreachable!("a POST is judged, and opens nothing"),
@@ -389,9 +392,9 @@ impl Core {
     }
 
     /// Accepts a request that waited for authorization, and is no POST. Returns the bytes that the client sent meanwhile.
-    pub(super) fn accept_pending(&mut self, key: ConnKey, claim: Option<Claim>) -> Vec<u8> {
-        let (form, cors, early) = self.conns[key].wire.take_pending();
-        self.accept_form(key, &form, cors.as_ref(), claim);
+    pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
+        let (form, page, early) = self.conns[key].wire.take_pending();
+        self.accept_form(key, &form, &page);
         early
     }
 
@@ -414,7 +417,7 @@ impl Core {
         &mut self,
         key: ConnKey,
         form: Acceptance,
-        cors: Option<Cors>,
+        page: Page,
         wanted: Wanted<'_>,
         user: Option<&str>,
     ) {
@@ -432,12 +435,12 @@ impl Core {
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
-                slot.wire.defer(form, cors);
+                slot.wire.defer(form, page);
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), claim, reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
-                self.accept_form(key, &form, cors.as_ref(), claim);
+                self.accept_form(key, &form, &page);
                 self.refuse_login(key, wanted, user.unwrap_or_default(), reason);
             }
         }

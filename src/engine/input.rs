@@ -120,10 +120,10 @@ impl<A: App> Engine<A> {
                 WireEvent::Pong(payload) => self.core.handle_pong(key, payload),
                 // No frame may follow the answer to the peer's close frame, so the peer's queued messages are served
                 // first.
-                WireEvent::Close(answer) => {
+                WireEvent::Close { code, answer } => {
                     self.drain_inbox(conn);
                     if self.core.slot(conn).is_some() {
-                        self.core.handle_peer_close(key, answer, input.is_empty());
+                        self.core.handle_peer_close(key, code, answer, input.is_empty());
                     }
                 }
                 WireEvent::Fault(reason) => {

@@ -52,7 +52,7 @@ impl Core {
                 self.close_with_http(key, CloseReason::AuthTimeout, &refusal_of(CloseReason::AuthTimeout));
             }
             _ => {
-                self.accept_pending(key, None);
+                self.accept_pending(key);
                 self.begin_close(key, CloseReason::AuthTimeout);
             }
         }

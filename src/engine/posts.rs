@@ -1,17 +1,16 @@
 //! POST: messages for an event stream. Each is served as if it had come as a frame on the connection of the stream.
 
 use super::Engine;
-use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
 use super::member::Identity;
 use super::state::posts::{Busy, Post};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
-use crate::base::session::{Claim, SessionHash};
-use crate::http::{Cors, PlainResponse};
+use crate::base::session::SessionHash;
+use crate::http::PlainResponse;
 use crate::ws::event_stream::accepted_head;
-use crate::ws::handshake::Acceptance;
+use crate::ws::handshake::{Acceptance, Page};
 use crate::ws::post::PostHead;
 
 /// Bytes that a POST is charged beside those of its messages: for its head, and for asking who sent it.
@@ -55,33 +54,41 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// HTTP 400 without a session. HTTP 429 if the address has no attempt left: a POST is none, but one that is refused
-    /// counts as one, so that tokens cannot be guessed.
-    pub(super) fn check_post(&mut self, key: ConnKey, claim: Option<Claim>) -> Result<(), PlainResponse> {
-        if claim.is_none() {
+    /// HTTP 400 without a session; 404 if no user has an open stream of the session in this lobby. HTTP 429 if the address
+    /// has no attempt left, and a POST for the stream was refused before: no POST is an attempt, but a refused one counts as
+    /// one, so that nobody guesses tokens by POSTs for a stream of his own.
+    pub(super) fn check_post(&mut self, key: ConnKey, page: &Page, code: &str) -> Result<(), PlainResponse> {
+        let Some(session) = page.session else {
             return Err(PlainResponse::new(400, "name the session of your event stream: ?session="));
+        };
+        let Some(stream) = self.posts.streams_of(session).find(|&stream| self.is_in_lobby(stream, code)) else {
+            return Err(no_stream());
+        };
+        let (now, address) = (self.now(), self.address_of(key));
+        let may_be_refused = self.rates.attempt.is_none_or(|rate| self.addresses.has_attempt(address, now, rate));
+        if may_be_refused || !self.posts.is_suspect(stream) {
+            return Ok(());
         }
-        let (now, address) = (self.now(), self.conns[key].address);
-        match (self.rates.attempt, address) {
-            (Some(rate), Some(address)) if !self.addresses.has_attempt(address, now, rate) => {
-                self.charge_attempt(key).map_err(|(response, _)| response)
-            }
-            _ => Ok(()),
-        }
+        self.charge_attempt(key).map_err(|(response, _)| response)
+    }
+
+    fn is_in_lobby(&self, stream: ConnKey, code: &str) -> bool {
+        let seat = self.conns[stream].seat().map(|seat| self.directory.seat(seat));
+        seat.is_some_and(|seat| self.directory.lobby_ref(seat.lobby).code == code)
     }
 
     /// Decides about a POST when the application has answered who sent it.
     pub(super) fn judge_post(
         &mut self,
         key: ConnKey,
-        head: (PostHead, Option<Cors>),
-        Wanted { code, claim }: Wanted<'_>,
+        post: (PostHead, Page),
+        code: &str,
         decision: Result<Identity, CloseReason>,
     ) -> Result<(), PlainResponse> {
-        let session = claim.expect("check_post() has refused a POST without one").session;
-        let begun =
-            decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, head, session, code, &identity));
+        let session = post.1.session;
+        let begun = decision.map_err(refusal_of).and_then(|identity| self.begin_post(key, post, code, &identity));
         if begun.as_ref().is_err_and(|refusal| matches!(refusal.status(), 401 | 403 | 404)) {
+            session.into_iter().for_each(|session| self.posts.note_refused(session));
             self.charge_attempt(key).map_err(|(response, _)| response)?;
         }
         begun
@@ -91,12 +98,13 @@ impl Core {
     pub(super) fn judge_pending_post(
         &mut self,
         key: ConnKey,
-        wanted: Wanted<'_>,
+        code: &str,
         decision: Result<Identity, CloseReason>,
     ) -> Vec<u8> {
-        let (form, cors, early) = self.conns[key].wire.take_pending();
+        let (form, page, early) = self.conns[key].wire.take_pending();
         let Acceptance::Post(head) = form else { unreachable!("the caller has seen a POST") };
-        if let Err(refusal) = self.judge_post(key, (head, cors.clone()), wanted, decision) {
+        let cors = page.cors.clone();
+        if let Err(refusal) = self.judge_post(key, (head, page), code, decision) {
             self.close_with_http(key, CloseReason::HttpRefused, &refusal.with_cors(cors));
         }
         early
@@ -106,16 +114,16 @@ impl Core {
     fn begin_post(
         &mut self,
         key: ConnKey,
-        (head, cors): (PostHead, Option<Cors>),
-        session: SessionHash,
+        (head, page): (PostHead, Page),
         code: &str,
         identity: &Identity,
     ) -> Result<(), PlainResponse> {
         if self.conns[key].close_kind.is_some() {
             return Ok(());
         }
-        let Some(stream) = self.stream_of(&identity.user, code, session) else {
-            return Err(PlainResponse::new(404, "this session has no open event stream in this lobby"));
+        let Page { cors, session } = page;
+        let Some(stream) = session.and_then(|session| self.stream_of(&identity.user, code, session)) else {
+            return Err(no_stream());
         };
         let post = Post { stream, cors, keep_alive: head.keep_alive, has_lost: false };
         let conn = self.conns[key].id;
@@ -141,11 +149,10 @@ impl Core {
 
     /// Returns the open event stream of a user's session in a lobby.
     fn stream_of(&self, user: &str, code: &str, session: SessionHash) -> Option<ConnId> {
-        let seats = self.directory.seats_of(user).iter().map(|&seat| self.directory.seat(seat));
-        let mut streams = seats.filter(|seat| {
-            self.directory.lobby_ref(seat.lobby).code == code && self.posts.is_stream_of(seat.conn.key(), session)
-        });
-        streams.next().map(|seat| seat.conn)
+        let mut streams = self.posts.streams_of(session).filter(|&stream| self.is_in_lobby(stream, code));
+        let is_own =
+            |&stream: &ConnKey| self.conns[stream].seat().is_some_and(|seat| **self.directory.user_of(seat) == *user);
+        streams.find(is_own).map(|stream| self.conns[stream].id)
     }
 
     /// The connection, if it has a seat.
@@ -185,6 +192,10 @@ impl Core {
         let refusal = refusal.with_cors(post.and_then(|post| post.cors));
         self.close_with_http(key, CloseReason::HttpRefused, &refusal);
     }
+}
+
+fn no_stream() -> PlainResponse {
+    PlainResponse::new(404, "this session has no open event stream in this lobby")
 }
 
 /// The status for a client whose POST was refused for `reason`, which a page can read.

@@ -59,7 +59,7 @@ impl Core {
             Arrival::Resumed { position, .. } => Some(position.unwrap_or(Position {
                 epoch: lobby.epoch,
                 seq: state.since_seq.unwrap_or(lobby.seq),
-                n: 0,
+                n: state.since_n,
             })),
         };
         let resumption = Resumption {

@@ -91,7 +91,8 @@ impl Core {
             && self.directory.seat(seat).is_announced
         {
             // The older connection receives the presence changes that are still to flush. The newer one must receive
-            // its `welcome` first, and then the presence state.
+            // its `welcome` first, and then the presence state. That the member is back belongs to the changes before.
+            self.directory.tell_back(seat, self.clock.now());
             self.flush_presence(self.directory.seat(seat).lobby);
             // The flush may have closed members as too slow.
             return self.directory.plan(request, self.now());
@@ -208,7 +209,7 @@ impl Core {
                 self.events.push_back(AppEvent::Rejoined(member.clone()));
             }
             Arrival::Resumed { .. } => {
-                self.counters.taken_over += 1;
+                self.counters.resumed += 1;
                 self.events.push_back(AppEvent::Back(member.clone()));
             }
         }

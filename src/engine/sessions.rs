@@ -6,6 +6,7 @@
 use log::info;
 
 use super::Engine;
+use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
 use super::member::{Identity, Member};
@@ -14,23 +15,27 @@ use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::{CloseKind, CloseReason, LeaveReason};
 use crate::base::id::{ConnKey, LobbyKey, SeatKey};
-use crate::base::session::Claim;
 use crate::base::time::Time;
+use crate::lobby::directory::{Plan, SeatRequest};
 use crate::lobby::sessions::{AwayEvent, LostConn};
 use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
-    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to resume: what
-    /// its `welcome` says of their outcome is final.
+    /// Delivers the messages that wait for a tick on the connection of a session whose seat an admitted client is about to
+    /// get: what a `welcome` says of their outcome is final, and they are sent as messages of that session.
     pub(super) fn complete_session(
         &mut self,
-        code: &str,
-        claim: Option<&Claim>,
+        key: ConnKey,
+        wanted: Wanted<'_>,
         decision: &Result<Identity, CloseReason>,
     ) {
-        if let (Some(claim), Ok(identity)) = (claim, decision)
-            && let Some(seat) = self.core.directory.seat_to_resume(code, &identity.user, claim)
-            && let Some(conn) = self.core.directory.conn_of(seat)
+        let Ok(identity) = decision else { return };
+        let core = &self.core;
+        let Wanted { code, claim } = wanted;
+        let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
+        if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
+            && core.directory.session_of(seat).is_some()
+            && let Some(conn) = core.directory.conn_of(seat)
         {
             self.drain_inbox(conn);
         }
@@ -68,6 +73,7 @@ impl Core {
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
+        self.counters.seats_kept += 1;
         self.events.push_back(AppEvent::Away(member, reason));
     }
 
@@ -119,7 +125,9 @@ impl Core {
     /// Tells of away seats and frees them, where it is time to.
     pub(super) fn expire_away(&mut self) {
         let now = self.now();
-        while let Some(event) = self.directory.take_away_event(now) {
+        while self.directory.away_count() > 0
+            && let Some(event) = self.directory.take_away_event(now)
+        {
             match event {
                 AwayEvent::Tell(lobby) => self.unflushed_lobbies.push(lobby),
                 AwayEvent::End(seat) => match self.claim_deadline(seat) {

@@ -16,6 +16,7 @@ use log::{debug, info};
 use super::core::Core;
 use super::draining::shutting_down;
 use super::member::{Member, Protocol};
+use super::recording::Edition;
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::arena::Key;
@@ -186,7 +187,7 @@ impl Core {
     pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
         if matches!(self.conns[key].wire.pending_request(), Some(Acceptance::Events)) {
             // An `EventSource` reads no status, so its stream begins and ends.
-            self.accept_pending(key, None);
+            self.accept_pending(key);
         }
         let slot = &self.conns[key];
         if !slot.wire.is_open() {
@@ -222,7 +223,7 @@ impl Core {
         too_much
     }
 
-    /// Handles the peer's close frame: the first one, for which `answer` is due, or the answer to ours.
+    /// Handles the peer's close frame: the first one, for which `answer` is due, or the answer to ours. `code` is its code.
     ///
     /// A close frame is the last frame that a peer sends. So once ours is written the socket is dropped, because the
     /// server must close the TCP connection first (RFC 6455 section 7.1.1).
@@ -230,9 +231,14 @@ impl Core {
     /// If more bytes follow the close frame in the same input, `is_last` is false, and the connection lingers as after
     /// a fault: a socket that is dropped with unread input sends a reset. Bytes that arrive later cannot be considered
     /// here; a peer that sends them breaks the protocol.
-    pub(super) fn handle_peer_close(&mut self, key: ConnKey, answer: Option<Frame>, is_last: bool) {
-        if self.record_close_reason(key, CloseReason::PeerClosed) {
-            self.leave_seat(key, CloseReason::PeerClosed);
+    pub(super) fn handle_peer_close(&mut self, key: ConnKey, code: Option<u16>, answer: Option<Frame>, is_last: bool) {
+        let reason = match code {
+            // Earlier editions did not tell these codes apart.
+            None | Some(1001) if self.record_mode.edition() >= Edition::Third => CloseReason::PeerGone,
+            _ => CloseReason::PeerClosed,
+        };
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
             if let Some(answer) = answer {
                 self.egress.push_close(key, answer);
             }

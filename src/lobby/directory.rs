@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 use super::presence::{Changes, CountRules, Departure, Presence};
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
-use super::sessions::Sessions;
+use super::session_records::Sessions;
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatId, SeatKey, UserKey};

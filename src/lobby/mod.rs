@@ -8,6 +8,7 @@ mod duplicate_login;
 pub(crate) mod presence;
 mod records;
 mod seat_limits;
+mod session_records;
 pub(crate) mod sessions;
 
 /// Returns whether `text` is a valid lobby code: 1 to 64 of `A-Z a-z 0-9 _ -`.

@@ -276,7 +276,9 @@ mod tests {
             }
         }
         assert_eq!(presence.is_flushed(), expected == "away [], back [], left []", "{steps}");
+        let has_absences = presence.rare.is_some();
         let Changes { departures, away, back, update } = presence.take_changes(3, RULES, Time::ZERO);
+        assert_eq!(has_absences, !away.is_empty() || !back.is_empty(), "{steps}");
         let seats = |members: Vec<AnnouncedMember>| members.iter().map(|it| it.seat.0).collect::<Vec<_>>();
         let left: Vec<u64> = departures.iter().map(|it| it.seat.0).collect();
         assert_eq!(format!("away {:?}, back {:?}, left {left:?}", seats(away), seats(back)), expected, "{steps}");

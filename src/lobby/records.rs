@@ -5,7 +5,7 @@ use std::slice;
 use smol_str::SmolStr;
 
 use super::presence::Presence;
-use super::sessions::LobbySessions;
+use super::session_records::LobbySessions;
 use crate::base::arena::Key;
 use crate::base::id::{AddressKey, ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::Bucket;

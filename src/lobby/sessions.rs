@@ -7,131 +7,21 @@
 //!
 //! A seat without a session costs nothing here.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Duration;
-
-use smol_str::SmolStr;
-
 use super::directory::Directory;
 use super::presence::AnnouncedMember;
 use super::records::{Lobby, LobbyMember};
-use crate::base::arena::Key;
-use crate::base::close::{CloseReason, LeaveReason};
+use super::session_records::{Away, Sessions};
+pub(crate) use super::session_records::{AwayEvent, LostConn};
+use crate::base::close::CloseReason;
 use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatKey, UserKey};
-use crate::base::peer::Peer;
 use crate::base::session::{Claim, SessionHash};
 use crate::base::time::Time;
-use crate::config::{Config, DuplicateLogin};
+use crate::config::DuplicateLogin;
 
 /// Most users that one lobby keeps out after a kick. The oldest gives way.
 const MAX_KICKED: usize = 64;
 /// Most away seats that are looked at to find when a refused client may try again.
 const MAX_SEARCHED: usize = 1000;
-
-/// The session that holds a seat.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) hash: SessionHash,
-    pub(super) away: Option<Away>,
-}
-
-/// A seat whose connection was lost. [`Seat::conn`](super::records::Seat::conn) is still that connection.
-#[derive(Debug)]
-pub(crate) struct Away {
-    pub(crate) lost: LostConn,
-    /// When the other members are told, unless they have been.
-    tell_at: Time,
-    /// When the seat is freed.
-    ends: Time,
-    /// Whether the other members were told.
-    pub(crate) is_told: bool,
-}
-
-/// A connection that was lost.
-#[derive(Clone, Debug)]
-pub(crate) struct LostConn {
-    /// Why, as the other members see it when the seat is freed.
-    pub(crate) reason: LeaveReason,
-    pub(crate) peer: Peer,
-    pub(crate) address: IpAddr,
-    pub(crate) last_heard: Time,
-    /// Data of the member's identity.
-    pub(crate) data: Option<Arc<[u8]>>,
-}
-
-/// The part of a lobby that exists while a seat of it has a session, or a user is kept out of it.
-#[derive(Debug, Default)]
-pub(super) struct LobbySessions {
-    /// Number of seats with a session.
-    pub(super) seats: u32,
-    /// Away seats, in join order.
-    pub(super) away: Vec<SeatKey>,
-    /// Users that were kicked, and until when they are kept out.
-    kicked: VecDeque<(SmolStr, Time)>,
-}
-
-impl LobbySessions {
-    pub(super) fn is_unused(&self) -> bool {
-        self.seats == 0 && self.away.is_empty() && self.kicked.is_empty()
-    }
-}
-
-/// Sessions of all seats, and what is due for the away ones.
-#[derive(Debug)]
-pub(super) struct Sessions {
-    grace: Duration,
-    away_after: Duration,
-    /// By the key of a seat.
-    of_seats: Vec<Option<Box<Session>>>,
-    /// Away seats that the other members have still to be told of.
-    to_tell: BTreeSet<(Time, SeatKey)>,
-    /// Away seats and when they are freed.
-    ends: BTreeSet<(Time, SeatKey)>,
-}
-
-/// What is due for an away seat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AwayEvent {
-    /// The members of this lobby are to be told. The change is queued in its [`Presence`](super::presence::Presence).
-    Tell(LobbyKey),
-    /// The time of this seat is over.
-    End(SeatKey),
-}
-
-impl Sessions {
-    pub(super) fn new(config: &Config) -> Sessions {
-        Sessions {
-            grace: config.seat_grace,
-            away_after: config.away_after,
-            of_seats: Vec::new(),
-            to_tell: BTreeSet::new(),
-            ends: BTreeSet::new(),
-        }
-    }
-
-    fn get(&self, seat: SeatKey) -> Option<&Session> {
-        self.of_seats.get(seat.index())?.as_deref()
-    }
-
-    fn get_mut(&mut self, seat: SeatKey) -> Option<&mut Session> {
-        self.of_seats.get_mut(seat.index())?.as_deref_mut()
-    }
-
-    fn set(&mut self, seat: SeatKey, session: Option<SessionHash>) {
-        if session.is_some() && seat.index() >= self.of_seats.len() {
-            self.of_seats.resize_with(seat.index() + 1, || None);
-        }
-        if let Some(entry) = self.of_seats.get_mut(seat.index()) {
-            *entry = session.map(|hash| Box::new(Session { hash, away: None }));
-        }
-    }
-
-    pub(super) fn away_count(&self) -> usize {
-        self.ends.len()
-    }
-}
 
 impl Lobby {
     /// Away seats, in join order.
@@ -268,20 +158,34 @@ impl Directory {
         self.sessions.ends.insert((ends, key));
     }
 
-    /// Gives an away seat a connection again. The other members are told if they know that it was away.
+    /// Queues the news that an away seat has a connection again, if the other members know that it was away.
+    pub(crate) fn tell_back(&mut self, key: SeatKey, now: Time) {
+        let tell_at = now + self.sessions.away_after;
+        let Some(away) = self.sessions.get_mut(key).and_then(|session| session.away.as_mut()) else { return };
+        if !std::mem::take(&mut away.is_told) {
+            return;
+        }
+        // They are told again if it gets no connection in the end.
+        away.tell_at = tell_at;
+        self.sessions.to_tell.insert((tell_at, key));
+        let seat = &self.seats[key];
+        if seat.is_announced {
+            let user = self.users[seat.user].name.clone();
+            self.lobbies[seat.lobby].presence.came_back(AnnouncedMember { user, seat: seat.id });
+        }
+    }
+
+    /// Gives an away seat a connection again, of which the other members were [told](Self::tell_back).
     pub(super) fn set_back(&mut self, key: SeatKey) {
-        let Away { is_told, .. } = self.end_away(key);
+        self.end_away(key);
         let seat = &self.seats[key];
         let lobby = &mut self.lobbies[seat.lobby];
         let position = lobby.members.partition_point(|member| self.seats[member.seat].id < seat.id);
         lobby.members.insert(position, LobbyMember { seat: key, conn: seat.conn.key() });
-        if is_told && seat.is_announced {
-            lobby.presence.came_back(AnnouncedMember { user: self.users[seat.user].name.clone(), seat: seat.id });
-        }
     }
 
     /// Removes a seat from the away ones.
-    pub(super) fn end_away(&mut self, key: SeatKey) -> Away {
+    pub(super) fn end_away(&mut self, key: SeatKey) {
         let seat = &mut self.seats[key];
         seat.is_away = false;
         let away = &mut self.lobbies[seat.lobby].sessions.as_mut().expect("the seat has a session").away;
@@ -289,12 +193,14 @@ impl Directory {
         let away = self.sessions.get_mut(key).and_then(|session| session.away.take()).expect("the seat is away");
         self.sessions.to_tell.remove(&(away.tell_at, key));
         self.sessions.ends.remove(&(away.ends, key));
-        away
     }
 
     /// Returns when the next away seat is to be told of or freed.
     pub(crate) fn next_away_event(&self) -> Option<Time> {
         let Sessions { to_tell, ends, .. } = &self.sessions;
+        if ends.is_empty() {
+            return None;
+        }
         [to_tell.first(), ends.first()].into_iter().flatten().map(|&(at, _)| at).min()
     }
 

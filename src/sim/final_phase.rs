@@ -147,7 +147,7 @@ fn disconnect_all<A: App>(world: &mut World<A>) {
         let random = &mut world.random.clients;
         match random.below(4) {
             0 if may_leave => client::send_one(world, index, Behaviour::Leave),
-            0 | 1 => world.clients.link(index).close(1000, random),
+            0 | 1 => world.clients.link(index).close(Some(1000), random),
             _ => {
                 let side = if random.percent(50) { Side::Ended } else { Side::Reset };
                 world.clients.link(index).pipe.end(side);

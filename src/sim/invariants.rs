@@ -189,6 +189,7 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         user_had_other: clients.shared.link_users.iter().filter(|&&user| user == link.user).count() > 1,
         sent_leave: link.sent_leave,
         sent_close: link.sent_close,
+        close_code: link.close_code,
         malformed_sent: server.models.behaviours.of(Behaviour::Malformed) > 0,
         is_unpredictable: link.is_unpredictable,
         is_unchecked: link.is_unpredictable || link.player.is_some(),

@@ -22,7 +22,7 @@ use std::mem;
 use bytes::Bytes;
 
 use super::frame::Frame;
-use super::handshake::{Acceptance, Upgrade};
+use super::handshake::{Acceptance, Page, Upgrade};
 use super::post::{Body, BodyPart};
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
@@ -54,9 +54,12 @@ pub(crate) enum WireEvent<'a, 's> {
     /// A frame that requires no action: a fragment, or a frame that the peer sent before it saw our close frame.
     Nothing,
     Pong(&'s [u8]),
-    /// The peer sent a close frame. If the peer closed first, this is the reply to send; `None` if the frame answers
-    /// ours. [`Connection::complete_close`] or [`Connection::linger`] must follow.
-    Close(Option<Frame>),
+    /// The peer sent a close frame, with this code if it has one. If the peer closed first, `answer` is the reply to send;
+    /// it is `None` if the frame answers ours. [`Connection::complete_close`] or [`Connection::linger`] must follow.
+    Close {
+        code: Option<u16>,
+        answer: Option<Frame>,
+    },
     /// The peer violated the protocol.
     Fault(CloseReason),
 }
@@ -89,7 +92,7 @@ enum Phase {
 #[derive(Debug)]
 struct Deciding {
     request: Acceptance,
-    cors: Option<Cors>,
+    page: Page,
     early: Vec<u8>,
     /// Whether bytes behind the body of a POST were discarded.
     is_cut: bool,
@@ -174,13 +177,13 @@ impl Connection {
                 ReceivedFrame::Fragment => WireEvent::Nothing,
                 ReceivedFrame::Ping(payload) => WireEvent::Ping(payload),
                 ReceivedFrame::Pong(payload) => WireEvent::Pong(payload),
-                ReceivedFrame::Close(answer) => WireEvent::Close(Some(answer)),
+                ReceivedFrame::Close { code, answer } => WireEvent::Close { code, answer: Some(answer) },
                 ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
             }),
             Phase::Closing(websocket) => {
                 // After our close frame only the peer's close frame matters; its other frames are ignored.
                 Some(match websocket.receive(input, scratch, limits)? {
-                    ReceivedFrame::Close(_) => WireEvent::Close(None),
+                    ReceivedFrame::Close { code, .. } => WireEvent::Close { code, answer: None },
                     ReceivedFrame::Fault(reason) => WireEvent::Fault(reason),
                     _ => WireEvent::Nothing,
                 })
@@ -295,8 +298,8 @@ impl Connection {
     }
 
     /// Stores a request while the decision about it is pending; [`take_pending`](Self::take_pending) returns it.
-    pub(crate) fn defer(&mut self, request: Acceptance, cors: Option<Cors>) {
-        self.0 = Phase::Deciding(Box::new(Deciding { request, cors, early: Vec::new(), is_cut: false }));
+    pub(crate) fn defer(&mut self, request: Acceptance, page: Page) {
+        self.0 = Phase::Deciding(Box::new(Deciding { request, page, early: Vec::new(), is_cut: false }));
     }
 
     /// Returns the request whose decision is pending, if any.
@@ -307,24 +310,24 @@ impl Connection {
         }
     }
 
-    /// Returns what the page of that request may read.
+    /// Returns what the page that sent that request may read.
     pub(crate) fn pending_cors(&self) -> Option<&Cors> {
         match &self.0 {
-            Phase::Deciding(deciding) => deciding.cors.as_ref(),
+            Phase::Deciding(deciding) => deciding.page.cors.as_ref(),
             _ => None,
         }
     }
 
-    /// Takes the request that [`defer`](Self::defer) stored, its page, and the bytes received since then. The caller must
+    /// Takes the request that [`defer`](Self::defer) stored, the page that sent it, and the bytes received since then. The caller must
     /// accept or refuse the request, and then pass the bytes to [`poll`](Self::poll).
-    pub(crate) fn take_pending(&mut self) -> (Acceptance, Option<Cors>, Vec<u8>) {
+    pub(crate) fn take_pending(&mut self) -> (Acceptance, Page, Vec<u8>) {
         match mem::replace(&mut self.0, Phase::Lingering) {
             Phase::Deciding(deciding) => {
-                let Deciding { mut request, cors, early, is_cut } = *deciding;
+                let Deciding { mut request, page, early, is_cut } = *deciding;
                 if let Acceptance::Post(post) = &mut request {
                     post.keep_alive &= !is_cut;
                 }
-                (request, cors, early)
+                (request, page, early)
             }
             phase => unreachable!("take_pending() needs a pending request, but the phase is {phase:?}"),
         }

@@ -17,7 +17,7 @@ use super::event_stream;
 use super::post::PostHead;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
-use crate::base::session::{BadClaim, Claim};
+use crate::base::session::{BadClaim, Claim, SessionHash};
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
@@ -186,6 +186,14 @@ pub(crate) enum Acceptance {
     Post(PostHead),
 }
 
+/// The sender of a request for events, or of messages for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// What it may read of the answer.
+    pub(crate) cors: Option<Cors>,
+    pub(crate) session: Option<SessionHash>,
+}
+
 impl Facts {
     /// Whether it is an attempt to connect, and not the message of a client that is connected or what a browser asks before
     /// it.
@@ -270,7 +278,7 @@ fn try_read<R>(
     params: &ReadParams,
     decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, .. } = params;
+    let &ReadParams { conn, peer, max_headers, subprotocols, .. } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -328,13 +336,7 @@ fn try_read<R>(
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
-    let (address, forwarded_fault) = match trusted_proxies {
-        0 => (peer.ip(), None),
-        proxies => match forwarded_address(headers, forwarded_header, proxies) {
-            Ok(address) => (address, None),
-            Err(fault) => (peer.ip(), Some(fault)),
-        },
-    };
+    let (address, forwarded_fault) = client_address(headers, params);
     let request = Request {
         conn,
         peer,
@@ -350,6 +352,17 @@ fn try_read<R>(
         headers,
     };
     Ok(decide(&request, form))
+}
+
+/// Returns the client's address, and why the trusted proxies have named none.
+fn client_address(headers: Headers<'_, '_>, params: &ReadParams) -> (IpAddr, Option<ForwardedFault>) {
+    match params.trusted_proxies {
+        0 => (params.peer.ip(), None),
+        proxies => match forwarded_address(headers, params.forwarded_header, proxies) {
+            Ok(address) => (address, None),
+            Err(fault) => (params.peer.ip(), Some(fault)),
+        },
+    }
 }
 
 /// Checks that there is one valid `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.

@@ -39,9 +39,12 @@ pub(crate) enum ReceivedFrame<'s> {
     /// A frame that does not end its message.
     Fragment,
     Pong(&'s [u8]),
-    /// The peer sent a close frame, and will send no further frame. This is the reply to it, unless ours was sent
-    /// first.
-    Close(Frame),
+    /// The peer sent a close frame, and will send no further frame. `code` is its code, if it has one; `answer` is the
+    /// reply to it, unless ours was sent first.
+    Close {
+        code: Option<u16>,
+        answer: Frame,
+    },
     /// The peer violated the protocol. Further input cannot be parsed.
     Fault(CloseReason),
 }
@@ -127,7 +130,7 @@ impl WebSocket {
             Complete::Control(Control::Ping) => ReceivedFrame::Ping(scratch),
             Complete::Control(Control::Pong) => ReceivedFrame::Pong(scratch),
             Complete::Control(Control::Close) => match answer_to_close(scratch) {
-                Ok(answer) => ReceivedFrame::Close(answer),
+                Ok((code, answer)) => ReceivedFrame::Close { code, answer },
                 Err(reason) => ReceivedFrame::Fault(reason),
             },
             Complete::Control(Control::Reserved(_)) => unreachable!("parse_header() refuses reserved opcodes"),
@@ -279,18 +282,18 @@ impl Partial {
     }
 }
 
-/// Checks the payload of a close frame and returns the reply, which has the same code and reason. The payload is empty,
-/// or a code and a reason in UTF-8 (RFC 6455 section 5.5.1).
-fn answer_to_close(payload: &[u8]) -> Result<Frame, CloseReason> {
+/// Checks the payload of a close frame. Returns its code and the reply, which has the same code and reason. The payload is
+/// empty, or a code and a reason in UTF-8 (RFC 6455 section 5.5.1).
+fn answer_to_close(payload: &[u8]) -> Result<(Option<u16>, Frame), CloseReason> {
     let Some((code, reason)) = payload.split_first_chunk() else {
-        return if payload.is_empty() { Ok(Frame::empty_close()) } else { Err(CloseReason::ProtocolError) };
+        return if payload.is_empty() { Ok((None, Frame::empty_close())) } else { Err(CloseReason::ProtocolError) };
     };
     let code = u16::from_be_bytes(*code);
     if !may_be_sent(code) {
         return Err(CloseReason::ProtocolError);
     }
     let reason = str::from_utf8(reason).map_err(|_| CloseReason::BadUtf8)?;
-    Ok(Frame::close(code, reason))
+    Ok((Some(code), Frame::close(code, reason)))
 }
 
 /// Returns whether a close frame may carry the code: the codes of RFC 6455 section 7.4.1 and those that IANA has
@@ -413,7 +416,7 @@ mod tests {
                         Seen::Ping
                     }
                     ReceivedFrame::Pong(bytes) => Seen::Pong(bytes.to_vec()),
-                    ReceivedFrame::Close(answer) => {
+                    ReceivedFrame::Close { answer, .. } => {
                         replies.extend_from_slice(answer.as_bytes());
                         Seen::Close
                     }

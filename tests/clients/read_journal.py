@@ -26,8 +26,7 @@ KINDS = {
     32: "wall time",
 }
 INPUTS = {3, 4, 5, *range(11, 24), 31, 32}
-COUNTERS = 14 + 34 + 4
-CLOSE_REASONS = 34
+CLOSE_REASONS = {1: 34, 2: 34, 3: 35}
 CLOCK_NUMBERS = 10 + 528 + 2
 
 
@@ -230,7 +229,7 @@ def authorization(fields):
     if form == 4:
         return f"refused: {close_code(fields)}"
     if form == 1:
-        return f"refused: reason {fields.byte(CLOSE_REASONS)}"
+        return f"refused: reason {fields.byte(max(CLOSE_REASONS.values()))}"
     if form == 2:
         return f"pending: {fields.option(fields.text)}"
     user = fields.text()
@@ -283,7 +282,6 @@ def checkpoint(fields):
     read["counters"], read["clock"] = fields.list(fields.count), fields.list(fields.count)
     read["users"] = fields.list(lambda: (fields.text(), fields.number(), fields.number()))
     read["addresses"] = fields.list(lambda: (fields.ip(), fields.number()))
-    require(len(read["counters"]) == COUNTERS, f"{len(read['counters'])} counters")
     require(len(read["clock"]) in (0, CLOCK_NUMBERS), f"{len(read['clock'])} numbers of the game clock")
     for order in ([max(user[1:]) for user in read["users"]], [address[1] for address in read["addresses"]]):
         order = [-(-nanos // 1000) for nanos in order]
@@ -309,6 +307,9 @@ def segment(fields):
     require(read["start"] is None or read["number"] > 1, "segment 1 has no start")
     read["edition"] = 1 if fields.is_empty() else fields.number()
     require(read["edition"] in (1, 2, 3), f"there is no edition {read['edition']}")
+    if read["start"] is not None:
+        counters = read["start"][0]["counters"]
+        require(len(counters) == 14 + CLOSE_REASONS[read["edition"]] + 4, f"{len(counters)} counters")
     return read
 
 

@@ -15,6 +15,21 @@ pub(crate) struct CounterView {
     pub(crate) value: u64,
 }
 
+/// Numbers of counters in a checkpoint, by kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CounterLayout {
+    named: usize,
+    closes: usize,
+    rejects: usize,
+}
+
+impl CounterLayout {
+    /// Returns the number of all counters. No two layouts have the same, so it identifies the layout.
+    pub(crate) fn count(self) -> usize {
+        self.named + self.closes + self.rejects
+    }
+}
+
 /// Defines [`Counters`] and its lists of all counters. The metric of a counter has its name, unless another one follows.
 macro_rules! counters {
     (@metric $name:ident) => { concat!("lobbyd_", stringify!($name), "_total") };
@@ -63,9 +78,26 @@ macro_rules! counters {
 
             /// All counters in a fixed order, without those of the application's codes, to save and restore them.
             pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut u64> {
-                let Counters { $($name,)* closes, rejects, .. } = self;
-                [$($name),*].into_iter().chain(closes).chain(rejects)
+                self.all_mut_of(Counters::LAYOUTS[0])
             }
+
+            /// The counters of a checkpoint with this layout, in the same order.
+            pub(crate) fn all_mut_of(&mut self, layout: CounterLayout) -> impl Iterator<Item = &mut u64> {
+                let Counters { $($name,)* closes, rejects, .. } = self;
+                let named = [$($name),*].into_iter().take(layout.named);
+                named.chain(closes.iter_mut().take(layout.closes)).chain(rejects.iter_mut().take(layout.rejects))
+            }
+
+            /// The layout of this build, and those of earlier ones. A new counter is the last of its kind.
+            pub(crate) const LAYOUTS: [CounterLayout; 2] = [
+                CounterLayout {
+                    named: [$(stringify!($name)),*].len(),
+                    closes: CloseReason::ALL.len(),
+                    rejects: Reject::ALL.len(),
+                },
+                // Without `peer_gone`.
+                CounterLayout { named: 14, closes: 34, rejects: 4 },
+            ];
         }
     };
 }
@@ -99,6 +131,10 @@ counters! {
     health_checks,
     /// Health checks that ended without an answer.
     health_checks_failed,
+    /// Seats that were kept because the connection of a session was lost.
+    seats_kept as "kept_seats",
+    /// Sessions that came back to their seat.
+    resumed as "resumes",
 }
 
 impl Counters {

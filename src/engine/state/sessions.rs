@@ -12,6 +12,8 @@ use crate::engine::state::upstream::Upstream;
 pub(crate) struct SessionState {
     /// The `seq` of its first `presence_state`; `None` until that was sent.
     pub(crate) since_seq: Option<u64>,
+    /// Number of the last direct message before the session began.
+    pub(crate) since_n: u64,
     pub(crate) upstream: Upstream,
     /// Number of requests with a number that wait for the next tick.
     pub(crate) unanswered: u32,
@@ -38,7 +40,7 @@ impl SessionStates {
             self.of_seats.resize_with(seat.index() + 1, || None);
         }
         let directs = Directs::new(self.direct_frames, self.direct_bytes);
-        let state = SessionState { since_seq: None, upstream: Upstream::default(), unanswered: 0, directs };
+        let state = SessionState { since_seq: None, since_n: 0, upstream: Upstream::default(), unanswered: 0, directs };
         self.of_seats[seat.index()] = Some(Box::new(state));
     }
 
@@ -47,7 +49,8 @@ impl SessionStates {
         match self.of_seats.get_mut(seat.index()).and_then(Option::as_mut) {
             Some(state) => {
                 state.directs.keep_unwritten();
-                (state.since_seq, state.upstream, state.unanswered) = (None, Upstream::default(), 0);
+                (state.since_seq, state.since_n) = (None, state.directs.forgotten());
+                (state.upstream, state.unanswered) = (Upstream::default(), 0);
             }
             None => self.insert(seat),
         }

@@ -62,14 +62,10 @@ impl<T> TextRing<T> {
     /// Drops old texts and grows the buffers, within their bounds.
     fn make_room(&mut self, len: usize) {
         let mut dropped = 0;
-        let mut left = self.bytes.len();
-        while self.entries.len() - dropped >= self.max_texts || left + len > self.max_bytes {
-            left -= self.entries[dropped].len;
-            dropped += 1;
+        while self.entries.len() >= self.max_texts || self.bytes.len() - dropped + len > self.max_bytes {
+            dropped += self.entries.pop_front().expect("a text is held").len;
         }
-        if dropped > 0 {
-            self.drop_first(dropped);
-        }
+        self.bytes.drain(..dropped);
         // VecDeque would double its capacity beyond the bound.
         if self.bytes.capacity() - self.bytes.len() < len {
             let capacity = (self.bytes.len() + len).max(2 * self.bytes.capacity()).min(self.max_bytes);

@@ -52,10 +52,8 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         addresses: Vec::new(),
     };
     let count: usize = from.number_as()?;
-    if count != checkpoint.counters.all_mut().count() {
-        return Err(BadEntry);
-    }
-    for counter in checkpoint.counters.all_mut() {
+    let layout = Counters::LAYOUTS.into_iter().find(|layout| layout.count() == count).ok_or(BadEntry)?;
+    for counter in checkpoint.counters.all_mut_of(layout) {
         *counter = from.count()?;
     }
     checkpoint.ticks = (0..from.number()?).map(|_| from.count()).collect::<Read<_>>()?;
@@ -97,4 +95,83 @@ pub(crate) fn read_app_codes(from: &mut EntryReader<'_>, counters: &mut Counters
 
 fn read_bucket(from: &mut EntryReader<'_>) -> Read<Bucket> {
     from.number().map(Bucket::from_full_at_nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::close::{CloseReason, Reject};
+
+    fn checkpoint() -> Checkpoint {
+        let mut checkpoint = Checkpoint {
+            now: Time::from_micros(1),
+            unix_at_zero: 2,
+            random: [3; 4],
+            wheel: 4,
+            seats_created: 5,
+            last_epoch: 6,
+            closes_started: 7,
+            last_ticket: 8,
+            batch: (9, Time::from_micros(10)),
+            counters: Counters::default(),
+            ticks: Vec::new(),
+            users: Vec::new(),
+            addresses: Vec::new(),
+        };
+        // Each counter has another value.
+        checkpoint.counters.all_mut().zip(100..).for_each(|(counter, value)| *counter = value);
+        checkpoint
+    }
+
+    #[test]
+    fn a_checkpoint_survives_a_round_trip() {
+        let mut bytes = Vec::new();
+        put_checkpoint(&mut bytes, &checkpoint());
+        let mut from = EntryReader::new(&bytes);
+        assert_eq!((read_checkpoint(&mut from), from.is_empty()), (Ok(checkpoint()), true));
+    }
+
+    /// A checkpoint that names fewer counters: the others have not counted anything.
+    #[test]
+    fn a_checkpoint_of_an_earlier_build_lacks_the_newer_counters() {
+        let whole = checkpoint();
+        let mut bytes = Vec::new();
+        put_checkpoint(&mut bytes, &whole);
+        let mut counters = whole.counters.clone();
+        let values: Vec<u64> = counters.all_mut().map(|counter| *counter).collect();
+        let put_all = |values: &[u64]| {
+            let mut bytes = Vec::new();
+            bytes.put_number(values.len() as u64);
+            values.iter().for_each(|&value| bytes.put_number(value));
+            bytes
+        };
+        let new_form = put_all(&values);
+        let start = bytes.windows(new_form.len()).position(|window| window == new_form).expect("the counters");
+        for layout in Counters::LAYOUTS {
+            let mut earlier = Counters::default();
+            let mut values = Vec::new();
+            for (counter, original) in earlier.all_mut_of(layout).zip(counters.all_mut_of(layout)) {
+                *counter = *original;
+                values.push(*original);
+            }
+            let mut bytes = bytes.clone();
+            bytes.splice(start..start + new_form.len(), put_all(&values));
+            let mut from = EntryReader::new(&bytes);
+            let read = read_checkpoint(&mut from).expect("a layout that is known");
+            assert!(from.is_empty());
+            assert_eq!(read, Checkpoint { counters: earlier, ..whole.clone() });
+            assert_eq!(read.counters.closed(CloseReason::Hangup), whole.counters.closed(CloseReason::Hangup));
+            assert_eq!(read.counters.rejected(Reject::NotAllowed), whole.counters.rejected(Reject::NotAllowed));
+        }
+        let other = put_all(&values[1..values.len() - 1]);
+        bytes.splice(start..start + new_form.len(), other);
+        assert_eq!(read_checkpoint(&mut EntryReader::new(&bytes)), Err(BadEntry));
+    }
+
+    #[test]
+    fn the_number_of_counters_identifies_their_layout() {
+        let counts = Counters::LAYOUTS.map(|layout| layout.count());
+        assert!(counts.is_sorted_by(|newer, older| newer > older), "{counts:?}");
+        assert_eq!(counts[0], Counters::default().all_mut().count());
+    }
 }

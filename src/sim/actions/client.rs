@@ -30,7 +30,8 @@ pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         Behaviour::NearValid => link.send_near_valid(random),
         Behaviour::Garbage => link.send_garbage(random),
         Behaviour::Close => {
-            let code = [1000, 1001, 1012, 1013, 1014, 3000, 4999][random.below(7) as usize];
+            let codes = [Some(1000), Some(1001), Some(1012), Some(1013), Some(1014), None, Some(4999)];
+            let code = codes[random.below(7) as usize];
             link.close(code, random);
         }
         Behaviour::Flood => {
@@ -70,7 +71,7 @@ pub(crate) fn end<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         let sends_close = random.percent(50);
         let link = world.clients.link(index);
         if sends_close && link.may_send() {
-            link.close(1000, random);
+            link.close(Some(1000), random);
         }
         link.pipe.half_close();
         world.note(index, EventKind::Did(behaviour), 0, &[]);

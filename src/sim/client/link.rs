@@ -101,7 +101,7 @@ pub(crate) struct Link {
     pub(crate) status: Option<u16>,
     pub(crate) sent_close: bool,
     /// Code of the close frame sent first, which the server must repeat.
-    pub(super) close_code: Option<u16>,
+    pub(crate) close_code: Option<u16>,
     pub(crate) sent_leave: bool,
     /// Code and reason of the close frame received, if any.
     pub(crate) closed: Option<(u16, String)>,
@@ -285,10 +285,11 @@ impl Link {
         self.pipe.send(&wire::frame(Opcode::PING, true, &self.pings_sent.to_be_bytes(), mask(random)));
     }
 
-    pub(crate) fn close(&mut self, code: u16, random: &mut Random) {
+    pub(crate) fn close(&mut self, code: Option<u16>, random: &mut Random) {
         self.sent_close = true;
-        self.close_code = Some(code);
-        self.pipe.send(&wire::frame(Opcode::CLOSE, true, &code.to_be_bytes(), mask(random)));
+        self.close_code = code;
+        let payload = code.map(u16::to_be_bytes);
+        self.pipe.send(&wire::frame(Opcode::CLOSE, true, payload.as_ref().map_or(&[], |code| &code[..]), mask(random)));
     }
 
     /// Checks, once both sides have ended the connection, that the close frame matches the server's close reason.

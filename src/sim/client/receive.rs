@@ -11,6 +11,9 @@ use crate::base::close::CloseReason;
 use crate::base::random::Random;
 use crate::sim::wire::{self, Opcode, Received};
 
+/// Stands for the code of a close frame without one (RFC 6455 section 7.1.5).
+const NO_CODE: u16 = 1005;
+
 impl Link {
     /// Reads up to `n` bytes and handles the frames that are complete.
     pub(crate) fn read(&mut self, n: usize, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
@@ -37,7 +40,7 @@ impl Link {
         }
         if self.pipe.client == Side::HalfClosed && self.is_owed_answers && !self.was_cut {
             let lacks_answer = match self.reason {
-                Some(CloseReason::PeerClosed) => self.closed.is_none(),
+                Some(CloseReason::PeerClosed | CloseReason::PeerGone) => self.closed.is_none(),
                 Some(CloseReason::HttpRefused) => self.status.is_none(),
                 _ => false,
             };
@@ -187,13 +190,13 @@ impl Link {
             && !self.is_unpredictable
             && self.view.goodbye.is_none()
             && self.is_json
-            && self.close_code != Some(code)
+            && self.close_code.unwrap_or(NO_CODE) != code
         {
             return Err(format!("close {code} answers the client's {:?}", self.close_code));
         }
         self.closed = Some((code, reason));
         if !self.sent_close && !self.traits.is_rude {
-            self.close(code, random);
+            self.close(Some(code), random);
         }
         Ok(())
     }

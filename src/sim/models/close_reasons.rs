@@ -28,6 +28,8 @@ pub(crate) struct Circumstances {
     pub(crate) user_had_other: bool,
     pub(crate) sent_leave: bool,
     pub(crate) sent_close: bool,
+    /// Code of that close frame.
+    pub(crate) close_code: Option<u16>,
     /// Whether any client has sent a malformed message.
     pub(crate) malformed_sent: bool,
     /// Whether the client sent something invalid.
@@ -64,11 +66,17 @@ impl Circumstances {
             CloseReason::MaxLifetime => config.max_lifetime.is_some_and(|age| self.age >= age),
             CloseReason::Replaced => self.user_has_other,
             CloseReason::Left => self.sent_leave || self.is_unchecked,
-            CloseReason::PeerClosed => self.sent_close || self.is_unchecked,
+            CloseReason::PeerClosed => (self.sent_close && !self.says_gone()) || self.is_unchecked,
+            CloseReason::PeerGone => (self.sent_close && self.says_gone()) || self.is_unchecked,
             CloseReason::BadMessage => self.is_unchecked || self.malformed_sent,
             CloseReason::MessageTooBig => self.is_unchecked,
             CloseReason::ProtocolError | CloseReason::BadUtf8 => self.is_unpredictable,
             _ => return None,
         })
+    }
+
+    /// Whether the client's close frame says that it went away, or says nothing.
+    fn says_gone(&self) -> bool {
+        self.close_code.is_none_or(|code| code == 1001)
     }
 }

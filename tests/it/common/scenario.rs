@@ -33,7 +33,10 @@
 //! file.
 //!
 //! A line that ends in `\` continues on the next line. In an expectation, `key=value` must match, `!key` must be absent, and
-//! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`).
+//! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`). `away=ann,bob` and
+//! `back=ann` name the members that a `presence_diff` or a `presence_state` says this of.
+//!
+//! `ann > connect chess session=the-page-of-ann-1 seq=3` appends to the query.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -88,6 +91,8 @@ pub fn small_outbox() -> Config {
         max_message_bytes: ByteSize(3000),
         max_outbound_bytes: ByteSize(5100),
         max_per_lobby: Limit::at_most(4),
+        history_bytes: ByteSize(600),
+        direct_bytes: ByteSize(100),
         ..Config::default()
     }
 }
@@ -219,7 +224,9 @@ impl<A: App> World<A> {
         let (verb, rest) = action.split_once(' ').unwrap_or((action, ""));
         match verb {
             "connect" => {
-                let bytes = wire::upgrade_request(&format!("/ws/{rest}?token={}", user_of(name)), &[]);
+                let (lobby, query) = rest.split_once(' ').unwrap_or((rest, ""));
+                let query: String = query.split(' ').map(|pair| format!("&{pair}")).collect();
+                let bytes = wire::upgrade_request(&format!("/ws/{lobby}?token={}{query}", user_of(name)), &[]);
                 self.open(name);
                 self.send(name, &bytes);
             }
@@ -409,7 +416,7 @@ fn matches(got: &str, item: &str) -> bool {
     if got == item {
         return true;
     }
-    let Ok(Value::Object(object)) = serde_json::from_str::<Value>(got) else {
+    let Ok(Value::Object(ref object)) = serde_json::from_str::<Value>(got) else {
         return item == "body" && got.starts_with("body ");
     };
     let mut words = item.split(' ');
@@ -432,12 +439,21 @@ fn matches(got: &str, item: &str) -> bool {
                     .map_or(Vec::new(), |users| users.iter().filter_map(|user| user["user"].as_str()).collect());
                 users.join(",") == names
             }
+            (_, Some((key @ ("away" | "back"), names))) => said_of(object, key).join(",") == names,
             (_, Some((key, value))) => {
                 let value = serde_json::from_str(value).unwrap_or_else(|_| Value::String(value.into()));
                 object.get(key) == Some(&value)
             }
             (_, None) => false,
         })
+}
+
+/// The users of whom a `presence_diff` says that they are away or back, or a `presence_state` that they are away.
+fn said_of<'a>(object: &'a serde_json::Map<String, Value>, key: &str) -> Vec<&'a str> {
+    let list = |key| object.get(key).and_then(Value::as_array).into_iter().flatten();
+    let is_named = |user: &&Value| !object.contains_key("users") || user["away"] == true;
+    let users = list(if object.contains_key("users") { "users" } else { key });
+    users.filter(is_named).filter_map(|user| user["user"].as_str()).collect()
 }
 
 fn lists(joins: &Value, user: &str) -> bool {

@@ -70,6 +70,16 @@ impl<const JSON: bool> App for Witness<JSON> {
         self.handle(cx, Some(member), format!("rejoin {}", member.user()));
     }
 
+    fn on_away(&mut self, cx: &mut Context<'_>, member: &Member, why: LeaveReason) {
+        assert!(member.is_away());
+        self.handle(cx, Some(member), format!("away {} {}", member.user(), why.word()));
+    }
+
+    fn on_back(&mut self, cx: &mut Context<'_>, member: &Member) {
+        assert!(!member.is_away());
+        self.handle(cx, Some(member), format!("back {}", member.user()));
+    }
+
     fn allows(&mut self, cx: &mut Context<'_>, from: &Member, what: RelayRequest<'_>) -> bool {
         let (text, allowed) = match what {
             RelayRequest::Broadcast { data } => {

@@ -383,7 +383,11 @@ fn no_name_of_a_session_is_in_a_journal_or_in_an_answer() {
         }
         let (stats, journal) = (site.engine.stats(), site.journal());
         let closed = |reason| stats.counters.closed(reason);
-        assert!(stats.counters.joined > 3 && closed(CloseReason::BadMessage) > 5, "{}", stats.line());
+        assert!(
+            stats.counters.joined + stats.counters.resumed > 3 && closed(CloseReason::BadMessage) > 5,
+            "{}",
+            stats.line()
+        );
         check_has_no_name(&journal, "journal");
         check_has_no_name(timeline(&journal, Relay::default()).as_bytes(), "timeline");
         assert_eq!(replay(&journal).expect("nothing differs").stats, stats);

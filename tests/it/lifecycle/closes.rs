@@ -202,6 +202,8 @@ fn rows() -> Vec<(CloseReason, Cause)> {
                 "advance 15s\nann < goodbye reconnect=true, close 4202 max_lifetime",
             ),
         ),
+        // As `PeerClosed`. A page that is left or reloaded sends 1001.
+        (Reason::PeerGone, Script(default(), "ann > close 1001\nann < close 1001 , eof")),
     ]
 }
 
@@ -223,7 +225,7 @@ fn every_reason_reaches_its_peer() {
     let mut not_by_the_engine = Vec::new();
     for (reason, cause) in rows() {
         if let Cause::Script(_, script) | Cause::Code(_, _, script) = cause {
-            let is_read = reason.code() != 1006 && reason != CloseReason::PeerClosed;
+            let is_read = reason.code() != 1006 && !matches!(reason, CloseReason::PeerClosed | CloseReason::PeerGone);
             assert_eq!(script.contains(&format!("close {reason}")), is_read, "{reason}");
         }
         let mut world = match cause {

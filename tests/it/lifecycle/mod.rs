@@ -6,5 +6,6 @@ mod faults;
 mod health;
 mod panics;
 mod pings;
+mod sessions;
 mod stalls;
 mod ticks;

@@ -66,7 +66,9 @@ pub fn run(data: &[u8]) {
     match whole.ended {
         // tungstenite does not know this code, which IANA has registered.
         Some(CloseReason::PeerClosed) if closed == Some(1014) => assert_eq!(whole.delivered, delivered),
-        None | Some(CloseReason::PeerClosed) => {
+        None | Some(CloseReason::PeerClosed | CloseReason::PeerGone) => {
+            let is_gone = whole.ended == Some(CloseReason::PeerGone);
+            assert_eq!(is_gone, matches!(closed, Some(1001 | 1005)), "{closed:?}");
             assert!(!failed, "tungstenite refuses frames that the engine accepted");
             assert_eq!((whole.delivered, whole.answered), (delivered, answered));
         }

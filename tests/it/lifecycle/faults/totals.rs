@@ -72,6 +72,7 @@ fn every_close_is_counted_under_its_reason() {
     let ends: &[(&str, CloseReason, End<'_>)] = &[
         ("left", CloseReason::Left, &|world| world.steps(r#"ann > {"type":"leave"}"#)),
         ("closed", CloseReason::PeerClosed, &|world| world.act("ann", "close 1000")),
+        ("gone", CloseReason::PeerGone, &|world| world.act("ann", "close 1001")),
         ("hung up", CloseReason::Hangup, &|world| world.hangup("ann")),
         ("malformed", CloseReason::BadMessage, &|world| world.steps("ann > {")),
         ("bad UTF-8", CloseReason::BadUtf8, &|world| world.send("ann", &bad_utf8)),

@@ -35,17 +35,17 @@ fn lobbies_and_users_are_described() {
         &get("/lobbies"),
         200,
         json!({"lobbies": [
-            {"lobby": "chess", "members": 2, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1},
-            {"lobby": "go", "members": 1, "locked": false, "epoch": 1_000_000_000_001_u64, "seq": 0},
+            {"lobby": "chess", "members": 2, "away": 0, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1},
+            {"lobby": "go", "members": 1, "away": 0, "locked": false, "epoch": 1_000_000_000_001_u64, "seq": 0},
         ], "next": null}),
     );
-    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000});
+    let seat = |user: &str, conn: &str| json!({"user": user, "conn": conn, "away": false, "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000});
     operator.check(
         &mut world,
         &get("/lobbies/chess"),
         200,
         json!({
-            "lobby": "chess", "members": 2, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1,
+            "lobby": "chess", "members": 2, "away": 0, "locked": false, "epoch": 1_000_000_000_000_u64, "seq": 1,
             "users": [seat("ann", "s1"), seat("bob", "s2")], "next": null,
         }),
     );
@@ -54,7 +54,7 @@ fn lobbies_and_users_are_described() {
         &get("/users/cid"),
         200,
         json!({"user": "cid", "seats": [
-            {"lobby": "go", "conn": "s3", "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000},
+            {"lobby": "go", "conn": "s3", "away": false, "peer": "127.0.0.1:4000", "address": "127.0.0.1", "queued_bytes": 0, "idle_ms": 3000},
         ], "next": null}),
     );
     operator.refused(&mut world, &get("/lobbies/bridge"), 404, "no_such_lobby");

@@ -31,7 +31,7 @@ fn messages_are_served_as_if_they_came_on_the_stream() {
     let body = "\r\n{\"type\":\"move\",\"to\":\"e4\"}\r\n\n  \n{\"type\":\"ping\",\"ref\":2}\n{\"type\":\"ping\",\"ref\":\"x\"}";
     assert_eq!(site.say("post", body), 202);
     assert_eq!(site.names("ann"), ["pong", "pong"]);
-    assert!(site.engine.app_mut().take().contains(&r#"json ann move {"type":"move","to":"e4"}"#.to_owned()));
+    assert!(site.engine.app().log.contains(&r#"json ann move {"type":"move","to":"e4"}"#.to_owned()));
     // An error is an event, too.
     assert_eq!(site.say("post", "no JSON"), 202);
     assert_eq!(site.events("ann")[0].data["code"], "bad_message");
@@ -73,7 +73,8 @@ fn an_idle_connection_is_closed_without_an_answer() {
     // In the middle of a request there is one.
     assert_eq!(site.say("head", ""), 202);
     site.send("head", b"POST /sse");
-    site.send("body", &post(&target(), &[], "{\"type\"").as_bytes()[..150]);
+    let whole = post(&target(), &[], "{\"type\"");
+    site.send("body", &whole.as_bytes()[..whole.len() - 1]);
     site.advance(Duration::from_secs(6));
     assert_eq!((site.status("head"), site.statuses("body").len()), (408, 1));
 }
@@ -190,7 +191,7 @@ fn messages_are_charged_to_the_session() {
     site.bytes("ann");
     // No POST is an attempt to connect.
     for _ in 0..5 {
-        assert_eq!(site.say("post", r#"{"type":"ping","ref":"a"}"#), 429);
+        assert_eq!(site.say("post", ""), 202);
     }
     site.advance(Duration::from_secs(60));
     for _ in 0..3 {
@@ -232,7 +233,7 @@ fn the_byte_rate_holds_for_posts() {
 
 #[test]
 fn preflights_are_answered() {
-    let origins = Origins { listed: vec!["https://page.example".into()], ..Origins::default() };
+    let origins = Origins { listed: vec!["https://*.page.example".into()], ..Origins::default() };
     let mut site = Site::with(Config { allowed_origin: origins, ..Config::default() }, |_, _, _| {});
     site.join("ann", ANN);
     let options = |origin: &str| {
@@ -240,11 +241,11 @@ fn preflights_are_answered() {
             "OPTIONS /sse/chess HTTP/1.1\r\nHost: a.example\r\nOrigin: {origin}\r\nAccess-Control-Request-Method: POST\r\n\r\n"
         )
     };
-    site.send("page", options("https://page.example").as_bytes());
+    site.send("page", options("https://hush.page.example").as_bytes());
     let answer = site.bytes("page");
     assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
     for line in [
-        "Access-Control-Allow-Origin: https://page.example",
+        "Access-Control-Allow-Origin: https://hush.page.example",
         "Access-Control-Allow-Methods: GET, POST",
         "Access-Control-Allow-Headers: authorization, cache-control, content-type, last-event-id",
         "Access-Control-Max-Age: 7200",
@@ -257,10 +258,10 @@ fn preflights_are_answered() {
     assert_eq!(site.status("evil post"), 403);
     // A page reads refusals, too.
     for (target, status) in [(target(), 202), (format!("/sse/chess?token=ann&session={BOB}"), 404)] {
-        site.post(&target, &target, &["Origin: https://page.example"], "");
+        site.post(&target, &target, &["Origin: https://hush.page.example"], "");
         let answer = site.bytes(&target);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
-        assert!(answer.contains("\r\nAccess-Control-Allow-Origin: https://page.example\r\n"), "{answer}");
+        assert!(answer.contains("\r\nAccess-Control-Allow-Origin: https://hush.page.example\r\n"), "{answer}");
     }
 }
 

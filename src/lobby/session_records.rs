@@ -1,0 +1,119 @@
+//! Records of sessions, as the [`Directory`](super::directory::Directory) keeps them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol_str::SmolStr;
+
+use crate::base::arena::Key;
+use crate::base::close::LeaveReason;
+use crate::base::id::{LobbyKey, SeatKey};
+use crate::base::peer::Peer;
+use crate::base::session::SessionHash;
+use crate::base::time::Time;
+use crate::config::Config;
+
+/// The session that holds a seat.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) hash: SessionHash,
+    pub(super) away: Option<Away>,
+}
+
+/// A seat whose connection was lost. [`Seat::conn`](super::records::Seat::conn) is still that connection.
+#[derive(Debug)]
+pub(crate) struct Away {
+    pub(crate) lost: LostConn,
+    /// When the other members are told, unless they have been.
+    pub(super) tell_at: Time,
+    /// When the seat is freed.
+    pub(super) ends: Time,
+    /// Whether the other members were told.
+    pub(crate) is_told: bool,
+}
+
+/// A connection that was lost.
+#[derive(Clone, Debug)]
+pub(crate) struct LostConn {
+    /// Why, as the other members see it when the seat is freed.
+    pub(crate) reason: LeaveReason,
+    pub(crate) peer: Peer,
+    pub(crate) address: IpAddr,
+    pub(crate) last_heard: Time,
+    /// Data of the member's identity.
+    pub(crate) data: Option<Arc<[u8]>>,
+}
+
+/// The part of a lobby that exists while a seat of it has a session, or a user is kept out of it.
+#[derive(Debug, Default)]
+pub(super) struct LobbySessions {
+    /// Number of seats with a session.
+    pub(super) seats: u32,
+    /// Away seats, in join order.
+    pub(super) away: Vec<SeatKey>,
+    /// Users that were kicked, and until when they are kept out.
+    pub(super) kicked: VecDeque<(SmolStr, Time)>,
+}
+
+impl LobbySessions {
+    pub(super) fn is_unused(&self) -> bool {
+        self.seats == 0 && self.away.is_empty() && self.kicked.is_empty()
+    }
+}
+
+/// Sessions of all seats, and what is due for the away ones.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    pub(super) grace: Duration,
+    pub(super) away_after: Duration,
+    /// By the key of a seat.
+    pub(super) of_seats: Vec<Option<Box<Session>>>,
+    /// Away seats that the other members have still to be told of.
+    pub(super) to_tell: BTreeSet<(Time, SeatKey)>,
+    /// Away seats and when they are freed.
+    pub(super) ends: BTreeSet<(Time, SeatKey)>,
+}
+
+/// What is due for an away seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AwayEvent {
+    /// The members of this lobby are to be told. The change is queued in its [`Presence`](super::presence::Presence).
+    Tell(LobbyKey),
+    /// The time of this seat is over.
+    End(SeatKey),
+}
+
+impl Sessions {
+    pub(super) fn new(config: &Config) -> Sessions {
+        Sessions {
+            grace: config.seat_grace,
+            away_after: config.away_after,
+            of_seats: Vec::new(),
+            to_tell: BTreeSet::new(),
+            ends: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn get(&self, seat: SeatKey) -> Option<&Session> {
+        self.of_seats.get(seat.index())?.as_deref()
+    }
+
+    pub(super) fn get_mut(&mut self, seat: SeatKey) -> Option<&mut Session> {
+        self.of_seats.get_mut(seat.index())?.as_deref_mut()
+    }
+
+    pub(super) fn set(&mut self, seat: SeatKey, session: Option<SessionHash>) {
+        if session.is_some() && seat.index() >= self.of_seats.len() {
+            self.of_seats.resize_with(seat.index() + 1, || None);
+        }
+        if let Some(entry) = self.of_seats.get_mut(seat.index()) {
+            *entry = session.map(|hash| Box::new(Session { hash, away: None }));
+        }
+    }
+
+    pub(super) fn away_count(&self) -> usize {
+        self.ends.len()
+    }
+}

@@ -229,7 +229,8 @@ fn the_example_of_coming_back_is_what_a_server_sends() {
     let example = page.split("### An example").nth(1).and_then(|rest| rest.split("```").nth(1)).expect("the example");
     for name in ["ann", "bob"] {
         let says = format!("{name} < ");
-        let shown = example.lines().filter_map(|line| line.split_once(&says)).map(|(_, text)| text.replace(", …}", "}"));
+        let shown =
+            example.lines().filter_map(|line| line.split_once(&says)).map(|(_, text)| text.replace(", …}", "}"));
         let shown: Vec<String> = shown.collect();
         let mut sent = objects(coming_back(name)).into_iter();
         assert!(shown.len() > 2);

@@ -90,7 +90,7 @@ fn messages_of_a_connection_without_a_session_are_not_those_of_the_session_that_
         turn ends
         bob < message seq=2 data=1
         ann < goodbye code=4004, close 4004 replaced
-        ann:2 < upgrade, welcome seq=2 resumed=false replay=0, presence_state seq=3
+        ann:2 < upgrade, welcome seq=2 resumed=false replay=0, presence_state seq=2
         ann:2 > hangup
         ann:2 > connect chess session=page-of-ann-0001
         ann:2 < upgrade, welcome resumed=true recovered=true replay=0, presence_state seq=2

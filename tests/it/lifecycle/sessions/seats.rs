@@ -243,6 +243,7 @@ fn without_a_delay_a_member_is_said_to_be_away_in_the_turn_in_which_it_is_lost()
         ann > break
         bob > {"type":"broadcast","data":1}
         bob < presence_diff seq=3 away=ann
+        ann < cut
         "#,
     );
 }

@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::member::Member;
+use super::observer::ObservedEvent;
 use super::seating::{Arrival, Continuity};
 use super::state::history::Sender;
 use super::state::replay::{ReplayItem, Resumption};
@@ -9,23 +10,25 @@ use crate::base::id::{ConnKey, LobbyKey, SeatKey};
 use crate::base::session::Position;
 use crate::egress::Priority;
 use crate::protocol;
-use crate::ws::frame::Outgoing;
+use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 /// Texts to send again, in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct MissedTexts {
     text: String,
-    ends: Vec<usize>,
+    ends: Vec<(usize, Mark)>,
     /// Whether no frame is missing.
     pub(super) is_complete: bool,
     /// Number of the last direct message before those of the texts.
     pub(super) n: u64,
+    /// Position of the client, if no frame is missing.
+    pub(super) position: Option<Position>,
 }
 
 impl MissedTexts {
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &str, mark: Mark) {
         self.text.push_str(text);
-        self.ends.push(self.text.len());
+        self.ends.push((self.text.len(), mark));
     }
 
     /// Number of texts.
@@ -33,9 +36,9 @@ impl MissedTexts {
         self.ends.len()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
+    fn iter(&self) -> impl Iterator<Item = MarkedText<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(end, _)| end));
+        starts.zip(&self.ends).map(|(start, &(end, mark))| MarkedText { text: &self.text[start..end], mark })
     }
 }
 
@@ -70,12 +73,14 @@ impl Core {
         };
         let replay = resumption.replay(position);
         let mut missed = MissedTexts { is_complete: replay.is_complete, n: replay.n, ..MissedTexts::default() };
+        missed.position = position.filter(|_| missed.is_complete).map(|position| Position { n: missed.n, ..position });
         for item in replay.items {
             match item {
-                ReplayItem::Frame { text, .. } | ReplayItem::Direct { text, .. } => missed.push(&text),
+                ReplayItem::Frame { seq, text } => missed.push(&text, Mark::Seq(seq)),
+                ReplayItem::Direct { n, text } => missed.push(&text, Mark::Direct(n)),
                 ReplayItem::Ack { seq, reference } => {
                     protocol::write_ack(&mut self.buffers.text, reference, Some(seq));
-                    missed.push(&self.buffers.text);
+                    missed.push(&self.buffers.text, Mark::Seq(seq));
                 }
             }
         }
@@ -86,7 +91,7 @@ impl Core {
     pub(super) fn send_missed(&mut self, key: ConnKey, missed: &MissedTexts) {
         for text in missed.iter() {
             if self.conns[key].seat().is_some() {
-                self.send(key, Outgoing::Text(text), Priority::Normal);
+                self.send(key, Outgoing::Marked(&text), Priority::Normal);
             }
         }
     }
@@ -99,9 +104,19 @@ impl Core {
         }
     }
 
+    #[inline]
+    fn observe_frame(&mut self, lobby: LobbyKey, seq: u64, text: &str) {
+        let Core { observer, directory, clock, .. } = self;
+        observer.note(clock.now(), || {
+            let lobby = directory.lobby_ref(lobby);
+            ObservedEvent::Said { lobby: lobby.code.clone(), epoch: lobby.epoch, seq, text: text.into() }
+        });
+    }
+
     /// Keeps a numbered frame for the sessions of its lobby.
     #[inline]
     pub(super) fn keep_frame(&mut self, lobby: LobbyKey, seq: u64, text: &str) {
+        self.observe_frame(lobby, seq, text);
         if let Some(history) = self.histories.get_mut(lobby) {
             history.push(seq, None, None, text);
         }
@@ -110,6 +125,7 @@ impl Core {
     /// Keeps the message of a member for the sessions of its lobby. `reference` is the `ref` of its request.
     #[inline]
     pub(super) fn keep_message(&mut self, from: &Member, seq: u64, reference: Option<&str>, text: &str) {
+        self.observe_frame(from.lobby_key, seq, text);
         if self.histories.get(from.lobby_key).is_some() {
             let sender = self.sender_in(from.seat_key);
             let reference = reference.filter(|_| sender.is_some());
@@ -130,8 +146,13 @@ impl Core {
         let conn = self.directory.conn_of(seat);
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
         let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
+        let n = self.sessions.state(seat).directs.next();
+        let Core { observer, directory, clock, .. } = self;
+        let id = directory.seat(seat).id;
+        observer.note(clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
         self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);
-        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Text(text), Priority::Deferred))
+        let marked = MarkedText { text, mark: Mark::Direct(n) };
+        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Marked(&marked), Priority::Deferred))
     }
 
     /// Returns the payload of a ping: the number of the last direct message that is kept for the member's session, so that

@@ -19,10 +19,11 @@ use crate::base::session::{Claim, Position};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
 use crate::lobby::sessions::{AwayEvent, LostConn};
+use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
-    /// Delivers the messages that wait for a tick on the connection of a session whose seat an admitted client is about to
-    /// get: what a `welcome` says of their outcome is final, and they are sent as messages of that session.
+    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to get, if either
+    /// of them has a session: what a `welcome` says of their outcome is final, and they are not messages of the new session.
     pub(super) fn complete_session(
         &mut self,
         key: ConnKey,
@@ -34,7 +35,7 @@ impl<A: App> Engine<A> {
         let Wanted { code, claim } = wanted;
         let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
-            && core.directory.session_of(seat).is_some()
+            && (claim.is_some() || core.directory.session_of(seat).is_some())
             && let Some(conn) = core.directory.conn_of(seat)
         {
             self.drain_inbox(conn);
@@ -70,6 +71,10 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
+        // The timers of this turn may have expired already.
+        if self.config.away_after.is_zero() {
+            self.unflushed_lobbies.extend(self.directory.tell_away(seat));
+        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());
@@ -148,7 +153,9 @@ impl Core {
         let deadlines = self.conns.pending().filter_map(|id| {
             let slot = &self.conns[id.key()];
             let ConnState::Pending(Some(pending)) = &slot.state else { return None };
-            let claim = pending.claim.filter(|_| *pending.code == **code)?;
+            // A POST claims no seat.
+            let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
+            let claim = pending.claim.filter(|_| *pending.code == **code && !is_post)?;
             let is_claimed = claim.session == session || claim.was == Some(session);
             (is_claimed && slot.deadline > self.now()).then_some(slot.deadline)
         });

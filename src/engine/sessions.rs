@@ -32,6 +32,9 @@ impl<A: App> Engine<A> {
         let Ok(identity) = decision else { return };
         let core = &self.core;
         let Wanted { code, claim } = wanted;
+        if claim.is_none() && !core.directory.has_had_sessions() {
+            return;
+        }
         let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
             && (claim.is_some() || core.directory.session_of(seat).is_some())

@@ -46,6 +46,10 @@ impl View {
         let is_unknown = expected.predates && session.claim.is_right;
         self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
+        if shared.may_be_counted {
+            // Meanwhile the lobby may have been too large for a list, and then no changes are replayed.
+            self.books.members = None;
+        }
         let Resume { recovered: must_recover, replay: frames, last_direct, min_directs, .. } = expected;
         if must_recover.is_some_and(|must| must != recovered) {
             return Err(format!("recovered is {recovered}, and must be {must_recover:?}"));

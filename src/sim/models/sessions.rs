@@ -158,8 +158,6 @@ pub(crate) struct SessionModel {
     replaced: Option<(Box<str>, Option<u32>, Time)>,
     /// Connections that had the seat of a session, each with its lobby, which still exists.
     was_seated: BTreeMap<ConnId, Box<str>>,
-    /// Seats of which the other members were told that they are away, before the application was.
-    told_early: Vec<SeatId>,
     /// Whether the present command kicks its users.
     pub(crate) is_kicking: bool,
     is_draining: bool,
@@ -215,7 +213,6 @@ impl SessionModel {
             places: 0,
             replaced: None,
             was_seated: BTreeMap::new(),
-            told_early: Vec::new(),
             is_kicking: false,
             is_draining: false,
             resumed: 0,
@@ -358,9 +355,7 @@ impl SessionModel {
     pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
         let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
-        let told = self.told_early.iter().position(|early| *early == member.seat());
-        let is_announced = told.map(|told| self.told_early.swap_remove(told)).is_some();
-        seat.away = Some(Away { since: at, reason, is_announced });
+        seat.away = Some(Away { since: at, reason, is_announced: false });
         Ok(())
     }
 
@@ -447,7 +442,7 @@ impl SessionModel {
         }
         for back in fields.back.unwrap_or_default() {
             // It may still be away: its connection is just being seated.
-            if let Some(away) = self.seat_named(&back.conn).and_then(|(_, seat)| seat.away.as_mut()) {
+            if let Some(away) = self.seat_named(&back.conn).and_then(|seat| seat.away.as_mut()) {
                 away.is_announced = false;
             }
         }
@@ -457,8 +452,8 @@ impl SessionModel {
         Ok(())
     }
 
-    fn seat_named(&mut self, name: &str) -> Option<(SeatId, &mut SessionSeat)> {
-        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(&id, seat)| (id, seat))
+    fn seat_named(&mut self, name: &str) -> Option<&mut SessionSeat> {
+        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(_, seat)| seat)
     }
 
     /// The other members were told that the seat with this name is away.
@@ -467,8 +462,6 @@ impl SessionModel {
         let (id, seat) =
             self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
         match &mut seat.away {
-            // Without a delay they are told before the application is.
-            None if away_after.is_zero() => self.told_early.push(id),
             None => return Err(format!("{name} is said to be away, and is not")),
             Some(state) if at < state.since + away_after => {
                 return Err(format!("{name} is said to be away before away_after"));
@@ -509,9 +502,6 @@ impl SessionModel {
     /// Checks, after a turn, that no seat is away for longer than it may be, and that the others were told. `slack` is the
     /// lateness of a timer. `is_counted`: whether the lobby is told only numbers of members.
     pub(crate) fn check(&self, now: Time, slack: Duration, may_be_counted: bool) -> Result<(), String> {
-        if let Some(id) = self.told_early.first() {
-            return Err(format!("seat={id} was said to be away, without on_away"));
-        }
         for (id, seat) in &self.seats {
             let Some(away) = &seat.away else { continue };
             if !self.may_suspend && now >= away.since + self.seat_grace + slack {
@@ -555,6 +545,8 @@ impl SessionSeat {
         let has_frames = fits(history, frames.clone().map(|frame| frame.bytes));
         let has_directs = fits(kept, directs.clone().map(|direct| direct.bytes));
         let recovered = is_right && has_frames && has_directs;
+        // Of the direct messages before the session, it may count those that were not written.
+        let is_open = is_right && has_frames && claim.position.is_none() && self.starts_late;
         // What a later ping was answered for is not kept.
         let is_behind = claim.is_behind || (claim.position.is_none() && self.starts_late);
         let is_certain = !is_behind || directs.clone().next().is_none();
@@ -578,7 +570,7 @@ impl SessionSeat {
         let predates = !is_reload && position.is_some_and(|at| at.epoch != log.epoch || at.seq < self.start.seq);
         Resume {
             predates,
-            recovered: (is_certain || !recovered).then_some(recovered),
+            recovered: (is_certain || !recovered && !is_open).then_some(recovered),
             replay: replay.into_iter().map(|(_, item)| item).collect(),
             last_direct: self.last_direct,
             min_directs: if is_behind || is_reload || of_epoch.is_none() { 0 } else { kept_last.count() as u64 },

@@ -459,8 +459,7 @@ impl SessionModel {
     /// The other members were told that the seat with this name is away.
     fn said_to_be_away(&mut self, name: &str, at: Time) -> Result<(), String> {
         let away_after = self.away_after;
-        let (id, seat) =
-            self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
+        let seat = self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
         match &mut seat.away {
             None => return Err(format!("{name} is said to be away, and is not")),
             Some(state) if at < state.since + away_after => {

@@ -7,8 +7,8 @@ use super::payload::read_number;
 use super::server_text::{ServerText, field, require};
 use super::shared_state::SharedState;
 use super::view::{Stage, View};
+use crate::sim::models::missed::{Replayed, Resume};
 use crate::sim::models::relay::hash_text;
-use crate::sim::models::sessions::{Replayed, Resume};
 
 impl View {
     /// Returns what the client knows, if it was welcomed.
@@ -35,7 +35,8 @@ impl View {
             session.kept_directs = replay;
             self.books = Books { conn: conn.into(), ..Books::default() };
             (self.books.position.epoch, self.books.position.n) = (self.epoch, n);
-            if !session.is_superseded {
+            // The first connection of a session may have sent before its `welcome`, and is answered.
+            if !session.is_superseded && session.waits_for_welcome() {
                 of_all.begin_anew(&mut shared.relay);
             }
             return Ok(());
@@ -56,7 +57,10 @@ impl View {
         }
         if recovered {
             // What was said after the `welcome` is not replayed.
-            let is_replayed = |frame: &Replayed| frame.seq().is_none_or(|seq| seq <= self.answers.seq);
+            let is_replayed = |frame: &Replayed| match *frame {
+                Replayed::Frame { seq, .. } | Replayed::Ack { seq, .. } => seq <= self.answers.seq,
+                Replayed::Direct { n: number } => number > n,
+            };
             session.replay = frames.into_iter().filter(is_replayed).collect();
             if session.replay.len() as u64 != replay {
                 return Err(format!("replay is {replay}, expected {:?}", session.replay));

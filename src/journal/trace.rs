@@ -117,7 +117,11 @@ impl EventTracer {
                 self.note_member(*at, member, format!("leaves: {}", reason.word()));
             }
             // Close reasons and the input of a drain are noted instead: they cover connections without a seat.
-            ObservedEvent::Left(..) | ObservedEvent::Drain(_) => {}
+            // So are the requests that led to what was sent.
+            ObservedEvent::Left(..)
+            | ObservedEvent::Drain(_)
+            | ObservedEvent::Said { .. }
+            | ObservedEvent::SaidDirectly { .. } => {}
         }
     }
 

@@ -150,7 +150,7 @@ impl SessionModel {
         {
             return Err(format!("{user} came back with a position, and displaced a newer login"));
         }
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         Ok(())
     }
 
@@ -169,7 +169,7 @@ impl SessionModel {
             return Err(format!("{} came back with a position, and displaced a newer login", member.user()));
         }
         self.check_not_resumable(member, &claim)?;
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         // The numbers of direct messages go on.
         let seat = self.seats.get_mut(&member.seat()).expect("the session has just begun");
         (seat.last_direct, seat.directs) =
@@ -200,7 +200,7 @@ impl SessionModel {
     }
 
     /// A session begins in a seat.
-    fn begin(&mut self, member: &Member, claim: Claim) {
+    fn begin(&mut self, member: &Member, claim: Claim, at: Time) {
         let log = self.logs.get(member.lobby());
         let start = log.map_or(ReadPosition::default(), |log| ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 });
         let seat = SessionSeat {
@@ -211,6 +211,7 @@ impl SessionModel {
             conn: member.conn(),
             away: None,
             start,
+            begun: (at, claim.position),
             starts_late: false,
             directs: Vec::new(),
             last_direct: 0,
@@ -240,8 +241,13 @@ impl SessionModel {
             seat.marker = claim.marker;
         }
         let log = self.logs.get(member.lobby());
-        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload);
-        if is_reload && let Some(log) = log {
+        let predates = if is_reload { Some(false) } else { seat.predates(&claim, log, at) };
+        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
+        let begins_anew = is_reload || predates != Some(false);
+        if begins_anew {
+            seat.begun = (at, claim.position);
+        }
+        if begins_anew && let Some(log) = log {
             seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };
             seat.starts_late = seat.last_direct > 0;
         }

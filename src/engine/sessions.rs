@@ -74,10 +74,6 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
-        // The timers of this turn may have expired already.
-        if self.config.away_after.is_zero() {
-            self.unflushed_lobbies.extend(self.directory.tell_away(seat));
-        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());

@@ -33,6 +33,9 @@ impl<A: App> Engine<A> {
         let Ok(identity) = decision else { return };
         let core = &self.core;
         let Wanted { code, claim } = wanted;
+        if claim.is_none() && !core.directory.has_had_sessions() {
+            return;
+        }
         let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
             && (claim.is_some() || core.directory.session_of(seat).is_some())
@@ -71,10 +74,6 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
-        // The timers of this turn may have expired already.
-        if self.config.away_after.is_zero() {
-            self.unflushed_lobbies.extend(self.directory.tell_away(seat));
-        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());

@@ -17,8 +17,10 @@ use crate::base::session::BadClaim;
 use crate::base::session::Claim;
 use crate::config::Limit;
 use crate::http::PlainResponse;
+use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::lobby::directory::SeatRequest;
+use crate::pages::{self, FileRequest, Served};
 use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
 
 impl<A: App> Engine<A> {
@@ -78,6 +80,10 @@ impl<A: App> Engine<A> {
             self.core.log_forwarded_fault(key, fault);
         }
         self.core.charge_attempt(key, facts.address)?;
+        if let Some(file) = &facts.file {
+            self.core.close_with_file(key, file, !facts.is_head_request);
+            return Ok(());
+        }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
@@ -257,6 +263,7 @@ impl Core {
 
     /// The facts about a request that are known before the application is asked.
     pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, PlainResponse>) -> Facts {
+        let file = if upgrade.is_err() { self.file_response(request) } else { None };
         Facts {
             probe: request.probe,
             is_head_request: request.is_head_request,
@@ -264,12 +271,26 @@ impl Core {
             is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
             claim: request.claim,
             upgrade,
+            file: file.map(Box::new),
         }
+    }
+
+    /// The response to a request for a file of the program, if the configuration serves it. The client speaks JSON. An
+    /// upgrade request for the same path goes to the application.
+    fn file_response(&self, request: &Request<'_>) -> Option<FileResponse> {
+        let served = match (self.config.serve_client, self.config.playground) {
+            _ if self.protocol != Protocol::Json => return None,
+            (_, true) => Served::Playground,
+            (true, false) => Served::Client,
+            (false, false) => return None,
+        };
+        let version = request.query("v");
+        let (version, known) = (version.as_deref(), request.header("if-none-match"));
+        pages::respond(served, &FileRequest { path: request.path(), version, known })
     }
 
     /// The response to a health check on the members' port. An upgrade request for the same path goes to the
     /// application.
-    ///
     fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
         match facts.probe? {
             _ if facts.upgrade.is_ok() => None,

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use log::{debug, info};
 
 use super::core::Core;
@@ -23,6 +24,7 @@ use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
+use crate::http::file::FileResponse;
 use crate::ws::frame::Frame;
 
 impl Core {
@@ -167,10 +169,27 @@ impl Core {
         }
     }
 
+    /// Answers a request with a file of the program, and closes the connection.
+    pub(super) fn close_with_file(&mut self, key: ConnKey, file: &FileResponse, with_body: bool) {
+        if self.record_close_reason(key, CloseReason::HttpRefused) {
+            self.leave_seat(key, CloseReason::HttpRefused);
+            debug!("conn={} answered {}: a file of the program", self.conns[key].id, file.status());
+            let date = self.date_line();
+            let slot = &mut self.conns[key];
+            let (response, head) = slot.wire.respond(file, date, with_body);
+            self.record_mode.redact(slot.id, head as u64..response.len() as u64);
+            self.push_http(key, response);
+        }
+    }
+
     pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
         let date = self.date_line();
         let response = self.conns[key].wire.refuse(refusal, date);
+        self.push_http(key, response);
+    }
+
+    fn push_http(&mut self, key: ConnKey, response: Bytes) {
         self.egress.push_response(key, response);
         self.set_stage_deadline(key, self.config.close_timeout);
         self.egress.mark_dirty(key);

@@ -2,6 +2,7 @@
 //! and responses. Knows no WebSocket, and no paths but those of health checks.
 
 pub(crate) mod date;
+pub(crate) mod file;
 pub(crate) mod forwarded;
 pub(crate) mod head;
 pub(crate) mod host;

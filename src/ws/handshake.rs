@@ -17,6 +17,7 @@ use crate::base::id::ConnId;
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim};
 use crate::config::{ForwardedHeader, Origins};
+use crate::http::file::FileResponse;
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
 use crate::http::host::is_host;
@@ -160,6 +161,8 @@ pub(crate) struct Facts {
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
     pub(crate) upgrade: Result<Upgrade, PlainResponse>,
+    /// The response to a request for a file of the program.
+    pub(crate) file: Option<Box<FileResponse>>,
 }
 
 /// Contents of the response to a valid upgrade request.

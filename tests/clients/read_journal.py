@@ -195,7 +195,7 @@ def claim(fields):
 
 
 def facts(fields, max_header_bytes, edition):
-    form = fields.byte(8)
+    form = fields.byte(16)
     require(form & 3 != 3, "there is no probe 3")
     probe = (None, "live", "ready")[form & 3], "HEAD" if form & 4 else "GET"
     address, origin = fields.ip(), fields.flag()
@@ -204,7 +204,9 @@ def facts(fields, max_header_bytes, edition):
     else:
         accept, subprotocol = fields.text(), fields.option(lambda: fields.number(max_header_bytes + 1))
         upgrade = f"accept={accept} subprotocol={subprotocol}"
-    return probe, address, origin, upgrade, claim(fields) if edition >= 3 else None
+    claimed = claim(fields) if edition >= 3 else None
+    file = (fields.number(1 << 16), fields.text(), fields.number((1 << 16) + 1)) if form & 8 else None
+    return probe, address, origin, upgrade, claimed, file
 
 
 def destination(fields):

@@ -83,11 +83,20 @@ impl RecordMode {
         matches!(self, RecordMode::Recording(..))
     }
 
-    /// Notes where the HTTP response to `conn` repeats text that the client chose. The response is the connection's
-    /// first output.
+    /// Notes where the HTTP response to `conn` repeats text that the client chose.
     pub(crate) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade, date: DateLine) {
-        if let RecordMode::Recording(_, redacted) = self
+        if self.is_recording()
             && let Some(range) = upgrade.echo(date)
+        {
+            self.redact(conn, range);
+        }
+    }
+
+    /// Notes which bytes of the HTTP response to `conn` enter the checksums as [`REDACTED`]: a replay does not know them.
+    /// The response is the connection's first output.
+    pub(crate) fn redact(&mut self, conn: ConnId, range: Range<u64>) {
+        if let RecordMode::Recording(_, redacted) = self
+            && !range.is_empty()
         {
             redacted.0.insert(conn, range);
         }
@@ -101,7 +110,8 @@ impl RecordMode {
     }
 }
 
-/// Positions of text that the client chose, by connection, in the output that is still to be written to the connection.
+/// Positions of text that the client chose, or of the contents of a file, by connection, in the output that is still to be
+/// written to the connection.
 #[derive(Debug, Default)]
 pub(crate) struct RedactedRanges(BTreeMap<ConnId, Range<u64>>);
 

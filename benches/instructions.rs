@@ -49,6 +49,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "big", turns: 50, run: |turns| talk(Verbatim::default(), &text(), [1, 1000], 1, 4, turns) },
     // The same as w1 in the JSON protocol.
     Scenario { name: "json", turns: 1_000, run: |turns| talk(Relay::default(), &json(), [1, 10], 1, 1, turns) },
+    // The same with a session for each member, in a lobby whose history is full.
+    Scenario { name: "json-session", turns: 1_000, run: with_sessions },
     // A JSON broadcast to the 999 other members of a lobby.
     Scenario { name: "json-999", turns: 50, run: |turns| talk(Relay::default(), &json(), [1, 1000], 1, 1, turns) },
     // A direct message in JSON, to one member of a lobby of 10: through its outbox.
@@ -76,7 +78,24 @@ fn json() -> Vec<u8> {
 
 /// In every turn, `senders` members of one lobby send `each` messages; the next turn is in another lobby.
 fn talk<A: App>(app: A, message: &[u8], [lobbies, size]: [usize; 2], senders: usize, each: usize, turns: usize) -> u64 {
-    let mut crowd = Crowd::new(app, lobbies, size);
+    talk_in(&mut Crowd::new(app, lobbies, size), message, [lobbies, size], senders, each, turns)
+}
+
+fn with_sessions(turns: usize) -> u64 {
+    let query = |user| format!("&session=session-of-user-{user}");
+    let mut crowd = Crowd::with_query(Relay::default(), 1, 10, |_| {}, |_| {}, query);
+    talk_in(&mut crowd, &json(), [1, 10], 1, 1, 300);
+    talk_in(&mut crowd, &json(), [1, 10], 1, 1, turns)
+}
+
+fn talk_in<A: App>(
+    crowd: &mut Crowd<A>,
+    message: &[u8],
+    [lobbies, size]: [usize; 2],
+    senders: usize,
+    each: usize,
+    turns: usize,
+) -> u64 {
     let sent_bytes = message.repeat(each);
     let before = crowd.engine.stats().counters;
     for turn in 0..turns {

@@ -75,6 +75,18 @@ impl<A: App> Crowd<A> {
         configure: impl FnOnce(&mut Config),
         prepare: impl FnOnce(&mut Engine<A>),
     ) -> Crowd<A> {
+        Crowd::with_query(app, lobbies, size, configure, prepare, |_| String::new())
+    }
+
+    /// The same with an addition to the query of each user's request.
+    pub(crate) fn with_query(
+        app: A,
+        lobbies: usize,
+        size: usize,
+        configure: impl FnOnce(&mut Config),
+        prepare: impl FnOnce(&mut Engine<A>),
+        query: impl Fn(usize) -> String,
+    ) -> Crowd<A> {
         let mut config = Config {
             max_connections: Limit::UNLIMITED,
             max_per_lobby: Limit::UNLIMITED,
@@ -93,7 +105,8 @@ impl<A: App> Crowd<A> {
         let mut crowd = Crowd { engine, conns: Vec::new(), now: Time::ZERO };
         for lobby in 0..lobbies {
             for user in 0..size {
-                let conn = crowd.connect(&wire::upgrade_request(&format!("/ws/l{lobby}?token=u{lobby}-{user}"), &[]));
+                let target = format!("/ws/l{lobby}?token=u{lobby}-{user}{}", query(user));
+                let conn = crowd.connect(&wire::upgrade_request(&target, &[]));
                 crowd.conns.push(conn);
                 crowd.now = crowd.now + pause;
             }

@@ -14,8 +14,15 @@ use crate::protocol;
 impl Core {
     /// Uses up the number of a request that the lobby or the application is to execute. Returns false if it was used
     /// before; the request is answered then.
+    #[inline]
     pub(super) fn use_reference(&mut self, member: &Member, reference: Option<&str>) -> bool {
-        let Some((reference, number)) = self.number_of(member, reference) else { return true };
+        match self.number_of(member, reference) {
+            None => true,
+            Some((reference, number)) => self.use_number(member, reference, number),
+        }
+    }
+
+    fn use_number(&mut self, member: &Member, reference: &str, number: i64) -> bool {
         match self.sessions.state(member.seat_key).upstream.judge(number) {
             Judged::New => return true,
             Judged::RepeatedDone => protocol::write_repeated_ack(&mut self.buffers.text, reference),

@@ -124,7 +124,9 @@ impl Core {
     /// Tells of away seats and frees them, where it is time to.
     pub(super) fn expire_away(&mut self) {
         let now = self.now();
-        while let Some(event) = self.directory.take_away_event(now) {
+        while self.directory.away_count() > 0
+            && let Some(event) = self.directory.take_away_event(now)
+        {
             match event {
                 AwayEvent::Tell(lobby) => self.unflushed_lobbies.push(lobby),
                 AwayEvent::End(seat) => match self.claim_deadline(seat) {
@@ -178,10 +180,12 @@ impl Core {
         }
     }
 
-    /// Notes that everything sent to a connection was written, if it was.
-    fn note_written_directs(&mut self, key: ConnKey, seat: SeatKey) {
-        if !self.egress.has_queue(key) {
-            self.sessions.state(seat).directs.note_all_written();
+    /// Notes that everything sent to a connection was written, if it was and the seat has a session.
+    pub(super) fn note_written_directs(&mut self, key: ConnKey, seat: SeatKey) {
+        if !self.egress.has_queue(key)
+            && let Some(state) = self.sessions.get_mut(seat)
+        {
+            state.directs.note_all_written();
         }
     }
 }

@@ -198,6 +198,9 @@ impl Directory {
     /// Returns when the next away seat is to be told of or freed.
     pub(crate) fn next_away_event(&self) -> Option<Time> {
         let Sessions { to_tell, ends, .. } = &self.sessions;
+        if ends.is_empty() {
+            return None;
+        }
         [to_tell.first(), ends.first()].into_iter().flatten().map(|&(at, _)| at).min()
     }
 

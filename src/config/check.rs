@@ -129,6 +129,7 @@ impl Config {
         rules.check_timeouts();
         rules.check_ticks();
         rules.check_counts();
+        rules.check_sessions();
         rules.check_listen();
         rules.check_admin();
         rules.check_access();
@@ -166,6 +167,11 @@ impl Config {
             (self.trusted_proxies == 0, "trusted_proxies is 0", &["forwarded_header"]),
             (!self.has_socket_file(), "listen and admin name no socket file", &["listen_mode"]),
             (self.tick_hz.is_none(), "tick_hz is off", &["max_catch_up_ticks", "max_inbox_bytes"]),
+            (
+                self.seat_grace.is_zero(),
+                "seat_grace is 0",
+                &["away_after", "history_frames", "history_bytes", "direct_frames", "direct_bytes", "max_unanswered"],
+            ),
             (self.health_interval.is_none(), "health_interval is off", &["health_timeout"]),
             (self.duplicate_login != DuplicateLogin::Allow, "duplicate_login is not allow", &["max_per_user"]),
             (unlimited(self.attempts_per_minute), "attempts_per_minute is unlimited", &["attempt_burst"]),
@@ -203,13 +209,13 @@ impl Config {
 }
 
 /// The problems found so far. Problems are reported in the order of the calls.
-struct Rules<'a> {
-    config: &'a Config,
+pub(super) struct Rules<'a> {
+    pub(super) config: &'a Config,
     problems: Vec<Problem>,
 }
 
 impl Rules<'_> {
-    fn require(&mut self, holds: bool, field: &'static str, rule: impl Into<String>) {
+    pub(super) fn require(&mut self, holds: bool, field: &'static str, rule: impl Into<String>) {
         if !holds {
             self.problems.push(Problem { field, value: self.config.value_of(field), rule: rule.into() });
         }
@@ -457,19 +463,6 @@ impl Rules<'_> {
             config.drain_batch_interval
         );
         self.require(batches_span < config.drain_deadline, "drain_deadline", rule);
-    }
-
-    fn check_outbox(&mut self) {
-        let config = self.config;
-        let largest = config.largest_frame();
-        let rule = format!(
-            "must be at least {largest}, the space for the largest frame: a message of max_message_bytes ({}), or the \
-             presence of a full lobby (max_per_lobby {}, presence_max {})",
-            config.max_message_bytes,
-            config.max_per_lobby.show(),
-            config.presence_max
-        );
-        self.require(config.max_outbound_bytes.0 >= largest, "max_outbound_bytes", rule);
     }
 }
 

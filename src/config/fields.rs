@@ -130,13 +130,13 @@ config! {
     max_closing: u32 = "256";
 
     ["Sessions"]
-    /// Time for which the seat of a client with a `session` is kept after its connection was lost; with 0, it is freed at once.
+    /// Time for which the seat of a client with a `session` is kept after its connection was lost; with 0, there are no sessions.
     seat_grace: Duration = "30s";
     /// Time after which the other members are told that such a member is away.
     away_after: Duration = "1s";
     /// Most frames of a lobby that are kept for members that come back.
     history_frames: u32 = "256";
-    /// Bytes of the frames that are kept for each lobby that has a session.
+    /// Bytes of the frames that are kept for each lobby that has a session. Together with the direct messages of a session and the presence of a full lobby they must fit into `max_outbound_bytes`.
     history_bytes: ByteSize = "64KiB";
     /// Most direct messages of a session that are kept until they are known to have arrived.
     direct_frames: u32 = "32";

@@ -1,12 +1,23 @@
 //! Worst-case numbers of sockets and bytes that the limits allow, and the size of the largest frame.
 
 use super::fields::Config;
+use super::types::ByteSize;
 use crate::base::limit::Limit;
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
 /// Bytes that an envelope adds to its payload: names, numbers, a user id, the frame header and the outbox's overhead.
 const ENVELOPE_BYTES: usize = 1024;
+/// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times `max_outbound_bytes`.
+pub(crate) const FRAME_OVERHEAD: usize = 64;
+/// No numbered frame has a shorter text: the names of its fields, a type and a number.
+const SHORTEST_NUMBERED: usize = 24;
+/// Bytes of one frame of a history or of a direct message that is kept: its numbers, its sender, and its allocation.
+const KEPT_FRAME_BYTES: u128 = 128;
+/// Bytes of the state of a session, without its direct messages.
+const SESSION_BYTES: u128 = 512;
+/// Bytes of the state of a request that waits for its answer.
+const UNANSWERED_BYTES: u128 = 64;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
@@ -28,10 +39,43 @@ impl Config {
 
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
+        let message = self.max_message_bytes.0.saturating_add(2 * ENVELOPE_BYTES);
+        message.max(self.largest_presence())
+    }
+
+    /// Returns the size of the `presence_state` of a full lobby, with the outbox's overhead.
+    pub(crate) fn largest_presence(&self) -> usize {
         let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
-        let presence = listed.saturating_mul(PRESENCE_BYTES_PER_MEMBER);
-        let message = self.max_message_bytes.0.saturating_add(ENVELOPE_BYTES);
-        message.max(presence).saturating_add(ENVELOPE_BYTES)
+        listed.saturating_mul(PRESENCE_BYTES_PER_MEMBER).saturating_add(ENVELOPE_BYTES)
+    }
+
+    /// Returns the size of all that a member is sent at once that comes back to its seat: a full history, its direct
+    /// messages and the presence of a full lobby, with the outbox's overhead. 0 if no seat is kept.
+    pub(crate) fn largest_replay(&self) -> usize {
+        if self.seat_grace.is_zero() {
+            return 0;
+        }
+        let kept = |bytes: ByteSize, frames: u32| {
+            // A queue of few bytes never has all its frames.
+            let frames = (frames as usize).min(bytes.0 / SHORTEST_NUMBERED);
+            bytes.0.saturating_add(frames.saturating_mul(FRAME_OVERHEAD))
+        };
+        let history = kept(self.history_bytes, self.history_frames);
+        let directs = kept(self.direct_bytes, self.direct_frames);
+        history.saturating_add(directs).saturating_add(self.largest_presence())
+    }
+
+    /// Returns the worst-case bytes of all sessions: each seat has one, and as many lobbies as possible a full history.
+    fn sessions_memory(&self, seats: u32) -> u128 {
+        if self.seat_grace.is_zero() {
+            return 0;
+        }
+        let kept = |bytes: ByteSize, frames: u32| bytes.0 as u128 + u128::from(frames) * KEPT_FRAME_BYTES;
+        let history = kept(self.history_bytes, self.history_frames);
+        let directs = kept(self.direct_bytes, self.direct_frames);
+        let session = SESSION_BYTES + u128::from(self.max_unanswered) * UNANSWERED_BYTES;
+        let lobbies = self.max_lobbies.bound().unwrap_or(u32::MAX).min(seats);
+        u128::from(lobbies) * history + u128::from(seats) * (directs + session)
     }
 
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
@@ -50,7 +94,20 @@ impl Config {
     /// Returns the worst-case memory in bytes: the largest number of sockets, with every buffer full.
     ///
     /// `None` if `max_connections` is `unlimited`. The kernel's buffers are not included; on Linux each socket may take
-    /// up to `tcp_rmem[2] + tcp_wmem[2]` more.
+    /// up to `tcp_rmem[2] + tcp_wmem[2]` more. Every member counts as having a session.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use lobbyd::Config;
+    /// use lobbyd::config::ByteSize;
+    ///
+    /// let without = Config { seat_grace: Duration::ZERO, ..Config::default() }.worst_case_memory().unwrap();
+    /// let config = Config { history_bytes: ByteSize::kib(16), ..Config::default() };
+    /// let sessions = config.worst_case_memory().unwrap() - without;
+    /// // Of each of 500 lobbies with a single member 16 KiB of frames, and 16 KiB of direct messages for each member.
+    /// assert!(sessions > 500 * (16 + 16) * 1024 && sessions < 500 * (16 + 16) * 3 * 1024);
+    /// ```
     pub fn worst_case_memory(&self) -> Option<u64> {
         let sockets = u128::from(self.worst_case_sockets()? - u64::from(self.max_overflow));
         let [max_message, max_header, max_identity, receive_buffer, max_outbound, largest_frame, max_inbox] = [
@@ -83,8 +140,9 @@ impl Config {
         let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
+        let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
-        let bytes = sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + fixed;
+        let bytes = sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }
@@ -92,7 +150,6 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::types::ByteSize;
 
     #[test]
     fn worst_case_memory_grows_with_limits_and_saturates() {
@@ -105,5 +162,25 @@ mod tests {
         let many = with(Limit::at_most(u32::MAX - 1), 1 << 18);
         assert!(usual < many && many < with(Limit::at_most(u32::MAX - 1), 1 << 31));
         assert_eq!(with(Limit::at_most(u32::MAX - 1), usize::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_lobby_without_a_bound_fits_into_the_default_outbox() {
+        let config = Config { max_per_lobby: Limit::UNLIMITED, ..Config::default() };
+        assert!(config.largest_replay() > config.largest_frame());
+        config.check().expect("the default outbox has room for presence_max members and both histories");
+    }
+
+    #[test]
+    fn histories_count_for_as_many_lobbies_as_can_exist() {
+        let with = |max_lobbies, history_bytes, direct_bytes| {
+            let config = Config { max_lobbies, history_bytes, direct_bytes, ..Config::default() };
+            config.worst_case_memory().expect("nothing is unlimited")
+        };
+        let (none, some) = (ByteSize(0), ByteSize(1000));
+        for (max_lobbies, lobbies) in [(Limit::at_most(3), 3), (Limit::at_most(501), 500), (Limit::UNLIMITED, 500)] {
+            assert_eq!(with(max_lobbies, some, none) - with(max_lobbies, none, none), lobbies * 1000);
+            assert_eq!(with(max_lobbies, none, some) - with(max_lobbies, none, none), 500 * 1000);
+        }
     }
 }

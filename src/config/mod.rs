@@ -11,6 +11,7 @@ mod listen;
 pub(crate) mod memory;
 mod origins;
 mod rates;
+mod room;
 mod types;
 mod value;
 

@@ -19,10 +19,9 @@ use super::cursor::Cursor;
 use super::turn_frames::TurnFrames;
 use crate::base::arena::Key;
 use crate::base::id::{ConnKey, LobbyKey};
+use crate::config::memory::FRAME_OVERHEAD;
 use crate::ws::frame::Outgoing;
 
-/// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times the bound.
-pub(super) const FRAME_OVERHEAD: usize = 64;
 /// Most bytes of memory that a buffer keeps from one turn to the next.
 const IDLE_CAPACITY: usize = 64 * 1024;
 /// The longest frame that is copied into a buffer. To copy this much takes about as long as a system call.

@@ -15,7 +15,8 @@ use std::io::{self, IoSlice, Write};
 
 use bytes::Bytes;
 
-use super::broadcast_log::{BroadcastLog, FRAME_OVERHEAD, FrameRange};
+use super::broadcast_log::{BroadcastLog, FrameRange};
+use crate::config::memory::FRAME_OVERHEAD;
 
 /// Slices per `writev`. Far below the system's limit (1024 on Linux), because one send rarely takes more.
 const MAX_SLICES: usize = 64;

@@ -96,7 +96,8 @@ impl<A: App> Engine<A> {
         let upgrade = facts.upgrade?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
-        let claim = facts.claim.map_err(|BadClaim| CloseReason::BadMessage);
+        let has_sessions = !self.core.config.seat_grace.is_zero();
+        let claim = facts.claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
         let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
             Ok(wanted) => wanted,
             Err(reason) => {

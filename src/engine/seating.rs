@@ -158,6 +158,8 @@ impl Core {
             self.forget_session(old_seat, old_lobby);
             self.note_left(member, LeaveReason::Replaced);
         } else {
+            // Before the older connection is sent its close.
+            conn.into_iter().for_each(|old| self.note_written_directs(old.key(), seat));
             self.note_undelivered(&member);
         }
         if let Some(old) = conn {

@@ -180,10 +180,12 @@ impl Core {
         }
     }
 
-    /// Notes that everything sent to a connection was written, if it was.
-    fn note_written_directs(&mut self, key: ConnKey, seat: SeatKey) {
-        if !self.egress.has_queue(key) {
-            self.sessions.state(seat).directs.note_all_written();
+    /// Notes that everything sent to a connection was written, if it was and the seat has a session.
+    pub(super) fn note_written_directs(&mut self, key: ConnKey, seat: SeatKey) {
+        if !self.egress.has_queue(key)
+            && let Some(state) = self.sessions.get_mut(seat)
+        {
+            state.directs.note_all_written();
         }
     }
 }

@@ -48,15 +48,15 @@ async def results(binary):
 
 
 @contextlib.contextmanager
-def chromium(address):
-    """Shows a page until the end of the block."""
+def chromium(address, *flags):
+    """Shows a page until the end of the block, which gets the folder of the browser's profile."""
     # Its renderers may still write into the profile while it is deleted.
     with tempfile.TemporaryDirectory(prefix="lobbyd-chromium-", ignore_cleanup_errors=True) as profile:
-        browser = subprocess.Popen(["chromium", *FLAGS, f"--user-data-dir={profile}", address],
+        browser = subprocess.Popen(["chromium", *FLAGS, *flags, f"--user-data-dir={profile}", address],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                    start_new_session=True)
         try:
-            yield
+            yield profile
         finally:
             os.killpg(browser.pid, signal.SIGKILL)      # includes its renderers
             browser.wait()

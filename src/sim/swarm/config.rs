@@ -46,6 +46,10 @@ pub(crate) fn draw_config(random: &mut Random) -> Config {
         config.presence_max = config.presence_max.min(4);
     }
     config.max_outbound_bytes = ByteSize(config.largest_frame() + pick(random, &[0, 0, 300, 5000, 100_000]));
+    // What the presence of a full lobby leaves is for both histories, each of whose bytes takes less than four.
+    let left = config.max_outbound_bytes.0 - config.largest_presence();
+    config.history_bytes = config.history_bytes.min(ByteSize(left * 3 / 16));
+    config.direct_bytes = config.direct_bytes.min(ByteSize(left / 16));
     config.max_strikes = pick(random, &[0, 1, 3, 32]);
     config.wheel_granule = millis(random, &[1, 10, 10, 100, 1000]);
     draw_timeouts(&mut config, random);

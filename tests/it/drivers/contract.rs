@@ -71,7 +71,8 @@ fn a_driver_rotates_journals_and_counts_shed_sockets_by_the_public_contract() {
 fn a_flush_between_two_reads_makes_room() {
     let small =
         Config { outbound_high_mark: ByteSize::kib(2), outbound_low_mark: ByteSize::kib(1), ..Config::default() };
-    let mut engine = engine(Config { max_outbound_bytes: ByteSize::kib(80), ..small });
+    let mut engine =
+        engine(Config { max_outbound_bytes: ByteSize::kib(80), history_bytes: ByteSize::kib(16), ..small });
     let (ann, bob) = (join(&mut engine, "ann"), join(&mut engine, "bob"));
     let mut sockets = MemorySockets::default();
     let (mut flushes, mut received) = (0, 0);

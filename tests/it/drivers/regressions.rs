@@ -72,6 +72,7 @@ fn a_slow_consumer_is_answered_before_it_is_closed() {
         max_per_lobby: Limit::at_most(3),
         max_message_bytes: ByteSize(125),
         max_outbound_bytes: ByteSize(2200),
+        seat_grace: Duration::ZERO,
         ..Config::default()
     };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
@@ -112,6 +113,7 @@ fn a_presence_state_lists_a_member_whose_leave_is_not_announced_yet() {
         presence_max: 2,
         max_message_bytes: ByteSize(125),
         max_outbound_bytes: ByteSize(2200),
+        seat_grace: Duration::ZERO,
         ..Config::default()
     };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
@@ -146,7 +148,7 @@ fn a_presence_state_lists_a_member_whose_leave_is_not_announced_yet() {
 #[test]
 fn sending_to_a_user_that_is_closed_meanwhile_does_not_panic() {
     let config = Config { max_per_lobby: Limit::at_most(3), max_message_bytes: ByteSize(125), ..Config::default() };
-    let config = Config { max_outbound_bytes: ByteSize(2200), ..config };
+    let config = Config { max_outbound_bytes: ByteSize(2200), seat_grace: Duration::ZERO, ..config };
     let mut world = World::new(config, lobbyd::apps::Relay::default());
     world.run(
         "ann, bob join chess

@@ -86,7 +86,13 @@ const HIT: &[(&[(&str, &str)], &str)] = &[
          ann < goodbye; close 1008 policy_violation; eof",
     ),
     (
-        &[("max_outbound_bytes", "5000"), ("max_message_bytes", "125"), ("max_per_lobby", "2")],
+        &[
+            ("max_outbound_bytes", "5000"),
+            ("max_message_bytes", "125"),
+            ("max_per_lobby", "2"),
+            ("history_bytes", "600"),
+            ("direct_bytes", "100"),
+        ],
         "ann > connect a, ann < upgrade; welcome; presence_state, ann > window 0, ann > presence 50, ann > read, \
          ann < goodbye; close 4102 slow_consumer",
     ),
@@ -246,6 +252,13 @@ const HIT_ELSEWHERE: &[(&str, &str)] = &[
     ("max_inbox_bytes", "a_full_inbox_refuses_without_taking_tokens"),
     ("journal_max_bytes", "segments_that_begin_without_connections_replay_alone"),
     ("journal_on_error", "a_full_disk_stops_unrecorded_output_or_ends_the_journal"),
+    ("seat_grace", "without_a_grace_the_other_fields_of_sessions_have_no_effect"),
+    ("away_after", "without_a_grace_the_other_fields_of_sessions_have_no_effect"),
+    ("history_frames", "a_full_history_and_a_full_presence_fit_into_the_outbox"),
+    ("history_bytes", "a_full_history_and_a_full_presence_fit_into_the_outbox"),
+    ("direct_frames", "a_full_history_and_a_full_presence_fit_into_the_outbox"),
+    ("direct_bytes", "a_full_history_and_a_full_presence_fit_into_the_outbox"),
+    ("max_unanswered", "without_a_grace_the_other_fields_of_sessions_have_no_effect"),
     ("max_commands", "a_full_queue_of_commands_returns_them"),
 ];
 

@@ -1,8 +1,10 @@
 //! The check of the configuration: every rule, its text, and the order in which problems are reported.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use lobbyd::Config;
+use lobbyd::config::{ByteSize, Limit};
 
 use crate::common::scenario::set;
 
@@ -75,6 +77,7 @@ drain_batch = 0: must be from 1 to 1048576; with 0 the server could not work
 max_admin_connections = 0: must be from 1 to 1048576; with 0 the server could not work
 max_admin_pending = 0: must be from 1 to 1048576; with 0 the server could not work
 max_json_depth = 0: must be at least 1, since every message is an object
+max_unanswered = 0: must be from 1 to 64, the number of requests whose outcome a client that comes back is told
 listen_mode = 000: must be from 002 to 777 and permit somebody to write, which connecting needs
 admin = 127.0.0.1:9001: must differ from listen: the admin API needs an address of its own
 max_header_bytes = 0: must be from 256 to 1MiB; a browser's request head has about 600 bytes
@@ -132,6 +135,13 @@ max_outbound_bytes = 3906250KiB: must be at most 2048MiB
 outbound_high_mark = 3906250KiB: must be at most 2048MiB
 max_inbox_bytes = 3906250KiB: must be at most 2048MiB
 max_linger_bytes = 3906250KiB: must be at most 2048MiB
+seat_grace = 20000h: must be at most 24h
+away_after = 20000h: must be at most 24h
+history_frames = 4000000000: must be at most 65536
+direct_frames = 4000000000: must be at most 4096
+history_bytes = 3906250KiB: must be at most 64MiB
+direct_bytes = 3906250KiB: must be at most 64MiB
+max_unanswered = 4000000000: must be from 1 to 64, the number of requests whose outcome a client that comes back is told
 listen_mode = 4000000000: must be from 002 to 777 and permit somebody to write, which connecting needs
 max_admin_connections = 4000000000: must be at most 1024
 max_admin_pending = 4000000000: must be at most 1024
@@ -165,3 +175,48 @@ pong_timeout = 5ms: must be shorter than ping_interval (5ms), or a ping is sent 
 health_interval = 4ms: must be at least health_timeout (5ms), or checks of a page overlap
 max_lifetime = 5ms: must be at least 1s, or off
 ";
+
+/// What a member that comes back is sent at once must not close its connection as too slow.
+#[test]
+fn a_full_history_and_a_full_presence_fit_into_the_outbox() {
+    // 64 KiB and 256 * 64; 16 KiB and 32 * 64; ten members of 320 bytes, and an envelope.
+    let needed = 65_536 + 16_384 + 16_384 + 2048 + 10 * 320 + 1024;
+    let with = |bytes| Config { max_outbound_bytes: ByteSize(bytes), ..Config::default() };
+    with(needed).check().expect("all of it fits");
+    let problems = with(needed - 1).check().expect_err("a byte is missing");
+    assert_eq!(
+        problems.to_string(),
+        format!(
+            "invalid configuration\n  max_outbound_bytes = {}: must be at least {needed}, the space for what a member that \
+             comes back is sent at once: a full history (history_bytes 64KiB), its direct messages (direct_bytes 16KiB) and \
+             the presence of a full lobby (max_per_lobby 10, presence_max 500); raise it, or lower history_bytes",
+            needed - 1
+        )
+    );
+    // The ways out.
+    for config in [
+        Config { history_bytes: ByteSize::kib(63), ..with(needed - 1) },
+        Config { history_frames: 255, ..with(needed - 1) },
+        Config { direct_bytes: ByteSize::kib(15), ..with(needed - 1) },
+        Config { direct_frames: 31, ..with(needed - 1) },
+        Config { max_per_lobby: Limit::at_most(9), ..with(needed - 1) },
+        Config { seat_grace: Duration::ZERO, ..with(needed - 1) },
+    ] {
+        config.check().expect("it fits");
+    }
+    // A history of few bytes never has all its frames.
+    let small = Config { history_bytes: ByteSize(240), direct_bytes: ByteSize(0), ..with(0) };
+    let needed = 240 + 10 * 64 + 10 * 320 + 1024;
+    let smallest =
+        |bytes| Config { max_message_bytes: ByteSize(125), max_outbound_bytes: ByteSize(bytes), ..small.clone() };
+    assert!(smallest(needed).check().is_ok() && smallest(needed - 1).check().is_err());
+}
+
+#[test]
+fn without_a_grace_the_other_fields_of_sessions_have_no_effect() {
+    let config = Config { seat_grace: Duration::ZERO, history_frames: 7, max_unanswered: 8, ..Config::default() };
+    let shown: Vec<String> = config.without_effect().iter().map(ToString::to_string).collect();
+    let expected =
+        ["history_frames = 7", "max_unanswered = 8"].map(|f| format!("{f}: has no effect while seat_grace is 0"));
+    assert_eq!(shown, expected);
+}

@@ -15,6 +15,8 @@ fn watermarks() -> Config {
         outbound_low_mark: ByteSize(300),
         max_outbound_bytes: ByteSize(20_000),
         max_message_bytes: ByteSize(1000),
+        history_bytes: ByteSize(2000),
+        direct_bytes: ByteSize(500),
         ..Config::default()
     }
 }

@@ -100,6 +100,8 @@ fn config(input: &mut Input<'_>) -> Config {
         max_message_bytes: ByteSize(300),
         max_fragments: 5,
         max_outbound_bytes: ByteSize(6000),
+        history_bytes: ByteSize(300),
+        direct_bytes: ByteSize(100),
         outbound_high_mark: ByteSize(600),
         outbound_low_mark: ByteSize(200),
         messages_per_second: small(4, 3),

@@ -70,7 +70,7 @@ fn entries(input: &mut Input<'_>) -> Vec<u8> {
 const CONFIGURATIONS: [&str; 8] = [
     "tick_hz=60\n",
     "flush=tick\n",
-    "max_connections=2\n",
+    "max_connections=2\nseat_grace=1s\nhistory_bytes=300\ndirect_bytes=100\n",
     "max_per_lobby=1\n",
     "duplicate_login=allow\nmax_per_user=2\n",
     "messages_per_second=1\nmessage_burst=1\nmax_rate_strikes=1\n",

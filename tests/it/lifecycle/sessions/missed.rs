@@ -83,6 +83,30 @@ fn a_direct_message_is_forgotten_when_a_ping_after_it_is_answered() {
 }
 
 #[test]
+fn a_newer_page_is_not_sent_what_was_written_to_the_older_one() {
+    for claim in ["session=another-page-of-ann", "session=another-page-of-ann was=page-of-ann-0001"] {
+        check(
+            Config::default(),
+            &format!(
+                r#"
+                bob joins chess
+                ann > connect chess session=page-of-ann-0001
+                ann < upgrade, welcome, presence_state
+                bob < presence_diff +ann
+                bob > {{"type":"direct","to":"ann","data":1}}
+                ann < direct n=1
+                ann:2 > connect chess {claim}
+                ann < goodbye code=4004, close 4004 replaced
+                ann:2 < upgrade, welcome replay=0 n=1, presence_state
+                bob > {{"type":"direct","to":"ann","data":2}}
+                ann:2 < direct n=2 data=2
+                "#
+            ),
+        );
+    }
+}
+
+#[test]
 fn a_slow_consumer_comes_back_to_what_it_could_not_read() {
     let config = Config {
         max_message_bytes: ByteSize(3000),

@@ -3,6 +3,7 @@
 //! The first lobby of a test has the epoch 1000000000000, the time of its start in microseconds.
 
 mod application;
+mod limits;
 mod missed;
 mod requests;
 mod seats;

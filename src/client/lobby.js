@@ -342,7 +342,7 @@ export class Lobby {
     stored("removeItem", key);
     const act = ({ type }) => {
       if (type === "pagehide") return stored("setItem", key, this.#was ?? this.#session);
-      stored("removeItem", key);
+      if (type === "pageshow") stored("removeItem", key);
       this.#wake(type === "online");
     };
     for (const type of ["pagehide", "pageshow", "online", "visibilitychange", "resume"]) {

@@ -185,7 +185,10 @@ class Run {
     else if (action === "send") equal(lobby.send(step.type, step.payload), step.sent, "send()");
     else if (action === "leave") lobby.leave();
     else if (action === "reload") {
+      // In the order of browsers.
       world_event(this.world, "pagehide");
+      this.event("hidden");
+      this.world.hidden = false;
       this.world.sockets.length = 0;
       this.join({});
     } else throw new Error(`nobody can do ${action}`);

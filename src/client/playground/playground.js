@@ -90,6 +90,7 @@ class Pane {
   refs = 0;
   offlineUntil = 0;
   isFrozen = false;
+  isAtEnd = true;
   socket = null;
   lobby = null;
 
@@ -113,6 +114,9 @@ class Pane {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.sendText();
     };
     for (const button of root.querySelectorAll("[data-fault]")) button.onclick = () => this[button.dataset.fault]();
+    const { list } = this;
+    list.onscroll = () => (this.isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30);
+    new ResizeObserver(() => this.followEnd()).observe(list);
     this.show("broadcast");
     byId("panes").append(root);
     panes.add(this);
@@ -192,15 +196,17 @@ class Pane {
       const name = document.createElement("b");
       name.textContent = type;
       line.append(name, " ");
-      text = text.replace(/"type":"[^"]*",?/, "");
+      text = text.replace(/"type"\s*:\s*"[^"]*"\s*,?\s*/, "");
     }
     line.append(text.length > MAX_LINE ? `${text.slice(0, MAX_LINE)}… (${text.length} characters)` : text);
-    const { list } = this;
-    // It follows the end, unless somebody has scrolled back.
-    const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
-    list.append(line);
-    while (list.childElementCount > MAX_LINES) list.firstElementChild.remove();
-    if (isAtEnd) list.scrollTop = list.scrollHeight;
+    this.list.append(line);
+    while (this.list.childElementCount > MAX_LINES) this.list.firstElementChild.remove();
+    this.followEnd();
+  }
+
+  // Unless somebody has scrolled back.
+  followEnd() {
+    if (this.isAtEnd) this.list.scrollTop = this.list.scrollHeight;
   }
 
   // ---- what is sent ----

@@ -373,7 +373,10 @@ async def the_arena_is_played_with_keys_and_with_fingers(rig):
         await ann.key(" ", False)
         async with bots(server, "cleo", "dan", "eve", "finn"):
             await ann.until("document.querySelectorAll('#scores li').length === 6")
-            await asyncio.sleep(1.5)
+            for is_down in True, False:
+                for key in "ArrowRight", "ArrowDown":
+                    await ann.key(key, is_down)
+                await asyncio.sleep(0.8)
             await rig.show(ann, "arena", is_in_readme=True)
         await bob.check()
         # It keeps its place in the arena while it is loaded again.

@@ -107,7 +107,7 @@ export class Lobby {
 
   /** Sends a message that is executed exactly once. Resolves with its `ack`. */
   request(type, payload, { timeout = 10_000 } = {}) {
-    const text = encode(type, payload);
+    const text = this.#checked(encode(type, payload));
     return new Promise((resolve, reject) => {
       if (this.state === "closed") return reject(new LobbyError("closed"));
       if (this.#kept.size > 63 || this.#keptBytes + text.length > MAX_BYTES) return reject(new LobbyError("queue_full"));
@@ -129,9 +129,17 @@ export class Lobby {
 
   /** The same for a binary message. An event stream carries none. */
   bytes(data) {
+    this.#checked(data);
     const { socket, isStream } = this.#link ?? {};
     const isBlocked = this.#timers.has("pause") || socket?.bufferedAmount > MAX_BYTES || (isStream && typeof data !== "string");
     return !isBlocked && this.#say(data);
+  }
+
+  // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
+  #checked(data) {
+    const bytes = data.byteLength ?? new TextEncoder().encode(data).length + 24;
+    if (bytes > this.welcome?.limits.max_message_bytes) throw new LobbyError("too_large");
+    return data;
   }
 
   #say(data) {

@@ -16,4 +16,5 @@ mod own_codes;
 mod portable;
 mod presence;
 mod protocol_errors;
+mod sse;
 mod three;

@@ -95,14 +95,10 @@ export interface Options {
   token?: string | (() => string | Promise<string>);
   /** Aborted: leaves the lobby. */
   signal?: AbortSignal;
-  /** Milliseconds after which a request is given up. Default: 10,000. */
-  timeout?: number;
   /** Under which a tab remembers its seat while it reloads. Default: the address. Distinguishes clients of one page in one lobby. */
   key?: string;
-  /** For programs without these globals. */
+  /** For programs without this global. The fallback needs the globals `EventSource` and `fetch`. */
   WebSocket?: unknown;
-  EventSource?: unknown;
-  fetch?: unknown;
 }
 
 /** What a promise rejects with. */

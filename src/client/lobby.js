@@ -4,28 +4,18 @@
 //     idle --connect()--> connecting --welcome, list--> open --lost--> waiting --time--> connecting --> …
 //     each of them --leave(), or a close that says not to come back--> closed
 
-// Longest time from the request for a token to the welcome. The server itself allows 10 s for authorization.
-const CONNECT_MS = 15_000;
-const PROBE_MS = 3_000;
-const REQUEST_MS = 10_000;
-// The backoff begins anew after so long a connection.
-const STABLE_MS = 5_000;
-const AWAY_MS = 30_000;
-// The server allows so many unanswered requests of a session.
-const MAX_IN_FLIGHT = 16;
-const MAX_KEPT = 64;
 // Bytes of the requests that are kept, and those that a connection may buffer before volatile messages are dropped.
 const MAX_BYTES = 65_536;
 const MAX_UNREAD = 1_000;
 // Events that are not named after a type of messages.
-const EVENTS = ["join", "leave", "away", "back", "members", "gap", "connection", "error", "message", "direct", "binary"];
+const EVENTS = "join leave away back members gap connection error message direct binary".split(" ");
 // The event of every message, for iterators.
 const ANY = Symbol("any");
 
 /** `code` is the reason word of a close, the code of an `error` of the server, or a code of this client. */
 export class LobbyError extends Error {
-  constructor(code, message = code, details = {}) {
-    super(message);
+  constructor(code, details = {}) {
+    super(details.message ?? code);
     Object.assign(this, { code, details });
   }
 }
@@ -43,15 +33,15 @@ export class Lobby {
   latency = null;
 
   // Chosen once in the life of a page. `randomUUID` does not exist on pages without TLS.
-  #session = Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => (byte + 256).toString(16).slice(1)).join("");
+  #session = crypto.getRandomValues(new Uint32Array(4)).join("-");
   // The session of the page before it was reloaded, until the first welcome.
   #was = null;
-  #base;
   #ended = new AbortController();
 
   // The current attempt or connection. Callbacks of another one are ignored.
   #link = null;
-  #timers = {};
+  // By name, and those of requests. `pause` is one that the server has asked for.
+  #timers = new Map();
   #attempt = 0;
   #isExpired = false;
   #notBefore = 0;
@@ -70,8 +60,6 @@ export class Lobby {
   // Requests without an answer by `ref`, among them those that have timed out.
   #sent = new Map();
   #ref = 0;
-  // The timer that ends a pause that the server has asked for.
-  #pause = null;
 
   #samples = [];
   #offset = performance.timeOrigin;
@@ -90,19 +78,18 @@ export class Lobby {
 
   connect() {
     if (this.state !== "idle") return this;
-    this.#base = new URL(this.url, globalThis.location?.href);
     this.#watchPage();
+    this.#open();
     const { signal } = this.options;
-    signal?.addEventListener("abort", () => this.leave(), { signal: this.#ended.signal });
+    signal?.addEventListener("abort", () => this.leave());
     if (signal?.aborted) this.leave();
-    else this.#open();
     return this;
   }
 
   /** Gives the seat up. */
   leave() {
     if (this.state === "closed") return;
-    this.#say({ type: "leave" });
+    this.#say('{"type":"leave"}');
     this.#drop(1000);
     this.#close({ code: 1000, reason: "left" });
   }
@@ -119,66 +106,68 @@ export class Lobby {
   // ---- what is sent ----
 
   /** Sends a message that is executed exactly once. Resolves with its `ack`. */
-  request(type, payload, { timeout = this.options.timeout ?? REQUEST_MS } = {}) {
-    const message = messageOf(type, payload);
-    const bytes = this.#sizeOf(message);
+  request(type, payload, { timeout = 10_000 } = {}) {
+    const text = this.#checked(encode(type, payload));
     return new Promise((resolve, reject) => {
       if (this.state === "closed") return reject(new LobbyError("closed"));
-      if (this.#kept.size >= MAX_KEPT || this.#keptBytes + bytes > MAX_BYTES) return reject(new LobbyError("queue_full"));
-      const request = { message, bytes, ref: 0, resolve, reject };
-      request.timer = after(timeout, () => {
-        this.#settle(request, new LobbyError("timeout", request.ref ? "no answer; it may be executed" : "not sent"));
+      if (this.#kept.size > 63 || this.#keptBytes + text.length > MAX_BYTES) return reject(new LobbyError("queue_full"));
+      const request = { text, ref: 0, resolve, reject };
+      this.#after(request, timeout, () => {
+        this.#settle(request, new LobbyError("timeout"));
         this.#probe();
       });
       this.#kept.add(request);
-      this.#keptBytes += bytes;
+      this.#keptBytes += text.length;
       this.#flush();
     });
   }
 
   /** Sends a message now or never. Returns whether it was sent. */
   send(type, payload) {
-    return this.#sendNow(messageOf(type, payload));
+    return this.bytes(encode(type, payload));
   }
 
-  /** Sends a binary message now or never. Returns whether it was sent; an event stream carries none. */
+  /** The same for a binary message. An event stream carries none. */
   bytes(data) {
-    return !this.#link?.isStream && this.#sendNow(data);
+    this.#checked(data);
+    const { socket, isStream } = this.#link ?? {};
+    const isBlocked = this.#timers.has("pause") || socket?.bufferedAmount > MAX_BYTES || (isStream && typeof data !== "string");
+    return !isBlocked && this.#say(data);
   }
 
-  #sendNow(message) {
-    this.#sizeOf(message);
-    return !this.#pause && !(this.#link?.socket?.bufferedAmount > MAX_BYTES) && this.#say(message);
-  }
-
-  // A message above the server's limit would end the connection for good.
-  #sizeOf(message) {
-    const bytes = message.byteLength ?? new TextEncoder().encode(JSON.stringify({ ref: 2 ** 53, ...message })).length;
+  // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
+  #checked(data) {
+    const bytes = data.byteLength ?? new TextEncoder().encode(data).length + 24;
     if (bytes > this.welcome?.limits.max_message_bytes) throw new LobbyError("too_large");
-    return bytes;
+    return data;
   }
 
-  #say(message) {
+  #say(data) {
     const { socket, isWelcome } = this.#link ?? {};
     if (!isWelcome || socket.readyState !== 1) return false;
-    socket.send(message.type ? JSON.stringify(message) : message);
+    socket.send(data);
     return true;
   }
 
   #flush() {
     for (const request of this.#kept) {
-      if (!this.#link?.isWelcome || this.#sent.size >= MAX_IN_FLIGHT || this.#pause) return;
+      // The server allows 16 unanswered requests of a session.
+      if (!this.#link?.isWelcome || this.#sent.size >= 16 || this.#timers.has("pause")) return;
       if (request.ref) continue;
       request.ref = ++this.#ref;
       this.#sent.set(request.ref, request);
-      this.#say({ ...request.message, ref: request.ref });
+      this.#sayRequest(request);
     }
+  }
+
+  #sayRequest({ text, ref }) {
+    this.#say(`${text.slice(0, -1)},"ref":${ref}}`);
   }
 
   #settle(request, error, ack) {
     if (!this.#kept.delete(request)) return;
-    this.#keptBytes -= request.bytes;
-    stop(request.timer);
+    this.#keptBytes -= request.text.length;
+    this.#stop(request);
     if (error) request.reject(error);
     else request.resolve(ack);
   }
@@ -208,18 +197,20 @@ export class Lobby {
   async *[Symbol.asyncIterator]() {
     const unread = [];
     let wake;
-    const offs = [
-      this.on(ANY, (...entry) => unread.length > MAX_UNREAD || (unread.push(entry), wake?.())),
-      this.on("connection", () => wake?.()),
-    ];
+    const tell = (...entry) => {
+      if (entry.length === 2 && unread.length <= MAX_UNREAD) unread.push(entry);
+      wake?.();
+    };
+    const off = this.on(ANY, tell);
     try {
-      while (unread.length || this.state !== "closed") {
+      for (;;) {
         if (unread.length > MAX_UNREAD) throw new LobbyError("overflow");
         if (unread.length) yield unread.shift();
+        else if (this.state === "closed") return;
         else await new Promise((resolve) => (wake = resolve));
       }
     } finally {
-      for (const off of offs) off();
+      off();
     }
   }
 
@@ -234,6 +225,23 @@ export class Lobby {
     }
   }
 
+  // A timer that fires late has slept with its page: what has arrived meanwhile is handled first.
+  #after(key, ms, action) {
+    const due = Date.now() + ms;
+    const act = () => {
+      if (Date.now() - due > 1_000) return this.#after(key, 100, action);
+      this.#timers.delete(key);
+      action();
+    };
+    this.#stop(key);
+    this.#timers.set(key, setTimeout(act, ms));
+  }
+
+  #stop(key) {
+    clearTimeout(this.#timers.get(key));
+    this.#timers.delete(key);
+  }
+
   #become(state, why) {
     if (this.state === state) return;
     this.state = state;
@@ -244,7 +252,8 @@ export class Lobby {
 
   async #open() {
     const link = (this.#link = {});
-    this.#timers.connect = after(CONNECT_MS, () => this.#lost(link, { code: 1006, reason: "no_welcome" }));
+    // The server itself allows 10 s for authorization.
+    this.#after("connect", 15_000, () => this.#lost(link));
     this.#become("connecting");
     try {
       const { token } = this.options;
@@ -252,31 +261,28 @@ export class Lobby {
       if (link === this.#link) link.socket = this.#socketOf(link, value);
     } catch (error) {
       report(error);
-      this.#lost(link, { code: 1006, reason: "not_started" });
+      this.#lost(link);
     }
   }
 
   #socketOf(link, token) {
-    const part = (name) => this.options[name] ?? globalThis[name];
-    const url = new URL(this.#base);
-    const add = (name, value) => value == null || url.searchParams.set(name, value);
-    const { welcome } = this;
-    if (welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${welcome.lobby}`);
+    const url = new URL(this.url, globalThis.location?.href);
+    if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
+    const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
+    url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
+    if (isStream) url.pathname = url.pathname.replace("/ws/", "/sse/");
     const position = this.#position && { ...this.#position, n: this.#n };
-    Object.entries({ session: this.#session, was: this.#was, ...position }).forEach((field) => add(...field));
-    link.isStream = this.#blocked === 2 && part("EventSource") && url.pathname.includes("/ws/");
-    url.protocol = url.protocol.replace(/ws|http/, link.isStream ? "http" : "ws");
-    const protocols = ["lobby.v1.json"];
-    if (link.isStream) {
-      url.pathname = url.pathname.replace("/ws/", "/sse/");
-      add("token", token);
-    } else if (token) protocols.push(`base64url.bearer.lobby.${base64url(token)}`);
-    const socket = link.isStream ? new StreamSocket(url, part("EventSource"), part("fetch")) : new (part("WebSocket"))(url, protocols);
+    const fields = { session: this.#session, was: this.#was, token: isStream ? token : null, ...position };
+    for (const name in fields) if (fields[name] != null) url.searchParams.set(name, fields[name]);
+    const { WebSocket = globalThis.WebSocket } = this.options;
+    const bearer = token ? [`base64url.bearer.lobby.${base64url(token)}`] : [];
+    const socket = isStream ? streamSocket(url) : new WebSocket(url, ["lobby.v1.json", ...bearer]);
+    link.isStream = isStream;
     return Object.assign(socket, {
       binaryType: "arraybuffer",
       onopen: () => {
         link.hasOpened = true;
-        if (!link.isStream) this.#blocked = 0;
+        if (!isStream) this.#blocked = 0;
       },
       onmessage: ({ data }) => link === this.#link && this.#receive(data),
       onclose: (event) => this.#lost(link, event),
@@ -288,12 +294,11 @@ export class Lobby {
   #drop(code) {
     const socket = this.#link?.socket;
     this.#link = null;
-    Object.values(this.#timers).forEach(stop);
-    this.#timers = {};
+    for (const key of ["connect", "stable", "probe", "retry"]) this.#stop(key);
     socket?.close(code);
   }
 
-  #lost(link, event) {
+  #lost(link, event = { code: 1006, reason: "" }) {
     if (link !== this.#link) return;
     this.#drop();
     if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
@@ -301,7 +306,7 @@ export class Lobby {
     // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
     const isRenewed = code === 4001 && reason === "token_expired" && !this.#isExpired;
     this.#isExpired = code === 4001;
-    const comesBack = reconnect ?? /^(10(0[156]|1[123])|4[1256]..)$/.test(code);
+    const comesBack = reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
     if (code === 4001 ? !isRenewed : !comesBack) return this.#close({ code, reason });
 
     const least = retry_after_ms ?? 0;
@@ -315,28 +320,25 @@ export class Lobby {
   }
 
   #retryIn(wait) {
-    stop(this.#timers.retry);
-    this.#timers.retry = after(wait, () => {
-      this.#timers.retry = null;
+    this.#after("retry", wait, () => {
       // A hidden page whose seat is gone waits until it is visible.
-      const isGone = Date.now() - this.#lostAt > (this.welcome?.away_ms ?? AWAY_MS);
-      if (!isGone || !isHidden()) this.#open();
+      const isKept = Date.now() - this.#lostAt <= (this.welcome?.away_ms ?? 30_000);
+      if (isKept || !isHidden()) this.#open();
     });
   }
 
   #close(why) {
-    const { code, reason } = why;
     this.#ended.abort();
-    stop(this.#pause);
-    this.#settleReady.reject(new LobbyError(reason || `${code}`, `closed: ${code} ${reason}`, why));
-    for (const request of this.#kept) this.#settle(request, new LobbyError("closed", `closed: ${code} ${reason}`, why));
+    this.#settleReady.reject(new LobbyError(why.reason || `${why.code}`, why));
+    for (const request of this.#kept) this.#settle(request, new LobbyError("closed", why));
     this.#become("closed", why);
+    this.#emit(ANY);
   }
 
   // ---- the page ----
 
   #watchPage() {
-    const key = `lobbyd ${this.options.key ?? this.#base.origin + this.#base.pathname}`;
+    const key = `lobbyd ${this.options.key ?? this.url}`;
     // Taken and removed: a duplicated tab gets a copy of the storage, and must not claim the seat of this one.
     this.#was = stored("getItem", key);
     stored("removeItem", key);
@@ -351,33 +353,31 @@ export class Lobby {
   }
 
   #wake(isOnline) {
-    if (this.state === "waiting") {
-      if (isOnline || (!this.#timers.retry && !isHidden())) this.#retryIn(Math.max(0, this.#notBefore - Date.now()));
-    } else if (!isHidden()) this.#probe();
+    if (this.state !== "waiting") this.#probe();
+    else if (isOnline || !(this.#timers.has("retry") || isHidden())) this.#retryIn(Math.max(0, this.#notBefore - Date.now()));
   }
 
   // A dead connection looks like a silent one, until something is sent that must be answered.
   #probe() {
     const link = this.#link;
-    if (this.#ping()) this.#timers.probe ??= after(PROBE_MS, () => this.#lost(link, { code: 1006, reason: "no_answer" }));
+    if (this.#ping()) this.#after("probe", 3_000, () => this.#lost(link));
   }
 
   // Its `ref` is a string, because integers are the numbers of requests.
   #ping() {
-    return this.#say({ type: "ping", ref: `${performance.now()}` });
+    return this.#say(`{"type":"ping","ref":"${performance.now()}"}`);
   }
 
   // ---- what arrives ----
 
   #receive(data) {
-    stop(this.#timers.probe);
-    this.#timers.probe = null;
+    this.#stop("probe");
     if (typeof data !== "string") return this.#emit("binary", data);
-    let message;
+    let message = null;
     try {
       message = JSON.parse(data);
     } catch {
-      return;
+      // It is no message.
     }
     try {
       if (typeof message?.type === "string") this.#handle(message);
@@ -388,44 +388,29 @@ export class Lobby {
   }
 
   #handle(message) {
-    const { type, from = null, seq, n, data } = message;
-    const meta = { from, seq, isDirect: type === "direct" };
+    const { type, seq } = message;
     if (type !== "welcome" && Number.isInteger(seq)) {
       this.#position = { epoch: this.welcome.epoch, seq: Math.max(seq, this.#position?.seq ?? 0) };
     }
-    switch (type) {
-      case "welcome":
-        return this.#welcomed(message);
-      case "presence_state":
-        return this.#listed(message);
-      case "presence_diff":
-        return this.#changed(message);
-      case "direct":
-        // A server that was told no position sends direct messages again.
-        if (n <= this.#n) return;
-        this.#n = n ?? 0;
-        return this.#hear(data, meta);
-      case "message":
-        return this.#hear(data, meta);
-      case "ack":
-      case "error":
-        return this.#answered(message);
-      case "pong":
-        return this.#sampled(message);
-      case "health_ping":
-        return this.#say({ type: "health_pong", timestamp: message.timestamp });
-      case "goodbye":
-        return (this.#link.goodbye = message);
-      default:
-        return this.#hear(message, meta);
-    }
+    const handlers = {
+      __proto__: null,
+      welcome: this.#welcomed,
+      presence_state: this.#listed,
+      presence_diff: this.#changed,
+      ack: this.#answered,
+      error: this.#answered,
+      pong: this.#sampled,
+      health_ping: ({ timestamp }) => this.#say(JSON.stringify({ type: "health_pong", timestamp })),
+      goodbye: () => (this.#link.goodbye = message),
+    };
+    (handlers[type] ?? this.#hear).call(this, message);
   }
 
   #welcomed(welcome) {
     const { resumed, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
-    stop(this.#timers.connect);
-    stop(this.#timers.stable);
-    this.#timers.stable = after(STABLE_MS, () => {
+    this.#stop("connect");
+    // The backoff begins anew after so long a connection.
+    this.#after("stable", 5_000, () => {
       this.#attempt = 0;
       this.#isExpired = false;
     });
@@ -440,7 +425,7 @@ export class Lobby {
     this.#ref = Math.max(this.#ref, done);
     for (const [ref, request] of this.#sent) {
       if (resumed && ref > done && this.#kept.has(request)) {
-        this.#say({ ...request.message, ref });
+        this.#sayRequest(request);
         continue;
       }
       this.#sent.delete(ref);
@@ -454,10 +439,10 @@ export class Lobby {
   // The list replaces what was known. What differs is told, so that the events and `members` always agree.
   #listed({ users, count }) {
     const { conn, user } = this.welcome;
-    const list = new Map((users ?? [{ user, conn }]).map((entry) => [entry.conn, entry]));
-    for (const member of this.members.values()) if (!list.has(member.conn)) this.#tell("leave", { ...member, reason: "unknown" });
-    for (const entry of list.values()) this.#tell(this.members.has(entry.conn) ? (entry.away ? "away" : "back") : "join", entry);
-    this.count = count ?? list.size;
+    const list = users ?? [{ user, conn }];
+    const gone = [...this.members.values()].filter((member) => !list.some((entry) => entry.conn === member.conn));
+    this.#changed({ joins: list, leaves: gone.map((member) => ({ ...member, reason: "unknown" })) });
+    this.count = count ?? list.length;
     if (!this.me) {
       this.#settleReady.resolve(this);
       setTimeout(() => {
@@ -468,50 +453,48 @@ export class Lobby {
     }
     this.me = this.members.get(conn);
     this.#become("open");
-    this.#emit("members");
     if (this.#hasGap) this.#emit("gap");
     this.#hasGap = false;
   }
 
+  // Members of the first list are not told.
   #changed({ joins = [], leaves = [], away = [], back = [] }) {
-    for (const [name, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
-      for (const entry of entries) this.#tell(name, entry);
+    for (const [kind, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
+      for (const { reason, ...entry } of entries) {
+        const member = this.members.get(entry.conn) ?? {};
+        // A list names known members, too.
+        const name = kind === "join" && member.conn ? (entry.away ? "away" : "back") : kind;
+        const wasAway = member.away;
+        Object.assign(member, { away: name === "away" }, entry);
+        if (name === "leave") this.members.delete(entry.conn);
+        else this.members.set(entry.conn, member);
+        if (this.me && (name === "leave" || member.away !== wasAway)) this.#emit(name, member, reason);
+      }
     }
     this.count = this.members.size;
     this.#emit("members");
   }
 
-  // Changes a member, and tells what is new. Members of the first list are not told.
-  #tell(name, { reason, ...entry }) {
-    const known = this.members.get(entry.conn);
-    const wasAway = known?.away;
-    const member = Object.assign(known ?? {}, { away: name === "away" }, entry);
-    if (name === "leave") this.members.delete(entry.conn);
-    else this.members.set(entry.conn, member);
-    const isNew = name === "join" ? !known : known && (name === "leave" || member.away !== wasAway);
-    if (isNew && this.me) this.#emit(name, member, reason);
-  }
-
   // A message is an event with the name of its type. If it has none, or that of another event, it is a `message` or `direct`.
-  #hear(content, meta) {
-    const isTyped = isObject(content) && typeof content.type === "string";
-    const { type = null, ref, ...data } = isTyped ? content : {};
-    const values = [isTyped ? data : content, { ...meta, type }];
-    this.#emit(isTyped && !EVENTS.includes(type) ? type : meta.isDirect ? "direct" : "message", ...values);
+  #hear(message) {
+    const { type: kind, from = null, seq, n } = message;
+    const isDirect = kind === "direct";
+    // A server that was told no position sends direct messages again.
+    if (isDirect && n <= this.#n) return;
+    if (isDirect && n) this.#n = n;
+    const content = isDirect || kind === "message" ? message.data : message;
+    const isTyped = typeof content?.type === "string";
+    const { type, ref, ...data } = isTyped ? content : { type: null };
+    const values = [isTyped ? data : content, { from, type, seq, isDirect }];
+    this.#emit(isTyped && !EVENTS.includes(type) ? type : isDirect ? "direct" : "message", ...values);
     this.#emit(ANY, ...values);
   }
 
   #answered({ type, ref, ...answer }) {
     const request = this.#sent.get(ref);
-    const error = type === "error" ? new LobbyError(answer.code, answer.message, answer) : null;
+    const error = type === "error" ? new LobbyError(answer.code, answer) : null;
     const isLimited = error?.code === "rate_limited";
-    if (isLimited) {
-      stop(this.#pause);
-      this.#pause = after(answer.retry_after_ms ?? 1_000, () => {
-        this.#pause = null;
-        this.#flush();
-      });
-    }
+    if (isLimited) this.#after("pause", answer.retry_after_ms ?? 1_000, () => this.#flush());
     // Without a `ref` it answers a volatile message.
     if (!request) return error && ref == null && this.#emit("error", error);
     this.#sent.delete(ref);
@@ -522,93 +505,63 @@ export class Lobby {
   }
 
   #sampled({ ref, server_time }) {
-    const now = performance.now();
-    const trip = now - ref;
-    this.#samples = [...this.#samples, { trip, offset: server_time + trip / 2 - now }].slice(-8);
-    const best = this.#samples.reduce((one, other) => (other.trip < one.trip ? other : one));
-    this.latency = Math.round(best.trip);
-    this.#offset = best.offset;
+    const [now, then] = [performance.now(), Number(ref)];
+    this.#samples = [[Math.round(now - then), server_time - (now + then) / 2], ...this.#samples].slice(0, 8);
+    [this.latency, this.#offset] = this.#samples.reduce((best, other) => (other[0] < best[0] ? other : best));
   }
 }
 
 // Server-sent events and POST in the form of a WebSocket.
-class StreamSocket {
-  readyState = 0;
-  #lines = [];
-  #isPosting = false;
-
-  constructor(url, EventSource, fetch) {
-    const source = new EventSource(url);
-    Object.assign(this, { url, source, fetch });
-    source.onopen = () => {
-      this.readyState = 1;
-      this.onopen();
-    };
-    source.onmessage = (event) => this.onmessage(event);
-    // By itself it would connect to the same address again, and not after every error.
-    source.onerror = () => this.#fail();
-  }
-
-  get bufferedAmount() {
-    return this.#lines.join().length;
-  }
-
-  send(line) {
-    this.#lines.push(line);
-    this.#post();
-  }
-
-  // With a code, what has been sent before is still posted: without an open stream it would be refused.
-  close(code) {
-    this.readyState = 3;
-    if (!code || !this.#isPosting) this.source.close();
-  }
-
+function streamSocket(url) {
+  const source = new EventSource(url);
+  const lines = [];
+  let posts = null;
   // One POST at a time, of a few small messages or one large one.
-  async #post() {
-    if (this.#isPosting) return;
-    this.#isPosting = true;
-    const { url, fetch } = this;
-    while (this.#lines.length) {
-      let body = this.#lines.shift();
-      while (body.length + this.#lines[0]?.length < 4_096) body += `\n${this.#lines.shift()}`;
-      const answer = await fetch(url, { method: "POST", body }).catch(() => null);
-      // What is lost is sent again after the resume.
-      if (answer?.status !== 202) return this.#fail();
+  const post = async () => {
+    while (lines.length) {
+      let body = lines.shift();
+      while (body.length + lines[0]?.length < 4_096) body += `\n${lines.shift()}`;
+      const { status } = await fetch(url, { method: "POST", body });
+      if (status !== 202) throw status;
     }
-    this.#isPosting = false;
-    if (this.readyState === 3) this.source.close();
-  }
-
-  #fail() {
-    if (this.readyState === 3) return;
-    this.close();
-    this.onclose({ code: 1006, reason: "" });
-  }
+    posts = null;
+  };
+  // By itself the source would connect to the same address again, and not after every error.
+  const fail = () => {
+    source.close();
+    socket.onclose();
+  };
+  const socket = {
+    readyState: 1,
+    get bufferedAmount() {
+      return lines.join().length;
+    },
+    send(line) {
+      lines.push(line);
+      posts ??= post().catch(fail);
+    },
+    // With a code, what has been sent before is posted first: without an open stream it would be refused.
+    close(code) {
+      if (code && posts) posts.then(() => source.close());
+      else source.close();
+    },
+  };
+  source.onopen = () => socket.onopen();
+  source.onmessage = (event) => socket.onmessage(event);
+  source.onerror = fail;
+  return socket;
 }
 
-const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
 const isHidden = () => globalThis.document?.hidden;
 const report = (error) => (globalThis.reportError ?? console.error)(error);
 const base64url = (text) =>
-  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replace(/[+/=]/g, (c) => ({ "+": "-", "/": "_" })[c] ?? "");
+  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 
-// A copy: what the caller changes later does not change a message that waits.
-function messageOf(type, payload) {
-  const fields = isObject(payload) ? payload : { data: payload };
+function encode(type, payload) {
+  const fields = payload && typeof payload === "object" && !Array.isArray(payload) ? payload : { data: payload };
   if ("type" in fields || "ref" in fields) throw new TypeError("the client sets type and ref");
-  return JSON.parse(JSON.stringify({ type, ...fields }));
+  return JSON.stringify({ type, ...fields });
 }
-
-// A timer that fires late has slept with its page: what has arrived meanwhile is handled first.
-function after(ms, action) {
-  const due = Date.now() + ms;
-  const act = () => (Date.now() - due < 1_000 ? action() : (timer.id = setTimeout(action, 100)));
-  const timer = { id: setTimeout(act, ms) };
-  return timer;
-}
-
-const stop = (timer) => clearTimeout(timer?.id);
 
 // `null` if the page has no storage, or may not use it.
 function stored(method, ...values) {

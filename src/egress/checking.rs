@@ -1,6 +1,6 @@
 //! Asserts the invariants of pending output.
 
-use super::output::Egress;
+use super::output::{Egress, Feed};
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
 
 impl Egress {
@@ -23,10 +23,15 @@ impl Egress {
             !is_ready || output.is_dirty || output.is_blocked,
             "queued output is scheduled for a write: {output:?}"
         );
-        let Some(lobby) = lobby else { return assert!(!output.is_lagging, "only members lag") };
+        let Some(lobby) = lobby else { return assert!(output.feed != Feed::Lagging, "only members lag") };
         let entries = self.log.lagging(lobby).iter().filter(|&&other| other == key).count();
-        assert_eq!(entries, usize::from(output.is_lagging), "the log lists exactly the lagging members, once each");
-        if output.is_lagging {
+        let reads_log = output.feed == Feed::Log;
+        assert_eq!(
+            entries,
+            usize::from(!reads_log),
+            "the log lists exactly the members that do not read it, once each"
+        );
+        if !reads_log {
             return;
         }
         let half = self.half_bound();
@@ -46,7 +51,7 @@ impl Egress {
 
     /// Asserts what concerns all connections: the lagging members are counted.
     pub(crate) fn check_all(&self) {
-        let lagging = self.conns.iter().filter(|output| output.is_lagging).count();
+        let lagging = self.conns.iter().filter(|output| output.feed == Feed::Lagging).count();
         assert_eq!(self.lagging_count, lagging, "the lagging members are counted");
     }
 

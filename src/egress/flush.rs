@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 
-use super::output::Egress;
+use super::output::{Egress, Feed};
 use super::results::{Target, WriteEnd, Written};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey};
@@ -84,7 +84,10 @@ impl Egress {
         }
         let &key = self.flush_targets.last()?;
         let output = &self.conns[key.index()];
-        if output.outbox.is_some() || output.is_lagging || !self.turn_frames.are_unread(output.lobby, output.cursor) {
+        if output.outbox.is_some()
+            || output.feed != Feed::Log
+            || !self.turn_frames.are_unread(output.lobby, output.cursor)
+        {
             return None;
         }
         let frames = self.turn_frames.frames_for(key)?;
@@ -225,7 +228,9 @@ impl Egress {
         }
         let Egress { conns, log, write_buffer, .. } = self;
         let output = &mut conns[key.index()];
-        let Some(lobby) = output.lobby.filter(|_| !output.is_lagging) else { return Ok(UnreadWritten::Partial(0)) };
+        let Some(lobby) = output.lobby.filter(|_| output.feed == Feed::Log) else {
+            return Ok(UnreadWritten::Partial(0));
+        };
         if output.outbox.is_some() {
             self.queue_unread(key);
             return Ok(UnreadWritten::Partial(0));

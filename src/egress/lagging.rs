@@ -1,15 +1,15 @@
 //! Unread frames of a lobby's log, and which members do not read the log because they lag.
 
-use super::output::Egress;
+use super::output::{Egress, Feed};
 use crate::base::arena::Key;
 use crate::base::id::{ConnKey, LobbyKey};
 
 impl Egress {
     /// The lobby of the member under `key`, if the lobby's log has frames that the member has not read. `None` for a
-    /// lagging member, which does not read the log.
+    /// lagging member or one that receives events, which do not read the log.
     #[inline]
     pub(super) fn lobby_with_unread(&self, key: ConnKey) -> Option<LobbyKey> {
-        let output = self.conns.get(key.index()).filter(|output| !output.is_lagging)?;
+        let output = self.conns.get(key.index()).filter(|output| output.feed == Feed::Log)?;
         output.lobby.filter(|&lobby| self.log.has_unread(lobby, output.cursor))
     }
 
@@ -45,7 +45,7 @@ impl Egress {
     /// Marks a member as lagging if its socket is blocked or its queue costs more than half the bound.
     pub(super) fn update_lagging(&mut self, key: ConnKey) {
         let output = self.output(key);
-        if !output.is_lagging && (output.is_blocked || output.queued_cost() > self.half_bound()) {
+        if output.feed == Feed::Log && (output.is_blocked || output.queued_cost() > self.half_bound()) {
             self.mark_lagging(key);
         }
     }
@@ -55,10 +55,10 @@ impl Egress {
         self.catch_up(key);
         let Egress { conns, log, .. } = self;
         let output = &mut conns[key.index()];
-        if !output.is_lagging
+        if output.feed == Feed::Log
             && let Some(lobby) = output.lobby
         {
-            output.is_lagging = true;
+            output.feed = Feed::Lagging;
             log.mark_lagging(lobby, key);
             self.lagging_count += 1;
         }
@@ -68,7 +68,8 @@ impl Egress {
     pub(super) fn clear_lagging(&mut self, key: ConnKey) {
         let Egress { conns, log, .. } = self;
         let output = &mut conns[key.index()];
-        if std::mem::take(&mut output.is_lagging) {
+        if output.feed == Feed::Lagging {
+            output.feed = Feed::Log;
             let lobby = output.lobby.expect("only members lag");
             output.cursor = log.end_cursor(lobby);
             log.clear_lagging(lobby, key);

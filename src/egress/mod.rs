@@ -17,6 +17,8 @@
 //!        ^------------------everything queued is written---------------+
 //! ```
 //!
+//! A connection that receives server-sent [events] is treated as if it always lagged.
+//!
 //! With `flush = tick`, output is *corked*: it waits for the end of the next tick.
 //!
 //! Knows connections and lobbies by their keys, and no users, seats or close reasons. Closes nothing: a result tells
@@ -25,6 +27,7 @@
 mod broadcast_log;
 mod checking;
 mod cursor;
+mod events;
 mod flush;
 mod lagging;
 mod outbox;

@@ -40,6 +40,8 @@ struct Queued {
 #[derive(Debug)]
 enum Data {
     Owned(Bytes),
+    /// A server-sent event or an HTTP response: it consists of no frames, and is sent whole once it was begun.
+    Whole(Bytes),
     /// Frames in a buffer of the broadcast log, which lasts until the end of the turn.
     Shared(FrameRange),
 }
@@ -47,14 +49,14 @@ enum Data {
 impl Data {
     fn len(&self) -> usize {
         match self {
-            Data::Owned(bytes) => bytes.len(),
+            Data::Owned(bytes) | Data::Whole(bytes) => bytes.len(),
             Data::Shared(range) => range.len(),
         }
     }
 
     fn bytes<'a>(&'a self, broadcast_log: &'a BroadcastLog) -> &'a [u8] {
         match self {
-            Data::Owned(bytes) => bytes,
+            Data::Owned(bytes) | Data::Whole(bytes) => bytes,
             Data::Shared(range) => broadcast_log.bytes(range),
         }
     }
@@ -71,8 +73,9 @@ pub(super) struct Outbox {
     frames: usize,
     /// Number of entries at the end of the queue that wait for [`uncork`](Self::uncork).
     corked: usize,
-    /// Whether the first entry is the HTTP response. It must be sent whole: without it the peer understands no frame.
-    answer_first: bool,
+    /// Number of entries at the front that are HTTP responses. They must be sent whole: without them the peer understands
+    /// no frame.
+    answers: usize,
 }
 
 /// Pool of unused outboxes: queueing needs no allocation, and an idle connection needs no memory for a queue.
@@ -112,11 +115,10 @@ impl Outboxes {
 }
 
 impl Outbox {
-    /// Queues the HTTP response. Nothing may be queued before it.
+    /// Queues an HTTP response. Only earlier responses may be queued before it.
     pub(super) fn push_answer(&mut self, answer: Bytes) {
-        debug_assert!(self.is_empty(), "the HTTP response is queued first");
-        self.answer_first = true;
-        self.push(answer, false);
+        self.answers += 1;
+        self.push_whole(answer, false);
     }
 
     /// Queues a frame at the end. With `corked` it waits for [`uncork`](Self::uncork); without, it uncorks the frames
@@ -125,10 +127,24 @@ impl Outbox {
         self.add(1, Data::Owned(frame), None, corked);
     }
 
+    /// Queues an event or a response at the end, as [`push`](Self::push) does with a frame.
+    pub(super) fn push_whole(&mut self, bytes: Bytes, corked: bool) {
+        self.add(1, Data::Whole(bytes), None, corked);
+    }
+
     /// Queues a frame ahead of the corked frames, which stay corked.
     pub(super) fn push_ahead(&mut self, frame: Bytes) {
+        self.add_ahead(Data::Owned(frame));
+    }
+
+    /// Queues an event ahead of the corked ones, which stay corked.
+    pub(super) fn push_whole_ahead(&mut self, event: Bytes) {
+        self.add_ahead(Data::Whole(event));
+    }
+
+    fn add_ahead(&mut self, data: Data) {
         let corked = std::mem::take(&mut self.corked);
-        self.add(1, Data::Owned(frame), None, false);
+        self.add(1, data, None, false);
         let last = self.queue.pop_back().expect("the frame has just been queued");
         self.queue.insert(self.queue.len() - corked, last);
         self.corked = corked;
@@ -137,6 +153,11 @@ impl Outbox {
     /// Queues a frame that the next frame under the same key replaces.
     pub(super) fn push_latest(&mut self, key: u64, frame: Bytes, corked: bool) {
         self.add(1, Data::Owned(frame), Some(key), corked);
+    }
+
+    /// The same for an event.
+    pub(super) fn push_latest_whole(&mut self, key: u64, event: Bytes, corked: bool) {
+        self.add(1, Data::Whole(event), Some(key), corked);
     }
 
     /// Queues frames that lie in a buffer of this turn. Before the turn ends, [`materialize`](Self::materialize) must
@@ -230,19 +251,20 @@ impl Outbox {
 
     /// Drops every frame of which no byte has been written. Returns the number of dropped frames.
     ///
-    /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP response is kept
-    /// too.
+    /// A partly written frame is kept: the peer could not parse the stream without its rest. The HTTP responses are
+    /// kept too.
     pub(super) fn discard_unsent(&mut self, broadcast_log: &BroadcastLog) -> usize {
         let before = self.frames;
         self.corked = 0;
-        if self.written == 0 && !self.answer_first {
+        let kept = self.answers.max(usize::from(self.written > 0));
+        if kept == 0 {
             self.queue.clear();
             (self.bytes, self.frames) = (0, 0);
             return before;
         }
-        self.queue.truncate(1);
+        self.queue.truncate(kept);
         let first = &mut self.queue[0];
-        if !self.answer_first {
+        if !matches!(first.data, Data::Whole(_)) {
             // An entry may have several frames. Only the partly written one is kept, if there is one.
             let bytes = first.data.bytes(broadcast_log);
             let start = whole_frames(bytes, self.written);
@@ -257,9 +279,9 @@ impl Outbox {
             self.written -= start;
         }
         first.frames = 1;
-        self.bytes = first.data.len() - self.written;
-        self.frames = 1;
-        before - 1
+        self.bytes = self.queue.iter().map(|queued| queued.data.len()).sum::<usize>() - self.written;
+        self.frames = kept;
+        before - kept
     }
 
     /// Drops all frames, including a partly written one, and resets all counts.
@@ -335,7 +357,7 @@ impl Outbox {
             } else {
                 self.queue.clear();
             }
-            (self.written, self.frames, self.answer_first) = (0, 0, false);
+            (self.written, self.frames, self.answers) = (0, 0, 0);
             return;
         }
         while n > 0 {
@@ -353,7 +375,7 @@ impl Outbox {
             }
             n -= rest;
             self.written = 0;
-            self.answer_first = false;
+            self.answers = self.answers.saturating_sub(1);
             self.frames -= first.frames as usize;
             self.queue.pop_front();
         }

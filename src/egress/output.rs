@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::broadcast_log::BroadcastLog;
 use super::cursor::Cursor;
+use super::events::EventPositions;
 use super::outbox::{Outbox, Outboxes};
 use super::results::{Dropped, QueuedSize};
 use super::turn_frames::TurnFrames;
@@ -45,6 +46,7 @@ pub(crate) struct Egress {
     pub(super) flushing: Vec<ConnId>,
     /// Number of lagging members.
     pub(super) lagging_count: usize,
+    pub(super) events: EventPositions,
     /// Bytes left in a queue, each time that a socket took less than was queued.
     pub(super) blocked_bytes: Distribution,
     /// Buffer that joins small pieces into one write.
@@ -63,9 +65,7 @@ pub(super) struct Output {
     pub(super) cursor: Cursor,
     /// The lobby whose log it reads.
     pub(super) lobby: Option<LobbyKey>,
-    /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
-    /// by frame. [`Egress::mark_lagging`] and [`Egress::clear_lagging`] keep the log's list of lagging members equal.
-    pub(super) is_lagging: bool,
+    pub(super) feed: Feed,
     /// Whether the connection is in the list of connections with output to write.
     pub(super) is_dirty: bool,
     /// Whether the socket accepted less than it was given, and has not become writable since.
@@ -74,12 +74,24 @@ pub(super) struct Output {
     pub(super) is_above_high_mark: bool,
 }
 
+/// How a connection gets the broadcasts of its lobby. The log lists the members that do not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feed {
+    /// It reads the log.
+    Log,
+    /// The member lags: its socket is blocked or its queue is above half the bound. Broadcasts are queued for it frame
+    /// by frame.
+    Lagging,
+    /// It receives server-sent events. Broadcasts are queued for it one by one, too.
+    Events,
+}
+
 const VACANT: Output = Output {
     id: ConnId::NONE,
     outbox: None,
     cursor: Cursor::START,
     lobby: None,
-    is_lagging: false,
+    feed: Feed::Log,
     is_dirty: false,
     is_blocked: false,
     is_above_high_mark: false,
@@ -120,6 +132,7 @@ impl Egress {
             corked: Vec::new(),
             flushing: Vec::new(),
             lagging_count: 0,
+            events: EventPositions::default(),
             blocked_bytes: Distribution::of_sizes(),
             write_buffer: Vec::new(),
         }
@@ -142,6 +155,9 @@ impl Egress {
         let output = std::mem::replace(self.output_mut(key), VACANT);
         debug_assert!(output.lobby.is_none(), "unsubscribe() was called before");
         self.outboxes.give_all(output.outbox);
+        if output.feed == Feed::Events {
+            self.events.remove(key);
+        }
         Dropped { frames, bytes }
     }
 
@@ -150,6 +166,9 @@ impl Egress {
         let cursor = self.log.end_cursor(lobby);
         let output = self.output_mut(key);
         (output.lobby, output.cursor) = (Some(lobby), cursor);
+        if output.feed == Feed::Events {
+            self.log.mark_lagging(lobby, key);
+        }
         self.update_lagging(key);
     }
 
@@ -158,7 +177,10 @@ impl Egress {
         self.catch_up(key);
         self.uncork(key);
         self.clear_lagging(key);
-        self.output_mut(key).lobby = None;
+        let output = self.output_mut(key);
+        if let Some(lobby) = output.lobby.take().filter(|_| output.feed == Feed::Events) {
+            self.log.clear_lagging(lobby, key);
+        }
     }
 
     /// The lobby whose log the connection reads.
@@ -271,8 +293,8 @@ impl Egress {
 mod tests {
     use super::*;
 
-    /// Every idle connection pays for this size, and every write waits for it: id 8, outbox 8, cursor 8, lobby 4, four
-    /// flags.
+    /// Every idle connection pays for this size, and every write waits for it: id 8, outbox 8, cursor 8, lobby 4, feed
+    /// and three flags 4.
     #[test]
     fn the_output_of_a_connection_stays_small() {
         assert_eq!(size_of::<Output>(), 32);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::broadcast_log::{Excluded, FrameRange};
 use super::outbox::Outbox;
-use super::output::Egress;
+use super::output::{Egress, Feed};
 use super::results::{Dropped, LatestQueued, Pressure, Priority, QueueFull, Queued};
 use crate::base::arena::Key;
 use crate::base::id::{ConnId, ConnKey, LobbyKey};
@@ -15,6 +15,8 @@ use crate::ws::frame::{Frame, Outgoing};
 pub(crate) struct SharedFrame<'a> {
     range: Option<FrameRange>,
     frame: Outgoing<'a>,
+    /// The encoded frame, if it is not in the lobby's buffer.
+    own: Option<&'a Frame>,
 }
 
 impl Egress {
@@ -22,6 +24,9 @@ impl Egress {
 
     /// Queues a frame for one connection, within `max_outbound_bytes`.
     pub(crate) fn push(&mut self, key: ConnKey, frame: Outgoing<'_>, priority: Priority) -> Queued {
+        if self.output(key).feed == Feed::Events {
+            return self.push_event(key, frame, priority, true);
+        }
         if self.queued_size(key).cost + frame.len() <= self.max_outbound_bytes {
             Ok(self.push_unbounded(key, frame, priority))
         } else {
@@ -31,6 +36,9 @@ impl Egress {
 
     /// Queues a frame even if it exceeds `max_outbound_bytes`. Returns the watermark that the queue has crossed.
     pub(crate) fn push_unbounded(&mut self, key: ConnKey, frame: Outgoing<'_>, priority: Priority) -> Option<Pressure> {
+        if self.output(key).feed == Feed::Events {
+            return self.push_event(key, frame, priority, false).unwrap_or_default();
+        }
         let priority = self.effective_priority(priority);
         if priority != Priority::Urgent {
             self.catch_up(key);
@@ -43,7 +51,7 @@ impl Egress {
         self.push_frame(key, range.ok_or_else(|| frame.to_frame()), priority)
     }
 
-    /// Queues the HTTP response to a request. Nothing may be queued before it.
+    /// Queues the HTTP response to a request. Only responses to earlier requests may be queued before it.
     pub(crate) fn push_response(&mut self, key: ConnKey, response: Bytes) {
         let Egress { conns, outboxes, .. } = self;
         outboxes.of(&mut conns[key.index()].outbox).push_answer(response);
@@ -59,6 +67,9 @@ impl Egress {
     ///
     /// If there is still no room, drops the new frame too: the next one would replace it anyway.
     pub(crate) fn push_latest(&mut self, key: ConnKey, latest: u64, frame: Frame) -> LatestQueued {
+        if self.output(key).feed == Feed::Events {
+            return self.push_latest_event(key, latest, &frame);
+        }
         self.catch_up(key);
         let Egress { conns, outboxes, .. } = self;
         let has_replaced = outboxes.of(&mut conns[key.index()].outbox).drop_latest(latest);
@@ -95,7 +106,7 @@ impl Egress {
     /// frames of this turn would exceed the bound, or if the frame is too large for the log. It must then be queued for
     /// each member.
     ///
-    /// Lagging members do not read the log: the frame must be queued for each of [`lagging`](Self::lagging).
+    /// Some members do not read the log: the frame must be queued for each of [`lagging`](Self::lagging).
     pub(crate) fn broadcast<'a>(
         &mut self,
         lobby: LobbyKey,
@@ -110,10 +121,10 @@ impl Egress {
         if self.log.mark_for_flush(lobby) {
             self.lobbies_to_flush.push_back(lobby);
         }
-        Some(SharedFrame { range: Some(range), frame })
+        Some(SharedFrame { range: Some(range), frame, own: None })
     }
 
-    /// Connections of the lobby's lagging members.
+    /// Connections of the lobby's members that do not read its log: they lag, or receive events.
     pub(crate) fn lagging(&self, lobby: LobbyKey) -> &[ConnKey] {
         self.log.lagging(lobby)
     }
@@ -126,25 +137,29 @@ impl Egress {
         own: &'a mut Option<Frame>,
     ) -> SharedFrame<'a> {
         let range = self.log.append(lobby, frame, Excluded::All);
-        let frame = if range.is_some() { frame } else { Outgoing::Frame(own.insert(frame.to_frame())) };
-        SharedFrame { range, frame }
+        let own = if range.is_some() { None } else { Some(&*own.insert(frame.to_frame())) };
+        SharedFrame { range, frame, own }
     }
 
     /// Queues a shared frame for one connection, within `max_outbound_bytes`.
     pub(crate) fn push_shared(&mut self, key: ConnKey, shared: &SharedFrame<'_>) -> Queued {
+        if self.output(key).feed == Feed::Events {
+            return self.push_event(key, shared.frame, Priority::Deferred, true);
+        }
         self.catch_up(key);
         if !self.has_room(key, shared.frame.len()) {
             return Err(QueueFull);
         }
         let range = shared.range.as_ref().filter(|_| !self.output(key).is_blocked).cloned();
         let priority = self.effective_priority(Priority::Deferred);
-        Ok(self.push_frame(key, range.ok_or_else(|| shared.frame.to_frame()), priority))
+        let encode = || shared.own.cloned().unwrap_or_else(|| shared.frame.to_frame());
+        Ok(self.push_frame(key, range.ok_or_else(encode), priority))
     }
 
     // ---- internals ----
 
     /// The priority to queue a frame with: `Normal` for every frame while output is not corked.
-    fn effective_priority(&self, priority: Priority) -> Priority {
+    pub(super) fn effective_priority(&self, priority: Priority) -> Priority {
         if self.corks_output() { priority } else { Priority::Normal }
     }
 
@@ -160,7 +175,7 @@ impl Egress {
     }
 
     /// The outbox of a connection, noted as corked if the next frame is to be.
-    fn outbox_to_push(&mut self, key: ConnKey, is_corked: bool) -> &mut Outbox {
+    pub(super) fn outbox_to_push(&mut self, key: ConnKey, is_corked: bool) -> &mut Outbox {
         let Egress { conns, outboxes, corked, .. } = self;
         let output = &mut conns[key.index()];
         let outbox = outboxes.of(&mut output.outbox);

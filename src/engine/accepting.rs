@@ -26,7 +26,7 @@ impl<A: App> Engine<A> {
 impl Core {
     pub(super) fn accept(&mut self, peer: Peer) -> Result<ConnId, Full> {
         let is_full = self.conns.pending_count() >= self.config.max_pending as usize;
-        let is_pending = !is_full || self.displace_pending(peer.ip());
+        let is_pending = !is_full || self.displace_idle() || self.displace_pending(peer.ip());
         let has_overflow = self.config.max_overflow > 0;
         let generation = self.counters.accepted + 1;
         let accepted = if has_overflow && !is_pending {
@@ -77,7 +77,8 @@ impl Core {
         if !matches!(self.conns[key].state, ConnState::Overflow) {
             return Ok(());
         }
-        if self.conns.pending_count() >= self.config.max_pending as usize || !self.make_room() {
+        let is_full = self.conns.pending_count() >= self.config.max_pending as usize && !self.displace_idle();
+        if is_full || !self.make_room() {
             return Err(busy());
         }
         self.conns.set_pending(key);
@@ -106,6 +107,16 @@ impl Core {
             }
             _ => false,
         }
+    }
+
+    /// Makes room for a request when `max_pending` is reached: drops the oldest socket on which none is under way. Returns
+    /// whether there was one.
+    fn displace_idle(&mut self) -> bool {
+        let idle = self.conns.pending().find(|id| self.conns[id.key()].wire.is_idle());
+        if let Some(idle) = idle {
+            self.abort(idle.key(), CloseReason::HttpRefused);
+        }
+        idle.is_some()
     }
 
     /// Makes room for a new socket from `address` when `max_pending` is reached. Returns whether there is room now.

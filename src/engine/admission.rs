@@ -1,27 +1,29 @@
 //! Admission: reads a request, asks the application, and seats the connection or refuses it.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::Engine;
 use super::app::App;
 use super::context::Context;
 use super::core::Core;
 use super::draining::shutting_down;
+use super::event_streams::BUSY_WAIT;
 use super::member::{Authorization, Identity, Protocol};
+use super::posts::refusal_of;
 use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::record_mode::RecordMode;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
-use crate::base::session::BadClaim;
-use crate::base::session::Claim;
+use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::lobby::directory::SeatRequest;
 use crate::pages::{self, FileRequest, Served};
-use crate::ws::handshake::{self, Facts, ReadParams, Request, Upgrade};
+use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
 impl<A: App> Engine<A> {
     /// Handles a complete request head.
@@ -38,8 +40,9 @@ impl<A: App> Engine<A> {
                 forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
                 has_sessions: A::PROTOCOL == Protocol::Json,
+                max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
             };
-            let read = handshake::read(head, &params, |request, upgrade| self.decide_and_record(key, request, upgrade));
+            let read = handshake::read(head, &params, |request, form| self.decide_and_record(key, request, form));
             read.unwrap_or_else(|refusal| {
                 self.core.record_refused(&refusal);
                 Err(refusal)
@@ -58,8 +61,9 @@ impl<A: App> Engine<A> {
         facts: Facts,
         decisions: &mut Decisions,
     ) -> Result<(), PlainResponse> {
-        let with_body = !facts.is_head_request;
-        self.try_decide(key, request, facts, decisions).map_err(|response| response.with_body(with_body))
+        let (with_body, cors) = (!facts.is_head_request, facts.cors.clone());
+        self.try_decide(key, request, facts, decisions)
+            .map_err(|response| response.with_body(with_body).with_cors(cors))
     }
 
     fn try_decide(
@@ -73,13 +77,20 @@ impl<A: App> Engine<A> {
             return Err(response);
         }
         if self.core.is_draining() {
-            return Err(shutting_down());
+            return self.core.refuse_early(key, &facts, shutting_down(), CloseReason::ServerShutdown, None);
         }
-        self.core.admit_overflow(key)?;
+        if let Err(response) = self.core.admit_overflow(key) {
+            return self.core.refuse_early(key, &facts, response, CloseReason::ServerFull, Some(BUSY_WAIT));
+        }
         if let Some(fault) = request.and_then(Request::forwarded_fault) {
             self.core.log_forwarded_fault(key, fault);
         }
-        self.core.charge_attempt(key, facts.address)?;
+        self.core.note_address(key, facts.address);
+        if facts.is_attempt()
+            && let Err((response, wait)) = self.core.charge_attempt(key)
+        {
+            return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
+        }
         if let Some(file) = &facts.file {
             self.core.close_with_file(key, file, !facts.is_head_request);
             return Ok(());
@@ -87,43 +98,49 @@ impl<A: App> Engine<A> {
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
         let code = match destination {
-            Destination::Nowhere if facts.upgrade.is_err() || self.core.record_mode.edition() == Edition::First => {
+            Destination::Nowhere if !facts.is_upgrade() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
             Destination::Lobby(code) => Ok(code),
             Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
-        let upgrade = facts.upgrade?;
+        let Facts { form, cors, claim, is_origin_allowed, .. } = facts;
+        let form = form?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
-        let origin = if facts.is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
+        let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let has_sessions = !self.core.config.seat_grace.is_zero();
-        let claim = facts.claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
+        let page = Page { cors, session: claim.ok().flatten().map(|claim| claim.session) };
+        let claim = claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
         let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
             Ok(wanted) => wanted,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
                 }
-                self.core.accept_and_close(key, &upgrade, reason);
-                return Ok(());
+                return self.core.refuse_form(key, &form, &page, reason);
             }
         };
+        let wanted = Wanted { code: &code, claim };
+        if let Acceptance::Post(_) = form {
+            self.core.check_post(key, &page, &code)?;
+        }
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
             // authorization follows.
-            self.core.accept_and_close(key, &upgrade, CloseReason::IpLimit);
-            return Ok(());
+            return self.core.refuse_form(key, &form, &page, CloseReason::IpLimit);
         }
         match self.ask_authorization(request, decisions) {
             None => {}
             Some(Authorization::Pending { user }) => {
-                self.core.wait_for_authorization(key, upgrade, Wanted { code: &code, claim }, user.as_deref());
+                self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
             }
             Some(answer) => {
                 let identity = self.core.check_authorization(answer, &code);
-                let wanted = Wanted { code: &code, claim };
+                if let Acceptance::Post(head) = form {
+                    return self.core.judge_post(key, (head, page), &code, identity);
+                }
                 self.complete_session(key, wanted, &identity);
-                self.core.accept_and_seat(key, &upgrade, wanted, identity);
+                self.core.accept_and_seat(key, &form, &page, wanted, identity);
             }
         }
         Ok(())
@@ -134,9 +151,9 @@ impl<A: App> Engine<A> {
         &mut self,
         key: ConnKey,
         request: &Request<'_>,
-        upgrade: Result<Upgrade, PlainResponse>,
+        form: Result<Acceptance, PlainResponse>,
     ) -> Result<(), PlainResponse> {
-        let facts = self.core.facts(request, upgrade);
+        let facts = self.core.facts(request, form);
         let mut decisions = Decisions::default();
         if let Some(recorder) = self.core.record_mode.recorder() {
             recorder.request(Ok(&facts));
@@ -215,15 +232,23 @@ impl<A: App> Engine<A> {
         }
         let ConnState::Pending(Some(pending)) = &slot.state else { return None };
         let (code, claim) = (pending.code.clone(), pending.claim);
+        let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
         let decision = self.core.check_authorization(answer, &code);
         let wanted = Wanted { code: &code, claim };
-        self.complete_session(conn.key(), wanted, &decision);
+        if !is_post {
+            self.complete_session(conn.key(), wanted, &decision);
+        }
         let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
             Some(ConnState::Pending(pending)) => pending.take()?.reservation,
             // The application has closed the connection meanwhile.
             _ => return None,
         };
         let key = conn.key();
+        if is_post {
+            let early = self.core.judge_pending_post(key, &code, decision);
+            self.dispatch_events();
+            return Some(early);
+        }
         let early = self.core.accept_pending(key);
         match decision {
             Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
@@ -263,15 +288,20 @@ impl Core {
     }
 
     /// The facts about a request that are known before the application is asked.
-    pub(super) fn facts(&self, request: &Request<'_>, upgrade: Result<Upgrade, PlainResponse>) -> Facts {
-        let file = if upgrade.is_err() { self.file_response(request) } else { None };
+    pub(super) fn facts(&self, request: &Request<'_>, form: Result<Acceptance, PlainResponse>) -> Facts {
+        let rules = &self.config.allowed_origin;
+        let is_origin_allowed = request.is_from_allowed_page(rules);
+        // An event stream begins even so, and names the reason.
+        let is_forbidden = request.is_for_events && !is_origin_allowed && !matches!(form, Ok(Acceptance::Events));
+        let file = if form.is_err() { self.file_response(request) } else { None };
         Facts {
             probe: request.probe,
             is_head_request: request.is_head_request,
             address: request.address(),
-            is_origin_allowed: request.is_from_allowed_page(&self.config.allowed_origin),
+            is_origin_allowed,
             claim: request.claim,
-            upgrade,
+            cors: if request.is_for_events { request.cors(rules) } else { None },
+            form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
             file: file.map(Box::new),
         }
     }
@@ -290,11 +320,46 @@ impl Core {
         pages::respond(served, &FileRequest { path: request.path(), version, known })
     }
 
+    /// Refuses a request before its destination is known: with an HTTP response, or with a stream that ends at once.
+    fn refuse_early(
+        &mut self,
+        key: ConnKey,
+        facts: &Facts,
+        response: PlainResponse,
+        reason: CloseReason,
+        wait: Option<Duration>,
+    ) -> Result<(), PlainResponse> {
+        if !matches!(facts.form, Ok(Acceptance::Events)) {
+            return Err(response);
+        }
+        self.accept_events(key, facts.cors.as_ref());
+        self.begin_close_for(key, reason, wait);
+        Ok(())
+    }
+
+    /// Refuses a request for `reason`, in the form in which its sender can read it.
+    fn refuse_form(
+        &mut self,
+        key: ConnKey,
+        form: &Acceptance,
+        page: &Page,
+        reason: CloseReason,
+    ) -> Result<(), PlainResponse> {
+        if let Acceptance::Post(_) = form {
+            return Err(refusal_of(reason));
+        }
+        if self.conns[key].close_kind.is_none() {
+            self.accept_form(key, form, page);
+            self.begin_close(key, reason);
+        }
+        Ok(())
+    }
+
     /// The response to a health check on the members' port. An upgrade request for the same path goes to the
     /// application.
     fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
         match facts.probe? {
-            _ if facts.upgrade.is_ok() => None,
+            _ if facts.is_upgrade() => None,
             Probe::Live => Some(PlainResponse::new(200, "live")),
             Probe::Ready => {
                 let readiness = self.readiness();
@@ -312,7 +377,8 @@ impl Core {
     fn accept_and_seat(
         &mut self,
         key: ConnKey,
-        upgrade: &Upgrade,
+        form: &Acceptance,
+        page: &Page,
         wanted: Wanted<'_>,
         decision: Result<Identity, CloseReason>,
     ) {
@@ -320,38 +386,36 @@ impl Core {
         if self.conns[key].close_kind.is_some() {
             return;
         }
-        self.accept_upgrade(key, upgrade);
+        self.accept_form(key, form, page);
         match decision {
             Ok(identity) => self.seat_or_refuse(key, None, wanted, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
     }
 
-    /// Accepts the upgrade and closes the connection with the reason.
-    fn accept_and_close(&mut self, key: ConnKey, upgrade: &Upgrade, reason: CloseReason) {
-        if self.conns[key].close_kind.is_none() {
-            self.accept_upgrade(key, upgrade);
-            self.begin_close(key, reason);
+    /// Opens the WebSocket, or begins the event stream.
+    fn accept_form(&mut self, key: ConnKey, form: &Acceptance, page: &Page) {
+        match form {
+            Acceptance::WebSocket(upgrade) => {
+                let date = self.date_line();
+                self.redact_echo(key, upgrade.echo(date));
+                let response = self.conns[key].wire.accept(upgrade, date);
+                self.egress.push_response(key, response);
+            }
+            Acceptance::Events => {
+                self.accept_events(key, page.cors.as_ref());
+                if let Some(session) = page.session {
+                    self.posts.open_stream(key, session);
+                }
+            }
+            Acceptance::Post(_) => unreachable!("a POST is judged, and opens nothing"),
         }
     }
 
-    fn accept_upgrade(&mut self, key: ConnKey, upgrade: &Upgrade) {
-        let date = self.date_line();
-        let slot = &mut self.conns[key];
-        self.record_mode.redact_echo(slot.id, upgrade, date);
-        let response = slot.wire.accept(upgrade, date);
-        self.egress.push_response(key, response);
-    }
-
-    /// Accepts an upgrade that waited for authorization. Returns the bytes that the client sent meanwhile.
+    /// Accepts a request that waited for authorization, and is no POST. Returns the bytes that the client sent meanwhile.
     pub(super) fn accept_pending(&mut self, key: ConnKey) -> Vec<u8> {
-        let date = self.date_line();
-        let slot = &mut self.conns[key];
-        if let Some(upgrade) = slot.wire.pending_upgrade() {
-            self.record_mode.redact_echo(slot.id, upgrade, date);
-        }
-        let (response, early) = slot.wire.accept_pending(date);
-        self.egress.push_response(key, response);
+        let (form, page, early) = self.conns[key].wire.take_pending();
+        self.accept_form(key, &form, &page);
         early
     }
 
@@ -370,10 +434,19 @@ impl Core {
         }
     }
 
-    fn wait_for_authorization(&mut self, key: ConnKey, upgrade: Upgrade, wanted: Wanted<'_>, user: Option<&str>) {
+    fn wait_for_authorization(
+        &mut self,
+        key: ConnKey,
+        form: Acceptance,
+        page: Page,
+        wanted: Wanted<'_>,
+        user: Option<&str>,
+    ) {
         if self.conns[key].close_kind.is_some() {
             return;
         }
+        // A POST takes no seat.
+        let user = user.filter(|_| !matches!(form, Acceptance::Post(_)));
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
         let Wanted { code, claim } = wanted;
@@ -383,12 +456,12 @@ impl Core {
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
-                slot.wire.defer(upgrade);
+                slot.wire.defer(form, page);
                 slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), claim, reservation })));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
-                self.accept_upgrade(key, &upgrade);
+                self.accept_form(key, &form, &page);
                 self.refuse_login(key, wanted, user.unwrap_or_default(), reason);
             }
         }

@@ -12,7 +12,7 @@ use crate::egress::Priority;
 use crate::lobby::directory::Directory;
 use crate::lobby::presence::{Changes, PresenceUpdate};
 use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick};
-use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 impl Core {
     pub(super) fn health_ping(&mut self, key: ConnKey, nonce: u64) {
@@ -28,7 +28,8 @@ impl Core {
         let retry_after_ms = wait_ms.or_else(|| shutdown.then(|| self.retry_after_ms(self.conns[key].id)));
         protocol::write_goodbye(&mut self.buffers.text, reason, retry_after_ms);
         let text = std::mem::take(&mut self.buffers.text);
-        self.send_unbounded(key, Outgoing::Text(&text), Priority::Normal);
+        let mark = Mark::Goodbye { retry_ms: self.event_retry_ms(key, reason, retry_after_ms) };
+        self.send_unbounded(key, Outgoing::Marked(&MarkedText { text: &text, mark }), Priority::Normal);
         self.buffers.text = text;
     }
 
@@ -92,6 +93,9 @@ impl Core {
         welcome.write(&mut text);
         self.send(member.conn.key(), Outgoing::Text(&text), Priority::Normal);
         if let Some(missed) = missed {
+            if let Some(position) = self.egress.event_position(member.conn.key()) {
+                position.resume(missed.position, missed.n);
+            }
             self.send_missed(member.conn.key(), &missed);
         }
         if !is_new && self.conns[member.conn.key()].seat().is_some() {
@@ -105,15 +109,15 @@ impl Core {
         // again.
         self.flush_presence(lobby);
         if let Some(seat) = self.conns[key].seat() {
-            let frame = self.presence_state(lobby);
+            let (text, mark) = self.presence_state(lobby);
             self.note_presence_state(seat, lobby);
-            self.send(key, Outgoing::Frame(&frame), Priority::Normal);
+            self.send(key, Outgoing::Marked(&MarkedText { text: &text, mark }), Priority::Normal);
         }
     }
 
-    fn presence_state(&mut self, lobby: LobbyKey) -> Frame {
-        let Core { directory, buffers, .. } = self;
-        let text = &mut buffers.text;
+    fn presence_state(&self, lobby: LobbyKey) -> (String, Mark) {
+        let directory = &self.directory;
+        let mut text = String::new();
         let lobby_ref = directory.lobby_ref(lobby);
         let listed = !lobby_ref.presence.is_counted();
         let users = listed.then(|| {
@@ -122,8 +126,8 @@ impl Core {
                 (user, id, directory.is_told_away(seat))
             })
         });
-        protocol::write_presence_state(text, lobby_ref.seq, lobby_ref.seats_count(), users);
-        Frame::text(text)
+        protocol::write_presence_state(&mut text, lobby_ref.seq, lobby_ref.seats_count(), users);
+        (text, Mark::State { epoch: lobby_ref.epoch, seq: lobby_ref.seq })
     }
 
     /// Flushes presence in all lobbies that have changed in this turn.
@@ -162,27 +166,28 @@ impl Core {
             lobby_ref.seq += 1;
             let seq = lobby_ref.seq;
             let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
-            protocol::write_presence_diff(&mut self.buffers.text, seq, joins, &departures, &away, &back);
-            let text = std::mem::take(&mut self.buffers.text);
+            let mut text = String::new();
+            protocol::write_presence_diff(&mut text, seq, joins, &departures, &away, &back);
             self.keep_frame(lobby, seq, &text);
-            diff = Some(Frame::text(&text));
-            self.buffers.text = text;
+            diff = Some((text, Mark::Seq(seq)));
         }
         let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));
         for &seat in &unannounced {
             self.directory.seat_mut(seat).is_announced = true;
         }
         unannounced.iter().for_each(|&seat| self.note_presence_state(seat, lobby));
-        if let Some(diff) = diff {
+        if let Some((text, mark)) = diff {
+            let diff = MarkedText { text: &text, mark };
             let first_unannounced_id = unannounced.first().map(|&seat| self.directory.seat(seat).id);
-            self.send_to_members(lobby, Outgoing::Frame(&diff), |directory, member| {
+            self.send_to_members(lobby, Outgoing::Marked(&diff), |directory, member| {
                 first_unannounced_id.is_none_or(|first| directory.seat(member.seat).id < first)
             });
         }
-        if let Some(state) = state
+        if let Some((text, mark)) = state
             && self.directory.get_lobby(lobby).is_some()
         {
-            let frame = Outgoing::Frame(&state);
+            let state = MarkedText { text: &text, mark };
+            let frame = Outgoing::Marked(&state);
             if update == PresenceUpdate::State {
                 self.send_to_lobby(lobby, frame, None);
             } else {

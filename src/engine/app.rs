@@ -44,10 +44,12 @@ pub trait App {
     /// The protocol that the engine speaks with members: the JSON protocol, or none of its own.
     const PROTOCOL: Protocol;
 
-    /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`. A replay does not call
-    /// this.
+    /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`, or `/sse/{lobby_code}` for
+    /// server-sent events with [`Protocol::Json`]. A replay does not call this.
+    ///
+    /// The path of an event stream, and of the messages for it, always begins with `/sse/`.
     fn route(&self, request: &Request<'_>) -> Route {
-        match request.path().strip_prefix("/ws/") {
+        match request.path().strip_prefix(if request.is_for_events { "/sse/" } else { "/ws/" }) {
             Some(code) => Route::Lobby(code.to_owned()),
             None => Route::NotFound,
         }

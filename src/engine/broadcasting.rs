@@ -7,7 +7,7 @@ use crate::base::id::LobbyKey;
 use crate::egress::Priority;
 use crate::lobby::directory::{Directory, LobbyMember};
 use crate::protocol;
-use crate::ws::frame::{Frame, Outgoing};
+use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
 
 impl Core {
     /// Sends a frame to the members of a lobby that `exclude` does not name.
@@ -73,7 +73,8 @@ impl Core {
         // session has, on whichever connection.
         let seat = self.directory.seat(from.seat_key);
         let except = if seat.has_session { seat.conn } else { from.conn };
-        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(except));
+        let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
+        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), Some(except));
         self.buffers.text = text;
         (seq, sent)
     }
@@ -134,7 +135,8 @@ impl Core {
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_server_message(&mut text, seq, data);
         self.keep_frame(lobby, seq, &text);
-        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), None);
+        let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
+        let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);
         self.buffers.text = text;
         (seq, sent)
     }

@@ -3,6 +3,7 @@
 //! Decides which buckets are charged. The buckets are in [`meters`](super::state::meters).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::core::Core;
 use super::member::Protocol;
@@ -15,15 +16,27 @@ use crate::protocol;
 
 impl Core {
     /// Counts a request's address, once it is known.
+    pub(super) fn note_address(&mut self, key: ConnKey, address: IpAddr) {
+        self.conns.set_address(key, address);
+        self.conns[key].address = Some(self.addresses.add_connection(network_of(address)));
+    }
+
+    /// Stops counting the address of a request that was answered, on a connection that stays open.
+    pub(super) fn release_address(&mut self, key: ConnKey) {
+        let now = self.now();
+        self.conns.clear_address(key);
+        if let Some(address) = self.conns[key].address.take() {
+            self.addresses.left(address, now);
+        }
+    }
+
+    /// Charges an attempt to the address of the request, which [`note_address`](Self::note_address) has set.
     ///
     /// # Errors
     ///
-    /// HTTP 429 if the address has made too many attempts.
-    pub(super) fn charge_attempt(&mut self, key: ConnKey, address: IpAddr) -> Result<(), PlainResponse> {
-        self.conns.set_address(key, address);
-        let address = self.addresses.add_connection(network_of(address));
-        self.conns[key].address = Some(address);
-        let now = self.now();
+    /// HTTP 429 if the address has made too many attempts, and the wait until the next one.
+    pub(super) fn charge_attempt(&mut self, key: ConnKey) -> Result<(), (PlainResponse, Duration)> {
+        let (now, address) = (self.now(), self.conns[key].address.expect("the address is noted"));
         self.rates.attempt.map_or(Ok(()), |rate| self.addresses.charge(address, now, rate))
     }
 

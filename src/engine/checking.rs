@@ -7,6 +7,7 @@ use super::state::conn::{ConnState, Slot};
 use super::state::ticks::Ticks;
 use crate::base::arena::Key;
 use crate::base::id::ConnKey;
+use crate::ws::connection::Connection;
 
 /// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
 const OUTBOX_OVERRUN: usize = 1024;
@@ -60,6 +61,10 @@ impl Core {
             self.conns.get(conn).is_some_and(|slot| slot.seat().is_some())
         });
         self.egress.check_all();
+        let wire = |conn| self.conns.by_key(conn).filter(|slot| !slot.is_closed()).map(|slot| &slot.wire);
+        // The stream of a session is no stream any more while it closes.
+        let is_post = |conn| wire(conn).is_some_and(Connection::is_reading_body);
+        self.posts.check(|conn| wire(conn).is_some(), is_post);
         assert_eq!(self.egress.is_corking(), self.should_cork(), "output waits for ticks only while they run");
         let mut with_data = self.identity_data.keys();
         assert!(

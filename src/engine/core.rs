@@ -27,6 +27,7 @@ use super::state::measurements::{Latencies, Measurements};
 use super::state::meters::{Addresses, Rates};
 use super::state::origins::LoggedOrigins;
 use super::state::pings::Pings;
+use super::state::posts::Posts;
 use super::state::readiness::{Readiness, Shedding};
 use super::state::record_mode::RecordMode;
 use super::state::sessions::{Histories, SessionStates};
@@ -73,6 +74,7 @@ pub(crate) struct Core {
     pub(super) drain: Option<Drain>,
     pub(super) close_queue: CloseQueue,
     pub(super) pings: Pings,
+    pub(super) posts: Posts,
     pub(super) shedding: Shedding,
     pub(super) answer: Answer,
     pub(super) buffers: Buffers,
@@ -133,6 +135,7 @@ impl Core {
             drain: None,
             close_queue: CloseQueue::default(),
             pings: Pings::default(),
+            posts: Posts::default(),
             shedding: Shedding::default(),
             answer: Answer::default(),
             buffers: Buffers::default(),

@@ -14,6 +14,7 @@ use crate::base::close::{CloseKind, CloseReason};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::http::PlainResponse;
+use crate::ws::handshake::Acceptance;
 
 impl Core {
     // ---- in batches ----
@@ -166,7 +167,16 @@ impl Core {
             self.conns.iter().filter(|(_, slot)| matches!(slot.state, ConnState::Pending(_) | ConnState::Overflow));
         let pending: Vec<ConnId> = pending.map(|(_, slot)| slot.id).collect();
         for conn in pending {
-            self.close_with_http(conn.key(), CloseReason::ServerShutdown, &shutting_down());
+            let wire = &self.conns[conn.key()].wire;
+            if wire.is_idle() {
+                self.abort(conn.key(), CloseReason::HttpRefused);
+            } else if matches!(wire.pending_request(), Some(Acceptance::Events)) {
+                self.begin_close(conn.key(), CloseReason::ServerShutdown);
+            } else if wire.is_reading_body() {
+                self.refuse_post(conn.key(), shutting_down());
+            } else {
+                self.close_with_http(conn.key(), CloseReason::ServerShutdown, &shutting_down());
+            }
         }
         self.close_in_batches(self.members_by_age(), CloseReason::ServerShutdown);
     }

@@ -1,6 +1,8 @@
 //! The entry of inputs: every input goes through [`Engine::enter`] or [`Engine::enter_bytes`], where a [`Recorder`]
 //! receives it.
 
+use std::ops::Range;
+
 use super::Engine;
 use super::app::App;
 use super::core::Core;
@@ -93,6 +95,14 @@ impl Core {
     pub(super) fn record_flushed(&mut self) {
         if let RecordMode::Recording(recorder, _) = &mut self.record_mode {
             recorder.flushed();
+        }
+    }
+
+    /// Notes where the response that is queued next for a connection repeats text of the client, or the
+    /// contents of a file.
+    pub(super) fn redact_echo(&mut self, key: ConnKey, echo: Option<Range<u64>>) {
+        if let Some(echo) = echo.filter(|_| self.record_mode.is_recording()) {
+            self.record_mode.redact_echo(self.conns[key].id, self.egress.queued_size(key).bytes, echo);
         }
     }
 

@@ -8,6 +8,7 @@ use super::state::inbox::QueuedMessage;
 use super::ticking::Admitted;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, ConnKey};
+use crate::base::time::Time;
 use crate::ws::connection::{HeadRules, WireEvent};
 use crate::ws::websocket::Limits;
 
@@ -16,6 +17,30 @@ use crate::ws::websocket::Limits;
 const FRAME_WORK: usize = 256;
 
 impl<A: App> Engine<A> {
+    /// Handles bytes of a connection that receives requests: a request head, the body of a POST and the next head are
+    /// inputs of their own, since each is recorded in its own way.
+    pub(super) fn receive_in_pieces(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        let mut total = Consumed { bytes: 0, work: 0 };
+        loop {
+            let rest = &bytes[total.bytes..];
+            let slot = self.core.conns.get(conn);
+            let max_header_bytes = self.core.config.max_header_bytes.0;
+            let length = slot.map_or(rest.len(), |slot| slot.wire.piece(rest, max_header_bytes));
+            let begins_request = length > 0 && slot.is_some_and(|slot| slot.wire.is_idle());
+            let piece = &rest[..length];
+            self.enter_bytes(now, conn, piece, max_work);
+            if begins_request && self.core.slot(conn).is_some() {
+                self.core.set_stage_deadline(conn.key(), self.core.config.handshake_timeout);
+            }
+            let consumed = self.receive(conn, piece, max_work);
+            total.bytes += consumed.bytes;
+            total.work = total.work.saturating_add(consumed.work);
+            if consumed.bytes < length || total.bytes == bytes.len() || total.work >= max_work {
+                return total;
+            }
+        }
+    }
+
     /// Handles received bytes, of which some may have been passed in before and not consumed.
     pub(super) fn receive(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         let now = self.core.now();
@@ -85,6 +110,8 @@ impl<A: App> Engine<A> {
                     self.on_text(key, text);
                     self.core.message_ended(key, input.len());
                 }
+                WireEvent::Posted { text, is_last } => self.on_posted(conn, text, is_last),
+                WireEvent::BadBody(refusal) => self.core.refuse_post(key, refusal),
                 WireEvent::Binary(bytes) => {
                     self.on_app_message(key, Message::Binary(bytes));
                     self.core.message_ended(key, input.len());
@@ -120,7 +147,7 @@ impl<A: App> Engine<A> {
         Consumed { bytes: bytes.len() - unconsumed, work }
     }
 
-    fn on_text(&mut self, key: ConnKey, text: &str) {
+    pub(super) fn on_text(&mut self, key: ConnKey, text: &str) {
         match A::PROTOCOL {
             Protocol::Raw => self.on_app_message(key, Message::Text(text)),
             Protocol::Json => {

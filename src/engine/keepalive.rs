@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Protocol;
+use super::posts::refusal_of;
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::CloseReason;
@@ -12,6 +13,7 @@ use crate::base::time::Time;
 use crate::egress::Priority;
 use crate::http::PlainResponse;
 use crate::ws::frame::Outgoing;
+use crate::ws::handshake::Acceptance;
 
 impl Core {
     /// Handles a connection's timer. The deadline may have moved since the timer was set.
@@ -30,6 +32,11 @@ impl Core {
             }
             (_, Some(_)) => return self.mark_closed(key),
             (_, None) if slot.wire.is_deciding() => self.close_for_auth_timeout(key),
+            // No request is under way, so there is nothing to answer.
+            (_, None) if slot.wire.is_idle() => return self.abort(key, CloseReason::HttpRefused),
+            (_, None) if slot.wire.is_reading_body() => {
+                self.refuse_post(key, PlainResponse::new(408, "the body of the request took too long"));
+            }
             (_, None) => {
                 let refusal = PlainResponse::new(408, "the request head took too long");
                 self.close_with_http(key, CloseReason::HandshakeTimeout, &refusal);
@@ -40,8 +47,15 @@ impl Core {
 
     /// Authorization took too long. The upgrade is accepted, so that a page can read the close reason.
     fn close_for_auth_timeout(&mut self, key: ConnKey) {
-        self.accept_pending(key);
-        self.begin_close(key, CloseReason::AuthTimeout);
+        match self.conns[key].wire.pending_request() {
+            Some(Acceptance::Post(_)) => {
+                self.close_with_http(key, CloseReason::AuthTimeout, &refusal_of(CloseReason::AuthTimeout));
+            }
+            _ => {
+                self.accept_pending(key);
+                self.begin_close(key, CloseReason::AuthTimeout);
+            }
+        }
     }
 
     fn keep_alive(&mut self, key: ConnKey) {

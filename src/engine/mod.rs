@@ -23,6 +23,7 @@ mod dispatch;
 mod draining;
 pub(crate) mod driver;
 mod entry;
+mod event_streams;
 mod input;
 mod inspect;
 mod keepalive;
@@ -30,6 +31,7 @@ pub(crate) mod member;
 pub(crate) mod observer;
 mod operating;
 pub(crate) mod operator;
+mod posts;
 pub(crate) mod recording;
 mod replaying;
 mod request_refs;
@@ -214,6 +216,9 @@ impl<A: App> Engine<A> {
     /// driver uses this when other connections have input too. It passes the unconsumed bytes again when the other
     /// connections have had their turn, before any later bytes. They are counted and charged once.
     pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
+        if self.core.conns.get(conn).is_some_and(|slot| slot.wire.receives_requests()) {
+            return self.receive_in_pieces(now, conn, bytes, max_work);
+        }
         self.enter_bytes(now, conn, bytes, max_work);
         self.receive(conn, bytes, max_work)
     }

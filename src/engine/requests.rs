@@ -12,7 +12,7 @@ use crate::base::close::{CloseReason, Reject};
 use crate::base::id::ConnKey;
 use crate::egress::Priority;
 use crate::protocol::{self, ClientRequest, Envelope, MalformedMessage};
-use crate::ws::frame::Outgoing;
+use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 impl<A: App> Engine<A> {
     /// Handles a text message of a member.
@@ -81,15 +81,12 @@ impl<A: App> Engine<A> {
                     return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
                 let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, reference, data);
-                reference.map(|reference| {
-                    protocol::write_broadcast_ack(
-                        &mut self.core.buffers.text,
-                        reference,
-                        seq,
-                        sent.queued,
-                        sent.dropped,
-                    );
-                })
+                if let Some(reference) = reference {
+                    let text = &mut self.core.buffers.text;
+                    protocol::write_broadcast_ack(text, reference, seq, sent.queued, sent.dropped);
+                    self.core.reply_with_seq(key, seq);
+                }
+                None
             }
             ClientRequest::Direct { to, data } => {
                 if !self.allows(member, RelayRequest::Direct { to: &to, data }) {
@@ -135,7 +132,11 @@ impl<A: App> Engine<A> {
                     return self.core.refuse_request(member, reference, reject, &message);
                 }
                 let seq = self.core.answer.relayed.take().map(|(_, seq)| seq).filter(|&seq| seq > 0);
-                reference.map(|reference| protocol::write_ack(&mut self.core.buffers.text, reference, seq))
+                if let Some(reference) = reference {
+                    protocol::write_ack(&mut self.core.buffers.text, reference, seq);
+                    self.core.reply_with_seq(key, seq.unwrap_or(0));
+                }
+                None
             }
         };
         if outcome.is_some() {
@@ -157,6 +158,19 @@ impl Core {
     /// Sends the contents of `text` to a member, unless it has left its seat.
     pub(super) fn reply(&mut self, key: ConnKey) {
         self.send_text(key, Priority::Normal);
+    }
+
+    /// The same for an `ack` with this `seq`; 0 is none.
+    fn reply_with_seq(&mut self, key: ConnKey, seq: u64) {
+        if seq == 0 {
+            return self.reply(key);
+        }
+        if self.conns[key].seat().is_some() {
+            let text = std::mem::take(&mut self.buffers.text);
+            let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
+            self.send(key, Outgoing::Marked(&marked), Priority::Normal);
+            self.buffers.text = text;
+        }
     }
 
     pub(super) fn send_text(&mut self, key: ConnKey, priority: Priority) {

@@ -9,23 +9,25 @@ use crate::base::id::{ConnKey, LobbyKey, SeatKey};
 use crate::base::session::Position;
 use crate::egress::Priority;
 use crate::protocol;
-use crate::ws::frame::Outgoing;
+use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 /// Texts to send again, in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct MissedTexts {
     text: String,
-    ends: Vec<usize>,
+    ends: Vec<(usize, Mark)>,
     /// Whether no frame is missing.
     pub(super) is_complete: bool,
     /// Number of the last direct message before those of the texts.
     pub(super) n: u64,
+    /// Position of the client, if no frame is missing.
+    pub(super) position: Option<Position>,
 }
 
 impl MissedTexts {
-    fn push(&mut self, text: &str) {
+    fn push(&mut self, text: &str, mark: Mark) {
         self.text.push_str(text);
-        self.ends.push(self.text.len());
+        self.ends.push((self.text.len(), mark));
     }
 
     /// Number of texts.
@@ -33,9 +35,9 @@ impl MissedTexts {
         self.ends.len()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| &self.text[start..end])
+    fn iter(&self) -> impl Iterator<Item = MarkedText<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|&(end, _)| end));
+        starts.zip(&self.ends).map(|(start, &(end, mark))| MarkedText { text: &self.text[start..end], mark })
     }
 }
 
@@ -70,12 +72,14 @@ impl Core {
         };
         let replay = resumption.replay(position);
         let mut missed = MissedTexts { is_complete: replay.is_complete, n: replay.n, ..MissedTexts::default() };
+        missed.position = position.filter(|_| missed.is_complete).map(|position| Position { n: missed.n, ..position });
         for item in replay.items {
             match item {
-                ReplayItem::Frame { text, .. } | ReplayItem::Direct { text, .. } => missed.push(&text),
+                ReplayItem::Frame { seq, text } => missed.push(&text, Mark::Seq(seq)),
+                ReplayItem::Direct { n, text } => missed.push(&text, Mark::Direct(n)),
                 ReplayItem::Ack { seq, reference } => {
                     protocol::write_ack(&mut self.buffers.text, reference, Some(seq));
-                    missed.push(&self.buffers.text);
+                    missed.push(&self.buffers.text, Mark::Seq(seq));
                 }
             }
         }
@@ -86,7 +90,7 @@ impl Core {
     pub(super) fn send_missed(&mut self, key: ConnKey, missed: &MissedTexts) {
         for text in missed.iter() {
             if self.conns[key].seat().is_some() {
-                self.send(key, Outgoing::Text(text), Priority::Normal);
+                self.send(key, Outgoing::Marked(&text), Priority::Normal);
             }
         }
     }
@@ -130,8 +134,11 @@ impl Core {
         let conn = self.directory.conn_of(seat);
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
         let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
-        self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);
-        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Text(text), Priority::Deferred))
+        let directs = &mut self.sessions.state(seat).directs;
+        let n = directs.next();
+        directs.push(after_seq, is_queue_empty, text);
+        let marked = MarkedText { text, mark: Mark::Direct(n) };
+        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Marked(&marked), Priority::Deferred))
     }
 
     /// Returns the payload of a ping: the number of the last direct message that is kept for the member's session, so that

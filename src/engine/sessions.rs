@@ -18,6 +18,7 @@ use crate::base::id::{ConnKey, LobbyKey, SeatKey};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
 use crate::lobby::sessions::{AwayEvent, LostConn};
+use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
     /// Delivers the messages that wait for a tick on the connection of a session whose seat an admitted client is about to
@@ -147,7 +148,9 @@ impl Core {
         let deadlines = self.conns.pending().filter_map(|id| {
             let slot = &self.conns[id.key()];
             let ConnState::Pending(Some(pending)) = &slot.state else { return None };
-            let claim = pending.claim.filter(|_| *pending.code == **code)?;
+            // A POST claims no seat.
+            let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
+            let claim = pending.claim.filter(|_| *pending.code == **code && !is_post)?;
             let is_claimed = claim.session == session || claim.was == Some(session);
             (is_claimed && slot.deadline > self.now()).then_some(slot.deadline)
         });

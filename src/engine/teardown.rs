@@ -26,6 +26,7 @@ use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
 use crate::ws::frame::Frame;
+use crate::ws::handshake::Acceptance;
 
 impl Core {
     /// Records the close reason of a connection. Returns false when one is recorded already.
@@ -69,8 +70,9 @@ impl Core {
         true
     }
 
-    /// Frees the seat of a connection, or its reservation.
+    /// Frees the seat of a connection, or its reservation, and ends its POST.
     pub(super) fn leave_seat(&mut self, key: ConnKey, reason: CloseReason) {
+        self.posts.end(self.conns[key].id);
         match &mut self.conns[key].state {
             ConnState::Pending(authorization) => {
                 if let Some(reservation) = authorization.take().and_then(|pending| pending.reservation) {
@@ -145,8 +147,11 @@ impl Core {
     /// dropped: a peer that sent a request or a close frame and the end of the stream in one packet waits for the
     /// answer.
     pub(super) fn handle_peer_end(&mut self, key: ConnKey) {
-        if self.record_close_reason(key, CloseReason::Hangup) {
-            self.leave_seat(key, CloseReason::Hangup);
+        // A client may end a connection between two requests.
+        let is_idle = self.conns[key].wire.is_idle();
+        let reason = if is_idle { CloseReason::HttpRefused } else { CloseReason::Hangup };
+        if self.record_close_reason(key, reason) {
+            self.leave_seat(key, reason);
             if self.conns[key].wire.is_deciding() {
                 let why = "the connection was closed before it was known whether you may come in";
                 self.refuse_http(key, &PlainResponse::new(400, why));
@@ -177,7 +182,7 @@ impl Core {
             let date = self.date_line();
             let slot = &mut self.conns[key];
             let (response, head) = slot.wire.respond(file, date, with_body);
-            self.record_mode.redact(slot.id, head as u64..response.len() as u64);
+            self.redact_echo(key, Some(head as u64..response.len() as u64).filter(|body| !body.is_empty()));
             self.push_http(key, response);
         }
     }
@@ -185,7 +190,10 @@ impl Core {
     pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
         let date = self.date_line();
+        let cors = self.conns[key].wire.pending_cors();
+        let refusal = if cors.is_some() { &refusal.clone().with_cors(cors.cloned()) } else { refusal };
         let response = self.conns[key].wire.refuse(refusal, date);
+        self.redact_echo(key, refusal.echo(&response));
         self.push_http(key, response);
     }
 
@@ -196,6 +204,10 @@ impl Core {
     }
 
     pub(super) fn send_close(&mut self, key: ConnKey, reason: CloseReason, wait: Option<Duration>) {
+        if matches!(self.conns[key].wire.pending_request(), Some(Acceptance::Events)) {
+            // An `EventSource` reads no status, so its stream begins and ends.
+            self.accept_pending(key);
+        }
         let slot = &self.conns[key];
         if !slot.wire.is_open() {
             let refusal = match reason {
@@ -210,8 +222,9 @@ impl Core {
         if self.protocol == Protocol::Json {
             self.send_goodbye(key, reason, wait);
         }
-        let close = self.conns[key].wire.close(reason.code(), reason.word());
-        self.egress.push_close(key, close);
+        if let Some(close) = self.conns[key].wire.close(reason.code(), reason.word()) {
+            self.egress.push_close(key, close);
+        }
         self.set_stage_deadline(key, self.config.close_timeout);
         self.egress.mark_dirty(key);
     }
@@ -277,6 +290,8 @@ impl Core {
         let dropped = self.egress.close(key);
         self.counters.frames_dropped += dropped.frames as u64;
         self.note_dropped(id, dropped.bytes);
+        self.posts.end(id);
+        self.posts.close_stream(key);
         self.timers.wheel.disarm(key.index());
         if let Some(address) = address {
             self.addresses.left(address, self.now());

@@ -2,7 +2,6 @@
 //! [`egress`](crate::egress).
 
 use std::io::{self, Write};
-use std::ops::Range;
 
 use super::core::Core;
 use super::driver::Flow;
@@ -38,6 +37,9 @@ impl Core {
         match written.end {
             egress::WriteEnd::UnreadOnly => Flow::Drained,
             egress::WriteEnd::Blocked(crossed) => {
+                if written.bytes > 0 && self.conns[key].wire.is_event_stream() {
+                    self.note_progress(key);
+                }
                 self.note_crossed(key, crossed);
                 Flow::Blocked
             }
@@ -52,6 +54,9 @@ impl Core {
     fn after_drained(&mut self, key: ConnKey) -> Flow {
         let slot = &mut self.conns[key];
         if !slot.wire.ignores_input() || slot.shut_down {
+            Flow::Drained
+        } else if slot.wire.is_event_stream() {
+            self.note_progress(key);
             Flow::Drained
         } else if slot.wire.is_close_complete() {
             self.mark_closed(key);
@@ -69,7 +74,7 @@ impl Core {
     pub(super) fn write_recorded(&mut self, conn: ConnId, socket: &mut impl Write) -> io::Result<Flow> {
         let redacted = match &self.record_mode {
             RecordMode::Recording(_, redacted) => redacted.of(conn),
-            RecordMode::Off | RecordMode::Replaying(_) => Range::default(),
+            RecordMode::Off | RecordMode::Replaying(_) => Vec::new(),
         };
         let mut socket = RecordedSocket::new(conn, socket, redacted);
         let written = self.write_to(conn.key(), &mut socket);

@@ -96,6 +96,17 @@ pub(crate) fn is_head_request(bytes: &[u8]) -> bool {
     request_in(bytes).starts_with(b"HEAD ")
 }
 
+/// Number of bytes at the front of a request with which [`is_post_request`] knows the method.
+pub(crate) const FRONT_BYTES: usize = 7;
+
+/// Returns whether the bytes begin a POST request, perhaps after an empty line. Decides as soon as the bytes can begin no
+/// other request.
+pub(crate) fn is_post_request(front: &[u8]) -> bool {
+    const POST: &[u8] = b"POST ";
+    let request = request_in(front);
+    !request.is_empty() && (request.starts_with(POST) || POST.starts_with(request))
+}
+
 /// Checks the beginning of the received bytes. Returns whether they begin a request; false while that is not known.
 fn check_first_bytes(bytes: &[u8]) -> Result<bool, PlainResponse> {
     for (beginning, status, sentence) in OTHER_PROTOCOLS {

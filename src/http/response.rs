@@ -1,11 +1,13 @@
 //! Responses: one sentence for a client, or one JSON object for a program.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::cors::Cors;
 use super::date::DateLine;
 use super::status::reason_phrase;
 use crate::base::rate::Rate;
@@ -19,6 +21,8 @@ pub(crate) struct PlainResponse {
     lines: Cow<'static, str>,
     /// Whether it answers a HEAD request, which gets the same head and no body (RFC 9110 section 9.3.2).
     is_bodiless: bool,
+    /// Which page may read it. Not among the [`parts`](Self::parts), since it contains text of the client.
+    cors: Option<Cors>,
 }
 
 impl PlainResponse {
@@ -34,7 +38,7 @@ impl PlainResponse {
             429 | 503 => "Retry-After: 1\r\n",
             _ => "",
         };
-        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false }
+        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless: false, cors: None }
     }
 
     /// Creates a response with status 429, `Retry-After` and the limit (draft-ietf-httpapi-ratelimit-headers, older
@@ -54,6 +58,7 @@ impl PlainResponse {
             sentence: "too many connections from your address; wait a little".into(),
             lines: lines.into(),
             is_bodiless: false,
+            cors: None,
         }
     }
 
@@ -64,12 +69,27 @@ impl PlainResponse {
 
     /// Restores a response from its [`parts`](Self::parts).
     pub(crate) fn from_parts(status: u16, sentence: String, lines: String, is_bodiless: bool) -> PlainResponse {
-        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless }
+        PlainResponse { status, sentence: sentence.into(), lines: lines.into(), is_bodiless, cors: None }
     }
 
     /// Keeps the body or leaves it out, as in the answer to a HEAD request.
     pub(crate) fn with_body(self, with_body: bool) -> PlainResponse {
         PlainResponse { is_bodiless: !with_body, ..self }
+    }
+
+    /// Replaces the additional header lines, each with its line end.
+    pub(crate) fn with_lines(self, lines: &'static str) -> PlainResponse {
+        PlainResponse { lines: lines.into(), ..self }
+    }
+
+    /// Lets a page of another origin read the response.
+    pub(crate) fn with_cors(self, cors: Option<Cors>) -> PlainResponse {
+        PlainResponse { cors, ..self }
+    }
+
+    /// Returns where the encoded response repeats text of the client.
+    pub(crate) fn echo(&self, response: &[u8]) -> Option<Range<u64>> {
+        self.cors.as_ref()?.echo(response)
     }
 
     /// Returns the HTTP status.
@@ -84,18 +104,21 @@ impl PlainResponse {
 
     /// Encodes the response as bytes.
     pub(crate) fn response(&self, date: DateLine) -> Bytes {
-        let PlainResponse { status, sentence, lines, is_bodiless } = self;
+        let PlainResponse { status, sentence, lines, is_bodiless, cors } = self;
         let phrase = reason_phrase(*status);
         let connection = if *status == 426 { "upgrade, close" } else { "close" };
         let length = sentence.len() + 1;
         let mut response = format!("HTTP/1.1 {status} {phrase}\r\n").into_bytes();
         response.extend_from_slice(date.as_bytes());
+        response.extend_from_slice(format!("Connection: {connection}\r\n{lines}").as_bytes());
+        cors.iter().for_each(|cors| cors.put_lines(&mut response));
+        // RFC 9110 section 8.6 forbids Content-Length with 204.
+        if *status == 204 {
+            response.extend_from_slice(b"\r\n");
+            return Bytes::from(response);
+        }
         response.extend_from_slice(
-            format!(
-                "Connection: {connection}\r\n{lines}\
-                 Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
-            )
-            .as_bytes(),
+            format!("Content-Type: text/plain; charset=utf-8\r\nContent-Length: {length}\r\n\r\n").as_bytes(),
         );
         if !is_bodiless {
             response.extend_from_slice(sentence.as_bytes());

@@ -39,7 +39,7 @@ fn has_session(query: &str) -> bool {
 }
 
 /// Parses a part of a position.
-fn position_number(digits: &str) -> Option<u64> {
+pub(super) fn position_number(digits: &str) -> Option<u64> {
     let is_decimal = digits.bytes().all(|c| c.is_ascii_digit());
     digits.parse().ok().filter(|&number| is_decimal && number < Position::END)
 }

@@ -8,6 +8,9 @@
 //!  |                                             ^
 //!  +-------------------accept()------------------+
 //!
+//! Head, Deciding   --accept an event stream--> Events   send events, discard input; close() leads to Lingering
+//! Head, Deciding   --receive_body()--> Body --end_request()--> Idle --next byte--> Head
+//!
 //! Head, Deciding   --refuse()----------> Lingering      flush the output, discard input
 //! Head             --respond()---------> Lingering
 //! any              --linger()----------> Lingering
@@ -20,12 +23,13 @@ use std::mem;
 use bytes::Bytes;
 
 use super::frame::Frame;
-use super::handshake::Upgrade;
+use super::handshake::{Acceptance, Page, Upgrade};
+use super::post::{Body, BodyPart};
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
 use crate::http::file::FileResponse;
-use crate::http::head::is_head_request;
-use crate::http::{self, DateLine, HeadCheck, PlainResponse};
+use crate::http::head::{FRONT_BYTES, is_head_request, is_post_request};
+use crate::http::{self, Cors, DateLine, HeadCheck, PlainResponse};
 
 /// An event that received bytes produced.
 ///
@@ -41,6 +45,14 @@ pub(crate) enum WireEvent<'a, 's> {
     TooMuchEarly(PlainResponse),
     Text(&'s str),
     Binary(&'s [u8]),
+    /// A line of the body of a POST ended. `text` is the message in it, if any; `is_last`: the body has ended, too.
+    /// [`Connection::end_request`], [`Connection::refuse`] or [`Connection::linger`] must follow then.
+    Posted {
+        text: Option<&'s str>,
+        is_last: bool,
+    },
+    /// The body of a POST cannot be read; this is the response.
+    BadBody(PlainResponse),
     Ping(&'s [u8]),
     /// A frame that requires no action: a fragment, or a frame that the peer sent before it saw our close frame.
     Nothing,
@@ -64,6 +76,12 @@ enum Phase {
     /// The head was parsed and the decision about it is pending. Buffers the bytes that the client sends meanwhile.
     Deciding(Box<Deciding>),
     Open(WebSocket),
+    /// Sends server-sent events. The client has nothing more to send.
+    Events,
+    /// Receiving the body of a POST.
+    Body(Box<Body>),
+    /// A request was answered, and the next one has not begun.
+    Idle,
     /// Our close frame is queued; the peer's has not arrived.
     Closing(WebSocket),
     /// Input is no longer parsed: flush the output, shut down the write side, discard input.
@@ -73,11 +91,24 @@ enum Phase {
     CloseComplete,
 }
 
-/// A valid upgrade request that is waiting for a decision, and the bytes received after it.
+/// A valid request that is waiting for a decision, and the bytes received after it.
 #[derive(Debug)]
 struct Deciding {
-    upgrade: Upgrade,
+    request: Acceptance,
+    page: Page,
     early: Vec<u8>,
+    /// Whether bytes behind the body of a POST were discarded.
+    is_cut: bool,
+}
+
+impl Deciding {
+    /// Bytes of the body that are still to come, of a POST.
+    fn body_left(&self) -> Option<usize> {
+        match &self.request {
+            Acceptance::Post(post) => Some(post.length - self.early.len()),
+            Acceptance::WebSocket(_) | Acceptance::Events => None,
+        }
+    }
 }
 
 /// Protocol state of one connection.
@@ -96,7 +127,7 @@ impl WireEvent<'_, '_> {
     /// Returns the length of a text or binary message, and 0 for other events.
     pub(crate) fn message_bytes(&self) -> usize {
         match self {
-            WireEvent::Text(text) => text.len(),
+            WireEvent::Text(text) | WireEvent::Posted { text: Some(text), .. } => text.len(),
             WireEvent::Binary(bytes) => bytes.len(),
             _ => 0,
         }
@@ -118,6 +149,23 @@ impl Connection {
     ) -> Option<WireEvent<'a, 's>> {
         match &mut self.0 {
             Phase::Head(_) => self.poll_head(input, rules),
+            Phase::Idle => {
+                self.0 = Phase::Head(None);
+                self.poll_head(input, rules)
+            }
+            Phase::Body(body) => Some(match body.receive(input, scratch, limits.max_message_bytes)? {
+                BodyPart::Line { text, is_last } => WireEvent::Posted { text, is_last },
+                BodyPart::Bad(refusal) => WireEvent::BadBody(refusal),
+            }),
+            Phase::Deciding(deciding) if let Some(left) = deciding.body_left() => {
+                let (body, behind) = input.split_at(left.min(input.len()));
+                deciding.early.extend_from_slice(body);
+                // A request behind it may be read only when this one is answered, and could not wait that long: its head
+                // may contain a token. So the connection ends with this answer, and the client sends the request again.
+                deciding.is_cut |= !behind.is_empty();
+                *input = &[];
+                None
+            }
             Phase::Deciding(deciding) => {
                 let early = &mut deciding.early;
                 early.extend_from_slice(mem::take(input));
@@ -143,7 +191,7 @@ impl Connection {
                     _ => WireEvent::Nothing,
                 })
             }
-            Phase::Lingering | Phase::CloseComplete => {
+            Phase::Events | Phase::Lingering | Phase::CloseComplete => {
                 *input = &[];
                 None
             }
@@ -196,15 +244,39 @@ impl Connection {
     /// is discarded. Of these only their number and the line ends have an effect.
     pub(crate) fn unread(&self, input: &[u8], max_header_bytes: usize) -> usize {
         let end = match &self.0 {
-            Phase::Head(None) => http::head_end(input, 0, max_header_bytes, HeadCheck::All),
+            Phase::Head(None) | Phase::Idle => http::head_end(input, 0, max_header_bytes, HeadCheck::All),
             Phase::Head(Some(buffered)) => {
                 http::head_end(&[buffered, input].concat(), buffered.len(), max_header_bytes, HeadCheck::All)
                     .map(|end| end.map(|end| end - buffered.len()))
             }
-            Phase::Lingering | Phase::CloseComplete => Ok(None),
-            Phase::Deciding { .. } | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
+            Phase::Deciding(deciding) if deciding.body_left() == Some(0) => Ok(None),
+            Phase::Events | Phase::Lingering | Phase::CloseComplete => Ok(None),
+            Phase::Deciding(_) | Phase::Body(_) | Phase::Open(_) | Phase::Closing(_) => Ok(Some(0)),
         };
         end.ok().flatten().unwrap_or(input.len())
+    }
+
+    /// Returns how many bytes at the front of `input` are to be received in one piece. A POST, its body and the request
+    /// behind it are received apart, so that each is recorded in its own way: of a request head, only the line ends.
+    pub(crate) fn piece(&self, input: &[u8], max_header_bytes: usize) -> usize {
+        let begun: &[u8] = match &self.0 {
+            Phase::Body(body) => return body.left().min(input.len()),
+            Phase::Deciding(deciding) => {
+                let left = deciding.body_left().filter(|&left| left > 0);
+                return left.map_or(input.len(), |left| left.min(input.len()));
+            }
+            Phase::Head(Some(buffered)) => buffered,
+            Phase::Head(None) | Phase::Idle => &[],
+            _ => return input.len(),
+        };
+        let front: Vec<u8> = begun.iter().chain(input).copied().take(FRONT_BYTES).collect();
+        if is_post_request(&front) { self.unread(input, max_header_bytes) } else { input.len() }
+    }
+
+    /// Returns whether the connection receives requests. Then its input is received in [pieces](Self::piece).
+    #[inline]
+    pub(crate) fn receives_requests(&self) -> bool {
+        matches!(self.0, Phase::Head(_) | Phase::Idle | Phase::Body(_) | Phase::Deciding(_))
     }
 
     /// Opens the WebSocket. Returns the 101 response to send.
@@ -213,25 +285,54 @@ impl Connection {
         upgrade.response(date)
     }
 
-    /// Stores an upgrade while the decision about it is pending; [`accept_pending`](Self::accept_pending) accepts it.
-    pub(crate) fn defer(&mut self, upgrade: Upgrade) {
-        self.0 = Phase::Deciding(Box::new(Deciding { upgrade, early: Vec::new() }));
+    /// Begins an event stream.
+    pub(crate) fn accept_events(&mut self) {
+        self.0 = Phase::Events;
     }
 
-    /// Returns the upgrade whose decision is pending, if any.
-    pub(crate) fn pending_upgrade(&self) -> Option<&Upgrade> {
+    /// Begins to receive the body of a POST, of at least one byte.
+    pub(crate) fn receive_body(&mut self, length: usize) {
+        self.0 = Phase::Body(Box::new(Body::new(length)));
+    }
+
+    /// Waits for the next request, because one was answered.
+    pub(crate) fn end_request(&mut self) {
+        self.0 = Phase::Idle;
+    }
+
+    /// Stores a request while the decision about it is pending; [`take_pending`](Self::take_pending) returns it.
+    pub(crate) fn defer(&mut self, request: Acceptance, page: Page) {
+        self.0 = Phase::Deciding(Box::new(Deciding { request, page, early: Vec::new(), is_cut: false }));
+    }
+
+    /// Returns the request whose decision is pending, if any.
+    pub(crate) fn pending_request(&self) -> Option<&Acceptance> {
         match &self.0 {
-            Phase::Deciding(deciding) => Some(&deciding.upgrade),
+            Phase::Deciding(deciding) => Some(&deciding.request),
             _ => None,
         }
     }
 
-    /// Accepts the upgrade that [`defer`](Self::defer) stored. Returns the 101 response to send, and the bytes received
-    /// since then, which the caller must pass to [`poll`](Self::poll) next.
-    pub(crate) fn accept_pending(&mut self, date: DateLine) -> (Bytes, Vec<u8>) {
+    /// Returns what the page that sent that request may read.
+    pub(crate) fn pending_cors(&self) -> Option<&Cors> {
+        match &self.0 {
+            Phase::Deciding(deciding) => deciding.page.cors.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// Takes the request that [`defer`](Self::defer) stored, the page that sent it, and the bytes received since then. The caller must
+    /// accept or refuse the request, and then pass the bytes to [`poll`](Self::poll).
+    pub(crate) fn take_pending(&mut self) -> (Acceptance, Page, Vec<u8>) {
         match mem::replace(&mut self.0, Phase::Lingering) {
-            Phase::Deciding(deciding) => (self.accept(&deciding.upgrade, date), deciding.early),
-            phase => unreachable!("accept_pending() needs a pending upgrade, but the phase is {phase:?}"),
+            Phase::Deciding(deciding) => {
+                let Deciding { mut request, page, early, is_cut } = *deciding;
+                if let Acceptance::Post(post) = &mut request {
+                    post.keep_alive &= !is_cut;
+                }
+                (request, page, early)
+            }
+            phase => unreachable!("take_pending() needs a pending request, but the phase is {phase:?}"),
         }
     }
 
@@ -247,13 +348,14 @@ impl Connection {
         file.encode(date, with_body)
     }
 
-    /// Waits for the peer's close frame. Returns the close frame to send.
-    pub(crate) fn close(&mut self, code: u16, reason: &str) -> Frame {
+    /// Waits for the peer's close frame. Returns the close frame to send. An event stream has none: it just ends.
+    pub(crate) fn close(&mut self, code: u16, reason: &str) -> Option<Frame> {
         match mem::replace(&mut self.0, Phase::Lingering) {
             Phase::Open(websocket) => {
                 self.0 = Phase::Closing(websocket);
-                Frame::close(code, reason)
+                Some(Frame::close(code, reason))
             }
+            Phase::Events => None,
             phase => unreachable!("close() needs an open WebSocket, but the phase is {phase:?}"),
         }
     }
@@ -269,13 +371,26 @@ impl Connection {
         self.0 = Phase::CloseComplete;
     }
 
+    /// Returns whether messages can be sent: on an open WebSocket or an event stream.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.0, Phase::Open(_))
+        matches!(self.0, Phase::Open(_) | Phase::Events)
+    }
+
+    pub(crate) fn is_event_stream(&self) -> bool {
+        matches!(self.0, Phase::Events)
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.0, Phase::Idle)
+    }
+
+    pub(crate) fn is_reading_body(&self) -> bool {
+        matches!(self.0, Phase::Body(_))
     }
 
     /// Returns whether the request head is still missing, or a part of it.
     pub(crate) fn is_reading_head(&self) -> bool {
-        matches!(self.0, Phase::Head(_))
+        matches!(self.0, Phase::Head(_) | Phase::Idle)
     }
 
     pub(crate) fn is_deciding(&self) -> bool {
@@ -288,7 +403,7 @@ impl Connection {
     }
 
     pub(crate) fn ignores_input(&self) -> bool {
-        matches!(self.0, Phase::Lingering | Phase::CloseComplete)
+        matches!(self.0, Phase::Events | Phase::Lingering | Phase::CloseComplete)
     }
 
     /// Returns whether the connection can be closed as soon as the output is flushed: the peer sends nothing more.

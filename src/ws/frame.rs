@@ -84,6 +84,17 @@ impl Frame {
     pub(crate) fn into_bytes(self) -> Bytes {
         self.0
     }
+
+    /// Returns the text of a text message; `None` for other frames.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        let (&[first, length], rest) = self.0.split_first_chunk()?;
+        let header = match length {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        str::from_utf8(rest.get(header..)?).ok().filter(|_| first == 0x81)
+    }
 }
 
 /// A frame to send: an encoded one, or a payload that is encoded directly into its destination buffer.
@@ -91,11 +102,33 @@ impl Frame {
 pub(crate) enum Outgoing<'a> {
     Frame(&'a Frame),
     Text(&'a str),
+    /// A text that moves the position of its receivers. On a WebSocket it is any other text.
+    Marked(&'a MarkedText<'a>),
     Binary(&'a [u8]),
     /// Up to 125 bytes (RFC 6455 section 5.5).
     Ping(&'a [u8]),
     /// The reply to a ping (RFC 6455 section 5.5.3).
     Pong(&'a [u8]),
+}
+
+/// A text of the JSON protocol with its [`Mark`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MarkedText<'a> {
+    pub(crate) text: &'a str,
+    pub(crate) mark: Mark,
+}
+
+/// What a receiver that keeps its position has to know about a text: an event stream carries it beside the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// It has this `seq`.
+    Seq(u64),
+    /// It is the direct message with this `n`.
+    Direct(u64),
+    /// It is the `presence_state`, with which a position begins.
+    State { epoch: u64, seq: u64 },
+    /// It is the `goodbye`. The client may come back after so many milliseconds; `None`: never.
+    Goodbye { retry_ms: Option<u64> },
 }
 
 impl Outgoing<'_> {
@@ -128,6 +161,7 @@ impl Outgoing<'_> {
         match self {
             Outgoing::Frame(frame) => Err(frame),
             Outgoing::Text(text) => Ok((OpCode::Data(Data::Text), text.as_bytes())),
+            Outgoing::Marked(marked) => Ok((OpCode::Data(Data::Text), marked.text.as_bytes())),
             Outgoing::Binary(bytes) => Ok((OpCode::Data(Data::Binary), bytes)),
             Outgoing::Ping(payload) => Ok((OpCode::Control(Control::Ping), payload)),
             Outgoing::Pong(payload) => Ok((OpCode::Control(Control::Pong), payload)),
@@ -148,6 +182,15 @@ fn encode(opcode: OpCode, payload: &[u8], buffer: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::Frame;
+
+    #[test]
+    fn the_text_of_a_frame_is_found() {
+        for length in [0, 125, 126, 65_535, 65_536] {
+            let text = "x".repeat(length);
+            assert_eq!(Frame::text(&text).as_text(), Some(&*text));
+            assert_eq!(Frame::binary(text.as_bytes()).as_text(), None);
+        }
+    }
 
     /// The three length forms of RFC 6455 section 5.2, at their boundaries.
     #[test]

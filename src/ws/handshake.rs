@@ -13,9 +13,11 @@ use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
 use super::claim::read_claim;
+use super::event_stream;
+use super::post::PostHead;
 use crate::base::id::ConnId;
 use crate::base::peer::Peer;
-use crate::base::session::{BadClaim, Claim};
+use crate::base::session::{BadClaim, Claim, SessionHash};
 use crate::config::{ForwardedHeader, Origins};
 use crate::http::file::FileResponse;
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
@@ -23,10 +25,12 @@ use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_re
 use crate::http::host::is_host;
 use crate::http::probe::Probe;
 use crate::http::target::{percent_decode, query_value, split_target};
-use crate::http::{DateLine, PlainResponse};
+use crate::http::{Cors, DateLine, PlainResponse};
 
 /// Prefix of the subprotocol that carries a token. Browsers need it, since they cannot set `Authorization`.
 const BEARER_PREFIX: &str = "base64url.bearer.lobby.";
+/// What the paths of event streams begin with.
+const EVENTS_PATH: &str = "/sse/";
 
 /// Subprotocols that a server supports (RFC 6455 section 1.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,8 @@ pub struct Request<'a> {
     pub(crate) peer: Peer,
     pub(crate) probe: Option<Probe>,
     pub(crate) is_head_request: bool,
+    /// Whether it asks for an event stream, or belongs to one: see [`event_stream`].
+    pub(crate) is_for_events: bool,
     address: IpAddr,
     forwarded_fault: Option<ForwardedFault>,
     path: Cow<'a, str>,
@@ -111,6 +117,12 @@ impl Request<'_> {
         }
     }
 
+    /// Returns what the page that sent the request may read of the answer, if `rules` allow its origin.
+    pub(crate) fn cors(&self, rules: &Origins) -> Option<Cors> {
+        let origin = self.origin().ok().flatten()?;
+        self.is_from_allowed_page(rules).then(|| Cors::of(origin, rules.any))
+    }
+
     /// Returns the values of `Origin` for the log: printable ASCII of bounded length.
     pub(crate) fn origin_for_log(&self) -> String {
         for_log(self.headers.values("origin"))
@@ -160,9 +172,44 @@ pub(crate) struct Facts {
     pub(crate) is_origin_allowed: bool,
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
-    pub(crate) upgrade: Result<Upgrade, PlainResponse>,
+    /// What the page of a request for events may read of the answer.
+    pub(crate) cors: Option<Cors>,
+    pub(crate) form: Result<Acceptance, PlainResponse>,
     /// The response to a request for a file of the program.
     pub(crate) file: Option<Box<FileResponse>>,
+}
+
+/// What a valid request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    WebSocket(Upgrade),
+    /// Server-sent events.
+    Events,
+    /// To read the messages in its body.
+    Post(PostHead),
+}
+
+/// The sender of a request for events, or of messages for them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// What it may read of the answer.
+    pub(crate) cors: Option<Cors>,
+    pub(crate) session: Option<SessionHash>,
+}
+
+impl Facts {
+    /// Whether it is an attempt to connect, and not the message of a client that is connected or what a browser asks before
+    /// it.
+    pub(crate) fn is_attempt(&self) -> bool {
+        match &self.form {
+            Ok(form) => !matches!(form, Acceptance::Post(_)),
+            Err(response) => response.status() != 204,
+        }
+    }
+
+    pub(crate) fn is_upgrade(&self) -> bool {
+        matches!(self.form, Ok(Acceptance::WebSocket(_)))
+    }
 }
 
 /// Contents of the response to a valid upgrade request.
@@ -209,6 +256,8 @@ pub(crate) struct ReadParams {
     pub(crate) subprotocols: Subprotocols,
     /// Whether the application has sessions, so that `session` in the query names one.
     pub(crate) has_sessions: bool,
+    /// Longest body of a POST; `None` if there are no event streams.
+    pub(crate) max_body_bytes: Option<usize>,
 }
 
 /// Parses a complete request head and calls `decide` with the [`Request`] and its upgrade.
@@ -222,7 +271,7 @@ pub(crate) struct ReadParams {
 pub(crate) fn read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+    decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
     try_read(head, params, decide).map_err(|refusal| refusal.with_body(!is_head_request(head)))
 }
@@ -230,9 +279,9 @@ pub(crate) fn read<R>(
 fn try_read<R>(
     head: &[u8],
     params: &ReadParams,
-    decide: impl FnOnce(&Request<'_>, Result<Upgrade, PlainResponse>) -> R,
+    decide: impl FnOnce(&Request<'_>, Result<Acceptance, PlainResponse>) -> R,
 ) -> Result<R, PlainResponse> {
-    let &ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, has_sessions } = params;
+    let &ReadParams { conn, peer, max_headers, subprotocols, .. } = params;
     let mut lines = HeaderLines::EMPTY;
     let parsed = RequestHead::parse(head, &mut lines, max_headers).map_err(|fault| match fault {
         HeadFault::TooManyHeaders => {
@@ -244,7 +293,10 @@ fn try_read<R>(
     let RequestHead { method, target, is_http_1_1, headers } = parsed;
 
     let is_head_request = method == "HEAD";
-    if method != "GET" && !is_head_request {
+    let max_body_bytes =
+        params.max_body_bytes.filter(|_| target.starts_with(EVENTS_PATH) && !headers.has_token("upgrade", "websocket"));
+    let is_for_events = max_body_bytes.is_some();
+    if method != "GET" && !is_head_request && !is_for_events {
         return Err(PlainResponse::new(405, "only GET is understood here"));
     }
     let (path, query) = split_target(target)
@@ -254,41 +306,66 @@ fn try_read<R>(
         return Err(PlainResponse::new(505, "use HTTP/1.1"));
     }
     check_host(headers, is_http_1_1, probe)?;
-    if !has_no_body(headers) {
+    if !(is_for_events && method == "POST") && !has_no_body(headers) {
         return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
-    let upgrade = if is_head_request || !is_http_1_1 { Err(needs_upgrade()) } else { upgrade(headers, subprotocols) };
+    let form = match max_body_bytes {
+        Some(max_bytes) => event_stream::read(method, headers, max_bytes),
+        None if is_head_request || !is_http_1_1 => Err(needs_upgrade()),
+        None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
+    };
+    let is_upgrade = matches!(form, Ok(Acceptance::WebSocket(_)));
     // An upgrade is accepted and then refused, so that a page can read why: a path with a `%` is no lobby.
     let path = match percent_decode(path, false) {
         Some(path) => path,
-        None if upgrade.is_ok() => Cow::Borrowed(path),
+        None if is_upgrade => Cow::Borrowed(path),
         None => return Err(PlainResponse::new(400, "the path is not properly percent-encoded UTF-8")),
     };
     // The query of a health check is ignored.
-    let query = if probe.is_some() && upgrade.is_err() { "" } else { query };
-    let claim = if has_sessions { read_claim(query) } else { Ok(None) };
+    let query = if probe.is_some() && !is_upgrade { "" } else { query };
+    let mut claim = if params.has_sessions { read_claim(query) } else { Ok(None) };
+    if let (Ok(Acceptance::Events), Ok(Some(claimed))) = (&form, claim) {
+        claim = event_stream::continued(claimed, headers).map(Some);
+    }
     let (query, query_token) = match query_value(query, "token") {
         Ok(token) => (query, token),
         // The application finds no parameters in it.
-        Err(()) if upgrade.is_ok() => ("", None),
+        Err(()) if is_upgrade => ("", None),
         Err(()) => return Err(PlainResponse::new(400, "the query is not properly percent-encoded UTF-8")),
     };
 
     let token =
         header_token(headers).map(Cow::Borrowed).or_else(|| subprotocol_token(headers).map(Cow::Owned)).or(query_token);
-    let (address, forwarded_fault) = match trusted_proxies {
-        0 => (peer.ip(), None),
-        proxies => match forwarded_address(headers, forwarded_header, proxies) {
-            Ok(address) => (address, None),
-            Err(fault) => (peer.ip(), Some(fault)),
-        },
+    let (address, forwarded_fault) = client_address(headers, params);
+    let request = Request {
+        conn,
+        peer,
+        probe,
+        is_head_request,
+        is_for_events,
+        address,
+        forwarded_fault,
+        path,
+        query,
+        token,
+        claim,
+        headers,
     };
-    let request =
-        Request { conn, peer, probe, is_head_request, address, forwarded_fault, path, query, token, claim, headers };
-    Ok(decide(&request, upgrade))
+    Ok(decide(&request, form))
+}
+
+/// Returns the client's address, and why the trusted proxies have named none.
+fn client_address(headers: Headers<'_, '_>, params: &ReadParams) -> (IpAddr, Option<ForwardedFault>) {
+    match params.trusted_proxies {
+        0 => (params.peer.ip(), None),
+        proxies => match forwarded_address(headers, params.forwarded_header, proxies) {
+            Ok(address) => (address, None),
+            Err(fault) => (params.peer.ip(), Some(fault)),
+        },
+    }
 }
 
 /// Checks that there is one valid `Host`. Only a health check may have an empty one, or none if it is HTTP/1.0.
@@ -406,13 +483,21 @@ mod tests {
         let conn = ConnId::new(0, 0).expect("both fit");
         let peer = Peer::from(([127, 0, 0, 1], 9));
         let forwarded_header = ForwardedHeader::XForwardedFor;
-        let (max_headers, trusted_proxies, has_sessions) = (16, 0, true);
-        let params =
-            ReadParams { conn, peer, max_headers, trusted_proxies, forwarded_header, subprotocols, has_sessions };
-        let decided = read(head.as_bytes(), &params, |request, upgrade| {
+        let params = ReadParams {
+            conn,
+            peer,
+            max_headers: 16,
+            trusted_proxies: 0,
+            forwarded_header,
+            subprotocols,
+            has_sessions: true,
+            max_body_bytes: Some(100),
+        };
+        let decided = read(head.as_bytes(), &params, |request, form| {
             // No parameter of a query that cannot be decoded is there.
             assert_eq!(request.query("x").is_some(), head.contains("?x=1"));
-            upgrade.map(|upgrade| {
+            form.map(|form| {
+                let Acceptance::WebSocket(upgrade) = form else { return (200, format!("{form:?}")) };
                 let response = String::from_utf8(upgrade.response(DateLine::NONE).to_vec()).expect("ASCII");
                 assert!(
                     response.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"),

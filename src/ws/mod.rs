@@ -1,9 +1,12 @@
-//! WebSocket (RFC 6455) of one connection: the opening handshake, and conversion between bytes and messages.
+//! Protocols of one connection: WebSocket (RFC 6455) with its opening handshake, and server-sent events with POST.
+//! Converts between bytes and messages.
 //!
 //! Knows no lobby, no user and no clock.
 
 pub(crate) mod claim;
 pub(crate) mod connection;
+pub(crate) mod event_stream;
 pub(crate) mod frame;
 pub(crate) mod handshake;
+pub(crate) mod post;
 pub(crate) mod websocket;

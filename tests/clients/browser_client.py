@@ -163,6 +163,72 @@ async def heap_does_not_grow(pages, server):
     assert growth < HEAP_GROWTH, f"{growth} bytes"
 
 
+class RefusingProxy:
+    """A TCP proxy on 127.0.0.1 that answers upgrades with 403, as some networks do, and can cut all its connections."""
+
+    def __init__(self, port):
+        self.server_port, self.writers, self.refused = port, set(), 0
+
+    async def __aenter__(self):
+        self.server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        self.port = self.server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self.server.close()
+        self.cut()
+
+    def cut(self):
+        for writer in self.writers:
+            writer.transport.abort()
+
+    async def serve(self, reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"\r\nupgrade:" in head.lower():
+                self.refused += 1
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                writer.close()
+                return
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self.server_port)
+            self.writers |= {writer, upstream}
+            upstream.write(head)
+            await asyncio.gather(pipe(reader, upstream), pipe(upstream_reader, writer))
+            self.writers -= {writer, upstream}
+
+
+async def pipe(reader, writer):
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+async def event_streams_replace_refused_upgrades(pages, server):
+    async with RefusingProxy(server.port) as proxy:
+        ann, bob = await Tab.open(pages, server.port), await Tab.open(pages, proxy.port)
+        await ann.join("ann", "streams")
+        conn = await bob.join("bob", "streams")
+        assert proxy.refused == 2, f"{proxy.refused} upgrades"
+        for round_ in range(3):
+            await ann.say(f"a{round_}")
+            await bob.say(f"b{round_}")
+            asked = asyncio.create_task(bob.say(f"c{round_}"))
+            await asyncio.sleep(0.01 * round_)
+            proxy.cut()
+            await ann.say(f"d{round_}")
+            await asked
+            await bob.until("page.state() == 'open'")
+        await bob.until("page.messages().includes('ann d2')")
+        equal(await bob.evaluate("page.messages()"), [f"ann {kind}{n}" for n in range(3) for kind in "ad"], "what bob hears")
+        equal(await ann.evaluate("page.messages()"), [f"bob {kind}{n}" for n in range(3) for kind in "bc"], "what ann hears")
+        assert "gap" not in await bob.evaluate("page.heard()")
+        equal((await bob.evaluate("page.conn()"), proxy.refused), (conn, 2), "the seat, and refused upgrades")
+        await bob.evaluate("page.leave()")
+        await ann.until("page.heard().includes('leave bob')")
+
+
 async def pair(pages, server, lobby):
     ann, bob = await Tab.open(pages, server.port), await Tab.open(pages, server.port)
     await ann.join("ann", lobby)
@@ -184,7 +250,7 @@ async def in_chromium(binary):
                 yield "the page ran to its end", f"not within {PAGE_SECONDS} s"
             for claim, its_server in [(frozen_page_misses_nothing, server), (offline_page_misses_nothing, server),
                                       (reload_comes_back_to_its_seat, tolerant), (duplicated_tab_does_not_take_the_seat, tolerant),
-                                      (heap_does_not_grow, server)]:
+                                      (event_streams_replace_refused_upgrades, server), (heap_does_not_grow, server)]:
                 try:
                     await claim(pages, its_server)
                     yield claim.__name__, ""

@@ -1,6 +1,7 @@
 'use strict';
-// Serves page.html on a free port of 127.0.0.1, the page of the README at /chat?port=PORT, the clients of the guide at /client.js,
-// lobby.js at /client/, and the other pages of this folder. Prints its origin, then each report that a page posts, one per line.
+// Serves page.html on a free port of 127.0.0.1, the page of the README at /chat?port=PORT, that of the guide at /guide?port=PORT, the
+// clients of the guide at /client.js, lobby.js at /client/, and the other pages of this folder. Prints its origin, then each report
+// that a page posts, one per line.
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
@@ -14,6 +15,7 @@ const codeIn = (file, language) => {
   return text.split(`\n\`\`\`${language}\n`).slice(1).map((part) => part.split('\n```')[0]);
 };
 const chat = codeIn('README.md', 'html')[0];
+const guide = codeIn('src/guide/client.md', 'html')[0];
 const classes = codeIn('src/guide/client.md', 'js').filter((code) => code.startsWith('class '));
 const client = [...classes, 'export { LobbyClient, LobbySession };'].join('\n');
 
@@ -40,6 +42,10 @@ const server = http.createServer((request, response) => {
   } else if (request.url.startsWith('/chat?port=')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
     response.end(chat.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
+  } else if (request.url.startsWith('/guide?port=')) {
+    response.setHeader('Content-Type', 'text/html; charset=utf-8');
+    const page = guide.replace('http://127.0.0.1:9001/lobby.js', '/client/lobby.js');
+    response.end(page.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
   } else if (request.url === '/client.js') {
     response.setHeader('Content-Type', 'text/javascript; charset=utf-8');
     response.end(client);

@@ -100,7 +100,6 @@ class World {
       }
     }
     this.kinds = { WebSocket, EventSource };
-    const page = new EventTarget();
     const storage = new Map();
     const values = {
       setTimeout: this.clock.set, clearTimeout: this.clock.clear, WebSocket, EventSource,
@@ -110,14 +109,14 @@ class World {
         return { status: this.postStatus };
       },
       reportError: (error) => { this.reported ??= error; },
-      addEventListener: page.addEventListener.bind(page),
+      addEventListener: (...values) => this.page.addEventListener(...values),
       sessionStorage: {
         getItem: (key) => storage.get(key) ?? null,
         setItem: (key, value) => void storage.set(key, value),
         removeItem: (key) => void storage.delete(key),
       },
     };
-    this.page = page;
+    this.page = new EventTarget();
     this.undo = Object.entries(values).map(([name, value]) => replace(globalThis, name, value));
     this.undo.push(replace(Date, "now", () => this.clock.now), replace(performance, "now", () => this.clock.now - START));
     this.undo.push(replace(Math, "random", () => this.random));
@@ -190,6 +189,8 @@ class Run {
       this.event("hidden");
       this.world.hidden = false;
       this.world.sockets.length = 0;
+      this.world.clock.timers.clear();
+      this.world.page = new EventTarget();
       this.join({});
     } else throw new Error(`nobody can do ${action}`);
   }

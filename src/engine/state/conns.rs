@@ -179,6 +179,11 @@ impl Conns {
         }
     }
 
+    /// Forgets the client's address: another client may send the next request of the connection through the same proxy.
+    pub(crate) fn clear_address(&mut self, key: ConnKey) {
+        self.forwarded.remove(&key);
+    }
+
     /// Returns the client's address: the one that a trusted proxy has named, or that of the peer.
     pub(crate) fn address(&self, key: ConnKey) -> IpAddr {
         self.forwarded.get(&key).copied().unwrap_or_else(|| self.slots[key].peer.peer().ip())

@@ -71,6 +71,17 @@ impl Health {
         latency
     }
 
+    /// Records that the socket has taken bytes, if no answer to a ping can come: they answer it. Returns whether a ping was
+    /// unanswered. The next one is due an interval after it.
+    pub(crate) fn written(&mut self) -> bool {
+        let is_pinged = self.is_pinged();
+        if is_pinged {
+            self.last_heard = self.last_heard.max(self.ping_sent);
+            self.ping_sent = Time::NEVER;
+        }
+        is_pinged
+    }
+
     pub(crate) fn last_heard(&self) -> Time {
         self.last_heard
     }

@@ -154,13 +154,18 @@ impl Addresses {
     ///
     /// # Errors
     ///
-    /// HTTP 429 if the address has made too many attempts.
-    pub(crate) fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), PlainResponse> {
+    /// HTTP 429 if the address has made too many attempts, and the wait until the next one.
+    pub(crate) fn charge(&mut self, key: AddressKey, now: Time, rate: Rate) -> Result<(), (PlainResponse, Duration)> {
         let attempts = &mut self.connected[key].attempts;
-        attempts.take(now, 1, rate).map_err(|denied| {
+        attempts.take(now, 1, rate).map_err(|Denied { retry_after }| {
             let remaining = attempts.remaining(now, rate);
-            PlainResponse::too_many(rate, remaining, denied.retry_after, attempts.full_after(now))
+            (PlainResponse::too_many(rate, remaining, retry_after, attempts.full_after(now)), retry_after)
         })
+    }
+
+    /// Returns whether the address has an attempt left.
+    pub(crate) fn has_attempt(&self, key: AddressKey, now: Time, rate: Rate) -> bool {
+        self.connected[key].attempts.remaining(now, rate) > 0
     }
 
     /// Keeps an address with a connection from being forgotten, until a further [`left`](Self::left).

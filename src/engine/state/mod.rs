@@ -18,6 +18,7 @@ pub(crate) mod measurements;
 pub(crate) mod meters;
 pub(crate) mod origins;
 pub(crate) mod pings;
+pub(crate) mod posts;
 pub(crate) mod readiness;
 pub(crate) mod record_mode;
 pub(crate) mod replay;

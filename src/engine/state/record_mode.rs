@@ -8,8 +8,7 @@ use crate::base::checksum::Checksum;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
 use crate::engine::recording::{Edition, REDACTED, RecordedDecision, Recorder, WriteEnd, WriteRecord, checksum_for};
-use crate::http::{DateLine, HeadCheck, PlainResponse};
-use crate::ws::handshake::Upgrade;
+use crate::http::{HeadCheck, PlainResponse};
 
 /// Recorder or replayer of the engine's inputs, if any.
 #[derive(Default)]
@@ -83,22 +82,12 @@ impl RecordMode {
         matches!(self, RecordMode::Recording(..))
     }
 
-    /// Notes where the HTTP response to `conn` repeats text that the client chose.
-    pub(crate) fn redact_echo(&mut self, conn: ConnId, upgrade: &Upgrade, date: DateLine) {
-        if self.is_recording()
-            && let Some(range) = upgrade.echo(date)
-        {
-            self.redact(conn, range);
-        }
-    }
-
-    /// Notes which bytes of the HTTP response to `conn` enter the checksums as [`REDACTED`]: a replay does not know them.
-    /// The response is the connection's first output.
-    pub(crate) fn redact(&mut self, conn: ConnId, range: Range<u64>) {
-        if let RecordMode::Recording(_, redacted) = self
-            && !range.is_empty()
-        {
-            redacted.0.insert(conn, range);
+    /// Notes where an HTTP response to `conn`, which will be queued behind `queued` bytes, repeats text that the client
+    /// chose, or the contents of a file: a replay does not know them.
+    pub(crate) fn redact_echo(&mut self, conn: ConnId, queued: usize, echo: Range<u64>) {
+        if let RecordMode::Recording(_, redacted) = self {
+            let queued = queued as u64;
+            redacted.0.entry(conn).or_default().push(queued + echo.start..queued + echo.end);
         }
     }
 
@@ -113,18 +102,21 @@ impl RecordMode {
 /// Positions of text that the client chose, or of the contents of a file, by connection, in the output that is still to be
 /// written to the connection.
 #[derive(Debug, Default)]
-pub(crate) struct RedactedRanges(BTreeMap<ConnId, Range<u64>>);
+pub(crate) struct RedactedRanges(BTreeMap<ConnId, Vec<Range<u64>>>);
 
 impl RedactedRanges {
-    pub(crate) fn of(&self, conn: ConnId) -> Range<u64> {
+    pub(crate) fn of(&self, conn: ConnId) -> Vec<Range<u64>> {
         self.0.get(&conn).cloned().unwrap_or_default()
     }
 
-    /// Moves the position after `taken` bytes were written.
+    /// Moves the positions after `taken` bytes were written.
     pub(crate) fn advance(&mut self, conn: ConnId, taken: u64) {
-        if let Some(range) = self.0.get_mut(&conn) {
-            *range = range.start.saturating_sub(taken)..range.end.saturating_sub(taken);
-            if range.is_empty() {
+        if let Some(ranges) = self.0.get_mut(&conn) {
+            for range in ranges.iter_mut() {
+                *range = range.start.saturating_sub(taken)..range.end.saturating_sub(taken);
+            }
+            ranges.retain(|range| !range.is_empty());
+            if ranges.is_empty() {
                 self.0.remove(&conn);
             }
         }
@@ -136,27 +128,28 @@ pub(crate) struct RecordedSocket<'a, S> {
     socket: &'a mut S,
     taken: u64,
     checksum: Checksum,
-    /// Position of the bytes that enter the checksum as [`REDACTED`].
-    redacted: Range<u64>,
+    /// Positions of the bytes that enter the checksum as [`REDACTED`], in order.
+    redacted: Vec<Range<u64>>,
 }
 
 impl<'a, S> RecordedSocket<'a, S> {
-    pub(crate) fn new(conn: ConnId, socket: &'a mut S, redacted: Range<u64>) -> RecordedSocket<'a, S> {
+    pub(crate) fn new(conn: ConnId, socket: &'a mut S, redacted: Vec<Range<u64>>) -> RecordedSocket<'a, S> {
         RecordedSocket { socket, taken: 0, checksum: checksum_for(conn), redacted }
     }
 
     fn add_written(&mut self, bytes: &[u8]) {
         let before = self.taken;
         self.taken += bytes.len() as u64;
-        if self.redacted.end <= before || self.redacted.start >= self.taken {
-            return self.checksum.write(bytes);
+        let mut done = 0;
+        for range in &self.redacted {
+            // Position of the redacted bytes within `bytes`.
+            let clamp = |at: u64| (at.clamp(before, self.taken) - before) as usize;
+            let (start, end) = (clamp(range.start), clamp(range.end));
+            self.checksum.write(&bytes[done..start]);
+            self.checksum.write(&vec![REDACTED; end - start]);
+            done = end;
         }
-        // Position of the redacted bytes within `bytes`.
-        let clamp = |at: u64| at.clamp(before, self.taken) - before;
-        let (start, end) = (clamp(self.redacted.start) as usize, clamp(self.redacted.end) as usize);
-        self.checksum.write(&bytes[..start]);
-        self.checksum.write(&vec![REDACTED; end - start]);
-        self.checksum.write(&bytes[end..]);
+        self.checksum.write(&bytes[done..]);
     }
 
     pub(crate) fn write_record(&self, end: WriteEnd) -> WriteRecord {

@@ -13,10 +13,11 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination, Edition, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
-use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
-use crate::ws::handshake::{Facts, Upgrade};
+use crate::http::{Cors, PlainResponse};
+use crate::ws::handshake::{Acceptance, Facts, Upgrade};
+use crate::ws::post::PostHead;
 
 /// Largest count or time that is accepted. As microseconds it is 146,000 years.
 pub(crate) const MAX_COUNT: u64 = 1 << 62;
@@ -182,14 +183,28 @@ impl<'a> EntryReader<'a> {
             _ => return Err(BadEntry),
         };
         let (address, is_origin_allowed) = (self.ip()?, self.flag()?);
-        let upgrade = if self.flag()? {
-            Ok(Upgrade { accept_key: self.text()?, subprotocol: self.option(|from| from.redacted(max_header_bytes))? })
-        } else {
-            Err(self.refusal()?)
+        let (form, cors) = match self.byte()? {
+            0 => (Err(self.refusal()?), None),
+            1 => {
+                let accept_key = self.text()?;
+                let subprotocol = self.option(|from| from.redacted(max_header_bytes))?;
+                (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol })), None)
+            }
+            2 => (Ok(Acceptance::Events), self.cors(max_header_bytes)?),
+            3 => {
+                let (length, flags) = (self.number_as()?, self.byte()?);
+                if flags > 3 {
+                    return Err(BadEntry);
+                }
+                let head = PostHead { length, keep_alive: flags & 1 != 0, expects_continue: flags & 2 != 0 };
+                (Ok(Acceptance::Post(head)), self.cors(max_header_bytes)?)
+            }
+            4 => (Err(self.refusal()?), Some(self.cors(max_header_bytes)?.ok_or(BadEntry)?)),
+            _ => return Err(BadEntry),
         };
         let claim = if edition < Edition::Third { Ok(None) } else { self.claim()? };
         let file = if has_file { Some(Box::new(self.file()?)) } else { None };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, upgrade, file })
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, cors, form, file })
     }
 
     fn file(&mut self) -> Read<FileResponse> {
@@ -215,6 +230,15 @@ impl<'a> EntryReader<'a> {
     fn session_hash(&mut self) -> Read<SessionHash> {
         let bytes = self.take(16)?.try_into().map_err(|_| BadEntry)?;
         Ok(SessionHash::from_bits(u128::from_be_bytes(bytes)))
+    }
+
+    fn cors(&mut self, max_header_bytes: usize) -> Read<Option<Cors>> {
+        Ok(match self.byte()? {
+            0 => None,
+            1 => Some(Cors::Any),
+            2 => Some(Cors::Origin(self.redacted(max_header_bytes)?)),
+            _ => return Err(BadEntry),
+        })
     }
 
     /// Reads the length of a text whose contents were not recorded, and returns a placeholder of that length.
@@ -329,7 +353,8 @@ mod tests {
                 address: IpAddr::from([10, 0, 0, 1]),
                 is_origin_allowed: true,
                 claim: Ok(None),
-                upgrade: Err(PlainResponse::new(426, "no upgrade")),
+                cors: None,
+                form: Err(PlainResponse::new(426, "no upgrade")),
                 file: file(status, length).map(Box::new),
             };
             let mut bytes = Vec::new();
@@ -348,6 +373,16 @@ mod tests {
         let claim = |was, position| Ok(Some(Claim { session, was, position }));
         let response = PlainResponse::new(426, "no upgrade");
         let upgrade = Upgrade { accept_key: "key".into(), subprotocol: Some("xxx".into()) };
+        let post = PostHead { length: 300, keep_alive: true, expects_continue: false };
+        let cors = || Some(Cors::Origin("xxx".into()));
+        let forms = [
+            (Ok(Acceptance::WebSocket(upgrade)), None),
+            (Err(response.clone()), None),
+            (Err(response), cors()),
+            (Ok(Acceptance::Events), None),
+            (Ok(Acceptance::Events), Some(Cors::Any)),
+            (Ok(Acceptance::Post(post)), cors()),
+        ];
         for claim in [
             Ok(None),
             Err(BadClaim),
@@ -356,7 +391,7 @@ mod tests {
             claim(None, Some(position)),
             claim(Some(was), Some(position)),
         ] {
-            for upgrade in [Ok(upgrade.clone()), Err(response.clone())] {
+            for (form, cors) in forms.clone() {
                 let address = IpAddr::from([10, 0, 0, 1]);
                 let facts = Facts {
                     probe: None,
@@ -364,7 +399,8 @@ mod tests {
                     address,
                     is_origin_allowed: false,
                     claim,
-                    upgrade,
+                    cors,
+                    form,
                     file: None,
                 };
                 let mut bytes = Vec::new();

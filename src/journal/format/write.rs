@@ -11,9 +11,10 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination};
 use crate::engine::state::ticks::ClockCommand;
-use crate::http::PlainResponse;
 use crate::http::probe::Probe;
-use crate::ws::handshake::{Facts, Upgrade};
+use crate::http::{Cors, PlainResponse};
+use crate::ws::handshake::{Acceptance, Facts, Upgrade};
+use crate::ws::post::PostHead;
 
 /// A buffer to which entries are appended.
 pub(crate) trait Put: Sized {
@@ -120,16 +121,31 @@ pub(crate) trait Put: Sized {
         self.put_byte(probe + head_request + if facts.file.is_some() { 8 } else { 0 });
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
-        match &facts.upgrade {
-            Ok(Upgrade { accept_key, subprotocol }) => {
+        match (&facts.form, &facts.cors) {
+            (Ok(Acceptance::WebSocket(Upgrade { accept_key, subprotocol })), _) => {
                 self.put_byte(1);
                 self.put_slice(accept_key.as_bytes());
                 // Only the length: the client chose the name, which may contain its token.
                 self.put_option(subprotocol.as_ref(), |to, name| to.put_number(name.len() as u64));
             }
-            Err(refusal) => {
+            (Ok(Acceptance::Events), cors) => {
+                self.put_byte(2);
+                self.put_cors(cors.as_ref());
+            }
+            (Ok(Acceptance::Post(PostHead { length, keep_alive, expects_continue })), cors) => {
+                self.put_byte(3);
+                self.put_number(*length as u64);
+                self.put_byte(u8::from(*keep_alive) + 2 * u8::from(*expects_continue));
+                self.put_cors(cors.as_ref());
+            }
+            (Err(refusal), None) => {
                 self.put_byte(0);
                 self.put_refusal(refusal);
+            }
+            (Err(refusal), cors @ Some(_)) => {
+                self.put_byte(4);
+                self.put_refusal(refusal);
+                self.put_cors(cors.as_ref());
             }
         }
         self.put_claim(facts.claim);
@@ -138,6 +154,18 @@ pub(crate) trait Put: Sized {
             self.put_number(status.into());
             self.put_slice(lines.as_bytes());
             self.put_number(length as u64);
+        }
+    }
+
+    /// Appends what a page may read. Of its origin, which the client wrote, only the length.
+    fn put_cors(&mut self, cors: Option<&Cors>) {
+        match cors {
+            None => self.put_byte(0),
+            Some(Cors::Any) => self.put_byte(1),
+            Some(Cors::Origin(origin)) => {
+                self.put_byte(2);
+                self.put_number(origin.len() as u64);
+            }
         }
     }
 

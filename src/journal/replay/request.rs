@@ -6,6 +6,7 @@ use super::super::format::read::{BadEntry, EntryReader, Read};
 use crate::base::id::ConnId;
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::engine::recording::{Decisions, Destination, Edition, RecordedDecision};
+use crate::ws::handshake::Acceptance;
 
 /// Bytes of a request whose entries are not all read yet.
 pub(super) struct PendingRequest {
@@ -59,12 +60,15 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         Err(refusal) => return format!("sends an invalid request: {}", refusal.sentence()),
     };
     let origin = if facts.is_origin_allowed { "" } else { ", from a page of a forbidden origin" };
+    if let Ok(Acceptance::Post(_)) = facts.form {
+        return "sends messages for its event stream".to_owned();
+    }
     let target = match (&decisions.destination, facts.probe) {
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
         (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
         (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
         (None, _) if facts.file.is_some() => "a file of the program".to_owned(),
-        (None, Some(_)) if facts.upgrade.is_err() => "a health check".to_owned(),
+        (None, Some(_)) if !facts.is_upgrade() => "a health check".to_owned(),
         (None, _) => "a seat".to_owned(),
     };
     let address = if is_proxied { format!(", address={}", facts.address) } else { String::new() };

@@ -17,4 +17,5 @@ mod own_codes;
 mod portable;
 mod presence;
 mod protocol_errors;
+mod sse;
 mod three;

@@ -151,7 +151,7 @@ impl Directory {
         let away = &mut lobby.sessions.as_mut().expect("the seat has a session").away;
         let position = away.partition_point(|&other| self.seats[other].id < id);
         away.insert(position, key);
-        let (tell_at, ends) = (now + self.sessions.away_after, now + self.sessions.grace);
+        let (tell_at, ends) = self.sessions.deadlines(now);
         let away = Away { lost, tell_at, ends, is_told: false };
         self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
         self.sessions.to_tell.insert((tell_at, key));
@@ -160,7 +160,7 @@ impl Directory {
 
     /// Queues the news that an away seat has a connection again, if the other members know that it was away.
     pub(crate) fn tell_back(&mut self, key: SeatKey, now: Time) {
-        let tell_at = now + self.sessions.away_after;
+        let (tell_at, _) = self.sessions.deadlines(now);
         let Some(away) = self.sessions.get_mut(key).and_then(|session| session.away.as_mut()) else { return };
         if !std::mem::take(&mut away.is_told) {
             return;

@@ -77,3 +77,23 @@ fn at_most_max_unanswered_requests_of_a_session_wait_for_a_tick() {
     world.steps("advance 100ms");
     assert_eq!(world.take("ann").len(), 16);
 }
+
+#[test]
+fn messages_of_a_connection_without_a_session_are_not_those_of_the_session_that_takes_over() {
+    check(
+        Config { tick_hz: Some(10), ..Config::default() },
+        r#"
+        bob, ann join chess
+        turn begins
+        ann > {"type":"broadcast","data":1}
+        ann:2 > connect chess session=page-of-ann-0001
+        turn ends
+        bob < message seq=2 data=1
+        ann < goodbye code=4004, close 4004 replaced
+        ann:2 < upgrade, welcome seq=2 resumed=false replay=0, presence_state seq=3
+        ann:2 > hangup
+        ann:2 > connect chess session=page-of-ann-0001
+        ann:2 < upgrade, welcome resumed=true recovered=true replay=0, presence_state seq=2
+        "#,
+    );
+}

@@ -10,14 +10,19 @@ const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
 const ENVELOPE_BYTES: usize = 1024;
 /// Cost of a queued frame beside its bytes, so that a flood of tiny frames cannot take many times `max_outbound_bytes`.
 pub(crate) const FRAME_OVERHEAD: usize = 64;
+/// Longest header of a frame that the server sends (RFC 6455 section 5.2).
+const FRAME_HEADER: usize = 10;
 /// No numbered frame has a shorter text: the names of its fields, a type and a number.
 const SHORTEST_NUMBERED: usize = 24;
-/// Bytes of one frame of a history or of a direct message that is kept: its numbers, its sender, and its allocation.
-const KEPT_FRAME_BYTES: u128 = 128;
+/// Most bytes of one member in the `presence_state` of a replay: `{"user":"…","conn":"…","away":true},` with the longest id,
+/// each byte escaped, and 21 characters for the seat. [`PRESENCE_BYTES_PER_MEMBER`] is rounded up.
+const LISTED_MEMBER_BYTES: usize = 2 * 128 + 56;
+/// Bytes of one frame of a history or of a direct message that is kept, without its text: its entry, and the longest `ref`.
+const KEPT_FRAME_BYTES: u128 = 176;
+/// Bytes of the users that were kicked from a lobby: 64 at most, each with the longest id.
+const KICKED_BYTES: u128 = 64 * 200;
 /// Bytes of the state of a session, without its direct messages.
 const SESSION_BYTES: u128 = 512;
-/// Bytes of the state of a request that waits for its answer.
-const UNANSWERED_BYTES: u128 = 64;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
@@ -40,17 +45,23 @@ impl Config {
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
         let message = self.max_message_bytes.0.saturating_add(2 * ENVELOPE_BYTES);
-        message.max(self.largest_presence())
+        let presence = self.most_listed().saturating_mul(PRESENCE_BYTES_PER_MEMBER);
+        message.max(presence.saturating_add(ENVELOPE_BYTES))
     }
 
-    /// Returns the size of the `presence_state` of a full lobby, with the outbox's overhead.
-    pub(crate) fn largest_presence(&self) -> usize {
-        let listed = self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize;
-        listed.saturating_mul(PRESENCE_BYTES_PER_MEMBER).saturating_add(ENVELOPE_BYTES)
+    /// Returns the largest number of members that a `presence_state` lists.
+    fn most_listed(&self) -> usize {
+        self.max_per_lobby.bound().unwrap_or(u32::MAX).min(self.presence_max) as usize
     }
 
-    /// Returns the size of all that a member is sent at once that comes back to its seat: a full history, its direct
-    /// messages and the presence of a full lobby, with the outbox's overhead. 0 if no seat is kept.
+    /// Returns the size of the `welcome` and of the presence of a full lobby, with the outbox's overhead. It is never above
+    /// [`largest_frame`](Self::largest_frame).
+    pub(crate) fn largest_welcome(&self) -> usize {
+        self.most_listed().saturating_mul(LISTED_MEMBER_BYTES).saturating_add(ENVELOPE_BYTES)
+    }
+
+    /// Returns the size of all that a member is sent at once that comes back to its seat: the `welcome`, a full history, its
+    /// direct messages and the presence of a full lobby, with the outbox's overhead. 0 if no seat is kept.
     pub(crate) fn largest_replay(&self) -> usize {
         if self.seat_grace.is_zero() {
             return 0;
@@ -58,11 +69,11 @@ impl Config {
         let kept = |bytes: ByteSize, frames: u32| {
             // A queue of few bytes never has all its frames.
             let frames = (frames as usize).min(bytes.0 / SHORTEST_NUMBERED);
-            bytes.0.saturating_add(frames.saturating_mul(FRAME_OVERHEAD))
+            bytes.0.saturating_add(frames.saturating_mul(FRAME_OVERHEAD + FRAME_HEADER))
         };
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        history.saturating_add(directs).saturating_add(self.largest_presence())
+        history.saturating_add(directs).saturating_add(self.largest_welcome())
     }
 
     /// Returns the worst-case bytes of all sessions: each seat has one, and as many lobbies as possible a full history.
@@ -73,9 +84,8 @@ impl Config {
         let kept = |bytes: ByteSize, frames: u32| bytes.0 as u128 + u128::from(frames) * KEPT_FRAME_BYTES;
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        let session = SESSION_BYTES + u128::from(self.max_unanswered) * UNANSWERED_BYTES;
         let lobbies = self.max_lobbies.bound().unwrap_or(u32::MAX).min(seats);
-        u128::from(lobbies) * history + u128::from(seats) * (directs + session)
+        u128::from(lobbies) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
     }
 
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
@@ -106,7 +116,7 @@ impl Config {
     /// let config = Config { history_bytes: ByteSize::kib(16), ..Config::default() };
     /// let sessions = config.worst_case_memory().unwrap() - without;
     /// // Of each of 500 lobbies with a single member 16 KiB of frames, and 16 KiB of direct messages for each member.
-    /// assert!(sessions > 500 * (16 + 16) * 1024 && sessions < 500 * (16 + 16) * 3 * 1024);
+    /// assert!(sessions > 500 * (16 + 16) * 1024 && sessions < 500 * (16 + 16) * 4 * 1024);
     /// ```
     pub fn worst_case_memory(&self) -> Option<u64> {
         let sockets = u128::from(self.worst_case_sockets()? - u64::from(self.max_overflow));

@@ -40,14 +40,17 @@ impl<A: App> Engine<A> {
         (self.core.conns.len(), self.core.timers.wheel.len())
     }
 
-    /// Epoch and `seq` of a lobby, and its members in join order.
-    pub(crate) fn lobby_state(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, ConnId)>)> {
+    /// Epoch and `seq` of a lobby, and its members, present and away, in join order. An away member has no connection.
+    /// Last, whether the other members were told that it is away.
+    pub(crate) fn lobby_state(
+        &self,
+        code: &str,
+    ) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, Option<ConnId>, bool)>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);
-        let members = directory.members(key).iter().map(|member| {
-            let seat = directory.seat(member.seat);
-            (&**directory.user_of(member.seat), seat.id, seat.conn)
+        let members = directory.seats_in(key).map(|seat| {
+            (&**directory.user_of(seat), directory.seat(seat).id, directory.conn_of(seat), directory.is_told_away(seat))
         });
         Some((lobby.epoch, lobby.seq, members))
     }

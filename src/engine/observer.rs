@@ -5,9 +5,12 @@
 
 use std::time::Duration;
 
+use smol_str::SmolStr;
+
 use super::member::{Member, Message, Pressure, RelayRequest};
 use super::state::ticks::Tick;
 use crate::base::close::LeaveReason;
+use crate::base::id::SeatId;
 use crate::base::time::Time;
 
 /// An event that was dispatched to the application, noted directly before the application's callback was called.
@@ -17,7 +20,8 @@ pub(crate) struct Observed {
     pub(crate) event: ObservedEvent,
 }
 
-/// The callback of [`App`](super::app::App) that was called, and its arguments.
+/// The callback of [`App`](super::app::App) that was called, and its arguments; or what was sent, so that the replay of what
+/// a client has missed can be compared.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ObservedEvent {
     /// `on_join`.
@@ -42,6 +46,10 @@ pub(crate) enum ObservedEvent {
     Tick(Tick),
     /// `on_drain`, with the drain's deadline.
     Drain(Time),
+    /// No callback: a numbered frame was sent to the members of a lobby.
+    Said { lobby: SmolStr, epoch: u64, seq: u64, text: Box<str> },
+    /// No callback: a direct message with this number was sent to the session in a seat.
+    SaidDirectly { seat: SeatId, n: u64, text: Box<str> },
 }
 
 /// Content of a message.
@@ -77,6 +85,13 @@ impl Observer {
         if let Some(noted) = &mut self.0 {
             noted.extend(events().into_iter().map(|event| Observed { at, event }));
         }
+    }
+}
+
+impl ObservedEvent {
+    /// Whether the application was called.
+    pub(crate) fn is_callback(&self) -> bool {
+        !matches!(self, ObservedEvent::Said { .. } | ObservedEvent::SaidDirectly { .. })
     }
 }
 

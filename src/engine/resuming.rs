@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::member::Member;
+use super::observer::ObservedEvent;
 use super::seating::Arrival;
 use super::state::history::Sender;
 use super::state::replay::{ReplayItem, Resumption};
@@ -103,9 +104,19 @@ impl Core {
         }
     }
 
+    #[inline]
+    fn observe_frame(&mut self, lobby: LobbyKey, seq: u64, text: &str) {
+        let Core { observer, directory, clock, .. } = self;
+        observer.note(clock.now(), || {
+            let lobby = directory.lobby_ref(lobby);
+            ObservedEvent::Said { lobby: lobby.code.clone(), epoch: lobby.epoch, seq, text: text.into() }
+        });
+    }
+
     /// Keeps a numbered frame for the sessions of its lobby.
     #[inline]
     pub(super) fn keep_frame(&mut self, lobby: LobbyKey, seq: u64, text: &str) {
+        self.observe_frame(lobby, seq, text);
         if let Some(history) = self.histories.get_mut(lobby) {
             history.push(seq, None, None, text);
         }
@@ -114,6 +125,7 @@ impl Core {
     /// Keeps the message of a member for the sessions of its lobby. `reference` is the `ref` of its request.
     #[inline]
     pub(super) fn keep_message(&mut self, from: &Member, seq: u64, reference: Option<&str>, text: &str) {
+        self.observe_frame(from.lobby_key, seq, text);
         if self.histories.get(from.lobby_key).is_some() {
             let sender = self.sender_in(from.seat_key);
             let reference = reference.filter(|_| sender.is_some());
@@ -134,9 +146,11 @@ impl Core {
         let conn = self.directory.conn_of(seat);
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
         let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
-        let directs = &mut self.sessions.state(seat).directs;
-        let n = directs.next();
-        directs.push(after_seq, is_queue_empty, text);
+        let n = self.sessions.state(seat).directs.next();
+        let Core { observer, directory, clock, .. } = self;
+        let id = directory.seat(seat).id;
+        observer.note(clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
+        self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);
         let marked = MarkedText { text, mark: Mark::Direct(n) };
         conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Marked(&marked), Priority::Deferred))
     }

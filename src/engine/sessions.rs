@@ -21,8 +21,8 @@ use crate::lobby::sessions::{AwayEvent, LostConn};
 use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
-    /// Delivers the messages that wait for a tick on the connection of a session whose seat an admitted client is about to
-    /// get: what a `welcome` says of their outcome is final, and they are sent as messages of that session.
+    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to get, if either
+    /// of them has a session: what a `welcome` says of their outcome is final, and they are not messages of the new session.
     pub(super) fn complete_session(
         &mut self,
         key: ConnKey,
@@ -34,7 +34,7 @@ impl<A: App> Engine<A> {
         let Wanted { code, claim } = wanted;
         let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
-            && core.directory.session_of(seat).is_some()
+            && (claim.is_some() || core.directory.session_of(seat).is_some())
             && let Some(conn) = core.directory.conn_of(seat)
         {
             self.drain_inbox(conn);
@@ -70,6 +70,10 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
+        // The timers of this turn may have expired already.
+        if self.config.away_after.is_zero() {
+            self.unflushed_lobbies.extend(self.directory.tell_away(seat));
+        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());

@@ -2,13 +2,13 @@
 //!
 //! Knows the events that the engine notes, not the journal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use super::printable::Printable;
 use crate::base::close::CloseReason;
-use crate::base::id::ConnId;
+use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
 use crate::engine::member::{Member, Pressure};
 use crate::engine::observer::{Content, Observed, ObservedEvent};
@@ -56,8 +56,10 @@ impl fmt::Display for TraceEvent {
 pub(super) struct EventTracer {
     is_tracing: bool,
     events: Vec<TraceEvent>,
-    /// User and lobby of each connection with a seat.
-    seated: BTreeMap<ConnId, (String, String)>,
+    /// The members by connection; also those whose connection has just been lost.
+    seated: BTreeMap<ConnId, Member>,
+    /// Seats of members that are away.
+    away: BTreeSet<SeatId>,
 }
 
 impl EventTracer {
@@ -72,14 +74,16 @@ impl EventTracer {
     /// Notes an event that the replay itself observes, such as an input.
     pub(super) fn note(&mut self, at: Time, conn: Option<ConnId>, what: impl FnOnce() -> String) {
         if self.is_tracing {
-            let (user, lobby) = conn.and_then(|conn| self.seated.get(&conn)).cloned().unzip();
+            let member = conn.and_then(|conn| self.seated.get(&conn));
+            let (user, lobby) = member.map(|it| (it.user().to_owned(), it.lobby().to_owned())).unzip();
             self.events.push(TraceEvent { at, conn, user, lobby, what: what() });
         }
     }
 
-    /// Notes that a connection is closing, and removes its user and lobby.
+    /// Notes that a connection is closing, and removes its user and lobby. The seat of a member that is away is kept.
     pub(super) fn note_close_reason(&mut self, at: Time, conn: ConnId, reason: CloseReason) {
-        let verb = if self.seated.contains_key(&conn) { "leaves" } else { "ends" };
+        let leaves = self.seated.get(&conn).is_some_and(|member| !self.away.contains(&member.seat()));
+        let verb = if leaves { "leaves" } else { "ends" };
         self.note(at, Some(conn), || format!("{verb}: {reason}: {}", reason.explain()));
         self.seated.remove(&conn);
     }
@@ -104,15 +108,26 @@ impl EventTracer {
             ObservedEvent::Health(member, latency) => self.note_member(*at, member, describe_health(*latency)),
             ObservedEvent::Pressure(member, pressure) => self.note_member(*at, member, describe_pressure(*pressure)),
             ObservedEvent::Tick(tick) => self.note_tick(*at, tick),
-            ObservedEvent::Away(member, reason) => self.note_member(*at, member, format!("is away: {}", reason.word())),
+            ObservedEvent::Away(member, reason) => {
+                self.away.insert(member.seat());
+                self.note_member(*at, member, format!("is away: {}", reason.word()));
+            }
             ObservedEvent::Back(member) => self.note_seated(*at, member, "is back"),
+            ObservedEvent::Left(member, reason) if self.away.remove(&member.seat()) => {
+                self.note_member(*at, member, format!("leaves: {}", reason.word()));
+            }
             // Close reasons and the input of a drain are noted instead: they cover connections without a seat.
-            ObservedEvent::Left(..) | ObservedEvent::Drain(_) => {}
+            // So are the requests that led to what was sent.
+            ObservedEvent::Left(..)
+            | ObservedEvent::Drain(_)
+            | ObservedEvent::Said { .. }
+            | ObservedEvent::SaidDirectly { .. } => {}
         }
     }
 
     fn note_seated(&mut self, at: Time, member: &Member, event: &str) {
-        self.seated.insert(member.conn(), (member.user().to_owned(), member.lobby().to_owned()));
+        self.seated.insert(member.conn(), member.clone());
+        self.away.remove(&member.seat());
         self.note_member(at, member, event.to_owned());
     }
 

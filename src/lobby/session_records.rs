@@ -113,6 +113,13 @@ impl Sessions {
         }
     }
 
+    /// Returns when the others are told of a seat that is away from now on, and when it is freed: in a later turn, because
+    /// a connection may be lost after the timers of this one have expired.
+    pub(super) fn deadlines(&self, now: Time) -> (Time, Time) {
+        let after = |span: Duration| now + span.max(Duration::from_micros(1));
+        (after(self.away_after), after(self.grace))
+    }
+
     pub(super) fn away_count(&self) -> usize {
         self.ends.len()
     }

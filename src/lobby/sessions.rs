@@ -151,7 +151,7 @@ impl Directory {
         let away = &mut lobby.sessions.as_mut().expect("the seat has a session").away;
         let position = away.partition_point(|&other| self.seats[other].id < id);
         away.insert(position, key);
-        let (tell_at, ends) = (now + self.sessions.away_after, now + self.sessions.grace);
+        let (tell_at, ends) = self.sessions.deadlines(now);
         let away = Away { lost, tell_at, ends, is_told: false };
         self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
         self.sessions.to_tell.insert((tell_at, key));
@@ -160,7 +160,7 @@ impl Directory {
 
     /// Queues the news that an away seat has a connection again, if the other members know that it was away.
     pub(crate) fn tell_back(&mut self, key: SeatKey, now: Time) {
-        let tell_at = now + self.sessions.away_after;
+        let (tell_at, _) = self.sessions.deadlines(now);
         let Some(away) = self.sessions.get_mut(key).and_then(|session| session.away.as_mut()) else { return };
         if !std::mem::take(&mut away.is_told) {
             return;
@@ -210,15 +210,22 @@ impl Directory {
         if let Some(&(_, seat)) = self.sessions.ends.first().filter(|&&(at, _)| at <= now) {
             return Some(AwayEvent::End(seat));
         }
-        let &(at, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
-        self.sessions.to_tell.remove(&(at, key));
-        self.sessions.get_mut(key)?.away.as_mut()?.is_told = true;
+        let &(_, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
+        self.tell_away(key).map(AwayEvent::Tell)
+    }
+
+    /// Queues the news that a seat is away, and returns its lobby.
+    pub(crate) fn tell_away(&mut self, key: SeatKey) -> Option<LobbyKey> {
+        let away = self.sessions.get_mut(key)?.away.as_mut()?;
+        away.is_told = true;
+        let tell_at = away.tell_at;
+        self.sessions.to_tell.remove(&(tell_at, key));
         let seat = &self.seats[key];
         if seat.is_announced {
             let user = self.users[seat.user].name.clone();
             self.lobbies[seat.lobby].presence.went_away(AnnouncedMember { user, seat: seat.id });
         }
-        Some(AwayEvent::Tell(seat.lobby))
+        Some(seat.lobby)
     }
 
     /// Keeps an away seat until `ends`: a connection that claims it is being authorized.

@@ -11,7 +11,7 @@ use crate::base::id::{ConnId, SeatId};
 use crate::engine::app::App;
 
 /// A member of a lobby as the engine knows it.
-type EngineMember<'a> = (&'a str, SeatId, ConnId);
+type EngineMember<'a> = (&'a str, SeatId, Option<ConnId>, bool);
 
 pub(super) fn check_only_live_remain<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
@@ -35,7 +35,7 @@ pub(super) fn check_counts<A: App>(world: &mut World<A>) -> Result<(), String> {
     for link in clients.iter().filter(|link| link.view.is_synced()) {
         transcript.current_client = link.number;
         let members = server.seats_in(&clients.shared.lobbies[link.lobby]).len() as u64;
-        let known = link.view.count_known();
+        let known = link.view.books.count_known();
         if known != members {
             return Err(format!("the client knows of {known} members, but its lobby has {members}"));
         }
@@ -81,7 +81,7 @@ fn compare_view<A: App>(
     let state = server.engine().lobby_state(code);
     let (epoch, seq, members) = state.ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
     let members: Vec<EngineMember<'_>> = members.collect();
-    if !members.iter().any(|(user, _, at)| *at == conn && **user == *shared.users[link.user]) {
+    if !members.iter().any(|(user, _, at, _)| *at == Some(conn) && **user == *shared.users[link.user]) {
         return Err(format!("conn={conn} is not in its lobby {code}"));
     }
     if !link.is_json {
@@ -104,11 +104,13 @@ fn compare_view<A: App>(
 }
 
 fn compare_members(link: &Link, members: &[EngineMember<'_>], all_stayed: bool) -> Result<(), String> {
-    let there: Vec<String> = members.iter().map(|(user, seat, _)| format!("{user}/{seat}")).collect();
-    let listed = link.view.members.as_ref();
-    let known: Option<Vec<String>> =
-        listed.map(|known| known.iter().map(|known| format!("{}/{}", known.user, known.conn)).collect());
-    let count = link.view.count_known();
+    let show = |user: &str, seat: String, is_away| format!("{user}/{seat}{}", if is_away { " away" } else { "" });
+    let there: Vec<String> =
+        members.iter().map(|(user, seat, _, is_away)| show(user, seat.to_string(), *is_away)).collect();
+    let listed = link.view.books.members.as_ref();
+    let known: Option<Vec<String>> = listed
+        .map(|known| known.iter().map(|known| show(&known.user, known.conn.to_string(), known.is_away)).collect());
+    let count = link.view.books.count_known();
     let is_same_list = known.as_ref().is_none_or(|known| *known == there);
     let is_same_count = count == there.len() as u64 || !(known.is_some() || all_stayed);
     if is_same_list && is_same_count {
@@ -130,7 +132,7 @@ fn compare_messages<A: App>(world: &mut World<A>) -> Result<(), String> {
         }
         for other in clients.iter().filter(|other| other.number != link.number && other.lobby == link.lobby) {
             let (received, sent) = match link.is_json {
-                true => (link.view.last_message_of(other.number), other.messages_sent),
+                true => (link.view.last_message_of(other.marker), other.messages_sent),
                 false => (link.view.last_raw_of(other.number), other.raw_sent),
             };
             if received != Some(sent) {
@@ -154,9 +156,9 @@ pub(super) fn check_all_freed<A: App>(world: &mut World<A>) -> Result<(), String
     let engine = server.engine();
     let stats = engine.stats();
     let (slots, timers) = engine.slots_and_timers();
-    let left = [stats.total_connections, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
-    if left != [0; 6] {
-        return Err(format!("not freed: [seats, lobbies, pending, closing, slots, timers] = {left:?}"));
+    let left = [stats.total_connections, stats.away, stats.active_lobbies, stats.pending, stats.closing, slots, timers];
+    if left != [0; 7] {
+        return Err(format!("not freed: [seats, away, lobbies, pending, closing, slots, timers] = {left:?}"));
     }
     if engine.poll_timeout().is_some() || (server.is_draining() && !engine.is_drained()) {
         return Err("no connection is left, but the engine has a timeout or has not drained".into());

@@ -55,6 +55,10 @@ impl<A: App> World<A> {
         let World { server, clients, swarm, random, transcript, .. } = self;
         let (link, shared) = clients.link_and_shared(index);
         transcript.current_client = link.number;
+        shared.relay.executed(server.models.sessions.take_executed());
+        if let Some(session) = &mut link.view.session {
+            session.expected = session.expected.take().or(server.models.sessions.take_resume(link.accepted));
+        }
         let before = link.pipe.unread_by_client();
         let was_answered = link.status.is_some();
         let outcome = link.read(chunk, shared, &mut random.clients);

@@ -31,9 +31,10 @@ pub(super) fn converge<A: App>(world: &mut World<A>) -> Result<(), String> {
     agreement::check_only_live_remain(world)?;
     if !world.server.is_draining() {
         check_counts(world)?;
-        let closed_before = world.server.models.counters.closed;
+        let models = &world.server.models;
+        let before = (models.counters.closed, models.seats.left);
         send_final_messages(world)?;
-        agreement::compare_views(world, world.server.models.counters.closed == closed_before)?;
+        agreement::compare_views(world, has_stayed(world, before))?;
     }
     disconnect_all(world);
     time::pass(world, longest_wait(world))?;
@@ -43,11 +44,21 @@ pub(super) fn converge<A: App>(world: &mut World<A>) -> Result<(), String> {
     agreement::check_all_freed(world)
 }
 
+/// Whether no connection was closed, and no seat freed, since these were the numbers of both.
+fn has_stayed<A: App>(world: &World<A>, before: (u64, u64)) -> bool {
+    let models = &world.server.models;
+    (models.counters.closed, models.seats.left) == before
+}
+
 fn stop_faults<A: App>(world: &mut World<A>) {
     world.swarm.stop_faults();
     for link in world.clients.iter_mut() {
         link.traits = Default::default();
         (link.refused, link.retry) = (None, None);
+        // A client closes the connection that it has given up.
+        if link.view.session.as_ref().is_some_and(|session| session.is_superseded) {
+            link.pipe.end(Side::Reset);
+        }
         if link.pipe.is_client_reading() {
             link.pipe.capacity = usize::MAX;
             if link.is_unpredictable && !link.is_unfinished {
@@ -63,7 +74,9 @@ fn longest_wait<A: App>(world: &World<A>) -> Duration {
     let granules = config.wheel_granule * 8;
     let path = config.ping_interval + config.pong_timeout;
     let before = config.handshake_timeout.max(config.auth_timeout).max(path);
-    before + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
+    // A seat is kept for a session while a claim is authorized, and then for seat_grace.
+    let away = if world.clients.shared.has_sessions { config.seat_grace + config.auth_timeout } else { Duration::ZERO };
+    before + away + config.close_timeout * 2 + config.linger_timeout + config.health_timeout * 4 + granules
 }
 
 /// Checks that all members know their number, if none has left for the interval at which they are told it. Tokens may
@@ -75,9 +88,9 @@ fn check_counts<A: App>(world: &mut World<A>) -> Result<(), String> {
     };
     // With output that waits for ticks, the number is sent at the next one.
     let tick = config.tick_hz.map_or(Duration::ZERO, |hz| Duration::from_secs(1) / hz + longest_wait(world) / 100);
-    let closed_before = world.server.models.counters.closed;
+    let before = (world.server.models.counters.closed, world.server.models.seats.left);
     time::pass(world, interval + config.wheel_granule * 2 + tick)?;
-    if world.server.models.counters.closed == closed_before { agreement::check_counts(world) } else { Ok(()) }
+    if has_stayed(world, before) { agreement::check_counts(world) } else { Ok(()) }
 }
 
 /// Lets each remaining client send one request of each kind and checks the engine's message and frame counters.

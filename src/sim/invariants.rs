@@ -64,9 +64,12 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
     }
     server.models.check_members(now, server.config())?;
     let models = &server.models;
-    let link_of = |conn| clients.iter().find(|link| link.conn == Some(conn));
-    let members = models.seats.iter().filter_map(|(_, seated)| link_of(seated.conn));
-    models.addresses.check_seats(members.map(|link| link.network))?;
+    // A session that has come back from another address may go on counting for the earlier one.
+    let networks = models.seats.iter().filter_map(|(_, seated)| {
+        let now = clients.network_of(seated.conn);
+        now.filter(|_| seated.earlier.iter().all(|&conn| clients.network_of(conn) == now))
+    });
+    models.addresses.check_seats(networks)?;
     server.models.addresses.check_attempts(now)?;
     match server.engine().poll_timeout() {
         Some(next) if next <= now => Err(format!("the next timeout {next} is not after now, {now}")),
@@ -140,7 +143,16 @@ pub(super) fn check_close_reasons<A: App>(
 ) -> Result<(), String> {
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
-    world.server.models.addresses.note_open(world.clients.iter().filter_map(open_conn));
+    let World { server, clients, .. } = &*world;
+    // Seats also count without a connection, or for an earlier address.
+    let others = server.models.seats.iter().flat_map(|(_, seated)| {
+        let user = clients.shared.users.iter().position(|user| **user == *seated.user);
+        let open = move |conn| Some(OpenConn { conn, network: clients.network_of(conn)?, user: user? });
+        let last = open(seated.conn).filter(|_| seated.is_away);
+        last.into_iter().chain(seated.earlier.iter().filter_map(move |&conn| open(conn)))
+    });
+    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).chain(others).collect();
+    world.server.models.addresses.note_open(open.into_iter());
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };
@@ -155,10 +167,14 @@ pub(super) fn check_close_reasons<A: App>(
             return Err(format!("the close reason of conn={conn} changed from {:?} to {ending:?}", link.reason));
         };
         link.reason = Some(reason);
-        let (number, lobby) = (link.number, link.lobby);
+        let (number, user, lobby) = (link.number, link.user, link.lobby);
         transcript.note(server.now, number, EventKind::Ended(reason), u64::from(reason.code()), &[]);
         if reason == CloseReason::MaxLifetime {
             server.models.behaviours.add(Behaviour::Lifetime);
+        }
+        if reason.is_kick() {
+            let (user, lobby) = (&clients.shared.users[user], &clients.shared.lobbies[lobby]);
+            server.models.sessions.kicked(conn, user, lobby, server.now);
         }
         let Some(circumstances) = circumstances(world, index) else { continue };
         let World { server, clients, transcript, .. } = &mut *world;

@@ -12,13 +12,13 @@ use super::final_phase;
 use super::record;
 use super::report::{DEFAULT_CLIENTS, Expectation, Failure, Plan, Report, RunKind};
 use super::steps::Steps;
-use super::swarm::behaviour::{Behaviour, Behaviours};
+use super::swarm::behaviour::{Behaviour, Behaviours, OF_SESSIONS};
 use super::swarm::config::{draw_config, draw_for_behaviours};
 use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
 use crate::base::random::Random;
 use crate::config::Config;
-use crate::engine::app::App;
+use crate::engine::app::{App, Protocol};
 
 /// Number of events shown in the report of a failure.
 const EVENTS_SHOWN: usize = 40;
@@ -149,17 +149,16 @@ impl<A: App> Simulator<A> {
     ///
     /// Panics if [`Config::check`] rejects the configuration.
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
+        if A::PROTOCOL == Protocol::Raw || !self.relays {
+            OF_SESSIONS.iter().for_each(|&behaviour| self.without.insert(behaviour));
+        }
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.draws_config {
             draw_for_behaviours(&mut self.config, &swarm, self.seed);
         }
+        let without = self.named_without();
         let config = self.config.check().unwrap_or_else(|problems| panic!("seed {}: {problems}", self.seed));
-        let plan = Plan {
-            seed: self.seed,
-            steps,
-            clients: self.clients,
-            without: self.without.iter().filter(|it| self.relays || !INJECTING.contains(it)).collect(),
-        };
+        let plan = Plan { seed: self.seed, steps, clients: self.clients, without };
         let steps_of_run = Steps::new(&swarm);
         let Simulator { seed, app, relays, players, invariant, commands, make_app, run_kind, .. } = self;
         let mut world = World::new(Setup { seed, config, swarm, relays, players, invariant, commands }, app);
@@ -189,6 +188,17 @@ impl<A: App> Simulator<A> {
             }
         };
         Err(Box::new(failure(&mut world, violation, plan, run_kind)))
+    }
+}
+
+impl<A: App> Simulator<A> {
+    /// The excluded behaviours, without those that the run excludes by itself.
+    fn named_without(&self) -> Vec<Behaviour> {
+        let has_sessions = A::PROTOCOL == Protocol::Json && self.relays;
+        let is_named = |behaviour: &Behaviour| {
+            (self.relays || !INJECTING.contains(behaviour)) && (has_sessions || !OF_SESSIONS.contains(behaviour))
+        };
+        self.without.iter().filter(is_named).collect()
     }
 }
 

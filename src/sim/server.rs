@@ -3,6 +3,8 @@
 //! Every call of the engine passes through [`Server::call`], which feeds the models with the events of the call. Knows
 //! no client, and draws nothing.
 
+use smol_str::SmolStr;
+
 use super::app::authorizer::Authorizer;
 use super::app::command::AppCommand;
 use super::app::under_test::AppUnderTest;
@@ -15,6 +17,7 @@ use crate::config::{CheckedConfig, Config, Flush};
 use crate::engine::Engine;
 use crate::engine::app::{App, Sent};
 use crate::engine::driver::Start;
+use crate::engine::observer::{Observed, ObservedEvent};
 
 pub(super) struct Server<A: App> {
     engine: Engine<AppUnderTest<A>>,
@@ -49,8 +52,10 @@ impl<A: App> Server<A> {
     pub(super) fn call<R>(&mut self, call: impl FnOnce(&mut Engine<AppUnderTest<A>>, Time) -> R) -> R {
         let result = call(&mut self.engine, self.now);
         let events = self.engine.take_observed();
+        let lobbies = lobbies_joined(&self.engine, &events);
         let app = self.engine.observed_app();
         let record = AppRecord {
+            lobbies,
             authorized: app.authorizer.take_restricted(),
             calls: std::mem::take(&mut app.calls),
             shown_ticks: std::mem::take(&mut app.shown_ticks),
@@ -89,13 +94,13 @@ impl<A: App> Server<A> {
     /// Returns the seats in a lobby, in join order, as the engine knows them.
     pub(super) fn seats_in(&self, lobby: &str) -> Vec<SeatId> {
         let state = self.engine.lobby_state(lobby);
-        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, _)| seat).collect())
+        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, seat, ..)| seat).collect())
     }
 
-    /// Returns the connections in a lobby, in join order, as the engine knows them.
+    /// Returns the connections in a lobby, in join order, as the engine knows them, without members that are away.
     pub(super) fn members_of(&self, lobby: &str) -> Vec<ConnId> {
         let state = self.engine.lobby_state(lobby);
-        state.map_or_else(Vec::new, |(_, _, members)| members.map(|(_, _, conn)| conn).collect())
+        state.map_or_else(Vec::new, |(_, _, members)| members.filter_map(|(_, _, conn, _)| conn).collect())
     }
 
     /// Returns the number of bytes in the inboxes, which wait for the next tick.
@@ -107,6 +112,26 @@ impl<A: App> Server<A> {
     pub(super) fn may_cork(&self) -> bool {
         self.config().flush == Flush::Tick && self.models.ticks.as_ref().is_some_and(TickModel::may_cork)
     }
+}
+
+/// Returns the lobbies that were joined in these events, each with its epoch and the last `seq` before the join.
+fn lobbies_joined<A: App>(engine: &Engine<A>, events: &[Observed]) -> Vec<(SmolStr, u64, u64)> {
+    let first_said = |code: &str| {
+        events.iter().find_map(|observed| match &observed.event {
+            ObservedEvent::Said { lobby, epoch, seq, .. } if lobby == code => Some((*epoch, *seq - 1)),
+            _ => None,
+        })
+    };
+    let joined = events.iter().filter_map(|observed| match &observed.event {
+        ObservedEvent::Joined(member) => Some(member.lobby()),
+        _ => None,
+    });
+    let found = joined.filter_map(|code| {
+        let state = engine.lobby_state(code).map(|(epoch, seq, _)| (epoch, seq));
+        let (epoch, seq) = first_said(code).or(state)?;
+        Some((code.into(), epoch, seq))
+    });
+    found.collect()
 }
 
 /// Returns the start of a run.

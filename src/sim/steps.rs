@@ -3,7 +3,7 @@
 //! A step is one action: some bytes arrive or are read, a client sends a message, the driver finishes its turn, or time
 //! passes.
 
-use super::actions::{admin_port, app, client, connect, operator};
+use super::actions::{admin_port, app, client, connect, operator, session};
 use super::client::link::Link;
 use super::invariants;
 use super::swarm::behaviour::Behaviour;
@@ -69,7 +69,11 @@ const STEP_BEHAVIOURS: &[Behaviour] = &[
     Behaviour::WallStep,
     Behaviour::Probe,
     Behaviour::AdminPort,
+    Behaviour::GoAway,
 ];
+
+/// Behaviours that are actions of their own in runs with sessions.
+const SESSION_STEPS: &[Behaviour] = &[Behaviour::Resume, Behaviour::BadClaim, Behaviour::Repeat];
 
 impl Steps {
     pub(super) fn new(swarm: &Swarm) -> Steps {
@@ -91,6 +95,10 @@ impl Steps {
                 _ if behaviour < Behaviour::Malformed => 1,
                 _ => 8,
             };
+            actions.push((Action::Do(behaviour), swarm.weight(behaviour).div_ceil(divisor)));
+        }
+        for &behaviour in SESSION_STEPS.iter().filter(|_| swarm.weight(Behaviour::Session) > 0) {
+            let divisor = if behaviour == Behaviour::BadClaim { 8 } else { 1 };
             actions.push((Action::Do(behaviour), swarm.weight(behaviour).div_ceil(divisor)));
         }
         actions.push((Action::Do(Behaviour::Drain), u32::from(swarm.weight(Behaviour::Drain) > 16)));
@@ -204,6 +212,9 @@ fn read<A: App>(world: &mut World<A>) -> Result<bool, String> {
 fn perform<A: App>(world: &mut World<A>, behaviour: Behaviour) -> Result<bool, String> {
     match behaviour {
         Behaviour::BadRequest | Behaviour::HalfRequest => return Ok(connect::connect(world, Some(behaviour))),
+        Behaviour::BadClaim => return Ok(connect::connect(world, Some(behaviour))),
+        Behaviour::Resume => return Ok(session::resume(world)),
+        Behaviour::Repeat => return Ok(session::repeat(world)),
         Behaviour::Probe => return connect::probe(world),
         Behaviour::AdminPort => admin_port::act(world)?,
         Behaviour::Hangup | Behaviour::Reset | Behaviour::Vanish | Behaviour::HalfClose => {

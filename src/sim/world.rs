@@ -15,7 +15,7 @@ use super::models::feed::{Allowances, Models};
 use super::report::Expectation;
 use super::server::Server;
 use super::swarm::behaviour::Behaviour;
-use super::swarm::config::{has_inbox_limit, has_rate_limits};
+use super::swarm::config::{has_inbox_limit, has_rate_limits, has_unanswered_limit};
 use super::swarm::parameters::Swarm;
 use super::transcript::{EventKind, NO_CLIENT, Transcript};
 use crate::base::random::Random;
@@ -69,11 +69,13 @@ impl<A: App> World<A> {
         let stream = |purpose: u64| Random::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ purpose << 56);
         let users = (0..swarm.users).map(user_name).collect();
         let lobbies = (0..swarm.lobbies).map(|index| ["chess", "go", "2-4_Z"][index % 3].to_owned()).collect();
-        let limits_inbox = has_inbox_limit(&config);
+        let limits_inbox = has_inbox_limit(&config) || has_unanswered_limit(&config, &swarm);
         let may_refuse = has_rate_limits(&config) || swarm.weight(Behaviour::Tier) > 0 || limits_inbox;
         let allowances = Allowances { limits_inbox, may_refuse, may_reserve: percent_late(&swarm) > 0 };
         let models = Models::new(A::PROTOCOL, &config, allowances);
-        let shared = SharedState::new(users, lobbies, relays, may_refuse);
+        let grace = config.seat_grace.as_millis() as u64;
+        let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
+        let shared = SharedState::new(users, lobbies, relays, may_refuse, seat_grace_ms);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         World {
             admin_port: AdminPort::new(&config, stream(7)),

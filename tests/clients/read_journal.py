@@ -309,7 +309,8 @@ def segment(fields):
     require(read["edition"] in (1, 2, 3), f"there is no edition {read['edition']}")
     if read["start"] is not None:
         counters = read["start"][0]["counters"]
-        require(len(counters) == 14 + CLOSE_REASONS[read["edition"]] + 4, f"{len(counters)} counters")
+        named = 16 if read["edition"] >= 3 else 14
+        require(len(counters) == named + CLOSE_REASONS[read["edition"]] + 4, f"{len(counters)} counters")
     return read
 
 

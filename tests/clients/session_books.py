@@ -28,8 +28,8 @@ class Segment:
 class SessionBook:
     """What one session receives, in the order of arrival."""
 
-    def __init__(self, books, lobby, user, continues=None):
-        self.books, self.lobby, self.user = books, lobby, user
+    def __init__(self, books, lobby, user, continues=None, is_page=False):
+        self.books, self.lobby, self.user, self.is_page = books, lobby, user, is_page
         self.continues = continues          # the book of the session that this one names in `was`
         self.name = f"{user}/{len(books.sessions)}"
         books.sessions.append(self)
@@ -43,6 +43,8 @@ class SessionBook:
         self.replay = self.replayed = self.replayed_bytes = 0
         self.gap = None                     # of the last welcome, until its presence_state
         self.since_welcome = []             # what has arrived until then
+        self.recent = collections.deque(maxlen=6)   # of messages, in brief
+        self.starts = []                    # of its connections: what came before, and the welcome, for reports of losses
         self.is_active = True
         self.ended_at = None                # seq at which a peer's view is compared
 
@@ -57,6 +59,11 @@ class SessionBook:
             self.since_welcome = []
         if self.awaits_state or kind == "welcome":
             self.since_welcome.append(message)
+        if kind == "welcome":
+            shown = {key: message.get(key) for key in ("seq", "conn", "resumed", "recovered", "replay", "n", "done")}
+            position = self.segment.position if self.segment else -1
+            self.starts.append((position, f"{list(self.recent)} position {position}, then welcome {shown}"))
+        self.recent.append(brief(message))
         if kind == "welcome":
             self.welcome(message, now)
         elif kind == "presence_state":
@@ -129,7 +136,7 @@ class SessionBook:
             segment.gaps.append((position + 1, seq))
             # Of an incomplete session only the direct messages are replayed that are still kept.
             is_full = self.replay >= self.books.direct_frames or self.replayed_bytes + 64 * self.replay + 2000 > self.books.direct_bytes
-            self.books.gaps.append((self, segment.epoch, position, seq, lost if is_full else 0, differs))
+            self.books.gaps.append((self, segment.epoch, position, seq, lost if is_full else 0, differs, lost))
         elif self.view is not None and seq == segment.position:
             ours = {conn: user for conn, (user, _) in self.view.items()}
             theirs = {conn: user for conn, (user, _) in view.items()}
@@ -309,8 +316,10 @@ class Books:
                 continue                    # its own message without a ref
             missing.append((seq, entry))
         if missing:
+            around = [text for position, text in session.starts if position < missing[-1][0]][-2:]
+            around += [text for position, text in session.starts if position >= missing[-1][0]][:1]
             self.lose(f"{session.name} of {session.lobby} misses {len(missing)} of {segment.start + 1} to {segment.position}, "
-                      f"the first: {missing[:3]}", len(missing))
+                      f"the first: {missing[:3]}; {around}", len(missing))
 
     def check_requests(self, places):
         for message_id, request in self.requests.items():
@@ -333,7 +342,7 @@ class Books:
 
     def check_reasons(self, logs):
         """Each `recovered: false` has a reason that the books can confirm."""
-        for session, epoch, position, seq, lost, differs in self.gaps:
+        for session, epoch, position, seq, lost, differs, number in self.gaps:
             log = logs[session.lobby, epoch]
             # 64 bytes for a frame that only its sender knows; and what the server may count beside the text.
             size = sum(log.get(s, (None, 64))[1] + 64 for s in range(position + 1, seq + 1))
@@ -345,8 +354,11 @@ class Books:
                 reason = "more bytes than the history"
             elif lost:
                 reason = "lost direct messages"
+            elif session.is_page and number:
+                # A browser answers pings for a page that is frozen, and the server takes its direct messages for read.
+                reason = "direct messages that only the browser received"
             else:
-                session.problem(f"not recovered without a reason: position {position} of {seq}, {size} bytes, {lost} direct messages")
+                session.problem(f"not recovered without a reason: position {position} of {seq}, {size} bytes, {number} direct messages")
                 reason = "no reason"
             self.reasons[reason] += 1
 

@@ -96,7 +96,7 @@ class Page:
         if kind == "open":
             if book and book.is_active:
                 book.end(now)
-            self.book = SessionBook(self.rig.books, self.lobby.name, self.user, self.previous)
+            self.book = SessionBook(self.rig.books, self.lobby.name, self.user, self.previous, is_page=True)
             self.previous = None
         elif kind == "receive":
             book.receive(*values, now)

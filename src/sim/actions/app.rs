@@ -86,6 +86,7 @@ fn run_command<A: App>(world: &mut World<A>, behaviour: Behaviour, target: Optio
     let timeout = server.config().health_timeout * (1 + how as u32);
     world.note_server(EventKind::Did(behaviour), how, user.as_bytes());
     let (user, lobby) = (&*user, &*lobby);
+    world.server.models.sessions.is_kicking = behaviour == Behaviour::Kick;
     let sent = world.server.command(match (behaviour, how, conn) {
         (Behaviour::Kick, 0, Some(conn)) => AppCommand::Ban(conn),
         (Behaviour::Kick, _, _) => AppCommand::Kick { user },
@@ -96,6 +97,7 @@ fn run_command<A: App>(world: &mut World<A>, behaviour: Behaviour, target: Optio
         (_, 2, _) => AppCommand::FillOthers { lobby, user, padding },
         (_, _, _) => AppCommand::FillLobby { lobby, padding },
     });
+    world.server.models.sessions.is_kicking = false;
     world.transcript.mix(sent.queued as u64);
 }
 
@@ -193,7 +195,8 @@ pub(crate) fn authorize<A: App>(world: &mut World<A>) -> bool {
     let answer = match (how, index) {
         (0, _) => Authorization::Refuse(CloseReason::Banned),
         (1, _) => Authorization::Pending { user: None },
-        (2, Some(index)) => {
+        // The client of a session knows who it is.
+        (2, Some(index)) if clients.get(index).is_some_and(|link| link.view.session.is_none()) => {
             let (link, shared) = clients.link_and_shared(index);
             let user = random.below(shared.users.len() as u64) as usize;
             link.user = user;

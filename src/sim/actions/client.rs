@@ -1,9 +1,9 @@
 //! A connected client sends messages, valid or not, or ends its side of the connection.
 
 use crate::engine::app::App;
-use crate::sim::client::answers::RequestKind;
 use crate::sim::client::link::Link;
 use crate::sim::client::pipe::Side;
+use crate::sim::client::sent::RequestKind;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::transcript::EventKind;
 use crate::sim::world::World;
@@ -32,6 +32,10 @@ pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         Behaviour::Close => {
             let codes = [Some(1000), Some(1001), Some(1012), Some(1013), Some(1014), None, Some(4999)];
             let code = codes[random.below(7) as usize];
+            link.close(code, random);
+        }
+        Behaviour::GoAway => {
+            let code = random.percent(50).then_some(1001);
             link.close(code, random);
         }
         Behaviour::Flood => {

@@ -4,10 +4,12 @@ use std::net::IpAddr;
 
 use crate::base::peer::Peer;
 use crate::engine::app::{App, Protocol};
+use crate::sim::actions::claim;
 use crate::sim::client::address::{PROXY, draw_peer, forwarded_line};
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
 use crate::sim::client::request;
+use crate::sim::client::sessions::PositionForm;
 use crate::sim::models::addresses::PROXY_NETWORK;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::transcript::EventKind;
@@ -48,8 +50,21 @@ pub(crate) fn probe<A: App>(world: &mut World<A>) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`] or none.
-/// Returns whether it was possible.
+/// Who connects, and with which claim.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client {
+    /// Index of the user.
+    pub(crate) user: usize,
+    /// Index of the lobby.
+    pub(crate) lobby: usize,
+    /// [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`], [`Behaviour::BadClaim`] or none.
+    pub(crate) special: Option<Behaviour>,
+    /// The session that it comes back to, with what it says of its position.
+    pub(crate) resumed: Option<(usize, PositionForm)>,
+}
+
+/// Connects a client. `special` is [`Behaviour::BadRequest`], [`Behaviour::HalfRequest`], [`Behaviour::Probe`],
+/// [`Behaviour::BadClaim`] or none. Returns whether it was possible.
 pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) -> bool {
     let Some(index) = world.clients.free_index() else { return false };
     let random = &mut world.random.clients;
@@ -61,6 +76,13 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
         }
         world.count(Behaviour::LogInTwice);
     }
+    open(world, index, Client { user, lobby, special, resumed: None });
+    true
+}
+
+/// Connects `client` on the link at `index`, which is free.
+pub(crate) fn open<A: App>(world: &mut World<A>, index: usize, client: Client) {
+    let Client { user, lobby, special, .. } = client;
     let traits = draw_traits(world);
     world.server.turn_open = true;
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
@@ -69,8 +91,9 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
         if has_several { draw_peer(&mut world.random.clients, port) } else { (([127, 0, 0, 1], port).into(), 0) };
     // Behind a proxy, only a valid request names the client. One of a socket file has no address to be named.
     let is_proxied = world.server.config().trusted_proxies > 0;
+    let is_valid = matches!(special, None | Some(Behaviour::BadClaim));
     let named = match peer {
-        Peer::Ip(address) if is_proxied && special.is_none() => Some(address.ip()),
+        Peer::Ip(address) if is_proxied && is_valid => Some(address.ip()),
         _ => None,
     };
     let (peer, network) = match named {
@@ -81,7 +104,7 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);
-        return true;
+        return;
     };
     let config = world.server.config();
     let most = world.clients.links.len() as u32;
@@ -104,12 +127,12 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
         world.count(Behaviour::Addresses);
     }
     let mut link = Link::new(accepted, traits);
-    send_request(world, &mut link, special, named);
+    let claim = claim::enter(world, &mut link, special, client.resumed);
+    send_request(world, &mut link, special, named, claim.as_deref());
     world.clients.insert(index, conn, link);
     let shared = &world.clients.shared;
     let words = format!("conn={conn} user={} lobby={}", shared.users[user], shared.lobbies[lobby]);
     world.note(index, EventKind::Connects, 0, words.as_bytes());
-    true
 }
 
 fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
@@ -134,14 +157,20 @@ fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
     }
 }
 
-/// Sends the upgrade request, in which a proxy may have `named` the client's address. With a valid one, the client also
-/// gets its player.
-fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<Behaviour>, named: Option<IpAddr>) {
+/// Sends the upgrade request, in which a proxy may have `named` the client's address, and which may `claim` a session. With
+/// a valid one, the client also gets its player.
+fn send_request<A: App>(
+    world: &mut World<A>,
+    link: &mut Link,
+    special: Option<Behaviour>,
+    named: Option<IpAddr>,
+    claim: Option<&str>,
+) {
     let World { clients, random, swarm, server, .. } = world;
     let random = &mut random.clients;
     let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
-    let mut request = request::request(user, lobby, link.is_json, proxied, random);
+    let mut request = request::request(user, lobby, link.is_json, proxied, claim, random);
     match special {
         Some(Behaviour::BadRequest) => {
             (request, link.may_be_accepted) = request::bad_request(random);
@@ -154,6 +183,8 @@ fn send_request<A: App>(world: &mut World<A>, link: &mut Link, special: Option<B
             link.may_be_accepted = false;
             link.is_unpredictable = true;
         }
+        // The refusal follows the upgrade, so that a page can read it.
+        Some(Behaviour::BadClaim) => link.is_unpredictable = true,
         Some(_) => {
             request.truncate(random.below(request.len() as u64) as usize);
             link.is_unpredictable = true;

@@ -4,6 +4,8 @@
 
 pub(super) mod admin_port;
 pub(super) mod app;
+pub(super) mod claim;
 pub(super) mod client;
 pub(super) mod connect;
 pub(super) mod operator;
+pub(super) mod session;

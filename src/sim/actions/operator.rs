@@ -28,9 +28,13 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
     let found = Found {
         in_lobby: server.seats_in(&lobby),
         of_user: server.models.seats.of_user(&user),
-        total: server.engine().stats().total_connections,
+        total: server.models.seats.iter().count(),
     };
+    let spares_away = matches!(command, OperatorCommand::Kick { reconnect: true, .. });
+    let found = if spares_away { found.without_away(&server.models.seats) } else { found };
+    server.models.sessions.is_kicking = matches!(command, OperatorCommand::Kick { reconnect: false, .. });
     let answer = server.call(|engine, now| engine.handle_operator(now, command.clone()));
+    server.models.sessions.is_kicking = false;
     transcript.mix(answer.is_ok().into());
     if let (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq: Some(seq), .. })) = (&command, &answer) {
         clients.shared.relay.published(server.models.operators.last_message(), *seq);
@@ -137,6 +141,7 @@ pub(crate) fn step_wall_clock<A: App>(world: &mut World<A>) {
 pub(crate) fn drain<A: App>(world: &mut World<A>) {
     world.note_server(EventKind::Drains, 0, &[]);
     let World { server, clients, random, .. } = world;
+    clients.shared.is_draining = true;
     server.drained_from = Some(clients.shared.link_users.len() as u32);
     server.turn_open = true;
     if random.control.percent(50) {

@@ -6,30 +6,9 @@
 use std::collections::VecDeque;
 
 use super::payload::read_number;
+use super::sent::{Outcome, RequestKind, SentRequest};
 use super::server_text::{ServerText, field, require};
 use super::shared_state::SharedState;
-
-/// A message that the client sent and that is not answered yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SentRequest {
-    pub(crate) kind: RequestKind,
-    pub(crate) reference: Option<u32>,
-    /// The client's number of broadcasts and messages to the application up to this request.
-    pub(crate) k: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RequestKind {
-    Broadcast,
-    App,
-    Direct,
-    Presence,
-    Ping,
-    Malformed,
-    /// A malformed `health_pong`. It is answered with an error, but charged as a `health_pong`.
-    BadPong,
-    Leave,
-}
 
 /// Form of a `presence_state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +24,11 @@ pub(super) enum StateForm {
 /// The unanswered requests of a client, and the counts of the answers.
 #[derive(Debug)]
 pub(crate) struct Answers {
-    /// Number of the client's link.
-    number: u32,
+    /// Number under which the client's messages are known.
+    pub(crate) number: u32,
     has_ticks: bool,
+    /// Index of the session that this connection speaks for, if any.
+    pub(crate) session: Option<usize>,
     pub(crate) seq: u64,
     /// Number of the client's own messages since `seq` whose outcome is unknown: each took one `seq`, or was refused
     /// without an error. The server's `seq` is between `seq` and `seq + slack`.
@@ -83,6 +64,7 @@ impl Answers {
         Answers {
             number,
             has_ticks,
+            session: None,
             seq: 0,
             slack: 0,
             on_arrival: VecDeque::new(),
@@ -174,6 +156,9 @@ impl Answers {
         if code == Some("rate_limited") {
             return self.handle_refusal(reference, fields.retry_after_ms, shared);
         }
+        if fields.repeated == Some(true) {
+            return self.handle_repeated(kind, reference, code, shared);
+        }
         // An error without a `ref` answers the first request that it fits.
         let answers = |front: &SentRequest| {
             front.reference == reference
@@ -182,7 +167,9 @@ impl Answers {
                     ("error", RequestKind::Malformed | RequestKind::BadPong) => code == Some("bad_message"),
                     ("error", RequestKind::Direct) => code == Some("user_not_found"),
                     ("error", _) => false,
-                    (_, RequestKind::Ping | RequestKind::Malformed | RequestKind::BadPong) => false,
+                    (_, RequestKind::Ping | RequestKind::Malformed | RequestKind::BadPong | RequestKind::Repeat(_)) => {
+                        false
+                    }
                     (_, _) => true,
                 }
         };
@@ -195,7 +182,50 @@ impl Answers {
             require(self.skip_silent(on_tick, shared), "an answer that fits no request, or is out of order")?;
         }
         let front = self.queue(on_tick).pop_front().expect("the loop ends at a matching request");
+        self.note_outcome(&front, if kind == "error" { Outcome::Refused } else { Outcome::Executed }, shared);
         self.handle_served(front, fields.seq, shared)
+    }
+
+    /// Handles the answer to a request whose number was used before.
+    fn handle_repeated(
+        &mut self,
+        kind: &str,
+        reference: Option<u32>,
+        code: Option<&str>,
+        shared: &SharedState,
+    ) -> Result<(), String> {
+        let is_repeat = |sent: &SentRequest| matches!(sent.kind, RequestKind::Repeat(_)) && sent.reference == reference;
+        while !self.on_arrival.front().is_some_and(is_repeat) {
+            require(self.skip_silent(false, shared), "a repeated answer out of order, or to a request that was not")?;
+        }
+        let outcome = match (kind, code) {
+            ("ack", None) => Outcome::Executed,
+            ("error", Some("refused")) => Outcome::Refused,
+            _ => return Err("another answer to a repeated number".into()),
+        };
+        let front = self.on_arrival.pop_front().expect("the loop ends at a matching request");
+        self.served += 1;
+        match front.kind {
+            RequestKind::Repeat(Some(known)) if (known == Outcome::Executed) != (outcome == Outcome::Executed) => {
+                Err(format!("the answer to a repeated number, which was {known:?} before"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the session the outcome of a request with a number.
+    fn note_outcome(&self, request: &SentRequest, outcome: Outcome, shared: &mut SharedState) {
+        if let (Some(session), Some(reference)) = (self.session, request.reference)
+            && request.kind.is_numbered()
+        {
+            shared.sessions.all[session].answered(reference, outcome);
+        }
+    }
+
+    /// Returns the messages of the client that were sent without a `ref` and whose outcome it does not know.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = &SentRequest> {
+        let unanswered = self.on_arrival.iter().chain(&self.on_tick);
+        unanswered.filter(|sent| sent.reference.is_none())
     }
 
     /// Checks what the answer says of `front`, which was served.
@@ -221,6 +251,7 @@ impl Answers {
             | RequestKind::Ping
             | RequestKind::Malformed
             | RequestKind::BadPong
+            | RequestKind::Repeat(_)
             | RequestKind::Leave => {
                 require(seq.is_none(), "a seq in the answer to a request that takes none")?;
             }
@@ -257,6 +288,7 @@ impl Answers {
             }
         };
         let front = front.ok_or("a refusal with the ref of no unanswered request")?;
+        self.note_outcome(&front, Outcome::Refused, shared);
         match front.kind {
             RequestKind::Broadcast | RequestKind::App => shared.relay.refused((self.number, front.k))?,
             RequestKind::Leave => self.leave_refused = true,
@@ -264,6 +296,7 @@ impl Answers {
             | RequestKind::Presence
             | RequestKind::Ping
             | RequestKind::Malformed
+            | RequestKind::Repeat(_)
             | RequestKind::BadPong => {}
         }
         Ok(())
@@ -280,9 +313,11 @@ impl Answers {
     ///
     /// With rate limits, any request without a `ref` may have been refused without an error.
     fn skip_silent(&mut self, on_tick: bool, shared: &SharedState) -> bool {
-        let Some(front) = self.queue(on_tick).front().copied().filter(|front| front.reference.is_none()) else {
-            return false;
+        // The refusal of a repeated number has no `ref`, because it says nothing of the first request with this number.
+        let may_be_silent = |front: &SentRequest| {
+            front.reference.is_none() || (shared.may_refuse && matches!(front.kind, RequestKind::Repeat(_)))
         };
+        let Some(front) = self.queue(on_tick).front().copied().filter(may_be_silent) else { return false };
         match front.kind {
             RequestKind::Broadcast | RequestKind::App if shared.may_refuse => self.slack += 1,
             RequestKind::Broadcast | RequestKind::App => self.seq += 1,

@@ -1,5 +1,6 @@
 //! All model clients of a run, each with its current connection.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::link::Link;
@@ -14,6 +15,8 @@ pub(crate) struct Clients {
     /// The clients' ends of the connections. An entry is free again once the client has read the end and the server has
     /// dropped the socket.
     pub(crate) links: Vec<Option<Link>>,
+    /// Network of each connection of a run that claimed a session. Its seat may outlive it.
+    networks: BTreeMap<ConnId, usize>,
     /// Index into `links`, by the connection's index in the engine.
     link_of_conn: Vec<usize>,
     pub(crate) shared: SharedState,
@@ -29,6 +32,7 @@ impl Clients {
     pub(crate) fn new(count: usize, shared: SharedState, players: Option<Players>) -> Clients {
         Clients {
             links: (0..count).map(|_| None).collect(),
+            networks: BTreeMap::new(),
             link_of_conn: Vec::new(),
             shared,
             players,
@@ -88,19 +92,39 @@ impl Clients {
             self.link_of_conn.resize(conn.index() + 1, usize::MAX);
         }
         self.link_of_conn[conn.index()] = index;
+        if link.view.session.is_some() {
+            self.networks.insert(conn, link.network);
+        }
         self.links[index] = Some(link);
     }
 
     pub(crate) fn remove(&mut self, index: usize) {
-        if let Some(link) = self.links[index].take() {
+        if let Some(mut link) = self.links[index].take() {
+            link.leave_session(&mut self.shared);
             self.removed_frames += link.frames;
             self.removed_health_pongs += link.health_pongs;
         }
     }
 
+    /// Returns the network for which a seat of the connection counts.
+    pub(crate) fn network_of(&self, conn: ConnId) -> Option<usize> {
+        let link = self.index_of(conn).and_then(|index| self.get(index));
+        link.map(|link| link.network).or_else(|| self.networks.get(&conn).copied())
+    }
+
     pub(crate) fn index_of(&self, conn: ConnId) -> Option<usize> {
         let index = *self.link_of_conn.get(conn.index())?;
         self.links.get(index)?.as_ref().filter(|link| link.conn == Some(conn)).map(|_| index)
+    }
+
+    /// The connection that speaks for the session `index` gives way to another one. Returns its index, if the client still
+    /// reads.
+    pub(crate) fn supersede(&mut self, index: usize) -> Option<usize> {
+        let number = self.shared.sessions.all[index].link;
+        let at = self.indices().find(|&at| self.get(at).is_some_and(|link| link.number == number))?;
+        let (link, shared) = self.link_and_shared(at);
+        link.leave_session(shared);
+        link.pipe.is_client_reading().then_some(at)
     }
 
     /// Returns the number of connections of `user` so far.

@@ -5,10 +5,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::answers::{RequestKind, SentRequest};
+use super::in_session::InSession;
 use super::pipe::{Pipe, Side};
 use super::player::Player;
 use super::retry::Retry;
+use super::sent::{RequestKind, SentRequest};
+use super::sessions::SentClaim;
 use super::shared_state::SharedState;
 use super::view::View;
 use crate::base::close::CloseReason;
@@ -18,6 +20,9 @@ use crate::base::rate::Rate;
 use crate::base::time::Time;
 use crate::sim::decoder::Decoder;
 use crate::sim::wire::{self, Opcode, Reader};
+
+/// Numbers of requests that are not messages, in a session, begin after this one.
+const UNCOUNTED_REFS: u32 = 1_000_000;
 
 /// Behaviours of one client, drawn when it connects. Each field names its [`Behaviour`](crate::sim::Behaviour).
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,8 +78,12 @@ pub(crate) struct HealthProbe {
 pub(crate) struct Link {
     /// Number of the connection in the run, counted from 0.
     pub(crate) number: u32,
+    /// Number under which the client's messages are known: that of the first connection of its session.
+    pub(crate) marker: u32,
     /// `None` once the server has dropped the connection.
     pub(crate) conn: Option<ConnId>,
+    /// The connection, also after it was dropped.
+    pub(crate) accepted: ConnId,
     /// Index of the user in [`SharedState::users`].
     pub(crate) user: usize,
     /// Index of the lobby in [`SharedState::lobbies`].
@@ -170,7 +179,9 @@ impl Link {
             accepted;
         Link {
             number,
+            marker: number,
             conn: Some(conn),
+            accepted: conn,
             user,
             lobby,
             network,
@@ -231,6 +242,40 @@ impl Link {
             && self.pipe.unread_by_server() < 100_000
             && self.retry.is_none()
             && self.refused.is_none()
+            && self.speaks_for_session()
+    }
+
+    /// Whether it is the connection that its session uses, and the session knows what became of its requests.
+    fn speaks_for_session(&self) -> bool {
+        let Some(session) = &self.view.session else { return true };
+        !session.is_superseded && (self.view.is_synced() || !session.waits_for_welcome())
+    }
+
+    /// Begins to speak for the session with this index.
+    pub(crate) fn enter_session(&mut self, index: usize, claim: SentClaim, shared: &mut SharedState) {
+        let session = &mut shared.sessions.all[index];
+        session.link = self.number;
+        (self.marker, self.messages_sent, self.directs_sent) =
+            (session.marker, session.messages_sent, session.directs_sent);
+        // Only the numbers of messages count, so that the others are told apart by their size.
+        self.last_ref = UNCOUNTED_REFS;
+        (self.view.answers.session, self.view.answers.number) = (Some(index), self.marker);
+        let waits = session.was.is_some() || session.marker != self.number;
+        self.view.session = Some(InSession::new(index, claim, waits));
+    }
+
+    /// Another connection, or none, speaks for the session from now on. It keeps what the client knows.
+    pub(crate) fn leave_session(&mut self, shared: &mut SharedState) {
+        let Some(in_session) = self.view.session.as_mut().filter(|session| !session.is_superseded) else { return };
+        in_session.is_superseded = true;
+        let books = self.view.books_of_session();
+        self.view.answers.session = None;
+        for sent in self.view.answers.unknown().filter(|sent| sent.kind.is_message()) {
+            shared.relay.lost((self.marker, sent.k));
+        }
+        let session = &mut shared.sessions.all[self.view.session.as_ref().expect("it is in a session").index];
+        (session.messages_sent, session.directs_sent) = (self.messages_sent, self.directs_sent);
+        session.gave_up(books);
     }
 
     /// Whether the server could read bytes, or the end of the stream, that it has not read yet.

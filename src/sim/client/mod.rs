@@ -5,15 +5,20 @@
 
 pub(crate) mod address;
 pub(crate) mod answers;
+pub(crate) mod books;
 pub(crate) mod clients;
+mod in_session;
 pub(crate) mod link;
 pub(crate) mod payload;
 pub(crate) mod pipe;
 pub(crate) mod player;
 mod receive;
 pub(crate) mod request;
+mod resume;
 pub(crate) mod retry;
 mod send;
+pub(crate) mod sent;
 mod server_text;
+pub(crate) mod sessions;
 pub(crate) mod shared_state;
 pub(crate) mod view;

@@ -70,9 +70,13 @@ pub(crate) fn read_number(text: &str) -> Option<u64> {
     (write_number(number) == text).then_some(number)
 }
 
-/// Number of the last message received from each link.
-#[derive(Debug, Default)]
-pub(crate) struct LastReceived(Vec<(u32, u32)>);
+/// Number of the last message received from each client.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LastReceived {
+    last: Vec<(u32, u32)>,
+    /// Clients of which the next message may follow a gap.
+    has_gap: Vec<u32>,
+}
 
 /// Whether numbers may be missing between two messages of one link.
 pub(crate) enum Gaps<'a> {
@@ -85,11 +89,13 @@ pub(crate) enum Gaps<'a> {
 impl LastReceived {
     /// Records a message and checks its order: no message may arrive twice or out of order.
     pub(crate) fn check_next(&mut self, marker: &Marker, gaps: Gaps<'_>) -> Result<(), String> {
-        let Some((_, last)) = self.0.iter_mut().find(|(from, _)| *from == marker.l) else {
-            self.0.push((marker.l, marker.k));
+        let Some((_, last)) = self.last.iter_mut().find(|(from, _)| *from == marker.l) else {
+            self.last.push((marker.l, marker.k));
             return Ok(());
         };
+        let known_gap = self.has_gap.iter().position(|from| *from == marker.l);
         let follows = match gaps {
+            _ if known_gap.map(|at| self.has_gap.swap_remove(at)).is_some() => marker.k > *last,
             Gaps::Forbidden => marker.k == *last + 1,
             Gaps::Allowed => marker.k > *last,
             Gaps::Noted(gaps) => {
@@ -104,8 +110,13 @@ impl LastReceived {
         Ok(())
     }
 
+    /// Any number of messages may be missing before the next one of each client.
+    pub(crate) fn allow_gaps(&mut self) {
+        self.has_gap = self.last.iter().map(|&(from, _)| from).collect();
+    }
+
     /// Returns the number of the last message received from `link`.
     pub(crate) fn of(&self, link: u32) -> Option<u32> {
-        self.0.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
+        self.last.iter().find(|(from, _)| *from == link).map(|(_, k)| *k)
     }
 }

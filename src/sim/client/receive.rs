@@ -133,6 +133,7 @@ impl Link {
         if std::mem::take(&mut self.view.answers.leave_refused) {
             self.sent_leave = false;
         }
+        self.resend(random);
         match reaction {
             Reaction::HealthPing(nonce) => self.answer_health_check(nonce, random),
             Reaction::Nothing => {}

@@ -4,7 +4,9 @@
 
 use data_encoding::BASE64URL_NOPAD;
 
+use super::books::ReadPosition;
 use super::link::HealthProbe;
+use super::sessions::session_name;
 use crate::base::random::Random;
 use crate::sim::swarm::pick::pick;
 use crate::sim::wire;
@@ -19,10 +21,18 @@ pub(crate) fn user_name(index: usize) -> String {
     }
 }
 
-/// Returns an upgrade request that the server may accept. `proxied` is a line that a proxy has added.
-pub(crate) fn request(user: &str, lobby: &str, is_json: bool, proxied: Option<String>, random: &mut Random) -> Vec<u8> {
+/// Returns an upgrade request that the server may accept. `proxied` is a line that a proxy has added, and `claim` the
+/// parameters that claim a session, if any.
+pub(crate) fn request(
+    user: &str,
+    lobby: &str,
+    is_json: bool,
+    proxied: Option<String>,
+    claim: Option<&str>,
+    random: &mut Random,
+) -> Vec<u8> {
     let mut lines: Vec<String> = proxied.into_iter().collect();
-    let mut target = format!("/ws/{lobby}");
+    let mut query: Vec<String> = claim.map(str::to_owned).into_iter().collect();
     match random.below(3) {
         0 if user.is_ascii() && !user.contains(' ') => lines.push(format!("Authorization: Bearer {user}")),
         1 if is_json => lines.push(format!(
@@ -30,12 +40,44 @@ pub(crate) fn request(user: &str, lobby: &str, is_json: bool, proxied: Option<St
             BASE64URL_NOPAD.encode(user.as_bytes())
         )),
         _ => {
-            target.push_str("?token=");
-            user.bytes().for_each(|byte| target.push_str(&format!("%{byte:02X}")));
+            let token = user.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+            query.push(format!("token={token}"));
         }
+    }
+    let mut target = format!("/ws/{lobby}");
+    if !query.is_empty() {
+        target.push('?');
+        target.push_str(&query.join("&"));
     }
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     wire::upgrade_request(&target, &lines)
+}
+
+/// Returns the parameters of a request that claim a session.
+pub(crate) fn claim(session: u32, was: Option<u32>, position: Option<ReadPosition>) -> String {
+    let mut claim = format!("session={}", session_name(session));
+    if let Some(was) = was {
+        claim.push_str(&format!("&was={}", session_name(was)));
+    }
+    if let Some(ReadPosition { epoch, seq, n }) = position {
+        claim.push_str(&format!("&epoch={epoch}&seq={seq}&n={n}"));
+    }
+    claim
+}
+
+/// Returns parameters that claim a session and must be refused.
+pub(crate) fn bad_claim(random: &mut Random) -> &'static str {
+    pick(
+        random,
+        &[
+            "session=short",
+            "session=page-%2E%2E%2E%2E%2E%2E%2E%2E%2E%2E%2E",
+            "session=page-00000000001&was=x",
+            "session=page-00000000001&epoch=1&seq=2",
+            "session=page-00000000001&epoch=1&seq=-2&n=0",
+            "session=page-00000000001&epoch=9007199254740992&seq=2&n=0",
+        ],
+    )
 }
 
 /// Returns a valid upgrade request, written in another way that HTTP allows too.

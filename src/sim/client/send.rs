@@ -2,9 +2,10 @@
 //!
 //! Produces bytes only, and knows no state but that of the sending client.
 
-use super::answers::RequestKind;
 use super::link::{Link, mask};
 use super::payload::{raw_message, write_number};
+use super::sent::{Outcome, RequestKind, SentRequest};
+use super::sessions::Unsettled;
 use super::shared_state::SharedState;
 use crate::base::random::Random;
 use crate::sim::swarm::behaviour::Behaviour;
@@ -17,7 +18,7 @@ impl Link {
         &mut self,
         kind: Behaviour,
         max_padding: usize,
-        shared: &SharedState,
+        shared: &mut SharedState,
         max: usize,
         random: &mut Random,
     ) {
@@ -27,8 +28,8 @@ impl Link {
             }
             return;
         }
-        // 110 bytes for the envelope, the marker and the `ref`.
-        let room = max.saturating_sub(110);
+        // 110 bytes for the envelope, the marker and the `ref`, and 15 for its copy in the data.
+        let room = max.saturating_sub(if self.view.session.is_some() { 125 } else { 110 });
         let padding = random.below(max_padding.min(room) as u64 + 1) as usize;
         if !self.is_json || kind == Behaviour::Binary {
             self.raw_sent += 1;
@@ -37,18 +38,72 @@ impl Link {
             let opcode = if is_text { Opcode::TEXT } else { Opcode::BINARY };
             return self.send_message(opcode, message.as_bytes(), random);
         }
-        let reference = self.draw_reference(kind, shared, random);
+        let has_reference = self.draw_reference(kind, shared, random);
+        let Some(reference) = self.next_reference(kind, has_reference, shared, random) else { return };
         let (request, text) = self.compose(kind, reference, &".".repeat(padding), shared, random);
+        if let (Some(session), Some(reference)) = (self.view.answers.session, reference)
+            && request.is_numbered()
+        {
+            let k = self.messages_sent;
+            shared.sessions.all[session].sent(Unsettled { reference, kind: request, k, text: text.clone() });
+        }
         self.send_request(request, reference, &text, random);
     }
 
-    fn draw_reference(&mut self, kind: Behaviour, shared: &SharedState, random: &mut Random) -> Option<u32> {
+    fn draw_reference(&self, kind: Behaviour, shared: &SharedState, random: &mut Random) -> bool {
         // Only with a `ref` does the client learn whether the message was refused.
         let must_know = shared.is_final_phase || kind == Behaviour::Leave || self.traits.is_patient;
-        (random.percent(40) || (shared.may_refuse && must_know)).then(|| {
-            self.last_ref += 1;
-            self.last_ref
-        })
+        random.percent(40) || (shared.may_refuse && must_know)
+    }
+
+    /// Returns the `ref` of the next request, if it has one. `None` if too many are unanswered in its session.
+    fn next_reference(
+        &mut self,
+        kind: Behaviour,
+        has_reference: bool,
+        shared: &mut SharedState,
+        random: &mut Random,
+    ) -> Option<Option<u32>> {
+        let is_numbered = !matches!(kind, Behaviour::Presence | Behaviour::Ping | Behaviour::Leave);
+        match self.view.answers.session.filter(|_| is_numbered) {
+            _ if !has_reference => Some(None),
+            Some(session) => {
+                let skips = random.percent(3);
+                shared.sessions.all[session].next_reference(skips).map(Some)
+            }
+            None => {
+                self.last_ref += 1;
+                Some(Some(self.last_ref))
+            }
+        }
+    }
+
+    /// Sends a request with a number that was used before, or that is not positive. Returns whether there is one.
+    pub(crate) fn repeat(&mut self, shared: &SharedState, random: &mut Random) -> bool {
+        let Some(session) = self.view.answers.session.filter(|_| self.view.is_synced()) else { return false };
+        let used = shared.sessions.all[session].used_reference(random.next_u64());
+        let (number, outcome) = match used.filter(|_| random.percent(90)) {
+            Some(used) => used,
+            None => (0, Some(Outcome::Refused)),
+        };
+        let written = write_number(number.into());
+        let text = match random.below(3) {
+            0 => format!("{{\"type\":\"broadcast\",\"data\":\"again\",\"ref\":{written}}}"),
+            1 => format!("{{\"type\":\"again\",\"ref\":{written}}}"),
+            _ => format!("{{\"type\":\"direct\",\"to\":\"nobody\",\"data\":0,\"ref\":{written}}}"),
+        };
+        self.send_request(RequestKind::Repeat(outcome), Some(number), &text, random);
+        true
+    }
+
+    /// Sends the messages again whose outcome the `welcome` of a resumed session left open.
+    pub(crate) fn resend(&mut self, random: &mut Random) {
+        let Some(session) = &mut self.view.session else { return };
+        for Unsettled { reference, kind, k, text } in session.take_resend() {
+            self.view.answers.expect(SentRequest { kind, reference: Some(reference), k });
+            self.send_message(Opcode::TEXT, text.as_bytes(), random);
+            self.request_end = self.pipe.sent;
+        }
     }
 
     /// Writes a message of the lobby protocol.
@@ -62,7 +117,9 @@ impl Link {
     ) -> (RequestKind, String) {
         let end =
             reference.map_or_else(|| "}".into(), |reference| format!(",\"ref\":{}}}", write_number(reference.into())));
-        let link = self.number;
+        let link = self.marker;
+        // The data repeats the number, so that the model of the sessions knows it.
+        let copy = self.view.answers.session.and(reference).map_or(String::new(), |number| format!(",\"r\":{number}"));
         match kind {
             Behaviour::Direct => {
                 self.directs_sent += 1;
@@ -77,7 +134,10 @@ impl Link {
             Behaviour::AppMessage => {
                 self.messages_sent += 1;
                 let k = self.messages_sent;
-                (RequestKind::App, format!("{{\"k\":{k},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{end}"))
+                (
+                    RequestKind::App,
+                    format!("{{\"k\":{k},\"l\":{link},\"type\":\"move\",\"pad\":\"{padding}\"{copy}{end}"),
+                )
             }
             Behaviour::Malformed => malformed(reference, &end, random),
             Behaviour::Leave => {
@@ -86,7 +146,7 @@ impl Link {
             }
             _ => {
                 self.messages_sent += 1;
-                let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"}}", self.messages_sent);
+                let data = format!("{{\"l\":{link},\"k\":{},\"pad\":\"{padding}\"{copy}}}", self.messages_sent);
                 (RequestKind::Broadcast, format!("{{\"type\":\"broadcast\",\"data\":{data}{end}"))
             }
         }

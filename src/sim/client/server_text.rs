@@ -58,6 +58,19 @@ pub(super) struct ServerText<'a> {
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) timestamp: Option<u64>,
     pub(super) retry_after_ms: Option<u64>,
+    pub(super) resumed: Option<bool>,
+    pub(super) recovered: Option<bool>,
+    pub(super) away_ms: Option<u64>,
+    pub(super) done: Option<u64>,
+    #[serde(borrow)]
+    pub(super) refused: Option<Cow<'a, str>>,
+    pub(super) replay: Option<u64>,
+    pub(super) n: Option<u64>,
+    pub(super) repeated: Option<bool>,
+    #[serde(borrow)]
+    pub(super) away: Option<Vec<UserState<'a>>>,
+    #[serde(borrow)]
+    pub(super) back: Option<Vec<UserState<'a>>>,
     pub(super) key: Option<u64>,
     pub(super) value: Option<u64>,
 }
@@ -70,6 +83,8 @@ pub(super) struct UserState<'a> {
     pub(super) conn: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) reason: Option<Cow<'a, str>>,
+    /// In `presence_state`: whether the member is away.
+    pub(super) away: Option<bool>,
 }
 
 impl<'a> Kind<'a> {

@@ -1,5 +1,6 @@
 //! State shared by all model clients of a run: who they are, what they may rely on, and the record of their messages.
 
+use super::sessions::Sessions;
 use crate::sim::models::relay::RelayModel;
 
 /// State shared by all model clients of a run.
@@ -16,12 +17,27 @@ pub(crate) struct SharedState {
     pub(crate) may_refuse: bool,
     /// Whether the faults have stopped. Clients then send so slowly that no message is refused.
     pub(crate) is_final_phase: bool,
+    /// Whether the server drains, and no longer tells members of each other.
+    pub(crate) is_draining: bool,
+    /// Whether clients have sessions. Then the outcome of a message may remain unknown to its sender.
+    pub(crate) has_sessions: bool,
+    pub(crate) sessions: Sessions,
+    /// `seat_grace` in milliseconds.
+    pub(crate) seat_grace_ms: u64,
     /// The messages of the clients and the operator, compared among all receivers.
     pub(crate) relay: RelayModel,
 }
 
 impl SharedState {
-    pub(crate) fn new(users: Vec<String>, lobbies: Vec<String>, relays: bool, may_refuse: bool) -> SharedState {
+    /// Creates the state of a run. `seat_grace_ms` is `None` if no client has a session.
+    pub(crate) fn new(
+        users: Vec<String>,
+        lobbies: Vec<String>,
+        relays: bool,
+        may_refuse: bool,
+        seat_grace_ms: Option<u64>,
+    ) -> SharedState {
+        let has_sessions = seat_grace_ms.is_some();
         SharedState {
             users,
             lobbies,
@@ -30,7 +46,11 @@ impl SharedState {
             messages: 0,
             may_refuse,
             is_final_phase: false,
-            relay: RelayModel::new(may_refuse),
+            is_draining: false,
+            has_sessions,
+            sessions: Sessions::default(),
+            seat_grace_ms: seat_grace_ms.unwrap_or(0),
+            relay: RelayModel::new(may_refuse || has_sessions),
         }
     }
 }

@@ -12,8 +12,12 @@
 //!  |                   |                                             ^
 //!  +-------------------+-------------------goodbye-------------------+
 //! ```
+//!
+//! Of a session that was resumed, the frames of the replay precede the `presence_state`.
 
 use super::answers::{Answers, StateForm};
+use super::books::{Books, KnownMember};
+use super::in_session::InSession;
 use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, read_raw_latest};
 use super::server_text::{Kind, ServerText, UserState, field, require};
 use super::shared_state::SharedState;
@@ -27,15 +31,8 @@ pub(crate) enum Reaction {
     HealthPing(u64),
 }
 
-/// A member of the lobby, as the client knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct KnownMember {
-    pub(crate) user: Box<str>,
-    pub(crate) conn: Box<str>,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub(super) enum Stage {
     /// No message received yet.
     New,
     /// `welcome` received; the members are not known yet.
@@ -58,24 +55,16 @@ pub(super) struct Expected<'a> {
 /// The lobby as one client knows it.
 #[derive(Debug)]
 pub(crate) struct View {
-    stage: Stage,
-    /// `conn` of the `welcome`, which names the client's seat.
-    conn: Box<str>,
+    pub(super) stage: Stage,
+    /// Epoch of the `welcome`.
     pub(crate) epoch: u64,
     /// The client's requests and their answers, and the `seq` of the lobby.
     pub(crate) answers: Answers,
-    /// The members in join order. `None` if the server sends only their number.
-    pub(crate) members: Option<Vec<KnownMember>>,
-    /// The last number of members received in place of a list.
-    count: u64,
+    pub(crate) books: Books,
+    /// `None` for a connection without a session.
+    pub(crate) session: Option<InSession>,
     /// The last latest-wins value received under each key.
     pub(crate) latest: [u64; 3],
-    /// Number of the last operator's message received.
-    last_operator_message: u32,
-    /// Messages of other clients that were skipped.
-    gaps: Vec<MessageId>,
-    last_messages: LastReceived,
-    last_directs: LastReceived,
     last_raws: LastReceived,
     last_nonce: u64,
     /// Code and reason of the `goodbye`, if one was received.
@@ -84,7 +73,11 @@ pub(crate) struct View {
 
 impl UserState<'_> {
     fn to_member(&self) -> KnownMember {
-        KnownMember { user: self.user.as_ref().into(), conn: self.conn.as_ref().into() }
+        KnownMember {
+            user: self.user.as_ref().into(),
+            conn: self.conn.as_ref().into(),
+            is_away: self.away == Some(true),
+        }
     }
 }
 
@@ -92,16 +85,11 @@ impl View {
     pub(crate) fn new(number: u32, has_ticks: bool) -> View {
         View {
             stage: Stage::New,
-            conn: "".into(),
             epoch: 0,
             answers: Answers::new(number, has_ticks),
-            members: None,
-            count: 0,
+            books: Books::default(),
+            session: None,
             latest: [0; 3],
-            last_operator_message: 0,
-            gaps: Vec::new(),
-            last_messages: LastReceived::default(),
-            last_directs: LastReceived::default(),
             last_raws: LastReceived::default(),
             last_nonce: 0,
             goodbye: None,
@@ -112,14 +100,9 @@ impl View {
         self.stage == Stage::Synced
     }
 
-    /// Returns the number of members that the client knows of.
-    pub(crate) fn count_known(&self) -> u64 {
-        self.members.as_ref().map_or(self.count, |members| members.len() as u64)
-    }
-
     /// Returns the number of the last message received from `link`.
     pub(crate) fn last_message_of(&self, link: u32) -> Option<u32> {
-        self.last_messages.of(link)
+        self.books.last_messages.of(link)
     }
 
     /// Returns the number of the last raw message received from `link`.
@@ -129,7 +112,7 @@ impl View {
 
     /// Returns a skipped message, by client and number, that the server acknowledged to its sender.
     pub(crate) fn missing_message(&self, shared: &SharedState) -> Option<MessageId> {
-        shared.relay.missing_among(&self.gaps)
+        shared.relay.missing_among(&self.books.gaps)
     }
 
     /// Checks a text message of the server.
@@ -163,19 +146,18 @@ impl View {
     ) -> Result<Reaction, String> {
         let strict = expected.strict;
         match kind {
-            "welcome" => self.handle_welcome(fields, expected)?,
+            "welcome" => self.handle_welcome(fields, expected, shared)?,
             "presence_state" => self.handle_state(&fields, strict, shared)?,
             "presence_diff" => {
-                require(self.stage == Stage::Synced, "a presence_diff before the presence_state")?;
                 self.follow_lobby(&fields, text, strict, shared)?;
                 self.handle_diff(fields)?;
             }
             "message" => {
-                require(self.stage == Stage::Synced, "a message before the presence_state")?;
                 let seq = self.follow_lobby(&fields, text, strict, shared)?;
                 self.handle_message(&fields, seq, shared)?;
             }
             "direct" => self.handle_direct(fields, shared)?,
+            "ack" if self.is_replayed(&fields) => self.handle_replayed_ack(&fields)?,
             "ack" | "error" | "pong" if strict => self.answers.handle_answer(kind, &fields, shared)?,
             "latest" => self.handle_latest(field(fields.key)?, field(fields.value)?)?,
             "error" if self.answers.leave_ref.is_some() => self.answers.handle_unmatched_error(&fields),
@@ -198,15 +180,26 @@ impl View {
         Ok(Reaction::Nothing)
     }
 
-    fn handle_welcome(&mut self, fields: ServerText<'_>, expected: Expected<'_>) -> Result<(), String> {
+    fn handle_welcome(
+        &mut self,
+        fields: ServerText<'_>,
+        expected: Expected<'_>,
+        shared: &mut SharedState,
+    ) -> Result<(), String> {
         require(self.stage == Stage::New, "a second welcome")?;
         require(fields.protocol == Some(1), "a welcome with another protocol version")?;
         require(fields.user.as_deref() == Some(expected.user), "a welcome for another user")?;
         require(fields.lobby.as_deref() == Some(expected.lobby), "a welcome for another lobby")?;
-        self.conn = field(fields.conn)?.as_ref().into();
         self.epoch = field(fields.epoch)?;
         self.answers.seq = field(fields.seq)?;
         self.stage = Stage::Welcomed;
+        if self.session.is_some() {
+            return self.welcome_session(&fields, shared);
+        }
+        let is_plain =
+            fields.away_ms.or(fields.done).or(fields.replay).or(fields.n).is_none() && fields.refused.is_none();
+        require(is_plain && fields.resumed == Some(false), "a welcome of a session that the client does not have")?;
+        self.books.conn = field(fields.conn)?.as_ref().into();
         Ok(())
     }
 
@@ -219,13 +212,23 @@ impl View {
         shared: &mut SharedState,
     ) -> Result<u64, String> {
         let seq = field(fields.seq)?;
-        self.answers.advance_seq(seq, strict, shared)?;
+        if self.stage == Stage::Synced {
+            self.answers.advance_seq(seq, strict, shared)?;
+            self.books.position.seq = seq;
+        } else {
+            self.handle_replayed_frame(seq, text)?;
+        }
         shared.relay.text_received(self.epoch, seq, text)?;
         Ok(seq)
     }
 
     fn handle_diff(&mut self, fields: ServerText<'_>) -> Result<(), String> {
-        let members = self.members.as_mut().ok_or("a presence_diff to a client that received only a count")?;
+        if self.stage == Stage::Welcomed && self.books.members.is_none() {
+            // The session was resumed from its start, before the client knew any list.
+            return Ok(());
+        }
+        let without_list = "a presence_diff to a client that received only a count";
+        let members = self.books.members.as_mut().ok_or(without_list)?;
         for leave in &field(fields.leaves)? {
             require(leave.reason.is_some(), "a leave without a reason")?;
             let at = members.iter().position(|there| *there.conn == *leave.conn && *there.user == *leave.user);
@@ -235,19 +238,27 @@ impl View {
             require(members.iter().all(|there| *there.conn != *join.conn), "a join of a seat that is already known")?;
             members.push(join.to_member());
         }
-        require(members.iter().any(|there| there.conn == self.conn), "the client's own seat left")
+        require(members.iter().any(|there| there.conn == self.books.conn), "the client's own seat left")?;
+        let changes = [(fields.away, true), (fields.back, false)];
+        for (changed, is_away) in changes.into_iter().filter_map(|(list, is_away)| Some((list?, is_away))) {
+            require(!changed.is_empty(), "an empty list of members away or back")?;
+            for member in changed {
+                self.books.set_away(&member.user, &member.conn, is_away)?;
+            }
+        }
+        Ok(())
     }
 
     fn handle_message(&mut self, fields: &ServerText<'_>, seq: u64, shared: &mut SharedState) -> Result<(), String> {
         let Some(from) = &fields.from else {
             let OperatorMessage { op } =
                 OperatorMessage::read(&fields.data).ok_or("a message without a sender that is not the operator's")?;
-            require(op > self.last_operator_message, "the operator's messages are out of order")?;
-            self.last_operator_message = op;
+            require(op > self.books.last_operator_message, "the operator's messages are out of order")?;
+            self.books.last_operator_message = op;
             shared.messages += 1;
             return require(shared.relay.allows_operator_message(op, seq), "the operator's answer had another seq");
         };
-        if let Some(members) = &self.members {
+        if let Some(members) = &self.books.members {
             require(members.iter().any(|there| *there.user == **from), "a message from a user that is not a member")?;
         }
         let Some(marker) = Marker::read(&fields.data) else { return Ok(()) };
@@ -255,20 +266,32 @@ impl View {
         let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
         require(shared.users[*user] == **from, "a message with another user's name")?;
         if shared.relays {
-            let gaps = if shared.may_refuse { Gaps::Noted(&mut self.gaps) } else { Gaps::Forbidden };
-            self.last_messages.check_next(&marker, gaps)?;
+            let may_skip = shared.may_refuse || shared.has_sessions;
+            let Books { gaps, last_messages, .. } = &mut self.books;
+            let known = gaps.len();
+            last_messages.check_next(&marker, if may_skip { Gaps::Noted(gaps) } else { Gaps::Forbidden })?;
+            // Only a message whose sender does not know its outcome may be missing.
+            if let Some((_, k)) = gaps[known..].iter().find(|gap| !shared.may_refuse && !shared.relay.is_lost(**gap)) {
+                return Err(format!("message {} of client #{} before message {k}", marker.k, marker.l));
+            }
             shared.relay.delivered((marker.l, marker.k))?;
         }
         Ok(())
     }
 
     fn handle_direct(&mut self, fields: ServerText<'_>, shared: &mut SharedState) -> Result<(), String> {
-        require(self.stage == Stage::Synced, "a direct message before the presence_state")?;
+        match fields.n {
+            Some(n) => self.follow_directs(n)?,
+            None => {
+                require(self.session.is_none(), "a direct message without its number, in a session")?;
+                require(self.stage == Stage::Synced, "a direct message before the presence_state")?;
+            }
+        }
         let Some(marker) = Marker::read(&fields.data) else { return Ok(()) };
         shared.messages += 1;
         let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
         require(shared.users[*user] == *field(fields.from)?, "a message with another user's name")?;
-        self.last_directs.check_next(&marker, Gaps::Allowed)
+        self.books.last_directs.check_next(&marker, Gaps::Allowed)
     }
 
     fn handle_latest(&mut self, key: u64, value: u64) -> Result<(), String> {
@@ -278,21 +301,34 @@ impl View {
         Ok(())
     }
 
-    fn handle_state(&mut self, fields: &ServerText<'_>, strict: bool, shared: &SharedState) -> Result<(), String> {
+    fn handle_state(&mut self, fields: &ServerText<'_>, strict: bool, shared: &mut SharedState) -> Result<(), String> {
         let seq = fields.seq.ok_or("no seq")?;
-        let was_listed = self.members.is_some();
-        self.members = fields.users.as_ref().map(|users| users.iter().map(UserState::to_member).collect());
-        self.count = match &self.members {
+        let was = self.books.members.take();
+        self.books.members = fields.users.as_ref().map(|users| users.iter().map(UserState::to_member).collect());
+        self.books.count = match &self.books.members {
             Some(members) => members.len() as u64,
             None => fields.count.ok_or("neither users nor count")?,
         };
-        if let Some(members) = &self.members {
+        if let Some(members) = &self.books.members {
             require(
-                members.iter().any(|there| there.conn == self.conn),
+                members.iter().any(|there| there.conn == self.books.conn),
                 "a presence_state without the client's own seat",
             )?;
         }
+        let was_listed = was.is_some();
+        // The changes before it precede it, so that it is no news to a client that has a list.
+        if let (Some(was), Some(now)) = (was, &self.books.members)
+            && was != *now
+            && !self.has_lost_frames()
+            && !shared.is_draining
+        {
+            return Err(format!("a presence_state, although the client knew {was:?}"));
+        }
+        self.books.position.seq = seq;
         if self.stage == Stage::Welcomed {
+            if self.session.is_some() {
+                self.end_replay(seq, shared)?;
+            }
             let welcome = self.answers.seq;
             require(
                 seq == welcome || seq == welcome + 1,
@@ -302,7 +338,7 @@ impl View {
             self.stage = Stage::Synced;
             return Ok(());
         }
-        let form = match (was_listed, self.members.is_some()) {
+        let form = match (was_listed, self.books.members.is_some()) {
             (_, false) => StateForm::Number,
             (false, true) => StateForm::ListAfterNumber,
             (true, true) => StateForm::ListAgain,

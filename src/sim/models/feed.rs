@@ -1,5 +1,7 @@
 //! All models of a run. Feeds each of them with the engine's events, in the order in which they were dispatched.
 
+use smol_str::SmolStr;
+
 use super::addresses::AddressModel;
 use super::close_reasons::Circumstances;
 use super::counters::{CounterModel, check_equal};
@@ -10,16 +12,17 @@ use super::operators::OperatorModel;
 use super::pressure::PressureModel;
 use super::rates::RateModel;
 use super::seats::SeatModel;
+use super::sessions::SessionModel;
 use super::ticks::TickModel;
 use super::tokens::TokenModel;
 use super::user_rates::UserRateModel;
 use super::wall_clock::WallClock;
-use crate::base::close::CloseReason;
+use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::ConnId;
 use crate::base::time::Time;
 use crate::config::{Config, DuplicateLogin};
 use crate::engine::app::{Identity, Member, Pressure, Protocol};
-use crate::engine::observer::{Observed, ObservedEvent};
+use crate::engine::observer::{Content, Observed, ObservedEvent};
 use crate::engine::state::stats::Stats;
 use crate::engine::state::ticks::Tick;
 use crate::sim::swarm::behaviour::{Behaviour, BehaviourCounts};
@@ -27,6 +30,7 @@ use crate::sim::swarm::behaviour::{Behaviour, BehaviourCounts};
 /// The models of a run.
 pub(crate) struct Models {
     pub(crate) seats: SeatModel,
+    pub(crate) sessions: SessionModel,
     pub(crate) locks: LockModel,
     pub(crate) pressure: PressureModel,
     pub(crate) health: HealthModel,
@@ -42,6 +46,8 @@ pub(crate) struct Models {
     pub(crate) wall_clock: WallClock,
     /// Occurrences of each behaviour.
     pub(crate) behaviours: BehaviourCounts,
+    /// Whether a lobby may be so large that its members are told only their number.
+    may_be_counted: bool,
     /// Number of messages that reached the application.
     messages: u64,
     /// The first violation that is not reported yet.
@@ -64,6 +70,8 @@ pub(crate) struct Allowances {
 pub(crate) struct AppRecord {
     /// Identities returned by `authorize`, with the restrictions that were drawn for each.
     pub(crate) authorized: Vec<(ConnId, Identity, Vec<Behaviour>)>,
+    /// Lobbies that were joined, each with its epoch and the last `seq` before.
+    pub(crate) lobbies: Vec<(SmolStr, u64, u64)>,
     /// Number of callbacks that the engine observes as events.
     pub(crate) calls: usize,
     /// The number that the context showed in each `on_tick`.
@@ -75,6 +83,7 @@ impl Models {
         let Allowances { limits_inbox, may_refuse, may_reserve } = allowances;
         Models {
             seats: SeatModel::default(),
+            sessions: SessionModel::new(config, may_reserve),
             locks: LockModel::new(may_reserve),
             pressure: PressureModel::default(),
             health: HealthModel::default(),
@@ -88,6 +97,7 @@ impl Models {
             counters: CounterModel::default(),
             wall_clock: WallClock::new(),
             behaviours: BehaviourCounts::new(),
+            may_be_counted: config.presence_max < 16,
             messages: 0,
             violation: None,
         }
@@ -102,23 +112,36 @@ impl Models {
             }
             restrictions.into_iter().for_each(|behaviour| self.behaviours.add(behaviour));
         }
-        let (calls, observed) = (record.calls, events.len());
+        let observed = events.iter().filter(|observed| observed.event.is_callback()).count();
+        let calls = record.calls;
         if calls != observed {
             let violation = || format!("the application was called {calls} times for {observed} observed events");
             self.violation.get_or_insert_with(violation);
+        }
+        for (lobby, epoch, seq) in record.lobbies {
+            self.sessions.lobby_found(&lobby, epoch, seq);
         }
         let mut shown_ticks = record.shown_ticks.into_iter();
         for Observed { at, event } in events {
             let outcome = match event {
                 ObservedEvent::Joined(member) => self.joined(&member, at),
                 ObservedEvent::TookOver(member) => self.took_over(&member, at),
-                ObservedEvent::Relay { from, .. } => self.message(&from, at, "allows"),
-                ObservedEvent::Message { from, .. } => {
-                    self.messages += 1;
-                    self.message(&from, at, "on_message")
+                ObservedEvent::Relay { from, to, data } => {
+                    self.message(&from, at, "allows").and(self.sessions.shown(&data, to.is_some()))
                 }
-                ObservedEvent::Away(..) | ObservedEvent::Back(_) => Ok(()),
-                ObservedEvent::Left(member, _) => self.left(&member),
+                ObservedEvent::Message { from, content } => {
+                    self.messages += 1;
+                    let shown = match &content {
+                        Content::Text(text) => self.sessions.shown(text, false),
+                        Content::Bytes(_) => Ok(()),
+                    };
+                    self.message(&from, at, "on_message").and(shown)
+                }
+                ObservedEvent::Away(member, reason) => self.went_away(&member, reason, at),
+                ObservedEvent::Back(member) => self.back(&member, at),
+                ObservedEvent::Left(member, reason) => self.left(&member, reason, at),
+                ObservedEvent::Said { lobby, epoch, seq, text } => self.sessions.said(&lobby, epoch, seq, &text, at),
+                ObservedEvent::SaidDirectly { seat, n, text } => self.sessions.said_directly(seat, n, text.len()),
                 ObservedEvent::Health(member, latency) => {
                     self.health.ended(member.conn(), at, latency);
                     Ok(())
@@ -127,6 +150,7 @@ impl Models {
                 ObservedEvent::Tick(tick) => self.tick(at, &tick, shown_ticks.next()),
                 ObservedEvent::Drain(_) => {
                     self.ticks.iter_mut().for_each(TickModel::drain);
+                    self.sessions.drain();
                     Ok(())
                 }
             };
@@ -143,16 +167,34 @@ impl Models {
             false => Err(format!("conn={conn} joined lobby {lobby}, which is locked")),
         };
         // All models are fed, also after a violation.
-        unlocked.and(self.tokens.check_lobby(member)).and(self.seats.joined(member, at))
+        let session = self.sessions.joined(member, at);
+        unlocked.and(self.tokens.check_lobby(member)).and(self.seats.joined(member, at)).and(session)
     }
 
     fn took_over(&mut self, member: &Member, at: Time) -> Result<(), String> {
         let allowed = self.tokens.check_lobby(member);
+        let session = self.sessions.took_over(member, at);
         let older = self.seats.taken_over(member, at);
         if let Ok(older) = older {
             self.conn_left(older);
         }
-        allowed.and(older.map(drop))
+        allowed.and(older.map(drop)).and(session)
+    }
+
+    fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
+        let there = self.seats.went_away(member);
+        self.conn_left(member.conn());
+        there.and(self.sessions.went_away(member, reason, at))
+    }
+
+    fn back(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        let allowed = self.tokens.check_lobby(member);
+        let session = self.sessions.back(member, at);
+        let older = self.seats.back(member, at);
+        if let Ok(older) = older {
+            self.conn_left(older);
+        }
+        allowed.and(older.map(drop)).and(session)
     }
 
     /// A message reached the application through the callback `call`.
@@ -169,12 +211,13 @@ impl Models {
         seated.and(charged)
     }
 
-    fn left(&mut self, member: &Member) -> Result<(), String> {
-        let left = self.seats.left(member);
+    fn left(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
+        let left = self.seats.left(member).and(self.sessions.left(member, reason, at));
         self.conn_left(member.conn());
         // A lobby that becomes empty is removed, together with its lock.
-        if self.locks.has_locked() && self.seats.is_lobby_empty(member.lobby()) {
+        if self.seats.is_lobby_empty(member.lobby()) {
             self.locks.lobby_removed(member.lobby());
+            self.sessions.lobby_removed(member.lobby());
         }
         left
     }
@@ -249,7 +292,9 @@ impl Models {
     pub(crate) fn check_members(&self, now: Time, config: &Config) -> Result<(), String> {
         // A timer may be late by the wheel's granule. Twice that is allowed here.
         let slack = config.wheel_granule * 2;
-        for (_, seated) in self.seats.iter() {
+        self.sessions.check(now, slack, self.may_be_counted)?;
+        self.seats.check_limits(config)?;
+        for (_, seated) in self.seats.iter().filter(|(seat, _)| !self.sessions.is_away(*seat)) {
             let conn = seated.conn;
             self.tokens.check_expiry(conn, now, slack, &self.wall_clock)?;
             if config.max_lifetime.is_some_and(|age| now >= seated.since + age + slack) {
@@ -268,13 +313,15 @@ impl Models {
             }
         }
         self.seats.check_empty()?;
+        self.sessions.check_empty()?;
         let engine = &stats.counters;
         self.counters.check(engine)?;
         check_equal(&[
             ("joined", engine.joined, self.seats.joined),
             ("left", engine.left, self.seats.left),
             ("joined and left", engine.joined, engine.left),
-            ("taken_over", engine.taken_over, self.seats.taken_over),
+            ("taken_over and resumed", engine.taken_over + engine.resumed, self.seats.taken_over),
+            ("resumed", engine.resumed, self.sessions.resumed),
             ("health_checks", engine.health_checks, self.health.answered + engine.health_checks_failed),
         ])
     }

@@ -31,10 +31,6 @@ impl LockModel {
         }
     }
 
-    pub(crate) fn has_locked(&self) -> bool {
-        !self.locked.is_empty()
-    }
-
     /// The lobby became empty and was removed, together with its lock.
     pub(crate) fn lobby_removed(&mut self, lobby: &str) {
         self.locked.retain(|code| **code != *lobby);

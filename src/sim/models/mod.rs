@@ -15,6 +15,7 @@ pub(crate) mod pressure;
 pub(crate) mod rates;
 pub(crate) mod relay;
 pub(crate) mod seats;
+pub(crate) mod sessions;
 pub(crate) mod ticks;
 pub(crate) mod tokens;
 pub(crate) mod user_rates;

@@ -84,6 +84,15 @@ impl Found {
             _ => self.of_user.len(),
         }
     }
+
+    /// Removes the seats that are away from those found. A kick with `reconnect` does not concern them.
+    pub(crate) fn without_away(mut self, seats: &SeatModel) -> Found {
+        let is_away = |seat: &SeatId| seats.get(*seat).is_some_and(|seated| seated.is_away);
+        self.in_lobby.retain(|seat| !is_away(seat));
+        self.of_user.retain(|seat| !is_away(seat));
+        self.total -= seats.iter().filter(|(_, seated)| seated.is_away).count();
+        self
+    }
 }
 
 impl OperatorModel {
@@ -182,12 +191,14 @@ impl OperatorModel {
 
     /// Expects all `ending` seats to be closed, in batches after the closes that are pending already.
     fn expect_closes(&mut self, ending: Vec<SeatId>, target: &KickTarget, reconnect: bool, seats: &SeatModel) {
-        let conn_of = |seat: SeatId| seats.get(seat).map(|seated| seated.conn);
+        let conn_of = |seat: SeatId| seats.conn_of(seat);
         if !reconnect {
             self.no_reconnect.extend(ending.iter().filter_map(|&seat| conn_of(seat)));
             self.kick_orders.push((target.clone(), ending.clone()));
         }
-        let ending = ending.into_iter().map(|seat| (seat, conn_of(seat).filter(|_| reconnect))).collect();
+        // A seat without a connection, after a kick with `reconnect`, is kept for its session.
+        let ending = ending.into_iter().filter(|&seat| !reconnect || conn_of(seat).is_some());
+        let ending = ending.map(|seat| (seat, conn_of(seat).filter(|_| reconnect))).collect();
         self.expect_batched_closes(ending, seats);
     }
 
@@ -255,8 +266,8 @@ impl OperatorModel {
             self.last_batch = now;
         }
         let is_occupied = |pending: &PendingClose| {
-            let seated = seats.get(pending.seat);
-            seated.is_some_and(|seated| pending.conn.is_none_or(|conn| conn == seated.conn))
+            let conn = seats.conn_of(pending.seat);
+            conn.is_some_and(|there| pending.conn.is_none_or(|conn| conn == there))
         };
         let is_overdue = |pending: &&PendingClose| pending.last_batch < self.batches && is_occupied(pending);
         if let Some(PendingClose { seat, last_batch, .. }) = self.pending_closes.iter().find(is_overdue) {

@@ -7,11 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A message of a client: number of its link, and number among the messages of this link.
 pub(crate) type MessageId = (u32, u32);
 
+/// Hash of a message of the server (FNV-1a).
+pub(crate) fn hash_text(text: &str) -> u64 {
+    let step = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// The messages of a run and what is known of their delivery.
 #[derive(Debug)]
 pub(crate) struct RelayModel {
-    /// Whether the server may refuse a message. The outcome of each message is kept only then.
-    may_refuse: bool,
+    /// Whether the server may refuse a message, or its outcome remain unknown. The outcomes are kept only then.
+    has_outcomes: bool,
     /// Hash of the text received under each epoch and `seq`.
     text_hashes: BTreeMap<(u64, u64), u64>,
     /// Messages that the server acknowledged.
@@ -20,27 +26,31 @@ pub(crate) struct RelayModel {
     refused: BTreeSet<MessageId>,
     /// Messages that at least one other client received.
     delivered: BTreeSet<MessageId>,
+    /// Messages that the application was shown.
+    executed: BTreeSet<MessageId>,
+    /// Messages whose outcome their sender will never know.
+    lost: BTreeSet<MessageId>,
     /// The operator's messages, with the `seq` that the engine returned for each.
     published: Vec<(u32, u64)>,
 }
 
 impl RelayModel {
-    pub(crate) fn new(may_refuse: bool) -> RelayModel {
+    pub(crate) fn new(has_outcomes: bool) -> RelayModel {
         RelayModel {
-            may_refuse,
+            has_outcomes,
             text_hashes: BTreeMap::new(),
             acked: BTreeSet::new(),
             refused: BTreeSet::new(),
             delivered: BTreeSet::new(),
+            executed: BTreeSet::new(),
+            lost: BTreeSet::new(),
             published: Vec::new(),
         }
     }
 
     /// A member received `text`. Checks that all members receive the same text under the same epoch and `seq`.
     pub(crate) fn text_received(&mut self, epoch: u64, seq: u64, text: &str) -> Result<(), String> {
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = hash_text(text);
         if *self.text_hashes.entry((epoch, seq)).or_insert(hash) == hash {
             Ok(())
         } else {
@@ -50,7 +60,7 @@ impl RelayModel {
 
     /// A client received `message`, which therefore must not have been refused.
     pub(crate) fn delivered(&mut self, message: MessageId) -> Result<(), String> {
-        if !self.may_refuse {
+        if !self.has_outcomes {
             return Ok(());
         }
         self.delivered.insert(message);
@@ -62,7 +72,7 @@ impl RelayModel {
 
     /// The sender received an acknowledgement of `message`.
     pub(crate) fn acked(&mut self, message: MessageId) {
-        if self.may_refuse {
+        if self.has_outcomes {
             self.acked.insert(message);
         }
     }
@@ -74,6 +84,25 @@ impl RelayModel {
         }
         self.refused.insert(message);
         Ok(())
+    }
+
+    /// The application was shown `messages`.
+    pub(crate) fn executed(&mut self, messages: Vec<MessageId>) {
+        self.executed.extend(messages);
+    }
+
+    pub(crate) fn is_executed(&self, message: MessageId) -> bool {
+        self.executed.contains(&message)
+    }
+
+    /// The sender will never know the outcome of `message`, and does not send it again.
+    pub(crate) fn lost(&mut self, message: MessageId) {
+        self.lost.insert(message);
+    }
+
+    /// Whether the sender does not know whether `message` was delivered.
+    pub(crate) fn is_lost(&self, message: MessageId) -> bool {
+        self.lost.contains(&message)
     }
 
     /// Returns the first of `gaps`, the messages that a member did not receive, that the server acknowledged.

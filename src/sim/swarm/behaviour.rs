@@ -142,11 +142,41 @@ behaviours! {
     Probe = "probe";
     /// Operators and strangers connect to the admin port, ask, hang or hang up.
     AdminPort = "admin-port";
+    /// Clients choose a session, and come back to it.
+    Session = "session";
+    /// A client comes back to its session: after it lost its connection, or while it still has it.
+    Resume = "resume";
+    /// A client comes back without a position, or with one that it passed long ago, that lies ahead, or of another epoch.
+    OddPosition = "odd-position";
+    /// A client that comes back has loaded its page anew: it has a new session, and names the old one.
+    Reload = "reload";
+    /// A client comes back and keeps its old connection, as two tabs with the same session do.
+    TwoTabs = "two-tabs";
+    /// A client claims the session of another user, or of another lobby.
+    ForeignSession = "foreign-session";
+    /// A client claims a session in a malformed way.
+    BadClaim = "bad-claim";
+    /// A client closes with 1001 or without a code, as a page that goes away does.
+    GoAway = "go-away";
+    /// A client with a session sends a request with a number that it used before.
+    Repeat = "repeat";
 }
+
+/// Behaviours that only clients with a session show.
+pub(crate) const OF_SESSIONS: &[Behaviour] = &[
+    Behaviour::Session,
+    Behaviour::Resume,
+    Behaviour::OddPosition,
+    Behaviour::Reload,
+    Behaviour::TwoTabs,
+    Behaviour::ForeignSession,
+    Behaviour::BadClaim,
+    Behaviour::Repeat,
+];
 
 /// A set of behaviours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Behaviours(u64);
+pub(crate) struct Behaviours(u128);
 
 impl Behaviours {
     pub(crate) fn contains(self, behaviour: Behaviour) -> bool {

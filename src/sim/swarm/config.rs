@@ -46,10 +46,10 @@ pub(crate) fn draw_config(random: &mut Random) -> Config {
         config.presence_max = config.presence_max.min(4);
     }
     config.max_outbound_bytes = ByteSize(config.largest_frame() + pick(random, &[0, 0, 300, 5000, 100_000]));
-    // What the presence of a full lobby leaves is for both histories, each of whose bytes takes less than four.
-    let left = config.max_outbound_bytes.0 - config.largest_presence();
-    config.history_bytes = config.history_bytes.min(ByteSize(left * 3 / 16));
-    config.direct_bytes = config.direct_bytes.min(ByteSize(left / 16));
+    // The rest of the outbox is for both histories. A byte of them counts up to four with the overhead.
+    let rest = config.max_outbound_bytes.0 - config.largest_welcome();
+    config.history_bytes = config.history_bytes.min(ByteSize(rest / 6));
+    config.direct_bytes = config.direct_bytes.min(ByteSize(rest / 18));
     config.max_strikes = pick(random, &[0, 1, 3, 32]);
     config.wheel_granule = millis(random, &[1, 10, 10, 100, 1000]);
     draw_timeouts(&mut config, random);
@@ -125,6 +125,9 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     if let Some(random) = &mut generator(Behaviour::Ticks) {
         draw_ticks(config, random);
     }
+    if let Some(random) = &mut generator(Behaviour::Session) {
+        draw_sessions(config, random);
+    }
     if let Some(random) = &mut generator(Behaviour::Pressure) {
         config.outbound_high_mark = pick(random, &[ByteSize(1), ByteSize(100), ByteSize(1000), ByteSize(20_000)]);
         config.outbound_low_mark =
@@ -167,6 +170,24 @@ pub(crate) fn has_rate_limits(config: &Config) -> bool {
     let users = [config.user_message_rate(), config.user_byte_rate()];
     let own = [config.message_rate(), config.byte_rate(), config.control_rate()];
     own.iter().chain(&users).any(Option::is_some)
+}
+
+/// Draws how long seats are kept, and how much is kept for them.
+fn draw_sessions(config: &mut Config, random: &mut Random) {
+    config.seat_grace = millis(random, &[0, 100, 500, 2000, 10_000, 30_000, 30_000]);
+    config.away_after = millis(random, &[0, 1, 100, 1000]);
+    config.history_frames = pick(random, &[0, 1, 2, 4, 16, 256]);
+    let bytes = |random: &mut Random| pick(random, &[ByteSize(0), ByteSize(300), ByteSize(2000), ByteSize::kib(16)]);
+    config.history_bytes = bytes(random);
+    config.direct_frames = pick(random, &[0, 1, 2, 32]);
+    config.direct_bytes = bytes(random);
+    config.max_unanswered = pick(random, &[1, 3, 16, 16, 16]);
+    config.max_outbound_bytes = config.max_outbound_bytes.max(ByteSize(config.largest_replay()));
+}
+
+/// Whether a message of a session may be refused because too many of its requests wait for the next tick.
+pub(crate) fn has_unanswered_limit(config: &Config, swarm: &Swarm) -> bool {
+    config.tick_hz.is_some() && swarm.weight(Behaviour::Session) > 0 && config.max_unanswered < 16
 }
 
 /// Draws the tick configuration of a run.

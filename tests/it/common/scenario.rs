@@ -91,7 +91,7 @@ pub fn small_outbox() -> Config {
         max_message_bytes: ByteSize(3000),
         max_outbound_bytes: ByteSize(5100),
         max_per_lobby: Limit::at_most(4),
-        history_bytes: ByteSize(600),
+        history_bytes: ByteSize(500),
         direct_bytes: ByteSize(100),
         ..Config::default()
     }

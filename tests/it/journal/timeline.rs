@@ -181,6 +181,44 @@ connections=0 capacity=0% lobbies=0 pending=4 closing=2 tick=119 ticks_ran=12 la
 "#;
 
 #[test]
+fn a_timeline_shows_who_is_away_comes_back_or_does_not() {
+    const ANN: &str = "/ws/chess?token=ann&session=0123456789abcdef";
+    let mut site = Site::new(Config { seat_grace: Duration::from_secs(5), ..Config::default() }, Relay::default());
+    site.connect("/ws/chess?token=bob", &[]);
+    let first = site.connect(ANN, &[]);
+    site.turn();
+    // The second connection comes while the first one is still open, and is lost. The third says that it goes away.
+    let second = site.connect(ANN, &[]);
+    site.turn();
+    assert!(site.engine.ending(first).is_some());
+    site.engine.handle_hangup(site.now, second);
+    site.turn();
+    let third = site.connect(ANN, &[]);
+    site.turn();
+    site.bytes(third, &wire::close(1001, ""));
+    site.turn();
+    while site.engine.lobby_members("chess", None, 10).items.len() > 1 {
+        site.now = site.now + Duration::from_secs(1);
+        site.turn();
+    }
+    let shown = timeline(&site.journal(), Relay::default());
+    let of_ann: Vec<&str> =
+        shown.lines().filter_map(|line| line.split_once(" user=\"ann\" lobby=chess ")).map(|(_, what)| what).collect();
+    let expected = [
+        "joins",
+        "is back",
+        "leaves: 4004 replaced: a newer connection of the same user took the seat",
+        "is away: dropped",
+        "ends: 1006 hangup: the connection ended without a close frame",
+        "is back",
+        "is away: left",
+        "ends: 1001 peer_gone: the peer's close frame says that it went away, or has no code",
+        "leaves: left",
+    ];
+    assert_eq!(of_ann, expected, "{shown}");
+}
+
+#[test]
 fn the_text_of_each_event_of_a_raw_session_is_fixed() {
     let config = Config {
         attempts_per_minute: lobbyd::config::Limit::at_most(1),

@@ -179,8 +179,8 @@ max_lifetime = 5ms: must be at least 1s, or off
 /// What a member that comes back is sent at once must not close its connection as too slow.
 #[test]
 fn a_full_history_and_a_full_presence_fit_into_the_outbox() {
-    // 64 KiB and 256 * 64; 16 KiB and 32 * 64; ten members of 320 bytes, and an envelope.
-    let needed = 65_536 + 16_384 + 16_384 + 2048 + 10 * 320 + 1024;
+    // A frame counts its text, a header of 10 bytes and an overhead of 64. Ten members of 312 bytes, and the rest.
+    let needed = (65_536 + 256 * 74) + (16_384 + 32 * 74) + (10 * 312 + 1024);
     let with = |bytes| Config { max_outbound_bytes: ByteSize(bytes), ..Config::default() };
     with(needed).check().expect("all of it fits");
     let problems = with(needed - 1).check().expect_err("a byte is missing");
@@ -206,7 +206,7 @@ fn a_full_history_and_a_full_presence_fit_into_the_outbox() {
     }
     // A history of few bytes never has all its frames.
     let small = Config { history_bytes: ByteSize(240), direct_bytes: ByteSize(0), ..with(0) };
-    let needed = 240 + 10 * 64 + 10 * 320 + 1024;
+    let needed = 240 + 10 * 74 + 10 * 312 + 1024;
     let smallest =
         |bytes| Config { max_message_bytes: ByteSize(125), max_outbound_bytes: ByteSize(bytes), ..small.clone() };
     assert!(smallest(needed).check().is_ok() && smallest(needed - 1).check().is_err());

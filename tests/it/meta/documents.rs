@@ -179,8 +179,71 @@ fn session() -> Vec<Value> {
     world.app(|_, cx| cx.ping_user("ann", Duration::from_secs(1)));
     world.engine.handle_drain(world.now);
     world.end_turn();
-    let texts = ["ann", "bob"].into_iter().flat_map(|name| world.take(name));
-    texts.filter_map(|text| serde_json::from_str(&text).ok()).filter(Value::is_object).collect()
+    objects(["ann", "bob"].into_iter().flat_map(|name| world.take(name)).chain(coming_back("ann")))
+}
+
+/// The frames that are JSON objects.
+fn objects(texts: impl IntoIterator<Item = String>) -> Vec<Value> {
+    texts.into_iter().filter_map(|text| serde_json::from_str(&text).ok()).filter(Value::is_object).collect()
+}
+
+/// What a member receives in the example of a client that comes back, and then as answers to requests that it repeats.
+fn coming_back(name: &str) -> Vec<String> {
+    let mut world = World::new(Config::default(), Relay::default());
+    world.steps(
+        r#"
+        ann > connect chess session=4f1c9a0b7d2e4ac1
+        bob > connect chess
+        ann > {"type":"move","to":"e4","ref":1}
+        "#,
+    );
+    // The `ack` is lost.
+    let mut received = vec![world.take("ann"), world.take("bob")];
+    received[0].pop();
+    world.steps(
+        r#"
+        ann > hangup
+        bob > {"type":"broadcast","data":"e5"}
+        bob > {"type":"direct","to":"ann","data":"still there?"}
+        advance 1s
+        ann > connect chess session=4f1c9a0b7d2e4ac1 epoch=1000000000000 seq=1 n=0
+        "#,
+    );
+    received[0].extend(world.take("ann"));
+    world.steps(
+        r#"
+        ann > {"type":"move","to":"e4","ref":1}
+        ann > {"type":"move","to":"e4","ref":0}
+        "#,
+    );
+    received[0].extend(world.take("ann"));
+    received[1].extend(world.take("bob"));
+    received.swap_remove(usize::from(name == "bob"))
+}
+
+/// The messages in the example of a client that comes back are those that a server sends, in the same order. The example leaves
+/// out fields of `welcome`, and bob's own first messages.
+#[test]
+fn the_example_of_coming_back_is_what_a_server_sends() {
+    let page = read(&root().join("src/guide/protocol.md"));
+    let example = page.split("### An example").nth(1).and_then(|rest| rest.split("```").nth(1)).expect("the example");
+    for name in ["ann", "bob"] {
+        let says = format!("{name} < ");
+        let shown =
+            example.lines().filter_map(|line| line.split_once(&says)).map(|(_, text)| text.replace(", …}", "}"));
+        let shown: Vec<String> = shown.collect();
+        let mut sent = objects(coming_back(name)).into_iter();
+        assert!(shown.len() > 2);
+        for text in shown {
+            let shown: Value = serde_json::from_str(&text).expect("JSON");
+            // Every lobby has another epoch.
+            let is_shown = |sent: &Value| {
+                let fields = shown.as_object().expect("an object").iter();
+                fields.filter(|(field, _)| *field != "epoch").all(|(field, value)| sent.get(field) == Some(value))
+            };
+            assert!(sent.any(|sent| is_shown(&sent)), "{name} is not sent {text} at this place");
+        }
+    }
 }
 
 #[test]

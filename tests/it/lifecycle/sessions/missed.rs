@@ -55,6 +55,34 @@ fn recovered_is_false_when_anything_is_missing() {
 }
 
 #[test]
+fn what_does_not_fit_is_missing() {
+    // A message with ten digits has 57 bytes, and a direct message 54.
+    for (history, directs, recovered, replay) in
+        [(114, 108, true, 4), (113, 108, false, 2), (114, 107, false, 1), (0, 0, false, 0)]
+    {
+        check(
+            Config { history_bytes: ByteSize(history), direct_bytes: ByteSize(directs), ..Config::default() },
+            &format!(
+                r#"
+                bob joins chess
+                ann > connect chess session=page-of-ann-0001
+                ann < upgrade, welcome, presence_state
+                bob < presence_diff +ann
+                ann > hangup
+                bob > {{"type":"broadcast","data":1234567890}}
+                bob > {{"type":"broadcast","data":1234567890}}
+                bob > {{"type":"direct","to":"ann","data":1234567890}}
+                bob > {{"type":"direct","to":"ann","data":1234567890}}
+                ann > connect chess session=page-of-ann-0001
+                ann < upgrade, welcome recovered={recovered} replay={replay}{}, presence_state
+                "#,
+                if recovered { ", message, message" } else { "" }.to_owned() + &", direct".repeat(replay.min(2))
+            ),
+        );
+    }
+}
+
+#[test]
 fn a_direct_message_is_forgotten_when_a_ping_after_it_is_answered() {
     let mut world = World::new(Config::default(), lobbyd::apps::Relay::default());
     world.steps(

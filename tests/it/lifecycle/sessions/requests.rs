@@ -77,3 +77,21 @@ fn at_most_max_unanswered_requests_of_a_session_wait_for_a_tick() {
     world.steps("advance 100ms");
     assert_eq!(world.take("ann").len(), 16);
 }
+
+#[test]
+fn what_waits_for_a_tick_on_a_connection_without_a_session_reaches_the_session_that_takes_its_seat() {
+    check(
+        Config { tick_hz: Some(10), ..Config::default() },
+        r#"
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
+        ann > {"type":"broadcast","data":1}
+        ann:2 > connect chess session=page-of-ann-0001
+        ann < goodbye, close 4004 replaced
+        ann:2 < upgrade, welcome seq=1 resumed=false, presence_state seq=1
+        ann:2 > {"type":"broadcast","data":2,"ref":1}
+        advance 100ms
+        ann:2 < ack ref=1 seq=2
+        "#,
+    );
+}

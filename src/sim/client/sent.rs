@@ -1,0 +1,49 @@
+//! Requests that a client has sent: what each one is, and what became of it.
+
+/// Outcome of a numbered request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Executed,
+    /// Answered with an error.
+    Refused,
+    /// Never sent, although a higher number was.
+    Skipped,
+}
+
+/// A message that the client sent and that is not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SentRequest {
+    pub(crate) kind: RequestKind,
+    pub(crate) reference: Option<u32>,
+    /// The client's number of broadcasts and messages to the application up to this request.
+    pub(crate) k: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    Broadcast,
+    App,
+    Direct,
+    Presence,
+    Ping,
+    Malformed,
+    /// A malformed `health_pong`. It is answered with an error, but charged as a `health_pong`.
+    BadPong,
+    Leave,
+    /// In a session, a request whose number was used before, with the answer it must get. `None` if its outcome was not
+    /// known.
+    Repeat(Option<Outcome>),
+}
+
+impl RequestKind {
+    /// Whether a number as its `ref` counts, in a session.
+    pub(crate) fn is_numbered(self) -> bool {
+        use RequestKind::{App, Broadcast, Direct, Malformed};
+        matches!(self, Broadcast | App | Direct | Malformed)
+    }
+
+    /// Whether it takes a `seq` and reaches all other members.
+    pub(crate) fn is_message(self) -> bool {
+        matches!(self, RequestKind::Broadcast | RequestKind::App)
+    }
+}

@@ -1,0 +1,593 @@
+//! Model of the sessions: what a lobby has said, what the server must keep of it, and what it must replay.
+//!
+//! Fed with claims, with the changes of the seats, and with everything that was said. It keeps every frame of a lobby, and
+//! works out from the bounds of the configuration which of them the server must still have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::relay::{MessageId, hash_text};
+use crate::base::close::LeaveReason;
+use crate::base::id::{ConnId, SeatId};
+use crate::base::time::Time;
+use crate::config::{Config, DuplicateLogin};
+use crate::engine::app::Member;
+use crate::sim::client::books::ReadPosition;
+
+/// Most users that a lobby keeps out.
+const MAX_BARRED: usize = 64;
+
+/// A frame of a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replayed {
+    /// A `message` or `presence_diff`, with the hash of its text.
+    Frame { seq: u64, hash: u64 },
+    /// The client's own message.
+    Ack { seq: u64, reference: u64 },
+    /// A direct message.
+    Direct { n: u64 },
+}
+
+impl Replayed {
+    /// Its number in the lobby; `None` for a direct message.
+    pub(crate) fn seq(&self) -> Option<u64> {
+        match self {
+            Replayed::Frame { seq, .. } | Replayed::Ack { seq, .. } => Some(*seq),
+            Replayed::Direct { .. } => None,
+        }
+    }
+}
+
+/// What the `welcome` of a resumed session must say, and what must follow.
+#[derive(Clone, Debug)]
+pub(crate) struct Resume {
+    /// `None` if it cannot be told.
+    pub(crate) recovered: Option<bool>,
+    /// The frames after the claimed position, all of which follow if it is recovered.
+    pub(crate) replay: Vec<Replayed>,
+    /// Number of the last direct message.
+    pub(crate) last_direct: u64,
+    /// Whether the client's position is older than the session: it knows an earlier one of the same name, and has not read
+    /// the `welcome` of this one.
+    pub(crate) predates: bool,
+    /// Number of direct messages that must follow at least if it is not recovered.
+    pub(crate) min_directs: u64,
+}
+
+/// What a connection claims.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Claim {
+    /// Number of the session's name, and of the one that it continues.
+    pub(crate) session: u32,
+    pub(crate) was: Option<u32>,
+    pub(crate) position: Option<ReadPosition>,
+    /// Number under which the client's messages are known.
+    pub(crate) marker: u32,
+    /// Whether the position is behind what the client has read, so that the server may have dropped direct messages.
+    pub(crate) is_behind: bool,
+}
+
+/// A seat of a session.
+#[derive(Debug)]
+struct SessionSeat {
+    session: u32,
+    marker: u32,
+    user: Box<str>,
+    lobby: Box<str>,
+    conn: ConnId,
+    /// Since when it is away, and why.
+    away: Option<Away>,
+    /// Position of the session's first `presence_state`.
+    start: ReadPosition,
+    /// Whether there were direct messages before the session, of which it may have received some.
+    starts_late: bool,
+    directs: Vec<SaidDirect>,
+    /// Number of the last direct message.
+    last_direct: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Away {
+    since: Time,
+    reason: LeaveReason,
+    /// Whether the other members were told.
+    is_announced: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SaidDirect {
+    n: u64,
+    bytes: usize,
+    /// Place among everything that was said.
+    place: u64,
+}
+
+/// What a lobby has said in its present epoch.
+#[derive(Debug, Default)]
+struct LobbyLog {
+    epoch: u64,
+    seq: u64,
+    frames: Vec<SaidFrame>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SaidFrame {
+    seq: u64,
+    bytes: usize,
+    hash: u64,
+    /// Number under which the messages of its sender are known, if a client has sent it.
+    marker: Option<u32>,
+    /// The `ref` of its sender.
+    reference: Option<u64>,
+    place: u64,
+}
+
+/// A user that was kicked out of a lobby in which it had a session.
+#[derive(Debug)]
+struct Barred {
+    user: Box<str>,
+    lobby: Box<str>,
+    until: Time,
+}
+
+/// The sessions of a run.
+#[derive(Debug)]
+pub(crate) struct SessionModel {
+    seat_grace: Duration,
+    away_after: Duration,
+    history: (usize, usize),
+    kept_directs: (usize, usize),
+    duplicate_login: DuplicateLogin,
+    /// Whether the grace of a seat may be suspended while a claim is being authorized.
+    may_suspend: bool,
+    claims: BTreeMap<ConnId, Claim>,
+    seats: BTreeMap<SeatId, SessionSeat>,
+    logs: BTreeMap<Box<str>, LobbyLog>,
+    barred: Vec<Barred>,
+    /// Messages that the application was shown.
+    executed: BTreeSet<MessageId>,
+    newly_executed: Vec<MessageId>,
+    /// Direct messages that the application was shown, by sender and number.
+    directs: BTreeSet<MessageId>,
+    resumes: BTreeMap<ConnId, Resume>,
+    places: u64,
+    /// The member that was replaced last, if it was present: its user and session.
+    replaced: Option<(Box<str>, Option<u32>, Time)>,
+    /// Connections that had the seat of a session, each with its lobby, which still exists.
+    was_seated: BTreeMap<ConnId, Box<str>>,
+    /// Seats of which the other members were told that they are away, before the application was.
+    told_early: Vec<SeatId>,
+    /// Whether the present command kicks its users.
+    pub(crate) is_kicking: bool,
+    is_draining: bool,
+    /// Number of sessions that were resumed.
+    pub(crate) resumed: u64,
+}
+
+/// The fields of a frame that was said.
+#[derive(Deserialize)]
+struct SaidText<'a> {
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    joins: Option<Vec<Named<'a>>>,
+    #[serde(borrow)]
+    away: Option<Vec<Named<'a>>>,
+    #[serde(borrow)]
+    back: Option<Vec<Named<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Named<'a> {
+    #[serde(borrow)]
+    conn: std::borrow::Cow<'a, str>,
+}
+
+/// The fields of a client's message: see [`Marker`](crate::sim::client::payload::Marker).
+#[derive(Deserialize)]
+struct Marked {
+    l: u32,
+    k: u32,
+    /// The `ref` with which it was sent.
+    r: Option<u64>,
+}
+
+impl SessionModel {
+    pub(crate) fn new(config: &Config, may_suspend: bool) -> SessionModel {
+        SessionModel {
+            seat_grace: config.seat_grace,
+            away_after: config.away_after,
+            history: (config.history_frames as usize, config.history_bytes.0),
+            kept_directs: (config.direct_frames as usize, config.direct_bytes.0),
+            duplicate_login: config.duplicate_login,
+            may_suspend,
+            claims: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            barred: Vec::new(),
+            executed: BTreeSet::new(),
+            newly_executed: Vec::new(),
+            directs: BTreeSet::new(),
+            resumes: BTreeMap::new(),
+            places: 0,
+            replaced: None,
+            was_seated: BTreeMap::new(),
+            told_early: Vec::new(),
+            is_kicking: false,
+            is_draining: false,
+            resumed: 0,
+        }
+    }
+
+    /// A client connects with a claim.
+    pub(crate) fn claimed(&mut self, conn: ConnId, claim: Claim) {
+        self.claims.insert(conn, claim);
+    }
+
+    /// Takes what the `welcome` on `conn` must say, if a session was resumed on it.
+    pub(crate) fn take_resume(&mut self, conn: ConnId) -> Option<Resume> {
+        self.resumes.remove(&conn)
+    }
+
+    /// Takes the messages that the application was shown since the last call.
+    pub(crate) fn take_executed(&mut self) -> Vec<MessageId> {
+        std::mem::take(&mut self.newly_executed)
+    }
+
+    /// Whether the seat is one of a session and has no connection.
+    pub(crate) fn is_away(&self, seat: SeatId) -> bool {
+        self.seats.get(&seat).is_some_and(|seat| seat.away.is_some())
+    }
+
+    /// A member joined in a new seat.
+    pub(crate) fn joined(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        self.check_barred(member, at)?;
+        let Some(claim) = self.claims.get(&member.conn()).copied() else { return Ok(()) };
+        self.check_not_resumable(member, &claim)?;
+        let displaced = self.replaced.take().filter(|(user, _, when)| **user == *member.user() && *when == at);
+        if let Some((user, session, _)) = displaced
+            && claim.position.is_some()
+            && session != Some(claim.session)
+        {
+            return Err(format!("{user} came back with a position, and displaced a newer login"));
+        }
+        self.begin(member, claim);
+        Ok(())
+    }
+
+    /// A newer connection took over the seat of its user, not by a session.
+    pub(crate) fn took_over(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        self.check_barred(member, at)?;
+        let before = self.seats.remove(&member.seat());
+        let Some(claim) = self.claims.get(&member.conn()).copied() else { return Ok(()) };
+        let was_live = before.as_ref().is_none_or(|seat| seat.away.is_none());
+        let is_same =
+            before.as_ref().is_some_and(|seat| seat.session == claim.session || Some(seat.session) == claim.was);
+        if is_same {
+            return Err(format!("{} took over its seat, and must have resumed its session", member.user()));
+        }
+        if was_live && claim.position.is_some() && self.duplicate_login == DuplicateLogin::Replace {
+            return Err(format!("{} came back with a position, and displaced a newer login", member.user()));
+        }
+        self.check_not_resumable(member, &claim)?;
+        self.begin(member, claim);
+        // The numbers of direct messages go on.
+        let seat = self.seats.get_mut(&member.seat()).expect("the session has just begun");
+        (seat.last_direct, seat.directs) =
+            before.map_or((0, Vec::new()), |before| (before.last_direct, before.directs));
+        seat.starts_late = seat.last_direct > 0;
+        Ok(())
+    }
+
+    fn check_not_resumable(&self, member: &Member, claim: &Claim) -> Result<(), String> {
+        let is_own = |seat: &SessionSeat| {
+            *seat.user == *member.user()
+                && *seat.lobby == *member.lobby()
+                && (seat.session == claim.session || Some(seat.session) == claim.was)
+        };
+        match self.seats.iter().find(|(id, seat)| **id != member.seat() && is_own(seat)) {
+            Some((id, _)) => Err(format!("{} has joined, and must have resumed seat={id}", member.user())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_barred(&self, member: &Member, at: Time) -> Result<(), String> {
+        let is_barred =
+            |barred: &&Barred| *barred.user == *member.user() && *barred.lobby == *member.lobby() && at < barred.until;
+        match self.barred.iter().find(is_barred) {
+            Some(barred) => Err(format!("{} was kicked and is in its lobby before {}", member.user(), barred.until)),
+            None => Ok(()),
+        }
+    }
+
+    /// A session begins in a seat.
+    fn begin(&mut self, member: &Member, claim: Claim) {
+        let log = self.logs.get(member.lobby());
+        let start = log.map_or(ReadPosition::default(), |log| ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 });
+        let seat = SessionSeat {
+            session: claim.session,
+            marker: claim.marker,
+            user: member.user().into(),
+            lobby: member.lobby().into(),
+            conn: member.conn(),
+            away: None,
+            start,
+            starts_late: false,
+            directs: Vec::new(),
+            last_direct: 0,
+        };
+        self.seats.insert(member.seat(), seat);
+        self.was_seated.insert(member.conn(), member.lobby().into());
+    }
+
+    /// A session was resumed.
+    pub(crate) fn back(&mut self, member: &Member, at: Time) -> Result<(), String> {
+        self.resumed += 1;
+        self.check_barred(member, at)?;
+        let conn = member.conn();
+        let claim = self.claims.get(&conn).copied();
+        let claim = claim.ok_or_else(|| format!("conn={conn} has resumed a session, and claimed none"))?;
+        let seat = self.seats.get_mut(&member.seat());
+        let seat = seat.ok_or_else(|| format!("conn={conn} has resumed a session in seat={}", member.seat()))?;
+        if *seat.user != *member.user() || *seat.lobby != *member.lobby() {
+            return Err(format!("conn={conn} has resumed a session of {} in {}", seat.user, seat.lobby));
+        }
+        let is_reload = seat.session != claim.session;
+        if is_reload && claim.was != Some(seat.session) {
+            return Err(format!("conn={conn} has resumed a session that it did not claim"));
+        }
+        (seat.conn, seat.away, seat.session) = (conn, None, claim.session);
+        if is_reload {
+            seat.marker = claim.marker;
+        }
+        let log = self.logs.get(member.lobby());
+        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload);
+        if is_reload && let Some(log) = log {
+            seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };
+            seat.starts_late = seat.last_direct > 0;
+        }
+        self.resumes.insert(conn, resume);
+        self.was_seated.insert(conn, member.lobby().into());
+        Ok(())
+    }
+
+    /// The connection of a session was lost, and its seat is kept.
+    pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
+        let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
+        let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
+        let told = self.told_early.iter().position(|early| *early == member.seat());
+        let is_announced = told.map(|told| self.told_early.swap_remove(told)).is_some();
+        seat.away = Some(Away { since: at, reason, is_announced });
+        Ok(())
+    }
+
+    /// A member left its seat.
+    pub(crate) fn left(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
+        let seat = self.seats.remove(&member.seat());
+        let session = seat.as_ref().map(|seat| seat.session);
+        let was_live = seat.as_ref().is_none_or(|seat| seat.away.is_none());
+        self.replaced = (reason == LeaveReason::Replaced && was_live).then(|| (member.user().into(), session, at));
+        let Some(seat) = seat else { return Ok(()) };
+        let Some(away) = seat.away else { return Ok(()) };
+        if reason == LeaveReason::Kicked && self.is_kicking {
+            self.bar(&seat.user, &seat.lobby, at);
+        }
+        let is_ended = matches!(reason, LeaveReason::Kicked | LeaveReason::Replaced) || self.is_draining;
+        if !is_ended && at < away.since + self.seat_grace {
+            return Err(format!("{} left its seat before the end of seat_grace: {reason:?}", seat.user));
+        }
+        if !is_ended && reason != away.reason {
+            return Err(format!(
+                "{} left its seat with the reason {reason:?}, and was away with {:?}",
+                seat.user, away.reason
+            ));
+        }
+        Ok(())
+    }
+
+    /// A lobby has no seat any more, and nothing that it said or ordered remains.
+    pub(crate) fn lobby_removed(&mut self, lobby: &str) {
+        self.logs.remove(lobby);
+        self.barred.retain(|barred| *barred.lobby != *lobby);
+        self.was_seated.retain(|_, other| **other != *lobby);
+    }
+
+    /// The drain began, in which no seat is kept.
+    pub(crate) fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// The member on `conn` was kicked.
+    pub(crate) fn kicked(&mut self, conn: ConnId, user: &str, lobby: &str, at: Time) {
+        if self.was_seated.contains_key(&conn) {
+            self.bar(user, lobby, at);
+        }
+    }
+
+    fn bar(&mut self, user: &str, lobby: &str, at: Time) {
+        self.barred.push(Barred { user: user.into(), lobby: lobby.into(), until: at + self.seat_grace });
+        if self.barred.iter().filter(|barred| *barred.lobby == *lobby).count() > MAX_BARRED {
+            self.barred.remove(0);
+        }
+    }
+
+    /// A lobby of which nothing is known, because it is new or was empty, is in this epoch and has said `seq` frames.
+    pub(crate) fn lobby_found(&mut self, lobby: &str, epoch: u64, seq: u64) {
+        self.logs.entry(lobby.into()).or_insert(LobbyLog { epoch, seq, frames: Vec::new() });
+    }
+
+    /// A lobby has said a numbered frame to its members.
+    pub(crate) fn said(&mut self, lobby: &str, epoch: u64, seq: u64, text: &str, at: Time) -> Result<(), String> {
+        let log = self.logs.entry(lobby.into()).or_default();
+        if log.epoch != epoch {
+            *log = LobbyLog { epoch, seq: seq - 1, frames: Vec::new() };
+        }
+        if seq != log.seq + 1 {
+            return Err(format!("lobby {lobby} said seq {seq} after {}", log.seq));
+        }
+        let fields: SaidText<'_> = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        let marked: Option<Marked> = fields.data.and_then(|data| serde_json::from_str(data.get()).ok());
+        self.places += 1;
+        log.seq = seq;
+        log.frames.push(SaidFrame {
+            seq,
+            bytes: text.len(),
+            hash: hash_text(text),
+            marker: marked.as_ref().map(|marked| marked.l),
+            reference: marked.and_then(|marked| marked.r),
+            place: self.places,
+        });
+        for joined in fields.joins.unwrap_or_default() {
+            if let Some((_, seat)) = self.seats.iter_mut().find(|(id, _)| id.to_string() == *joined.conn) {
+                seat.start = ReadPosition { epoch, seq, n: 0 };
+            }
+        }
+        for back in fields.back.unwrap_or_default() {
+            // It may still be away: its connection is just being seated.
+            if let Some(away) = self.seat_named(&back.conn).and_then(|(_, seat)| seat.away.as_mut()) {
+                away.is_announced = false;
+            }
+        }
+        for away in fields.away.unwrap_or_default() {
+            self.said_to_be_away(&away.conn, at)?;
+        }
+        Ok(())
+    }
+
+    fn seat_named(&mut self, name: &str) -> Option<(SeatId, &mut SessionSeat)> {
+        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(&id, seat)| (id, seat))
+    }
+
+    /// The other members were told that the seat with this name is away.
+    fn said_to_be_away(&mut self, name: &str, at: Time) -> Result<(), String> {
+        let away_after = self.away_after;
+        let (id, seat) =
+            self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
+        match &mut seat.away {
+            // Without a delay they are told before the application is.
+            None if away_after.is_zero() => self.told_early.push(id),
+            None => return Err(format!("{name} is said to be away, and is not")),
+            Some(state) if at < state.since + away_after => {
+                return Err(format!("{name} is said to be away before away_after"));
+            }
+            Some(state) if state.is_announced => return Err(format!("{name} is said to be away twice")),
+            Some(state) => state.is_announced = true,
+        }
+        Ok(())
+    }
+
+    /// A direct message with the number `n` was sent to a session.
+    pub(crate) fn said_directly(&mut self, seat: SeatId, n: u64, bytes: usize) -> Result<(), String> {
+        self.places += 1;
+        let place = self.places;
+        let to =
+            self.seats.get_mut(&seat).ok_or_else(|| format!("a direct message to seat={seat}, without a session"))?;
+        if n != to.last_direct + 1 {
+            return Err(format!("direct message {n} to seat={seat} after {}", to.last_direct));
+        }
+        to.last_direct = n;
+        to.directs.push(SaidDirect { n, bytes, place });
+        Ok(())
+    }
+
+    /// The application was shown a message of a client, which is direct or not.
+    pub(crate) fn shown(&mut self, data: &str, is_direct: bool) -> Result<(), String> {
+        let Ok(Marked { l, k, .. }) = serde_json::from_str(data) else { return Ok(()) };
+        let of_kind = if is_direct { &mut self.directs } else { &mut self.executed };
+        if !of_kind.insert((l, k)) {
+            return Err(format!("message {k} of client #{l} was executed twice: {data}"));
+        }
+        if !is_direct {
+            self.newly_executed.push((l, k));
+        }
+        Ok(())
+    }
+
+    /// Checks, after a turn, that no seat is away for longer than it may be, and that the others were told. `slack` is the
+    /// lateness of a timer. `is_counted`: whether the lobby is told only numbers of members.
+    pub(crate) fn check(&self, now: Time, slack: Duration, may_be_counted: bool) -> Result<(), String> {
+        if let Some(id) = self.told_early.first() {
+            return Err(format!("seat={id} was said to be away, without on_away"));
+        }
+        for (id, seat) in &self.seats {
+            let Some(away) = &seat.away else { continue };
+            if !self.may_suspend && now >= away.since + self.seat_grace + slack {
+                return Err(format!("seat={id} of {} is away for longer than seat_grace", seat.user));
+            }
+            let is_due = now >= away.since + self.away_after + slack;
+            if is_due && !away.is_announced && !may_be_counted && !self.is_draining {
+                return Err(format!("seat={id} of {} is away, and the others were not told", seat.user));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that no session is left.
+    pub(crate) fn check_empty(&self) -> Result<(), String> {
+        if self.seats.is_empty() { Ok(()) } else { Err(format!("no on_leave for the sessions {:?}", self.seats)) }
+    }
+}
+
+impl SessionSeat {
+    /// Returns what a client that claims this seat is sent. `history` and `kept` are the bounds of what is kept: frames and
+    /// bytes.
+    fn resume(
+        &self,
+        claim: &Claim,
+        log: Option<&LobbyLog>,
+        history: (usize, usize),
+        kept: (usize, usize),
+        is_reload: bool,
+    ) -> Resume {
+        let nothing = LobbyLog::default();
+        let log = log.unwrap_or(&nothing);
+        let position = if is_reload { None } else { Some(claim.position.unwrap_or(self.start)) };
+        let of_epoch = position.filter(|position| position.epoch == log.epoch);
+        let read = of_epoch.map_or(0, |position| position.n);
+        let directs = self.directs.iter().filter(|direct| direct.n > read);
+        let frames = log.frames.iter().filter(|frame| of_epoch.is_some_and(|position| frame.seq > position.seq));
+        let is_right = of_epoch.is_some_and(|position| {
+            (self.start.seq..=log.seq).contains(&position.seq) && position.n <= self.last_direct
+        });
+        let has_frames = fits(history, frames.clone().map(|frame| frame.bytes));
+        let has_directs = fits(kept, directs.clone().map(|direct| direct.bytes));
+        let recovered = is_right && has_frames && has_directs;
+        // What a later ping was answered for is not kept.
+        let is_behind = claim.is_behind || (claim.position.is_none() && self.starts_late);
+        let is_certain = !is_behind || directs.clone().next().is_none();
+        let mut replay: Vec<(u64, Replayed)> = frames
+            .filter_map(|frame| {
+                let SaidFrame { seq, hash, place, .. } = *frame;
+                let item = if frame.marker == Some(self.marker) {
+                    Replayed::Ack { seq, reference: frame.reference? }
+                } else {
+                    Replayed::Frame { seq, hash }
+                };
+                Some((place, item))
+            })
+            .chain(directs.clone().map(|direct| (direct.place, Replayed::Direct { n: direct.n })))
+            .collect();
+        replay.sort_by_key(|&(place, _)| place);
+        let kept_last = self.directs.iter().rev().scan((0, 0), |(count, bytes), direct| {
+            (*count, *bytes) = (*count + 1, *bytes + direct.bytes);
+            (*count <= kept.0 && *bytes <= kept.1 && direct.n > read).then_some(())
+        });
+        let predates = !is_reload && position.is_some_and(|at| at.epoch != log.epoch || at.seq < self.start.seq);
+        Resume {
+            predates,
+            recovered: (is_certain || !recovered).then_some(recovered),
+            replay: replay.into_iter().map(|(_, item)| item).collect(),
+            last_direct: self.last_direct,
+            min_directs: if is_behind || is_reload || of_epoch.is_none() { 0 } else { kept_last.count() as u64 },
+        }
+    }
+}
+
+/// Whether frames of these lengths, the last ones, are all kept by a history with these bounds.
+fn fits((max_frames, max_bytes): (usize, usize), bytes: impl Iterator<Item = usize>) -> bool {
+    let (frames, bytes) = bytes.fold((0, 0), |(frames, sum), bytes| (frames + 1, sum + bytes));
+    frames <= max_frames && bytes <= max_bytes
+}

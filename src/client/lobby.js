@@ -46,7 +46,8 @@ export class Lobby {
   #isExpired = false;
   #notBefore = 0;
   #lostAt = null;
-  // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream.
+  // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
+  // has opened: then a network that blocks them is not what is wrong.
   #blocked = 0;
 
   // Where to continue: `{ epoch, seq }`, and the number of the last direct message.
@@ -282,7 +283,7 @@ export class Lobby {
       binaryType: "arraybuffer",
       onopen: () => {
         link.hasOpened = true;
-        if (!isStream) this.#blocked = 0;
+        if (!isStream) this.#blocked = NaN;
       },
       onmessage: ({ data }) => link === this.#link && this.#receive(data),
       onclose: (event) => this.#lost(link, event),

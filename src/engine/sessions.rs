@@ -21,8 +21,8 @@ use crate::lobby::sessions::{AwayEvent, LostConn};
 use crate::ws::handshake::Acceptance;
 
 impl<A: App> Engine<A> {
-    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to get, if one of
-    /// both has a session: what a `welcome` says of their outcome is final, and they are messages of the former session.
+    /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to get, if either
+    /// of them has a session: what a `welcome` says of their outcome is final, and they are not messages of the new session.
     pub(super) fn complete_session(
         &mut self,
         key: ConnKey,
@@ -70,6 +70,10 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
+        // The timers of this turn may have expired already.
+        if self.config.away_after.is_zero() {
+            self.unflushed_lobbies.extend(self.directory.tell_away(seat));
+        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());

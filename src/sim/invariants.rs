@@ -66,8 +66,8 @@ pub(super) fn after_turn<A: App>(world: &mut World<A>) -> Result<(), String> {
     let models = &server.models;
     // A session that has come back from another address may go on counting for the earlier one.
     let networks = models.seats.iter().filter_map(|(_, seated)| {
-        let [first, now] = [seated.first, seated.conn].map(|conn| clients.network_of(conn));
-        now.filter(|_| first == now)
+        let now = clients.network_of(seated.conn);
+        now.filter(|_| seated.earlier.iter().all(|&conn| clients.network_of(conn) == now))
     });
     models.addresses.check_seats(networks)?;
     server.models.addresses.check_attempts(now)?;
@@ -143,15 +143,16 @@ pub(super) fn check_close_reasons<A: App>(
 ) -> Result<(), String> {
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
-    let World { server, clients, .. } = &mut *world;
+    let World { server, clients, .. } = &*world;
     // Seats also count without a connection, or for an earlier address.
     let others = server.models.seats.iter().flat_map(|(_, seated)| {
         let user = clients.shared.users.iter().position(|user| **user == *seated.user);
-        let open = |conn| Some(OpenConn { conn, network: clients.network_of(conn)?, user: user? });
+        let open = move |conn| Some(OpenConn { conn, network: clients.network_of(conn)?, user: user? });
         let last = open(seated.conn).filter(|_| seated.is_away);
-        last.into_iter().chain(open(seated.first).filter(|_| seated.first != seated.conn))
+        last.into_iter().chain(seated.earlier.iter().filter_map(move |&conn| open(conn)))
     });
-    server.models.addresses.note_open(clients.iter().filter_map(open_conn).chain(others));
+    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).chain(others).collect();
+    world.server.models.addresses.note_open(open.into_iter());
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };

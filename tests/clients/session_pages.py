@@ -15,7 +15,7 @@ from browser import HERE, chromium
 from session_books import SessionBook
 
 CHANGES = {"freeze": 4, "offline": 3, "reload": 3}
-PAGES = ["lobby_page.html", "session_page.html"]
+PAGES = [("lobby_page.html", "sockets"), ("session_page.html", "sockets"), ("lobby_page.html", "events")]
 CHANGE_EVERY = 10.0             # mean seconds between two changes of a page
 ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
@@ -51,7 +51,7 @@ class Page:
     def __init__(self, pages, rig, lobby, number):
         self.pages, self.rig, self.lobby = pages, rig, lobby
         self.user = f"page{number}"
-        self.file = PAGES[number % len(PAGES)]
+        self.file, self.transport = PAGES[number % len(PAGES)]
         self.random = random.Random(f"{rig.seed} page {number}")
         self.book = self.previous = None
         self.is_frozen = False
@@ -60,7 +60,8 @@ class Page:
 
     async def open(self):
         seed = self.random.randrange(1, 2 ** 31 - 1)
-        url = f"{self.pages.origin}/{self.file}?port={self.rig.port}&lobby={self.lobby.name}&user={self.user}&seed={seed}&every=1"
+        query = f"port={self.rig.port}&lobby={self.lobby.name}&user={self.user}&seed={seed}&every=1&transport={self.transport}"
+        url = f"{self.pages.origin}/{self.file}?{query}"
         target = await self.pages.tools.call("Target.createTarget", url=url)
         attached = await self.pages.tools.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = attached["sessionId"]

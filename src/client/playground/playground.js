@@ -132,8 +132,6 @@ class Pane {
       WebSocket: function (url, protocols) {
         return new TappedSocket(pane, url, protocols);
       },
-      // An outage of the playground is not one of the network.
-      EventSource: false,
     });
     this.lobby = lobby;
     const changed = () => lobby === this.lobby && this.draw();

@@ -43,10 +43,10 @@ impl View {
         require(resumed, "the engine resumed the session, and the welcome does not say so")?;
         let books = session.claim.books.take().unwrap_or_default();
         // The session that the client knew has ended, and the welcome of the one that is resumed was lost.
-        let is_unknown = !books.conn.is_empty() && *books.conn != *conn;
+        let is_unknown = expected.predates && session.claim.is_right;
         self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
-        let Resume { recovered: must_recover, replay: frames, last_direct, min_directs } = expected;
+        let Resume { recovered: must_recover, replay: frames, last_direct, min_directs, .. } = expected;
         if must_recover.is_some_and(|must| must != recovered) {
             return Err(format!("recovered is {recovered}, and must be {must_recover:?}"));
         }

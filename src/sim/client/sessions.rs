@@ -46,6 +46,8 @@ pub(crate) struct SentClaim {
     pub(crate) position: Option<ReadPosition>,
     /// What the client knows at this position. `None` for a new session.
     pub(crate) books: Option<Books>,
+    /// Whether the position is the one that the client has.
+    pub(crate) is_right: bool,
 }
 
 /// A page with its session.
@@ -257,7 +259,7 @@ impl Session {
         let Some(books) = books.or_else(|| self.books.clone()) else { return SentClaim::default() };
         if !books.has_position {
             let books = Some(Books { conn: books.conn, ..Books::default() });
-            return SentClaim { position: None, books };
+            return SentClaim { position: None, books, is_right: true };
         }
         let position = books.position;
         let position = match form {
@@ -269,7 +271,7 @@ impl Session {
             PositionForm::Future => Some(ReadPosition { n: position.n + 1000, ..position }),
             PositionForm::Foreign => Some(ReadPosition { epoch: position.epoch + 1 + position.seq % 2, ..position }),
         };
-        SentClaim { position, books: Some(books) }
+        SentClaim { position, books: Some(books), is_right: form == PositionForm::Right }
     }
 }
 

@@ -22,8 +22,8 @@ pub(crate) struct SeatModel {
 #[derive(Debug)]
 pub(crate) struct Seated {
     pub(crate) conn: ConnId,
-    /// The connection that took the seat. A session that came back may have another one since, also from another address.
-    pub(crate) first: ConnId,
+    /// The connections before, of a session that came back. They may have had other addresses.
+    pub(crate) earlier: Vec<ConnId>,
     pub(crate) user: Box<str>,
     pub(crate) lobby: Box<str>,
     /// Time at which this connection joined or took over the seat.
@@ -36,7 +36,7 @@ impl Seated {
     fn new(member: &Member, since: Time) -> Seated {
         Seated {
             conn: member.conn(),
-            first: member.conn(),
+            earlier: Vec::new(),
             user: member.user().into(),
             lobby: member.lobby().into(),
             since,
@@ -94,10 +94,10 @@ impl SeatModel {
 
     /// The session in the seat came back. Returns the older connection.
     pub(crate) fn back(&mut self, member: &Member, at: Time) -> Result<ConnId, String> {
-        let first = self.get(member.seat()).map(|seated| seated.first);
+        let mut earlier = self.get(member.seat()).map_or(Vec::new(), |seated| seated.earlier.clone());
         let older = self.taken_over(member, at)?;
-        let seated = self.seats.get_mut(&member.seat()).expect("it was just taken over");
-        seated.first = first.unwrap_or(older);
+        earlier.push(older);
+        self.seats.get_mut(&member.seat()).expect("it was just taken over").earlier = earlier;
         Ok(older)
     }
 

@@ -50,6 +50,9 @@ pub(crate) struct Resume {
     pub(crate) replay: Vec<Replayed>,
     /// Number of the last direct message.
     pub(crate) last_direct: u64,
+    /// Whether the client's position is older than the session: it knows an earlier one of the same name, and has not read
+    /// the `welcome` of this one.
+    pub(crate) predates: bool,
     /// Number of direct messages that must follow at least if it is not recovered.
     pub(crate) min_directs: u64,
 }
@@ -155,6 +158,8 @@ pub(crate) struct SessionModel {
     replaced: Option<(Box<str>, Option<u32>, Time)>,
     /// Connections that had the seat of a session, each with its lobby, which still exists.
     was_seated: BTreeMap<ConnId, Box<str>>,
+    /// Seats of which the other members were told that they are away, before the application was.
+    told_early: Vec<SeatId>,
     /// Whether the present command kicks its users.
     pub(crate) is_kicking: bool,
     is_draining: bool,
@@ -171,6 +176,8 @@ struct SaidText<'a> {
     joins: Option<Vec<Named<'a>>>,
     #[serde(borrow)]
     away: Option<Vec<Named<'a>>>,
+    #[serde(borrow)]
+    back: Option<Vec<Named<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -208,6 +215,7 @@ impl SessionModel {
             places: 0,
             replaced: None,
             was_seated: BTreeMap::new(),
+            told_early: Vec::new(),
             is_kicking: false,
             is_draining: false,
             resumed: 0,
@@ -350,7 +358,9 @@ impl SessionModel {
     pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
         let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
-        seat.away = Some(Away { since: at, reason, is_announced: false });
+        let told = self.told_early.iter().position(|early| *early == member.seat());
+        let is_announced = told.map(|told| self.told_early.swap_remove(told)).is_some();
+        seat.away = Some(Away { since: at, reason, is_announced });
         Ok(())
     }
 
@@ -435,16 +445,36 @@ impl SessionModel {
                 seat.start = ReadPosition { epoch, seq, n: 0 };
             }
         }
+        for back in fields.back.unwrap_or_default() {
+            // It may still be away: its connection is just being seated.
+            if let Some(away) = self.seat_named(&back.conn).and_then(|(_, seat)| seat.away.as_mut()) {
+                away.is_announced = false;
+            }
+        }
         for away in fields.away.unwrap_or_default() {
-            let seat = self.seats.iter_mut().find(|(id, _)| id.to_string() == *away.conn).map(|(_, seat)| seat);
-            let state = seat.and_then(|seat| seat.away.as_mut());
-            let state = state.ok_or_else(|| format!("{} is said to be away, and is not", away.conn))?;
-            if at < state.since + self.away_after {
-                return Err(format!("{} is said to be away before away_after", away.conn));
+            self.said_to_be_away(&away.conn, at)?;
+        }
+        Ok(())
+    }
+
+    fn seat_named(&mut self, name: &str) -> Option<(SeatId, &mut SessionSeat)> {
+        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(&id, seat)| (id, seat))
+    }
+
+    /// The other members were told that the seat with this name is away.
+    fn said_to_be_away(&mut self, name: &str, at: Time) -> Result<(), String> {
+        let away_after = self.away_after;
+        let (id, seat) =
+            self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
+        match &mut seat.away {
+            // Without a delay they are told before the application is.
+            None if away_after.is_zero() => self.told_early.push(id),
+            None => return Err(format!("{name} is said to be away, and is not")),
+            Some(state) if at < state.since + away_after => {
+                return Err(format!("{name} is said to be away before away_after"));
             }
-            if std::mem::replace(&mut state.is_announced, true) {
-                return Err(format!("{} is said to be away twice", away.conn));
-            }
+            Some(state) if state.is_announced => return Err(format!("{name} is said to be away twice")),
+            Some(state) => state.is_announced = true,
         }
         Ok(())
     }
@@ -479,6 +509,9 @@ impl SessionModel {
     /// Checks, after a turn, that no seat is away for longer than it may be, and that the others were told. `slack` is the
     /// lateness of a timer. `is_counted`: whether the lobby is told only numbers of members.
     pub(crate) fn check(&self, now: Time, slack: Duration, may_be_counted: bool) -> Result<(), String> {
+        if let Some(id) = self.told_early.first() {
+            return Err(format!("seat={id} was said to be away, without on_away"));
+        }
         for (id, seat) in &self.seats {
             let Some(away) = &seat.away else { continue };
             if !self.may_suspend && now >= away.since + self.seat_grace + slack {
@@ -542,7 +575,9 @@ impl SessionSeat {
             (*count, *bytes) = (*count + 1, *bytes + direct.bytes);
             (*count <= kept.0 && *bytes <= kept.1 && direct.n > read).then_some(())
         });
+        let predates = !is_reload && position.is_some_and(|at| at.epoch != log.epoch || at.seq < self.start.seq);
         Resume {
+            predates,
             recovered: (is_certain || !recovered).then_some(recovered),
             replay: replay.into_iter().map(|(_, item)| item).collect(),
             last_direct: self.last_direct,

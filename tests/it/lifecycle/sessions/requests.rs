@@ -79,21 +79,19 @@ fn at_most_max_unanswered_requests_of_a_session_wait_for_a_tick() {
 }
 
 #[test]
-fn messages_of_a_connection_without_a_session_are_not_those_of_the_session_that_takes_over() {
+fn what_waits_for_a_tick_on_a_connection_without_a_session_reaches_the_session_that_takes_its_seat() {
     check(
         Config { tick_hz: Some(10), ..Config::default() },
         r#"
-        bob, ann join chess
-        turn begins
+        ann > connect chess
+        ann < upgrade, welcome, presence_state
         ann > {"type":"broadcast","data":1}
         ann:2 > connect chess session=page-of-ann-0001
-        turn ends
-        bob < message seq=2 data=1
-        ann < goodbye code=4004, close 4004 replaced
-        ann:2 < upgrade, welcome seq=2 resumed=false replay=0, presence_state seq=3
-        ann:2 > hangup
-        ann:2 > connect chess session=page-of-ann-0001
-        ann:2 < upgrade, welcome resumed=true recovered=true replay=0, presence_state seq=2
+        ann < goodbye, close 4004 replaced
+        ann:2 < upgrade, welcome seq=1 resumed=false, presence_state seq=1
+        ann:2 > {"type":"broadcast","data":2,"ref":1}
+        advance 100ms
+        ann:2 < ack ref=1 seq=2
         "#,
     );
 }

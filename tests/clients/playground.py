@@ -227,6 +227,8 @@ async def the_program_serves_the_page_on_loopback_addresses_only(rig):
         with Lobbyd(rig.binary, *arguments) as server:
             got = status(server, "/"), status(server, "/lobby.js")
             assert got == (page, client), (arguments, got)
+            is_named = f"playground on http://127.0.0.1:{server.port}/" in server.log()
+            assert is_named == (page == 200), server.log()
 
 
 # ---- the example pages ----

@@ -346,21 +346,6 @@ fn the_readme_is_short() {
     assert!(text.split_whitespace().count() <= 2500, "{} words", text.split_whitespace().count());
 }
 
-/// The package does not contain them.
-#[test]
-fn pictures_of_the_readme_are_small() {
-    if is_left_out("examples/pictures") {
-        return;
-    }
-    let pictures: Vec<_> = fs::read_dir(root().join("examples/pictures")).expect("a folder of pictures").collect();
-    assert!(pictures.len() >= 2, "the playground and the arena");
-    for picture in pictures {
-        let picture = picture.expect("a readable entry");
-        let length = picture.metadata().expect("a file").len();
-        assert!(length < 150_000, "{}: {length} bytes", picture.path().display());
-    }
-}
-
 /// Paths of files and folders in the text, such as `tests/clients/run` or, below `src`, `net/sockets.rs`.
 #[test]
 fn files_named_in_the_documents_exist() {

@@ -4,9 +4,7 @@ use bytes::Bytes;
 
 use super::date::DateLine;
 use super::status::reason_phrase;
-
-/// Largest body of a [`FileResponse`]. A test compares it with the files.
-pub(crate) const MAX_FILE_BYTES: usize = 64 << 10;
+use crate::base::limit::MAX_FILE_BYTES;
 
 /// Byte that stands for each byte of a file whose contents are not known.
 const UNKNOWN: u8 = b'x';

@@ -130,7 +130,7 @@ fn is_among(version: &str, known: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::file::MAX_FILE_BYTES;
+    use crate::base::limit::MAX_FILE_BYTES;
 
     fn status(served: Served, request: FileRequest<'_>) -> Option<u16> {
         respond(served, &request).map(|response| response.status())

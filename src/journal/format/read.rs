@@ -315,7 +315,7 @@ impl<'a> EntryReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::file::MAX_FILE_BYTES;
+    use crate::base::limit::MAX_FILE_BYTES;
     use crate::journal::format::write::Put;
 
     #[test]

@@ -408,7 +408,9 @@ export class Lobby {
   }
 
   #welcomed(welcome) {
-    const { resumed, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
+    const { conn, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
+    // The session may have got another seat on a connection whose welcome was lost.
+    const resumed = welcome.resumed && conn === (this.welcome?.conn ?? conn);
     this.#stop("connect");
     // The backoff begins anew after so long a connection.
     this.#after("stable", 5_000, () => {

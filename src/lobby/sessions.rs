@@ -52,6 +52,11 @@ impl Directory {
         self.sessions.get(seat).map(|session| session.hash)
     }
 
+    /// Whether any seat has or had a session.
+    pub(crate) fn has_had_sessions(&self) -> bool {
+        !self.sessions.of_seats.is_empty()
+    }
+
     /// Sets the session that holds a seat, which is not away.
     pub(super) fn set_session(&mut self, key: SeatKey, session: Option<SessionHash>) {
         let seat = &mut self.seats[key];
@@ -210,22 +215,15 @@ impl Directory {
         if let Some(&(_, seat)) = self.sessions.ends.first().filter(|&&(at, _)| at <= now) {
             return Some(AwayEvent::End(seat));
         }
-        let &(_, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
-        self.tell_away(key).map(AwayEvent::Tell)
-    }
-
-    /// Queues the news that a seat is away, and returns its lobby.
-    pub(crate) fn tell_away(&mut self, key: SeatKey) -> Option<LobbyKey> {
-        let away = self.sessions.get_mut(key)?.away.as_mut()?;
-        away.is_told = true;
-        let tell_at = away.tell_at;
-        self.sessions.to_tell.remove(&(tell_at, key));
+        let &(at, key) = self.sessions.to_tell.first().filter(|&&(at, _)| at <= now)?;
+        self.sessions.to_tell.remove(&(at, key));
+        self.sessions.get_mut(key)?.away.as_mut()?.is_told = true;
         let seat = &self.seats[key];
         if seat.is_announced {
             let user = self.users[seat.user].name.clone();
             self.lobbies[seat.lobby].presence.went_away(AnnouncedMember { user, seat: seat.id });
         }
-        Some(seat.lobby)
+        Some(AwayEvent::Tell(seat.lobby))
     }
 
     /// Keeps an away seat until `ends`: a connection that claims it is being authorized.

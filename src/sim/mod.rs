@@ -6,6 +6,8 @@
 //! - Network: input arrives late and in small pieces; writes are short, blocked, or fail.
 //! - Clients: they vanish, reset in the middle of a frame, log in twice, flood, read slowly or never, and send
 //!   malformed frames.
+//! - Sessions: clients lose their connection and come back, in every way that the protocol allows, and some that it does
+//!   not. Only the built-in model clients have sessions.
 //! - Time: the monotonic clock jumps forward, and the wall clock is set.
 //!
 //! All invariants are checked after every step. After the last step the faults stop. Then the state that each client

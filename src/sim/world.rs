@@ -75,7 +75,7 @@ impl<A: App> World<A> {
         let models = Models::new(A::PROTOCOL, &config, allowances);
         let grace = config.seat_grace.as_millis() as u64;
         let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
-        let shared = SharedState::new(users, lobbies, relays, may_refuse, seat_grace_ms);
+        let shared = SharedState::new(users, lobbies, relays, may_refuse, models.may_be_counted, seat_grace_ms);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
         World {
             admin_port: AdminPort::new(&config, stream(7)),

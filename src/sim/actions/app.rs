@@ -181,6 +181,12 @@ pub(crate) fn send_latest<A: App>(world: &mut World<A>, to: Option<usize>) {
     world.note_server(EventKind::Latest, key, &value.to_be_bytes());
 }
 
+/// Whether the client may turn out to be another user: it is not refused yet, and it has no session, which would know its
+/// user.
+fn may_be_another(link: &Link) -> bool {
+    link.reason.is_none() && link.view.session.is_none()
+}
+
 /// Answers a pending authorization. Returns whether there was one.
 pub(crate) fn authorize<A: App>(world: &mut World<A>) -> bool {
     let World { server, clients, swarm, random, .. } = &mut *world;
@@ -195,8 +201,7 @@ pub(crate) fn authorize<A: App>(world: &mut World<A>) -> bool {
     let answer = match (how, index) {
         (0, _) => Authorization::Refuse(CloseReason::Banned),
         (1, _) => Authorization::Pending { user: None },
-        // The client of a session knows who it is.
-        (2, Some(index)) if clients.get(index).is_some_and(|link| link.view.session.is_none()) => {
+        (2, Some(index)) if clients.get(index).is_some_and(may_be_another) => {
             let (link, shared) = clients.link_and_shared(index);
             let user = random.below(shared.users.len() as u64) as usize;
             link.user = user;

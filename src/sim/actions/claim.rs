@@ -4,7 +4,7 @@ use crate::engine::app::{App, Protocol};
 use crate::sim::client::link::Link;
 use crate::sim::client::request;
 use crate::sim::client::sessions::PositionForm;
-use crate::sim::models::sessions::Claim;
+use crate::sim::models::missed::Claim;
 use crate::sim::swarm::behaviour::Behaviour;
 use crate::sim::world::World;
 

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 
 use super::sessions::{SentClaim, Unsettled};
-use crate::sim::models::sessions::{Replayed, Resume};
+use crate::sim::models::missed::{Replayed, Resume};
 
 /// What a view knows of its session.
 #[derive(Debug)]

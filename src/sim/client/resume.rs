@@ -7,8 +7,8 @@ use super::payload::read_number;
 use super::server_text::{ServerText, field, require};
 use super::shared_state::SharedState;
 use super::view::{Stage, View};
+use crate::sim::models::missed::{Replayed, Resume};
 use crate::sim::models::relay::hash_text;
-use crate::sim::models::sessions::{Replayed, Resume};
 
 impl View {
     /// Returns what the client knows, if it was welcomed.
@@ -35,24 +35,34 @@ impl View {
             session.kept_directs = replay;
             self.books = Books { conn: conn.into(), ..Books::default() };
             (self.books.position.epoch, self.books.position.n) = (self.epoch, n);
-            if !session.is_superseded {
+            // The first connection of a session may have sent before its `welcome`, and is answered.
+            if !session.is_superseded && session.waits_for_welcome() {
                 of_all.begin_anew(&mut shared.relay);
             }
             return Ok(());
         };
-        require(resumed, "the engine resumed the session, and the welcome does not say so")?;
+        if expected.predates.is_some_and(|predates| predates == resumed) {
+            return Err(format!("resumed is {resumed}, and must not be"));
+        }
         let books = session.claim.books.take().unwrap_or_default();
-        // The session that the client knew has ended, and the welcome of the one that is resumed was lost.
-        let is_unknown = expected.predates && session.claim.is_right;
+        // The session that the client knew has ended, and the welcome of the one that followed was lost.
+        let is_unknown = !resumed;
         self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
+        if shared.may_be_counted {
+            // Meanwhile the lobby may have been too large for a list, and then no changes are replayed.
+            self.books.members = None;
+        }
         let Resume { recovered: must_recover, replay: frames, last_direct, min_directs, .. } = expected;
         if must_recover.is_some_and(|must| must != recovered) {
             return Err(format!("recovered is {recovered}, and must be {must_recover:?}"));
         }
         if recovered {
             // What was said after the `welcome` is not replayed.
-            let is_replayed = |frame: &Replayed| frame.seq().is_none_or(|seq| seq <= self.answers.seq);
+            let is_replayed = |frame: &Replayed| match *frame {
+                Replayed::Frame { seq, .. } | Replayed::Ack { seq, .. } => seq <= self.answers.seq,
+                Replayed::Direct { n: number } => number > n,
+            };
             session.replay = frames.into_iter().filter(is_replayed).collect();
             if session.replay.len() as u64 != replay {
                 return Err(format!("replay is {replay}, expected {:?}", session.replay));

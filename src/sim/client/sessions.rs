@@ -46,8 +46,6 @@ pub(crate) struct SentClaim {
     pub(crate) position: Option<ReadPosition>,
     /// What the client knows at this position. `None` for a new session.
     pub(crate) books: Option<Books>,
-    /// Whether the position is the one that the client has.
-    pub(crate) is_right: bool,
 }
 
 /// A page with its session.
@@ -70,7 +68,7 @@ pub(crate) struct Session {
     /// Whether it came back while an earlier connection went on reading.
     pub(crate) has_two_tabs: bool,
     last_ref: u32,
-    unsettled: VecDeque<Unsettled>,
+    unanswered: VecDeque<Unsettled>,
     outcomes: BTreeMap<u32, Outcome>,
     /// What it knew when it last lost or gave up its connection.
     books: Option<Books>,
@@ -129,7 +127,7 @@ impl Sessions {
             is_over: false,
             has_two_tabs: false,
             last_ref: 0,
-            unsettled: VecDeque::new(),
+            unanswered: VecDeque::new(),
             outcomes: BTreeMap::new(),
             books: None,
             older: None,
@@ -142,8 +140,8 @@ impl Sessions {
 impl Session {
     /// Returns the next number for a request; `None` if too many are unanswered. A number may be skipped.
     pub(crate) fn next_reference(&mut self, skips: bool) -> Option<u32> {
-        let oldest = self.unsettled.front().map_or(self.last_ref, |oldest| oldest.reference);
-        if self.unsettled.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
+        let oldest = self.unanswered.front().map_or(self.last_ref, |oldest| oldest.reference);
+        if self.unanswered.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
             return None;
         }
         if skips {
@@ -156,12 +154,12 @@ impl Session {
 
     /// A numbered request was sent for the first time.
     pub(crate) fn sent(&mut self, request: Unsettled) {
-        self.unsettled.push_back(request);
+        self.unanswered.push_back(request);
     }
 
     /// A numbered request was answered.
     pub(crate) fn answered(&mut self, reference: u32, outcome: Outcome) {
-        self.unsettled.retain(|sent| sent.reference != reference);
+        self.unanswered.retain(|sent| sent.reference != reference);
         self.note_outcome(reference, outcome);
     }
 
@@ -174,13 +172,13 @@ impl Session {
 
     /// Returns a number that was used or skipped before, with its outcome if the client knows it. `which` selects one.
     pub(crate) fn used_reference(&self, which: u64) -> Option<(u32, Option<Outcome>)> {
-        let unsettled = self.unsettled.iter().map(|sent| (sent.reference, None));
+        let unanswered = self.unanswered.iter().map(|sent| (sent.reference, None));
         // A number that was skipped is refused only once a higher one was read.
         let read =
             self.outcomes.iter().filter(|(_, outcome)| **outcome == Outcome::Executed).map(|(number, _)| *number);
         let highest = read.max().unwrap_or(0);
         let settled = self.outcomes.iter().filter(|(number, _)| **number <= highest);
-        let all: Vec<_> = settled.map(|(&number, &outcome)| (number, Some(outcome))).chain(unsettled).collect();
+        let all: Vec<_> = settled.map(|(&number, &outcome)| (number, Some(outcome))).chain(unanswered).collect();
         (!all.is_empty()).then(|| all[(which % all.len() as u64) as usize])
     }
 
@@ -199,7 +197,7 @@ impl Session {
                 return Err(format!("ref {reference} was {outcome:?}, but done is {done} and refused is {refused:x}"));
             }
         }
-        for sent in std::mem::take(&mut self.unsettled) {
+        for sent in std::mem::take(&mut self.unanswered) {
             let id = (self.marker, sent.k);
             let is_message = sent.kind.is_message();
             match outcome_in(sent.reference, done, refused) {
@@ -222,15 +220,15 @@ impl Session {
                 None if is_message && relay.is_executed(id) => {
                     return Err(format!("ref {} was executed, but done is {done}", sent.reference));
                 }
-                None => self.unsettled.push_back(sent),
+                None => self.unanswered.push_back(sent),
             }
         }
-        Ok(self.unsettled.iter().cloned().collect())
+        Ok(self.unanswered.iter().cloned().collect())
     }
 
     /// The session begins anew: the outcome of what was sent is unknown.
     pub(crate) fn begin_anew(&mut self, relay: &mut RelayModel) {
-        for sent in self.unsettled.drain(..).filter(|sent| sent.kind.is_message()) {
+        for sent in self.unanswered.drain(..).filter(|sent| sent.kind.is_message()) {
             relay.lost((self.marker, sent.k));
         }
         self.outcomes.clear();
@@ -259,7 +257,7 @@ impl Session {
         let Some(books) = books.or_else(|| self.books.clone()) else { return SentClaim::default() };
         if !books.has_position {
             let books = Some(Books { conn: books.conn, ..Books::default() });
-            return SentClaim { position: None, books, is_right: true };
+            return SentClaim { position: None, books };
         }
         let position = books.position;
         let position = match form {
@@ -271,7 +269,7 @@ impl Session {
             PositionForm::Future => Some(ReadPosition { n: position.n + 1000, ..position }),
             PositionForm::Foreign => Some(ReadPosition { epoch: position.epoch + 1 + position.seq % 2, ..position }),
         };
-        SentClaim { position, books: Some(books), is_right: form == PositionForm::Right }
+        SentClaim { position, books: Some(books) }
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct SharedState {
     pub(crate) is_final_phase: bool,
     /// Whether the server drains, and no longer tells members of each other.
     pub(crate) is_draining: bool,
+    /// Whether a lobby may be so large that its members are told only their number.
+    pub(crate) may_be_counted: bool,
     /// Whether clients have sessions. Then the outcome of a message may remain unknown to its sender.
     pub(crate) has_sessions: bool,
     pub(crate) sessions: Sessions,
@@ -35,6 +37,7 @@ impl SharedState {
         lobbies: Vec<String>,
         relays: bool,
         may_refuse: bool,
+        may_be_counted: bool,
         seat_grace_ms: Option<u64>,
     ) -> SharedState {
         let has_sessions = seat_grace_ms.is_some();
@@ -47,6 +50,7 @@ impl SharedState {
             may_refuse,
             is_final_phase: false,
             is_draining: false,
+            may_be_counted,
             has_sessions,
             sessions: Sessions::default(),
             seat_grace_ms: seat_grace_ms.unwrap_or(0),

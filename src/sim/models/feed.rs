@@ -47,7 +47,7 @@ pub(crate) struct Models {
     /// Occurrences of each behaviour.
     pub(crate) behaviours: BehaviourCounts,
     /// Whether a lobby may be so large that its members are told only their number.
-    may_be_counted: bool,
+    pub(crate) may_be_counted: bool,
     /// Number of messages that reached the application.
     messages: u64,
     /// The first violation that is not reported yet.

@@ -10,6 +10,7 @@ pub(crate) mod feed;
 pub(crate) mod health;
 pub(crate) mod latest;
 pub(crate) mod locks;
+pub(crate) mod missed;
 pub(crate) mod operators;
 pub(crate) mod pressure;
 pub(crate) mod rates;

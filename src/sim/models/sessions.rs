@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::missed::{Away, Claim, LobbyLog, Resume, SaidDirect, SaidFrame, SessionSeat};
 use super::relay::{MessageId, hash_text};
 use crate::base::close::LeaveReason;
 use crate::base::id::{ConnId, SeatId};
@@ -19,111 +20,6 @@ use crate::sim::client::books::ReadPosition;
 
 /// Most users that a lobby keeps out.
 const MAX_BARRED: usize = 64;
-
-/// A frame of a replay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replayed {
-    /// A `message` or `presence_diff`, with the hash of its text.
-    Frame { seq: u64, hash: u64 },
-    /// The client's own message.
-    Ack { seq: u64, reference: u64 },
-    /// A direct message.
-    Direct { n: u64 },
-}
-
-impl Replayed {
-    /// Its number in the lobby; `None` for a direct message.
-    pub(crate) fn seq(&self) -> Option<u64> {
-        match self {
-            Replayed::Frame { seq, .. } | Replayed::Ack { seq, .. } => Some(*seq),
-            Replayed::Direct { .. } => None,
-        }
-    }
-}
-
-/// What the `welcome` of a resumed session must say, and what must follow.
-#[derive(Clone, Debug)]
-pub(crate) struct Resume {
-    /// `None` if it cannot be told.
-    pub(crate) recovered: Option<bool>,
-    /// The frames after the claimed position, all of which follow if it is recovered.
-    pub(crate) replay: Vec<Replayed>,
-    /// Number of the last direct message.
-    pub(crate) last_direct: u64,
-    /// Whether the client's position is older than the session: it knows an earlier one of the same name, and has not read
-    /// the `welcome` of this one.
-    pub(crate) predates: bool,
-    /// Number of direct messages that must follow at least if it is not recovered.
-    pub(crate) min_directs: u64,
-}
-
-/// What a connection claims.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Claim {
-    /// Number of the session's name, and of the one that it continues.
-    pub(crate) session: u32,
-    pub(crate) was: Option<u32>,
-    pub(crate) position: Option<ReadPosition>,
-    /// Number under which the client's messages are known.
-    pub(crate) marker: u32,
-    /// Whether the position is behind what the client has read, so that the server may have dropped direct messages.
-    pub(crate) is_behind: bool,
-}
-
-/// A seat of a session.
-#[derive(Debug)]
-struct SessionSeat {
-    session: u32,
-    marker: u32,
-    user: Box<str>,
-    lobby: Box<str>,
-    conn: ConnId,
-    /// Since when it is away, and why.
-    away: Option<Away>,
-    /// Position of the session's first `presence_state`.
-    start: ReadPosition,
-    /// Whether there were direct messages before the session, of which it may have received some.
-    starts_late: bool,
-    directs: Vec<SaidDirect>,
-    /// Number of the last direct message.
-    last_direct: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Away {
-    since: Time,
-    reason: LeaveReason,
-    /// Whether the other members were told.
-    is_announced: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct SaidDirect {
-    n: u64,
-    bytes: usize,
-    /// Place among everything that was said.
-    place: u64,
-}
-
-/// What a lobby has said in its present epoch.
-#[derive(Debug, Default)]
-struct LobbyLog {
-    epoch: u64,
-    seq: u64,
-    frames: Vec<SaidFrame>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct SaidFrame {
-    seq: u64,
-    bytes: usize,
-    hash: u64,
-    /// Number under which the messages of its sender are known, if a client has sent it.
-    marker: Option<u32>,
-    /// The `ref` of its sender.
-    reference: Option<u64>,
-    place: u64,
-}
 
 /// A user that was kicked out of a lobby in which it had a session.
 #[derive(Debug)]
@@ -145,6 +41,8 @@ pub(crate) struct SessionModel {
     may_suspend: bool,
     claims: BTreeMap<ConnId, Claim>,
     seats: BTreeMap<SeatId, SessionSeat>,
+    /// With `away_after` 0, seats that were said to be away before the application was told.
+    said_early: BTreeSet<SeatId>,
     logs: BTreeMap<Box<str>, LobbyLog>,
     barred: Vec<Barred>,
     /// Messages that the application was shown.
@@ -158,8 +56,6 @@ pub(crate) struct SessionModel {
     replaced: Option<(Box<str>, Option<u32>, Time)>,
     /// Connections that had the seat of a session, each with its lobby, which still exists.
     was_seated: BTreeMap<ConnId, Box<str>>,
-    /// Seats of which the other members were told that they are away, before the application was.
-    told_early: Vec<SeatId>,
     /// Whether the present command kicks its users.
     pub(crate) is_kicking: bool,
     is_draining: bool,
@@ -206,6 +102,7 @@ impl SessionModel {
             may_suspend,
             claims: BTreeMap::new(),
             seats: BTreeMap::new(),
+            said_early: BTreeSet::new(),
             logs: BTreeMap::new(),
             barred: Vec::new(),
             executed: BTreeSet::new(),
@@ -215,7 +112,6 @@ impl SessionModel {
             places: 0,
             replaced: None,
             was_seated: BTreeMap::new(),
-            told_early: Vec::new(),
             is_kicking: false,
             is_draining: false,
             resumed: 0,
@@ -254,7 +150,7 @@ impl SessionModel {
         {
             return Err(format!("{user} came back with a position, and displaced a newer login"));
         }
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         Ok(())
     }
 
@@ -273,7 +169,7 @@ impl SessionModel {
             return Err(format!("{} came back with a position, and displaced a newer login", member.user()));
         }
         self.check_not_resumable(member, &claim)?;
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         // The numbers of direct messages go on.
         let seat = self.seats.get_mut(&member.seat()).expect("the session has just begun");
         (seat.last_direct, seat.directs) =
@@ -304,7 +200,7 @@ impl SessionModel {
     }
 
     /// A session begins in a seat.
-    fn begin(&mut self, member: &Member, claim: Claim) {
+    fn begin(&mut self, member: &Member, claim: Claim, at: Time) {
         let log = self.logs.get(member.lobby());
         let start = log.map_or(ReadPosition::default(), |log| ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 });
         let seat = SessionSeat {
@@ -315,6 +211,7 @@ impl SessionModel {
             conn: member.conn(),
             away: None,
             start,
+            begun: (at, claim.position),
             starts_late: false,
             directs: Vec::new(),
             last_direct: 0,
@@ -344,8 +241,13 @@ impl SessionModel {
             seat.marker = claim.marker;
         }
         let log = self.logs.get(member.lobby());
-        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload);
-        if is_reload && let Some(log) = log {
+        let predates = if is_reload { Some(false) } else { seat.predates(&claim, log, at) };
+        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
+        let begins_anew = is_reload || predates != Some(false);
+        if begins_anew {
+            seat.begun = (at, claim.position);
+        }
+        if begins_anew && let Some(log) = log {
             seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };
             seat.starts_late = seat.last_direct > 0;
         }
@@ -358,8 +260,7 @@ impl SessionModel {
     pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
         let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
-        let told = self.told_early.iter().position(|early| *early == member.seat());
-        let is_announced = told.map(|told| self.told_early.swap_remove(told)).is_some();
+        let is_announced = self.said_early.remove(&member.seat());
         seat.away = Some(Away { since: at, reason, is_announced });
         Ok(())
     }
@@ -447,7 +348,7 @@ impl SessionModel {
         }
         for back in fields.back.unwrap_or_default() {
             // It may still be away: its connection is just being seated.
-            if let Some(away) = self.seat_named(&back.conn).and_then(|(_, seat)| seat.away.as_mut()) {
+            if let Some(away) = self.seat_named(&back.conn).and_then(|seat| seat.away.as_mut()) {
                 away.is_announced = false;
             }
         }
@@ -457,18 +358,17 @@ impl SessionModel {
         Ok(())
     }
 
-    fn seat_named(&mut self, name: &str) -> Option<(SeatId, &mut SessionSeat)> {
-        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(&id, seat)| (id, seat))
+    fn seat_named(&mut self, name: &str) -> Option<&mut SessionSeat> {
+        self.seats.iter_mut().find(|(id, _)| id.to_string() == name).map(|(_, seat)| seat)
     }
 
     /// The other members were told that the seat with this name is away.
     fn said_to_be_away(&mut self, name: &str, at: Time) -> Result<(), String> {
         let away_after = self.away_after;
-        let (id, seat) =
-            self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
+        let found = self.seats.iter_mut().find(|(id, _)| id.to_string() == name);
+        let (&id, seat) = found.ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
         match &mut seat.away {
-            // Without a delay they are told before the application is.
-            None if away_after.is_zero() => self.told_early.push(id),
+            None if away_after.is_zero() && self.said_early.insert(id) => {}
             None => return Err(format!("{name} is said to be away, and is not")),
             Some(state) if at < state.since + away_after => {
                 return Err(format!("{name} is said to be away before away_after"));
@@ -509,8 +409,8 @@ impl SessionModel {
     /// Checks, after a turn, that no seat is away for longer than it may be, and that the others were told. `slack` is the
     /// lateness of a timer. `is_counted`: whether the lobby is told only numbers of members.
     pub(crate) fn check(&self, now: Time, slack: Duration, may_be_counted: bool) -> Result<(), String> {
-        if let Some(id) = self.told_early.first() {
-            return Err(format!("seat={id} was said to be away, without on_away"));
+        if let Some(id) = self.said_early.first() {
+            return Err(format!("{id} is said to be away, and the application was not told"));
         }
         for (id, seat) in &self.seats {
             let Some(away) = &seat.away else { continue };
@@ -529,65 +429,4 @@ impl SessionModel {
     pub(crate) fn check_empty(&self) -> Result<(), String> {
         if self.seats.is_empty() { Ok(()) } else { Err(format!("no on_leave for the sessions {:?}", self.seats)) }
     }
-}
-
-impl SessionSeat {
-    /// Returns what a client that claims this seat is sent. `history` and `kept` are the bounds of what is kept: frames and
-    /// bytes.
-    fn resume(
-        &self,
-        claim: &Claim,
-        log: Option<&LobbyLog>,
-        history: (usize, usize),
-        kept: (usize, usize),
-        is_reload: bool,
-    ) -> Resume {
-        let nothing = LobbyLog::default();
-        let log = log.unwrap_or(&nothing);
-        let position = if is_reload { None } else { Some(claim.position.unwrap_or(self.start)) };
-        let of_epoch = position.filter(|position| position.epoch == log.epoch);
-        let read = of_epoch.map_or(0, |position| position.n);
-        let directs = self.directs.iter().filter(|direct| direct.n > read);
-        let frames = log.frames.iter().filter(|frame| of_epoch.is_some_and(|position| frame.seq > position.seq));
-        let is_right = of_epoch.is_some_and(|position| {
-            (self.start.seq..=log.seq).contains(&position.seq) && position.n <= self.last_direct
-        });
-        let has_frames = fits(history, frames.clone().map(|frame| frame.bytes));
-        let has_directs = fits(kept, directs.clone().map(|direct| direct.bytes));
-        let recovered = is_right && has_frames && has_directs;
-        // What a later ping was answered for is not kept.
-        let is_behind = claim.is_behind || (claim.position.is_none() && self.starts_late);
-        let is_certain = !is_behind || directs.clone().next().is_none();
-        let mut replay: Vec<(u64, Replayed)> = frames
-            .filter_map(|frame| {
-                let SaidFrame { seq, hash, place, .. } = *frame;
-                let item = if frame.marker == Some(self.marker) {
-                    Replayed::Ack { seq, reference: frame.reference? }
-                } else {
-                    Replayed::Frame { seq, hash }
-                };
-                Some((place, item))
-            })
-            .chain(directs.clone().map(|direct| (direct.place, Replayed::Direct { n: direct.n })))
-            .collect();
-        replay.sort_by_key(|&(place, _)| place);
-        let kept_last = self.directs.iter().rev().scan((0, 0), |(count, bytes), direct| {
-            (*count, *bytes) = (*count + 1, *bytes + direct.bytes);
-            (*count <= kept.0 && *bytes <= kept.1 && direct.n > read).then_some(())
-        });
-        let predates = !is_reload && position.is_some_and(|at| at.epoch != log.epoch || at.seq < self.start.seq);
-        Resume {
-            predates,
-            recovered: (is_certain || !recovered).then_some(recovered),
-            replay: replay.into_iter().map(|(_, item)| item).collect(),
-            last_direct: self.last_direct,
-            min_directs: if is_behind || is_reload || of_epoch.is_none() { 0 } else { kept_last.count() as u64 },
-        }
-    }
-}
-
-/// Whether frames of these lengths, the last ones, are all kept by a history with these bounds.
-fn fits((max_frames, max_bytes): (usize, usize), bytes: impl Iterator<Item = usize>) -> bool {
-    let (frames, bytes) = bytes.fold((0, 0), |(frames, sum), bytes| (frames + 1, sum + bytes));
-    frames <= max_frames && bytes <= max_bytes
 }

@@ -231,7 +231,7 @@ fn a_session_may_come_back_three_times_in_a_row_and_before_anything_was_said() {
 }
 
 #[test]
-fn without_a_delay_a_member_is_said_to_be_away_in_the_turn_in_which_it_is_lost() {
+fn without_a_delay_a_member_is_said_to_be_away_in_the_turn_after_it_is_lost() {
     // The write fails at the end of the turn, after its timers have expired.
     check(
         Config { away_after: std::time::Duration::ZERO, ..Config::default() },
@@ -242,8 +242,10 @@ fn without_a_delay_a_member_is_said_to_be_away_in_the_turn_in_which_it_is_lost()
         bob < presence_diff +ann
         ann > break
         bob > {"type":"broadcast","data":1}
-        bob < presence_diff seq=3 away=ann
         ann < cut
+        bob < nothing
+        advance 1ms
+        bob < presence_diff seq=3 away=ann
         "#,
     );
 }

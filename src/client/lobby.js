@@ -14,6 +14,8 @@ const ANY = Symbol("any");
 
 /** `code` is the reason word of a close, the code of an `error` of the server, or a code of this client. */
 export class LobbyError extends Error {
+  name = "LobbyError";
+
   constructor(code, details = {}) {
     super(details.message ?? code);
     Object.assign(this, { code, details });

@@ -14,6 +14,8 @@ const ANY = Symbol("any");
 
 /** `code` is the reason word of a close, the code of an `error` of the server, or a code of this client. */
 export class LobbyError extends Error {
+  name = "LobbyError";
+
   constructor(code, details = {}) {
     super(details.message ?? code);
     Object.assign(this, { code, details });
@@ -408,7 +410,9 @@ export class Lobby {
   }
 
   #welcomed(welcome) {
-    const { resumed, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
+    const { conn, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
+    // The session may have got another seat on a connection whose welcome was lost.
+    const resumed = welcome.resumed && conn === (this.welcome?.conn ?? conn);
     this.#stop("connect");
     // The backoff begins anew after so long a connection.
     this.#after("stable", 5_000, () => {

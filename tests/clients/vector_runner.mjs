@@ -198,6 +198,7 @@ class Run {
   join({ listener }) {
     let tokens = 0;
     const lobby = this.lobby = new this.Lobby("ws://lobby.example/ws/chess", { token: () => `token ${++tokens}` });
+    if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
     for (const name of ["join", "leave", "away", "back", "gap"]) {
       lobby.on(name, (who, why) => this.events.push([name, ...(who ? [who.user] : []), ...(why ? [why] : [])]));
     }
@@ -205,7 +206,6 @@ class Run {
       lobby.on(name, (data, { from, type, isDirect }) =>
         this.events.push([isDirect ? "direct" : "message", from, type === null ? data : { type, ...data }]));
     }
-    if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
     lobby.connect();
   }
 
@@ -220,6 +220,7 @@ class Run {
 
   opens({ path, query = {}, without = [], kind = "WebSocket", token }, { accepts = true }) {
     const { world } = this;
+    this.former = this.socket;
     const socket = this.socket = world.sockets.shift();
     if (!socket) throw new Error("the client opened no connection");
     if (!(socket instanceof world.kinds[kind])) throw new Error(`it is no ${kind}`);
@@ -247,6 +248,10 @@ class Run {
 
   network(event, { code = 1006, reason = "", status }) {
     if (event === "drops") this.socket.end(code, reason);
+    else if (event === "former ends") {
+      this.former.onmessage({ data: JSON.stringify({ type: "message", from: "bob", seq: 99, data: "late" }) });
+      this.former.end(code, reason);
+    }
     else if (event === "fails") {
       this.socket = this.world.sockets.shift() ?? this.socket;
       this.socket.end(1006, "");

@@ -99,6 +99,11 @@ impl App for Arena {
         self.player(member).input = Input::default();
     }
 
+    /// Nobody holds the keys of a player whose connection is lost. It comes back to its place in the arena.
+    fn on_away(&mut self, _: &mut Context<'_>, member: &Member, _: LeaveReason) {
+        self.player(member).input = Input::default();
+    }
+
     fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
         let Message::Json { kind: "input", text } = message else {
             return cx.reject(Reject::BadMessage, "the arena takes inputs");
@@ -223,6 +228,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     let page = TcpListener::bind((ip, 0))?;
     let origin = format!("http://{}", page.local_addr()?);
     config.allowed_origin.listed.push(origin.clone());
+    // The page loads `lobby.js` from the server.
+    config.serve_client = true;
     let mut server = Server::bind(config, Arena::default())?;
     #[cfg(unix)]
     server.listen_to_signals()?;
@@ -290,6 +297,9 @@ mod tests {
         }
         fn on_rejoin(&mut self, cx: &mut Context<'_>, member: &Member) {
             self.0.on_rejoin(cx, member);
+        }
+        fn on_away(&mut self, cx: &mut Context<'_>, member: &Member, reason: LeaveReason) {
+            self.0.on_away(cx, member, reason);
         }
         fn on_message(&mut self, cx: &mut Context<'_>, from: &Member, message: Message<'_>) {
             self.0.on_message(cx, from, message);

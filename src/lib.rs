@@ -56,6 +56,7 @@ mod egress;
 mod engine;
 mod http;
 mod lobby;
+mod pages;
 mod protocol;
 mod ws;
 

@@ -3,6 +3,9 @@
 /// Largest value of `max_headers`: header lines for which the parser of request heads has room.
 pub(crate) const MAX_HEADER_LINES: u32 = 256;
 
+/// Largest file that the members' port serves. A test compares it with the files.
+pub(crate) const MAX_FILE_BYTES: usize = 64 << 10;
+
 /// An upper bound that may be absent.
 ///
 /// ```

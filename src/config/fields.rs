@@ -157,6 +157,12 @@ config! {
     /// Largest burst of connection attempts from one address.
     attempt_burst: u32 = "60";
 
+    ["Pages"]
+    /// Whether the browser client is served: `/lobby.js`, its types `/lobby.d.ts`, and `/react.js`. Only applications that speak JSON serve it. If the option is not given, the program sets it to `on`; a program of your own does not.
+    serve_client: bool = "off";
+    /// Whether `/` is the playground, a page to try the server out; the client is served, too. If the option is not given, a loopback address without `trusted_proxies` sets it to `on`; a program of your own does not.
+    playground: bool = "off";
+
     ["Handshake and identity"]
     /// Time for the request head to arrive; then HTTP status 408.
     handshake_timeout: Duration = "5s";

@@ -2,7 +2,7 @@
 
 use super::fields::Config;
 use super::types::ByteSize;
-use crate::base::limit::Limit;
+use crate::base::limit::{Limit, MAX_FILE_BYTES};
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
@@ -135,7 +135,9 @@ impl Config {
         let message = 3 * max_message + max_header;
         // If a connection sends more than work_per_receive, up to one receive buffer of its input is kept.
         let inbound = message + receive_buffer;
-        let outbound = max_outbound + largest_frame;
+        // A file is sent before a connection could have a seat, and so a queue.
+        let file = if self.serve_client || self.playground { MAX_FILE_BYTES as u128 } else { 0 };
+        let outbound = (max_outbound + largest_frame).max(file);
         // An inbox always accepts one message, however large.
         let inbox = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
         // For each operator connection: two requests written with escapes, and a response with the longest page.
@@ -172,6 +174,10 @@ mod tests {
         let many = with(Limit::at_most(u32::MAX - 1), 1 << 18);
         assert!(usual < many && many < with(Limit::at_most(u32::MAX - 1), 1 << 31));
         assert_eq!(with(Limit::at_most(u32::MAX - 1), usize::MAX), u64::MAX);
+        let (small, tiny) = (ByteSize::kib(4), ByteSize(100));
+        let least = Config { max_outbound_bytes: small, max_message_bytes: tiny, presence_max: 1, ..Config::default() };
+        let serving = Config { serve_client: true, ..least.clone() };
+        assert!(serving.worst_case_memory() > least.worst_case_memory(), "a file is larger than these queues");
     }
 
     #[test]

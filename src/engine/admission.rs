@@ -19,8 +19,10 @@ use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::{BadClaim, Claim};
 use crate::config::Limit;
 use crate::http::PlainResponse;
+use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::lobby::directory::SeatRequest;
+use crate::pages::{self, FileRequest, Served};
 use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
 impl<A: App> Engine<A> {
@@ -88,6 +90,10 @@ impl<A: App> Engine<A> {
             && let Err((response, wait)) = self.core.charge_attempt(key)
         {
             return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
+        }
+        if let Some(file) = &facts.file {
+            self.core.close_with_file(key, file, !facts.is_head_request);
+            return Ok(());
         }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
@@ -287,6 +293,7 @@ impl Core {
         let is_origin_allowed = request.is_from_allowed_page(rules);
         // An event stream begins even so, and names the reason.
         let is_forbidden = request.is_for_events && !is_origin_allowed && !matches!(form, Ok(Acceptance::Events));
+        let file = if form.is_err() { self.file_response(request) } else { None };
         Facts {
             probe: request.probe,
             is_head_request: request.is_head_request,
@@ -295,7 +302,22 @@ impl Core {
             claim: request.claim,
             cors: if request.is_for_events { request.cors(rules) } else { None },
             form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
+            file: file.map(Box::new),
         }
+    }
+
+    /// The response to a request for a file of the program, if the configuration serves it. The client speaks JSON. An
+    /// upgrade request for the same path goes to the application.
+    fn file_response(&self, request: &Request<'_>) -> Option<FileResponse> {
+        let served = match (self.config.serve_client, self.config.playground) {
+            _ if self.protocol != Protocol::Json => return None,
+            (_, true) => Served::Playground,
+            (true, false) => Served::Client,
+            (false, false) => return None,
+        };
+        let version = request.query("v");
+        let (version, known) = (version.as_deref(), request.header("if-none-match"));
+        pages::respond(served, &FileRequest { path: request.path(), version, known })
     }
 
     /// Refuses a request before its destination is known: with an HTTP response, or with a stream that ends at once.
@@ -335,7 +357,6 @@ impl Core {
 
     /// The response to a health check on the members' port. An upgrade request for the same path goes to the
     /// application.
-    ///
     fn health_response(&self, facts: &Facts) -> Option<PlainResponse> {
         match facts.probe? {
             _ if facts.is_upgrade() => None,

@@ -105,7 +105,8 @@ impl Core {
         }
     }
 
-    /// Notes where the response that is queued next for a connection repeats text of the client.
+    /// Notes where the response that is queued next for a connection repeats text of the client, or the
+    /// contents of a file.
     pub(super) fn redact_echo(&mut self, key: ConnKey, echo: Option<Range<u64>>) {
         if let Some(echo) = echo.filter(|_| self.record_mode.is_recording()) {
             self.record_mode.redact_echo(self.conns[key].id, self.egress.queued_size(key).bytes, echo);

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use log::{debug, info};
 
 use super::core::Core;
@@ -23,6 +24,7 @@ use crate::base::arena::Key;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{ConnId, ConnKey, SeatKey};
 use crate::http::PlainResponse;
+use crate::http::file::FileResponse;
 use crate::ws::frame::Frame;
 use crate::ws::handshake::Acceptance;
 
@@ -172,6 +174,19 @@ impl Core {
         }
     }
 
+    /// Answers a request with a file of the program, and closes the connection.
+    pub(super) fn close_with_file(&mut self, key: ConnKey, file: &FileResponse, with_body: bool) {
+        if self.record_close_reason(key, CloseReason::HttpRefused) {
+            self.leave_seat(key, CloseReason::HttpRefused);
+            debug!("conn={} answered {}: a file of the program", self.conns[key].id, file.status());
+            let date = self.date_line();
+            let slot = &mut self.conns[key];
+            let (response, head) = slot.wire.respond(file, date, with_body);
+            self.redact_echo(key, Some(head as u64..response.len() as u64).filter(|body| !body.is_empty()));
+            self.push_http(key, response);
+        }
+    }
+
     pub(super) fn refuse_http(&mut self, key: ConnKey, refusal: &PlainResponse) {
         debug!("conn={} answered {}: {}", self.conns[key].id, refusal.status(), refusal.sentence());
         let date = self.date_line();
@@ -179,6 +194,10 @@ impl Core {
         let refusal = if cors.is_some() { &refusal.clone().with_cors(cors.cloned()) } else { refusal };
         let response = self.conns[key].wire.refuse(refusal, date);
         self.redact_echo(key, refusal.echo(&response));
+        self.push_http(key, response);
+    }
+
+    fn push_http(&mut self, key: ConnKey, response: Bytes) {
         self.egress.push_response(key, response);
         self.set_stage_deadline(key, self.config.close_timeout);
         self.egress.mark_dirty(key);

@@ -3,6 +3,7 @@
 
 pub(crate) mod cors;
 pub(crate) mod date;
+pub(crate) mod file;
 pub(crate) mod forwarded;
 pub(crate) mod head;
 pub(crate) mod host;

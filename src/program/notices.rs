@@ -16,6 +16,8 @@ pub(crate) fn without_effect(values: &Values, app: &str, has_tokens: bool) -> Ve
         ("presence_max", app == "relay", format!("app = {app} sends no presence")),
         ("presence_count_interval", app == "relay", format!("app = {app} sends no presence")),
         ("binary_sender", app == "relay", format!("app = {app} names no senders")),
+        ("serve_client", app == "relay", format!("app = {app} does not speak the client's protocol")),
+        ("playground", app == "relay", format!("app = {app} does not speak the client's protocol")),
         ("max_json_depth", app == "relay", format!("app = {app} reads no JSON")),
         ("max_strikes", app == "relay", format!("app = {app} reads no JSON")),
     ];

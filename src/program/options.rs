@@ -81,9 +81,15 @@ impl Options {
         // For local development: pages of a development server on this machine may connect. An explicit
         // --allowed-origin wins. Behind a proxy, a loopback origin is a page of the visitor's machine, so it is
         // foreign.
-        let is_local = auth_word == "open" && config.listen.is_loopback() && config.trusted_proxies == 0;
-        if is_local && !values.is_given("allowed_origin") {
+        let is_local = config.listen.is_loopback() && config.trusted_proxies == 0;
+        if is_local && auth_word == "open" && !values.is_given("allowed_origin") {
             config.allowed_origin.loopback = true;
+        }
+        if !values.is_given("serve_client") {
+            config.serve_client = true;
+        }
+        if is_local && !values.is_given("playground") {
+            config.playground = true;
         }
         let config = config.check().map_err(|found| {
             problems.extend(found.iter().map(|problem| values.locate(problem.field, problem.to_string())));

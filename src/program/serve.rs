@@ -208,6 +208,11 @@ fn start<A: App>(options: &Options, sockets: Vec<ListenSocket>, app: A) -> Resul
     for address in listen.addresses() {
         info!(target: TARGET, "listening on {address}");
     }
+    if options.config.playground && options.app_word == "relay" {
+        for address in listen.addresses().iter().filter(|address| !matches!(address, ListenAddress::Unix(_))) {
+            info!(target: TARGET, "playground on http://{address}/");
+        }
+    }
     for address in admin.iter().flat_map(Listen::addresses) {
         let scheme = if matches!(address, ListenAddress::Unix(_)) { "" } else { "http://" };
         info!(target: TARGET, "admin API on {scheme}{address}");

@@ -12,6 +12,7 @@
 //! Head, Deciding   --receive_body()--> Body --end_request()--> Idle --next byte--> Head
 //!
 //! Head, Deciding   --refuse()----------> Lingering      flush the output, discard input
+//! Head             --respond()---------> Lingering
 //! any              --linger()----------> Lingering
 //! any              --complete_close()--> CloseComplete  the same; the peer sends nothing more
 //! ```
@@ -26,6 +27,7 @@ use super::handshake::{Acceptance, Page, Upgrade};
 use super::post::{Body, BodyPart};
 use super::websocket::{Limits, ReceivedFrame, WebSocket};
 use crate::base::close::CloseReason;
+use crate::http::file::FileResponse;
 use crate::http::head::{FRONT_BYTES, is_head_request, is_post_request};
 use crate::http::{self, Cors, DateLine, HeadCheck, PlainResponse};
 
@@ -34,7 +36,8 @@ use crate::http::{self, Cors, DateLine, HeadCheck, PlainResponse};
 /// A request head is borrowed from the input (`'a`) or owned; payloads are borrowed from the scratch buffer (`'s`).
 #[derive(Debug)]
 pub(crate) enum WireEvent<'a, 's> {
-    /// A complete request head. [`Connection::accept`], [`Connection::refuse`] or [`Connection::defer`] must follow.
+    /// A complete request head. [`Connection::accept`], [`Connection::refuse`], [`Connection::respond`] or
+    /// [`Connection::defer`] must follow.
     Head(Cow<'a, [u8]>),
     /// The bytes are not a valid request head; this is the response.
     BadHead(PlainResponse),
@@ -337,6 +340,12 @@ impl Connection {
     pub(crate) fn refuse(&mut self, refusal: &PlainResponse, date: DateLine) -> Bytes {
         self.0 = Phase::Lingering;
         refusal.response(date)
+    }
+
+    /// Lingers, because the request is answered with a file. Returns the response to send, and the length of its head.
+    pub(crate) fn respond(&mut self, file: &FileResponse, date: DateLine, with_body: bool) -> (Bytes, usize) {
+        self.0 = Phase::Lingering;
+        file.encode(date, with_body)
     }
 
     /// Waits for the peer's close frame. Returns the close frame to send. An event stream has none: it just ends.

@@ -19,6 +19,7 @@ use crate::base::id::ConnId;
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, SessionHash};
 use crate::config::{ForwardedHeader, Origins};
+use crate::http::file::FileResponse;
 use crate::http::forwarded::{ForwardedFault, forwarded_address};
 use crate::http::head::{HeadFault, HeaderLines, Headers, RequestHead, is_head_request};
 use crate::http::host::is_host;
@@ -174,6 +175,8 @@ pub(crate) struct Facts {
     /// What the page of a request for events may read of the answer.
     pub(crate) cors: Option<Cors>,
     pub(crate) form: Result<Acceptance, PlainResponse>,
+    /// The response to a request for a file of the program.
+    pub(crate) file: Option<Box<FileResponse>>,
 }
 
 /// What a valid request asks for.

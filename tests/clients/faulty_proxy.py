@@ -125,14 +125,17 @@ class Link:
         if end is self.server:
             if self.deaf:
                 return
+            if self.cut_after == 0:
+                return                  # what follows the cut is lost
             if self.cut_after is not None and not self.proxy.calm:
                 data = data[:self.cut_after]
                 self.cut_after -= len(data)
                 if self.cut_after == 0:
                     self.proxy.counts["cut within the stream"] += 1
-                    end.other.write(data)
+                    # Behind what is delayed.
+                    self.pass_on(lambda: end.other.write(data))
                     # One turn later, so that the first part is sent.
-                    self.loop.call_soon(self.reset)
+                    self.pass_on(lambda: self.loop.call_soon(self.reset))
                     return
         self.pass_on(lambda: end.other.write(data))
 

@@ -1,12 +1,12 @@
 'use strict';
-// Serves page.html on a free port of 127.0.0.1, session_page.html at /session, the page of the README at /chat?port=PORT, and the
-// clients of the guide at /client.js. Prints its origin, then each report that the page posts, one per line.
+// Serves page.html on a free port of 127.0.0.1, the page of the README at /chat?port=PORT, that of the guide at /guide?port=PORT, the
+// clients of the guide at /client.js, lobby.js at /client/, and the other pages of this folder. Prints its origin, then each report
+// that a page posts, one per line.
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
 
 const page = fs.readFileSync(path.join(__dirname, 'page.html'));
-const sessionPage = fs.readFileSync(path.join(__dirname, 'session_page.html'));
 const root = path.join(__dirname, '../..');
 
 /// Returns the code blocks of a language in a document.
@@ -15,8 +15,18 @@ const codeIn = (file, language) => {
   return text.split(`\n\`\`\`${language}\n`).slice(1).map((part) => part.split('\n```')[0]);
 };
 const chat = codeIn('README.md', 'html')[0];
+const guide = codeIn('src/guide/client.md', 'html')[0];
 const classes = codeIn('src/guide/client.md', 'js').filter((code) => code.startsWith('class '));
 const client = [...classes, 'export { LobbyClient, LobbySession };'].join('\n');
+
+/// Returns the text and the type of a file of this folder or of `src/client`, `null` if there is none.
+const fileAt = (url) => {
+  const [, folder, name] = /^\/(client\/|vectors\/)?(\w[\w.-]*\.(?:html|js|mjs|json))(?:\?|$)/.exec(url) ?? [];
+  const file = name && path.join(folder === 'client/' ? path.join(root, 'src/client') : path.join(__dirname, folder ?? ''), name);
+  if (!file || !fs.existsSync(file)) return null;
+  const kind = { html: 'text/html', json: 'application/json' }[name.split('.').pop()] ?? 'text/javascript';
+  return { text: fs.readFileSync(file), type: `${kind}; charset=utf-8` };
+};
 
 const server = http.createServer((request, response) => {
   if (request.method === 'POST') {
@@ -26,18 +36,27 @@ const server = http.createServer((request, response) => {
       process.stdout.write(JSON.stringify(JSON.parse(Buffer.concat(parts))) + '\n');
       response.end();
     });
-  } else if (request.url.startsWith('/?') || request.url.startsWith('/session?')) {
+  } else if (request.url.startsWith('/?')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
-    response.end(request.url.startsWith('/?') ? page : sessionPage);
+    response.end(page);
   } else if (request.url.startsWith('/chat?port=')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
     response.end(chat.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
+  } else if (request.url.startsWith('/guide?port=')) {
+    response.setHeader('Content-Type', 'text/html; charset=utf-8');
+    const page = guide.replace('http://127.0.0.1:9001/lobby.js', '/client/lobby.js');
+    response.end(page.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
   } else if (request.url === '/client.js') {
     response.setHeader('Content-Type', 'text/javascript; charset=utf-8');
     response.end(client);
+  } else if (request.url === '/vectors') {
+    const names = fs.readdirSync(path.join(__dirname, 'vectors')).filter((name) => name.endsWith('.json'));
+    response.end(JSON.stringify(names));
   } else {
-    response.statusCode = 404;
-    response.end();
+    const file = fileAt(request.url);
+    response.statusCode = file ? 200 : 404;
+    if (file) response.setHeader('Content-Type', file.type);
+    response.end(file?.text);
   }
 });
 

@@ -195,16 +195,23 @@ def claim(fields):
 
 
 def facts(fields, max_header_bytes, edition):
-    form = fields.byte(8)
+    form = fields.byte(16)
     require(form & 3 != 3, "there is no probe 3")
     probe = (None, "live", "ready")[form & 3], "HEAD" if form & 4 else "GET"
     address, origin = fields.ip(), fields.flag()
-    if not fields.byte(2):
+    asks_for = fields.byte(5)
+    if asks_for in (0, 4):
         upgrade = refusal(fields)
-    else:
+    elif asks_for == 1:
         accept, subprotocol = fields.text(), fields.option(lambda: fields.number(max_header_bytes + 1))
         upgrade = f"accept={accept} subprotocol={subprotocol}"
-    return probe, address, origin, upgrade, claim(fields) if edition >= 3 else None
+    else:
+        upgrade = "events" if asks_for == 2 else f"post of {fields.number(1 << 32)} bytes, flags {fields.byte(4)}"
+    if asks_for >= 2 and fields.byte(3) == 2:
+        fields.number(max_header_bytes + 1)
+    claimed = claim(fields) if edition >= 3 else None
+    file = (fields.number(1 << 16), fields.text(), fields.number((1 << 16) + 1)) if form & 8 else None
+    return probe, address, origin, upgrade, claimed, file
 
 
 def destination(fields):

@@ -1,4 +1,4 @@
-"""Pages in Chromium as members of a lobby: `session_page.html` with the client of the guide, controlled by the DevTools protocol."""
+"""Pages in Chromium as members of a lobby, with the client of the guide or with lobby.js, controlled by the DevTools protocol."""
 
 import asyncio
 import contextlib
@@ -15,6 +15,7 @@ from browser import HERE, chromium
 from session_books import SessionBook
 
 CHANGES = {"freeze": 4, "offline": 3, "reload": 3}
+PAGES = [("lobby_page.html", "sockets"), ("session_page.html", "sockets"), ("lobby_page.html", "events")]
 CHANGE_EVERY = 10.0             # mean seconds between two changes of a page
 ONLINE = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
 
@@ -50,6 +51,7 @@ class Page:
     def __init__(self, pages, rig, lobby, number):
         self.pages, self.rig, self.lobby = pages, rig, lobby
         self.user = f"page{number}"
+        self.file, self.transport = PAGES[number % len(PAGES)]
         self.random = random.Random(f"{rig.seed} page {number}")
         self.book = self.previous = None
         self.is_frozen = False
@@ -58,7 +60,8 @@ class Page:
 
     async def open(self):
         seed = self.random.randrange(1, 2 ** 31 - 1)
-        url = f"{self.pages.origin}/session?port={self.rig.port}&lobby={self.lobby.name}&user={self.user}&seed={seed}&every=1"
+        query = f"port={self.rig.port}&lobby={self.lobby.name}&user={self.user}&seed={seed}&every=1&transport={self.transport}"
+        url = f"{self.pages.origin}/{self.file}?{query}"
         target = await self.pages.tools.call("Target.createTarget", url=url)
         attached = await self.pages.tools.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self.session = attached["sessionId"]
@@ -106,6 +109,8 @@ class Page:
             book.settled(message_id, outcome)
         elif kind == "gap":
             self.rig.books.counts["gaps that pages were told"] += 1
+        elif kind == "problem":
+            self.rig.books.problem(f"{self.user}: {values[0]}")
         elif values[0] == "closed":
             self.rig.ends["{} {}".format(*values[1:])] += 1
 

@@ -83,7 +83,7 @@ impl RecordMode {
     }
 
     /// Notes where an HTTP response to `conn`, which will be queued behind `queued` bytes, repeats text that the client
-    /// chose.
+    /// chose, or the contents of a file: a replay does not know them.
     pub(crate) fn redact_echo(&mut self, conn: ConnId, queued: usize, echo: Range<u64>) {
         if let RecordMode::Recording(_, redacted) = self {
             let queued = queued as u64;
@@ -99,7 +99,8 @@ impl RecordMode {
     }
 }
 
-/// Positions of text that the client chose, by connection, in the output that is still to be written to the connection.
+/// Positions of text that the client chose, or of the contents of a file, by connection, in the output that is still to be
+/// written to the connection.
 #[derive(Debug, Default)]
 pub(crate) struct RedactedRanges(BTreeMap<ConnId, Vec<Range<u64>>>);
 

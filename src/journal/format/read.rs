@@ -13,6 +13,7 @@ use crate::engine::member::{Authorization, Identity};
 use crate::engine::operator::{KickTarget, OperatorCommand, Payload};
 use crate::engine::recording::{Decisions, Destination, Edition, REDACTED};
 use crate::engine::state::ticks::ClockCommand;
+use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::http::{Cors, PlainResponse};
 use crate::ws::handshake::{Acceptance, Facts, Upgrade};
@@ -174,8 +175,8 @@ impl<'a> EntryReader<'a> {
     /// `max_header_bytes`, like the head it comes from.
     pub(crate) fn facts(&mut self, edition: Edition, max_header_bytes: usize) -> Read<Facts> {
         let form = self.byte()?;
-        let is_head_request = form & 4 != 0;
-        let probe = match form & !4 {
+        let (is_head_request, has_file) = (form & 4 != 0, form & 8 != 0);
+        let probe = match form & !(4 | 8) {
             0 => None,
             1 => Some(Probe::Live),
             2 => Some(Probe::Ready),
@@ -202,7 +203,12 @@ impl<'a> EntryReader<'a> {
             _ => return Err(BadEntry),
         };
         let claim = if edition < Edition::Third { Ok(None) } else { self.claim()? };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, cors, form })
+        let file = if has_file { Some(Box::new(self.file()?)) } else { None };
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, cors, form, file })
+    }
+
+    fn file(&mut self) -> Read<FileResponse> {
+        FileResponse::from_parts(self.number_as()?, self.text()?, self.number()?).ok_or(BadEntry)
     }
 
     fn claim(&mut self) -> Read<Result<Option<Claim>, BadClaim>> {
@@ -309,6 +315,7 @@ impl<'a> EntryReader<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::limit::MAX_FILE_BYTES;
     use crate::journal::format::write::Put;
 
     #[test]
@@ -333,6 +340,30 @@ mod tests {
             assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).peer(), Err(BadEntry));
         }
         assert_eq!(EntryReader::new(&[1, 2, 3, 4, 5, 6, 7, 8]).peer(), Err(BadEntry));
+    }
+
+    /// The contents are not recorded: they are `x` when they are read.
+    #[test]
+    fn a_file_is_recorded_with_its_length_only() {
+        let file = |status, length| FileResponse::from_parts(status, "ETag: \"1\"\r\n".into(), length);
+        for (status, length) in [(200, 300), (304, 0), (200, MAX_FILE_BYTES as u64)] {
+            let facts = Facts {
+                probe: None,
+                is_head_request: true,
+                address: IpAddr::from([10, 0, 0, 1]),
+                is_origin_allowed: true,
+                claim: Ok(None),
+                cors: None,
+                form: Err(PlainResponse::new(426, "no upgrade")),
+                file: file(status, length).map(Box::new),
+            };
+            let mut bytes = Vec::new();
+            bytes.put_facts(&facts);
+            assert!(bytes.len() < 150, "{}", bytes.len());
+            assert_eq!(EntryReader::new(&bytes).facts(Edition::CURRENT, 3), Ok(facts));
+        }
+        assert_eq!(file(200, MAX_FILE_BYTES as u64 + 1), None);
+        assert_eq!(file(200, u64::MAX), None);
     }
 
     #[test]
@@ -362,8 +393,16 @@ mod tests {
         ] {
             for (form, cors) in forms.clone() {
                 let address = IpAddr::from([10, 0, 0, 1]);
-                let facts =
-                    Facts { probe: None, is_head_request: true, address, is_origin_allowed: false, claim, cors, form };
+                let facts = Facts {
+                    probe: None,
+                    is_head_request: true,
+                    address,
+                    is_origin_allowed: false,
+                    claim,
+                    cors,
+                    form,
+                    file: None,
+                };
                 let mut bytes = Vec::new();
                 bytes.put_facts(&facts);
                 let read = |bytes, edition| {

@@ -117,7 +117,8 @@ pub(crate) trait Put: Sized {
             Some(Probe::Live) => 1,
             Some(Probe::Ready) => 2,
         };
-        self.put_byte(probe + if facts.is_head_request { 4 } else { 0 });
+        let head_request = if facts.is_head_request { 4 } else { 0 };
+        self.put_byte(probe + head_request + if facts.file.is_some() { 8 } else { 0 });
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
         match (&facts.form, &facts.cors) {
@@ -148,6 +149,12 @@ pub(crate) trait Put: Sized {
             }
         }
         self.put_claim(facts.claim);
+        if let Some(file) = &facts.file {
+            let (status, lines, length) = file.parts();
+            self.put_number(status.into());
+            self.put_slice(lines.as_bytes());
+            self.put_number(length as u64);
+        }
     }
 
     /// Appends what a page may read. Of its origin, which the client wrote, only the length.

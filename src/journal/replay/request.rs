@@ -67,6 +67,7 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
         (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
         (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
+        (None, _) if facts.file.is_some() => "a file of the program".to_owned(),
         (None, Some(_)) if !facts.is_upgrade() => "a health check".to_owned(),
         (None, _) => "a seat".to_owned(),
     };

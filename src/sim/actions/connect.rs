@@ -172,6 +172,13 @@ fn send_request<A: App>(
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
     let mut request = request::request(user, lobby, link.is_json, proxied, claim, random);
     match special {
+        // A server that serves no files refuses the request.
+        Some(Behaviour::BadRequest) if random.below(12) == 0 => {
+            request = request::file_request(random);
+            link.asks_for_file = true;
+            link.may_be_accepted = false;
+            link.is_unpredictable = true;
+        }
         Some(Behaviour::BadRequest) => {
             (request, link.may_be_accepted) = request::bad_request(random);
             link.is_unpredictable = true;

@@ -104,6 +104,8 @@ pub(crate) struct Link {
     pub(crate) probe: Option<HealthProbe>,
     /// Status that the response must have, if that is certain.
     pub(crate) expected_status: Option<u16>,
+    /// Whether its request is for a file of the program.
+    pub(crate) asks_for_file: bool,
     /// Whether the client sent something invalid, after which answers are not predictable.
     pub(crate) is_unpredictable: bool,
     /// Status of the response to the upgrade request, once it was read.
@@ -195,6 +197,7 @@ impl Link {
             may_be_accepted: true,
             probe: None,
             expected_status: None,
+            asks_for_file: false,
             is_unpredictable: false,
             status: None,
             sent_close: false,

@@ -105,6 +105,7 @@ impl Link {
             // The application or an operator has ended the connection before its request was read.
             (400, Some(_)) => self.reason.is_some_and(|reason| reason != CloseReason::HttpRefused),
             (_, Some(_)) => false,
+            (200 | 304, None) if self.asks_for_file => true,
             (101, None) => self.may_be_accepted,
             _ if !self.may_be_accepted || self.is_unpredictable => (400..=599).contains(&status),
             // A valid request is refused only because of a limit, or because the connection or the server ends.

@@ -109,21 +109,27 @@ pub(crate) fn probe(random: &mut Random) -> (Vec<u8>, HealthProbe) {
     (format!("{method} {path} {rest}\r\n").into_bytes(), probe)
 }
 
+/// Returns a request for a file of the program, which the server answers if it is configured to.
+pub(crate) fn file_request(random: &mut Random) -> Vec<u8> {
+    let path = pick(random, &["/", "/", "/lobby.js", "/lobby.js?v=1", "/playground.css"]);
+    let line = pick(random, &["", "", "If-None-Match: *\r\n", "If-None-Match: \"1\"\r\n"]);
+    format!("GET {path} HTTP/1.1\r\nHost: a\r\n{line}\r\n").into_bytes()
+}
+
 /// Returns an upgrade request that must be refused, and whether the server may accept the upgrade first and then refuse
 /// with a close code, which a web page can read.
 pub(crate) fn bad_request(random: &mut Random) -> (Vec<u8>, bool) {
-    let bytes = match random.below(12) {
+    let bytes = match random.below(11) {
         0 => return (wire::upgrade_request("/ws/chess", &[]), true),
         1 => return (wire::upgrade_request("/ws/no!code?token=user0", &[]), true),
         2 => return (wire::upgrade_request("/ws/chess?token=%01", &[]), true),
         3 => return (wire::upgrade_request("/elsewhere?token=user0", &[]), true),
-        4 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
-        5 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
-        6 => wire::upgrade_request("/ws/chess?token=user0", &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]),
-        7 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
-        8 => b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec(),
-        9 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        10 => b"GET /ws/chess?token=user0 HTTP/1.1\r\nHost: user@a\r\n\r\n".to_vec(),
+        4 => b"POST /ws/chess HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc".to_vec(),
+        5 => wire::upgrade_request("/ws/chess?token=user0", &["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]),
+        6 => b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        7 => b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c".to_vec(),
+        8 => b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        9 => b"GET /ws/chess?token=user0 HTTP/1.1\r\nHost: user@a\r\n\r\n".to_vec(),
         _ => wire::upgrade_request(&format!("/ws/chess?token={}", "x".repeat(20_000)), &[]),
     };
     (bytes, false)

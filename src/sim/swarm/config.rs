@@ -116,6 +116,10 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
         let headers = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded, ForwardedHeader::XRealIp];
         config.forwarded_header = pick(random, &headers);
     }
+    if let Some(random) = &mut generator(Behaviour::BadRequest) {
+        config.serve_client = random.percent(60);
+        config.playground = random.percent(30);
+    }
     if let Some(random) = &mut generator(Behaviour::Unread) {
         config.max_deferred_turns = pick(random, &[0, 1, 3, 1000]);
     }

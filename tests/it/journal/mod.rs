@@ -5,6 +5,7 @@ mod damage;
 #[cfg(feature = "bin")]
 mod exit_codes;
 mod failures;
+mod files;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod printing;

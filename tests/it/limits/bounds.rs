@@ -277,6 +277,8 @@ const NO_BOUNDS: &[&str] = &[
     "journal_secrets",
     "flush",
     "binary_sender",
+    "serve_client",
+    "playground",
     "wheel_granule",
     "stats_interval",
 ];

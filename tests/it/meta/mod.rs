@@ -17,3 +17,20 @@ pub fn is_left_out(path: &str) -> bool {
     let mut excluded = excluded.split('"').skip(1).step_by(2).map(|path| path.trim_start_matches('/'));
     is_packaged && excluded.any(|folder| Path::new(path).starts_with(folder))
 }
+
+/// The package does not contain them.
+#[test]
+fn pictures_of_the_readme_are_small() {
+    if is_left_out("examples/pictures") {
+        return;
+    }
+    let pictures: Vec<_> = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/pictures"))
+        .expect("a folder of pictures")
+        .collect();
+    assert!(pictures.len() >= 2, "the playground and the arena");
+    for picture in pictures {
+        let picture = picture.expect("a readable entry");
+        let length = picture.metadata().expect("a file").len();
+        assert!(length < 150_000, "{}: {length} bytes", picture.path().display());
+    }
+}

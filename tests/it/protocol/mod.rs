@@ -5,6 +5,7 @@ mod applications;
 mod bytewise;
 mod claims;
 mod connecting;
+mod files;
 mod http;
 mod http_clients;
 mod identity;

@@ -12,10 +12,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["base"]),
     ("http", &["base"]),
     ("lobby", &["base", "config"]),
+    ("pages", &["base", "http"]),
     ("ws", &["base", "config", "http"]),
     ("protocol", &["base", "config", "lobby"]),
     ("egress", &["base", "config", "lobby", "ws"]),
-    ("engine", &["base", "config", "http", "lobby", "ws", "protocol", "egress"]),
+    ("engine", &["base", "config", "http", "lobby", "pages", "ws", "protocol", "egress"]),
     // The public names of the crate. The built-in applications and the program use them as any other user does.
     ("lib.rs", &["base", "config", "http", "lobby", "ws", "protocol", "egress", "engine"]),
     // Documentation only.

@@ -1,0 +1,578 @@
+// The client of lobbyd: a member of a lobby that comes back to its seat when its connection is lost. No dependency, no build step.
+// README.md describes the API, and src/guide/protocol.md the messages.
+//
+//     idle --connect()--> connecting --welcome, list--> open --lost--> waiting --time--> connecting --> …
+//     each of them --leave(), or a close that says not to come back--> closed
+
+// Bytes of the requests that are kept, and those that a connection may buffer before volatile messages are dropped.
+const MAX_BYTES = 65_536;
+const MAX_UNREAD = 1_000;
+// Events that are not named after a type of messages.
+const EVENTS = "join leave away back members gap connection error message direct binary".split(" ");
+// The event of every message, for iterators.
+const ANY = Symbol("any");
+
+/** `code` is the reason word of a close, the code of an `error` of the server, or a code of this client. */
+export class LobbyError extends Error {
+  name = "LobbyError";
+
+  constructor(code, details = {}) {
+    super(details.message ?? code);
+    Object.assign(this, { code, details });
+  }
+}
+
+/** Joins a lobby. Its members are known when the promise resolves. */
+export const join = (url, options) => new Lobby(url, options).connect().ready;
+
+export class Lobby {
+  state = "idle";
+  members = new Map();
+  // Number of members, also in a lobby that is too large for a list.
+  count = 0;
+  me = null;
+  welcome = null;
+  latency = null;
+
+  // Chosen once in the life of a page. `randomUUID` does not exist on pages without TLS.
+  #session = crypto.getRandomValues(new Uint32Array(4)).join("-");
+  // The session of the page before it was reloaded, until the first welcome.
+  #was = null;
+  #ended = new AbortController();
+
+  // The current attempt or connection. Callbacks of another one are ignored.
+  #link = null;
+  // By name, and those of requests. `pause` is one that the server has asked for.
+  #timers = new Map();
+  #attempt = 0;
+  #isExpired = false;
+  #notBefore = 0;
+  #lostAt = null;
+  // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
+  // has opened: then a network that blocks them is not what is wrong.
+  #blocked = 0;
+
+  // Where to continue: `{ epoch, seq }`, and the number of the last direct message.
+  #position = null;
+  #n = 0;
+  #hasGap = false;
+
+  // Requests that are not settled, in order; those without `ref` are not sent.
+  #kept = new Set();
+  #keptBytes = 0;
+  // Requests without an answer by `ref`, among them those that have timed out.
+  #sent = new Map();
+  #ref = 0;
+
+  #samples = [];
+  #offset = performance.timeOrigin;
+
+  #listeners = new Map();
+  // Events before `ready`: they wait for the listeners that are added after `await join()`.
+  #early = [];
+  #settleReady;
+
+  constructor(url, options = {}) {
+    Object.assign(this, { url, options });
+    this.ready = new Promise((resolve, reject) => (this.#settleReady = { resolve, reject }));
+    // A page that does not use `ready` hears of its rejection by the event `connection`.
+    this.ready.catch(() => {});
+  }
+
+  connect() {
+    if (this.state !== "idle") return this;
+    this.#watchPage();
+    this.#open();
+    const { signal } = this.options;
+    signal?.addEventListener("abort", () => this.leave());
+    if (signal?.aborted) this.leave();
+    return this;
+  }
+
+  /** Gives the seat up. */
+  leave() {
+    if (this.state === "closed") return;
+    this.#say('{"type":"leave"}');
+    this.#drop(1000);
+    this.#close({ code: 1000, reason: "left" });
+  }
+
+  [Symbol.dispose]() {
+    this.leave();
+  }
+
+  /** The server's time in milliseconds since the Unix epoch. */
+  now() {
+    return Math.round(performance.now() + this.#offset);
+  }
+
+  // ---- what is sent ----
+
+  /** Sends a message that is executed exactly once. Resolves with its `ack`. */
+  request(type, payload, { timeout = 10_000 } = {}) {
+    const text = this.#checked(encode(type, payload));
+    return new Promise((resolve, reject) => {
+      if (this.state === "closed") return reject(new LobbyError("closed"));
+      if (this.#kept.size > 63 || this.#keptBytes + text.length > MAX_BYTES) return reject(new LobbyError("queue_full"));
+      const request = { text, ref: 0, resolve, reject };
+      this.#after(request, timeout, () => {
+        this.#settle(request, new LobbyError("timeout"));
+        this.#probe();
+      });
+      this.#kept.add(request);
+      this.#keptBytes += text.length;
+      this.#flush();
+    });
+  }
+
+  /** Sends a message now or never. Returns whether it was sent. */
+  send(type, payload) {
+    return this.bytes(encode(type, payload));
+  }
+
+  /** The same for a binary message. An event stream carries none. */
+  bytes(data) {
+    this.#checked(data);
+    const { socket, isStream } = this.#link ?? {};
+    const isBlocked = this.#timers.has("pause") || socket?.bufferedAmount > MAX_BYTES || (isStream && typeof data !== "string");
+    return !isBlocked && this.#say(data);
+  }
+
+  // A message above the server's limit would end the connection for good. 24 bytes are for a `ref`.
+  #checked(data) {
+    const bytes = data.byteLength ?? new TextEncoder().encode(data).length + 24;
+    if (bytes > this.welcome?.limits.max_message_bytes) throw new LobbyError("too_large");
+    return data;
+  }
+
+  #say(data) {
+    const { socket, isWelcome } = this.#link ?? {};
+    if (!isWelcome || socket.readyState !== 1) return false;
+    socket.send(data);
+    return true;
+  }
+
+  #flush() {
+    for (const request of this.#kept) {
+      // The server allows 16 unanswered requests of a session.
+      if (!this.#link?.isWelcome || this.#sent.size >= 16 || this.#timers.has("pause")) return;
+      if (request.ref) continue;
+      request.ref = ++this.#ref;
+      this.#sent.set(request.ref, request);
+      this.#sayRequest(request);
+    }
+  }
+
+  #sayRequest({ text, ref }) {
+    this.#say(`${text.slice(0, -1)},"ref":${ref}}`);
+  }
+
+  #settle(request, error, ack) {
+    if (!this.#kept.delete(request)) return;
+    this.#keptBytes -= request.text.length;
+    this.#stop(request);
+    if (error) request.reject(error);
+    else request.resolve(ack);
+  }
+
+  // ---- events ----
+
+  /** Calls `listener` for each event, or each message of a type. Returns a function that removes it. */
+  on(name, listener, { once, signal } = {}) {
+    const call = (...values) => {
+      if (once) off();
+      listener(...values);
+    };
+    const off = () => listeners.delete(call);
+    const listeners = this.#listeners.get(name) ?? new Set();
+    this.#listeners.set(name, listeners);
+    if (!signal?.aborted) listeners.add(call);
+    signal?.addEventListener("abort", off);
+    return off;
+  }
+
+  /** The same for one event. */
+  once(name, listener, options) {
+    return this.on(name, listener, { ...options, once: true });
+  }
+
+  /** Yields `[data, meta]` of each message from now on, until the lobby is closed. */
+  async *[Symbol.asyncIterator]() {
+    const unread = [];
+    let wake;
+    const tell = (...entry) => {
+      if (entry.length === 2 && unread.length <= MAX_UNREAD) unread.push(entry);
+      wake?.();
+    };
+    const off = this.on(ANY, tell);
+    try {
+      for (;;) {
+        if (unread.length > MAX_UNREAD) throw new LobbyError("overflow");
+        if (unread.length) yield unread.shift();
+        else if (this.state === "closed") return;
+        else await new Promise((resolve) => (wake = resolve));
+      }
+    } finally {
+      off();
+    }
+  }
+
+  #emit(name, ...values) {
+    if (this.#early && name !== "connection") return this.#early.push([name, ...values]);
+    for (const listener of [...(this.#listeners.get(name) ?? [])]) {
+      try {
+        listener(...values);
+      } catch (error) {
+        report(error);
+      }
+    }
+  }
+
+  // A timer that fires late has slept with its page: what has arrived meanwhile is handled first.
+  #after(key, ms, action) {
+    const due = Date.now() + ms;
+    const act = () => {
+      if (Date.now() - due > 1_000) return this.#after(key, 100, action);
+      this.#timers.delete(key);
+      action();
+    };
+    this.#stop(key);
+    this.#timers.set(key, setTimeout(act, ms));
+  }
+
+  #stop(key) {
+    clearTimeout(this.#timers.get(key));
+    this.#timers.delete(key);
+  }
+
+  #become(state, why) {
+    if (this.state === state) return;
+    this.state = state;
+    this.#emit("connection", state, why);
+  }
+
+  // ---- the connection ----
+
+  async #open() {
+    const link = (this.#link = {});
+    // The server itself allows 10 s for authorization.
+    this.#after("connect", 15_000, () => this.#lost(link));
+    this.#become("connecting");
+    try {
+      const { token } = this.options;
+      const value = typeof token === "function" ? await token() : token;
+      if (link === this.#link) link.socket = this.#socketOf(link, value);
+    } catch (error) {
+      report(error);
+      this.#lost(link);
+    }
+  }
+
+  #socketOf(link, token) {
+    const url = new URL(this.url, globalThis.location?.href);
+    if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
+    const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
+    url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
+    if (isStream) url.pathname = url.pathname.replace("/ws/", "/sse/");
+    const position = this.#position && { ...this.#position, n: this.#n };
+    const fields = { session: this.#session, was: this.#was, token: isStream ? token : null, ...position };
+    for (const name in fields) if (fields[name] != null) url.searchParams.set(name, fields[name]);
+    const { WebSocket = globalThis.WebSocket } = this.options;
+    const bearer = token ? [`base64url.bearer.lobby.${base64url(token)}`] : [];
+    const socket = isStream ? streamSocket(url) : new WebSocket(url, ["lobby.v1.json", ...bearer]);
+    link.isStream = isStream;
+    return Object.assign(socket, {
+      binaryType: "arraybuffer",
+      onopen: () => {
+        link.hasOpened = true;
+        if (!isStream) this.#blocked = NaN;
+      },
+      onmessage: ({ data }) => link === this.#link && this.#receive(data),
+      onclose: (event) => this.#lost(link, event),
+      onerror: () => {},
+    });
+  }
+
+  // A socket that is given up is closed without a code: the code 1000 would give the seat up, too.
+  #drop(code) {
+    const socket = this.#link?.socket;
+    this.#link = null;
+    for (const key of ["connect", "stable", "probe", "retry"]) this.#stop(key);
+    socket?.close(code);
+  }
+
+  #lost(link, event = { code: 1006, reason: "" }) {
+    if (link !== this.#link) return;
+    this.#drop();
+    if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
+    const { code, reason, reconnect, retry_after_ms } = link.goodbye ?? event;
+    // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
+    const isRenewed = code === 4001 && reason === "token_expired" && !this.#isExpired;
+    this.#isExpired = code === 4001;
+    const comesBack = reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
+    if (code === 4001 ? !isRenewed : !comesBack) return this.#close({ code, reason });
+
+    const least = retry_after_ms ?? 0;
+    const isAtOnce = isRenewed || (/^4[26]/.test(code) && !this.#attempt);
+    const wait = Math.max(least, isAtOnce ? 0 : Math.random() * Math.min(20_000, 500 * 2 ** this.#attempt));
+    this.#attempt += 1;
+    this.#notBefore = Date.now() + least;
+    this.#lostAt ??= Date.now();
+    this.#retryIn(wait);
+    this.#become("waiting", { code, reason, wait });
+  }
+
+  #retryIn(wait) {
+    this.#after("retry", wait, () => {
+      // A hidden page whose seat is gone waits until it is visible.
+      const isKept = Date.now() - this.#lostAt <= (this.welcome?.away_ms ?? 30_000);
+      if (isKept || !isHidden()) this.#open();
+    });
+  }
+
+  #close(why) {
+    this.#ended.abort();
+    this.#settleReady.reject(new LobbyError(why.reason || `${why.code}`, why));
+    for (const request of this.#kept) this.#settle(request, new LobbyError("closed", why));
+    this.#become("closed", why);
+    this.#emit(ANY);
+  }
+
+  // ---- the page ----
+
+  #watchPage() {
+    const key = `lobbyd ${this.options.key ?? this.url}`;
+    // Taken and removed: a duplicated tab gets a copy of the storage, and must not claim the seat of this one.
+    this.#was = stored("getItem", key);
+    stored("removeItem", key);
+    const act = ({ type }) => {
+      if (type === "pagehide") return stored("setItem", key, this.#was ?? this.#session);
+      if (type === "pageshow") stored("removeItem", key);
+      this.#wake(type === "online");
+    };
+    for (const type of ["pagehide", "pageshow", "online", "visibilitychange", "resume"]) {
+      globalThis.addEventListener?.(type, act, { capture: true, signal: this.#ended.signal });
+    }
+  }
+
+  #wake(isOnline) {
+    if (this.state !== "waiting") this.#probe();
+    else if (isOnline || !(this.#timers.has("retry") || isHidden())) this.#retryIn(Math.max(0, this.#notBefore - Date.now()));
+  }
+
+  // A dead connection looks like a silent one, until something is sent that must be answered.
+  #probe() {
+    const link = this.#link;
+    if (this.#ping()) this.#after("probe", 3_000, () => this.#lost(link));
+  }
+
+  // Its `ref` is a string, because integers are the numbers of requests.
+  #ping() {
+    return this.#say(`{"type":"ping","ref":"${performance.now()}"}`);
+  }
+
+  // ---- what arrives ----
+
+  #receive(data) {
+    this.#stop("probe");
+    if (typeof data !== "string") return this.#emit("binary", data);
+    let message = null;
+    try {
+      message = JSON.parse(data);
+    } catch {
+      // It is no message.
+    }
+    try {
+      if (typeof message?.type === "string") this.#handle(message);
+    } catch (error) {
+      // Fields are missing.
+      report(error);
+    }
+  }
+
+  #handle(message) {
+    const { type, seq } = message;
+    if (type !== "welcome" && Number.isInteger(seq)) {
+      this.#position = { epoch: this.welcome.epoch, seq: Math.max(seq, this.#position?.seq ?? 0) };
+    }
+    const handlers = {
+      __proto__: null,
+      welcome: this.#welcomed,
+      presence_state: this.#listed,
+      presence_diff: this.#changed,
+      ack: this.#answered,
+      error: this.#answered,
+      pong: this.#sampled,
+      health_ping: ({ timestamp }) => this.#say(JSON.stringify({ type: "health_pong", timestamp })),
+      goodbye: () => (this.#link.goodbye = message),
+    };
+    (handlers[type] ?? this.#hear).call(this, message);
+  }
+
+  #welcomed(welcome) {
+    const { conn, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
+    // The session may have got another seat on a connection whose welcome was lost.
+    const resumed = welcome.resumed && conn === (this.welcome?.conn ?? conn);
+    this.#stop("connect");
+    // The backoff begins anew after so long a connection.
+    this.#after("stable", 5_000, () => {
+      this.#attempt = 0;
+      this.#isExpired = false;
+    });
+    this.#hasGap ||= this.#position !== null && !recovered;
+    if (!resumed || epoch !== this.#position?.epoch) this.#position = null;
+    this.#n = resumed ? Math.max(n, this.#n) : n;
+    this.#was = this.#lostAt = this.latency = null;
+    this.#samples = [];
+    this.#offset = server_time - performance.now();
+    this.welcome = welcome;
+    this.#link.isWelcome = true;
+    this.#ref = Math.max(this.#ref, done);
+    for (const [ref, request] of this.#sent) {
+      if (resumed && ref > done && this.#kept.has(request)) {
+        this.#sayRequest(request);
+        continue;
+      }
+      this.#sent.delete(ref);
+      const isRefused = ref <= done && (BigInt(`0x${refused}`) >> BigInt(done - ref)) & 1n;
+      this.#settle(request, !resumed ? new LobbyError("unknown") : isRefused && new LobbyError("refused"), {});
+    }
+    this.#ping();
+    this.#flush();
+  }
+
+  // The list replaces what was known. What differs is told, so that the events and `members` always agree.
+  #listed({ users, count }) {
+    const { conn, user } = this.welcome;
+    const list = users ?? [{ user, conn }];
+    const gone = [...this.members.values()].filter((member) => !list.some((entry) => entry.conn === member.conn));
+    this.#changed({ joins: list, leaves: gone.map((member) => ({ ...member, reason: "unknown" })) });
+    this.count = count ?? list.length;
+    if (!this.me) {
+      this.#settleReady.resolve(this);
+      setTimeout(() => {
+        const early = this.#early;
+        this.#early = null;
+        for (const event of early) this.#emit(...event);
+      });
+    }
+    this.me = this.members.get(conn);
+    this.#become("open");
+    if (this.#hasGap) this.#emit("gap");
+    this.#hasGap = false;
+  }
+
+  // Members of the first list are not told.
+  #changed({ joins = [], leaves = [], away = [], back = [] }) {
+    for (const [kind, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
+      for (const { reason, ...entry } of entries) {
+        const member = this.members.get(entry.conn) ?? {};
+        // A list names known members, too.
+        const name = kind === "join" && member.conn ? (entry.away ? "away" : "back") : kind;
+        const wasAway = member.away;
+        Object.assign(member, { away: name === "away" }, entry);
+        if (name === "leave") this.members.delete(entry.conn);
+        else this.members.set(entry.conn, member);
+        if (this.me && (name === "leave" || member.away !== wasAway)) this.#emit(name, member, reason);
+      }
+    }
+    this.count = this.members.size;
+    this.#emit("members");
+  }
+
+  // A message is an event with the name of its type. If it has none, or that of another event, it is a `message` or `direct`.
+  #hear(message) {
+    const { type: kind, from = null, seq, n } = message;
+    const isDirect = kind === "direct";
+    // A server that was told no position sends direct messages again.
+    if (isDirect && n <= this.#n) return;
+    if (isDirect && n) this.#n = n;
+    const content = isDirect || kind === "message" ? message.data : message;
+    const isTyped = typeof content?.type === "string";
+    const { type, ref, ...data } = isTyped ? content : { type: null };
+    const values = [isTyped ? data : content, { from, type, seq, isDirect }];
+    this.#emit(isTyped && !EVENTS.includes(type) ? type : isDirect ? "direct" : "message", ...values);
+    this.#emit(ANY, ...values);
+  }
+
+  #answered({ type, ref, ...answer }) {
+    const request = this.#sent.get(ref);
+    const error = type === "error" ? new LobbyError(answer.code, answer) : null;
+    const isLimited = error?.code === "rate_limited";
+    if (isLimited) this.#after("pause", answer.retry_after_ms ?? 1_000, () => this.#flush());
+    // Without a `ref` it answers a volatile message.
+    if (!request) return error && ref == null && this.#emit("error", error);
+    this.#sent.delete(ref);
+    // The number is used up.
+    if (isLimited) request.ref = 0;
+    else this.#settle(request, error, answer);
+    this.#flush();
+  }
+
+  #sampled({ ref, server_time }) {
+    const [now, then] = [performance.now(), Number(ref)];
+    this.#samples = [[Math.round(now - then), server_time - (now + then) / 2], ...this.#samples].slice(0, 8);
+    [this.latency, this.#offset] = this.#samples.reduce((best, other) => (other[0] < best[0] ? other : best));
+  }
+}
+
+// Server-sent events and POST in the form of a WebSocket.
+function streamSocket(url) {
+  const source = new EventSource(url);
+  const lines = [];
+  let posts = null;
+  // One POST at a time, of a few small messages or one large one.
+  const post = async () => {
+    while (lines.length) {
+      let body = lines.shift();
+      while (body.length + lines[0]?.length < 4_096) body += `\n${lines.shift()}`;
+      const { status } = await fetch(url, { method: "POST", body });
+      if (status !== 202) throw status;
+    }
+    posts = null;
+  };
+  // By itself the source would connect to the same address again, and not after every error.
+  const fail = () => {
+    source.close();
+    socket.onclose();
+  };
+  const socket = {
+    readyState: 1,
+    get bufferedAmount() {
+      return lines.join().length;
+    },
+    send(line) {
+      lines.push(line);
+      posts ??= post().catch(fail);
+    },
+    // With a code, what has been sent before is posted first: without an open stream it would be refused.
+    close(code) {
+      if (code && posts) posts.then(() => source.close());
+      else source.close();
+    },
+  };
+  source.onopen = () => socket.onopen();
+  source.onmessage = (event) => socket.onmessage(event);
+  source.onerror = fail;
+  return socket;
+}
+
+const isHidden = () => globalThis.document?.hidden;
+const report = (error) => (globalThis.reportError ?? console.error)(error);
+const base64url = (text) =>
+  btoa(String.fromCharCode(...new TextEncoder().encode(text))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+
+function encode(type, payload) {
+  const fields = payload && typeof payload === "object" && !Array.isArray(payload) ? payload : { data: payload };
+  if ("type" in fields || "ref" in fields) throw new TypeError("the client sets type and ref");
+  return JSON.stringify({ type, ...fields });
+}
+
+// `null` if the page has no storage, or may not use it.
+function stored(method, ...values) {
+  try {
+    return globalThis.sessionStorage[method](...values);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,96 @@
+// The package in Node.js with npm's `ws`, and its hook in React with jsdom: `node client_node.mjs PORT`. Prints a JSON line per claim.
+import { JSDOM } from "jsdom";
+import { WebSocket } from "ws";
+
+const port = process.argv[2];
+const url = (name) => `ws://127.0.0.1:${port}/ws/${name}`;
+const dom = new JSDOM("<div id=root></div>", { url: "http://127.0.0.1/" });
+const failures = [];
+process.on("unhandledRejection", (reason) => failures.push(`unhandled rejection: ${reason}`));
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const equal = (got, wanted, what) => {
+  if (JSON.stringify(got) !== JSON.stringify(wanted)) throw new Error(`${what} is ${JSON.stringify(got)} instead of ${JSON.stringify(wanted)}`);
+};
+async function until(what, holds) {
+  for (let n = 0; !holds(); n++) {
+    if (n > 500) throw new Error(`not within 5 s: ${what}`);
+    await sleep(10);
+  }
+}
+
+const claims = {
+  async "the package imports without any global of a browser"() {
+    const { join, Lobby, LobbyError } = await import("lobbyd");
+    const ann = await join(url("node"), { token: "ann", WebSocket });
+    const bob = await join(url("node"), { token: () => Promise.resolve("bob"), WebSocket });
+    const heard = [];
+    bob.on("move", (move, { from }) => heard.push(from, move));
+    await ann.request("move", { to: "e4" });
+    await until("bob hears it", () => heard.length);
+    equal(heard, ["ann", { to: "e4" }], "what bob hears");
+    ann.leave();
+    bob.leave();
+    const refused = await join(url("no!lobby"), { token: "ann", WebSocket }).catch((error) => error);
+    equal([refused instanceof LobbyError, refused.code], [true, "bad_lobby_code"], "the refusal");
+    equal(new Lobby("/ws/chess").state, "idle", "the state of a lobby that is not connected, on a server that renders pages");
+  },
+
+  async "a component under StrictMode opens one socket, and two components share it"() {
+    for (const name of ["window", "document", "navigator"]) {
+      Object.defineProperty(globalThis, name, { value: name === "window" ? dom.window : dom.window[name], configurable: true, writable: true });
+    }
+    globalThis.IS_REACT_ACT_ENVIRONMENT = false;
+    const { createElement, StrictMode } = await import("react");
+    const { createRoot } = await import("react-dom/client");
+    const { useLobby } = await import("lobbyd/react");
+    let opened = 0;
+    let open = 0;
+    class Counted extends WebSocket {
+      constructor(...values) {
+        super(...values);
+        opened += 1;
+        open += 1;
+        this.on("close", () => (open -= 1));
+      }
+    }
+    let lobby;
+    const Seat = ({ name }) => {
+      const seat = useLobby(url("react"), { token: () => "ann", WebSocket: Counted });
+      ({ lobby } = seat);
+      return createElement("p", null, `${name} ${seat.state} ${seat.members.map((member) => member.user)}`);
+    };
+    const shown = () => document.getElementById("root").textContent;
+    const root = createRoot(document.getElementById("root"));
+    const both = (...names) => createElement(StrictMode, null, ...names.map((name) => createElement(Seat, { name, key: name })));
+    root.render(both("a ", "b "));
+    await until("both are open", () => shown() === "a  open annb  open ann");
+    equal(opened, 1, "the number of sockets");
+    const { join } = await import("lobbyd");
+    const bob = await join(url("react"), { token: "bob", WebSocket });
+    await until("bob is shown", () => shown() === "a  open ann,bobb  open ann,bob");
+    root.render(both("b "));
+    await sleep(50);
+    equal([shown(), opened, lobby.state], ["b  open ann,bob", 1, "open"], "what is shown, after one of them is gone");
+    root.unmount();
+    await until("the seat is given up", () => open === 0);
+    equal(lobby.state, "closed", "the state");
+    await until("bob is alone", () => bob.members.size === 1);
+    createRoot(document.getElementById("root")).render(both("c "));
+    await until("it is shown again", () => shown() === "c  open bob,ann");
+    equal(opened, 2, "the number of sockets");
+    bob.leave();
+  },
+};
+
+for (const [name, claim] of Object.entries(claims)) {
+  let failure = "";
+  try {
+    await claim();
+  } catch (error) {
+    failure = error.stack;
+  }
+  console.log(JSON.stringify({ name, error: failure }));
+}
+console.log(JSON.stringify({ name: "no unhandled rejection in Node.js", error: failures.join("\n") }));
+process.exit(0);

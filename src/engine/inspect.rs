@@ -7,6 +7,9 @@ use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
 use crate::http::DateLine;
 
+/// A member of a lobby: its user, its seat, its connection unless it is away, and whether the others were told that it is.
+pub(crate) type MemberState<'a> = (&'a str, SeatId, Option<ConnId>, bool);
+
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
     pub fn ending(&self, conn: ConnId) -> Option<CloseReason> {
@@ -40,12 +43,8 @@ impl<A: App> Engine<A> {
         (self.core.conns.len(), self.core.timers.wheel.len())
     }
 
-    /// Epoch and `seq` of a lobby, and its members, present and away, in join order. An away member has no connection.
-    /// Last, whether the other members were told that it is away.
-    pub(crate) fn lobby_state(
-        &self,
-        code: &str,
-    ) -> Option<(u64, u64, impl Iterator<Item = (&str, SeatId, Option<ConnId>, bool)>)> {
+    /// Epoch and `seq` of a lobby, and its members, present and away, in join order.
+    pub(crate) fn lobby_state(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = MemberState<'_>>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);

@@ -25,7 +25,7 @@ pub(crate) fn resume<A: App>(world: &mut World<A>) -> bool {
         let session = &world.clients.shared.sessions.all[*index];
         let link = world.clients.iter().find(|link| link.number == session.link);
         let is_connected = link.is_some_and(|link| link.pipe.is_client_reading() && link.closed.is_none());
-        !session.is_over && (!is_connected || has_two_tabs || session.link as usize % 4 == 0)
+        !session.is_over && (!is_connected || has_two_tabs || session.link.is_multiple_of(4))
     };
     let Some(index) = (0..=start).rev().chain(start + 1..count as usize).find(fits) else { return false };
     // Sometimes it comes back several times in a row.

@@ -18,7 +18,7 @@ const OUTCOMES: usize = 64;
 
 /// A numbered request whose outcome the client does not know.
 #[derive(Clone, Debug)]
-pub(crate) struct Unsettled {
+pub(crate) struct Unresolved {
     pub(crate) reference: u32,
     pub(crate) kind: RequestKind,
     pub(crate) k: u32,
@@ -70,7 +70,7 @@ pub(crate) struct Session {
     /// Whether it came back while an earlier connection went on reading.
     pub(crate) has_two_tabs: bool,
     last_ref: u32,
-    unsettled: VecDeque<Unsettled>,
+    unresolved: VecDeque<Unresolved>,
     outcomes: BTreeMap<u32, Outcome>,
     /// What it knew when it last lost or gave up its connection.
     books: Option<Books>,
@@ -129,7 +129,7 @@ impl Sessions {
             is_over: false,
             has_two_tabs: false,
             last_ref: 0,
-            unsettled: VecDeque::new(),
+            unresolved: VecDeque::new(),
             outcomes: BTreeMap::new(),
             books: None,
             older: None,
@@ -142,8 +142,8 @@ impl Sessions {
 impl Session {
     /// Returns the next number for a request; `None` if too many are unanswered. A number may be skipped.
     pub(crate) fn next_reference(&mut self, skips: bool) -> Option<u32> {
-        let oldest = self.unsettled.front().map_or(self.last_ref, |oldest| oldest.reference);
-        if self.unsettled.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
+        let oldest = self.unresolved.front().map_or(self.last_ref, |oldest| oldest.reference);
+        if self.unresolved.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
             return None;
         }
         if skips {
@@ -155,13 +155,13 @@ impl Session {
     }
 
     /// A numbered request was sent for the first time.
-    pub(crate) fn sent(&mut self, request: Unsettled) {
-        self.unsettled.push_back(request);
+    pub(crate) fn sent(&mut self, request: Unresolved) {
+        self.unresolved.push_back(request);
     }
 
     /// A numbered request was answered.
     pub(crate) fn answered(&mut self, reference: u32, outcome: Outcome) {
-        self.unsettled.retain(|sent| sent.reference != reference);
+        self.unresolved.retain(|sent| sent.reference != reference);
         self.note_outcome(reference, outcome);
     }
 
@@ -174,19 +174,27 @@ impl Session {
 
     /// Returns a number that was used or skipped before, with its outcome if the client knows it. `which` selects one.
     pub(crate) fn used_reference(&self, which: u64) -> Option<(u32, Option<Outcome>)> {
-        let unsettled = self.unsettled.iter().map(|sent| (sent.reference, None));
+        let unresolved = self.unresolved.iter().map(|sent| (sent.reference, None));
         // A number that was skipped is refused only once a higher one was read.
         let read =
             self.outcomes.iter().filter(|(_, outcome)| **outcome == Outcome::Executed).map(|(number, _)| *number);
         let highest = read.max().unwrap_or(0);
         let settled = self.outcomes.iter().filter(|(number, _)| **number <= highest);
-        let all: Vec<_> = settled.map(|(&number, &outcome)| (number, Some(outcome))).chain(unsettled).collect();
+        // The server knows the outcomes of the last numbers only.
+        let is_known = |number: u32| self.last_ref - number < OUTCOMES as u32;
+        let settled = settled.map(|(&number, &outcome)| (number, Some(outcome).filter(|_| is_known(number))));
+        let all: Vec<_> = settled.chain(unresolved).collect();
         (!all.is_empty()).then(|| all[(which % all.len() as u64) as usize])
     }
 
     /// The session was resumed. Settles every request up to `done`, of which `refused` names those answered with an
     /// error, and returns those to send again.
-    pub(crate) fn settle(&mut self, done: u64, refused: u64, relay: &mut RelayModel) -> Result<Vec<Unsettled>, String> {
+    pub(crate) fn settle(
+        &mut self,
+        done: u64,
+        refused: u64,
+        relay: &mut RelayModel,
+    ) -> Result<Vec<Unresolved>, String> {
         if done > u64::from(self.last_ref) {
             return Err(format!("done is {done}, and the client's last ref was {}", self.last_ref));
         }
@@ -199,7 +207,7 @@ impl Session {
                 return Err(format!("ref {reference} was {outcome:?}, but done is {done} and refused is {refused:x}"));
             }
         }
-        for sent in std::mem::take(&mut self.unsettled) {
+        for sent in std::mem::take(&mut self.unresolved) {
             let id = (self.marker, sent.k);
             let is_message = sent.kind.is_message();
             match outcome_in(sent.reference, done, refused) {
@@ -222,15 +230,15 @@ impl Session {
                 None if is_message && relay.is_executed(id) => {
                     return Err(format!("ref {} was executed, but done is {done}", sent.reference));
                 }
-                None => self.unsettled.push_back(sent),
+                None => self.unresolved.push_back(sent),
             }
         }
-        Ok(self.unsettled.iter().cloned().collect())
+        Ok(self.unresolved.iter().cloned().collect())
     }
 
     /// The session begins anew: the outcome of what was sent is unknown.
     pub(crate) fn begin_anew(&mut self, relay: &mut RelayModel) {
-        for sent in self.unsettled.drain(..).filter(|sent| sent.kind.is_message()) {
+        for sent in self.unresolved.drain(..).filter(|sent| sent.kind.is_message()) {
             relay.lost((self.marker, sent.k));
         }
         self.outcomes.clear();

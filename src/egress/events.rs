@@ -3,10 +3,6 @@
 //! Such a connection reads no broadcast log: each frame is encoded for it as an event and queued individually, as for a
 //! lagging member. An event carries the position of its reader, so two readers of one frame do not get the same bytes.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
-
 use super::output::{Egress, Feed};
 use super::results::{LatestQueued, Priority, QueueFull, Queued};
 use crate::base::arena::Key;
@@ -14,32 +10,16 @@ use crate::base::id::ConnKey;
 use crate::ws::event_stream::EventPosition;
 use crate::ws::frame::{Frame, Outgoing};
 
-/// The position of each connection that receives events.
-#[derive(Debug, Default)]
-pub(super) struct EventPositions(BTreeMap<ConnKey, EventPosition>);
-
-impl EventPositions {
-    /// Encodes a frame for the connection under `key`; `None` if event streams do not carry such a frame.
-    fn encode(&mut self, key: ConnKey, frame: Outgoing<'_>) -> Option<Bytes> {
-        let position = self.0.get_mut(&key).expect("open_events() has inserted it");
-        position.event(frame).map(Bytes::from)
-    }
-
-    pub(super) fn remove(&mut self, key: ConnKey) {
-        self.0.remove(&key);
-    }
-}
-
 impl Egress {
     /// From now on the connection receives events instead of frames.
     pub(crate) fn open_events(&mut self, key: ConnKey) {
         self.output_mut(key).feed = Feed::Events;
-        self.events.0.insert(key, EventPosition::default());
+        self.events.open(key);
     }
 
     /// The position of a connection that receives events.
     pub(crate) fn event_position(&mut self, key: ConnKey) -> Option<&mut EventPosition> {
-        self.events.0.get_mut(&key)
+        self.events.get_mut(key)
     }
 
     /// Queues a frame as an event. A frame that event streams do not carry is skipped.

@@ -27,6 +27,7 @@
 mod broadcast_log;
 mod checking;
 mod cursor;
+mod event_positions;
 mod events;
 mod flush;
 mod lagging;

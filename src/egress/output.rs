@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::broadcast_log::BroadcastLog;
 use super::cursor::Cursor;
-use super::events::EventPositions;
+use super::event_positions::EventPositions;
 use super::outbox::{Outbox, Outboxes};
 use super::results::{Dropped, QueuedSize};
 use super::turn_frames::TurnFrames;

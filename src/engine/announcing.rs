@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::core::Core;
 use super::member::Member;
-use super::seating::Arrival;
+use super::seating::{Arrival, Continuity};
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnKey, LobbyKey, SeatId, SeatKey};
 use crate::base::rate::Rate;
@@ -65,7 +65,7 @@ impl Core {
             lobby: &member.lobby,
             epoch: lobby.epoch,
             seq: lobby.seq,
-            resumed: matches!(arrival, Arrival::Resumed { .. }),
+            resumed: matches!(arrival, Arrival::Resumed { continuity: Continuity::Same | Continuity::Reloaded, .. }),
             recovered: missed.as_ref().is_some_and(|missed| missed.is_complete),
             server_time: self.unix_millis(),
             limits: WelcomeLimits {

@@ -27,16 +27,12 @@ impl<A: App> Engine<A> {
 
     /// Advances the time and records received bytes. The first `head` bytes are redacted: a request may contain a
     /// token, and bytes that the engine ignores may contain anything.
+    #[inline]
     pub(super) fn enter_bytes(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) {
         self.core.call_guard.assert_consistent();
         self.core.clock.advance(now);
-        let max_header_bytes = self.core.config.max_header_bytes.0;
         if self.core.record_mode.is_recording() {
-            let head = match self.core.slot(conn) {
-                Some(slot) => slot.wire.unread(bytes, max_header_bytes),
-                None => bytes.len(),
-            };
-            self.enter(now, &Input::Bytes { conn, head, bytes, max_work });
+            self.core.record_bytes(conn, bytes, max_work);
         }
     }
 
@@ -77,6 +73,17 @@ impl<A: App> Engine<A> {
 }
 
 impl Core {
+    /// Apart from [`Engine::enter_bytes`], so that it is inlined where nothing is recorded.
+    #[cold]
+    fn record_bytes(&mut self, conn: ConnId, bytes: &[u8], max_work: usize) {
+        let max_header_bytes = self.config.max_header_bytes.0;
+        let head = match self.slot(conn) {
+            Some(slot) => slot.wire.unread(bytes, max_header_bytes),
+            None => bytes.len(),
+        };
+        self.record_input(&Input::Bytes { conn, head, bytes, max_work });
+    }
+
     #[cold]
     fn record_input(&mut self, input: &Input<'_>) {
         if let RecordMode::Recording(recorder, _) = &mut self.record_mode {

@@ -7,8 +7,8 @@ use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
 use crate::http::DateLine;
 
-/// A member of a lobby: its user, its seat, its connection unless it is away, and whether the others were told that it is.
-pub(crate) type MemberState<'a> = (&'a str, SeatId, Option<ConnId>, bool);
+/// A member: its user, its seat, its connection unless it is away, and whether the others were told that it is away.
+pub(crate) type InspectedMember<'a> = (&'a str, SeatId, Option<ConnId>, bool);
 
 impl<A: App> Engine<A> {
     /// Returns the close reason of a connection. `None` before one is recorded, and after the connection is freed.
@@ -44,7 +44,7 @@ impl<A: App> Engine<A> {
     }
 
     /// Epoch and `seq` of a lobby, and its members, present and away, in join order.
-    pub(crate) fn lobby_state(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = MemberState<'_>>)> {
+    pub(crate) fn lobby_state(&self, code: &str) -> Option<(u64, u64, impl Iterator<Item = InspectedMember<'_>>)> {
         let directory = &self.core.directory;
         let key = directory.find_lobby(code)?;
         let lobby = directory.lobby_ref(key);

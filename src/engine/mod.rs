@@ -215,6 +215,7 @@ impl<A: App> Engine<A> {
     /// Processing stops after the frame with which the work reaches `max_work`, so at least one frame is consumed. A
     /// driver uses this when other connections have input too. It passes the unconsumed bytes again when the other
     /// connections have had their turn, before any later bytes. They are counted and charged once.
+    #[inline]
     pub fn handle_bytes_up_to(&mut self, now: Time, conn: ConnId, bytes: &[u8], max_work: usize) -> Consumed {
         if self.core.conns.get(conn).is_some_and(|slot| slot.wire.receives_requests()) {
             return self.receive_in_pieces(now, conn, bytes, max_work);

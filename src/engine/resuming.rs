@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::member::Member;
 use super::observer::ObservedEvent;
-use super::seating::Arrival;
+use super::seating::{Arrival, Continuity};
 use super::state::history::Sender;
 use super::state::replay::{ReplayItem, Resumption};
 use crate::base::id::{ConnKey, LobbyKey, SeatKey};
@@ -55,13 +55,13 @@ impl Core {
         let state = self.sessions.get(member.seat_key)?;
         let lobby = self.directory.lobby_ref(member.lobby_key);
         let position = match arrival {
-            Arrival::Joined | Arrival::TookOver | Arrival::Resumed { is_reloaded: true, .. } => None,
             // Without a position, the client has read nothing since its session began.
-            Arrival::Resumed { position, .. } => Some(position.unwrap_or(Position {
+            Arrival::Resumed { position, continuity: Continuity::Same } => Some(position.unwrap_or(Position {
                 epoch: lobby.epoch,
                 seq: state.since_seq.unwrap_or(lobby.seq),
                 n: state.since_n,
             })),
+            Arrival::Joined | Arrival::TookOver | Arrival::Resumed { .. } => None,
         };
         let resumption = Resumption {
             history: self.histories.get(member.lobby_key)?,

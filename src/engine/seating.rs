@@ -32,9 +32,19 @@ pub(super) enum Arrival {
     Joined,
     /// With the seat that its user had.
     TookOver,
-    /// With the seat of its session. The position is that of the client, if it has one; `is_reloaded`: its page was
-    /// loaded anew.
-    Resumed { position: Option<Position>, is_reloaded: bool },
+    /// With the seat of its session. The position is that of the client, if it has one.
+    Resumed { position: Option<Position>, continuity: Continuity },
+}
+
+/// What a client knows of the session to whose seat it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Continuity {
+    /// It has its state.
+    Same,
+    /// Its page was loaded anew.
+    Reloaded,
+    /// Its position is of an earlier session of this name: the server had begun a new one, whose `welcome` was lost.
+    Restarted,
 }
 
 impl Core {
@@ -116,11 +126,18 @@ impl Core {
             Plan::Move(_) | Plan::Join => Arrival::Joined,
             Plan::TakeOver(_) => Arrival::TookOver,
             Plan::Resume(_) => {
-                let is_reloaded = session_before != claim.map(|claim| claim.session);
-                Arrival::Resumed { position: claim.and_then(|claim| claim.position), is_reloaded }
+                let position = claim.and_then(|claim| claim.position);
+                let continuity = if session_before != claim.map(|claim| claim.session) {
+                    Continuity::Reloaded
+                } else if self.is_of_earlier_session(seat, position) {
+                    Continuity::Restarted
+                } else {
+                    Continuity::Same
+                };
+                Arrival::Resumed { position, continuity }
             }
         };
-        self.begin_session(seat, arrival);
+        self.begin_session(seat, arrival, claim.as_ref());
         info!("conn={id} peer={} user={user:?} lobby={code} joined{}", self.conns.remote(key), arrival.log_suffix());
         self.charge_head_to_user(key, seat);
         self.conns.set_seated(key, seat);

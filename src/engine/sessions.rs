@@ -10,11 +10,12 @@ use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
 use super::member::{Identity, Member};
-use super::seating::Arrival;
+use super::seating::{Arrival, Continuity};
 use super::state::conn::ConnState;
 use super::state::events::AppEvent;
 use crate::base::close::{CloseKind, CloseReason, LeaveReason};
 use crate::base::id::{ConnKey, LobbyKey, SeatKey};
+use crate::base::session::{Claim, Position};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
 use crate::lobby::sessions::{AwayEvent, LostConn};
@@ -32,6 +33,9 @@ impl<A: App> Engine<A> {
         let Ok(identity) = decision else { return };
         let core = &self.core;
         let Wanted { code, claim } = wanted;
+        if claim.is_none() && !core.directory.has_had_sessions() {
+            return;
+        }
         let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
             && (claim.is_some() || core.directory.session_of(seat).is_some())
@@ -158,15 +162,29 @@ impl Core {
     }
 
     /// Begins or continues the state of the session that has just got this seat, and the history of its lobby.
-    pub(super) fn begin_session(&mut self, seat: SeatKey, arrival: Arrival) {
+    pub(super) fn begin_session(&mut self, seat: SeatKey, arrival: Arrival, claim: Option<&Claim>) {
         let lobby = self.directory.seat(seat).lobby;
         match (self.directory.session_of(seat), arrival) {
             (None, _) => self.sessions.remove(seat),
-            (Some(_), Arrival::Resumed { is_reloaded: false, .. }) => {}
+            (Some(_), Arrival::Resumed { continuity: Continuity::Same, .. }) => return,
             (Some(_), Arrival::Joined) => self.sessions.insert(seat),
             (Some(_), Arrival::TookOver | Arrival::Resumed { .. }) => self.sessions.renew(seat),
         }
+        if let Some(state) = self.sessions.get_mut(seat) {
+            state.begun_at = claim.and_then(|claim| claim.position);
+        }
         self.update_history(lobby);
+    }
+
+    /// Whether a client has read its position in an earlier session of the same name. It has not received the `welcome` of
+    /// this one, and may have sent requests that this one does not know.
+    pub(super) fn is_of_earlier_session(&self, seat: SeatKey, position: Option<Position>) -> bool {
+        let (Some(position), Some(state)) = (position, self.sessions.get(seat)) else { return false };
+        let epoch = self.directory.lobby_ref(self.directory.seat(seat).lobby).epoch;
+        // With the position with which this session began, the client may have read nothing since.
+        position.epoch != epoch
+            || state.since_seq.is_none_or(|since_seq| position.seq < since_seq)
+            || state.begun_at == Some(position)
     }
 
     /// Removes the state of a session whose seat was freed.

@@ -52,6 +52,11 @@ impl Directory {
         self.sessions.get(seat).map(|session| session.hash)
     }
 
+    /// Whether any seat has or had a session.
+    pub(crate) fn has_had_sessions(&self) -> bool {
+        !self.sessions.of_seats.is_empty()
+    }
+
     /// Sets the session that holds a seat, which is not away.
     pub(super) fn set_session(&mut self, key: SeatKey, session: Option<SessionHash>) {
         let seat = &mut self.seats[key];

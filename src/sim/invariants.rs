@@ -144,6 +144,7 @@ fn note_open<A: App>(world: &mut World<A>) {
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
     let World { server, clients, .. } = &*world;
+    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).collect();
     // Seats also count without a connection, or for an earlier address.
     let others = server.models.seats.iter().flat_map(|(_, seated)| {
         let user = clients.shared.users.iter().position(|user| **user == *seated.user);
@@ -151,8 +152,8 @@ fn note_open<A: App>(world: &mut World<A>) {
         let last = open(seated.conn).filter(|_| seated.is_away);
         last.into_iter().chain(seated.earlier.iter().filter_map(move |&conn| open(conn)))
     });
-    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).chain(others).collect();
-    world.server.models.addresses.note_open(open.into_iter());
+    let others: Vec<OpenConn> = others.collect();
+    world.server.models.addresses.note_open(open, others);
 }
 
 /// Records new close reasons, and checks that each is plausible and never changes. `closed` are the connections that the

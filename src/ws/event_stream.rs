@@ -9,7 +9,6 @@ use bytes::Bytes;
 
 use super::claim::position_number;
 use super::frame::{Mark, MarkedText, Outgoing};
-use super::handshake::Acceptance;
 use super::post::PostHead;
 use crate::base::session::{BadClaim, Claim, Position};
 use crate::http::head::Headers;
@@ -21,20 +20,25 @@ const END: &str = "end";
 /// server is not reachable.
 const MIN_RETRY_MS: u64 = 100;
 
-/// Reads a request for an event stream or of messages for one. A request of a method that may have no body has none.
+/// Reads a request for an event stream (`None`) or of messages for one. A request of a method that may have no body has
+/// none.
 ///
 /// # Errors
 ///
 /// The answer to any other request, among them those that are no refusal: 204 to a preflight, and to a client that was
 /// told not to come back.
-pub(super) fn read(method: &str, headers: Headers<'_, '_>, max_body_bytes: usize) -> Result<Acceptance, PlainResponse> {
+pub(super) fn read(
+    method: &str,
+    headers: Headers<'_, '_>,
+    max_body_bytes: usize,
+) -> Result<Option<PostHead>, PlainResponse> {
     match method {
         "GET" if headers.values("last-event-id").any(|id| id.trim_ascii() == END.as_bytes()) => {
             // An EventSource stops after a 204.
             Err(PlainResponse::new(204, "this stream has ended"))
         }
-        "GET" => Ok(Acceptance::Events),
-        "POST" => PostHead::read(headers, max_body_bytes).map(Acceptance::Post),
+        "GET" => Ok(None),
+        "POST" => PostHead::read(headers, max_body_bytes).map(Some),
         "OPTIONS" => Err(PlainResponse::new(204, "GET and POST are allowed").with_lines(
             "Allow: GET, POST, OPTIONS\r\nAccess-Control-Allow-Methods: GET, POST\r\n\
              Access-Control-Allow-Headers: authorization, cache-control, content-type, last-event-id\r\n\

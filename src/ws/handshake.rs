@@ -186,6 +186,13 @@ pub(crate) enum Acceptance {
     Post(PostHead),
 }
 
+impl Acceptance {
+    /// A request for an event stream, or a POST of messages for one.
+    fn for_events(post: Option<PostHead>) -> Acceptance {
+        post.map_or(Acceptance::Events, Acceptance::Post)
+    }
+}
+
 /// The sender of a request for events, or of messages for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
@@ -303,14 +310,14 @@ fn try_read<R>(
         return Err(PlainResponse::new(505, "use HTTP/1.1"));
     }
     check_host(headers, is_http_1_1, probe)?;
-    if !(is_for_events && method == "POST") && !has_no_body(headers) {
+    if (!is_for_events || method != "POST") && !has_no_body(headers) {
         return Err(PlainResponse::new(400, "a request with a body is not understood here"));
     }
     if target.contains('#') {
         return Err(PlainResponse::new(400, "a request names no fragment: leave out what follows the #"));
     }
     let form = match max_body_bytes {
-        Some(max_bytes) => event_stream::read(method, headers, max_bytes),
+        Some(max_bytes) => event_stream::read(method, headers, max_bytes).map(Acceptance::for_events),
         None if is_head_request || !is_http_1_1 => Err(needs_upgrade()),
         None => upgrade(headers, subprotocols).map(Acceptance::WebSocket),
     };

@@ -2,6 +2,7 @@
 
 use crate::base::arena::Key;
 use crate::base::id::{LobbyKey, SeatKey};
+use crate::base::session::Position;
 use crate::config::Config;
 use crate::engine::state::directs::Directs;
 use crate::engine::state::history::History;
@@ -14,6 +15,8 @@ pub(crate) struct SessionState {
     pub(crate) since_seq: Option<u64>,
     /// Number of the last direct message before the session began.
     pub(crate) since_n: u64,
+    /// Position of the client, read in an earlier session of the same name, with which it began this one.
+    pub(crate) begun_at: Option<Position>,
     pub(crate) upstream: Upstream,
     /// Number of requests with a number that wait for the next tick.
     pub(crate) unanswered: u32,
@@ -40,7 +43,14 @@ impl SessionStates {
             self.of_seats.resize_with(seat.index() + 1, || None);
         }
         let directs = Directs::new(self.direct_frames, self.direct_bytes);
-        let state = SessionState { since_seq: None, since_n: 0, upstream: Upstream::default(), unanswered: 0, directs };
+        let state = SessionState {
+            since_seq: None,
+            since_n: 0,
+            begun_at: None,
+            upstream: Upstream::default(),
+            unanswered: 0,
+            directs,
+        };
         self.of_seats[seat.index()] = Some(Box::new(state));
     }
 

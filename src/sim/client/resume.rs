@@ -41,10 +41,12 @@ impl View {
             }
             return Ok(());
         };
-        require(resumed, "the engine resumed the session, and the welcome does not say so")?;
+        if expected.predates.is_some_and(|predates| predates == resumed) {
+            return Err(format!("resumed is {resumed}, and must not be"));
+        }
         let books = session.claim.books.take().unwrap_or_default();
-        // The session that the client knew has ended, and the welcome of the one that is resumed was lost.
-        let is_unknown = expected.predates && session.claim.is_right;
+        // The session that the client knew has ended, and the welcome of the one that followed was lost.
+        let is_unknown = !resumed;
         self.books = if is_unknown { Books::default() } else { books };
         self.books.conn = conn.into();
         if shared.may_be_counted {

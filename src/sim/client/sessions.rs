@@ -18,7 +18,7 @@ const OUTCOMES: usize = 64;
 
 /// A numbered request whose outcome the client does not know.
 #[derive(Clone, Debug)]
-pub(crate) struct Unresolved {
+pub(crate) struct Unsettled {
     pub(crate) reference: u32,
     pub(crate) kind: RequestKind,
     pub(crate) k: u32,
@@ -46,8 +46,6 @@ pub(crate) struct SentClaim {
     pub(crate) position: Option<ReadPosition>,
     /// What the client knows at this position. `None` for a new session.
     pub(crate) books: Option<Books>,
-    /// Whether the position is the one that the client has.
-    pub(crate) is_right: bool,
 }
 
 /// A page with its session.
@@ -70,7 +68,7 @@ pub(crate) struct Session {
     /// Whether it came back while an earlier connection went on reading.
     pub(crate) has_two_tabs: bool,
     last_ref: u32,
-    unresolved: VecDeque<Unresolved>,
+    unanswered: VecDeque<Unsettled>,
     outcomes: BTreeMap<u32, Outcome>,
     /// What it knew when it last lost or gave up its connection.
     books: Option<Books>,
@@ -129,7 +127,7 @@ impl Sessions {
             is_over: false,
             has_two_tabs: false,
             last_ref: 0,
-            unresolved: VecDeque::new(),
+            unanswered: VecDeque::new(),
             outcomes: BTreeMap::new(),
             books: None,
             older: None,
@@ -142,8 +140,8 @@ impl Sessions {
 impl Session {
     /// Returns the next number for a request; `None` if too many are unanswered. A number may be skipped.
     pub(crate) fn next_reference(&mut self, skips: bool) -> Option<u32> {
-        let oldest = self.unresolved.front().map_or(self.last_ref, |oldest| oldest.reference);
-        if self.unresolved.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
+        let oldest = self.unanswered.front().map_or(self.last_ref, |oldest| oldest.reference);
+        if self.unanswered.len() >= MAX_UNANSWERED || self.last_ref + 2 - oldest > MAX_SPAN {
             return None;
         }
         if skips {
@@ -155,13 +153,13 @@ impl Session {
     }
 
     /// A numbered request was sent for the first time.
-    pub(crate) fn sent(&mut self, request: Unresolved) {
-        self.unresolved.push_back(request);
+    pub(crate) fn sent(&mut self, request: Unsettled) {
+        self.unanswered.push_back(request);
     }
 
     /// A numbered request was answered.
     pub(crate) fn answered(&mut self, reference: u32, outcome: Outcome) {
-        self.unresolved.retain(|sent| sent.reference != reference);
+        self.unanswered.retain(|sent| sent.reference != reference);
         self.note_outcome(reference, outcome);
     }
 
@@ -174,7 +172,7 @@ impl Session {
 
     /// Returns a number that was used or skipped before, with its outcome if the client knows it. `which` selects one.
     pub(crate) fn used_reference(&self, which: u64) -> Option<(u32, Option<Outcome>)> {
-        let unresolved = self.unresolved.iter().map(|sent| (sent.reference, None));
+        let unanswered = self.unanswered.iter().map(|sent| (sent.reference, None));
         // A number that was skipped is refused only once a higher one was read.
         let read =
             self.outcomes.iter().filter(|(_, outcome)| **outcome == Outcome::Executed).map(|(number, _)| *number);
@@ -183,18 +181,13 @@ impl Session {
         // The server knows the outcomes of the last numbers only.
         let is_known = |number: u32| self.last_ref - number < OUTCOMES as u32;
         let settled = settled.map(|(&number, &outcome)| (number, Some(outcome).filter(|_| is_known(number))));
-        let all: Vec<_> = settled.chain(unresolved).collect();
+        let all: Vec<_> = settled.chain(unanswered).collect();
         (!all.is_empty()).then(|| all[(which % all.len() as u64) as usize])
     }
 
     /// The session was resumed. Settles every request up to `done`, of which `refused` names those answered with an
     /// error, and returns those to send again.
-    pub(crate) fn settle(
-        &mut self,
-        done: u64,
-        refused: u64,
-        relay: &mut RelayModel,
-    ) -> Result<Vec<Unresolved>, String> {
+    pub(crate) fn settle(&mut self, done: u64, refused: u64, relay: &mut RelayModel) -> Result<Vec<Unsettled>, String> {
         if done > u64::from(self.last_ref) {
             return Err(format!("done is {done}, and the client's last ref was {}", self.last_ref));
         }
@@ -207,7 +200,7 @@ impl Session {
                 return Err(format!("ref {reference} was {outcome:?}, but done is {done} and refused is {refused:x}"));
             }
         }
-        for sent in std::mem::take(&mut self.unresolved) {
+        for sent in std::mem::take(&mut self.unanswered) {
             let id = (self.marker, sent.k);
             let is_message = sent.kind.is_message();
             match outcome_in(sent.reference, done, refused) {
@@ -230,15 +223,15 @@ impl Session {
                 None if is_message && relay.is_executed(id) => {
                     return Err(format!("ref {} was executed, but done is {done}", sent.reference));
                 }
-                None => self.unresolved.push_back(sent),
+                None => self.unanswered.push_back(sent),
             }
         }
-        Ok(self.unresolved.iter().cloned().collect())
+        Ok(self.unanswered.iter().cloned().collect())
     }
 
     /// The session begins anew: the outcome of what was sent is unknown.
     pub(crate) fn begin_anew(&mut self, relay: &mut RelayModel) {
-        for sent in self.unresolved.drain(..).filter(|sent| sent.kind.is_message()) {
+        for sent in self.unanswered.drain(..).filter(|sent| sent.kind.is_message()) {
             relay.lost((self.marker, sent.k));
         }
         self.outcomes.clear();
@@ -267,7 +260,7 @@ impl Session {
         let Some(books) = books.or_else(|| self.books.clone()) else { return SentClaim::default() };
         if !books.has_position {
             let books = Some(Books { conn: books.conn, ..Books::default() });
-            return SentClaim { position: None, books, is_right: true };
+            return SentClaim { position: None, books };
         }
         let position = books.position;
         let position = match form {
@@ -279,7 +272,7 @@ impl Session {
             PositionForm::Future => Some(ReadPosition { n: position.n + 1000, ..position }),
             PositionForm::Foreign => Some(ReadPosition { epoch: position.epoch + 1 + position.seq % 2, ..position }),
         };
-        SentClaim { position, books: Some(books), is_right: form == PositionForm::Right }
+        SentClaim { position, books: Some(books) }
     }
 }
 

@@ -28,9 +28,9 @@ pub(crate) struct Resume {
     pub(crate) replay: Vec<Replayed>,
     /// Number of the last direct message.
     pub(crate) last_direct: u64,
-    /// Whether the client's position is older than the session: it knows an earlier one of the same name, and has not read
-    /// the `welcome` of this one.
-    pub(crate) predates: bool,
+    /// Whether the client's position is not of this session: it knows an earlier one of the same name, and has not read the
+    /// `welcome` of this one. `None` if it cannot be told.
+    pub(crate) predates: Option<bool>,
     /// Number of direct messages that must follow at least if it is not recovered.
     pub(crate) min_directs: u64,
 }
@@ -60,6 +60,8 @@ pub(super) struct SessionSeat {
     pub(super) away: Option<Away>,
     /// Position of the session's first `presence_state`.
     pub(super) start: ReadPosition,
+    /// When the session began, and the position that the client had then, read in an earlier session of the same name.
+    pub(super) begun: (Time, Option<ReadPosition>),
     /// Whether there were direct messages before the session, of which it may have received some.
     pub(super) starts_late: bool,
     pub(super) directs: Vec<SaidDirect>,
@@ -104,6 +106,15 @@ pub(super) struct SaidFrame {
 }
 
 impl SessionSeat {
+    /// Returns whether the position of a claim is not of this session. `None` in the turn in which the session began: its
+    /// `presence_state` may not have been sent.
+    pub(super) fn predates(&self, claim: &Claim, log: Option<&LobbyLog>, at: Time) -> Option<bool> {
+        let Some(position) = claim.position else { return Some(false) };
+        let epoch = log.map_or(0, |log| log.epoch);
+        let is_older = position.epoch != epoch || position.seq < self.start.seq || self.begun.1 == Some(position);
+        (is_older || at > self.begun.0).then_some(is_older)
+    }
+
     /// Returns what a client that claims this seat is sent. `history` and `kept` are the bounds of what is kept: frames and
     /// bytes.
     pub(super) fn resume(
@@ -113,7 +124,9 @@ impl SessionSeat {
         history: (usize, usize),
         kept: (usize, usize),
         is_reload: bool,
+        predates: Option<bool>,
     ) -> Resume {
+        let is_reload = is_reload || predates == Some(true);
         let nothing = LobbyLog::default();
         let log = log.unwrap_or(&nothing);
         let position = if is_reload { None } else { Some(claim.position.unwrap_or(self.start)) };
@@ -149,7 +162,6 @@ impl SessionSeat {
             (*count, *bytes) = (*count + 1, *bytes + direct.bytes);
             (*count <= kept.0 && *bytes <= kept.1 && direct.n > read).then_some(())
         });
-        let predates = !is_reload && position.is_some_and(|at| at.epoch != log.epoch || at.seq < self.start.seq);
         Resume {
             predates,
             recovered: (is_certain || !recovered && !is_open).then_some(recovered),

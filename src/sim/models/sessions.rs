@@ -41,6 +41,8 @@ pub(crate) struct SessionModel {
     may_suspend: bool,
     claims: BTreeMap<ConnId, Claim>,
     seats: BTreeMap<SeatId, SessionSeat>,
+    /// With `away_after` 0, seats that were said to be away before the application was told.
+    said_early: BTreeSet<SeatId>,
     logs: BTreeMap<Box<str>, LobbyLog>,
     barred: Vec<Barred>,
     /// Messages that the application was shown.
@@ -100,6 +102,7 @@ impl SessionModel {
             may_suspend,
             claims: BTreeMap::new(),
             seats: BTreeMap::new(),
+            said_early: BTreeSet::new(),
             logs: BTreeMap::new(),
             barred: Vec::new(),
             executed: BTreeSet::new(),
@@ -147,7 +150,7 @@ impl SessionModel {
         {
             return Err(format!("{user} came back with a position, and displaced a newer login"));
         }
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         Ok(())
     }
 
@@ -166,7 +169,7 @@ impl SessionModel {
             return Err(format!("{} came back with a position, and displaced a newer login", member.user()));
         }
         self.check_not_resumable(member, &claim)?;
-        self.begin(member, claim);
+        self.begin(member, claim, at);
         // The numbers of direct messages go on.
         let seat = self.seats.get_mut(&member.seat()).expect("the session has just begun");
         (seat.last_direct, seat.directs) =
@@ -197,7 +200,7 @@ impl SessionModel {
     }
 
     /// A session begins in a seat.
-    fn begin(&mut self, member: &Member, claim: Claim) {
+    fn begin(&mut self, member: &Member, claim: Claim, at: Time) {
         let log = self.logs.get(member.lobby());
         let start = log.map_or(ReadPosition::default(), |log| ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 });
         let seat = SessionSeat {
@@ -208,6 +211,7 @@ impl SessionModel {
             conn: member.conn(),
             away: None,
             start,
+            begun: (at, claim.position),
             starts_late: false,
             directs: Vec::new(),
             last_direct: 0,
@@ -237,8 +241,13 @@ impl SessionModel {
             seat.marker = claim.marker;
         }
         let log = self.logs.get(member.lobby());
-        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload);
-        if is_reload && let Some(log) = log {
+        let predates = if is_reload { Some(false) } else { seat.predates(&claim, log, at) };
+        let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
+        let begins_anew = is_reload || predates != Some(false);
+        if begins_anew {
+            seat.begun = (at, claim.position);
+        }
+        if begins_anew && let Some(log) = log {
             seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };
             seat.starts_late = seat.last_direct > 0;
         }
@@ -251,7 +260,8 @@ impl SessionModel {
     pub(crate) fn went_away(&mut self, member: &Member, reason: LeaveReason, at: Time) -> Result<(), String> {
         let seat = self.seats.get_mut(&member.seat()).filter(|seat| seat.conn == member.conn() && seat.away.is_none());
         let seat = seat.ok_or_else(|| format!("on_away for seat={}, which is not present", member.seat()))?;
-        seat.away = Some(Away { since: at, reason, is_announced: false });
+        let is_announced = self.said_early.remove(&member.seat());
+        seat.away = Some(Away { since: at, reason, is_announced });
         Ok(())
     }
 
@@ -355,8 +365,10 @@ impl SessionModel {
     /// The other members were told that the seat with this name is away.
     fn said_to_be_away(&mut self, name: &str, at: Time) -> Result<(), String> {
         let away_after = self.away_after;
-        let seat = self.seat_named(name).ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
+        let found = self.seats.iter_mut().find(|(id, _)| id.to_string() == name);
+        let (&id, seat) = found.ok_or_else(|| format!("{name} is said to be away, and has no session"))?;
         match &mut seat.away {
+            None if away_after.is_zero() && self.said_early.insert(id) => {}
             None => return Err(format!("{name} is said to be away, and is not")),
             Some(state) if at < state.since + away_after => {
                 return Err(format!("{name} is said to be away before away_after"));
@@ -397,6 +409,9 @@ impl SessionModel {
     /// Checks, after a turn, that no seat is away for longer than it may be, and that the others were told. `slack` is the
     /// lateness of a timer. `is_counted`: whether the lobby is told only numbers of members.
     pub(crate) fn check(&self, now: Time, slack: Duration, may_be_counted: bool) -> Result<(), String> {
+        if let Some(id) = self.said_early.first() {
+            return Err(format!("{id} is said to be away, and the application was not told"));
+        }
         for (id, seat) in &self.seats {
             let Some(away) = &seat.away else { continue };
             if !self.may_suspend && now >= away.since + self.seat_grace + slack {

@@ -12,9 +12,7 @@ fn recovered_is_false_when_anything_is_missing() {
         ("epoch=1000000000000 seq=2 n=0", 2, true),
         ("epoch=1000000000000 seq=2 n=0", 3, false),
         ("epoch=1000000000000 seq=1 n=0", 2, false),
-        ("epoch=1000000000001 seq=2 n=0", 0, false),
         ("epoch=1000000000000 seq=3 n=0", 0, false),
-        ("epoch=1000000000000 seq=0 n=0", 0, false),
         ("epoch=1000000000000 seq=2 n=1", 0, false),
     ] {
         let mut world = World::new(config.clone(), lobbyd::apps::Relay::default());
@@ -108,6 +106,50 @@ fn a_direct_message_is_forgotten_when_a_ping_after_it_is_answered() {
         ",
         ping.replacen("ping", "pong", 1)
     ));
+}
+
+#[test]
+fn a_client_that_does_not_know_that_its_session_began_anew_is_told_again() {
+    // Its requests of the earlier session must not be sent again to the new one, which knows nothing of them.
+    let script = r#"
+        bob joins chess
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state seq=1
+        bob < presence_diff +ann
+        ann > {"type":"direct","to":"bob","data":1,"ref":1}
+        ann < ack ref=1
+        bob < direct data=1
+        ann > hangup
+        "#;
+    let welcome_is_lost = r#"
+        ann > connect chess session=page-of-ann-0001 epoch=1000000000000 seq=1 n=0
+        ann < upgrade, welcome resumed=false done=0
+        ann > hangup
+        "#;
+    let again = r#"
+        ann > connect chess session=page-of-ann-0001 epoch=1000000000000 seq=1 n=0
+        ann < upgrade, welcome resumed=false recovered=false done=0 replay=0, presence_state
+        ann > {"type":"direct","to":"bob","data":1,"ref":1}
+        ann < ack ref=1
+        bob < direct data=1
+        ann > hangup
+        "#;
+    let other_page = r#"
+        ann:2 > connect chess session=another-page-of-ann
+        ann:2 < upgrade, welcome, presence_state
+        ann:2 > hangup
+        "#;
+    // On a seat of its own, and on the seat that another page had, where the position is no older than the session.
+    let is_freed = r#"
+        advance 15s
+        bob < presence_diff away=ann
+        bob > {"type":"broadcast","data":0}
+        advance 15s
+        bob < presence_diff -ann
+        "#;
+    let joined = "bob < presence_diff +ann\n";
+    check(Config::default(), &[script, is_freed, welcome_is_lost, joined, again].concat());
+    check(Config::default(), &[script, other_page, welcome_is_lost, again].concat());
 }
 
 #[test]

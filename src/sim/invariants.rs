@@ -12,6 +12,7 @@ use super::transcript::EventKind;
 use super::world::World;
 use crate::base::close::CloseReason;
 use crate::base::id::ConnId;
+use crate::config::Limit;
 use crate::engine::app::App;
 
 /// Checks the invariants that hold after every step, also in the middle of a turn.
@@ -135,15 +136,15 @@ fn check_measurements<A: App>(world: &World<A>) -> Result<(), String> {
     }
 }
 
-/// Records new close reasons, and checks that each is plausible and never changes. `closed` are the connections that the
-/// engine has freed in this turn.
-pub(super) fn check_close_reasons<A: App>(
-    world: &mut World<A>,
-    closed: &[(ConnId, CloseReason)],
-) -> Result<(), String> {
+/// Notes the connections and the seats that count for an address before the next close reason is looked at.
+fn note_open<A: App>(world: &mut World<A>) {
+    if world.server.config().max_per_ip == Limit::UNLIMITED {
+        return;
+    }
     let is_open = |link: &Link| link.conn.filter(|_| link.reason.is_none());
     let open_conn = |link: &Link| Some(OpenConn { conn: is_open(link)?, network: link.network, user: link.user });
     let World { server, clients, .. } = &*world;
+    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).collect();
     // Seats also count without a connection, or for an earlier address.
     let others = server.models.seats.iter().flat_map(|(_, seated)| {
         let user = clients.shared.users.iter().position(|user| **user == *seated.user);
@@ -151,8 +152,17 @@ pub(super) fn check_close_reasons<A: App>(
         let last = open(seated.conn).filter(|_| seated.is_away);
         last.into_iter().chain(seated.earlier.iter().filter_map(move |&conn| open(conn)))
     });
-    let open: Vec<OpenConn> = clients.iter().filter_map(open_conn).chain(others).collect();
-    world.server.models.addresses.note_open(open.into_iter());
+    let others: Vec<OpenConn> = others.collect();
+    world.server.models.addresses.note_open(open, others);
+}
+
+/// Records new close reasons, and checks that each is plausible and never changes. `closed` are the connections that the
+/// engine has freed in this turn.
+pub(super) fn check_close_reasons<A: App>(
+    world: &mut World<A>,
+    closed: &[(ConnId, CloseReason)],
+) -> Result<(), String> {
+    note_open(world);
     for index in world.clients.indices() {
         let World { server, clients, transcript, .. } = &mut *world;
         let Some(link) = clients.get_mut(index) else { continue };

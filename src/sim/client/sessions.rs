@@ -178,7 +178,10 @@ impl Session {
             self.outcomes.iter().filter(|(_, outcome)| **outcome == Outcome::Executed).map(|(number, _)| *number);
         let highest = read.max().unwrap_or(0);
         let settled = self.outcomes.iter().filter(|(number, _)| **number <= highest);
-        let all: Vec<_> = settled.map(|(&number, &outcome)| (number, Some(outcome))).chain(unanswered).collect();
+        // The server knows the outcomes of the last numbers only.
+        let is_known = |number: u32| self.last_ref - number < OUTCOMES as u32;
+        let settled = settled.map(|(&number, &outcome)| (number, Some(outcome).filter(|_| is_known(number))));
+        let all: Vec<_> = settled.chain(unanswered).collect();
         (!all.is_empty()).then(|| all[(which % all.len() as u64) as usize])
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct AddressModel {
     max_per_ip: Limit,
     /// The open connections before the last step. Not kept without a limit.
     open: Vec<OpenConn>,
+    /// The last connections of seats without one, and earlier connections of seats.
+    others: Vec<OpenConn>,
     /// Number of accepted connections.
     attempts: [u64; NETWORKS],
     /// Number of upgraded connections.
@@ -46,6 +48,7 @@ impl AddressModel {
             remembers: config.max_remembered_rates as usize >= NETWORKS,
             max_per_ip: config.max_per_ip,
             open: Vec::new(),
+            others: Vec::new(),
             attempts: [0; NETWORKS],
             admitted: [0; NETWORKS],
             refused: [0; NETWORKS],
@@ -88,12 +91,16 @@ impl AddressModel {
         Ok(())
     }
 
-    /// Notes the connections that have no close reason before the next one is looked at.
-    pub(crate) fn note_open(&mut self, open: impl Iterator<Item = OpenConn>) {
-        if self.max_per_ip != Limit::UNLIMITED {
-            self.open.clear();
-            self.open.extend(open);
+    /// Notes the connections that have no close reason before the next one is looked at, and the last connections of
+    /// seats that count besides. A seat may have been freed since the step before.
+    pub(crate) fn note_open(&mut self, mut open: Vec<OpenConn>, others: Vec<OpenConn>) {
+        let before = std::mem::replace(&mut self.others, others);
+        for seat in self.others.iter().chain(&before) {
+            if open.iter().all(|known| known.conn != seat.conn) {
+                open.push(*seat);
+            }
         }
+        self.open = open;
     }
 
     /// Checks that no network has exceeded `max_per_ip`. `networks` are those of the members.

@@ -6,7 +6,9 @@ use super::core::Core;
 use super::state::conn::{ConnState, Slot};
 use super::state::ticks::Ticks;
 use crate::base::arena::Key;
+use crate::base::close::CloseKind;
 use crate::base::id::ConnKey;
+use crate::base::limit::MAX_FILE_BYTES;
 use crate::ws::connection::Connection;
 
 /// Size of an outbox beyond its bound: the bookkeeping of the last frame, a pong, a goodbye and a close frame.
@@ -98,7 +100,9 @@ impl Core {
         self.egress.check(slot.id, lobby);
         // The response to the upgrade may repeat a name from the request head.
         let bound = self.config.max_outbound_bytes.0.max(self.config.max_header_bytes.0) + OUTBOX_OVERRUN;
-        assert!(self.egress.queued_size(key).cost <= bound, "max_outbound_bytes: {slot:?}");
+        // A file of the program has a bound of its own.
+        let file = if slot.close_kind == Some(CloseKind::HttpRefused) { MAX_FILE_BYTES + OUTBOX_OVERRUN } else { 0 };
+        assert!(self.egress.queued_size(key).cost <= bound.max(file), "max_outbound_bytes: {slot:?}");
     }
 
     fn check_addresses(&self) {

@@ -1,11 +1,12 @@
 //! Files that the members' port serves: the browser client and the playground.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use lobbyd::apps::{Echo, Relay, Verbatim};
-use lobbyd::config::Limit;
+use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::{MemorySockets, wire};
-use lobbyd::{App, Config, ConnId, Engine, Time};
+use lobbyd::{App, CloseReason, Config, ConnId, Engine, Time};
 
 use crate::common::scenario::START;
 
@@ -232,4 +233,28 @@ fn a_draining_server_serves_no_files() {
     site.engine.handle_bytes(Time::ZERO, conn, b"GET /lobby.js HTTP/1.1\r\nHost: a\r\n\r\n");
     site.engine.end_turn(Time::ZERO, &mut site.sockets).expect("the session is not recorded");
     assert_eq!(Answer::parse(&site.sockets.written(conn)).status, 503);
+}
+
+/// The bound of a file is its own length: a reader that takes no byte is dropped after `close_timeout`.
+#[test]
+fn a_file_may_be_larger_than_max_outbound_bytes() {
+    let small = Config {
+        max_outbound_bytes: ByteSize(2200),
+        outbound_high_mark: ByteSize(200),
+        outbound_low_mark: ByteSize(100),
+        max_message_bytes: ByteSize(100),
+        max_per_lobby: Limit::at_most(1),
+        seat_grace: Duration::ZERO,
+        ..config(true, false)
+    };
+    let mut site = Site::new(small, Relay::default());
+    let conn = site.accept();
+    site.sockets.limit(conn, 1);
+    site.engine.handle_bytes(Time::ZERO, conn, b"GET /lobby.js HTTP/1.1\r\nHost: a\r\n\r\n");
+    site.engine.end_turn(Time::ZERO, &mut site.sockets).expect("the session is not recorded");
+    site.engine.check();
+    let late = Time::ZERO + Config::default().close_timeout + Duration::from_secs(1);
+    site.engine.end_turn(late, &mut site.sockets).expect("the session is not recorded");
+    site.engine.check();
+    assert_eq!(site.sockets.close_reason(conn), Some(CloseReason::HttpRefused));
 }

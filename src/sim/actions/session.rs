@@ -72,8 +72,8 @@ fn come_back<A: App>(world: &mut World<A>, mut index: usize, has_two_tabs: bool)
 }
 
 fn draw_form(random: &mut Random) -> PositionForm {
-    use PositionForm::{Foreign, Future, None, Stale};
-    pick(random, &[Stale, Stale, None, Future, Foreign])
+    // A client that has a position always sends it.
+    pick(random, &[PositionForm::Stale, PositionForm::Stale, PositionForm::Future, PositionForm::Foreign])
 }
 
 /// The page of the session at `index` is loaded anew. Returns the index of its new session.

@@ -143,7 +143,7 @@ impl View {
     }
 
     /// Handles the `presence_state` that ends a replay, with `seq`.
-    pub(super) fn end_replay(&mut self, seq: u64, shared: &mut SharedState) -> Result<(), String> {
+    pub(super) fn end_replay(&mut self, seq: u64) -> Result<(), String> {
         let session = self.session.as_mut().expect("the caller has checked");
         if !session.replay.is_empty() || session.kept_directs > 0 {
             return Err(format!("not replayed: {:?} and {} direct messages", session.replay, session.kept_directs));
@@ -151,9 +151,6 @@ impl View {
         session.has_lost_frames = false;
         self.books.has_position = true;
         (self.books.position.epoch, self.books.position.seq) = (self.epoch, seq);
-        if !session.is_superseded {
-            shared.sessions.all[session.index].began(&self.books);
-        }
         Ok(())
     }
 }

@@ -32,8 +32,6 @@ pub(crate) enum PositionForm {
     Right,
     /// As far as it had read earlier, as after a page was restored.
     Stale,
-    /// None. The client goes on from its first `presence_state`.
-    None,
     /// Ahead of what the server has said.
     Future,
     /// Of another epoch.
@@ -74,8 +72,6 @@ pub(crate) struct Session {
     books: Option<Books>,
     /// What it knew earlier.
     older: Option<Books>,
-    /// What it knew with its first `presence_state`.
-    first: Option<Books>,
 }
 
 /// All sessions of a run.
@@ -131,7 +127,6 @@ impl Sessions {
             outcomes: BTreeMap::new(),
             books: None,
             older: None,
-            first: None,
         });
         self.all.len() - 1
     }
@@ -240,12 +235,7 @@ impl Session {
             relay.lost((self.marker, sent.k));
         }
         self.outcomes.clear();
-        (self.books, self.older, self.first) = (None, None, None);
-    }
-
-    /// The first `presence_state` of the session was read.
-    pub(crate) fn began(&mut self, books: &Books) {
-        self.first.get_or_insert_with(|| books.clone());
+        (self.books, self.older) = (None, None);
     }
 
     /// The client gives up its connection, on which it knew `books`, or none if it was not welcomed.
@@ -259,7 +249,6 @@ impl Session {
     pub(crate) fn claim(&self, form: PositionForm) -> SentClaim {
         let books = match form {
             PositionForm::Stale => self.older.clone(),
-            PositionForm::None => self.first.clone(),
             _ => None,
         };
         let Some(books) = books.or_else(|| self.books.clone()) else { return SentClaim::default() };
@@ -269,8 +258,7 @@ impl Session {
         }
         let position = books.position;
         let position = match form {
-            PositionForm::None if self.first.is_some() => None,
-            PositionForm::Right | PositionForm::Stale | PositionForm::None => Some(position),
+            PositionForm::Right | PositionForm::Stale => Some(position),
             PositionForm::Future if position.seq % 2 == 0 => {
                 Some(ReadPosition { seq: position.seq + 1000, ..position })
             }

@@ -327,7 +327,7 @@ impl View {
         self.books.position.seq = seq;
         if self.stage == Stage::Welcomed {
             if self.session.is_some() {
-                self.end_replay(seq, shared)?;
+                self.end_replay(seq)?;
             }
             let welcome = self.answers.seq;
             require(

@@ -146,7 +146,7 @@ behaviours! {
     Session = "session";
     /// A client comes back to its session: after it lost its connection, or while it still has it.
     Resume = "resume";
-    /// A client comes back without a position, or with one that it passed long ago, that lies ahead, or of another epoch.
+    /// A client comes back with a position that it passed long ago, that lies ahead, or of another epoch.
     OddPosition = "odd-position";
     /// A client that comes back has loaded its page anew: it has a new session, and names the old one.
     Reload = "reload";

@@ -4,8 +4,9 @@
     tests/clients/run --resume-load [--members 10000] [path/to/lobbyd]
 
 The members sit in lobbies of 10. Each sends a message every ten seconds on average, and keeps its position. Then all their connections are
-reset; each comes back after a random wait below half a second, as the guide tells clients. All must be resumed within 10 s of
-the cut, in one attempt, with `recovered: true`, and receive every message of the others exactly once. Unrelated pairs of
+reset; each comes back after a random wait below half a second, and tries again after a growing wait if the server is too busy for it
+(503), as the guide tells clients. All must be resumed within 10 s of the cut with `recovered: true`, nobody may be refused by a limit
+(429, 4002), and all receive every message of the others exactly once. Unrelated pairs of
 members send messages to and fro all the time: the 99th percentile of their round trips must be below 50 ms from the cut until all
 are back.
 
@@ -15,6 +16,7 @@ of the loopback network, as behind several routers; the limits of attempts have 
 
 import argparse
 import collections
+import heapq
 import itertools
 import json
 import os
@@ -56,6 +58,7 @@ class Member:
         self.received = 0
         self.welcomes = []
         self.returned_at = None
+        self.attempts = 0               # to come back
         self.awaits_state = False
 
 
@@ -71,7 +74,8 @@ class Members:
         self.opening = self.open = 0
         self.problems = collections.Counter()
         self.cut_at = None
-        self.waiting = []               # (when, member), in order, after the cut
+        self.waiting = []               # heap of (when, number of the member), after the cut
+        self.failed = collections.Counter()     # attempts to come back that were not admitted
         self.sent = 0
 
     # ---- connections ----
@@ -144,9 +148,19 @@ class Members:
         except OSError as error:
             self.problems[f"sending: {error.strerror}"] += 1
 
+    def come_back(self, member):
+        """Waits as the guide tells clients, and connects."""
+        wait = self.random.random() * BACKOFF * 2 ** member.attempts
+        heapq.heappush(self.waiting, (time.monotonic() + wait, member.number))
+        member.attempts += 1
+
     def lose(self, member, why):
-        """A connection that this process has not cut is an error, and so is a refused attempt."""
-        self.problems[("after the cut: " if self.cut_at else "before the cut: ") + why] += 1
+        """A connection that this process has not cut is an error. An attempt that the server is too busy for is made again."""
+        if self.cut_at and member.state in ("connecting", "upgrading") and "HTTP/1.1 4" not in why:
+            self.failed[why] += 1
+            self.come_back(member)
+        else:
+            self.problems[("after the cut: " if self.cut_at else "before the cut: ") + why] += 1
         self.opening -= member.state in ("connecting", "upgrading") or member.awaits_state
         member.awaits_state = False
         member.state = "closed"
@@ -220,8 +234,8 @@ class Members:
             while next_send < now:
                 self.say()
                 next_send += step
-            while self.waiting and self.waiting[-1][0] <= now:
-                self.connect(self.waiting.pop()[1])
+            while self.waiting and self.waiting[0][0] <= now:
+                self.connect(self.members[heapq.heappop(self.waiting)[1] - self.first])
             self.turn(0.002)
 
     def cut(self):
@@ -234,8 +248,8 @@ class Members:
                 member.sock.close()
                 member.state, member.partial, member.awaits_state = "closed", b"", False
         self.by_fd.clear()
-        self.waiting = sorted(((time.monotonic() + self.random.random() * BACKOFF, member) for member in self.members),
-                              key=lambda entry: -entry[0])
+        for member in self.members:
+            self.come_back(member)
 
     def serve(self, commands, answers):
         answer = lambda **fields: (answers.write(json.dumps(fields) + "\n"), answers.flush())
@@ -249,7 +263,7 @@ class Members:
         is_back = lambda: not self.waiting and not self.opening
         self.talk(self.cut_at + 3 * BACK_SECONDS, is_back)
         back = [member.returned_at - self.cut_at for member in self.members if member.returned_at]
-        answer(back=back)
+        answer(back=back, failed=self.failed)
         commands.readline()
         # What was sent last arrives; nothing new is sent.
         end = time.monotonic() + 5
@@ -413,7 +427,9 @@ def measure(args, bounds, server, pair, crowds):
     everybody()
     cpu, cut_at = cpu_seconds(server.pid), time.monotonic()
     go()
-    back = [one for crowd in everybody() for one in crowd["back"]]
+    answers = everybody()
+    back = [one for crowd in answers for one in crowd["back"]]
+    failed = sum((collections.Counter(crowd["failed"]) for crowd in answers), collections.Counter())
     back_at, cpu = time.monotonic(), cpu_seconds(server.pid) - cpu
     pair.tell()
     trips = pair.answer()
@@ -427,6 +443,7 @@ def measure(args, bounds, server, pair, crowds):
     bounds.check(f"{len(back)} members were back within {last:.2f} s of the cut (half of them within {percentile(back, 0.5):.2f} s), "
                  f"at most {BACK_SECONDS:g} s; {cpu:.2f} s of CPU time of the server",
                  len(back) == args.members and last <= BACK_SECONDS)
+    print(f"       {sum(failed.values())} attempts were made again after a growing wait: {dict(failed) or 'none'}")
     bounds.check(f"{total['resumed']} resumed, {total['recovered']} recovered, {total['replayed']} frames replayed",
                  total["resumed"] == total["recovered"] == args.members and total["replayed"] > 0)
     bounds.check(f"{total['sent']} messages sent, {total['received']} received, {total['missing']} missing, {total['unanswered']} unanswered",

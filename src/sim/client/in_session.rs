@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use super::sessions::{SentClaim, Unsettled};
+use super::sessions::{SentClaim, Unconfirmed};
 use crate::sim::models::missed::{Replayed, Resume};
 
 /// What a view knows of its session.
@@ -26,7 +26,7 @@ pub(crate) struct InSession {
     /// Whether the server has said that frames are lost, and what replaces them was not read yet.
     pub(super) has_lost_frames: bool,
     /// Requests to send again.
-    pub(super) resend: Vec<Unsettled>,
+    pub(super) resend: Vec<Unconfirmed>,
 }
 
 impl InSession {
@@ -49,7 +49,7 @@ impl InSession {
     }
 
     /// Takes the requests to send again.
-    pub(crate) fn take_resend(&mut self) -> Vec<Unsettled> {
+    pub(crate) fn take_resend(&mut self) -> Vec<Unconfirmed> {
         std::mem::take(&mut self.resend)
     }
 }

@@ -5,7 +5,7 @@
 use super::link::{Link, mask};
 use super::payload::{raw_message, write_number};
 use super::sent::{Outcome, RequestKind, SentRequest};
-use super::sessions::Unsettled;
+use super::sessions::Unconfirmed;
 use super::shared_state::SharedState;
 use crate::base::random::Random;
 use crate::sim::swarm::behaviour::Behaviour;
@@ -45,7 +45,7 @@ impl Link {
             && request.is_numbered()
         {
             let k = self.messages_sent;
-            shared.sessions.all[session].sent(Unsettled { reference, kind: request, k, text: text.clone() });
+            shared.sessions.all[session].sent(Unconfirmed { reference, kind: request, k, text: text.clone() });
         }
         self.send_request(request, reference, &text, random);
     }
@@ -99,7 +99,7 @@ impl Link {
     /// Sends the messages again whose outcome the `welcome` of a resumed session left open.
     pub(crate) fn resend(&mut self, random: &mut Random) {
         let Some(session) = &mut self.view.session else { return };
-        for Unsettled { reference, kind, k, text } in session.take_resend() {
+        for Unconfirmed { reference, kind, k, text } in session.take_resend() {
             self.view.answers.expect(SentRequest { kind, reference: Some(reference), k });
             self.send_message(Opcode::TEXT, text.as_bytes(), random);
             self.request_end = self.pipe.sent;

@@ -18,7 +18,7 @@ const OUTCOMES: usize = 64;
 
 /// A numbered request whose outcome the client does not know.
 #[derive(Clone, Debug)]
-pub(crate) struct Unsettled {
+pub(crate) struct Unconfirmed {
     pub(crate) reference: u32,
     pub(crate) kind: RequestKind,
     pub(crate) k: u32,
@@ -68,7 +68,7 @@ pub(crate) struct Session {
     /// Whether it came back while an earlier connection went on reading.
     pub(crate) has_two_tabs: bool,
     last_ref: u32,
-    unanswered: VecDeque<Unsettled>,
+    unanswered: VecDeque<Unconfirmed>,
     outcomes: BTreeMap<u32, Outcome>,
     /// What it knew when it last lost or gave up its connection.
     books: Option<Books>,
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// A numbered request was sent for the first time.
-    pub(crate) fn sent(&mut self, request: Unsettled) {
+    pub(crate) fn sent(&mut self, request: Unconfirmed) {
         self.unanswered.push_back(request);
     }
 
@@ -184,7 +184,12 @@ impl Session {
 
     /// The session was resumed. Settles every request up to `done`, of which `refused` names those answered with an
     /// error, and returns those to send again.
-    pub(crate) fn settle(&mut self, done: u64, refused: u64, relay: &mut RelayModel) -> Result<Vec<Unsettled>, String> {
+    pub(crate) fn settle(
+        &mut self,
+        done: u64,
+        refused: u64,
+        relay: &mut RelayModel,
+    ) -> Result<Vec<Unconfirmed>, String> {
         if done > u64::from(self.last_ref) {
             return Err(format!("done is {done}, and the client's last ref was {}", self.last_ref));
         }

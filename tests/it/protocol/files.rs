@@ -242,7 +242,7 @@ fn a_file_may_be_larger_than_max_outbound_bytes() {
         max_outbound_bytes: ByteSize(2200),
         outbound_high_mark: ByteSize(200),
         outbound_low_mark: ByteSize(100),
-        max_message_bytes: ByteSize(100),
+        max_message_bytes: ByteSize(125),
         max_per_lobby: Limit::at_most(1),
         seat_grace: Duration::ZERO,
         ..config(true, false)

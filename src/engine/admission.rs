@@ -230,37 +230,33 @@ impl<A: App> Engine<A> {
         if matches!(answer, Authorization::Pending { .. }) {
             return None;
         }
-        let ConnState::Pending(Some(pending)) = &slot.state else { return None };
-        let (code, claim) = (pending.code.clone(), pending.claim);
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
-        let decision = self.core.check_authorization(answer, &code);
-        let wanted = Wanted { code: &code, claim };
-        if !is_post {
-            self.complete_session(conn.key(), wanted, &decision);
-        }
-        let reservation = match self.core.slot(conn).map(|slot| &mut slot.state) {
-            Some(ConnState::Pending(pending)) => pending.take()?.reservation,
-            // The application has closed the connection meanwhile.
-            _ => return None,
-        };
+        let ConnState::Pending(pending) = &mut slot.state else { return None };
+        let PendingAuth { code, claim, reservation } =
+            *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
+        let decision = self.core.check_authorization(answer, &code);
         if is_post {
             let early = self.core.judge_pending_post(key, &code, decision);
             self.dispatch_events();
             return Some(early);
         }
-        let early = self.core.accept_pending(key);
+        let wanted = Wanted { code: &code, claim };
+        let released = reservation.map(|reservation| self.core.directory.release(reservation));
+        self.complete_session(key, wanted, &decision);
+        // The application may have closed the connection meanwhile.
+        let is_open = self.core.slot(conn).is_some_and(|slot| slot.close_kind.is_none());
+        let early = is_open.then(|| self.core.accept_pending(key));
         match decision {
-            Ok(identity) => self.core.seat_or_refuse(key, reservation, wanted, &identity),
-            Err(reason) => {
-                if let Some(reservation) = reservation {
-                    self.core.directory.cancel(reservation, self.core.clock.now());
-                }
-                self.core.begin_close(key, reason);
-            }
+            Ok(identity) if is_open => self.core.seat_or_refuse(key, wanted, &identity),
+            Err(reason) if is_open => self.core.begin_close(key, reason),
+            _ => {}
+        }
+        if let Some(released) = released {
+            self.core.directory.forget_released(released, self.core.clock.now());
         }
         self.dispatch_events();
-        Some(early)
+        early
     }
 }
 
@@ -388,7 +384,7 @@ impl Core {
         }
         self.accept_form(key, form, page);
         match decision {
-            Ok(identity) => self.seat_or_refuse(key, None, wanted, &identity),
+            Ok(identity) => self.seat_or_refuse(key, wanted, &identity),
             Err(reason) => self.begin_close(key, reason),
         }
     }

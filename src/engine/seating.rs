@@ -12,7 +12,7 @@ use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::id::{AddressKey, ConnId, ConnKey, SeatKey};
 use crate::base::session::{Position, SessionHash};
 use crate::base::time::Time;
-use crate::lobby::directory::{Plan, Reservation, SeatRequest};
+use crate::lobby::directory::{Plan, SeatRequest};
 
 /// The seat that a connection gets or frees, as it was before.
 struct Previous {
@@ -49,14 +49,8 @@ pub(super) enum Continuity {
 
 impl Core {
     /// Seats a connection whose upgrade was accepted, or closes it with the reason.
-    pub(super) fn seat_or_refuse(
-        &mut self,
-        key: ConnKey,
-        reservation: Option<Reservation>,
-        wanted: Wanted<'_>,
-        identity: &Identity,
-    ) {
-        match self.seat(key, reservation, wanted, identity) {
+    pub(super) fn seat_or_refuse(&mut self, key: ConnKey, wanted: Wanted<'_>, identity: &Identity) {
+        match self.seat(key, wanted, identity) {
             Ok(()) => self.egress.mark_dirty(key),
             Err(reason) => self.refuse_login(key, wanted, &identity.user, reason),
         }
@@ -75,24 +69,12 @@ impl Core {
     }
 
     /// Seats a connection whose upgrade was accepted.
-    fn seat(
-        &mut self,
-        key: ConnKey,
-        reservation: Option<Reservation>,
-        wanted: Wanted<'_>,
-        identity: &Identity,
-    ) -> Result<(), CloseReason> {
+    fn seat(&mut self, key: ConnKey, wanted: Wanted<'_>, identity: &Identity) -> Result<(), CloseReason> {
         let Wanted { code, claim } = wanted;
         let request = SeatRequest { code, user: &identity.user, address: self.address_of(key), claim };
-        let released = reservation.map(|reservation| self.directory.release(reservation));
-        let planned = self.plan_seat(&request);
-        if let Ok(plan) = planned {
-            self.take_seat(key, request, plan, identity);
-        }
-        if let Some(released) = released {
-            self.directory.forget_released(released, self.clock.now());
-        }
-        planned.map(drop)
+        let plan = self.plan_seat(&request)?;
+        self.take_seat(key, request, plan, identity);
+        Ok(())
     }
 
     fn plan_seat(&mut self, request: &SeatRequest<'_>) -> Result<Plan, CloseReason> {

@@ -24,6 +24,8 @@ use crate::ws::handshake::Acceptance;
 impl<A: App> Engine<A> {
     /// Delivers the messages that wait for a tick on the connection whose seat an admitted client is about to get, if either
     /// of them has a session: what a `welcome` says of their outcome is final, and they are not messages of the new session.
+    ///
+    /// The connection's own reservation, if it had one, is released already: it must not count against it.
     pub(super) fn complete_session(
         &mut self,
         key: ConnKey,

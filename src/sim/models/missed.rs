@@ -62,6 +62,8 @@ pub(super) struct SessionSeat {
     pub(super) start: ReadPosition,
     /// When the session began, and the position that the client had then, read in an earlier session of the same name.
     pub(super) begun: (Time, Option<ReadPosition>),
+    /// A position with which the session may have begun anew.
+    pub(super) unsure: Option<ReadPosition>,
     /// Whether there were direct messages before the session, of which it may have received some.
     pub(super) starts_late: bool,
     pub(super) directs: Vec<SaidDirect>,
@@ -112,7 +114,8 @@ impl SessionSeat {
         let Some(position) = claim.position else { return Some(false) };
         let epoch = log.map_or(0, |log| log.epoch);
         let is_older = position.epoch != epoch || position.seq < self.start.seq || self.begun.1 == Some(position);
-        (is_older || at > self.begun.0).then_some(is_older)
+        let is_certain = at > self.begun.0 && self.unsure != Some(position);
+        (is_older || is_certain).then_some(is_older)
     }
 
     /// Returns what a client that claims this seat is sent. `history` and `kept` are the bounds of what is kept: frames and

@@ -212,6 +212,7 @@ impl SessionModel {
             away: None,
             start,
             begun: (at, claim.position),
+            unsure: None,
             starts_late: false,
             directs: Vec::new(),
             last_direct: 0,
@@ -243,9 +244,11 @@ impl SessionModel {
         let log = self.logs.get(member.lobby());
         let predates = if is_reload { Some(false) } else { seat.predates(&claim, log, at) };
         let resume = seat.resume(&claim, log, self.history, self.kept_directs, is_reload, predates);
-        let begins_anew = is_reload || predates != Some(false);
-        if begins_anew {
-            seat.begun = (at, claim.position);
+        let begins_anew = is_reload || predates == Some(true);
+        if predates.is_none() {
+            seat.unsure = claim.position;
+        } else if begins_anew {
+            (seat.begun, seat.unsure) = ((at, claim.position), None);
         }
         if begins_anew && let Some(log) = log {
             seat.start = ReadPosition { epoch: log.epoch, seq: log.seq, n: 0 };

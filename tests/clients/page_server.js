@@ -41,7 +41,7 @@ const server = http.createServer((request, response) => {
     response.end(page);
   } else if (request.url.startsWith('/chat?port=')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
-    response.end(chat.replace('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
+    response.end(chat.replaceAll('127.0.0.1:9001', `127.0.0.1:${request.url.split('=')[1]}`));
   } else if (request.url.startsWith('/guide?port=')) {
     response.setHeader('Content-Type', 'text/html; charset=utf-8');
     const page = guide.replace('http://127.0.0.1:9001/lobby.js', '/client/lobby.js');

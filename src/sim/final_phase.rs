@@ -59,6 +59,10 @@ fn stop_faults<A: App>(world: &mut World<A>) {
         if link.view.session.as_ref().is_some_and(|session| session.is_superseded) {
             link.pipe.end(Side::Reset);
         }
+        // Events are written to a client that has vanished until its host is given up (RFC 9293 section 3.8.3).
+        if link.has_events() && link.pipe.client == Side::Vanished {
+            link.pipe.client = Side::Reset;
+        }
         if link.pipe.is_client_reading() {
             link.pipe.capacity = usize::MAX;
             if link.is_unpredictable && !link.is_unfinished {
@@ -136,7 +140,7 @@ fn send_one_of_each_kind<A: App>(world: &mut World<A>) -> Result<u64, String> {
             if world.clients.shared.may_refuse {
                 time::pass(world, wait_between_messages(world.server.config()))?;
             }
-            if world.clients.get(index).is_some() {
+            if world.clients.get(index).is_some_and(|link| !link.has_events()) {
                 client::send_one(world, index, kind);
                 messages_sent += u64::from(kind != Behaviour::Control);
                 time::run_until_inboxes_empty(world)?;
@@ -157,8 +161,10 @@ fn disconnect_all<A: App>(world: &mut World<A>) {
         if world.clients.get(index).is_none() {
             continue;
         }
+        let has_events = world.clients.link(index).has_events();
         let random = &mut world.random.clients;
         match random.below(4) {
+            0 | 1 if has_events => world.clients.link(index).pipe.end(Side::Ended),
             0 if may_leave => client::send_one(world, index, Behaviour::Leave),
             0 | 1 => world.clients.link(index).close(Some(1000), random),
             _ => {

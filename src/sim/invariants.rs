@@ -221,6 +221,7 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         is_unchecked: link.is_unpredictable || link.player.is_some(),
         is_draining: server.is_draining(),
         is_synced: link.view.is_synced(),
+        is_event_attempt: link.has_events() && !link.view.is_welcomed(),
         bytes_sent: link.pipe.sent,
     })
 }
@@ -230,7 +231,8 @@ fn check_health_answers<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
     for answered in server.models.health.take_answered() {
         let Some(link) = clients.iter_mut().find(|link| link.conn == Some(answered.conn)) else { continue };
-        let is_unchecked = link.is_unpredictable || link.player.is_some();
+        // An event stream has answered when its bytes are written.
+        let is_unchecked = link.is_unpredictable || link.player.is_some() || link.has_events();
         let checked = answered.check(&mut link.ponged, is_unchecked, &server.models.wall_clock);
         if checked.is_err() {
             transcript.current_client = link.number;

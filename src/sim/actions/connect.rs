@@ -84,6 +84,7 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
 pub(crate) fn open<A: App>(world: &mut World<A>, index: usize, client: Client) {
     let Client { user, lobby, special, .. } = client;
     let traits = draw_traits(world);
+    let has_events = special.is_none() && world.swarm.occurs(Behaviour::Events, &mut world.random.clients);
     world.server.turn_open = true;
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
     let port = 1024 + index as u16;
@@ -117,9 +118,13 @@ pub(crate) fn open<A: App>(world: &mut World<A>, index: usize, client: Client) {
         network,
         capacity: if traits.is_slow || traits.is_stalled { world.swarm.narrow } else { WIDE },
         is_json: A::PROTOCOL == Protocol::Json,
+        has_events,
         has_ticks: config.tick_hz.is_some(),
         is_owed_answers: config.max_closing >= most && config.max_pending >= most,
     };
+    if has_events {
+        world.count(Behaviour::Events);
+    }
     world.clients.shared.link_users.push(user);
     world.server.models.counters.opened += 1;
     world.server.models.addresses.accepted(network);
@@ -170,7 +175,10 @@ fn send_request<A: App>(
     let random = &mut random.clients;
     let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
-    let mut request = request::request(user, lobby, link.is_json, proxied, claim, random);
+    let mut request = match link.has_events() {
+        true => request::events_request(user, lobby, proxied, claim, random),
+        false => request::request(user, lobby, link.is_json, proxied, claim, random),
+    };
     match special {
         // A server that serves no files refuses the request.
         Some(Behaviour::BadRequest) if random.below(12) == 0 => {

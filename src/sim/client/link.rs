@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::events::EventReader;
 use super::in_session::InSession;
 use super::pipe::{Pipe, Side};
 use super::player::Player;
@@ -60,6 +61,8 @@ pub(crate) struct Accepted {
     /// Number of bytes that may be in flight to the client.
     pub(crate) capacity: usize,
     pub(crate) is_json: bool,
+    /// Whether the client asks for an event stream.
+    pub(crate) has_events: bool,
     pub(crate) has_ticks: bool,
     /// Whether no limit of the server may cut the connection before the client has its answers.
     pub(crate) is_owed_answers: bool,
@@ -94,6 +97,8 @@ pub(crate) struct Link {
     /// Bytes that were passed to the engine and not consumed by it.
     pub(crate) unconsumed: usize,
     pub(super) reader: Reader,
+    /// Reads in place of `reader` what a client receives that asks for an event stream.
+    pub(super) events: Option<EventReader>,
     pub(crate) view: View,
     pub(crate) traits: Traits,
     pub(crate) player: Option<Box<dyn Player>>,
@@ -177,8 +182,7 @@ pub(crate) struct Decoders {
 
 impl Link {
     pub(crate) fn new(accepted: Accepted, traits: Traits) -> Link {
-        let Accepted { number, conn, at, user, lobby, network, capacity, is_json, has_ticks, is_owed_answers } =
-            accepted;
+        let Accepted { number, conn, at, user, lobby, network, capacity, is_json, .. } = accepted;
         Link {
             number,
             marker: number,
@@ -190,7 +194,8 @@ impl Link {
             pipe: Pipe::new(capacity),
             unconsumed: 0,
             reader: Reader::default(),
-            view: View::new(number, has_ticks),
+            events: accepted.has_events.then(EventReader::default),
+            view: View::new(number, accepted.has_ticks),
             traits,
             player: None,
             is_json,
@@ -224,16 +229,40 @@ impl Link {
             unread_turns: 0,
             end_was_read: false,
             was_cut: false,
-            is_owed_answers,
+            is_owed_answers: accepted.is_owed_answers,
             reason: None,
             decoders: Decoders::default(),
             is_rejected: false,
         }
     }
 
+    /// Whether the client receives an event stream. It has no frames, so it neither pings nor sends a close frame.
+    pub(crate) fn has_events(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Whether the server has accepted the client's request.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.status == Some(if self.has_events() { 200 } else { 101 })
+    }
+
+    /// Status of the answer to the attempt to connect, once it was read. An event stream has always 200, and is refused
+    /// with the code of its first event.
+    pub(crate) fn admission(&self) -> Option<u16> {
+        match (self.status, &self.view.goodbye) {
+            (Some(200), None) if self.has_events() => self.view.is_welcomed().then_some(101),
+            (Some(200), Some((code, _))) if self.has_events() && !self.view.is_welcomed() => {
+                Some(if *code == CloseReason::RateLimited.code() { 429 } else { 200 })
+            }
+            (Some(200), Some(_)) if self.has_events() => Some(101),
+            (status, _) => status,
+        }
+    }
+
     /// Whether the client may send a message now.
     pub(crate) fn may_send(&self) -> bool {
         self.pipe.client == Side::Open
+            && !self.has_events()
             && !self.pipe.server_dropped
             && !self.sent_close
             && !self.sent_leave
@@ -295,7 +324,7 @@ impl Link {
             && !self.sent_leave
             && !self.is_unpredictable
             && self.closed.is_none()
-            && self.status == Some(101)
+            && self.is_accepted()
     }
 
     /// Whether the answers are exactly predictable.
@@ -343,7 +372,9 @@ impl Link {
     /// Checks, once both sides have ended the connection, that the close frame matches the server's close reason.
     pub(crate) fn check_end(&self) -> Result<(), String> {
         let Some(reason) = self.reason else { return Err("the connection was dropped without a close reason".into()) };
-        match &self.closed {
+        // Of an event stream, the last event takes the place of the close frame.
+        let closed = if self.has_events() { &self.view.goodbye } else { &self.closed };
+        match closed {
             Some((code, word)) if !self.sent_close_first() && (*code != reason.code() || word != reason.word()) => {
                 Err(format!("the client read close {code} {word}, but the server's reason is {reason}"))
             }

@@ -7,6 +7,7 @@ pub(crate) mod address;
 pub(crate) mod answers;
 pub(crate) mod books;
 pub(crate) mod clients;
+mod events;
 mod in_session;
 pub(crate) mod link;
 pub(crate) mod payload;

@@ -160,6 +160,8 @@ behaviours! {
     GoAway = "go-away";
     /// A client with a session sends a request with a number that it used before.
     Repeat = "repeat";
+    /// A client receives server-sent events instead of frames.
+    Events = "events";
 }
 
 /// Behaviours that only clients with a session show.

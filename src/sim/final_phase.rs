@@ -140,7 +140,7 @@ fn send_one_of_each_kind<A: App>(world: &mut World<A>) -> Result<u64, String> {
             if world.clients.shared.may_refuse {
                 time::pass(world, wait_between_messages(world.server.config()))?;
             }
-            if world.clients.get(index).is_some_and(|link| !link.has_events()) {
+            if world.clients.get(index).is_some_and(|link| !(link.is_post() || link.has_nothing_to_say())) {
                 client::send_one(world, index, kind);
                 messages_sent += u64::from(kind != Behaviour::Control);
                 time::run_until_inboxes_empty(world)?;
@@ -161,7 +161,8 @@ fn disconnect_all<A: App>(world: &mut World<A>) {
         if world.clients.get(index).is_none() {
             continue;
         }
-        let has_events = world.clients.link(index).has_events();
+        let link = world.clients.link(index);
+        let has_events = link.has_events() || link.is_post();
         let random = &mut world.random.clients;
         match random.below(4) {
             0 | 1 if has_events => world.clients.link(index).pipe.end(Side::Ended),

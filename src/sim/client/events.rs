@@ -120,6 +120,15 @@ impl EventReader {
 }
 
 impl View {
+    /// The `id` of an own message's `ack` names its `seq`, which is read then.
+    pub(super) fn follow_ack(&mut self, event: &Event) -> Result<(), String> {
+        let seq = ServerText::parse(&event.data)?.seq.filter(|_| self.is_synced());
+        if let Some(seq) = seq.filter(|_| event.data.contains("\"type\":\"ack\"")) {
+            self.books.position.seq = self.books.position.seq.max(seq);
+        }
+        Ok(())
+    }
+
     /// Checks the fields of an event, once its data was handled: the `id` names how far the client has read, and the last
     /// event says whether to come back.
     pub(super) fn check_event(&self, event: &Event) -> Result<(), String> {

@@ -9,6 +9,7 @@ use super::events::EventReader;
 use super::in_session::InSession;
 use super::pipe::{Pipe, Side};
 use super::player::Player;
+use super::posting::Posting;
 use super::retry::Retry;
 use super::sent::{RequestKind, SentRequest};
 use super::sessions::SentClaim;
@@ -63,6 +64,8 @@ pub(crate) struct Accepted {
     pub(crate) is_json: bool,
     /// Whether the client asks for an event stream.
     pub(crate) has_events: bool,
+    /// Whether it posts messages for its event stream.
+    pub(crate) may_post: bool,
     pub(crate) has_ticks: bool,
     /// Whether no limit of the server may cut the connection before the client has its answers.
     pub(crate) is_owed_answers: bool,
@@ -99,6 +102,13 @@ pub(crate) struct Link {
     pub(super) reader: Reader,
     /// Reads in place of `reader` what a client receives that asks for an event stream.
     pub(super) events: Option<EventReader>,
+    may_post: bool,
+    /// Messages for the event stream that were not posted yet.
+    pub(crate) to_post: VecDeque<String>,
+    /// Number of messages posted for the event stream, and of the bytes that they may be charged.
+    pub(crate) posted: (u64, u64),
+    /// `Some` for a connection on which messages for an event stream are posted.
+    pub(crate) posting: Option<Posting>,
     pub(crate) view: View,
     pub(crate) traits: Traits,
     pub(crate) player: Option<Box<dyn Player>>,
@@ -195,6 +205,10 @@ impl Link {
             unconsumed: 0,
             reader: Reader::default(),
             events: accepted.has_events.then(EventReader::default),
+            may_post: accepted.may_post,
+            to_post: VecDeque::new(),
+            posted: (0, 0),
+            posting: None,
             view: View::new(number, accepted.has_ticks),
             traits,
             player: None,
@@ -250,6 +264,8 @@ impl Link {
     /// with the code of its first event.
     pub(crate) fn admission(&self) -> Option<u16> {
         match (self.status, &self.view.goodbye) {
+            // A POST is no attempt.
+            _ if self.is_post() => None,
             (Some(200), None) if self.has_events() => self.view.is_welcomed().then_some(101),
             (Some(200), Some((code, _))) if self.has_events() && !self.view.is_welcomed() => {
                 Some(if *code == CloseReason::RateLimited.code() { 429 } else { 200 })
@@ -259,10 +275,25 @@ impl Link {
         }
     }
 
+    /// Whether the client with an event stream may post for it now: the stream of a session is open, as far as it knows.
+    pub(crate) fn may_say(&self) -> bool {
+        self.pipe.client == Side::Open && !self.has_nothing_to_say() && self.view.is_synced()
+    }
+
+    /// Whether the client only reads: no session, no POST.
+    pub(crate) fn has_nothing_to_say(&self) -> bool {
+        self.has_events() && (!self.may_post || self.view.answers.session.is_none())
+    }
+
+    /// Whether the client may send any frame now.
+    pub(crate) fn may_send_frames(&self) -> bool {
+        self.may_send() && !self.has_events()
+    }
+
     /// Whether the client may send a message now.
     pub(crate) fn may_send(&self) -> bool {
         self.pipe.client == Side::Open
-            && !self.has_events()
+            && (!self.has_events() || (self.may_say() && self.to_post.len() < 30))
             && !self.pipe.server_dropped
             && !self.sent_close
             && !self.sent_leave
@@ -270,7 +301,7 @@ impl Link {
             && self.may_be_accepted
             && self.closed.is_none()
             && self.view.goodbye.is_none()
-            && (self.status == Some(101) || (self.traits.is_eager && self.status.is_none()))
+            && (self.is_accepted() || (self.traits.is_eager && self.status.is_none()))
             && self.pipe.unread_by_server() < 100_000
             && self.retry.is_none()
             && self.refused.is_none()
@@ -341,6 +372,10 @@ impl Link {
 
     /// Sends a message, possibly in fragments with pings between them.
     pub(crate) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
+        if self.has_events() {
+            let text = str::from_utf8(payload).expect("only texts are posted");
+            return self.post(text);
+        }
         if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
             let frame = wire::frame(opcode, true, payload, mask(random));
             return self.pipe.send(&frame);

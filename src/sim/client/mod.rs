@@ -13,6 +13,7 @@ pub(crate) mod link;
 pub(crate) mod payload;
 pub(crate) mod pipe;
 pub(crate) mod player;
+pub(crate) mod posting;
 mod receive;
 pub(crate) mod request;
 mod resume;

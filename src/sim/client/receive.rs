@@ -18,6 +18,9 @@ const NO_CODE: u16 = 1005;
 impl Link {
     /// Reads up to `n` bytes and handles the frames that are complete.
     pub(crate) fn read(&mut self, n: usize, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        if self.is_post() {
+            return self.read_post(n);
+        }
         let bytes = self.pipe.client_read(n);
         if let Some(events) = &mut self.events {
             events.push(bytes);
@@ -44,6 +47,7 @@ impl Link {
                 EventUnit::Event(event) => {
                     self.frames += 1;
                     self.handle_text(&event.data, shared, random)?;
+                    self.view.follow_ack(&event)?;
                     self.view.check_event(&event)?;
                 }
             }

@@ -89,6 +89,17 @@ pub(crate) fn events_request(
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{lines}\r\n").into_bytes()
 }
 
+/// Returns a POST of messages for the event stream of a session.
+pub(crate) fn post_request(user: &str, lobby: &str, session: &str, keeps: bool, body: &str) -> Vec<u8> {
+    let token = user.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let connection = if keeps { "" } else { "Connection: close\r\n" };
+    format!(
+        "POST /sse/{lobby}?token={token}&session={session} HTTP/1.1\r\nHost: a\r\n{connection}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
 /// Returns the parameters of a request that claim a session.
 pub(crate) fn claim(session: u32, was: Option<u32>, position: Option<ReadPosition>) -> String {
     let mut claim = format!("session={}", session_name(session));

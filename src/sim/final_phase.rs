@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::actions::{app, client, operator};
 use super::agreement;
+use super::client::link::Link;
 use super::client::pipe::Side;
 use super::swarm::behaviour::Behaviour;
 use super::swarm::config::wait_between_messages;
@@ -138,7 +139,10 @@ fn send_one_of_each_kind<A: App>(world: &mut World<A>) -> Result<u64, String> {
     for index in world.clients.indices() {
         for &kind in kinds {
             if world.clients.shared.may_refuse {
-                time::pass(world, wait_between_messages(world.server.config()))?;
+                // A POST is charged more bytes than a frame.
+                let has_events = world.clients.get(index).is_some_and(Link::has_events);
+                let wait = wait_between_messages(world.server.config());
+                time::pass(world, if has_events { wait * 4 } else { wait })?;
             }
             if world.clients.get(index).is_some_and(|link| !(link.is_post() || link.has_nothing_to_say())) {
                 client::send_one(world, index, kind);

@@ -120,8 +120,9 @@ fn post<A: App>(world: &mut World<A>, index: usize) -> bool {
     }
     // 256 bytes are charged for the request.
     stream.posted.1 += 256 + body.len() as u64 + most;
-    let keeps = random.percent(70);
     let (user, lobby) = (stream.user, stream.lobby);
+    // In the final phase no idle socket takes the room of another client.
+    let keeps = random.percent(70) && !clients.shared.is_final_phase;
     let (user, lobby) = (&clients.shared.users[user], &clients.shared.lobbies[lobby]);
     let name = session_name(clients.shared.sessions.all[session].name);
     let request = request::post_request(user, lobby, &name, keeps, &body);

@@ -24,7 +24,7 @@ impl Posting {
         Posting { stream, waits: false, keeps: true, answer: None, unread: Vec::new() }
     }
 
-    /// Reads the answer to the last request.
+    /// Reads the answer to the last request. Leaves what follows it.
     fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.unread.extend_from_slice(bytes);
         let Some(length) = head_length(&self.unread).filter(|_| self.answer.is_none()) else { return Ok(()) };
@@ -34,8 +34,8 @@ impl Posting {
         let shown = || head.trim_end().replace("\r\n", " | ");
         let status: u16 = status.ok_or_else(|| format!("an answer without a status line: {}", shown()))?;
         let says_keep = head.contains("\r\nConnection: keep-alive\r\n");
-        let is_right = status != 202
-            || (says_keep == self.keeps && head.contains("\r\nContent-Length: 0\r\n") && self.unread.is_empty());
+        // The answer to the end of the connection may follow.
+        let is_right = status != 202 || (says_keep == self.keeps && head.contains("\r\nContent-Length: 0\r\n"));
         if !is_right || !head.contains("\r\nDate: ") {
             return Err(format!("not the answer to a POST that keeps the connection = {}: {}", self.keeps, shown()));
         }

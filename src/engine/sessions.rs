@@ -198,7 +198,7 @@ impl Core {
     /// Keeps a history for a lobby that has a session, and none for any other.
     fn update_history(&mut self, key: LobbyKey) {
         match self.directory.get_lobby(key).filter(|lobby| lobby.has_sessions()) {
-            Some(lobby) => self.histories.keep(key, lobby.seq),
+            Some(lobby) => self.histories.keep(key, lobby.epoch, lobby.seq),
             None => self.histories.remove(key),
         }
     }

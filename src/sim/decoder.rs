@@ -12,6 +12,8 @@ use super::wire::{Opcode, frame_ends, head_length};
 const SHOWN: usize = 240;
 /// Longest head or frame that is found. No unit is found after a longer one.
 const MAX_UNIT: usize = 1 << 20;
+/// Media type of an event stream, in the response and also in the request, after which nothing is sent.
+const EVENTS: &[u8] = b": text/event-stream\r\n";
 
 /// What a unit of a stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub(crate) enum Unit {
     #[default]
     Head,
     Frame,
+    /// The lines of an event stream up to an empty one.
+    Event,
+    /// The body of a POST, or what follows its answer.
+    Posted,
     /// The body of a response, or bytes after a unit that is too long.
     Opaque,
 }
@@ -58,14 +64,23 @@ impl Decoder {
             let length = match unit {
                 Unit::Head => head_length(rest),
                 Unit::Frame => frame_ends(rest).map(|(_, end)| end).filter(|&end| end <= rest.len()),
-                Unit::Opaque => Some(rest.len()),
+                Unit::Event => rest.windows(2).position(|pair| pair == b"\n\n").map(|at| at + 2),
+                Unit::Posted | Unit::Opaque => Some(rest.len()),
             };
             let Some(length) = length else { break };
             note(unit, &rest[..length]);
             if unit == Unit::Head {
                 // A request is followed by frames, a response only if it accepts the upgrade.
                 let is_refused = rest.starts_with(b"HTTP/") && !rest.starts_with(b"HTTP/1.1 101");
-                self.next = if is_refused { Unit::Opaque } else { Unit::Frame };
+                let head = &rest[..length];
+                let is_posted = head.starts_with(b"POST /sse/") || head.starts_with(b"HTTP/1.1 202");
+                let has_events = head.windows(EVENTS.len()).any(|part| part == EVENTS);
+                self.next = match is_refused {
+                    _ if has_events => Unit::Event,
+                    _ if is_posted => Unit::Posted,
+                    true => Unit::Opaque,
+                    false => Unit::Frame,
+                };
             }
             start += length;
         }
@@ -78,6 +93,7 @@ pub(super) fn describe(unit: Unit, sample: &[u8], length: usize) -> String {
     match unit {
         // An empty line may precede a request.
         Unit::Head => quote(String::from_utf8_lossy(sample).trim_start().lines().next().unwrap_or_default()),
+        Unit::Event | Unit::Posted => quote(String::from_utf8_lossy(sample).trim_end()),
         Unit::Opaque => format!("{length} bytes"),
         Unit::Frame => {
             let (start, end) = frame_ends(sample).expect("the sample of a frame contains its header");

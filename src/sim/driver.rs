@@ -60,9 +60,9 @@ impl<A: App> World<A> {
             session.expected = session.expected.take().or(server.models.sessions.take_resume(link.accepted));
         }
         let before = link.pipe.unread_by_client();
-        let was_answered = link.status.is_some();
+        let was_answered = link.admission().is_some();
         let outcome = link.read(chunk, shared, &mut random.clients);
-        if let Some(status) = link.status.filter(|_| !was_answered) {
+        if let Some(status) = link.admission().filter(|_| !was_answered) {
             server.models.addresses.answered(link.network, status);
         }
         let read = before - link.pipe.unread_by_client();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::actions::{app, client, operator};
 use super::agreement;
+use super::client::link::Link;
 use super::client::pipe::Side;
 use super::swarm::behaviour::Behaviour;
 use super::swarm::config::wait_between_messages;
@@ -58,6 +59,10 @@ fn stop_faults<A: App>(world: &mut World<A>) {
         // A client closes the connection that it has given up.
         if link.view.session.as_ref().is_some_and(|session| session.is_superseded) {
             link.pipe.end(Side::Reset);
+        }
+        // Events are written to a client that has vanished until its host is given up (RFC 9293 section 3.8.3).
+        if link.has_events() && link.pipe.client == Side::Vanished {
+            link.pipe.client = Side::Reset;
         }
         if link.pipe.is_client_reading() {
             link.pipe.capacity = usize::MAX;
@@ -134,9 +139,12 @@ fn send_one_of_each_kind<A: App>(world: &mut World<A>) -> Result<u64, String> {
     for index in world.clients.indices() {
         for &kind in kinds {
             if world.clients.shared.may_refuse {
-                time::pass(world, wait_between_messages(world.server.config()))?;
+                // A POST is charged more bytes than a frame.
+                let has_events = world.clients.get(index).is_some_and(Link::has_events);
+                let wait = wait_between_messages(world.server.config());
+                time::pass(world, if has_events { wait * 4 } else { wait })?;
             }
-            if world.clients.get(index).is_some() {
+            if world.clients.get(index).is_some_and(|link| !(link.is_post() || link.has_nothing_to_say())) {
                 client::send_one(world, index, kind);
                 messages_sent += u64::from(kind != Behaviour::Control);
                 time::run_until_inboxes_empty(world)?;
@@ -157,8 +165,11 @@ fn disconnect_all<A: App>(world: &mut World<A>) {
         if world.clients.get(index).is_none() {
             continue;
         }
+        let link = world.clients.link(index);
+        let has_events = link.has_events() || link.is_post();
         let random = &mut world.random.clients;
         match random.below(4) {
+            0 | 1 if has_events => world.clients.link(index).pipe.end(Side::Ended),
             0 if may_leave => client::send_one(world, index, Behaviour::Leave),
             0 | 1 => world.clients.link(index).close(Some(1000), random),
             _ => {

@@ -38,7 +38,9 @@ fn remove_ended_links<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { clients, transcript, .. } = world;
     for index in clients.indices() {
         let Some(link) = clients.get(index) else { continue };
-        if link.conn.is_none() && !link.pipe.is_client_reading() {
+        // A client that waits for the answer to a POST has yet to learn that none comes.
+        let waits = link.posting.as_ref().is_some_and(|posting| posting.waits);
+        if link.conn.is_none() && !link.pipe.is_client_reading() && !waits {
             transcript.current_client = link.number;
             link.check_end()?;
             if let Some((client, k)) = link.view.missing_message(&clients.shared) {
@@ -203,7 +205,7 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
     let link = clients.get(index)?;
     let later = &clients.shared.link_users[link.number as usize + 1..];
     // An older connection may have been authorized later and replaced this one.
-    let has_other = clients.iter().any(|it| it.number != link.number && it.user == link.user);
+    let has_other = clients.iter().any(|it| it.number != link.number && it.user == link.user && !it.is_post());
     Some(Circumstances {
         age: server.now - link.opened,
         silence: server.now - link.last_delivery,
@@ -221,7 +223,8 @@ fn circumstances<A: App>(world: &World<A>, index: usize) -> Option<Circumstances
         is_unchecked: link.is_unpredictable || link.player.is_some(),
         is_draining: server.is_draining(),
         is_synced: link.view.is_synced(),
-        bytes_sent: link.pipe.sent,
+        is_event_attempt: link.has_events() && !link.view.is_welcomed(),
+        bytes_sent: link.pipe.sent + link.posted.1,
     })
 }
 
@@ -230,7 +233,8 @@ fn check_health_answers<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
     for answered in server.models.health.take_answered() {
         let Some(link) = clients.iter_mut().find(|link| link.conn == Some(answered.conn)) else { continue };
-        let is_unchecked = link.is_unpredictable || link.player.is_some();
+        // An event stream has answered when its bytes are written.
+        let is_unchecked = link.is_unpredictable || link.player.is_some() || link.has_events();
         let checked = answered.check(&mut link.ponged, is_unchecked, &server.models.wall_clock);
         if checked.is_err() {
             transcript.current_client = link.number;

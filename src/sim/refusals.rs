@@ -77,8 +77,8 @@ fn usage(models: &Models, link: &Link, connections: usize, now: Time) -> Usage {
         elapsed: now - link.opened,
         tier: tier_of(models, link),
         connections,
-        frames: link.pipe.sends,
-        bytes: link.pipe.sent,
+        frames: link.pipe.sends + link.posted.0,
+        bytes: link.pipe.sent + link.posted.1,
         served: answers.served,
         refusals: answers.refusals,
         refusals_without_ref: answers.refusals_without_ref,
@@ -92,7 +92,8 @@ fn tier_of(models: &Models, link: &Link) -> Option<Rate> {
 /// Records a refusal of a patient client, which then sends nothing until all requests are answered. If the last request
 /// was refused, returns the wait before a retry.
 fn note_refusal(link: &mut Link, refused: Option<(u32, Duration)>) -> Option<Duration> {
-    if link.traits.is_patient && link.retry.is_none() {
+    // A client with an event stream does not know when its message arrives, so it does not wait.
+    if link.traits.is_patient && link.retry.is_none() && !link.has_events() {
         link.refused = refused.or(link.refused);
     }
     if link.view.answers.unanswered().is_some() {
@@ -108,6 +109,7 @@ fn schedule_retry(models: &Models, clients: &mut Clients, swarm: &Swarm, index: 
     // Other connections of the user share its buckets.
     let is_alone = !clients.iter().any(|it| it.number != link.number && it.user == link.user && it.conn.is_some());
     let is_waiting = link.traits.is_patient
+        && !link.has_events()
         && link.retry.is_none()
         && link.may_send()
         && link.pipe.unread_by_server() == 0

@@ -12,7 +12,7 @@ use super::final_phase;
 use super::record;
 use super::report::{DEFAULT_CLIENTS, Expectation, Failure, Plan, Report, RunKind};
 use super::steps::Steps;
-use super::swarm::behaviour::{Behaviour, Behaviours, OF_SESSIONS};
+use super::swarm::behaviour::{Behaviour, Behaviours, OF_EVENTS, OF_SESSIONS};
 use super::swarm::config::{draw_config, draw_for_behaviours};
 use super::swarm::parameters::Swarm;
 use super::world::{Invariant, Setup, World};
@@ -151,6 +151,8 @@ impl<A: App> Simulator<A> {
     pub fn run(mut self, steps: u64) -> Result<Report, Box<Failure>> {
         if A::PROTOCOL == Protocol::Raw || !self.relays {
             OF_SESSIONS.iter().for_each(|&behaviour| self.without.insert(behaviour));
+            // An application may serve no event streams.
+            OF_EVENTS.iter().for_each(|&behaviour| self.without.insert(behaviour));
         }
         let swarm = Swarm::draw(&mut Random::new(self.seed), self.clients, self.without);
         if self.draws_config {
@@ -196,7 +198,8 @@ impl<A: App> Simulator<A> {
     fn named_without(&self) -> Vec<Behaviour> {
         let has_sessions = A::PROTOCOL == Protocol::Json && self.relays;
         let is_named = |behaviour: &Behaviour| {
-            (self.relays || !INJECTING.contains(behaviour)) && (has_sessions || !OF_SESSIONS.contains(behaviour))
+            (self.relays || !INJECTING.contains(behaviour))
+                && (has_sessions || !(OF_SESSIONS.contains(behaviour) || OF_EVENTS.contains(behaviour)))
         };
         self.without.iter().filter(is_named).collect()
     }

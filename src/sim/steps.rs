@@ -3,7 +3,7 @@
 //! A step is one action: some bytes arrive or are read, a client sends a message, the driver finishes its turn, or time
 //! passes.
 
-use super::actions::{admin_port, app, client, connect, operator, session};
+use super::actions::{admin_port, app, client, connect, operator, post, session};
 use super::client::link::Link;
 use super::invariants;
 use super::swarm::behaviour::Behaviour;
@@ -112,6 +112,7 @@ impl Steps {
             act_instead(world, action)?;
         }
         client::send_due_retries(world);
+        post::run(world)?;
         give_due_commands(world);
         if world.server.turn_open && world.random.schedule.percent(world.swarm.turns) {
             world.end_turn()?;

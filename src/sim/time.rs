@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::actions::post;
 use super::invariants;
 use super::swarm::behaviour::Behaviour;
 use super::transcript::EventKind;
@@ -85,7 +86,7 @@ fn has_corked_output<A: App>(world: &World<A>) -> bool {
 /// Delivers everything in flight, and all answers, until no more bytes move.
 fn run_until_quiet<A: App>(world: &mut World<A>) -> Result<(), String> {
     for _ in 0..MAX_ROUNDS {
-        let mut moved = false;
+        let mut moved = post::run(world)?;
         for index in world.clients.indices() {
             let Some(link) = world.clients.get(index) else { continue };
             if link.has_input() {

@@ -77,10 +77,11 @@ impl<A: App> World<A> {
         let seat_grace_ms = Some(grace).filter(|&grace| grace > 0 && swarm.weight(Behaviour::Session) > 0);
         let shared = SharedState::new(users, lobbies, relays, may_refuse, models.may_be_counted, seat_grace_ms);
         let authorizer = Authorizer::new(&swarm, config.ping_interval, stream(1), stream(6));
+        let may_post = swarm.weight(Behaviour::Events) > 0 && swarm.weight(Behaviour::Post) > 0;
         World {
             admin_port: AdminPort::new(&config, stream(7)),
             server: Server::new(seed, config, AppUnderTest::new(app, authorizer), models),
-            clients: Clients::new(swarm.clients.max(1), shared, players),
+            clients: Clients::new(swarm.clients.max(1), may_post, shared, players),
             swarm,
             random: Generators { schedule: stream(2), network: stream(3), clients: stream(4), control: stream(5) },
             transcript: Transcript::new(seed),

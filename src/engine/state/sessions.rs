@@ -96,8 +96,8 @@ impl SessionStates {
 pub(crate) struct Histories {
     max_frames: u32,
     max_bytes: usize,
-    /// By the key of the lobby.
-    of_lobbies: Vec<Option<Box<History>>>,
+    /// By the key of the lobby, with its epoch: a lobby may have the key of one that was just removed.
+    of_lobbies: Vec<Option<(u64, Box<History>)>>,
 }
 
 impl Histories {
@@ -105,13 +105,15 @@ impl Histories {
         Histories { max_frames: config.history_frames, max_bytes: config.history_bytes.0, of_lobbies: Vec::new() }
     }
 
-    /// Begins the history of a lobby whose last frame had the number `seq`, unless it has one.
-    pub(crate) fn keep(&mut self, lobby: LobbyKey, seq: u64) {
+    /// Begins the history of a lobby in this epoch whose last frame had the number `seq`, unless it has one.
+    pub(crate) fn keep(&mut self, lobby: LobbyKey, epoch: u64, seq: u64) {
         if lobby.index() >= self.of_lobbies.len() {
             self.of_lobbies.resize_with(lobby.index() + 1, || None);
         }
-        let (max_frames, max_bytes) = (self.max_frames, self.max_bytes);
-        self.of_lobbies[lobby.index()].get_or_insert_with(|| Box::new(History::new(seq, max_frames, max_bytes)));
+        let of_lobby = &mut self.of_lobbies[lobby.index()];
+        if of_lobby.as_ref().is_none_or(|(known, _)| *known != epoch) {
+            *of_lobby = Some((epoch, Box::new(History::new(seq, self.max_frames, self.max_bytes))));
+        }
     }
 
     pub(crate) fn remove(&mut self, lobby: LobbyKey) {
@@ -122,12 +124,12 @@ impl Histories {
 
     #[inline]
     pub(crate) fn get(&self, lobby: LobbyKey) -> Option<&History> {
-        self.of_lobbies.get(lobby.index())?.as_deref()
+        self.of_lobbies.get(lobby.index())?.as_ref().map(|(_, history)| &**history)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, lobby: LobbyKey) -> Option<&mut History> {
-        self.of_lobbies.get_mut(lobby.index())?.as_deref_mut()
+        self.of_lobbies.get_mut(lobby.index())?.as_mut().map(|(_, history)| &mut **history)
     }
 
     /// Number of histories.

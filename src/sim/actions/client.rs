@@ -19,7 +19,18 @@ pub(crate) fn broadcast<A: App>(world: &mut World<A>) -> bool {
 
 /// Sends what `behaviour` stands for from a drawn client. Returns whether it was possible.
 pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
-    let Some(index) = world.clients.pick(&mut world.random.schedule, Link::may_send) else { return false };
+    // An event stream carries only text messages, and a POST only those that can be read.
+    let fits = match behaviour {
+        Behaviour::Control
+        | Behaviour::Binary
+        | Behaviour::TooBig
+        | Behaviour::NearValid
+        | Behaviour::Garbage
+        | Behaviour::Close
+        | Behaviour::GoAway => Link::may_send_frames,
+        _ => Link::may_send,
+    };
+    let Some(index) = world.clients.pick(&mut world.random.schedule, fits) else { return false };
     let max = world.server.config().max_message_bytes.0;
     let World { clients, swarm, random, .. } = world;
     let random = &mut random.clients;
@@ -43,7 +54,8 @@ pub(crate) fn send<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
             let kind = kinds[random.below(4) as usize];
             for _ in 0..random.below(60) {
                 match kind {
-                    Behaviour::Control => link.ping(random),
+                    Behaviour::Control if !link.has_events() => link.ping(random),
+                    _ if !link.may_send() => break,
                     _ => link.send_kind(kind, swarm.padding, shared, max, random),
                 }
             }
@@ -61,6 +73,7 @@ pub(crate) fn send_one<A: App>(world: &mut World<A>, index: usize, kind: Behavio
     let (link, shared) = clients.link_and_shared(index);
     match kind {
         Behaviour::Presence => drop(link.send_with_reference(RequestKind::Presence, &mut random.clients)),
+        Behaviour::Control if link.has_events() => {}
         Behaviour::Control => link.ping(&mut random.clients),
         _ => link.send_kind(kind, swarm.padding, shared, max, &mut random.clients),
     }
@@ -74,7 +87,7 @@ pub(crate) fn end<A: App>(world: &mut World<A>, behaviour: Behaviour) -> bool {
         let random = &mut world.random.clients;
         let sends_close = random.percent(50);
         let link = world.clients.link(index);
-        if sends_close && link.may_send() {
+        if sends_close && link.may_send_frames() {
             link.close(Some(1000), random);
         }
         link.pipe.half_close();

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
+use crate::base::id::ConnId;
 use crate::base::peer::Peer;
 use crate::engine::app::{App, Protocol};
 use crate::sim::actions::claim;
 use crate::sim::client::address::{PROXY, draw_peer, forwarded_line};
 use crate::sim::client::link::{Accepted, Link, Traits};
 use crate::sim::client::pipe::Side;
+use crate::sim::client::posting::Posting;
 use crate::sim::client::request;
 use crate::sim::client::sessions::PositionForm;
 use crate::sim::models::addresses::PROXY_NETWORK;
@@ -70,7 +72,7 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
     let random = &mut world.random.clients;
     let user = random.below(world.clients.shared.users.len() as u64) as usize;
     let lobby = random.below(world.clients.shared.lobbies.len() as u64) as usize;
-    if world.clients.iter().any(|link| link.user == user && link.pipe.client == Side::Open) {
+    if world.clients.iter().any(|link| link.user == user && !link.is_post() && link.pipe.client == Side::Open) {
         if world.swarm.weight(Behaviour::LogInTwice) == 0 {
             return false;
         }
@@ -84,14 +86,57 @@ pub(crate) fn connect<A: App>(world: &mut World<A>, special: Option<Behaviour>) 
 pub(crate) fn open<A: App>(world: &mut World<A>, index: usize, client: Client) {
     let Client { user, lobby, special, .. } = client;
     let traits = draw_traits(world);
+    let has_events = special.is_none() && world.swarm.occurs(Behaviour::Events, &mut world.random.clients);
     world.server.turn_open = true;
+    let is_valid = matches!(special, None | Some(Behaviour::BadClaim));
+    let Some(Dialed { conn, network, named }) = dial(world, index, is_valid) else { return };
+    let config = world.server.config();
+    let most = world.clients.links.len() as u32;
+    let accepted = Accepted {
+        number: world.clients.shared.link_users.len() as u32,
+        conn,
+        at: world.server.now,
+        user,
+        lobby,
+        network,
+        capacity: if traits.is_slow || traits.is_stalled { world.swarm.narrow } else { WIDE },
+        is_json: A::PROTOCOL == Protocol::Json,
+        has_events,
+        may_post: world.swarm.weight(Behaviour::Post) > 0,
+        has_ticks: config.tick_hz.is_some(),
+        is_owed_answers: config.max_closing >= most && config.max_pending >= most,
+    };
+    if has_events {
+        world.count(Behaviour::Events);
+    }
+    world.clients.shared.link_users.push(user);
+    let mut link = Link::new(accepted, traits);
+    let claim = claim::enter(world, &mut link, special, client.resumed);
+    send_request(world, &mut link, special, named, claim.as_deref());
+    world.clients.insert(index, conn, link);
+    let shared = &world.clients.shared;
+    let words = format!("conn={conn} user={} lobby={}", shared.users[user], shared.lobbies[lobby]);
+    world.note(index, EventKind::Connects, 0, words.as_bytes());
+}
+
+/// A socket that the server has accepted.
+struct Dialed {
+    conn: ConnId,
+    /// Network that the client's address counts for.
+    network: usize,
+    /// The address that a proxy names.
+    named: Option<IpAddr>,
+}
+
+/// Opens a socket for the link at `index`, on which a request that `is_valid` follows or another one. `None` if the server
+/// turns it away.
+fn dial<A: App>(world: &mut World<A>, index: usize, is_valid: bool) -> Option<Dialed> {
     let has_several = world.swarm.weight(Behaviour::Addresses) > 0;
     let port = 1024 + index as u16;
     let (peer, network) =
         if has_several { draw_peer(&mut world.random.clients, port) } else { (([127, 0, 0, 1], port).into(), 0) };
     // Behind a proxy, only a valid request names the client. One of a socket file has no address to be named.
     let is_proxied = world.server.config().trusted_proxies > 0;
-    let is_valid = matches!(special, None | Some(Behaviour::BadClaim));
     let named = match peer {
         Peer::Ip(address) if is_proxied && is_valid => Some(address.ip()),
         _ => None,
@@ -104,35 +149,46 @@ pub(crate) fn open<A: App>(world: &mut World<A>, index: usize, client: Client) {
     let Ok(conn) = world.server.call(|engine, now| engine.handle_accept(now, peer)) else {
         world.server.models.counters.shed += 1;
         world.note_server(EventKind::TurnedAway, 0, &[]);
-        return;
+        return None;
     };
-    let config = world.server.config();
-    let most = world.clients.links.len() as u32;
-    let accepted = Accepted {
-        number: world.clients.shared.link_users.len() as u32,
-        conn,
-        at: world.server.now,
-        user,
-        lobby,
-        network,
-        capacity: if traits.is_slow || traits.is_stalled { world.swarm.narrow } else { WIDE },
-        is_json: A::PROTOCOL == Protocol::Json,
-        has_ticks: config.tick_hz.is_some(),
-        is_owed_answers: config.max_closing >= most && config.max_pending >= most,
-    };
-    world.clients.shared.link_users.push(user);
     world.server.models.counters.opened += 1;
     world.server.models.addresses.accepted(network);
     if has_several {
         world.count(Behaviour::Addresses);
     }
-    let mut link = Link::new(accepted, traits);
-    let claim = claim::enter(world, &mut link, special, client.resumed);
-    send_request(world, &mut link, special, named, claim.as_deref());
+    Some(Dialed { conn, network, named })
+}
+
+/// Opens a connection on which the client of the event stream at `stream` can post. Returns its index.
+pub(super) fn open_post<A: App>(world: &mut World<A>, stream: usize) -> Option<usize> {
+    let index = world.clients.free_post_index()?;
+    world.server.turn_open = true;
+    // The proxy names no client in a POST.
+    let Dialed { conn, network, .. } = dial(world, index, false)?;
+    let at = world.server.now;
+    let (of_stream, shared) = world.clients.link_and_shared(stream);
+    let (number, user, lobby) = (of_stream.number, of_stream.user, of_stream.lobby);
+    let accepted = Accepted {
+        number: shared.link_users.len() as u32,
+        conn,
+        at,
+        user,
+        lobby,
+        network,
+        capacity: WIDE,
+        is_json: true,
+        has_events: false,
+        may_post: false,
+        has_ticks: false,
+        is_owed_answers: false,
+    };
+    shared.link_users.push(user);
+    let mut link = Link::new(accepted, Traits::default());
+    link.posting = Some(Posting::new(number));
+    link.may_be_accepted = false;
     world.clients.insert(index, conn, link);
-    let shared = &world.clients.shared;
-    let words = format!("conn={conn} user={} lobby={}", shared.users[user], shared.lobbies[lobby]);
-    world.note(index, EventKind::Connects, 0, words.as_bytes());
+    world.note(index, EventKind::Connects, 0, format!("conn={conn} posts for #{number}").as_bytes());
+    Some(index)
 }
 
 fn draw_traits<A: App>(world: &mut World<A>) -> Traits {
@@ -170,7 +226,10 @@ fn send_request<A: App>(
     let random = &mut random.clients;
     let proxied = named.map(|address| forwarded_line(server.config().forwarded_header, address, random));
     let (user, lobby) = (&clients.shared.users[link.user], &clients.shared.lobbies[link.lobby]);
-    let mut request = request::request(user, lobby, link.is_json, proxied, claim, random);
+    let mut request = match link.has_events() {
+        true => request::events_request(user, lobby, proxied, claim, random),
+        false => request::request(user, lobby, link.is_json, proxied, claim, random),
+    };
     match special {
         // A server that serves no files refuses the request.
         Some(Behaviour::BadRequest) if random.below(12) == 0 => {

@@ -8,4 +8,5 @@ pub(super) mod claim;
 pub(super) mod client;
 pub(super) mod connect;
 pub(super) mod operator;
+pub(super) mod post;
 pub(super) mod session;

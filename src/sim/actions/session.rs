@@ -38,7 +38,8 @@ fn come_back<A: App>(world: &mut World<A>, mut index: usize, has_two_tabs: bool)
     let Some(free) = world.clients.free_index() else { return false };
     let user = world.clients.shared.sessions.all[index].user;
     let own = world.clients.shared.sessions.all[index].link;
-    let is_other = |link: &Link| link.user == user && link.number != own && link.pipe.client == Side::Open;
+    let is_other =
+        |link: &Link| link.user == user && !link.is_post() && link.number != own && link.pipe.client == Side::Open;
     if world.clients.iter().any(is_other) {
         if world.swarm.weight(Behaviour::LogInTwice) == 0 {
             return false;

@@ -17,6 +17,8 @@ pub(crate) struct Clients {
     pub(crate) links: Vec<Option<Link>>,
     /// Network of each connection of a run that claimed a session. Its seat may outlive it.
     networks: BTreeMap<ConnId, usize>,
+    /// Number of connections that clients can have at a time. The links behind them are for POSTs.
+    count: usize,
     /// Index into `links`, by the connection's index in the engine.
     link_of_conn: Vec<usize>,
     pub(crate) shared: SharedState,
@@ -28,10 +30,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    /// Creates clients that can have `count` connections at a time.
-    pub(crate) fn new(count: usize, shared: SharedState, players: Option<Players>) -> Clients {
+    /// Creates clients that can have `count` connections at a time, and as many for POSTs if they `may_post`.
+    pub(crate) fn new(count: usize, may_post: bool, shared: SharedState, players: Option<Players>) -> Clients {
         Clients {
-            links: (0..count).map(|_| None).collect(),
+            count,
+            links: (0..if may_post { 2 * count } else { count }).map(|_| None).collect(),
             networks: BTreeMap::new(),
             link_of_conn: Vec::new(),
             shared,
@@ -83,7 +86,12 @@ impl Clients {
     }
 
     pub(crate) fn free_index(&self) -> Option<usize> {
-        self.indices().find(|&index| self.links[index].is_none())
+        (0..self.count).find(|&index| self.links[index].is_none())
+    }
+
+    /// Returns the index of a free link for POSTs.
+    pub(crate) fn free_post_index(&self) -> Option<usize> {
+        (self.count..self.links.len()).find(|&index| self.links[index].is_none())
     }
 
     /// Adds a link at a free index.

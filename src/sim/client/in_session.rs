@@ -25,6 +25,8 @@ pub(crate) struct InSession {
     pub(super) kept_directs: u64,
     /// Whether the server has said that frames are lost, and what replaces them was not read yet.
     pub(super) has_lost_frames: bool,
+    /// Whether the session was resumed without a gap.
+    pub(super) is_recovered: bool,
     /// Requests to send again.
     pub(super) resend: Vec<Unconfirmed>,
 }
@@ -40,6 +42,7 @@ impl InSession {
             replay: VecDeque::new(),
             kept_directs: 0,
             has_lost_frames: false,
+            is_recovered: false,
             resend: Vec::new(),
         }
     }

@@ -5,9 +5,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::events::EventReader;
 use super::in_session::InSession;
 use super::pipe::{Pipe, Side};
 use super::player::Player;
+use super::posting::Posting;
 use super::retry::Retry;
 use super::sent::{RequestKind, SentRequest};
 use super::sessions::SentClaim;
@@ -60,6 +62,10 @@ pub(crate) struct Accepted {
     /// Number of bytes that may be in flight to the client.
     pub(crate) capacity: usize,
     pub(crate) is_json: bool,
+    /// Whether the client asks for an event stream.
+    pub(crate) has_events: bool,
+    /// Whether it posts messages for its event stream.
+    pub(crate) may_post: bool,
     pub(crate) has_ticks: bool,
     /// Whether no limit of the server may cut the connection before the client has its answers.
     pub(crate) is_owed_answers: bool,
@@ -94,6 +100,15 @@ pub(crate) struct Link {
     /// Bytes that were passed to the engine and not consumed by it.
     pub(crate) unconsumed: usize,
     pub(super) reader: Reader,
+    /// Reads in place of `reader` what a client receives that asks for an event stream.
+    pub(super) events: Option<EventReader>,
+    may_post: bool,
+    /// Messages for the event stream that were not posted yet.
+    pub(crate) to_post: VecDeque<String>,
+    /// Number of messages posted for the event stream, and of the bytes that they may be charged.
+    pub(crate) posted: (u64, u64),
+    /// `Some` for a connection on which messages for an event stream are posted.
+    pub(crate) posting: Option<Posting>,
     pub(crate) view: View,
     pub(crate) traits: Traits,
     pub(crate) player: Option<Box<dyn Player>>,
@@ -177,8 +192,7 @@ pub(crate) struct Decoders {
 
 impl Link {
     pub(crate) fn new(accepted: Accepted, traits: Traits) -> Link {
-        let Accepted { number, conn, at, user, lobby, network, capacity, is_json, has_ticks, is_owed_answers } =
-            accepted;
+        let Accepted { number, conn, at, user, lobby, network, capacity, is_json, .. } = accepted;
         Link {
             number,
             marker: number,
@@ -190,7 +204,12 @@ impl Link {
             pipe: Pipe::new(capacity),
             unconsumed: 0,
             reader: Reader::default(),
-            view: View::new(number, has_ticks),
+            events: accepted.has_events.then(EventReader::default),
+            may_post: accepted.may_post,
+            to_post: VecDeque::new(),
+            posted: (0, 0),
+            posting: None,
+            view: View::new(number, accepted.has_ticks),
             traits,
             player: None,
             is_json,
@@ -224,16 +243,57 @@ impl Link {
             unread_turns: 0,
             end_was_read: false,
             was_cut: false,
-            is_owed_answers,
+            is_owed_answers: accepted.is_owed_answers,
             reason: None,
             decoders: Decoders::default(),
             is_rejected: false,
         }
     }
 
+    /// Whether the client receives an event stream. It has no frames, so it neither pings nor sends a close frame.
+    pub(crate) fn has_events(&self) -> bool {
+        self.events.is_some()
+    }
+
+    /// Whether the server has accepted the client's request.
+    pub(crate) fn is_accepted(&self) -> bool {
+        self.status == Some(if self.has_events() { 200 } else { 101 })
+    }
+
+    /// Status of the answer to the attempt to connect, once it was read. An event stream has always 200, and is refused
+    /// with the code of its first event.
+    pub(crate) fn admission(&self) -> Option<u16> {
+        match (self.status, &self.view.goodbye) {
+            // A POST is no attempt.
+            _ if self.is_post() => None,
+            (Some(200), None) if self.has_events() => self.view.is_welcomed().then_some(101),
+            (Some(200), Some((code, _))) if self.has_events() && !self.view.is_welcomed() => {
+                Some(if *code == CloseReason::RateLimited.code() { 429 } else { 200 })
+            }
+            (Some(200), Some(_)) if self.has_events() => Some(101),
+            (status, _) => status,
+        }
+    }
+
+    /// Whether the client with an event stream may post for it now: the stream of a session is open, as far as it knows.
+    pub(crate) fn may_say(&self) -> bool {
+        self.pipe.client == Side::Open && !self.has_nothing_to_say() && self.view.is_synced()
+    }
+
+    /// Whether the client only reads: no session, no POST.
+    pub(crate) fn has_nothing_to_say(&self) -> bool {
+        self.has_events() && (!self.may_post || self.view.answers.session.is_none())
+    }
+
+    /// Whether the client may send any frame now.
+    pub(crate) fn may_send_frames(&self) -> bool {
+        self.may_send() && !self.has_events()
+    }
+
     /// Whether the client may send a message now.
     pub(crate) fn may_send(&self) -> bool {
         self.pipe.client == Side::Open
+            && (!self.has_events() || (self.may_say() && self.to_post.len() < 30))
             && !self.pipe.server_dropped
             && !self.sent_close
             && !self.sent_leave
@@ -241,7 +301,7 @@ impl Link {
             && self.may_be_accepted
             && self.closed.is_none()
             && self.view.goodbye.is_none()
-            && (self.status == Some(101) || (self.traits.is_eager && self.status.is_none()))
+            && (self.is_accepted() || (self.traits.is_eager && self.status.is_none()))
             && self.pipe.unread_by_server() < 100_000
             && self.retry.is_none()
             && self.refused.is_none()
@@ -295,7 +355,7 @@ impl Link {
             && !self.sent_leave
             && !self.is_unpredictable
             && self.closed.is_none()
-            && self.status == Some(101)
+            && self.is_accepted()
     }
 
     /// Whether the answers are exactly predictable.
@@ -312,6 +372,10 @@ impl Link {
 
     /// Sends a message, possibly in fragments with pings between them.
     pub(crate) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
+        if self.has_events() {
+            let text = str::from_utf8(payload).expect("only texts are posted");
+            return self.post(text);
+        }
         if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
             let frame = wire::frame(opcode, true, payload, mask(random));
             return self.pipe.send(&frame);
@@ -343,7 +407,9 @@ impl Link {
     /// Checks, once both sides have ended the connection, that the close frame matches the server's close reason.
     pub(crate) fn check_end(&self) -> Result<(), String> {
         let Some(reason) = self.reason else { return Err("the connection was dropped without a close reason".into()) };
-        match &self.closed {
+        // Of an event stream, the last event takes the place of the close frame.
+        let closed = if self.has_events() { &self.view.goodbye } else { &self.closed };
+        match closed {
             Some((code, word)) if !self.sent_close_first() && (*code != reason.code() || word != reason.word()) => {
                 Err(format!("the client read close {code} {word}, but the server's reason is {reason}"))
             }

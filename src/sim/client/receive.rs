@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of the engine.
 
+use super::events::{EventReader, EventUnit};
 use super::link::{Link, mask};
 use super::payload::write_number;
 use super::pipe::Side;
@@ -17,8 +18,16 @@ const NO_CODE: u16 = 1005;
 impl Link {
     /// Reads up to `n` bytes and handles the frames that are complete.
     pub(crate) fn read(&mut self, n: usize, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        if self.is_post() {
+            return self.read_post(n);
+        }
         let bytes = self.pipe.client_read(n);
-        self.reader.push(bytes);
+        if let Some(events) = &mut self.events {
+            events.push(bytes);
+            self.read_events(shared, random)?;
+        } else {
+            self.reader.push(bytes);
+        }
         while let Some(received) = self.reader.next().map_err(|violation| violation.to_string())? {
             self.handle(received, shared, random)?;
         }
@@ -28,14 +37,34 @@ impl Link {
         Ok(())
     }
 
+    /// Handles the units of an event stream that are complete.
+    fn read_events(&mut self, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
+        while let Some(unit) = self.events.as_mut().map_or(Ok(None), EventReader::next)? {
+            match unit {
+                EventUnit::Answer(status, head) => self.handle_answer(status, &head)?,
+                EventUnit::Body | EventUnit::Retry => {}
+                EventUnit::Comment => self.frames += 1,
+                EventUnit::Event(event) => {
+                    self.frames += 1;
+                    self.handle_text(&event.data, shared, random)?;
+                    self.view.follow_ack(&event)?;
+                    self.view.check_event(&event)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Handles the end of the server's stream: checks that it was allowed, and closes the client's direction.
     fn handle_server_end(&mut self) -> Result<(), String> {
         if self.pipe.server_ended {
-            if self.reader.unread() > 0 {
-                return Err("the server shut down its side in the middle of a frame".into());
+            let unread = self.events.as_ref().map_or(self.reader.unread(), EventReader::unread);
+            if unread > 0 {
+                return Err("the server shut down its side in the middle of a frame or event".into());
             }
-            if self.status.is_none() || (self.status == Some(101) && self.closed.is_none()) {
-                return Err("the server shut down its side without a response or a close frame".into());
+            let has_end = if self.has_events() { self.view.goodbye.is_some() } else { self.closed.is_some() };
+            if self.status.is_none() || (self.is_accepted() && !has_end) {
+                return Err("the server shut down its side without a response, a close frame or a goodbye".into());
             }
         }
         if self.pipe.client == Side::HalfClosed && self.is_owed_answers && !self.was_cut {
@@ -106,7 +135,9 @@ impl Link {
             (400, Some(_)) => self.reason.is_some_and(|reason| reason != CloseReason::HttpRefused),
             (_, Some(_)) => false,
             (200 | 304, None) if self.asks_for_file => true,
-            (101, None) => self.may_be_accepted,
+            // A client that asks for events is also told with an event why it is refused.
+            (200, None) if self.has_events() => true,
+            (101, None) => self.may_be_accepted && !self.has_events(),
             _ if !self.may_be_accepted || self.is_unpredictable => (400..=599).contains(&status),
             // A valid request is refused only because of a limit, or because the connection or the server ends.
             (400, None) => self.reason != Some(CloseReason::HttpRefused),
@@ -153,7 +184,8 @@ impl Link {
 
     fn answer_health_check(&mut self, nonce: u64, random: &mut Random) {
         self.nonces.push(nonce);
-        if self.sent_close || self.traits.is_mute {
+        // The server takes the written bytes of an event stream for the answer.
+        if self.sent_close || self.traits.is_mute || self.has_events() {
             return;
         }
         if !self.traits.pongs_wrongly {

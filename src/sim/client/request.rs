@@ -53,6 +53,53 @@ pub(crate) fn request(
     wire::upgrade_request(&target, &lines)
 }
 
+/// Returns a request for an event stream. A client that claims a position names it in the URL, or as the last event that it
+/// has read, as an `EventSource` does.
+pub(crate) fn events_request(
+    user: &str,
+    lobby: &str,
+    proxied: Option<String>,
+    claim: Option<&str>,
+    random: &mut Random,
+) -> Vec<u8> {
+    let token = user.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let mut lines: Vec<String> = proxied.into_iter().collect();
+    let mut target = format!("/sse/{lobby}?token={token}");
+    let (session, position) = match claim.map(|claim| claim.split_once("&epoch=").ok_or(claim)) {
+        None => ("", None),
+        Some(Err(session)) => (session, None),
+        Some(Ok((session, position))) => (session, Some(position)),
+    };
+    if !session.is_empty() {
+        target.push_str(&format!("&{session}"));
+    }
+    match position {
+        Some(position) if random.percent(50) => target.push_str(&format!("&epoch={position}")),
+        Some(position) => {
+            let id = position.replace("&seq=", ".").replace("&n=", ".");
+            lines.push(format!("Last-Event-ID: {id}"));
+            // The URL stays the same when an EventSource connects again.
+            if random.percent(50) {
+                target.push_str("&epoch=1&seq=0&n=0");
+            }
+        }
+        None => {}
+    }
+    let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+    format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n{lines}\r\n").into_bytes()
+}
+
+/// Returns a POST of messages for the event stream of a session.
+pub(crate) fn post_request(user: &str, lobby: &str, session: &str, keeps: bool, body: &str) -> Vec<u8> {
+    let token = user.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let connection = if keeps { "" } else { "Connection: close\r\n" };
+    format!(
+        "POST /sse/{lobby}?token={token}&session={session} HTTP/1.1\r\nHost: a\r\n{connection}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
 /// Returns the parameters of a request that claim a session.
 pub(crate) fn claim(session: u32, was: Option<u32>, position: Option<ReadPosition>) -> String {
     let mut claim = format!("session={}", session_name(session));

@@ -83,7 +83,7 @@ impl View {
             self.books.allow_gaps();
             self.books.position.n = n;
         }
-        session.has_lost_frames = !recovered;
+        (session.has_lost_frames, session.is_recovered) = (!recovered, recovered);
         if is_unknown {
             require(!recovered && (done, refused) == (0, 0), "a session that the client does not know has requests")?;
         }

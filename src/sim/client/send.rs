@@ -41,6 +41,10 @@ impl Link {
         let has_reference = self.draw_reference(kind, shared, random);
         let Some(reference) = self.next_reference(kind, has_reference, shared, random) else { return };
         let (request, text) = self.compose(kind, reference, &".".repeat(padding), shared, random);
+        // An empty line of a POST is no message.
+        if text.is_empty() && self.has_events() {
+            return;
+        }
         if let (Some(session), Some(reference)) = (self.view.answers.session, reference)
             && request.is_numbered()
         {

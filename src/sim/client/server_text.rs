@@ -58,6 +58,8 @@ pub(super) struct ServerText<'a> {
     pub(super) reason: Option<Cow<'a, str>>,
     pub(super) timestamp: Option<u64>,
     pub(super) retry_after_ms: Option<u64>,
+    /// In `goodbye`.
+    pub(super) reconnect: Option<bool>,
     pub(super) resumed: Option<bool>,
     pub(super) recovered: Option<bool>,
     pub(super) away_ms: Option<u64>,

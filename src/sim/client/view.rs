@@ -100,6 +100,11 @@ impl View {
         self.stage == Stage::Synced
     }
 
+    /// Whether a `welcome` was read.
+    pub(crate) fn is_welcomed(&self) -> bool {
+        !self.books.conn.is_empty()
+    }
+
     /// Returns the number of the last message received from `link`.
     pub(crate) fn last_message_of(&self, link: u32) -> Option<u32> {
         self.books.last_messages.of(link)
@@ -200,6 +205,7 @@ impl View {
             fields.away_ms.or(fields.done).or(fields.replay).or(fields.n).is_none() && fields.refused.is_none();
         require(is_plain && fields.resumed == Some(false), "a welcome of a session that the client does not have")?;
         self.books.conn = field(fields.conn)?.as_ref().into();
+        self.books.position.epoch = self.epoch;
         Ok(())
     }
 

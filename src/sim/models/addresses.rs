@@ -69,6 +69,11 @@ impl AddressModel {
         }
     }
 
+    /// Whether attempts are limited at all.
+    pub(crate) fn limits_attempts(&self) -> bool {
+        self.rate.is_some()
+    }
+
     /// Checks the attempt rate, per network: a 429 was sent only if the rate may have been exceeded, and no more
     /// connections were upgraded than the rate allows.
     pub(crate) fn check_attempts(&self, now: Time) -> Result<(), String> {

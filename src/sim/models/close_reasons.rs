@@ -39,6 +39,8 @@ pub(crate) struct Circumstances {
     pub(crate) is_draining: bool,
     /// Whether the client has read `presence_state`.
     pub(crate) is_synced: bool,
+    /// Whether it asked for an event stream, on which an attempt beyond the rate is refused with a close code.
+    pub(crate) is_event_attempt: bool,
     /// Number of bytes that the client sent.
     pub(crate) bytes_sent: u64,
 }

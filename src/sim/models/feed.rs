@@ -281,6 +281,7 @@ impl Models {
                 let was_seated = self.seats.iter().any(|(_, seated)| seated.conn == other && seated.since < now);
                 was_seated && config.duplicate_login == DuplicateLogin::Replace
             }),
+            CloseReason::RateLimited if circumstances.is_event_attempt => self.addresses.limits_attempts(),
             CloseReason::RateLimited => self.rates.allows_close(circumstances.bytes_sent),
             CloseReason::ForcedReconnect => !circumstances.is_draining && self.operators.allows_reconnect(conn),
             CloseReason::LobbyLocked => self.locks.allows_refusal(),

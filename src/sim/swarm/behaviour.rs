@@ -160,6 +160,10 @@ behaviours! {
     GoAway = "go-away";
     /// A client with a session sends a request with a number that it used before.
     Repeat = "repeat";
+    /// A client receives server-sent events instead of frames.
+    Events = "events";
+    /// A client with an event stream and a session posts messages.
+    Post = "post";
 }
 
 /// Behaviours that only clients with a session show.
@@ -173,6 +177,9 @@ pub(crate) const OF_SESSIONS: &[Behaviour] = &[
     Behaviour::BadClaim,
     Behaviour::Repeat,
 ];
+
+/// Behaviours that only clients with an event stream show.
+pub(crate) const OF_EVENTS: &[Behaviour] = &[Behaviour::Events, Behaviour::Post];
 
 /// A set of behaviours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

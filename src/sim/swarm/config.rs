@@ -99,6 +99,9 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     };
     if let Some(random) = &mut generator(Behaviour::Rates) {
         draw_rates(config, random);
+        if swarm.weight(Behaviour::Events) > 0 && swarm.weight(Behaviour::Post) > 0 {
+            allow_posts(config);
+        }
     }
     if let Some(random) = &mut generator(Behaviour::Expiry) {
         config.token_grace = pick(random, &[Duration::ZERO, Duration::from_millis(100), config.ping_interval]);
@@ -162,6 +165,15 @@ fn draw_rates(config: &mut Config, random: &mut Random) {
     let bursts = [PerUser::Same, own_burst(whole), own_burst(whole + 300), own_burst(whole + 100_000)];
     config.user_byte_burst = pick(random, &bursts);
     config.max_rate_strikes = pick(random, &[0, 5, 32, 32, 1000]);
+}
+
+/// Raises the byte bursts by what a POST is charged besides its messages. With less, every POST is refused.
+fn allow_posts(config: &mut Config) {
+    let head = 256;
+    config.byte_burst.0 += head;
+    if let PerUser::Own(burst) = &mut config.user_byte_burst {
+        burst.0 += head;
+    }
 }
 
 /// Draws the own rate of an identity.

@@ -114,6 +114,25 @@ fn a_login_elsewhere_frees_an_away_seat() {
 }
 
 #[test]
+fn a_lobby_never_replays_what_a_removed_one_has_said() {
+    // The login elsewhere ends the last seat of chess, and go is kept in its place.
+    check(
+        Config { duplicate_login: DuplicateLogin::Replace, ..Config::default() },
+        "
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state seq=0
+        ann > hangup
+        advance 1s
+        ann:2 > connect go session=page-of-ann-0002
+        ann:2 < upgrade, welcome seq=0, presence_state seq=0
+        ann:2 > hangup
+        ann:3 > connect go session=page-of-ann-0002
+        ann:3 < upgrade, welcome resumed=true recovered=true replay=0, presence_state seq=0
+        ",
+    );
+}
+
+#[test]
 fn an_away_seat_is_taken_over_only_at_the_limit_of_its_user() {
     let config =
         Config { duplicate_login: DuplicateLogin::Allow, max_per_user: Limit::at_most(2), ..Config::default() };

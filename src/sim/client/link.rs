@@ -250,6 +250,11 @@ impl Link {
         }
     }
 
+    /// Whether the connection brings messages for an event stream, and is no member of its own.
+    pub(crate) fn is_post(&self) -> bool {
+        self.posting.is_some()
+    }
+
     /// Whether the client receives an event stream. It has no frames, so it neither pings nor sends a close frame.
     pub(crate) fn has_events(&self) -> bool {
         self.events.is_some()
@@ -374,7 +379,7 @@ impl Link {
     pub(crate) fn send_message(&mut self, opcode: Opcode, payload: &[u8], random: &mut Random) {
         if self.has_events() {
             let text = str::from_utf8(payload).expect("only texts are posted");
-            return self.post(text);
+            return self.to_post.push_back(text.to_owned());
         }
         if !self.traits.fragments || payload.len() < 2 || random.percent(50) {
             let frame = wire::frame(opcode, true, payload, mask(random));

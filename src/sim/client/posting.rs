@@ -2,7 +2,6 @@
 //!
 //! Knows no message. Which statuses are allowed is checked with what happened to the stream.
 
-use super::link::Link;
 use crate::sim::wire::head_length;
 
 /// What a client knows of a connection on which it posts.
@@ -25,7 +24,7 @@ impl Posting {
     }
 
     /// Reads the answer to the last request. Leaves what follows it.
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.unread.extend_from_slice(bytes);
         let Some(length) = head_length(&self.unread).filter(|_| self.answer.is_none()) else { return Ok(()) };
         let rest = self.unread.split_off(length);
@@ -46,31 +45,5 @@ impl Posting {
         self.keeps &= status == 202;
         self.answer = Some(Some(status));
         Ok(())
-    }
-}
-
-impl Link {
-    /// Whether the connection brings messages for an event stream, and is no member of its own.
-    pub(crate) fn is_post(&self) -> bool {
-        self.posting.is_some()
-    }
-
-    /// Reads up to `n` bytes of the answer to a POST, or the end of the connection.
-    pub(super) fn read_post(&mut self, n: usize) -> Result<(), String> {
-        let Link { posting: Some(posting), pipe, .. } = self else { return Ok(()) };
-        posting.receive(pipe.client_read(n))?;
-        if pipe.is_at_server_end() && pipe.is_client_reading() {
-            if posting.waits && posting.answer.is_none() {
-                posting.answer = Some(None);
-            }
-            posting.keeps = false;
-            pipe.end(super::pipe::Side::Ended);
-        }
-        Ok(())
-    }
-
-    /// Writes a message that the next POST brings.
-    pub(super) fn post(&mut self, text: &str) {
-        self.to_post.push_back(text.to_owned());
     }
 }

@@ -37,6 +37,20 @@ impl Link {
         Ok(())
     }
 
+    /// Reads up to `n` bytes of the answer to a POST, or the end of the connection.
+    fn read_post(&mut self, n: usize) -> Result<(), String> {
+        let Link { posting: Some(posting), pipe, .. } = self else { return Ok(()) };
+        posting.receive(pipe.client_read(n))?;
+        if pipe.is_at_server_end() && pipe.is_client_reading() {
+            if posting.waits && posting.answer.is_none() {
+                posting.answer = Some(None);
+            }
+            posting.keeps = false;
+            pipe.end(Side::Ended);
+        }
+        Ok(())
+    }
+
     /// Handles the units of an event stream that are complete.
     fn read_events(&mut self, shared: &mut SharedState, random: &mut Random) -> Result<(), String> {
         while let Some(unit) = self.events.as_mut().map_or(Ok(None), EventReader::next)? {

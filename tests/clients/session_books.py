@@ -95,7 +95,8 @@ class SessionBook:
                 self.books.broken(self.user, now)
             if welcome["recovered"]:
                 self.problem(f"a new session cannot recover: {welcome}")
-            self.segment = None
+            # Its list is that of the next `presence_state`, perhaps on a later connection, and then after a replay.
+            self.segment = self.view = None
         else:
             counts["resumes"] += 1
             if welcome["recovered"]:

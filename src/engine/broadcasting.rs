@@ -4,7 +4,6 @@
 use super::core::Core;
 use super::member::{Exclude, Member, Sent};
 use crate::base::id::LobbyKey;
-use crate::egress::Priority;
 use crate::lobby::directory::{Directory, LobbyMember};
 use crate::protocol;
 use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
@@ -107,19 +106,9 @@ impl Core {
         receivers.clear();
         let seats = self.directory.seats_of(to).iter().copied();
         receivers.extend(seats.filter(|&seat| self.directory.seat(seat).lobby == from.lobby_key));
-        let mut text = std::mem::take(&mut self.buffers.text);
-        protocol::write_direct(&mut text, &from.user, None, data);
         for &seat in &receivers {
-            if self.directory.seat(seat).has_session {
-                let Some(n) = self.next_direct(seat) else { continue };
-                let mut numbered = String::new();
-                protocol::write_direct(&mut numbered, &from.user, Some(n), data);
-                self.send_kept_direct(seat, &numbered);
-            } else if let Some(conn) = self.directory.conn_of(seat) {
-                self.send(conn.key(), Outgoing::Text(&text), Priority::Deferred);
-            }
+            self.send_direct(seat, |text, n| protocol::write_direct(text, &from.user, n, data));
         }
-        self.buffers.text = text;
         let found = !receivers.is_empty();
         self.buffers.seats = receivers;
         found

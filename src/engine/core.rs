@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use smol_str::SmolStr;
@@ -220,36 +221,30 @@ impl Core {
     /// Returns the member in the seat of the connection `key`; `None` if the connection has no seat.
     pub(super) fn member(&self, key: ConnKey) -> Option<Member> {
         let slot = &self.conns[key];
-        let seat_key = slot.seat()?;
-        let seat = self.directory.seat(seat_key);
-        Some(Member {
-            conn: slot.id,
-            user: self.directory.name_of(seat.user).clone(),
-            lobby: self.directory.lobby_ref(seat.lobby).code.clone(),
-            seat: seat.id,
-            seat_key,
-            lobby_key: seat.lobby,
-            data: self.identity_data.of(key),
-            is_away: false,
-        })
+        slot.seat().map(|seat| self.member_with(seat, slot.id, self.identity_data.of(key), false))
     }
 
     /// Returns the member in a seat, present or away.
-    pub(super) fn member_in(&self, seat_key: SeatKey) -> Member {
+    pub(super) fn member_in(&self, seat: SeatKey) -> Member {
+        let conn = self.directory.seat(seat).conn;
+        match self.directory.away(seat) {
+            Some(away) => self.member_with(seat, conn, away.lost.data.clone(), true),
+            None => self.member_with(seat, conn, self.identity_data.of(conn.key()), false),
+        }
+    }
+
+    #[inline]
+    fn member_with(&self, seat_key: SeatKey, conn: ConnId, data: Option<Arc<[u8]>>, is_away: bool) -> Member {
         let seat = self.directory.seat(seat_key);
-        let away = self.directory.away(seat_key);
         Member {
-            conn: seat.conn,
+            conn,
             user: self.directory.name_of(seat.user).clone(),
             lobby: self.directory.lobby_ref(seat.lobby).code.clone(),
             seat: seat.id,
             seat_key,
             lobby_key: seat.lobby,
-            data: match away {
-                Some(away) => away.lost.data.clone(),
-                None => self.identity_data.of(seat.conn.key()),
-            },
-            is_away: away.is_some(),
+            data,
+            is_away,
         }
     }
 

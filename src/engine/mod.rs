@@ -25,7 +25,7 @@ pub(crate) mod driver;
 mod entry;
 mod event_streams;
 mod input;
-mod inspect;
+pub(crate) mod inspect;
 mod keepalive;
 pub(crate) mod member;
 pub(crate) mod observer;

@@ -20,7 +20,6 @@ use crate::base::arena::Key;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey, SeatKey};
 use crate::base::time::Time;
-use crate::egress::Priority;
 use crate::protocol;
 use crate::ws::frame::Outgoing;
 
@@ -197,19 +196,7 @@ impl Core {
             if !self.directory.seats_of(user).contains(&seat) {
                 continue;
             }
-            let is_queued = if let Some(n) = self.next_direct(seat) {
-                let mut text = String::new();
-                protocol::write_server_direct(&mut text, Some(n), data);
-                self.send_kept_direct(seat, &text)
-            } else if let Some(conn) = self.directory.conn_of(seat) {
-                let mut text = std::mem::take(&mut self.buffers.text);
-                protocol::write_server_direct(&mut text, None, data);
-                let is_queued = self.send(conn.key(), Outgoing::Text(&text), Priority::Deferred);
-                self.buffers.text = text;
-                is_queued
-            } else {
-                continue;
-            };
+            let is_queued = self.send_direct(seat, |text, n| protocol::write_server_direct(text, n, data));
             sent.queued += usize::from(is_queued);
             sent.dropped += usize::from(!is_queued);
         }

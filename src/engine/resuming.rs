@@ -6,7 +6,7 @@ use super::observer::ObservedEvent;
 use super::seating::{Arrival, Continuity};
 use super::state::history::Sender;
 use super::state::replay::{ReplayItem, Resumption};
-use crate::base::id::{ConnKey, LobbyKey, SeatKey};
+use crate::base::id::{ConnId, ConnKey, LobbyKey, SeatKey};
 use crate::base::session::Position;
 use crate::egress::Priority;
 use crate::protocol;
@@ -135,24 +135,34 @@ impl Core {
 }
 
 impl Core {
-    /// Returns the number of the next direct message to a session. `None` if the seat has no session.
-    pub(super) fn next_direct(&self, seat: SeatKey) -> Option<u64> {
-        self.sessions.get(seat).map(|state| state.directs.next())
+    /// Sends a direct message to a seat. `write` writes it, with its number if the seat has a session; then it is kept, and
+    /// sent only if the session has a connection. Returns false if there was no room for it.
+    pub(super) fn send_direct(&mut self, seat: SeatKey, write: impl FnOnce(&mut String, Option<u64>)) -> bool {
+        let n = self.sessions.get(seat).map(|state| state.directs.next());
+        let mut text = std::mem::take(&mut self.buffers.text);
+        write(&mut text, n);
+        let conn = self.directory.conn_of(seat);
+        let marked;
+        let frame = match n {
+            None => Outgoing::Text(&text),
+            Some(n) => {
+                self.keep_direct(seat, conn, n, &text);
+                marked = MarkedText { text: &text, mark: Mark::Direct(n) };
+                Outgoing::Marked(&marked)
+            }
+        };
+        let has_room = conn.is_none_or(|conn| self.send(conn.key(), frame, Priority::Deferred));
+        self.buffers.text = text;
+        has_room
     }
 
-    /// Keeps a direct message for a session, and sends it if the session has a connection. Returns false if there was no
-    /// room for it.
-    pub(super) fn send_kept_direct(&mut self, seat: SeatKey, text: &str) -> bool {
-        let conn = self.directory.conn_of(seat);
+    /// Keeps the direct message with the number `n` for a session.
+    fn keep_direct(&mut self, seat: SeatKey, conn: Option<ConnId>, n: u64, text: &str) {
         let after_seq = self.directory.lobby_ref(self.directory.seat(seat).lobby).seq;
         let is_queue_empty = conn.is_some_and(|conn| !self.egress.has_queue(conn.key()));
-        let n = self.sessions.state(seat).directs.next();
-        let Core { observer, directory, clock, .. } = self;
-        let id = directory.seat(seat).id;
-        observer.note(clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
+        let id = self.directory.seat(seat).id;
+        self.observer.note(self.clock.now(), || ObservedEvent::SaidDirectly { seat: id, n, text: text.into() });
         self.sessions.state(seat).directs.push(after_seq, is_queue_empty, text);
-        let marked = MarkedText { text, mark: Mark::Direct(n) };
-        conn.is_none_or(|conn| self.send(conn.key(), Outgoing::Marked(&marked), Priority::Deferred))
     }
 
     /// Returns the payload of a ping: the number of the last direct message that is kept for the member's session, so that

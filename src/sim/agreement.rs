@@ -7,11 +7,8 @@ use super::client::link::Link;
 use super::client::shared_state::SharedState;
 use super::server::Server;
 use super::world::World;
-use crate::base::id::{ConnId, SeatId};
 use crate::engine::app::App;
-
-/// A member of a lobby as the engine knows it.
-type EngineMember<'a> = (&'a str, SeatId, Option<ConnId>, bool);
+use crate::engine::inspect::InspectedMember;
 
 pub(super) fn check_only_live_remain<A: App>(world: &mut World<A>) -> Result<(), String> {
     let World { server, clients, transcript, .. } = world;
@@ -80,7 +77,7 @@ fn compare_view<A: App>(
     let code = &shared.lobbies[link.lobby];
     let state = server.engine().lobby_state(code);
     let (epoch, seq, members) = state.ok_or_else(|| format!("lobby {code} of conn={conn} does not exist"))?;
-    let members: Vec<EngineMember<'_>> = members.collect();
+    let members: Vec<InspectedMember<'_>> = members.collect();
     if !members.iter().any(|(user, _, at, _)| *at == Some(conn) && **user == *shared.users[link.user]) {
         return Err(format!("conn={conn} is not in its lobby {code}"));
     }
@@ -103,7 +100,7 @@ fn compare_view<A: App>(
     compare_members(link, &members, all_stayed)
 }
 
-fn compare_members(link: &Link, members: &[EngineMember<'_>], all_stayed: bool) -> Result<(), String> {
+fn compare_members(link: &Link, members: &[InspectedMember<'_>], all_stayed: bool) -> Result<(), String> {
     let show = |user: &str, seat: String, is_away| format!("{user}/{seat}{}", if is_away { " away" } else { "" });
     let there: Vec<String> =
         members.iter().map(|(user, seat, _, is_away)| show(user, seat.to_string(), *is_away)).collect();

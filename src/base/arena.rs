@@ -99,3 +99,53 @@ impl<K: Key, T> IndexMut<K> for Arena<K, T> {
         &mut self.entries[key.index()]
     }
 }
+
+/// Entries beside those of an [`Arena`], for few of its keys. It has no memory until the first entry.
+#[derive(Debug)]
+pub(crate) struct SideTable<K, T> {
+    entries: Vec<Option<T>>,
+    key: PhantomData<K>,
+}
+
+impl<K, T> Default for SideTable<K, T> {
+    fn default() -> SideTable<K, T> {
+        SideTable { entries: Vec::new(), key: PhantomData }
+    }
+}
+
+impl<K: Key, T> SideTable<K, T> {
+    /// Sets the entry of a key.
+    pub(crate) fn insert(&mut self, key: K, entry: T) {
+        if key.index() >= self.entries.len() {
+            self.entries.resize_with(key.index() + 1, || None);
+        }
+        self.entries[key.index()] = Some(entry);
+    }
+
+    /// Removes the entry of a key, if there is one.
+    pub(crate) fn remove(&mut self, key: K) {
+        if let Some(entry) = self.entries.get_mut(key.index()) {
+            *entry = None;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, key: K) -> Option<&T> {
+        self.entries.get(key.index())?.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, key: K) -> Option<&mut T> {
+        self.entries.get_mut(key.index())?.as_mut()
+    }
+
+    /// Whether there has never been an entry.
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The keys that have an entry.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = K> {
+        self.entries.iter().enumerate().filter(|(_, entry)| entry.is_some()).map(|(index, _)| K::new(index))
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use crate::base::arena::Key;
+use crate::base::arena::SideTable;
 use crate::base::close::LeaveReason;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::base::peer::Peer;
@@ -69,7 +69,7 @@ pub(super) struct Sessions {
     pub(super) grace: Duration,
     pub(super) away_after: Duration,
     /// By the key of a seat.
-    pub(super) of_seats: Vec<Option<Box<Session>>>,
+    pub(super) of_seats: SideTable<SeatKey, Box<Session>>,
     /// Away seats that the other members have still to be told of.
     pub(super) to_tell: BTreeSet<(Time, SeatKey)>,
     /// Away seats and when they are freed.
@@ -90,26 +90,24 @@ impl Sessions {
         Sessions {
             grace: config.seat_grace,
             away_after: config.away_after,
-            of_seats: Vec::new(),
+            of_seats: SideTable::default(),
             to_tell: BTreeSet::new(),
             ends: BTreeSet::new(),
         }
     }
 
     pub(super) fn get(&self, seat: SeatKey) -> Option<&Session> {
-        self.of_seats.get(seat.index())?.as_deref()
+        self.of_seats.get(seat).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, seat: SeatKey) -> Option<&mut Session> {
-        self.of_seats.get_mut(seat.index())?.as_deref_mut()
+        self.of_seats.get_mut(seat).map(Box::as_mut)
     }
 
     pub(super) fn set(&mut self, seat: SeatKey, session: Option<SessionHash>) {
-        if session.is_some() && seat.index() >= self.of_seats.len() {
-            self.of_seats.resize_with(seat.index() + 1, || None);
-        }
-        if let Some(entry) = self.of_seats.get_mut(seat.index()) {
-            *entry = session.map(|hash| Box::new(Session { hash, away: None }));
+        match session {
+            Some(hash) => self.of_seats.insert(seat, Box::new(Session { hash, away: None })),
+            None => self.of_seats.remove(seat),
         }
     }
 

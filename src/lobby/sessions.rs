@@ -54,7 +54,7 @@ impl Directory {
 
     /// Whether any seat has or had a session.
     pub(crate) fn has_had_sessions(&self) -> bool {
-        !self.sessions.of_seats.is_empty()
+        !self.sessions.of_seats.is_untouched()
     }
 
     /// Sets the session that holds a seat, which is not away.

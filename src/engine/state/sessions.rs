@@ -1,6 +1,6 @@
 //! State of sessions, by seat, and histories of lobbies. A seat without a session and a lobby without one have none.
 
-use crate::base::arena::Key;
+use crate::base::arena::SideTable;
 use crate::base::id::{LobbyKey, SeatKey};
 use crate::base::session::Position;
 use crate::config::Config;
@@ -29,19 +29,20 @@ pub(crate) struct SessionStates {
     direct_frames: u32,
     direct_bytes: usize,
     /// By the key of the seat.
-    of_seats: Vec<Option<Box<SessionState>>>,
+    of_seats: SideTable<SeatKey, Box<SessionState>>,
 }
 
 impl SessionStates {
     pub(crate) fn new(config: &Config) -> SessionStates {
-        SessionStates { direct_frames: config.direct_frames, direct_bytes: config.direct_bytes.0, of_seats: Vec::new() }
+        SessionStates {
+            direct_frames: config.direct_frames,
+            direct_bytes: config.direct_bytes.0,
+            of_seats: SideTable::default(),
+        }
     }
 
     /// Begins a session on a seat that had none.
     pub(crate) fn insert(&mut self, seat: SeatKey) {
-        if seat.index() >= self.of_seats.len() {
-            self.of_seats.resize_with(seat.index() + 1, || None);
-        }
         let directs = Directs::new(self.direct_frames, self.direct_bytes);
         let state = SessionState {
             since_seq: None,
@@ -51,12 +52,12 @@ impl SessionStates {
             unanswered: 0,
             directs,
         };
-        self.of_seats[seat.index()] = Some(Box::new(state));
+        self.of_seats.insert(seat, Box::new(state));
     }
 
     /// Begins a new session on a seat. It receives the direct messages that were never written.
     pub(crate) fn renew(&mut self, seat: SeatKey) {
-        match self.of_seats.get_mut(seat.index()).and_then(Option::as_mut) {
+        match self.get_mut(seat) {
             Some(state) => {
                 state.directs.keep_unwritten();
                 (state.since_seq, state.since_n) = (None, state.directs.forgotten());
@@ -67,17 +68,15 @@ impl SessionStates {
     }
 
     pub(crate) fn remove(&mut self, seat: SeatKey) {
-        if let Some(state) = self.of_seats.get_mut(seat.index()) {
-            *state = None;
-        }
+        self.of_seats.remove(seat);
     }
 
     pub(crate) fn get(&self, seat: SeatKey) -> Option<&SessionState> {
-        self.of_seats.get(seat.index())?.as_deref()
+        self.of_seats.get(seat).map(Box::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, seat: SeatKey) -> Option<&mut SessionState> {
-        self.of_seats.get_mut(seat.index())?.as_deref_mut()
+        self.of_seats.get_mut(seat).map(Box::as_mut)
     }
 
     /// Returns the state of a seat that has a session.
@@ -87,7 +86,7 @@ impl SessionStates {
 
     /// Number of sessions.
     pub(crate) fn count(&self) -> usize {
-        self.of_seats.iter().flatten().count()
+        self.of_seats.keys().count()
     }
 }
 
@@ -97,43 +96,42 @@ pub(crate) struct Histories {
     max_frames: u32,
     max_bytes: usize,
     /// By the key of the lobby, with its epoch: a lobby may have the key of one that was just removed.
-    of_lobbies: Vec<Option<(u64, Box<History>)>>,
+    of_lobbies: SideTable<LobbyKey, (u64, Box<History>)>,
 }
 
 impl Histories {
     pub(crate) fn new(config: &Config) -> Histories {
-        Histories { max_frames: config.history_frames, max_bytes: config.history_bytes.0, of_lobbies: Vec::new() }
+        Histories {
+            max_frames: config.history_frames,
+            max_bytes: config.history_bytes.0,
+            of_lobbies: SideTable::default(),
+        }
     }
 
     /// Begins the history of a lobby in this epoch whose last frame had the number `seq`, unless it has one.
     pub(crate) fn keep(&mut self, lobby: LobbyKey, epoch: u64, seq: u64) {
-        if lobby.index() >= self.of_lobbies.len() {
-            self.of_lobbies.resize_with(lobby.index() + 1, || None);
-        }
-        let of_lobby = &mut self.of_lobbies[lobby.index()];
-        if of_lobby.as_ref().is_none_or(|(known, _)| *known != epoch) {
-            *of_lobby = Some((epoch, Box::new(History::new(seq, self.max_frames, self.max_bytes))));
+        if self.of_lobbies.get(lobby).is_none_or(|(known, _)| *known != epoch) {
+            let history = History::new(seq, self.max_frames, self.max_bytes);
+            self.of_lobbies.insert(lobby, (epoch, Box::new(history)));
         }
     }
 
     pub(crate) fn remove(&mut self, lobby: LobbyKey) {
-        if let Some(history) = self.of_lobbies.get_mut(lobby.index()) {
-            *history = None;
-        }
+        self.of_lobbies.remove(lobby);
     }
 
     #[inline]
     pub(crate) fn get(&self, lobby: LobbyKey) -> Option<&History> {
-        self.of_lobbies.get(lobby.index())?.as_ref().map(|(_, history)| &**history)
+        self.of_lobbies.get(lobby).map(|(_, history)| &**history)
     }
 
     #[inline]
     pub(crate) fn get_mut(&mut self, lobby: LobbyKey) -> Option<&mut History> {
-        self.of_lobbies.get_mut(lobby.index())?.as_mut().map(|(_, history)| &mut **history)
+        self.of_lobbies.get_mut(lobby).map(|(_, history)| &mut **history)
     }
 
     /// Number of histories.
     pub(crate) fn count(&self) -> usize {
-        self.of_lobbies.iter().flatten().count()
+        self.of_lobbies.keys().count()
     }
 }

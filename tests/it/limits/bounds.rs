@@ -6,8 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use lobbyd::sim::wire::{self, Opcode};
 use lobbyd::Config;
+use lobbyd::sim::wire::{self, Opcode};
 
 use crate::common::scenario::{World, set};
 use crate::common::witness::Witness;

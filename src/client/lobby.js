@@ -257,7 +257,7 @@ export class Lobby {
       if (request.ref) continue;
       // Without lobby control it would be a message to the other members.
       if (request.isControl && !this.welcome.control) {
-        this.#settle(request, new LobbyError("no_control"));
+        this.#settle(request, new LobbyError("no_control", { message: "the server has lobby control off" }));
         continue;
       }
       request.ref = ++this.#ref;

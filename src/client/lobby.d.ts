@@ -37,8 +37,8 @@ export interface RequestOptions {
 
 /** What members know of a lobby's settings. */
 export interface Settings {
-  /** Greatest number of members. */
-  readonly max: number;
+  /** Greatest number of members; `null`: the server has no bound either. */
+  readonly max: number | null;
   /** Nobody can join. */
   readonly locked: boolean;
   /** Whether the lobby is in the list, while it can be joined. */
@@ -77,7 +77,7 @@ export interface ListedLobby {
   readonly tags: { readonly [name: string]: string };
   /** Number of members. */
   readonly members: number;
-  readonly max: number;
+  readonly max: number | null;
   readonly has_password: boolean;
 }
 

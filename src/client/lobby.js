@@ -77,8 +77,9 @@ export class Lobby {
   // By name, and those of requests. `pause` is one that the server has asked for.
   #timers = new Map();
   #attempt = 0;
-  // Code of the last close, if the connection was not a good one since.
-  #closedWith = 0;
+  #isExpired = false;
+  // An attempt of this page, or of the one before, had no answer: it may still reach the server, and displace a later connection.
+  #hasStray = false;
   #notBefore = 0;
   #lostAt = null;
   // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
@@ -416,10 +417,12 @@ export class Lobby {
     this.#drop();
     if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
     const { code, reason, reconnect, retry_after_ms } = link.goodbye ?? event;
-    // A token that has expired is renewed, and a client that was replaced comes back: perhaps a delayed attempt of its own was the
-    // newer one. Once only: the server refuses a token again, and a client with a position if there is a newer login.
-    const isRenewed = (reason === "token_expired" || (code === 4004 && this.#position)) && code !== this.#closedWith;
-    this.#closedWith = code;
+    // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
+    // A client that was replaced by its own stray attempt comes back. If there is a newer login, a client with a position is refused.
+    const isRenewed = code === 4004 ? this.#hasStray && this.#position : reason === "token_expired" && !this.#isExpired;
+    this.#isExpired = code === 4001;
+    if (code === 4004) this.#hasStray = false;
+    if (code === 1006 && link.socket && !link.isWelcome) this.#hasStray = true;
     const comesBack = /^400[14]$/.test(code) ? isRenewed : reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
     if (!comesBack) return this.#close({ code, reason });
 
@@ -455,6 +458,7 @@ export class Lobby {
     const key = `lobbyd ${this.options.key ?? this.url}`;
     // Taken and removed: a duplicated tab gets a copy of the storage, and must not claim the seat of this one.
     this.#was = stored("getItem", key);
+    this.#hasStray = this.#was !== null;
     stored("removeItem", key);
     const act = ({ type }) => {
       if (type === "pagehide") return stored("setItem", key, this.#was ?? this.#session);
@@ -537,7 +541,10 @@ export class Lobby {
     this.#stop("connect");
     this.#lostAt = null;
     // The backoff begins anew after so long a connection.
-    this.#after("stable", 5_000, () => (this.#attempt = this.#closedWith = 0));
+    this.#after("stable", 5_000, () => {
+      this.#attempt = 0;
+      this.#isExpired = false;
+    });
   }
 
   #welcomed(welcome) {

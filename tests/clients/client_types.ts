@@ -50,7 +50,7 @@ await party.set({ round: 2, turn: null }, { if: party.seq, timeout: 5 });
 await party.me.set({ ready: true }); await party.set({ team: "red" }, { of: party.me }); await party.set({ ready: null }, { of: "s3" });
 await party.kick(party.me, { ban: true }); await party.kick("bob"); await party.unban("bob"); await party.handOver(party.me); await party.handOver("s3");
 await party.configure({ max: 4, name: null, password: "secret", tags: { game: "chess" }, start: { min: 2, ready: true, countdown_ms: 3000 } });
-const code: string = party.code, watchers: number = party.watchers, at: number | null = party.countdown, most: number | undefined = party.settings.max;
+const code: string = party.code, watchers: number = party.watchers, at: number | null = party.countdown, most: number | null | undefined = party.settings.max;
 party.on("data", (changes, who, { by }) => { const user: string | null = by; if (who) changes.team; else changes.round?.toFixed(); });
 party.on("host", (who) => who?.user.length); party.on("countdown", (at) => at !== null && at - party.now());
 party.on("settings", ({ locked }, { by }) => { const is: boolean | undefined = locked; });

@@ -267,7 +267,8 @@ class Pane {
     if (password.value) wanted.password = password.value.trim() || null;
     const isNew = ([field, value]) => field === "password" || JSON.stringify(value) !== JSON.stringify(this.lobby.settings[field]);
     password.value = "";
-    this.say("settings", this.lobby.configure(Object.fromEntries(Object.entries(wanted).filter(isNew))));
+    const changes = Object.entries(wanted).filter(isNew);
+    if (changes.length) this.say("settings", this.lobby.configure(Object.fromEntries(changes)));
   }
 
   set(event) {
@@ -429,7 +430,7 @@ function showList() {
     items.replaceChildren(...lobbies.map(({ code, name, tags, members, max, has_password }) => {
       const button = document.createElement("button");
       button.type = "button";
-      const facts = [code, name, ...Object.entries(tags).map((tag) => tag.join(": ")), `${members} of ${max}`, has_password && "password"];
+      const facts = [code, name, ...Object.entries(tags).map((tag) => tag.join(": ")), max === null ? `${members}` : `${members} of ${max}`, has_password && "password"];
       button.textContent = facts.filter(Boolean).join(" · ");
       button.onclick = () => add(byId("name").value, code);
       const item = document.createElement("li");

@@ -3,15 +3,12 @@
 use std::borrow::Cow;
 
 use super::object::Object;
-use super::settings::{push_settings, push_string};
-use super::write::MessageWriter;
+use super::settings::push_settings;
+use super::writer::{CONTROL_TYPES, MessageWriter, push_changes, push_data};
 use crate::base::id::SeatId;
 use crate::base::number::integer;
 use crate::lobby::control::entries::{Change, Entries, MAX_KEY_BYTES};
 use crate::lobby::control::settings::{Settings, SettingsBounds, SettingsChange};
-
-/// Types that only the server sends, with lobby control on. `host` and `settings` are requests, too.
-pub(super) const CONTROL_TYPES: &[&str] = &["state", "lobby_state", "countdown", "start"];
 
 /// A request of a member to change its lobby.
 #[derive(Debug, PartialEq)]
@@ -189,24 +186,6 @@ fn host<'a>(object: MessageWriter<'a>, key: &str, seat: Option<SeatId>) -> Messa
         Some(seat) => object.string(key, &seat.to_string()),
         None => object.raw(key, "null"),
     }
-}
-
-/// Appends data as a JSON object.
-pub(crate) fn push_data(out: &mut String, data: &Entries) {
-    push_changes(out, data.iter().map(|(key, value)| (key, Some(value))));
-}
-
-fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
-    out.push('{');
-    for (index, (key, value)) in changes.enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        push_string(out, key);
-        out.push(':');
-        out.push_str(value.unwrap_or("null"));
-    }
-    out.push('}');
 }
 
 fn by<'a>(object: MessageWriter<'a>, user: Option<&str>) -> MessageWriter<'a> {

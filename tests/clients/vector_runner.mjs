@@ -229,8 +229,8 @@ class Run {
 
   /** An event of lobby control; without it, these are types of the game. */
   told(name, [first, meta, about]) {
-    if (meta && "isDirect" in meta) return ["message", meta.from, { type: name, ...first }];
-    if (name === "data") return [name, first, meta?.user ?? null, about.by];
+    if (meta && "isDirect" in meta) return ["typed", meta.from, { type: name, ...first }];
+    if (name === "data") return [name, first, meta === null ? null : meta.user ?? "nobody", about.by];
     if (name === "settings") return [name, first, meta.by];
     if (name === "start") return [name, first.map(({ user }) => user)];
     return [name, name === "host" ? first?.user ?? null : first];
@@ -386,6 +386,7 @@ class Run {
     }
     const dataOf = () => [...lobby.members.values()].filter(({ data }) => Object.keys(data).length).map(({ user, data }) => [user, data]);
     if (members) equal(Object.fromEntries(dataOf()), members, "data of members");
+    if (fields.me) equal(lobby.me, lobby.members.get(lobby.welcome.conn), "the own member");
     for (const [name, value] of Object.entries(fields)) equal(name === "me" ? lobby.me?.user ?? null : lobby[name], value, name);
   }
 

@@ -133,10 +133,14 @@ fn data_that_exceeds_a_bound_is_refused_and_changes_nothing() {
             bob > {{"type":"set","of":"s2","data":{{"a":"xxxxxxx"}},"ref":1}}
             bob < error code=too_large \
                 message="all members together would have 44 bytes of data: at most 40 are allowed"
+            bob > {{"type":"set","of":"s2","data":{{"a":1,"b":2,"c":3}},"ref":3}}
+            bob < error code=too_large message="a member would have 3 keys of data: at most 2 are allowed"
+            bob > {{"type":"set","of":"s2","data":{{"a":"xxxxxxxxxxxxxxxxxxxxxxxx"}},"ref":4}}
+            bob < error code=too_large message="a member would have 31 bytes of data: at most 30 are allowed"
             ann > leave
             ann < goodbye, close 1000 left
             bob < presence_diff -ann:left, host seq=6 conn=s2
-            bob > {{"type":"set","of":"s2","data":{{"a":"xxxxxxx"}},"ref":2}}
+            bob > {{"type":"set","of":"s2","data":{{"a":"xxxxxxx"}},"ref":5}}
             bob < state seq=7, ack
             "#
         ),

@@ -460,8 +460,13 @@ export class Lobby {
     this.#was = stored("getItem", key);
     this.#hasStray = this.#was !== null;
     stored("removeItem", key);
-    const act = ({ type }) => {
-      if (type === "pagehide") return stored("setItem", key, this.#was ?? this.#session);
+    const act = ({ type, persisted }) => {
+      if (type === "pagehide") {
+        stored("setItem", key, this.#was ?? this.#session);
+        // The browser keeps the page, and may keep its connection open: the member would look present.
+        if (persisted && this.#link) this.#lost(this.#link);
+        return;
+      }
       if (type === "pageshow") stored("removeItem", key);
       this.#wake(type === "online");
     };

@@ -351,7 +351,7 @@ class Run {
   event(name) {
     const { world } = this;
     if (name === "hidden" || name === "visible") world.hidden = name === "hidden";
-    world_event(world, { hidden: "visibilitychange", visible: "visibilitychange" }[name] ?? name);
+    world_event(world, { hidden: "visibilitychange", visible: "visibilitychange", kept: "pagehide" }[name] ?? name, name === "kept");
   }
 
   // ---- what the application sees ----
@@ -405,8 +405,8 @@ class Run {
   }
 }
 
-function world_event(world, type) {
-  world.page.dispatchEvent(new Event(type));
+function world_event(world, type, persisted = false) {
+  world.page.dispatchEvent(Object.assign(new Event(type), { persisted }));
 }
 
 /** Runs a transcript. Returns "" or what is wrong. */

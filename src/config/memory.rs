@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(off.worst_case_memory(), Config::default().worst_case_memory());
         assert_eq!(off.largest_replay(), Config::default().largest_replay());
         let on = Config { lobby_control: true, ..Config::default() };
-        on.check().expect("the default outbox has room for the data of a lobby and its members");
+        on.clone().check().expect("the default outbox has room for the data of a lobby and its members");
         assert_eq!(on.largest_replay() - off.largest_replay(), (64 + 8 + 2 + 1) * 1024);
         // 500 lobbies, each with 8 KiB of its own and 64 KiB of its members.
         assert!(on.worst_case_memory().unwrap() - off.worst_case_memory().unwrap() > 500 * 72 * 1024);

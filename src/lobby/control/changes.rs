@@ -117,6 +117,7 @@ impl Directory {
             control.settings.apply(change);
             control.is_dirty = true;
         }
+        self.update_listing(lobby);
     }
 
     // ---- bans ----
@@ -214,6 +215,7 @@ impl Directory {
             let is_armed = controls.timers.contains(&(control.timer, key));
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
         }
+        self.check_listing();
         for seat in controls.data_of_members.keys() {
             let seat = self.seats.get(seat).expect("data belongs to a member");
             assert!(!seat.is_watcher, "watchers have no data");

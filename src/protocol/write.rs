@@ -43,6 +43,9 @@ pub(crate) struct WelcomeSession {
     pub(crate) replay: u64,
     /// Number of the last direct message before those that follow.
     pub(crate) n: u64,
+    /// Lobby control is on: a `lobby_state` follows each `presence_state`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) control: bool,
 }
 
 /// Tick rate of the game clock and the number of its last tick.
@@ -307,8 +310,10 @@ mod tests {
         );
         check(|out| welcome.write(out), &format!("{without}}}"));
         let refused = "1f".to_owned();
-        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4 });
+        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4, control: false });
         let session = r#""away_ms":30000,"done":8,"refused":"1f","replay":2,"n":4"#;
         check(|out| welcome.write(out), &format!("{without},{session}}}"));
+        welcome.session.as_mut().expect("it was set").control = true;
+        check(|out| welcome.write(out), &format!(r#"{without},{session},"control":true}}"#));
     }
 }

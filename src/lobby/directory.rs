@@ -17,6 +17,7 @@ use std::collections::{BTreeSet, HashMap};
 use smol_str::SmolStr;
 
 use super::presence::{Changes, CountRules, Departure, Presence};
+use super::published::{Published, PublishedKeys};
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
 use super::session_records::Sessions;
@@ -44,6 +45,7 @@ pub(crate) struct Directory {
     pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
     pub(super) sessions: Sessions,
+    pub(super) published: PublishedKeys,
     pub(super) seats_of_addresses: AddressSeats,
     /// Rate buckets of users without a seat, kept until they are full again.
     pub(super) remembered: Remembered<SmolStr, UserMeter>,
@@ -76,6 +78,7 @@ impl Directory {
             count_updates: BTreeSet::new(),
             seats: Arena::default(),
             sessions: Sessions::new(config),
+            published: PublishedKeys::new(config),
             seats_of_addresses: AddressSeats::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
@@ -306,6 +309,7 @@ impl Directory {
             let key = lobby;
             let lobby = self.lobbies.remove(key);
             self.lobby_keys.remove(&lobby.code);
+            self.published.remove(key);
             self.count_updates.remove(&(lobby.presence.update_at(), key));
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
@@ -313,6 +317,16 @@ impl Directory {
             self.user_keys.remove(&user.name);
             self.remembered.put(now, user.name, user.meter, user.meter.full_at());
         }
+    }
+
+    /// Returns what was published to a lobby under an idempotency key.
+    pub(crate) fn published(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
+        self.published.get(lobby, key)
+    }
+
+    /// Keeps an idempotency key that the lobby does not have yet.
+    pub(crate) fn note_published(&mut self, lobby: LobbyKey, key: String, published: Published) {
+        self.published.insert(lobby, key, published);
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.

@@ -6,6 +6,7 @@ mod checking;
 pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod presence;
+pub(crate) mod published;
 mod records;
 mod seat_limits;
 mod session_records;

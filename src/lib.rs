@@ -101,6 +101,15 @@ pub mod codes {
     pub use crate::base::codes::{CloseCode, ErrorCode};
 }
 
+pub mod control {
+    //! Lobby control: data, host, settings, bans and start of a lobby, which its members change without code of the
+    //! application.
+    //!
+    //! The methods are those of [`Context`](crate::Context#lobby-control).
+
+    pub use crate::engine::control::{ControlError, LobbyControl};
+}
+
 pub mod driver {
     //! The interface between an [`Engine`](crate::Engine) and its driver, the owner of the sockets and the clock.
     //!

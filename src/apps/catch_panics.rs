@@ -8,6 +8,7 @@ use log::error;
 use crate::base::close::{CloseReason, LeaveReason};
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route};
+use crate::engine::control::LobbyControl;
 use crate::engine::state::ticks::Tick;
 use crate::ws::handshake::Request;
 
@@ -97,6 +98,7 @@ impl<A: App> CatchPanics<A> {
 
 impl<A: App> App for CatchPanics<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
+    const LOBBY_CONTROL: LobbyControl = A::LOBBY_CONTROL;
 
     fn route(&self, request: &Request<'_>) -> Route {
         // route() has no Context, so the engine cannot have panicked.

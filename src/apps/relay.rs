@@ -3,6 +3,7 @@ use std::time::Duration;
 use log::info;
 
 use super::auth::Auth;
+use crate::control::LobbyControl;
 use crate::{App, Authorization, Context, Member, Message, Protocol, Request};
 
 /// The default application: the JSON protocol, with all other messages relayed to the other members of the lobby.
@@ -35,6 +36,7 @@ impl Relay {
 
 impl App for Relay {
     const PROTOCOL: Protocol = Protocol::Json;
+    const LOBBY_CONTROL: LobbyControl = LobbyControl::ByConfig;
 
     fn authorize(&mut self, cx: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         self.auth.authorize(cx, request)

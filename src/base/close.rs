@@ -149,6 +149,10 @@ close_reasons! {
     HandshakeTimeout = 0, "handshake_timeout", "the request head did not arrive within handshake_timeout";
     /// The peer sent a close frame first, with code 1001 or without a code, as a page does that is left or reloaded.
     PeerGone = 1001, "peer_gone", "the peer's close frame says that it went away, or has no code";
+    /// The client asked for a lobby that exists, and there is none with this code.
+    LobbyNotFound = 4007, "lobby_not_found", "no lobby with this code exists";
+    /// The lobby has a password, and the client's is missing or another.
+    WrongPassword = 4003, "wrong_password", "the lobby has another password";
 }
 
 /// Whether and when a client should reconnect after a close.
@@ -332,16 +336,26 @@ pub enum Reject {
     UserNotFound,
     /// The client exceeds its rate.
     RateLimited,
-    /// The application does not allow this request of this member.
+    /// The application or the host does not allow this request of this member.
     NotAllowed,
+    /// The data has changed since the `seq` of a conditional `set`.
+    Conflict,
+    /// A bound has no room for the data.
+    TooLarge,
     /// The application refused the request with a code of its own: see [`Reject::app`].
     App(ErrorCode),
 }
 
 impl Reject {
     /// All reasons of the server.
-    pub const ALL: &'static [Reject] =
-        &[Reject::BadMessage, Reject::UserNotFound, Reject::RateLimited, Reject::NotAllowed];
+    pub const ALL: &'static [Reject] = &[
+        Reject::BadMessage,
+        Reject::UserNotFound,
+        Reject::RateLimited,
+        Reject::NotAllowed,
+        Reject::Conflict,
+        Reject::TooLarge,
+    ];
 
     /// Creates a reason with an error code of the application: 1 to 32 lower-case letters, digits and underscores, and
     /// no error code of the protocol.
@@ -365,6 +379,8 @@ impl Reject {
             Reject::UserNotFound => Ok(1),
             Reject::RateLimited => Ok(2),
             Reject::NotAllowed => Ok(3),
+            Reject::Conflict => Ok(4),
+            Reject::TooLarge => Ok(5),
             Reject::App(code) => Err(code),
         }
     }
@@ -376,6 +392,8 @@ impl Reject {
             Reject::UserNotFound => "user_not_found",
             Reject::RateLimited => "rate_limited",
             Reject::NotAllowed => "not_allowed",
+            Reject::Conflict => "conflict",
+            Reject::TooLarge => "too_large",
             Reject::App(code) => code.word(),
         }
     }

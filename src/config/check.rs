@@ -37,6 +37,11 @@ impl CheckedConfig {
     pub fn into_config(self) -> Config {
         self.0
     }
+
+    /// Returns the configuration with lobby control on or off.
+    pub(crate) fn with_lobby_control(self, is_on: bool) -> CheckedConfig {
+        CheckedConfig(Config { lobby_control: is_on, ..self.0 })
+    }
 }
 
 impl Deref for CheckedConfig {
@@ -140,6 +145,7 @@ impl Config {
         rules.check_ticks();
         rules.check_counts();
         rules.check_sessions();
+        rules.check_lobby_control();
         rules.check_listen();
         rules.check_admin();
         rules.check_access();

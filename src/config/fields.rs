@@ -147,6 +147,34 @@ config! {
     /// Requests with a number as `ref` that may wait for the next tick in one session; a further one gets `error rate_limited`.
     max_unanswered: u32 = "16";
 
+    ["Lobby control"]
+    /// Whether members with a session can change their lobby without an application: data, host, kick and ban, settings, start. Clients can create lobbies with a new code, join quickly, watch, and list lobbies. It needs `seat_grace`. An application can set it with `App::LOBBY_CONTROL`.
+    lobby_control: bool = "off";
+    /// Time for which a host that is away stays the host; then the member that joined next becomes it.
+    host_grace: Duration = "5s";
+    /// Keys of the data of one lobby; a further one gets `error too_large`.
+    max_lobby_keys: u32 = "32";
+    /// Bytes of the data of one lobby: its keys and values, and 4 for each key. More get `error too_large`.
+    max_lobby_data: ByteSize = "8KiB";
+    /// Keys of the data of one member; a further one gets `error too_large`.
+    max_member_keys: u32 = "16";
+    /// Bytes of the data of one member, counted in the same way.
+    max_member_data: ByteSize = "2KiB";
+    /// Bytes of the data of all members of one lobby together.
+    max_members_data: ByteSize = "64KiB";
+    /// Users that are banned from one lobby; with a further one, the ban that is oldest ends.
+    max_bans: u32 = "64";
+    /// Clients that watch one lobby; a further one is closed with 4002 `lobby_full`.
+    max_watchers: u32 = "32";
+    /// Longest time for which the setting `empty_ttl_ms` keeps a lobby without members. At `max_lobbies`, the one that has been empty for the longest time is removed for a new one.
+    max_empty_ttl: Duration = "0s";
+    /// Wrong passwords and unknown lobby codes per minute from one address; further tries are answered with HTTP status 429.
+    guesses_per_minute: Limit = "10";
+    /// Requests for the list of lobbies per minute from one address; more are answered with HTTP status 429.
+    lists_per_minute: Limit = "60";
+    /// Connections that follow the list of lobbies; a further one is closed with 4002 `server_full`.
+    max_list_watchers: u32 = "1000";
+
     ["Admission"]
     /// Origins of pages that may connect, separated by commas, in addition to the server's `own`; `https://*.game.example` allows the subdomains of a name, `loopback` allows pages of this machine, `any` allows all. Pages of other origins are closed with 4003 `forbidden_origin`. If the option is not given, `--auth open` on a loopback address without `trusted_proxies` sets it to `loopback`; a program of your own does not.
     allowed_origin: Origins = "own";

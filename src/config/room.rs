@@ -26,6 +26,32 @@ impl Rules<'_> {
         self.require((1..=64).contains(&config.max_unanswered), "max_unanswered", rule);
     }
 
+    pub(super) fn check_lobby_control(&mut self) {
+        let config = self.config;
+        let rule = "needs sessions: set seat_grace above 0";
+        self.require(!config.lobby_control || !config.seat_grace.is_zero(), "lobby_control", rule);
+        for (field, span) in [("host_grace", config.host_grace), ("max_empty_ttl", config.max_empty_ttl)] {
+            self.require(span <= DAY, field, "must be at most 24h");
+        }
+        for (field, count) in [
+            ("max_lobby_keys", config.max_lobby_keys),
+            ("max_member_keys", config.max_member_keys),
+            ("max_bans", config.max_bans),
+        ] {
+            self.require(count <= 1 << 12, field, "must be at most 4096");
+        }
+        for (field, bytes) in [
+            ("max_lobby_data", config.max_lobby_data),
+            ("max_member_data", config.max_member_data),
+            ("max_members_data", config.max_members_data),
+        ] {
+            self.require(bytes <= ByteSize(64 << 20), field, "must be at most 64MiB");
+        }
+        for (field, count) in [("max_watchers", config.max_watchers), ("max_list_watchers", config.max_list_watchers)] {
+            self.require(count <= 1 << 20, field, "must be at most 1048576");
+        }
+    }
+
     pub(super) fn check_outbox(&mut self) {
         let config = self.config;
         let largest = config.largest_frame();

@@ -11,7 +11,7 @@ use crate::base::rate::Rate;
 use crate::egress::Priority;
 use crate::lobby::directory::Directory;
 use crate::lobby::presence::{Changes, PresenceUpdate};
-use crate::protocol::{self, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick};
+use crate::protocol::{self, ListedMember, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick};
 use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
 impl Core {
@@ -112,6 +112,7 @@ impl Core {
             let (text, mark) = self.presence_state(lobby);
             self.note_presence_state(seat, lobby);
             self.send(key, Outgoing::Marked(&MarkedText { text: &text, mark }), Priority::Normal);
+            self.send_lobby_state(key, lobby);
         }
     }
 
@@ -123,7 +124,8 @@ impl Core {
         let users = listed.then(|| {
             directory.seats_in(lobby).map(|seat| {
                 let (user, id) = user_and_seat(directory, seat);
-                (user, id, directory.is_told_away(seat))
+                let (is_away, data) = (directory.is_told_away(seat), directory.member_data(seat));
+                ListedMember { user, seat: id, is_away, data }
             })
         });
         protocol::write_presence_state(&mut text, lobby_ref.seq, lobby_ref.seats_count(), users);
@@ -146,11 +148,16 @@ impl Core {
     /// Called before any message is sent, so that no member receives a message from a sender it does not know.
     pub(super) fn flush_presence(&mut self, lobby: LobbyKey) {
         // A flush may close members that read too slowly; the remaining members must receive these leaves too.
-        while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
-            if self.is_draining() {
-                self.discard_presence_changes(lobby);
-            } else {
-                self.flush_presence_once(lobby);
+        loop {
+            while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
+                if self.is_draining() {
+                    self.discard_presence_changes(lobby);
+                } else {
+                    self.flush_presence_once(lobby);
+                }
+            }
+            if !self.flush_control(lobby) {
+                return;
             }
         }
     }
@@ -171,28 +178,38 @@ impl Core {
             self.keep_frame(lobby, seq, &text);
             diff = Some((text, Mark::Seq(seq)));
         }
+        // All texts are written before any is sent: sending may close members as too slow, and their leaves belong to the
+        // next flush.
+        let first_new = unannounced.first().map(|&seat| self.directory.seat(seat).id);
+        let host = self.host_frame(lobby, first_new);
         let state = (update == PresenceUpdate::State || !unannounced.is_empty()).then(|| self.presence_state(lobby));
+        let lobby_state = if unannounced.is_empty() { None } else { self.lobby_state(lobby) };
         for &seat in &unannounced {
             self.directory.seat_mut(seat).is_announced = true;
         }
         unannounced.iter().for_each(|&seat| self.note_presence_state(seat, lobby));
-        if let Some((text, mark)) = diff {
-            let diff = MarkedText { text: &text, mark };
-            let first_unannounced_id = unannounced.first().map(|&seat| self.directory.seat(seat).id);
-            self.send_to_members(lobby, Outgoing::Marked(&diff), |directory, member| {
-                first_unannounced_id.is_none_or(|first| directory.seat(member.seat).id < first)
-            });
+        for (text, mark) in [diff, host].into_iter().flatten() {
+            self.send_to_older(lobby, first_new, &MarkedText { text: &text, mark });
         }
-        if let Some((text, mark)) = state
-            && self.directory.get_lobby(lobby).is_some()
-        {
-            let state = MarkedText { text: &text, mark };
-            let frame = Outgoing::Marked(&state);
-            if update == PresenceUpdate::State {
-                self.send_to_lobby(lobby, frame, None);
-            } else {
-                self.send_to_members(lobby, frame, |_, member| unannounced.contains(&member.seat));
+        for (index, (text, mark)) in [state, lobby_state].into_iter().enumerate().filter_map(|(i, it)| Some((i, it?))) {
+            if self.directory.get_lobby(lobby).is_none() {
+                return;
             }
+            let frame = MarkedText { text: &text, mark };
+            if index == 0 && update == PresenceUpdate::State {
+                self.send_to_lobby(lobby, Outgoing::Marked(&frame), None);
+            } else {
+                self.send_to_members(lobby, Outgoing::Marked(&frame), |_, member| unannounced.contains(&member.seat));
+            }
+        }
+    }
+
+    /// Sends a frame to the members of a lobby with an id below `first_new`; to all of them if that is `None`.
+    pub(super) fn send_to_older(&mut self, lobby: LobbyKey, first_new: Option<SeatId>, frame: &MarkedText<'_>) {
+        if self.directory.get_lobby(lobby).is_some() {
+            self.send_to_members(lobby, Outgoing::Marked(frame), |directory, member| {
+                first_new.is_none_or(|first| directory.seat(member.seat).id < first)
+            });
         }
     }
 

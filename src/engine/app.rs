@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 pub(crate) use super::context::Context;
+use super::control::LobbyControl;
 pub(crate) use super::member::{
     Authorization, Exclude, Identity, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent,
 };
@@ -43,6 +44,10 @@ use crate::ws::handshake::Request;
 pub trait App {
     /// The protocol that the engine speaks with members: the JSON protocol, or none of its own.
     const PROTOCOL: Protocol;
+
+    /// Whether members with a session may change data, host and settings of their lobby. Otherwise the messages `set`,
+    /// `host`, `kick`, `unban` and `settings` are the application's. Only with [`Protocol::Json`].
+    const LOBBY_CONTROL: LobbyControl = LobbyControl::Off;
 
     /// Returns the lobby that a request is for. By default the path is `/ws/{lobby_code}`, or `/sse/{lobby_code}` for
     /// server-sent events with [`Protocol::Json`]. A replay does not call this.
@@ -84,7 +89,8 @@ pub trait App {
         self.on_rejoin(cx, member);
     }
 
-    /// With [`Protocol::Json`]: whether `from` may `broadcast` or `direct`. If not, it gets an `error not_allowed`.
+    /// With [`Protocol::Json`]: whether `from` may `broadcast` or `direct` or, with lobby control, make a request that its
+    /// lobby would let it make. If not, it gets an `error not_allowed`.
     fn allows(&mut self, _cx: &mut Context<'_>, _from: &Member, _request: RelayRequest<'_>) -> bool {
         true
     }

@@ -74,7 +74,7 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Runs a method of the engine with a flag set. The flag stays set if the method panics. This distinguishes a panic
     /// of the engine from a panic of the application: see [`has_engine_panicked`](Self::has_engine_panicked).
-    fn run<R>(&mut self, method: impl FnOnce(&mut Core) -> R) -> R {
+    pub(super) fn run<R>(&mut self, method: impl FnOnce(&mut Core) -> R) -> R {
         self.core.call_guard.begin();
         let result = method(self.core);
         self.core.call_guard.end();
@@ -82,7 +82,7 @@ impl Context<'_> {
     }
 
     /// The same as [`run`](Self::run), for a method that changes nothing.
-    fn inspect<'c, R>(&'c self, method: impl FnOnce(&'c Core) -> R) -> R {
+    pub(super) fn inspect<'c, R>(&'c self, method: impl FnOnce(&'c Core) -> R) -> R {
         self.core.call_guard.begin();
         let result = method(self.core);
         self.core.call_guard.end();

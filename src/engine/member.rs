@@ -20,6 +20,7 @@ use crate::ws::handshake::{Request, Subprotocols};
 ///
 /// No example of its own: it is the argument of [`App::allows`](crate::App::allows).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RelayRequest<'a> {
     /// `data`, as JSON, to all other members of the lobby.
     Broadcast {
@@ -32,6 +33,35 @@ pub enum RelayRequest<'a> {
         to: &'a str,
         /// JSON text.
         data: &'a str,
+    },
+    /// With lobby control: changes data of the lobby or of a member. The sender may write it.
+    Set {
+        /// The member whose data it is; `None` for that of the lobby.
+        of: Option<SeatId>,
+        /// JSON object with the changes: `null` deletes a key.
+        data: &'a str,
+    },
+    /// With lobby control: the host hands over to another member.
+    Host {
+        /// Seat of that member.
+        conn: SeatId,
+    },
+    /// With lobby control: the host kicks a user.
+    Kick {
+        /// User id.
+        user: &'a str,
+        /// Whether the user is banned, too.
+        is_banned: bool,
+    },
+    /// With lobby control: the host ends the ban of a user.
+    Unban {
+        /// User id.
+        user: &'a str,
+    },
+    /// With lobby control: the host changes settings.
+    Settings {
+        /// JSON object with the settings to change. Their values are checked afterwards.
+        settings: &'a str,
     },
 }
 

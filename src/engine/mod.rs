@@ -18,6 +18,7 @@ mod checking;
 mod checkpoint;
 mod commands;
 pub(crate) mod context;
+pub(crate) mod control;
 mod core;
 mod dispatch;
 mod draining;
@@ -54,9 +55,11 @@ use std::time::Duration;
 
 use self::app::App;
 use self::context::Context;
+use self::control::LobbyControl;
 use self::core::Core;
 use self::driver::{Consumed, Full, Start};
 use self::member::Authorization;
+use self::member::Protocol;
 use self::observer::{Observed, ObservedEvent};
 use self::recording::Input;
 use self::state::drain::DrainTotals;
@@ -144,7 +147,13 @@ impl<A: App> Engine<A> {
     /// Creates an engine without connections, at [`Time::ZERO`]. [`Config::check`](crate::Config::check) returns
     /// the configuration.
     pub fn new(config: CheckedConfig, start: Start, app: A) -> Engine<A> {
-        Engine { app, core: Core::new(config, A::PROTOCOL, start) }
+        let has_control = match (A::PROTOCOL, A::LOBBY_CONTROL) {
+            (Protocol::Raw, _) | (Protocol::Json, LobbyControl::Off) => false,
+            // Without sessions nobody could use it.
+            (Protocol::Json, LobbyControl::On) => !config.seat_grace.is_zero(),
+            (Protocol::Json, LobbyControl::ByConfig) => config.lobby_control,
+        };
+        Engine { app, core: Core::new(config.with_lobby_control(has_control), A::PROTOCOL, start) }
     }
 
     /// Returns the application.

@@ -30,6 +30,8 @@ pub(crate) enum ObservedEvent {
     TookOver(Member),
     /// `allows`. `to` is the receiver of a direct message.
     Relay { from: Member, to: Option<String>, data: String },
+    /// `allows`, for a request of lobby control.
+    Control { from: Member, word: &'static str, of: Option<SeatId>, text: String },
     /// `on_message`.
     Message { from: Member, content: Content },
     /// `on_away`.
@@ -109,6 +111,29 @@ impl ObservedEvent {
         let (to, data) = match request {
             RelayRequest::Broadcast { data } => (None, data),
             RelayRequest::Direct { to, data } => (Some(to.to_owned()), data),
+            RelayRequest::Set { of, data } => {
+                return ObservedEvent::Control { from: from.clone(), word: "set", of, text: data.to_owned() };
+            }
+            RelayRequest::Host { conn } => {
+                return ObservedEvent::Control {
+                    from: from.clone(),
+                    word: "host",
+                    of: Some(conn),
+                    text: String::new(),
+                };
+            }
+            RelayRequest::Kick { user, is_banned } => {
+                let word = if is_banned { "ban" } else { "kick" };
+                return ObservedEvent::Control { from: from.clone(), word, of: None, text: user.to_owned() };
+            }
+            RelayRequest::Unban { user } => {
+                return ObservedEvent::Control { from: from.clone(), word: "unban", of: None, text: user.to_owned() };
+            }
+            RelayRequest::Settings { settings } => {
+                // It may contain a password.
+                let text = format!("{} bytes", settings.len());
+                return ObservedEvent::Control { from: from.clone(), word: "settings", of: None, text };
+            }
         };
         ObservedEvent::Relay { from: from.clone(), to, data: data.to_owned() }
     }

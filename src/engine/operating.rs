@@ -20,6 +20,7 @@ use crate::base::arena::Key;
 use crate::base::close::CloseReason;
 use crate::base::id::{ConnId, LobbyKey, SeatKey};
 use crate::base::time::Time;
+use crate::lobby::control::settings::SettingsChange;
 use crate::protocol;
 use crate::ws::frame::Outgoing;
 
@@ -214,6 +215,11 @@ impl Core {
     /// Locks or unlocks a lobby. Returns false if there is no such lobby.
     pub(super) fn lock_lobby(&mut self, lobby: &str, locked: bool) -> bool {
         let Some(lobby) = self.directory.find_lobby(lobby) else { return false };
+        if self.config.lobby_control {
+            let change = SettingsChange { locked: Some(locked), ..SettingsChange::default() };
+            // The flush of presence may have closed the last member as too slow.
+            return self.change_settings(lobby, None, &change).is_ok();
+        }
         self.directory.lobby_mut(lobby).locked = locked;
         true
     }

@@ -18,7 +18,8 @@ impl<A: App> Engine<A> {
     /// Handles a text message of a member.
     pub(super) fn on_request(&mut self, member: &Member, text: &str) {
         let key = member.conn.key();
-        let Envelope { request, reference } = match protocol::read(text, self.core.config.max_json_depth) {
+        let has_control = || self.core.has_control(member.seat_key);
+        let Envelope { request, reference } = match protocol::read(text, self.core.config.max_json_depth, has_control) {
             Ok(envelope) => envelope,
             Err(MalformedMessage { reference, why, is_health_pong }) => {
                 if !is_health_pong && !self.core.use_reference(member, reference) {
@@ -40,11 +41,18 @@ impl<A: App> Engine<A> {
             ClientRequest::HealthPong { .. } => self.core.charge_control(key),
             // A request that involves the application waits for its tick. A request that the engine answers alone
             // never waits.
-            ClientRequest::Broadcast { .. } | ClientRequest::Direct { .. } | ClientRequest::App { .. } => {
+            ClientRequest::Broadcast { .. }
+            | ClientRequest::Direct { .. }
+            | ClientRequest::Control(_)
+            | ClientRequest::App { .. } => {
                 if !self.core.use_reference(member, reference) {
                     return;
                 }
-                return match self.core.admit_message(key, reference, || QueuedMessage::Text(text.into())) {
+                let to_queued = || match request {
+                    ClientRequest::Control(_) => QueuedMessage::Control(text.into()),
+                    _ => QueuedMessage::Text(text.into()),
+                };
+                return match self.core.admit_message(key, reference, to_queued) {
                     Admitted::Now => self.serve(member, text, request, reference),
                     Admitted::Queued => self.core.note_waiting(member, reference),
                     Admitted::Refused => self.core.note_refused(member, reference),
@@ -59,10 +67,9 @@ impl<A: App> Engine<A> {
     }
 
     /// Serves a request that was queued for its tick.
-    pub(super) fn serve_queued_request(&mut self, member: &Member, text: &str) {
-        let Ok(Envelope { request, reference }) = protocol::read(text, self.core.config.max_json_depth) else {
-            unreachable!("only parsed requests are queued")
-        };
+    pub(super) fn serve_queued_request(&mut self, member: &Member, text: &str, is_control: bool) {
+        let read = protocol::read(text, self.core.config.max_json_depth, || is_control);
+        let Ok(Envelope { request, reference }) = read else { unreachable!("only parsed requests are queued") };
         self.core.note_served(member, reference);
         let is_seated = self.core.directory.is_current_seat(member.seat_key, member.seat);
         // The engine relays nothing from a sender that the other members have seen leave. The application gets its
@@ -127,6 +134,7 @@ impl<A: App> Engine<A> {
                 }
                 return self.core.begin_close(key, CloseReason::Left);
             }
+            ClientRequest::Control(request) => return self.serve_control(member, &request, reference),
             ClientRequest::App { kind } => {
                 self.core.answer.relayed = Some((member.conn, 0));
                 self.core.answer.reference = self.core.kept_reference(member, reference);
@@ -148,7 +156,7 @@ impl<A: App> Engine<A> {
         }
     }
 
-    fn allows(&mut self, member: &Member, request: RelayRequest<'_>) -> bool {
+    pub(super) fn allows(&mut self, member: &Member, request: RelayRequest<'_>) -> bool {
         let Engine { app, core } = self;
         core.observer.note(core.clock.now(), || ObservedEvent::relay(member, request));
         // The application may have closed the member in this call, and then nothing is relayed. If a newer connection
@@ -165,7 +173,7 @@ impl Core {
     }
 
     /// The same for an `ack` with this `seq`; 0 is none.
-    fn reply_with_seq(&mut self, key: ConnKey, seq: u64) {
+    pub(super) fn reply_with_seq(&mut self, key: ConnKey, seq: u64) {
         if seq == 0 {
             return self.reply(key);
         }

@@ -76,6 +76,10 @@ impl Core {
         }
         self.note_written_directs(key, seat);
         self.directory.set_away(seat, lost, self.clock.now());
+        if self.config.lobby_control {
+            // A countdown is cancelled at once.
+            self.unflushed_lobbies.push(member.lobby_key);
+        }
         self.set_closing(key);
         self.note_undelivered(&member);
         info!("conn={} user={:?} lobby={} away: {}", member.conn, member.user(), member.lobby(), reason.word());

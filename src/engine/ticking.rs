@@ -85,7 +85,8 @@ impl<A: App> Engine<A> {
     /// Serves a queued message. Its sender may have left its seat.
     pub(super) fn serve_queued(&mut self, from: &Member, message: &QueuedMessage) {
         match (A::PROTOCOL, message) {
-            (Protocol::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text),
+            (Protocol::Json, QueuedMessage::Text(text)) => self.serve_queued_request(from, text, false),
+            (_, QueuedMessage::Control(text)) => self.serve_queued_request(from, text, true),
             (Protocol::Raw, QueuedMessage::Text(text)) => drop(self.deliver(from, Message::Text(text))),
             (_, QueuedMessage::Binary(bytes)) => drop(self.deliver(from, Message::Binary(bytes))),
         }

@@ -35,7 +35,8 @@ impl Core {
         let tick = self.ticks.as_ref().and_then(|ticks| ticks.next(self.now()));
         let count_update = self.directory.next_count_update();
         let away = self.directory.next_away_event();
-        [self.next_timer(), self.next_batch_at(), count_update, away, tick].into_iter().flatten().min()
+        let control = self.directory.next_control_event();
+        [self.next_timer(), self.next_batch_at(), count_update, away, control, tick].into_iter().flatten().min()
     }
 
     /// Time of the next timer of a connection or of an operator's ping.

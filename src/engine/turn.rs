@@ -114,6 +114,7 @@ impl<A: App> Engine<A> {
         self.core.expire_pings();
         self.core.expire_count_updates();
         self.core.expire_away();
+        self.core.expire_control();
         self.dispatch_events();
         self.run_ticks();
     }

@@ -99,6 +99,10 @@ impl EventTracer {
             ObservedEvent::Relay { from, to: Some(to), data } => {
                 self.note_member(*at, from, format!("says {} to {to:?}", quote(data)));
             }
+            ObservedEvent::Control { from, word, of, text } => {
+                let of = of.map_or(String::new(), |of| format!(" of {of}"));
+                self.note_member(*at, from, format!("asks for {word}{of}: {}", quote(text)));
+            }
             ObservedEvent::Message { from, content: Content::Text(text) } => {
                 self.note_member(*at, from, format!("says {}", quote(text)));
             }

@@ -15,7 +15,8 @@ impl Directory {
         for (key, lobby) in self.lobbies.iter() {
             assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
             assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
-            assert!(lobby.seats_count() > 0 || lobby.authorizing > 0, "an empty lobby is removed");
+            let is_kept = self.control(key).is_some_and(|control| control.empty_until != Time::NEVER);
+            assert!(!lobby.has_no_seats() || lobby.authorizing > 0 || is_kept, "an empty lobby is removed");
             assert!(
                 lobby.members.iter().all(|member| self.seats[member.seat].lobby == key),
                 "members have seats of their lobby"
@@ -64,6 +65,7 @@ impl Directory {
             assert!(self.lobbies.contains(lobby) && count <= self.published.max_keys(), "max_idempotency_keys");
         }
         self.check_sessions();
+        self.check_control();
         assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");
     }
 }

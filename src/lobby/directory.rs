@@ -16,8 +16,9 @@ use std::collections::{BTreeSet, HashMap};
 
 use smol_str::SmolStr;
 
+use super::control::Controls;
 use super::presence::{Changes, CountRules, Departure, Presence};
-use super::published::{Published, PublishedKeys};
+use super::published::PublishedKeys;
 use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
 use super::session_records::Sessions;
@@ -46,6 +47,8 @@ pub(crate) struct Directory {
     pub(super) seats: Arena<SeatKey, Seat>,
     pub(super) sessions: Sessions,
     pub(super) published: PublishedKeys,
+    /// `None` with `lobby_control` off.
+    pub(super) control: Option<Box<Controls>>,
     pub(super) seats_of_addresses: AddressSeats,
     /// Rate buckets of users without a seat, kept until they are full again.
     pub(super) remembered: Remembered<SmolStr, UserMeter>,
@@ -79,6 +82,7 @@ impl Directory {
             seats: Arena::default(),
             sessions: Sessions::new(config),
             published: PublishedKeys::new(config),
+            control: config.lobby_control.then(|| Box::new(Controls::new(config))),
             seats_of_addresses: AddressSeats::default(),
             remembered: Remembered::new(config.max_remembered_rates),
             reserved: 0,
@@ -129,7 +133,7 @@ impl Directory {
         let SeatRequest { code, user, address, .. } = request;
         // plan() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
         // until then both lobbies count.
-        if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.lobbies.len()) {
+        if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.used_lobbies()) {
             return Err(CloseReason::LobbyLimit);
         }
         let user = self.user(user);
@@ -208,6 +212,7 @@ impl Directory {
         if let Plan::Resume(seat) | Plan::TakeOver(seat) = plan {
             self.give_conn(seat, conn, address, matches!(plan, Plan::Resume(_)));
             self.set_session(seat, session);
+            self.note_members_changed(self.seats[seat].lobby, now);
             return seat;
         }
         let user = self.user(user);
@@ -221,13 +226,16 @@ impl Directory {
         let lobby = self.lobby(code, unix);
         self.seats_created += 1;
         let id = SeatId(self.seats_created);
-        let (is_announced, has_session, is_away) = (false, false, false);
-        let seat = self.seats.insert(Seat { id, conn, address, lobby, is_announced, has_session, is_away, user });
+        let (is_announced, has_session, is_away, is_watcher) = (false, false, false, false);
+        let seat = Seat { id, conn, address, lobby, is_announced, has_session, is_away, is_watcher, user };
+        let seat = self.seats.insert(seat);
         self.users[user].seats.push(seat);
-        let lobby = &mut self.lobbies[lobby];
+        let key = lobby;
+        let lobby = &mut self.lobbies[key];
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.presence.joined();
         self.set_session(seat, session);
+        self.note_members_changed(key, now);
         seat
     }
 
@@ -259,11 +267,13 @@ impl Directory {
             lobby.members.remove(position);
         }
         self.set_session(seat, None);
+        self.forget_data(self.seats[seat].lobby, seat);
         let Seat { id, address, lobby, user, is_announced, .. } = self.seats.remove(seat);
         self.seats_of_addresses.remove(address);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
+        self.note_members_changed(lobby, now);
         self.remove_if_empty(lobby, user, now);
     }
 
@@ -283,7 +293,11 @@ impl Directory {
     /// Returns the key of the lobby `code`, and creates the lobby if there is none.
     fn lobby(&mut self, code: &str, now: u64) -> LobbyKey {
         if let Some(&lobby) = self.lobby_keys.get(code) {
+            self.end_emptiness(lobby);
             return lobby;
+        }
+        if !self.max_lobbies.has_room(self.lobbies.len()) {
+            self.remove_oldest_empty();
         }
         let code: SmolStr = code.into();
         // The time makes the epoch new after a restart; the maximum makes it new within one microsecond.
@@ -298,19 +312,20 @@ impl Directory {
             sessions: None,
             reserved: 0,
             authorizing: 0,
+            watchers: 0,
         });
         self.lobby_keys.insert(code, lobby);
+        if let Some(controls) = &mut self.control {
+            controls.created(lobby);
+        }
         lobby
     }
 
     /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
     fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
-        if self.lobbies.get(lobby).is_some_and(|lobby| lobby.seats_count() == 0 && lobby.authorizing == 0) {
-            let key = lobby;
-            let lobby = self.lobbies.remove(key);
-            self.lobby_keys.remove(&lobby.code);
-            self.published.remove(key);
-            self.count_updates.remove(&(lobby.presence.update_at(), key));
+        let is_empty = self.lobbies.get(lobby).is_some_and(|lobby| lobby.has_no_seats() && lobby.authorizing == 0);
+        if is_empty && !self.begin_emptiness(lobby, now) {
+            self.remove_lobby(lobby);
         }
         if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
             let user = self.users.remove(user);
@@ -319,14 +334,15 @@ impl Directory {
         }
     }
 
-    /// Returns what was published to a lobby under an idempotency key.
-    pub(crate) fn published(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
-        self.published.get(lobby, key)
-    }
-
-    /// Keeps an idempotency key that the lobby does not have yet.
-    pub(crate) fn note_published(&mut self, lobby: LobbyKey, key: String, published: Published) {
-        self.published.insert(lobby, key, published);
+    /// Removes a lobby without seats.
+    pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
+        let lobby = self.lobbies.remove(key);
+        self.lobby_keys.remove(&lobby.code);
+        self.published.remove(key);
+        self.count_updates.remove(&(lobby.presence.update_at(), key));
+        if let Some(controls) = &mut self.control {
+            controls.removed(key);
+        }
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.

@@ -3,6 +3,7 @@
 //! Knows nothing of sockets, frames, JSON or HTTP.
 
 mod checking;
+pub(crate) mod control;
 pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod presence;

@@ -30,6 +30,8 @@ pub(crate) struct Lobby {
     pub(super) reserved: u32,
     /// Connections that are being authorized, including those that will take over a seat and reserve none.
     pub(super) authorizing: u32,
+    /// Number of watchers, present and away. They are among the members with a connection and the away seats.
+    pub(super) watchers: u32,
 }
 
 /// A joined seat with a connection, as its lobby lists it.
@@ -170,6 +172,8 @@ pub(crate) struct Seat {
     pub(crate) has_session: bool,
     /// Whether the connection was lost.
     pub(crate) is_away: bool,
+    /// Whether it only watches: it receives what the lobby is sent, and is no member for the others.
+    pub(crate) is_watcher: bool,
     pub(crate) user: UserKey,
 }
 
@@ -207,6 +211,11 @@ impl Lobby {
         self.seats_count() == 1 && self.authorizing == 0
     }
 
+    /// Returns whether the lobby has neither members nor watchers.
+    pub(super) fn has_no_seats(&self) -> bool {
+        self.members.is_empty() && self.away().is_empty()
+    }
+
     /// Frees the part for sessions if nothing is in it.
     pub(super) fn drop_unused_sessions(&mut self) {
         self.sessions.take_if(|sessions| sessions.is_unused());
@@ -230,9 +239,9 @@ mod tests {
     fn memory_per_member_stays_small() {
         // Name 24, which stores up to 23 bytes inline; seats 24, counts 8, buckets 16.
         assert_eq!(size_of::<User>(), 72);
-        // Id 8, connection 8, address 4, lobby 4, user 4, flags 3.
+        // Id 8, connection 8, address 4, lobby 4, user 4, flags 4.
         assert_eq!(size_of::<Seat>(), 32);
-        // Code 24, epoch and seq 16, presence 40, members 24, sessions 8, counts 8, flag 1.
+        // Code 24, epoch and seq 16, presence 40, members 24, sessions 8, counts 12, flag 1.
         assert_eq!(size_of::<Lobby>(), 128);
         assert_eq!(size_of::<LobbyMember>(), 8);
     }

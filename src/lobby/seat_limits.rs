@@ -55,7 +55,7 @@ impl Directory {
         }
         match lobby {
             Some(lobby) => {
-                if self.lobbies[lobby].locked {
+                if self.lobbies[lobby].locked || self.is_counting_down(lobby) {
                     return Err(CloseReason::LobbyLocked);
                 }
                 if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
@@ -67,7 +67,7 @@ impl Directory {
                     return Err(CloseReason::LobbyFull);
                 }
                 let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
-                if !self.max_lobbies.has_room(self.lobbies.len() - usize::from(removes_lobby)) {
+                if !self.max_lobbies.has_room(self.used_lobbies() - usize::from(removes_lobby)) {
                     return Err(CloseReason::LobbyLimit);
                 }
             }

@@ -31,7 +31,12 @@ impl Lobby {
 
     /// Number of members, present and away.
     pub(crate) fn seats_count(&self) -> usize {
-        self.members.len() + self.away().len()
+        self.members.len() + self.away().len() - self.watchers as usize
+    }
+
+    /// Number of watchers, present and away.
+    pub(crate) fn watchers(&self) -> u32 {
+        self.watchers
     }
 
     /// Whether a seat of the lobby has a session.
@@ -117,8 +122,8 @@ impl Directory {
         self.sessions.ends.iter().map(|&(_, seat)| seat)
     }
 
-    /// Returns the seats of a lobby, present and away, in join order.
-    pub(crate) fn seats_in(&self, lobby: LobbyKey) -> impl Iterator<Item = SeatKey> {
+    /// Returns the seats of a lobby's members and watchers, present and away, in join order.
+    pub(crate) fn all_seats_in(&self, lobby: LobbyKey) -> impl Iterator<Item = SeatKey> {
         let lobby = &self.lobbies[lobby];
         let mut present = lobby.members.iter().map(|member| member.seat).peekable();
         let mut away = lobby.away().iter().copied().peekable();
@@ -127,6 +132,11 @@ impl Directory {
             (Some(_), _) => present.next(),
             (None, _) => away.next(),
         })
+    }
+
+    /// Returns the seats of a lobby's members, present and away, in join order.
+    pub(crate) fn seats_in(&self, lobby: LobbyKey) -> impl Iterator<Item = SeatKey> {
+        self.all_seats_in(lobby).filter(|&seat| !self.seats[seat].is_watcher)
     }
 
     /// Returns the seats of a lobby that were not announced to the other members, in join order.
@@ -161,6 +171,7 @@ impl Directory {
         self.sessions.get_mut(key).expect("the seat has a session").away = Some(away);
         self.sessions.to_tell.insert((tell_at, key));
         self.sessions.ends.insert((ends, key));
+        self.note_members_changed(self.seats[key].lobby, now);
     }
 
     /// Queues the news that an away seat has a connection again, if the other members know that it was away.

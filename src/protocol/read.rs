@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use serde::de::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::control::{ControlRequest, read_control};
 use super::portable;
 use super::write::SERVER_TYPES;
 use crate::base::limit::Limit;
@@ -30,6 +31,7 @@ pub(crate) enum ClientRequest<'a> {
         timestamp: i64,
     },
     Leave,
+    Control(Box<ControlRequest<'a>>),
     /// Any other `type`: passed to the application.
     App {
         kind: Cow<'a, str>,
@@ -124,13 +126,17 @@ fn reference_beside_surrogates(text: &str) -> Option<Option<&str>> {
     Some(text.get(start..start + raw.len()).filter(|&original| original == raw))
 }
 
-/// Parses one text message.
+/// Parses one text message. `has_control` returns whether the requests of lobby control are the engine's.
 ///
 /// # Errors
 ///
 /// [`MalformedMessage`] if the text is not one JSON object that strict parsers read, has no `type` or one that only the
 /// server sends, or has a reserved field of the wrong type.
-pub(crate) fn read(text: &str, max_depth: Limit) -> Result<Envelope<'_>, MalformedMessage<'_>> {
+pub(crate) fn read(
+    text: &str,
+    max_depth: Limit,
+    has_control: impl FnOnce() -> bool,
+) -> Result<Envelope<'_>, MalformedMessage<'_>> {
     let malformed = |why| MalformedMessage { reference: None, why, is_health_pong: false };
     // serde also deserializes a struct from an array.
     if !text.trim_ascii_start().starts_with('{') {
@@ -168,6 +174,10 @@ pub(crate) fn read(text: &str, max_depth: Limit) -> Result<Envelope<'_>, Malform
         "leave" => ClientRequest::Leave,
         // An application may pass a message on as it is. The other members would take it for the server's.
         server if SERVER_TYPES.contains(&server) => return Err(malformed("only the server sends this type")),
+        _ if has_control() => match read_control(&kind, text).map_err(malformed)? {
+            Some(request) => ClientRequest::Control(Box::new(request)),
+            None => ClientRequest::App { kind },
+        },
         _ => ClientRequest::App { kind },
     };
     Ok(Envelope { request, reference })
@@ -185,12 +195,12 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, expected: ClientRequest<'_>, reference: Option<&str>) {
-        assert_eq!(read(text, DEPTH), Ok(Envelope { request: expected, reference }), "{text}");
+        assert_eq!(read(text, DEPTH, || false), Ok(Envelope { request: expected, reference }), "{text}");
     }
 
     #[track_caller]
     fn check_malformed(text: &str, why: &str, reference: Option<&str>) {
-        let malformed = read(text, DEPTH).expect_err(text);
+        let malformed = read(text, DEPTH, || false).expect_err(text);
         assert!(malformed.why.contains(why), "{text}: {}", malformed.why);
         assert_eq!(malformed.reference, reference, "{text}");
     }

@@ -4,8 +4,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::control::{CONTROL_TYPES, push_data};
 use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
 use crate::base::id::SeatId;
+use crate::lobby::control::entries::Entries;
 use crate::lobby::presence::{AnnouncedMember, Departure};
 
 /// The types of messages that only the server sends. `direct` is not among them, because it is also a request.
@@ -76,11 +78,16 @@ impl Welcome<'_> {
 }
 
 /// Writer of one JSON object. It does not use serde, because this is the hot path and `data` must stay byte for byte.
-struct MessageWriter<'a>(&'a mut String);
+pub(super) struct MessageWriter<'a>(&'a mut String);
 
 impl MessageWriter<'_> {
-    fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
-        debug_assert!(kind == "direct" || SERVER_TYPES.contains(&kind), "no client may send the type {kind}");
+    pub(super) fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
+        debug_assert!(
+            ["direct", "host", "settings"].contains(&kind)
+                || SERVER_TYPES.contains(&kind)
+                || CONTROL_TYPES.contains(&kind),
+            "no client may send the type {kind}"
+        );
         out.clear();
         out.push_str("{\"type\":\"");
         out.push_str(kind);
@@ -88,23 +95,23 @@ impl MessageWriter<'_> {
         MessageWriter(out)
     }
 
-    fn raw(self, key: &str, json: &str) -> Self {
+    pub(super) fn raw(self, key: &str, json: &str) -> Self {
         self.0.extend([",\"", key, "\":", json]);
         self
     }
 
-    fn number(self, key: &str, value: u64) -> Self {
+    pub(super) fn number(self, key: &str, value: u64) -> Self {
         write!(self.0, ",\"{key}\":{value}").expect("writing to a String cannot fail");
         self
     }
 
-    fn string(self, key: &str, value: &str) -> Self {
+    pub(super) fn string(self, key: &str, value: &str) -> Self {
         let mut object = self.raw(key, "");
         object.push_string(value);
         object
     }
 
-    fn reference(self, reference: Option<&str>) -> Self {
+    pub(super) fn reference(self, reference: Option<&str>) -> Self {
         match reference {
             Some(json) => self.raw("ref", json),
             None => self,
@@ -120,14 +127,14 @@ impl MessageWriter<'_> {
         }
     }
 
-    fn optional_number(self, key: &str, value: Option<u64>) -> Self {
+    pub(super) fn optional_number(self, key: &str, value: Option<u64>) -> Self {
         match value {
             Some(value) => self.number(key, value),
             None => self,
         }
     }
 
-    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Mark)>) {
+    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Mark<'a>)>) {
         self.0.extend([",\"", key, "\":["]);
         for (index, (user, seat, mark)) in members.enumerate() {
             self.0.push_str(if index == 0 { "{\"user\":" } else { ",{\"user\":" });
@@ -135,24 +142,40 @@ impl MessageWriter<'_> {
             write!(self.0, ",\"conn\":\"{seat}\"").expect("writing to a String cannot fail");
             match mark {
                 Mark::None => {}
-                Mark::Away => self.0.push_str(",\"away\":true"),
                 Mark::Left(reason) => self.0.extend([",\"reason\":\"", reason.word(), "\""]),
+                Mark::Listed { is_away, data } => {
+                    self.0.push_str(if is_away { ",\"away\":true" } else { "" });
+                    if let Some(data) = data.filter(|data| !data.is_empty()) {
+                        self.0.push_str(",\"data\":");
+                        push_data(self.0, data);
+                    }
+                }
             }
             self.0.push('}');
         }
         self.0.push(']');
     }
 
-    fn end(self) {
+    /// The members of a list, by user and seat.
+    pub(super) fn seats<'a>(&mut self, key: &str, seats: impl Iterator<Item = (&'a str, SeatId)>) {
+        self.members(key, seats.map(|(user, seat)| (user, seat, Mark::None)));
+    }
+
+    /// The text, to append the value of the last field to it.
+    pub(super) fn out(&mut self) -> &mut String {
+        self.0
+    }
+
+    pub(super) fn end(self) {
         self.0.push('}');
     }
 }
 
 /// What is said of a member beside its name and seat.
 #[derive(Clone, Copy)]
-enum Mark {
+enum Mark<'a> {
     None,
-    Away,
+    Listed { is_away: bool, data: Option<&'a Entries> },
     Left(LeaveReason),
 }
 
@@ -252,20 +275,28 @@ pub(crate) fn write_goodbye(out: &mut String, reason: CloseReason, retry_after_m
         .end();
 }
 
-/// Writes a `presence_state`: the list of members and whether they are away, or only `count` if `users` is `None`,
-/// because the lobby is too large for a list.
+/// A member of a `presence_state`.
+pub(crate) struct ListedMember<'a> {
+    pub(crate) user: &'a str,
+    pub(crate) seat: SeatId,
+    pub(crate) is_away: bool,
+    pub(crate) data: Option<&'a Entries>,
+}
+
+/// Writes a `presence_state`: the list of members, or only `count` if `users` is `None`, because the lobby is too large
+/// for a list.
 pub(crate) fn write_presence_state<'a>(
     out: &mut String,
     seq: u64,
     count: usize,
-    users: Option<impl Iterator<Item = (&'a str, SeatId, bool)>>,
+    users: Option<impl Iterator<Item = ListedMember<'a>>>,
 ) {
     let mut object = MessageWriter::of_type(out, "presence_state").number("seq", seq);
     match users {
         None => object = object.number("count", count as u64),
         Some(users) => {
-            let mark = |is_away| if is_away { Mark::Away } else { Mark::None };
-            object.members("users", users.map(|(user, seat, is_away)| (user, seat, mark(is_away))));
+            let mark = |ListedMember { user, seat, is_away, data }| (user, seat, Mark::Listed { is_away, data });
+            object.members("users", users.map(mark));
         }
     }
     object.end();
@@ -359,7 +390,8 @@ mod tests {
                 r#""away":[{"user":"bob","conn":"s2"}],"back":[{"user":"cid","conn":"s3"}]}"#
             ),
         );
-        let users = [("ann", SeatId(1), false), ("bob", SeatId(2), true)].into_iter();
+        let member = |user, seat, is_away| ListedMember { user, seat: SeatId(seat), is_away, data: None };
+        let users = [member("ann", 1, false), member("bob", 2, true)].into_iter();
         check(
             |out| write_presence_state(out, 5, 2, Some(users)),
             concat!(

@@ -89,12 +89,14 @@ macro_rules! counters {
             }
 
             /// The layout of this build, and those of earlier ones. A new counter is the last of its kind.
-            pub(crate) const LAYOUTS: [CounterLayout; 2] = [
+            pub(crate) const LAYOUTS: [CounterLayout; 3] = [
                 CounterLayout {
                     named: [$(stringify!($name)),*].len(),
                     closes: CloseReason::ALL.len(),
                     rejects: Reject::ALL.len(),
                 },
+                // Without lobby control.
+                CounterLayout { named: 16, closes: 35, rejects: 4 },
                 // Without `peer_gone`.
                 CounterLayout { named: 14, closes: 34, rejects: 4 },
             ];

@@ -21,6 +21,8 @@ const OVERHEAD: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum QueuedMessage {
     Text(Box<str>),
+    /// A request of lobby control.
+    Control(Box<str>),
     Binary(Box<[u8]>),
 }
 
@@ -28,7 +30,7 @@ impl QueuedMessage {
     pub(crate) fn cost(&self) -> usize {
         OVERHEAD
             + match self {
-                QueuedMessage::Text(text) => text.len(),
+                QueuedMessage::Text(text) | QueuedMessage::Control(text) => text.len(),
                 QueuedMessage::Binary(bytes) => bytes.len(),
             }
     }

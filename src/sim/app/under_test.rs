@@ -10,6 +10,7 @@ use super::command::AppCommand;
 use crate::base::close::LeaveReason;
 use crate::base::time::Time;
 use crate::engine::app::{App, Authorization, Context, Member, Message, Pressure, Protocol, RelayRequest, Route, Sent};
+use crate::engine::control::LobbyControl;
 use crate::engine::state::ticks::Tick;
 use crate::ws::handshake::Request;
 
@@ -38,6 +39,7 @@ impl<A> AppUnderTest<A> {
 
 impl<A: App> App for AppUnderTest<A> {
     const PROTOCOL: Protocol = A::PROTOCOL;
+    const LOBBY_CONTROL: LobbyControl = A::LOBBY_CONTROL;
 
     fn route(&self, request: &Request<'_>) -> Route {
         self.app.route(request)

@@ -129,6 +129,7 @@ impl Models {
                 ObservedEvent::Relay { from, to, data } => {
                     self.message(&from, at, "allows").and(self.sessions.shown(&data, to.is_some()))
                 }
+                ObservedEvent::Control { from, .. } => self.message(&from, at, "allows"),
                 ObservedEvent::Message { from, content } => {
                     self.messages += 1;
                     let shown = match &content {

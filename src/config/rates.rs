@@ -69,4 +69,10 @@ impl Config {
     pub(crate) fn attempt_rate(&self) -> Option<Rate> {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
+
+    /// The burst is what one minute allows.
+    pub(crate) fn guess_rate(&self) -> Option<Rate> {
+        let guesses = self.guesses_per_minute.bound()?;
+        Some(Rate::new(guesses, Duration::from_secs(60), guesses))
+    }
 }

@@ -220,7 +220,7 @@ impl Core {
             // The flush of presence may have closed the last member as too slow.
             return self.change_settings(lobby, None, &change).is_ok();
         }
-        self.directory.lobby_mut(lobby).locked = locked;
+        self.directory.set_locked(lobby, locked);
         true
     }
 
@@ -229,7 +229,7 @@ impl Core {
         LobbyView {
             code: lobby.code.to_string(),
             members: lobby.seats_count(),
-            away: lobby.away().len(),
+            away: self.directory.away_members(key),
             locked: lobby.locked,
             epoch: lobby.epoch,
             seq: lobby.seq,

@@ -92,6 +92,9 @@ impl Edition {
     }
 }
 
+/// Longest name of a pool of lobbies, in bytes.
+const MAX_POOL_BYTES: usize = 32;
+
 /// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -101,16 +104,36 @@ pub(crate) enum Destination {
     Lobby(String),
     /// A lobby whose code is not valid. The text in place of the code is not kept: it may contain a token.
     BadCode,
+    /// A lobby with a new code.
+    New,
+    /// An open lobby of this valid pool, or a new one.
+    Quick(String),
+    /// The list of lobbies, as long as it is followed.
+    Lobbies,
 }
 
-impl From<Route> for Destination {
-    fn from(route: Route) -> Destination {
-        match route {
-            Route::NotFound => Destination::Nowhere,
-            Route::Lobby(code) if is_lobby_code(&code) => Destination::Lobby(code),
-            Route::Lobby(_) => Destination::BadCode,
+impl Destination {
+    /// Returns the destination of a route. With lobby control, codes that begin with `~` have a meaning.
+    pub(crate) fn of(route: Route, has_lobby_control: bool) -> Destination {
+        let Route::Lobby(code) = route else { return Destination::Nowhere };
+        if is_lobby_code(&code) {
+            return Destination::Lobby(code);
+        }
+        match code.strip_prefix('~').filter(|_| has_lobby_control) {
+            Some("new") => Destination::New,
+            Some("lobbies") => Destination::Lobbies,
+            Some(name) => match name.strip_prefix("quick/") {
+                Some(pool) if is_pool(pool) => Destination::Quick(pool.to_owned()),
+                _ => Destination::BadCode,
+            },
+            None => Destination::BadCode,
         }
     }
+}
+
+/// Returns whether `text` is the name of a pool of lobbies.
+fn is_pool(text: &str) -> bool {
+    text.len() <= MAX_POOL_BYTES && is_lobby_code(text)
 }
 
 /// The application's decisions about a request. Those that the engine did not ask for are `None`.
@@ -167,6 +190,8 @@ pub(crate) struct Checkpoint {
     /// comes first.
     pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
+    /// Buckets of addresses for wrong passwords and unknown codes.
+    pub(crate) guesses: Vec<(IpAddr, Bucket)>,
 }
 
 /// Whether a new journal segment should begin, because the current one is long.

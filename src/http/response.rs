@@ -62,6 +62,11 @@ impl PlainResponse {
         }
     }
 
+    /// Returns the response with another sentence.
+    pub(crate) fn with_sentence(self, sentence: &'static str) -> PlainResponse {
+        PlainResponse { sentence: sentence.into(), ..self }
+    }
+
     /// Returns status, sentence, additional header lines and whether the body is omitted.
     pub(crate) fn parts(&self) -> (u16, &str, &str, bool) {
         (self.status, &self.sentence, &self.lines, self.is_bodiless)

@@ -3,6 +3,7 @@
 use super::super::format::block::MAX_BLOCK;
 use super::super::format::kinds;
 use super::super::format::read::{BadEntry, EntryReader, Read};
+use crate::base::entry::{self, Entry, Role};
 use crate::base::id::ConnId;
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::engine::recording::{Decisions, Destination, Edition, RecordedDecision};
@@ -65,6 +66,9 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
     }
     let target = match (&decisions.destination, facts.probe) {
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
+        (Some(Destination::New), _) => "a new lobby".to_owned(),
+        (Some(Destination::Quick(pool)), _) => format!("an open lobby of the pool {pool}"),
+        (Some(Destination::Lobbies), _) => "the list of lobbies".to_owned(),
         (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
         (Some(Destination::Nowhere), _) => "a path that does not exist".to_owned(),
         (None, _) if facts.file.is_some() => "a file of the program".to_owned(),
@@ -76,7 +80,20 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         Ok(claim) => claim.map(|claim| describe_claim(&claim)).unwrap_or_default(),
         Err(BadClaim) => ", malformed session".to_owned(),
     };
-    format!("asks for {target}{origin}{address}{session}")
+    let entry = match facts.entry {
+        Ok(entry) => describe_entry(&entry),
+        Err(entry::BadEntry) => ", malformed parameters".to_owned(),
+    };
+    format!("asks for {target}{origin}{address}{session}{entry}")
+}
+
+/// Describes how a client enters a lobby. Nothing is said about its password but that it names one.
+fn describe_entry(entry: &Entry) -> String {
+    let Entry { create, role, password, seats } = entry;
+    let word = |is_given: bool, word: &'static str| if is_given { word } else { "" };
+    let seats = seats.map(|seats| format!(", {seats} seats")).unwrap_or_default();
+    let (watching, existing) = (word(*role == Role::Watch, ", to watch"), word(!create, ", if it exists"));
+    format!("{watching}{existing}{}{seats}", word(password.is_some(), ", with a password"))
 }
 
 /// Describes a claim with the beginnings of the hashes, which suffice to tell the sessions of a journal apart.

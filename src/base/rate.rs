@@ -270,6 +270,11 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         unfull.map(|(_, key)| (key, &self.entries[key].1))
     }
 
+    /// Returns the entry of `key`.
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.entries.get(key).map(|(_, value)| value)
+    }
+
     /// Removes and returns the entry of `key`.
     pub(crate) fn take(&mut self, key: &K) -> Option<V> {
         let (order_key, value) = self.entries.remove(key)?;

@@ -57,4 +57,10 @@ impl Config {
     pub(crate) fn attempt_rate(&self) -> Option<Rate> {
         Config::rate(self.attempts_per_minute, Duration::from_secs(60), self.attempt_burst)
     }
+
+    /// Rate of requests for the list of lobbies. The burst is what one minute allows.
+    pub(crate) fn list_rate(&self) -> Option<Rate> {
+        let lists = self.lists_per_minute.bound()?;
+        Some(Rate::new(lists, Duration::from_secs(60), lists))
+    }
 }

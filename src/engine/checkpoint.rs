@@ -30,6 +30,7 @@ impl Core {
             ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
             users: self.directory.remembered(now),
             addresses: self.addresses.remembered(now),
+            lists: self.addresses.lists(now),
         }
     }
 
@@ -55,5 +56,9 @@ impl Core {
             .addresses
             .iter()
             .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, checkpoint.now));
+        checkpoint
+            .lists
+            .iter()
+            .for_each(|&(address, lists)| self.addresses.remember_lists(address, lists, checkpoint.now));
     }
 }

@@ -28,6 +28,7 @@ mod event_streams;
 mod input;
 pub(crate) mod inspect;
 mod keepalive;
+mod lists;
 pub(crate) mod member;
 pub(crate) mod observer;
 mod operating;

@@ -230,7 +230,7 @@ impl Core {
             // The flush of presence may have closed the last member as too slow.
             return self.change_settings(lobby, None, &change).is_ok();
         }
-        self.directory.lobby_mut(lobby).locked = locked;
+        self.directory.set_locked(lobby, locked);
         true
     }
 

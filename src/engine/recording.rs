@@ -18,12 +18,13 @@ use super::state::counters::Counters;
 use crate::base::checksum::Checksum;
 use crate::base::distribution::Distribution;
 use crate::base::id::ConnId;
+use crate::base::list_query::ListFilter;
 use crate::base::peer::Peer;
 use crate::base::rate::Bucket;
 use crate::base::time::Time;
 use crate::http::PlainResponse;
 use crate::lobby::is_lobby_code;
-use crate::ws::handshake::Facts;
+use crate::ws::handshake::{Facts, Request};
 
 /// An input of the engine.
 #[derive(Clone, Copy, Debug)]
@@ -101,14 +102,20 @@ pub(crate) enum Destination {
     Lobby(String),
     /// A lobby whose code is not valid. The text in place of the code is not kept: it may contain a token.
     BadCode,
+    /// The list of lobbies, as long as it is followed, with the lobbies asked for. `None`: the query breaks a rule.
+    Lobbies(Option<ListFilter>),
 }
 
-impl From<Route> for Destination {
-    fn from(route: Route) -> Destination {
-        match route {
-            Route::NotFound => Destination::Nowhere,
-            Route::Lobby(code) if is_lobby_code(&code) => Destination::Lobby(code),
-            Route::Lobby(_) => Destination::BadCode,
+impl Destination {
+    /// Returns the destination of a route. With lobby control, codes that begin with `~` have a meaning.
+    pub(crate) fn of(route: Route, has_lobby_control: bool, request: &Request<'_>) -> Destination {
+        let Route::Lobby(code) = route else { return Destination::Nowhere };
+        if is_lobby_code(&code) {
+            return Destination::Lobby(code);
+        }
+        match code.strip_prefix('~').filter(|_| has_lobby_control) {
+            Some("lobbies") => Destination::Lobbies(request.list_filter()),
+            _ => Destination::BadCode,
         }
     }
 }
@@ -167,6 +174,8 @@ pub(crate) struct Checkpoint {
     /// comes first.
     pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
+    /// Buckets of addresses for requests for the list of lobbies.
+    pub(crate) lists: Vec<(IpAddr, Bucket)>,
 }
 
 /// Whether a new journal segment should begin, because the current one is long.

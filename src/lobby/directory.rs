@@ -148,6 +148,7 @@ impl Directory {
         self.users[user].reserved += u32::from(in_user);
         self.lobbies[lobby].reserved += u32::from(in_lobby);
         self.reserved += usize::from(in_server);
+        self.update_listing(lobby);
         Ok(Reservation { lobby, user, address, in_lobby, in_user, in_server })
     }
 
@@ -167,6 +168,7 @@ impl Directory {
         self.users[user].reserved -= u32::from(in_user);
         self.lobbies[lobby].reserved -= u32::from(in_lobby);
         self.reserved -= usize::from(in_server);
+        self.update_listing(lobby);
         Released { lobby, user }
     }
 
@@ -232,6 +234,7 @@ impl Directory {
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
         lobby.presence.joined();
         self.set_session(seat, session);
+        self.update_listing(key);
         self.note_members_changed(key, now);
         seat
     }
@@ -270,6 +273,7 @@ impl Directory {
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
         self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
+        self.update_listing(lobby);
         self.note_members_changed(lobby, now);
         self.remove_if_empty(lobby, user, now);
     }
@@ -337,7 +341,7 @@ impl Directory {
         self.lobby_keys.remove(&lobby.code);
         self.count_updates.remove(&(lobby.presence.update_at(), key));
         if let Some(controls) = &mut self.control {
-            controls.removed(key);
+            controls.removed(key, lobby.epoch);
         }
     }
 
@@ -447,6 +451,12 @@ impl Directory {
 
     pub(crate) fn lobby_ref(&self, lobby: LobbyKey) -> &Lobby {
         &self.lobbies[lobby]
+    }
+
+    /// Locks a lobby against new members, or unlocks it.
+    pub(crate) fn set_locked(&mut self, lobby: LobbyKey, locked: bool) {
+        self.lobbies[lobby].locked = locked;
+        self.update_listing(lobby);
     }
 
     pub(crate) fn lobby_mut(&mut self, lobby: LobbyKey) -> &mut Lobby {

@@ -1,5 +1,7 @@
 //! The checkpoint with which a segment may begin.
 
+use std::net::IpAddr;
+
 use super::read::{BadEntry, EntryReader, Read};
 use super::write::Put;
 use crate::base::codes::ErrorCode;
@@ -28,11 +30,7 @@ pub(crate) fn put_checkpoint(to: &mut Vec<u8>, checkpoint: &Checkpoint) {
         to.put_slice(user.as_bytes());
         buckets.iter().for_each(|bucket| to.put_number(bucket.full_at_nanos()));
     }
-    to.put_number(addresses.len() as u64);
-    for (address, attempts) in addresses {
-        to.put_ip(*address);
-        to.put_number(attempts.full_at_nanos());
-    }
+    put_buckets(to, addresses);
 }
 
 pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
@@ -50,6 +48,7 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         ticks: Vec::new(),
         users: Vec::new(),
         addresses: Vec::new(),
+        lists: Vec::new(),
     };
     let count: usize = from.number_as()?;
     let layout = Counters::LAYOUTS.into_iter().find(|layout| layout.count() == count).ok_or(BadEntry)?;
@@ -61,10 +60,21 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         let user = from.text()?.into();
         checkpoint.users.push((user, [read_bucket(from)?, read_bucket(from)?]));
     }
-    for _ in 0..from.number()? {
-        checkpoint.addresses.push((from.ip()?, read_bucket(from)?));
-    }
+    checkpoint.addresses = read_buckets(from)?;
     Ok(checkpoint)
+}
+
+/// Appends the buckets of addresses.
+pub(crate) fn put_buckets(to: &mut Vec<u8>, buckets: &[(IpAddr, Bucket)]) {
+    to.put_number(buckets.len() as u64);
+    for (address, bucket) in buckets {
+        to.put_ip(*address);
+        to.put_number(bucket.full_at_nanos());
+    }
+}
+
+pub(crate) fn read_buckets(from: &mut EntryReader<'_>) -> Read<Vec<(IpAddr, Bucket)>> {
+    (0..from.number()?).map(|_| Ok((from.ip()?, read_bucket(from)?))).collect()
 }
 
 /// Appends the counts of the application's close and error codes.
@@ -117,6 +127,7 @@ mod tests {
             ticks: Vec::new(),
             users: Vec::new(),
             addresses: Vec::new(),
+            lists: Vec::new(),
         };
         // Each counter has another value.
         checkpoint.counters.all_mut().zip(100..).for_each(|(counter, value)| *counter = value);

@@ -1,6 +1,6 @@
 //! The first entry of a segment: session, build, configuration and perhaps a checkpoint.
 
-use super::checkpoint::{put_app_codes, put_checkpoint, read_app_codes, read_checkpoint};
+use super::checkpoint::{put_app_codes, put_buckets, put_checkpoint, read_app_codes, read_buckets, read_checkpoint};
 use super::kinds;
 use super::read::{BadEntry, EntryReader, Read};
 use super::write::Put;
@@ -68,10 +68,14 @@ impl Segment {
             config: from.text()?,
             start: match from.byte()? {
                 0 => None,
-                form @ (1 | 2) => {
+                form @ (1 | 2 | 5 | 6) => {
                     let mut checkpoint = read_checkpoint(&mut from)?;
-                    if form == 2 {
+                    let parts = form - 1;
+                    if parts & 1 != 0 {
                         read_app_codes(&mut from, &mut checkpoint.counters)?;
+                    }
+                    if parts & 4 != 0 {
+                        checkpoint.lists = read_buckets(&mut from)?;
                     }
                     Some((checkpoint, from.slice()?.to_vec()))
                 }
@@ -87,10 +91,14 @@ fn put_start(to: &mut Vec<u8>, start: Option<&(Checkpoint, Vec<u8>)>) {
     let Some((checkpoint, snapshot)) = start else { return to.put_byte(0) };
     let counters = &checkpoint.counters;
     let has_app_codes = counters.app_closes.len() + counters.app_rejects.len() > 0;
-    to.put_byte(if has_app_codes { 2 } else { 1 });
+    let has_lists = !checkpoint.lists.is_empty();
+    to.put_byte(1 + u8::from(has_app_codes) + 4 * u8::from(has_lists));
     put_checkpoint(to, checkpoint);
     if has_app_codes {
         put_app_codes(to, counters);
+    }
+    if has_lists {
+        put_buckets(to, &checkpoint.lists);
     }
     to.put_slice(snapshot);
 }

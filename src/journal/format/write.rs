@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
+use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, Position};
 use crate::engine::member::{Authorization, Identity};
@@ -118,7 +119,8 @@ pub(crate) trait Put: Sized {
             Some(Probe::Ready) => 2,
         };
         let head_request = if facts.is_head_request { 4 } else { 0 };
-        self.put_byte(probe + head_request + if facts.file.is_some() { 8 } else { 0 });
+        let parts = if facts.file.is_some() { 8 } else { 0 } + if facts.list.is_some() { 32 } else { 0 };
+        self.put_byte(probe + head_request + parts);
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
         match (&facts.form, &facts.cors) {
@@ -154,6 +156,27 @@ pub(crate) trait Put: Sized {
             self.put_number(status.into());
             self.put_slice(lines.as_bytes());
             self.put_number(length as u64);
+        }
+        match facts.list.as_deref() {
+            None => {}
+            Some(Ok(ListQuery { filter, after })) => {
+                self.put_byte(1);
+                self.put_list_filter(filter);
+                self.put_number(*after);
+            }
+            Some(Err(response)) => {
+                self.put_byte(0);
+                self.put_refusal(response);
+            }
+        }
+    }
+
+    fn put_list_filter(&mut self, ListFilter { pool, tags }: &ListFilter) {
+        self.put_option(pool.as_ref(), |to, pool| to.put_slice(pool.as_bytes()));
+        self.put_number(tags.len() as u64);
+        for (key, value) in tags {
+            self.put_slice(key.as_bytes());
+            self.put_slice(value.as_bytes());
         }
     }
 
@@ -193,6 +216,10 @@ pub(crate) trait Put: Sized {
                 to.put_slice(code.as_bytes());
             }
             Destination::BadCode => to.put_byte(2),
+            Destination::Lobbies(filter) => {
+                to.put_byte(5);
+                to.put_option(filter.as_ref(), Put::put_list_filter);
+            }
         });
         self.put_option(decisions.authorization.as_ref(), Put::put_authorization);
         self.put_option(decisions.random, |to, state| state.iter().for_each(|word| to.put_number(*word)));

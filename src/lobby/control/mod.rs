@@ -6,6 +6,7 @@
 mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
+pub(crate) mod listed;
 pub(crate) mod settings;
 pub(crate) mod start;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use self::entries::{Change, Entries, EntriesBounds};
+use self::listed::ListedLobbies;
 use self::settings::{Settings, SettingsBounds, SettingsChange};
 use super::directory::Directory;
 use crate::base::arena::SideTable;
@@ -32,6 +34,7 @@ pub(crate) struct Controls {
     timers: BTreeSet<(Time, LobbyKey)>,
     /// Lobbies without members, and since when they have none.
     pub(super) empty: BTreeSet<(Time, LobbyKey)>,
+    pub(super) listed: ListedLobbies,
 }
 
 /// The bounds that the configuration sets.
@@ -92,6 +95,7 @@ impl Controls {
             data_of_members: SideTable::default(),
             timers: BTreeSet::new(),
             empty: BTreeSet::new(),
+            listed: ListedLobbies::default(),
         }
     }
 
@@ -114,7 +118,8 @@ impl Controls {
     }
 
     /// Removes a lobby.
-    pub(super) fn removed(&mut self, lobby: LobbyKey) {
+    pub(super) fn removed(&mut self, lobby: LobbyKey, epoch: u64) {
+        self.listed.remove(epoch);
         if let Some(control) = self.lobbies.get(lobby) {
             self.timers.remove(&(control.timer, lobby));
             self.empty.remove(&(control.empty_since, lobby));
@@ -252,6 +257,7 @@ impl Directory {
             control.settings.apply(change);
             control.is_dirty = true;
         }
+        self.update_listing(lobby);
     }
 
     // ---- bans ----
@@ -349,6 +355,7 @@ impl Directory {
             let is_armed = controls.timers.contains(&(control.timer, key));
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
         }
+        self.check_list();
         for seat in controls.data_of_members.keys() {
             let seat = self.seats.get(seat).expect("data belongs to a member");
             assert!(!seat.is_watcher, "watchers have no data");

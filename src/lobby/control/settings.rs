@@ -140,7 +140,7 @@ fn is_name(text: &str) -> bool {
 
 impl Settings {
     /// Applies a change, except that of `locked`.
-    pub(super) fn apply(&mut self, change: &SettingsChange) {
+    pub(crate) fn apply(&mut self, change: &SettingsChange) {
         fn set<T: Clone>(value: &mut T, new: &Option<T>) {
             if let Some(new) = new {
                 value.clone_from(new);

@@ -70,5 +70,6 @@ impl Directory {
         let controls = self.control.as_mut().expect("the lobby has its control");
         controls.get_mut(lobby).expect("the lobby has its control").countdown = at;
         controls.rearm(lobby);
+        self.update_listing(lobby);
     }
 }

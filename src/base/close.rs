@@ -125,7 +125,7 @@ close_reasons! {
     ForbiddenOrigin = 4003, "forbidden_origin", "the page's origin is not allowed";
     /// A newer connection of the same user took over the seat.
     Replaced = 4004, "replaced", "a newer connection of the same user took the seat";
-    /// The client sent more than `max_strikes` malformed messages, or a request with a malformed session.
+    /// The client sent more than `max_strikes` malformed messages, or a request with a malformed session or entry.
     BadMessage = 4005, "bad_message", "more than max_strikes messages were malformed, or the session in the request";
     /// The application or an operator closed the lobby.
     LobbyClosed = 4006, "lobby_closed", "the lobby was closed";

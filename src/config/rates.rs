@@ -63,4 +63,10 @@ impl Config {
         let lists = self.lists_per_minute.bound()?;
         Some(Rate::new(lists, Duration::from_secs(60), lists))
     }
+
+    /// Rate of wrong passwords and unknown codes. The burst is what one minute allows.
+    pub(crate) fn guess_rate(&self) -> Option<Rate> {
+        let guesses = self.guesses_per_minute.bound()?;
+        Some(Rate::new(guesses, Duration::from_secs(60), guesses))
+    }
 }

@@ -47,9 +47,8 @@ impl Rules<'_> {
         ] {
             self.require(bytes <= ByteSize(64 << 20), field, "must be at most 64MiB");
         }
-        for (field, count) in [("max_watchers", config.max_watchers), ("max_list_watchers", config.max_list_watchers)] {
-            self.require(count <= 1 << 20, field, "must be at most 1048576");
-        }
+        self.require(config.max_watchers <= 65_535, "max_watchers", "must be at most 65535");
+        self.require(config.max_list_watchers <= 1 << 20, "max_list_watchers", "must be at most 1048576");
     }
 
     pub(super) fn check_outbox(&mut self) {

@@ -15,13 +15,15 @@ use super::recording::{Decisions, Destination, Edition, RecordedDecision};
 use super::state::conn::{ConnState, PendingAuth};
 use super::state::record_mode::RecordMode;
 use crate::base::close::CloseReason;
+use crate::base::entry::{self, Place};
 use crate::base::id::{ConnId, ConnKey};
-use crate::base::session::{BadClaim, Claim};
+use crate::base::session::BadClaim;
 use crate::config::Limit;
 use crate::http::PlainResponse;
 use crate::http::file::FileResponse;
 use crate::http::probe::Probe;
 use crate::lobby::directory::SeatRequest;
+use crate::lobby::entering::Wanted;
 use crate::pages::{self, FileRequest, Served};
 use crate::ws::handshake::{self, Acceptance, Facts, Page, ReadParams, Request};
 
@@ -40,6 +42,7 @@ impl<A: App> Engine<A> {
                 forwarded_header: self.core.config.forwarded_header,
                 subprotocols: A::PROTOCOL.subprotocols(),
                 has_sessions: A::PROTOCOL == Protocol::Json,
+                has_entries: self.core.has_lobby_control(),
                 max_body_bytes: (A::PROTOCOL == Protocol::Json).then(|| self.core.config.max_message_bytes.0 * 2),
                 has_list: self.core.config.lobby_control,
             };
@@ -101,23 +104,36 @@ impl<A: App> Engine<A> {
         }
         // Only a recorded decision can be missing. The replay ends here in that case.
         let Some(destination) = self.ask_destination(request, decisions) else { return Ok(()) };
-        let code = match destination {
+        let place = match destination {
             Destination::Nowhere if !facts.is_upgrade() || self.core.record_mode.edition() == Edition::First => {
                 return Err(PlainResponse::new(404, "there is nothing here; lobbies are at /ws/{lobby_code}"));
             }
             Destination::Lobbies(filter) => return self.core.follow_list(key, request, facts, filter),
-            Destination::Lobby(code) => Ok(code),
+            Destination::Lobby(code) => Ok(Place::Lobby(code)),
+            Destination::New => Ok(Place::New),
+            Destination::Quick(pool) => Ok(Place::Quick(pool)),
             Destination::BadCode | Destination::Nowhere => Err(CloseReason::BadLobbyCode),
         };
-        let Facts { form, cors, claim, is_origin_allowed, .. } = facts;
+        if facts.is_attempt()
+            && facts.entry.is_ok_and(|entry| entry.is_guess())
+            && let Err((response, wait)) = self.core.check_guesses(key)
+        {
+            return self.core.refuse_early(key, &facts, response, CloseReason::RateLimited, Some(wait));
+        }
+        let Facts { form, cors, claim, entry, is_origin_allowed, .. } = facts;
         let form = form?;
         // From here on a refusal accepts the upgrade first, so that a page can read the close reason.
         let origin = if is_origin_allowed { Ok(()) } else { Err(CloseReason::ForbiddenOrigin) };
         let has_sessions = !self.core.config.seat_grace.is_zero();
         let page = Page { cors, session: claim.ok().flatten().map(|claim| claim.session) };
         let claim = claim.map(|claim| claim.filter(|_| has_sessions)).map_err(|BadClaim| CloseReason::BadMessage);
-        let (code, claim) = match origin.and(code).and_then(|code| Ok((code, claim?))) {
-            Ok(wanted) => wanted,
+        let max_seats = self.core.config.max_per_lobby;
+        let asked = origin.and(place).and_then(|place| {
+            let (claim, entry) = (claim?, entry.map_err(|entry::BadEntry| CloseReason::BadMessage)?);
+            if entry.suits(&place, max_seats) { Ok((place, claim, entry)) } else { Err(CloseReason::BadMessage) }
+        });
+        let (place, claim, entry) = match asked {
+            Ok(asked) => asked,
             Err(reason) => {
                 if let Some(request) = request.filter(|_| reason == CloseReason::ForbiddenOrigin) {
                     self.core.log_refused_origin(request);
@@ -125,9 +141,9 @@ impl<A: App> Engine<A> {
                 return self.core.refuse_form(key, &form, &page, reason);
             }
         };
-        let wanted = Wanted { code: &code, claim };
+        let wanted = Wanted { place: &place, claim, entry, reserved: None };
         if let Acceptance::Post(_) = form {
-            self.core.check_post(key, &page, &code)?;
+            self.core.check_post(key, &page, &place)?;
         }
         if request.is_none() && decisions.authorization.is_none() && self.core.config.max_per_ip != Limit::UNLIMITED {
             // Earlier builds judged max_per_ip here, before they asked the application. In the journals of this build an
@@ -140,9 +156,9 @@ impl<A: App> Engine<A> {
                 self.core.wait_for_authorization(key, form, page, wanted, user.as_deref());
             }
             Some(answer) => {
-                let identity = self.core.check_authorization(answer, &code);
+                let identity = self.core.check_authorization(answer, &place);
                 if let Acceptance::Post(head) = form {
-                    return self.core.judge_post(key, (head, page), &code, identity);
+                    return self.core.judge_post(key, (head, page), &place, identity);
                 }
                 self.complete_session(key, wanted, &identity);
                 self.core.accept_and_seat(key, &form, &page, wanted, identity);
@@ -190,7 +206,7 @@ impl<A: App> Engine<A> {
         decisions: &mut Decisions,
     ) -> Option<Destination> {
         if let Some(request) = request {
-            let has_lobby_control = self.core.config.lobby_control;
+            let has_lobby_control = self.core.has_lobby_control();
             decisions.destination = Some(Destination::of(self.app.route(request), has_lobby_control, request));
         }
         self.check_recorded(decisions.destination.clone())
@@ -238,17 +254,18 @@ impl<A: App> Engine<A> {
         }
         let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
         let ConnState::Pending(pending) = &mut slot.state else { return None };
-        let PendingAuth { code, claim, reservation } =
+        let PendingAuth { place, claim, entry, reservation } =
             *pending.take().expect("a deferred request has a pending authorization");
         let key = conn.key();
-        let decision = self.core.check_authorization(answer, &code);
+        let decision = self.core.check_authorization(answer, &place);
         if is_post {
-            let early = self.core.judge_pending_post(key, &code, decision);
+            let early = self.core.judge_pending_post(key, &place, decision);
             self.dispatch_events();
             return Some(early);
         }
-        let wanted = Wanted { code: &code, claim };
         let released = reservation.map(|reservation| self.core.directory.release(reservation));
+        let reserved = released.as_ref().map(|released| self.core.directory.lobby_of(released));
+        let wanted = Wanted { place: &place, claim, entry, reserved };
         self.complete_session(key, wanted, &decision);
         // The application may have closed the connection meanwhile.
         let is_open = self.core.slot(conn).is_some_and(|slot| slot.close_kind.is_none());
@@ -264,13 +281,6 @@ impl<A: App> Engine<A> {
         self.dispatch_events();
         early
     }
-}
-
-/// The lobby and the session that an admitted client asks for.
-#[derive(Clone, Copy)]
-pub(super) struct Wanted<'a> {
-    pub(super) code: &'a str,
-    pub(super) claim: Option<Claim>,
 }
 
 impl Core {
@@ -307,6 +317,7 @@ impl Core {
             address: request.address(),
             is_origin_allowed,
             claim: request.claim,
+            entry: request.entry,
             cors: if is_cross_origin { request.cors(rules) } else { None },
             form: if is_forbidden { Err(refusal_of(CloseReason::ForbiddenOrigin)) } else { form },
             file: file.map(Box::new),
@@ -427,11 +438,12 @@ impl Core {
         early
     }
 
-    /// Checks the application's answer for the lobby `code`. Returns the identity, or the reason to refuse the client.
-    fn check_authorization(&self, answer: Authorization, code: &str) -> Result<Identity, CloseReason> {
+    /// Checks the application's answer. Returns the identity, or the reason to refuse the client. An identity for one lobby
+    /// is refused for a new one and for a pool.
+    fn check_authorization(&self, answer: Authorization, place: &Place) -> Result<Identity, CloseReason> {
         match answer {
             Authorization::Refuse(reason) => Err(reason),
-            Authorization::Allow(identity) if identity.lobby.as_deref().is_some_and(|lobby| lobby != code) => {
+            Authorization::Allow(identity) if identity.lobby.as_deref().is_some_and(|lobby| !place.is_lobby(lobby)) => {
                 Err(CloseReason::Unauthorized)
             }
             Authorization::Allow(identity) if identity.expires.is_some_and(|end| end <= self.unix_millis()) => {
@@ -457,18 +469,23 @@ impl Core {
         let user = user.filter(|_| !matches!(form, Acceptance::Post(_)));
         // A seat is reserved only for a known user: an unknown one may turn out to have a seat already.
         let address = self.address_of(key);
-        let Wanted { code, claim } = wanted;
         let (now, unix) = (self.now(), self.clock.unix_micros());
-        let reserve = |user| self.directory.reserve(SeatRequest { code, user, address, claim }, now, unix);
-        let reserved = user.map(reserve).transpose();
+        let reserved = user.map(|user| {
+            let code = self.directory.resolve(&wanted, user, now);
+            self.directory.reserve(SeatRequest::new(&code, user, address, &wanted), now, unix)
+        });
+        let reserved = reserved.transpose();
         match reserved {
             Ok(reservation) => {
                 let slot = &mut self.conns[key];
                 slot.wire.defer(form, page);
-                slot.state = ConnState::Pending(Some(Box::new(PendingAuth { code: code.into(), claim, reservation })));
+                let Wanted { place, claim, entry, .. } = wanted;
+                let pending = PendingAuth { place: place.clone(), claim, entry, reservation };
+                slot.state = ConnState::Pending(Some(Box::new(pending)));
                 self.set_stage_deadline(key, self.config.auth_timeout);
             }
             Err(reason) => {
+                self.note_guess(key, reason, wanted.entry);
                 self.accept_form(key, &form, &page);
                 self.refuse_login(key, wanted, user.unwrap_or_default(), reason);
             }

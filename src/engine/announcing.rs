@@ -168,11 +168,12 @@ impl Core {
         // In join order. An away seat may be unannounced too.
         let unannounced: Vec<SeatKey> = self.directory.unannounced(lobby);
         let mut diff = None;
-        if unannounced.len() < self.directory.lobby_ref(lobby).seats_count() && update == PresenceUpdate::Diff {
+        if unannounced.len() < self.directory.lobby_ref(lobby).all_seats_count() && update == PresenceUpdate::Diff {
             let lobby_ref = self.directory.lobby_mut(lobby);
             lobby_ref.seq += 1;
             let seq = lobby_ref.seq;
-            let joins = unannounced.iter().map(|&seat| user_and_seat(&self.directory, seat));
+            let members = unannounced.iter().filter(|&&seat| !self.directory.seat(seat).is_watcher);
+            let joins = members.map(|&seat| user_and_seat(&self.directory, seat));
             let mut text = String::new();
             protocol::write_presence_diff(&mut text, seq, joins, &departures, &away, &back);
             self.keep_frame(lobby, seq, &text);

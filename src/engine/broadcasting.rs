@@ -4,7 +4,7 @@
 use super::core::Core;
 use super::member::{Exclude, Member, Sent};
 use crate::base::id::LobbyKey;
-use crate::lobby::directory::{Directory, LobbyMember};
+use crate::lobby::directory::{Directory, LobbyMember, Seat};
 use crate::protocol;
 use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
 
@@ -105,7 +105,8 @@ impl Core {
         let mut receivers = std::mem::take(&mut self.buffers.seats);
         receivers.clear();
         let seats = self.directory.seats_of(to).iter().copied();
-        receivers.extend(seats.filter(|&seat| self.directory.seat(seat).lobby == from.lobby_key));
+        let is_member = |seat: &Seat| seat.lobby == from.lobby_key && !seat.is_watcher;
+        receivers.extend(seats.filter(|&seat| is_member(self.directory.seat(seat))));
         for &seat in &receivers {
             self.send_direct(seat, |text, n| protocol::write_direct(text, &from.user, n, data));
         }

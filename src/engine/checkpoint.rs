@@ -30,6 +30,7 @@ impl Core {
             ticks: self.ticks.as_mut().map(Ticks::numbers).unwrap_or_default(),
             users: self.directory.remembered(now),
             addresses: self.addresses.remembered(now),
+            guesses: self.addresses.guesses(now),
             lists: self.addresses.lists(now),
         }
     }
@@ -56,6 +57,10 @@ impl Core {
             .addresses
             .iter()
             .for_each(|&(address, attempts)| self.addresses.remember(address, attempts, checkpoint.now));
+        checkpoint
+            .guesses
+            .iter()
+            .for_each(|&(address, guesses)| self.addresses.remember_guesses(address, guesses, checkpoint.now));
         checkpoint
             .lists
             .iter()

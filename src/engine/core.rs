@@ -248,6 +248,7 @@ impl Core {
             lobby_key: seat.lobby,
             data,
             is_away,
+            is_watcher: seat.is_watcher,
         }
     }
 

@@ -4,9 +4,10 @@ use super::Engine;
 use super::app::App;
 use super::driver::Consumed;
 use super::member::{Message, Protocol};
+use super::requests::ONLY_WATCHES;
 use super::state::inbox::QueuedMessage;
 use super::ticking::Admitted;
-use crate::base::close::CloseReason;
+use crate::base::close::{CloseReason, Reject};
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::time::Time;
 use crate::ws::connection::{HeadRules, WireEvent};
@@ -161,6 +162,12 @@ impl<A: App> Engine<A> {
     fn on_app_message(&mut self, key: ConnKey, message: Message<'_>) {
         let Some(member) = self.core.member(key) else { return self.core.on_list_message(key, None) };
         self.core.counters.messages_in += 1;
+        if member.is_watcher() {
+            return match self.core.charge_message(key) {
+                Ok(()) => self.core.reject(key, None, Reject::NotAllowed, ONLY_WATCHES),
+                Err(denied) => self.core.rate_limited(key, None, denied),
+            };
+        }
         let queued = || match message {
             Message::Text(text) | Message::Json { text, .. } => QueuedMessage::Text(text.into()),
             Message::Binary(bytes) => QueuedMessage::Binary(bytes.into()),

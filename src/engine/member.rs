@@ -111,6 +111,9 @@ impl Protocol {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
     /// The lobby with this code. An invalid code is refused with 4007.
+    ///
+    /// With [`lobby_control`](crate::Config::lobby_control), `~new` is a lobby with a new code, and `~quick/{pool}` is the
+    /// oldest open lobby of a pool.
     Lobby(String),
     /// No destination: an upgrade is accepted and closed with 4007, other requests get HTTP status 404.
     NotFound,
@@ -284,6 +287,7 @@ pub struct Member {
     pub(super) lobby_key: LobbyKey,
     pub(super) data: Option<Arc<[u8]>>,
     pub(super) is_away: bool,
+    pub(super) is_watcher: bool,
 }
 
 impl Member {
@@ -311,6 +315,12 @@ impl Member {
     /// [`App::on_away`](crate::App::on_away).
     pub fn is_away(&self) -> bool {
         self.is_away
+    }
+
+    /// Whether it only watches the lobby: it receives what the members receive, no member is told of it, and its messages
+    /// are refused. There are watchers only with [`lobby_control`](crate::Config::lobby_control).
+    pub fn is_watcher(&self) -> bool {
+        self.is_watcher
     }
 
     /// The [data](Identity::data) of the identity with which the connection was admitted.

@@ -25,6 +25,7 @@ mod draining;
 pub(crate) mod driver;
 mod entry;
 mod event_streams;
+mod guessing;
 mod input;
 pub(crate) mod inspect;
 mod keepalive;

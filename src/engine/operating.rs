@@ -239,7 +239,7 @@ impl Core {
         LobbyView {
             code: lobby.code.to_string(),
             members: lobby.seats_count(),
-            away: lobby.away().len(),
+            away: self.directory.away_members(key),
             locked: lobby.locked,
             epoch: lobby.epoch,
             seq: lobby.seq,

@@ -93,6 +93,9 @@ impl Edition {
     }
 }
 
+/// Longest name of a pool of lobbies, in bytes.
+const MAX_POOL_BYTES: usize = 32;
+
 /// Destination of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
@@ -102,6 +105,10 @@ pub(crate) enum Destination {
     Lobby(String),
     /// A lobby whose code is not valid. The text in place of the code is not kept: it may contain a token.
     BadCode,
+    /// A lobby with a new code.
+    New,
+    /// An open lobby of this valid pool, or a new one.
+    Quick(String),
     /// The list of lobbies, as long as it is followed, with the lobbies asked for. `None`: the query breaks a rule.
     Lobbies(Option<ListFilter>),
 }
@@ -114,10 +121,20 @@ impl Destination {
             return Destination::Lobby(code);
         }
         match code.strip_prefix('~').filter(|_| has_lobby_control) {
+            Some("new") => Destination::New,
             Some("lobbies") => Destination::Lobbies(request.list_filter()),
-            _ => Destination::BadCode,
+            Some(name) => match name.strip_prefix("quick/") {
+                Some(pool) if is_pool(pool) => Destination::Quick(pool.to_owned()),
+                _ => Destination::BadCode,
+            },
+            None => Destination::BadCode,
         }
     }
+}
+
+/// Returns whether `text` is the name of a pool of lobbies.
+fn is_pool(text: &str) -> bool {
+    text.len() <= MAX_POOL_BYTES && is_lobby_code(text)
 }
 
 /// The application's decisions about a request. Those that the engine did not ask for are `None`.
@@ -174,6 +191,8 @@ pub(crate) struct Checkpoint {
     /// comes first.
     pub(crate) users: Vec<(SmolStr, [Bucket; 2])>,
     pub(crate) addresses: Vec<(IpAddr, Bucket)>,
+    /// Buckets of addresses for wrong passwords and unknown codes.
+    pub(crate) guesses: Vec<(IpAddr, Bucket)>,
     /// Buckets of addresses for requests for the list of lobbies.
     pub(crate) lists: Vec<(IpAddr, Bucket)>,
 }

@@ -14,6 +14,9 @@ use crate::egress::Priority;
 use crate::protocol::{self, ClientRequest, Envelope, MalformedMessage};
 use crate::ws::frame::{Mark, MarkedText, Outgoing};
 
+/// What a watcher is told that sends a message to others.
+pub(super) const ONLY_WATCHES: &str = "you only watch this lobby";
+
 impl<A: App> Engine<A> {
     /// Handles a text message of a member.
     pub(super) fn on_request(&mut self, member: &Member, text: &str) {
@@ -81,6 +84,9 @@ impl<A: App> Engine<A> {
 
     fn serve(&mut self, member: &Member, text: &str, request: ClientRequest<'_>, reference: Option<&str>) {
         let key = member.conn.key();
+        if member.is_watcher && !may_watcher_send(&request) {
+            return self.core.refuse_request(member, reference, Reject::NotAllowed, ONLY_WATCHES);
+        }
         let outcome = match request {
             ClientRequest::Broadcast { data } => {
                 if !self.allows(member, RelayRequest::Broadcast { data }) {
@@ -159,6 +165,17 @@ impl<A: App> Engine<A> {
         // has taken over the seat meanwhile, the request is still relayed.
         app.allows(&mut Context { core }, member, request)
             && core.directory.is_current_seat(member.seat_key, member.seat)
+    }
+}
+
+/// Whether a watcher may send this request.
+fn may_watcher_send(request: &ClientRequest<'_>) -> bool {
+    match request {
+        ClientRequest::Leave | ClientRequest::Ping | ClientRequest::Presence | ClientRequest::HealthPong { .. } => true,
+        ClientRequest::Broadcast { .. }
+        | ClientRequest::Direct { .. }
+        | ClientRequest::Control(_)
+        | ClientRequest::App { .. } => false,
     }
 }
 

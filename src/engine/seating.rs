@@ -3,7 +3,6 @@
 
 use log::info;
 
-use super::admission::Wanted;
 use super::core::Core;
 use super::member::{Identity, Member, Protocol};
 use super::state::events::AppEvent;
@@ -13,6 +12,7 @@ use crate::base::id::{AddressKey, ConnId, ConnKey, SeatKey};
 use crate::base::session::{Position, SessionHash};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
+use crate::lobby::entering::Wanted;
 
 /// The seat that a connection gets or frees, as it was before.
 struct Previous {
@@ -59,20 +59,25 @@ impl Core {
     /// Closes a connection that gets no seat. If another seat of its user is the reason, that one is pinged. If only away
     /// seats are the reason, the client is asked to come back when the first of them is free.
     pub(super) fn refuse_login(&mut self, key: ConnKey, wanted: Wanted<'_>, user: &str, reason: CloseReason) {
-        let wait = if reason == CloseReason::UserLimit {
-            self.ping_for_login(user)
-        } else {
-            let free_at = self.directory.room_after_away(wanted.code, self.address_of(key), reason);
-            free_at.map(|at| (at - self.now()) + self.config.wheel_granule)
+        let wait = match reason {
+            CloseReason::UserLimit => self.ping_for_login(user),
+            CloseReason::RateLimited => self.check_guesses(key).err().map(|(_, wait)| wait),
+            _ => {
+                let code = self.directory.resolve(&wanted, user, self.now());
+                let (role, address) = (wanted.entry.role, self.address_of(key));
+                let free_at = self.directory.room_after_away(&code, role, address, reason);
+                free_at.map(|at| (at - self.now()) + self.config.wheel_granule)
+            }
         };
         self.begin_close_for(key, reason, wait);
     }
 
     /// Seats a connection whose upgrade was accepted.
     fn seat(&mut self, key: ConnKey, wanted: Wanted<'_>, identity: &Identity) -> Result<(), CloseReason> {
-        let Wanted { code, claim } = wanted;
-        let request = SeatRequest { code, user: &identity.user, address: self.address_of(key), claim };
-        let plan = self.plan_seat(&request)?;
+        let code = self.directory.resolve(&wanted, &identity.user, self.now());
+        let request = SeatRequest::new(&code, &identity.user, self.address_of(key), &wanted);
+        let plan = self.plan_seat(&request);
+        let plan = self.judge_guess(key, plan, wanted.entry)?;
         self.take_seat(key, request, plan, identity);
         Ok(())
     }

@@ -6,7 +6,6 @@
 use log::info;
 
 use super::Engine;
-use super::admission::Wanted;
 use super::app::App;
 use super::core::Core;
 use super::member::{Identity, Member};
@@ -18,6 +17,7 @@ use crate::base::id::{ConnKey, LobbyKey, SeatKey};
 use crate::base::session::{Claim, Position};
 use crate::base::time::Time;
 use crate::lobby::directory::{Plan, SeatRequest};
+use crate::lobby::entering::Wanted;
 use crate::lobby::sessions::{AwayEvent, LostConn};
 use crate::ws::handshake::Acceptance;
 
@@ -34,11 +34,12 @@ impl<A: App> Engine<A> {
     ) {
         let Ok(identity) = decision else { return };
         let core = &self.core;
-        let Wanted { code, claim } = wanted;
+        let claim = wanted.claim;
         if claim.is_none() && !core.directory.has_had_sessions() {
             return;
         }
-        let request = SeatRequest { code, user: &identity.user, address: core.address_of(key), claim };
+        let code = core.directory.resolve(&wanted, &identity.user, core.now());
+        let request = SeatRequest::new(&code, &identity.user, core.address_of(key), &wanted);
         if let Ok(Plan::Resume(seat) | Plan::TakeOver(seat)) = core.directory.plan(&request, core.now())
             && (claim.is_some() || core.directory.session_of(seat).is_some())
             && let Some(conn) = core.directory.conn_of(seat)
@@ -160,7 +161,7 @@ impl Core {
             let ConnState::Pending(Some(pending)) = &slot.state else { return None };
             // A POST claims no seat.
             let is_post = matches!(slot.wire.pending_request(), Some(Acceptance::Post(_)));
-            let claim = pending.claim.filter(|_| *pending.code == **code && !is_post)?;
+            let claim = pending.claim.filter(|_| pending.place.may_be(code) && !is_post)?;
             let is_claimed = claim.session == session || claim.was == Some(session);
             (is_claimed && slot.deadline > self.now()).then_some(slot.deadline)
         });

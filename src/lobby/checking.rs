@@ -2,6 +2,7 @@
 
 use super::directory::Directory;
 use super::records::{AddressSeats, LobbyMember};
+use crate::base::entry::Role;
 use crate::base::time::Time;
 use crate::config::DuplicateLogin;
 
@@ -14,7 +15,12 @@ impl Directory {
         assert_eq!(self.lobbies.len(), self.lobby_keys.len());
         for (key, lobby) in self.lobbies.iter() {
             assert_eq!(self.lobby_keys.get(&lobby.code), Some(&key), "a lobby is found under its code");
-            assert!(self.max_per_lobby.bound().is_none_or(|bound| lobby.taken() <= bound as usize), "lobby limit");
+            for (role, bound) in [(Role::Play, self.max_per_lobby), (Role::Watch, self.max_watchers())] {
+                assert!(bound.bound().is_none_or(|bound| lobby.taken(role) <= bound as usize), "lobby limit");
+            }
+            let watchers = self.all_seats_in(key).filter(|&seat| self.seats[seat].is_watcher).count();
+            assert_eq!(lobby.watchers() as usize, watchers, "watchers are counted");
+            assert_eq!(lobby.seats_count(), self.seats_in(key).count(), "members are counted without watchers");
             let is_kept = self.control(key).is_some_and(|control| control.empty_until != Time::NEVER);
             assert!(!lobby.has_no_seats() || lobby.authorizing > 0 || is_kept, "an empty lobby is removed");
             assert!(
@@ -23,8 +29,10 @@ impl Directory {
             );
             let has_its_conn = |member: &LobbyMember| self.seats[member.seat].conn.key() == member.conn;
             assert!(lobby.members.iter().all(has_its_conn), "a lobby's connections are those of its members");
-            let unannounced = self.seats_in(key).filter(|&seat| !self.seats[seat].is_announced).count();
-            assert_eq!(lobby.presence.unannounced(), unannounced, "presence counts the unannounced members");
+            let unannounced = || self.all_seats_in(key).filter(|&seat| !self.seats[seat].is_announced);
+            let members = unannounced().filter(|&seat| !self.seats[seat].is_watcher).count();
+            let expected = (members, unannounced().count() - members);
+            assert_eq!(lobby.presence.unannounced(), expected, "presence counts the unannounced members");
             let update_at = lobby.presence.update_at();
             let is_planned = self.count_updates.contains(&(update_at, key));
             assert_eq!(is_planned, update_at != Time::NEVER, "each update has its time");
@@ -53,9 +61,12 @@ impl Directory {
             assert!(joined.count(address) <= count, "every seat counts for its address");
         }
         let sum = |counts: &mut dyn Iterator<Item = usize>| counts.sum::<usize>();
-        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.seats_count())), self.seats.len());
+        assert_eq!(sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.all_seats_count())), self.seats.len());
         assert_eq!(sum(&mut self.users.iter().map(|(_, user)| user.seats.as_slice().len())), self.seats.len());
-        let reserved = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.reserved as usize));
+        let reserved = sum(&mut self
+            .lobbies
+            .iter()
+            .map(|(_, lobby)| lobby.reserved as usize + usize::from(lobby.reserved_watchers)));
         assert!(sum(&mut self.users.iter().map(|(_, user)| user.reserved as usize)) <= reserved);
         let authorizing = sum(&mut self.lobbies.iter().map(|(_, lobby)| lobby.authorizing as usize));
         let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));

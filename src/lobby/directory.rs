@@ -17,12 +17,14 @@ use std::collections::{BTreeSet, HashMap};
 use smol_str::SmolStr;
 
 use super::control::Controls;
+use super::control::listing::Pool;
 use super::presence::{Changes, CountRules, Departure, Presence};
-use super::records::{AddressSeats, Lobby, Seat, User, UserMeter, UserSeats};
-pub(crate) use super::records::{LobbyMember, Plan, Reservation, SeatRequest};
+use super::records::{AddressSeats, Lobby, User, UserMeter, UserSeats};
+pub(crate) use super::records::{LobbyMember, Plan, Reservation, Seat, SeatRequest};
 use super::session_records::Sessions;
 use crate::base::arena::{Arena, Key};
 use crate::base::close::{CloseReason, LeaveReason};
+use crate::base::entry::Role;
 use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::{Bucket, Remembered};
 use crate::base::time::Time;
@@ -127,14 +129,14 @@ impl Directory {
         unix: u64,
     ) -> Result<Reservation, CloseReason> {
         let plan = self.plan(&request, now)?;
-        let SeatRequest { code, user, address, .. } = request;
+        let SeatRequest { code, user, address, entry, pool, .. } = request;
         // plan() does not count a lobby that the user would leave empty. But that lobby exists until the join, so
         // until then both lobbies count.
         if !self.lobby_keys.contains_key(code) && !self.max_lobbies.has_room(self.used_lobbies()) {
             return Err(CloseReason::LobbyLimit);
         }
         let user = self.user(user);
-        let lobby = self.lobby(code, unix);
+        let lobby = self.lobby(code, unix, pool, entry.seats);
         let replaced = plan.seat();
         let in_lobby = matches!(plan, Plan::Move(_) | Plan::Join);
         let in_server = replaced.is_none();
@@ -146,10 +148,12 @@ impl Directory {
         self.users[user].authorizing += 1;
         self.lobbies[lobby].authorizing += 1;
         self.users[user].reserved += u32::from(in_user);
-        self.lobbies[lobby].reserved += u32::from(in_lobby);
+        if in_lobby {
+            self.lobbies[lobby].reserve(entry.role, true);
+        }
         self.reserved += usize::from(in_server);
         self.update_listing(lobby);
-        Ok(Reservation { lobby, user, address, in_lobby, in_user, in_server })
+        Ok(Reservation { lobby, user, role: entry.role, address, in_lobby, in_user, in_server })
     }
 
     /// Cancels a reservation.
@@ -161,12 +165,14 @@ impl Directory {
     /// Subtracts a reservation from all counters, so that the seat can be taken. Its lobby and its user stay until
     /// [`forget_released`](Self::forget_released).
     pub(crate) fn release(&mut self, reservation: Reservation) -> Released {
-        let Reservation { lobby, user, address, in_lobby, in_user, in_server } = reservation;
+        let Reservation { lobby, user, role, address, in_lobby, in_user, in_server } = reservation;
         address.into_iter().for_each(|address| self.seats_of_addresses.remove(address));
         self.users[user].authorizing -= 1;
         self.lobbies[lobby].authorizing -= 1;
         self.users[user].reserved -= u32::from(in_user);
-        self.lobbies[lobby].reserved -= u32::from(in_lobby);
+        if in_lobby {
+            self.lobbies[lobby].reserve(role, false);
+        }
         self.reserved -= usize::from(in_server);
         self.update_listing(lobby);
         Released { lobby, user }
@@ -184,20 +190,22 @@ impl Directory {
     ///
     /// The close reason of the rule, the limit or the lock that refuses the seat.
     pub(crate) fn plan(&self, request: &SeatRequest<'_>, now: Time) -> Result<Plan, CloseReason> {
-        let &SeatRequest { code, user, address, ref claim } = request;
-        if self.is_kept_out(code, user, now) {
-            return Err(CloseReason::Kicked);
+        let &SeatRequest { code, user, entry, ref claim, .. } = request;
+        let lobby = self.lobby_keys.get(code).copied();
+        if let Some(reason) = lobby.and_then(|lobby| self.kept_out(lobby, user, now)) {
+            return Err(reason);
         }
         if let Some(claim) = claim {
-            if let Some(seat) = self.seat_to_resume(code, user, claim) {
+            if let Some(seat) = self.seat_to_resume(user, claim, |other| Some(other) == lobby) {
                 return Ok(Plan::Resume(seat));
             }
             if self.must_give_way(self.user_keys.get(user).copied(), claim) {
                 return Err(CloseReason::Replaced);
             }
         }
-        Ok(match self.replaced_seat(code, user, address)? {
-            Some(seat) if *self.lobbies[self.seats[seat].lobby].code == *code => Plan::TakeOver(seat),
+        self.may_enter(lobby, user, &entry)?;
+        Ok(match self.replaced_seat(lobby, request)? {
+            Some(seat) if self.is_of(seat, lobby, entry.role) => Plan::TakeOver(seat),
             Some(seat) => Plan::Move(seat),
             None => Plan::Join,
         })
@@ -206,7 +214,7 @@ impl Directory {
     /// Gives `conn` a seat as [`plan`](Self::plan) has just decided. `unix` is `now` in microseconds since the Unix epoch.
     /// Returns the seat.
     pub(crate) fn join(&mut self, request: SeatRequest<'_>, plan: Plan, conn: ConnId, now: Time, unix: u64) -> SeatKey {
-        let SeatRequest { code, user, address, claim } = request;
+        let SeatRequest { code, user, address, claim, entry, pool } = request;
         let session = claim.map(|claim| claim.session);
         if let Plan::Resume(seat) | Plan::TakeOver(seat) = plan {
             self.give_conn(seat, conn, address, matches!(plan, Plan::Resume(_)));
@@ -219,20 +227,26 @@ impl Directory {
         // leave() removes a user without seats, so this count keeps the user while its old seat is freed.
         self.users[user].authorizing += 1;
         if let Plan::Move(seat) = plan {
+            // The same for a lobby in which the user takes another role.
+            let kept = self.lobby_keys.get(code).copied();
+            kept.into_iter().for_each(|lobby| self.lobbies[lobby].authorizing += 1);
             self.leave(seat, LeaveReason::Replaced, now);
+            kept.into_iter().for_each(|lobby| self.lobbies[lobby].authorizing -= 1);
         }
         self.users[user].authorizing -= 1;
-        let lobby = self.lobby(code, unix);
+        let lobby = self.lobby(code, unix, pool, entry.seats);
         self.seats_created += 1;
         let id = SeatId(self.seats_created);
-        let (is_announced, has_session, is_away, is_watcher) = (false, false, false, false);
+        let (is_announced, has_session, is_away) = (false, false, false);
+        let is_watcher = entry.role == Role::Watch;
         let seat = Seat { id, conn, address, lobby, is_announced, has_session, is_away, is_watcher, user };
         let seat = self.seats.insert(seat);
         self.users[user].seats.push(seat);
         let key = lobby;
         let lobby = &mut self.lobbies[key];
         lobby.members.push(LobbyMember { seat, conn: conn.key() });
-        lobby.presence.joined();
+        lobby.watchers += u32::from(is_watcher);
+        lobby.presence.joined(is_watcher);
         self.set_session(seat, session);
         self.update_listing(key);
         self.note_members_changed(key, now);
@@ -268,11 +282,16 @@ impl Directory {
         }
         self.set_session(seat, None);
         self.forget_data(self.seats[seat].lobby, seat);
-        let Seat { id, address, lobby, user, is_announced, .. } = self.seats.remove(seat);
+        let Seat { id, address, lobby, user, is_announced, is_watcher, .. } = self.seats.remove(seat);
         self.seats_of_addresses.remove(address);
         let name = self.users[user].name.clone();
         self.users[user].seats.remove(seat);
-        self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
+        if is_watcher {
+            self.lobbies[lobby].watchers -= 1;
+            self.lobbies[lobby].presence.watcher_left(is_announced);
+        } else {
+            self.lobbies[lobby].presence.left(is_announced, Departure { user: name, seat: id, reason });
+        }
         self.update_listing(lobby);
         self.note_members_changed(lobby, now);
         self.remove_if_empty(lobby, user, now);
@@ -291,8 +310,9 @@ impl Directory {
         user
     }
 
-    /// Returns the key of the lobby `code`, and creates the lobby if there is none.
-    fn lobby(&mut self, code: &str, now: u64) -> LobbyKey {
+    /// Returns the key of the lobby `code`, and creates the lobby if there is none: in this pool, with this number of
+    /// seats.
+    fn lobby(&mut self, code: &str, now: u64, pool: Option<&str>, seats: Option<u32>) -> LobbyKey {
         if let Some(&lobby) = self.lobby_keys.get(code) {
             self.end_emptiness(lobby);
             return lobby;
@@ -314,10 +334,11 @@ impl Directory {
             reserved: 0,
             authorizing: 0,
             watchers: 0,
+            reserved_watchers: 0,
         });
         self.lobby_keys.insert(code, lobby);
         if let Some(controls) = &mut self.control {
-            controls.created(lobby);
+            controls.created(lobby, pool.map(|pool| Pool::new(pool, seats)));
         }
         lobby
     }
@@ -416,6 +437,11 @@ impl Directory {
 
     pub(crate) fn user_of(&self, seat: SeatKey) -> &SmolStr {
         self.name_of(self.seats[seat].user)
+    }
+
+    /// Returns the lobby of a reservation that was released.
+    pub(crate) fn lobby_of(&self, released: &Released) -> LobbyKey {
+        released.lobby
     }
 
     pub(crate) fn find_lobby(&self, code: &str) -> Option<LobbyKey> {

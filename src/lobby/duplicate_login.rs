@@ -1,8 +1,8 @@
 //! What happens when a user who has a seat connects again: the rule of `duplicate_login`.
 
-use super::directory::Directory;
+use super::directory::{Directory, SeatRequest};
 use crate::base::close::CloseReason;
-use crate::base::id::{AddressKey, SeatKey, UserKey};
+use crate::base::id::{LobbyKey, SeatKey, UserKey};
 use crate::config::DuplicateLogin;
 
 impl Directory {
@@ -21,7 +21,7 @@ impl Directory {
         if is_allowed { Ok(()) } else { Err(CloseReason::UserLimit) }
     }
 
-    /// Returns the seat that a new connection of `user` takes over or replaces, if it gets one in the lobby `code`.
+    /// Returns the seat that a new connection of `user` takes over or replaces, if it gets one in `lobby`.
     ///
     /// With `replace` that is the user's seat. Otherwise it is an away seat of the user, and only if a limit has no room
     /// without it: away seats never count against their own user.
@@ -31,19 +31,19 @@ impl Directory {
     /// The close reason of the limit or lock that refuses the seat.
     pub(super) fn replaced_seat(
         &self,
-        code: &str,
-        user: &str,
-        address: AddressKey,
+        lobby: Option<LobbyKey>,
+        request: &SeatRequest<'_>,
     ) -> Result<Option<SeatKey>, CloseReason> {
-        let lobby = self.lobby_keys.get(code).copied();
+        let &SeatRequest { user, address, entry, .. } = request;
         let user = self.user_keys.get(user).copied();
+        let fits = |replaced| self.fits(lobby, user, Some(address), replaced, entry.role);
         if self.duplicate_login == DuplicateLogin::Replace {
             let replaced = user.and_then(|user| self.users[user].seats.as_slice().first().copied());
-            return self.fits(lobby, user, Some(address), replaced).map(|()| replaced);
+            return fits(replaced).map(|()| replaced);
         }
-        let Err(reason) = self.fits(lobby, user, Some(address), None) else { return Ok(None) };
+        let Err(reason) = fits(None) else { return Ok(None) };
         let mut away = self.away_seats_of(user, lobby).into_iter();
-        let replaced = away.find(|&seat| self.fits(lobby, user, Some(address), Some(seat)).is_ok());
+        let replaced = away.find(|&seat| fits(Some(seat)).is_ok());
         replaced.map(Some).ok_or(reason)
     }
 }

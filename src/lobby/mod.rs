@@ -6,6 +6,7 @@ mod checking;
 pub(crate) mod control;
 pub(crate) mod directory;
 mod duplicate_login;
+pub(crate) mod entering;
 pub(crate) mod presence;
 mod records;
 mod seat_limits;

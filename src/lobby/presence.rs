@@ -51,8 +51,10 @@ pub(crate) struct Changes {
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     departures: Vec<Departure>,
-    /// Number of joined seats that have not been announced.
-    unannounced: usize,
+    /// Number of joined seats that have not been announced, without watchers.
+    unannounced: u32,
+    /// Number of watchers that have not been told who is there.
+    new_watchers: u32,
     /// What few lobbies have, so that all others need no memory for it.
     rare: Option<Box<Rare>>,
 }
@@ -99,8 +101,14 @@ impl CountRules {
 
 impl Presence {
     /// Records that a member joined. It is not announced yet.
-    pub(crate) fn joined(&mut self) {
-        self.unannounced += 1;
+    pub(crate) fn joined(&mut self, is_watcher: bool) {
+        let count = if is_watcher { &mut self.new_watchers } else { &mut self.unannounced };
+        *count += 1;
+    }
+
+    /// Records that a watcher left. Nobody is told.
+    pub(crate) fn watcher_left(&mut self, is_announced: bool) {
+        self.new_watchers -= u32::from(!is_announced);
     }
 
     /// Records that a member left. No departure is sent for a member that was not announced.
@@ -160,19 +168,33 @@ impl Presence {
     }
 
     pub(crate) fn is_flushed(&self) -> bool {
+        self.new_watchers == 0 && !self.has_changes()
+    }
+
+    /// Whether there is a change that members are told of.
+    fn has_changes(&self) -> bool {
         let has_rare_change = |rare: &Rare| match rare {
             Rare::Absences { .. } => true,
             Rare::Counted(counted) => counted.is_due,
         };
-        self.unannounced == 0 && self.departures.is_empty() && !self.rare.as_deref().is_some_and(has_rare_change)
+        self.unannounced > 0 || !self.departures.is_empty() || self.rare.as_deref().is_some_and(has_rare_change)
     }
 
-    pub(crate) fn unannounced(&self) -> usize {
-        self.unannounced
+    /// Returns the number of members, and of watchers, that have not been announced.
+    pub(crate) fn unannounced(&self) -> (usize, usize) {
+        (self.unannounced as usize, self.new_watchers as usize)
     }
 
     /// Takes the unsent changes, for a lobby with `members` members. The caller marks the joined seats as announced.
     pub(super) fn take_changes(&mut self, members: usize, rules: CountRules, now: Time) -> Changes {
+        if mem::take(&mut self.new_watchers) > 0 && !self.has_changes() {
+            return Changes {
+                departures: Vec::new(),
+                away: Vec::new(),
+                back: Vec::new(),
+                update: PresenceUpdate::Nothing,
+            };
+        }
         self.unannounced = 0;
         let departures = mem::take(&mut self.departures);
         let is_large = members > rules.max;
@@ -212,7 +234,7 @@ impl Presence {
     /// Discards the unsent changes: during a drain, and for protocols without presence. The members still know either
     /// the list or the number.
     pub(crate) fn discard_changes(&mut self) {
-        self.unannounced = 0;
+        (self.unannounced, self.new_watchers) = (0, 0);
         self.departures.clear();
         match self.rare.as_deref_mut() {
             Some(Rare::Absences { .. }) => self.rare = None,

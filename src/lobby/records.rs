@@ -7,6 +7,7 @@ use smol_str::SmolStr;
 use super::presence::Presence;
 use super::session_records::LobbySessions;
 use crate::base::arena::Key;
+use crate::base::entry::{Entry, Role};
 use crate::base::id::{AddressKey, ConnId, ConnKey, LobbyKey, SeatId, SeatKey, UserKey};
 use crate::base::rate::Bucket;
 use crate::base::session::Claim;
@@ -26,12 +27,15 @@ pub(crate) struct Lobby {
     pub(super) members: Vec<LobbyMember>,
     /// Away seats and users that are kept out; `None` while there is neither, nor a seat with a session.
     pub(super) sessions: Option<Box<LobbySessions>>,
-    /// Seats reserved for connections that are being authorized.
+    /// Seats of members that are reserved for connections that are being authorized.
     pub(super) reserved: u32,
     /// Connections that are being authorized, including those that will take over a seat and reserve none.
     pub(super) authorizing: u32,
     /// Number of watchers, present and away. They are among the members with a connection and the away seats.
     pub(super) watchers: u32,
+    /// Seats of watchers that are reserved for connections that are being authorized. [`Lobby::reserved`] does not count
+    /// them.
+    pub(super) reserved_watchers: u16,
 }
 
 /// A joined seat with a connection, as its lobby lists it.
@@ -107,6 +111,9 @@ pub(crate) struct SeatRequest<'a> {
     pub(crate) address: AddressKey,
     /// The session that the client names.
     pub(crate) claim: Option<Claim>,
+    pub(crate) entry: Entry,
+    /// The pool that the lobby belongs to if it is created.
+    pub(crate) pool: Option<&'a str>,
 }
 
 /// How a connection gets its seat.
@@ -116,7 +123,7 @@ pub(crate) enum Plan {
     Resume(SeatKey),
     /// It takes over a seat of its user in the same lobby.
     TakeOver(SeatKey),
-    /// It joins, and this seat of its user in another lobby is freed.
+    /// It joins, and this seat of its user in another lobby, or in another role, is freed.
     Move(SeatKey),
     /// It joins.
     Join,
@@ -184,6 +191,7 @@ pub(crate) struct Seat {
 pub(crate) struct Reservation {
     pub(super) lobby: LobbyKey,
     pub(super) user: UserKey,
+    pub(super) role: Role,
     /// The address whose limit it counts toward. `None` if it replaces a seat of the user with the same address.
     pub(super) address: Option<AddressKey>,
     /// Whether it counts toward the limit of the lobby. False if it takes over the user's seat in this lobby.
@@ -196,9 +204,22 @@ pub(crate) struct Reservation {
 }
 
 impl Lobby {
-    /// Returns the number of joined, away and reserved seats.
-    pub(super) fn taken(&self) -> usize {
-        self.seats_count() + self.reserved as usize
+    /// Returns the number of joined, away and reserved seats of members or of watchers.
+    pub(super) fn taken(&self, role: Role) -> usize {
+        match role {
+            Role::Play => self.seats_count() + self.reserved as usize,
+            Role::Watch => self.watchers as usize + usize::from(self.reserved_watchers),
+        }
+    }
+
+    /// Changes the number of reserved seats by one.
+    pub(super) fn reserve(&mut self, role: Role, is_more: bool) {
+        match role {
+            Role::Play if is_more => self.reserved += 1,
+            Role::Play => self.reserved -= 1,
+            Role::Watch if is_more => self.reserved_watchers += 1,
+            Role::Watch => self.reserved_watchers -= 1,
+        }
     }
 
     /// Returns a member's position in join order.
@@ -206,19 +227,25 @@ impl Lobby {
         self.members.iter().position(|member| member.seat == seat).expect("every seat of a lobby is in its member list")
     }
 
-    /// Returns whether the lobby is removed when its member leaves.
+    /// Returns whether the lobby is removed when its member, or its watcher, leaves.
     pub(super) fn has_one_member(&self) -> bool {
-        self.seats_count() == 1 && self.authorizing == 0
+        self.all_seats_count() == 1 && self.authorizing == 0
     }
 
     /// Returns whether the lobby has neither members nor watchers.
     pub(super) fn has_no_seats(&self) -> bool {
-        self.members.is_empty() && self.away().is_empty()
+        self.all_seats_count() == 0
     }
 
     /// Frees the part for sessions if nothing is in it.
     pub(super) fn drop_unused_sessions(&mut self) {
         self.sessions.take_if(|sessions| sessions.is_unused());
+    }
+}
+
+impl Seat {
+    pub(super) fn role(&self) -> Role {
+        if self.is_watcher { Role::Watch } else { Role::Play }
     }
 }
 
@@ -241,7 +268,7 @@ mod tests {
         assert_eq!(size_of::<User>(), 72);
         // Id 8, connection 8, address 4, lobby 4, user 4, flags 4.
         assert_eq!(size_of::<Seat>(), 32);
-        // Code 24, epoch and seq 16, presence 40, members 24, sessions 8, counts 12, flag 1.
+        // Code 24, epoch and seq 16, presence 40, members 24, sessions 8, counts 14, flag 1.
         assert_eq!(size_of::<Lobby>(), 128);
         assert_eq!(size_of::<LobbyMember>(), 8);
     }

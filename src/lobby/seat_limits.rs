@@ -2,7 +2,9 @@
 
 use super::directory::Directory;
 use crate::base::close::CloseReason;
+use crate::base::entry::Role;
 use crate::base::id::{AddressKey, LobbyKey, SeatKey, UserKey};
+use crate::config::Limit;
 
 impl Directory {
     /// Checks whether the lobby `code` would take a new user.
@@ -11,11 +13,11 @@ impl Directory {
     ///
     /// The close reason of the limit or lock that refuses the seat.
     pub(crate) fn admits(&self, code: &str) -> Result<(), CloseReason> {
-        self.fits(self.lobby_keys.get(code).copied(), None, None, None)
+        self.fits(self.lobby_keys.get(code).copied(), None, None, None, Role::Play)
     }
 
     /// Checks whether `user`, with a connection from `address`, would get a seat in a lobby. `replaced` is the seat of
-    /// the user that it takes over, if that is in this lobby, or that is freed.
+    /// the user that it takes over, if that is in this lobby and this role, or that is freed.
     ///
     /// # Errors
     ///
@@ -26,13 +28,14 @@ impl Directory {
         user: Option<UserKey>,
         address: Option<AddressKey>,
         replaced: Option<SeatKey>,
+        role: Role,
     ) -> Result<(), CloseReason> {
         if address.is_some_and(|address| !self.has_address_room(address, replaced)) {
             return Err(CloseReason::IpLimit);
         }
         match replaced {
-            Some(seat) if Some(self.seats[seat].lobby) == lobby => Ok(()),
-            replaced => self.has_room(lobby, user, replaced),
+            Some(seat) if self.is_of(seat, lobby, role) => Ok(()),
+            replaced => self.has_room(lobby, user, replaced, role),
         }
     }
 
@@ -49,29 +52,41 @@ impl Directory {
         lobby: Option<LobbyKey>,
         user: Option<UserKey>,
         replaced: Option<SeatKey>,
+        role: Role,
     ) -> Result<(), CloseReason> {
         if !self.max_connections.has_room(self.taken() - usize::from(replaced.is_some())) {
             return Err(CloseReason::ServerFull);
         }
-        match lobby {
-            Some(lobby) => {
-                if self.lobbies[lobby].locked || self.is_counting_down(lobby) {
-                    return Err(CloseReason::LobbyLocked);
-                }
-                if !self.max_per_lobby.has_room(self.lobbies[lobby].taken()) {
-                    return Err(CloseReason::LobbyFull);
-                }
-            }
-            None => {
-                if !self.max_per_lobby.has_room(0) {
-                    return Err(CloseReason::LobbyFull);
-                }
-                let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
-                if !self.max_lobbies.has_room(self.used_lobbies() - usize::from(removes_lobby)) {
-                    return Err(CloseReason::LobbyLimit);
-                }
+        // A lobby that has started is locked, and can still be watched.
+        let is_locked = |lobby| self.lobbies[lobby].locked || self.is_counting_down(lobby);
+        if role == Role::Play && lobby.is_some_and(is_locked) {
+            return Err(CloseReason::LobbyLocked);
+        }
+        let taken = lobby.map_or(0, |lobby| self.lobbies[lobby].taken(role));
+        if !self.seats_limit(lobby, role).has_room(taken) {
+            return Err(CloseReason::LobbyFull);
+        }
+        if lobby.is_none() {
+            let removes_lobby = replaced.is_some_and(|seat| self.lobbies[self.seats[seat].lobby].has_one_member());
+            if !self.max_lobbies.has_room(self.used_lobbies() - usize::from(removes_lobby)) {
+                return Err(CloseReason::LobbyLimit);
             }
         }
         self.allows_login(user, replaced)
+    }
+
+    /// Returns the largest number of members or watchers of a lobby. `None`: a lobby that does not exist.
+    pub(super) fn seats_limit(&self, lobby: Option<LobbyKey>, role: Role) -> Limit {
+        let settings = lobby.and_then(|lobby| self.control(lobby)).map(|control| &control.settings);
+        let (most, own) = match role {
+            Role::Play => (self.max_per_lobby, settings.and_then(|settings| settings.max)),
+            Role::Watch => (self.max_watchers(), settings.and_then(|settings| settings.watchers)),
+        };
+        own.map_or(most, |own| most.min(Limit::at_most(own)))
+    }
+
+    /// Nobody watches without lobby control.
+    pub(super) fn max_watchers(&self) -> Limit {
+        Limit::at_most(self.control_bounds().map_or(0, |bounds| bounds.settings.watchers))
     }
 }

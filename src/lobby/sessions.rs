@@ -13,6 +13,7 @@ use super::records::{Lobby, LobbyMember};
 use super::session_records::{Away, Sessions};
 pub(crate) use super::session_records::{AwayEvent, LostConn};
 use crate::base::close::CloseReason;
+use crate::base::entry::Role;
 use crate::base::id::{AddressKey, ConnId, LobbyKey, SeatKey, UserKey};
 use crate::base::session::{Claim, SessionHash};
 use crate::base::time::Time;
@@ -29,9 +30,15 @@ impl Lobby {
         self.sessions.as_ref().map_or(&[], |sessions| &sessions.away)
     }
 
-    /// Number of members, present and away.
+    /// Number of members, present and away, without watchers.
+    #[inline]
     pub(crate) fn seats_count(&self) -> usize {
         self.members.len() + self.away().len() - self.watchers as usize
+    }
+
+    /// Number of seats, of members and of watchers, present and away.
+    pub(crate) fn all_seats_count(&self) -> usize {
+        self.members.len() + self.away().len()
     }
 
     /// Number of watchers, present and away.
@@ -76,13 +83,18 @@ impl Directory {
         self.sessions.set(key, session);
     }
 
-    /// Returns the seat of `user` in the lobby `code` that a claim resumes: that of its session, else that of the session
-    /// that it continues.
-    pub(crate) fn seat_to_resume(&self, code: &str, user: &str, claim: &Claim) -> Option<SeatKey> {
+    /// Returns the seat of `user`, in a lobby that `is_meant`, that a claim resumes: that of its session, else that of the
+    /// session that it continues.
+    pub(crate) fn seat_to_resume(
+        &self,
+        user: &str,
+        claim: &Claim,
+        is_meant: impl Fn(LobbyKey) -> bool,
+    ) -> Option<SeatKey> {
         let seats = self.user_keys.get(user).map_or(&[][..], |&user| self.users[user].seats.as_slice());
         let find = |session: SessionHash| {
             let mut fits = seats.iter().copied().filter(|&seat| self.session_of(seat) == Some(session));
-            fits.find(|&seat| *self.lobbies[self.seats[seat].lobby].code == *code)
+            fits.find(|&seat| is_meant(self.seats[seat].lobby))
         };
         find(claim.session).or_else(|| claim.was.and_then(find))
     }
@@ -101,6 +113,12 @@ impl Directory {
             return None;
         }
         self.sessions.get(seat)?.away.as_ref()
+    }
+
+    /// Number of members of a lobby that are away.
+    pub(crate) fn away_members(&self, lobby: LobbyKey) -> usize {
+        let lobby = &self.lobbies[lobby];
+        lobby.away().iter().filter(|&&seat| !self.seats[seat].is_watcher).count()
     }
 
     pub(crate) fn away_count(&self) -> usize {
@@ -185,7 +203,7 @@ impl Directory {
         away.tell_at = tell_at;
         self.sessions.to_tell.insert((tell_at, key));
         let seat = &self.seats[key];
-        if seat.is_announced {
+        if seat.is_announced && !seat.is_watcher {
             let user = self.users[seat.user].name.clone();
             self.lobbies[seat.lobby].presence.came_back(AnnouncedMember { user, seat: seat.id });
         }
@@ -230,7 +248,7 @@ impl Directory {
         self.sessions.to_tell.remove(&(at, key));
         self.sessions.get_mut(key)?.away.as_mut()?.is_told = true;
         let seat = &self.seats[key];
-        if seat.is_announced {
+        if seat.is_announced && !seat.is_watcher {
             let user = self.users[seat.user].name.clone();
             self.lobbies[seat.lobby].presence.went_away(AnnouncedMember { user, seat: seat.id });
         }
@@ -254,7 +272,13 @@ impl Directory {
     }
 
     /// Returns when a client that was refused for `reason` may try again, if only away seats keep it out.
-    pub(crate) fn room_after_away(&self, code: &str, address: AddressKey, reason: CloseReason) -> Option<Time> {
+    pub(crate) fn room_after_away(
+        &self,
+        code: &str,
+        role: Role,
+        address: AddressKey,
+        reason: CloseReason,
+    ) -> Option<Time> {
         let first_end = |seats: &mut dyn Iterator<Item = SeatKey>| {
             seats.filter_map(|seat| self.away(seat)).map(|away| away.ends).min()
         };
@@ -263,9 +287,11 @@ impl Directory {
                 self.sessions.ends.first().map(|&(at, _)| at)
             }
             CloseReason::LobbyFull => {
-                let lobby = &self.lobbies[*self.lobby_keys.get(code)?];
-                let has_room = self.max_per_lobby.has_room(lobby.taken() - lobby.away().len());
-                first_end(&mut lobby.away().iter().copied()).filter(|_| has_room)
+                let key = *self.lobby_keys.get(code)?;
+                let lobby = &self.lobbies[key];
+                let away = || lobby.away().iter().copied().filter(|&seat| self.seats[seat].role() == role);
+                let has_room = self.seats_limit(Some(key), role).has_room(lobby.taken(role) - away().count());
+                first_end(&mut away()).filter(|_| has_room)
             }
             CloseReason::LobbyLimit => {
                 let is_alone = |seat: &SeatKey| self.lobbies[self.seats[*seat].lobby].has_one_member();
@@ -293,9 +319,8 @@ impl Directory {
         kicked.push_back((user, now + self.sessions.grace));
     }
 
-    pub(super) fn is_kept_out(&self, code: &str, user: &str, now: Time) -> bool {
-        let lobby = self.lobby_keys.get(code).map(|&lobby| &self.lobbies[lobby]);
-        let kicked = lobby.and_then(|lobby| lobby.sessions.as_ref()).map(|sessions| &sessions.kicked);
+    pub(super) fn is_kicked(&self, lobby: LobbyKey, user: &str, now: Time) -> bool {
+        let kicked = self.lobbies[lobby].sessions.as_ref().map(|sessions| &sessions.kicked);
         kicked.is_some_and(|kicked| kicked.iter().any(|(other, until)| **other == *user && now < *until))
     }
 

@@ -1,7 +1,8 @@
-//! What a request says about its session: the parameters `session`, `was`, `epoch`, `seq` and `n` of the query.
+//! What a request says about its session and about how its client enters the lobby: parameters of the query.
 //!
-//! The names are redacted like tokens: only their hashes leave this module.
+//! Names of sessions and passwords are redacted like tokens: only their hashes leave this module.
 
+use crate::base::entry::{BadEntry, Entry, PasswordHash, Role};
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
 use crate::http::target::{percent_decode, query_value};
 
@@ -14,7 +15,7 @@ use crate::http::target::{percent_decode, query_value};
 /// it that is not a decimal integer below 2^53. A query with a session that cannot be decoded is malformed too.
 pub(crate) fn read_claim(query: &str) -> Result<Option<Claim>, BadClaim> {
     let Ok(session) = query_value(query, "session") else {
-        return if has_session(query) { Err(BadClaim) } else { Ok(None) };
+        return if has_any(query, &["session"]) { Err(BadClaim) } else { Ok(None) };
     };
     let Some(session) = session else { return Ok(None) };
     let value = |name| query_value(query, name).expect("the whole query was decoded above");
@@ -30,12 +31,45 @@ pub(crate) fn read_claim(query: &str) -> Result<Option<Claim>, BadClaim> {
     Ok(Some(Claim { session: hash(&session)?, was: value("was").map(|was| hash(&was)).transpose()?, position }))
 }
 
-/// Returns whether a query that cannot be decoded as a whole has a `session`.
-fn has_session(query: &str) -> bool {
+/// Reads how a client enters a lobby, from the parameters `create`, `role`, `password` and `seats`.
+///
+/// # Errors
+///
+/// A parameter with a value that is none of its own. A query with any of them that cannot be decoded is malformed too.
+pub(crate) fn read_entry(query: &str) -> Result<Entry, BadEntry> {
+    const NAMES: &[&str] = &["create", "role", "password", "seats"];
+    let Ok(create) = query_value(query, "create") else {
+        return if has_any(query, NAMES) { Err(BadEntry) } else { Ok(Entry::ORDINARY) };
+    };
+    let value = |name| query_value(query, name).expect("the whole query was decoded above");
+    Ok(Entry {
+        create: match create.as_deref() {
+            None | Some("1") => true,
+            Some("0") => false,
+            Some(_) => return Err(BadEntry),
+        },
+        role: match value("role").as_deref() {
+            None | Some("play") => Role::Play,
+            Some("watch") => Role::Watch,
+            Some(_) => return Err(BadEntry),
+        },
+        password: value("password").map(|text| PasswordHash::of(&text).ok_or(BadEntry)).transpose()?,
+        seats: value("seats").map(|digits| seats_number(&digits).ok_or(BadEntry)).transpose()?,
+    })
+}
+
+/// Returns whether a query that cannot be decoded as a whole has one of these parameters.
+fn has_any(query: &str, names: &[&str]) -> bool {
     query.split('&').any(|pair| {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        !value.is_empty() && percent_decode(key, true).is_some_and(|key| key == "session")
+        !value.is_empty() && percent_decode(key, true).is_some_and(|key| names.contains(&&*key))
     })
+}
+
+/// Parses a number of seats.
+fn seats_number(digits: &str) -> Option<u32> {
+    let is_decimal = digits.bytes().all(|c| c.is_ascii_digit());
+    digits.parse().ok().filter(|&seats| is_decimal && seats > 0)
 }
 
 /// Parses a part of a position.
@@ -110,6 +144,45 @@ mod tests {
         ] {
             let query = query.replace("{NAME}", NAME);
             assert_eq!(read_claim(&query), Err(BadClaim), "{query}");
+        }
+    }
+    #[test]
+    fn entries_are_read_from_the_query() {
+        let password = |text| PasswordHash::of(text);
+        let whole = Entry { create: false, role: Role::Watch, password: password("a b"), seats: Some(4) };
+        for (query, expected) in [
+            ("token=ann&Create=0&create=&x=%31", Entry::ORDINARY),
+            ("create=1&role=play&password=&seats=", Entry::ORDINARY),
+            ("create=0&role=watch&password=a+b&seats=4", whole),
+            ("seats=004&%70assword=a%20b&role=watch&create=0&create=x&password=x", whole),
+            ("seats=4294967295", Entry { seats: Some(u32::MAX), ..Entry::ORDINARY }),
+            // It cannot be decoded, and has no parameter for this.
+            ("session=&x=%ff", Entry::ORDINARY),
+        ] {
+            assert_eq!(read_entry(query), Ok(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn malformed_entries_are_told_apart() {
+        let long = format!("password={}", "x".repeat(65));
+        for query in [
+            "create=2",
+            "create=true",
+            "role=host",
+            "role=Watch",
+            "seats=0",
+            "seats=-1",
+            "seats=%2B4",
+            "seats=4.0",
+            "seats=4294967296",
+            "password=%ff",
+            "password=%00",
+            "role=watch&x=%ff",
+            "x=%ff&%63reate=1",
+            &long,
+        ] {
+            assert_eq!(read_entry(query), Err(BadEntry), "{query}");
         }
     }
 }

@@ -12,10 +12,11 @@ use bytes::Bytes;
 use data_encoding::BASE64URL_NOPAD;
 use tungstenite::handshake::derive_accept_key;
 
-use super::claim::read_claim;
+use super::claim::{read_claim, read_entry};
 use super::event_stream;
 use super::list_query::read_list_query;
 use super::post::PostHead;
+use crate::base::entry::{BadEntry, Entry};
 use crate::base::id::ConnId;
 use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
@@ -69,6 +70,8 @@ pub struct Request<'a> {
     token: Option<Cow<'a, str>>,
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
+    /// How the client enters its lobby. `Err`: a parameter for it is not valid.
+    pub(crate) entry: Result<Entry, BadEntry>,
     headers: Headers<'a, 'a>,
 }
 
@@ -110,7 +113,7 @@ impl Request<'_> {
     /// parameters.
     ///
     /// In a JSON application, `session` and `was` are names of sessions. Like a token, such a name proves who asks: it
-    /// belongs neither in a log nor in an answer.
+    /// belongs neither in a log nor in an answer. Nor does `password`, with lobby control.
     pub fn query(&self, name: &str) -> Option<Cow<'_, str>> {
         query_value(self.query, name).expect("read() has decoded the whole query")
     }
@@ -193,6 +196,8 @@ pub(crate) struct Facts {
     pub(crate) is_origin_allowed: bool,
     /// The session of the client. `Err`: the request has one that is not valid.
     pub(crate) claim: Result<Option<Claim>, BadClaim>,
+    /// How the client enters its lobby. `Err`: a parameter for it is not valid.
+    pub(crate) entry: Result<Entry, BadEntry>,
     /// What the page of a request for events may read of the answer.
     pub(crate) cors: Option<Cors>,
     pub(crate) form: Result<Acceptance, PlainResponse>,
@@ -286,6 +291,8 @@ pub(crate) struct ReadParams {
     pub(crate) subprotocols: Subprotocols,
     /// Whether the application has sessions, so that `session` in the query names one.
     pub(crate) has_sessions: bool,
+    /// Whether parameters of the query say how the client enters its lobby.
+    pub(crate) has_entries: bool,
     /// Longest body of a POST; `None` if there are no event streams.
     pub(crate) max_body_bytes: Option<usize>,
     /// Whether there is a list of lobbies.
@@ -365,6 +372,7 @@ fn try_read<R>(
     if let (Ok(Acceptance::Events), Ok(Some(claimed))) = (&form, claim) {
         claim = event_stream::continued(claimed, headers).map(Some);
     }
+    let entry = if params.has_entries { read_entry(query) } else { Ok(Entry::ORDINARY) };
     let (query, query_token, has_bad_query) = match query_value(query, "token") {
         Ok(token) => (query, token, false),
         // The application finds no parameters in it.
@@ -389,6 +397,7 @@ fn try_read<R>(
         has_bad_query,
         token,
         claim,
+        entry,
         headers,
     };
     Ok(decide(&request, form))
@@ -536,6 +545,7 @@ mod tests {
             forwarded_header,
             subprotocols,
             has_sessions: true,
+            has_entries: true,
             max_body_bytes: Some(100),
             has_list: true,
         };

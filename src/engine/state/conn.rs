@@ -5,6 +5,7 @@
 use super::health::Health;
 use super::meters::Meter;
 use crate::base::close::CloseKind;
+use crate::base::entry::{Entry, Place};
 use crate::base::id::{AddressKey, ConnId, ListKey, SeatKey};
 use crate::base::peer::{CompactPeer, Peer};
 use crate::base::session::Claim;
@@ -47,9 +48,10 @@ pub(crate) enum ConnState {
 /// A connection whose authorization is pending.
 #[derive(Debug)]
 pub(crate) struct PendingAuth {
-    /// Code of the requested lobby.
-    pub(crate) code: Box<str>,
+    /// The requested lobby.
+    pub(crate) place: Place,
     pub(crate) claim: Option<Claim>,
+    pub(crate) entry: Entry,
     /// The reserved seat, if the user that the client claims to be is known.
     pub(crate) reservation: Option<Reservation>,
 }

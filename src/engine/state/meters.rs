@@ -24,6 +24,8 @@ pub(crate) struct Rates {
     pub(crate) attempt: Option<Rate>,
     /// Of requests for the list of lobbies.
     pub(crate) list: Option<Rate>,
+    /// Of wrong passwords and unknown codes.
+    pub(crate) guess: Option<Rate>,
     pub(crate) strike: Rate,
     /// Whether the rate of a user equals the rate of a connection. All connections of a user are charged to the user's
     /// bucket, so it never has more tokens than the bucket of one connection. With equal rates it is enough to charge
@@ -46,6 +48,7 @@ impl Rates {
             control: config.control_rate(),
             attempt: config.attempt_rate(),
             list: config.list_rate(),
+            guess: config.guess_rate(),
             strike: Rate::new(1, Duration::from_secs(1), config.max_rate_strikes),
         }
     }
@@ -126,6 +129,8 @@ pub(crate) struct Addresses {
     remembered: Remembered<IpAddr, Bucket>,
     /// Buckets for requests for the list of lobbies, with or without a connection of the address.
     lists: Remembered<IpAddr, Bucket>,
+    /// Buckets for guesses, with or without a connection of the address.
+    guesses: Remembered<IpAddr, Bucket>,
 }
 
 #[derive(Debug)]
@@ -142,7 +147,48 @@ impl Addresses {
             keys: HashMap::new(),
             remembered: Remembered::new(config.max_remembered_rates),
             lists: Remembered::new(config.max_remembered_rates),
+            guesses: Remembered::new(config.max_remembered_rates),
         }
+    }
+
+    /// Checks whether the address may guess once more.
+    ///
+    /// # Errors
+    ///
+    /// HTTP 429 if it has guessed too often, and the wait until it may.
+    pub(crate) fn check_guesses(
+        &self,
+        key: AddressKey,
+        now: Time,
+        rate: Rate,
+    ) -> Result<(), (PlainResponse, Duration)> {
+        let mut guesses = self.guesses_of(key);
+        guesses.take(now, 1, rate).map_err(|Denied { retry_after }| {
+            let refusal = PlainResponse::too_many(rate, 0, retry_after, guesses.full_after(now));
+            (refusal.with_sentence("too many wrong passwords or lobby codes; wait a little"), retry_after)
+        })
+    }
+
+    /// Charges a guess.
+    pub(crate) fn charge_guess(&mut self, key: AddressKey, now: Time, rate: Rate) {
+        let mut guesses = self.guesses_of(key);
+        // It was checked before.
+        let _ = guesses.take(now, 1, rate);
+        self.remember_guesses(self.connected[key].address, guesses, now);
+    }
+
+    fn guesses_of(&self, key: AddressKey) -> Bucket {
+        self.guesses.get(&self.connected[key].address).copied().unwrap_or_default()
+    }
+
+    /// The buckets for guesses. The bucket that is full first comes first.
+    pub(crate) fn guesses(&self, now: Time) -> Vec<(IpAddr, Bucket)> {
+        self.guesses.entries(now).map(|(&address, &guesses)| (address, guesses)).collect()
+    }
+
+    pub(crate) fn remember_guesses(&mut self, address: IpAddr, guesses: Bucket, now: Time) {
+        self.guesses.take(&address);
+        self.guesses.put(now, address, guesses, guesses.full_at());
     }
 
     /// Charges a request for the list of lobbies.

@@ -48,6 +48,7 @@ pub(crate) fn read_checkpoint(from: &mut EntryReader<'_>) -> Read<Checkpoint> {
         ticks: Vec::new(),
         users: Vec::new(),
         addresses: Vec::new(),
+        guesses: Vec::new(),
         lists: Vec::new(),
     };
     let count: usize = from.number_as()?;
@@ -127,6 +128,7 @@ mod tests {
             ticks: Vec::new(),
             users: Vec::new(),
             addresses: Vec::new(),
+            guesses: Vec::new(),
             lists: Vec::new(),
         };
         // Each counter has another value.
@@ -174,7 +176,7 @@ mod tests {
             assert_eq!(read.counters.closed(CloseReason::Hangup), whole.counters.closed(CloseReason::Hangup));
             assert_eq!(read.counters.rejected(Reject::NotAllowed), whole.counters.rejected(Reject::NotAllowed));
         }
-        let other = put_all(&values[1..values.len() - 1]);
+        let other = put_all(&values[3..]);
         bytes.splice(start..start + new_form.len(), other);
         assert_eq!(read_checkpoint(&mut EntryReader::new(&bytes)), Err(BadEntry));
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::block::MAX_BLOCK;
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
+use crate::base::entry::{self, Entry, PasswordHash, Role};
 use crate::base::list_query::{ListFilter, ListQuery, MAX_TAGS};
 use crate::base::peer::Peer;
 use crate::base::rate::Rate;
@@ -176,8 +177,9 @@ impl<'a> EntryReader<'a> {
     /// `max_header_bytes`, like the head it comes from.
     pub(crate) fn facts(&mut self, edition: Edition, max_header_bytes: usize) -> Read<Facts> {
         let form = self.byte()?;
-        let (is_head_request, has_file, has_list) = (form & 4 != 0, form & 8 != 0, form & 32 != 0);
-        let probe = match form & !(4 | 8 | 32) {
+        let (is_head_request, has_file) = (form & 4 != 0, form & 8 != 0);
+        let (has_entry, has_list) = (form & 16 != 0, form & 32 != 0);
+        let probe = match form & !(4 | 8 | 16 | 32) {
             0 => None,
             1 => Some(Probe::Live),
             2 => Some(Probe::Ready),
@@ -204,9 +206,10 @@ impl<'a> EntryReader<'a> {
             _ => return Err(BadEntry),
         };
         let claim = if edition < Edition::Third { Ok(None) } else { self.claim()? };
+        let entry = if has_entry { self.entry()? } else { Ok(Entry::ORDINARY) };
         let file = if has_file { Some(Box::new(self.file()?)) } else { None };
         let list = if has_list { Some(Box::new(self.list_query()?)) } else { None };
-        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, cors, form, file, list })
+        Ok(Facts { probe, is_head_request, address, is_origin_allowed, claim, entry, cors, form, file, list })
     }
 
     fn list_query(&mut self) -> Read<Result<ListQuery, PlainResponse>> {
@@ -247,6 +250,25 @@ impl<'a> EntryReader<'a> {
         }
     }
 
+    fn entry(&mut self) -> Read<Result<Entry, entry::BadEntry>> {
+        let flags = self.byte()?;
+        match flags {
+            0 => return Ok(Err(entry::BadEntry)),
+            _ if flags & 1 == 1 && flags < 8 => {}
+            _ => return Err(BadEntry),
+        }
+        Ok(Ok(Entry {
+            create: flags & 2 != 0,
+            role: if flags & 4 != 0 { Role::Watch } else { Role::Play },
+            password: self.option(|from| {
+                let bytes = from.take(16)?.try_into().map_err(|_| BadEntry)?;
+                Ok(PasswordHash::from_bits(u128::from_be_bytes(bytes)))
+            })?,
+            seats: self
+                .option(|from| from.number_as().and_then(|seats| if seats > 0 { Ok(seats) } else { Err(BadEntry) }))?,
+        }))
+    }
+
     fn session_hash(&mut self) -> Read<SessionHash> {
         let bytes = self.take(16)?.try_into().map_err(|_| BadEntry)?;
         Ok(SessionHash::from_bits(u128::from_be_bytes(bytes)))
@@ -272,6 +294,8 @@ impl<'a> EntryReader<'a> {
             0 => Ok(Destination::Nowhere),
             1 => from.text().map(Destination::Lobby),
             2 => Ok(Destination::BadCode),
+            3 => Ok(Destination::New),
+            4 => from.text().map(Destination::Quick),
             5 => Ok(Destination::Lobbies(from.option(EntryReader::list_filter)?)),
             _ => Err(BadEntry),
         })?;
@@ -374,6 +398,7 @@ mod tests {
                 address: IpAddr::from([10, 0, 0, 1]),
                 is_origin_allowed: true,
                 claim: Ok(None),
+                entry: Ok(Entry::ORDINARY),
                 cors: None,
                 form: Err(PlainResponse::new(426, "no upgrade")),
                 file: file(status, length).map(Box::new),
@@ -421,6 +446,7 @@ mod tests {
                     address,
                     is_origin_allowed: false,
                     claim,
+                    entry: Ok(Entry::ORDINARY),
                     cors,
                     form,
                     file: None,
@@ -460,6 +486,7 @@ mod tests {
                 address: IpAddr::from([10, 0, 0, 1]),
                 is_origin_allowed: true,
                 claim: Ok(None),
+                entry: Ok(Entry::ORDINARY),
                 cors: Some(Cors::Any),
                 form: Err(PlainResponse::new(426, "no upgrade")),
                 file: None,
@@ -485,6 +512,43 @@ mod tests {
             let mut bytes = Vec::new();
             bytes.put_list_filter(&filter);
             assert_eq!(EntryReader::new(&bytes).list_filter(), Err(BadEntry), "{filter:?}");
+        }
+    }
+
+    #[test]
+    fn the_ways_to_enter_a_lobby_survive_a_round_trip() {
+        let facts = |entry| Facts {
+            probe: None,
+            is_head_request: false,
+            address: IpAddr::from([10, 0, 0, 1]),
+            is_origin_allowed: true,
+            claim: Ok(None),
+            entry,
+            cors: None,
+            form: Ok(Acceptance::Events),
+            file: None,
+            list: None,
+        };
+        let password = PasswordHash::of("a rose");
+        let mut lengths = Vec::new();
+        for entry in [
+            Ok(Entry::ORDINARY),
+            Err(entry::BadEntry),
+            Ok(Entry { create: false, ..Entry::ORDINARY }),
+            Ok(Entry { role: Role::Watch, seats: Some(300), ..Entry::ORDINARY }),
+            Ok(Entry { create: false, role: Role::Watch, password, seats: Some(u32::MAX) }),
+        ] {
+            let mut bytes = Vec::new();
+            bytes.put_facts(&facts(entry));
+            let mut from = EntryReader::new(&bytes);
+            assert_eq!((from.facts(Edition::Third, 3), from.left()), (Ok(facts(entry)), 0));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).facts(Edition::Third, 3), Err(BadEntry));
+            assert!(!bytes.windows(6).any(|window| window == b"a rose"));
+            lengths.push(bytes.len());
+        }
+        assert_eq!(lengths, [lengths[0], lengths[0] + 1, lengths[0] + 3, lengths[0] + 5, lengths[0] + 24]);
+        for bytes in [&[2, 0, 0][..], &[9, 0, 0], &[1, 2, 0], &[1, 0, 1, 0]] {
+            assert_eq!(EntryReader::new(bytes).entry(), Err(BadEntry), "{bytes:?}");
         }
     }
 

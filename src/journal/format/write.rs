@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::base::close::CloseReason;
 use crate::base::codes::CloseCode;
+use crate::base::entry::{self, Entry, Role};
 use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::peer::Peer;
 use crate::base::session::{BadClaim, Claim, Position};
@@ -119,7 +120,9 @@ pub(crate) trait Put: Sized {
             Some(Probe::Ready) => 2,
         };
         let head_request = if facts.is_head_request { 4 } else { 0 };
-        let parts = if facts.file.is_some() { 8 } else { 0 } + if facts.list.is_some() { 32 } else { 0 };
+        let has_entry = facts.entry != Ok(Entry::ORDINARY);
+        let mut parts = if facts.file.is_some() { 8 } else { 0 };
+        parts += if has_entry { 16 } else { 0 } + if facts.list.is_some() { 32 } else { 0 };
         self.put_byte(probe + head_request + parts);
         self.put_ip(facts.address);
         self.put_byte(facts.is_origin_allowed.into());
@@ -151,6 +154,9 @@ pub(crate) trait Put: Sized {
             }
         }
         self.put_claim(facts.claim);
+        if has_entry {
+            self.put_entry(facts.entry);
+        }
         if let Some(file) = &facts.file {
             let (status, lines, length) = file.parts();
             self.put_number(status.into());
@@ -208,6 +214,14 @@ pub(crate) trait Put: Sized {
         }
     }
 
+    /// Appends how a client enters its lobby: the hash of its password, never the password.
+    fn put_entry(&mut self, entry: Result<Entry, entry::BadEntry>) {
+        let Ok(Entry { create, role, password, seats }) = entry else { return self.put_byte(0) };
+        self.put_byte(1 + 2 * u8::from(create) + 4 * u8::from(role == Role::Watch));
+        self.put_option(password, |to, hash| to.put_bytes(&hash.bits().to_be_bytes()));
+        self.put_option(seats, |to, seats| to.put_number(seats.into()));
+    }
+
     fn put_decisions(&mut self, decisions: &Decisions) {
         self.put_option(decisions.destination.as_ref(), |to, destination| match destination {
             Destination::Nowhere => to.put_byte(0),
@@ -216,6 +230,11 @@ pub(crate) trait Put: Sized {
                 to.put_slice(code.as_bytes());
             }
             Destination::BadCode => to.put_byte(2),
+            Destination::New => to.put_byte(3),
+            Destination::Quick(pool) => {
+                to.put_byte(4);
+                to.put_slice(pool.as_bytes());
+            }
             Destination::Lobbies(filter) => {
                 to.put_byte(5);
                 to.put_option(filter.as_ref(), Put::put_list_filter);

@@ -3,6 +3,7 @@
 use super::super::format::block::MAX_BLOCK;
 use super::super::format::kinds;
 use super::super::format::read::{BadEntry, EntryReader, Read};
+use crate::base::entry::{self, Entry, Role};
 use crate::base::id::ConnId;
 use crate::base::list_query::{ListFilter, ListQuery};
 use crate::base::session::{BadClaim, Claim, Position, SessionHash};
@@ -66,6 +67,8 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
     }
     let target = match (&decisions.destination, facts.probe) {
         (Some(Destination::Lobby(code)), _) => format!("lobby {code}"),
+        (Some(Destination::New), _) => "a new lobby".to_owned(),
+        (Some(Destination::Quick(pool)), _) => format!("an open lobby of the pool {pool}"),
         (Some(Destination::BadCode), _) => "a lobby with an invalid code".to_owned(),
         (Some(Destination::Lobbies(filter)), _) => {
             let filter = filter.as_ref().map_or("with a bad query".to_owned(), describe_filter);
@@ -87,7 +90,20 @@ pub(super) fn describe_request(record: &RecordedDecision, is_proxied: bool) -> S
         Ok(claim) => claim.map(|claim| describe_claim(&claim)).unwrap_or_default(),
         Err(BadClaim) => ", malformed session".to_owned(),
     };
-    format!("asks for {target}{origin}{address}{session}")
+    let entry = match facts.entry {
+        Ok(entry) => describe_entry(&entry),
+        Err(entry::BadEntry) => ", malformed parameters".to_owned(),
+    };
+    format!("asks for {target}{origin}{address}{session}{entry}")
+}
+
+/// Describes how a client enters a lobby. Nothing is said about its password but that it names one.
+fn describe_entry(entry: &Entry) -> String {
+    let Entry { create, role, password, seats } = entry;
+    let word = |is_given: bool, word: &'static str| if is_given { word } else { "" };
+    let seats = seats.map(|seats| format!(", {seats} seats")).unwrap_or_default();
+    let (watching, existing) = (word(*role == Role::Watch, ", to watch"), word(!create, ", if it exists"));
+    format!("{watching}{existing}{}{seats}", word(password.is_some(), ", with a password"))
 }
 
 fn describe_filter(ListFilter { pool, tags }: &ListFilter) -> String {

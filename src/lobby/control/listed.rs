@@ -8,6 +8,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use smol_str::SmolStr;
 
+use crate::base::entry::Role;
 use crate::base::id::LobbyKey;
 use crate::base::list_query::ListFilter;
 use crate::lobby::directory::Directory;
@@ -166,30 +167,8 @@ impl Directory {
         self.control.as_ref().map(|controls| &controls.listed)
     }
 
-    /// Whether a lobby has members, or is about to have one, and takes a further one that knows its password.
-    pub(crate) fn is_joinable(&self, key: LobbyKey) -> bool {
-        let lobby = &self.lobbies[key];
-        let taken = lobby.taken();
-        taken > 0
-            && !lobby.locked
-            && !self.is_counting_down(key)
-            && self.most_members(key).is_none_or(|most| taken < most as usize)
-    }
-
-    fn most_members(&self, lobby: LobbyKey) -> Option<u32> {
-        let own = self.control(lobby).and_then(|control| control.settings.max);
-        [own, self.max_per_lobby.bound()].into_iter().flatten().min()
-    }
-
     /// Updates the list after a change of a lobby.
-    #[inline]
-    pub(in crate::lobby) fn update_listing(&mut self, lobby: LobbyKey) {
-        if self.control.is_some() {
-            self.update_list(lobby);
-        }
-    }
-
-    fn update_list(&mut self, lobby: LobbyKey) {
+    pub(super) fn update_list(&mut self, lobby: LobbyKey) {
         let (epoch, entry) = (self.lobbies[lobby].epoch, self.list_entry(lobby));
         self.control.as_mut().expect("lobby control is on").listed.set(epoch, entry);
     }
@@ -206,9 +185,9 @@ impl Directory {
             name: settings.name.clone(),
             tags: settings.tags.clone(),
             members: lobby.seats_count(),
-            max: self.most_members(key),
+            max: self.seats_limit(Some(key), Role::Play).bound(),
             has_password: settings.password.is_some(),
-            pool: None,
+            pool: control.pool.as_ref().map(|pool| pool.name().clone()),
         })
     }
 

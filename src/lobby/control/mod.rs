@@ -7,6 +7,7 @@ mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
 pub(crate) mod listed;
+pub(crate) mod listing;
 pub(crate) mod settings;
 pub(crate) mod start;
 
@@ -17,6 +18,7 @@ use smol_str::SmolStr;
 
 use self::entries::{Change, Entries, EntriesBounds};
 use self::listed::ListedLobbies;
+use self::listing::{Listing, Pool};
 use self::settings::{Settings, SettingsBounds, SettingsChange};
 use super::directory::Directory;
 use crate::base::arena::SideTable;
@@ -35,6 +37,7 @@ pub(crate) struct Controls {
     /// Lobbies without members, and since when they have none.
     pub(super) empty: BTreeSet<(Time, LobbyKey)>,
     pub(super) listed: ListedLobbies,
+    listing: Listing,
 }
 
 /// The bounds that the configuration sets.
@@ -70,6 +73,8 @@ pub(crate) struct Control {
     timer: Time,
     /// Whether the host or the countdown may have to change.
     is_dirty: bool,
+    /// The pool that created it.
+    pool: Option<Pool>,
 }
 
 /// Why data was not changed.
@@ -96,23 +101,25 @@ impl Controls {
             timers: BTreeSet::new(),
             empty: BTreeSet::new(),
             listed: ListedLobbies::default(),
+            listing: Listing::default(),
         }
     }
 
     /// Adds a lobby that was created.
-    pub(super) fn created(&mut self, lobby: LobbyKey) {
+    pub(super) fn created(&mut self, lobby: LobbyKey, pool: Option<Pool>) {
         let control = Control {
             host: None,
             host_until: Time::NEVER,
             data: Entries::default(),
             members_bytes: 0,
-            settings: Settings::default(),
+            settings: Settings { max: pool.as_ref().and_then(Pool::seats), ..Settings::default() },
             bans: VecDeque::new(),
             countdown: None,
             empty_until: Time::NEVER,
             empty_since: Time::NEVER,
             timer: Time::NEVER,
             is_dirty: false,
+            pool,
         };
         self.lobbies.insert(lobby, Box::new(control));
     }
@@ -121,6 +128,7 @@ impl Controls {
     pub(super) fn removed(&mut self, lobby: LobbyKey, epoch: u64) {
         self.listed.remove(epoch);
         if let Some(control) = self.lobbies.get(lobby) {
+            self.listing.set_open(control.pool.as_ref(), epoch, lobby, false);
             self.timers.remove(&(control.timer, lobby));
             self.empty.remove(&(control.empty_since, lobby));
         }
@@ -355,6 +363,7 @@ impl Directory {
             let is_armed = controls.timers.contains(&(control.timer, key));
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
         }
+        self.check_listing();
         self.check_list();
         for seat in controls.data_of_members.keys() {
             let seat = self.seats.get(seat).expect("data belongs to a member");

@@ -2,6 +2,7 @@
 
 mod closes;
 mod drain;
+mod entering;
 mod faults;
 mod health;
 mod panics;

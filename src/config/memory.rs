@@ -2,7 +2,7 @@
 
 use super::fields::Config;
 use super::types::ByteSize;
-use crate::base::limit::{Limit, MAX_FILE_BYTES};
+use crate::base::limit::{Limit, MAX_FILE_BYTES, MAX_LIST_BYTES};
 
 /// Bytes of one member in a `presence_state`: a user id of 128 bytes, each perhaps escaped, plus the seat and the keys.
 const PRESENCE_BYTES_PER_MEMBER: usize = 2 * 128 + 64;
@@ -30,10 +30,15 @@ const CONTROL_BYTES: u128 = 1024;
 const BAN_BYTES: u128 = 200;
 /// Bytes of one key of data without its own and those of its value: its entry, and that of a deleted key.
 const DATA_KEY_BYTES: u128 = 300;
+/// Bytes of an idempotency key of 64 bytes, with its entry in a list that may have twice the capacity.
+const IDEMPOTENCY_KEY_BYTES: u128 = 192;
 /// Bytes of the state of a session, without its direct messages.
 const SESSION_BYTES: u128 = 512;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
 const CONNECTION_BYTES: u128 = 2048;
+/// Bytes of a connection that follows the list of lobbies with a filter of its own: the filter, and the codes that it was
+/// told.
+const LIST_WATCHER_BYTES: u128 = 16 << 10;
 /// Bytes of the remembered rates of one user or address: the longest name, and the entries in the map and in the order.
 const REMEMBERED_BYTES: u128 = 360;
 
@@ -47,8 +52,16 @@ impl Config {
     pub(crate) fn max_sockets(&self) -> Limit {
         match self.max_connections.bound() {
             None => Limit::UNLIMITED,
-            Some(seats) => Limit::at_most(seats.saturating_add(self.max_pending).saturating_add(self.max_closing)),
+            Some(seats) => {
+                let others = [self.list_watchers(), self.max_pending, self.max_closing];
+                Limit::at_most(others.into_iter().fold(seats, u32::saturating_add))
+            }
         }
+    }
+
+    /// Returns the largest number of connections that follow the list of lobbies.
+    fn list_watchers(&self) -> u32 {
+        if self.lobby_control { self.max_list_watchers } else { 0 }
     }
 
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
@@ -116,6 +129,12 @@ impl Config {
         lobbies * (CONTROL_BYTES + keys + bans + data) + of_members
     }
 
+    /// Returns the largest number of lobbies: each has a seat.
+    fn most_lobbies(&self) -> u32 {
+        let most = |limit: Limit| limit.bound().unwrap_or(u32::MAX);
+        most(self.max_lobbies).min(most(self.max_connections))
+    }
+
     /// Returns the worst-case bytes of all sessions: each seat has one, and as many lobbies as possible a full history.
     fn sessions_memory(&self, seats: u32) -> u128 {
         if self.seat_grace.is_zero() {
@@ -124,8 +143,7 @@ impl Config {
         let kept = |bytes: ByteSize, frames: u32| bytes.0 as u128 + u128::from(frames) * KEPT_FRAME_BYTES;
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        let lobbies = self.max_lobbies.bound().unwrap_or(u32::MAX).min(seats);
-        u128::from(lobbies) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
+        u128::from(self.most_lobbies()) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
     }
 
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
@@ -137,7 +155,8 @@ impl Config {
     /// assert_eq!(config.worst_case_sockets(), Some(500 + 256 + 64 + 256 + 16));
     /// ```
     pub fn worst_case_sockets(&self) -> Option<u64> {
-        let others = [self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
+        let others =
+            [self.list_watchers(), self.max_pending, self.max_overflow, self.max_closing, self.accept_per_turn];
         Some(u64::from(self.max_connections.bound()?) + others.into_iter().map(u64::from).sum::<u64>())
     }
 
@@ -177,7 +196,10 @@ impl Config {
         let inbound = message + receive_buffer;
         // A file is sent before a connection could have a seat, and so a queue.
         let file = if self.serve_client || self.playground { MAX_FILE_BYTES as u128 } else { 0 };
-        let outbound = (max_outbound + largest_frame).max(file);
+        // So is a part of the list of lobbies. For those that follow it, it comes on top.
+        let list = if self.lobby_control { MAX_LIST_BYTES as u128 } else { 0 };
+        let outbound = (max_outbound + largest_frame).max(file).max(list);
+        let lists = u128::from(self.list_watchers()) * (list + LIST_WATCHER_BYTES);
         // An inbox always accepts one message, however large.
         let inbox = if self.tick_hz.is_some() { max_inbox.max(max_message) } else { 0 };
         // For each operator connection: two requests written with escapes, and a response with the longest page.
@@ -186,15 +208,17 @@ impl Config {
         // twice its contents.
         let head = 2 * (receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128) + RESPONSE_BYTES;
         let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
+        let keys = connections(self.most_lobbies(), u128::from(self.max_idempotency_keys) * IDEMPOTENCY_KEY_BYTES);
         let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))
-            + connections(self.max_admin_pending, head);
+            + connections(self.max_admin_pending, head)
+            + keys;
         // Of a socket beyond max_pending only the request head is read.
         let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
-        let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats));
+        let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;
         let bytes =
             sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + control + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))

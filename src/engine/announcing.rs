@@ -87,6 +87,7 @@ impl Core {
                 refused: state.upstream.refused_hex(),
                 replay: missed.len() as u64,
                 n: missed.n,
+                control: self.has_control(member.seat_key),
             }),
         };
         let mut text = String::new();

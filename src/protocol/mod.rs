@@ -3,6 +3,7 @@
 //! Each text frame is one JSON object, and its `type` names the kind. Knows no lobby and no connection.
 
 mod control;
+mod lists;
 mod object;
 mod portable;
 mod read;
@@ -14,6 +15,7 @@ pub(crate) use self::control::{
     ControlRequest, DataChanges, LobbyState, write_conflict, write_countdown, write_host, write_settings, write_start,
     write_state,
 };
+pub(crate) use self::lists::{lobbies_json, write_lobbies, write_lobbies_diff};
 pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
 pub(crate) use self::settings::{read_settings, settings_json};
@@ -21,7 +23,7 @@ pub(crate) use self::write::{
     ListedMember, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick, write_ack, write_broadcast_ack,
     write_direct, write_error, write_goodbye, write_health_ping, write_message, write_pong, write_presence_diff,
     write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
-    write_server_message,
+    write_server_message, write_volatile_message,
 };
 pub(crate) use self::writer::push_data;
 

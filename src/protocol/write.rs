@@ -43,6 +43,9 @@ pub(crate) struct WelcomeSession {
     pub(crate) replay: u64,
     /// Number of the last direct message before those that follow.
     pub(crate) n: u64,
+    /// Lobby control is on: a `lobby_state` follows each `presence_state`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) control: bool,
 }
 
 /// Tick rate of the game clock and the number of its last tick.
@@ -75,14 +78,19 @@ pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) 
     MessageWriter::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
 }
 
+/// Writes a `message` that is not numbered.
+pub(crate) fn write_volatile_message(out: &mut String, from: &str, data: &str) {
+    MessageWriter::of_type(out, "message").string("from", from).raw("data", data).end();
+}
+
 /// Writes a `direct`. In a session it has a number.
 pub(crate) fn write_direct(out: &mut String, from: &str, n: Option<u64>, data: &str) {
     MessageWriter::of_type(out, "direct").string("from", from).optional_number("n", n).raw("data", data).end();
 }
 
 /// Writes a `message` from the application or an operator: `from` is `null`.
-pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
-    MessageWriter::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
+pub(crate) fn write_server_message(out: &mut String, seq: Option<u64>, data: &str) {
+    MessageWriter::of_type(out, "message").raw("from", "null").optional_number("seq", seq).raw("data", data).end();
 }
 
 /// Writes a `direct` from an operator: `from` is `null`.
@@ -110,10 +118,17 @@ pub(crate) fn write_repeated_error(out: &mut String, reference: &str) {
         .end();
 }
 
-pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
+/// Writes the `ack` of a broadcast. `seq` is the number of its `message`, if it has one.
+pub(crate) fn write_broadcast_ack(
+    out: &mut String,
+    reference: &str,
+    seq: Option<u64>,
+    delivered: usize,
+    dropped: usize,
+) {
     MessageWriter::of_type(out, "ack")
         .raw("ref", reference)
-        .number("seq", seq)
+        .optional_number("seq", seq)
         .number("delivered", delivered as u64)
         .number("dropped", dropped as u64)
         .end();
@@ -307,8 +322,10 @@ mod tests {
         );
         check(|out| welcome.write(out), &format!("{without}}}"));
         let refused = "1f".to_owned();
-        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4 });
+        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4, control: false });
         let session = r#""away_ms":30000,"done":8,"refused":"1f","replay":2,"n":4"#;
         check(|out| welcome.write(out), &format!("{without},{session}}}"));
+        welcome.session.as_mut().expect("it was set").control = true;
+        check(|out| welcome.write(out), &format!(r#"{without},{session},"control":true}}"#));
     }
 }

@@ -221,3 +221,28 @@ fn the_lobby_ends_with_its_last_seat() {
         "#,
     );
 }
+
+#[test]
+fn a_kicked_user_without_a_session_is_kept_out_too() {
+    check(
+        Config { seat_grace: Duration::from_secs(5), ..on() },
+        r#"
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state, lobby_state host=s1
+        bob > connect chess
+        bob < upgrade, welcome, *
+        ann < presence_diff +bob
+        ann > {"type":"kick","user":"bob"}
+        bob < goodbye, close 4003 kicked
+        ann < presence_diff -bob:kicked
+        bob:2 > connect chess
+        bob:2 < upgrade, goodbye, close 4003 kicked
+        advance 6s
+        bob:3 > connect chess
+        bob:3 < upgrade, welcome, *
+        ann < presence_diff +bob
+        bob < *
+        bob:2 < *
+        "#,
+    );
+}

@@ -1,5 +1,6 @@
 //! Server-sent events, and POST for what their readers say.
 
+mod entering;
 mod hostile;
 mod posts;
 mod streams;

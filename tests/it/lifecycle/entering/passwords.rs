@@ -146,7 +146,8 @@ fn guesses_are_remembered_without_connections_and_across_segments() {
     journal::record(&mut world.engine, START, segments).expect("memory takes all bytes");
     let guess = |world: &mut World<Relay>, name: &str, expected: &str| {
         world.steps(&format!("{name} > connect chess create=0\n{name} < {expected}, *\n{name} > hangup"));
-        world.advance(Duration::from_millis(1));
+        // The connection is dropped, and then the next segment begins.
+        (0..3).for_each(|_| world.advance(Duration::from_millis(1)));
     };
     for name in ["a", "b"] {
         guess(&mut world, name, "upgrade, goodbye, close 4007 lobby_not_found");

@@ -155,7 +155,7 @@ fn guesses_are_remembered_without_connections_and_across_segments() {
     guess(&mut world, "c", "http 429");
     let stats = world.engine.stats();
     let Segments { segments, .. } = journal::finish(&mut world.engine).expect("it was recorded in memory");
-    assert!(segments.len() > 2);
+    assert!(segments.len() > 1);
     for first in 0..segments.len() {
         let session = segments[first..].concat();
         assert_eq!(journal::replay(&*session, Relay::default()).expect("nothing differs").stats, stats, "{first}");

@@ -364,6 +364,7 @@ impl Rules<'_> {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
         self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
+        self.require(config.max_seats_ttl <= DAY, "max_seats_ttl", "must be at most 24h");
         let rule = "must be from 1 to 4096; with 0 no repeated message would be recognized";
         self.require((1..=4096).contains(&config.max_idempotency_keys), "max_idempotency_keys", rule);
         let is_exposed = config.admin.as_ref().is_some_and(|admin| !admin.is_local());

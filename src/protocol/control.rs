@@ -151,9 +151,7 @@ pub(super) fn read_control<'a>(kind: &str, text: &'a str) -> Result<Option<Contr
 struct BorrowedText<'a>(#[serde(borrow)] Cow<'a, str>);
 
 fn seat(raw: &str) -> Option<SeatId> {
-    let digits = raw.strip_prefix("\"s")?.strip_suffix('"')?;
-    let is_number = !digits.is_empty() && digits.bytes().all(|c| c.is_ascii_digit());
-    digits.parse().ok().filter(|_| is_number).map(SeatId)
+    SeatId::read(raw.strip_prefix('"')?.strip_suffix('"')?)
 }
 
 fn seq(raw: &str) -> Result<u64, &'static str> {
@@ -196,7 +194,8 @@ pub(crate) fn push_data(out: &mut String, data: &Entries) {
     push_changes(out, data.iter().map(|(key, value)| (key, Some(value))));
 }
 
-fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
+/// Appends keys and values as a JSON object. A key without a value is `null`.
+pub(crate) fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
     out.push('{');
     for (index, (key, value)) in changes.enumerate() {
         if index > 0 {

@@ -10,8 +10,8 @@ mod settings;
 mod write;
 
 pub(crate) use self::control::{
-    ControlRequest, DataChanges, LobbyState, push_data, write_conflict, write_countdown, write_host, write_settings,
-    write_start, write_state,
+    ControlRequest, DataChanges, LobbyState, push_changes, push_data, write_conflict, write_countdown, write_host,
+    write_settings, write_start, write_state,
 };
 pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};

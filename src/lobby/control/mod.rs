@@ -7,6 +7,7 @@ mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
 pub(crate) mod listing;
+pub(crate) mod named;
 pub(crate) mod settings;
 pub(crate) mod start;
 
@@ -17,6 +18,7 @@ use smol_str::SmolStr;
 
 use self::entries::{Change, Entries, EntriesBounds};
 use self::listing::{Listing, Pool};
+use self::named::NamedSeats;
 use self::settings::{Settings, SettingsBounds, SettingsChange};
 use super::directory::Directory;
 use crate::base::arena::SideTable;
@@ -72,6 +74,8 @@ pub(crate) struct Control {
     is_dirty: bool,
     /// The pool that created it.
     pool: Option<Pool>,
+    /// Seats that are kept for users.
+    named: Option<Box<NamedSeats>>,
 }
 
 /// Why data was not changed.
@@ -116,6 +120,7 @@ impl Controls {
             timer: Time::NEVER,
             is_dirty: false,
             pool,
+            named: None,
         };
         self.lobbies.insert(lobby, Box::new(control));
     }
@@ -140,8 +145,16 @@ impl Controls {
 
     /// Updates the time of a lobby's next deadline.
     pub(super) fn rearm(&mut self, lobby: LobbyKey) {
+        self.rearm_after(lobby, Time::ZERO);
+    }
+
+    /// The same without the deadlines until `now`, which are being handled.
+    fn rearm_after(&mut self, lobby: LobbyKey, now: Time) {
         let Some(control) = self.lobbies.get_mut(lobby) else { return };
-        let next = control.host_until.min(control.countdown.unwrap_or(Time::NEVER)).min(control.empty_until);
+        let named_until = control.named.as_ref().map_or(Time::NEVER, |named| named.until);
+        let deadlines =
+            [control.host_until, control.countdown.unwrap_or(Time::NEVER), control.empty_until, named_until];
+        let next = deadlines.into_iter().filter(|&at| at > now).min().unwrap_or(Time::NEVER);
         let before = std::mem::replace(&mut control.timer, next);
         if before != next {
             self.timers.remove(&(before, lobby));
@@ -149,6 +162,19 @@ impl Controls {
                 self.timers.insert((next, lobby));
             }
         }
+    }
+}
+
+impl EntriesBounds {
+    /// Checks the number of keys and bytes that the lobby, or a member, would have.
+    fn check(self, after: EntriesBounds, whose: &str) -> Result<(), Refused> {
+        for (what, count, most) in [("keys", after.keys, self.keys), ("bytes", after.bytes, self.bytes)] {
+            if count > most {
+                let why = format!("{whose} would have {count} {what} of data: at most {most} are allowed");
+                return Err(Refused::TooLarge(why));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,15 +227,7 @@ impl Directory {
             Some(seat) => (self.member_data(seat).unwrap_or(&empty), member_data, "a member"),
         };
         let after = entries.after(changes);
-        let too_large = |what: &str, count: usize, most: usize| {
-            Err(Refused::TooLarge(format!("{whose} would have {count} {what} of data: at most {most} are allowed")))
-        };
-        if after.keys > bounds.keys {
-            return too_large("keys", after.keys, bounds.keys);
-        }
-        if after.bytes > bounds.bytes {
-            return too_large("bytes", after.bytes, bounds.bytes);
-        }
+        bounds.check(after, whose)?;
         if member.is_some() {
             let all = control.members_bytes - entries.bytes() + after.bytes;
             if all > members_bytes {
@@ -219,6 +237,16 @@ impl Directory {
             }
         }
         Ok(())
+    }
+
+    /// Checks whether a lobby can be created with this data.
+    ///
+    /// # Errors
+    ///
+    /// As [`fits_data`](Self::fits_data).
+    pub(crate) fn fits_new_data(&self, changes: &[Change<'_>]) -> Result<(), Refused> {
+        let bounds = self.control.as_ref().expect("lobby control is on").bounds.lobby_data;
+        bounds.check(Entries::default().after(changes), "the lobby")
     }
 
     /// Changes data of a lobby, or of a member of it, for which there is [room](Self::fits_data).
@@ -334,8 +362,13 @@ impl Directory {
         let control = controls.get_mut(lobby).expect("a lobby with a deadline exists");
         control.timer = Time::NEVER;
         control.is_dirty = true;
-        if control.empty_until <= now {
+        let is_over = control.empty_until <= now;
+        let is_named_over = control.named.as_ref().is_some_and(|named| named.until <= now);
+        controls.rearm_after(lobby, now);
+        if is_over {
             self.remove_lobby(lobby);
+        } else if is_named_over {
+            self.end_named_seats(lobby, now);
         }
         Some(lobby)
     }
@@ -357,6 +390,7 @@ impl Directory {
             assert_eq!(is_empty, controls.empty.contains(&(control.empty_since, key)));
             let is_armed = controls.timers.contains(&(control.timer, key));
             assert_eq!(is_armed, control.timer != Time::NEVER, "every deadline has its timer");
+            assert!(self.check_named(key) <= lobby.reserved as usize, "seats that are kept count as reserved");
         }
         self.check_listing();
         for seat in controls.data_of_members.keys() {

@@ -88,6 +88,7 @@ impl<const JSON: bool> App for Witness<JSON> {
             RelayRequest::Direct { to, data } => {
                 (format!("may {} tell {to} {data}", from.user()), data != "\"forbidden\"")
             }
+            other => (format!("may {} {other:?}", from.user()), true),
         };
         self.handle(cx, Some(from), text);
         allowed

@@ -19,7 +19,7 @@ use smol_str::SmolStr;
 use super::control::Controls;
 use super::control::listing::Pool;
 use super::presence::{Changes, CountRules, Departure, Presence};
-use super::published::PublishedKeys;
+use super::published::{Published, PublishedKeys};
 use super::records::{AddressSeats, Lobby, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, Seat, SeatRequest};
 use super::session_records::Sessions;
@@ -350,36 +350,14 @@ impl Directory {
         lobby
     }
 
-    /// Removes the lobby and the user if they have neither seats nor connections that are being authorized.
-    pub(super) fn remove_if_empty(&mut self, lobby: LobbyKey, user: UserKey, now: Time) {
-        self.remove_lobby_if_empty(lobby, now);
-        self.remove_user_if_unused(user, now);
+    /// Returns what was published to a lobby under an idempotency key.
+    pub(crate) fn published(&self, lobby: LobbyKey, key: &str) -> Option<&Published> {
+        self.published.get(lobby, key)
     }
 
-    pub(super) fn remove_lobby_if_empty(&mut self, lobby: LobbyKey, now: Time) {
-        let is_empty = self.lobbies.get(lobby).is_some_and(|lobby| lobby.has_no_seats() && lobby.authorizing == 0);
-        if is_empty && !self.begin_emptiness(lobby, now) {
-            self.remove_lobby(lobby);
-        }
-    }
-
-    pub(super) fn remove_user_if_unused(&mut self, user: UserKey, now: Time) {
-        if self.users.get(user).is_some_and(|user| user.seats.as_slice().is_empty() && user.authorizing == 0) {
-            let user = self.users.remove(user);
-            self.user_keys.remove(&user.name);
-            self.remembered.put(now, user.name, user.meter, user.meter.full_at());
-        }
-    }
-
-    /// Removes a lobby without seats.
-    pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
-        let lobby = self.lobbies.remove(key);
-        self.lobby_keys.remove(&lobby.code);
-        self.published.remove(key);
-        self.count_updates.remove(&(lobby.presence.update_at(), key));
-        if let Some(controls) = &mut self.control {
-            controls.removed(key, lobby.epoch);
-        }
+    /// Keeps an idempotency key that the lobby does not have yet.
+    pub(crate) fn note_published(&mut self, lobby: LobbyKey, key: String, published: Published) {
+        self.published.insert(lobby, key, published);
     }
 
     /// Takes a lobby's unsent presence changes, as [`Presence`] does.

@@ -8,10 +8,11 @@ mod portable;
 mod read;
 mod settings;
 mod write;
+mod writer;
 
 pub(crate) use self::control::{
-    ControlRequest, DataChanges, LobbyState, push_changes, push_data, write_conflict, write_countdown, write_host,
-    write_settings, write_start, write_state,
+    ControlRequest, DataChanges, LobbyState, write_conflict, write_countdown, write_host, write_settings, write_start,
+    write_state,
 };
 pub(crate) use self::portable::check_data;
 pub(crate) use self::read::{ClientRequest, Envelope, MalformedMessage, read};
@@ -22,6 +23,7 @@ pub(crate) use self::write::{
     write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
     write_server_message, write_volatile_message,
 };
+pub(crate) use self::writer::{push_changes, push_data};
 
 /// Name of the WebSocket subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "lobby.v1.json";

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::control::{ControlRequest, read_control};
 use super::portable;
-use super::write::SERVER_TYPES;
+use super::writer::SERVER_TYPES;
 use crate::base::limit::Limit;
 use crate::base::number::integer;
 

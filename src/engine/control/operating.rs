@@ -10,7 +10,7 @@ use super::ControlError;
 use super::command::{ControlSummary, LobbyChange, LobbyControlView, NewLobby, SettingsText};
 use crate::base::id::{LobbyKey, SeatId, SeatKey};
 use crate::lobby::control::entries::Change;
-use crate::lobby::control::named::LobbyWithSeats;
+use crate::lobby::control::keeping::LobbyWithSeats;
 use crate::lobby::control::settings::SettingsChange;
 use crate::lobby::{is_lobby_code, is_user_id};
 use crate::protocol::{self, DataChanges};

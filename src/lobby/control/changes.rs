@@ -237,6 +237,7 @@ impl Directory {
             assert!(self.check_named(key) <= lobby.reserved as usize, "seats that are kept count as reserved");
         }
         self.check_listing();
+        self.check_list();
         for seat in controls.data_of_members.keys() {
             let seat = self.seats.get(seat).expect("data belongs to a member");
             assert!(!seat.is_watcher, "watchers have no data");

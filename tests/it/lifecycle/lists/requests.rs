@@ -14,7 +14,7 @@ fn ask(world: &mut World<lobbyd::apps::Relay>, request: &str, step: usize) -> St
     for piece in request.replace('\n', "\r\n").as_bytes().chunks(step) {
         world.engine.handle_bytes(world.now, conn, piece);
     }
-    world.end_turn();
+    world.engine.end_turn(world.now, &mut world.sockets).expect("the journal is in memory");
     let answer = String::from_utf8(world.sockets.written(conn)).expect("UTF-8");
     world.steps("asker > hangup");
     world.take("asker");

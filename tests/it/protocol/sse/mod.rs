@@ -1,6 +1,7 @@
 //! Server-sent events, and POST for what their readers say.
 
 mod hostile;
+mod lists;
 mod posts;
 mod streams;
 

@@ -7,8 +7,9 @@
 // Bytes of the requests that are kept, and those that a connection may buffer before volatile messages are dropped.
 const MAX_BYTES = 65_536;
 const MAX_UNREAD = 1_000;
-// Events that are not named after a type of messages.
+// Events that are not named after a type of messages. The second ones are the game's, unless the server has lobby control on.
 const EVENTS = "join leave away back members gap connection error message direct binary".split(" ");
+const CONTROL_EVENTS = "data host settings countdown start".split(" ");
 // The event of every message, for iterators.
 const ANY = Symbol("any");
 
@@ -25,14 +26,43 @@ export class LobbyError extends Error {
 /** Joins a lobby. Its members are known when the promise resolves. */
 export const join = (url, options) => new Lobby(url, options).connect().ready;
 
+/** A seat. */
+class Member {
+  away = false;
+  data = {};
+  #lobby;
+
+  constructor(lobby) {
+    this.#lobby = lobby;
+  }
+
+  get host() {
+    return this.#lobby.host === this;
+  }
+
+  /** Changes the data of this member: one's own, or as the host that of others. */
+  set(data, options) {
+    return this.#lobby.set(data, { ...options, of: this });
+  }
+}
+
 export class Lobby {
   state = "idle";
   members = new Map();
   // Number of members, also in a lobby that is too large for a list.
   count = 0;
+  // Watchers have none.
   me = null;
   welcome = null;
   latency = null;
+
+  // Empty without lobby control. Objects that were read are not changed: each change makes a new one.
+  data = {};
+  settings = {};
+  watchers = 0;
+  // When the game starts, in milliseconds since the Unix epoch.
+  countdown = null;
+  #host = null;
 
   // Chosen once in the life of a page. `randomUUID` does not exist on pages without TLS.
   #session = crypto.getRandomValues(new Uint32Array(4)).join("-");
@@ -42,10 +72,14 @@ export class Lobby {
 
   // The current attempt or connection. Callbacks of another one are ignored.
   #link = null;
+  // The first list was read: from now on changes are told.
+  #isKnown = false;
   // By name, and those of requests. `pause` is one that the server has asked for.
   #timers = new Map();
   #attempt = 0;
   #isExpired = false;
+  // An attempt of this page, or of the one before, had no answer: it may still reach the server, and displace a later connection.
+  #hasStray = false;
   #notBefore = 0;
   #lostAt = null;
   // Attempts in a row that did not open. After two of them with a WebSocket, the next is an event stream. `NaN` when a WebSocket
@@ -71,6 +105,22 @@ export class Lobby {
   // Events before `ready`: they wait for the listeners that are added after `await join()`.
   #early = [];
   #settleReady;
+
+  /** The lobbies that can be joined, live: `lobbies`, at most 100 of them, the oldest first; `more`: there are others. */
+  static list(url, { pool, tags, ...options } = {}) {
+    const list = new Lobby(filtered(url, { pool, tags }), options);
+    return Object.assign(list, { lobbies: [], more: false }).connect();
+  }
+
+  /** The same once: `{ lobbies, next }`. `after` is the `next` of the answer before. */
+  static async find(url, filters) {
+    const address = filtered(url, filters);
+    address.protocol = address.protocol.replace("ws", "http");
+    address.pathname = address.pathname.replace("/ws/~", "/");
+    const answer = await fetch(address);
+    if (!answer.ok) throw new LobbyError(answer.status === 429 ? "rate_limited" : "unavailable", { status: answer.status });
+    return answer.json();
+  }
 
   constructor(url, options = {}) {
     Object.assign(this, { url, options });
@@ -106,15 +156,64 @@ export class Lobby {
     return Math.round(performance.now() + this.#offset);
   }
 
+  /** What others join with. */
+  get code() {
+    return this.welcome?.lobby ?? null;
+  }
+
+  /** Number of the last message that was read, for `if` of `set`. */
+  get seq() {
+    return this.#position?.seq ?? 0;
+  }
+
+  get host() {
+    return this.members.get(this.#host) ?? null;
+  }
+
+  // ---- lobby control ----
+
+  /** Changes data of the lobby, or of a member. `null` deletes a key. With `if`, only if none of the keys has changed since that `seq`. */
+  set(data, { of, if: seq, ...options } = {}) {
+    return this.#control("set", { data, of: of?.conn ?? of, if: seq }, options);
+  }
+
+  /** As the host: changes some settings. */
+  configure(settings, options) {
+    return this.#control("settings", { settings }, options);
+  }
+
+  /** As the host: removes a user, a member or its id. With `ban` it cannot come back. */
+  kick(who, { ban, ...options } = {}) {
+    return this.#control("kick", { user: who.user ?? who, ban }, options);
+  }
+
+  /** As the host. */
+  unban(user, options) {
+    return this.#control("unban", { user }, options);
+  }
+
+  /** As the host: makes another member the host. */
+  handOver(who, options) {
+    return this.#control("host", { conn: who.conn ?? who }, options);
+  }
+
+  #control(type, payload, options) {
+    return this.#keep(type, payload, options, true);
+  }
+
   // ---- what is sent ----
 
   /** Sends a message that is executed exactly once. Resolves with its `ack`. */
-  request(type, payload, { timeout = 10_000 } = {}) {
+  request(type, payload, options) {
+    return this.#keep(type, payload, options);
+  }
+
+  #keep(type, payload, { timeout = 10_000 } = {}, isControl) {
     const text = this.#checked(encode(type, payload));
     return new Promise((resolve, reject) => {
       if (this.state === "closed") return reject(new LobbyError("closed"));
       if (this.#kept.size > 63 || this.#keptBytes + text.length > MAX_BYTES) return reject(new LobbyError("queue_full"));
-      const request = { text, ref: 0, resolve, reject };
+      const request = { text, ref: 0, isControl, resolve, reject };
       this.#after(request, timeout, () => {
         this.#settle(request, new LobbyError("timeout"));
         this.#probe();
@@ -157,6 +256,11 @@ export class Lobby {
       // The server allows 16 unanswered requests of a session.
       if (!this.#link?.isWelcome || this.#sent.size >= 16 || this.#timers.has("pause")) return;
       if (request.ref) continue;
+      // Without lobby control it would be a message to the other members.
+      if (request.isControl && !this.welcome.control) {
+        this.#settle(request, new LobbyError("no_control", { message: "the server has lobby control off" }));
+        continue;
+      }
       request.ref = ++this.#ref;
       this.#sent.set(request.ref, request);
       this.#sayRequest(request);
@@ -196,11 +300,13 @@ export class Lobby {
     return this.on(name, listener, { ...options, once: true });
   }
 
-  /** Yields `[data, meta]` of each message from now on, until the lobby is closed. */
+  /** Yields `[data, meta]` of each message from now on, until the lobby is closed; of a list the newest `[lobbies, more]`. */
   async *[Symbol.asyncIterator]() {
-    const unread = [];
+    const { lobbies, more } = this;
+    const unread = lobbies && this.#isKnown ? [[lobbies, more]] : [];
     let wake;
     const tell = (...entry) => {
+      if (lobbies) unread.length = 0;
       if (entry.length === 2 && unread.length <= MAX_UNREAD) unread.push(entry);
       wake?.();
     };
@@ -215,6 +321,10 @@ export class Lobby {
     } finally {
       off();
     }
+  }
+
+  #tell(name, ...values) {
+    if (this.#isKnown) this.#emit(name, ...values);
   }
 
   #emit(name, ...values) {
@@ -269,14 +379,15 @@ export class Lobby {
   }
 
   #socketOf(link, token) {
-    const url = new URL(this.url, globalThis.location?.href);
+    const url = absolute(this.url);
     if (this.welcome) url.pathname = url.pathname.replace(/\/(~quick\/[^/]*|[^/]*)$/, `/${this.welcome.lobby}`);
     const isStream = this.#blocked === 2 && globalThis.EventSource && url.pathname.includes("/ws/");
     url.protocol = url.protocol.replace(/ws|http/, isStream ? "http" : "ws");
     if (isStream) url.pathname = url.pathname.replace("/ws/", "/sse/");
     const position = this.#position && { ...this.#position, n: this.#n };
-    const fields = { session: this.#session, was: this.#was, token: isStream ? token : null, ...position };
-    for (const name in fields) if (fields[name] != null) url.searchParams.set(name, fields[name]);
+    // A list has no seat.
+    const seat = this.lobbies ? null : { session: this.#session, was: this.#was, ...position };
+    addTo(url, { token: isStream ? token : null, ...seat });
     const { WebSocket = globalThis.WebSocket } = this.options;
     const bearer = token ? [`base64url.bearer.lobby.${base64url(token)}`] : [];
     const socket = isStream ? streamSocket(url) : new WebSocket(url, ["lobby.v1.json", ...bearer]);
@@ -307,10 +418,13 @@ export class Lobby {
     if (link.socket && !link.hasOpened) this.#blocked = (this.#blocked + 1) % 3;
     const { code, reason, reconnect, retry_after_ms } = link.goodbye ?? event;
     // A token that has expired is renewed. If the new one is refused at once, a third would be, too.
-    const isRenewed = code === 4001 && reason === "token_expired" && !this.#isExpired;
+    // A client that was replaced by its own stray attempt comes back. If there is a newer login, a client with a position is refused.
+    const isRenewed = code === 4004 ? this.#hasStray && this.#position : reason === "token_expired" && !this.#isExpired;
     this.#isExpired = code === 4001;
-    const comesBack = reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
-    if (code === 4001 ? !isRenewed : !comesBack) return this.#close({ code, reason });
+    if (code === 4004) this.#hasStray = false;
+    if (code === 1006 && link.socket && !link.isWelcome) this.#hasStray = true;
+    const comesBack = /^400[14]$/.test(code) ? isRenewed : reconnect ?? /^(10(0[156]|11)|4[1256]..)$/.test(code);
+    if (!comesBack) return this.#close({ code, reason });
 
     const least = retry_after_ms ?? 0;
     const isAtOnce = isRenewed || (/^4[26]/.test(code) && !this.#attempt);
@@ -344,9 +458,15 @@ export class Lobby {
     const key = `lobbyd ${this.options.key ?? this.url}`;
     // Taken and removed: a duplicated tab gets a copy of the storage, and must not claim the seat of this one.
     this.#was = stored("getItem", key);
+    this.#hasStray = this.#was !== null;
     stored("removeItem", key);
-    const act = ({ type }) => {
-      if (type === "pagehide") return stored("setItem", key, this.#was ?? this.#session);
+    const act = ({ type, persisted }) => {
+      if (type === "pagehide") {
+        stored("setItem", key, this.#was ?? this.#session);
+        // The browser keeps the page, and may keep its connection open: the member would look present.
+        if (persisted && this.#link) this.#lost(this.#link);
+        return;
+      }
       if (type === "pageshow") stored("removeItem", key);
       this.#wake(type === "online");
     };
@@ -392,6 +512,7 @@ export class Lobby {
 
   #handle(message) {
     const { type, seq } = message;
+    const { control } = this.welcome ?? {};
     if (type !== "welcome" && Number.isInteger(seq)) {
       this.#position = { epoch: this.welcome.epoch, seq: Math.max(seq, this.#position?.seq ?? 0) };
     }
@@ -405,24 +526,41 @@ export class Lobby {
       pong: this.#sampled,
       health_ping: ({ timestamp }) => this.#say(JSON.stringify({ type: "health_pong", timestamp })),
       goodbye: () => (this.#link.goodbye = message),
+      ...(control && {
+        lobby_state: this.#stated,
+        state: this.#set,
+        host: this.#hosted,
+        settings: ({ settings, by }) => this.#replace(this, "settings", { ...this.settings, ...settings }, { by, seq }),
+        countdown: this.#counted,
+        start: ({ seats }) => {
+          this.countdown = null;
+          this.#tell("start", seats);
+        },
+      }),
+      ...(this.lobbies && { lobbies: this.#listing, lobbies_diff: this.#listing }),
     };
     (handlers[type] ?? this.#hear).call(this, message);
+  }
+
+  #connected() {
+    this.#stop("connect");
+    this.#lostAt = null;
+    // The backoff begins anew after so long a connection.
+    this.#after("stable", 5_000, () => {
+      this.#attempt = 0;
+      this.#isExpired = false;
+    });
   }
 
   #welcomed(welcome) {
     const { conn, recovered, epoch, n = 0, done = 0, refused = "0", server_time } = welcome;
     // The session may have got another seat on a connection whose welcome was lost.
     const resumed = welcome.resumed && conn === (this.welcome?.conn ?? conn);
-    this.#stop("connect");
-    // The backoff begins anew after so long a connection.
-    this.#after("stable", 5_000, () => {
-      this.#attempt = 0;
-      this.#isExpired = false;
-    });
+    this.#connected();
     this.#hasGap ||= this.#position !== null && !recovered;
     if (!resumed || epoch !== this.#position?.epoch) this.#position = null;
     this.#n = resumed ? Math.max(n, this.#n) : n;
-    this.#was = this.#lostAt = this.latency = null;
+    this.#was = this.latency = null;
     this.#samples = [];
     this.#offset = server_time - performance.now();
     this.welcome = welcome;
@@ -442,13 +580,34 @@ export class Lobby {
   }
 
   // The list replaces what was known. What differs is told, so that the events and `members` always agree.
-  #listed({ users, count }) {
-    const { conn, user } = this.welcome;
-    const list = users ?? [{ user, conn }];
+  #listed({ users, count, seq }) {
+    const { conn, user, control } = this.welcome;
+    const list = users ?? (/[?&]role=watch/.test(this.url) ? [] : [this.members.get(conn) ?? { user, conn }]);
     const gone = [...this.members.values()].filter((member) => !list.some((entry) => entry.conn === member.conn));
     this.#changed({ joins: list, leaves: gone.map((member) => ({ ...member, reason: "unknown" })) });
+    for (const entry of list) {
+      const who = this.members.get(entry.conn);
+      this.#replace(who, "data", entry.data ?? {}, who, { by: null, seq });
+    }
     this.count = count ?? list.length;
-    if (!this.me) {
+    this.me = this.members.get(conn) ?? null;
+    if (!control) this.#stated({});
+  }
+
+  // The rest of what is known: it follows the list.
+  #stated({ seq, host = null, settings = {}, data = {}, watchers = 0, countdown = null }) {
+    this.watchers = watchers;
+    this.#replace(this, "settings", settings, { by: null, seq });
+    this.#replace(this, "data", data, null, { by: null, seq });
+    this.#hosted({ conn: host });
+    this.#counted({ at: countdown });
+    this.#opened();
+    if (this.#hasGap) this.#emit("gap");
+    this.#hasGap = false;
+  }
+
+  #opened() {
+    if (!this.#isKnown) {
       this.#settleReady.resolve(this);
       setTimeout(() => {
         const early = this.#early;
@@ -456,28 +615,65 @@ export class Lobby {
         for (const event of early) this.#emit(...event);
       });
     }
-    this.me = this.members.get(conn);
+    this.#isKnown = true;
     this.#become("open");
-    if (this.#hasGap) this.#emit("gap");
-    this.#hasGap = false;
   }
 
   // Members of the first list are not told.
   #changed({ joins = [], leaves = [], away = [], back = [] }) {
     for (const [kind, entries] of Object.entries({ join: joins, leave: leaves, away, back })) {
-      for (const { reason, ...entry } of entries) {
-        const member = this.members.get(entry.conn) ?? {};
+      for (const { reason, data, ...entry } of entries) {
+        const member = this.members.get(entry.conn) ?? new Member(this);
         // A list names known members, too.
         const name = kind === "join" && member.conn ? (entry.away ? "away" : "back") : kind;
-        const wasAway = member.away;
+        const wasAway = member.conn && member.away;
         Object.assign(member, { away: name === "away" }, entry);
         if (name === "leave") this.members.delete(entry.conn);
         else this.members.set(entry.conn, member);
-        if (this.me && (name === "leave" || member.away !== wasAway)) this.#emit(name, member, reason);
+        if (name === "leave" || member.away !== wasAway) this.#tell(name, member, reason);
       }
     }
     this.count = this.members.size;
     this.#emit("members");
+  }
+
+  #set({ conn, data, by, seq }) {
+    const target = conn ? this.members.get(conn) : this;
+    // In a lobby that is too large for a list the others are unknown.
+    if (!target) return;
+    const now = Object.entries({ ...target.data, ...data }).filter(([, value]) => value !== null);
+    this.#replace(target, "data", Object.fromEntries(now), conn ? target : null, { by, seq });
+  }
+
+  // Tells what differs.
+  #replace(target, name, now, ...about) {
+    const before = target[name];
+    const keys = Object.keys({ ...before, ...now }).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(now[key]));
+    target[name] = now;
+    if (keys.length) this.#tell(name, Object.fromEntries(keys.map((key) => [key, now[key] ?? null])), ...about);
+  }
+
+  #hosted({ conn }) {
+    if (conn === this.#host) return;
+    this.#host = conn;
+    this.#tell("host", this.host);
+  }
+
+  #counted({ at }) {
+    if (at === this.countdown) return;
+    this.countdown = at;
+    this.#tell("countdown", at);
+  }
+
+  // A list, or what has changed since.
+  #listing({ lobbies, more = this.more, set = lobbies, gone = [] }) {
+    if (lobbies) this.#connected();
+    const all = new Map((lobbies ? [] : this.lobbies).map((entry) => [entry.code, entry]));
+    for (const code of gone) all.delete(code);
+    for (const entry of set) all.set(entry.code, entry);
+    Object.assign(this, { lobbies: [...all.values()], more });
+    this.#opened();
+    for (const name of ["lobbies", ANY]) this.#emit(name, this.lobbies, more);
   }
 
   // A message is an event with the name of its type. If it has none, or that of another event, it is a `message` or `direct`.
@@ -491,7 +687,8 @@ export class Lobby {
     const isTyped = typeof content?.type === "string";
     const { type, ref, ...data } = isTyped ? content : { type: null };
     const values = [isTyped ? data : content, { from, type, seq, isDirect }];
-    this.#emit(isTyped && !EVENTS.includes(type) ? type : isDirect ? "direct" : "message", ...values);
+    const isEvent = EVENTS.includes(type) || (this.welcome.control && CONTROL_EVENTS.includes(type));
+    this.#emit(isTyped && !isEvent ? type : isDirect ? "direct" : "message", ...values);
     this.#emit(ANY, ...values);
   }
 
@@ -555,6 +752,18 @@ function streamSocket(url) {
   source.onmessage = (event) => socket.onmessage(event);
   source.onerror = fail;
   return socket;
+}
+
+const absolute = (url) => new URL(url, globalThis.location?.href);
+
+function addTo(url, fields) {
+  for (const name in fields) if (fields[name] != null) url.searchParams.set(name, fields[name]);
+  return url;
+}
+
+function filtered(url, { tags, ...filters } = {}) {
+  const ofTags = Object.entries(tags ?? {}).map(([name, value]) => [`tag.${name}`, value]);
+  return addTo(absolute(url), { ...filters, ...Object.fromEntries(ofTags) });
 }
 
 const isHidden = () => globalThis.document?.hidden;

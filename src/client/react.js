@@ -4,7 +4,7 @@ import { Lobby } from "./lobby.js";
 
 const seats = new Map();
 
-/** Returns `{ lobby, state, members }`, and renders again when state or members change. */
+/** Returns `{ lobby, state, members, data, host, settings, countdown }`, and renders again when one of them changes. */
 export function useLobby(url, options) {
   const key = String(url);
   const seat = seats.get(key) ?? seatAt(key, options);
@@ -17,7 +17,8 @@ function seatAt(key, options) {
   const changes = new Set();
   let view;
   const update = () => {
-    view = { lobby, state: lobby.state, members: [...lobby.members.values()] };
+    const { state, data, host, settings, countdown } = lobby;
+    view = { lobby, state, members: [...lobby.members.values()], data, host, settings, countdown };
     for (const change of changes) change();
   };
   const subscribe = (change) => {
@@ -34,8 +35,7 @@ function seatAt(key, options) {
     };
   };
   const seat = { lobby, subscribe, view: () => view };
-  lobby.on("connection", update);
-  lobby.on("members", update);
+  for (const name of ["connection", "members", "data", "host", "settings", "countdown", "start"]) lobby.on(name, update);
   update();
   seats.set(key, seat);
   return seat;

@@ -108,6 +108,8 @@ config! {
     max_admin_pending: u32 = "64";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
+    /// Idempotency keys of published messages that are kept for each lobby; a further one replaces the oldest.
+    max_idempotency_keys: u32 = "64";
 
     ["Seats and sockets"]
     /// Seats in the whole server; a further connection is closed with 4002 `server_full`.
@@ -152,13 +154,13 @@ config! {
     host_grace: Duration = "5s";
     /// Keys of the data of one lobby; a further one gets `error too_large`.
     max_lobby_keys: u32 = "32";
-    /// Bytes of the data of one lobby: its keys and values, and 4 for each key. More get `error too_large`.
+    /// Bytes of the data of one lobby as JSON; more get `error too_large`.
     max_lobby_data: ByteSize = "8KiB";
     /// Keys of the data of one member; a further one gets `error too_large`.
     max_member_keys: u32 = "16";
-    /// Bytes of the data of one member, counted in the same way.
+    /// Bytes of the data of one member as JSON; more get `error too_large`.
     max_member_data: ByteSize = "2KiB";
-    /// Bytes of the data of all members of one lobby together.
+    /// Bytes of the data of all members of one lobby together; more get `error too_large`. With the presence of a full lobby and the data of the lobby they must fit into `max_outbound_bytes`.
     max_members_data: ByteSize = "64KiB";
     /// Users that are banned from one lobby; with a further one, the ban that is oldest ends.
     max_bans: u32 = "64";

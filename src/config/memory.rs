@@ -21,6 +21,17 @@ const LISTED_MEMBER_BYTES: usize = 2 * 128 + 56;
 const KEPT_FRAME_BYTES: u128 = 176;
 /// Bytes of the users that were kicked from a lobby: 64 at most, each with the longest id.
 const KICKED_BYTES: u128 = 64 * 200;
+/// Most bytes of the settings of a lobby in a `lobby_state`: the name and four tags of 64 bytes each, all escaped, numbers
+/// and keys.
+const SETTINGS_BYTES: usize = 2048;
+/// Bytes of the lobby control of one lobby without its data and bans.
+const CONTROL_BYTES: u128 = 1024;
+/// Bytes of one banned user: the longest id and its entry.
+const BAN_BYTES: u128 = 200;
+/// Bytes of one key of data without its own and those of its value: its entry, and that of a deleted key.
+const DATA_KEY_BYTES: u128 = 300;
+/// Bytes of an idempotency key of 64 bytes, with its entry in a list that may have twice the capacity.
+const IDEMPOTENCY_KEY_BYTES: u128 = 192;
 /// Bytes of the state of a session, without its direct messages.
 const SESSION_BYTES: u128 = 512;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
@@ -56,8 +67,19 @@ impl Config {
     /// Returns the size of the largest frame that a client can make the server send, with the outbox's overhead.
     pub(crate) fn largest_frame(&self) -> usize {
         let message = self.max_message_bytes.0.saturating_add(2 * ENVELOPE_BYTES);
-        let presence = self.most_listed().saturating_mul(PRESENCE_BYTES_PER_MEMBER);
-        message.max(presence.saturating_add(ENVELOPE_BYTES))
+        let presence = self.most_listed().saturating_mul(PRESENCE_BYTES_PER_MEMBER).saturating_add(self.members_data());
+        // A `conflict` has no more data than these.
+        message.max(presence.saturating_add(ENVELOPE_BYTES)).max(self.largest_lobby_state())
+    }
+
+    /// Returns the bytes of data in the presence of a full lobby.
+    fn members_data(&self) -> usize {
+        if self.lobby_control { self.max_members_data.0 } else { 0 }
+    }
+
+    /// Returns the size of a `lobby_state`, with the outbox's overhead. 0 with lobby control off.
+    fn largest_lobby_state(&self) -> usize {
+        if self.lobby_control { self.max_lobby_data.0.saturating_add(SETTINGS_BYTES + ENVELOPE_BYTES) } else { 0 }
     }
 
     /// Returns the largest number of members that a `presence_state` lists.
@@ -68,7 +90,8 @@ impl Config {
     /// Returns the size of the `welcome` and of the presence of a full lobby, with the outbox's overhead. It is never above
     /// [`largest_frame`](Self::largest_frame).
     pub(crate) fn largest_welcome(&self) -> usize {
-        self.most_listed().saturating_mul(LISTED_MEMBER_BYTES).saturating_add(ENVELOPE_BYTES)
+        let members = self.most_listed().saturating_mul(LISTED_MEMBER_BYTES);
+        members.saturating_add(ENVELOPE_BYTES).saturating_add(self.members_data())
     }
 
     /// Returns the size of all that a member is sent at once that comes back to its seat: the `welcome`, a full history, its
@@ -84,7 +107,32 @@ impl Config {
         };
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        history.saturating_add(directs).saturating_add(self.largest_welcome())
+        history
+            .saturating_add(directs)
+            .saturating_add(self.largest_welcome())
+            .saturating_add(self.largest_lobby_state())
+    }
+
+    /// Returns the worst-case bytes of the lobby control of all lobbies.
+    fn control_memory(&self, seats: u32) -> u128 {
+        if !self.lobby_control {
+            return 0;
+        }
+        let lobbies = u128::from(self.max_lobbies.bound().unwrap_or(u32::MAX));
+        // Lobbies without members are kept, if at all, up to the same number.
+        let lobbies = if self.max_empty_ttl.is_zero() { lobbies.min(u128::from(seats)) } else { lobbies };
+        let keys = u128::from(self.max_lobby_keys) * DATA_KEY_BYTES;
+        let bans = u128::from(self.max_bans) * BAN_BYTES;
+        // Keys and values are in memory once, and twice while they change.
+        let data = 2 * (self.max_lobby_data.0 as u128 + self.max_members_data.0 as u128);
+        let of_members = u128::from(seats) * u128::from(self.max_member_keys) * DATA_KEY_BYTES;
+        lobbies * (CONTROL_BYTES + keys + bans + data) + of_members
+    }
+
+    /// Returns the largest number of lobbies: each has a seat.
+    fn most_lobbies(&self) -> u32 {
+        let most = |limit: Limit| limit.bound().unwrap_or(u32::MAX);
+        most(self.max_lobbies).min(most(self.max_connections))
     }
 
     /// Returns the worst-case bytes of all sessions: each seat has one, and as many lobbies as possible a full history.
@@ -95,8 +143,7 @@ impl Config {
         let kept = |bytes: ByteSize, frames: u32| bytes.0 as u128 + u128::from(frames) * KEPT_FRAME_BYTES;
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        let lobbies = self.max_lobbies.bound().unwrap_or(u32::MAX).min(seats);
-        u128::from(lobbies) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
+        u128::from(self.most_lobbies()) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
     }
 
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
@@ -161,15 +208,19 @@ impl Config {
         // twice its contents.
         let head = 2 * (receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128) + RESPONSE_BYTES;
         let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
+        let keys = connections(self.most_lobbies(), u128::from(self.max_idempotency_keys) * IDEMPOTENCY_KEY_BYTES);
         let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))
-            + connections(self.max_admin_pending, head);
+            + connections(self.max_admin_pending, head)
+            + keys;
         // Of a socket beyond max_pending only the request head is read.
         let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;
         let fixed = remembered + operators + overflow + 4 * receive_buffer + (4 << 20);
         let sessions = self.max_connections.bound().map_or(0, |seats| self.sessions_memory(seats));
         // At most 2^33 sockets of at most 2^69 bytes, so no step overflows. A result beyond u64 is reported as u64::MAX.
-        let bytes = sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + lists + fixed;
+        let control = self.max_connections.bound().map_or(0, |seats| self.control_memory(seats)) + lists;
+        let bytes =
+            sockets * (inbound + outbound + inbox + max_identity + CONNECTION_BYTES) + sessions + control + fixed;
         Some(u64::try_from(bytes).unwrap_or(u64::MAX))
     }
 }
@@ -193,6 +244,19 @@ mod tests {
         let least = Config { max_outbound_bytes: small, max_message_bytes: tiny, presence_max: 1, ..Config::default() };
         let serving = Config { serve_client: true, ..least.clone() };
         assert!(serving.worst_case_memory() > least.worst_case_memory(), "a file is larger than these queues");
+    }
+
+    #[test]
+    fn lobby_control_counts_only_if_it_is_on() {
+        let off = Config { max_lobby_data: ByteSize::kib(1000), ..Config::default() };
+        assert_eq!(off.worst_case_memory(), Config::default().worst_case_memory());
+        assert_eq!(off.largest_replay(), Config::default().largest_replay());
+        let on = Config { lobby_control: true, ..Config::default() };
+        on.clone().check().expect("the default outbox has room for the data of a lobby and its members");
+        assert_eq!(on.largest_replay() - off.largest_replay(), (64 + 8 + 2 + 1) * 1024);
+        // 500 lobbies, each with 8 KiB of its own and 64 KiB of its members.
+        assert!(on.worst_case_memory().unwrap() - off.worst_case_memory().unwrap() > 500 * 72 * 1024);
+        assert!(Config { max_lobby_data: ByteSize::kib(1000), ..on }.check().is_err());
     }
 
     #[test]

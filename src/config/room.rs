@@ -67,11 +67,19 @@ impl Rules<'_> {
         let rule = format!(
             "must be at least {replay}, the space for what a member that comes back is sent at once: a full history \
              (history_bytes {}), its direct messages (direct_bytes {}) and the presence of a full lobby (max_per_lobby {}, \
-             presence_max {}); raise it, or lower history_bytes",
+             presence_max {}){}; raise it, or lower history_bytes",
             config.history_bytes,
             config.direct_bytes,
             config.max_per_lobby.show(),
-            config.presence_max
+            config.presence_max,
+            if config.lobby_control {
+                format!(
+                    " with its data (max_lobby_data {}, max_members_data {})",
+                    config.max_lobby_data, config.max_members_data
+                )
+            } else {
+                String::new()
+            }
         );
         self.require(room < largest || room >= replay, "max_outbound_bytes", rule);
     }

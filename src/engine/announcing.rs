@@ -87,6 +87,7 @@ impl Core {
                 refused: state.upstream.refused_hex(),
                 replay: missed.len() as u64,
                 n: missed.n,
+                control: self.has_control(member.seat_key),
             }),
         };
         let mut text = String::new();
@@ -100,14 +101,17 @@ impl Core {
         }
         if !is_new && self.conns[member.conn.key()].seat().is_some() {
             self.send_presence_state(member.conn.key(), member.lobby_key);
+            if self.config.lobby_control {
+                self.unflushed_lobbies.push(member.lobby_key);
+            }
         }
     }
 
     /// Sends the presence state of its lobby to one member.
     pub(super) fn send_presence_state(&mut self, key: ConnKey, lobby: LobbyKey) {
         // A member that receives the state must have received all changes before it, and must not receive any of them
-        // again.
-        self.flush_presence(lobby);
+        // again. What follows from its return is sent after the state.
+        self.flush_members(lobby);
         if let Some(seat) = self.conns[key].seat() {
             let (text, mark) = self.presence_state(lobby);
             self.note_presence_state(seat, lobby);
@@ -147,17 +151,22 @@ impl Core {
     ///
     /// Called before any message is sent, so that no member receives a message from a sender it does not know.
     pub(super) fn flush_presence(&mut self, lobby: LobbyKey) {
-        // A flush may close members that read too slowly; the remaining members must receive these leaves too.
         loop {
-            while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
-                if self.is_draining() {
-                    self.discard_presence_changes(lobby);
-                } else {
-                    self.flush_presence_once(lobby);
-                }
-            }
+            self.flush_members(lobby);
             if !self.flush_control(lobby) {
                 return;
+            }
+        }
+    }
+
+    /// The same, without what follows from the changes with lobby control.
+    fn flush_members(&mut self, lobby: LobbyKey) {
+        // A flush may close members that read too slowly; the remaining members must receive these leaves too.
+        while self.directory.get_lobby(lobby).is_some_and(|lobby| !lobby.presence.is_flushed()) {
+            if self.is_draining() {
+                self.discard_presence_changes(lobby);
+            } else {
+                self.flush_presence_once(lobby);
             }
         }
     }

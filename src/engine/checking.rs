@@ -57,6 +57,9 @@ impl Core {
         let away = self.directory.away_count();
         assert_eq!(seated + away, self.directory.members_count(), "every seat has its connection, or is away");
         self.check_sessions();
+        if self.drain.is_none() && self.directory.is_presence_flushed() {
+            self.directory.all_lobbies().for_each(|lobby| self.directory.check_host(lobby, self.now()));
+        }
         assert!(pending <= self.config.max_pending as usize, "max_pending");
         assert_eq!(overflow, self.conns.overflow_count());
         assert!(overflow <= self.config.max_overflow as usize, "max_overflow");

@@ -3,6 +3,7 @@
 //! For users of the program:
 //!
 //! - [`protocol`]: the messages, close codes and seats
+//! - [`lobbies`]: data, host, settings and start of lobbies, without code on the server
 //! - [`client`]: writing a client that reconnects
 //! - [`configuration`]: all flags, environment variables and fields of [`Config`](crate::Config)
 //! - [`deploying`]: from nothing to a public server, with a proxy, JWT, metrics and alerts
@@ -48,6 +49,7 @@ pages! {
     deploying = "deploying.md",
     embedding = "embedding.md",
     forking = "forking.md",
+    lobbies = "lobbies.md",
     operating = "operating.md",
     performance = "performance.md",
     protocol = "protocol.md",

@@ -3,15 +3,12 @@
 use std::borrow::Cow;
 
 use super::object::Object;
-use super::settings::{push_settings, push_string};
-use super::write::MessageWriter;
+use super::settings::push_settings;
+use super::writer::{CONTROL_TYPES, MessageWriter, push_changes, push_data};
 use crate::base::id::SeatId;
 use crate::base::number::integer;
 use crate::lobby::control::entries::{Change, Entries, MAX_KEY_BYTES};
 use crate::lobby::control::settings::{Settings, SettingsBounds, SettingsChange};
-
-/// Types that only the server sends, with lobby control on. `host` and `settings` are requests, too.
-pub(super) const CONTROL_TYPES: &[&str] = &["state", "lobby_state", "countdown", "start"];
 
 /// A request of a member to change its lobby.
 #[derive(Debug, PartialEq)]
@@ -191,24 +188,6 @@ fn host<'a>(object: MessageWriter<'a>, key: &str, seat: Option<SeatId>) -> Messa
     }
 }
 
-/// Appends data as a JSON object.
-pub(crate) fn push_data(out: &mut String, data: &Entries) {
-    push_changes(out, data.iter().map(|(key, value)| (key, Some(value))));
-}
-
-fn push_changes<'a>(out: &mut String, changes: impl Iterator<Item = (&'a str, Option<&'a str>)>) {
-    out.push('{');
-    for (index, (key, value)) in changes.enumerate() {
-        if index > 0 {
-            out.push(',');
-        }
-        push_string(out, key);
-        out.push(':');
-        out.push_str(value.unwrap_or("null"));
-    }
-    out.push('}');
-}
-
 fn by<'a>(object: MessageWriter<'a>, user: Option<&str>) -> MessageWriter<'a> {
     match user {
         Some(user) => object.string("by", user),
@@ -260,9 +239,18 @@ pub(crate) fn write_countdown(out: &mut String, seq: u64, at: Option<u64>) {
     }
 }
 
-pub(crate) fn write_start<'a>(out: &mut String, seq: u64, seats: impl Iterator<Item = (&'a str, SeatId)>) {
+/// Writes a `start`: the list of members, or only `count` if `seats` is `None`, because the lobby is too large for a list.
+pub(crate) fn write_start<'a>(
+    out: &mut String,
+    seq: u64,
+    count: usize,
+    seats: Option<impl Iterator<Item = (&'a str, SeatId)>>,
+) {
     let mut object = MessageWriter::of_type(out, "start").number("seq", seq);
-    object.seats("seats", seats);
+    match seats {
+        Some(seats) => object.seats("seats", seats),
+        None => object = object.number("count", count as u64),
+    }
     object.end();
 }
 
@@ -359,7 +347,7 @@ mod tests {
         check_written(|out| write_countdown(out, 7, Some(9)), r#"{"type":"countdown","seq":7,"at":9}"#);
         check_written(|out| write_countdown(out, 7, None), r#"{"type":"countdown","seq":7,"at":null}"#);
         check_written(
-            |out| write_start(out, 8, [("ann", SeatId(1)), ("b\"", SeatId(2))].into_iter()),
+            |out| write_start(out, 8, 2, Some([("ann", SeatId(1)), ("b\"", SeatId(2))].into_iter())),
             r#"{"type":"start","seq":8,"seats":[{"user":"ann","conn":"s1"},{"user":"b\"","conn":"s2"}]}"#,
         );
         check_written(

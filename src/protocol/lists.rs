@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::settings::{push_string, push_tags};
+use super::settings::push_tags;
+use super::writer::push_string;
 use crate::lobby::control::listed::ListedLobby;
 
 /// Appends an entry of the list.

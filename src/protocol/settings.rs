@@ -7,6 +7,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 
 use super::object::Object;
+use super::writer::push_string;
 use crate::base::entry::{MAX_PASSWORD_BYTES, PasswordHash};
 use crate::base::number::integer;
 use crate::lobby::control::settings::{Settings, SettingsBounds, SettingsChange, StartRule, Writers};
@@ -218,15 +219,6 @@ impl Fields<'_> {
     fn end(self) {
         self.out.push_str(if self.is_first { "{}" } else { "}" });
     }
-}
-
-/// Appends a string as JSON.
-pub(super) fn push_string(out: &mut String, value: &str) {
-    // Names rarely have characters that JSON must escape.
-    if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
-        return out.extend(["\"", value, "\""]);
-    }
-    out.push_str(&serde_json::to_string(value).expect("a string always serializes"));
 }
 
 #[cfg(test)]

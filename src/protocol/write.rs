@@ -1,18 +1,12 @@
 //! Writes the server's messages.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
-use super::control::{CONTROL_TYPES, push_data};
-use crate::base::close::{CloseReason, LeaveReason, Reconnect, Reject};
+use super::writer::{Mark, MessageWriter};
+use crate::base::close::{CloseReason, Reconnect, Reject};
 use crate::base::id::SeatId;
 use crate::lobby::control::entries::Entries;
 use crate::lobby::presence::{AnnouncedMember, Departure};
-
-/// The types of messages that only the server sends. `direct` is not among them, because it is also a request.
-pub(super) const SERVER_TYPES: &[&str] =
-    &["welcome", "presence_state", "presence_diff", "message", "ack", "error", "pong", "health_ping", "goodbye"];
 
 /// The first message to every member.
 #[derive(Serialize)]
@@ -49,6 +43,9 @@ pub(crate) struct WelcomeSession {
     pub(crate) replay: u64,
     /// Number of the last direct message before those that follow.
     pub(crate) n: u64,
+    /// Lobby control is on: a `lobby_state` follows each `presence_state`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) control: bool,
 }
 
 /// Tick rate of the game clock and the number of its last tick.
@@ -77,110 +74,13 @@ impl Welcome<'_> {
     }
 }
 
-/// Writer of one JSON object. It does not use serde, because this is the hot path and `data` must stay byte for byte.
-pub(super) struct MessageWriter<'a>(&'a mut String);
-
-impl MessageWriter<'_> {
-    pub(super) fn of_type<'a>(out: &'a mut String, kind: &str) -> MessageWriter<'a> {
-        debug_assert!(
-            ["direct", "host", "settings"].contains(&kind)
-                || SERVER_TYPES.contains(&kind)
-                || CONTROL_TYPES.contains(&kind),
-            "no client may send the type {kind}"
-        );
-        out.clear();
-        out.push_str("{\"type\":\"");
-        out.push_str(kind);
-        out.push('"');
-        MessageWriter(out)
-    }
-
-    pub(super) fn raw(self, key: &str, json: &str) -> Self {
-        self.0.extend([",\"", key, "\":", json]);
-        self
-    }
-
-    pub(super) fn number(self, key: &str, value: u64) -> Self {
-        write!(self.0, ",\"{key}\":{value}").expect("writing to a String cannot fail");
-        self
-    }
-
-    pub(super) fn string(self, key: &str, value: &str) -> Self {
-        let mut object = self.raw(key, "");
-        object.push_string(value);
-        object
-    }
-
-    pub(super) fn reference(self, reference: Option<&str>) -> Self {
-        match reference {
-            Some(json) => self.raw("ref", json),
-            None => self,
-        }
-    }
-
-    fn push_string(&mut self, value: &str) {
-        // Fast path: names rarely contain characters that JSON must escape.
-        if value.bytes().all(|c| c >= b' ' && c != b'"' && c != b'\\') {
-            self.0.extend(["\"", value, "\""]);
-        } else {
-            self.0.push_str(&serde_json::to_string(value).expect("a string always serializes"));
-        }
-    }
-
-    pub(super) fn optional_number(self, key: &str, value: Option<u64>) -> Self {
-        match value {
-            Some(value) => self.number(key, value),
-            None => self,
-        }
-    }
-
-    fn members<'a>(&mut self, key: &str, members: impl Iterator<Item = (&'a str, SeatId, Mark<'a>)>) {
-        self.0.extend([",\"", key, "\":["]);
-        for (index, (user, seat, mark)) in members.enumerate() {
-            self.0.push_str(if index == 0 { "{\"user\":" } else { ",{\"user\":" });
-            self.push_string(user);
-            write!(self.0, ",\"conn\":\"{seat}\"").expect("writing to a String cannot fail");
-            match mark {
-                Mark::None => {}
-                Mark::Left(reason) => self.0.extend([",\"reason\":\"", reason.word(), "\""]),
-                Mark::Listed { is_away, data } => {
-                    self.0.push_str(if is_away { ",\"away\":true" } else { "" });
-                    if let Some(data) = data.filter(|data| !data.is_empty()) {
-                        self.0.push_str(",\"data\":");
-                        push_data(self.0, data);
-                    }
-                }
-            }
-            self.0.push('}');
-        }
-        self.0.push(']');
-    }
-
-    /// The members of a list, by user and seat.
-    pub(super) fn seats<'a>(&mut self, key: &str, seats: impl Iterator<Item = (&'a str, SeatId)>) {
-        self.members(key, seats.map(|(user, seat)| (user, seat, Mark::None)));
-    }
-
-    /// The text, to append the value of the last field to it.
-    pub(super) fn out(&mut self) -> &mut String {
-        self.0
-    }
-
-    pub(super) fn end(self) {
-        self.0.push('}');
-    }
-}
-
-/// What is said of a member beside its name and seat.
-#[derive(Clone, Copy)]
-enum Mark<'a> {
-    None,
-    Listed { is_away: bool, data: Option<&'a Entries> },
-    Left(LeaveReason),
-}
-
 pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) {
     MessageWriter::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
+}
+
+/// Writes a `message` that is not numbered.
+pub(crate) fn write_volatile_message(out: &mut String, from: &str, data: &str) {
+    MessageWriter::of_type(out, "message").string("from", from).raw("data", data).end();
 }
 
 /// Writes a `direct`. In a session it has a number.
@@ -189,8 +89,8 @@ pub(crate) fn write_direct(out: &mut String, from: &str, n: Option<u64>, data: &
 }
 
 /// Writes a `message` from the application or an operator: `from` is `null`.
-pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
-    MessageWriter::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
+pub(crate) fn write_server_message(out: &mut String, seq: Option<u64>, data: &str) {
+    MessageWriter::of_type(out, "message").raw("from", "null").optional_number("seq", seq).raw("data", data).end();
 }
 
 /// Writes a `direct` from an operator: `from` is `null`.
@@ -218,10 +118,17 @@ pub(crate) fn write_repeated_error(out: &mut String, reference: &str) {
         .end();
 }
 
-pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
+/// Writes the `ack` of a broadcast. `seq` is the number of its `message`, if it has one.
+pub(crate) fn write_broadcast_ack(
+    out: &mut String,
+    reference: &str,
+    seq: Option<u64>,
+    delivered: usize,
+    dropped: usize,
+) {
     MessageWriter::of_type(out, "ack")
         .raw("ref", reference)
-        .number("seq", seq)
+        .optional_number("seq", seq)
         .number("delivered", delivered as u64)
         .number("dropped", dropped as u64)
         .end();
@@ -313,6 +220,7 @@ pub(crate) fn write_presence_diff<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::close::LeaveReason;
 
     #[test]
     fn names_with_special_characters_are_escaped() {
@@ -414,8 +322,10 @@ mod tests {
         );
         check(|out| welcome.write(out), &format!("{without}}}"));
         let refused = "1f".to_owned();
-        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4 });
+        welcome.session = Some(WelcomeSession { away_ms: 30_000, done: 8, refused, replay: 2, n: 4, control: false });
         let session = r#""away_ms":30000,"done":8,"refused":"1f","replay":2,"n":4"#;
         check(|out| welcome.write(out), &format!("{without},{session}}}"));
+        welcome.session.as_mut().expect("it was set").control = true;
+        check(|out| welcome.write(out), &format!(r#"{without},{session},"control":true}}"#));
     }
 }

@@ -240,8 +240,10 @@ async def in_chromium(binary):
     """Yields pairs of a claim's name and its error, "" if it holds."""
     async with Pages() as pages:
         with Lobbyd(binary, *SERVER_ARGS) as server, \
-                Lobbyd(binary, *SERVER_ARGS, "--duplicate-login", "allow", "--max-per-user", 2) as tolerant:
-            await pages.tools.call("Target.createTarget", url=f"{pages.origin}/client_page.html?port={server.port}&claims=all")
+                Lobbyd(binary, *SERVER_ARGS, "--duplicate-login", "allow", "--max-per-user", 2) as tolerant, \
+                Lobbyd(binary, *SERVER_ARGS, "--lobby-control", "on") as control:
+            address = f"{pages.origin}/client_page.html?port={server.port}&control={control.port}&claims=all"
+            await pages.tools.call("Target.createTarget", url=address)
             try:
                 async with asyncio.timeout(PAGE_SECONDS):
                     while (report := json.loads(await pages.server.stdout.readline())) != {"done": True}:
@@ -278,7 +280,7 @@ def in_node(binary):
         yield "it type-checks under --strict", run(
             os.path.join(modules, ".bin/tsc"), "--strict", "--noEmit", "--module", "nodenext", "--target", "es2023",
             "--lib", "es2023,esnext.disposable,dom", "client_types.ts", cwd=folder)
-        with Lobbyd(binary, *SERVER_ARGS) as server:
+        with Lobbyd(binary, *SERVER_ARGS, "--lobby-control", "on") as server:
             yield from reports("node", "client_node.mjs", str(server.port), cwd=folder)
     yield from reports("node", os.path.join(HERE, "vectors.mjs"))
 

@@ -81,6 +81,35 @@ const claims = {
     equal(opened, 2, "the number of sockets");
     bob.leave();
   },
+
+  async "a component renders again when data, host, settings or countdown change"() {
+    const { createElement } = await import("react");
+    const { createRoot } = await import("react-dom/client");
+    const { useLobby } = await import("lobbyd/react");
+    const { join } = await import("lobbyd");
+    let lobby;
+    const Room = () => {
+      const seat = useLobby(url("room"), { token: "ann", WebSocket });
+      ({ lobby } = seat);
+      const names = seat.members.map(({ user, data, host }) => `${user}${data.ready ? "+" : ""}${host ? "*" : ""}`);
+      return createElement("p", null, `${names} ${seat.data.round} ${seat.settings.name} ${seat.host?.user} ${seat.countdown !== null}`);
+    };
+    document.body.innerHTML = "<div id=room></div>";
+    const shown = () => document.getElementById("room").textContent;
+    createRoot(document.getElementById("room")).render(createElement(Room));
+    await until("it is open", () => shown() === "ann* undefined null ann false");
+    const bob = await join(url("room"), { token: "bob", WebSocket });
+    await lobby.set({ round: 1 });
+    await lobby.configure({ name: "Friday", start: { min: 2, ready: true, countdown_ms: 60_000 } });
+    await bob.me.set({ ready: true });
+    await until("the data are shown", () => shown() === "ann*,bob+ 1 Friday ann false");
+    await lobby.me.set({ ready: true });
+    await until("the countdown is shown", () => shown() === "ann+*,bob+ 1 Friday ann true");
+    await lobby.handOver(bob.me);
+    await until("the host is shown", () => shown() === "ann+,bob+* 1 Friday bob true");
+    bob.leave();
+    lobby.leave();
+  },
 };
 
 for (const [name, claim] of Object.entries(claims)) {

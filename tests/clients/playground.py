@@ -194,6 +194,103 @@ async def a_reload_of_the_page_comes_back_to_the_same_seats(rig):
             await each.close()
 
 
+async def control(tab, number, selector, event="click()"):
+    """Does something in the part of a pane for lobby control."""
+    await tab.until(f"!{pane(number)}.querySelector('.control').hidden")
+    await tab.until(f"!({pane(number)}.querySelector({json.dumps(selector)})?.disabled ?? true)")
+    await tab.evaluate(f"{pane(number)}.querySelector({json.dumps(selector)}).{event}")
+
+
+async def fill(tab, number, form, **fields):
+    for name, value in fields.items():
+        what = "checked" if isinstance(value, bool) else "value"
+        await tab.evaluate(f"{pane(number)}.querySelector('{form}').elements.{name}.{what} = {json.dumps(value)}")
+    await control(tab, number, f"{form} button")
+
+
+def summary(number, part):
+    return f"{pane(number)}.querySelector('summary').textContent.includes({json.dumps(part)})"
+
+
+async def lobby_control_is_shown_and_changed(rig):
+    with Lobbyd(rig.binary, "--lobby-control", "on") as server:
+        tab = await open_playground(rig, server)
+        host, guest = await user(tab, 0), await user(tab, 1)
+        await tab.until(summary(1, f"playground · host {host}"))
+        for number in 0, 1:
+            await tab.evaluate(f"{pane(number)}.querySelector('.control').open = true")
+        await fill(tab, 0, ".set", key="round", value="1")
+        await tab.until(f"{pane(1)}.querySelector('.data').textContent === 'round1'")
+        await fill(tab, 1, ".set", key="round", value="2")
+        await logged(tab, 1, "set: not_allowed")
+        await fill(tab, 1, ".set", of="me", key="team", value="red")
+        await tab.until(f"""{pane(0)}.querySelector('.people').textContent.includes('{guest} {{"team":"red"}}')""")
+        await fill(tab, 0, ".settings", name="Friday", max="3", game="go", listed=True)
+        await tab.until(summary(1, "Friday"))
+        assert await tab.evaluate(f"{pane(1)}.querySelector('.settings').elements.max.value") == "3"
+        await tab.until("document.querySelector('#list summary').textContent.includes('1')")
+        assert await tab.evaluate("document.querySelector('#list li').textContent") == "playground · Friday · game: go · 2 of 3"
+        await fill(tab, 0, ".settings", max="0")
+        await logged(tab, 0, "settings: bad_message")
+        await control(tab, 0, "[data-do=start]")
+        await control(tab, 0, "[data-do=ready]")
+        await control(tab, 1, "[data-do=ready]")
+        await tab.until(summary(1, "starts in"))
+        await tab.until(f"{pane(0)}.querySelectorAll('.members .ready').length === 2")
+        await rig.show(tab, "playground-control")
+        await logged(tab, 1, f"the game starts with {host}, {guest}")
+        await tab.until(summary(0, "locked"))
+        await tab.until("document.querySelector('#list summary').textContent.includes('none')")
+        await fill(tab, 0, ".settings", locked=False, password="secret")
+        await tab.until(summary(1, "password"))
+        await tab.evaluate(f"[...{pane(0)}.querySelectorAll('.people button')].find((button) => button.textContent === 'Ban').click()")
+        await state(tab, 1, "closed")
+        assert await tab.evaluate(f"{pane(1)}.querySelector('.state').textContent") == "closed: banned"
+        # The list joins with the password of the form.
+        await tab.evaluate("document.querySelector('#password').value = 'secret', true")
+        await tab.until("document.querySelector('#list li')?.textContent.includes('password')")
+        await tab.click("#list li button")
+        await state(tab, 2, "open")
+        await tab.evaluate("document.querySelector('#password').value = '', true")
+        await control(tab, 0, ".people button:last-of-type")
+        await tab.until(f"{pane(2)}.querySelectorAll('.members .me.host').length === 1")
+        await fill(tab, 2, ".settings", watchers="2", password=" ")
+        await tab.until(f"!{summary(2, 'password')}")
+        await tab.click("[data-way=watch]")
+        await tab.until(summary(3, "you watch"))
+        await tab.until(f"{pane(3)}.querySelectorAll('.members li').length === 2")
+        await tab.check()
+        await tab.close()
+
+
+async def new_lobbies_and_quick_joins_are_a_click(rig):
+    with Lobbyd(rig.binary, "--lobby-control", "on") as server:
+        tab = await open_playground(rig, server)
+        await tab.click("[data-way=new]")
+        await state(tab, 2, "open")
+        await control(tab, 2, "[data-do=share]")
+        link = await tab.until("document.querySelector('#notice').textContent.match(/http\\S+/)?.[0]")
+        friend = await rig.browser.open(link)
+        await friend.until(f"{pane(0)}?.querySelectorAll('.members li').length === 2")
+        await friend.close()
+        for _ in range(2):
+            await tab.click("[data-way=quick]")
+        await state(tab, 4, "open")
+        await tab.until(f"{pane(4)}.querySelectorAll('.members li').length === 2")
+        users = [await user(tab, number) for number in range(5)]
+        codes = await tab.evaluate("[...document.querySelectorAll('.control summary')].map((summary) => summary.textContent.split(' ')[0])")
+        assert codes[2] in link and codes[3] == codes[4] and len({*codes}) == 3, codes
+        await tab.call("Page.reload")
+        for number in range(5):
+            await state(tab, number, "open")
+            await logged(tab, number, '"resumed":true')
+        assert users == [await user(tab, number) for number in range(5)]
+        again = await tab.evaluate("[...document.querySelectorAll('.control summary')].map((summary) => summary.textContent.split(' ')[0])")
+        assert again == codes, again
+        await tab.check()
+        await tab.close()
+
+
 async def names_are_text_and_never_clipped_away(rig):
     name = "<img src=x onerror=alert(1)>" + "W" * 90
     with Lobbyd(rig.binary) as server:
@@ -322,6 +419,77 @@ async def tic_tac_toe_is_played_to_its_end_and_again(rig):
         await finish(first, second)
 
 
+async def a_party_game_is_played_by_two(rig):
+    with Lobbyd(rig.binary, "--lobby-control", "on") as server, pages(server) as files:
+        async def enter(address, name, size=DESKTOP):
+            tab = await rig.browser.open(address, size, allowed=SOCKETS)
+            await tab.until("globalThis.nick && document.readyState === 'complete'")
+            await tab.evaluate(f"(nick.value = {json.dumps(name)}, enter.requestSubmit())")
+            await tab.until("!room.hidden")
+            return tab
+        says = "headline.textContent.includes({!r})".format
+
+        async def set_ready(tab, ready=True):
+            await tab.until(f"!document.querySelector('#ready').disabled && document.querySelector('#ready').checked !== {json.dumps(ready)}")
+            await tab.click("#ready")
+
+        async def answer(tab, error=0):
+            await tab.until("/^\\d+ \\+ \\d+/.test(headline.textContent)")
+            await tab.evaluate(f"(sum.value = headline.textContent.match(/\\d+/g).reduce((a, b) => Number(a) + Number(b), {error}), document.querySelector('#answer').requestSubmit())")
+
+        points = "[...players.querySelectorAll('span')].map((item) => item.textContent.trim())"
+        ann = await enter(f"{files.address}/party.html", "Ann")
+        code = await ann.until("document.querySelector('#code').textContent")
+        link = await ann.evaluate("location.href")
+        assert link.endswith(f"#{code}") and len(code) == 5, link
+        bob = await enter(link, "Bob <b>", PHONE)
+        for tab in ann, bob:
+            await tab.until(f"JSON.stringify({points}) === '[\"👑 Ann: 0\",\"Bob <b>: 0\"]'")
+        await ann.evaluate("(max.value = 2, max.onchange(), true)")
+        await bob.until("max.value === '2' && max.disabled")
+        full = await rig.browser.open(link, allowed=SOCKETS)
+        await full.until("globalThis.nick && document.readyState === 'complete'")
+        await full.evaluate("(nick.value = 'Cy', enter.requestSubmit())")
+        await full.until(says("lobby_full"))
+        await finish(full)
+        await set_ready(ann)
+        await set_ready(bob)
+        await bob.until(says("It starts in"))
+        await set_ready(bob, False)
+        await ann.until(says("when all are ready"))
+        await rig.show(ann, "party-lobby")
+        await set_ready(bob)
+        await answer(bob, error=1)
+        await answer(bob)
+        await ann.until(f"{points}[1].startsWith('Bob <b>: 1')")
+        # The host is loaded again: it comes back to its seat and goes on.
+        await ann.call("Page.reload")
+        await ann.until(f"globalThis.players && {points}[1]?.startsWith('Bob <b>: 1')")
+        await answer(ann)
+        await ann.until(f"{points}[0].startsWith('👑 Ann: 1')")
+        for number in 2, 3:
+            await answer(bob)
+            if number == 2:
+                await bob.until(f"{points}[1].startsWith('Bob <b>: 2')")
+        for tab in ann, bob:
+            await tab.until(says("Bob <b> wins!"))
+        await rig.show(bob, "party")
+        await ann.click("#again")
+        await bob.until(says("when all are ready"))
+        await set_ready(bob)
+        await set_ready(ann)
+        await ann.until(says(" + "))
+        # The other one becomes the host, and the game goes on.
+        await ann.evaluate("location.href = 'about:blank'")
+        await bob.until(f"{points}[1].startsWith('👑')")
+        await answer(bob)
+        await bob.until(f"{points}[1].startsWith('👑 Bob <b>: 1')")
+        await bob.evaluate("players.querySelector('button').click()")
+        await bob.until("players.children.length === 1")
+        await finish(bob)
+        await ann.close()
+
+
 @contextlib.asynccontextmanager
 async def bots(server, *names):
     """Players that run about and fire."""
@@ -420,11 +588,14 @@ CHECKS = [
     each_button_does_what_it_says,
     a_frozen_client_hears_everything_later,
     a_reload_of_the_page_comes_back_to_the_same_seats,
+    lobby_control_is_shown_and_changed,
+    new_lobbies_and_quick_joins_are_a_click,
     names_are_text_and_never_clipped_away,
     the_program_serves_the_page_on_loopback_addresses_only,
     the_chat_shows_who_is_there_and_loses_nothing,
     cursors_follow_the_pointer,
     tic_tac_toe_is_played_to_its_end_and_again,
+    a_party_game_is_played_by_two,
     the_arena_is_played_with_keys_and_with_fingers,
     the_page_of_the_readme_runs,
 ]

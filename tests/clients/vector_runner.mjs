@@ -103,7 +103,8 @@ class World {
     const storage = new Map();
     const values = {
       setTimeout: this.clock.set, clearTimeout: this.clock.clear, WebSocket, EventSource,
-      fetch: async (url, { method, body }) => {
+      fetch: async (url, { method, body } = {}) => {
+        if (!method) return this.get(new URL(url));
         if (method !== "POST" || !new URL(url).pathname.startsWith("/sse/")) throw new Error(`${method} ${url}`);
         if (this.postStatus === 202) for (const line of body.split("\n")) this.heard(JSON.parse(line));
         return { status: this.postStatus };
@@ -122,6 +123,15 @@ class World {
     this.undo.push(replace(Math, "random", () => this.random));
     if (globalThis.document) this.undo.push(replace(globalThis.document, "hidden", undefined, () => this.hidden));
     else this.undo.push(replace(globalThis, "document", { get hidden() { return world.hidden; } }));
+  }
+
+  /** The answer to a GET. */
+  get(url) {
+    if (!this.answer) throw new Error(`GET ${url}`);
+    const { url: wanted, status = 200, body } = this.answer;
+    this.answer = null;
+    equal(String(url), wanted, "the address");
+    return { ok: status === 200, status, json: async () => body };
   }
 
   restore() {
@@ -180,7 +190,14 @@ class Run {
   async do(action, step) {
     const { lobby } = this;
     if (action === "join") this.join(step);
-    else if (action === "request") this.request(step);
+    else if (action === "list") this.list(step);
+    else if (action === "find") this.outcome(step.id, this.Lobby.find(step.url, step.filters));
+    else if (action === "request") this.outcome(step.id, lobby.request(step.type, step.payload, step.timeout && { timeout: step.timeout }));
+    else if (action === "set") this.outcome(step.id, this.set(step));
+    else if (["kick", "unban", "handOver", "configure"].includes(action)) {
+      const { do: _, id, with: [first, ...others] } = step;
+      this.outcome(id, lobby[action](this.member(first) ?? first, ...others));
+    }
     else if (action === "send") equal(lobby.send(step.type, step.payload), step.sent, "send()");
     else if (action === "leave") lobby.leave();
     else if (action === "reload") {
@@ -191,13 +208,13 @@ class Run {
       this.world.sockets.length = 0;
       this.world.clock.timers.clear();
       this.world.page = new EventTarget();
-      this.join({});
+      this.join({ url: this.lobby.url });
     } else throw new Error(`nobody can do ${action}`);
   }
 
-  join({ listener }) {
+  join({ listener, url = "ws://lobby.example/ws/chess" }) {
     let tokens = 0;
-    const lobby = this.lobby = new this.Lobby("ws://lobby.example/ws/chess", { token: () => `token ${++tokens}` });
+    const lobby = this.lobby = new this.Lobby(url, { token: () => `token ${++tokens}` });
     if (listener === "throws") lobby.on("move", () => { throw new Error("of a listener"); });
     for (const name of ["join", "leave", "away", "back", "gap"]) {
       lobby.on(name, (who, why) => this.events.push([name, ...(who ? [who.user] : []), ...(why ? [why] : [])]));
@@ -206,14 +223,39 @@ class Run {
       lobby.on(name, (data, { from, type, isDirect }) =>
         this.events.push([isDirect ? "direct" : "message", from, type === null ? data : { type, ...data }]));
     }
+    for (const name of ["data", "host", "settings", "countdown", "start"]) lobby.on(name, (...values) => this.events.push(this.told(name, values)));
     lobby.connect();
   }
 
-  request({ id, type, payload, timeout }) {
+  /** An event of lobby control; without it, these are types of the game. */
+  told(name, [first, meta, about]) {
+    if (meta && "isDirect" in meta) return ["typed", meta.from, { type: name, ...first }];
+    if (name === "data") return [name, first, meta === null ? null : meta.user ?? "nobody", about.by];
+    if (name === "settings") return [name, first, meta.by];
+    if (name === "start") return [name, first.map(({ user }) => user)];
+    return [name, name === "host" ? first?.user ?? null : first];
+  }
+
+  list({ url = "ws://lobby.example/ws/~lobbies", filters }) {
+    const list = this.lobby = this.Lobby.list(url, filters);
+    list.on("lobbies", (lobbies, more) => this.events.push(["lobbies", lobbies.map(({ code }) => code), more]));
+  }
+
+  /** The member in a text like `@bob`, or undefined. */
+  member(text) {
+    return [...this.lobby.members.values()].find(({ user }) => `@${user}` === text);
+  }
+
+  /** `of`: whose data, with the method of the lobby or that of the member. */
+  set({ data, of, if: seq, by = "lobby" }) {
+    return by === "member" ? this.member(of).set(data, { if: seq }) : this.lobby.set(data, { of: this.member(of) ?? of, if: seq });
+  }
+
+  outcome(id, promise) {
     this.outcomes.set(id, null);
-    this.lobby.request(type, payload, timeout === undefined ? undefined : { timeout }).then(
+    promise.then(
       (ack) => this.outcomes.set(id, { ack }),
-      ({ code }) => this.outcomes.set(id, { error: code }));
+      ({ code, details: { seq, data } }) => this.outcomes.set(id, { error: code, ...(code === "conflict" && { seq, data }) }));
   }
 
   // ---- the network ----
@@ -232,6 +274,11 @@ class Run {
     if (token !== undefined) equal(sent, token, "the token");
     if (socket.protocols) equal(socket.protocols[0], "lobby.v1.json", "the first subprotocol");
     if (accepts) socket.open();
+  }
+
+  /** What the next GET must ask, and its answer. Stands before the step that asks. */
+  answers(answer) {
+    this.world.answer = answer;
   }
 
   /** Binds a name at its first use. */
@@ -304,7 +351,7 @@ class Run {
   event(name) {
     const { world } = this;
     if (name === "hidden" || name === "visible") world.hidden = name === "hidden";
-    world_event(world, { hidden: "visibilitychange", visible: "visibilitychange" }[name] ?? name);
+    world_event(world, { hidden: "visibilitychange", visible: "visibilitychange", kept: "pagehide" }[name] ?? name, name === "kept");
   }
 
   // ---- what the application sees ----
@@ -330,6 +377,19 @@ class Run {
     equal([...this.lobby.members.values()].map(({ user, away }) => user + (away ? " (away)" : "")), members, "the members");
   }
 
+  /** Fields of the lobby; `host`: its user, `members`: the data of members that have some, by user. */
+  knows({ host, members, ...fields }) {
+    const { lobby } = this;
+    if (host !== undefined) {
+      equal(lobby.host?.user ?? null, host, "the host");
+      equal([...lobby.members.values()].filter((who) => who.host).map(({ user }) => user), host === null ? [] : [host], "members that are host");
+    }
+    const dataOf = () => [...lobby.members.values()].filter(({ data }) => Object.keys(data).length).map(({ user, data }) => [user, data]);
+    if (members) equal(Object.fromEntries(dataOf()), members, "data of members");
+    if (fields.me) equal(lobby.me, lobby.members.get(lobby.welcome.conn), "the own member");
+    for (const [name, value] of Object.entries(fields)) equal(name === "me" ? lobby.me?.user ?? null : lobby[name], value, name);
+  }
+
   async ready(outcome) {
     const got = await this.lobby.ready.then(() => "resolved", ({ code }) => code);
     equal(got, outcome, "ready");
@@ -345,8 +405,8 @@ class Run {
   }
 }
 
-function world_event(world, type) {
-  world.page.dispatchEvent(new Event(type));
+function world_event(world, type, persisted = false) {
+  world.page.dispatchEvent(Object.assign(new Event(type), { persisted }));
 }
 
 /** Runs a transcript. Returns "" or what is wrong. */

@@ -2,6 +2,10 @@
 // through which this page sees all frames, and can hold them back or cut the connection.
 import { Lobby } from "./lobby.js";
 
+// How a client of lobby control comes into a lobby.
+const WAYS = { new: "~new", quick: "~quick/playground?seats=4" };
+const START = { min: 2, ready: true, countdown_ms: 5_000 };
+
 const FREEZE_MS = 10_000;
 const OUTAGE_MS = 3_000;
 // More than the burst that the server allows by default, but fewer than those for which it closes the connection.
@@ -23,6 +27,8 @@ const EXAMPLES = {
 
 const byId = (id) => document.getElementById(id);
 const panes = new Set();
+// The live list, once a client has found lobby control.
+let list = null;
 
 // The socket of a client. It has the part of a WebSocket that lobby.js uses.
 class TappedSocket {
@@ -94,8 +100,9 @@ class Pane {
   socket = null;
   lobby = null;
 
-  constructor({ lobby, name, key }) {
-    Object.assign(this, { lobbyCode: lobby, name, key: key ?? newKey() });
+  // `path` is the part of the address behind /ws/, with its query.
+  constructor({ path, name, key }) {
+    Object.assign(this, { path, name, key: key ?? newKey() });
     const root = byId("pane").content.firstElementChild.cloneNode(true);
     const part = (selector) => root.querySelector(selector);
     Object.assign(this, { root, text: part("textarea"), list: part(".log"), members: part(".members") });
@@ -114,6 +121,11 @@ class Pane {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.sendText();
     };
     for (const button of root.querySelectorAll("[data-fault]")) button.onclick = () => this[button.dataset.fault]();
+    part("[data-do=ready]").onclick = () => this.say("set", this.lobby.me.set({ ready: this.lobby.me.data.ready ? null : true }));
+    part("[data-do=start]").onclick = () => this.say("settings", this.lobby.configure({ start: this.lobby.settings.start ? null : START }));
+    part("[data-do=share]").onclick = () => copyLink(this.lobby.code);
+    part(".set").onsubmit = (event) => this.set(event);
+    part(".settings").onsubmit = (event) => this.configure(event);
     const { list } = this;
     list.onscroll = () => (this.isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30);
     new ResizeObserver(() => this.followEnd()).observe(list);
@@ -124,7 +136,7 @@ class Pane {
   }
 
   connect() {
-    const url = new URL(`ws/${encodeURIComponent(this.lobbyCode)}`, location.origin);
+    const url = new URL(`ws/${this.path}`, location.origin);
     const pane = this;
     const lobby = new Lobby(url, {
       key: this.key,
@@ -139,9 +151,18 @@ class Pane {
       if (lobby !== this.lobby) return;
       if (state === "waiting") this.log("note", `comes back in ${Math.round(why.wait)} ms`);
       if (state === "closed") this.log("note", `over: ${why.code} ${why.reason}`);
+      if (state === "open" && lobby.welcome.control) {
+        this.fillSettings();
+        showList();
+      }
       this.draw(why);
     });
-    lobby.on("members", changed);
+    for (const name of ["members", "data", "host", "countdown"]) lobby.on(name, changed);
+    lobby.on("settings", () => {
+      this.fillSettings();
+      changed();
+    });
+    lobby.on("start", (seats) => this.log("note", `the game starts with ${seats.map(({ user }) => user).join(", ")}`));
     lobby.on("gap", () => this.log("note bad", "gap: messages are missing"));
     lobby.on("error", ({ code, message }) => this.log("note bad", `${code}: ${message}`));
     lobby.connect();
@@ -156,11 +177,13 @@ class Pane {
     show(".state", this.isFrozen ? "frozen" : state === "closed" && why ? `closed: ${why.reason || why.code}` : state);
     show(".latency", state === "open" && latency !== null ? `${latency} ms` : "");
     if (me) show("h2", me.user);
-    const items = [...members.values()].slice(0, 100).map(({ user, conn, away }) => {
+    const items = [...members.values()].slice(0, 100).map(({ user, conn, away, host, data }) => {
       const item = document.createElement("li");
       item.textContent = user;
       item.classList.toggle("me", conn === me?.conn);
       item.classList.toggle("away", away && state !== "closed");
+      item.classList.toggle("host", host);
+      item.classList.toggle("ready", data.ready === true);
       return item;
     });
     if (count > items.length) {
@@ -172,6 +195,100 @@ class Pane {
     for (const button of this.root.querySelectorAll("[data-fault]")) {
       const isUseful = state !== "closed" || ["reload", "duplicate"].includes(button.dataset.fault);
       button.disabled = this.isFrozen || !isUseful;
+    }
+    this.drawControl();
+  }
+
+  // ---- lobby control ----
+
+  drawControl() {
+    const { state, welcome, me, members, host, data, settings, countdown } = this.lobby;
+    const part = (selector) => this.root.querySelector(selector);
+    part(".control").hidden = !welcome?.control || state === "closed";
+    if (part(".control").hidden) return;
+    this.drawSummary();
+    const isHost = me !== null && me === host;
+    part("[data-do=ready]").textContent = me?.data.ready ? "Not ready" : "Ready";
+    part("[data-do=start]").textContent = settings.start ? "Do not start" : "Start when all are ready";
+    part("[data-do=ready]").disabled = !me;
+    for (const button of this.root.querySelectorAll(".control .host")) button.disabled = !isHost;
+    part(".data").replaceChildren(...Object.entries(data).map((entry) => {
+      const row = document.createElement("tr");
+      entry.forEach((value, at) => (row.insertCell().textContent = at ? JSON.stringify(value) : value));
+      return row;
+    }));
+    // Buttons stay while nothing changes: somebody may be about to click one.
+    const people = [...members.values()].slice(0, 100);
+    const shown = JSON.stringify([isHost, people]);
+    if (shown === this.shown) return;
+    this.shown = shown;
+    part(".people").replaceChildren(...people.map((who) => this.person(who, isHost && who !== me)));
+  }
+
+  drawSummary() {
+    const { me, host, settings, watchers, countdown, code } = this.lobby;
+    const left = countdown && `starts in ${Math.max(0, Math.ceil((countdown - this.lobby.now()) / 1_000))} s`;
+    const facts = [code, settings.name, host ? `host ${host.user}` : "no host", settings.locked && "locked", settings.has_password && "password",
+      watchers > 0 && `${watchers} watching`, !me && "you watch", left];
+    this.root.querySelector("summary").textContent = facts.filter(Boolean).join(" · ");
+  }
+
+  person(who, canAct) {
+    const item = document.createElement("li");
+    const text = document.createElement("span");
+    text.textContent = `${who.user} ${JSON.stringify(who.data)}`;
+    item.append(text);
+    const actions = { Kick: () => this.lobby.kick(who), Ban: () => this.lobby.kick(who, { ban: true }), "Make host": () => this.lobby.handOver(who) };
+    for (const [name, act] of canAct ? Object.entries(actions) : []) {
+      const button = document.createElement("button");
+      button.textContent = name;
+      button.onclick = () => this.say(name, act());
+      item.append(button);
+    }
+    return item;
+  }
+
+  fillSettings() {
+    const { elements } = this.root.querySelector(".settings");
+    const { name, max, watchers, write, tags, listed, locked } = this.lobby.settings;
+    for (const [field, value] of Object.entries({ name, max, watchers, write, game: tags?.game })) elements[field].value = value ?? "";
+    Object.assign(elements.listed, { checked: listed });
+    Object.assign(elements.locked, { checked: locked });
+  }
+
+  configure(event) {
+    event.preventDefault();
+    const { name, password, max, watchers, write, game, listed, locked } = event.target.elements;
+    const number = ({ value }) => (value === "" ? null : Number(value));
+    const { game: _, ...tags } = this.lobby.settings.tags;
+    const wanted = { name: name.value || null, max: number(max), watchers: number(watchers), write: write.value,
+      tags: game.value ? { ...tags, game: game.value } : tags, listed: listed.checked, locked: locked.checked };
+    // A password is never told. A space takes it away.
+    if (password.value) wanted.password = password.value.trim() || null;
+    const isNew = ([field, value]) => field === "password" || JSON.stringify(value) !== JSON.stringify(this.lobby.settings[field]);
+    password.value = "";
+    const changes = Object.entries(wanted).filter(isNew);
+    if (changes.length) this.say("settings", this.lobby.configure(Object.fromEntries(changes)));
+  }
+
+  set(event) {
+    event.preventDefault();
+    const { of, key, value } = event.target.elements;
+    let data;
+    try {
+      data = { [key.value]: JSON.parse(value.value) };
+    } catch {
+      // Words are texts.
+      data = { [key.value]: value.value };
+    }
+    this.say("set", of.value ? this.lobby.me?.set(data) : this.lobby.set(data));
+  }
+
+  async say(name, promise) {
+    try {
+      await promise;
+    } catch ({ code, message }) {
+      this.log("note bad", `${name}: ${code}: ${message}`);
     }
   }
 
@@ -259,7 +376,7 @@ class Pane {
   }
 
   duplicate() {
-    add(this.name);
+    add(this.name, this.lobby.code ?? this.path);
   }
 
   reload() {
@@ -296,22 +413,44 @@ function freshName() {
   return `${animal}-${Math.floor(10 + Math.random() * 90)}`;
 }
 
-function add(name) {
-  new Pane({ lobby: byId("lobby").value, name: name || freshName() });
+function add(name, path = encodeURIComponent(byId("lobby").value)) {
+  const password = byId("password").value;
+  const query = password && `${path.includes("?") ? "&" : "?"}password=${encodeURIComponent(password)}`;
+  return new Pane({ path: path + query, name: name || freshName() });
+}
+
+// The lobbies that are listed, live. A click joins one.
+function showList() {
+  byId("control").hidden = false;
+  if (list) return;
+  list = Lobby.list(new URL("ws/~lobbies", location.origin));
+  list.on("lobbies", (lobbies, more) => {
+    const [summary, items] = ["summary span", "ul"].map((selector) => byId("list").querySelector(selector));
+    summary.textContent = `${lobbies.length || "none"}${more ? " and more" : ""}`;
+    items.replaceChildren(...lobbies.map(({ code, name, tags, members, max, has_password }) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      const facts = [code, name, ...Object.entries(tags).map((tag) => tag.join(": ")), max === null ? `${members}` : `${members} of ${max}`, has_password && "password"];
+      button.textContent = facts.filter(Boolean).join(" · ");
+      button.onclick = () => add(byId("name").value, code);
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }));
+  });
 }
 
 // A reload of the page comes back to the open panes, and lobby.js to their seats. The list is taken and removed on load: a
 // duplicated tab gets a copy of the storage, and must not log in the same users.
 function store() {
   const open = [...panes].filter(({ lobby }) => lobby.state !== "closed");
-  const list = open.map(({ lobbyCode, name, key }) => ({ lobby: lobbyCode, name, key }));
-  sessionStorage.setItem(STORED, JSON.stringify(list));
+  sessionStorage.setItem(STORED, JSON.stringify(open.map(({ path, name, key }) => ({ path, name, key }))));
 }
 
 function takeStored() {
-  const list = sessionStorage.getItem(STORED);
+  const stored = sessionStorage.getItem(STORED);
   sessionStorage.removeItem(STORED);
-  return JSON.parse(list) ?? [];
+  return JSON.parse(stored) ?? [];
 }
 
 function notice(text) {
@@ -326,8 +465,14 @@ byId("add").onsubmit = (event) => {
   add(byId("name").value);
   byId("name").value = "";
 };
-byId("link").onclick = async () => {
-  const fields = new URLSearchParams({ lobby: byId("lobby").value, name: freshName() });
+byId("link").onclick = () => copyLink(byId("lobby").value);
+for (const button of document.querySelectorAll("[data-way]")) {
+  const { way } = button.dataset;
+  button.onclick = () => add(byId("name").value, WAYS[way] ?? `${encodeURIComponent(byId("lobby").value)}?role=watch`);
+}
+
+async function copyLink(lobby) {
+  const fields = new URLSearchParams({ lobby, name: freshName() });
   const address = `${location.origin}${location.pathname}#${fields}`;
   try {
     await navigator.clipboard.writeText(address);
@@ -336,7 +481,8 @@ byId("link").onclick = async () => {
     // There is no clipboard on a page without TLS that is not of this machine.
     notice(address);
   }
-};
+}
+
 // The link of another window, opened in this one.
 addEventListener("hashchange", () => location.reload());
 
@@ -350,3 +496,4 @@ else if (wanted.has("name")) add(wanted.get("name"));
 else for (let n = 0; n < 2; n++) add();
 // The latency changes without an event.
 setInterval(() => panes.forEach((pane) => pane.lobby.state === "open" && pane.draw()), 2_000);
+setInterval(() => panes.forEach((pane) => pane.lobby.countdown && pane.drawSummary()), 250);

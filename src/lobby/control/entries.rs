@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 /// Longest key, in bytes.
 pub(crate) const MAX_KEY_BYTES: usize = 64;
-/// Bytes that a key and its value take beside their own: the quotes, the colon and the comma of JSON.
+/// Bytes that an entry takes in JSON beside its key and its value: two quotes, a colon and a comma.
 const KEY_OVERHEAD: usize = 4;
 
 /// A change of one key: its new value, or `None` to delete it.
@@ -37,8 +37,10 @@ pub(crate) struct EntriesBounds {
     pub(crate) bytes: usize,
 }
 
+/// Bytes of an entry in JSON, where quotes and backslashes of a key are escaped. A key has no control characters.
 fn size(key: &str, value: &str) -> usize {
-    key.len() + value.len() + KEY_OVERHEAD
+    let escapes = key.bytes().filter(|&c| c == b'"' || c == b'\\').count();
+    key.len() + escapes + value.len() + KEY_OVERHEAD
 }
 
 impl Entries {

@@ -8,10 +8,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use smol_str::SmolStr;
 
-use crate::base::entry::Role;
-use crate::base::id::LobbyKey;
 use crate::base::list_query::ListFilter;
-use crate::lobby::directory::Directory;
 
 /// A lobby as the list shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +23,7 @@ pub(crate) struct ListedLobby {
     pub(crate) max: Option<u32>,
     pub(crate) has_password: bool,
     /// The pool that created it.
-    pool: Option<SmolStr>,
+    pub(super) pool: Option<SmolStr>,
 }
 
 impl ListedLobby {
@@ -107,7 +104,7 @@ impl ListedLobbies {
     }
 
     /// Sets what the list shows of the lobby with this epoch; `None`: it is not in the list.
-    fn set(&mut self, epoch: u64, lobby: Option<ListedLobby>) {
+    pub(super) fn set(&mut self, epoch: u64, lobby: Option<ListedLobby>) {
         if self.rows.get(&epoch).map(|row| &row.lobby) == lobby.as_ref() {
             return;
         }
@@ -134,7 +131,7 @@ impl ListedLobbies {
     }
 
     /// Asserts that the list is the one that these lobbies make up.
-    fn check(&self, expected: impl Iterator<Item = (u64, ListedLobby)>) {
+    pub(super) fn check(&self, expected: impl Iterator<Item = (u64, ListedLobby)>) {
         let mut all = ListedLobbies::default();
         expected.for_each(|(epoch, lobby)| all.set(epoch, Some(lobby)));
         assert!(
@@ -158,43 +155,6 @@ fn remove<K: Hash + Eq>(index: &mut HashMap<K, BTreeSet<u64>>, key: K, epoch: u6
     epochs.remove(&epoch);
     if epochs.is_empty() {
         index.remove(&key);
-    }
-}
-
-impl Directory {
-    /// Returns the list of lobbies; `None` with `lobby_control` off.
-    pub(crate) fn listed(&self) -> Option<&ListedLobbies> {
-        self.control.as_ref().map(|controls| &controls.listed)
-    }
-
-    /// Updates the list after a change of a lobby.
-    pub(super) fn update_list(&mut self, lobby: LobbyKey) {
-        let (epoch, entry) = (self.lobbies[lobby].epoch, self.list_entry(lobby));
-        self.control.as_mut().expect("lobby control is on").listed.set(epoch, entry);
-    }
-
-    /// Returns what the list shows of a lobby; `None` if it is not in the list.
-    fn list_entry(&self, key: LobbyKey) -> Option<ListedLobby> {
-        let (lobby, control) = (&self.lobbies[key], self.control(key)?);
-        let settings = &control.settings;
-        if !settings.listed || !self.is_joinable(key) {
-            return None;
-        }
-        Some(ListedLobby {
-            code: lobby.code.clone(),
-            name: settings.name.clone(),
-            tags: settings.tags.clone(),
-            members: lobby.seats_count(),
-            max: self.seats_limit(Some(key), Role::Play).bound(),
-            has_password: settings.password.is_some(),
-            pool: control.pool.as_ref().map(|pool| pool.name().clone()),
-        })
-    }
-
-    /// Asserts that the list of lobbies is exact.
-    pub(super) fn check_list(&self) {
-        let Some(listed) = self.listed() else { return };
-        listed.check(self.lobbies.iter().filter_map(|(key, lobby)| Some((lobby.epoch, self.list_entry(key)?))));
     }
 }
 

@@ -1,6 +1,7 @@
 //! The life of a connection and of a server: liveness, ticks, pauses, closes, panics and the drain.
 
 mod closes;
+mod control;
 mod drain;
 mod entering;
 mod faults;

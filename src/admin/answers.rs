@@ -122,16 +122,22 @@ pub(super) fn user(user: &str, seats: &Page<SeatView>) -> JsonResponse {
 
 // ---- commands ----
 
-/// The answer to a message; `seq` is that of a message to a lobby that speaks JSON.
-pub(super) fn sent(seq: Option<u64>, sent: Sent) -> JsonResponse {
+/// The answer to a message; `seq` is that of a numbered message to a lobby that speaks JSON.
+pub(super) fn sent(seq: Option<u64>, sent: Sent, repeated: bool) -> JsonResponse {
     #[derive(Serialize)]
     struct SentObject {
         #[serde(skip_serializing_if = "Option::is_none")]
         seq: Option<u64>,
         queued: usize,
         dropped: usize,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        excluded: Option<usize>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        repeated: Option<bool>,
     }
-    JsonResponse::new(200, &SentObject { seq, queued: sent.queued, dropped: sent.dropped })
+    let Sent { queued, dropped, excluded } = sent;
+    let excluded = Some(excluded).filter(|&excluded| excluded > 0);
+    JsonResponse::new(200, &SentObject { seq, queued, dropped, excluded, repeated: repeated.then_some(true) })
 }
 
 pub(super) fn closing(closing: usize) -> JsonResponse {

@@ -43,7 +43,7 @@ pub(super) fn carry_out<A: App>(
         }
         AdminRequest::Do(command) => match engine.handle_operator(now, command) {
             Ok(OperatorAnswer::Pinged(ticket)) => return Outcome::Later(ticket),
-            Ok(OperatorAnswer::Sent { seq, sent }) => answers::sent(seq, sent),
+            Ok(OperatorAnswer::Sent { seq, sent, repeated }) => answers::sent(seq, sent, repeated),
             Ok(OperatorAnswer::Ending(count)) => answers::closing(count),
             Ok(OperatorAnswer::Locked(locked)) => answers::locked(locked),
             Ok(OperatorAnswer::Draining(so_far)) => answers::draining(so_far),
@@ -61,6 +61,8 @@ fn refused(refusal: OperatorRefusal) -> JsonResponse {
         OperatorRefusal::NotJson => (409, "not_json"),
         OperatorRefusal::TooLong => (413, "too_long"),
         OperatorRefusal::BadMessage => (400, "bad_message"),
+        OperatorRefusal::BadKey => (400, "bad_request"),
+        OperatorRefusal::KeyReused => (409, "key_reused"),
         OperatorRefusal::Busy => (503, "busy"),
         OperatorRefusal::NoTicks => (409, "no_ticks"),
         OperatorRefusal::ClockRuns => (409, "clock_runs"),

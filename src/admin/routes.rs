@@ -110,7 +110,12 @@ fn command(segments: &[&str], request: &HttpRequest<'_>) -> Result<AdminRequest,
     }
     let mut fields = BodyFields::read(request.body)?;
     let command = match *segments {
-        ["lobbies", lobby, "publish"] => OperatorCommand::Publish { lobby: lobby.into(), payload: fields.payload()? },
+        ["lobbies", lobby, "publish"] => OperatorCommand::Publish {
+            lobby: lobby.into(),
+            payload: fields.payload()?,
+            exclude: fields.take("exclude", "must be a list of user ids")?.unwrap_or_default(),
+            idempotency_key: fields.take("idempotency_key", "must be a string of 1 to 64 bytes")?,
+        },
         ["users", user, "send"] => OperatorCommand::Send { user: user.into(), payload: fields.payload()? },
         ["users", user, "ping"] => {
             let timeout: u64 =

@@ -125,12 +125,22 @@ impl Config {
     ///
     /// All problems at once, each with field, value, rule and reason.
     pub fn check(self) -> Result<CheckedConfig, Problems> {
-        let problems = self.problems();
+        self.check_for(Purpose::Service)
+    }
+
+    /// Checks a configuration that a journal names. An older build may have accepted a burst that has no room for the longest
+    /// message in a POST; such a session must replay as it ran.
+    pub(crate) fn check_recorded(self) -> Result<CheckedConfig, Problems> {
+        self.check_for(Purpose::Replay)
+    }
+
+    fn check_for(self, purpose: Purpose) -> Result<CheckedConfig, Problems> {
+        let problems = self.problems(purpose);
         if problems.is_empty() { Ok(CheckedConfig(self)) } else { Err(Problems(problems)) }
     }
 
-    fn problems(&self) -> Vec<Problem> {
-        let mut rules = Rules { config: self, problems: Vec::new() };
+    fn problems(&self, purpose: Purpose) -> Vec<Problem> {
+        let mut rules = Rules { config: self, purpose, problems: Vec::new() };
         rules.check_timeouts();
         rules.check_ticks();
         rules.check_counts();
@@ -214,9 +224,18 @@ impl Config {
     }
 }
 
+/// Use of a configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Service,
+    /// Replay of a session that was recorded with it, possibly by an older build.
+    Replay,
+}
+
 /// The problems found so far. Problems are reported in the order of the calls.
 pub(super) struct Rules<'a> {
     pub(super) config: &'a Config,
+    purpose: Purpose,
     problems: Vec<Problem>,
 }
 
@@ -345,6 +364,8 @@ impl Rules<'_> {
         let config = self.config;
         self.require(config.max_admin_connections <= 1024, "max_admin_connections", "must be at most 1024");
         self.require(config.max_admin_pending <= 1024, "max_admin_pending", "must be at most 1024");
+        let rule = "must be from 1 to 4096; with 0 no repeated message would be recognized";
+        self.require((1..=4096).contains(&config.max_idempotency_keys), "max_idempotency_keys", rule);
         let is_exposed = config.admin.as_ref().is_some_and(|admin| !admin.is_local());
         self.require(
             !is_exposed || config.admin_token_file.is_some(),
@@ -443,14 +464,16 @@ impl Rules<'_> {
             self.require(!is_limited || burst > 0, burst_field, format!("must be at least 1 while {field} is limited"));
         }
         let max_message = config.max_message_bytes;
-        let received = max_message.0.saturating_add(14);
+        let posts = !config.seat_grace.is_zero() && self.purpose == Purpose::Service;
+        let received = config.most_charged(posts);
+        let way = if posts { " that is posted to an event stream" } else { "" };
         for (field, rate, burst_field, burst) in [
             ("bytes_per_second", config.bytes_per_second, "byte_burst", config.byte_burst),
             ("user_bytes_per_second", user_bytes, "user_byte_burst", user_byte_burst),
         ] {
             let is_limited = rate.bound().is_some();
             let rule = format!(
-                "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}) \
+                "must be at least {received} while {field} is limited, or a message of max_message_bytes ({max_message}){way} \
                  would always be refused"
             );
             self.require(!is_limited || burst.0 >= received, burst_field, rule);
@@ -480,6 +503,16 @@ fn names_file(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A burst without room for the head of a POST was accepted by builds that did not know the rule.
+    #[test]
+    fn a_recorded_configuration_may_have_a_burst_without_room_for_a_post() {
+        let config = Config { byte_burst: ByteSize((64 << 10) + 14), ..Config::default() };
+        assert_eq!(config.clone().check().expect_err("too small")[0].field, "byte_burst");
+        assert_eq!(config.clone().check_recorded().map(CheckedConfig::into_config), Ok(config));
+        let config = Config { byte_burst: ByteSize((64 << 10) + 13), ..Config::default() };
+        config.check_recorded().expect_err("too small for a message in a frame");
+    }
 
     #[test]
     fn check_returns_all_problems_at_once() {

@@ -108,6 +108,8 @@ config! {
     max_admin_pending: u32 = "64";
     /// Time for an operator's request to arrive, for its response to be read, and for an idle connection to stay open.
     admin_timeout: Duration = "30s";
+    /// Idempotency keys of published messages that are kept for each lobby; a further one replaces the oldest.
+    max_idempotency_keys: u32 = "64";
 
     ["Seats and sockets"]
     /// Seats in the whole server; a further connection is closed with 4002 `server_full`.

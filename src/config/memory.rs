@@ -30,6 +30,8 @@ const CONTROL_BYTES: u128 = 1024;
 const BAN_BYTES: u128 = 200;
 /// Bytes of one key of data without its own and those of its value: its entry, and that of a deleted key.
 const DATA_KEY_BYTES: u128 = 300;
+/// Bytes of an idempotency key of 64 bytes, with its entry in a list that may have twice the capacity.
+const IDEMPOTENCY_KEY_BYTES: u128 = 192;
 /// Bytes of the state of a session, without its direct messages.
 const SESSION_BYTES: u128 = 512;
 /// Bytes of the slab entry, seat, user, lobby, map entries and timer of one connection.
@@ -116,6 +118,12 @@ impl Config {
         lobbies * (CONTROL_BYTES + keys + bans + data) + of_members
     }
 
+    /// Returns the largest number of lobbies: each has a seat.
+    fn most_lobbies(&self) -> u32 {
+        let most = |limit: Limit| limit.bound().unwrap_or(u32::MAX);
+        most(self.max_lobbies).min(most(self.max_connections))
+    }
+
     /// Returns the worst-case bytes of all sessions: each seat has one, and as many lobbies as possible a full history.
     fn sessions_memory(&self, seats: u32) -> u128 {
         if self.seat_grace.is_zero() {
@@ -124,8 +132,7 @@ impl Config {
         let kept = |bytes: ByteSize, frames: u32| bytes.0 as u128 + u128::from(frames) * KEPT_FRAME_BYTES;
         let history = kept(self.history_bytes, self.history_frames);
         let directs = kept(self.direct_bytes, self.direct_frames);
-        let lobbies = self.max_lobbies.bound().unwrap_or(u32::MAX).min(seats);
-        u128::from(lobbies) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
+        u128::from(self.most_lobbies()) * (history + KICKED_BYTES) + u128::from(seats) * (directs + SESSION_BYTES)
     }
 
     /// Returns the largest number of clients' sockets that are open at the same time, without operators' connections.
@@ -186,8 +193,10 @@ impl Config {
         // twice its contents.
         let head = 2 * (receive_buffer + 2 * max_header + ADMIN_AHEAD_BYTES as u128) + RESPONSE_BYTES;
         let connections = |count: u32, each: u128| if self.admin.is_some() { u128::from(count) * each } else { 0 };
+        let keys = connections(self.most_lobbies(), u128::from(self.max_idempotency_keys) * IDEMPOTENCY_KEY_BYTES);
         let operators = connections(self.max_admin_connections, 2 * request + (2 << 20))
-            + connections(self.max_admin_pending, head);
+            + connections(self.max_admin_pending, head)
+            + keys;
         // Of a socket beyond max_pending only the request head is read.
         let overflow = u128::from(self.max_overflow) * (2 * max_header + RESPONSE_BYTES + CONNECTION_BYTES);
         let remembered = 2 * u128::from(self.max_remembered_rates) * REMEMBERED_BYTES;

@@ -10,7 +10,7 @@ mod host_names;
 mod listen;
 pub(crate) mod memory;
 mod origins;
-mod rates;
+pub(crate) mod rates;
 mod room;
 mod types;
 mod value;

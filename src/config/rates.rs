@@ -7,6 +7,11 @@ use super::types::ByteSize;
 use crate::base::limit::Limit;
 use crate::base::rate::Rate;
 
+/// Bytes that a POST to an event stream is charged beside those of its messages: for its head, and for asking who sent it.
+pub(crate) const POST_BYTES: usize = 256;
+/// Longest header of a frame that a client sends (RFC 6455 section 5.2).
+const CLIENT_FRAME_HEADER: usize = 14;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 impl Config {
@@ -30,6 +35,13 @@ impl Config {
     /// Returns the byte limit of a user and its burst.
     pub(super) fn user_bytes(&self) -> (Limit, ByteSize) {
         (self.user_bytes_per_second.or(self.bytes_per_second), self.user_byte_burst.or(self.byte_burst))
+    }
+
+    /// Returns the most bytes that a message of `max_message_bytes` is charged: in a frame, or if `posts` is true in a POST to
+    /// an event stream.
+    pub(super) fn most_charged(&self, posts: bool) -> usize {
+        let post = if posts { POST_BYTES } else { 0 };
+        self.max_message_bytes.0.saturating_add(CLIENT_FRAME_HEADER + post)
     }
 
     pub(crate) fn message_rate(&self) -> Option<Rate> {

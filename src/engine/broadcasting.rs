@@ -3,7 +3,7 @@
 
 use super::core::Core;
 use super::member::{Exclude, Member, Sent};
-use crate::base::id::LobbyKey;
+use crate::base::id::{ConnId, LobbyKey};
 use crate::lobby::directory::{Directory, LobbyMember, Seat};
 use crate::protocol;
 use crate::ws::frame::{Frame, Mark, MarkedText, Outgoing};
@@ -68,14 +68,34 @@ impl Core {
         let mut text = std::mem::take(&mut self.buffers.text);
         protocol::write_message(&mut text, &from.user, seq, data);
         self.keep_message(from, seq, reference, &text);
-        // Excludes the connection, not the seat: a newer connection that took over the seat has not seen this message. A
-        // session has, on whichever connection.
-        let seat = self.directory.seat(from.seat_key);
-        let except = if seat.has_session { seat.conn } else { from.conn };
+        let except = self.speaker(from);
         let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
         let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), Some(except));
         self.buffers.text = text;
         (seq, sent)
+    }
+
+    /// The same without a number: the `message` is not kept for sessions that come back.
+    pub(super) fn broadcast_volatile(&mut self, lobby: LobbyKey, from: &Member, data: &str) -> Sent {
+        self.flush_presence(lobby);
+        if !self.directory.is_current_seat(from.seat_key, from.seat) {
+            return Sent::default();
+        }
+        let mut text = std::mem::take(&mut self.buffers.text);
+        protocol::write_volatile_message(&mut text, &from.user, data);
+        let sent = self.send_to_lobby(lobby, Outgoing::Text(&text), Some(self.speaker(from)));
+        self.buffers.text = text;
+        sent
+    }
+
+    /// The connection that does not receive what a member broadcasts.
+    ///
+    /// The member's connection, not that of its seat: a newer connection that took over the seat has not seen the message.
+    /// A session has, on whichever connection.
+    #[inline]
+    fn speaker(&self, member: &Member) -> ConnId {
+        let seat = self.directory.seat(member.seat_key);
+        if seat.has_session { seat.conn } else { member.conn }
     }
 
     /// The same for the application: the sender's `ack` carries the `seq`.
@@ -123,7 +143,7 @@ impl Core {
         state.seq += 1;
         let seq = state.seq;
         let mut text = std::mem::take(&mut self.buffers.text);
-        protocol::write_server_message(&mut text, seq, data);
+        protocol::write_server_message(&mut text, Some(seq), data);
         self.keep_frame(lobby, seq, &text);
         let marked = MarkedText { text: &text, mark: Mark::Seq(seq) };
         let sent = self.send_to_lobby(lobby, Outgoing::Marked(&marked), None);

@@ -34,6 +34,7 @@ pub(crate) mod observer;
 mod operating;
 pub(crate) mod operator;
 mod posts;
+mod publishing;
 pub(crate) mod recording;
 mod replaying;
 mod request_refs;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Engine;
 use super::app::App;
 use super::core::Core;
-use super::member::{Exclude, Protocol, Sent};
+use super::member::{Protocol, Sent};
 use super::operator::{
     KickTarget, LobbyView, OperatorAnswer, OperatorCommand, OperatorRefusal, Page, Payload, PingReport, SeatView,
 };
@@ -101,18 +101,8 @@ impl<A: App> Engine<A> {
 impl Core {
     fn operate(&mut self, command: OperatorCommand) -> Result<OperatorAnswer, OperatorRefusal> {
         match command {
-            OperatorCommand::Publish { lobby, payload } => {
-                let lobby = self.directory.find_lobby(&lobby).ok_or(OperatorRefusal::NoSuchLobby)?;
-                let (seq, sent) = match self.admit(payload)? {
-                    Payload::Json(data) if self.protocol == Protocol::Json => {
-                        let (seq, sent) = self.announce(lobby, &data);
-                        (Some(seq), sent)
-                    }
-                    Payload::Json(text) | Payload::Text(text) => {
-                        (None, self.broadcast(lobby, Exclude::None, Outgoing::Text(&text)))
-                    }
-                };
-                Ok(OperatorAnswer::Sent { seq, sent })
+            OperatorCommand::Publish { lobby, payload, exclude, idempotency_key } => {
+                self.publish(&lobby, payload, &exclude, idempotency_key)
             }
             OperatorCommand::Send { user, payload } => {
                 self.seats_of(&user)?;
@@ -120,7 +110,7 @@ impl Core {
                     Payload::Json(data) if self.protocol == Protocol::Json => self.server_direct(&user, &data),
                     Payload::Json(text) | Payload::Text(text) => self.send_to_user(&user, Outgoing::Text(&text)),
                 };
-                Ok(OperatorAnswer::Sent { seq: None, sent })
+                Ok(OperatorAnswer::Sent { seq: None, sent, repeated: false })
             }
             OperatorCommand::Ping { user, timeout } => self.begin_ping(user, timeout),
             OperatorCommand::Kick { target, reconnect } => {
@@ -164,7 +154,7 @@ impl Core {
     }
 
     /// Checks a payload's length and kind.
-    fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
+    pub(super) fn admit(&self, payload: Payload) -> Result<Payload, OperatorRefusal> {
         let (Payload::Json(text) | Payload::Text(text)) = &payload;
         match &payload {
             _ if text.len() > self.config.max_message_bytes.0 => Err(OperatorRefusal::TooLong),

@@ -32,7 +32,7 @@ use crate::base::peer::Peer;
 /// let members = engine.lobby_members("chess", None, 100);
 /// assert_eq!(members.items[0].seat.to_string(), "s1");
 ///
-/// let publish = |lobby: &str| OperatorCommand::Publish { lobby: lobby.into(), payload: Payload::Json("1".into()) };
+/// let publish = |lobby: &str| OperatorCommand::publish(lobby, Payload::Json("1".into()));
 /// let answer = engine.handle_operator(now, publish("chess"));
 /// assert!(matches!(answer, Ok(OperatorAnswer::Sent { sent, .. }) if sent.queued == 1));
 /// assert_eq!(engine.handle_operator(now, publish("go")), Err(OperatorRefusal::NoSuchLobby));
@@ -43,12 +43,18 @@ use crate::base::peer::Peer;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OperatorCommand {
-    /// Sends a payload to all members of a lobby.
+    /// Sends a payload to the members of a lobby.
     Publish {
         /// The lobby's code.
         lobby: String,
         /// The payload to send.
         payload: Payload,
+        /// Users that do not get it. If there are any, the `message` has no `seq`, is not kept in the history, and does
+        /// not reach a member that is away.
+        exclude: Vec<String>,
+        /// Name of this command, of 1 to 64 bytes: the same command sends nothing again, and gets the first answer. A lobby
+        /// keeps its last [`max_idempotency_keys`](crate::Config::max_idempotency_keys) keys as long as it exists.
+        idempotency_key: Option<String>,
     },
     /// Sends a payload to all connections of a user.
     Send {
@@ -89,6 +95,13 @@ pub enum OperatorCommand {
     Clock(ClockCommand),
 }
 
+impl OperatorCommand {
+    /// Returns the command that sends a payload to all members of a lobby.
+    pub fn publish(lobby: impl Into<String>, payload: Payload) -> OperatorCommand {
+        OperatorCommand::Publish { lobby: lobby.into(), payload, exclude: Vec::new(), idempotency_key: None }
+    }
+}
+
 /// Payload of an operator's message.
 ///
 /// [`OperatorCommand`] has an example.
@@ -122,10 +135,14 @@ pub enum KickTarget {
 pub enum OperatorAnswer {
     /// The payload was published or sent.
     Sent {
-        /// The `seq` of the `message` in its lobby; `None` for a direct message, and with [`Protocol::Raw`](super::member::Protocol::Raw).
+        /// The `seq` of the `message` in its lobby; `None` for a direct message, for a message with excluded users, and with
+        /// [`Protocol::Raw`](super::member::Protocol::Raw).
         seq: Option<u64>,
         /// Numbers of receivers: queued, dropped, excluded.
         sent: Sent,
+        /// Whether nothing was sent, because the same was published before under the same idempotency key. `seq` and `sent`
+        /// are those of that time.
+        repeated: bool,
     },
     /// The ping was sent. [`Engine::poll_operator`](crate::Engine::poll_operator) will return its report, with this number as ticket.
     Pinged(u64),
@@ -156,6 +173,10 @@ pub enum OperatorRefusal {
     /// The payload is not valid JSON, is nested deeper than `max_json_depth` allows in a member's `broadcast`, or has a
     /// string with an escape for half of a surrogate pair. Only with [`Protocol::Json`](super::member::Protocol::Json).
     BadMessage,
+    /// The idempotency key is empty or longer than 64 bytes.
+    BadKey,
+    /// Something else was published to the lobby under the idempotency key.
+    KeyReused,
     /// Too many pings wait for their answers, or for their reports to be taken.
     Busy,
     /// `tick_hz` is off.
@@ -177,6 +198,8 @@ impl fmt::Display for OperatorRefusal {
                 "some members could not read this JSON: it is invalid, nested deeper than max_json_depth, or has half of a \
                  surrogate pair"
             }
+            OperatorRefusal::BadKey => "idempotency_key must have 1 to 64 bytes",
+            OperatorRefusal::KeyReused => "another message was published to this lobby under this idempotency_key",
             OperatorRefusal::Busy => "too many pings wait for their answers",
             OperatorRefusal::NoTicks => "there is no clock to set: tick_hz is off",
             OperatorRefusal::ClockRuns => "pause the clock before you step it",

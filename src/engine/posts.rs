@@ -9,13 +9,11 @@ use crate::base::close::CloseReason;
 use crate::base::entry::Place;
 use crate::base::id::{ConnId, ConnKey};
 use crate::base::session::SessionHash;
+use crate::config::rates::POST_BYTES;
 use crate::http::PlainResponse;
 use crate::ws::event_stream::accepted_head;
 use crate::ws::handshake::{Acceptance, Page};
 use crate::ws::post::PostHead;
-
-/// Bytes that a POST is charged beside those of its messages: for its head, and for asking who sent it.
-const POST_BYTES: usize = 256;
 
 impl<A: App> Engine<A> {
     /// Handles a line of the body of a POST.

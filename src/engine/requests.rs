@@ -88,15 +88,19 @@ impl<A: App> Engine<A> {
             return self.core.refuse_request(member, reference, Reject::NotAllowed, ONLY_WATCHES);
         }
         let outcome = match request {
-            ClientRequest::Broadcast { data } => {
+            ClientRequest::Broadcast { data, is_volatile } => {
                 if !self.allows(member, RelayRequest::Broadcast { data }) {
                     let why = "you may not broadcast here";
                     return self.core.refuse_request(member, reference, Reject::NotAllowed, why);
                 }
-                let (seq, sent) = self.core.broadcast_message(member.lobby_key, member, reference, data);
+                let (seq, sent) = match is_volatile {
+                    false => self.core.broadcast_message(member.lobby_key, member, reference, data),
+                    true => (0, self.core.broadcast_volatile(member.lobby_key, member, data)),
+                };
                 if let Some(reference) = reference {
                     let text = &mut self.core.buffers.text;
-                    protocol::write_broadcast_ack(text, reference, seq, sent.queued, sent.dropped);
+                    let shown = Some(seq).filter(|_| !is_volatile);
+                    protocol::write_broadcast_ack(text, reference, shown, sent.queued, sent.dropped);
                     self.core.reply_with_seq(key, seq);
                 }
                 None

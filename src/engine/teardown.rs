@@ -93,7 +93,7 @@ impl Core {
     /// Frees the seat of a member that has a connection.
     fn free_seat(&mut self, key: ConnKey, seat: SeatKey, reason: CloseReason) {
         let member = self.member(key).expect("the connection has a seat");
-        if reason.is_kick() && self.directory.session_of(seat).is_some() {
+        if reason.is_kick() && (self.config.lobby_control || self.directory.session_of(seat).is_some()) {
             self.directory.keep_out(seat, self.now());
         }
         let held_address = self.has_address_hold(seat).then(|| self.directory.seat(seat).address);

@@ -72,6 +72,9 @@ impl Directory {
         let of_addresses = sum(&mut self.seats_of_addresses.iter().map(|(_, count)| count));
         let joined_or_reserved = self.seats.len()..=self.seats.len() + authorizing;
         assert!(joined_or_reserved.contains(&of_addresses), "addresses count joined and reserved seats");
+        for (lobby, count) in self.published.counts() {
+            assert!(self.lobbies.contains(lobby) && count <= self.published.max_keys(), "max_idempotency_keys");
+        }
         self.check_sessions();
         self.check_control();
         assert!(self.reserved <= reserved, "each reservation of the server is one of a lobby");

@@ -19,6 +19,7 @@ use smol_str::SmolStr;
 use super::control::Controls;
 use super::control::listing::Pool;
 use super::presence::{Changes, CountRules, Departure, Presence};
+use super::published::PublishedKeys;
 use super::records::{AddressSeats, Lobby, User, UserMeter, UserSeats};
 pub(crate) use super::records::{LobbyMember, Plan, Reservation, Seat, SeatRequest};
 use super::session_records::Sessions;
@@ -47,6 +48,7 @@ pub(crate) struct Directory {
     pub(super) count_updates: BTreeSet<(Time, LobbyKey)>,
     pub(super) seats: Arena<SeatKey, Seat>,
     pub(super) sessions: Sessions,
+    pub(super) published: PublishedKeys,
     /// `None` with `lobby_control` off.
     pub(super) control: Option<Box<Controls>>,
     pub(super) seats_of_addresses: AddressSeats,
@@ -81,6 +83,7 @@ impl Directory {
             count_updates: BTreeSet::new(),
             seats: Arena::default(),
             sessions: Sessions::new(config),
+            published: PublishedKeys::new(config),
             control: config.lobby_control.then(|| Box::new(Controls::new(config))),
             seats_of_addresses: AddressSeats::default(),
             remembered: Remembered::new(config.max_remembered_rates),
@@ -360,6 +363,7 @@ impl Directory {
     pub(super) fn remove_lobby(&mut self, key: LobbyKey) {
         let lobby = self.lobbies.remove(key);
         self.lobby_keys.remove(&lobby.code);
+        self.published.remove(key);
         self.count_updates.remove(&(lobby.presence.update_at(), key));
         if let Some(controls) = &mut self.control {
             controls.removed(key, lobby.epoch);

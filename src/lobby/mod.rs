@@ -8,6 +8,7 @@ pub(crate) mod directory;
 mod duplicate_login;
 pub(crate) mod entering;
 pub(crate) mod presence;
+pub(crate) mod published;
 mod records;
 mod seat_limits;
 mod session_records;

@@ -239,9 +239,18 @@ pub(crate) fn write_countdown(out: &mut String, seq: u64, at: Option<u64>) {
     }
 }
 
-pub(crate) fn write_start<'a>(out: &mut String, seq: u64, seats: impl Iterator<Item = (&'a str, SeatId)>) {
+/// Writes a `start`: the list of members, or only `count` if `seats` is `None`, because the lobby is too large for a list.
+pub(crate) fn write_start<'a>(
+    out: &mut String,
+    seq: u64,
+    count: usize,
+    seats: Option<impl Iterator<Item = (&'a str, SeatId)>>,
+) {
     let mut object = MessageWriter::of_type(out, "start").number("seq", seq);
-    object.seats("seats", seats);
+    match seats {
+        Some(seats) => object.seats("seats", seats),
+        None => object = object.number("count", count as u64),
+    }
     object.end();
 }
 
@@ -338,7 +347,7 @@ mod tests {
         check_written(|out| write_countdown(out, 7, Some(9)), r#"{"type":"countdown","seq":7,"at":9}"#);
         check_written(|out| write_countdown(out, 7, None), r#"{"type":"countdown","seq":7,"at":null}"#);
         check_written(
-            |out| write_start(out, 8, [("ann", SeatId(1)), ("b\"", SeatId(2))].into_iter()),
+            |out| write_start(out, 8, 2, Some([("ann", SeatId(1)), ("b\"", SeatId(2))].into_iter())),
             r#"{"type":"start","seq":8,"seats":[{"user":"ann","conn":"s1"},{"user":"b\"","conn":"s2"}]}"#,
         );
         check_written(

@@ -21,7 +21,7 @@ pub(crate) use self::write::{
     ListedMember, Welcome, WelcomeLimits, WelcomePing, WelcomeSession, WelcomeTick, write_ack, write_broadcast_ack,
     write_direct, write_error, write_goodbye, write_health_ping, write_message, write_pong, write_presence_diff,
     write_presence_state, write_rate_limited, write_repeated_ack, write_repeated_error, write_server_direct,
-    write_server_message,
+    write_server_message, write_volatile_message,
 };
 pub(crate) use self::writer::push_data;
 

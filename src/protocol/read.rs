@@ -19,6 +19,7 @@ const MAX_REF_BYTES: usize = 64;
 pub(crate) enum ClientRequest<'a> {
     Broadcast {
         data: &'a str,
+        is_volatile: bool,
     },
     Direct {
         to: Cow<'a, str>,
@@ -68,6 +69,8 @@ struct EnvelopeFields<'a> {
     to: Present<'a>,
     #[serde(borrow, default)]
     timestamp: Present<'a>,
+    #[serde(borrow, default)]
+    volatile: Present<'a>,
 }
 
 impl<'a> EnvelopeFields<'a> {
@@ -78,6 +81,15 @@ impl<'a> EnvelopeFields<'a> {
             None | Some("null") => Ok(None),
             Some(raw) if is_reference(&self.reference, raw) => Ok(Some(raw)),
             Some(_) => Err("ref must be an integer below 2^53 in magnitude or a string of at most 64 bytes"),
+        }
+    }
+
+    /// Returns whether a broadcast is volatile. Fails with the rule that the field breaks.
+    fn is_volatile(&self) -> Result<bool, &'static str> {
+        match self.volatile.0 {
+            None | Some("false" | "null") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err("volatile must be true or false"),
         }
     }
 }
@@ -146,7 +158,7 @@ pub(crate) fn read(
     let kind = kind.ok_or(malformed("type must be a non-empty string"))?;
     let data = fields.data.0.ok_or(malformed("data is missing"));
     let request = match &*kind {
-        "broadcast" => ClientRequest::Broadcast { data: data? },
+        "broadcast" => ClientRequest::Broadcast { data: data?, is_volatile: fields.is_volatile().map_err(malformed)? },
         "direct" => {
             let to = fields.to.as_string().ok_or(malformed("to must be a string"))?;
             ClientRequest::Direct { to, data: data? }
@@ -195,9 +207,14 @@ mod tests {
 
     #[test]
     fn requests_are_parsed_with_keys_in_any_order() {
-        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, ClientRequest::Broadcast { data: r#"{"a":[1]}"# }, None);
-        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, ClientRequest::Broadcast { data: "null" }, Some("7"));
-        check(r#"{"type":"broadc\u0061st","data":1}"#, ClientRequest::Broadcast { data: "1" }, None);
+        let broadcast = |data, is_volatile| ClientRequest::Broadcast { data, is_volatile };
+        check(r#"{"type":"broadcast","data":{"a":[1]}}"#, broadcast(r#"{"a":[1]}"#, false), None);
+        check(r#" {"data": null, "ref":7, "type":"broadcast"} "#, broadcast("null", false), Some("7"));
+        check(r#"{"type":"broadc\u0061st","data":1}"#, broadcast("1", false), None);
+        for (volatile, expected) in [("true", true), ("false", false), ("null", false)] {
+            let text = format!(r#"{{"type":"broadcast","volatile":{volatile} ,"data":1}}"#);
+            check(&text, broadcast("1", expected), None);
+        }
         let to = Cow::Borrowed("zoë");
         check(
             r#"{"type":"direct","to":"zo\u00eb","data":"x","ref":"a"}"#,
@@ -217,7 +234,7 @@ mod tests {
     #[test]
     fn application_messages_may_give_reserved_fields_any_type() {
         let kind = || ClientRequest::App { kind: Cow::Borrowed("move") };
-        check(r#"{"type":"move","to":5,"timestamp":"x"}"#, kind(), None);
+        check(r#"{"type":"move","to":5,"timestamp":"x","volatile":7}"#, kind(), None);
         check(r#"{"type":"move","type2":1,"x":1,"x":2}"#, kind(), None);
     }
 
@@ -233,6 +250,10 @@ mod tests {
         check_malformed("{}", "type must be", None);
         check_malformed(r#"{"type":7,"ref":1}"#, "type must be", Some("1"));
         check_malformed(r#"{"type":"broadcast","ref":1}"#, "data is missing", Some("1"));
+        for volatile in ["0", "1", "\"true\"", "[]", "{}"] {
+            let text = format!(r#"{{"type":"broadcast","data":1,"ref":1,"volatile":{volatile}}}"#);
+            check_malformed(&text, "volatile must be true or false", Some("1"));
+        }
         check_malformed(r#"{"type":"direct","data":1}"#, "to must be", None);
         check_malformed(r#"{"type":"health_pong","timestamp":"x"}"#, "timestamp", None);
         check_malformed(r#"{"type":"move","ref":1,"at":"\ud800"}"#, "surrogate", Some("1"));

@@ -78,14 +78,19 @@ pub(crate) fn write_message(out: &mut String, from: &str, seq: u64, data: &str) 
     MessageWriter::of_type(out, "message").string("from", from).number("seq", seq).raw("data", data).end();
 }
 
+/// Writes a `message` that is not numbered.
+pub(crate) fn write_volatile_message(out: &mut String, from: &str, data: &str) {
+    MessageWriter::of_type(out, "message").string("from", from).raw("data", data).end();
+}
+
 /// Writes a `direct`. In a session it has a number.
 pub(crate) fn write_direct(out: &mut String, from: &str, n: Option<u64>, data: &str) {
     MessageWriter::of_type(out, "direct").string("from", from).optional_number("n", n).raw("data", data).end();
 }
 
 /// Writes a `message` from the application or an operator: `from` is `null`.
-pub(crate) fn write_server_message(out: &mut String, seq: u64, data: &str) {
-    MessageWriter::of_type(out, "message").raw("from", "null").number("seq", seq).raw("data", data).end();
+pub(crate) fn write_server_message(out: &mut String, seq: Option<u64>, data: &str) {
+    MessageWriter::of_type(out, "message").raw("from", "null").optional_number("seq", seq).raw("data", data).end();
 }
 
 /// Writes a `direct` from an operator: `from` is `null`.
@@ -113,10 +118,17 @@ pub(crate) fn write_repeated_error(out: &mut String, reference: &str) {
         .end();
 }
 
-pub(crate) fn write_broadcast_ack(out: &mut String, reference: &str, seq: u64, delivered: usize, dropped: usize) {
+/// Writes the `ack` of a broadcast. `seq` is the number of its `message`, if it has one.
+pub(crate) fn write_broadcast_ack(
+    out: &mut String,
+    reference: &str,
+    seq: Option<u64>,
+    delivered: usize,
+    dropped: usize,
+) {
     MessageWriter::of_type(out, "ack")
         .raw("ref", reference)
-        .number("seq", seq)
+        .optional_number("seq", seq)
         .number("delivered", delivered as u64)
         .number("dropped", dropped as u64)
         .end();

@@ -36,6 +36,7 @@ enum Action {
 /// Behaviours that are actions of their own. The other behaviours modify actions that happen anyway.
 const STEP_BEHAVIOURS: &[Behaviour] = &[
     Behaviour::Direct,
+    Behaviour::Volatile,
     Behaviour::Presence,
     Behaviour::Ping,
     Behaviour::Control,

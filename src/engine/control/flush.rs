@@ -66,9 +66,10 @@ impl Core {
             StartEvent::Started => {
                 self.send_numbered(lobby, |core, text, seq| {
                     let directory = &core.directory;
-                    let seats =
-                        directory.seats_in(lobby).map(|seat| (&**directory.user_of(seat), directory.seat(seat).id));
-                    protocol::write_start(text, seq, seats);
+                    let count = directory.lobby_ref(lobby).seats_count();
+                    let seat = |seat| (&**directory.user_of(seat), directory.seat(seat).id);
+                    let is_listed = count <= core.config.presence_max as usize;
+                    protocol::write_start(text, seq, count, is_listed.then(|| directory.seats_in(lobby).map(seat)));
                 });
                 // Sending may have closed the last member as too slow.
                 if self.directory.get_lobby(lobby).is_some() {

@@ -67,7 +67,7 @@ impl<A: App> Engine<A> {
     }
 
     fn try_serve_control(&mut self, member: &Member, request: &ControlRequest<'_>) -> Result<Served, Refusal> {
-        let target = self.core.check_control_request(member, request)?;
+        self.core.check_control_request(member, request)?;
         let asked = match request {
             ControlRequest::Set { data, of, .. } => RelayRequest::Set { of: *of, data: data.text() },
             &ControlRequest::Host { conn } => RelayRequest::Host { conn },
@@ -78,6 +78,8 @@ impl<A: App> Engine<A> {
         if !self.allows(member, asked) {
             return Err(refusal(Reject::NotAllowed, "you may not do this here"));
         }
+        // The application may have closed members, or made another one the host.
+        let target = self.core.check_control_request(member, request)?;
         self.core.execute_control_request(member, request, target)
     }
 }

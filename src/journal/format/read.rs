@@ -309,7 +309,7 @@ impl<'a> EntryReader<'a> {
 
     pub(crate) fn operator(&mut self) -> Read<OperatorCommand> {
         Ok(match self.byte()? {
-            0 => OperatorCommand::Publish { lobby: self.text()?, payload: self.payload()? },
+            0 => OperatorCommand::publish(self.text()?, self.payload()?),
             1 => OperatorCommand::Send { user: self.text()?, payload: self.payload()? },
             2 => OperatorCommand::Ping { user: self.text()?, timeout: self.duration()? },
             3 => {
@@ -331,6 +331,12 @@ impl<'a> EntryReader<'a> {
                 (3, factor) => ClockCommand::Slow(factor),
                 _ => return Err(BadEntry),
             }),
+            8 => OperatorCommand::Publish {
+                lobby: self.text()?,
+                payload: self.payload()?,
+                exclude: (0..self.number()?).map(|_| self.text()).collect::<Read<_>>()?,
+                idempotency_key: self.option(EntryReader::text)?,
+            },
             _ => return Err(BadEntry),
         })
     }
@@ -351,6 +357,31 @@ mod tests {
             assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).number(), Err(BadEntry));
         }
         assert_eq!(EntryReader::new(&[0xff; 10]).number(), Err(BadEntry), "more than 64 bits");
+    }
+
+    #[test]
+    fn publishes_survive_a_round_trip() {
+        let payload = || Payload::Json("[1]".into());
+        let publish = |exclude: &[&str], key: Option<&str>| OperatorCommand::Publish {
+            lobby: "chess".into(),
+            payload: payload(),
+            exclude: exclude.iter().map(|&user| user.into()).collect(),
+            idempotency_key: key.map(str::to_owned),
+        };
+        for (command, form) in [
+            // The form that older builds read and write.
+            (publish(&[], None), 0),
+            (publish(&["ann", ""], None), 8),
+            (publish(&[], Some("key")), 8),
+            (publish(&["bob"], Some("")), 8),
+        ] {
+            let mut bytes = Vec::new();
+            bytes.put_operator(&command);
+            assert_eq!(bytes[0], form);
+            let mut from = EntryReader::new(&bytes);
+            assert_eq!((from.operator(), from.is_empty()), (Ok(command), true));
+            assert_eq!(EntryReader::new(&bytes[..bytes.len() - 1]).operator(), Err(BadEntry));
+        }
     }
 
     #[test]

@@ -256,10 +256,16 @@ pub(crate) trait Put: Sized {
 
     fn put_operator(&mut self, command: &OperatorCommand) {
         match command {
-            OperatorCommand::Publish { lobby, payload } => {
-                self.put_byte(0);
+            OperatorCommand::Publish { lobby, payload, exclude, idempotency_key } => {
+                let is_plain = exclude.is_empty() && idempotency_key.is_none();
+                self.put_byte(if is_plain { 0 } else { 8 });
                 self.put_slice(lobby.as_bytes());
                 self.put_payload(payload);
+                if !is_plain {
+                    self.put_number(exclude.len() as u64);
+                    exclude.iter().for_each(|user| self.put_slice(user.as_bytes()));
+                    self.put_option(idempotency_key.as_ref(), |to, key| to.put_slice(key.as_bytes()));
+                }
             }
             OperatorCommand::Send { user, payload } => {
                 self.put_byte(1);

@@ -99,7 +99,7 @@ impl<A: App, R: Read> Replay<A, R> {
         // The configuration of another build may have other fields.
         let config = config_from_text(&session.config).map_err(|()| Fault::OtherBuild(session.build.clone()))?;
         let invalid = Fault::Broken { offset: blocks.offset(), what: "its configuration is invalid" };
-        let config = config.check().map_err(|_| invalid)?;
+        let config = config.check_recorded().map_err(|_| invalid)?;
         let edition = Edition::from_number(session.edition).ok_or_else(|| Fault::OtherBuild(session.build.clone()))?;
         let start = Start { unix_micros: session.unix_micros, seed: session.seed };
         if let Some((_, snapshot)) = &session.start {

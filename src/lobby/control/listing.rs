@@ -1,19 +1,13 @@
-//! Lobbies that can be joined: those of each pool that are open, oldest first.
+//! Indexes of lobbies that can be joined: those of each pool that are open, oldest first.
 //!
-//! The index is updated with every change of what [`Directory::is_joinable`] depends on, so it is always exact.
+//! [`joinable`](super::joinable) has the rules and keeps the indexes exact.
 
 use std::collections::BTreeSet;
 
 use smol_str::SmolStr;
 
 use crate::base::arena::Key;
-use crate::base::entry::Role;
 use crate::base::id::LobbyKey;
-use crate::base::time::Time;
-use crate::lobby::directory::Directory;
-
-/// Most lobbies that are looked at for a user that is kept out of them.
-const MAX_SEARCHED: usize = 100;
 
 /// A pool of lobbies that clients join without a code.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,60 +46,15 @@ impl Listing {
             self.open.remove(&entry);
         }
     }
-}
-
-impl Directory {
-    /// Whether a lobby has members, or is about to have one, and takes a further one that knows its password.
-    pub(crate) fn is_joinable(&self, key: LobbyKey) -> bool {
-        let lobby = &self.lobbies[key];
-        let taken = lobby.taken(Role::Play);
-        taken > 0
-            && !lobby.locked
-            && !self.is_counting_down(key)
-            && self.seats_limit(Some(key), Role::Play).has_room(taken)
-    }
-
-    /// Whether the pool of a lobby lets clients join it.
-    fn is_open(&self, lobby: LobbyKey) -> bool {
-        self.is_joinable(lobby) && self.control(lobby).is_some_and(|control| control.settings.password.is_none())
-    }
-
-    /// Updates the indexes after a change of a lobby.
-    #[inline]
-    pub(in crate::lobby) fn update_listing(&mut self, lobby: LobbyKey) {
-        if self.control.is_some() {
-            self.update_indexes(lobby);
-        }
-    }
-
-    fn update_indexes(&mut self, lobby: LobbyKey) {
-        let (is_open, epoch) = (self.is_open(lobby), self.lobbies[lobby].epoch);
-        let controls = self.control.as_mut().expect("lobby control is on");
-        let pool = controls.lobbies.get(lobby).and_then(|control| control.pool.as_ref());
-        controls.listing.set_open(pool, epoch, lobby, is_open);
-    }
-
-    /// Returns the oldest open lobby of a pool that the user is not kept out of.
-    pub(in crate::lobby) fn open_lobby_of(&self, pool: Pool, user: &str, now: Time) -> Option<LobbyKey> {
+    /// The open lobbies of a pool, oldest first.
+    pub(super) fn open_lobbies(&self, pool: Pool) -> impl Iterator<Item = LobbyKey> {
         let first = (pool, 0, LobbyKey::new(0));
-        let lobbies = self.control.as_ref()?.listing.open.range(&first..).take_while(|(pool, ..)| *pool == first.0);
-        let mut lobbies = lobbies.take(MAX_SEARCHED).map(|&(_, _, lobby)| lobby);
-        lobbies.find(|&lobby| self.kept_out(lobby, user, now).is_none())
+        let name = first.0.clone();
+        self.open.range(first..).take_while(move |(pool, ..)| *pool == name).map(|&(_, _, lobby)| lobby)
     }
 
-    /// Whether the pool lets this user join a lobby.
-    pub(in crate::lobby) fn is_open_for(&self, lobby: LobbyKey, pool: &Pool, user: &str, now: Time) -> bool {
-        let is_of_pool = self.control(lobby).is_some_and(|control| control.pool.as_ref() == Some(pool));
-        is_of_pool && self.is_open(lobby) && self.kept_out(lobby, user, now).is_none()
-    }
-
-    /// Asserts that the indexes contain the lobbies that they should.
-    pub(super) fn check_listing(&self) {
-        let Some(controls) = &self.control else { return };
-        let pooled = self.lobbies.iter().filter_map(|(key, lobby)| {
-            let pool = self.control(key)?.pool.clone()?;
-            self.is_open(key).then_some((pool, lobby.epoch, key))
-        });
-        assert_eq!(controls.listing.open, pooled.collect(), "the open lobbies of pools are known");
+    /// Asserts that these are the open lobbies of pools.
+    pub(super) fn check_open(&self, open: BTreeSet<(Pool, u64, LobbyKey)>) {
+        assert_eq!(self.open, open, "the open lobbies of pools are known");
     }
 }

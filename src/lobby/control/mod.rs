@@ -7,6 +7,7 @@ mod changes;
 mod empty;
 pub(crate) mod entries;
 pub(crate) mod host;
+mod joinable;
 pub(crate) mod listing;
 pub(crate) mod settings;
 pub(crate) mod start;

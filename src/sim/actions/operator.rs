@@ -23,12 +23,14 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
     let lobby = clients.shared.lobbies[random.below(clients.shared.lobbies.len() as u64) as usize].clone();
     let how = random.below(10);
     world.note_server(EventKind::Did(behaviour), how, lobby.as_bytes());
-    let command = command(world, behaviour, how, &user, &lobby);
+    let epoch = world.server.engine().lobby(&lobby).map(|lobby| lobby.epoch);
+    let command = command(world, behaviour, how, &user, &lobby, epoch);
     let World { server, clients, transcript, .. } = world;
     let found = Found {
         in_lobby: server.seats_in(&lobby),
         of_user: server.models.seats.of_user(&user),
         total: server.models.seats.iter().count(),
+        epoch,
     };
     let spares_away = matches!(command, OperatorCommand::Kick { reconnect: true, .. });
     let found = if spares_away { found.without_away(&server.models.seats) } else { found };
@@ -36,8 +38,14 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
     let answer = server.call(|engine, now| engine.handle_operator(now, command.clone()));
     server.models.sessions.is_kicking = false;
     transcript.mix(answer.is_ok().into());
-    if let (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { seq: Some(seq), .. })) = (&command, &answer) {
-        clients.shared.relay.published(server.models.operators.last_message(), *seq);
+    if let (OperatorCommand::Publish { exclude, .. }, Ok(OperatorAnswer::Sent { seq, repeated: false, .. })) =
+        (&command, &answer)
+    {
+        let op = server.models.operators.last_message();
+        match seq {
+            Some(seq) => clients.shared.relay.published(op, *seq),
+            None => clients.shared.relay.published_unnumbered(op, exclude),
+        }
     }
     if answer.is_ok() && matches!(command, OperatorCommand::Lock { .. } | OperatorCommand::Close { .. }) {
         server.models.locks.commanded();
@@ -49,7 +57,14 @@ pub(crate) fn send_command<A: App>(world: &mut World<A>, behaviour: Behaviour) -
 }
 
 /// Returns the command for `behaviour`; `how` selects one of its forms.
-fn command<A: App>(world: &mut World<A>, behaviour: Behaviour, how: u64, user: &str, lobby: &str) -> OperatorCommand {
+fn command<A: App>(
+    world: &mut World<A>,
+    behaviour: Behaviour,
+    how: u64,
+    user: &str,
+    lobby: &str,
+    epoch: Option<u64>,
+) -> OperatorCommand {
     let (user, lobby) = (user.to_owned(), lobby.to_owned());
     let config = world.server.config();
     match (behaviour, how) {
@@ -63,20 +78,44 @@ fn command<A: App>(world: &mut World<A>, behaviour: Behaviour, how: u64, user: &
         (Behaviour::OperatorPing, _) => {
             OperatorCommand::Ping { user, timeout: config.health_timeout * (how as u32 + 1) / 2 }
         }
-        (_, 0) => OperatorCommand::Publish { lobby, payload: Payload::Text("not JSON".into()) },
-        (_, 2) => OperatorCommand::Publish { lobby, payload: Payload::Json("\"\\ud800\"".into()) },
+        (_, 0) => OperatorCommand::publish(lobby, Payload::Text("not JSON".into())),
+        (_, 2) => OperatorCommand::publish(lobby, Payload::Json("\"\\ud800\"".into())),
         (_, 1) => {
             let long = format!("\"{}\"", "x".repeat(config.max_message_bytes.0));
             OperatorCommand::Send { user, payload: Payload::Json(long) }
         }
+        (_, 8..) => publish_with_options(world, user, lobby, epoch),
         (_, _) => {
-            let payload = Payload::Json(format!("{{\"op\":{}}}", world.server.models.operators.next_message()));
+            let payload = next_message(world);
             match how {
                 2..6 => OperatorCommand::Send { user, payload },
-                _ => OperatorCommand::Publish { lobby, payload },
+                _ => OperatorCommand::publish(lobby, payload),
             }
         }
     }
+}
+
+fn next_message<A: App>(world: &mut World<A>) -> Payload {
+    Payload::Json(format!("{{\"op\":{}}}", world.server.models.operators.next_message()))
+}
+
+/// Returns a publish to all but some users, or with an idempotency key, which may be one that was used before.
+fn publish_with_options<A: App>(
+    world: &mut World<A>,
+    user: String,
+    lobby: String,
+    epoch: Option<u64>,
+) -> OperatorCommand {
+    let World { server, random, .. } = &mut *world;
+    let random = &mut random.control;
+    let (repeats, which) = (random.percent(40), random.next_u64());
+    let (excludes, has_key, key) = (random.percent(50), random.percent(60), random.below(6));
+    if repeats && let Some(command) = epoch.and_then(|epoch| server.models.operators.published.any_kept(epoch, which)) {
+        return command.clone();
+    }
+    let exclude = if excludes { vec![user, "nobody".to_owned()] } else { Vec::new() };
+    let idempotency_key = has_key.then(|| format!("key-{key}"));
+    OperatorCommand::Publish { lobby, payload: next_message(world), exclude, idempotency_key }
 }
 
 /// Sends a random clock command.

@@ -86,9 +86,7 @@ impl Answers {
         if request.kind == RequestKind::Leave {
             self.leave_ref = request.reference;
         }
-        let waits_for_tick =
-            self.has_ticks && matches!(request.kind, RequestKind::Broadcast | RequestKind::App | RequestKind::Direct);
-        self.queue(waits_for_tick).push_back(request);
+        self.queue(self.has_ticks && request.kind.waits_for_tick()).push_back(request);
     }
 
     /// Returns the first unanswered request.
@@ -248,6 +246,7 @@ impl Answers {
                 }
             }
             RequestKind::Direct
+            | RequestKind::Volatile
             | RequestKind::Ping
             | RequestKind::Malformed
             | RequestKind::BadPong
@@ -293,6 +292,7 @@ impl Answers {
             RequestKind::Broadcast | RequestKind::App => shared.relay.refused((self.number, front.k))?,
             RequestKind::Leave => self.leave_refused = true,
             RequestKind::Direct
+            | RequestKind::Volatile
             | RequestKind::Presence
             | RequestKind::Ping
             | RequestKind::Malformed
@@ -321,7 +321,7 @@ impl Answers {
         match front.kind {
             RequestKind::Broadcast | RequestKind::App if shared.may_refuse => self.slack += 1,
             RequestKind::Broadcast | RequestKind::App => self.seq += 1,
-            RequestKind::Direct => {}
+            RequestKind::Direct | RequestKind::Volatile => {}
             RequestKind::Presence if self.is_counted => {}
             _ if shared.may_refuse => {}
             _ => return false,

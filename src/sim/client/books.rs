@@ -39,6 +39,7 @@ pub(crate) struct Books {
     pub(super) gaps: Vec<MessageId>,
     pub(super) last_messages: LastReceived,
     pub(super) last_directs: LastReceived,
+    pub(super) last_volatiles: LastReceived,
 }
 
 impl Books {

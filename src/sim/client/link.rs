@@ -133,7 +133,7 @@ pub(crate) struct Link {
     pub(crate) closed: Option<(u16, String)>,
     /// Number of broadcasts and of messages to the application sent so far.
     pub(crate) messages_sent: u32,
-    /// Number of direct messages sent so far.
+    /// Number of direct messages and volatile broadcasts sent so far.
     pub(crate) directs_sent: u32,
     /// Number of raw messages sent so far: binary, or any message of a raw application.
     pub(crate) raw_sent: u32,

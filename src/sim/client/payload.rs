@@ -16,6 +16,15 @@ pub(crate) struct Marker {
     pub(crate) k: u32,
 }
 
+/// Payload of a broadcast that is not numbered.
+#[derive(Deserialize)]
+pub(crate) struct VolatileMarker {
+    /// Number of the sender's link.
+    pub(crate) l: u32,
+    /// Number of the message among the direct messages and volatile broadcasts from this link.
+    pub(crate) v: u32,
+}
+
 /// Payload of an operator's message: its number.
 #[derive(Deserialize)]
 pub(crate) struct OperatorMessage {
@@ -31,6 +40,12 @@ impl Marker {
     pub(crate) fn read_raw(bytes: &[u8]) -> Option<Marker> {
         let digits = |range| str::from_utf8(bytes.get(range)?).ok()?.parse().ok();
         Some(Marker { l: digits(0..8)?, k: digits(8..16)? })
+    }
+}
+
+impl VolatileMarker {
+    pub(crate) fn read(data: &Option<&RawValue>) -> Option<VolatileMarker> {
+        serde_json::from_str(data.as_ref()?.get()).ok()
     }
 }
 

@@ -133,6 +133,11 @@ impl Link {
                 let text = format!("{{\"type\":\"direct\",\"to\":{to},\"data\":{{\"l\":{link},\"k\":{k}}}{end}");
                 (RequestKind::Direct, text)
             }
+            Behaviour::Volatile => {
+                self.directs_sent += 1;
+                let data = format!("{{\"l\":{link},\"v\":{},\"pad\":\"{padding}\"}}", self.directs_sent);
+                (RequestKind::Volatile, format!("{{\"type\":\"broadcast\",\"volatile\":true,\"data\":{data}{end}"))
+            }
             Behaviour::Presence => (RequestKind::Presence, format!("{{\"type\":\"presence\"{end}")),
             Behaviour::Ping => (RequestKind::Ping, format!("{{\"type\":\"ping\"{end}")),
             Behaviour::AppMessage => {

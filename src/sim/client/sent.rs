@@ -24,6 +24,8 @@ pub(crate) enum RequestKind {
     Broadcast,
     App,
     Direct,
+    /// A broadcast that is not numbered.
+    Volatile,
     Presence,
     Ping,
     Malformed,
@@ -38,8 +40,14 @@ pub(crate) enum RequestKind {
 impl RequestKind {
     /// Whether a number as its `ref` counts, in a session.
     pub(crate) fn is_numbered(self) -> bool {
-        use RequestKind::{App, Broadcast, Direct, Malformed};
-        matches!(self, Broadcast | App | Direct | Malformed)
+        use RequestKind::{App, Broadcast, Direct, Malformed, Volatile};
+        matches!(self, Broadcast | App | Direct | Volatile | Malformed)
+    }
+
+    /// Whether it waits for a tick, if there are ticks.
+    pub(crate) fn waits_for_tick(self) -> bool {
+        use RequestKind::{App, Broadcast, Direct, Volatile};
+        matches!(self, Broadcast | App | Direct | Volatile)
     }
 
     /// Whether it takes a `seq` and reaches all other members.

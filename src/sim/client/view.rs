@@ -18,7 +18,7 @@
 use super::answers::{Answers, StateForm};
 use super::books::{Books, KnownMember};
 use super::in_session::InSession;
-use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, read_raw_latest};
+use super::payload::{Gaps, LastReceived, Marker, OperatorMessage, VolatileMarker, read_raw_latest};
 use super::server_text::{Kind, ServerText, UserState, field, require};
 use super::shared_state::SharedState;
 use crate::sim::models::relay::MessageId;
@@ -157,6 +157,7 @@ impl View {
                 self.follow_lobby(&fields, text, strict, shared)?;
                 self.handle_diff(fields)?;
             }
+            "message" if fields.seq.is_none() => self.handle_unnumbered(&fields, expected.user, shared)?,
             "message" => {
                 let seq = self.follow_lobby(&fields, text, strict, shared)?;
                 self.handle_message(&fields, seq, shared)?;
@@ -257,16 +258,10 @@ impl View {
 
     fn handle_message(&mut self, fields: &ServerText<'_>, seq: u64, shared: &mut SharedState) -> Result<(), String> {
         let Some(from) = &fields.from else {
-            let OperatorMessage { op } =
-                OperatorMessage::read(&fields.data).ok_or("a message without a sender that is not the operator's")?;
-            require(op > self.books.last_operator_message, "the operator's messages are out of order")?;
-            self.books.last_operator_message = op;
-            shared.messages += 1;
+            let op = self.handle_operator_message(fields, shared)?;
             return require(shared.relay.allows_operator_message(op, seq), "the operator's answer had another seq");
         };
-        if let Some(members) = &self.books.members {
-            require(members.iter().any(|there| *there.user == **from), "a message from a user that is not a member")?;
-        }
+        self.check_sender(from)?;
         let Some(marker) = Marker::read(&fields.data) else { return Ok(()) };
         shared.messages += 1;
         let user = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
@@ -283,6 +278,45 @@ impl View {
             shared.relay.delivered((marker.l, marker.k))?;
         }
         Ok(())
+    }
+
+    /// Checks a `message` without a `seq`: a volatile broadcast, or an operator's message that some users do not get.
+    fn handle_unnumbered(
+        &mut self,
+        fields: &ServerText<'_>,
+        user: &str,
+        shared: &mut SharedState,
+    ) -> Result<(), String> {
+        require(self.stage == Stage::Synced, "a message without a seq before the presence_state")?;
+        let Some(from) = &fields.from else {
+            let op = self.handle_operator_message(fields, shared)?;
+            return require(
+                shared.relay.allows_unnumbered(op, user),
+                "an operator's message that the user must not get",
+            );
+        };
+        self.check_sender(from)?;
+        let marker = VolatileMarker::read(&fields.data).ok_or("a message without a seq that is not volatile")?;
+        shared.messages += 1;
+        let sender = shared.link_users.get(marker.l as usize).ok_or("a message from an unknown link")?;
+        require(shared.users[*sender] == **from, "a message with another user's name")?;
+        self.books.last_volatiles.check_next(&Marker { l: marker.l, k: marker.v }, Gaps::Allowed)
+    }
+
+    fn check_sender(&self, from: &str) -> Result<(), String> {
+        let members = self.books.members.as_ref();
+        let is_member = members.is_none_or(|members| members.iter().any(|there| *there.user == *from));
+        require(is_member, "a message from a user that is not a member")
+    }
+
+    /// Checks the order of the operator's messages, and returns the number of this one.
+    fn handle_operator_message(&mut self, fields: &ServerText<'_>, shared: &mut SharedState) -> Result<u32, String> {
+        let OperatorMessage { op } =
+            OperatorMessage::read(&fields.data).ok_or("a message without a sender that is not the operator's")?;
+        require(op > self.books.last_operator_message, "the operator's messages are out of order")?;
+        self.books.last_operator_message = op;
+        shared.messages += 1;
+        Ok(op)
     }
 
     fn handle_direct(&mut self, fields: ServerText<'_>, shared: &mut SharedState) -> Result<(), String> {

@@ -13,6 +13,7 @@ pub(crate) mod locks;
 pub(crate) mod missed;
 pub(crate) mod operators;
 pub(crate) mod pressure;
+pub(crate) mod published;
 pub(crate) mod rates;
 pub(crate) mod relay;
 pub(crate) mod seats;

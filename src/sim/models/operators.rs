@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::published::PublishedModel;
 use super::seats::{SeatModel, Seated};
 use crate::base::id::{ConnId, SeatId};
 use crate::base::time::Time;
@@ -40,6 +41,7 @@ pub(crate) struct OperatorModel {
     has_asked_to_reconnect: bool,
     /// Number of the operators' messages so far.
     messages: u32,
+    pub(crate) published: PublishedModel,
 }
 
 /// A ping that has no report yet.
@@ -70,6 +72,8 @@ pub(crate) struct Found {
     pub(crate) of_user: Vec<SeatId>,
     /// Number of seats on the server.
     pub(crate) total: usize,
+    /// Epoch of the command's lobby, if it exists.
+    pub(crate) epoch: Option<u64>,
 }
 
 impl Found {
@@ -111,6 +115,7 @@ impl OperatorModel {
             last_batch: Time::ZERO,
             has_asked_to_reconnect: false,
             messages: 0,
+            published: PublishedModel::new(config),
         }
     }
 
@@ -135,11 +140,15 @@ impl OperatorModel {
         now: Time,
     ) -> Result<(), String> {
         let there = found.concerned(command);
+        let fits_keys = self.published.answered(found.epoch, command, answer);
         let fits = match (command, answer) {
             (_, Err(refusal)) => self.allows_refusal(command, *refusal, &found),
             // Presence is sent first and may end lagging members. A lobby may also exist with a reserved seat only.
-            (OperatorCommand::Publish { .. }, Ok(OperatorAnswer::Sent { sent, .. })) => counted(*sent) <= there,
-            (OperatorCommand::Send { .. }, Ok(OperatorAnswer::Sent { seq: None, sent })) => {
+            (OperatorCommand::Publish { exclude, .. }, Ok(OperatorAnswer::Sent { seq, sent, repeated })) => {
+                let is_numbered = self.protocol == Protocol::Json && exclude.is_empty();
+                (*repeated || counted(*sent) <= there) && seq.is_some() == is_numbered
+            }
+            (OperatorCommand::Send { .. }, Ok(OperatorAnswer::Sent { seq: None, sent, repeated: false })) => {
                 counted(*sent) <= there && there > 0
             }
             (&OperatorCommand::Ping { timeout, .. }, &Ok(OperatorAnswer::Pinged(ticket))) => {
@@ -164,7 +173,7 @@ impl OperatorModel {
             (OperatorCommand::Lock { locked, .. }, Ok(OperatorAnswer::Locked(now))) => locked == now,
             _ => false,
         };
-        if fits {
+        if fits && fits_keys {
             Ok(())
         } else {
             Err(format!("the answer to {command:?} is {answer:?}, with {there} members or seats"))
@@ -184,6 +193,8 @@ impl OperatorModel {
             (OperatorRefusal::BadMessage, Some(Payload::Json(text))) => {
                 self.protocol == Protocol::Json && text.contains("\\ud800")
             }
+            // The model of the keys knows when.
+            (OperatorRefusal::KeyReused, Some(_)) => true,
             (OperatorRefusal::Busy, _) => self.pings.len() >= MAX_PINGS,
             _ => false,
         }

@@ -32,6 +32,8 @@ pub(crate) struct RelayModel {
     lost: BTreeSet<MessageId>,
     /// The operator's messages, with the `seq` that the engine returned for each.
     published: Vec<(u32, u64)>,
+    /// The operator's messages without a `seq`, with the users that must not get them.
+    unnumbered: Vec<(u32, Vec<String>)>,
 }
 
 impl RelayModel {
@@ -45,6 +47,7 @@ impl RelayModel {
             executed: BTreeSet::new(),
             lost: BTreeSet::new(),
             published: Vec::new(),
+            unnumbered: Vec::new(),
         }
     }
 
@@ -113,6 +116,17 @@ impl RelayModel {
     /// The engine answered the operator's message `op` with `seq`.
     pub(crate) fn published(&mut self, op: u32, seq: u64) {
         self.published.push((op, seq));
+    }
+
+    /// The operator's message `op` was published to all but these users.
+    pub(crate) fn published_unnumbered(&mut self, op: u32, exclude: &[String]) {
+        self.unnumbered.push((op, exclude.to_vec()));
+    }
+
+    /// Whether `user` may have received the operator's message `op` without a `seq`.
+    pub(crate) fn allows_unnumbered(&self, op: u32, user: &str) -> bool {
+        let published = self.unnumbered.iter().find(|(k, _)| *k == op);
+        published.is_some_and(|(_, exclude)| !exclude.iter().any(|excluded| excluded == user))
     }
 
     /// Whether the operator's message `op` may have been received under `seq`.

@@ -164,6 +164,8 @@ behaviours! {
     Events = "events";
     /// A client with an event stream and a session posts messages.
     Post = "post";
+    /// A client sends a broadcast that is not numbered.
+    Volatile = "volatile";
 }
 
 /// Behaviours that only clients with a session show.

@@ -99,9 +99,6 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
     };
     if let Some(random) = &mut generator(Behaviour::Rates) {
         draw_rates(config, random);
-        if swarm.weight(Behaviour::Events) > 0 && swarm.weight(Behaviour::Post) > 0 {
-            allow_posts(config);
-        }
     }
     if let Some(random) = &mut generator(Behaviour::Expiry) {
         config.token_grace = pick(random, &[Duration::ZERO, Duration::from_millis(100), config.ping_interval]);
@@ -118,6 +115,9 @@ pub(crate) fn draw_for_behaviours(config: &mut Config, swarm: &Swarm, seed: u64)
         config.trusted_proxies = pick(random, &[0, 0, 1]);
         let headers = [ForwardedHeader::XForwardedFor, ForwardedHeader::Forwarded, ForwardedHeader::XRealIp];
         config.forwarded_header = pick(random, &headers);
+    }
+    if let Some(random) = &mut generator(Behaviour::OperatorSay) {
+        config.max_idempotency_keys = pick(random, &[1, 2, 4, 64]);
     }
     if let Some(random) = &mut generator(Behaviour::BadRequest) {
         config.serve_client = random.percent(60);
@@ -155,7 +155,8 @@ fn draw_rates(config: &mut Config, random: &mut Random) {
     config.control_per_second = limit(random, &[0, answers, 10 * answers]);
     config.control_burst = pick(random, &[4, 20, 1000]);
     let bytes = |n: u32| ByteSize(n as usize);
-    let whole = config.max_message_bytes.0 as u32 + 14;
+    // A POST is charged for its head, too.
+    let whole = config.max_message_bytes.0 as u32 + 14 + 256;
     let least = MIN_RATE * whole + 80 * answers;
     config.bytes_per_second = limit(random, &[0, 0, 0, 0, 0, 0, least, 10 * least]);
     config.byte_burst = bytes(whole + pick(random, &[0, 300, 100_000]));
@@ -165,15 +166,6 @@ fn draw_rates(config: &mut Config, random: &mut Random) {
     let bursts = [PerUser::Same, own_burst(whole), own_burst(whole + 300), own_burst(whole + 100_000)];
     config.user_byte_burst = pick(random, &bursts);
     config.max_rate_strikes = pick(random, &[0, 5, 32, 32, 1000]);
-}
-
-/// Raises the byte bursts by what a POST is charged besides its messages. With less, every POST is refused.
-fn allow_posts(config: &mut Config) {
-    let head = 256;
-    config.byte_burst.0 += head;
-    if let PerUser::Own(burst) = &mut config.user_byte_burst {
-        burst.0 += head;
-    }
 }
 
 /// Draws the own rate of an identity.

@@ -36,8 +36,7 @@
 //! a `presence_diff` lists every member that joined (`+user`) and every one that left (`-user:reason`). `away=ann,bob` and
 //! `back=ann` name the members that a `presence_diff` or a `presence_state` says this of.
 //!
-//! `ann > connect chess session=the-page-of-ann-1 seq=3` appends to the query. `ann > leave` sends `leave`, and `ann < *`
-//! matches all that ann has received.
+//! `ann > connect chess session=page-1 seq=3` appends to the query. `ann < *` matches all that ann has received.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -45,8 +44,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lobbyd::admission::Peer;
+use lobbyd::apps::Relay;
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::driver::{Flow, Start};
+use lobbyd::journal;
 use lobbyd::operator::{OperatorAnswer, OperatorCommand};
 use lobbyd::sim::MemorySockets;
 use lobbyd::sim::wire::{self, Opcode, Reader, Received};
@@ -77,10 +78,16 @@ struct Client {
     is_broken: bool,
 }
 
-/// Runs a script against the [`Relay`](lobbyd::apps::Relay) application.
+/// Runs a script against the [`Relay`](lobbyd::apps::Relay) application. Runs it again and records it; a replay must send
+/// the same bytes.
 #[track_caller]
 pub fn check(config: Config, script: &str) {
-    World::new(config, lobbyd::apps::Relay::default()).run(script);
+    World::new(config.clone(), Relay::default()).run(script);
+    let mut world = World::new(config, Relay::default());
+    journal::record(&mut world.engine, START, Vec::new()).expect("it can be recorded");
+    world.run(script);
+    let recorded: Vec<u8> = journal::finish(&mut world.engine).expect("it was recorded in memory");
+    journal::replay(&*recorded, Relay::default()).expect("a replay sends the same bytes");
 }
 
 /// The start of every test: wall time 1 000 000 s, seed 1.

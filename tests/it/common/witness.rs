@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use lobbyd::admission::Rate;
+use lobbyd::control::LobbyControl;
 use lobbyd::sending::{Pressure, RelayRequest};
 use lobbyd::{
     App, Authorization, CloseReason, Context, Identity, LeaveReason, Member, Message, Protocol, Request, Time,
@@ -46,6 +47,7 @@ impl<const JSON: bool> Witness<JSON> {
 
 impl<const JSON: bool> App for Witness<JSON> {
     const PROTOCOL: Protocol = if JSON { Protocol::Json } else { Protocol::Raw };
+    const LOBBY_CONTROL: LobbyControl = LobbyControl::ByConfig;
 
     fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
         match request.query("auth").as_deref() {

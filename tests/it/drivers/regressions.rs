@@ -239,7 +239,7 @@ impl App for Count {
 fn a_close_for_too_many_bytes_is_dispatched_at_once() {
     let config = Config {
         bytes_per_second: Limit::at_most(1),
-        byte_burst: ByteSize(200),
+        byte_burst: ByteSize(395),
         max_message_bytes: ByteSize(125),
         max_rate_strikes: 0,
         ..Config::default()
@@ -248,7 +248,7 @@ fn a_close_for_too_many_bytes_is_dispatched_at_once() {
     world.steps("ann > connect chess");
     assert_eq!(world.engine.app().0, 1);
     let conn = world.conn("ann");
-    world.engine.handle_bytes(world.now, conn, &lobbyd::sim::wire::text(&"x".repeat(100)).repeat(5));
+    world.engine.handle_bytes(world.now, conn, &lobbyd::sim::wire::text(&"x".repeat(100)).repeat(10));
     assert_eq!(world.engine.ending(conn), Some(CloseReason::RateLimited));
     assert_eq!(world.engine.app().0, 0, "the leave is dispatched at once");
 }

@@ -110,7 +110,7 @@ fn the_text_of_each_event_of_a_json_session_is_fixed() {
     site.engine.handle_command(site.now, b"anything");
     site.engine.handle_reload(site.now, b"a list");
     let payload = lobbyd::operator::Payload::Json(r#"{"a":1}"#.into());
-    let publish = OperatorCommand::Publish { lobby: "chess".into(), payload };
+    let publish = OperatorCommand::publish("chess", payload);
     site.engine.handle_operator(site.now, publish).expect("the lobby exists");
     site.turn();
     // Ticks are late and skipped. One of two members answers the health check.
@@ -166,7 +166,7 @@ const JSON_TIMELINE: &str = r#"0.000000s server sets the wall time to 1700000005
 0.060000s conn=1.2 user="bob" lobby=chess is below the low-water mark again: 0 bytes are queued
 0.060000s server receives a command of 8 bytes
 0.060000s server receives a reload of 6 bytes, which are not recorded
-0.060000s server receives an operator command: Publish { lobby: "chess", payload: Json("{\"a\":1}") }
+0.060000s server receives an operator command: Publish { lobby: "chess", payload: Json("{\"a\":1}"), exclude: [], idempotency_key: None }
 1.060000s server runs tick 105 10.000 ms late, after 97 skipped ticks
 1.072345s conn=2.3 user="ann" lobby=chess answers a health check after 12.345 ms
 1.182345s conn=1.2 user="bob" lobby=chess does not answer a health check

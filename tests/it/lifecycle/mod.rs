@@ -3,6 +3,7 @@
 mod closes;
 mod control;
 mod drain;
+mod entering;
 mod faults;
 mod health;
 mod panics;

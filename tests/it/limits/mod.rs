@@ -2,6 +2,7 @@
 
 mod bounds;
 mod config;
+mod extremes;
 mod handshakes;
 mod outbox;
 mod pressure;

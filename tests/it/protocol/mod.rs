@@ -19,3 +19,4 @@ mod presence;
 mod protocol_errors;
 mod sse;
 mod three;
+mod volatile;

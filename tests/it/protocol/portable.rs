@@ -154,7 +154,7 @@ fn raw_applications_pass_everything_on() {
 #[test]
 fn what_operators_publish_is_json_for_strict_parsers_too() {
     let mut world = world("3");
-    let publish = |json: String| OperatorCommand::Publish { lobby: "chess".into(), payload: Payload::Json(json) };
+    let publish = |json: String| OperatorCommand::publish("chess", Payload::Json(json));
     let send = |json: String| OperatorCommand::Send { user: "ann".into(), payload: Payload::Json(json) };
     let lone = LONE.iter().map(|text| format!("[\"{text}\"]"));
     // Deeper than in a member's broadcast; and what is no JSON would end the envelope.

@@ -109,9 +109,9 @@ fn config(input: &mut Input<'_>) -> Config {
         user_messages_per_second: small(5, 3).into(),
         user_message_burst: 3.into(),
         bytes_per_second: small(6, 500),
-        byte_burst: ByteSize(500),
+        byte_burst: ByteSize(600),
         user_bytes_per_second: small(7, 400).into(),
-        user_byte_burst: ByteSize(400).into(),
+        user_byte_burst: ByteSize(580).into(),
         control_per_second: small(4, 2),
         control_burst: 2,
         max_rate_strikes: 2,
@@ -412,7 +412,11 @@ impl<A: App + Default> World<A> {
         let command = match input.below(10) {
             0 => return self.engine.handle_command(self.now, b"command"),
             1 => OperatorCommand::Drain,
-            2 => OperatorCommand::Publish { lobby, payload },
+            2 => {
+                let exclude = [vec![], vec![user]][input.below(2)].clone();
+                let idempotency_key = [None, Some("k"), Some("l")][input.below(3)].map(str::to_owned);
+                OperatorCommand::Publish { lobby, payload, exclude, idempotency_key }
+            }
             3 => OperatorCommand::Send { user, payload },
             4 => OperatorCommand::Ping { user, timeout: Duration::from_secs(1) },
             5 => OperatorCommand::Kick { target: KickTarget::User(user), reconnect: true },

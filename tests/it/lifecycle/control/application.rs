@@ -118,3 +118,44 @@ fn the_methods_are_refused_with_lobby_control_off() {
     assert_eq!(changed, Err(ControlError::Off));
     assert_eq!(world.engine.act(world.now, |_, cx| cx.lobby_data("chess")), None);
 }
+
+/// Closes the member that a request is about while it is asked whether it may be made.
+struct Closes;
+
+impl App for Closes {
+    const PROTOCOL: Protocol = Protocol::Json;
+    const LOBBY_CONTROL: LobbyControl = LobbyControl::On;
+
+    fn authorize(&mut self, _: &mut Context<'_>, request: &Request<'_>) -> Authorization {
+        Authorization::token_is_user(request)
+    }
+
+    fn allows(&mut self, cx: &mut Context<'_>, _: &Member, _: RelayRequest<'_>) -> bool {
+        cx.close_user("bob", lobbyd::CloseReason::LobbyClosed);
+        true
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: &Member, _: Message<'_>) {}
+}
+
+#[test]
+fn a_member_that_the_application_closes_meanwhile_is_not_found() {
+    for request in [
+        r#"{"type":"set","of":"s2","data":{"a":1},"ref":1}"#,
+        r#"{"type":"host","conn":"s2","ref":1}"#,
+        r#"{"type":"kick","user":"bob","ref":1}"#,
+    ] {
+        World::new(Config::default(), Closes).run(&format!(
+            r#"
+            ann > connect chess session=page-of-ann-0001
+            ann < upgrade, welcome, presence_state, lobby_state
+            bob > connect chess session=page-of-bob-0001
+            bob < upgrade, welcome, presence_state, lobby_state
+            ann < presence_diff +bob
+            ann > {request}
+            ann < error ref=1 code=user_not_found, presence_diff -bob
+            bob < goodbye, close 4006 lobby_closed
+            "#
+        ));
+    }
+}

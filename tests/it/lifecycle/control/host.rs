@@ -141,7 +141,7 @@ fn the_host_hands_over() {
 #[test]
 fn the_host_kicks_and_bans() {
     check(
-        on(),
+        Config { seat_grace: Duration::from_secs(5), ..on() },
         &format!(
             r#"{JOINED}
             bob > {{"type":"kick","user":"cid","ref":1}}
@@ -156,12 +156,7 @@ fn the_host_kicks_and_bans() {
             bob < presence_diff -cid:kicked
             cid:2 > connect chess session=page-of-cid-0001
             cid:2 < upgrade, goodbye, close 4003 kicked
-            advance 20s
-            ann < ping
-            ann > pong
-            bob < ping
-            bob > pong
-            advance 10s
+            advance 6s
             cid:3 > connect chess session=page-of-cid-0001
             cid:3 < upgrade, welcome, presence_state, lobby_state
             ann < presence_diff +cid
@@ -170,12 +165,7 @@ fn the_host_kicks_and_bans() {
             ann > {{"type":"kick","user":"cid","ban":true,"ref":4}}
             ann < ack, presence_diff -cid:kicked
             bob < presence_diff -cid:kicked
-            advance 20s
-            ann < ping
-            ann > pong
-            bob < ping
-            bob > pong
-            advance 15s
+            advance 6s
             cid:4 > connect chess session=page-of-cid-0001
             cid:4 < upgrade, goodbye code=4003 reconnect=false, close 4003 banned
             ann > {{"type":"unban","user":"cid","ref":5}}
@@ -228,6 +218,31 @@ fn the_lobby_ends_with_its_last_seat() {
         advance 3s
         bob > connect chess session=page-of-bob-0001
         bob < upgrade, welcome seq=0, presence_state, lobby_state host=s2 data={}
+        "#,
+    );
+}
+
+#[test]
+fn a_kicked_user_without_a_session_is_kept_out_too() {
+    check(
+        Config { seat_grace: Duration::from_secs(5), ..on() },
+        r#"
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state, lobby_state host=s1
+        bob > connect chess
+        bob < upgrade, welcome, *
+        ann < presence_diff +bob
+        ann > {"type":"kick","user":"bob"}
+        bob < goodbye, close 4003 kicked
+        ann < presence_diff -bob:kicked
+        bob:2 > connect chess
+        bob:2 < upgrade, goodbye, close 4003 kicked
+        advance 6s
+        bob:3 > connect chess
+        bob:3 < upgrade, welcome, *
+        ann < presence_diff +bob
+        bob < *
+        bob:2 < *
         "#,
     );
 }

@@ -114,3 +114,20 @@ fn without_a_countdown_the_lobby_starts_at_once() {
         "#,
     );
 }
+
+#[test]
+fn the_start_of_a_large_lobby_has_the_number_of_its_members() {
+    check(
+        lobbyd::Config { presence_max: 1, ..on() },
+        r#"
+        ann > connect chess session=page-of-ann-0001
+        ann < upgrade, welcome, presence_state, lobby_state
+        bob > connect chess session=page-of-bob-0001
+        bob < upgrade, welcome, presence_state count=2, lobby_state host=s1
+        ann < presence_state count=2
+        ann > {"type":"settings","settings":{"start":{"min":2,"ready":false}}}
+        ann < settings, start !seats count=2, settings
+        bob < settings, start count=2, settings
+        "#,
+    );
+}

@@ -1,5 +1,7 @@
 //! The configuration of rates.
 
+use std::time::Duration;
+
 use lobbyd::Config;
 use lobbyd::config::{ByteSize, Limit};
 use lobbyd::sim::wire;
@@ -30,8 +32,9 @@ fn bursts_that_are_too_small_are_refused() {
         "attempt_burst",
         "attempts_per_minute",
     );
-    let longest = 65_536 + 14;
-    check_problem(Config { byte_burst: ByteSize(longest - 1), ..Config::default() }, "byte_burst", "65550");
+    // The header of a frame, and the head of a POST.
+    let longest = 65_536 + 14 + 256;
+    check_problem(Config { byte_burst: ByteSize(longest - 1), ..Config::default() }, "byte_burst", "65806");
     check_problem(
         Config {
             user_bytes_per_second: limited.into(),
@@ -44,8 +47,15 @@ fn bursts_that_are_too_small_are_refused() {
     // The burst of a rate that is not used can have any value.
     let unused = Config { message_burst: 0, control_burst: 0, byte_burst: ByteSize(0), attempt_burst: 0, ..no_rates() };
     assert_eq!(unused.check().err(), None);
-    // The longest message fits into the smallest bucket.
-    let tight = Config { byte_burst: ByteSize(longest), bytes_per_second: Limit::at_most(1000), ..no_rates() };
+    // The longest message fits into the smallest bucket. Without sessions there are no POSTs.
+    let longest = 65_536 + 14;
+    let tight = Config {
+        byte_burst: ByteSize(longest),
+        bytes_per_second: Limit::at_most(1000),
+        seat_grace: Duration::ZERO,
+        ..no_rates()
+    };
+    check_problem(Config { byte_burst: ByteSize(longest - 1), ..tight.clone() }, "byte_burst", "65550");
     let mut world = World::new(tight, Witness::<false>::default());
     world.run("ann > connect chess\nann < upgrade\nadvance 1s");
     world.send("ann", &wire::text(&"x".repeat(65_536)));

@@ -5,6 +5,7 @@ mod commands;
 mod connections;
 mod http;
 mod places;
+mod publishing;
 mod queries;
 
 use lobbyd::admin::AdminConns;

@@ -232,6 +232,33 @@ fn the_byte_rate_holds_for_posts() {
 }
 
 #[test]
+fn the_longest_message_fits_into_a_post_under_the_smallest_burst() {
+    let with = |byte_burst| Config {
+        max_message_bytes: lobbyd::config::ByteSize(1000),
+        bytes_per_second: Limit::at_most(1),
+        byte_burst: lobbyd::config::ByteSize(byte_burst),
+        ..Config::default()
+    };
+    let least = 1000 + 14 + 256;
+    let problems = with(least - 1).check().expect_err("the burst is too small");
+    let fields: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+    assert_eq!(fields, ["byte_burst"], "{problems}");
+    assert!(problems[0].rule.contains("1270") && problems[0].rule.contains("posted to an event stream"), "{problems}");
+    let mut site = Site::with(with(least), |_, _, _| {});
+    site.join("ann", ANN);
+    site.advance(Duration::from_secs(1000));
+    site.bytes("ann");
+    let message = |padding| format!(r#"{{"type":"broadcast","ref":1,"data":"{}"}}"#, "x".repeat(padding));
+    let longest = message(1000 - message(0).len());
+    assert_eq!(site.say("post", &longest), 202);
+    let events = site.events("ann");
+    assert_eq!((&events[0].data["type"], &events[0].data["seq"]), (&"ack".into(), &1.into()), "{events:?}");
+    // Without sessions there are no POSTs.
+    let without = Config { seat_grace: Duration::ZERO, ..with(1014) };
+    assert_eq!(without.check().err(), None);
+}
+
+#[test]
 fn preflights_are_answered() {
     let origins = Origins { listed: vec!["https://*.page.example".into()], ..Origins::default() };
     let mut site = Site::with(Config { allowed_origin: origins, ..Config::default() }, |_, _, _| {});

@@ -52,6 +52,8 @@ fn numbered_frames_and_presence_state_have_an_id() {
     assert_eq!(site.names("ann"), [format!("message {epoch}.2.0")]);
     site.send("bob", &wire::text(r#"{"type":"direct","to":"ann","data":1}"#));
     assert_eq!(site.names("ann"), [format!("direct {epoch}.2.1")]);
+    site.send("bob", &wire::text(r#"{"type":"broadcast","data":1,"volatile":true}"#));
+    assert_eq!(site.names("ann"), ["message"], "it has no number");
     // An own message is confirmed with its number; other answers have none.
     assert_eq!(site.say("post", r#"{"type":"broadcast","data":2,"ref":1}"#), 202);
     assert_eq!(site.names("ann"), [format!("ack {epoch}.3.1")]);

@@ -230,7 +230,7 @@ async def lobby_control_is_shown_and_changed(rig):
         assert await tab.evaluate(f"{pane(1)}.querySelector('.settings').elements.max.value") == "3"
         await tab.until("document.querySelector('#list summary').textContent.includes('1')")
         assert await tab.evaluate("document.querySelector('#list li').textContent") == "playground · Friday · game: go · 2 of 3"
-        await fill(tab, 0, ".settings", max="0")
+        await fill(tab, 0, ".settings", max="99")
         await logged(tab, 0, "settings: bad_message")
         await control(tab, 0, "[data-do=start]")
         await control(tab, 0, "[data-do=ready]")
